@@ -1,0 +1,45 @@
+"""The loads: what wrk sends, what the servers run, and what monoceros is to reach."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Load:
+    """One way of asking.
+
+    A goal (name, ratio) bounds our CPU per request by that of `best` (the best peer), of a server by its name, or of
+    another load of our own (`LOAD name`).
+    """
+
+    app: str
+    says: str
+    script: str = "report.lua"
+    connections: int = 32
+    threads: int = 1
+    access_log: bool = False
+    method: str = "GET"
+    request_body: int = 0
+    response_body: int = 13
+    blocks: int = 0
+    closes: bool = False
+    packages: tuple = ()
+    goals: list = field(default_factory=list)
+
+
+LOADS = {
+    "hello": Load("hello", "32 kept-alive connections", goals=[("best", 0.95), ("floor", 1.35)]),
+    "browser": Load("hello", "hello with a browser's 14 headers", script="browser.lua",
+                    goals=[("best", 0.72), ("floor", 1.35)]),
+    "close": Load("hello", "a connection for each request", script="close.lua", closes=True, goals=[("bjoern", 0.95)]),
+    "post10k": Load("echo", "10 KB sent and sent back", script="post10k.lua", method="POST",
+                    request_body=10240, response_body=10240, goals=[("best", 0.90)]),
+    "big100k": Load("big", "100 KB from one bytes object", response_body=100_000, goals=[("best", 1.0)]),
+    "stream": Load("stream", "64 blocks of 1 KB from a generator", response_body=65536, blocks=64,
+                   goals=[("granian", 0.60)]),
+    "flask": Load("flask_app", "hello through Flask", packages=("flask==3.1.3",), goals=[("bjoern", 1.0)]),
+    "c1": Load("hello", "hello over 1 connection", connections=1, goals=[("best", 1.0)]),
+    "c1000": Load("hello", "hello over 1000 connections", connections=1000, goals=[("LOAD hello", 1.1)]),
+    "threads": Load("mixed", "4 threads, half of the requests wait 20 ms", script="mixed.lua", threads=4),
+    "hello-threads": Load("hello", "hello with 4 threads", threads=4, goals=[("LOAD hello", 1.25), ("granian", 1.0)]),
+    "hello-log": Load("hello", "hello with the access log on, to a file", access_log=True),
+}

@@ -1,0 +1,151 @@
+"""The servers: how each is installed, and the command that makes it serve a load with one process."""
+
+import os
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+WORK = ROOT / "target" / "bench"
+VENV = WORK / "venv"
+PYTHON = VENV / "bin" / "python"
+
+OURS = "monoceros"
+FLOOR = "floor"
+
+
+class Unsupported(Exception):
+    """The server has no such mode; it is left out of this load."""
+
+
+class NotInstalled(Exception):
+    """The server could not be installed or built; the text says why."""
+
+
+# What pip installs for each peer, and what it needs before it can be built.
+PACKAGES = {
+    "gunicorn-sync": ["gunicorn==27.0.1"],
+    "gunicorn-gthread": ["gunicorn==27.0.1"],
+    "granian": ["granian==2.8.7"],
+    "bjoern": ["bjoern==3.2.2"],
+    "fastwsgi": ["fastwsgi==0.0.9"],
+    "fastpysgi": ["fastpysgi==0.6"],
+    "pyuwsgi": ["pyuwsgi==2.0.30.post1"],
+    "waitress": ["waitress==3.0.2"],
+}
+BUILD_TOOLS = {"fastwsgi": ["setuptools<80", "wheel"]}
+HINTS = {"bjoern": "it needs libev: apt-get install libev-dev"}
+
+PEERS = list(PACKAGES)
+ALL = [OURS, FLOOR, *PEERS]
+
+
+def make_venv(python, packages):
+    """The virtual environment that every server runs in, with the `packages` of the apps; kept from run to run."""
+    if not PYTHON.exists():
+        subprocess.run([python, "-m", "venv", str(VENV)], check=True)
+    if packages:
+        pip_install(packages)
+
+
+def install(server):
+    """Makes `server` ready to run, or raises NotInstalled."""
+    if server == OURS:
+        build_ours()
+    elif server == FLOOR:
+        build_floor()
+    else:
+        try:
+            if server in BUILD_TOOLS:
+                pip_install(BUILD_TOOLS[server])
+            pip_install(PACKAGES[server], isolated=server not in BUILD_TOOLS)
+        except subprocess.CalledProcessError as error:
+            reason = HINTS.get(server) or last_line(error.stderr)
+            raise NotInstalled(f"pip could not install {PACKAGES[server][0]}; {reason}") from None
+
+
+def pip_install(packages, isolated=True):
+    command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+    if not isolated:
+        command.append("--no-build-isolation")
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def build_ours():
+    # The same interpreter as the peers: the program embeds the one it was built for.
+    environment = {**os.environ, "PYO3_PYTHON": str(PYTHON)}
+    built = subprocess.run(["cargo", "build", "--release"], cwd=ROOT, env=environment)
+    if built.returncode != 0:
+        raise NotInstalled("cargo build --release failed")
+
+
+def build_floor():
+    built = subprocess.run(["cc", "-O2", "-o", WORK / "floor", HERE / "floor.c"], capture_output=True, text=True)
+    if built.returncode != 0:
+        raise NotInstalled("cc could not build floor.c: " + last_line(built.stderr))
+
+
+def last_line(text):
+    lines = [line for line in (text or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"
+
+
+def our_program():
+    target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
+    return ROOT / target / "release" / "monoceros"
+
+
+def command(server, load, port):
+    """The command line that serves `load` on 127.0.0.1:`port` with one worker process."""
+    app = f"apps:{load.app}"
+    bind = f"127.0.0.1:{port}"
+    log = str(WORK / f"access-{server}.log")
+    scripts = VENV / "bin"
+    if server == OURS:
+        return [our_program(), "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
+    if server == FLOOR:
+        require(load.app in ("hello", "echo", "big", "stream") and load.threads == 1 and not load.access_log)
+        sizes = [load.request_body, load.response_body, load.blocks, int(load.closes)]
+        return [WORK / "floor", str(port), *map(str, sizes)]
+    if server == "gunicorn-sync":
+        require(load.threads == 1)
+        return [scripts / "gunicorn", "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
+    if server == "gunicorn-gthread":
+        return [scripts / "gunicorn", "-b", bind, "-w", "1", "-k", "gthread", *gunicorn_options(load, log), app]
+    if server == "granian":
+        options = ["--access-log"] if load.access_log else []
+        return [scripts / "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+                "--runtime-threads", "1", "--blocking-threads", str(load.threads), "--http", "1", "--no-ws",
+                *options, app]
+    if server == "pyuwsgi":
+        options = ["--logto", log] if load.access_log else ["--disable-logging"]
+        if load.threads > 1:
+            options += ["--threads", str(load.threads)]
+        return [scripts / "pyuwsgi", "--master", "--die-on-term", "--need-app", "--http11-socket", bind,
+                "--processes", "1", "--enable-threads", *options, "--wsgi", app]
+    require(not load.access_log and (load.threads == 1 or server == "waitress"))
+    return [PYTHON, HERE / "serve.py", server, load.app, str(port), str(load.threads)]
+
+
+def gunicorn_options(load, log):
+    options = ["--threads", str(load.threads)] if load.threads > 1 else []
+    if load.access_log:
+        options += ["--access-logfile", log]
+    return options
+
+
+def require(supported):
+    if not supported:
+        raise Unsupported
+
+
+def environment():
+    """The same for every server: nothing of the caller's Python, the load's apps, the venv."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
+    return {
+        **kept,
+        "VIRTUAL_ENV": str(VENV),
+        "PYTHONPATH": str(HERE),
+        "PYTHONHASHSEED": "0",
+        "PYTHONPYCACHEPREFIX": str(WORK / "pycache"),
+    }

@@ -1,0 +1,477 @@
+//! The command line, read as Python's argparse reads gunicorn's: long flags may be shortened, short ones may be run
+//! together and carry their value, the app may stand anywhere, and a mistake is two lines on stderr and exit status 2.
+//!
+//! It knows flags from the table of settings and no setting by name. It only says what was typed; whether a value can
+//! be taken is `settings::load`'s question. `GUNICORN_CMD_ARGS` goes through the same reader.
+
+use std::fmt;
+
+use crate::settings::{self, Kind, Setting, Value};
+
+/// What was typed.
+#[derive(Debug)]
+pub struct CommandLine {
+    /// What the program is to do.
+    pub mode: Mode,
+    /// The app's spec, if one was given.
+    pub app: Option<String>,
+    /// The settings given by flags: each once, with its last value, or all of them for a list.
+    pub assignments: Vec<settings::Assignment>,
+}
+
+/// What a command line asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Print the help and leave with status 0.
+    Help,
+    /// Print the version and leave with status 0.
+    Version,
+    /// Everything else.
+    Serve,
+}
+
+/// A command line that cannot be read. Displays as the two lines for stderr; the exit status is 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageError {
+    problem: String,
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\nmonoceros: error: {}", settings::USAGE, self.problem)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// The line that `--version` prints. Monitoring agents look for the words in brackets.
+pub const VERSION: &str = concat!("monoceros (version ", env!("CARGO_PKG_VERSION"), ")");
+
+/// Reads the arguments that follow the program's name.
+///
+/// # Errors
+/// A flag that does not exist or fits several, or lacks its value; a number that is none; a second app.
+pub fn parse(arguments: &[String]) -> Result<CommandLine, UsageError> {
+    let words = classify(arguments)?;
+    Parser { words: &words, at: 0, app: App::Unseen, given: Vec::new(), unrecognized: Vec::new() }.run()
+}
+
+/// Reads `GUNICORN_CMD_ARGS`, whose text is split into arguments as a shell does. gunicorn ignores an app in it, and so
+/// should the caller.
+///
+/// # Errors
+/// As [`parse`], and a quotation that does not end.
+pub fn parse_environment(text: &str) -> Result<CommandLine, UsageError> {
+    let arguments = shlex::split(text).ok_or_else(|| usage("GUNICORN_CMD_ARGS: no closing quotation"))?;
+    parse(&arguments)
+}
+
+/// One argument, looked at by itself. argparse does that for all of them before it acts on any.
+enum Word<'a> {
+    /// Not a flag: a value or the app.
+    Plain(&'a str),
+    /// The first `--`: whatever follows is plain.
+    EndOfFlags,
+    /// A flag, and the value attached to it.
+    Flag { flag: Flag, value: Option<Attached<'a>> },
+    /// What looks like a flag and is none.
+    Unknown(&'a str),
+}
+
+/// A flag that exists, by the spelling that errors quote.
+#[derive(Clone, Copy)]
+enum Flag {
+    Help,
+    Version,
+    Set(&'static Setting),
+}
+
+/// What stands in one argument with a flag.
+#[derive(Clone, Copy)]
+enum Attached<'a> {
+    /// `--flag=text`
+    Equals(&'a str),
+    /// `-wtext`: the value of the flag or, if that takes none, more flags.
+    Run(&'a str),
+}
+
+struct Parser<'a> {
+    words: &'a [Word<'a>],
+    at: usize,
+    app: App,
+    given: Vec<settings::Assignment>,
+    unrecognized: Vec<String>,
+}
+
+/// argparse takes the first unbroken run of plain words for the app (and gunicorn the first word of it).
+enum App {
+    Unseen,
+    Taken(Option<String>),
+}
+
+fn usage(problem: impl Into<String>) -> UsageError {
+    UsageError { problem: problem.into() }
+}
+
+fn classify(arguments: &[String]) -> Result<Vec<Word<'_>>, UsageError> {
+    let mut only_plain = false;
+    let mut words = Vec::with_capacity(arguments.len());
+    for argument in arguments {
+        words.push(match argument.as_str() {
+            text if only_plain => Word::Plain(text),
+            "--" => {
+                only_plain = true;
+                Word::EndOfFlags
+            }
+            text => classify_one(text)?,
+        });
+    }
+    Ok(words)
+}
+
+fn classify_one(text: &str) -> Result<Word<'_>, UsageError> {
+    if !text.starts_with('-') || text == "-" {
+        return Ok(Word::Plain(text));
+    }
+    if let Some(flag) = exact(text) {
+        return Ok(Word::Flag { flag, value: None });
+    }
+    if let Some(word) = with_value(text) {
+        return Ok(word);
+    }
+    match shortened(text)? {
+        Some(word) => Ok(word),
+        // No flag is a number, so these are values; and nobody names a flag with a space.
+        None if is_negative_number(text) || text.contains(' ') => Ok(Word::Plain(text)),
+        None => Ok(Word::Unknown(text)),
+    }
+}
+
+/// Every spelling of every flag.
+fn flags() -> impl Iterator<Item = (&'static str, Flag)> {
+    let own = [("-h", Flag::Help), ("--help", Flag::Help), ("-v", Flag::Version), ("--version", Flag::Version)];
+    let rows = settings::all().chain(settings::NOT_SUPPORTED);
+    let of_rows = rows.flat_map(|setting| setting.flags.iter().map(move |flag| (*flag, Flag::Set(setting))));
+    own.into_iter().chain(of_rows)
+}
+
+fn exact(text: &str) -> Option<Flag> {
+    flags().find(|(spelling, _)| *spelling == text).map(|(_, flag)| flag)
+}
+
+/// `--flag=value`, also for short flags.
+fn with_value(text: &str) -> Option<Word<'_>> {
+    let (spelling, value) = text.split_once('=')?;
+    Some(Word::Flag { flag: exact(spelling)?, value: Some(Attached::Equals(value)) })
+}
+
+/// A long flag cut short, or a short one with something attached.
+fn shortened(text: &str) -> Result<Option<Word<'_>>, UsageError> {
+    if !text.starts_with("--") {
+        let end = text.char_indices().nth(2).map_or(text.len(), |(end, _)| end);
+        let attached = Attached::Run(&text[end..]);
+        return Ok(exact(&text[..end]).map(|flag| Word::Flag { flag, value: Some(attached) }));
+    }
+    let (start, value) = match text.split_once('=') {
+        Some((start, value)) => (start, Some(Attached::Equals(value))),
+        None => (text, None),
+    };
+    let mut fitting = flags().filter(|(spelling, _)| spelling.starts_with(start));
+    let Some((first, flag)) = fitting.next() else {
+        return Ok(None);
+    };
+    let others: Vec<&str> = fitting.map(|(spelling, _)| spelling).collect();
+    if others.is_empty() {
+        return Ok(Some(Word::Flag { flag, value }));
+    }
+    Err(usage(format!("ambiguous option: {text} could match {first}, {}", others.join(", "))))
+}
+
+fn is_negative_number(text: &str) -> bool {
+    let digits = text.trim_start_matches('-');
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    is_number && digits.parse::<f64>().is_ok() && text.len() == digits.len() + 1
+}
+
+impl<'a> Parser<'a> {
+    fn run(mut self) -> Result<CommandLine, UsageError> {
+        while let Some(word) = self.words.get(self.at) {
+            match *word {
+                Word::Plain(_) | Word::EndOfFlags => self.take_app(),
+                Word::Unknown(text) => {
+                    self.unrecognized.push(text.to_owned());
+                    self.at += 1;
+                }
+                Word::Flag { flag, value } => {
+                    self.at += 1;
+                    if let Some(mode) = self.take_flag(flag, value)? {
+                        return Ok(CommandLine { mode, app: None, assignments: Vec::new() });
+                    }
+                }
+            }
+        }
+        if !self.unrecognized.is_empty() {
+            return Err(usage(format!("unrecognized arguments: {}", self.unrecognized.join(" "))));
+        }
+        let app = match self.app {
+            App::Unseen => None,
+            App::Taken(app) => app,
+        };
+        Ok(CommandLine { mode: Mode::Serve, app, assignments: merged(self.given) })
+    }
+
+    fn take_app(&mut self) {
+        let mut run = Vec::new();
+        while let Some(word) = self.words.get(self.at) {
+            match *word {
+                Word::Plain(text) => run.push(text.to_owned()),
+                Word::EndOfFlags => {}
+                Word::Flag { .. } | Word::Unknown(_) => break,
+            }
+            self.at += 1;
+        }
+        match self.app {
+            App::Unseen => self.app = App::Taken(run.into_iter().next()),
+            App::Taken(_) => self.unrecognized.extend(run),
+        }
+    }
+
+    /// Stores a flag and its value. Help and version end the reading at once.
+    fn take_flag(&mut self, flag: Flag, attached: Option<Attached<'a>>) -> Result<Option<Mode>, UsageError> {
+        match flag {
+            Flag::Set(setting) if takes_value(setting) => {
+                let value = self.value_of(setting, attached)?;
+                self.given.push((setting, value));
+                Ok(None)
+            }
+            _ => self.take_switch(flag, attached),
+        }
+    }
+
+    fn take_switch(&mut self, flag: Flag, attached: Option<Attached<'a>>) -> Result<Option<Mode>, UsageError> {
+        if let Some(Attached::Equals(text)) = attached {
+            return Err(ignored_value(flag, text));
+        }
+        match flag {
+            Flag::Help => return Ok(Some(Mode::Help)),
+            Flag::Version => return Ok(Some(Mode::Version)),
+            Flag::Set(setting) => {
+                self.given.push((setting, Value::Bool(setting.kind != Kind::SwitchOff)));
+            }
+        }
+        match attached {
+            Some(Attached::Run(rest)) => self.take_run(flag, rest),
+            _ => Ok(None),
+        }
+    }
+
+    /// The short flags that follow a short switch in one argument: `-Dw4` is `-D -w 4`.
+    fn take_run(&mut self, before: Flag, rest: &'a str) -> Result<Option<Mode>, UsageError> {
+        let mut letters = rest.chars();
+        let next = letters.next().and_then(|letter| exact(&format!("-{letter}")));
+        let next = next.ok_or_else(|| ignored_value(before, rest))?;
+        let attached = Some(letters.as_str()).filter(|rest| !rest.is_empty()).map(Attached::Run);
+        self.take_flag(next, attached)
+    }
+
+    fn value_of(&mut self, setting: &Setting, attached: Option<Attached<'a>>) -> Result<Value, UsageError> {
+        let text = match (attached, self.words.get(self.at)) {
+            (Some(Attached::Equals(text) | Attached::Run(text)), _) => Some(text),
+            (None, Some(Word::Plain(text))) => {
+                self.at += 1;
+                Some(*text)
+            }
+            (None, _) => None,
+        };
+        match (setting.kind, text) {
+            (Kind::OptionalText { bare }, None) => Ok(bare.into()),
+            (_, None) => Err(usage(format!("argument {}: expected one argument", spellings(setting)))),
+            (kind, Some(text)) => read_value(kind, text).ok_or_else(|| {
+                usage(format!("argument {}: invalid int value: {}", spellings(setting), Value::from(text).repr()))
+            }),
+        }
+    }
+}
+
+fn takes_value(setting: &Setting) -> bool {
+    !matches!(setting.kind, Kind::Switch | Kind::SwitchOff)
+}
+
+/// Numbers are read here because argparse does so: one that is none is a usage error. A mode stays text, so that its
+/// leading zero keeps its meaning.
+fn read_value(kind: Kind, text: &str) -> Option<Value> {
+    match kind {
+        Kind::Int => parse_decimal(text).map(Value::Int),
+        Kind::Mode => Value::from(text).mode().is_ok().then(|| text.into()),
+        _ => Some(text.into()),
+    }
+}
+
+/// Python's `int(text)`: no base prefix, but leading zeros, underscores between digits and white space around.
+fn parse_decimal(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_clean = digits.split('_').all(|group| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit()));
+    is_clean.then(|| text.replace('_', "").parse().ok())?
+}
+
+fn ignored_value(flag: Flag, text: &str) -> UsageError {
+    let spellings = match flag {
+        Flag::Help => "-h/--help".to_owned(),
+        Flag::Version => "-v/--version".to_owned(),
+        Flag::Set(setting) => spellings(setting),
+    };
+    usage(format!("argument {spellings}: ignored explicit argument {}", Value::from(text).repr()))
+}
+
+/// `-w/--workers`
+fn spellings(setting: &Setting) -> String {
+    setting.flags.join("/")
+}
+
+/// One value a setting: the last one, or all of them for a list.
+fn merged(given: Vec<settings::Assignment>) -> Vec<settings::Assignment> {
+    let mut merged: Vec<settings::Assignment> = Vec::with_capacity(given.len());
+    for (setting, value) in given {
+        let known = merged.iter().position(|(other, _)| other.name == setting.name);
+        let is_list = setting.kind == Kind::List;
+        match (known, is_list) {
+            (Some(at), true) => {
+                if let Value::List(items) = &mut merged[at].1 {
+                    items.push(value);
+                }
+            }
+            (Some(at), false) => merged[at].1 = value,
+            (None, true) => merged.push((setting, Value::List(vec![value]))),
+            (None, false) => merged.push((setting, value)),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Splits at spaces; `''` is an empty argument.
+    fn read(line: &str) -> Result<CommandLine, UsageError> {
+        let arguments: Vec<String> = line.split_whitespace().map(|word| word.replace("''", "")).collect();
+        parse(&arguments)
+    }
+
+    /// `app | name=value name=value`
+    fn described(line: &str) -> String {
+        let read = read(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let settings: Vec<String> =
+            read.assignments.iter().map(|(setting, value)| format!("{}={value}", setting.name)).collect();
+        format!("{} | {}", read.app.as_deref().unwrap_or("-"), settings.join(" "))
+    }
+
+    #[test]
+    fn flags_are_read_as_argparse_reads_them() {
+        let cases = [
+            ("", "- | "),
+            ("app:app", "app:app | "),
+            ("-w 4 app", "app | workers=4"),
+            ("app -w4", "app | workers=4"),
+            ("app -w=4", "app | workers=4"),
+            ("--workers 4 app", "app | workers=4"),
+            ("--workers=4 app", "app | workers=4"),
+            ("--workers 4", "- | workers=4"),
+            ("--gra=4", "- | graceful_timeout=4"),
+            ("-w 1 -w 2", "- | workers=2"),
+            ("-w 0_1_0", "- | workers=10"),
+            ("-w -4", "- | workers=-4"),
+            ("-b a:1 --bind b:2 -bc:3", "- | bind=['a:1', 'b:2', 'c:3']"),
+            ("--bin a", "- | bind=['a']"),
+            ("--preload --daemon", "- | preload_app=True daemon=True"),
+            ("--no-sendfile", "- | sendfile=False"),
+            ("-Dw4 app", "app | daemon=True workers=4"),
+            ("-Dw 4 app", "app | daemon=True workers=4"),
+            ("-DR", "- | daemon=True enable_stdio_inheritance=True"),
+            ("-m 0022", "- | umask=0022"),
+            ("-c '' app", "app | config="),
+            ("--config= app", "app | config="),
+            ("--log-file - app", "app | errorlog=-"),
+            ("--error-logfile=-", "- | errorlog=-"),
+            ("--limit-request-field_size 7", "- | limit_request_field_size=7"),
+            ("--proxy-protocol", "- | proxy_protocol=auto"),
+            ("--proxy-protocol v1 app", "app | proxy_protocol=v1"),
+            ("--proxy-protocol app:app", "- | proxy_protocol=app:app"),
+            ("--proxy-protocol -w 4 app", "app | proxy_protocol=auto workers=4"),
+            ("-e A=1 -e B=2=3", "- | raw_env=['A=1', 'B=2=3']"),
+            ("-w 4 -- app", "app | workers=4"),
+            ("-- -w", "-w | "),
+            ("app extra", "app | "),
+            ("--threads 4", "- | threads=4"),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(described(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_in_argparses_words() {
+        let cases = [
+            ("--foo", "unrecognized arguments: --foo"),
+            ("--foo=1 app -x", "unrecognized arguments: --foo=1 -x"),
+            ("app -w 4 other", "unrecognized arguments: other"),
+            ("-w", "argument -w/--workers: expected one argument"),
+            ("-w --daemon", "argument -w/--workers: expected one argument"),
+            ("-w -- 4", "argument -w/--workers: expected one argument"),
+            ("-w abc", "argument -w/--workers: invalid int value: 'abc'"),
+            ("-w 0x4", "argument -w/--workers: invalid int value: '0x4'"),
+            ("-w 1.5", "argument -w/--workers: invalid int value: '1.5'"),
+            ("-m 9z", "argument -m/--umask: invalid int value: '9z'"),
+            ("--reload=1", "argument --reload: ignored explicit argument '1'"),
+            ("-Dx", "argument -D/--daemon: ignored explicit argument 'x'"),
+            ("-é", "unrecognized arguments: -é"),
+            ("--access 1", "ambiguous option: --access could match --access-logfile, --access-logformat"),
+            ("--help --pa", "ambiguous option: --pa could match --paste, --paster, --paste-global"),
+        ];
+        for (line, expected) in cases {
+            let error = read(line).unwrap_err();
+            assert_eq!(error.problem, expected, "{line}");
+        }
+        let error = read("--foo").unwrap_err().to_string();
+        assert_eq!(error, "usage: monoceros [OPTIONS] [APP_MODULE]\nmonoceros: error: unrecognized arguments: --foo");
+    }
+
+    #[test]
+    fn help_and_version_end_the_reading() {
+        let cases = [
+            ("-h", Mode::Help),
+            ("--help -w", Mode::Help),
+            ("app --hel", Mode::Help),
+            ("-v", Mode::Version),
+            ("--version --foo", Mode::Version),
+            ("--foo --version", Mode::Version),
+            ("-Dv", Mode::Version),
+            ("app", Mode::Serve),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(read(line).unwrap().mode, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_environments_arguments_are_split_as_a_shell_splits_them() {
+        let read = parse_environment(r#"--bind 'a:1' -e "A=b c" ignored:app"#).unwrap();
+        let values: Vec<String> = read.assignments.iter().map(|(_, value)| value.to_string()).collect();
+        assert_eq!(values, ["['a:1']", "['A=b c']"]);
+        assert!(parse_environment("").unwrap().assignments.is_empty());
+        let error = parse_environment("--bind 'a").unwrap_err();
+        assert_eq!(error.problem, "GUNICORN_CMD_ARGS: no closing quotation");
+    }
+
+    #[test]
+    fn every_flag_can_be_typed() {
+        for setting in settings::all().chain(settings::NOT_SUPPORTED) {
+            for flag in setting.flags {
+                let line = if takes_value(setting) { format!("{flag} 1") } else { (*flag).to_owned() };
+                let read = read(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                assert_eq!(read.assignments[0].0.name, setting.name, "{line}");
+            }
+        }
+    }
+}

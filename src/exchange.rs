@@ -1,0 +1,115 @@
+//! What a running request may ask of the connection it came in on.
+//!
+//! The worker owns connections, the Python floor runs applications; this is the only vocabulary between them. The worker implements
+//! [`Exchange`]; the Python floor holds it as a trait object while the application runs and gives it back when it is done. Nothing here
+//! knows an interpreter, an event loop or a socket.
+
+use std::any::Any;
+use std::fs::File;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+
+use crate::http::request::{RequestHead, Scheme};
+use crate::sys::socket::Peer;
+
+/// One request and the connection it came in on, from the moment the application is called until its response is queued whole.
+pub trait Exchange: Any + Send {
+    /// The request, as it stands in the connection's buffer.
+    fn request(&self) -> RequestView<'_>;
+
+    /// The request's body. Given out once; later calls return [`Body::empty`].
+    fn take_body(&mut self) -> Body;
+
+    /// Hands `parts` to the kernel, in order, as one write, after anything still queued.
+    ///
+    /// Returns how many bytes went out: fewer than all when the client reads slowly, 0 while older bytes are queued. Never blocks.
+    /// The caller queues what is left.
+    ///
+    /// # Errors
+    /// The client is gone, or has not read for longer than the write timeout.
+    fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize>;
+
+    /// Queues a piece behind everything written so far. The connection sends it as the client reads.
+    fn queue(&mut self, piece: Piece);
+
+    /// Whether so much is queued that the application has to wait for the client ([`Exchange::wait_for_client`]).
+    fn is_full(&self) -> bool;
+
+    /// Blocks until the queue has shrunk below its low-water mark. Called without the interpreter's lock.
+    ///
+    /// # Errors
+    /// The client is gone, or has not read for longer than the write timeout.
+    fn wait_for_client(&mut self) -> io::Result<()>;
+
+    /// Reads body bytes that had not arrived when the application was called ([`Body::Stream`]). Blocks, so it is called without the
+    /// interpreter's lock. 0 means the end of the body.
+    ///
+    /// # Errors
+    /// A malformed or truncated body, or a client that stopped sending.
+    fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Whether this response may say `Connection: keep-alive`: the client wants it and the worker goes on serving.
+    fn may_keep_alive(&self) -> bool;
+
+    /// Lends the client's socket to the application (`gunicorn.socket`): it becomes blocking, and the connection ends with the request.
+    ///
+    /// # Errors
+    /// The kernel's answer to changing the descriptor.
+    fn lend_socket(&mut self) -> io::Result<RawFd>;
+}
+
+/// A request as the Python floor reads it.
+#[derive(Clone, Copy)]
+pub struct RequestView<'a> {
+    /// The bytes the spans in `head` point into (its `source`).
+    pub buffer: &'a [u8],
+    /// The parsed head.
+    pub head: &'a RequestHead,
+    /// Where the client's connection comes from, or what a PROXY header said.
+    pub peer: &'a Peer,
+    /// The peer's address as text, empty on a unix socket: `REMOTE_ADDR`.
+    pub remote_addr: &'a str,
+    /// Which listener accepted the connection: an index into the worker's sites.
+    pub site: usize,
+    /// What a trusted proxy, or the listener, says the client used.
+    pub scheme: Scheme,
+}
+
+/// A request's body when the application is called.
+pub enum Body {
+    /// Complete, in memory. Empty for a request without one.
+    Memory(Vec<u8>),
+    /// Complete, in an unlinked temporary file positioned at its start.
+    File(File),
+    /// Longer than the server keeps: what has arrived so far, in front of what [`Exchange::read_body`] will deliver.
+    Stream(Box<Body>),
+}
+
+impl Body {
+    /// The body of a request that has none.
+    pub fn empty() -> Self {
+        Body::Memory(Vec::new())
+    }
+}
+
+/// Response bytes that wait for the client.
+pub enum Piece {
+    /// Bytes the server made: a head, a chunk's framing, a small block.
+    Owned(Vec<u8>),
+    /// A block of the application's, kept alive by its owner instead of being copied; only the bytes from `start` on are still to go.
+    Shared {
+        /// Whatever keeps the bytes alive.
+        bytes: Box<dyn AsRef<[u8]> + Send>,
+        /// Offset of the first byte that was not sent.
+        start: usize,
+    },
+    /// A range of a file, sent by the kernel (`sendfile(2)`).
+    File {
+        /// The file; a descriptor of our own, so the application may close its one.
+        file: OwnedFd,
+        /// Offset of the next byte to send.
+        offset: u64,
+        /// Bytes still to send.
+        remaining: u64,
+    },
+}

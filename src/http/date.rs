@@ -1,0 +1,70 @@
+//! The Date header's value, rendered at most once a second. The clock is the caller's.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use httpdate::HttpDate;
+
+/// Keeps the last rendered date. One for each thread that writes responses.
+#[derive(Debug)]
+pub struct DateCache {
+    /// The second since the epoch that `rendered` shows; none before the first call.
+    second: Option<u64>,
+    rendered: [u8; DATE_LENGTH],
+}
+
+/// An IMF-fixdate always has 29 bytes: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7).
+const DATE_LENGTH: usize = 29;
+
+impl DateCache {
+    /// An empty cache: the first [`DateCache::get`] renders.
+    pub fn new() -> Self {
+        DateCache { second: None, rendered: [0; DATE_LENGTH] }
+    }
+
+    /// `now` as an IMF-fixdate in GMT (RFC 9110, 5.6.7), for the Date header.
+    ///
+    /// A clock before 1970 or after 9999 cannot be said in this format and is shown as the nearest date that can.
+    pub fn get(&mut self, now: SystemTime) -> &[u8; DATE_LENGTH] {
+        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let second = since_epoch.as_secs().min(LAST_SECOND);
+        if self.second != Some(second) {
+            self.render(second);
+        }
+        &self.rendered
+    }
+
+    fn render(&mut self, second: u64) {
+        let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(second)).to_string();
+        self.rendered.copy_from_slice(date.as_bytes());
+        self.second = Some(second);
+    }
+}
+
+impl Default for DateCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// 9999-12-31 23:59:59, the last second with a four-digit year.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_imf_fixdates_whatever_the_clock_says() {
+        let mut cache = DateCache::new();
+        let cases: [(SystemTime, &[u8]); 4] = [
+            (UNIX_EPOCH, b"Thu, 01 Jan 1970 00:00:00 GMT"),
+            (UNIX_EPOCH + Duration::from_millis(784_111_777_999), b"Sun, 06 Nov 1994 08:49:37 GMT"),
+            (UNIX_EPOCH - Duration::from_secs(9), b"Thu, 01 Jan 1970 00:00:00 GMT"),
+            (UNIX_EPOCH + Duration::from_secs(400_000_000_000), b"Fri, 31 Dec 9999 23:59:59 GMT"),
+        ];
+        for (now, expected) in cases {
+            assert_eq!(cache.get(now), expected);
+            assert_eq!(cache.get(now), expected, "the cached value is the same");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Why a request was refused, and the page that says so.
+//!
+//! One variant a cause. [`Error`] reads as gunicorn's exception text (for the log); [`Error::message`] is what gunicorn
+//! prints on the page; [`error_page`] is the whole response, byte for byte gunicorn's.
+
+use std::fmt;
+
+/// The cause of a refusal. Bytes are quoted from the request, at most 8190 of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The request line is not `method SP target SP version`, or the target is in none of the four forms.
+    InvalidRequestLine(Vec<u8>),
+    /// The method is not a token, or not one that gunicorn takes.
+    InvalidMethod(Vec<u8>),
+    /// The version is not `HTTP/digit.digit`.
+    InvalidVersion(Vec<u8>),
+    /// The version is well formed but outside 1.x: major and minor.
+    UnsupportedVersion(u8, u8),
+    /// A header whose value, line or number of occurrences is wrong.
+    InvalidHeader(Vec<u8>),
+    /// A header whose name is not a token, or is not allowed where it stands.
+    InvalidHeaderName(Vec<u8>),
+    /// The header with this name goes on in a second line (RFC 9112, 5.2).
+    ObsoleteFolding(Vec<u8>),
+    /// A Transfer-Encoding with a coding that nobody here knows.
+    UnsupportedTransferCoding(Vec<u8>),
+    /// An Expect other than `100-continue`.
+    ExpectationFailed(Vec<u8>),
+    /// The request line is longer than it may be.
+    LimitRequestLine {
+        /// Bytes of it seen so far.
+        size: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// Too many header or trailer fields, or one that is too long; which of them, in gunicorn's words.
+    LimitRequestHeaders(&'static str),
+    /// Two headers of a trusted peer disagree about http and https.
+    InvalidSchemeHeaders,
+    /// A chunk-size line without a size in hexadecimal, or with one past 2^63.
+    InvalidChunkSize(Vec<u8>),
+    /// Chunk data not followed by CRLF; what stood there.
+    ChunkMissingTerminator(Vec<u8>),
+    /// A chunk extension outside the grammar (RFC 9112, 7.1.1).
+    InvalidChunkExtension(&'static str),
+    /// A PROXY line (version 1) outside the grammar.
+    InvalidProxyLine(Vec<u8>),
+    /// A PROXY header (version 2) outside the grammar.
+    InvalidProxyHeader(&'static str),
+    /// A PROXY header from a peer that may not send one; the peer's address.
+    ForbiddenProxyRequest(String),
+    /// The request did not arrive in time.
+    RequestTimeout,
+    /// The body is longer than `limit_request_body`.
+    ContentTooLarge,
+}
+
+impl Error {
+    /// The status of the answer.
+    pub fn status(&self) -> u16 {
+        match self {
+            Error::UnsupportedTransferCoding(_) => 501,
+            Error::ExpectationFailed(_) => 417,
+            Error::LimitRequestLine { .. } => 414,
+            Error::LimitRequestHeaders(_) => 431,
+            Error::ForbiddenProxyRequest(_) => 403,
+            Error::RequestTimeout => 408,
+            Error::ContentTooLarge => 413,
+            _ => 400,
+        }
+    }
+
+    /// The reason phrase that belongs to [`Error::status`].
+    pub fn reason(&self) -> &'static str {
+        reason_phrase(self.status())
+    }
+
+    /// The sentence on the error page. For some causes gunicorn wraps the exception's text once more.
+    pub fn message(&self) -> String {
+        match self {
+            Error::InvalidRequestLine(_) => format!("Invalid Request Line '{self}'"),
+            Error::InvalidMethod(_) => format!("Invalid Method '{self}'"),
+            Error::InvalidVersion(_) | Error::UnsupportedVersion(..) => {
+                format!("Invalid HTTP Version '{self}'")
+            }
+            Error::LimitRequestHeaders(_) => format!("Error parsing headers: '{self}'"),
+            Error::InvalidProxyLine(_) => format!("'{self}'"),
+            Error::ForbiddenProxyRequest(_) => "Request forbidden".to_owned(),
+            _ => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    /// The text that gunicorn logs after `Invalid request from ip=...: `.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::InvalidRequestLine(line) => write!(f, "Invalid HTTP request line: {}", text(line)),
+            Error::InvalidMethod(method) => write!(f, "Invalid HTTP method: {}", text(method)),
+            Error::InvalidVersion(version) => write!(f, "Invalid HTTP Version: {}", text(version)),
+            Error::UnsupportedVersion(major, minor) => {
+                write!(f, "Invalid HTTP Version: ({major}, {minor})")
+            }
+            Error::InvalidHeader(header) => write!(f, "Invalid HTTP Header: {}", text(header)),
+            Error::InvalidHeaderName(name) => write!(f, "Invalid HTTP header name: {}", text(name)),
+            Error::ObsoleteFolding(name) => {
+                write!(f, "Obsolete line folding is unacceptable: {}", text(name))
+            }
+            Error::UnsupportedTransferCoding(value) => {
+                write!(f, "Unsupported transfer coding: {}", text(value))
+            }
+            Error::ExpectationFailed(value) => {
+                write!(f, "Unable to comply with expectation: {}", text(value))
+            }
+            Error::LimitRequestLine { size, limit } => {
+                write!(f, "Request Line is too large ({size} > {limit})")
+            }
+            Error::LimitRequestHeaders(which) => f.write_str(which),
+            Error::InvalidSchemeHeaders => f.write_str("Contradictory scheme headers"),
+            Error::InvalidChunkSize(size) => write!(f, "Invalid chunk size: {}", bytes(size)),
+            Error::ChunkMissingTerminator(found) => {
+                write!(f, "Invalid chunk terminator is not '\\r\\n': {}", bytes(found))
+            }
+            Error::InvalidChunkExtension(why) => write!(f, "Invalid chunk extension: {why}"),
+            Error::InvalidProxyLine(line) => write!(f, "Invalid PROXY line: {}", text(line)),
+            Error::InvalidProxyHeader(why) => write!(f, "Invalid PROXY header: {why}"),
+            Error::ForbiddenProxyRequest(host) => {
+                write!(f, "Proxy request from {} not allowed", text(host.as_bytes()))
+            }
+            Error::RequestTimeout => f.write_str("The request did not arrive in time"),
+            Error::ContentTooLarge => f.write_str("The request body is too large"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The whole response for a refused request: head and page, as gunicorn sends them.
+///
+/// `status` and `reason` go into the status line; `message` is escaped for HTML. Characters above U+00FF cannot be
+/// said in latin-1 and become `?`. There is no Server and no Date, and the version is always 1.1, as in gunicorn.
+pub fn error_page(status: u16, reason: &str, message: &str) -> Vec<u8> {
+    let page = format!(
+        "<html>\n  <head>\n    <title>{reason}</title>\n  </head>\n  <body>\n    <h1><p>{reason}</p></h1>\n    {}\n  \
+         </body>\n</html>\n",
+        escape_html(message)
+    );
+    let page = latin1(&page);
+    let mut response = format!(
+        "HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n",
+        page.len()
+    )
+    .into_bytes();
+    response.extend_from_slice(&page);
+    response
+}
+
+/// The reason phrase of a status that this server answers by itself (RFC 9110, 15); empty for any other.
+pub fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        403 => "Forbidden",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "",
+    }
+}
+
+/// What of `bytes` an error carries: its first `QUOTE_LIMIT` bytes.
+pub(super) fn quote(bytes: &[u8]) -> Vec<u8> {
+    bytes[..bytes.len().min(QUOTE_LIMIT)].to_vec()
+}
+
+/// The most bytes of a request that an error quotes: gunicorn's longest line, so nothing is cut under its limits.
+const QUOTE_LIMIT: usize = 8190;
+
+/// `raw` as Python shows a str decoded from latin-1.
+fn text(raw: &[u8]) -> String {
+    python_repr(raw, |byte| matches!(byte, 0xa1..=0xac | 0xae..=0xff))
+}
+
+/// `raw` as Python shows bytes.
+fn bytes(raw: &[u8]) -> String {
+    format!("b{}", python_repr(raw, |_| false))
+}
+
+/// Python's `repr`: single quotes unless only double ones avoid escaping; what is not printable as an escape.
+fn python_repr(raw: &[u8], is_printable_above_ascii: fn(u8) -> bool) -> String {
+    let delimiter = match raw.contains(&b'\'') && !raw.contains(&b'"') {
+        true => '"',
+        false => '\'',
+    };
+    let mut shown = String::with_capacity(raw.len() + 2);
+    shown.push(delimiter);
+    for &byte in raw {
+        let character = char::from(byte);
+        match byte {
+            b'\n' => shown.push_str("\\n"),
+            b'\r' => shown.push_str("\\r"),
+            b'\t' => shown.push_str("\\t"),
+            b'\\' => shown.push_str("\\\\"),
+            _ if character == delimiter => shown.extend(['\\', character]),
+            b' '..=b'~' => shown.push(character),
+            _ if is_printable_above_ascii(byte) => shown.push(character),
+            _ => shown.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    shown.push(delimiter);
+    shown
+}
+
+fn escape_html(message: &str) -> String {
+    let mut escaped = String::with_capacity(message.len());
+    for character in message.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#x27;"),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+fn latin1(page: &str) -> Vec<u8> {
+    page.chars().map(|character| u8::try_from(u32::from(character)).unwrap_or(b'?')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_of_a_refusal_has_its_reason_phrase() {
+        let quoted = || b"x".to_vec();
+        let cases = [
+            (Error::InvalidRequestLine(quoted()), "400 Bad Request"),
+            (Error::ForbiddenProxyRequest("1.2.3.4".to_owned()), "403 Forbidden"),
+            (Error::RequestTimeout, "408 Request Timeout"),
+            (Error::ContentTooLarge, "413 Content Too Large"),
+            (Error::LimitRequestLine { size: 2, limit: 1 }, "414 URI Too Long"),
+            (Error::ExpectationFailed(quoted()), "417 Expectation Failed"),
+            (Error::LimitRequestHeaders("x"), "431 Request Header Fields Too Large"),
+            (Error::UnsupportedTransferCoding(quoted()), "501 Not Implemented"),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(format!("{} {}", error.status(), error.reason()), expected);
+        }
+        assert_eq!(reason_phrase(504), "Gateway Timeout");
+    }
+
+    #[test]
+    fn bytes_are_shown_as_python_shows_them() {
+        let cases: [(&[u8], &str); 6] = [
+            (b"a'b", "\"a'b\""),
+            (b"a'\"b", "'a\\'\"b'"),
+            (b"\r\n\t\\\0\x7f", "'\\r\\n\\t\\\\\\x00\\x7f'"),
+            (b"\x85\xa0\xad", "'\\x85\\xa0\\xad'"),
+            (b"\xe9", "'\u{e9}'"),
+            (b"", "''"),
+        ];
+        for (raw, shown) in cases {
+            assert_eq!(text(raw), shown);
+        }
+        assert_eq!(bytes(b"z\xe9"), "b'z\\xe9'");
+    }
+
+    #[test]
+    fn the_page_of_an_unexplained_failure_has_141_bytes_as_in_gunicorn() {
+        let response = error_page(500, reason_phrase(500), "");
+        let text = String::from_utf8(response).unwrap();
+        let (head, page) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with("\r\nContent-Length: 141"), "{head}");
+        assert_eq!(page.len(), 141);
+        assert!(page.contains("<h1><p>Internal Server Error</p></h1>\n    \n  </body>"));
+    }
+}

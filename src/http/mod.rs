@@ -1,0 +1,27 @@
+//! HTTP/1.1 as a language: bytes in, values out, and back.
+//!
+//! This floor reads request heads, request bodies and PROXY headers, and writes response heads, chunk frames and error
+//! pages. It knows RFC 9110, RFC 9112 and gunicorn's policy on top of them; it must not know sockets, threads, clocks
+//! that tick by themselves, Python or the log. So every rule here is tested with byte strings, and fuzzed alone.
+//!
+//! In reading order: [`request`] (the incremental head parser) calls `request_line` and `fields`, which lean on
+//! `authority`, `lenient` and `grammar`; [`body`] decodes what follows the head; [`response`] writes the answer.
+#![forbid(unsafe_code)]
+
+pub mod body;
+pub mod date;
+pub mod error;
+pub mod policy;
+pub mod proxy;
+pub mod request;
+pub mod response;
+
+mod authority;
+mod chunked;
+mod fields;
+mod grammar;
+mod lenient;
+mod request_line;
+
+#[cfg(test)]
+mod cases;

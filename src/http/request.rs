@@ -1,0 +1,356 @@
+//! The request head, parsed as it arrives.
+//!
+//! [`HeadParser`] walks the lines of a growing buffer and looks at each byte once, so a client that sends one byte at a
+//! time costs no more in total than one that sends all at once. What can be refused early is: the first byte, a bare
+//! line feed, a line or a head over its limit, a request line that is wrong. The verdict depends on the bytes alone,
+//! never on how they were cut into segments. Once the empty line is there, `fields` reads the headers.
+
+use memchr::memchr;
+use percent_encoding::percent_decode;
+
+use super::error::{Error, quote};
+use super::fields;
+use super::grammar::{is_token_byte, line_length};
+use super::policy::Policy;
+use super::request_line::{self, RequestLine};
+
+/// Reads one request head from a buffer that grows between the calls.
+#[derive(Debug, Default)]
+pub struct HeadParser {
+    stage: Stage,
+    /// Where the current line starts.
+    line_start: usize,
+    /// Up to where the current line has been searched for its end.
+    searched: usize,
+    /// Where the first header line starts.
+    fields_start: usize,
+    /// Header lines seen.
+    fields: usize,
+    /// Bytes of the field that the current line would continue, when folding is permitted.
+    field_length: usize,
+    line: RequestLine,
+}
+
+/// What [`HeadParser::parse`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Valid so far; call again when the buffer has grown.
+    Partial,
+    /// The head is complete and has been filled in.
+    Complete,
+}
+
+/// A request head: where its parts stand, and what it means for the connection.
+///
+/// Spans point into [`RequestHead::source`]. The same value can be filled again and again; its vectors are kept.
+#[derive(Debug, Default)]
+pub struct RequestHead {
+    /// Bytes of the head in the buffer, with the empty line before it, if any, and the one at its end.
+    pub len: usize,
+    /// The method.
+    pub method: Span,
+    /// The request target as sent.
+    pub target: Span,
+    /// The target's path, still percent-encoded; empty only for CONNECT.
+    pub path: Span,
+    /// The target's query, without its question mark.
+    pub query: Span,
+    /// The version by which the request is answered.
+    pub version: Version,
+    /// The version as sent, such as `HTTP/1.1`.
+    pub version_text: Span,
+    /// The headers that the policy keeps, in order.
+    pub headers: Vec<HeaderSpan>,
+    /// How the body is delimited.
+    pub framing: Framing,
+    /// Whether the client waits for `100 Continue` (never in HTTP/1.0: RFC 9110, 10.1.1).
+    pub expect_continue: bool,
+    /// Whether the client's side allows another request on this connection.
+    pub keep_alive: bool,
+    /// What a trusted peer says about its client's scheme; `None` when it says nothing or is not trusted.
+    pub forwarded_scheme: Option<Scheme>,
+    /// The head as the compatibility switches have changed it; empty when none is on.
+    pub(super) rewritten: Vec<u8>,
+}
+
+/// A header: name as sent, value without white space around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderSpan {
+    /// The name, case as sent.
+    pub name: Span,
+    /// The value.
+    pub value: Span,
+}
+
+/// A range of bytes in a buffer of less than 4 GiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// The first byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+/// The version that decides how a request is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0, and anything older that is permitted.
+    Http10,
+    /// HTTP/1.1 and every later 1.x, which is answered as 1.1 (RFC 9110, 2.5).
+    #[default]
+    Http11,
+}
+
+/// How a request body is delimited (RFC 9112, 6.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    #[default]
+    None,
+    /// Content-Length, in bytes; at most 2^63 - 1.
+    Length(u64),
+    /// Transfer-Encoding: chunked.
+    Chunked,
+}
+
+/// The scheme that a proxy in front reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http`
+    Http,
+    /// `https`
+    Https,
+}
+
+impl HeadParser {
+    /// A parser at the start of a request.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets everything, for the next request on the connection.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Looks at what has been added to `buf` since the last call, and fills `head` once the head is complete.
+    ///
+    /// `buf` starts at the first byte of the request every time; nothing is removed from it here. `peer_is_trusted`
+    /// tells whether the peer may set the scheme and headers with underscores. After an error the bytes that follow
+    /// have no meaning: answer, and close the connection.
+    pub fn parse(
+        &mut self,
+        buf: &[u8],
+        policy: &Policy,
+        peer_is_trusted: bool,
+        head: &mut RequestHead,
+    ) -> Result<Status, Error> {
+        if self.stage == Stage::Start && !self.find_first_byte(buf)? {
+            return Ok(Status::Partial);
+        }
+        while let Some(line) = self.next_line(buf, policy)? {
+            match self.stage {
+                Stage::Fields if line.is_empty() => {
+                    self.complete(buf, policy, peer_is_trusted, head)?;
+                    return Ok(Status::Complete);
+                }
+                Stage::Fields => self.count_field(buf, line, policy)?,
+                Stage::Start | Stage::RequestLine => {
+                    self.line = request_line::parse(buf, line, policy)?;
+                    self.fields_start = self.line_start;
+                    self.stage = Stage::Fields;
+                }
+            }
+        }
+        Ok(Status::Partial)
+    }
+
+    /// Skips one empty line, left behind by some clients after a body (RFC 9112, 2.2), and refuses what cannot begin
+    /// a method: TLS, SOCKS, a second empty line. False while that byte is not there.
+    fn find_first_byte(&mut self, buf: &[u8]) -> Result<bool, Error> {
+        let start = match buf {
+            [] | [b'\r'] => return Ok(false),
+            [b'\r', b'\n', ..] => 2,
+            _ => 0,
+        };
+        match buf.get(start) {
+            None => Ok(false),
+            Some(&byte) if is_token_byte(byte) => {
+                self.stage = Stage::RequestLine;
+                self.line_start = start;
+                self.searched = start;
+                Ok(true)
+            }
+            // In gunicorn's words where it has some: an empty method, an empty line.
+            Some(b' ') => Err(Error::InvalidMethod(Vec::new())),
+            Some(b'\n') => Err(self.bare_line_feed()),
+            Some(_) => {
+                let end = memchr(b'\n', &buf[start..]).map_or(buf.len(), |at| start + at);
+                Err(Error::InvalidRequestLine(quote(buf[start..end].trim_ascii_end())))
+            }
+        }
+    }
+
+    /// The next line without its CRLF, or `None` until it is complete. Lines over their limit are refused as soon as
+    /// they are, whether or not their end has arrived.
+    fn next_line(&mut self, buf: &[u8], policy: &Policy) -> Result<Option<Span>, Error> {
+        let found = memchr(b'\n', &buf[self.searched..]).map(|at| self.searched + at);
+        let raw = &buf[self.line_start..found.unwrap_or(buf.len())];
+        let length = line_length(raw);
+        self.check_length(raw, length, policy)?;
+        let Some(line_feed) = found else {
+            self.searched = buf.len();
+            return Ok(None);
+        };
+        if !raw.ends_with(b"\r") {
+            return Err(self.bare_line_feed());
+        }
+        let line = Span::new(self.line_start, self.line_start + length);
+        self.line_start = line_feed + 1;
+        self.searched = self.line_start;
+        Ok(Some(line))
+    }
+
+    fn check_length(&self, raw: &[u8], length: usize, policy: &Policy) -> Result<(), Error> {
+        if self.stage != Stage::Fields {
+            let limit = policy.longest_request_line();
+            return match length > limit {
+                true => Err(Error::LimitRequestLine { size: length, limit }),
+                false => Ok(()),
+            };
+        }
+        let continued = match policy.continues_field(raw) {
+            true => self.field_length,
+            false => 0,
+        };
+        // The empty line at the end is no field and has no limit to keep.
+        if length > 0 && continued + length + CRLF.len() > policy.longest_field() {
+            return Err(Error::LimitRequestHeaders("limit request headers fields size"));
+        }
+        match self.line_start + length > HEAD_CEILING {
+            true => Err(Error::LimitRequestHeaders("max buffer headers")),
+            false => Ok(()),
+        }
+    }
+
+    /// RFC 9112, 2.2 lets a server take a bare line feed; every smuggling list shows why not to (decision D4).
+    fn bare_line_feed(&self) -> Error {
+        let what = b"bare LF as line terminator".to_vec();
+        match self.stage {
+            Stage::Fields => Error::InvalidHeader(what),
+            Stage::Start | Stage::RequestLine => Error::InvalidRequestLine(what),
+        }
+    }
+
+    fn count_field(&mut self, buf: &[u8], line: Span, policy: &Policy) -> Result<(), Error> {
+        let length = line.len() + CRLF.len();
+        if policy.continues_field(line.of(buf)) {
+            self.field_length += length;
+            return Ok(());
+        }
+        self.field_length = length;
+        self.fields += 1;
+        match self.fields > policy.most_fields() {
+            true => Err(Error::LimitRequestHeaders("limit request headers fields")),
+            false => Ok(()),
+        }
+    }
+
+    fn complete(
+        &self,
+        buf: &[u8],
+        policy: &Policy,
+        peer_is_trusted: bool,
+        head: &mut RequestHead,
+    ) -> Result<(), Error> {
+        let line = &self.line;
+        head.len = self.line_start;
+        head.method = line.method;
+        head.target = line.target;
+        head.path = line.path;
+        head.query = line.query;
+        head.version = line.version;
+        head.version_text = line.version_text;
+        let block = Span::new(self.fields_start, self.line_start);
+        fields::read(buf, line, block, self.fields, policy, peer_is_trusted, head)
+    }
+}
+
+impl RequestHead {
+    /// The bytes that the spans point into: `buf`, the buffer that was parsed, save under a compatibility switch.
+    pub fn source<'a>(&'a self, buf: &'a [u8]) -> &'a [u8] {
+        match self.rewritten.is_empty() {
+            true => buf,
+            false => &self.rewritten,
+        }
+    }
+}
+
+impl Span {
+    /// The range from `start` to `end`. Both are at most [`HEAD_CEILING`] and a little, so that they fit.
+    pub(super) fn new(start: usize, end: usize) -> Self {
+        Span { start: start as u32, end: end as u32 }
+    }
+
+    /// The span of `part`, which must be a slice of `whole`.
+    pub(super) fn within(whole: &[u8], part: &[u8]) -> Self {
+        let start = part.as_ptr().addr() - whole.as_ptr().addr();
+        Span::new(start, start + part.len())
+    }
+
+    /// The bytes of `buf` in this range. `buf` is the buffer that the span was made for.
+    pub fn of(self, buf: &[u8]) -> &[u8] {
+        &buf[self.start as usize..self.end as usize]
+    }
+
+    /// How many bytes it spans.
+    pub fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether it spans nothing.
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    /// Without its first `count` bytes; empty when it has fewer.
+    pub(super) fn skip(self, count: usize) -> Self {
+        self.from((self.start + count as u32).min(self.end))
+    }
+
+    /// From `start` on to its own end.
+    pub(super) fn from(self, start: u32) -> Self {
+        Span { start, end: self.end }
+    }
+
+    /// Its first `at` bytes, and the rest.
+    pub(super) fn split_at(self, at: usize) -> (Self, Self) {
+        let middle = self.start + at as u32;
+        let before = Span { start: self.start, end: middle };
+        (before, self.from(middle))
+    }
+}
+
+/// Appends the bytes that the percent-encoded `raw` stands for to `out` (RFC 3986, 2.1). An invalid escape is left as it
+/// is, as `urllib.parse.unquote` does.
+pub fn decode_path(raw: &[u8], out: &mut Vec<u8>) {
+    match memchr(b'%', raw) {
+        None => out.extend_from_slice(raw),
+        Some(_) => out.extend(percent_decode(raw)),
+    }
+}
+
+/// Which line comes next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// Not one byte of the request line yet.
+    #[default]
+    Start,
+    RequestLine,
+    Fields,
+}
+
+const CRLF: &[u8] = b"\r\n";
+
+/// However high the limits are set, a head ends here: 16 MiB. It also keeps every [`Span`] within 32 bits.
+const HEAD_CEILING: usize = 16 << 20;

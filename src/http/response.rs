@@ -1,0 +1,243 @@
+//! The response, as bytes: head, chunk frames, interim responses. The caller decides what to say; this module knows how it
+//! is said, in gunicorn's order: status line, Server, Date, Connection, Transfer-Encoding, then the application's headers.
+
+use super::grammar::{is_field_value, is_token, trim_ows};
+use super::request::Version;
+
+/// What the Connection header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// This response is the last.
+    Close,
+    /// Another request may follow.
+    KeepAlive,
+    /// The connection changes its protocol (RFC 9110, 7.8).
+    Upgrade,
+}
+
+/// How the body of a response is delimited (RFC 9112, 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyPlan {
+    /// Nothing follows the head; what the application yields is dropped.
+    None,
+    /// So many bytes, as the application's Content-Length promises; more are cut, and after fewer the connection ends.
+    Length(u64),
+    /// Chunks, ended by [`LAST_CHUNK`].
+    Chunked,
+    /// Everything until the connection ends, for clients that know no chunks.
+    UntilClose,
+}
+
+/// The application's status is not three digits, or not followed by one space and a reason phrase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidStatus;
+
+/// How the body goes out that belongs to a response with this `status` and the application's `content_length`, if any.
+///
+/// A response to HEAD, an interim one, 204 and 304 have none, whatever the application says (RFC 9110, 6.4.1). No length is
+/// ever invented (decision D7).
+pub fn plan_body(is_head: bool, version: Version, status: u16, content_length: Option<u64>) -> BodyPlan {
+    match (content_length, version) {
+        _ if is_head || matches!(status, 100..=199 | 204 | 304) => BodyPlan::None,
+        (Some(length), _) => BodyPlan::Length(length),
+        (None, Version::Http11) => BodyPlan::Chunked,
+        (None, Version::Http10) => BodyPlan::UntilClose,
+    }
+}
+
+/// The code of an application's status such as `200 OK`: three digits, then nothing or one space and a reason phrase
+/// (RFC 9112, 4). Which codes make sense is the caller's to judge.
+pub fn parse_status(status: &[u8]) -> Result<u16, InvalidStatus> {
+    let (digits, rest) = status.split_first_chunk::<3>().ok_or(InvalidStatus)?;
+    let is_well_formed = digits.iter().all(u8::is_ascii_digit)
+        && match rest {
+            [] => true,
+            [b' ', reason @ ..] => is_field_value(reason),
+            _ => false,
+        };
+    match is_well_formed {
+        true => Ok(digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'))),
+        false => Err(InvalidStatus),
+    }
+}
+
+/// Whether `name` may be a header's name: a token (RFC 9110, 5.1).
+pub fn is_header_name(name: &[u8]) -> bool {
+    is_token(name)
+}
+
+/// Whether `value` may be a header's value: no controls but HTAB, so that it cannot end its line (RFC 9110, 5.5).
+pub fn is_header_value(value: &[u8]) -> bool {
+    is_field_value(value)
+}
+
+/// Whether a header of this name is the server's own and dropped when it comes from the application: the hop-by-hop ones
+/// (RFC 9110, 7.6.1), and Server and Date, exactly as in gunicorn.
+pub fn is_hop_by_hop(name: &[u8]) -> bool {
+    let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+    match name.len() {
+        2 => is(b"te"),
+        4 => is(b"date"),
+        6 => is(b"server"),
+        7 => is(b"upgrade"),
+        8 => is(b"trailers"),
+        10 => is(b"connection") || is(b"keep-alive"),
+        17 => is(b"transfer-encoding"),
+        18 => is(b"proxy-authenticate"),
+        19 => is(b"proxy-authorization"),
+        _ => false,
+    }
+}
+
+/// Appends the server's part of a head to `out`: the status line with the application's `status`, which
+/// [`parse_status`] has accepted, then Server, Date, Connection and, if `chunked`, Transfer-Encoding.
+///
+/// The version is the request's, as gunicorn answers; but never above 1.1.
+pub fn write_head_start(
+    out: &mut Vec<u8>,
+    version: Version,
+    status: &[u8],
+    server: &str,
+    date: &[u8],
+    connection: Connection,
+    chunked: bool,
+) {
+    out.extend_from_slice(match version {
+        Version::Http10 => b"HTTP/1.0 ",
+        Version::Http11 => b"HTTP/1.1 ",
+    });
+    out.extend_from_slice(status);
+    out.extend_from_slice(b"\r\nServer: ");
+    out.extend_from_slice(server.as_bytes());
+    out.extend_from_slice(b"\r\nDate: ");
+    out.extend_from_slice(date);
+    out.extend_from_slice(match connection {
+        Connection::Close => b"\r\nConnection: close\r\n",
+        Connection::KeepAlive => b"\r\nConnection: keep-alive\r\n",
+        Connection::Upgrade => b"\r\nConnection: upgrade\r\n",
+    });
+    if chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+}
+
+/// Appends one header line to `out`, without the white space around the value. Name and value have been accepted by
+/// [`is_header_name`] and [`is_header_value`].
+pub fn write_header(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(trim_ows(value));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the empty line that ends a head.
+pub fn write_head_end(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends what goes before a chunk's data: its length in upper-case hexadecimal, and CRLF. An empty chunk would end the
+/// body, so `length` is at least 1; [`CHUNK_END`] follows the data.
+pub fn write_chunk_size(out: &mut Vec<u8>, length: usize) {
+    debug_assert!(length > 0, "an empty chunk ends the body");
+    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4);
+    for digit in (0..digits).rev() {
+        out.push(UPPER_HEX[length >> (4 * digit) & 0xf]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What goes behind a chunk's data.
+pub const CHUNK_END: &[u8] = b"\r\n";
+
+/// The last chunk, an empty trailer section included.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// The interim response that asks for the body (RFC 9110, 15.2.1), whole.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The status line of an interim response with early hints (RFC 8297); headers and [`write_head_end`] follow.
+pub const EARLY_HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\n";
+
+const UPPER_HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_three_digits_and_perhaps_a_reason() {
+        for (status, code) in
+            [("200 OK", 200), ("200", 200), ("200 ", 200), ("999 caf\u{e9}", 999), ("404 Not\tHere", 404)]
+        {
+            assert_eq!(parse_status(status.as_bytes()), Ok(code), "{status}");
+        }
+        for status in ["", "20 OK", "2000", "200OK", " 200 OK", "200\tOK", "200 O\r\nK", "200 O\0K", "\u{b2}00 OK"] {
+            assert_eq!(parse_status(status.as_bytes()), Err(InvalidStatus), "{status}");
+        }
+    }
+
+    #[test]
+    fn the_body_is_planned_by_method_version_status_and_length() {
+        use BodyPlan::{Chunked, Length, None as Nothing, UntilClose};
+        use Version::{Http10, Http11};
+        let cases = [
+            ((false, Http11, 200, Some(5)), Length(5)),
+            ((false, Http11, 200, None), Chunked),
+            ((false, Http10, 200, None), UntilClose),
+            ((false, Http10, 200, Some(0)), Length(0)),
+            ((true, Http11, 200, Some(5)), Nothing),
+            ((true, Http10, 200, None), Nothing),
+            ((false, Http11, 204, Some(5)), Nothing),
+            ((false, Http11, 304, Some(5)), Nothing),
+            ((false, Http11, 101, None), Nothing),
+            ((false, Http11, 205, Some(0)), Length(0)),
+        ];
+        for ((is_head, version, status, length), plan) in cases {
+            assert_eq!(plan_body(is_head, version, status, length), plan, "{status} {version:?}");
+        }
+    }
+
+    #[test]
+    fn heads_are_written_in_gunicorns_order() {
+        let mut head = Vec::new();
+        write_head_start(&mut head, Version::Http11, b"200 OK", "gunicorn", b"today", Connection::KeepAlive, true);
+        write_header(&mut head, b"X-a", b" \tv\xe9 ");
+        write_head_end(&mut head);
+        write_head_start(&mut head, Version::Http10, b"200", "s", b"d", Connection::Close, false);
+        let expected: &[u8] = b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: today\r\nConnection: keep-alive\r\n\
+            Transfer-Encoding: chunked\r\nX-a: v\xe9\r\n\r\nHTTP/1.0 200\r\nServer: s\r\nDate: d\r\nConnection: close\r\n";
+        assert_eq!(head, expected);
+    }
+
+    #[test]
+    fn chunk_sizes_are_upper_case_hexadecimal() {
+        for (length, expected) in
+            [(1, "1\r\n"), (15, "F\r\n"), (16, "10\r\n"), (0xabc0, "ABC0\r\n"), (usize::MAX, "FFFFFFFFFFFFFFFF\r\n")]
+        {
+            let mut out = Vec::new();
+            write_chunk_size(&mut out, length);
+            assert_eq!(out, expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_servers_own_headers_are_known_in_any_case() {
+        for name in [
+            "Connection",
+            "KEEP-ALIVE",
+            "proxy-authenticate",
+            "Proxy-Authorization",
+            "TE",
+            "Trailers",
+            "Transfer-Encoding",
+            "upgrade",
+            "Server",
+            "DATE",
+        ] {
+            assert!(is_hop_by_hop(name.as_bytes()), "{name}");
+        }
+        for name in ["Trailer", "X-Date", "Content-Length", "", "Set-Cookie"] {
+            assert!(!is_hop_by_hop(name.as_bytes()), "{name}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! monoceros: a pre-fork WSGI server that takes gunicorn's place.
+//!
+//! In reading order: a door (`main.rs`) calls [`run`] with the command line; `startup` turns it into settings; `master` binds, forks and
+//! supervises; `worker` serves, with `http` for the protocol and `python` for the application. ARCHITECTURE.md walks a request and a
+//! reload through the files.
+
+pub mod cli;
+pub mod exchange;
+pub mod http;
+pub mod logging;
+pub mod master;
+pub mod python;
+pub mod scoreboard;
+pub mod seat;
+pub mod settings;
+mod startup;
+pub mod sys;
+pub mod worker;
+
+use std::sync::Arc;
+
+use crate::cli::Mode;
+use crate::master::{Boot, Outcome};
+use crate::python::app::App;
+use crate::python::interpreter;
+use crate::settings::Config;
+use crate::startup::{Failure, Startup};
+
+pub use crate::master::Launch;
+
+/// The command line was wrong (argparse's status).
+const EXIT_USAGE: i32 = 2;
+/// The settings, or what they name, were wrong.
+const EXIT_CONFIG: i32 = 1;
+
+/// Runs the program that `launch` describes, in the master or, after a fork, in a worker, and returns the process's exit status
+/// (gunicorn's: 0 stopped, 1 wrong settings, 2 wrong usage, 3 a worker failed to boot, 4 no such app).
+pub fn run(launch: Launch) -> i32 {
+    match start(launch) {
+        Ok(status) => status,
+        Err(failure) => {
+            eprintln!("{failure}");
+            match failure {
+                Failure::Usage(_) => EXIT_USAGE,
+                Failure::Config(_) => EXIT_CONFIG,
+            }
+        }
+    }
+}
+
+fn start(launch: Launch) -> Result<i32, Failure> {
+    let startup = Startup::new(&launch)?;
+    match startup.mode() {
+        Mode::Help => print!("{}", settings::help()),
+        Mode::Version => println!("{}", cli::VERSION),
+        Mode::Serve => return serve(startup, launch),
+    }
+    Ok(0)
+}
+
+fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
+    let config = startup.load()?;
+    if config.print_config {
+        print!("{}", settings::print_config(&config));
+    }
+    if config.print_config || config.check_config {
+        return check(&startup, &config);
+    }
+    startup::configure_logging(&config).map_err(Failure::Config)?;
+    startup::check_access_log(&config).map_err(Failure::Config)?;
+    startup.log_warnings();
+    let worker_launch = startup.worker_launch();
+    match master::run(boot(startup, config, launch)) {
+        Outcome::Exit(status) => Ok(status),
+        Outcome::Worker(seat) => Ok(worker::run(seat, &worker_launch)),
+    }
+}
+
+/// `--check-config`: whether the application loads.
+fn check(startup: &Startup, config: &Config) -> Result<i32, Failure> {
+    startup.load_app(config).map_err(|error| Failure::Config(format!("\nError while loading the application:\n\n{error}")))?;
+    Ok(0)
+}
+
+fn boot(startup: Startup, config: Arc<Config>, launch: Launch) -> Boot<App> {
+    let startup = std::rc::Rc::new(std::cell::RefCell::new(startup));
+    let for_preload = startup.clone();
+    Boot {
+        config,
+        reload: Box::new(move || startup.borrow_mut().reload()),
+        configure_logging: startup::configure_logging,
+        preload: Box::new(move |config| for_preload.borrow().preload(config)),
+        fork: || interpreter::around_fork(sys::fork::fork),
+        launch,
+    }
+}

@@ -1,0 +1,213 @@
+//! The access log: a line for each answered request, gathered in a buffer and written once a turn of the
+//! event loop.
+//!
+//! Lines bear gunicorn's text (see [`super::access_format`]). They cost no system call and no allocation
+//! each; what a crash of the process may lose are the lines of one turn.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::LogError;
+use super::access_format::{AccessFormat, AccessRecord};
+use super::sink::{Sink, Standard};
+
+/// The buffer is written early at this many bytes: some four hundred lines.
+const FLUSH_AT: usize = 64 * 1024;
+
+/// How long a turn of the event loop waits for a full target before its lines are dropped.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// An open access log. Lines recorded and not flushed are lost when it is dropped.
+#[derive(Debug)]
+pub struct AccessLog {
+    target: String,
+    owner: Option<(u32, u32)>,
+    format: AccessFormat,
+    sink: Sink,
+    buffer: Vec<u8>,
+    clock: Option<Clock>,
+}
+
+impl AccessLog {
+    /// Opens `target`: `-` for standard output, or a file to append to, which is given to `owner` (user and
+    /// group id) if there is one.
+    pub fn open(target: &str, format: AccessFormat, owner: Option<(u32, u32)>) -> Result<Self, LogError> {
+        Ok(AccessLog {
+            target: target.to_owned(),
+            owner,
+            sink: open_sink(target, owner)?,
+            buffer: Vec::new(),
+            clock: format.shows_time().then(Clock::new),
+            format,
+        })
+    }
+
+    /// The format, for what it asks to be kept of a response.
+    pub fn format(&self) -> &AccessFormat {
+        &self.format
+    }
+
+    /// Adds the line of one request.
+    pub fn record(&mut self, record: &impl AccessRecord) {
+        let time = self.clock.as_mut().map_or(b"".as_slice(), |clock| clock.show(SystemTime::now()));
+        self.format.render(&mut self.buffer, record, time);
+        if self.buffer.len() >= FLUSH_AT {
+            self.flush();
+        }
+    }
+
+    /// Writes what has been recorded; free when there is nothing. Called once a turn of the loop, before it
+    /// sleeps, and at the end. Lines that the target does not take are dropped.
+    pub fn flush(&mut self) {
+        if !self.buffer.is_empty() {
+            self.sink.write_lines(&self.buffer, PATIENCE);
+            self.buffer.clear();
+        }
+    }
+
+    /// Opens the target again (USR1, after log rotation); what was recorded before goes to the old file.
+    /// Where it fails the old one stays in use.
+    pub fn reopen(&mut self) -> Result<(), LogError> {
+        self.flush();
+        self.sink = open_sink(&self.target, self.owner)?;
+        Ok(())
+    }
+}
+
+fn open_sink(target: &str, owner: Option<(u32, u32)>) -> Result<Sink, LogError> {
+    Sink::open(target, Standard::Output, owner).map_err(|source| LogError {
+        setting: "accesslog",
+        target: target.to_owned(),
+        source,
+    })
+}
+
+/// The time of day as the Common Log Format shows it, `[20/Nov/2026:07:37:18 +0000]`, rendered at most once a
+/// second.
+#[derive(Debug)]
+struct Clock {
+    second: u64,
+    text: Vec<u8>,
+}
+
+impl Clock {
+    fn new() -> Self {
+        // No second before the first: u64::MAX is never now.
+        Clock { second: u64::MAX, text: Vec::new() }
+    }
+
+    fn show(&mut self, now: SystemTime) -> &[u8] {
+        // A clock set before 1970 shows 1970 instead of stopping the log.
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if second != self.second {
+            self.second = second;
+            let local = chrono::DateTime::<chrono::Local>::from(UNIX_EPOCH + Duration::from_secs(second));
+            self.text = local.format("[%d/%b/%Y:%H:%M:%S %z]").to_string().into_bytes();
+        }
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    struct Hello;
+
+    impl AccessRecord for Hello {
+        fn remote_addr(&self) -> &[u8] {
+            b"127.0.0.1"
+        }
+        fn method(&self) -> &[u8] {
+            b"GET"
+        }
+        fn raw_uri(&self) -> &[u8] {
+            b"/"
+        }
+        fn protocol(&self) -> &[u8] {
+            b"HTTP/1.1"
+        }
+        fn path(&self) -> &[u8] {
+            b"/"
+        }
+        fn query(&self) -> &[u8] {
+            b""
+        }
+        fn status(&self) -> u16 {
+            200
+        }
+        fn bytes_sent(&self) -> u64 {
+            12
+        }
+        fn duration(&self) -> Duration {
+            Duration::from_micros(42)
+        }
+        fn request_header(&self, _name: &str) -> Option<&[u8]> {
+            None
+        }
+        fn response_header(&self, _index: usize) -> Option<&[u8]> {
+            None
+        }
+        fn environ_value(&self, _index: usize) -> Option<&str> {
+            None
+        }
+    }
+
+    fn open(path: &Path) -> AccessLog {
+        AccessLog::open(path.to_str().unwrap(), AccessFormat::compile("%(r)s %(L)s"), None).unwrap()
+    }
+
+    fn lines(path: &Path) -> usize {
+        std::fs::read_to_string(path).unwrap().lines().filter(|line| *line == "GET / HTTP/1.1 0.000042").count()
+    }
+
+    #[test]
+    fn lines_are_written_at_the_flush_and_before_the_buffer_grows_past_its_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access");
+        let mut log = open(&path);
+        log.record(&Hello);
+        log.record(&Hello);
+        assert_eq!(lines(&path), 0);
+        log.flush();
+        assert_eq!(lines(&path), 2);
+        for _ in 0..FLUSH_AT / 24 + 1 {
+            log.record(&Hello);
+        }
+        assert!(lines(&path) > 2000);
+        assert!(log.buffer.len() < FLUSH_AT);
+    }
+
+    #[test]
+    fn reopening_starts_a_new_file_and_a_failure_keeps_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let path = inner.join("access");
+        let mut log = open(&path);
+        log.record(&Hello);
+        std::fs::rename(&path, inner.join("access.1")).unwrap();
+        log.reopen().unwrap();
+        log.record(&Hello);
+        log.flush();
+        assert_eq!((lines(&inner.join("access.1")), lines(&path)), (1, 1));
+
+        let moved = folder.path().join("moved");
+        std::fs::rename(&inner, &moved).unwrap();
+        assert!(log.reopen().unwrap_err().to_string().starts_with("accesslog '"));
+        log.record(&Hello);
+        log.flush();
+        assert_eq!(lines(&moved.join("access")), 2);
+    }
+
+    #[test]
+    fn the_time_of_day_is_rendered_once_a_second() {
+        let mut clock = Clock::new();
+        let now = UNIX_EPOCH + Duration::from_millis(1_795_160_238_100);
+        let shown = String::from_utf8(clock.show(now).to_vec()).unwrap();
+        let parsed = chrono::DateTime::parse_from_str(&shown, "[%d/%b/%Y:%H:%M:%S %z]").unwrap();
+        assert_eq!(parsed.timestamp(), 1_795_160_238);
+        assert_eq!(clock.show(now + Duration::from_millis(800)), shown.as_bytes());
+        assert_ne!(clock.show(now + Duration::from_millis(900)), shown.as_bytes());
+    }
+}

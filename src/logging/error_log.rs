@@ -1,0 +1,258 @@
+//! The error log: every record of the crate `log`, in gunicorn's shape, through env_logger.
+//!
+//! ```text
+//! [2026-11-20 07:37:16 +0000] [31384] [INFO] Starting monoceros 0.1.0
+//! ```
+//!
+//! env_logger is installed once for the life of the process; what may change under HUP (target, level) sits
+//! in [`CURRENT`]. A record is formatted into one buffer and leaves in one write, so a traceback stays
+//! together and lines of many processes do not mix.
+
+use std::io::{self, Write};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use log::{Level, LevelFilter, Record};
+
+use super::sink::{Sink, Standard, standard_stream};
+use super::{CRITICAL, LogError, LogSettings};
+
+/// Records of this crate only: those of the libraries below say nothing to an operator.
+const OWN_RECORDS: &str = "monoceros";
+
+/// How long a record waits for a target that is full. An error is worth a longer wait than an access line;
+/// still it must end.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The log in use. Locked only to copy or to exchange the pointer, never while writing.
+static CURRENT: RwLock<Option<Arc<ErrorLog>>> = RwLock::new(None);
+
+struct ErrorLog {
+    settings: LogSettings,
+    threshold: Threshold,
+    sink: Sink,
+}
+
+/// Starts the error log, or re-points it when called again (HUP).
+///
+/// All or nothing: where the target cannot be opened the log in use stays as it is, and the error tells why.
+/// Call it after daemonizing, or call [`reopen`] then: a standard stream is taken as it is at this moment.
+pub fn init(settings: &LogSettings) -> Result<(), LogError> {
+    let opened = ErrorLog::open(settings)?;
+    log::set_max_level(opened.threshold.filter());
+    exchange(opened);
+    install();
+    Ok(())
+}
+
+/// Opens the target again (USR1, after log rotation). Where that fails the old file stays in use and the
+/// error is returned.
+pub fn reopen() -> Result<(), LogError> {
+    match current() {
+        Some(log) => ErrorLog::open(&log.settings).map(exchange),
+        None => Ok(()),
+    }
+}
+
+/// Writes `bytes` as they are to the error log's stream: the way of `wsgi.errors`. Dropped before [`init`]
+/// and where the target is full or broken.
+pub fn write_raw(bytes: &[u8]) {
+    if let Some(log) = current() {
+        log.sink.write_piece(bytes, PATIENCE);
+    }
+}
+
+impl ErrorLog {
+    fn open(settings: &LogSettings) -> Result<Self, LogError> {
+        let failed = |source| LogError { setting: "errorlog", target: settings.errorlog.clone(), source };
+        let sink = Sink::open(&settings.errorlog, Standard::Error, settings.owner).map_err(failed)?;
+        if settings.capture_output && standard_stream(&settings.errorlog, Standard::Error).is_none() {
+            sink.capture_standard_streams().map_err(failed)?;
+        }
+        Ok(ErrorLog { settings: settings.clone(), threshold: Threshold::named(&settings.level), sink })
+    }
+}
+
+fn current() -> Option<Arc<ErrorLog>> {
+    CURRENT.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn exchange(log: ErrorLog) {
+    let replaced = CURRENT.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::new(log));
+    // The old file is closed here, with the lock already let go.
+    drop(replaced);
+}
+
+/// Puts env_logger in place; a second call finds it there and changes nothing.
+fn install() {
+    let logger = env_logger::Builder::new()
+        .filter_module(OWN_RECORDS, LevelFilter::Trace)
+        .format(|line, record| match current() {
+            Some(log) if log.threshold.admits(record) => write_line(line, record),
+            _ => Ok(()),
+        })
+        .target(env_logger::Target::Pipe(Box::new(CurrentLog)))
+        .build();
+    let _ = log::set_boxed_logger(Box::new(logger));
+}
+
+fn write_line(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+    let time = chrono::Local::now().format("%Y-%m-%d %H:%M:%S %z");
+    // Asked anew each time: the process may have been forked since.
+    let pid = std::process::id();
+    writeln!(line, "[{time}] [{pid}] [{}] {}", level_name(record), record.args())
+}
+
+/// The level's name as Python spells it.
+fn level_name(record: &Record<'_>) -> &'static str {
+    match record.level() {
+        Level::Error if record.target() == CRITICAL => "CRITICAL",
+        Level::Error => "ERROR",
+        Level::Warn => "WARNING",
+        Level::Info => "INFO",
+        Level::Debug | Level::Trace => "DEBUG",
+    }
+}
+
+/// The least level that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Threshold {
+    Debug,
+    Info,
+    Warning,
+    Error,
+    Critical,
+}
+
+impl Threshold {
+    fn named(level: &str) -> Self {
+        match level.to_ascii_lowercase().as_str() {
+            "debug" => Threshold::Debug,
+            "warning" => Threshold::Warning,
+            "error" => Threshold::Error,
+            "critical" => Threshold::Critical,
+            _ => Threshold::Info,
+        }
+    }
+
+    fn filter(self) -> LevelFilter {
+        match self {
+            Threshold::Debug => LevelFilter::Debug,
+            Threshold::Info => LevelFilter::Info,
+            Threshold::Warning => LevelFilter::Warn,
+            Threshold::Error | Threshold::Critical => LevelFilter::Error,
+        }
+    }
+
+    /// What `filter` cannot tell apart: an error from a critical one.
+    fn admits(self, record: &Record<'_>) -> bool {
+        self != Threshold::Critical || record.target() == CRITICAL
+    }
+}
+
+/// env_logger's way to whichever log is in use: a whole record at each call.
+struct CurrentLog;
+
+impl Write for CurrentLog {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        write_raw(record);
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn every_level_name_gives_its_threshold_and_an_unknown_one_info() {
+        let cases = [
+            ("debug", Threshold::Debug, LevelFilter::Debug),
+            ("INFO", Threshold::Info, LevelFilter::Info),
+            ("Warning", Threshold::Warning, LevelFilter::Warn),
+            ("error", Threshold::Error, LevelFilter::Error),
+            ("critical", Threshold::Critical, LevelFilter::Error),
+            ("loud", Threshold::Info, LevelFilter::Info),
+        ];
+        for (name, threshold, filter) in cases {
+            assert_eq!(Threshold::named(name), threshold, "{name}");
+            assert_eq!(threshold.filter(), filter, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_line_looks_like_gunicorns() {
+        let cases = [
+            (Level::Error, CRITICAL, "CRITICAL"),
+            (Level::Error, OWN_RECORDS, "ERROR"),
+            (Level::Warn, OWN_RECORDS, "WARNING"),
+            (Level::Info, OWN_RECORDS, "INFO"),
+            (Level::Debug, OWN_RECORDS, "DEBUG"),
+        ];
+        for (level, target, name) in cases {
+            let mut line = Vec::new();
+            let record = Record::builder().level(level).target(target).args(format_args!("first\nsecond")).build();
+            write_line(&mut line, &record).unwrap();
+            let line = String::from_utf8(line).unwrap();
+            let time = chrono::DateTime::parse_from_str(&line[1..26], "%Y-%m-%d %H:%M:%S %z");
+            assert!(time.is_ok(), "{line}");
+            assert_eq!(line[26..], format!("] [{}] [{name}] first\nsecond\n", std::process::id()));
+        }
+    }
+
+    /// One test for all that is global, since tests of one process run side by side.
+    #[test]
+    fn the_log_is_opened_repointed_and_reopened_all_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+
+        init(&settings(&first, "info")).unwrap();
+        log::info!(target: OWN_RECORDS, "one");
+        log::debug!(target: OWN_RECORDS, "too small");
+        log::info!(target: "another_crate", "not ours");
+        write_raw(b"from wsgi.errors\n");
+        assert_lines(&first, &["[INFO] one", "from wsgi.errors"]);
+
+        let error = init(&settings(Path::new("/nonexistent/log"), "debug")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "errorlog '/nonexistent/log' isn't writable: No such file or directory (os error 2)"
+        );
+        log::info!(target: OWN_RECORDS, "still here");
+        assert_lines(&first, &["[INFO] one", "from wsgi.errors", "[INFO] still here"]);
+
+        init(&settings(&second, "critical")).unwrap();
+        log::error!(target: OWN_RECORDS, "a plain error");
+        log::error!(target: CRITICAL, "WORKER TIMEOUT (pid:7)");
+        assert_lines(&second, &["[CRITICAL] WORKER TIMEOUT (pid:7)"]);
+
+        let rotated = folder.path().join("second.1");
+        std::fs::rename(&second, &rotated).unwrap();
+        reopen().unwrap();
+        log::error!(target: CRITICAL, "after the rotation");
+        assert_lines(&second, &["[CRITICAL] after the rotation"]);
+        assert_lines(&rotated, &["[CRITICAL] WORKER TIMEOUT (pid:7)"]);
+    }
+
+    fn settings(target: &Path, level: &str) -> LogSettings {
+        LogSettings {
+            errorlog: target.to_str().unwrap().to_owned(),
+            level: level.to_owned(),
+            capture_output: false,
+            owner: None,
+        }
+    }
+
+    fn assert_lines(path: &Path, endings: &[&str]) {
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(text.lines().count(), endings.len(), "{text}");
+        for (line, ending) in text.lines().zip(endings) {
+            assert!(line.ends_with(ending), "{line} should end with {ending}");
+        }
+    }
+}

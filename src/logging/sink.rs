@@ -1,0 +1,368 @@
+//! Where log lines end up: a file, a pipe, a socket or a terminal, and how each is written without ever
+//! blocking for ever.
+//!
+//! Knows bytes and line ends, nothing of what the lines say.
+//!
+//! Standard streams are shared with whoever started us, so O_NONBLOCK, which belongs to the open file and not
+//! to the descriptor, must not be set on them. A pipe is opened anew through /proc instead, which gives an
+//! open file of our own; a socket has a flag per call; anything else is asked with poll(2) first.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
+
+/// Writes of at most this many bytes to a pipe are never mixed with those of another process (pipe(7)).
+const ATOMIC_WRITE: usize = libc::PIPE_BUF;
+
+/// How often one piece is tried again after a signal or a partial write; past it the rest is dropped.
+const MAX_ATTEMPTS: usize = 64;
+
+/// A standard stream of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standard {
+    /// File descriptor 1.
+    Output,
+    /// File descriptor 2.
+    Error,
+}
+
+/// An open log target. Writing takes `&self`: the kernel orders the writes of threads and processes, not a
+/// lock.
+#[derive(Debug)]
+pub(super) struct Sink {
+    file: File,
+    manner: Manner,
+    /// The target would not take a line within the wait. Until it takes one again nobody waits for it, or a
+    /// dead pipe would cost the wait at every line.
+    stalled: AtomicBool,
+    /// The last write ended within a line (disk full): the next one starts a new line, so that at most one
+    /// line is torn.
+    torn: AtomicBool,
+}
+
+/// How a target is written without blocking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// A regular file: one write however long; it never waits.
+    File,
+    /// A pipe whose open file is ours and non-blocking.
+    Pipe,
+    /// A socket (journald gives one as standard output): non-blocking by the call.
+    Socket,
+    /// A terminal, a device, or a pipe that we share: writable first, then written.
+    Shared,
+}
+
+impl Sink {
+    /// Opens `target`: `-` is `standard`, /dev/stdout and /dev/stderr are the streams themselves (opening
+    /// them by name fails on sockets and after privileges are dropped), anything else is a file created with
+    /// mode 0644 if missing and given to `owner`.
+    pub(super) fn open(target: &str, standard: Standard, owner: Option<(u32, u32)>) -> io::Result<Self> {
+        match standard_stream(target, standard) {
+            Some(stream) => Self::from_standard(stream),
+            None => Self::from_path(target, owner),
+        }
+    }
+
+    fn from_standard(stream: Standard) -> io::Result<Self> {
+        let descriptor = match stream {
+            Standard::Output => io::stdout().as_fd().try_clone_to_owned()?,
+            Standard::Error => io::stderr().as_fd().try_clone_to_owned()?,
+        };
+        let shared = File::from(descriptor);
+        let kind = shared.metadata()?.file_type();
+        if kind.is_fifo()
+            && let Ok(own) = reopen_pipe(&shared)
+        {
+            return Ok(Self::new(own, Manner::Pipe));
+        }
+        let manner = if kind.is_file() {
+            Manner::File
+        } else if kind.is_socket() {
+            Manner::Socket
+        } else {
+            Manner::Shared
+        };
+        Ok(Self::new(shared, manner))
+    }
+
+    fn from_path(path: &str, owner: Option<(u32, u32)>) -> io::Result<Self> {
+        // O_NONBLOCK: a FIFO that nobody reads answers ENXIO here instead of stopping the boot.
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o644)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)?;
+        let kind = file.metadata()?.file_type();
+        if kind.is_file()
+            && let Some((user, group)) = owner
+        {
+            // Only root may give a file away; for anyone else the file is as good without.
+            let _ = std::os::unix::fs::fchown(&file, Some(user), Some(group));
+        }
+        let manner = if kind.is_file() {
+            Manner::File
+        } else if kind.is_fifo() {
+            Manner::Pipe
+        } else {
+            Manner::Shared
+        };
+        Ok(Self::new(file, manner))
+    }
+
+    fn new(file: File, manner: Manner) -> Self {
+        Sink { file, manner, stalled: AtomicBool::new(false), torn: AtomicBool::new(false) }
+    }
+
+    /// Lays file descriptors 1 and 2 onto this target.
+    pub(super) fn capture_standard_streams(&self) -> io::Result<()> {
+        nix::unistd::dup2_stdout(&self.file)?;
+        nix::unistd::dup2_stderr(&self.file)?;
+        Ok(())
+    }
+
+    /// Writes many whole lines, in one write where no other process can come between, else in pieces of whole
+    /// lines small enough to be atomic. What the target does not take within `patience` (for all of it
+    /// together) is dropped.
+    pub(super) fn write_lines(&self, mut lines: &[u8], patience: Duration) {
+        if self.manner == Manner::File {
+            self.write_piece(lines, patience);
+            return;
+        }
+        let deadline = Instant::now() + patience;
+        while !lines.is_empty() {
+            let (piece, rest) = lines.split_at(whole_lines(lines, ATOMIC_WRITE));
+            if !self.write_piece(piece, deadline.saturating_duration_since(Instant::now())) {
+                return;
+            }
+            lines = rest;
+        }
+    }
+
+    /// Writes one piece that belongs together (a record with its traceback) in one write(2) where the target
+    /// takes it whole. Says whether all of it was taken.
+    pub(super) fn write_piece(&self, piece: &[u8], patience: Duration) -> bool {
+        if self.torn.load(Ordering::Relaxed) {
+            if !self.put(b"\n", patience).is_empty() {
+                return false;
+            }
+            self.torn.store(false, Ordering::Relaxed);
+        }
+        let left = self.put(piece, patience);
+        let cut = !left.is_empty() && left.len() < piece.len();
+        if cut && piece[piece.len() - left.len() - 1] != b'\n' {
+            self.torn.store(true, Ordering::Relaxed);
+        }
+        left.is_empty()
+    }
+
+    /// Puts bytes into the target until it has taken them, fails, or `patience` is over; answers with what is
+    /// left.
+    fn put<'a>(&self, mut left: &'a [u8], patience: Duration) -> &'a [u8] {
+        let mut deadline = None;
+        for _ in 0..MAX_ATTEMPTS {
+            if left.is_empty() {
+                self.stalled.store(false, Ordering::Relaxed);
+                break;
+            }
+            match self.write_once(left) {
+                Ok(taken) => left = &left[taken.min(left.len())..],
+                Err(error) if interrupted(&error) => {}
+                Err(error) if would_block(&error) => {
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
+                    if self.stalled.load(Ordering::Relaxed) || !self.writable_before(deadline) {
+                        self.stalled.store(true, Ordering::Relaxed);
+                        break;
+                    }
+                }
+                // ENOSPC, EPIPE, EIO ...: nobody to tell; the next line may fare better.
+                Err(_) => break,
+            }
+        }
+        left
+    }
+
+    /// One try that never blocks: `WouldBlock` where the target is full.
+    fn write_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.manner {
+            Manner::File | Manner::Pipe => (&self.file).write(bytes),
+            Manner::Socket => {
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                Ok(send(self.file.as_raw_fd(), bytes, flags)?)
+            }
+            // Writable means room for this many bytes; past them a blocking write would wait.
+            Manner::Shared if self.writable_before(Instant::now()) => {
+                (&self.file).write(&bytes[..bytes.len().min(ATOMIC_WRITE)])
+            }
+            Manner::Shared => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Waits until the target takes bytes (or is broken, which the next write tells), but not past
+    /// `deadline`.
+    fn writable_before(&self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        let mut wanted = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+        // A signal ends the wait early: the caller tries again, a bounded number of times.
+        poll(&mut wanted, timeout).map_or_else(|error| error == Errno::EINTR, |ready| ready > 0)
+    }
+}
+
+/// Which standard stream `target` names, if any; `-` is the log's own.
+pub(super) fn standard_stream(target: &str, dash: Standard) -> Option<Standard> {
+    match target {
+        "-" => Some(dash),
+        "/dev/stdout" => Some(Standard::Output),
+        "/dev/stderr" => Some(Standard::Error),
+        _ => None,
+    }
+}
+
+/// The pipe behind `shared`, opened again so that its O_NONBLOCK is ours alone. Fails without /proc, or where
+/// the pipe is another user's.
+fn reopen_pipe(shared: &File) -> io::Result<File> {
+    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(format!("/proc/self/fd/{}", shared.as_raw_fd()))
+}
+
+/// How many bytes at the start of `lines` make the longest run of whole lines within `limit`; a first line
+/// longer than that goes alone.
+fn whole_lines(lines: &[u8], limit: usize) -> usize {
+    if lines.len() <= limit {
+        return lines.len();
+    }
+    memchr::memrchr(b'\n', &lines[..limit]).or_else(|| memchr::memchr(b'\n', lines)).map_or(lines.len(), |end| end + 1)
+}
+
+fn interrupted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
+}
+
+fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn pieces_end_at_line_ends_and_within_the_limit() {
+        let cases: [(&str, usize, &[usize]); 6] = [
+            ("", 8, &[]),
+            ("one\n", 8, &[4]),
+            ("one\ntwo\n", 8, &[8]),
+            ("one\ntwo\nthree\n", 8, &[8, 6]),
+            ("a line past the limit\nshort\n", 8, &[22, 6]),
+            ("no line end at all", 8, &[18]),
+        ];
+        for (lines, limit, expected) in cases {
+            let mut rest = lines.as_bytes();
+            let mut pieces = Vec::new();
+            while !rest.is_empty() {
+                let length = whole_lines(rest, limit);
+                pieces.push(length);
+                rest = &rest[length..];
+            }
+            assert_eq!(pieces, expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_appended_to_and_a_missing_directory_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "before\n").unwrap();
+        let sink = Sink::open(path.to_str().unwrap(), Standard::Error, None).unwrap();
+        assert!(sink.write_piece(b"after\n", SHORT));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\nafter\n");
+        assert!(Sink::open("/nonexistent/log", Standard::Error, None).is_err());
+    }
+
+    #[test]
+    fn a_fifo_that_nobody_reads_is_an_error_and_not_a_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = Sink::open(path.to_str().unwrap(), Standard::Error, None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENXIO));
+    }
+
+    #[test]
+    fn a_stalled_target_costs_one_wait_and_then_none_until_it_is_read_again() {
+        for manner in [Manner::Pipe, Manner::Shared, Manner::Socket] {
+            let (mut reader, sink) = stalled_target(manner);
+            let start = Instant::now();
+            assert!(!sink.write_piece(b"dropped\n", SHORT));
+            assert!(start.elapsed() >= SHORT / 2, "{manner:?} did not wait");
+            let start = Instant::now();
+            for _ in 0..100 {
+                assert!(!sink.write_piece(b"dropped\n", Duration::from_secs(1)));
+            }
+            assert!(start.elapsed() < Duration::from_secs(1), "{manner:?} waited again");
+            drain(&mut reader);
+            assert!(sink.write_piece(b"kept\n", SHORT), "{manner:?} did not recover");
+        }
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_drops_lines_and_nothing_else() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let own = reopen_pipe(&File::from(OwnedFd::from(writer.try_clone().unwrap())));
+        assert!(own.is_err() || !Sink::new(own.unwrap(), Manner::Pipe).write_piece(b"x\n", SHORT));
+        let sink = Sink::new(File::from(OwnedFd::from(writer)), Manner::Shared);
+        assert!(!sink.write_piece(b"x\n", SHORT));
+    }
+
+    #[test]
+    fn a_line_cut_by_a_full_target_is_ended_before_the_next() {
+        let (mut reader, sink) = stalled_target(Manner::Pipe);
+        drain(&mut reader);
+        let huge = [b'x'; 1 << 20];
+        assert!(!sink.write_piece(&huge, Duration::ZERO));
+        drain(&mut reader);
+        assert!(sink.write_piece(b"next\n", SHORT));
+        assert_eq!(drain(&mut reader), b"\nnext\n");
+    }
+
+    /// A full pipe or socket, with its reading end non-blocking.
+    fn stalled_target(manner: Manner) -> (File, Sink) {
+        let (reader, writer) = if manner == Manner::Socket {
+            let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+            reader.set_nonblocking(true).unwrap();
+            (File::from(OwnedFd::from(reader)), File::from(OwnedFd::from(writer)))
+        } else {
+            let (reader, writer) = io::pipe().unwrap();
+            let shared = File::from(OwnedFd::from(reader));
+            let own = OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(format!("/proc/self/fd/{}", shared.as_raw_fd()))
+                .unwrap();
+            (own, File::from(OwnedFd::from(writer)))
+        };
+        let writer = if manner == Manner::Pipe { reopen_pipe(&writer).unwrap() } else { writer };
+        let sink = Sink::new(writer, manner);
+        while sink.write_once(&[b'x'; ATOMIC_WRITE]).is_ok() {}
+        (reader, sink)
+    }
+
+    fn drain(reader: &mut File) -> Vec<u8> {
+        let mut taken = Vec::new();
+        let _ = reader.read_to_end(&mut taken);
+        taken
+    }
+}

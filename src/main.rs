@@ -1,0 +1,27 @@
+//! The program's door: finds out how it was started, and runs the library.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use monoceros::Launch;
+
+fn main() {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let launch = Launch {
+        program: program(&argv),
+        cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+        environment: std::env::vars_os().collect(),
+        argv,
+    };
+    std::process::exit(monoceros::run(launch));
+}
+
+/// The path to execute again after an upgrade. Not what the kernel says now (`/proc/self/exe` follows the old file when a new one takes its
+/// name), but the name it was started by, made absolute where that name is a path.
+fn program(argv: &[OsString]) -> OsString {
+    let name = argv.first().cloned().unwrap_or_else(|| OsString::from("monoceros"));
+    if name.to_string_lossy().contains('/') {
+        return std::path::absolute(&name).map_or(name, PathBuf::into_os_string);
+    }
+    name
+}

@@ -1,0 +1,97 @@
+//! A generation: the settings and sockets that a set of workers was forked with, and how many of them there should be.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use crate::settings::Config;
+use crate::sys::socket::Listener;
+
+use super::workers::MOST_WORKERS;
+
+pub(super) struct Generation {
+    /// Counts the reloads; what a worker is told apart by.
+    pub number: u64,
+    pub config: Arc<Config>,
+    pub listeners: Vec<Arc<Listener>>,
+    /// How many workers there should be: the setting, then TTIN and TTOU.
+    pub wanted: usize,
+    pub since: Instant,
+    pub backoff: Backoff,
+}
+
+impl Generation {
+    pub fn new(number: u64, config: Arc<Config>, listeners: Vec<Arc<Listener>>) -> Generation {
+        let wanted = config.workers.min(MOST_WORKERS);
+        if wanted < config.workers {
+            warn!("{} workers are asked for, {wanted} are the most there can be", config.workers);
+        }
+        Generation { number, config, listeners, wanted, since: Instant::now(), backoff: Backoff::Ready }
+    }
+}
+
+/// Patience with workers that die before they serve, so that a broken app does not become a storm of forks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Backoff {
+    /// The next worker may be forked at once.
+    Ready,
+    /// Not before this moment; the delay that led to it.
+    Waiting { until: Instant, delay: Duration },
+}
+
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+
+impl Backoff {
+    /// A worker died before it served. Deaths during one wait are one failure: the workers of a generation die together.
+    pub fn failed(&mut self, now: Instant) {
+        let delay = match *self {
+            Backoff::Ready => FIRST_DELAY,
+            Backoff::Waiting { until, .. } if now < until => return,
+            Backoff::Waiting { delay, .. } => (delay * 2).min(LONGEST_DELAY),
+        };
+        *self = Backoff::Waiting { until: now + delay, delay };
+    }
+
+    /// A worker serves.
+    pub fn succeeded(&mut self) {
+        *self = Backoff::Ready;
+    }
+
+    /// When the next worker may be forked, if not at once.
+    pub fn until(self, now: Instant) -> Option<Instant> {
+        match self {
+            Backoff::Waiting { until, .. } if now < until => Some(until),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_to_five_seconds_and_success_forgets_them() {
+        let (mut backoff, mut now) = (Backoff::Ready, Instant::now());
+        for expected in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
+            backoff.failed(now);
+            let until = backoff.until(now).unwrap();
+            assert_eq!(until - now, Duration::from_millis(expected));
+            now = until;
+            assert_eq!(backoff.until(now), None);
+        }
+        backoff.succeeded();
+        assert_eq!(backoff, Backoff::Ready);
+    }
+
+    #[test]
+    fn workers_that_die_together_are_one_failure() {
+        let (mut backoff, now) = (Backoff::Ready, Instant::now());
+        for _ in 0..10 {
+            backoff.failed(now);
+        }
+        assert_eq!(backoff.until(now), Some(now + FIRST_DELAY));
+    }
+}

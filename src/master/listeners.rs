@@ -1,0 +1,191 @@
+//! The sockets of a generation: opened, taken over from the old generation, or inherited from the process that started us.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{debug, error};
+use nix::errno::Errno;
+
+use crate::seat;
+use crate::settings::{Address, Config};
+use crate::sys::signal::{Signal, SignalQueue};
+use crate::sys::socket::{BindAddress, BindOptions, FileOwner, Listener};
+
+/// How often a busy address is tried at the start, and how long is waited between: gunicorn's numbers.
+const TRIES: usize = 5;
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+
+/// Why the sockets could not be opened at the start.
+#[derive(Debug)]
+pub(super) enum NotOpened {
+    /// It is in the log.
+    Failed,
+    /// Somebody asked us to stop meanwhile.
+    Stopped,
+}
+
+/// Opens every address of the settings that no inherited socket serves, with patience for a busy one.
+pub(super) fn open_at_start(
+    config: &Config,
+    inherited: &[Arc<Listener>],
+    signals: &SignalQueue,
+) -> Result<Vec<Arc<Listener>>, NotOpened> {
+    let mut open = Vec::new();
+    for address in shared_addresses(config) {
+        let listener = match find(inherited, address) {
+            Some(listener) => listener,
+            None => open_with_patience(config, address, signals).inspect_err(|_| unlink_unless(&open, inherited))?,
+        };
+        open.push(listener);
+    }
+    Ok(open)
+}
+
+/// The sockets for changed settings: those of `current` that still fit, and new ones, tried once. On an error everything
+/// new is closed again.
+pub(super) fn open_for_reload(config: &Config, current: &[Arc<Listener>]) -> Result<Vec<Arc<Listener>>, String> {
+    let mut open = Vec::new();
+    for address in shared_addresses(config) {
+        let listener = match find(current, address) {
+            Some(listener) => listener,
+            None => Arc::new(open_address(config, address).map_err(|error| {
+                unlink_unless(&open, current);
+                format!("connection to {address} failed: {}", python_error(&error))
+            })?),
+        };
+        open.push(listener);
+    }
+    Ok(open)
+}
+
+/// The TCP sockets that a worker opens for itself under `reuse_port`; none otherwise.
+pub(super) fn open_own(config: &Config) -> Result<Vec<Arc<Listener>>, String> {
+    let own = config.bind.iter().filter(|address| is_own(config, address));
+    own.map(|address| match open_address(config, address) {
+        Ok(listener) => Ok(Arc::new(listener)),
+        Err(error) => Err(format!("connection to {address} failed: {}", python_error(&error))),
+    })
+    .collect()
+}
+
+/// Removes the unix socket files of `listeners` that are not among `kept`.
+pub(super) fn unlink_unless(listeners: &[Arc<Listener>], kept: &[Arc<Listener>]) {
+    for listener in listeners {
+        if !kept.iter().any(|other| Arc::ptr_eq(other, listener)) {
+            listener.unlink();
+        }
+    }
+}
+
+/// Takes over descriptors that were passed to us by number.
+pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Result<Vec<Arc<Listener>>, String> {
+    let mut inherited = Vec::new();
+    for &fd in fds {
+        // A descriptor that the settings name came from a service manager, whoever passed it on since.
+        let named = config.bind.contains(&Address::Fd(fd));
+        let owner = if named { FileOwner::ServiceManager } else { owner };
+        match Listener::from_fd(fd, config.backlog, owner) {
+            Ok(listener) => inherited.push(Arc::new(listener)),
+            Err(error) => return Err(format!("can't take over the socket fd://{fd}: {}", python_error(&error))),
+        }
+    }
+    Ok(inherited)
+}
+
+/// As gunicorn's "Listening at" line joins them.
+pub(super) fn names(listeners: &[Arc<Listener>]) -> String {
+    listeners.iter().map(|listener| listener.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// What the master listens on, each once: a descriptor that is named twice must not get two owners.
+fn shared_addresses(config: &Config) -> impl Iterator<Item = &Address> {
+    let bind = &config.bind;
+    bind.iter()
+        .enumerate()
+        .filter(|(at, address)| !bind[..*at].contains(address) && !is_own(config, address))
+        .map(|(_, address)| address)
+}
+
+/// Under `reuse_port` each worker has its own TCP sockets; unix sockets and descriptors cannot be shared that way.
+fn is_own(config: &Config, address: &Address) -> bool {
+    config.reuse_port && matches!(address, Address::Tcp { .. })
+}
+
+fn find(listeners: &[Arc<Listener>], address: &Address) -> Option<Arc<Listener>> {
+    let wanted = bind_address(address);
+    listeners.iter().find(|listener| listener.serves(&wanted)).cloned()
+}
+
+fn open_with_patience(config: &Config, address: &Address, signals: &SignalQueue) -> Result<Arc<Listener>, NotOpened> {
+    for attempt in 1..=TRIES {
+        let error = match open_address(config, address) {
+            Ok(listener) => return Ok(Arc::new(listener)),
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::AddrInUse => error!("Connection in use: {address}"),
+            io::ErrorKind::AddrNotAvailable => error!("Invalid address: {address}"),
+            _ => {}
+        }
+        error!("connection to {address} failed: {}", python_error(&error));
+        if attempt == TRIES || !may_pass(&error) {
+            break;
+        }
+        debug!("Retrying in 1 second.");
+        std::thread::sleep(BETWEEN_TRIES);
+        stop_when_asked(signals)?;
+    }
+    error!("Can't connect to {address}");
+    Err(NotOpened::Failed)
+}
+
+/// Whether waiting can help: another server may be about to leave, an interface about to come up.
+fn may_pass(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+}
+
+fn stop_when_asked(signals: &SignalQueue) -> Result<(), NotOpened> {
+    while let Some(signal) = signals.next() {
+        if matches!(signal, Signal::Term | Signal::Int | Signal::Quit) {
+            return Err(NotOpened::Stopped);
+        }
+    }
+    Ok(())
+}
+
+fn open_address(config: &Config, address: &Address) -> io::Result<Listener> {
+    let options = BindOptions {
+        backlog: config.backlog,
+        umask: config.umask,
+        owner: socket_owner(config)?,
+        reuse_port: is_own(config, address),
+    };
+    Listener::bind(&bind_address(address), options)
+}
+
+/// The workers' user and group, when they are not the master's own.
+fn socket_owner(config: &Config) -> io::Result<Option<(u32, u32)>> {
+    if config.user.is_none() && config.group.is_none() {
+        return Ok(None);
+    }
+    seat::identity(config).map(Some).map_err(|unknown| io::Error::other(unknown.to_string()))
+}
+
+fn bind_address(address: &Address) -> BindAddress {
+    match address {
+        Address::Tcp { host, port } => BindAddress::Tcp { host: host.clone(), port: *port },
+        Address::Unix(path) => BindAddress::Unix(path.clone()),
+        Address::Abstract(name) => BindAddress::Abstract(name.clone()),
+        Address::Fd(fd) => BindAddress::Fd(*fd),
+    }
+}
+
+/// An error of the kernel as Python shows it, which is what people search their logs for.
+fn python_error(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => format!("[Errno {number}] {}", Errno::from_raw(number).desc()),
+        None => error.to_string(),
+    }
+}

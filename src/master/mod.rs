@@ -1,0 +1,149 @@
+//! The master: binds the sockets, forks the workers, and keeps as many of them serving as were asked for.
+//!
+//! One process, one thread, one loop that sleeps until a signal, a worker's bell or a deadline wakes it. It must not know how
+//! a worker serves, nor Python, nor HTTP. A forked child leaves the master's stack by returning from [`run`], so nothing
+//! in here may have a destructor that touches the world: removing the pid file and unlinking sockets are calls.
+
+mod generation;
+mod listeners;
+mod reload;
+mod signals;
+mod sleep;
+mod start;
+mod stop;
+mod upgrade;
+mod worker;
+mod workers;
+
+use std::ffi::OsString;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::scoreboard::Scoreboard;
+use crate::seat::Seat;
+use crate::settings::Config;
+use crate::sys::fork::Forked;
+use crate::sys::pidfile::PidFile;
+use crate::sys::process::Pid;
+use crate::sys::signal::SignalQueue;
+use crate::sys::wakeup::{Wakeup, WakeupReceiver};
+
+use generation::Generation;
+use sleep::Alarm;
+use stop::Halt;
+use upgrade::Upgrade;
+use worker::Worker;
+
+/// What the master needs of the rest of the program.
+pub struct Boot<App> {
+    /// The settings to start with.
+    pub config: Arc<Config>,
+    /// Reads all the settings again (HUP). An error is a sentence, and means that nothing has changed.
+    pub reload: Box<dyn FnMut() -> Result<Arc<Config>, String>>,
+    /// Points the error log where the settings say; all or nothing. Called for changed settings, and after the standard
+    /// streams have gone to /dev/null.
+    pub configure_logging: fn(&Config) -> Result<(), String>,
+    /// Loads the application in the master, when the settings ask for it. The error is what the user is to read.
+    pub preload: Preload<App>,
+    /// Forks, telling an interpreter that may be running in the master.
+    pub fork: fn() -> io::Result<Forked>,
+    /// How this program was started, to start it once more (USR2).
+    pub launch: Launch,
+}
+
+/// Loads the application in the master, or does nothing when the settings do not ask for it.
+pub type Preload<App> = Box<dyn FnMut(&Config) -> Result<Option<App>, String>>;
+
+/// A program, its arguments and its surroundings, as they were at the start.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The file to execute; looked for in PATH when it has no slash.
+    pub program: OsString,
+    /// All arguments, the program's name first.
+    pub argv: Vec<OsString>,
+    /// The working directory.
+    pub cwd: PathBuf,
+    /// The environment.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// How [`run`] ends, in the master or in a child of it.
+#[derive(Debug)]
+pub enum Outcome<App> {
+    /// The master is done: the process ends with this status.
+    Exit(i32),
+    /// This process is a new worker and this is its seat.
+    Worker(Seat<App>),
+}
+
+/// Runs the master until it is told to stop. Exit statuses are gunicorn's: 0 stopped, 1 could not start, 3 a worker failed
+/// to boot, 4 the app failed to load. Returns [`Outcome::Worker`] in each worker that it forks.
+pub fn run<App>(boot: Boot<App>) -> Outcome<App> {
+    match start::start(boot) {
+        Ok(master) => master.supervise(),
+        Err(status) => Outcome::Exit(status),
+    }
+}
+
+struct Master<App> {
+    boot: Boot<App>,
+    pid: Pid,
+    pid_file: Option<PidFile>,
+    signals: SignalQueue,
+    /// The workers' end of the bell, handed on at each fork.
+    wakeup: Wakeup,
+    bell: WakeupReceiver,
+    alarm: Alarm,
+    scoreboard: Scoreboard,
+    preloaded: Option<App>,
+    /// Oldest first.
+    workers: Vec<Worker>,
+    /// Workers forked so far.
+    age: u64,
+    phase: Phase,
+    /// The generation that serves, and is kept at its count.
+    serving: Generation,
+    /// The generation that a HUP has called, until it has proven itself or failed.
+    candidate: Option<Generation>,
+    /// Generations called so far, failed ones too.
+    generations_called: u64,
+    /// A HUP waits for its turn. Any number of them count as one.
+    reload_wanted: bool,
+    upgrade: Upgrade,
+}
+
+/// Whether the application has ever worked: until then a failure to boot ends the master, afterwards never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Proven,
+}
+
+impl<App> Master<App> {
+    fn supervise(mut self) -> Outcome<App> {
+        loop {
+            self.promote_when_alone();
+            if let ControlFlow::Break(halt) = self.handle_signals() {
+                return self.halt(halt);
+            }
+            self.note_states();
+            if let ControlFlow::Break(failure) = self.reap_workers() {
+                return self.halt(Halt::Failed(failure));
+            }
+            self.settle_reload();
+            self.check_heartbeats();
+            self.stop_surplus();
+            if let Some(place) = self.maintain_worker_count() {
+                return self.become_worker(place);
+            }
+            self.sleep();
+        }
+    }
+
+    /// The name in the log: gunicorn's "Master.2" until the old master is gone.
+    fn name(&self) -> &'static str {
+        self.upgrade.master_name()
+    }
+}

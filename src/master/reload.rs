@@ -1,0 +1,130 @@
+//! HUP: a new generation is called, and takes over only when all of it serves. Until then, and if it fails, nothing changes.
+//!
+//! In order: read the settings, open new sockets, point the log, fork the new workers beside the old ones; when every new one is
+//! ready, tell the old ones to finish and close the sockets that nobody needs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{debug, error, info};
+
+use crate::scoreboard::State;
+use crate::sys::process::Pid;
+use crate::sys::socket::Listener;
+
+use super::generation::Generation;
+use super::worker::Fate;
+use super::{Master, listeners};
+
+impl<App> Master<App> {
+    /// Moves a reload on by what has happened meanwhile, and begins the next one.
+    pub(super) fn settle_reload(&mut self) {
+        self.promote_candidate_when_ready();
+        self.replace_hopeless_candidate();
+        if self.reload_wanted && self.candidate.is_none() {
+            self.reload_wanted = false;
+            self.begin_reload();
+        }
+    }
+
+    fn begin_reload(&mut self) {
+        info!("Hang up: {}", self.name());
+        match self.call_generation() {
+            Ok(generation) => self.candidate = Some(generation),
+            Err(reason) => error!("Reload failed, everything stays as it was: {reason}"),
+        }
+    }
+
+    /// All that can fail before a worker is forked, the log last: what it changes is seen at once.
+    fn call_generation(&mut self) -> Result<Generation, String> {
+        let config = (self.boot.reload)()?;
+        if config.preload_app && self.preloaded.is_none() {
+            self.preloaded = (self.boot.preload)(&config)?;
+        }
+        let open = self.listeners_for(&config)?;
+        (self.boot.configure_logging)(&config)
+            .inspect_err(|_| listeners::unlink_unless(&open, &self.serving.listeners))?;
+        if !same(&open, &self.serving.listeners) {
+            info!("Listening at: {} ({})", listeners::names(&open), self.pid);
+        }
+        Ok(Generation::new(self.next_generation_number(), config, open))
+    }
+
+    fn listeners_for(&self, config: &crate::settings::Config) -> Result<Vec<Arc<Listener>>, String> {
+        // The service manager's sockets stay, whatever `bind` says.
+        if self.upgrade.by_systemd() {
+            return Ok(self.serving.listeners.clone());
+        }
+        listeners::open_for_reload(config, &self.serving.listeners)
+    }
+
+    fn promote_candidate_when_ready(&mut self) {
+        let Some(candidate) = &self.candidate else { return };
+        let ready = self.workers.iter().filter(|worker| worker.generation == candidate.number && worker.is_serving());
+        if ready.count() < candidate.wanted {
+            return;
+        }
+        let Some(candidate) = self.candidate.take() else { return };
+        debug!("generation {} serves", candidate.number);
+        let old = std::mem::replace(&mut self.serving, candidate);
+        self.stop_generation(old.number);
+        if !self.upgrade.is_under_way() {
+            listeners::unlink_unless(&old.listeners, &self.serving.listeners);
+        }
+        self.move_pid_file();
+    }
+
+    /// A worker of the candidate ended before it served: its generation is not fit to take over.
+    pub(super) fn give_up_candidate(&mut self, culprit: Pid) {
+        error!(
+            "Reload failed: worker (pid:{culprit}) ended before it served. The old workers go on with the old settings."
+        );
+        self.dismiss_candidate();
+    }
+
+    /// A HUP that waits behind a generation that has been booting for longer than `timeout` takes its place: it may
+    /// bring the cure for what that one hangs in.
+    fn replace_hopeless_candidate(&mut self) {
+        let now = Instant::now();
+        if self.reload_wanted && self.candidate_patience().is_some_and(|until| until <= now) {
+            error!("Reload failed: the new workers do not get ready. The next reload takes their place.");
+            self.dismiss_candidate();
+        }
+    }
+
+    fn dismiss_candidate(&mut self) {
+        let Some(candidate) = self.candidate.take() else { return };
+        for worker in self.workers.iter_mut().filter(|worker| worker.generation == candidate.number) {
+            match worker.row.state() {
+                State::Booting => worker.kill(Fate::Discarded),
+                _ => worker.retire(),
+            }
+        }
+        listeners::unlink_unless(&candidate.listeners, &self.serving.listeners);
+        if let Err(reason) = (self.boot.configure_logging)(&self.serving.config) {
+            error!("{reason}");
+        }
+    }
+
+    /// When the loop must look at a waiting HUP again.
+    pub(super) fn reload_deadline(&self) -> Option<Instant> {
+        self.candidate_patience().filter(|_| self.reload_wanted)
+    }
+
+    fn candidate_patience(&self) -> Option<Instant> {
+        let candidate = self.candidate.as_ref()?;
+        match candidate.config.timeout {
+            0 => None,
+            seconds => candidate.since.checked_add(Duration::from_secs(seconds)),
+        }
+    }
+
+    fn next_generation_number(&mut self) -> u64 {
+        self.generations_called += 1;
+        self.generations_called
+    }
+}
+
+fn same(one: &[Arc<Listener>], other: &[Arc<Listener>]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
+}

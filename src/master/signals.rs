@@ -1,0 +1,90 @@
+//! What each signal means to the master.
+
+use std::ops::ControlFlow;
+
+use log::{debug, error, info};
+
+use crate::logging;
+use crate::sys::signal::Signal;
+
+use super::Master;
+use super::stop::Halt;
+use super::workers::MOST_WORKERS;
+
+/// The signals the master answers to.
+pub(super) const HANDLED: [Signal; 10] = [
+    Signal::Hup,
+    Signal::Quit,
+    Signal::Int,
+    Signal::Term,
+    Signal::Ttin,
+    Signal::Ttou,
+    Signal::Usr1,
+    Signal::Usr2,
+    Signal::Winch,
+    Signal::Chld,
+];
+
+impl<App> Master<App> {
+    /// Handles what is pending, in the order in which it came. The pipe's size bounds how much that can be.
+    pub(super) fn handle_signals(&mut self) -> ControlFlow<Halt> {
+        while let Some(signal) = self.signals.next() {
+            match signal {
+                Signal::Chld => debug!("Handling signal: {signal}"),
+                _ => info!("Handling signal: {signal}"),
+            }
+            self.handle(signal)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn handle(&mut self, signal: Signal) -> ControlFlow<Halt> {
+        match signal {
+            Signal::Term => return ControlFlow::Break(Halt::Graceful),
+            Signal::Int | Signal::Quit => return ControlFlow::Break(Halt::Quick),
+            Signal::Hup => self.reload_wanted = true,
+            Signal::Ttin => self.change_worker_count(|count| (count + 1).min(MOST_WORKERS)),
+            Signal::Ttou => self.change_worker_count(one_less),
+            Signal::Usr1 => self.reopen_logs(),
+            Signal::Usr2 => self.start_upgrade(),
+            Signal::Winch => self.withdraw_workers(),
+            // It has woken the loop, which reaps in every turn; an abort is for workers.
+            Signal::Chld | Signal::Abrt => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// A generation that is about to take over inherits the change.
+    fn change_worker_count(&mut self, change: impl Fn(usize) -> usize) {
+        for generation in [Some(&mut self.serving), self.candidate.as_mut()].into_iter().flatten() {
+            generation.wanted = change(generation.wanted);
+        }
+    }
+
+    /// Reopens our log, then tells the workers to reopen theirs.
+    pub(super) fn reopen_logs(&self) {
+        if let Err(error) = logging::reopen() {
+            error!("{error}");
+        }
+        for worker in &self.workers {
+            worker.tell(Signal::Usr1);
+        }
+    }
+
+    /// WINCH stops the workers and keeps the master: gunicorn's way when it is a daemon, because in the foreground the
+    /// signal also says that the terminal changed its size. During an upgrade it is honoured too.
+    fn withdraw_workers(&mut self) {
+        if !self.serving.config.daemon && !self.upgrade.is_under_way() {
+            debug!("SIGWINCH ignored. Not daemonized");
+            return;
+        }
+        info!("graceful stop of workers");
+        self.change_worker_count(|_| 0);
+        self.stop_generation(self.serving.number);
+    }
+}
+
+/// The last worker stays; after WINCH there is none to stay.
+fn one_less(count: usize) -> usize {
+    if count > 1 { count - 1 } else { count }
+}

@@ -1,0 +1,71 @@
+//! Sleeping until there is something to do: a signal, a worker's bell, or the next deadline. Nothing to do, no wake-up.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::sys::signal::SignalQueue;
+use crate::sys::wakeup::WakeupReceiver;
+
+use super::Master;
+
+/// How late a wake-up may be before we conclude that we were stopped ourselves (SIGSTOP, a frozen container).
+const OVERSLEPT: Duration = Duration::from_secs(1);
+
+/// How often a master that was started by an upgrade looks whether the old one is gone: nothing tells it.
+const PARENT_CHECK: Duration = Duration::from_secs(1);
+
+pub(super) struct Alarm {
+    poll: Poll,
+    events: Events,
+}
+
+/// How a sleep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    InTime,
+    /// Long after the deadline.
+    Overslept,
+}
+
+impl Alarm {
+    pub fn new(signals: &SignalQueue, bell: &WakeupReceiver) -> io::Result<Alarm> {
+        let poll = Poll::new()?;
+        // Which of the two it was does not matter: the loop looks at everything.
+        poll.registry().register(&mut SourceFd(&signals.as_raw_fd()), Token(0), Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&bell.as_raw_fd()), Token(1), Interest::READABLE)?;
+        Ok(Alarm { poll, events: Events::with_capacity(2) })
+    }
+
+    /// Waits until something happens, or until `deadline`; None waits for ever.
+    pub fn wait(&mut self, deadline: Option<Instant>, bell: &WakeupReceiver) -> Woken {
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        // The only failure in a loop that owns its descriptors is EINTR, which is a wake-up as well.
+        let _ = self.poll.poll(&mut self.events, timeout);
+        bell.drain();
+        match deadline {
+            Some(deadline) if Instant::now().saturating_duration_since(deadline) > OVERSLEPT => Woken::Overslept,
+            _ => Woken::InTime,
+        }
+    }
+}
+
+impl<App> Master<App> {
+    pub(super) fn sleep(&mut self) {
+        let deadline = self.next_deadline(Instant::now());
+        if self.alarm.wait(deadline, &self.bell) == Woken::Overslept {
+            self.forgive_heartbeats();
+        }
+    }
+
+    /// The earliest moment at which the loop must look again though nothing woke it.
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let workers = self.workers.iter().filter_map(|worker| worker.deadline(now));
+        let forks = self.generations().filter_map(|generation| generation.backoff.until(now));
+        let parent = self.upgrade.has_parent().then(|| now + PARENT_CHECK);
+        workers.chain(forks).chain(parent).chain(self.reload_deadline()).min()
+    }
+}

@@ -1,0 +1,106 @@
+//! The end: workers first, then the log's last lines and the pid file.
+
+use std::time::{Duration, Instant};
+
+use log::{error, info};
+
+use crate::sys::signal::Signal;
+
+use super::worker::{BootFailure, Fate};
+use super::{Master, Outcome, listeners};
+
+/// Why the master stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Halt {
+    /// TERM: requests in flight may finish.
+    Graceful,
+    /// INT or QUIT: at once.
+    Quick,
+    /// The application has never worked.
+    Failed(BootFailure),
+}
+
+/// What is left of the wait for the workers after INT or QUIT cut it short: gunicorn's number.
+const QUICK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long killed workers may take to disappear. One that hangs in the kernel must not keep the master.
+const REAP_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl<App> Master<App> {
+    pub(super) fn halt(mut self, halt: Halt) -> Outcome<App> {
+        self.close_listeners();
+        self.stop_workers(halt);
+        let status = match halt {
+            Halt::Graceful | Halt::Quick => {
+                info!("Shutting down: {}", self.name());
+                0
+            }
+            Halt::Failed(failure) => {
+                error!("Shutting down: {}", self.name());
+                error!("Reason: {}", failure.reason());
+                failure.status()
+            }
+        };
+        if let Some(file) = &self.pid_file {
+            file.remove();
+        }
+        Outcome::Exit(status)
+    }
+
+    /// Our copies only: the workers hold theirs until they have served what the kernel has queued. The file of a unix
+    /// socket goes with its last owner, which during an upgrade is the other master.
+    fn close_listeners(&mut self) {
+        let candidate = self.candidate.take().map(|generation| generation.listeners);
+        let serving = std::mem::take(&mut self.serving.listeners);
+        let all = [serving, candidate.unwrap_or_default()].concat();
+        if !self.upgrade.is_under_way() {
+            listeners::unlink_unless(&all, &[]);
+        }
+    }
+
+    fn stop_workers(&mut self, halt: Halt) {
+        let until = Instant::now() + Duration::from_secs(self.serving.config.graceful_timeout);
+        match halt {
+            Halt::Graceful => self.workers.iter_mut().for_each(|worker| worker.stop(Signal::Term, until)),
+            Halt::Quick => self.end_workers_quickly(until),
+            Halt::Failed(_) => self.workers.iter_mut().for_each(|worker| worker.kill(Fate::Discarded)),
+        }
+        self.wait_for_workers(until);
+        self.workers.iter_mut().for_each(|worker| worker.kill(Fate::Killed));
+        self.wait_for_workers(Instant::now() + REAP_TIMEOUT);
+    }
+
+    /// A worker that still loads the app has nothing to finish, and does not look at signals until it has loaded.
+    fn end_workers_quickly(&mut self, until: Instant) {
+        for worker in &mut self.workers {
+            if worker.is_booting() {
+                worker.kill(Fate::Discarded);
+            } else {
+                worker.stop(Signal::Quit, until);
+            }
+        }
+    }
+
+    fn wait_for_workers(&mut self, mut deadline: Instant) {
+        loop {
+            // No worker is meant to serve any more, so none can fail to.
+            let _ = self.reap_workers();
+            if self.workers.is_empty() || Instant::now() >= deadline {
+                return;
+            }
+            self.alarm.wait(Some(deadline), &self.bell);
+            while let Some(signal) = self.signals.next() {
+                match signal {
+                    Signal::Int | Signal::Quit => {
+                        info!("Quick shutdown requested");
+                        deadline = deadline.min(Instant::now() + QUICK_TIMEOUT);
+                        self.end_workers_quickly(deadline);
+                    }
+                    Signal::Usr1 => self.reopen_logs(),
+                    // A second TERM is not "hurry": a service manager may send it to the whole group. The rest is too late.
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! USR2: a new program over the same sockets, beside the old one until one of the two is told to quit.
+//!
+//! The old master passes its sockets by descriptor number in the environment, under gunicorn's names, so that either program
+//! can follow the other. The new one calls itself "Master.2" and writes a pid file of its own until the old one is gone.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use log::{error, info, warn};
+
+use crate::sys::fork::Forked;
+use crate::sys::process::{self, End, Pid};
+use crate::sys::signal;
+
+use super::{Launch, Master};
+
+/// The old master's pid.
+const OLD_MASTER: &str = "GUNICORN_PID";
+/// The descriptors of its sockets, separated by commas.
+const SOCKETS: &str = "GUNICORN_FD";
+/// systemd's way to say which process is meant and how many descriptors it gets, from 3 on (sd_listen_fds(3)).
+const SYSTEMD_PID: &str = "LISTEN_PID";
+const SYSTEMD_COUNT: &str = "LISTEN_FDS";
+const SYSTEMD_FIRST: RawFd = 3;
+/// More sockets than anybody passes, and few enough to try them all.
+const SYSTEMD_MOST: RawFd = 1024;
+
+/// The exit status of the child when the new program cannot be executed, as a shell has it.
+const NOT_EXECUTED: i32 = 127;
+
+/// Where this master stands in an upgrade.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    stage: Stage,
+    /// systemd opened the sockets, so their files are its own.
+    by_systemd: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Alone,
+    /// We were started by this older master.
+    New {
+        old: Pid,
+    },
+    /// We have started this newer one.
+    Old {
+        new: Pid,
+    },
+}
+
+/// Sockets that were open when the program started.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Inherited {
+    Nothing,
+    FromSystemd(Vec<RawFd>),
+    FromMaster(Vec<RawFd>),
+}
+
+impl Upgrade {
+    /// Reads what the process was started with, and takes it out of the environment: it is not meant for the app.
+    pub fn from_environment() -> (Upgrade, Inherited) {
+        let old = take_number(OLD_MASTER).map(Pid::from_raw);
+        let sockets = process::take_environment(SOCKETS);
+        let meant = take_number(SYSTEMD_PID) == Some(process::getpid().as_raw());
+        let count = take_number(SYSTEMD_COUNT).filter(|&count| meant && count > 0);
+        let stage = old.map_or(Stage::Alone, |old| Stage::New { old });
+        let inherited = match (count, old, sockets) {
+            (Some(count), ..) => {
+                Inherited::FromSystemd((SYSTEMD_FIRST..).take(count.min(SYSTEMD_MOST) as usize).collect())
+            }
+            (None, Some(_), Some(sockets)) => Inherited::FromMaster(descriptors(&sockets)),
+            _ => Inherited::Nothing,
+        };
+        let by_systemd = matches!(inherited, Inherited::FromSystemd(_));
+        (Upgrade { stage, by_systemd }, inherited)
+    }
+
+    /// Whether another master shares our sockets.
+    pub fn is_under_way(&self) -> bool {
+        self.stage != Stage::Alone
+    }
+
+    /// Whether the master that started us is still there, as far as we know.
+    pub fn has_parent(&self) -> bool {
+        matches!(self.stage, Stage::New { .. })
+    }
+
+    /// Whether systemd opened the sockets, and so decides on them.
+    pub fn by_systemd(&self) -> bool {
+        self.by_systemd
+    }
+
+    /// gunicorn's names.
+    pub fn master_name(&self) -> &'static str {
+        if self.has_parent() { "Master.2" } else { "Master" }
+    }
+
+    /// Where our pid belongs: beside the old master's file while that is there.
+    pub fn pid_file_name(&self, configured: &Path) -> PathBuf {
+        let mut name = configured.as_os_str().to_owned();
+        if self.has_parent() {
+            name.push(".2");
+        }
+        name.into()
+    }
+
+    /// The newer master, if we have started one.
+    pub fn new_master(&self) -> Option<Pid> {
+        match self.stage {
+            Stage::Old { new } => Some(new),
+            Stage::Alone | Stage::New { .. } => None,
+        }
+    }
+}
+
+impl<App> Master<App> {
+    pub(super) fn start_upgrade(&mut self) {
+        match self.upgrade.stage {
+            Stage::Old { .. } => return warn!("USR2 signal ignored. Child exists."),
+            Stage::New { .. } => return warn!("USR2 signal ignored. Parent exists."),
+            Stage::Alone => {}
+        }
+        // The child must not write to our signal pipe, nor die of a signal before it is the new program.
+        let held = match signal::block_all() {
+            Ok(held) => held,
+            Err(error) => return error!("Can't start a new master: {error}"),
+        };
+        match (self.boot.fork)() {
+            Ok(Forked::Child) => self.become_new_program(held),
+            Ok(Forked::Parent(new)) => self.upgrade.stage = Stage::Old { new },
+            Err(error) => error!("Can't start a new master: {error}"),
+        }
+        restore(held);
+    }
+
+    /// In the child: stops being a copy of the master and executes the program anew.
+    fn become_new_program(&mut self, held: signal::Blocked) -> ! {
+        let launch = self.boot.launch.clone();
+        self.signals.abandon_after_fork();
+        let executed = held
+            .restore()
+            .and_then(|()| self.keep_sockets_on_exec())
+            .and_then(|()| env::set_current_dir(&launch.cwd))
+            .and_then(|()| process::exec(&launch.program, &launch.argv, &self.environment_to_pass(&launch)));
+        let Err(error) = executed;
+        error!("Can't execute {}: {error}", launch.program.display());
+        process::exit_now(NOT_EXECUTED)
+    }
+
+    fn keep_sockets_on_exec(&self) -> std::io::Result<()> {
+        self.serving.listeners.iter().try_for_each(|listener| process::keep_on_exec(listener.as_raw_fd()))
+    }
+
+    /// The environment of our own start, with the sockets in it.
+    fn environment_to_pass(&self, launch: &Launch) -> Vec<(OsString, OsString)> {
+        let ours = |name: &OsStr| [OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT].iter().any(|&key| name == key);
+        let mut environment: Vec<_> = launch.environment.iter().filter(|(name, _)| !ours(name)).cloned().collect();
+        let mut pass = |name: &str, value: String| environment.push((name.into(), value.into()));
+        pass(OLD_MASTER, self.pid.to_string());
+        if self.upgrade.by_systemd {
+            // The descriptors have kept their numbers since systemd passed them.
+            pass(SYSTEMD_PID, process::getpid().to_string());
+            pass(SYSTEMD_COUNT, self.serving.listeners.len().to_string());
+        } else if !self.serving.listeners.is_empty() {
+            let fds: Vec<_> = self.serving.listeners.iter().map(|listener| listener.as_raw_fd().to_string()).collect();
+            pass(SOCKETS, fds.join(","));
+        }
+        environment
+    }
+
+    /// Reaps the newer master, if it has ended: the upgrade failed or was taken back, and all is as before.
+    pub(super) fn reap_new_master(&mut self) {
+        let Some(new) = self.upgrade.new_master() else { return };
+        match process::reap(new) {
+            None => return,
+            Some(End::Exited(0)) => info!("The new master (pid:{new}) has ended."),
+            Some(End::Exited(code)) => error!("The new master (pid:{new}) exited with code {code}."),
+            Some(End::Killed(number)) => {
+                error!("The new master (pid:{new}) was sent {}!", super::worker::name_of(number));
+            }
+        }
+        self.upgrade.stage = Stage::Alone;
+    }
+
+    /// The old master is gone when our parent is another process: its name, its pid file and its place are ours.
+    pub(super) fn promote_when_alone(&mut self) {
+        let Stage::New { old } = self.upgrade.stage else { return };
+        if process::getppid() == old {
+            return;
+        }
+        info!("Master has been promoted.");
+        self.upgrade.stage = Stage::Alone;
+        self.move_pid_file();
+    }
+
+    /// Brings the pid file to where the settings want it now.
+    pub(super) fn move_pid_file(&mut self) {
+        let wanted = self.serving.config.pidfile.as_deref().map(|path| self.upgrade.pid_file_name(path));
+        let moved = match (self.pid_file.take(), wanted) {
+            (Some(file), Some(path)) if std::path::absolute(&path).is_ok_and(|path| path == file.path()) => {
+                Ok(Some(file))
+            }
+            (Some(file), Some(path)) => file.rename(&path).map(Some),
+            (None, Some(path)) => crate::sys::pidfile::PidFile::create(&path, self.pid).map(Some),
+            (Some(file), None) => {
+                file.remove();
+                Ok(None)
+            }
+            (None, None) => Ok(None),
+        };
+        self.pid_file = moved.unwrap_or_else(|error| {
+            error!("{error}");
+            None
+        });
+    }
+}
+
+pub(super) fn restore(held: signal::Blocked) {
+    if let Err(error) = held.restore() {
+        error!("Can't let signals come again: {error}");
+    }
+}
+
+fn take_number(name: &str) -> Option<i32> {
+    process::take_environment(name)?.to_str()?.trim().parse().ok()
+}
+
+fn descriptors(list: &OsStr) -> Vec<RawFd> {
+    list.to_string_lossy().split(',').filter_map(|text| text.trim().parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_read_from_a_list() {
+        for (list, fds) in [("", vec![]), ("5", vec![5]), ("3,4,17", vec![3, 4, 17]), ("3, x,", vec![3])] {
+            assert_eq!(descriptors(OsStr::new(list)), fds, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn the_pid_file_has_a_second_name_while_the_old_master_lives() {
+        let name = |stage| Upgrade { stage, by_systemd: false }.pid_file_name(Path::new("/run/app.pid"));
+        let pid = Pid::from_raw(7);
+        assert_eq!(name(Stage::Alone), Path::new("/run/app.pid"));
+        assert_eq!(name(Stage::Old { new: pid }), Path::new("/run/app.pid"));
+        assert_eq!(name(Stage::New { old: pid }), Path::new("/run/app.pid.2"));
+    }
+}

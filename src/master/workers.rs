@@ -1,0 +1,300 @@
+//! The workers together: forked when one is missing, told to stop when there is one too many, watched, and reaped.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use log::{debug, error, info, warn};
+
+use crate::scoreboard::{MAX_WORKERS, Row, State};
+use crate::seat::Seat;
+use crate::settings::Config;
+use crate::sys::clock::monotonic_ms;
+use crate::sys::fork::Forked;
+use crate::sys::notify::notify;
+use crate::sys::process::{self, End, Pid};
+use crate::sys::signal::{Blocked, Signal, block_all};
+use crate::sys::socket::Listener;
+
+use super::generation::Generation;
+use super::upgrade::restore;
+use super::worker::{BootFailure, Fate, Worker};
+use super::{Master, Outcome, Phase, listeners};
+
+/// The most workers of one generation: half of the scoreboard, because a reload needs as many again.
+pub(super) const MOST_WORKERS: usize = MAX_WORKERS.get() / 2;
+
+/// What a worker has collected since the fork when it starts to look (see [`Seat::signals`]).
+const WORKER_SIGNALS: [Signal; 4] = [Signal::Term, Signal::Int, Signal::Quit, Signal::Usr1];
+
+/// What the child of a fork takes with it.
+pub(super) struct Place {
+    number: usize,
+    age: u64,
+    config: Arc<Config>,
+    listeners: Vec<Arc<Listener>>,
+    row: Row,
+    max_requests: u64,
+    held: Blocked,
+}
+
+/// A generation that lacks a worker, and what that worker needs.
+struct Vacancy {
+    generation: u64,
+    config: Arc<Config>,
+    listeners: Vec<Arc<Listener>>,
+}
+
+impl<App> Master<App> {
+    /// Forks what is missing. Some only in the new worker.
+    pub(super) fn maintain_worker_count(&mut self) -> Option<Place> {
+        let before = self.workers.len();
+        while let Some(vacancy) = self.next_vacancy() {
+            if let Some(place) = self.spawn_worker(vacancy) {
+                return Some(place);
+            }
+        }
+        if self.workers.len() != before {
+            debug!("{} workers", self.workers.len());
+        }
+        None
+    }
+
+    pub(super) fn generations(&self) -> impl Iterator<Item = &Generation> {
+        [Some(&self.serving), self.candidate.as_ref()].into_iter().flatten()
+    }
+
+    fn next_vacancy(&self) -> Option<Vacancy> {
+        let now = Instant::now();
+        let lacking = self.generations().find(|generation| {
+            let present = self.workers.iter().filter(|worker| worker.counts_for(generation.number)).count();
+            present < generation.wanted && generation.backoff.until(now).is_none()
+        })?;
+        Some(Vacancy {
+            generation: lacking.number,
+            config: Arc::clone(&lacking.config),
+            listeners: lacking.listeners.clone(),
+        })
+    }
+
+    /// Some in the child. A fork that fails is tried again later.
+    fn spawn_worker(&mut self, vacancy: Vacancy) -> Option<Place> {
+        let Some(number) = self.free_row() else {
+            self.fork_failed(vacancy.generation, &io::Error::other("too many workers are still finishing"));
+            return None;
+        };
+        let row = self.scoreboard.row(number);
+        row.clear();
+        let max_requests = with_jitter(&vacancy.config);
+        // No signal of the child may reach our pipe, which it shares until it has one of its own.
+        match block_all().map(|held| (held, (self.boot.fork)())) {
+            Ok((held, Ok(Forked::Child))) => {
+                let Vacancy { config, listeners, .. } = vacancy;
+                Some(Place { number, age: self.age + 1, config, listeners, row, max_requests, held })
+            }
+            Ok((held, Ok(Forked::Parent(pid)))) => {
+                restore(held);
+                self.add_worker(pid, number, row, vacancy);
+                None
+            }
+            Ok((held, Err(error))) => {
+                restore(held);
+                self.fork_failed(vacancy.generation, &error);
+                None
+            }
+            Err(error) => {
+                self.fork_failed(vacancy.generation, &error);
+                None
+            }
+        }
+    }
+
+    fn add_worker(&mut self, pid: Pid, number: usize, row: Row, vacancy: Vacancy) {
+        self.age += 1;
+        self.workers.push(Worker::new(pid, number, row, vacancy.generation, vacancy.config));
+    }
+
+    fn fork_failed(&mut self, generation: u64, error: &io::Error) {
+        error!("Can't fork a worker: {error}");
+        self.backoff_failed(generation);
+    }
+
+    fn backoff_failed(&mut self, number: u64) {
+        if let Some(generation) = self.generation_mut(number) {
+            generation.backoff.failed(Instant::now());
+        }
+    }
+
+    fn generation_mut(&mut self, number: u64) -> Option<&mut Generation> {
+        [Some(&mut self.serving), self.candidate.as_mut()]
+            .into_iter()
+            .flatten()
+            .find(|generation| generation.number == number)
+    }
+
+    /// The lowest free number.
+    fn free_row(&self) -> Option<usize> {
+        (0..MAX_WORKERS.get()).find(|number| self.workers.iter().all(|worker| worker.number != *number))
+    }
+
+    /// In the child: what it drops is everything that leaves with `self`, what it keeps is its seat.
+    pub(super) fn become_worker(self, place: Place) -> Outcome<App> {
+        info!("Booting worker with pid: {}", process::getpid());
+        let signals = self.signals.replace_after_fork(&WORKER_SIGNALS);
+        restore(place.held);
+        let own = listeners::open_own(&place.config);
+        match (signals, own) {
+            (Ok(signals), Ok(own)) => Outcome::Worker(Seat {
+                number: place.number,
+                age: place.age,
+                config: place.config,
+                listeners: [place.listeners, own].concat(),
+                row: place.row,
+                ppid: self.pid,
+                wakeup: self.wakeup,
+                max_requests: place.max_requests,
+                preloaded: self.preloaded,
+                signals,
+            }),
+            (Err(error), _) => cannot_boot(&error),
+            (_, Err(error)) => cannot_boot(&error),
+        }
+    }
+
+    /// Acts on what the workers say of themselves.
+    pub(super) fn note_states(&mut self) {
+        let mut ready = Vec::new();
+        for worker in &mut self.workers {
+            let state = worker.row.state();
+            if worker.seen == State::Booting && state != State::Booting {
+                ready.push(worker.generation);
+            }
+            if state == State::Retiring && worker.fate == Fate::Serving {
+                worker.fate = Fate::Retiring;
+            }
+            worker.seen = state;
+        }
+        for generation in ready {
+            self.first_worker_serves();
+            if let Some(generation) = self.generation_mut(generation) {
+                generation.backoff.succeeded();
+            }
+        }
+    }
+
+    /// The service manager hears of it when it is true, not when the master hopes so.
+    fn first_worker_serves(&mut self) {
+        if self.phase == Phase::Proven {
+            return;
+        }
+        self.phase = Phase::Proven;
+        if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
+            && let Err(error) = notify(&socket, "READY=1\nSTATUS=Gunicorn arbiter booted")
+        {
+            warn!("Can't tell the service manager that we are ready: {error}");
+        }
+    }
+
+    /// Takes note of every child that has ended. Breaks when the very first boot failed.
+    pub(super) fn reap_workers(&mut self) -> ControlFlow<BootFailure> {
+        let mut at = 0;
+        while at < self.workers.len() {
+            match process::reap(self.workers[at].pid) {
+                Some(end) => {
+                    let worker = self.workers.remove(at);
+                    self.worker_ended(&worker, end)?;
+                }
+                None => at += 1,
+            }
+        }
+        self.reap_new_master();
+        let new_master = self.upgrade.new_master();
+        process::reap_orphans(|pid| new_master == Some(pid) || self.workers.iter().any(|worker| worker.pid == pid));
+        ControlFlow::Continue(())
+    }
+
+    fn worker_ended(&mut self, worker: &Worker, end: End) -> ControlFlow<BootFailure> {
+        if worker.fate == Fate::Discarded {
+            return ControlFlow::Continue(());
+        }
+        worker.log_end(end);
+        if worker.fate != Fate::Serving || !worker.is_booting() {
+            return ControlFlow::Continue(());
+        }
+        // It ended before it served, and nobody had asked it to.
+        if self.candidate.as_ref().is_some_and(|candidate| candidate.number == worker.generation) {
+            self.give_up_candidate(worker.pid);
+            return ControlFlow::Continue(());
+        }
+        self.backoff_failed(worker.generation);
+        match BootFailure::from_end(end) {
+            Some(failure) if self.phase == Phase::Starting => ControlFlow::Break(failure),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Tells workers to stop of which there are too many: those that have not booted yet, the youngest first; then those that
+    /// wait for their replacement; then the oldest, as gunicorn. Never below the count of workers that serve.
+    pub(super) fn stop_surplus(&mut self) {
+        let (number, wanted) = (self.serving.number, self.serving.wanted);
+        while self.workers.iter().filter(|worker| worker.counts_for(number)).count() > wanted
+            && let Some(youngest) =
+                self.workers.iter_mut().rfind(|worker| worker.counts_for(number) && worker.is_booting())
+        {
+            youngest.retire();
+        }
+        while self.workers.iter().filter(|worker| worker.is_serving() && worker.generation == number).count() > wanted {
+            let retiring =
+                self.workers.iter().position(|worker| worker.generation == number && worker.fate == Fate::Retiring);
+            let oldest = self.workers.iter().position(|worker| worker.generation == number && worker.is_serving());
+            match retiring.or(oldest) {
+                Some(at) => self.workers[at].retire(),
+                None => return,
+            }
+        }
+    }
+
+    /// Tells all workers of a generation to finish.
+    pub(super) fn stop_generation(&mut self, number: u64) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.generation == number) {
+            worker.retire();
+        }
+    }
+
+    /// Ends workers that have run out of time.
+    pub(super) fn check_heartbeats(&mut self) {
+        let (now, now_ms) = (Instant::now(), monotonic_ms());
+        for worker in &mut self.workers {
+            match worker.fate {
+                Fate::Stopping { until } | Fate::Aborted { until } if until <= now => worker.kill(Fate::Killed),
+                Fate::Serving | Fate::Retiring | Fate::Stopping { .. } => worker.abort_when_silent(now, now_ms),
+                Fate::Aborted { .. } | Fate::Killed | Fate::Discarded => {}
+            }
+        }
+    }
+
+    /// We were stopped ourselves, and the workers perhaps with us: what they could not do meanwhile does not count.
+    pub(super) fn forgive_heartbeats(&mut self) {
+        let now = monotonic_ms();
+        for worker in &mut self.workers {
+            worker.forgiven_at = now;
+        }
+    }
+}
+
+fn cannot_boot<App>(reason: &dyn std::fmt::Display) -> Outcome<App> {
+    error!("{reason}");
+    Outcome::Exit(BootFailure::Worker.status())
+}
+
+/// `max_requests` with up to `max_requests_jitter` added, drawn here so that the workers do not retire all at once.
+fn with_jitter(config: &Config) -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    match (config.max_requests, config.max_requests_jitter) {
+        (0, _) => 0,
+        (limit, 0) => limit,
+        // The hasher's random keys are all the chance that is needed.
+        (limit, jitter) => limit.saturating_add(RandomState::new().build_hasher().finish() % jitter.saturating_add(1)),
+    }
+}

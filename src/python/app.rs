@@ -1,0 +1,138 @@
+//! Loading the application that the operator named.
+
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyModule};
+
+use super::errors::traceback;
+
+const LOADER: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("loader.py"), "\0").as_bytes()) {
+    Ok(source) => source,
+    Err(_) => panic!("loader.py holds a NUL byte"),
+};
+
+/// A loaded WSGI application.
+pub struct App {
+    callable: Py<PyAny>,
+}
+
+impl App {
+    /// The object to call with environ and start_response.
+    pub fn callable(&self) -> &Py<PyAny> {
+        &self.callable
+    }
+
+    /// An application that answers every request with the error that kept the real one from loading. For `--reload`: a developer
+    /// sees the traceback in the browser, and saving the file brings the app back.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn showing(error: &LoadError) -> PyResult<App> {
+        Python::attach(|py| {
+            let namespace = PyDict::new(py);
+            namespace.set_item("text", format!("{error}\n"))?;
+            let source = c"lambda environ, start_response: (start_response('500 Internal Server Error', [
+                ('Content-Type', 'text/plain; charset=utf-8'), ('Content-Length', str(len(text.encode())))]), [text.encode()])[1]";
+            let callable = py.eval(source, Some(&namespace), None)?;
+            Ok(App { callable: callable.unbind() })
+        })
+    }
+}
+
+impl Clone for App {
+    fn clone(&self) -> Self {
+        Python::attach(|py| App { callable: self.callable.clone_ref(py) })
+    }
+}
+
+/// Why an application could not be loaded.
+#[derive(Debug)]
+pub enum LoadError {
+    /// Importing the module raised: the traceback. gunicorn's exit code 3.
+    Import(String),
+    /// The module has no such application: one sentence. gunicorn's exit code 4.
+    App(String),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::Import(text) | LoadError::App(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Imports the application that `spec` (`module`, `module:name`, `module:factory("x", k=1)`) names.
+///
+/// # Errors
+/// The import raised, or the module holds no such callable.
+pub fn load(spec: &str) -> Result<App, LoadError> {
+    Python::attach(|py| match loader(py).and_then(|loader| loader.call_method1("load", (spec,))) {
+        Ok(callable) => Ok(App { callable: callable.unbind() }),
+        Err(error) => Err(classify(py, &error)),
+    })
+}
+
+/// Puts `directories` in front of `sys.path`, each before the ones named earlier, as `--chdir` and `--pythonpath` do.
+///
+/// # Errors
+/// `sys.path` is not a list (an app's doing) or memory ran out.
+pub fn extend_path(directories: &[PathBuf]) -> PyResult<()> {
+    Python::attach(|py| {
+        let path = py.import("sys")?.getattr("path")?;
+        for directory in directories {
+            let directory = directory.as_os_str();
+            if !path.contains(directory)? {
+                path.call_method1("insert", (0, directory))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The source files of every module imported so far, for `--reload`.
+///
+/// # Errors
+/// `sys.modules` cannot be read.
+pub fn module_files() -> PyResult<Vec<PathBuf>> {
+    Python::attach(|py| {
+        let modules = py.import("sys")?.getattr("modules")?.call_method0("copy")?;
+        let mut files = Vec::new();
+        for module in modules.call_method0("values")?.try_iter()? {
+            // Modules may be any object, with any attribute or none.
+            let file = module?.getattr("__file__").ok().and_then(|file| file.extract::<PathBuf>().ok());
+            files.extend(file.as_deref().and_then(source_of));
+        }
+        files.sort_unstable();
+        files.dedup();
+        Ok(files)
+    })
+}
+
+fn source_of(file: &Path) -> Option<PathBuf> {
+    match file.extension()?.to_str()? {
+        "py" => Some(file.to_owned()),
+        "pyc" => Some(file.with_extension("py")),
+        _ => None,
+    }
+}
+
+fn loader(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let name = CString::from(c"monoceros_loader");
+    MODULE
+        .get_or_try_init(py, || Ok(PyModule::from_code(py, LOADER, c"monoceros/loader.py", &name)?.unbind()))
+        .map(|module| module.bind(py))
+}
+
+fn classify(py: Python<'_>, error: &PyErr) -> LoadError {
+    let app_error = loader(py).and_then(|loader| loader.getattr("AppError"));
+    if app_error.is_ok_and(|class| error.matches(py, class).unwrap_or(false)) {
+        return LoadError::App(error.value(py).to_string());
+    }
+    LoadError::Import(traceback(py, error))
+}

@@ -1,0 +1,314 @@
+//! One request through the application: environ, call, iteration, `close()`, and what happens when any of them fails.
+
+use std::sync::{Arc, Mutex};
+
+use pyo3::exceptions::{PyStopIteration, PySystemExit};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+use super::app::App;
+use super::environ::{EnvironBuilder, EnvironError, Fixtures, Site, Template};
+use super::errors::{ErrorStream, traceback};
+use super::extras::{ClientSocket, EarlyHints};
+use super::file_wrapper::FileWrapper;
+use super::input::Input;
+use super::raw::reference_count;
+use super::start_response::{StartResponse, as_bytes};
+use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Summary, Transmission, lock};
+use crate::exchange::Exchange;
+use crate::http::error::error_page;
+
+/// How the application is called, beyond what a [`Site`] says.
+#[derive(Debug, Clone, Default)]
+pub struct CallOptions {
+    /// `wsgi.file_wrapper` may use `sendfile(2)`.
+    pub sendfile: bool,
+    /// Environ keys whose values the access log wants.
+    pub environ_keys: Vec<String>,
+}
+
+/// A request that has been answered.
+pub struct Finished {
+    /// The connection, back from the application.
+    pub exchange: Box<dyn Exchange>,
+    /// What becomes of it.
+    pub ending: Ending,
+    /// What was sent.
+    pub summary: Summary,
+    /// The values of [`CallOptions::environ_keys`], in their order, as the application left them.
+    pub environ_values: Vec<Option<String>>,
+}
+
+/// Calls the application, one request after another. One for each thread that runs it.
+pub struct Caller {
+    app: Py<PyAny>,
+    sites: Vec<Site>,
+    kits: Vec<Kit>,
+    environs: EnvironBuilder,
+    options: CallOptions,
+}
+
+impl Caller {
+    /// Makes ready to call `app` for requests on `sites`.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn new(py: Python<'_>, app: &App, sites: Vec<Site>, options: CallOptions) -> PyResult<Self> {
+        let kits = sites.iter().map(|site| Kit::new(py, site)).collect::<PyResult<_>>()?;
+        Ok(Caller { app: app.callable().clone_ref(py), sites, kits, environs: EnvironBuilder::new(py), options })
+    }
+
+    /// Runs the application for the request in `exchange`, to the last byte handed over or queued.
+    pub fn call(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Finished {
+        let site = exchange.request().site;
+        let kit = &mut self.kits[site];
+        kit.input.get().begin(exchange.take_body());
+        let environ = self.environs.build(py, &kit.template, exchange.request());
+        lock(&kit.transmission).begin(exchange);
+        let (ending, environ_values) = match environ {
+            Ok(environ) => {
+                let ending = kit.run(py, &self.app, &environ, self.options.sendfile);
+                (ending, values_of(&environ, &self.options.environ_keys))
+            }
+            Err(error) => (kit.refuse(py, error), Vec::new()),
+        };
+        kit.input.get().end();
+        kit.errors.get().finish_line();
+        let (exchange, summary) = lock(&kit.transmission).end().expect("only begin() and end() move the exchange for good");
+        if kit.is_still_held(py) {
+            // The application kept one of the objects; the next request must not appear in it.
+            match Kit::new(py, &self.sites[site]) {
+                Ok(fresh) => *kit = fresh,
+                Err(error) => log::error!("{}", traceback(py, &error)),
+            }
+        }
+        Finished { exchange, ending, summary, environ_values }
+    }
+
+    /// Hands a [`Summary`]'s buffer back once it has been logged.
+    pub fn recycle(&mut self, site: usize, summary: Summary) {
+        lock(&self.kits[site].transmission).recycle(summary.headers);
+    }
+}
+
+/// The objects that a request's environ and call are made with. They serve one request after another, as long as no application keeps
+/// one of them.
+struct Kit {
+    template: Template,
+    transmission: Arc<Mutex<Transmission>>,
+    start_response: Py<StartResponse>,
+    input: Py<Input>,
+    errors: Py<ErrorStream>,
+    early_hints: Py<EarlyHints>,
+    socket: Py<ClientSocket>,
+}
+
+/// References to `wsgi.input` and its like between requests: the kit's and the template's.
+const REFERENCES_AT_REST: isize = 2;
+
+impl Kit {
+    fn new(py: Python<'_>, site: &Site) -> PyResult<Kit> {
+        let transmission = transmission::shared();
+        let start_response = Py::new(py, StartResponse::new(py, &transmission)?)?;
+        let input = Py::new(py, Input::new(transmission.clone()))?;
+        let errors = Py::new(py, ErrorStream::new())?;
+        let early_hints = Py::new(py, EarlyHints::new(transmission.clone()))?;
+        let socket = Py::new(py, ClientSocket::new(transmission.clone()))?;
+        let file_wrapper = py.get_type::<FileWrapper>();
+        let fixtures = Fixtures {
+            input: input.bind(py).as_any(),
+            errors: errors.bind(py).as_any(),
+            early_hints: early_hints.bind(py).as_any(),
+            socket: socket.bind(py).as_any(),
+            file_wrapper: file_wrapper.as_any(),
+        };
+        let template = Template::new(py, site, &fixtures)?;
+        Ok(Kit { template, transmission, start_response, input, errors, early_hints, socket })
+    }
+
+    /// Whether the application still holds an object that must not outlive its request.
+    fn is_still_held(&self, py: Python<'_>) -> bool {
+        reference_count(&self.start_response) > 1
+            || reference_count(self.start_response.get().writer()) > 1
+            || reference_count(&self.input) > REFERENCES_AT_REST
+            || reference_count(&self.early_hints) > REFERENCES_AT_REST
+            || reference_count(&self.socket) > REFERENCES_AT_REST
+            || self.socket.get().was_used(py)
+    }
+
+    fn run(&self, py: Python<'_>, app: &Py<PyAny>, environ: &Bound<'_, PyDict>, sendfile: bool) -> Ending {
+        let outcome = match app.bind(py).call1((environ, &self.start_response)) {
+            Ok(result) => {
+                let outcome = self.respond(py, &result, sendfile);
+                self.close(py, &result);
+                outcome
+            }
+            // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the socket is theirs.
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) && self.progress() == Progress::Waiting => return Ending::Gone,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => self.finish(py),
+            Err(error) => self.fail(py, &error),
+        }
+    }
+
+    /// Sends what the application returned.
+    fn respond(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<()> {
+        if let Ok(list) = result.cast_exact::<PyList>() {
+            if list.len() <= MAX_BLOCKS {
+                let items: Vec<_> = list.iter().collect();
+                return self.send_whole(&items);
+            }
+        } else if let Ok(tuple) = result.cast_exact::<PyTuple>() {
+            if tuple.len() <= MAX_BLOCKS {
+                let items: Vec<_> = tuple.iter().collect();
+                return self.send_whole(&items);
+            }
+        } else if sendfile
+            && let Ok(wrapper) = result.cast_exact::<FileWrapper>()
+            && self.send_file(py, wrapper.get())?
+        {
+            return Ok(());
+        }
+        self.iterate(py, result)
+    }
+
+    /// A sequence of blocks that are all there: head and body in one write.
+    fn send_whole(&self, items: &[Bound<'_, PyAny>]) -> PyResult<()> {
+        let mut blocks: Vec<&Bound<'_, PyBytes>> = Vec::with_capacity(items.len());
+        for item in items {
+            blocks.push(as_bytes(item)?);
+        }
+        self.expect_started()?;
+        Ok(lock(&self.transmission).send(&blocks, true)?)
+    }
+
+    /// A file that the kernel can send; `false` where it must be read instead.
+    fn send_file(&self, py: Python<'_>, wrapper: &FileWrapper) -> PyResult<bool> {
+        self.expect_started()?;
+        let Some(range) = wrapper.range(py) else { return Ok(false) };
+        let mut transmission = lock(&self.transmission);
+        if transmission.progress() != Progress::Started {
+            return Ok(false);
+        }
+        transmission.send_file(range.file, range.offset, range.length)?;
+        Ok(true)
+    }
+
+    /// Anything else that can be iterated: each block is sent before the next is asked for (PEP 3333, "Buffering and Streaming").
+    fn iterate(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
+        for block in result.try_iter()? {
+            let block = block?;
+            let bytes = as_bytes(&block)?;
+            // An empty block may come before start_response and must not become a last chunk.
+            if bytes.as_bytes().is_empty() {
+                continue;
+            }
+            self.expect_started()?;
+            let wants_more = {
+                let mut transmission = lock(&self.transmission);
+                transmission.send(&[bytes], false)?;
+                transmission.sends_body()
+            };
+            if !wants_more {
+                break;
+            }
+            Transmission::wait_while_full(&self.transmission, py)?;
+        }
+        self.expect_started()
+    }
+
+    fn expect_started(&self) -> PyResult<()> {
+        match self.progress() {
+            Progress::Waiting => Err(pyo3::exceptions::PyRuntimeError::new_err("the application did not call start_response")),
+            _ => Ok(()),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        lock(&self.transmission).progress()
+    }
+
+    /// Calls the result's `close()`, whatever happened before (PEP 3333). Its error is logged; the response is what it is.
+    fn close(&self, py: Python<'_>, result: &Bound<'_, PyAny>) {
+        if result.is_exact_instance_of::<PyList>() || result.is_exact_instance_of::<PyTuple>() {
+            return;
+        }
+        let closed = match result.getattr_opt(pyo3::intern!(py, "close")) {
+            Ok(Some(close)) => close.call0().map(|_| ()),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = closed {
+            self.log_error(py, &error);
+        }
+    }
+
+    fn finish(&self, py: Python<'_>) -> Ending {
+        let (ending, complaint) = {
+            let mut transmission = lock(&self.transmission);
+            (transmission.finish(), transmission.length_complaint())
+        };
+        if let Some(complaint) = complaint {
+            let request = self.describe_request();
+            py.detach(|| log::warn!("{request}: {complaint}"));
+        }
+        ending
+    }
+
+    fn fail(&self, py: Python<'_>, error: &PyErr) -> Ending {
+        if lock(&self.transmission).client_is_gone() {
+            log::debug!("Ignoring connection reset by the client: {}", self.describe_request());
+            return Ending::Gone;
+        }
+        self.log_error(py, error);
+        let page = error_page(500, "Internal Server Error", "");
+        lock(&self.transmission).fail(&page, 500)
+    }
+
+    fn refuse(&self, py: Python<'_>, error: EnvironError) -> Ending {
+        let message = match error {
+            EnvironError::Misplaced(error) => {
+                log::warn!("Configuration problem: {}", error.message());
+                format!("Configuration problem: {}", error.message())
+            }
+            EnvironError::Python(error) => {
+                self.log_error(py, &error);
+                String::new()
+            }
+        };
+        lock(&self.transmission).fail(&error_page(500, "Internal Server Error", &message), 500)
+    }
+
+    fn log_error(&self, py: Python<'_>, error: &PyErr) {
+        let text = traceback(py, error);
+        let request = self.describe_request();
+        // Other Python threads need not wait for a slow log.
+        py.detach(|| log::error!("Error handling request {request}\n{text}"));
+        if error.is_instance_of::<PySystemExit>(py) {
+            log::debug!("The application asked to exit; the worker goes on.");
+        }
+    }
+
+    fn describe_request(&self) -> String {
+        lock(&self.transmission).describe_request()
+    }
+}
+
+/// The values of `keys` (lower case; gunicorn compares them so), as text, as the application left them.
+fn values_of(environ: &Bound<'_, PyDict>, keys: &[String]) -> Vec<Option<String>> {
+    let mut values = vec![None; keys.len()];
+    if keys.is_empty() {
+        return values;
+    }
+    for (name, value) in environ.iter() {
+        let name = name.to_string();
+        for (key, found) in keys.iter().zip(&mut values) {
+            if name.eq_ignore_ascii_case(key) {
+                *found = value.str().ok().map(|text| text.to_string_lossy().into_owned());
+            }
+        }
+    }
+    values
+}

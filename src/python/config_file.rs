@@ -1,0 +1,123 @@
+//! `gunicorn.conf.py`: a Python file, or module, whose globals are settings.
+
+use std::fmt;
+use std::path::Path;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyModule, PyString, PyTuple};
+
+use super::errors::traceback;
+use crate::settings::Value;
+
+/// The name under which gunicorn runs a config file, and registers it in `sys.modules`.
+const MODULE_NAME: &str = "__config__";
+
+/// The config could not be run: Python's traceback.
+#[derive(Debug)]
+pub struct ConfigFileError {
+    source: String,
+    traceback: String,
+}
+
+impl fmt::Display for ConfigFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Failed to read config file: {}\n{}", self.source, self.traceback)
+    }
+}
+
+/// Runs the file at `path` and returns its globals, those that can be values of settings, in order of definition.
+///
+/// `is_setting` names the globals that are taken whatever they hold: a function stands as its name.
+///
+/// # Errors
+/// The file cannot be read, or raised.
+pub fn run_file(path: &Path, is_setting: impl Fn(&str) -> bool) -> Result<Vec<(String, Value)>, ConfigFileError> {
+    let source = path.display().to_string();
+    run(&source, |py| {
+        let module = PyModule::new(py, MODULE_NAME)?;
+        module.setattr("__file__", path.as_os_str())?;
+        let modules = py.import("sys")?.getattr("modules")?;
+        modules.set_item(MODULE_NAME, &module)?;
+        let code = py.import("builtins")?.call_method1("compile", (std::fs::read(path)?, path.as_os_str(), "exec"))?;
+        py.import("builtins")?.call_method1("exec", (code, module.dict()))?;
+        values(&module.dict(), &is_setting)
+    })
+}
+
+/// Imports the module `name` (`-c python:NAME`), again if it was imported before, and returns its globals as [`run_file`] does.
+///
+/// # Errors
+/// The import raised.
+pub fn run_module(name: &str, is_setting: impl Fn(&str) -> bool) -> Result<Vec<(String, Value)>, ConfigFileError> {
+    run(&format!("python:{name}"), |py| {
+        let importlib = py.import("importlib")?;
+        let modules = py.import("sys")?.getattr("modules")?;
+        let known = modules.get_item(name).ok();
+        let module = importlib.call_method1("import_module", (name,))?;
+        // A reload must see what the file says now.
+        let module = if known.is_some() { importlib.call_method1("reload", (module,))? } else { module };
+        values(module.cast::<PyModule>()?.dict().as_any().cast()?, &is_setting)
+    })
+}
+
+fn run(
+    source: &str,
+    read: impl FnOnce(Python<'_>) -> PyResult<Vec<(String, Value)>>,
+) -> Result<Vec<(String, Value)>, ConfigFileError> {
+    Python::attach(|py| {
+        read(py).map_err(|error| ConfigFileError { source: source.to_owned(), traceback: traceback(py, &error) })
+    })
+}
+
+fn values(globals: &Bound<'_, PyDict>, is_setting: &dyn Fn(&str) -> bool) -> PyResult<Vec<(String, Value)>> {
+    let mut found = Vec::new();
+    for (name, object) in globals.iter() {
+        let name = name.to_string();
+        if name.starts_with('_') {
+            continue;
+        }
+        match value(&object)? {
+            Some(value) => found.push((name, value)),
+            // Imports and helpers are nobody's business; a setting that holds an object is shown as what it is.
+            None if is_setting(&name) => found.push((name, Value::Str(name_of(&object)))),
+            None => {}
+        }
+    }
+    Ok(found)
+}
+
+/// A Python object as a plain value, where it is one.
+fn value(object: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
+    Ok(Some(if object.is_none() {
+        Value::None
+    } else if let Ok(flag) = object.cast::<PyBool>() {
+        Value::Bool(flag.is_true())
+    } else if object.is_instance_of::<PyInt>() {
+        match object.extract() {
+            Ok(number) => Value::Int(number),
+            // Too long for any setting: its text makes the error message.
+            Err(_) => Value::Str(object.to_string()),
+        }
+    } else if object.is_instance_of::<PyFloat>() {
+        Value::Str(object.to_string())
+    } else if let Ok(text) = object.cast::<PyString>() {
+        Value::Str(text.to_string_lossy().into_owned())
+    } else if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
+        let items: Option<Vec<Value>> = object.try_iter()?.map(|item| value(&item?)).collect::<PyResult<_>>()?;
+        return Ok(items.map(Value::List));
+    } else if let Ok(map) = object.cast::<PyDict>() {
+        let mut entries = Vec::new();
+        for (key, item) in map.iter() {
+            let Some(item) = value(&item)? else { return Ok(None) };
+            entries.push((key.to_string(), item));
+        }
+        Value::Map(entries)
+    } else {
+        return Ok(None);
+    }))
+}
+
+fn name_of(object: &Bound<'_, PyAny>) -> String {
+    let named = object.getattr("__name__").or_else(|_| object.get_type().name().map(Bound::into_any));
+    named.map_or_else(|_| "?".to_owned(), |name| name.to_string())
+}

@@ -1,0 +1,87 @@
+//! Python exceptions as text, and `wsgi.errors`.
+
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+/// Longest unfinished line that `wsgi.errors` keeps back before it writes it anyway.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// The traceback of `error` as the interpreter would print it, without the final newline.
+pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
+    format_exception(py, error).unwrap_or_else(|_| error.to_string())
+}
+
+fn format_exception(py: Python<'_>, error: &PyErr) -> PyResult<String> {
+    let lines = py.import("traceback")?.call_method1("format_exception", (error.value(py),))?;
+    let text = PyString::new(py, "").call_method1("join", (lines,))?;
+    Ok(text.cast::<PyString>()?.to_string_lossy().trim_end().to_owned())
+}
+
+/// `wsgi.errors` (PEP 3333, "Input and Error Streams"): text for the error log.
+///
+/// Whole lines are written at once, so that those of several workers never mix; an unfinished line waits for its end, a `flush()`, or the
+/// end of the request.
+#[pyclass(frozen, module = "monoceros")]
+pub struct ErrorStream {
+    unfinished: Mutex<String>,
+}
+
+impl ErrorStream {
+    /// An empty stream.
+    pub fn new() -> Self {
+        ErrorStream { unfinished: Mutex::new(String::new()) }
+    }
+
+    /// Writes what is left of a line, ended as a line.
+    pub fn finish_line(&self) {
+        let mut line = self.take();
+        if !line.is_empty() {
+            line.push('\n');
+            crate::logging::write_raw(line.as_bytes());
+        }
+    }
+
+    fn take(&self) -> String {
+        std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds `text`, and returns the whole lines there are now.
+    fn add(&self, text: &str) -> Option<String> {
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        unfinished.push_str(text);
+        let end = match unfinished.rfind('\n') {
+            Some(newline) => newline + 1,
+            None if unfinished.len() > LONGEST_LINE => unfinished.len(),
+            None => return None,
+        };
+        let rest = unfinished.split_off(end);
+        Some(std::mem::replace(&mut *unfinished, rest))
+    }
+}
+
+#[pymethods]
+impl ErrorStream {
+    fn write(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<usize> {
+        if let Some(lines) = self.add(&text.to_string_lossy()) {
+            // The log may be a slow pipe: other Python threads need not wait for it.
+            py.detach(|| crate::logging::write_raw(lines.as_bytes()));
+        }
+        text.len()
+    }
+
+    fn writelines(&self, py: Python<'_>, lines: &Bound<'_, PyAny>) -> PyResult<()> {
+        for line in lines.try_iter()? {
+            self.write(py, line?.cast::<PyString>()?)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self, py: Python<'_>) {
+        let text = self.take();
+        if !text.is_empty() {
+            py.detach(|| crate::logging::write_raw(text.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Environ entries that few applications touch, each a small object that does its work when it is first used: `gunicorn.socket` and
+//! `wsgi.early_hints`.
+
+use std::sync::{Arc, Mutex};
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString};
+
+use super::start_response::{header_pair, name_bytes, value_bytes};
+use super::transmission::{Transmission, lock};
+use crate::http::response;
+
+/// `wsgi.early_hints(headers)`: sends a 103 response (RFC 8297) while the application goes on working.
+#[pyclass(frozen, module = "monoceros")]
+pub struct EarlyHints {
+    transmission: Arc<Mutex<Transmission>>,
+}
+
+impl EarlyHints {
+    /// One for the responses of `transmission`.
+    pub fn new(transmission: Arc<Mutex<Transmission>>) -> Self {
+        EarlyHints { transmission }
+    }
+}
+
+#[pymethods]
+impl EarlyHints {
+    fn __call__(&self, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut interim = response::EARLY_HINTS.to_vec();
+        for header in headers.try_iter()? {
+            let (name, value) = header_pair(&header?)?;
+            response::write_header(&mut interim, name_bytes(&name)?, value_bytes(&name, &value)?);
+        }
+        response::write_head_end(&mut interim);
+        Ok(lock(&self.transmission).send_interim(&interim)?)
+    }
+}
+
+/// `gunicorn.socket`: the client's socket, for libraries that speak WebSocket themselves.
+///
+/// It becomes a real `socket.socket` (of a duplicated descriptor) when an attribute is first asked for; from then on the connection is
+/// the application's, and ends with the request.
+#[pyclass(frozen, module = "monoceros")]
+pub struct ClientSocket {
+    transmission: Arc<Mutex<Transmission>>,
+    socket: PyOnceLock<Py<PyAny>>,
+}
+
+impl ClientSocket {
+    /// One for the request that `transmission` answers.
+    pub fn new(transmission: Arc<Mutex<Transmission>>) -> Self {
+        ClientSocket { transmission, socket: PyOnceLock::new() }
+    }
+
+    /// Whether it was used: such an object belongs to one connection and must not be given to another request.
+    pub fn was_used(&self, py: Python<'_>) -> bool {
+        self.socket.get(py).is_some()
+    }
+
+    fn open(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let descriptor = lock(&self.transmission).lend_socket()?;
+        let duplicate = py.import("os")?.call_method1("dup", (descriptor,))?;
+        let arguments = PyDict::new(py);
+        arguments.set_item("fileno", duplicate)?;
+        let socket = py.import("socket")?.getattr("socket")?.call((), Some(&arguments))?;
+        // A socket made of a descriptor believes it to be blocking; it is, since it was lent.
+        socket.call_method1("setblocking", (true,))?;
+        Ok(socket.unbind())
+    }
+}
+
+#[pymethods]
+impl ClientSocket {
+    fn __getattr__<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        let socket = self.socket.get_or_try_init(py, || self.open(py))?;
+        socket.bind(py).getattr(name)
+    }
+}

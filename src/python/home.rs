@@ -1,0 +1,123 @@
+//! Which Python environment the embedded interpreter is to live in.
+//!
+//! Pure path work before the interpreter starts: reads the environment and `pyvenv.cfg` files, starts nothing.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The Python this program is linked to, `major.minor`.
+pub const PYTHON_VERSION: &str = env!("MONOCEROS_PYTHON_VERSION");
+
+/// The interpreter the program was built with: it knows its own standard library, and stands in where no virtualenv is named.
+const BUILD_PYTHON: &str = env!("MONOCEROS_PYTHON");
+
+/// The file by which a virtual environment is known (PEP 405).
+const VENV_MARKER: &str = "pyvenv.cfg";
+
+/// The interpreter's home: the `python` it shall believe to be, from which CPython derives `sys.prefix` and site-packages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Path for `sys.executable`; `None` lets CPython search for itself.
+    pub executable: Option<PathBuf>,
+}
+
+/// The virtualenv was made by another Python than the one that is linked in.
+#[derive(Debug, PartialEq, Eq)]
+pub struct WrongVersion {
+    venv: PathBuf,
+    version: String,
+}
+
+impl fmt::Display for WrongVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the virtual environment {} is for Python {}, but this monoceros was built for Python {PYTHON_VERSION}; \
+             use a virtual environment of that version, or build monoceros with PYO3_PYTHON set to the other one",
+            self.venv.display(),
+            self.version,
+        )
+    }
+}
+
+/// Finds the home: an active virtualenv (`VIRTUAL_ENV`), else the one `program` is installed in, else `PYTHONHOME`, else the Python the
+/// program was built with.
+///
+/// # Errors
+/// The virtualenv belongs to another minor version, whose packages could not be imported.
+pub fn find(program: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Home, WrongVersion> {
+    let set = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(venv) = set("VIRTUAL_ENV").or_else(|| venv_of(program)) {
+        check_version(&venv)?;
+        return Ok(Home { executable: Some(venv.join("bin/python")) });
+    }
+    let named = set("PYTHONHOME").map(|home| home.join("bin/python3"));
+    let executable = named.or_else(|| Some(PathBuf::from(BUILD_PYTHON))).filter(|path| path.exists());
+    Ok(Home { executable })
+}
+
+/// The virtualenv whose `bin` holds the program, if any.
+fn venv_of(program: &Path) -> Option<PathBuf> {
+    let venv = program.parent()?.parent()?;
+    venv.join(VENV_MARKER).is_file().then(|| venv.to_owned())
+}
+
+fn check_version(venv: &Path) -> Result<(), WrongVersion> {
+    let marker = std::fs::read_to_string(venv.join(VENV_MARKER)).unwrap_or_default();
+    match version_in(&marker) {
+        Some(version) if version != PYTHON_VERSION => Err(WrongVersion { venv: venv.to_owned(), version }),
+        _ => Ok(()),
+    }
+}
+
+/// `major.minor` of the `version` line (`python -m venv`) or the `version_info` line (virtualenv, uv).
+fn version_in(marker: &str) -> Option<String> {
+    marker.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        if !matches!(key.trim(), "version" | "version_info") {
+            return None;
+        }
+        let mut numbers = value.trim().split('.');
+        Some(format!("{}.{}", numbers.next()?, numbers.next()?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn venv(version_line: &str) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("bin")).unwrap();
+        std::fs::write(directory.path().join(VENV_MARKER), format!("home = /usr/bin\n{version_line}\n")).unwrap();
+        directory
+    }
+
+    #[test]
+    fn an_active_virtualenv_wins() {
+        let venv = venv(&format!("version = {PYTHON_VERSION}.4"));
+        let path = venv.path().to_str().unwrap().to_owned();
+        let home = find(Path::new("/usr/bin/monoceros"), |name| (name == "VIRTUAL_ENV").then(|| path.clone())).unwrap();
+        assert_eq!(home.executable.unwrap(), venv.path().join("bin/python"));
+    }
+
+    #[test]
+    fn a_program_inside_a_virtualenv_uses_it() {
+        let venv = venv(&format!("version_info = {PYTHON_VERSION}.1.final.0"));
+        let home = find(&venv.path().join("bin/monoceros"), |_| None).unwrap();
+        assert_eq!(home.executable.unwrap(), venv.path().join("bin/python"));
+    }
+
+    #[test]
+    fn a_virtualenv_of_another_python_is_refused_by_name() {
+        let venv = venv("version = 3.1.4");
+        let error = find(&venv.path().join("bin/monoceros"), |_| None).unwrap_err();
+        assert!(error.to_string().contains("is for Python 3.1,"), "{error}");
+    }
+
+    #[test]
+    fn without_a_virtualenv_the_python_of_the_build_is_used() {
+        let home = find(Path::new("/usr/bin/monoceros"), |_| None).unwrap();
+        assert_eq!(home.executable, Some(PathBuf::from(BUILD_PYTHON)).filter(|path| path.exists()));
+    }
+}

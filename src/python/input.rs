@@ -1,0 +1,215 @@
+//! `wsgi.input`: the request's body as the file-like object of PEP 3333.
+//!
+//! The body is usually complete before the application runs, and then reading never waits. It reads past the end of no body: an
+//! application that keeps the object sees an ended stream, never another request's bytes.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use super::transmission::Transmission;
+use crate::exchange::Body;
+
+/// How much is taken at once from a spooled file or a connection.
+const BLOCK: usize = 64 * 1024;
+
+/// `wsgi.input`.
+#[pyclass(frozen, module = "monoceros")]
+pub struct Input {
+    state: Mutex<State>,
+    transmission: Arc<Mutex<Transmission>>,
+}
+
+struct State {
+    /// Body bytes at hand; those before `at` have been read.
+    ready: Vec<u8>,
+    at: usize,
+    rest: Rest,
+}
+
+/// Where bytes come from when those at hand run out.
+enum Rest {
+    Nothing,
+    /// A spooled body; what did not fit into the file is still on the connection.
+    File { file: File, then_connection: bool },
+    Connection,
+}
+
+/// How far a read goes.
+#[derive(Clone, Copy)]
+enum Extent {
+    Bytes(usize),
+    ToEnd,
+}
+
+impl Extent {
+    /// `None` and negative sizes mean everything, as in `io.RawIOBase.read`.
+    fn from_size(size: Option<isize>) -> Self {
+        size.and_then(|size| usize::try_from(size).ok()).map_or(Extent::ToEnd, Extent::Bytes)
+    }
+
+    fn limit(self) -> usize {
+        match self {
+            Extent::Bytes(count) => count,
+            Extent::ToEnd => usize::MAX,
+        }
+    }
+}
+
+impl Input {
+    /// An input at its end, on whose transmission streamed bodies are read.
+    pub fn new(transmission: Arc<Mutex<Transmission>>) -> Self {
+        Input { state: Mutex::new(State { ready: Vec::new(), at: 0, rest: Rest::Nothing }), transmission }
+    }
+
+    /// Puts the next request's body in place.
+    pub fn begin(&self, body: Body) {
+        let mut state = self.lock();
+        state.at = 0;
+        state.ready.clear();
+        let (front, streams) = match body {
+            Body::Stream(front) => (*front, true),
+            whole => (whole, false),
+        };
+        match front {
+            Body::Memory(bytes) => {
+                state.ready = bytes;
+                state.rest = if streams { Rest::Connection } else { Rest::Nothing };
+            }
+            Body::File(file) => state.rest = Rest::File { file, then_connection: streams },
+            Body::Stream(_) => unreachable!("a stream's front is memory or a file"),
+        }
+    }
+
+    /// Ends the body: whoever still holds this object reads nothing more.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        state.rest = Rest::Nothing;
+        state.ready.clear();
+        state.at = 0;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes at least `wanted` bytes available, or all there are; `stop` may find enough earlier. Returns how many may be read.
+    fn fill(&self, py: Python<'_>, wanted: usize, stop: impl Fn(&[u8]) -> Option<usize>) -> PyResult<usize> {
+        let mut searched = 0;
+        loop {
+            let rest = {
+                let mut state = self.lock();
+                let ready = &state.ready[state.at..];
+                if let Some(found) = stop(&ready[searched..]) {
+                    return Ok((searched + found).min(wanted));
+                }
+                searched = ready.len();
+                if searched >= wanted {
+                    return Ok(wanted);
+                }
+                std::mem::replace(&mut state.rest, Rest::Nothing)
+            };
+            // The lock is not held while bytes are awaited.
+            let (block, rest) = self.next_block(py, rest)?;
+            let mut state = self.lock();
+            let ended = block.is_empty();
+            state.rest = rest;
+            let at = std::mem::take(&mut state.at);
+            state.ready.drain(..at);
+            state.ready.extend_from_slice(&block);
+            if ended {
+                return Ok(state.ready.len().min(wanted));
+            }
+        }
+    }
+
+    fn next_block(&self, py: Python<'_>, rest: Rest) -> PyResult<(Vec<u8>, Rest)> {
+        let mut block = vec![0; BLOCK];
+        let (count, rest) = match rest {
+            Rest::Nothing => (0, Rest::Nothing),
+            Rest::File { mut file, then_connection } => {
+                let count = py.detach(|| read_some(&mut file, &mut block))?;
+                match (count, then_connection) {
+                    (0, true) => return self.next_block(py, Rest::Connection),
+                    (0, false) => (0, Rest::Nothing),
+                    _ => (count, Rest::File { file, then_connection }),
+                }
+            }
+            Rest::Connection => {
+                let count = Transmission::read_body(&self.transmission, py, &mut block)?;
+                (count, if count == 0 { Rest::Nothing } else { Rest::Connection })
+            }
+        };
+        block.truncate(count);
+        Ok((block, rest))
+    }
+
+    /// Takes the next `count` bytes, which `fill` has made available.
+    fn take<'py>(&self, py: Python<'py>, count: usize) -> Bound<'py, PyBytes> {
+        let mut state = self.lock();
+        let bytes = PyBytes::new(py, &state.ready[state.at..state.at + count]);
+        state.at += count;
+        if state.at == state.ready.len() {
+            state.ready.clear();
+            state.at = 0;
+        }
+        bytes
+    }
+
+    fn line<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let count = self.fill(py, limit, |bytes| memchr::memchr(b'\n', bytes).map(|at| at + 1))?;
+        Ok(self.take(py, count))
+    }
+}
+
+#[pymethods]
+impl Input {
+    #[pyo3(signature = (size=None))]
+    fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        let count = self.fill(py, Extent::from_size(size).limit(), |_| None)?;
+        Ok(self.take(py, count))
+    }
+
+    #[pyo3(signature = (size=None))]
+    fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        self.line(py, Extent::from_size(size).limit())
+    }
+
+    /// Lines to the end, or until `hint` bytes have been returned (as `io.IOBase.readlines`: 0 and less mean no limit).
+    #[pyo3(signature = (hint=None))]
+    fn readlines<'py>(&self, py: Python<'py>, hint: Option<isize>) -> PyResult<Bound<'py, PyList>> {
+        let limit = hint.and_then(|hint| usize::try_from(hint).ok()).filter(|&hint| hint > 0).unwrap_or(usize::MAX);
+        let lines = PyList::empty(py);
+        let mut total = 0;
+        while total < limit {
+            let line = self.line(py, usize::MAX)?;
+            if line.as_bytes().is_empty() {
+                break;
+            }
+            total += line.as_bytes().len();
+            lines.append(line)?;
+        }
+        Ok(lines)
+    }
+
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let line = self.line(py, usize::MAX)?;
+        Ok(Some(line).filter(|line| !line.as_bytes().is_empty()))
+    }
+}
+
+fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Starting CPython inside the program, forking around it, and ending it as a script would end.
+//!
+//! The interpreter is started by the process that first needs it: the master for a Python config file or a preloaded app, else each
+//! worker. Whoever starts it lets go of its lock at once, so that everything else attaches when it has work (`Python::attach`).
+
+use std::ffi::{CString, OsString};
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::home::Home;
+use crate::sys::fork::Forked;
+
+/// The interpreter did not start; the text is CPython's own.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot start the Python interpreter: {}", self.0)
+    }
+}
+
+/// Whether an interpreter runs in this process.
+pub fn is_running() -> bool {
+    // SAFETY: may be called at any time, also before initialisation (C API, "Before Python Initialization").
+    unsafe { ffi::Py_IsInitialized() != 0 }
+}
+
+/// Starts the interpreter in `home` with `argv` as `sys.argv`, unless one runs already.
+///
+/// Python's own signal handlers are not installed: signals are the server's.
+///
+/// # Errors
+/// CPython's reason, for example a standard library that it cannot find.
+pub fn start(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
+    if is_running() {
+        return Ok(());
+    }
+    initialize(home, argv)?;
+    // SAFETY: this thread has just initialised the interpreter and holds its lock. The thread state stays registered for this thread, so
+    // that attaching later finds it again; nothing needs the pointer.
+    unsafe { ffi::PyEval_SaveThread() };
+    Ok(())
+}
+
+/// Runs `fork` with the interpreter, if there is one, told before and after (`PyOS_BeforeFork(3)` and its siblings), so that the child's
+/// locks and thread list are sound.
+///
+/// # Errors
+/// Those of `fork`.
+pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Forked> {
+    if !is_running() {
+        return fork();
+    }
+    Python::attach(|_py| {
+        // SAFETY: attached, as all three demand; each fork attempt is followed by exactly one of the two others, in the right process.
+        unsafe {
+            ffi::PyOS_BeforeFork();
+            let forked = fork();
+            match forked {
+                Ok(Forked::Child) => ffi::PyOS_AfterFork_Child(),
+                Ok(Forked::Parent(_)) | Err(_) => ffi::PyOS_AfterFork_Parent(),
+            }
+            forked
+        }
+    })
+}
+
+/// Ends Python's part of the process as the end of a script does: waits for non-daemon threads, runs `atexit`, flushes the standard
+/// streams. The interpreter itself is left standing: the process is about to end, and tearing down under daemon threads is how
+/// interpreters crash.
+pub fn wind_down() {
+    if !is_running() {
+        return;
+    }
+    Python::attach(|py| {
+        let steps = [("threading", "_shutdown"), ("atexit", "_run_exitfuncs")];
+        for (module, function) in steps {
+            if let Err(error) = py.import(module).and_then(|module| module.call_method0(function)) {
+                log::error!("Error at the end of the worker\n{}", super::errors::traceback(py, &error));
+            }
+        }
+        flush_standard_streams(py);
+    });
+}
+
+/// What `print` left in Python's buffers must reach its file also when the process ends through the kernel.
+fn flush_standard_streams(py: Python<'_>) {
+    let Ok(sys) = py.import("sys") else { return };
+    for name in ["stdout", "stderr"] {
+        // A stream that the app closed or replaced by something odd is not ours to complain about.
+        let _ = sys.getattr(name).and_then(|stream| stream.call_method0("flush"));
+    }
+}
+
+fn initialize(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
+    // SAFETY: `config` is initialised by PyConfig_InitPythonConfig before any use, its strings are set through the functions made for it,
+    // and it is cleared on every way out. No interpreter runs yet, and this is the process's main thread.
+    unsafe {
+        let mut config = std::mem::zeroed::<ffi::PyConfig>();
+        ffi::PyConfig_InitPythonConfig(&mut config);
+        config.install_signal_handlers = 0;
+        config.parse_argv = 0;
+        let status = configure(&mut config, home, argv).and_then(|()| check(ffi::Py_InitializeFromConfig(&config)));
+        ffi::PyConfig_Clear(&mut config);
+        status
+    }
+}
+
+/// Sets `sys.executable` and `sys.argv`.
+///
+/// # Safety
+/// `config` was initialised and the interpreter is not running.
+unsafe fn configure(config: &mut ffi::PyConfig, home: &Home, argv: &[OsString]) -> Result<(), StartError> {
+    let argv: Vec<CString> = argv.iter().map(|argument| c_string(argument.clone())).collect::<Result<_, _>>()?;
+    let mut pointers: Vec<*mut std::ffi::c_char> = argv.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
+    let config_pointer: *mut ffi::PyConfig = config;
+    // SAFETY: the caller's promise; every pointer handed over outlives its call.
+    unsafe {
+        if let Some(executable) = &home.executable {
+            let executable = c_string(executable.as_os_str().to_owned())?;
+            // program_name is what getpath looks at to find pyvenv.cfg (PEP 405), also where `executable` is set.
+            let fields = [&raw mut (*config_pointer).program_name, &raw mut (*config_pointer).executable];
+            for field in fields {
+                check(ffi::PyConfig_SetBytesString(config_pointer, field, executable.as_ptr()))?;
+            }
+        }
+        check(ffi::PyConfig_SetBytesArgv(config_pointer, pointers.len() as ffi::Py_ssize_t, pointers.as_mut_ptr().cast()))
+    }
+}
+
+fn c_string(text: OsString) -> Result<CString, StartError> {
+    CString::new(text.into_vec()).map_err(|error| {
+        let shown = OsString::from_vec(error.into_vec());
+        StartError(format!("NUL byte in {:?}", shown.as_bytes()))
+    })
+}
+
+fn check(status: ffi::PyStatus) -> Result<(), StartError> {
+    // SAFETY: a PyStatus is plain data; its message, if any, is a static string of the interpreter.
+    unsafe {
+        if ffi::PyStatus_Exception(status) == 0 {
+            return Ok(());
+        }
+        let message = if status.err_msg.is_null() {
+            "no reason given".to_owned()
+        } else {
+            std::ffi::CStr::from_ptr(status.err_msg).to_string_lossy().into_owned()
+        };
+        Err(StartError(message))
+    }
+}

@@ -1,0 +1,73 @@
+"""Finds the application that an APP_MODULE argument names.
+
+Python rather than Rust because the expression after the colon is Python: `ast` parses it and `ast.literal_eval` is what
+makes a factory's arguments literals and nothing more.
+"""
+
+import ast
+import importlib
+import os
+
+
+class AppError(Exception):
+    """The module was imported, but the application in it cannot be had."""
+
+
+def load(spec):
+    """Returns the callable that `spec` names: `module`, `module:name` or `module:factory("x", k=1)`."""
+    module_name, _, expression = spec.partition(":")
+    expression = expression or "application"
+    module = import_module(module_name, expression)
+    name, call = parse(expression)
+    try:
+        app = getattr(module, name)
+    except AttributeError:
+        raise AppError(f"Failed to find attribute {name!r} in {module_name!r}.") from None
+    if call is not None:
+        app = call_factory(app, *call)
+    if app is None:
+        raise AppError(f"Failed to find application object: {expression!r}")
+    if not callable(app):
+        raise AppError("Application object must be callable.")
+    return app
+
+
+def import_module(name, expression):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        # `monoceros app.py` is a common slip; anything else is the module's own error and keeps its traceback.
+        if name.endswith(".py") and os.path.exists(name):
+            raise ImportError(f"Failed to find application, did you mean '{name[:-3]}:{expression}'?") from None
+        raise
+
+
+def parse(expression):
+    """Splits `name` or `name(literals)` into the name and, for a call, its arguments."""
+    unusable = AppError(f"Failed to parse {expression!r} as an attribute name or function call.")
+    try:
+        node = ast.parse(expression, mode="eval").body
+    except SyntaxError:
+        raise unusable from None
+    if isinstance(node, ast.Name):
+        return node.id, None
+    if not isinstance(node, ast.Call):
+        raise unusable
+    if not isinstance(node.func, ast.Name):
+        raise AppError(f"Function reference must be a simple name: {expression!r}")
+    try:
+        positional = [ast.literal_eval(argument) for argument in node.args]
+        keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+    except ValueError:
+        raise AppError(f"Failed to parse arguments as literal values: {expression!r}") from None
+    return node.func.id, (positional, keywords)
+
+
+def call_factory(factory, positional, keywords):
+    try:
+        return factory(*positional, **keywords)
+    except TypeError as error:
+        # No frame below this one: the call itself did not fit the signature, so the sentence says more than a traceback.
+        if error.__traceback__.tb_next is None:
+            raise AppError(f"TypeError: {error}") from None
+        raise

@@ -1,0 +1,27 @@
+//! CPython: the only floor that knows it.
+//!
+//! [`home`] and [`interpreter`] start and end it; [`config_file`] and [`app`] run what the operator names; [`call`] takes one request
+//! through the application, with [`environ`] before it, `input`, `errors`, `start_response` and `extras` in its hands, and
+//! `transmission` turning what it says into HTTP. The connection is known only as an [`crate::exchange::Exchange`].
+//!
+//! Who is attached when: the application and everything that touches its objects runs attached. Whatever may block (a slow client, a
+//! slow log, the event loop's poll) runs detached. No Rust lock is held across a call into Python. Python references are dropped while
+//! attached.
+
+pub mod app;
+pub mod call;
+pub mod config_file;
+pub mod environ;
+pub mod environment;
+mod errors;
+mod extras;
+mod file_wrapper;
+pub mod home;
+mod input;
+pub mod interpreter;
+mod raw;
+pub mod signals;
+mod start_response;
+pub mod transmission;
+
+pub use errors::traceback;

@@ -1,0 +1,64 @@
+//! The few places where the interpreter's C interface is called directly because the request path shows it in profiles.
+//!
+//! Every function here is safe to call: each `unsafe` block states the fact it rests on, and failures come back as `PyErr`. Nothing here
+//! knows WSGI.
+
+use pyo3::exceptions::PyUnicodeEncodeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyStringMethods};
+
+/// A `str` whose code points are the bytes of `text`: PEP 3333's "bytes as latin-1" for environ values.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn latin1<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    // SAFETY: the pointer and length describe an initialised slice; the result is a new reference to a str, or null with an exception set.
+    unsafe {
+        let object = ffi::PyUnicode_DecodeLatin1(text.as_ptr().cast(), text.len() as ffi::Py_ssize_t, std::ptr::null());
+        Ok(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked())
+    }
+}
+
+/// The bytes that stand for `text` on the wire (ISO-8859-1, PEP 3333 "Unicode Issues"), without a copy: CPython stores such strings one
+/// byte a character.
+///
+/// # Errors
+/// `UnicodeEncodeError` when a character lies outside latin-1.
+pub fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
+    // SAFETY: `text` is a str, alive for as long as the slice is borrowed, and strings do not change.
+    match unsafe { text.data() }? {
+        pyo3::types::string::PyStringData::Ucs1(bytes) => Ok(bytes),
+        _ => Err(PyUnicodeEncodeError::new_err((
+            "latin-1",
+            text.to_string_lossy().into_owned(),
+            0,
+            text.len().unwrap_or(0),
+            "ordinal not in range(256)",
+        ))),
+    }
+}
+
+/// Puts `value` under `key` unless the key is there already; says whether it was put.
+///
+/// One hash lookup where a test and an insert would be two.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn insert_if_absent(dict: &Bound<'_, PyDict>, key: &Bound<'_, PyString>, value: &Bound<'_, PyString>) -> PyResult<bool> {
+    // SAFETY: all three are live objects of the right type; PyDict_SetDefault borrows them and returns a borrowed reference, or null with
+    // an exception set. PyDict_Size of a dict cannot fail.
+    unsafe {
+        let before = ffi::PyDict_Size(dict.as_ptr());
+        if ffi::PyDict_SetDefault(dict.as_ptr(), key.as_ptr(), value.as_ptr()).is_null() {
+            return Err(PyErr::fetch(dict.py()));
+        }
+        Ok(ffi::PyDict_Size(dict.as_ptr()) != before)
+    }
+}
+
+/// How many references to `object` exist.
+pub fn reference_count<T>(object: &Py<T>) -> isize {
+    // SAFETY: `object` is a live object and the interpreter's lock keeps the count still while it is read.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) }
+}

@@ -1,0 +1,58 @@
+//! Signals that must interrupt the application itself: QUIT and INT (stop at once) and ABRT (the master's verdict on a stuck worker).
+//!
+//! They are given to Python's own signal machinery, whose handlers run between bytecodes of the main thread and wake it from blocking
+//! calls; `SystemExit` then unwinds the application, as it does under gunicorn.
+
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+
+use pyo3::exceptions::PySystemExit;
+use pyo3::prelude::*;
+
+/// The last such signal's number; 0 before any.
+static RECEIVED: AtomicI32 = AtomicI32::new(0);
+
+/// What the application's thread was told while it ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// INT or QUIT: stop at once.
+    Quit,
+    /// ABRT: the worker is past its timeout.
+    Abort,
+}
+
+/// Installs the handlers for INT, QUIT and ABRT in this process. Called in the main thread, as Python demands.
+///
+/// # Errors
+/// Not the main thread, or `MemoryError`.
+pub fn install() -> PyResult<()> {
+    Python::attach(|py| {
+        let signal = py.import("signal")?;
+        let handler = wrap_pyfunction!(interrupt, py)?;
+        for name in ["SIGINT", "SIGQUIT", "SIGABRT"] {
+            signal.call_method1("signal", (signal.getattr(name)?, &handler))?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs handlers of signals that arrived outside Python code, and says which interruption came, if one did.
+pub fn interruption(py: Python<'_>) -> Option<Interruption> {
+    // The handler raises SystemExit for the application's sake; here nobody is to be unwound. A handler of the application's own may
+    // raise anything.
+    if let Err(error) = py.check_signals()
+        && !error.is_instance_of::<PySystemExit>(py)
+    {
+        log::error!("Error in a signal handler\n{}", super::errors::traceback(py, &error));
+    }
+    match RECEIVED.load(Relaxed) {
+        0 => None,
+        libc::SIGABRT => Some(Interruption::Abort),
+        _ => Some(Interruption::Quit),
+    }
+}
+
+#[pyfunction]
+fn interrupt(signal: i32, _frame: &Bound<'_, PyAny>) -> PyResult<()> {
+    RECEIVED.store(signal, Relaxed);
+    Err(PySystemExit::new_err(if signal == libc::SIGABRT { 1 } else { 0 }))
+}

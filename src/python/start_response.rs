@@ -1,0 +1,197 @@
+//! `start_response` and the `write()` it returns (PEP 3333, "The start_response() Callable").
+//!
+//! Everything the application says is checked here, before a byte of it can reach the wire: what is refused raises in the application,
+//! which then gets its chance to answer otherwise.
+
+use std::sync::{Arc, Mutex};
+
+use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+
+use super::raw::latin1_bytes;
+use super::transmission::{Draft, Progress, Transmission, lock};
+use crate::http::response;
+
+/// `start_response(status, headers, exc_info=None) -> write`.
+#[pyclass(frozen, module = "monoceros")]
+pub struct StartResponse {
+    transmission: Arc<Mutex<Transmission>>,
+    write: Py<Write>,
+}
+
+impl StartResponse {
+    /// One for the responses of `transmission`.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn new(py: Python<'_>, transmission: &Arc<Mutex<Transmission>>) -> PyResult<Self> {
+        let write = Py::new(py, Write { transmission: transmission.clone() })?;
+        Ok(StartResponse { transmission: transmission.clone(), write })
+    }
+
+    /// The `write()` callable it hands out.
+    pub fn writer(&self) -> &Py<Write> {
+        &self.write
+    }
+}
+
+#[pymethods]
+impl StartResponse {
+    #[pyo3(signature = (status, headers, exc_info=None))]
+    fn __call__<'py>(
+        &self,
+        py: Python<'py>,
+        status: &Bound<'py, PyAny>,
+        headers: &Bound<'py, PyAny>,
+        exc_info: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Py<Write>> {
+        self.check_progress(exc_info)?;
+        let draft = lock(&self.transmission).take_draft();
+        let draft = read_draft(draft, status, headers)?;
+        lock(&self.transmission).start(draft);
+        Ok(self.write.clone_ref(py))
+    }
+}
+
+impl StartResponse {
+    fn check_progress(&self, exc_info: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let progress = lock(&self.transmission).progress();
+        match (progress, exc_info) {
+            (Progress::Waiting, _) | (Progress::Started, Some(_)) => Ok(()),
+            // The head is out: the error the application reports is now the request's (PEP 3333, "Error Handling").
+            (Progress::Sending | Progress::Complete, Some(exc_info)) => Err(PyErr::from_value(exc_info.get_item(1)?)),
+            (_, None) => Err(PyAssertionError::new_err("Response headers already set!")),
+        }
+    }
+}
+
+/// The `write()` callable: sends its argument at once.
+#[pyclass(frozen, module = "monoceros")]
+pub struct Write {
+    transmission: Arc<Mutex<Transmission>>,
+}
+
+#[pymethods]
+impl Write {
+    fn __call__(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let block = as_bytes(data)?;
+        if block.as_bytes().is_empty() {
+            return Ok(());
+        }
+        lock(&self.transmission).send(&[block], false)?;
+        Ok(Transmission::wait_while_full(&self.transmission, py)?)
+    }
+}
+
+/// A response block: `bytes` and nothing else (PEP 3333, "Unicode Issues").
+///
+/// # Errors
+/// `TypeError` that names the type it got.
+pub fn as_bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
+    block.cast::<PyBytes>().map_err(|_| {
+        let kind = block.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+        PyTypeError::new_err(format!("the application must send bytes, not {kind}"))
+    })
+}
+
+fn read_draft(mut draft: Draft, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<Draft> {
+    let status = status.cast::<PyString>().map_err(|_| PyTypeError::new_err("the response status must be a str"))?;
+    draft.status.extend_from_slice(latin1_bytes(status)?);
+    draft.code = response::parse_status(&draft.status)
+        .map_err(|_| PyValueError::new_err(format!("invalid response status {:?}", status.to_string_lossy())))?;
+    if draft.code < 200 {
+        return Err(PyValueError::new_err(format!("{} is an interim status; a response needs a final one", draft.code)));
+    }
+    if let Ok(list) = headers.cast_exact::<PyList>() {
+        for header in list.iter() {
+            read_header(&mut draft, &header)?;
+        }
+    } else {
+        for header in headers.try_iter()? {
+            read_header(&mut draft, &header?)?;
+        }
+    }
+    // A 205 has no content, and says so (RFC 9110, 15.3.6).
+    if draft.code == 205 {
+        draft.content_length = Some(0);
+        response::write_header(&mut draft.headers, b"Content-Length", b"0");
+    }
+    Ok(draft)
+}
+
+fn read_header(draft: &mut Draft, header: &Bound<'_, PyAny>) -> PyResult<()> {
+    let (name, value) = header_pair(header)?;
+    let name_bytes = name_bytes(&name)?;
+    let value_bytes = value_bytes(&name, &value)?;
+    if response::is_hop_by_hop(name_bytes) {
+        read_hop_by_hop(draft, name_bytes, value_bytes);
+        return Ok(());
+    }
+    if name_bytes.eq_ignore_ascii_case(b"content-length") {
+        let length = content_length(value_bytes)?;
+        // No body, so no length of one (RFC 9110, 8.6); a 205 states its own.
+        if matches!(draft.code, 204 | 205) {
+            return Ok(());
+        }
+        if draft.content_length.replace(length).is_some() {
+            return Err(PyValueError::new_err("the response has two Content-Length headers"));
+        }
+    }
+    response::write_header(&mut draft.headers, name_bytes, value_bytes);
+    Ok(())
+}
+
+/// These belong to the server (RFC 9110, 7.6.1); only a WebSocket upgrade that the application runs itself on the lent socket is let through.
+fn read_hop_by_hop(draft: &mut Draft, name: &[u8], value: &[u8]) {
+    if name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"upgrade") {
+        draft.upgrade = true;
+    } else if name.eq_ignore_ascii_case(b"upgrade") && value.eq_ignore_ascii_case(b"websocket") {
+        response::write_header(&mut draft.headers, name, value);
+    }
+}
+
+/// A header as the application gave it: a pair of `str`.
+///
+/// # Errors
+/// `TypeError` for anything else.
+pub fn header_pair<'py>(header: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyString>, Bound<'py, PyString>)> {
+    let refuse = || PyTypeError::new_err("a response header must be a (name, value) tuple of two str");
+    if let Ok(pair) = header.cast::<PyTuple>() {
+        if pair.len() != 2 {
+            return Err(refuse());
+        }
+        let text = |index| pair.get_item(index)?.cast_into::<PyString>().map_err(|_| refuse());
+        return Ok((text(0)?, text(1)?));
+    }
+    header.extract().map_err(|_| refuse())
+}
+
+/// The bytes of a header name that may go on the wire (a token, RFC 9110, 5.1).
+///
+/// # Errors
+/// `ValueError`.
+pub fn name_bytes<'a>(name: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
+    let bytes = latin1_bytes(name)?;
+    if !response::is_header_name(bytes) {
+        return Err(PyValueError::new_err(format!("invalid response header name {:?}", name.to_string_lossy())));
+    }
+    Ok(bytes)
+}
+
+/// The bytes of a header value that may go on the wire, without the white space around them (RFC 9110, 5.5).
+///
+/// # Errors
+/// `ValueError`; the value itself is not shown, it may be a secret.
+pub fn value_bytes<'a>(name: &Bound<'_, PyString>, value: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
+    let bytes = latin1_bytes(value)?.trim_ascii();
+    if !response::is_header_value(bytes) {
+        return Err(PyValueError::new_err(format!("invalid value of response header {:?}", name.to_string_lossy())));
+    }
+    Ok(bytes)
+}
+
+fn content_length(value: &[u8]) -> PyResult<u64> {
+    let digits = std::str::from_utf8(value).ok().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|text| text.parse().ok()).ok_or_else(|| PyValueError::new_err("the response's Content-Length is not a number"))
+}

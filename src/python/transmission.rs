@@ -1,0 +1,415 @@
+//! One response on its way out: what `start_response`, `write()` and the iteration of the result add up to, in HTTP.
+//!
+//! Decides what goes on the wire and when (framing, keep-alive, what is cut or missing), and hands it to the [`Exchange`]. The objects
+//! that the application holds share it behind a mutex, which is never held while Python code runs or the kernel is waited for.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+
+use crate::exchange::{Exchange, Piece};
+use crate::http::date::DateCache;
+use crate::http::request::{Span, Version};
+use crate::http::response::{self, BodyPlan, Connection};
+
+/// What is sent as the `Server` header.
+pub const SERVER: &str = "monoceros";
+
+/// Unsent bytes of a block up to this many are copied; longer ones keep the application's object alive instead.
+const COPY_LIMIT: usize = 16 * 1024;
+
+/// Most blocks that are handed to the kernel as they are; the writev(2) limit is 1024 on Linux, and far before it copying is cheaper.
+pub const MAX_BLOCKS: usize = 64;
+
+/// What `start_response` was told.
+#[derive(Default)]
+pub struct Draft {
+    /// The status line's text after the version: `200 OK`.
+    pub status: Vec<u8>,
+    /// Its number.
+    pub code: u16,
+    /// The application's header lines as they go out, hop-by-hop ones left out.
+    pub headers: Vec<u8>,
+    /// The value of `Content-Length`.
+    pub content_length: Option<u64>,
+    /// The application asked for `Connection: upgrade`.
+    pub upgrade: bool,
+}
+
+/// How far a response has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// `start_response` was not called yet.
+    Waiting,
+    /// The head is known; nothing was sent, so it can still be replaced.
+    Started,
+    /// The head is out.
+    Sending,
+    /// The last byte is out or queued.
+    Complete,
+}
+
+/// What becomes of the connection after the response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// The next request may follow.
+    KeepAlive,
+    /// Close after the queued bytes have gone out.
+    Close,
+    /// The response is incomplete, and the client must be able to tell: close without completing the framing.
+    Broken,
+    /// The client is gone.
+    Gone,
+}
+
+/// What is remembered of a response for the access log.
+pub struct Summary {
+    /// The status code; 0 when nothing was sent.
+    pub status: u16,
+    /// Body bytes sent, without framing.
+    pub sent: u64,
+    /// The application's header lines as sent.
+    pub headers: Vec<u8>,
+}
+
+/// A response in the making and the exchange it goes out on.
+pub struct Transmission {
+    exchange: Option<Box<dyn Exchange>>,
+    progress: Progress,
+    draft: Draft,
+    is_head: bool,
+    version: Version,
+    plan: BodyPlan,
+    /// Body bytes that `Content-Length` still promises.
+    promised: u64,
+    sent: u64,
+    excess: u64,
+    keep_alive: bool,
+    client_gone: bool,
+    socket_lent: bool,
+    date: DateCache,
+    buffer: Vec<u8>,
+}
+
+impl Transmission {
+    /// A transmission between two requests.
+    pub fn new() -> Self {
+        Transmission {
+            exchange: None,
+            progress: Progress::Complete,
+            draft: Draft::default(),
+            is_head: false,
+            version: Version::Http11,
+            plan: BodyPlan::None,
+            promised: 0,
+            sent: 0,
+            excess: 0,
+            keep_alive: false,
+            client_gone: false,
+            socket_lent: false,
+            date: DateCache::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Begins the response to the request in `exchange`.
+    pub fn begin(&mut self, exchange: Box<dyn Exchange>) {
+        let view = exchange.request();
+        self.is_head = view.head.method.of(view.buffer) == b"HEAD";
+        self.version = view.head.version;
+        self.progress = Progress::Waiting;
+        (self.promised, self.sent, self.excess) = (0, 0, 0);
+        (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
+        self.exchange = Some(exchange);
+    }
+
+    /// How far the response has come.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Whether the client went away while the response was being sent.
+    pub fn client_is_gone(&self) -> bool {
+        self.client_gone
+    }
+
+    /// Whether the client asked for the head only.
+    pub fn sends_body(&self) -> bool {
+        self.plan != BodyPlan::None
+    }
+
+    /// The request line's method and target, for log lines.
+    pub fn describe_request(&self) -> String {
+        self.exchange.as_ref().map_or_else(String::new, |exchange| {
+            let view = exchange.request();
+            let text = |span: Span| String::from_utf8_lossy(span.of(view.buffer));
+            format!("{} {}", text(view.head.method), text(view.head.target))
+        })
+    }
+
+    /// An emptied draft for `start_response` to fill in; its buffers are those of an earlier response.
+    pub fn take_draft(&mut self) -> Draft {
+        let mut draft = std::mem::take(&mut self.draft);
+        draft.status.clear();
+        draft.headers.clear();
+        (draft.code, draft.content_length, draft.upgrade) = (0, None, false);
+        draft
+    }
+
+    /// Sets or replaces the head. Nothing is sent yet.
+    pub fn start(&mut self, draft: Draft) {
+        self.plan = response::plan_body(self.is_head, self.version, draft.code, draft.content_length);
+        self.promised = draft.content_length.unwrap_or(0);
+        self.draft = draft;
+        self.progress = Progress::Started;
+    }
+
+    /// Sends `blocks` at once, after the head if that is still to go; `last` says that nothing follows.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn send(&mut self, blocks: &[&Bound<'_, PyBytes>], last: bool) -> io::Result<()> {
+        let mut front = std::mem::take(&mut self.buffer);
+        front.clear();
+        if self.progress == Progress::Started {
+            self.render_head(&mut front);
+            self.progress = Progress::Sending;
+        }
+        let offered = blocks.iter().map(|block| block.as_bytes().len()).sum();
+        let admitted = self.admit(offered);
+        let back = self.frame(&mut front, admitted, last);
+        if last {
+            self.progress = Progress::Complete;
+        }
+        let result = self.transmit(&front, blocks, admitted, back);
+        self.buffer = front;
+        self.sent += admitted as u64;
+        result.inspect_err(|_| self.client_gone = true)
+    }
+
+    /// Sends the rest of a regular file from `offset` on, by the kernel alone, as the whole body.
+    ///
+    /// # Errors
+    /// The client is gone, or the descriptor could not be used.
+    pub fn send_file(&mut self, file: std::os::fd::OwnedFd, offset: u64, length: u64) -> io::Result<()> {
+        let mut front = std::mem::take(&mut self.buffer);
+        front.clear();
+        self.render_head(&mut front);
+        self.progress = Progress::Complete;
+        let admitted = self.admit(usize::try_from(length).unwrap_or(usize::MAX));
+        let back = self.frame(&mut front, admitted, true);
+        self.sent += admitted as u64;
+        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        exchange.queue(Piece::Owned(front));
+        if admitted > 0 {
+            exchange.queue(Piece::File { file, offset, remaining: admitted as u64 });
+        }
+        if !back.is_empty() {
+            exchange.queue(Piece::Owned(back.to_vec()));
+        }
+        Ok(())
+    }
+
+    /// Sends an informational response (103 Early Hints, RFC 8297). Does nothing once the final head is out, or for HTTP/1.0.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn send_interim(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let too_late = matches!(self.progress, Progress::Sending | Progress::Complete);
+        if too_late || self.version == Version::Http10 {
+            return Ok(());
+        }
+        self.transmit(bytes, &[], 0, b"").inspect_err(|_| self.client_gone = true)
+    }
+
+    /// Completes the response with whatever framing is due, and says what becomes of the connection.
+    pub fn finish(&mut self) -> Ending {
+        if self.progress != Progress::Complete && self.send(&[], true).is_err() {
+            return Ending::Gone;
+        }
+        if self.is_short() {
+            return Ending::Broken;
+        }
+        if self.keep_alive && !self.socket_lent { Ending::KeepAlive } else { Ending::Close }
+    }
+
+    /// Answers with a server-made page instead, if the head is not out yet, else leaves the response visibly incomplete.
+    pub fn fail(&mut self, page: &[u8], status: u16) -> Ending {
+        if self.client_gone {
+            return Ending::Gone;
+        }
+        if matches!(self.progress, Progress::Sending | Progress::Complete) {
+            return Ending::Broken;
+        }
+        self.progress = Progress::Complete;
+        self.draft.code = status;
+        self.draft.headers.clear();
+        match self.transmit(page, &[], 0, b"") {
+            Ok(()) => Ending::Close,
+            Err(_) => Ending::Gone,
+        }
+    }
+
+    /// Why the body did not fit its `Content-Length`, if it did not.
+    pub fn length_complaint(&self) -> Option<String> {
+        if self.excess > 0 {
+            Some(format!("the application produced {} bytes more than its Content-Length; they were not sent", self.excess))
+        } else if self.is_short() {
+            Some(format!("the application produced {} bytes less than its Content-Length; the connection is closed", self.promised))
+        } else {
+            None
+        }
+    }
+
+    /// Gives the exchange back, with what the access log wants to know.
+    pub fn end(&mut self) -> Option<(Box<dyn Exchange>, Summary)> {
+        let status = if self.progress == Progress::Waiting { 0 } else { self.draft.code };
+        let headers = std::mem::take(&mut self.draft.headers);
+        Some((self.exchange.take()?, Summary { status, sent: self.sent, headers }))
+    }
+
+    /// Returns the header buffer of a [`Summary`] for the next response.
+    pub fn recycle(&mut self, headers: Vec<u8>) {
+        self.draft.headers = headers;
+    }
+
+    /// Lends the client's socket to the application; the connection ends with the request.
+    ///
+    /// # Errors
+    /// The request is over, or the kernel refused.
+    pub fn lend_socket(&mut self) -> io::Result<std::os::fd::RawFd> {
+        self.socket_lent = true;
+        self.exchange.as_mut().ok_or_else(request_is_over)?.lend_socket()
+    }
+
+    /// Waits, without the interpreter's lock, while the client is too far behind.
+    ///
+    /// # Errors
+    /// The client is gone, or has stopped reading.
+    pub fn wait_while_full(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
+        if !lock(shared).exchange.as_ref().is_some_and(|exchange| exchange.is_full()) {
+            return Ok(());
+        }
+        let result = Self::without_lock(shared, py, |exchange| exchange.wait_for_client());
+        result.inspect_err(|_| lock(shared).client_gone = true)
+    }
+
+    /// Reads streamed body bytes, without the interpreter's lock.
+    ///
+    /// # Errors
+    /// Those of [`Exchange::read_body`].
+    pub fn read_body(shared: &Mutex<Self>, py: Python<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+        Self::without_lock(shared, py, |exchange| exchange.read_body(buffer))
+    }
+
+    /// Takes the exchange out, so that neither the mutex nor the interpreter is held while `action` blocks.
+    fn without_lock<T: Send>(
+        shared: &Mutex<Self>,
+        py: Python<'_>,
+        action: impl FnOnce(&mut dyn Exchange) -> io::Result<T> + Send,
+    ) -> io::Result<T> {
+        let mut exchange = lock(shared).exchange.take().ok_or_else(request_is_over)?;
+        let result = py.detach(|| action(&mut *exchange));
+        lock(shared).exchange = Some(exchange);
+        result
+    }
+
+    fn is_short(&self) -> bool {
+        matches!(self.plan, BodyPlan::Length(_)) && self.promised > 0
+    }
+
+    fn render_head(&mut self, out: &mut Vec<u8>) {
+        let may_keep_alive = self.exchange.as_ref().is_some_and(|exchange| exchange.may_keep_alive());
+        self.keep_alive = may_keep_alive && self.plan != BodyPlan::UntilClose && !self.socket_lent;
+        let connection = match (self.draft.upgrade, self.keep_alive) {
+            (true, _) => Connection::Upgrade,
+            (false, true) => Connection::KeepAlive,
+            (false, false) => Connection::Close,
+        };
+        let chunked = self.plan == BodyPlan::Chunked;
+        let date = self.date.get(SystemTime::now());
+        response::write_head_start(out, self.version, &self.draft.status, SERVER, date, connection, chunked);
+        out.extend_from_slice(&self.draft.headers);
+        response::write_head_end(out);
+    }
+
+    /// How many of `offered` body bytes the framing has room for.
+    fn admit(&mut self, offered: usize) -> usize {
+        match self.plan {
+            BodyPlan::None => 0,
+            BodyPlan::Chunked | BodyPlan::UntilClose => offered,
+            BodyPlan::Length(_) => {
+                let admitted = offered.min(usize::try_from(self.promised).unwrap_or(usize::MAX));
+                self.promised -= admitted as u64;
+                self.excess += (offered - admitted) as u64;
+                admitted
+            }
+        }
+    }
+
+    /// Frames `admitted` body bytes: adds what goes before them to `front`, returns what goes behind.
+    fn frame(&self, front: &mut Vec<u8>, admitted: usize, last: bool) -> &'static [u8] {
+        if self.plan != BodyPlan::Chunked {
+            return b"";
+        }
+        if admitted > 0 {
+            response::write_chunk_size(front, admitted);
+        }
+        match (admitted > 0, last) {
+            (true, true) => b"\r\n0\r\n\r\n",
+            (true, false) => response::CHUNK_END,
+            (false, true) => response::LAST_CHUNK,
+            (false, false) => b"",
+        }
+    }
+
+    /// One write of everything, and the rest queued.
+    fn transmit(&mut self, front: &[u8], blocks: &[&Bound<'_, PyBytes>], admitted: usize, back: &[u8]) -> io::Result<()> {
+        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        let mut parts: [&[u8]; MAX_BLOCKS + 2] = [b""; MAX_BLOCKS + 2];
+        let mut room = admitted;
+        parts[0] = front;
+        for (part, block) in parts[1..].iter_mut().zip(blocks) {
+            let bytes = block.as_bytes();
+            *part = &bytes[..bytes.len().min(room)];
+            room -= part.len();
+        }
+        parts[blocks.len() + 1] = back;
+        let parts = &parts[..blocks.len() + 2];
+        let mut sent = exchange.write(parts)?;
+        for (index, part) in parts.iter().enumerate() {
+            if sent >= part.len() {
+                sent -= part.len();
+                continue;
+            }
+            let left = &part[sent..];
+            let start = std::mem::take(&mut sent);
+            let owner = index.checked_sub(1).and_then(|index| blocks.get(index));
+            exchange.queue(match owner {
+                Some(block) if left.len() > COPY_LIMIT && part.len() == block.as_bytes().len() => {
+                    Piece::Shared { bytes: Box::new(PyBackedBytes::from((*block).clone())), start }
+                }
+                _ => Piece::Owned(left.to_vec()),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Locks a transmission. A panic while it was held leaves plain data behind, so poisoning carries no news.
+pub fn lock(shared: &Mutex<Transmission>) -> MutexGuard<'_, Transmission> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A shared transmission.
+pub fn shared() -> Arc<Mutex<Transmission>> {
+    Arc::new(Mutex::new(Transmission::new()))
+}
+
+fn request_is_over() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the request is over")
+}

@@ -1,0 +1,180 @@
+//! One page of truth about the workers: a row of counters each, in memory that master and workers share.
+//!
+//! A worker writes its own row and nobody else's; the master reads them all. No locks, no messages: every field is an
+//! atomic that stands for itself. It must not know what the master concludes from it.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::sys::clock::monotonic_ms;
+use crate::sys::shared::{Shareable, SharedSlice};
+
+/// Rows on the scoreboard: the most workers that can exist at once, the old and the new ones of a reload together.
+pub const MAX_WORKERS: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
+
+/// What a worker says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Forked, loading the app. Also what an unused row shows.
+    Booting,
+    /// Serving.
+    Ready,
+    /// Serving, and asks to be replaced (max_requests).
+    Retiring,
+    /// Taking no more connections, finishing what it has.
+    Draining,
+}
+
+/// The rows of all workers. Made before the first fork.
+#[derive(Debug)]
+pub struct Scoreboard(Arc<SharedSlice<Counters>>);
+
+/// One worker's row. Clones are the same row.
+#[derive(Debug, Clone)]
+pub struct Row {
+    board: Arc<SharedSlice<Counters>>,
+    number: usize,
+}
+
+/// A cache line each, so that two workers never write to the same one.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Counters {
+    state: AtomicU32,
+    heartbeat: AtomicU64,
+    served: AtomicU64,
+    request_started_at: AtomicU64,
+    connections: AtomicU64,
+}
+
+// SAFETY: nothing but atomics, for which zero is a value.
+unsafe impl Shareable for Counters {}
+
+impl Scoreboard {
+    /// Maps a board of `rows` empty rows.
+    pub fn new(rows: NonZeroUsize) -> io::Result<Scoreboard> {
+        Ok(Scoreboard(Arc::new(SharedSlice::new(rows)?)))
+    }
+
+    /// The row with this number; the caller knows how many there are.
+    pub fn row(&self, number: usize) -> Row {
+        assert!(number < self.0.len(), "row {number} of {}", self.0.len());
+        Row { board: Arc::clone(&self.0), number }
+    }
+}
+
+impl Row {
+    /// Empties the row for the next worker. The master calls it before the fork.
+    pub fn clear(&self) {
+        let row = self.counters();
+        row.state.store(0, Relaxed);
+        row.heartbeat.store(0, Relaxed);
+        row.served.store(0, Relaxed);
+        row.request_started_at.store(0, Relaxed);
+        row.connections.store(0, Relaxed);
+    }
+
+    /// The worker's state.
+    pub fn state(&self) -> State {
+        match self.counters().state.load(Relaxed) {
+            1 => State::Ready,
+            2 => State::Retiring,
+            3 => State::Draining,
+            _ => State::Booting,
+        }
+    }
+
+    /// Changes the state. The worker then wakes the master.
+    pub fn set_state(&self, state: State) {
+        let number = match state {
+            State::Booting => 0,
+            State::Ready => 1,
+            State::Retiring => 2,
+            State::Draining => 3,
+        };
+        self.counters().state.store(number, Relaxed);
+    }
+
+    /// When the worker last gave a sign of life, in milliseconds of the monotonic clock; None before the first one.
+    pub fn heartbeat(&self) -> Option<u64> {
+        Some(self.counters().heartbeat.load(Relaxed)).filter(|&at| at != 0)
+    }
+
+    /// The worker is alive now.
+    pub fn beat(&self) {
+        self.counters().heartbeat.store(monotonic_ms(), Relaxed);
+    }
+
+    /// Requests the worker has answered.
+    pub fn served(&self) -> u64 {
+        self.counters().served.load(Relaxed)
+    }
+
+    /// When the request that the worker is busy with began (milliseconds of the monotonic clock); None while idle.
+    pub fn request_started_at(&self) -> Option<u64> {
+        Some(self.counters().request_started_at.load(Relaxed)).filter(|&at| at != 0)
+    }
+
+    /// The worker enters the app with a request.
+    pub fn start_request(&self) {
+        self.counters().request_started_at.store(monotonic_ms(), Relaxed);
+    }
+
+    /// The worker has answered it. Only the worker itself adds to its count, so no read-modify-write is needed.
+    pub fn finish_request(&self) {
+        let row = self.counters();
+        row.served.store(row.served.load(Relaxed) + 1, Relaxed);
+        row.request_started_at.store(0, Relaxed);
+    }
+
+    /// Open connections of the worker.
+    pub fn connections(&self) -> u64 {
+        self.counters().connections.load(Relaxed)
+    }
+
+    /// Writes the number of open connections.
+    pub fn set_connections(&self, count: u64) {
+        self.counters().connections.store(count, Relaxed);
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.board[self.number]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_starts_empty_and_returns_to_it() {
+        let row = Scoreboard::new(MAX_WORKERS).unwrap().row(3);
+        row.set_state(State::Retiring);
+        row.beat();
+        row.start_request();
+        assert!(row.request_started_at().is_some());
+        row.finish_request();
+        row.set_connections(5);
+        assert_eq!((row.state(), row.served(), row.connections()), (State::Retiring, 1, 5));
+        assert!(row.heartbeat().is_some());
+        row.clear();
+        assert_eq!((row.state(), row.served(), row.connections()), (State::Booting, 0, 0));
+        assert_eq!((row.heartbeat(), row.request_started_at()), (None, None));
+    }
+
+    #[test]
+    fn every_state_survives_the_way_through_shared_memory() {
+        let row = Scoreboard::new(MAX_WORKERS).unwrap().row(0);
+        for state in [State::Booting, State::Ready, State::Retiring, State::Draining] {
+            row.set_state(state);
+            assert_eq!(row.state(), state);
+        }
+    }
+
+    #[test]
+    fn rows_do_not_share_a_cache_line() {
+        assert_eq!(size_of::<Counters>() % 64, 0);
+    }
+}

@@ -1,0 +1,262 @@
+//! What the program reads: one typed field a setting, under gunicorn's names.
+//!
+//! A field holds what the user said in the program's own types. What must be looked up in the world (a user's id, a
+//! host's address, whether a directory exists) stays a name here: `sys/` and `lib.rs` resolve it when it is needed.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::address::Address;
+use super::trust::Trusted;
+
+/// Every setting, resolved from defaults, config file, environment and command line. Made by [`super::load`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where the config file was asked for (`-c`), as given; empty means that none is wanted.
+    pub config: String,
+    /// The app's spec, `module:name`, when the command line names none.
+    pub wsgi_app: Option<String>,
+
+    /// Addresses to listen on, at least one. When one of them is a descriptor, all of them are.
+    pub bind: Vec<Address>,
+    /// The backlog handed to listen(2).
+    pub backlog: u32,
+    /// Whether each worker binds a socket of its own with `SO_REUSEPORT`.
+    pub reuse_port: bool,
+
+    /// Worker processes to keep running.
+    pub workers: usize,
+    /// The kind of worker.
+    pub worker_class: WorkerClass,
+    /// Connections that one worker holds open at once.
+    pub worker_connections: usize,
+    /// Requests after which a worker is replaced; 0 is never.
+    pub max_requests: u64,
+    /// The most that is added to `max_requests` by chance, drawn for each worker.
+    pub max_requests_jitter: u64,
+    /// Seconds without a heartbeat after which a worker is ended; 0 is never.
+    pub timeout: u64,
+    /// Seconds that a worker may take to finish what it has begun when it is told to stop.
+    pub graceful_timeout: u64,
+    /// Seconds an idle connection is kept; 0 closes after every response. `None`: the user has not said, and the
+    /// worker class chooses.
+    pub keepalive: Option<u64>,
+
+    /// Longest request line in bytes without its CRLF; 0 is unlimited, never above 8190.
+    pub limit_request_line: usize,
+    /// Most header fields of a request, 1 to 32768.
+    pub limit_request_fields: usize,
+    /// Longest header line in bytes with its CRLF; never 0.
+    pub limit_request_field_size: usize,
+    /// Longest request body in bytes; 0 is unlimited.
+    pub limit_request_body: u64,
+
+    /// Whether workers are replaced when code changes.
+    pub reload: bool,
+    /// More files to watch while `reload` is on: paths or glob patterns.
+    pub reload_extra_files: Vec<String>,
+    /// Load config and app, then leave.
+    pub check_config: bool,
+    /// Print the config, then do as `check_config`.
+    pub print_config: bool,
+
+    /// Load the app in the master, before the first fork.
+    pub preload_app: bool,
+    /// Whether `wsgi.file_wrapper` may use sendfile(2).
+    pub sendfile: bool,
+    /// The directory to change to before the app is loaded; `.` stays.
+    pub chdir: PathBuf,
+    /// Whether to leave the terminal.
+    pub daemon: bool,
+    /// Variables to set in the environment: names (never empty, no NUL) and values.
+    pub raw_env: Vec<(String, String)>,
+    /// The pid file.
+    pub pidfile: Option<PathBuf>,
+    /// gunicorn's directory for heartbeat files; nothing here needs it.
+    pub worker_tmp_dir: Option<PathBuf>,
+    /// The user that workers run as; `None` stays who started the server.
+    pub user: Option<UserSpec>,
+    /// The group that workers run as; `None` stays the group that started the server.
+    pub group: Option<UserSpec>,
+    /// The file mode bits taken away from a unix socket.
+    pub umask: u32,
+    /// Whether workers take on all groups of `user`.
+    pub initgroups: bool,
+    /// The directory of request bodies too large for memory; `None` is the system's.
+    pub tmp_upload_dir: Option<PathBuf>,
+    /// Bytes of a request body that are held in memory before it goes to a file.
+    pub body_buffer: usize,
+    /// Bytes of a request body that may go to a file before the rest is streamed to the app.
+    pub body_spool: u64,
+    /// Directories put in front of `sys.path`, one by one in this order.
+    pub pythonpath: Vec<PathBuf>,
+
+    /// Peers whose scheme and forwarder headers are believed. Peers on a unix socket always are.
+    pub forwarded_allow_ips: Trusted,
+    /// Headers that say the client's scheme: name in upper case, and the value that means https.
+    pub secure_scheme_headers: Vec<(String, String)>,
+    /// Headers with an underscore that a trusted peer may send, in upper case; `*` is all.
+    pub forwarder_headers: Vec<String>,
+    /// What becomes of other headers with an underscore.
+    pub header_map: HeaderMap,
+    /// Which PROXY protocol connections begin with.
+    pub proxy_protocol: ProxyProtocol,
+    /// Peers that may send a PROXY header.
+    pub proxy_allow_ips: Trusted,
+    /// Accept HTTP/1.1 requests without a Host.
+    pub permit_missing_host: bool,
+    /// Accept header lines folded over several lines.
+    pub permit_obsolete_folding: bool,
+    /// Accept spaces between a header's name and its colon.
+    pub strip_header_spaces: bool,
+    /// Accept methods of unusual letters or length.
+    pub permit_unconventional_http_method: bool,
+    /// Accept versions other than 1.x.
+    pub permit_unconventional_http_version: bool,
+    /// Turn methods into upper case.
+    pub casefold_http_method: bool,
+
+    /// The access log: a file, `-` for stdout; `None` writes none.
+    pub accesslog: Option<String>,
+    /// The format of an access line.
+    pub access_log_format: String,
+    /// The error log: a file, or `-` for stderr.
+    pub errorlog: String,
+    /// The least severe level that is logged, as given.
+    pub loglevel: String,
+    /// Whether the app's stdout and stderr go to the error log's file.
+    pub capture_output: bool,
+
+    /// The name in the process titles.
+    pub proc_name: Option<String>,
+    /// The name in the process titles while `proc_name` is not set.
+    pub default_proc_name: String,
+}
+
+/// The kinds of worker there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerClass {
+    /// One request at a time.
+    Sync,
+}
+
+impl fmt::Display for WorkerClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WorkerClass::Sync => "sync",
+        })
+    }
+}
+
+/// A user or a group as the user named it; `sys::user` finds the number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserSpec {
+    /// A name from the system's tables.
+    Name(String),
+    /// A uid or gid, which need not stand in any table.
+    Id(u32),
+}
+
+impl fmt::Display for UserSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UserSpec::Name(name) => f.write_str(name),
+            UserSpec::Id(id) => write!(f, "{id}"),
+        }
+    }
+}
+
+/// What becomes of a header whose name holds an underscore, since `A_B` and `A-B` share one environ key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderMap {
+    /// Left out silently.
+    Drop,
+    /// The request is refused with 400.
+    Refuse,
+    /// Passed on.
+    Dangerous,
+}
+
+/// Which versions of the PROXY protocol are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None.
+    Off,
+    /// The text form.
+    V1,
+    /// The binary form.
+    V2,
+    /// Either, told apart by the first bytes.
+    Auto,
+}
+
+/// The server's defaults in an empty environment.
+impl Default for Config {
+    fn default() -> Config {
+        super::load::defaults()
+    }
+}
+
+impl Config {
+    /// Where [`super::load`] starts: nothing set. Not a usable config, and so not public: the real defaults stand in
+    /// the table and pass through the same setters as the user's values.
+    pub(super) fn blank() -> Config {
+        Config {
+            config: String::new(),
+            wsgi_app: None,
+            bind: Vec::new(),
+            backlog: 0,
+            reuse_port: false,
+            workers: 0,
+            worker_class: WorkerClass::Sync,
+            worker_connections: 0,
+            max_requests: 0,
+            max_requests_jitter: 0,
+            timeout: 0,
+            graceful_timeout: 0,
+            keepalive: None,
+            limit_request_line: 0,
+            limit_request_fields: 0,
+            limit_request_field_size: 0,
+            limit_request_body: 0,
+            reload: false,
+            reload_extra_files: Vec::new(),
+            check_config: false,
+            print_config: false,
+            preload_app: false,
+            sendfile: false,
+            chdir: PathBuf::new(),
+            daemon: false,
+            raw_env: Vec::new(),
+            pidfile: None,
+            worker_tmp_dir: None,
+            user: None,
+            group: None,
+            umask: 0,
+            initgroups: false,
+            tmp_upload_dir: None,
+            body_buffer: 0,
+            body_spool: 0,
+            pythonpath: Vec::new(),
+            forwarded_allow_ips: Trusted::Networks(Vec::new()),
+            secure_scheme_headers: Vec::new(),
+            forwarder_headers: Vec::new(),
+            header_map: HeaderMap::Drop,
+            proxy_protocol: ProxyProtocol::Off,
+            proxy_allow_ips: Trusted::Networks(Vec::new()),
+            permit_missing_host: false,
+            permit_obsolete_folding: false,
+            strip_header_spaces: false,
+            permit_unconventional_http_method: false,
+            permit_unconventional_http_version: false,
+            casefold_http_method: false,
+            accesslog: None,
+            access_log_format: String::new(),
+            errorlog: String::new(),
+            loglevel: String::new(),
+            capture_output: false,
+            proc_name: None,
+            default_proc_name: String::new(),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Why the settings cannot be used, in sentences for the user.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::value::ValueError;
+
+/// Who gave a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The table of settings, and a variable it names.
+    Default {
+        /// The variable, when the value came from the environment.
+        variable: Option<&'static str>,
+    },
+    /// The config file.
+    File,
+    /// `GUNICORN_CMD_ARGS`.
+    EnvironmentArguments,
+    /// The command line.
+    CommandLine,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Default { variable } => variable.unwrap_or("default"),
+            Origin::File => "config file",
+            Origin::EnvironmentArguments => "GUNICORN_CMD_ARGS",
+            Origin::CommandLine => "command line",
+        })
+    }
+}
+
+/// Why the settings cannot be used. Each reads as one sentence, without "Error:" and full stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// A value that its setting does not take.
+    InvalidValue {
+        /// The setting.
+        name: &'static str,
+        /// What is wrong with which part of it.
+        problem: ValueError,
+        /// Who gave it.
+        origin: Origin,
+    },
+    /// A setting of gunicorn's that this server does not have.
+    NotSupported {
+        /// The setting.
+        name: &'static str,
+        /// The value that was given, as Python shows it.
+        value: String,
+        /// Why it is not there.
+        reason: &'static str,
+    },
+    /// The config file that was named is not there.
+    MissingFile {
+        /// Its path, as given.
+        path: PathBuf,
+    },
+    /// A file that `reload` should watch is not there.
+    MissingWatchedFile {
+        /// Its path, as given.
+        path: String,
+    },
+    /// The config file is there, and cannot be read.
+    UnreadableFile {
+        /// Its path, as given.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::InvalidValue { name, problem, origin } => {
+                write!(f, "invalid value for '{name}': {problem} ({origin})")
+            }
+            Error::NotSupported { name, value, reason } => {
+                write!(f, "{reason} ('{name}' is {value})")
+            }
+            Error::MissingFile { path } => write!(f, "'{}' doesn't exist", path.display()),
+            Error::MissingWatchedFile { path } => {
+                write!(f, "invalid value for 'reload_extra_files': there is no file '{path}'")
+            }
+            Error::UnreadableFile { path, reason } => {
+                write!(f, "the config file '{}' cannot be read: {reason}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}

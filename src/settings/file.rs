@@ -1,0 +1,102 @@
+//! Config files of data: TOML, YAML and JSON, read by the crate `config`. Python files are the Python floor's.
+
+use std::path::Path;
+
+use ::config::{File, FileFormat, Value as Found, ValueKind};
+
+use super::error::Error;
+use super::value::Value;
+
+/// Reads the top-level keys of a data file and their values, sorted by key. The ending chooses the language.
+///
+/// # Errors
+/// The file cannot be read, or is not what its ending says; the text names the file and, where known, the line.
+pub fn read_file(path: &Path) -> Result<Vec<(String, Value)>, Error> {
+    let unreadable = |reason: String| Error::UnreadableFile { path: path.to_owned(), reason };
+    let format = format_of(path).ok_or_else(|| unreadable("it does not end in .toml, .yaml, .yml or .json".into()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    parse(&text, format).map_err(unreadable)
+}
+
+/// The language that a file's ending stands for, if it is one of data.
+pub(super) fn format_of(path: &Path) -> Option<FileFormat> {
+    match path.extension()?.to_str()? {
+        "toml" => Some(FileFormat::Toml),
+        "yaml" | "yml" => Some(FileFormat::Yaml),
+        "json" => Some(FileFormat::Json),
+        _ => None,
+    }
+}
+
+fn parse(text: &str, format: FileFormat) -> Result<Vec<(String, Value)>, String> {
+    let source = ::config::Config::builder().add_source(File::from_str(text, format));
+    let table = source.build().and_then(|built| built.cache.into_table());
+    let table = table.map_err(|error| error.to_string())?;
+    Ok(sorted(table))
+}
+
+/// The crate hands tables out in no order; sorted ones give the same warnings every time.
+fn sorted(table: impl IntoIterator<Item = (String, Found)>) -> Vec<(String, Value)> {
+    let mut entries: Vec<(String, Value)> = table.into_iter().map(|(name, found)| (name, to_value(found))).collect();
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    entries
+}
+
+/// Numbers that are not whole become text: no setting takes them, and the error then shows what was written.
+fn to_value(found: Found) -> Value {
+    match found.kind {
+        ValueKind::Nil => Value::None,
+        ValueKind::Boolean(yes) => Value::Bool(yes),
+        ValueKind::I64(number) => Value::Int(number),
+        ValueKind::String(text) => Value::Str(text),
+        ValueKind::Array(items) => Value::List(items.into_iter().map(to_value).collect()),
+        ValueKind::Table(table) => Value::Map(sorted(table)),
+        other => Value::Str(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_settings_are_read_from_each_language() {
+        let toml = "workers = 3\nbind = ['a:1', 'b:2']\nreload = true\n[secure_scheme_headers]\nX-Proto = 'https'\n";
+        let yaml = "workers: 3\nbind:\n  - a:1\n  - b:2\nreload: true\nsecure_scheme_headers:\n  X-Proto: https\n";
+        let json =
+            r#"{"workers": 3, "bind": ["a:1", "b:2"], "reload": true, "secure_scheme_headers": {"X-Proto": "https"}}"#;
+        let expected = vec![
+            ("bind".to_owned(), Value::from_iter(["a:1", "b:2"])),
+            ("reload".to_owned(), Value::Bool(true)),
+            ("secure_scheme_headers".to_owned(), Value::Map(vec![("X-Proto".into(), Value::from("https"))])),
+            ("workers".to_owned(), Value::Int(3)),
+        ];
+        for (text, format) in [(toml, FileFormat::Toml), (yaml, FileFormat::Yaml), (json, FileFormat::Json)] {
+            assert_eq!(parse(text, format).unwrap(), expected, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn null_is_none_and_a_fraction_stays_as_written() {
+        let values = parse(r#"{"a": null, "b": 1.5}"#, FileFormat::Json).unwrap();
+        assert_eq!(values, [("a".to_owned(), Value::None), ("b".to_owned(), Value::from("1.5"))]);
+    }
+
+    #[test]
+    fn an_empty_file_sets_nothing() {
+        for format in [FileFormat::Toml, FileFormat::Yaml] {
+            assert_eq!(parse("", format), Ok(Vec::new()), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let error = read_file(Path::new("/nonexistent/a.toml")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the config file '/nonexistent/a.toml' cannot be read: No such file or directory (os error 2)"
+        );
+        assert!(read_file(Path::new("a.ini")).is_err());
+        assert!(parse("workers = = 3", FileFormat::Toml).is_err());
+    }
+}

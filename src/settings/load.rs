@@ -1,0 +1,476 @@
+//! From defaults, config file, environment and command line to one [`Config`], in that order; later ones win.
+//!
+//! Where each of them comes from is the caller's: the environment is a function, the config file a list of values.
+//! So the whole chain can be run again on SIGHUP, and in a test without touching the process.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::config::Config;
+use super::error::{Error, Origin};
+use super::setting::{Default as RowDefault, Kind, Missing, Setting, Severity, Store};
+use super::suggest::nearest_setting;
+use super::table::{all, find};
+use super::value::Value;
+
+/// A setting, and the value that the command line gives it.
+pub type Assignment = (&'static Setting, Value);
+
+/// Everything that settings come from.
+pub struct Sources<'a> {
+    /// What the config file says, in its order; empty without one.
+    pub file: Vec<(String, Value)>,
+    /// What kind of file that was.
+    pub file_origin: FileOrigin,
+    /// The flags in `GUNICORN_CMD_ARGS`.
+    pub environment_args: Vec<Assignment>,
+    /// The flags of the command line.
+    pub command_line: Vec<Assignment>,
+    /// A variable of the environment, for defaults such as `PORT`.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Sources<'_> {
+    fn give(&self, name: &str) -> bool {
+        let mut flags = self.environment_args.iter().chain(&self.command_line);
+        self.file.iter().any(|(key, _)| key == name) || flags.any(|(setting, _)| setting.name == name)
+    }
+}
+
+/// What kind of config file the values are from. In Python any global name may stand, for the file's own use; in data a
+/// key that is no setting is a mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileOrigin {
+    /// Global names of a Python file or module.
+    Python,
+    /// Keys of a TOML, YAML or JSON file.
+    Data,
+}
+
+/// The outcome of [`load`].
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// What the user should hear about before the server starts, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Resolves all settings.
+///
+/// # Errors
+/// The first value that cannot be taken, or that asks for what is not supported.
+pub fn load(sources: Sources<'_>) -> Result<Loaded, Error> {
+    let mut loading = Loading { config: Config::blank(), missing: BTreeMap::new(), warnings: Vec::new() };
+    loading.apply_defaults(&sources)?;
+    loading.apply_file(&sources.file, sources.file_origin)?;
+    loading.apply_flags(&sources.environment_args, Origin::EnvironmentArguments)?;
+    loading.apply_flags(&sources.command_line, Origin::CommandLine)?;
+    loading.check_watched_files()?;
+    loading.report_missing()?;
+    Ok(Loaded { config: loading.config, warnings: loading.warnings })
+}
+
+/// What [`load`] makes of nothing at all.
+pub(super) fn defaults() -> Config {
+    let nothing = Sources {
+        file: Vec::new(),
+        file_origin: FileOrigin::Data,
+        environment_args: Vec::new(),
+        command_line: Vec::new(),
+        environment: &|_| None,
+    };
+    // The values in the table are constants, and a test sets every one of them.
+    load(nothing).expect("every default is valid").config
+}
+
+/// The state between the layers.
+struct Loading {
+    config: Config,
+    /// The last value of each setting that is missing here: only that one counts, as with the others.
+    missing: BTreeMap<&'static str, Asked>,
+    warnings: Vec<String>,
+}
+
+/// A setting that is missing here, and what was asked of it.
+struct Asked {
+    kind: Kind,
+    missing: &'static Missing,
+    value: Value,
+}
+
+impl Loading {
+    /// A variable is looked at only where nobody gives the setting: a `PORT` meant for something else does no harm.
+    fn apply_defaults(&mut self, sources: &Sources<'_>) -> Result<(), Error> {
+        for setting in all() {
+            let variable_of = |variable: &str| match sources.give(setting.name) {
+                true => None,
+                false => (sources.environment)(variable),
+            };
+            let (value, variable) = default_value(&setting.default, &variable_of);
+            self.apply(setting, &value, Origin::Default { variable })?;
+        }
+        Ok(())
+    }
+
+    fn apply_file(&mut self, values: &[(String, Value)], origin: FileOrigin) -> Result<(), Error> {
+        for (name, value) in values {
+            match find(name) {
+                Some(setting) => self.apply(setting, value, Origin::File)?,
+                None => self.warnings.extend(warn_of_unknown(name, origin)),
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_flags(&mut self, assignments: &[Assignment], origin: Origin) -> Result<(), Error> {
+        for (setting, value) in assignments {
+            self.apply(setting, value, origin)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, setting: &'static Setting, value: &Value, origin: Origin) -> Result<(), Error> {
+        match &setting.store {
+            Store::Field { set, .. } => set(&mut self.config, value).map_err(|problem| Error::InvalidValue {
+                name: setting.name,
+                problem,
+                origin,
+            }),
+            Store::Missing(missing) => {
+                let asked = Asked { kind: setting.kind, missing, value: value.clone() };
+                self.missing.insert(setting.name, asked);
+                Ok(())
+            }
+        }
+    }
+
+    /// A plain path must exist. A pattern may match nothing yet, which is only worth a warning.
+    fn check_watched_files(&mut self) -> Result<(), Error> {
+        for entry in &self.config.reload_extra_files {
+            if !entry.contains(['*', '?', '[']) {
+                if !Path::new(entry).exists() {
+                    return Err(Error::MissingWatchedFile { path: entry.clone() });
+                }
+            } else if !glob::glob(entry).is_ok_and(|mut found| found.next().is_some()) {
+                self.warnings.push(format!("the pattern '{entry}' of 'reload_extra_files' matches no file"));
+            }
+        }
+        Ok(())
+    }
+
+    fn report_missing(&mut self) -> Result<(), Error> {
+        let mut hooks = Vec::new();
+        for (&name, asked) in &self.missing {
+            let reason = asked.missing.reason;
+            match asked.missing.severity {
+                _ if asked.is_harmless() => {}
+                Severity::Refuse => {
+                    return Err(Error::NotSupported { name, value: asked.value.repr(), reason });
+                }
+                Severity::Warn if asked.kind == Kind::Hook => hooks.push((name, reason)),
+                Severity::Warn => {
+                    self.warnings.push(format!("the setting '{name}' has no effect: {reason}"));
+                }
+            }
+        }
+        self.warnings.extend(warn_of_hooks(&hooks));
+        Ok(())
+    }
+}
+
+impl Asked {
+    /// Whether the server does what the value asks for anyway.
+    fn is_harmless(&self) -> bool {
+        let value = match self.kind {
+            Kind::Int => self.value.count(i64::MAX).map(|number| number.to_string()).ok(),
+            Kind::Mode => self.value.mode().map(|mode| mode.to_string()).ok(),
+            Kind::CommaList => self.value.comma_separated().map(|items| items.join(",")).ok(),
+            _ => None,
+        };
+        let value = value.unwrap_or_else(|| self.value.to_string());
+        let harmless = self.missing.harmless;
+        harmless.contains(&"*") || harmless.iter().any(|known| known.eq_ignore_ascii_case(value.trim()))
+    }
+}
+
+fn default_value(default: &RowDefault, environment: &dyn Fn(&str) -> Option<String>) -> (Value, Option<&'static str>) {
+    match *default {
+        RowDefault::Unset => (Value::None, None),
+        RowDefault::Bool(yes) => (yes.into(), None),
+        RowDefault::Text(text) => (text.into(), None),
+        RowDefault::Map(entries) => {
+            let entries = entries.iter().map(|&(name, text)| (name.to_owned(), text.into()));
+            (Value::Map(entries.collect()), None)
+        }
+        RowDefault::Environment { variable, prefix, otherwise } => match environment(variable) {
+            Some(text) => (Value::Str(format!("{prefix}{text}")), Some(variable)),
+            None => (otherwise.into(), None),
+        },
+    }
+}
+
+/// Hooks share one warning: a config file often has many.
+fn warn_of_hooks(hooks: &[(&str, &str)]) -> Option<String> {
+    let (_, reason) = hooks.first()?;
+    let names: Vec<&str> = hooks.iter().map(|(name, _)| *name).collect();
+    Some(format!("{} of the config file will not run: {reason}", names.join(", ")))
+}
+
+/// Names of four letters and less are too common in Python to be taken for a mistyped setting.
+const SHORTEST_SUSPECT: usize = 5;
+
+fn warn_of_unknown(name: &str, origin: FileOrigin) -> Option<String> {
+    let near = nearest_setting(name);
+    match (origin, near) {
+        (FileOrigin::Python, _) if name.len() < SHORTEST_SUSPECT => None,
+        (FileOrigin::Python, None) => None,
+        (_, Some(near)) => {
+            Some(format!("'{name}' in the config file is not a setting and is ignored: did you mean '{near}'?"))
+        }
+        (FileOrigin::Data, None) => Some(format!("'{name}' in the config file is not a setting and is ignored")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn row(name: &str) -> &'static Setting {
+        find(name).unwrap_or_else(|| panic!("no setting {name}"))
+    }
+
+    fn load_file(file: Vec<(&str, Value)>, file_origin: FileOrigin) -> Result<Loaded, Error> {
+        load(Sources {
+            file: file.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            file_origin,
+            environment_args: Vec::new(),
+            command_line: Vec::new(),
+            environment: &|_| None,
+        })
+    }
+
+    fn load_environment(variable: &str, text: &str) -> Result<Loaded, Error> {
+        load(Sources {
+            file: Vec::new(),
+            file_origin: FileOrigin::Data,
+            environment_args: Vec::new(),
+            command_line: Vec::new(),
+            environment: &|name| (name == variable).then(|| text.to_owned()),
+        })
+    }
+
+    #[test]
+    fn each_source_overrides_those_before_it() {
+        let all_sources = Sources {
+            file: vec![
+                ("workers".into(), Value::Int(2)),
+                ("timeout".into(), Value::Int(2)),
+                ("backlog".into(), Value::Int(2)),
+                ("bind".into(), Value::from_iter(["a:2", "b:2"])),
+            ],
+            file_origin: FileOrigin::Data,
+            environment_args: vec![(row("timeout"), Value::Int(3)), (row("backlog"), Value::Int(3))],
+            command_line: vec![(row("backlog"), Value::Int(4)), (row("bind"), Value::from_iter(["c:4"]))],
+            environment: &|name| (name == "WEB_CONCURRENCY").then(|| "1".to_owned()),
+        };
+        let config = load(all_sources).unwrap().config;
+        assert_eq!((config.workers, config.timeout, config.backlog), (2, 3, 4));
+        assert_eq!(config.bind.iter().map(|address| address.to_bind()).collect::<Vec<_>>(), ["c:4"]);
+    }
+
+    #[test]
+    fn some_defaults_are_the_environments() {
+        let config = load_environment("PORT", "5000").unwrap().config;
+        assert_eq!(config.bind[0].to_bind(), "0.0.0.0:5000");
+        assert_eq!(load_environment("WEB_CONCURRENCY", "5").unwrap().config.workers, 5);
+        assert!(!load_environment("SENDFILE", "no").unwrap().config.sendfile);
+        let trusted = load_environment("FORWARDED_ALLOW_IPS", "").unwrap().config.forwarded_allow_ips;
+        assert!(!trusted.contains([127, 0, 0, 1].into()), "an empty list trusts nobody");
+    }
+
+    #[test]
+    fn a_variable_is_not_looked_at_where_the_setting_is_given() {
+        let loaded = load(Sources {
+            file: vec![("workers".into(), Value::Int(2))],
+            file_origin: FileOrigin::Data,
+            environment_args: Vec::new(),
+            command_line: vec![(row("bind"), Value::from_iter(["a:1"]))],
+            environment: &|name| ["PORT", "WEB_CONCURRENCY"].contains(&name).then(|| "many".into()),
+        });
+        assert_eq!(loaded.unwrap().config.workers, 2);
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_in_one_sentence() {
+        let cases = [
+            (
+                "workers",
+                Value::from("abc"),
+                "invalid value for 'workers': 'abc' is not a non-negative integer (config file)",
+            ),
+            ("workers", Value::Int(-1), "invalid value for 'workers': -1 is not a non-negative integer (config file)"),
+            ("workers", Value::None, "invalid value for 'workers': None is not a non-negative integer (config file)"),
+            ("reload", Value::from("yes"), "invalid value for 'reload': 'yes' is not true or false (config file)"),
+            ("bind", Value::from("a:b"), "invalid value for 'bind': 'b' is not a valid port number (config file)"),
+            ("bind", Value::List(vec![]), "invalid value for 'bind': '' is not an address to listen on (config file)"),
+            (
+                "raw_env",
+                Value::from_iter(["A=1", "B"]),
+                "invalid value for 'raw_env': 'B' is not of the form NAME=VALUE (config file)",
+            ),
+            (
+                "raw_env",
+                Value::from("=1"),
+                "invalid value for 'raw_env': '=1' is not of the form NAME=VALUE (config file)",
+            ),
+            ("user", Value::from(""), "invalid value for 'user': '' is not a name or an id (config file)"),
+            (
+                "group",
+                Value::Int(4294967295),
+                "invalid value for 'group': '4294967295' is not a name or an id (config file)",
+            ),
+            (
+                "header_map",
+                Value::from("x"),
+                "invalid value for 'header_map': 'x' is not one of 'drop', 'refuse', 'dangerous' (config file)",
+            ),
+            (
+                "worker_class",
+                Value::from("gevent"),
+                "invalid value for 'worker_class': 'gevent' is not supported yet: the only worker class is 'sync' (config file)",
+            ),
+            (
+                "timeout",
+                Value::Int(1 << 40),
+                "invalid value for 'timeout': 1099511627776 is more than the largest allowed, 4294967295 (config file)",
+            ),
+            (
+                "reload_extra_files",
+                Value::from("/nonexistent"),
+                "invalid value for 'reload_extra_files': there is no file '/nonexistent'",
+            ),
+            (
+                "threads",
+                Value::Int(4),
+                "threads are not supported yet: a worker runs one request at a time ('threads' is 4)",
+            ),
+            (
+                "certfile",
+                Value::from("a.pem"),
+                "TLS is not supported yet: let a proxy in front end it ('certfile' is 'a.pem')",
+            ),
+        ];
+        for (name, value, expected) in cases {
+            let error = load_file(vec![(name, value)], FileOrigin::Data).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        let error = load_environment("WEB_CONCURRENCY", "many").unwrap_err().to_string();
+        assert_eq!(error, "invalid value for 'workers': 'many' is not a non-negative integer (WEB_CONCURRENCY)");
+    }
+
+    #[test]
+    fn values_are_resolved_as_gunicorn_resolves_them() {
+        let values = vec![
+            ("limit_request_line", Value::Int(9000)),
+            ("limit_request_fields", Value::Int(0)),
+            ("limit_request_field_size", Value::Int(0)),
+            ("bind", Value::from_iter(["a:1", "fd://3"])),
+            ("secure_scheme_headers", Value::Map(vec![("x-a".into(), Value::from("on"))])),
+            ("proxy_protocol", Value::Bool(true)),
+            ("umask", Value::from("0027")),
+            ("user", Value::from("1000")),
+            ("group", Value::from("www-data")),
+            ("accesslog", Value::from("")),
+            ("keepalive", Value::Int(0)),
+            ("pythonpath", Value::from("a,b")),
+            ("raw_env", Value::from_iter(["A=b=c", "D="])),
+        ];
+        let config = load_file(values, FileOrigin::Data).unwrap().config;
+        assert_eq!(config.limit_request_line, 8190);
+        assert_eq!(config.limit_request_fields, 32768);
+        assert_eq!(config.limit_request_field_size, 8190);
+        assert_eq!(config.bind, [super::super::Address::Fd(3)]);
+        assert_eq!(config.secure_scheme_headers, [("X-A".to_owned(), "on".to_owned())]);
+        assert_eq!(config.proxy_protocol, super::super::ProxyProtocol::Auto);
+        assert_eq!(config.umask, 0o27);
+        assert_eq!(config.user, Some(super::super::UserSpec::Id(1000)));
+        assert_eq!(config.group, Some(super::super::UserSpec::Name("www-data".into())));
+        assert_eq!((config.accesslog, config.keepalive), (None, Some(0)));
+        assert_eq!(config.pythonpath, [PathBuf::from("a"), PathBuf::from("b")]);
+        let pair = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        assert_eq!(config.raw_env, [pair("A", "b=c"), pair("D", "")]);
+    }
+
+    #[test]
+    fn what_is_not_supported_passes_when_it_asks_for_nothing() {
+        let silent = vec![
+            ("threads", Value::Int(1)),
+            ("certfile", Value::None),
+            ("logconfig_dict", Value::Map(vec![])),
+            ("uwsgi_allow_ips", Value::from_iter(["127.0.0.1", "::1"])),
+            ("control_socket_disable", Value::Bool(true)),
+            ("control_socket_mode", Value::from("0600")),
+            ("http_parser", Value::from("fast")),
+            ("spew", Value::from("false")),
+            ("pre_fork", Value::None),
+        ];
+        let loaded = load_file(silent, FileOrigin::Python).unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn only_the_last_value_of_what_is_not_supported_counts() {
+        let loaded = load(Sources {
+            file: vec![("threads".into(), Value::Int(4))],
+            file_origin: FileOrigin::Data,
+            environment_args: Vec::new(),
+            command_line: vec![(row("threads"), Value::Int(1))],
+            environment: &|_| None,
+        });
+        assert!(loaded.is_ok());
+    }
+
+    #[test]
+    fn hooks_and_adjustments_that_are_not_supported_are_warned_of() {
+        let values = vec![
+            ("pre_fork", Value::from("pre_fork")),
+            ("post_fork", Value::from("announce")),
+            ("statsd_prefix", Value::from("shop")),
+        ];
+        let warnings = load_file(values, FileOrigin::Python).unwrap().warnings;
+        assert_eq!(
+            warnings,
+            [
+                "the setting 'statsd_prefix' has no effect: statsd is not supported yet",
+                "post_fork, pre_fork of the config file will not run: server hooks are not supported yet",
+            ]
+        );
+    }
+
+    #[test]
+    fn unknown_names_are_warned_of_where_they_look_like_mistakes() {
+        let (python, data) = (FileOrigin::Python, FileOrigin::Data);
+        let cases = [
+            ("worker", python, Some("did you mean 'workers'?")),
+            ("access_logfile", python, Some("did you mean 'accesslog'?")),
+            ("log_level", python, Some("did you mean 'loglevel'?")),
+            ("limit_request_field", python, Some("did you mean 'limit_request_fields'?")),
+            ("preload", python, Some("did you mean 'preload_app'?")),
+            ("max-requests", data, Some("did you mean 'max_requests'?")),
+            ("name", python, None),
+            ("cores", python, None),
+            ("name", data, Some("did you mean 'proc_name'?")),
+            ("cores", data, Some("is not a setting and is ignored")),
+        ];
+        for (name, origin, expected) in cases {
+            let warnings = load_file(vec![(name, Value::Int(1))], origin).unwrap().warnings;
+            match expected {
+                Some(end) => assert!(warnings.len() == 1 && warnings[0].ends_with(end), "{name}: {warnings:?}"),
+                None => assert!(warnings.is_empty(), "{name}: {warnings:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Where the config file is.
+
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+use super::file;
+use super::load::Assignment;
+
+/// Where the config file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// None is wanted, or there is none.
+    None,
+    /// A Python file, which exists.
+    PythonFile(PathBuf),
+    /// A Python module, by its dotted name.
+    PythonModule(String),
+    /// A TOML, YAML or JSON file, which exists.
+    DataFile(PathBuf),
+}
+
+/// Finds the config file: `-c` of the command line, else `-c` of `GUNICORN_CMD_ARGS`, else `gunicorn.conf.py` in the
+/// current directory. Given but empty, none is wanted.
+///
+/// # Errors
+/// The file that was asked for does not exist.
+pub fn config_path(command_line: &[Assignment], environment_args: &[Assignment]) -> Result<ConfigSource, Error> {
+    let given = [command_line, environment_args].into_iter().flatten();
+    let mut locations = given.filter(|(setting, _)| setting.name == "config").map(|(_, value)| value.to_string());
+    let Some(location) = locations.next() else {
+        let default = Path::new(DEFAULT_FILE);
+        return Ok(if default.exists() { ConfigSource::PythonFile(default.into()) } else { ConfigSource::None });
+    };
+    let location = location.trim();
+    if location.is_empty() {
+        return Ok(ConfigSource::None);
+    }
+    if let Some(module) = location.strip_prefix("python:") {
+        return Ok(ConfigSource::PythonModule(module.to_owned()));
+    }
+    existing_file(location.strip_prefix("file:").unwrap_or(location).into())
+}
+
+/// The config file that is read without being asked for.
+const DEFAULT_FILE: &str = "./gunicorn.conf.py";
+
+/// As gunicorn, whatever has no ending of data is Python.
+fn existing_file(path: PathBuf) -> Result<ConfigSource, Error> {
+    if !path.exists() {
+        return Err(Error::MissingFile { path });
+    }
+    let is_data = file::format_of(&path).is_some();
+    Ok(if is_data { ConfigSource::DataFile(path) } else { ConfigSource::PythonFile(path) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Value, find};
+    use super::*;
+
+    #[test]
+    fn the_config_file_is_named_on_the_command_line_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (python, toml, bare) = (file("a.py"), file("a.toml"), file("conf"));
+        let named = |location: &str| vec![(find("config").unwrap(), Value::from(location))];
+        let cases = [
+            (named(&python), named(&toml), ConfigSource::PythonFile(python.clone().into())),
+            (vec![], named(&toml), ConfigSource::DataFile(toml.clone().into())),
+            (named(&bare), vec![], ConfigSource::PythonFile(bare.clone().into())),
+            (named(&format!("file:{python}")), vec![], ConfigSource::PythonFile(python.clone().into())),
+            (named("python:a.b"), vec![], ConfigSource::PythonModule("a.b".into())),
+            (named(""), named(&toml), ConfigSource::None),
+        ];
+        for (command_line, environment_args, expected) in cases {
+            assert_eq!(config_path(&command_line, &environment_args), Ok(expected));
+        }
+        let error = config_path(&named("/nonexistent.py"), &[]).unwrap_err();
+        assert_eq!(error.to_string(), "'/nonexistent.py' doesn't exist");
+    }
+}

@@ -1,0 +1,166 @@
+//! The rows, chapter by chapter. Their order here is their order in help and in the reference.
+//!
+//! A row is a mention of a field of `Config` and of everything that can be said about it. The setters are one
+//! expression each: a reader of `Value`, and the field it goes to.
+
+mod config_file;
+mod debugging;
+mod http;
+mod logging;
+mod naming;
+mod not_supported;
+mod security;
+mod server_mechanics;
+mod server_socket;
+mod worker_processes;
+
+use super::setting::Setting;
+use super::value::{Value, ValueError};
+
+pub use self::not_supported::NOT_SUPPORTED;
+
+static CHAPTERS: [&[Setting]; 9] = [
+    config_file::ROWS,
+    server_socket::ROWS,
+    worker_processes::ROWS,
+    security::ROWS,
+    debugging::ROWS,
+    server_mechanics::ROWS,
+    http::ROWS,
+    logging::ROWS,
+    naming::ROWS,
+];
+
+/// Every setting that the server has, in the order of the reference.
+pub fn all() -> impl Iterator<Item = &'static Setting> {
+    CHAPTERS.into_iter().flatten()
+}
+
+/// The row of that name, among the settings there are and those that are not supported.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    all().chain(NOT_SUPPORTED).find(|setting| setting.name == name)
+}
+
+/// The largest number of seconds: over a hundred years, and still far from where a clock's sum would overflow.
+const MAX_SECONDS: i64 = u32::MAX as i64;
+
+/// Stores what a reader made of a value, or hands its error on.
+fn put<T>(field: &mut T, read: Result<T, ValueError>) -> Result<(), ValueError> {
+    *field = read?;
+    Ok(())
+}
+
+/// A number of seconds.
+fn seconds(value: &Value) -> Result<u64, ValueError> {
+    value.count(MAX_SECONDS).map(|seconds| seconds as u64)
+}
+
+/// A number of things or bytes.
+fn number(value: &Value) -> Result<u64, ValueError> {
+    value.count(i64::MAX).map(|number| number as u64)
+}
+
+/// A number of things or bytes that memory holds.
+fn size(value: &Value) -> Result<usize, ValueError> {
+    value.count(isize::MAX as i64).map(|number| number as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::settings::setting::{Default, Kind, Section, Store};
+    use crate::settings::{Config, Value};
+
+    /// Every setting of gunicorn 27.0.1.
+    const GUNICORN: &str = "
+        config wsgi_app bind backlog workers worker_class threads worker_connections max_requests
+        max_requests_jitter timeout graceful_timeout keepalive limit_request_line limit_request_fields
+        limit_request_field_size reload reload_engine reload_extra_files spew check_config print_config preload_app
+        sendfile reuse_port chdir daemon raw_env pidfile worker_tmp_dir user group umask initgroups tmp_upload_dir
+        secure_scheme_headers forwarded_allow_ips accesslog disable_redirect_access_to_syslog access_log_format
+        errorlog loglevel capture_output logger_class logconfig logconfig_dict logconfig_json syslog_addr syslog
+        syslog_prefix syslog_facility enable_stdio_inheritance statsd_host dogstatsd_tags statsd_prefix
+        enable_backlog_metric proc_name default_proc_name pythonpath paste on_starting on_reload when_ready pre_fork
+        post_fork post_worker_init worker_int worker_abort pre_exec pre_request post_request child_exit worker_exit
+        nworkers_changed on_exit ssl_context proxy_protocol proxy_allow_ips protocol uwsgi_allow_ips keyfile certfile
+        ssl_version cert_reqs ca_certs suppress_ragged_eofs do_handshake_on_connect ciphers http_protocols
+        http2_cleartext http2_max_concurrent_streams http2_initial_window_size http2_max_frame_size
+        http2_max_header_list_size raw_paste_global_conf permit_obsolete_folding strip_header_spaces
+        permit_unconventional_http_method permit_unconventional_http_version casefold_http_method forwarder_headers
+        header_map asgi_loop asgi_lifespan asgi_disconnect_grace_period websocket_max_message_size http_parser
+        root_path dirty_apps dirty_workers dirty_timeout dirty_threads dirty_graceful_timeout on_dirty_starting
+        dirty_post_fork dirty_worker_init dirty_worker_exit control_socket control_socket_mode
+        control_socket_disable";
+
+    #[test]
+    fn every_setting_of_gunicorn_has_a_row() {
+        let names: Vec<&str> = GUNICORN.split_whitespace().collect();
+        assert_eq!(names.len(), 120);
+        for name in &names {
+            assert!(find(name).is_some(), "{name}");
+        }
+        let own: Vec<&str> = all().map(|setting| setting.name).filter(|name| !names.contains(name)).collect();
+        assert_eq!(own, ["limit_request_body", "body_buffer", "body_spool", "permit_missing_host"]);
+    }
+
+    #[test]
+    fn names_and_flags_are_unique() {
+        let mut seen = HashSet::from(["-h", "--help", "-v", "--version"]);
+        for setting in all().chain(NOT_SUPPORTED) {
+            assert!(seen.insert(setting.name), "{}", setting.name);
+            for flag in setting.flags {
+                assert!(seen.insert(flag), "{flag}");
+                assert!(flag.starts_with("--") || flag.len() == 2, "{flag}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_say_what_help_and_reference_need() {
+        for setting in all() {
+            let (name, summary) = (setting.name, setting.summary());
+            assert!(summary.len() < 80 && summary.ends_with('.'), "{name}: {summary}");
+            let is_switch = matches!(setting.kind, Kind::Switch | Kind::SwitchOff);
+            assert_eq!(setting.meta.is_empty(), is_switch, "{name}");
+            assert_ne!(setting.section, Section::NotSupported, "{name}");
+            assert!(matches!(setting.store, Store::Field { .. }), "{name}");
+        }
+    }
+
+    #[test]
+    fn rows_of_a_chapter_stand_together() {
+        let mut sections: Vec<Section> = all().map(|setting| setting.section).collect();
+        sections.dedup();
+        assert_eq!(sections, Section::ALL);
+    }
+
+    #[test]
+    fn a_value_printed_reads_back_as_itself() {
+        let defaults = Config::default();
+        for setting in all() {
+            let Store::Field { set, get } = &setting.store else {
+                continue;
+            };
+            let mut config = Config::blank();
+            let value = get(&defaults);
+            set(&mut config, &value).unwrap_or_else(|error| panic!("{}: {error}", setting.name));
+            assert_eq!(get(&config), value, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn a_switch_is_off_and_its_opposite_on_by_default() {
+        for setting in all() {
+            let Store::Field { get, .. } = &setting.store else {
+                continue;
+            };
+            match setting.kind {
+                Kind::Switch => assert_eq!(get(&Config::default()), Value::Bool(false), "{}", setting.name),
+                Kind::SwitchOff => assert_eq!(get(&Config::default()), Value::Bool(true), "{}", setting.name),
+                _ => assert!(!matches!(setting.default, Default::Bool(_)), "{}", setting.name),
+            }
+        }
+    }
+}

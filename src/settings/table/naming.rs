@@ -1,0 +1,38 @@
+//! Process titles.
+
+use super::put;
+use crate::settings::setting::{Default, Kind, Section, Setting, Store};
+use crate::settings::value::Value;
+
+pub(super) static ROWS: &[Setting] = &[
+    Setting {
+        name: "proc_name",
+        section: Section::ProcessNaming,
+        flags: &["-n", "--name"],
+        meta: "STRING",
+        kind: Kind::Text,
+        default: Default::Unset,
+        store: Store::Field {
+            set: |config, value| put(&mut config.proc_name, value.optional_text()),
+            get: |config| Value::from(config.proc_name.clone()),
+        },
+        doc: "The name in the titles of the processes.
+
+It tells several servers on one machine apart in ps and top. While it is not set, `default_proc_name` stands there.",
+    },
+    Setting {
+        name: "default_proc_name",
+        section: Section::ProcessNaming,
+        flags: &[],
+        meta: "STRING",
+        kind: Kind::Text,
+        default: Default::Text("monoceros"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.default_proc_name, value.text()),
+            get: |config| config.default_proc_name.as_str().into(),
+        },
+        doc: "The name in the titles while proc_name is not set.
+
+An app named on the command line takes its place.",
+    },
+];

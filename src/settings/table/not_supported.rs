@@ -1,0 +1,189 @@
+//! gunicorn's settings that this server does not have, each with the reason.
+//!
+//! They are rows as well, so that the command line knows their flags and answers with the reason instead of
+//! "unrecognized arguments". A value that asks for nothing (gunicorn's default) passes. Where the server does its whole
+//! work without the setting, or the setting only adjusts another one of this list, a warning is enough.
+
+use crate::settings::setting::{Default, Kind, Missing, Section, Setting, Severity, Store};
+
+/// The settings of gunicorn 27 that are not supported, in gunicorn's order.
+pub static NOT_SUPPORTED: &[Setting] = &[
+    refused(
+        "threads",
+        &["--threads"],
+        Kind::Int,
+        &["1"],
+        "threads are not supported yet: a worker runs one request at a time",
+    ),
+    refused("reload_engine", &["--reload-engine"], Kind::Text, &["auto"], "the way files are watched cannot be chosen"),
+    refused("spew", &["--spew"], Kind::Switch, &["False", "None"], "tracing every line is not supported"),
+    refused(
+        "logger_class",
+        &["--logger-class"],
+        Kind::Text,
+        &["gunicorn.glogging.Logger", "simple"],
+        "logger classes are not supported yet",
+    ),
+    refused(
+        "logconfig",
+        &["--log-config"],
+        Kind::Text,
+        &["None", ""],
+        "configuring Python's logging is not supported yet",
+    ),
+    refused("logconfig_dict", &[], Kind::Map, &["{}"], "configuring Python's logging is not supported yet"),
+    refused(
+        "logconfig_json",
+        &["--log-config-json"],
+        Kind::Text,
+        &["None", ""],
+        "configuring Python's logging is not supported yet",
+    ),
+    refused("syslog", &["--log-syslog"], Kind::Switch, &["False", "None"], "syslog is not supported yet"),
+    ignored("syslog_addr", &["--log-syslog-to"], Kind::Text, &["udp://localhost:514"], "syslog is not supported yet"),
+    ignored("syslog_prefix", &["--log-syslog-prefix"], Kind::Text, &["None", ""], "syslog is not supported yet"),
+    ignored("syslog_facility", &["--log-syslog-facility"], Kind::Text, &["user"], "syslog is not supported yet"),
+    ignored(
+        "disable_redirect_access_to_syslog",
+        &["--disable-redirect-access-to-syslog"],
+        Kind::Switch,
+        EVERY,
+        "nothing is written to syslog",
+    ),
+    refused(
+        "enable_stdio_inheritance",
+        &["-R", "--enable-stdio-inheritance"],
+        Kind::Switch,
+        &["False", "None"],
+        "keeping stdout and stderr of a daemon is not supported yet",
+    ),
+    refused("statsd_host", &["--statsd-host"], Kind::Text, &["None", ""], "statsd is not supported yet"),
+    ignored("dogstatsd_tags", &["--dogstatsd-tags"], Kind::Text, &["None", ""], "statsd is not supported yet"),
+    ignored("statsd_prefix", &["--statsd-prefix"], Kind::Text, &["None", ""], "statsd is not supported yet"),
+    refused(
+        "enable_backlog_metric",
+        &["--enable-backlog-metric"],
+        Kind::Switch,
+        &["False", "None"],
+        "statsd is not supported yet",
+    ),
+    refused("paste", &["--paste", "--paster"], Kind::Text, &["None", ""], "PasteDeploy files are not supported yet"),
+    ignored(
+        "raw_paste_global_conf",
+        &["--paste-global"],
+        Kind::List,
+        &["[]", "None", ""],
+        "PasteDeploy files are not supported yet",
+    ),
+    hook("on_starting"),
+    hook("on_reload"),
+    hook("when_ready"),
+    hook("pre_fork"),
+    hook("post_fork"),
+    hook("post_worker_init"),
+    hook("worker_int"),
+    hook("worker_abort"),
+    hook("pre_exec"),
+    hook("pre_request"),
+    hook("post_request"),
+    hook("child_exit"),
+    hook("worker_exit"),
+    hook("nworkers_changed"),
+    hook("on_exit"),
+    hook("ssl_context"),
+    refused("protocol", &["--protocol"], Kind::Text, &["http"], "the uwsgi protocol is not supported yet"),
+    ignored(
+        "uwsgi_allow_ips",
+        &["--uwsgi-allow-from"],
+        Kind::CommaList,
+        &["127.0.0.1,::1"],
+        "the uwsgi protocol is not supported yet",
+    ),
+    refused("keyfile", &["--keyfile"], Kind::Text, &["None", ""], TLS),
+    refused("certfile", &["--certfile"], Kind::Text, &["None", ""], TLS),
+    ignored("ssl_version", &["--ssl-version"], Kind::Text, EVERY, "gunicorn ignores it as well"),
+    refused("cert_reqs", &["--cert-reqs"], Kind::Text, &["0"], TLS),
+    refused("ca_certs", &["--ca-certs"], Kind::Text, &["None", ""], TLS),
+    ignored("suppress_ragged_eofs", &["--suppress-ragged-eofs"], Kind::Switch, &["True"], TLS),
+    ignored("do_handshake_on_connect", &["--do-handshake-on-connect"], Kind::Switch, &["False", "None"], TLS),
+    ignored("ciphers", &["--ciphers"], Kind::Text, &["None", ""], TLS),
+    refused("http_protocols", &["--http-protocols"], Kind::CommaList, &["h1"], HTTP2),
+    refused("http2_cleartext", &["--http2-cleartext"], Kind::Text, &["off", "False", "None"], HTTP2),
+    ignored("http2_max_concurrent_streams", &["--http2-max-concurrent-streams"], Kind::Int, &["100"], HTTP2),
+    ignored("http2_initial_window_size", &["--http2-initial-window-size"], Kind::Int, &["65535"], HTTP2),
+    ignored("http2_max_frame_size", &["--http2-max-frame-size"], Kind::Int, &["16384"], HTTP2),
+    ignored("http2_max_header_list_size", &["--http2-max-header-list-size"], Kind::Int, &["65536"], HTTP2),
+    ignored("asgi_loop", &["--asgi-loop"], Kind::Text, &["auto"], ASGI),
+    ignored("asgi_lifespan", &["--asgi-lifespan"], Kind::Text, &["auto"], ASGI),
+    ignored("asgi_disconnect_grace_period", &["--asgi-disconnect-grace-period"], Kind::Int, &["3"], ASGI),
+    ignored("websocket_max_message_size", &["--websocket-max-message-size"], Kind::Int, &["16777216"], ASGI),
+    ignored("http_parser", &["--http-parser"], Kind::Text, EVERY, "there is one parser, a native one"),
+    ignored("root_path", &["--root-path"], Kind::Text, &["None", ""], ASGI),
+    refused("dirty_apps", &["--dirty-app"], Kind::List, &["[]", "None", ""], DIRTY),
+    refused("dirty_workers", &["--dirty-workers"], Kind::Int, &["0"], DIRTY),
+    ignored("dirty_timeout", &["--dirty-timeout"], Kind::Int, &["300"], DIRTY),
+    ignored("dirty_threads", &["--dirty-threads"], Kind::Int, &["1"], DIRTY),
+    ignored("dirty_graceful_timeout", &["--dirty-graceful-timeout"], Kind::Int, &["30"], DIRTY),
+    hook("on_dirty_starting"),
+    hook("dirty_post_fork"),
+    hook("dirty_worker_init"),
+    hook("dirty_worker_exit"),
+    ignored("control_socket", &["--control-socket"], Kind::Text, &["None", ""], CONTROL),
+    ignored("control_socket_mode", &["--control-socket-mode"], Kind::Mode, &["384"], CONTROL),
+    ignored(
+        "control_socket_disable",
+        &["--no-control-socket"],
+        Kind::Switch,
+        EVERY,
+        "there is no control socket to disable",
+    ),
+];
+
+const EVERY: &[&str] = &["*"];
+const TLS: &str = "TLS is not supported yet: let a proxy in front end it";
+const HTTP2: &str = "HTTP/2 is not supported yet";
+const ASGI: &str = "ASGI apps are not supported yet";
+const DIRTY: &str = "dirty workers are not supported";
+const CONTROL: &str = "the control socket is not supported yet";
+const HOOKS: &str = "server hooks are not supported yet";
+
+/// A setting whose absence keeps the server from starting.
+const fn refused(
+    name: &'static str,
+    flags: &'static [&'static str],
+    kind: Kind,
+    harmless: &'static [&'static str],
+    reason: &'static str,
+) -> Setting {
+    missing(name, flags, kind, Missing { harmless, reason, severity: Severity::Refuse })
+}
+
+/// A setting whose absence is worth a warning.
+const fn ignored(
+    name: &'static str,
+    flags: &'static [&'static str],
+    kind: Kind,
+    harmless: &'static [&'static str],
+    reason: &'static str,
+) -> Setting {
+    missing(name, flags, kind, Missing { harmless, reason, severity: Severity::Warn })
+}
+
+/// A callable of a Python config file.
+const fn hook(name: &'static str) -> Setting {
+    let missing_hook = Missing { harmless: &["None", ""], reason: HOOKS, severity: Severity::Warn };
+    missing(name, &[], Kind::Hook, missing_hook)
+}
+
+const fn missing(name: &'static str, flags: &'static [&'static str], kind: Kind, missing: Missing) -> Setting {
+    Setting {
+        name,
+        section: Section::NotSupported,
+        flags,
+        meta: "VALUE",
+        kind,
+        default: Default::Unset,
+        doc: missing.reason,
+        store: Store::Missing(missing),
+    }
+}

@@ -1,0 +1,85 @@
+//! Addresses.
+
+use super::put;
+use crate::settings::address::Address;
+use crate::settings::setting::{Default, Kind, Section, Setting, Store};
+use crate::settings::value::{Value, ValueError};
+
+pub(super) static ROWS: &[Setting] = &[
+    Setting {
+        name: "bind",
+        section: Section::ServerSocket,
+        flags: &["-b", "--bind"],
+        meta: "ADDRESS",
+        kind: Kind::List,
+        default: Default::Environment { variable: "PORT", prefix: "0.0.0.0:", otherwise: "127.0.0.1:8000" },
+        store: Store::Field {
+            set: |config, value| put(&mut config.bind, addresses(value)),
+            get: |config| config.bind.iter().map(Address::to_bind).collect(),
+        },
+        doc: "The address to listen on; repeat it for several.
+
+| form | means |
+|---|---|
+| `HOST:PORT`, `HOST` | a name or an address; the port is 8000 when it is left out |
+| `:PORT` | every IPv4 address |
+| `[::1]:PORT`, `[::1]` | IPv6; `[::]` is every address |
+| `tcp://HOST:PORT` | the same, spelled out |
+| `unix:PATH`, `unix:///PATH` | a unix socket; its mode is 0777 without the bits of `umask` |
+| `fd://N` | a socket that is already open; where there is one, other addresses are left out |
+
+While it is not set and the environment has `PORT`, the address is `0.0.0.0:$PORT`.",
+    },
+    Setting {
+        name: "backlog",
+        section: Section::ServerSocket,
+        flags: &["--backlog"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("2048"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.backlog, backlog(value)),
+            get: |config| Value::Int(config.backlog.into()),
+        },
+        doc: "Connections that may wait to be accepted.
+
+Handed to listen(2). The kernel caps it: on Linux at `net.core.somaxconn`.",
+    },
+    Setting {
+        name: "reuse_port",
+        section: Section::ServerSocket,
+        flags: &["--reuse-port"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.reuse_port, value.bool()),
+            get: |config| config.reuse_port.into(),
+        },
+        doc: "Bind with SO_REUSEPORT.
+
+The kernel then spreads connections over the sockets bound to one port, without looking at who is busy.",
+    },
+];
+
+/// At least one address. As in gunicorn, descriptors crowd out the rest: whoever hands over open sockets means those.
+fn addresses(value: &Value) -> Result<Vec<Address>, ValueError> {
+    let texts = value.texts()?;
+    let mut addresses = texts.iter().map(|text| Address::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    if addresses.is_empty() {
+        return Err(ValueError::new("", "is not an address to listen on"));
+    }
+    if addresses.iter().any(is_descriptor) {
+        addresses.retain(is_descriptor);
+    }
+    Ok(addresses)
+}
+
+fn is_descriptor(address: &Address) -> bool {
+    matches!(address, Address::Fd(_))
+}
+
+/// listen(2) takes an int.
+fn backlog(value: &Value) -> Result<u32, ValueError> {
+    value.count(i32::MAX.into()).map(|backlog| backlog as u32)
+}

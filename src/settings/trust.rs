@@ -1,0 +1,114 @@
+//! Which peers are believed: the value of `forwarded_allow_ips` and `proxy_allow_ips`.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::value::{Value, ValueError};
+
+/// A set of peers, by their address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trusted {
+    /// `*` was among them.
+    Everyone,
+    /// Only these networks; none at all when empty.
+    Networks(Vec<IpNet>),
+}
+
+impl Trusted {
+    /// Reads addresses, networks and `*`, as a list or with commas. A network with bits set after its prefix
+    /// (`10.0.0.1/8`) is refused: it is nearly always a mistake, and gunicorn refuses it too.
+    pub fn read(value: &Value) -> Result<Trusted, ValueError> {
+        let items = value.comma_separated()?;
+        let networks: Result<Vec<IpNet>, ValueError> =
+            items.iter().filter(|item| *item != "*").map(|item| parse_network(item)).collect();
+        let networks = networks?;
+        Ok(if items.iter().any(|item| item == "*") { Trusted::Everyone } else { Trusted::Networks(networks) })
+    }
+
+    /// Whether `peer` is one of them. An IPv4 address mapped into IPv6, as a socket for both gives it, counts as IPv4.
+    pub fn contains(&self, peer: IpAddr) -> bool {
+        match self {
+            Trusted::Everyone => true,
+            Trusted::Networks(networks) => networks.iter().any(|network| network.contains(&peer.to_canonical())),
+        }
+    }
+
+    /// The set as a list of texts.
+    pub fn to_value(&self) -> Value {
+        match self {
+            Trusted::Everyone => Value::from_iter(["*"]),
+            Trusted::Networks(networks) => networks.iter().map(network_text).collect(),
+        }
+    }
+}
+
+fn network_text(network: &IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
+}
+
+fn parse_network(text: &str) -> Result<IpNet, ValueError> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => Some(IpNet::from(address)),
+        Err(_) => text.parse::<IpNet>().ok().or_else(|| network_with_mask(text)),
+    };
+    match network {
+        Some(network) if network.trunc() == network => Ok(network),
+        Some(network) => {
+            let meant = network.trunc();
+            Err(ValueError::new(text, format!("has bits set after its prefix; the network is {meant}")))
+        }
+        None => Err(ValueError::new(text, "is not an IP address, a network or '*'")),
+    }
+}
+
+/// `10.0.0.0/255.0.0.0`, which Python's ipaddress takes as well.
+fn network_with_mask(text: &str) -> Option<IpNet> {
+    let (address, mask) = text.split_once('/')?;
+    let network = Ipv4Net::with_netmask(address.parse().ok()?, mask.parse().ok()?).ok()?;
+    Some(IpNet::V4(network))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_found_in_the_networks_named() {
+        let cases = [
+            ("127.0.0.1,::1", "127.0.0.1", true),
+            ("127.0.0.1,::1", "::1", true),
+            ("127.0.0.1,::1", "127.0.0.2", false),
+            ("127.0.0.1", "::ffff:127.0.0.1", true),
+            ("10.0.0.0/8", "10.200.0.1", true),
+            ("10.0.0.0/255.0.0.0", "10.200.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("2001:db8::/32", "2001:db8::1", true),
+            ("127.0.0.1,*", "8.8.8.8", true),
+            ("", "127.0.0.1", false),
+        ];
+        for (set, peer, expected) in cases {
+            let trusted = Trusted::read(&Value::from(set)).unwrap();
+            assert_eq!(trusted.contains(peer.parse().unwrap()), expected, "{peer} in {set:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused() {
+        let cases = [
+            ("localhost", "'localhost' is not an IP address, a network or '*'"),
+            ("10.0.0.0/33", "'10.0.0.0/33' is not an IP address, a network or '*'"),
+            ("*,nonsense", "'nonsense' is not an IP address, a network or '*'"),
+            ("192.168.1.1/24", "'192.168.1.1/24' has bits set after its prefix; the network is 192.168.1.0/24"),
+        ];
+        for (set, expected) in cases {
+            assert_eq!(Trusted::read(&Value::from(set)).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_set_prints_as_a_list() {
+        let trusted = Trusted::read(&Value::from("127.0.0.1, ::1,10.0.0.0/8")).unwrap();
+        assert_eq!(trusted.to_value().to_string(), "['127.0.0.1', '::1', '10.0.0.0/8']");
+    }
+}

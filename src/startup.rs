@@ -1,0 +1,268 @@
+//! From a command line to settings in force: the layers read in order, the config file run, the process put where the settings want it.
+//!
+//! The same steps run again on HUP. They live here, beside [`crate::run`], because they need the command line, the settings and Python
+//! together, which no floor below may.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cli::{self, CommandLine, Mode};
+use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
+use crate::master::Launch;
+use crate::python::app::{self, App, LoadError};
+use crate::python::home::{self, Home};
+use crate::python::{config_file, environment, interpreter};
+use crate::seat;
+use crate::settings::{self, Config, ConfigSource, FileOrigin, Loaded, Sources, Value};
+use crate::worker;
+
+/// Flags for every start, as gunicorn reads them.
+const ARGUMENTS_VARIABLE: &str = "GUNICORN_CMD_ARGS";
+
+/// Why the program does not start: what to print, once.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line cannot be read.
+    Usage(String),
+    /// The settings cannot be used.
+    Config(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(text) => f.write_str(text),
+            Failure::Config(text) => f.write_str(text),
+        }
+    }
+}
+
+/// The program's start, and what a reload needs of it.
+pub struct Startup {
+    command_line: CommandLine,
+    argv: Vec<OsString>,
+    home: Home,
+    /// Where the program was started; config files and relative paths are found from there, by path, at each reload.
+    directory: PathBuf,
+    /// What `raw_env` has replaced in the environment.
+    replaced: BTreeMap<String, Option<OsString>>,
+    warnings: Vec<String>,
+}
+
+impl Startup {
+    /// Reads the command line of `launch`.
+    ///
+    /// # Errors
+    /// It is wrong, or names a virtualenv that cannot be used.
+    pub fn new(launch: &Launch) -> Result<Startup, Failure> {
+        let arguments: Vec<String> =
+            launch.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+        let command_line = cli::parse(&arguments).map_err(|error| Failure::Usage(error.to_string()))?;
+        let variable = |name: &str| std::env::var(name).ok();
+        let program = find_program(&launch.program);
+        let home = home::find(&program, variable).map_err(|error| Failure::Config(format!("Error: {error}")))?;
+        Ok(Startup {
+            command_line,
+            argv: launch.argv.clone(),
+            home,
+            directory: launch.cwd.clone(),
+            replaced: BTreeMap::new(),
+            warnings: Vec::new(),
+        })
+    }
+
+    /// What the command line asks for.
+    pub fn mode(&self) -> Mode {
+        self.command_line.mode
+    }
+
+    /// Reads all the layers, and applies what concerns the whole process: environment and working directory.
+    ///
+    /// # Errors
+    /// A sentence about the first thing that is wrong.
+    pub fn load(&mut self) -> Result<Arc<Config>, Failure> {
+        self.restore_environment();
+        let loaded = self.read_layers()?;
+        let config = loaded.config;
+        if config.wsgi_app.is_none() {
+            return Err(config_error("No application module specified."));
+        }
+        self.warnings = loaded.warnings;
+        self.enter(&config)?;
+        Ok(Arc::new(config))
+    }
+
+    /// [`Startup::load`] for HUP: on an error everything is as it was.
+    ///
+    /// # Errors
+    /// The sentence for the log.
+    pub fn reload(&mut self) -> Result<Arc<Config>, String> {
+        let directory = std::env::current_dir();
+        let replaced = self.replaced.clone();
+        let values: Vec<(String, Option<OsString>)> =
+            replaced.keys().map(|name| (name.clone(), std::env::var_os(name))).collect();
+        std::env::set_current_dir(&self.directory).map_err(|error| not_a_directory(&self.directory, &error))?;
+        let checked = self.load().map_err(|failure| failure.to_string()).and_then(|config| {
+            check_access_log(&config)?;
+            Ok(config)
+        });
+        if checked.is_err() {
+            self.restore_environment();
+            self.replaced = replaced;
+            values.iter().for_each(|(name, value)| environment::set(name, value.as_deref()));
+            if let Ok(directory) = directory {
+                let _ = std::env::set_current_dir(directory);
+            }
+        }
+        self.log_warnings();
+        checked
+    }
+
+    /// Logs what the settings gave cause to remark.
+    pub fn log_warnings(&mut self) {
+        for warning in self.warnings.drain(..) {
+            log::warn!("{warning}");
+        }
+    }
+
+    /// Loads the application in this process.
+    ///
+    /// # Errors
+    /// The traceback or sentence for the user.
+    pub fn load_app(&self, config: &Config) -> Result<App, LoadError> {
+        let failed = |reason: &dyn fmt::Display| LoadError::App(reason.to_string());
+        interpreter::start(&self.home, &self.argv).map_err(|error| failed(&error))?;
+        app::extend_path(&worker::python_path(config)).map_err(|error| failed(&error))?;
+        app::load(config.wsgi_app.as_deref().unwrap_or_default())
+    }
+
+    /// Loads the application before the first fork, if the settings ask for it.
+    ///
+    /// # Errors
+    /// The traceback or sentence for the log.
+    pub fn preload(&self, config: &Config) -> Result<Option<App>, String> {
+        if !config.preload_app {
+            return Ok(None);
+        }
+        self.load_app(config).map(Some).map_err(|error| error.to_string())
+    }
+
+    /// What a worker needs to run Python.
+    pub fn worker_launch(&self) -> worker::Launch {
+        worker::Launch { home: self.home.clone(), argv: self.argv.clone() }
+    }
+
+    fn read_layers(&self) -> Result<Loaded, Failure> {
+        let environment_args = match std::env::var(ARGUMENTS_VARIABLE) {
+            Ok(text) => cli::parse_environment(&text).map_err(|error| Failure::Usage(error.to_string()))?.assignments,
+            Err(_) => Vec::new(),
+        };
+        let mut command_line = self.command_line.assignments.clone();
+        if let (Some(app), Some(row)) = (&self.command_line.app, settings::find("wsgi_app")) {
+            command_line.push((row, Value::Str(app.clone())));
+        }
+        let source = settings::config_path(&command_line, &environment_args).map_err(|error| config_error(&error))?;
+        let (file, file_origin) = self.read_config_file(source)?;
+        let environment = |name: &str| std::env::var(name).ok();
+        let sources = Sources { file, file_origin, environment_args, command_line, environment: &environment };
+        settings::load(sources).map_err(|error| config_error(&error))
+    }
+
+    fn read_config_file(&self, source: ConfigSource) -> Result<(Vec<(String, Value)>, FileOrigin), Failure> {
+        match source {
+            ConfigSource::None => Ok((Vec::new(), FileOrigin::Data)),
+            ConfigSource::DataFile(path) => {
+                let values = settings::read_file(&path).map_err(|error| config_error(&error))?;
+                Ok((values, FileOrigin::Data))
+            }
+            ConfigSource::PythonFile(path) => self.run_config(|| config_file::run_file(&path, is_setting)),
+            ConfigSource::PythonModule(name) => self.run_config(|| config_file::run_module(&name, is_setting)),
+        }
+    }
+
+    fn run_config(
+        &self,
+        run: impl FnOnce() -> Result<Vec<(String, Value)>, config_file::ConfigFileError>,
+    ) -> Result<(Vec<(String, Value)>, FileOrigin), Failure> {
+        interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
+        // A config file may import modules that lie beside it.
+        app::extend_path(std::slice::from_ref(&self.directory)).map_err(|error| config_error(&error))?;
+        let values = run().map_err(|error| Failure::Config(error.to_string()))?;
+        Ok((values, FileOrigin::Python))
+    }
+
+    /// Puts the process where the settings want it.
+    fn enter(&mut self, config: &Config) -> Result<(), Failure> {
+        std::env::set_current_dir(&config.chdir)
+            .map_err(|error| config_error(&not_a_directory(&config.chdir, &error)))?;
+        for (name, value) in &config.raw_env {
+            self.replaced.entry(name.clone()).or_insert_with(|| std::env::var_os(name));
+            environment::set(name, Some(value.as_ref()));
+        }
+        Ok(())
+    }
+
+    fn restore_environment(&mut self) {
+        for (name, value) in std::mem::take(&mut self.replaced) {
+            environment::set(&name, value.as_deref());
+        }
+    }
+}
+
+/// Points the error log where `config` says.
+///
+/// # Errors
+/// The sentence for the user.
+pub fn configure_logging(config: &Config) -> Result<(), String> {
+    let settings = LogSettings {
+        errorlog: config.errorlog.clone(),
+        level: config.loglevel.clone(),
+        capture_output: config.capture_output,
+        owner: log_owner(config)?,
+    };
+    logging::init(&settings).map_err(|error| format!("Error: {error}"))
+}
+
+/// Makes sure that the workers will be able to write the access log, and that it is theirs.
+///
+/// # Errors
+/// The sentence for the user.
+pub fn check_access_log(config: &Config) -> Result<(), String> {
+    let Some(target) = &config.accesslog else { return Ok(()) };
+    AccessLog::open(target, AccessFormat::compile(""), log_owner(config)?)
+        .map(|_| ())
+        .map_err(|error| format!("Error: {error}"))
+}
+
+fn log_owner(config: &Config) -> Result<Option<(u32, u32)>, String> {
+    if config.user.is_none() && config.group.is_none() {
+        return Ok(None);
+    }
+    seat::identity(config).map(Some).map_err(|error| format!("Error: {error}"))
+}
+
+/// Whether a config file's global of that name is meant as a setting.
+fn is_setting(name: &str) -> bool {
+    settings::find(name).is_some()
+}
+
+fn config_error(reason: &(impl fmt::Display + ?Sized)) -> Failure {
+    Failure::Config(format!("Error: {reason}"))
+}
+
+fn not_a_directory(path: &Path, error: &std::io::Error) -> String {
+    format!("can't chdir to '{}': {error}", path.display())
+}
+
+/// The file behind the program's name, to see whether it lies in a virtualenv.
+fn find_program(name: &OsString) -> PathBuf {
+    let name = PathBuf::from(name);
+    if name.components().count() > 1 {
+        return name;
+    }
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&directories).map(|directory| directory.join(&name)).find(|path| path.is_file()).unwrap_or(name)
+}

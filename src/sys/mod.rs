@@ -1,0 +1,17 @@
+//! The kernel, one module a subject: the only floor (with `python`) that holds unsafe code.
+//!
+//! Everything here takes plain values and answers with `io::Result` or a small error of its own. It must not know the
+//! settings, HTTP, Python or who calls it, and it never logs: the caller knows what the failure meant.
+
+pub mod clock;
+pub mod daemon;
+pub mod fork;
+pub mod notify;
+pub mod pidfile;
+pub mod process;
+pub mod shared;
+pub mod signal;
+pub mod socket;
+mod stream;
+pub mod user;
+pub mod wakeup;

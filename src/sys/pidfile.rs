@@ -1,0 +1,174 @@
+//! The pid file: how other programs find the master.
+//!
+//! It has no destructor on purpose: forked children hold a copy, and only the master removes the file, by a call.
+
+use std::fmt;
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Pid;
+use tempfile::NamedTempFile;
+
+use super::process;
+
+/// A pid file that this process has written.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+    pid: Pid,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub enum Error {
+    /// It names a living process.
+    AlreadyRunning(Pid, PathBuf),
+    /// The directory is missing.
+    NoDirectory(PathBuf),
+    /// Reading or writing failed.
+    Io(PathBuf, io::Error),
+}
+
+impl fmt::Display for Error {
+    /// gunicorn's sentences.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Error::AlreadyRunning(pid, path) => {
+                write!(f, "Already running on PID {pid} (or pid file '{}' is stale)", path.display())
+            }
+            Error::NoDirectory(path) => write!(f, "{} doesn't exist. Can't create pidfile.", path.display()),
+            Error::Io(path, error) => write!(f, "Can't write the pid file '{}': {error}", path.display()),
+        }
+    }
+}
+
+impl PidFile {
+    /// Writes `pid` and a line end to `path`, mode 0644, whole or not at all (a new file renamed over the old one). A file
+    /// that names another living process is left alone; garbage and dead pids are written over.
+    pub fn create(path: &Path, pid: Pid) -> Result<PidFile, Error> {
+        // Absolute, so that a later chdir does not make it another file.
+        let path = std::path::absolute(path).map_err(|error| Error::Io(path.to_path_buf(), error))?;
+        if let Some(other) = living_owner(&path).map_err(|error| Error::Io(path.clone(), error))?
+            && other != pid
+        {
+            return Err(Error::AlreadyRunning(other, path));
+        }
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        if !directory.is_dir() {
+            return Err(Error::NoDirectory(directory.to_path_buf()));
+        }
+        write_whole(directory, &path, pid).map_err(|error| Error::Io(path.clone(), error))?;
+        Ok(PidFile { path, pid })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Moves it to another name: removes the old file, writes the new one. When the new one cannot be written there is
+    /// no file left.
+    pub fn rename(self, path: &Path) -> Result<PidFile, Error> {
+        self.remove();
+        PidFile::create(path, self.pid)
+    }
+
+    /// Removes the file, if it still holds our pid.
+    pub fn remove(&self) {
+        if matches!(read(&self.path), Ok(Some(pid)) if pid == self.pid) {
+            // Gone is gone, whoever did it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn write_whole(directory: &Path, path: &Path, pid: Pid) -> io::Result<()> {
+    let mut file = NamedTempFile::new_in(directory)?;
+    writeln!(file, "{pid}")?;
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// The living process that the file names, if it names one. EPERM from kill(2) means alive and somebody else's.
+fn living_owner(path: &Path) -> io::Result<Option<Pid>> {
+    Ok(read(path)?.filter(|&pid| process::is_alive(pid)))
+}
+
+/// The pid in the file; None for no file and for garbage.
+fn read(path: &Path) -> io::Result<Option<Pid>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).trim().parse().ok().filter(|&pid| pid > 0).map(Pid::from_raw)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours() -> Pid {
+        process::getpid()
+    }
+
+    #[test]
+    fn it_holds_the_pid_and_goes_when_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let file = PidFile::create(&path, ours()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", ours()));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        file.remove();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn garbage_dead_pids_and_our_own_are_written_over_a_living_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        for (content, taken) in [
+            (String::new(), true),
+            ("garbage".into(), true),
+            ("-1\n".into(), true),
+            ("0\n".into(), true),
+            ("4194304\n".into(), true),
+            (format!("{}\n", ours()), true),
+            ("1\n".into(), false),
+        ] {
+            fs::write(&path, &content).unwrap();
+            assert_eq!(PidFile::create(&path, ours()).is_ok(), taken, "{content:?}");
+        }
+        assert_eq!(
+            PidFile::create(&path, ours()).unwrap_err().to_string(),
+            format!("Already running on PID 1 (or pid file '{}' is stale)", path.display())
+        );
+    }
+
+    #[test]
+    fn a_file_that_another_has_taken_over_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let file = PidFile::create(&path, ours()).unwrap();
+        fs::write(&path, "1\n").unwrap();
+        file.remove();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+    }
+
+    #[test]
+    fn promotion_moves_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (second, plain) = (folder.path().join("pid.2"), folder.path().join("pid"));
+        let file = PidFile::create(&second, ours()).unwrap().rename(&plain).unwrap();
+        assert!(!second.exists());
+        assert_eq!(file.path(), plain);
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let error = PidFile::create(Path::new("/nonexistent/pid"), ours()).unwrap_err();
+        assert_eq!(error.to_string(), "/nonexistent doesn't exist. Can't create pidfile.");
+    }
+}

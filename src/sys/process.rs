@@ -1,0 +1,173 @@
+//! Processes: signals to them, news of their end, and becoming another program.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::prctl;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd;
+
+use super::signal::Signal;
+
+pub use nix::unistd::{Pid, getpid, getppid};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It called exit with this status.
+    Exited(i32),
+    /// A signal with this number ended it.
+    Killed(i32),
+}
+
+/// The name of a signal as Python's `signal.Signals` has it ("SIGKILL"), None for a real-time one.
+pub fn signal_name(number: i32) -> Option<&'static str> {
+    nix::sys::signal::Signal::try_from(number).ok().map(|signal| signal.as_str())
+}
+
+/// Sends a signal (kill(2)). ESRCH when there is no such process.
+pub fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
+    send(pid, signal.number())
+}
+
+/// Sends the signal that nothing survives.
+pub fn kill_hard(pid: Pid) -> io::Result<()> {
+    send(pid, libc::SIGKILL)
+}
+
+fn send(pid: Pid, number: i32) -> io::Result<()> {
+    // SAFETY: kill(2) touches no memory.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), number) })?;
+    Ok(())
+}
+
+/// Whether a process with this pid exists, even one we may not signal (EPERM).
+pub fn is_alive(pid: Pid) -> bool {
+    !matches!(nix::sys::signal::kill(pid, None), Err(Errno::ESRCH))
+}
+
+/// Takes the news of one child's end, without waiting; None while it lives. ECHILD (it is no child of ours, or was waited
+/// for elsewhere) counts as an end whose status nobody knows.
+///
+/// One child by its pid, not any child: a blind waitpid(-1) would steal the exit codes of Python's subprocesses.
+pub fn reap(pid: Pid) -> Option<End> {
+    match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(_, code)) => Some(End::Exited(code)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some(End::Killed(signal as i32)),
+        // A real-time signal, which nix has no name for.
+        Err(Errno::EINVAL) => Some(End::Killed(0)),
+        Err(Errno::ECHILD) => Some(End::Exited(0)),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Reaps the orphans that the kernel hands to PID 1 and to sub-reapers; for any other process there are none. A child
+/// that `is_ours` is left for [`reap`]: each is looked at before its status is taken.
+pub fn reap_orphans(is_ours: impl Fn(Pid) -> bool) {
+    let adopts = getpid().as_raw() == 1 || prctl::get_child_subreaper().unwrap_or(false);
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while adopts
+        && let Ok(status) = waitid(Id::All, look)
+        && let Some(pid) = status.pid()
+        && !is_ours(pid)
+    {
+        let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+    }
+}
+
+/// Asks the kernel to end this process with SIGTERM when `parent` dies (PR_SET_PDEATHSIG, prctl(2)), and says whether
+/// `parent` is still there: it may have died before the request. Changing user or group clears the request, so call it
+/// after privileges are dropped.
+pub fn end_with_parent(parent: Pid) -> io::Result<bool> {
+    prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
+    Ok(getppid() == parent)
+}
+
+/// Lets a descriptor live through exec.
+pub fn keep_on_exec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: only borrowed for the call; a number that is not open is answered with EBADF.
+    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(())
+}
+
+/// Becomes another program (execve(2)): returns only when that fails. `program` is looked for in PATH when it has no slash.
+pub fn exec(program: &OsStr, arguments: &[OsString], environment: &[(OsString, OsString)]) -> io::Result<Infallible> {
+    let program = CString::new(program.as_bytes())?;
+    let arguments: Vec<CString> =
+        arguments.iter().map(|text| CString::new(text.as_bytes())).collect::<Result<_, _>>()?;
+    let environment: Vec<CString> = environment
+        .iter()
+        .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect::<Result<_, _>>()?;
+    Ok(unistd::execvpe(&program, &arguments, &environment)?)
+}
+
+/// Ends the process at once: no destructors, no atexit handlers (_exit(2)). For forked children that must leave nothing
+/// behind.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit(2) runs no code of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// Reads an environment variable and removes it, so that neither the app nor its children see it.
+pub fn take_environment(name: &str) -> Option<OsString> {
+    let value = std::env::var_os(name)?;
+    // SAFETY: the master runs no threads (design, "Supervision"), so nobody reads the environment meanwhile.
+    unsafe { std::env::remove_var(name) };
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(mut child: std::process::Child) -> End {
+        let pid = Pid::from_raw(child.id() as i32);
+        for _ in 0..500 {
+            if let Some(end) = reap(pid) {
+                return end;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        child.kill().unwrap();
+        panic!("{pid} did not end");
+    }
+
+    fn shell(script: &str) -> std::process::Child {
+        std::process::Command::new("sh").args(["-c", script]).spawn().unwrap()
+    }
+
+    #[test]
+    fn the_end_of_a_child_says_how() {
+        for (script, end) in [
+            ("exit 0", End::Exited(0)),
+            ("exit 3", End::Exited(3)),
+            ("kill -KILL $$", End::Killed(libc::SIGKILL)),
+            ("kill -SEGV $$", End::Killed(libc::SIGSEGV)),
+        ] {
+            assert_eq!(ended(shell(script)), end, "{script}");
+        }
+    }
+
+    #[test]
+    fn a_child_that_was_never_ours_has_ended() {
+        assert_eq!(reap(Pid::from_raw(1)), Some(End::Exited(0)));
+    }
+
+    #[test]
+    fn signals_have_their_names() {
+        assert_eq!(signal_name(libc::SIGKILL), Some("SIGKILL"));
+        assert_eq!(signal_name(40), None);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_error() {
+        assert!(exec(OsStr::new("/nonexistent/program"), &[], &[]).is_err());
+    }
+}

@@ -1,0 +1,463 @@
+//! Listening sockets: bound, inherited, accepted from with one accept4(2) a connection.
+//!
+//! They must not know which process they are in: unlinking a unix socket's file is an explicit call, because after a fork
+//! many processes hold the listener.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, umask};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::stream::peer;
+
+pub use super::stream::{Peer, Stream};
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindAddress {
+    /// An IP address or host name, and a port (0: the kernel picks one).
+    Tcp {
+        /// `127.0.0.1`, `::1` (no brackets), a name; empty means every IPv4 address.
+        host: String,
+        /// 0 to 65535.
+        port: u16,
+    },
+    /// A unix socket in the file system.
+    Unix(PathBuf),
+    /// A unix socket in Linux's abstract name space; the name without its leading NUL.
+    Abstract(Vec<u8>),
+    /// A descriptor that is open already: inherited from systemd, supervisord or the master before an upgrade.
+    Fd(RawFd),
+}
+
+/// How to listen.
+#[derive(Debug, Clone, Copy)]
+pub struct BindOptions {
+    /// Connections the kernel holds until they are accepted (listen(2)).
+    pub backlog: u32,
+    /// The permissions to take from a unix socket's file, which starts from 0777.
+    pub umask: u32,
+    /// The user and group to own a unix socket's file.
+    pub owner: Option<(u32, u32)>,
+    /// SO_REUSEPORT: other sockets may listen on the same TCP port (socket(7)).
+    pub reuse_port: bool,
+}
+
+/// A listening socket, non-blocking and closed on exec.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    address: BindAddress,
+    local: LocalAddress,
+    file: Option<SocketFile>,
+}
+
+/// What a listener is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalAddress {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A unix socket's path.
+    Unix(PathBuf),
+    /// A unix socket's abstract name, or no name at all (empty).
+    Abstract(Vec<u8>),
+}
+
+/// Who made the file of an inherited unix socket, and so who removes it in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileOwner {
+    /// This server, in the master before an upgrade.
+    Us,
+    /// The service manager that passed the socket.
+    ServiceManager,
+}
+
+/// The file a unix listener made. Device and inode tell it from one that another server has put in its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Listener {
+    /// Binds `address` and listens. EADDRINUSE also for a unix socket on which another server answers; a regular file at
+    /// the path of a unix socket is EEXIST and stays. [`BindAddress::Fd`] is taken as it is.
+    pub fn bind(address: &BindAddress, options: BindOptions) -> io::Result<Listener> {
+        match address {
+            BindAddress::Tcp { host, port } => Listener::bind_tcp(address, resolve(host, *port)?, options),
+            BindAddress::Unix(path) => Listener::bind_unix(address, path, options),
+            BindAddress::Abstract(name) => {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.bind(&abstract_address(name)?)?;
+                Listener::listen(socket, address, None, options.backlog)
+            }
+            BindAddress::Fd(fd) => Listener::from_fd(*fd, options.backlog, FileOwner::ServiceManager),
+        }
+    }
+
+    /// Takes over an inherited descriptor under its own number (an upgrade passes it on by number). It is told to listen
+    /// only if it does not yet: a second listen(2) would undo the backlog its maker chose. Fails with EBADF or ENOTSOCK
+    /// when it is no socket.
+    pub fn from_fd(fd: RawFd, backlog: u32, file_owner: FileOwner) -> io::Result<Listener> {
+        // SAFETY: whether it is open is what is asked here: the borrow ends with this one call, which an unused number
+        // answers with EBADF.
+        let probe = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        Errno::result(probe)?;
+        nix::sys::socket::getsockname::<nix::sys::socket::SockaddrStorage>(fd)?;
+        // SAFETY: the number is an open socket that the process was started with; nothing else in it owns it.
+        let socket = unsafe { Socket::from_raw_fd(fd) };
+        socket.set_cloexec(true)?;
+        let file = match (local_address(&socket)?, file_owner) {
+            (LocalAddress::Unix(path), FileOwner::Us) => SocketFile::at(&path).ok(),
+            _ => None,
+        };
+        let address = BindAddress::Fd(fd);
+        if socket.is_listener()? {
+            Listener::wrap(socket, &address, file)
+        } else {
+            Listener::listen(socket, &address, file, backlog)
+        }
+    }
+
+    fn bind_tcp(address: &BindAddress, ip: SocketAddr, options: BindOptions) -> io::Result<Listener> {
+        let socket = Socket::new(Domain::for_address(ip), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        if options.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&ip.into())?;
+        Listener::listen(socket, address, None, options.backlog)
+    }
+
+    fn bind_unix(address: &BindAddress, path: &Path, options: BindOptions) -> io::Result<Listener> {
+        remove_stale_socket(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // The permissions must be right from the first moment: a chmod after bind would leave a gap.
+        let old_umask = umask(Mode::from_bits_truncate(options.umask as libc::mode_t));
+        let bound = socket.bind(&SockAddr::unix(path)?);
+        umask(old_umask);
+        bound?;
+        let file = SocketFile::at(path)?;
+        if let Some((user, group)) = options.owner {
+            std::os::unix::fs::chown(path, Some(user), Some(group)).inspect_err(|_| file.remove())?;
+        }
+        Listener::listen(socket, address, Some(file), options.backlog)
+    }
+
+    fn listen(socket: Socket, address: &BindAddress, file: Option<SocketFile>, backlog: u32) -> io::Result<Listener> {
+        socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
+        Listener::wrap(socket, address, file)
+    }
+
+    fn wrap(socket: Socket, address: &BindAddress, file: Option<SocketFile>) -> io::Result<Listener> {
+        socket.set_nonblocking(true)?;
+        let local = local_address(&socket)?;
+        if matches!(local, LocalAddress::Ip(_)) {
+            // On Linux accepted sockets inherit it: no setsockopt per connection.
+            socket.set_tcp_nodelay(true)?;
+        }
+        Ok(Listener { socket, address: address.clone(), local, file })
+    }
+
+    /// Accepts one connection (accept4(2)), non-blocking and closed on exec. WouldBlock when none is waiting.
+    pub fn accept(&self) -> io::Result<(Stream, Peer)> {
+        let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+        let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        // SAFETY: `storage` and `length` describe one writable buffer.
+        let fd = Errno::result(unsafe {
+            libc::accept4(
+                self.socket.as_raw_fd(),
+                storage.as_mut_ptr().cast(),
+                &mut length,
+                libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+            )
+        })?;
+        // SAFETY: the kernel has just handed out this descriptor, to us alone.
+        let stream = Stream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        // SAFETY: zeroes are a valid sockaddr_storage, and the kernel wrote at most `length` bytes of an address over them.
+        Ok((stream, peer(unsafe { storage.assume_init_ref() })))
+    }
+
+    /// What the listener is bound to, with the port the kernel picked.
+    pub fn local_address(&self) -> &LocalAddress {
+        &self.local
+    }
+
+    /// Whether this listener is what a setting asks for with `address`: the same words, or words for the same place
+    /// (a port of 0 is content with any).
+    pub fn serves(&self, address: &BindAddress) -> bool {
+        if self.address == *address {
+            return true;
+        }
+        match (address, &self.local) {
+            (BindAddress::Tcp { host, port }, LocalAddress::Ip(local)) => {
+                let same_port = |wanted: SocketAddr| *port == 0 || wanted.port() == local.port();
+                resolve(host, *port).is_ok_and(|wanted| wanted.ip() == local.ip() && same_port(wanted))
+            }
+            (BindAddress::Unix(path), LocalAddress::Unix(local)) => path == local,
+            (BindAddress::Abstract(name), LocalAddress::Abstract(local)) => name == local,
+            _ => false,
+        }
+    }
+
+    /// Removes the file of a unix socket, if this server made it and it is still the same one. For the last owner.
+    pub fn unlink(&self) {
+        if let Some(file) = &self.file {
+            file.remove();
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    /// As gunicorn's "Listening at:" line names it.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.local {
+            LocalAddress::Ip(address) => write!(f, "http://{address}"),
+            LocalAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            LocalAddress::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<SocketFile> {
+        let found = fs::symlink_metadata(path)?;
+        // Absolute, so that a later chdir does not make it another file.
+        Ok(SocketFile { path: std::path::absolute(path)?, device: found.dev(), inode: found.ino() })
+    }
+
+    fn remove(&self) {
+        let same = |found: fs::Metadata| (found.dev(), found.ino()) == (self.device, self.inode);
+        if fs::symlink_metadata(&self.path).is_ok_and(same) {
+            // Somebody may have been faster; gone is gone.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The address behind a host: IPv4 first where a name has both, as gunicorn binds names.
+fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    let found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| io::Error::other(format!("no address for the host {host}")))
+}
+
+/// Makes room at `path`: a socket nobody listens on goes, everything else is an error.
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    if !found.file_type().is_socket() {
+        let message = format!("{} exists and is not a socket", path.display());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    if is_answered(path)? {
+        return Err(Errno::EADDRINUSE.into());
+    }
+    fs::remove_file(path)
+}
+
+/// Whether somebody listens there. EAGAIN is a listener whose backlog is full (unix(7)).
+fn is_answered(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) => Ok(error.kind() == io::ErrorKind::WouldBlock),
+    }
+}
+
+fn abstract_address(name: &[u8]) -> io::Result<SockAddr> {
+    use std::os::unix::ffi::OsStrExt;
+    // socket2 takes a path that starts with NUL for an abstract name.
+    let with_nul = [b"\0", name].concat();
+    SockAddr::unix(Path::new(std::ffi::OsStr::from_bytes(&with_nul)))
+}
+
+fn local_address(socket: &Socket) -> io::Result<LocalAddress> {
+    let address = socket.local_addr()?;
+    if let Some(ip) = address.as_socket() {
+        return Ok(LocalAddress::Ip(ip));
+    }
+    match address.as_pathname() {
+        Some(path) => Ok(LocalAddress::Unix(path.to_path_buf())),
+        None if address.is_unix() => {
+            Ok(LocalAddress::Abstract(address.as_abstract_namespace().unwrap_or_default().to_vec()))
+        }
+        None => Err(Errno::EAFNOSUPPORT.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{IoSlice, Read, Write};
+    use std::net::TcpStream;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    const PLAIN: BindOptions = BindOptions { backlog: 16, umask: 0, owner: None, reuse_port: false };
+
+    fn tcp(host: &str) -> BindAddress {
+        BindAddress::Tcp { host: host.to_owned(), port: 0 }
+    }
+
+    fn port(listener: &Listener) -> u16 {
+        match listener.local_address() {
+            LocalAddress::Ip(address) => address.port(),
+            other => panic!("not an IP address: {other:?}"),
+        }
+    }
+
+    /// The client may be connected before the kernel shows it to accept4.
+    fn accept(listener: &Listener) -> (Stream, Peer) {
+        for _ in 0..500 {
+            match listener.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+                accepted => return accepted.unwrap(),
+            }
+        }
+        panic!("nothing to accept");
+    }
+
+    #[test]
+    fn tcp_of_both_families_is_accepted_with_the_peer_s_address() {
+        for (host, shown) in [("127.0.0.1", "http://127.0.0.1:"), ("::1", "http://[::1]:")] {
+            let listener = match Listener::bind(&tcp(host), PLAIN) {
+                // A machine without IPv6.
+                Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => continue,
+                bound => bound.unwrap(),
+            };
+            assert_eq!(listener.to_string(), format!("{shown}{}", port(&listener)));
+            assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            let mut client = TcpStream::connect((host, port(&listener))).unwrap();
+            let (stream, peer) = accept(&listener);
+            assert_eq!(peer, Peer::Ip(client.local_addr().unwrap()));
+            assert!(socket2::SockRef::from(&stream).tcp_nodelay().unwrap(), "not inherited from the listener");
+            let mut buffer = [0; 16];
+            assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            stream.set_blocking(true).unwrap();
+            client.write_all(b"ping").unwrap();
+            assert_eq!(stream.read(&mut buffer).unwrap(), 4);
+            let sent = stream.write_vectored(&[IoSlice::new(b"po"), IoSlice::new(b"ng")]).unwrap();
+            stream.shutdown_write().unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert_eq!((sent, answer.as_str()), (4, "pong"));
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_unless_both_agree_to_share_it() {
+        let first = Listener::bind(&tcp("127.0.0.1"), PLAIN).unwrap();
+        let same = BindAddress::Tcp { host: "127.0.0.1".into(), port: port(&first) };
+        assert_eq!(Listener::bind(&same, PLAIN).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(first.serves(&same) && first.serves(&tcp("localhost")) && !first.serves(&tcp("127.0.0.2")));
+
+        let shared = BindOptions { reuse_port: true, ..PLAIN };
+        let first = Listener::bind(&tcp("127.0.0.1"), shared).unwrap();
+        let same = BindAddress::Tcp { host: "127.0.0.1".into(), port: port(&first) };
+        Listener::bind(&same, shared).unwrap();
+    }
+
+    #[test]
+    fn a_unix_socket_has_the_mode_of_the_umask_and_goes_with_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let options = BindOptions { umask: 0o027, ..PLAIN };
+        let listener = Listener::bind(&BindAddress::Unix(path.clone()), options).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o750);
+        assert_eq!(listener.to_string(), format!("unix:{}", path.display()));
+        let _client = UnixStream::connect(&path).unwrap();
+        assert_eq!(accept(&listener).1, Peer::Unix);
+        listener.unlink();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_file_of_another_server_is_not_unlinked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = Listener::bind(&BindAddress::Unix(path.clone()), PLAIN).unwrap();
+        // The old one is kept under another name: a freed inode may be given out again at once.
+        fs::rename(&path, folder.path().join("moved")).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        listener.unlink();
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_a_live_one_and_a_plain_file_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let address = BindAddress::Unix(path.clone());
+        drop(UnixListener::bind(&path).unwrap());
+        let live = Listener::bind(&address, PLAIN).unwrap();
+        assert_eq!(Listener::bind(&address, PLAIN).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(live);
+
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        assert_eq!(Listener::bind(&address, PLAIN).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+
+        let long = BindAddress::Unix(folder.path().join("x".repeat(200)));
+        assert!(Listener::bind(&long, PLAIN).is_err());
+    }
+
+    #[test]
+    fn an_abstract_socket_has_a_name_and_no_file() {
+        let name = format!("monoceros-{}", std::process::id()).into_bytes();
+        let address = BindAddress::Abstract(name.clone());
+        let listener = Listener::bind(&address, PLAIN).unwrap();
+        assert_eq!(listener.local_address(), &LocalAddress::Abstract(name));
+        assert_eq!(Listener::bind(&address, PLAIN).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_inherited_descriptor_keeps_its_number() {
+        use std::os::fd::IntoRawFd;
+        let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = plain.local_addr().unwrap().port();
+        let fd = plain.into_raw_fd();
+        let listener = Listener::bind(&BindAddress::Fd(fd), PLAIN).unwrap();
+        assert_eq!(listener.as_raw_fd(), fd);
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+        accept(&listener);
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_socket_is_refused_and_left_alone() {
+        let file = tempfile::tempfile().unwrap();
+        let error = Listener::bind(&BindAddress::Fd(file.as_raw_fd()), PLAIN).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTSOCK));
+        assert!(file.metadata().is_ok());
+        let error = Listener::bind(&BindAddress::Fd(987_654), PLAIN).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+    }
+}

@@ -1,0 +1,127 @@
+//! Connections, non-blocking: what one system call moves, and no more.
+
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown};
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP client.
+    Ip(SocketAddr),
+    /// A client on a unix socket: it has no address.
+    Unix,
+}
+
+/// A connection. Non-blocking unless [`Stream::set_blocking`] says otherwise; closed on drop. A peer that is gone is
+/// an error (EPIPE), never a SIGPIPE.
+#[derive(Debug)]
+pub struct Stream(OwnedFd);
+
+impl Stream {
+    /// Reads what is there (recv(2)); 0 when the peer has ended its side.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(nix::sys::socket::recv(self.0.as_raw_fd(), buffer, MsgFlags::empty())?)
+    }
+
+    /// Writes what the kernel takes of `bytes` (send(2)) and says how much.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(nix::sys::socket::send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
+    }
+
+    /// Writes what the kernel takes of several pieces in one call (sendmsg(2); at most IOV_MAX = 1024 pieces).
+    pub fn write_vectored(&self, pieces: &[IoSlice]) -> io::Result<usize> {
+        Ok(nix::sys::socket::sendmsg::<()>(self.0.as_raw_fd(), pieces, &[], MsgFlags::MSG_NOSIGNAL, None)?)
+    }
+
+    /// Sends up to `count` bytes of `file` from `offset`, which it moves on (sendfile(2)). 0 when the file ends there.
+    /// EINVAL when the file is of a kind that must be copied instead.
+    pub fn send_file(&self, file: impl AsFd, offset: &mut u64, count: usize) -> io::Result<usize> {
+        let mut position = i64::try_from(*offset).map_err(|_| Errno::EOVERFLOW)?;
+        let sent = nix::sys::sendfile::sendfile64(&self.0, file, Some(&mut position), count)?;
+        *offset = position as u64;
+        Ok(sent)
+    }
+
+    /// Ends our side: the peer reads end of file, and may still send (shutdown(2)).
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        Ok(nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Write)?)
+    }
+
+    /// Makes reads and writes wait, or not.
+    pub fn set_blocking(&self, blocking: bool) -> io::Result<()> {
+        socket2::SockRef::from(&self.0).set_nonblocking(!blocking)
+    }
+}
+
+impl From<OwnedFd> for Stream {
+    fn from(fd: OwnedFd) -> Stream {
+        Stream(fd)
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Reads the address that accept(2) has filled in.
+pub(super) fn peer(storage: &libc::sockaddr_storage) -> Peer {
+    let start: *const libc::sockaddr_storage = storage;
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which of the address structures the storage, large and aligned enough for all, holds.
+            let v4 = unsafe { &*start.cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Peer::Ip(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let v6 = unsafe { &*start.cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            Peer::Ip(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), v6.sin6_flowinfo, v6.sin6_scope_id).into())
+        }
+        _ => Peer::Unix,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_peer_that_is_gone_is_an_error_not_a_signal() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let stream = Stream::from(OwnedFd::from(ours));
+        assert_eq!(stream.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(stream.write_vectored(&[IoSlice::new(b"x")]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_file_is_sent_from_its_offset() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let mut offset = 4;
+        let stream = Stream::from(OwnedFd::from(ours));
+        assert_eq!(stream.send_file(&file, &mut offset, 100).unwrap(), 6);
+        assert_eq!((offset, stream.send_file(&file, &mut offset, 100).unwrap()), (10, 0));
+        drop(stream);
+        let mut received = String::new();
+        theirs.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "456789");
+    }
+}

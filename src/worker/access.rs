@@ -1,0 +1,88 @@
+//! A served request as the access log reads it.
+
+use std::time::Duration;
+
+use crate::exchange::RequestView;
+use crate::http::request::Span;
+use crate::logging::AccessRecord;
+use crate::python::transmission::Summary;
+
+/// One request and its response, while the connection still holds its head.
+pub struct Served<'a> {
+    /// The request.
+    pub request: RequestView<'a>,
+    /// The response.
+    pub summary: &'a Summary,
+    /// Values of the format's environ keys.
+    pub environ_values: &'a [Option<String>],
+    /// Names of response headers that the format asks for.
+    pub response_headers: &'a [String],
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl<'a> Served<'a> {
+    fn text(&self, span: Span) -> &'a [u8] {
+        span.of(self.request.buffer)
+    }
+}
+
+impl AccessRecord for Served<'_> {
+    fn remote_addr(&self) -> &[u8] {
+        self.request.remote_addr.as_bytes()
+    }
+
+    fn method(&self) -> &[u8] {
+        self.text(self.request.head.method)
+    }
+
+    fn raw_uri(&self) -> &[u8] {
+        self.text(self.request.head.target)
+    }
+
+    fn protocol(&self) -> &[u8] {
+        self.text(self.request.head.version_text)
+    }
+
+    fn path(&self) -> &[u8] {
+        self.text(self.request.head.path)
+    }
+
+    fn query(&self) -> &[u8] {
+        self.text(self.request.head.query)
+    }
+
+    fn status(&self) -> u16 {
+        self.summary.status
+    }
+
+    fn bytes_sent(&self) -> u64 {
+        self.summary.sent
+    }
+
+    fn duration(&self) -> Duration {
+        self.duration
+    }
+
+    fn request_header(&self, name: &str) -> Option<&[u8]> {
+        let mut headers = self.request.head.headers.iter().rev();
+        let found = headers.find(|header| self.text(header.name).eq_ignore_ascii_case(name.as_bytes()))?;
+        Some(self.text(found.value))
+    }
+
+    fn response_header(&self, index: usize) -> Option<&[u8]> {
+        let name = self.response_headers.get(index)?.as_bytes();
+        let lines = self.summary.headers.split(|&byte| byte == b'\n').rev();
+        lines.filter_map(split_line).find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    fn environ_value(&self, index: usize) -> Option<&str> {
+        self.environ_values.get(index)?.as_deref()
+    }
+}
+
+/// Name and value of a header line that the server has written.
+fn split_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = memchr::memchr(b':', line)?;
+    Some((&line[..colon], line[colon + 1..].trim_ascii()))
+}

@@ -1,0 +1,111 @@
+//! Where a request body gathers before the application is called: in memory, then in an unlinked temporary file (decision D10).
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use super::rules::Rules;
+use crate::exchange::Body;
+
+/// The most that is reserved for a body before its bytes arrive: a Content-Length is a claim, not memory.
+const FIRST_RESERVATION: usize = 64 * 1024;
+
+/// A body being gathered.
+pub enum BodyStore {
+    /// In memory.
+    Memory(Vec<u8>),
+    /// In a file, which holds this many bytes.
+    Spooled(File, u64),
+}
+
+/// Whether a body can go on gathering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// It can.
+    Left,
+    /// It is as long as bodies are kept, or there is no place for a file: the rest streams to the application.
+    Exhausted,
+    /// The disk is full: these bytes were not kept, and stream to the application before the rest does.
+    Refused,
+}
+
+impl BodyStore {
+    /// An empty store for a body that is `announced` bytes long, if that was said.
+    pub fn new(announced: Option<u64>) -> Self {
+        let announced = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+        BodyStore::Memory(Vec::with_capacity(announced.min(FIRST_RESERVATION)))
+    }
+
+    /// Adds `data`, and says whether more may follow.
+    pub fn add(&mut self, data: &[u8], rules: &Rules) -> Room {
+        match self {
+            BodyStore::Memory(bytes) => {
+                bytes.extend_from_slice(data);
+                if bytes.len() <= rules.body_buffer { Room::Left } else { self.spool(rules) }
+            }
+            BodyStore::Spooled(file, length) => match file.write_all(data) {
+                Ok(()) => {
+                    *length += data.len() as u64;
+                    if *length < rules.body_spool { Room::Left } else { Room::Exhausted }
+                }
+                Err(_) => {
+                    // A part of `data` may have been written: the file ends where it was whole.
+                    let _ = file.set_len(*length);
+                    Room::Refused
+                }
+            },
+        }
+    }
+
+    /// How many bytes have gathered.
+    pub fn length(&self) -> u64 {
+        match self {
+            BodyStore::Memory(bytes) => bytes.len() as u64,
+            BodyStore::Spooled(_, length) => *length,
+        }
+    }
+
+    /// The gathered body, ready to be read from its start.
+    ///
+    /// # Errors
+    /// The file cannot be rewound.
+    pub fn into_body(self) -> io::Result<Body> {
+        match self {
+            BodyStore::Memory(bytes) => Ok(Body::Memory(bytes)),
+            BodyStore::Spooled(mut file, _) => {
+                file.seek(SeekFrom::Start(0))?;
+                Ok(Body::File(file))
+            }
+        }
+    }
+
+    /// Moves the bytes into a file. Where none can be made (a read-only root, a full disk) they stay, and the rest streams.
+    fn spool(&mut self, rules: &Rules) -> Room {
+        let BodyStore::Memory(bytes) = self else { return Room::Left };
+        if rules.body_spool == 0 {
+            return Room::Exhausted;
+        }
+        let made = temporary_file(rules.upload_directory.as_deref()).and_then(|mut file| {
+            file.write_all(bytes)?;
+            Ok(file)
+        });
+        match made {
+            Ok(file) => {
+                let length = bytes.len() as u64;
+                *self = BodyStore::Spooled(file, length);
+                if length < rules.body_spool { Room::Left } else { Room::Exhausted }
+            }
+            Err(error) => {
+                log::warn!("Cannot keep a request body in a temporary file ({error}); streaming it to the application");
+                Room::Exhausted
+            }
+        }
+    }
+}
+
+fn temporary_file(directory: Option<&Path>) -> io::Result<File> {
+    match directory {
+        Some(directory) => tempfile::tempfile_in(directory),
+        None => tempfile::tempfile(),
+    }
+}

@@ -1,0 +1,565 @@
+//! One client's connection: bytes in, requests out, response bytes back, and a deadline for every wait.
+//!
+//! Knows `http` and a stream; knows no interpreter and no event loop, so it is tested over a socket pair. The event loop tells it that
+//! bytes may have arrived or may be sent, that time has passed, or that the application is done; it answers with a [`Step`].
+
+use std::any::Any;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::body_store::{BodyStore, Room};
+use super::outgoing::{Flushed, Outgoing};
+use super::rules::Rules;
+use crate::exchange::{Body, Exchange, Piece, RequestView};
+use crate::http::body::BodyDecoder;
+use crate::http::error::{Error, error_page};
+use crate::http::proxy::{self, Origin, Parsed};
+use crate::http::request::{HeadParser, RequestHead, Scheme, Status};
+use crate::http::response;
+use crate::sys::socket::{Peer, Stream};
+
+/// What is read from a socket at once.
+pub const READ_SIZE: usize = 64 * 1024;
+
+/// How often one connection reads before others have their turn.
+const READS_PER_TURN: usize = 4;
+
+/// An input buffer larger than this is given back when the connection falls idle.
+const IDLE_BUFFER: usize = 4 * 1024;
+
+/// After a refusal the client may still be sending, and closing at once would reset its connection before it has read the answer. So the
+/// rest is read and dropped, this much of it...
+const LINGER_BYTES: usize = 64 * 1024;
+
+/// ...and this long (gunicorn's figures).
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// What the event loop is to do next with a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Wait for the client.
+    Wait,
+    /// There is more to do here at once, when others have had their turn.
+    Again,
+    /// Call the application with the request that is ready.
+    Call,
+    /// The request was refused and the answer is on its way: log it, then wait.
+    Refused(Error),
+    /// Close it.
+    Close,
+}
+
+/// A client's connection.
+pub struct Connection {
+    stream: Stream,
+    rules: Arc<Rules>,
+    peer: Peer,
+    remote_addr: String,
+    site: usize,
+    is_trusted: bool,
+    state: State,
+    /// Whether the kernel may hold bytes, or the end, that no new event will tell of.
+    unread: bool,
+    /// Received and not used up; the current request's head is in front while it is served.
+    input: Vec<u8>,
+    parser: HeadParser,
+    head: RequestHead,
+    body: Option<BodyStore>,
+    decoder: BodyDecoder,
+    /// Decoded body bytes that found no place in the store.
+    unsaved: Vec<u8>,
+    outgoing: Outgoing,
+    /// When the state's wait ends, if it does.
+    deadline: Option<Instant>,
+    /// Since when the kernel has taken nothing of what is queued.
+    blocked_since: Option<Instant>,
+    is_registered: bool,
+    /// Whether the application has the socket, which is blocking then.
+    is_lent: bool,
+}
+
+/// What the connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A PROXY header may come before the first request.
+    Proxy,
+    /// Waiting for a request, or reading its head.
+    Head,
+    /// Reading its body.
+    Body,
+    /// The request is ready, or with the application.
+    Serving,
+    /// Nothing follows but the queued bytes.
+    Closing,
+    /// The answer is out and our side closed; so many bytes of what still comes are dropped.
+    Lingering(usize),
+}
+
+impl Connection {
+    /// A connection just accepted on listener number `site`.
+    pub fn new(stream: Stream, peer: Peer, site: usize, rules: Arc<Rules>, now: Instant) -> Self {
+        let state = if rules.proxy_mode.is_some() { State::Proxy } else { State::Head };
+        Connection {
+            is_trusted: rules.trusts(&peer),
+            remote_addr: address_text(&peer),
+            deadline: Some(now + rules.head_timeout),
+            decoder: BodyDecoder::Length(0),
+            stream,
+            rules,
+            peer,
+            site,
+            state,
+            unread: false,
+            input: Vec::new(),
+            parser: HeadParser::new(),
+            head: RequestHead::default(),
+            body: None,
+            unsaved: Vec::new(),
+            outgoing: Outgoing::default(),
+            blocked_since: None,
+            is_registered: false,
+            is_lent: false,
+        }
+    }
+
+    /// Reads what has arrived, through `scratch`, and goes as far as it leads. `ended` says that the client has ended its side, which by
+    /// itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
+    pub fn on_readable(&mut self, scratch: &mut [u8], ended: bool, now: Instant) -> Step {
+        self.unread = true;
+        if matches!(self.state, State::Serving | State::Closing) {
+            // Read when the response is out: till then the kernel keeps the bytes, and the client, waiting.
+            return Step::Wait;
+        }
+        for _ in 0..READS_PER_TURN {
+            let count = match self.read(scratch) {
+                Ok(Some(0)) => return Step::Close,
+                Ok(Some(count)) => count,
+                Ok(None) => {
+                    self.unread = false;
+                    return Step::Wait;
+                }
+                Err(_) => return Step::Close,
+            };
+            // A short read has emptied the socket, and the next arrival is a new event; the end is not, once it has been told.
+            self.unread = ended || count == scratch.len();
+            let step = self.on_bytes(&scratch[..count], now);
+            if step != Step::Wait || !self.unread {
+                return step;
+            }
+        }
+        Step::Again
+    }
+
+    /// Sends what is queued; goes on once it is out.
+    pub fn on_writable(&mut self, now: Instant) -> Step {
+        if self.outgoing.is_empty() {
+            return Step::Wait;
+        }
+        match self.flush(now) {
+            Ok(Flushed::All) => self.after_flush(now),
+            Ok(Flushed::Blocked) => Step::Wait,
+            Ok(Flushed::Paused) => Step::Again,
+            Err(_) => Step::Close,
+        }
+    }
+
+    /// Ends waits that have lasted too long.
+    pub fn on_time(&mut self, now: Instant) -> Step {
+        if self.blocked_since.is_some_and(|since| now >= since + self.rules.write_timeout) {
+            return Step::Close;
+        }
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return Step::Wait;
+        }
+        match self.state {
+            State::Head if self.input.is_empty() => Step::Close,
+            State::Proxy | State::Head | State::Body => self.refuse(Error::RequestTimeout, now),
+            State::Serving => Step::Wait,
+            State::Closing | State::Lingering(_) => Step::Close,
+        }
+    }
+
+    /// The application is done and everything it sent is handed over or queued; goes on with the next request if there may be one.
+    pub fn finish(&mut self, keep_alive: bool, now: Instant) -> Step {
+        // What of a streamed body the application did not read lies in the way of the next request.
+        let keep_alive = keep_alive && self.decoder.is_done();
+        if std::mem::take(&mut self.is_lent) && self.stream.set_blocking(false).is_err() {
+            return Step::Close;
+        }
+        self.body = None;
+        self.unsaved = Vec::new();
+        if keep_alive {
+            self.input.drain(..self.head.len);
+            self.parser.reset();
+            self.state = State::Head;
+        } else {
+            self.state = State::Closing;
+        }
+        match self.flush(now) {
+            Ok(Flushed::All) => self.after_flush(now),
+            Ok(Flushed::Blocked) => Step::Wait,
+            Ok(Flushed::Paused) => Step::Again,
+            Err(_) => Step::Close,
+        }
+    }
+
+    /// Whether it waits for a request of which nothing has arrived.
+    pub fn is_idle(&self) -> bool {
+        self.state == State::Head && self.input.is_empty() && self.outgoing.is_empty()
+    }
+
+    /// Puts an earlier end to the wait for the next request.
+    pub fn close_by(&mut self, time: Instant) {
+        if self.is_idle() {
+            self.deadline = Some(self.deadline.map_or(time, |deadline| deadline.min(time)));
+        }
+    }
+
+    /// Until when it is kept idle; for finding the one that has waited longest.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The client's address, empty on a unix socket.
+    pub fn remote_addr(&self) -> &str {
+        &self.remote_addr
+    }
+
+    /// The socket's number, for the poll.
+    pub fn descriptor(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// Whether the event loop's poll knows it.
+    pub fn is_registered(&self) -> bool {
+        self.is_registered
+    }
+
+    /// Notes that the poll knows it.
+    pub fn set_registered(&mut self) {
+        self.is_registered = true;
+    }
+
+    fn read(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.stream.read(scratch) {
+                Ok(count) => return Ok(Some(count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn on_bytes(&mut self, bytes: &[u8], now: Instant) -> Step {
+        match self.state {
+            State::Body => {
+                self.deadline = Some(now + self.rules.body_timeout);
+                self.on_body_bytes(bytes, now)
+            }
+            State::Lingering(left) => self.drop_bytes(left, bytes.len()),
+            _ => {
+                if self.input.is_empty() {
+                    self.deadline = Some(now + self.rules.head_timeout);
+                }
+                self.input.extend_from_slice(bytes);
+                self.parse(now)
+            }
+        }
+    }
+
+    /// Looks for what comes next in the input.
+    fn parse(&mut self, now: Instant) -> Step {
+        if self.state == State::Proxy
+            && let Some(step) = self.parse_proxy_header(now)
+        {
+            return step;
+        }
+        match self.parser.parse(&self.input, &self.rules.policy, self.is_trusted, &mut self.head) {
+            Ok(Status::Partial) => Step::Wait,
+            Ok(Status::Complete) => self.begin_body(now),
+            Err(error) => self.refuse(error, now),
+        }
+    }
+
+    /// Takes a PROXY header off the input; `None` when the first request begins.
+    fn parse_proxy_header(&mut self, now: Instant) -> Option<Step> {
+        let mode = self.rules.proxy_mode?;
+        match proxy::parse(&self.input, mode) {
+            Ok(Parsed::Partial) => return Some(Step::Wait),
+            Ok(Parsed::Absent) => {}
+            Ok(Parsed::Header { len, origin }) => {
+                if !self.rules.takes_proxy_headers_from(&self.peer) {
+                    let error = Error::ForbiddenProxyRequest(self.remote_addr.clone());
+                    return Some(self.refuse(error, now));
+                }
+                self.input.drain(..len);
+                if let Origin::Client { client, .. } = origin {
+                    self.peer = Peer::Ip(client);
+                    self.remote_addr = address_text(&self.peer);
+                }
+            }
+            Err(error) => return Some(self.refuse(error, now)),
+        }
+        self.state = State::Head;
+        None
+    }
+
+    /// The head is complete: decides how its body is gathered, and gathers what is there.
+    fn begin_body(&mut self, now: Instant) -> Step {
+        self.decoder = BodyDecoder::new(self.head.framing, &self.rules.policy);
+        if self.decoder.is_done() {
+            return self.serve();
+        }
+        let announced = self.decoder.remaining_length();
+        if let (Some(length), Some(limit)) = (announced, self.rules.limit_request_body)
+            && length > limit
+        {
+            return self.refuse(Error::ContentTooLarge, now);
+        }
+        self.body = Some(BodyStore::new(announced));
+        self.state = State::Body;
+        self.deadline = Some(now + self.rules.body_timeout);
+        if self.input.len() == self.head.len && self.head.expect_continue {
+            self.outgoing.push(Piece::Owned(response::CONTINUE.to_vec()));
+            if self.flush(now).is_err() {
+                return Step::Close;
+            }
+        }
+        let mut arrived = std::mem::take(&mut self.input);
+        let step = self.on_body_bytes(&arrived[self.head.len..], now);
+        // The head stays in front; behind it what the body did not use up.
+        let rest = std::mem::take(&mut self.input);
+        arrived.truncate(self.head.len);
+        arrived.extend_from_slice(&rest);
+        self.input = arrived;
+        step
+    }
+
+    fn on_body_bytes(&mut self, mut bytes: &[u8], now: Instant) -> Step {
+        while !bytes.is_empty() && !self.decoder.is_done() {
+            let decoded = match self.decoder.decode(bytes) {
+                Ok(decoded) => decoded,
+                Err(error) => return self.refuse(error, now),
+            };
+            bytes = &bytes[decoded.consumed..];
+            let Some(store) = &mut self.body else { return Step::Close };
+            let room = if decoded.data.is_empty() { Room::Left } else { store.add(decoded.data, &self.rules) };
+            if self.rules.limit_request_body.is_some_and(|limit| store.length() > limit) {
+                return self.refuse(Error::ContentTooLarge, now);
+            }
+            if room == Room::Refused {
+                self.unsaved = decoded.data.to_vec();
+            }
+            if room != Room::Left && !self.decoder.is_done() {
+                self.input.extend_from_slice(bytes);
+                return self.serve();
+            }
+        }
+        if !self.decoder.is_done() {
+            return Step::Wait;
+        }
+        // Pipelined: the next request's first bytes.
+        self.input.extend_from_slice(bytes);
+        self.serve()
+    }
+
+    fn serve(&mut self) -> Step {
+        self.state = State::Serving;
+        self.deadline = None;
+        Step::Call
+    }
+
+    /// Answers with the error's page and reads no further requests.
+    fn refuse(&mut self, error: Error, now: Instant) -> Step {
+        self.input = Vec::new();
+        self.body = None;
+        self.outgoing.push(Piece::Owned(error_page(error.status(), error.reason(), &error.message())));
+        self.state = State::Lingering(LINGER_BYTES);
+        self.deadline = Some(now + LINGER_TIME);
+        match self.flush(now) {
+            Ok(Flushed::All) if self.stream.shutdown_write().is_ok() => Step::Refused(error),
+            Ok(Flushed::Blocked | Flushed::Paused) => Step::Refused(error),
+            _ => Step::Close,
+        }
+    }
+
+    fn drop_bytes(&mut self, left: usize, count: usize) -> Step {
+        match left.checked_sub(count) {
+            Some(left) => {
+                self.state = State::Lingering(left);
+                Step::Wait
+            }
+            None => Step::Close,
+        }
+    }
+
+    fn flush(&mut self, now: Instant) -> io::Result<Flushed> {
+        let flushed = self.outgoing.flush(&self.stream)?;
+        self.blocked_since = (flushed == Flushed::Blocked).then_some(now);
+        Ok(flushed)
+    }
+
+    /// Everything is out: closes, or turns to the next request.
+    fn after_flush(&mut self, now: Instant) -> Step {
+        match self.state {
+            State::Closing => self.close_gently(now),
+            State::Lingering(_) => match self.stream.shutdown_write() {
+                Ok(()) => Step::Wait,
+                Err(_) => Step::Close,
+            },
+            State::Head if self.input.is_empty() => {
+                if self.input.capacity() > IDLE_BUFFER {
+                    self.input = Vec::new();
+                }
+                if !self.rules.keeps_alive() {
+                    return self.close_gently(now);
+                }
+                self.deadline = Some(now + self.rules.keepalive);
+                if self.unread { Step::Again } else { Step::Wait }
+            }
+            State::Head => {
+                self.deadline = Some(now + self.rules.head_timeout);
+                self.parse(now)
+            }
+            State::Proxy | State::Body | State::Serving => Step::Wait,
+        }
+    }
+
+    /// Closes at once where nothing unread can be lying in the kernel, else after our side only: closing over unread bytes would reset the
+    /// connection and could take the response's end with it.
+    fn close_gently(&mut self, now: Instant) -> Step {
+        let nothing_unread = !self.unread && self.decoder.is_done() && self.input.len() <= self.head.len;
+        if nothing_unread || self.stream.shutdown_write().is_err() {
+            return Step::Close;
+        }
+        self.input = Vec::new();
+        self.state = State::Lingering(LINGER_BYTES);
+        self.deadline = Some(now + LINGER_TIME);
+        Step::Again
+    }
+
+    /// Waits for the client, at most `timeout`, with poll(2).
+    fn wait(&self, events: PollFlags, timeout: Duration) -> io::Result<()> {
+        let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(&self.stream), events)];
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        match poll(&mut descriptors, timeout) {
+            Ok(0) => Err(ErrorKind::TimedOut.into()),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Decodes streamed body bytes out of the input; `None` when more must be received first.
+    fn decode_streamed(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        while !self.decoder.is_done() {
+            let arrived = &self.input[self.head.len..];
+            if arrived.is_empty() {
+                return Ok(None);
+            }
+            let window = &arrived[..arrived.len().min(buffer.len())];
+            let decoded = self.decoder.decode(window).map_err(io::Error::other)?;
+            let count = decoded.data.len();
+            buffer[..count].copy_from_slice(decoded.data);
+            let used = self.head.len..self.head.len + decoded.consumed;
+            self.input.drain(used);
+            if count > 0 {
+                return Ok(Some(count));
+            }
+        }
+        Ok(Some(0))
+    }
+}
+
+impl Exchange for Connection {
+    fn request(&self) -> RequestView<'_> {
+        RequestView {
+            buffer: self.head.source(&self.input),
+            head: &self.head,
+            peer: &self.peer,
+            remote_addr: &self.remote_addr,
+            site: self.site,
+            scheme: self.head.forwarded_scheme.unwrap_or(Scheme::Http),
+        }
+    }
+
+    fn take_body(&mut self) -> Body {
+        let Some(store) = self.body.take() else { return Body::empty() };
+        let whole = store.into_body().unwrap_or_else(|error| {
+            log::error!("Cannot read a spooled request body: {error}");
+            Body::empty()
+        });
+        let is_complete = self.decoder.is_done() && self.unsaved.is_empty();
+        if is_complete { whole } else { Body::Stream(Box::new(whole)) }
+    }
+
+    fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
+        self.outgoing.write(&self.stream, parts)
+    }
+
+    fn queue(&mut self, piece: Piece) {
+        self.blocked_since.get_or_insert_with(Instant::now);
+        self.outgoing.push(piece);
+    }
+
+    fn is_full(&self) -> bool {
+        self.outgoing.is_full()
+    }
+
+    fn wait_for_client(&mut self) -> io::Result<()> {
+        while !self.outgoing.has_room() {
+            self.wait(PollFlags::POLLOUT, self.rules.write_timeout)?;
+            self.outgoing.flush(&self.stream)?;
+        }
+        self.blocked_since = (!self.outgoing.is_empty()).then(Instant::now);
+        Ok(())
+    }
+
+    fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.unsaved.is_empty() {
+            let count = self.unsaved.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&self.unsaved[..count]);
+            self.unsaved.drain(..count);
+            return Ok(count);
+        }
+        loop {
+            if let Some(count) = self.decode_streamed(buffer)? {
+                return Ok(count);
+            }
+            self.wait(PollFlags::POLLIN, self.rules.body_timeout)?;
+            match self.read(buffer)? {
+                Some(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the request body ends early")),
+                Some(count) => self.input.extend_from_slice(&buffer[..count]),
+                None => {}
+            }
+        }
+    }
+
+    fn may_keep_alive(&self) -> bool {
+        self.head.keep_alive && self.rules.keeps_alive()
+    }
+
+    fn lend_socket(&mut self) -> io::Result<RawFd> {
+        self.stream.set_blocking(true)?;
+        self.is_lent = true;
+        Ok(self.stream.as_raw_fd())
+    }
+}
+
+impl dyn Exchange {
+    /// The connection that was given out as an exchange.
+    pub fn into_connection(self: Box<Self>) -> Option<Box<Connection>> {
+        (self as Box<dyn Any>).downcast().ok()
+    }
+}
+
+fn address_text(peer: &Peer) -> String {
+    match peer {
+        Peer::Ip(address) => address.ip().to_string(),
+        Peer::Unix => String::new(),
+    }
+}

@@ -1,0 +1,200 @@
+//! A worker: one process that runs the application for the connections it accepts.
+//!
+//! [`run`] is its life, in order. `service` is its loop: `event_loop` waits and does the input and output, `connection` turns bytes into
+//! requests, `python::call` answers them. It must not know the master beyond what its [`Seat`] holds.
+
+mod access;
+mod body_store;
+mod connection;
+mod event_loop;
+mod outgoing;
+mod rules;
+mod service;
+mod watch;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::Python;
+
+use self::event_loop::EventLoop;
+use self::rules::Rules;
+use self::service::{Service, Stage};
+use self::watch::Watch;
+use crate::logging::{AccessFormat, AccessLog};
+use crate::python::app::{self, App, LoadError};
+use crate::python::call::{CallOptions, Caller};
+use crate::python::environ::Site;
+use crate::python::home::Home;
+use crate::python::{interpreter, signals};
+use crate::scoreboard::State;
+use crate::seat::{self, Seat};
+use crate::settings::Config;
+use crate::sys::process;
+use crate::sys::signal::Signal;
+use crate::sys::socket::{Listener, LocalAddress};
+use crate::sys::user;
+
+/// The worker served and has ended in good order.
+pub const EXIT_OK: i32 = 0;
+/// It failed before it could serve (gunicorn's `WORKER_BOOT_ERROR`).
+pub const EXIT_BOOT_ERROR: i32 = 3;
+/// The module has no such application (gunicorn's `APP_LOAD_ERROR`).
+pub const EXIT_APP_ERROR: i32 = 4;
+
+/// What a worker needs to run Python, besides its seat.
+pub struct Launch {
+    /// The environment for an interpreter that is not running yet.
+    pub home: Home,
+    /// `sys.argv`
+    pub argv: Vec<OsString>,
+}
+
+/// Lives a worker's life and returns its exit status.
+pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
+    let status = match boot(seat, launch) {
+        Ok(mut service) => {
+            let status = serve(&mut service);
+            interpreter::wind_down();
+            status
+        }
+        Err(failure) => failure.report(),
+    };
+    log::info!("Worker exiting (pid: {})", std::process::id());
+    status
+}
+
+/// A worker that could not begin to serve.
+enum BootFailure {
+    /// The application was not to be had.
+    App(LoadError),
+    /// Anything else, as a sentence or traceback.
+    Other(String),
+}
+
+impl BootFailure {
+    fn because(context: &str, reason: &dyn Display) -> Self {
+        BootFailure::Other(format!("{context}: {reason}"))
+    }
+
+    /// Logs it and names the exit status.
+    fn report(&self) -> i32 {
+        match self {
+            BootFailure::App(LoadError::App(reason)) => {
+                log::error!("{reason}");
+                EXIT_APP_ERROR
+            }
+            BootFailure::App(LoadError::Import(reason)) | BootFailure::Other(reason) => {
+                log::error!("Exception in worker process\n{reason}");
+                EXIT_BOOT_ERROR
+            }
+        }
+    }
+}
+
+/// Everything up to the first request, in the order it must have: privileges go before any code of the application runs, and the parent
+/// is watched after that, because the kernel forgets the watch when the user changes.
+fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Service<App>, BootFailure> {
+    become_user(&seat.config)?;
+    match process::end_with_parent(seat.ppid) {
+        Ok(true) => {}
+        Ok(false) => return Err(BootFailure::Other("the master is gone".to_owned())),
+        // Only where prctl(2) is forbidden; the check once a second remains.
+        Err(error) => log::debug!("Cannot ask to be told of the master's end: {error}"),
+    }
+    interpreter::start(&launch.home, &launch.argv).map_err(|error| BootFailure::Other(error.to_string()))?;
+    signals::install().map_err(python_failure)?;
+    for signal in [Signal::Int, Signal::Quit, Signal::Abrt] {
+        // Python has just taken these over; the queue must hear of them too, or the poll would sleep on.
+        seat.signals.add(signal).map_err(|error| BootFailure::because("cannot handle signals", &error))?;
+    }
+    app::extend_path(&python_path(&seat.config)).map_err(python_failure)?;
+    let app = load_app(&mut seat)?;
+    assemble(seat, &app)
+}
+
+/// The directories that the settings put on `sys.path`, in the order in which each goes to its front.
+pub fn python_path(config: &Config) -> Vec<PathBuf> {
+    let here = std::env::current_dir().unwrap_or_else(|_| config.chdir.clone());
+    std::iter::once(here).chain(config.pythonpath.iter().cloned()).collect()
+}
+
+fn become_user(config: &Config) -> Result<(), BootFailure> {
+    let (user, group) = seat::identity(config).map_err(|error| BootFailure::Other(error.to_string()))?;
+    user::drop_privileges(user, group, config.initgroups)
+        .map_err(|error| BootFailure::because("cannot change user or group", &error))
+}
+
+fn load_app(seat: &mut Seat<App>) -> Result<App, BootFailure> {
+    if let Some(app) = seat.preloaded.take() {
+        return Ok(app);
+    }
+    let spec = seat.config.wsgi_app.clone().unwrap_or_default();
+    match app::load(&spec) {
+        // While code is being edited a broken state is normal: show it, and wait for the next edit.
+        Err(error @ LoadError::Import(_)) if seat.config.reload => {
+            log::error!("Error while loading the application; serving its traceback\n{error}");
+            App::showing(&error).map_err(python_failure)
+        }
+        result => result.map_err(BootFailure::App),
+    }
+}
+
+fn assemble(seat: Seat<App>, app: &App) -> Result<Service<App>, BootFailure> {
+    let config = seat.config.clone();
+    let rules = Arc::new(Rules::new(&config));
+    let access_log = open_access_log(&config)?;
+    let format = access_log.as_ref().map(AccessLog::format);
+    let logged_headers = format.map_or_else(Vec::new, |format| format.response_headers().to_vec());
+    let environ_keys = format.map_or_else(Vec::new, |format| format.environ_keys().to_vec());
+    let options = CallOptions { sendfile: config.sendfile, environ_keys };
+    let sites = seat.listeners.iter().map(|listener| site(listener, &config)).collect();
+    let caller = Python::attach(|py| Caller::new(py, app, sites, options)).map_err(python_failure)?;
+    let event_loop = EventLoop::new(&seat.listeners, seat.signals.as_raw_fd(), rules.clone(), config.worker_connections)
+        .map_err(|error| BootFailure::because("cannot poll", &error))?;
+    let watch = config.reload.then(|| Watch::new(&config.reload_extra_files));
+    Ok(Service { seat, event_loop, rules, caller, access_log, logged_headers, watch, stage: Stage::Serving })
+}
+
+fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootFailure> {
+    let Some(target) = &config.accesslog else { return Ok(None) };
+    // The file was made, and given to the workers' user, when the master checked the settings.
+    AccessLog::open(target, AccessFormat::compile(&config.access_log_format), None)
+        .map(Some)
+        .map_err(|error| BootFailure::Other(error.to_string()))
+}
+
+fn site(listener: &Listener, config: &Config) -> Site {
+    let (server, socket_path) = match listener.local_address() {
+        LocalAddress::Ip(address) => (Some((address.ip().to_string(), address.port().to_string())), String::new()),
+        LocalAddress::Unix(path) => (None, path.display().to_string()),
+        LocalAddress::Abstract(name) => (None, format!("@{}", name.escape_ascii())),
+    };
+    Site {
+        server,
+        socket_path,
+        multithread: false,
+        multiprocess: config.workers > 1,
+        script_name: std::env::var("SCRIPT_NAME").unwrap_or_default(),
+    }
+}
+
+fn serve(service: &mut Service<App>) -> i32 {
+    service.seat.row.beat();
+    service.seat.row.set_state(State::Ready);
+    service.seat.wakeup.wake();
+    match Python::attach(|py| service.run(py)) {
+        Ok(()) => EXIT_OK,
+        Err(error) => {
+            log::error!("The worker cannot go on: {error}");
+            1
+        }
+    }
+}
+
+fn python_failure(error: pyo3::PyErr) -> BootFailure {
+    Python::attach(|py| BootFailure::Other(crate::python::traceback(py, &error)))
+}

@@ -1,0 +1,186 @@
+//! Response bytes on their way to a client: written at once where the kernel takes them, queued where it does not.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::unix::fs::FileExt;
+
+use crate::exchange::Piece;
+use crate::sys::socket::Stream;
+
+/// Up to this many bytes are put together and sent as one piece, which costs the kernel less than a list of them.
+const GATHER_LIMIT: usize = 4 * 1024;
+
+/// Past this many queued bytes the application waits for the client...
+const HIGH_WATER: usize = 1024 * 1024;
+
+/// ...until no more than these are left.
+const LOW_WATER: usize = 256 * 1024;
+
+/// How much of a file one call of sendfile(2) is given, and how much is read at once where sendfile cannot be used.
+const FILE_BLOCK: usize = 256 * 1024;
+
+/// How much one flush sends before other connections have their turn.
+const FLUSH_LIMIT: usize = 2 * 1024 * 1024;
+
+/// Most parts of one write(2) that are handed over as they are (IOV_MAX is 1024).
+const MOST_PARTS: usize = 128;
+
+/// The queue of one connection.
+#[derive(Default)]
+pub struct Outgoing {
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+}
+
+/// How a flush ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing is left.
+    All,
+    /// The kernel takes no more for now.
+    Blocked,
+    /// The client reads quickly; let others have their turn, then go on.
+    Paused,
+}
+
+impl Outgoing {
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Whether the application has to wait.
+    pub fn is_full(&self) -> bool {
+        self.bytes > HIGH_WATER
+    }
+
+    /// Whether the application may go on.
+    pub fn has_room(&self) -> bool {
+        self.bytes <= LOW_WATER
+    }
+
+    /// Appends a piece.
+    pub fn push(&mut self, piece: Piece) {
+        self.bytes += in_memory(&piece);
+        self.pieces.push_back(piece);
+    }
+
+    /// Sends `parts` as one write, if nothing is queued before them; returns how many bytes the kernel took.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn write(&self, stream: &Stream, parts: &[&[u8]]) -> io::Result<usize> {
+        if !self.is_empty() {
+            return Ok(0);
+        }
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let sent = if total <= GATHER_LIMIT {
+            let mut gathered = [0; GATHER_LIMIT];
+            let mut end = 0;
+            for part in parts {
+                gathered[end..end + part.len()].copy_from_slice(part);
+                end += part.len();
+            }
+            retry(|| stream.write(&gathered[..end]))
+        } else {
+            let mut slices = [IoSlice::new(b""); MOST_PARTS];
+            let count = parts.len().min(MOST_PARTS);
+            for (slice, part) in slices.iter_mut().zip(parts) {
+                *slice = IoSlice::new(part);
+            }
+            retry(|| stream.write_vectored(&slices[..count]))
+        };
+        sent.map(|count| count.unwrap_or(0))
+    }
+
+    /// Sends what is queued, as far as the kernel takes it.
+    ///
+    /// # Errors
+    /// The connection is broken, or a file became shorter than it was announced to be.
+    pub fn flush(&mut self, stream: &Stream) -> io::Result<Flushed> {
+        let mut budget = FLUSH_LIMIT;
+        while let Some(piece) = self.pieces.front_mut() {
+            if budget == 0 {
+                return Ok(Flushed::Paused);
+            }
+            let before = in_memory(piece);
+            let Some(sent) = retry(|| send(piece, stream))? else { return Ok(Flushed::Blocked) };
+            self.bytes -= before - in_memory(piece);
+            budget = budget.saturating_sub(sent);
+            if left(piece) == 0 {
+                self.pieces.pop_front();
+            }
+        }
+        Ok(Flushed::All)
+    }
+}
+
+/// Sends from the front of `piece`, and moves its start.
+fn send(piece: &mut Piece, stream: &Stream) -> io::Result<usize> {
+    match piece {
+        Piece::Owned(bytes) => {
+            let sent = stream.write(bytes)?;
+            bytes.drain(..sent);
+            Ok(sent)
+        }
+        Piece::Shared { bytes, start } => {
+            let sent = stream.write(&(**bytes).as_ref()[*start..])?;
+            *start += sent;
+            Ok(sent)
+        }
+        Piece::File { file, offset, remaining } => {
+            let count = usize::try_from(*remaining).unwrap_or(usize::MAX).min(FILE_BLOCK);
+            let sent = match stream.send_file(&*file, offset, count) {
+                // A file system that sendfile(2) does not know: copy instead.
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+                    let sent = copy(file, *offset, count, stream)?;
+                    *offset += sent as u64;
+                    sent
+                }
+                result => result?,
+            };
+            if sent == 0 {
+                // The client was promised more bytes than there are now.
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            *remaining -= sent as u64;
+            Ok(sent)
+        }
+    }
+}
+
+fn copy(file: &impl std::os::fd::AsFd, offset: u64, count: usize, stream: &Stream) -> io::Result<usize> {
+    let file = File::from(file.as_fd().try_clone_to_owned()?);
+    let mut block = vec![0; count];
+    let read = file.read_at(&mut block, offset)?;
+    stream.write(&block[..read])
+}
+
+/// Calls `action` again when a signal interrupts it; `None` when it would block.
+fn retry(mut action: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+    loop {
+        match action() {
+            Ok(count) => return Ok(Some(count)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn left(piece: &Piece) -> u64 {
+    match piece {
+        Piece::Owned(bytes) => bytes.len() as u64,
+        Piece::Shared { bytes, start } => ((**bytes).as_ref().len() - start) as u64,
+        Piece::File { remaining, .. } => *remaining,
+    }
+}
+
+/// What a piece weighs against the water marks: a file costs no memory.
+fn in_memory(piece: &Piece) -> usize {
+    match piece {
+        Piece::File { .. } => 0,
+        _ => left(piece) as usize,
+    }
+}

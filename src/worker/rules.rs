@@ -1,0 +1,126 @@
+//! What holds for every connection of a worker: the protocol policy, who is trusted, and the bounds in bytes and seconds.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::http::policy::{HeaderMap, Policy};
+use crate::http::proxy;
+use crate::settings::{self, Config, ProxyProtocol, Trusted};
+use crate::sys::socket::Peer;
+
+/// From the first byte of a request to the end of its head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between two arrivals of body bytes.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// For a client that takes nothing of what is waiting for it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Idle connections under the sync class while `keepalive` is not set: longer than load balancers keep theirs (60 s, 75 s, 600 s), so that
+/// the balancer closes first and no request meets a closing connection.
+const SYNC_KEEPALIVE: Duration = Duration::from_secs(650);
+
+/// The rules of a worker, shared by its connections.
+#[derive(Debug)]
+pub struct Rules {
+    /// What a request may look like.
+    pub policy: Policy,
+    /// From the first byte of a request to the end of its head.
+    pub head_timeout: Duration,
+    /// Between two arrivals of body bytes.
+    pub body_timeout: Duration,
+    /// For a client that takes nothing of what is waiting for it.
+    pub write_timeout: Duration,
+    /// For a connection between two requests; zero closes it after the response.
+    pub keepalive: Duration,
+    /// Bytes of a body kept in memory.
+    pub body_buffer: usize,
+    /// Bytes of a body kept in a file.
+    pub body_spool: u64,
+    /// Bytes a body may have at all.
+    pub limit_request_body: Option<u64>,
+    /// Where spooled bodies go; `None` is the system's temporary directory.
+    pub upload_directory: Option<PathBuf>,
+    /// Which PROXY headers are looked for.
+    pub proxy_mode: Option<proxy::Mode>,
+    proxy_allow_ips: Trusted,
+    forwarded_allow_ips: Trusted,
+    stopping: AtomicBool,
+}
+
+impl Rules {
+    /// The rules that `config` asks for.
+    pub fn new(config: &Config) -> Self {
+        Rules {
+            policy: policy(config),
+            head_timeout: HEAD_TIMEOUT,
+            body_timeout: BODY_TIMEOUT,
+            write_timeout: WRITE_TIMEOUT,
+            keepalive: config.keepalive.map_or(SYNC_KEEPALIVE, Duration::from_secs),
+            body_buffer: config.body_buffer,
+            body_spool: config.body_spool,
+            limit_request_body: Some(config.limit_request_body).filter(|&limit| limit > 0),
+            upload_directory: config.tmp_upload_dir.clone(),
+            proxy_mode: match config.proxy_protocol {
+                ProxyProtocol::Off => None,
+                ProxyProtocol::V1 => Some(proxy::Mode::V1),
+                ProxyProtocol::V2 => Some(proxy::Mode::V2),
+                ProxyProtocol::Auto => Some(proxy::Mode::Auto),
+            },
+            proxy_allow_ips: config.proxy_allow_ips.clone(),
+            forwarded_allow_ips: config.forwarded_allow_ips.clone(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the peer may set the scheme and headers with underscores. A unix socket's peer always may, as in gunicorn.
+    pub fn trusts(&self, peer: &Peer) -> bool {
+        among(&self.forwarded_allow_ips, peer)
+    }
+
+    /// Whether the peer may speak for others with a PROXY header.
+    pub fn takes_proxy_headers_from(&self, peer: &Peer) -> bool {
+        among(&self.proxy_allow_ips, peer)
+    }
+
+    /// Whether connections may be kept after the response that is being written.
+    pub fn keeps_alive(&self) -> bool {
+        !self.keepalive.is_zero() && !self.stopping.load(Relaxed)
+    }
+
+    /// From now on every response closes its connection: the worker is to end.
+    pub fn stop_keeping_alive(&self) {
+        self.stopping.store(true, Relaxed);
+    }
+}
+
+fn among(trusted: &Trusted, peer: &Peer) -> bool {
+    match peer {
+        Peer::Unix => true,
+        Peer::Ip(address) => trusted.contains(IpAddr::to_canonical(&address.ip())),
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        limit_request_line: config.limit_request_line,
+        limit_request_fields: config.limit_request_fields,
+        limit_request_field_size: config.limit_request_field_size,
+        permit_obsolete_folding: config.permit_obsolete_folding,
+        strip_header_spaces: config.strip_header_spaces,
+        permit_unconventional_http_method: config.permit_unconventional_http_method,
+        permit_unconventional_http_version: config.permit_unconventional_http_version,
+        casefold_http_method: config.casefold_http_method,
+        permit_missing_host: config.permit_missing_host,
+        header_map: match config.header_map {
+            settings::HeaderMap::Drop => HeaderMap::Drop,
+            settings::HeaderMap::Refuse => HeaderMap::Refuse,
+            settings::HeaderMap::Dangerous => HeaderMap::Dangerous,
+        },
+        forwarder_headers: config.forwarder_headers.clone(),
+        secure_scheme_headers: config.secure_scheme_headers.clone(),
+    }
+}

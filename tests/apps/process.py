@@ -1,0 +1,133 @@
+"""What tests of processes, signals and time need from an app. The path says what to do, the query string with what.
+
+GATE, an environment variable, names a folder where the app says how far it has come (`entered-...` files) and waits
+to be let go on (`release`), so that no test has to sleep and hope.
+"""
+
+import atexit
+import contextvars
+import ctypes
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+gate = pathlib.Path(os.environ.get("GATE", "."))
+serial = itertools.count()
+variable = contextvars.ContextVar("variable", default="unset")
+ticks = 0
+
+
+def tick():
+    global ticks
+    while True:
+        time.sleep(0.01)
+        ticks += 1
+
+
+@atexit.register
+def say_goodbye():
+    (gate / f"atexit-{os.getpid()}").touch()
+
+
+def application(environ, start_response):
+    path = environ["PATH_INFO"].strip("/")
+    value = ACTIONS[path](environ) if path in ACTIONS else os.getpid()
+    data = json.dumps(value).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(data)))])
+    return [data]
+
+
+def sleep(environ):
+    time.sleep(float(environ["QUERY_STRING"]))
+    return os.getpid()
+
+
+def wait(environ):
+    """Say that a request is inside the app, and stay until the test says `release`."""
+    (gate / f"entered-{os.getpid()}-{next(serial)}").touch()
+    while not (gate / "release").exists():
+        time.sleep(0.005)
+    return os.getpid()
+
+
+def hang(environ):
+    """As wait(), but deaf to everything but SIGKILL."""
+    signal.signal(signal.SIGABRT, signal.SIG_IGN)
+    (gate / f"entered-{os.getpid()}-{next(serial)}").touch()
+    while True:
+        time.sleep(1)
+
+
+def context(environ):
+    before = variable.get()
+    variable.set("left over")
+    return before
+
+
+def thread(environ):
+    """How far a background thread of the worker comes between two requests."""
+    if "ticker" not in {one.name for one in threading.enumerate()}:
+        threading.Thread(target=tick, name="ticker", daemon=True).start()
+    return ticks
+
+
+def python(environ):
+    return {
+        "prefix": sys.prefix,
+        "executable": sys.executable,
+        "argv": sys.argv,
+        "path": sys.path,
+        "cwd": os.getcwd(),
+        "version": list(sys.version_info[:2]),
+        "main_thread": threading.current_thread() is threading.main_thread(),
+        "main_module": sys.modules["__main__"].__name__,
+        "server_software": os.environ.get("SERVER_SOFTWARE"),
+        "flask": __import__("flask").__file__,
+    }
+
+
+def identity(environ):
+    return {"uid": os.getuid(), "gid": os.getgid(), "groups": sorted(os.getgroups()), "umask": umask()}
+
+
+def umask():
+    old = os.umask(0)
+    os.umask(old)
+    return old
+
+
+def children(environ):
+    """The server must leave the app's own children to the app."""
+    return [subprocess.run([sys.executable, "-S", "-c", "raise SystemExit(7)"]).returncode for _ in range(3)]
+
+
+def own_handler(environ):
+    """signal.signal works, as it does only in the main thread."""
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    return "set"
+
+
+ACTIONS = {
+    "pid": lambda environ: os.getpid(),
+    "sleep": sleep,
+    "wait": wait,
+    "hang": hang,
+    "context": context,
+    "thread": thread,
+    "python": python,
+    "identity": identity,
+    "children": children,
+    "own-handler": own_handler,
+    "env": lambda environ: os.environ.get(environ["QUERY_STRING"]),
+    "print": lambda environ: print(environ["QUERY_STRING"], flush=True),
+    "exit": lambda environ: os._exit(int(environ["QUERY_STRING"])),
+    "segfault": lambda environ: ctypes.string_at(0),
+    "spin": lambda environ: [None for _ in iter(int, 1)],
+    "raise": lambda environ: 1 / 0,
+}

@@ -1,0 +1,184 @@
+//! Settings from files, environment and command line: which wins, and what is said about wrong ones.
+
+use crate::util::server::{Finished, Plan};
+
+#[test]
+fn each_layer_overrides_the_one_below() {
+    let file = "workers = 2\nbacklog = 100\ntimeout = 11\nkeepalive = 3\n";
+    let finished = Plan::app("echo")
+        .started_in_own_folder()
+        .file("gunicorn.conf.py", file)
+        .env("WEB_CONCURRENCY", "9")
+        .env("GUNICORN_CMD_ARGS", "--timeout 12 --keep-alive=4")
+        .args(["--pythonpath", crate::util::apps().to_str().expect("a plain path")])
+        .args(["--keep-alive", "5", "--print-config"])
+        .run();
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    for (name, value) in
+        [("backlog", "100"), ("workers", "2"), ("timeout", "12"), ("keepalive", "5"), ("graceful_timeout", "30")]
+    {
+        assert_eq!(setting(&finished, name), value, "{name}");
+    }
+}
+
+#[test]
+fn defaults_come_from_the_environment() {
+    let plan = Plan::app("echo").bound_elsewhere().env("WEB_CONCURRENCY", "4").env("PORT", "1234");
+    let finished = plan.env("FORWARDED_ALLOW_IPS", "10.1.1.1").args(["--print-config"]).run();
+    assert_eq!(setting(&finished, "workers"), "4");
+    assert!(setting(&finished, "bind").contains("0.0.0.0:1234"), "{finished:?}");
+    assert!(setting(&finished, "forwarded_allow_ips").contains("10.1.1.1"), "{finished:?}");
+}
+
+#[test]
+fn every_kind_of_config_file_is_read() {
+    let table = [
+        ("conf.py", "import os\nworkers = 1 + 2\nraw_env = ['A=' + os.path.join('b', 'c')]\n"),
+        ("conf.toml", "workers = 3\nraw_env = ['A=b/c']\n"),
+        ("conf.yaml", "workers: 3\nraw_env: ['A=b/c']\n"),
+        ("conf.json", "{\"workers\": 3, \"raw_env\": [\"A=b/c\"]}"),
+    ];
+    for (name, content) in table {
+        let plan = Plan::app("process").file(name, content);
+        let path = plan.path(name).display().to_string();
+        for form in [path.clone(), format!("file:{path}")] {
+            let plan = Plan::app("process").args(["--config", &form]);
+            let server = plan.start();
+            server.wait_for_workers(3);
+            assert_eq!(server.get("/env?A").json(), *"b/c", "{form}");
+            server.finish();
+        }
+        drop(plan);
+    }
+}
+
+#[test]
+fn a_module_can_be_the_config_file() {
+    let plan = Plan::app("echo").started_in_own_folder().file("my_settings.py", "workers = 5\n");
+    let here = format!("{},{}", plan.path("").display(), crate::util::apps().display());
+    let finished =
+        plan.env("PYTHONPATH", here.replace(',', ":")).args(["--config", "python:my_settings", "--print-config"]).run();
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_eq!(setting(&finished, "workers"), "5");
+}
+
+#[test]
+fn the_default_file_is_read_where_the_program_starts_and_can_be_turned_off() {
+    let plan = |args: &[&str]| {
+        let apps = crate::util::apps();
+        let plan = Plan::app("echo").started_in_own_folder().file("gunicorn.conf.py", "workers = 6\n");
+        let plan = args.iter().fold(plan, |plan, arg| plan.args([arg]));
+        plan.args(["--pythonpath", apps.to_str().expect("a plain path"), "--print-config"])
+    };
+    assert_eq!(setting(&plan(&[]).run(), "workers"), "6");
+    assert_eq!(setting(&plan(&["--config", ""]).run(), "workers"), "1");
+}
+
+#[test]
+fn the_app_may_stand_in_the_config_file() {
+    let plan = Plan::bare().file("conf.py", "wsgi_app = 'echo:application'\n");
+    let path = plan.path("conf.py").display().to_string();
+    let server = plan.args(["--config", &path]).start();
+    assert_eq!(server.get("/").status, 200);
+    server.finish();
+}
+
+#[test]
+fn wrong_values_are_one_sentence_and_exit_1() {
+    // file, content, words which the sentence must hold
+    let table: &[(&str, &str, &[&str])] = &[
+        ("conf.py", "workers = 'abc'", &["workers", "abc"]),
+        ("conf.py", "workers = -1", &["workers", "-1"]),
+        ("conf.toml", "timeout = 'soon'", &["timeout", "soon"]),
+        ("conf.yaml", "preload_app: maybe", &["preload_app", "maybe"]),
+        ("conf.json", "{\"backlog\": \"x\"}", &["backlog", "x"]),
+        ("conf.py", "worker_class = 'no_such_class'", &["no_such_class"]),
+        ("conf.py", "chdir = '/no/such/folder'", &["/no/such/folder"]),
+        ("conf.py", "forwarded_allow_ips = 'nonsense'", &["forwarded_allow_ips", "nonsense"]),
+    ];
+    for (name, content, words) in table {
+        let plan = Plan::app("echo").file(name, content);
+        let path = plan.path(name).display().to_string();
+        let finished = plan.args(["--config", &path]).run();
+        assert_eq!(finished.code, Some(1), "{content}: {finished:?}");
+        for word in *words {
+            assert!(finished.stderr.contains(word), "{content}: {}", finished.stderr);
+        }
+        assert!(!finished.stderr.contains("panicked"), "{content}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn wrong_values_on_the_command_line_name_the_setting() {
+    for args in [["--workers", "abc"], ["--timeout", "-3"], ["--umask", "99x"], ["--bind", "127.0.0.1:http"]] {
+        let finished = Plan::app("echo").bound_elsewhere().args(args).run();
+        assert!(matches!(finished.code, Some(1 | 2)), "{args:?}: {finished:?}");
+        assert!(finished.stderr.contains(args[1]), "{args:?}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_broken_or_missing_file_is_an_error() {
+    let missing = Plan::app("echo").args(["--config", "/no/such/conf.py"]).run();
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.stderr.contains("'/no/such/conf.py' doesn't exist"), "{}", missing.stderr);
+    for (name, content) in
+        [("conf.py", "workers = (("), ("conf.py", "1 / 0"), ("conf.toml", "workers = ="), ("conf.json", "{")]
+    {
+        let plan = Plan::app("echo").file(name, content);
+        let path = plan.path(name).display().to_string();
+        let finished = plan.args(["--config", &path]).run();
+        assert_eq!(finished.code, Some(1), "{content}: {finished:?}");
+        assert!(finished.stderr.contains(name), "{content}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn an_unknown_name_in_a_file_is_said_and_passed_over() {
+    let plan = Plan::app("echo").file("conf.toml", "worker = 3\n");
+    let path = plan.path("conf.toml").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    server.wait_for_log("workers");
+    assert_eq!(server.get("/").status, 200);
+    server.allow("worker");
+    server.finish();
+}
+
+#[test]
+fn a_setting_we_do_not_have_is_refused_and_its_default_is_not() {
+    let refused = Plan::app("echo").args(["--threads", "4"]).run();
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.stderr.contains("threads"), "{}", refused.stderr);
+    let server = Plan::app("echo").args(["--threads", "1"]).start();
+    assert_eq!(server.get("/").status, 200);
+    server.finish();
+}
+
+#[test]
+fn raw_env_reaches_the_app() {
+    let server = Plan::app("process").args(["--env", "ONE=1", "-e", "TWO=a=b"]).start();
+    assert_eq!(server.get("/env?ONE").json(), *"1");
+    assert_eq!(server.get("/env?TWO").json(), *"a=b");
+    server.finish();
+}
+
+#[test]
+fn pythonpath_finds_the_app() {
+    let apps = crate::util::apps().display().to_string();
+    let server = Plan::app("echo").in_own_folder().args(["--pythonpath", &format!("/nowhere,{apps}")]).start();
+    assert_eq!(server.get("/").status, 200);
+    server.finish();
+}
+
+#[test]
+fn no_writable_folder_is_needed() {
+    let server = Plan::app("echo").args(["--worker-tmp-dir", "/dev/shm"]).env("TMPDIR", "/nonexistent").start();
+    assert_eq!(server.get("/").status, 200);
+    server.finish();
+}
+
+fn setting(finished: &Finished, name: &str) -> String {
+    let lines = finished.stdout.lines().filter_map(|line| line.split_once('='));
+    let found = lines.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_string()).next();
+    found.unwrap_or_else(|| panic!("{name} is not printed: {finished:?}"))
+}

@@ -1,0 +1,46 @@
+//! What a server costs while it does nothing, by proportional set size.
+
+use std::thread;
+
+use crate::util::process::{open_files, pss};
+use crate::util::server::{Plan, Server};
+
+#[test]
+fn a_master_without_python_stays_under_4_mb_and_a_hello_worker_under_12() {
+    let server = Plan::app("wsgi").chdir(crate::util::root().join("examples/hello")).start();
+    let worker = server.wait_for_workers(1)[0];
+    let mut client = server.connect();
+    for _ in 0..1000 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let (master, worker) = (pss(server.pid()), pss(worker));
+    println!("master {} kB, worker {} kB", master / 1024, worker / 1024);
+    assert!(master < 4_000_000, "the master takes {master} bytes");
+    assert!(worker < 12_000_000, "the worker takes {worker} bytes");
+    server.finish();
+}
+
+#[test]
+fn a_worker_does_not_grow_with_the_requests_it_serves() {
+    let server = Server::start("echo", []);
+    let worker = server.wait_for_workers(1)[0];
+    let load = || {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut client = server.connect();
+                    (0..1500)
+                        .for_each(|_| assert_eq!(client.request("POST", "/", &["X-A: b"], b"some body").status, 200));
+                });
+            }
+        });
+    };
+    load();
+    let (memory, files) = (pss(worker), open_files(worker));
+    load();
+    load();
+    let grown = pss(worker).saturating_sub(memory);
+    assert!(grown < 500_000, "12000 more requests left {grown} bytes behind");
+    assert!(open_files(worker) <= files, "open files");
+    server.finish();
+}

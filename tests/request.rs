@@ -1,0 +1,218 @@
+//! The environ that the app is given.
+
+use std::fs;
+
+use crate::util::json::Json;
+use crate::util::server::{Plan, Server};
+
+#[test]
+fn the_environ_is_gunicorns() {
+    let server = Server::start("echo", []);
+    let mut client = server.connect();
+    let headers = ["Host: example.org:81", "User-Agent: tests", "X-Two: a", "x-two: b", "Content-Type: text/x"];
+    client.send(format!(
+        "POST /a%20b/%E2%82%AC?q=%20&r HTTP/1.1\r\n{}\r\nContent-Length: 2\r\n\r\nhi",
+        headers.join("\r\n")
+    ));
+    let seen = client.read().json();
+    for (key, value) in [
+        ("REQUEST_METHOD", "POST"),
+        ("PATH_INFO", "/a b/\u{e2}\u{82}\u{ac}"),
+        ("QUERY_STRING", "q=%20&r"),
+        ("RAW_URI", "/a%20b/%E2%82%AC?q=%20&r"),
+        ("SCRIPT_NAME", ""),
+        ("SERVER_PROTOCOL", "HTTP/1.1"),
+        ("SERVER_SOFTWARE", "monoceros/0.1.0"),
+        ("SERVER_NAME", "127.0.0.1"),
+        ("REMOTE_ADDR", "127.0.0.1"),
+        ("CONTENT_TYPE", "text/x"),
+        ("CONTENT_LENGTH", "2"),
+        ("HTTP_HOST", "example.org:81"),
+        ("HTTP_USER_AGENT", "tests"),
+        ("HTTP_X_TWO", "a,b"),
+        ("wsgi.url_scheme", "http"),
+    ] {
+        assert_eq!(seen[key], value, "{key}");
+    }
+    assert_eq!(seen["wsgi.version"], Json::parse("[1, 0]"));
+    for (key, value) in [
+        ("wsgi.multithread", false),
+        ("wsgi.multiprocess", false),
+        ("wsgi.run_once", false),
+        ("wsgi.input_terminated", true),
+    ] {
+        assert_eq!(seen[key], Json::Bool(value), "{key}");
+    }
+    assert!(seen["REMOTE_PORT"].text().parse::<u16>().is_ok());
+    assert!(seen["SERVER_PORT"].text().parse::<u16>().is_ok());
+    server.finish();
+}
+
+#[test]
+fn the_environ_holds_these_keys_and_no_others() {
+    let server = Server::start("echo", []);
+    let seen = server.get("/").json();
+    let wanted = [
+        "HTTP_HOST",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "RAW_URI",
+        "REMOTE_ADDR",
+        "REMOTE_PORT",
+        "REQUEST_METHOD",
+        "SCRIPT_NAME",
+        "SERVER_NAME",
+        "SERVER_PORT",
+        "SERVER_PROTOCOL",
+        "SERVER_SOFTWARE",
+        "gunicorn.socket",
+        "wsgi.early_hints",
+        "wsgi.errors",
+        "wsgi.file_wrapper",
+        "wsgi.input",
+        "wsgi.input_terminated",
+        "wsgi.multiprocess",
+        "wsgi.multithread",
+        "wsgi.run_once",
+        "wsgi.url_scheme",
+        "wsgi.version",
+    ];
+    assert_eq!(seen["keys"].texts(), wanted);
+    assert_eq!(seen["exact_dict"], Json::Bool(true));
+    let strings = seen["keys"].texts().into_iter().filter(|key| !key.contains('.'));
+    for key in strings {
+        assert_eq!(seen["types"][key], "str", "{key}");
+    }
+    server.finish();
+}
+
+#[test]
+fn each_request_has_an_environ_of_its_own() {
+    let server = Server::start("echo", []);
+    let mut client = server.connect();
+    client.request("GET", "/", &["X-Once: 1", "Content-Type: text/x"], b"");
+    let second = client.get("/").json();
+    for key in ["left.behind", "HTTP_X_ONCE", "CONTENT_TYPE"] {
+        assert!(second.get(key).is_none(), "{key} came over from the request before");
+    }
+    server.finish();
+}
+
+#[test]
+fn over_a_unix_socket_there_is_no_peer_and_the_host_names_the_server() {
+    let server = Plan::app("echo").unix().start();
+    let seen = server.connect().request("GET", "/", &[], b"").json();
+    assert_eq!(seen["REMOTE_ADDR"], "");
+    assert!(seen.get("REMOTE_PORT").is_none());
+    assert_eq!((&seen["SERVER_NAME"], &seen["SERVER_PORT"]), (&Json::Text("test".into()), &Json::Text("80".into())));
+    // A unix peer is trusted: it is the proxy in front.
+    let seen = server.connect().request("GET", "/", &["X-Forwarded-Proto: https"], b"").json();
+    assert_eq!(seen["wsgi.url_scheme"], "https");
+    server.finish();
+}
+
+#[test]
+fn the_scheme_is_believed_only_from_who_may_say_it() {
+    let trusting = Server::start("echo", []);
+    let wary = Server::start("echo", ["--forwarded-allow-ips", "10.0.0.1"]);
+    let by_network = Server::start("echo", ["--forwarded-allow-ips", "10.0.0.0/8,127.0.0.0/8"]);
+    for (server, scheme) in [(&trusting, "https"), (&wary, "http"), (&by_network, "https")] {
+        let seen = server.connect().request("GET", "/", &["X-Forwarded-Proto: https"], b"").json();
+        assert_eq!(seen["wsgi.url_scheme"], scheme);
+        assert_eq!(seen["HTTP_X_FORWARDED_PROTO"], "https");
+    }
+    let ignored = wary.connect().request("GET", "/x", &["SCRIPT_NAME: /x"], b"").json();
+    assert_eq!((ignored["SCRIPT_NAME"].text(), ignored["PATH_INFO"].text()), ("", "/x"));
+    for server in [trusting, wary, by_network] {
+        server.finish();
+    }
+}
+
+#[test]
+fn script_name_comes_off_the_path() {
+    let mut server = Plan::app("echo").env("SCRIPT_NAME", "/mounted").start();
+    let seen = server.get("/mounted/here%20now").json();
+    assert_eq!((seen["SCRIPT_NAME"].text(), seen["PATH_INFO"].text()), ("/mounted", "/here now"));
+    let elsewhere = server.get("/other");
+    assert_eq!(elsewhere.status, 500);
+    assert!(elsewhere.text().contains("Configuration problem: Request path"), "{}", elsewhere.text());
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn every_byte_of_a_header_value_reaches_the_app() {
+    let server = Server::start("echo", []);
+    let bytes: Vec<u8> = (0x21..=0x7e).chain(0x80..=0xff).collect();
+    let mut client = server.connect();
+    client.send([b"GET / HTTP/1.1\r\nHost: test\r\nX-All: ".as_slice(), &bytes, b"\r\n\r\n"].concat());
+    let wanted: String = bytes.iter().map(|&byte| byte as char).collect();
+    assert_eq!(client.read().json()["HTTP_X_ALL"], wanted.as_str());
+    server.finish();
+}
+
+#[test]
+fn the_environment_of_the_process_stays_out_of_the_environ() {
+    let server = Plan::app("echo").env("SOME_SECRET", "hidden").start();
+    assert!(server.get("/").json().get("SOME_SECRET").is_none());
+    server.finish();
+}
+
+#[test]
+fn several_workers_say_so() {
+    let server = Server::start("echo", ["--workers", "2"]);
+    assert_eq!(server.get("/").json()["wsgi.multiprocess"], Json::Bool(true));
+    server.finish();
+}
+
+#[test]
+fn every_form_of_app_is_served() {
+    let forms = [
+        (r#"echo:factory("x", times=3)"#, "xxx"),
+        (r#"echo:factory("y")"#, "y"),
+        ("echo:instance", "instance"),
+        ("echo:bound_method", "instance"),
+        ("echo:Iterated", "class"),
+    ];
+    for (app, wanted) in forms {
+        let server = Server::start(app, []);
+        assert_eq!(server.get("/").json(), *wanted, "{app}");
+        server.finish();
+    }
+    let server = Server::start("responses:partial", []);
+    assert_eq!(server.get("/").body, b"ok");
+    server.finish();
+}
+
+#[test]
+fn the_interpreter_is_the_virtualenvs_and_the_app_runs_in_its_main_thread() {
+    let server = Server::start("process", []);
+    let python = server.get("/python").json();
+    let venv = fs::canonicalize(crate::util::venv()).expect("the virtualenv is there");
+    assert_eq!(python["prefix"].text(), venv.to_str().expect("a plain path"));
+    assert!(python["flask"].text().starts_with(venv.to_str().expect("a plain path")));
+    assert_eq!(python["main_thread"], Json::Bool(true));
+    assert_eq!(python["cwd"].text(), crate::util::apps().to_str().expect("a plain path"));
+    assert_eq!(python["path"].texts()[0], crate::util::apps().to_str().expect("a plain path"));
+    assert_eq!(python["server_software"], "monoceros/0.1.0");
+    assert_eq!(server.get("/own-handler").json(), *"set");
+    server.finish();
+}
+
+#[test]
+fn background_threads_run_between_requests_and_contextvars_do_not_leak() {
+    let server = Server::start("process", []);
+    assert_eq!(server.get("/thread").json().number(), 0.0);
+    crate::util::wait_until("the thread to count", || server.get("/thread").json().number() > 3.0);
+    let mut client = server.connect();
+    assert_eq!(client.get("/context").json(), *"unset");
+    assert_eq!(client.get("/context").json(), *"unset", "a context variable leaked");
+    server.finish();
+}
+
+#[test]
+fn the_apps_own_children_are_the_apps_to_reap() {
+    let server = Server::start("process", []);
+    assert_eq!(server.get("/children").json(), Json::parse("[7, 7, 7]"));
+    server.finish();
+}

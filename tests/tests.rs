@@ -1,0 +1,36 @@
+//! The tests of monoceros from outside: the real program, real sockets, real signals. One binary; each module is one
+//! side of what a user sees. `cargo test` runs them all, `cargo test --test tests signals` one of them.
+
+mod util;
+
+// The shape of the source tree.
+mod floors;
+
+// HTTP and WSGI, request by request.
+mod body;
+mod http_cases;
+mod keepalive;
+mod request;
+mod response;
+mod response_cases;
+mod wsgi_input;
+mod wsgi_validator;
+
+// The process tree and what operators do to it.
+mod faults;
+mod privileges;
+mod reload;
+mod signals;
+mod timeout;
+mod upgrade;
+
+// What is set, said and written.
+mod cli;
+mod config;
+mod limits;
+mod logs;
+
+// Real frameworks, and what all of it costs.
+mod django;
+mod flask;
+mod memory;

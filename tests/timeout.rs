@@ -1,0 +1,93 @@
+//! Workers that are stuck.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+
+use crate::util::server::{Server, send};
+use crate::util::{wait_at_most, wait_until};
+
+#[test]
+fn a_stuck_worker_is_ended_within_timeout_and_two_seconds() {
+    for stuck in ["/wait", "/hang", "/spin"] {
+        let mut server = Server::start("process", ["--timeout", "1", "--workers", "2"]);
+        let before = server.wait_for_workers(2);
+        assert_eq!(server.get("/").status, 200);
+        let mut client = server.connect();
+        client.send(format!("GET {stuck} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        let gone = || before.iter().find(|pid| !server.workers().contains(pid)).copied();
+        let took = wait_at_most(Duration::from_millis(3500), "the stuck worker to end", || gone().is_some());
+        assert!(took > Duration::from_millis(700), "{stuck} was ended after {took:?}, before its timeout");
+        let pid = gone().expect("just seen");
+        server.wait_for_log(&format!("[CRITICAL] WORKER TIMEOUT (pid:{pid})"));
+        assert!(!server.log().contains("out of memory"), "we killed it ourselves");
+        server.wait_for_workers(2);
+        assert_eq!(server.get("/").status, 200);
+        server.allow("");
+        server.finish();
+    }
+}
+
+#[test]
+fn a_slow_request_within_the_timeout_is_left_alone() {
+    let server = Server::start("process", ["--timeout", "3"]);
+    assert_eq!(server.get("/sleep?1.5").status, 200);
+    server.finish();
+}
+
+#[test]
+fn timeout_0_never_ends_a_worker() {
+    let server = Server::start("process", ["--timeout", "0"]);
+    let workers = server.wait_for_workers(1);
+    assert_eq!(server.get("/sleep?2.5").status, 200);
+    assert_eq!(server.workers(), workers);
+    server.finish();
+}
+
+#[test]
+fn an_idle_worker_is_no_stuck_worker() {
+    let server = Server::start("process", ["--timeout", "1"]);
+    let workers = server.wait_for_workers(1);
+    assert_eq!(server.get("/").status, 200);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(server.workers(), workers);
+    server.finish();
+}
+
+#[test]
+fn a_worker_that_boots_slowly_is_not_ended() {
+    let app = "import time\ntime.sleep(2.5)\nfrom echo import application\n";
+    let plan = crate::util::server::Plan::app("app").in_own_folder().file("app.py", app);
+    let apps = crate::util::apps();
+    let server = plan.args(["--timeout", "1", "--pythonpath", apps.to_str().expect("a plain path")]).start();
+    let workers = server.wait_for_workers(1);
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.workers(), workers);
+    server.finish();
+}
+
+#[test]
+fn a_stopped_worker_is_replaced() {
+    let mut server = Server::start("process", ["--timeout", "1"]);
+    let worker = server.wait_for_workers(1)[0];
+    assert_eq!(server.get("/").status, 200);
+    send(worker, SIGSTOP);
+    wait_until("a replacement", || server.workers().first().is_some_and(|&pid| pid != worker));
+    assert_eq!(server.get("/").status, 200);
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn a_master_that_was_stopped_itself_kills_nobody() {
+    let server = Server::start("process", ["--timeout", "1", "--workers", "2"]);
+    let workers = server.wait_for_workers(2);
+    assert_eq!(server.get("/").status, 200);
+    server.signal(SIGSTOP);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(server.get("/").status, 200, "the workers serve meanwhile");
+    server.signal(SIGCONT);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(server.workers(), workers);
+    server.finish();
+}

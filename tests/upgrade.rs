@@ -1,0 +1,153 @@
+//! USR2: a new program takes over the sockets of the old one, or gives way to it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM, SIGUSR2, SIGWINCH};
+
+use crate::util::client::Client;
+use crate::util::process::{self, is_alive};
+use crate::util::server::{Plan, Server, send};
+use crate::util::wait_until;
+
+#[test]
+fn a_new_program_takes_over_and_is_promoted() {
+    for unix in [false, true] {
+        let (mut server, pidfile) = start(unix);
+        let old = server.pid();
+        let new = upgrade(&server);
+        assert_eq!(read(&pidfile).trim(), old.to_string(), "the old master keeps its pid file");
+        assert_eq!(server.get("/").status, 200);
+
+        server.signal(SIGTERM);
+        server.wait_for_exit();
+        server.wait_for_log("Master has been promoted.");
+        wait_until("the pid file to be taken over", || read(&pidfile).trim() == new.to_string());
+        assert!(!with_2(&pidfile).exists());
+        // The socket file, too, must have survived the death of its maker.
+        assert_eq!(server.get("/").status, 200);
+
+        // The promoted master can be upgraded in its turn.
+        send(new, SIGUSR2);
+        wait_until("the next master", || with_2(&pidfile).exists());
+        let third: i32 = read(&with_2(&pidfile)).trim().parse().expect("a pid");
+        for master in [third, new] {
+            send(master, SIGTERM);
+            wait_until("the master to end", || !is_alive(master));
+        }
+        assert!(Client::try_connect(&server.address).is_err());
+        server.expect_gone();
+        assert!(!pidfile.exists() && !with_2(&pidfile).exists());
+        server.expect_clean_log();
+    }
+}
+
+#[test]
+fn an_upgrade_can_be_backed_out() {
+    let (server, pidfile) = start(false);
+    let new = upgrade(&server);
+    send(new, SIGQUIT);
+    wait_until("the new master to end", || !is_alive(new));
+    assert!(!with_2(&pidfile).exists());
+    assert_eq!(read(&pidfile).trim(), server.pid().to_string());
+    server.signal(SIGHUP);
+    server.wait_for_log("Hang up: Master");
+    assert_eq!(server.get("/").status, 200);
+    // And tried again.
+    let again = upgrade(&server);
+    send(again, SIGKILL);
+    wait_until("its workers to end", || process::children(again).is_empty());
+    assert_eq!(server.get("/").status, 200);
+    let mut server = server;
+    server.allow("");
+    server.signal(SIGTERM);
+    server.wait_for_exit();
+    server.expect_gone();
+}
+
+#[test]
+fn a_second_usr2_is_ignored_while_both_live() {
+    let (mut server, pidfile) = start(false);
+    let new = upgrade(&server);
+    server.signal(SIGUSR2);
+    server.wait_for_log("USR2 signal ignored. Child exists.");
+    send(new, SIGUSR2);
+    server.wait_for_log("USR2 signal ignored. Parent exists.");
+    send(new, SIGTERM);
+    wait_until("the new master to end", || !is_alive(new));
+    assert_eq!(read(&pidfile).trim(), server.pid().to_string());
+    server.allow("USR2 signal ignored");
+    server.finish();
+}
+
+#[test]
+fn a_failed_upgrade_leaves_the_old_program_serving() {
+    let plan = Plan::app("app").in_own_folder().file("app.py", "from echo import application\n");
+    let apps = crate::util::apps();
+    let mut server = plan.args(["--pythonpath", apps.to_str().expect("a plain path")]).start();
+    let workers = server.wait_for_workers(1);
+    assert_eq!(server.get("/").status, 200);
+    server.write("app.py", "raise RuntimeError('bad upgrade')\n");
+    server.signal(SIGUSR2);
+    server.wait_for_log("Worker failed to boot");
+    wait_until("only the old program", || server.workers() == workers);
+    assert_eq!(server.get("/").status, 200);
+    server.write("app.py", "from echo import application\n");
+    server.signal(SIGUSR2);
+    wait_until("the new master beside the worker", || server.workers().len() == 2);
+    server.allow("");
+    server.signal(SIGTERM);
+    server.wait_for_exit();
+    let masters: Vec<i32> = server.processes().into_iter().filter(|&pid| !process::children(pid).is_empty()).collect();
+    masters.iter().for_each(|&pid| send(pid, SIGTERM));
+    server.expect_gone();
+}
+
+#[test]
+fn winch_and_quit_finish_an_upgrade_of_a_daemon() {
+    let plan = Plan::app("echo").error_log("error.log");
+    let pidfile = plan.path("pid");
+    let mut server = plan.args(["--daemon", "--pid", pidfile.to_str().expect("a plain path")]).start();
+    server.wait_for_exit();
+    wait_until("the pid file", || pidfile.exists());
+    let old: i32 = read(&pidfile).trim().parse().expect("a pid");
+    send(old, SIGUSR2);
+    wait_until("the second pid file", || with_2(&pidfile).exists());
+    let new: i32 = read(&with_2(&pidfile)).trim().parse().expect("a pid");
+    wait_until("the new workers", || process::children(new).len() == 1);
+    send(old, SIGWINCH);
+    wait_until("only the new master below the old", || process::children(old) == [new]);
+    assert_eq!(server.get("/").status, 200);
+    send(old, SIGQUIT);
+    wait_until("the promotion", || read(&pidfile).trim() == new.to_string());
+    assert_eq!(server.get("/").status, 200);
+    send(new, SIGTERM);
+    server.expect_gone();
+}
+
+fn start(unix: bool) -> (Server, PathBuf) {
+    let plan = if unix { Plan::app("echo").unix() } else { Plan::app("echo") };
+    let pidfile = plan.path("pid");
+    let server = plan.args(["--pid", pidfile.to_str().expect("a plain path")]).start();
+    server.wait_for_workers(1);
+    (server, pidfile)
+}
+
+/// Sends USR2 and waits until the new master serves: its pid.
+fn upgrade(server: &Server) -> i32 {
+    let second = with_2(&server.path("pid"));
+    server.signal(SIGUSR2);
+    wait_until("the second pid file", || !read(&second).is_empty());
+    let new: i32 = read(&second).trim().parse().expect("a pid");
+    assert!(server.workers().contains(&new), "the new master is a child of the old");
+    wait_until("the new master's workers", || process::children(new).len() == 1);
+    new
+}
+
+fn with_2(pidfile: &std::path::Path) -> PathBuf {
+    pidfile.with_file_name("pid.2")
+}
+
+fn read(path: &std::path::Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}

@@ -1,0 +1,379 @@
+//! A client that hides nothing: raw bytes out, one strictly parsed response in.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use memchr::memmem;
+
+use super::PATIENCE;
+use super::json::Json;
+
+/// Where a server listens.
+#[derive(Debug, Clone)]
+pub enum Address {
+    Tcp(u16),
+    Unix(PathBuf),
+}
+
+/// One connection. What has been read beyond the last response stays for the next.
+pub struct Client {
+    stream: Box<dyn Stream>,
+    unread: Vec<u8>,
+}
+
+/// A response as it stood on the wire; the body without its framing.
+#[derive(Debug, Default, Clone)]
+pub struct Response {
+    pub version: String,
+    pub status: u16,
+    pub reason: String,
+    /// In order and in the sender's case.
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
+    /// The heads of the 1xx answers before it.
+    pub interim: Vec<Vec<u8>>,
+}
+
+/// How a response can fail to arrive.
+#[derive(Debug)]
+pub enum Broken {
+    /// The server closed before the first byte.
+    Closed,
+    /// The server closed or reset in the middle; what came is here.
+    Truncated(Box<Response>),
+    /// The server closed in the middle of a head.
+    TruncatedHead,
+    /// Nothing came for as long as one waits.
+    Silent,
+}
+
+trait Stream: Read + Write + Send {
+    fn set_timeout(&self, limit: Duration) -> io::Result<()>;
+    fn shutdown_write(&self) -> io::Result<()>;
+}
+
+impl Client {
+    #[track_caller]
+    pub fn connect(address: &Address) -> Client {
+        Self::try_connect(address).unwrap_or_else(|error| panic!("cannot connect to {address:?}: {error}"))
+    }
+
+    pub fn try_connect(address: &Address) -> io::Result<Client> {
+        let stream: Box<dyn Stream> = match address {
+            Address::Tcp(port) => {
+                let stream = TcpStream::connect(("127.0.0.1", *port))?;
+                // Each write is a segment of its own: the tests decide what arrives together.
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            Address::Unix(path) => Box::new(UnixStream::connect(path)?),
+        };
+        Ok(Client { stream, unread: Vec::new() })
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).expect("the server takes what is sent");
+    }
+
+    /// Sends what a server may refuse to take any more of.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn shutdown_write(&self) {
+        // A server that has closed already has made the call pointless, not wrong.
+        let _ = self.stream.shutdown_write();
+    }
+
+    #[track_caller]
+    pub fn get(&mut self, target: &str) -> Response {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        self.read()
+    }
+
+    /// A request with extra header lines (each without its CRLF) and, for a body, its Content-Length.
+    #[track_caller]
+    pub fn request(&mut self, method: &str, target: &str, headers: &[&str], body: &[u8]) -> Response {
+        let mut message = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n");
+        for header in headers {
+            message += &format!("{header}\r\n");
+        }
+        if !body.is_empty() {
+            message += &format!("Content-Length: {}\r\n", body.len());
+        }
+        message += "\r\n";
+        self.send([message.as_bytes(), body].concat());
+        self.read_for(method).unwrap_or_else(|broken| panic!("{method} {target}: {broken:?}"))
+    }
+
+    /// The next response to a request which may have a body in its answer.
+    #[track_caller]
+    pub fn read(&mut self) -> Response {
+        self.read_for("GET").unwrap_or_else(|broken| panic!("no whole response: {broken:?}"))
+    }
+
+    pub fn read_for(&mut self, method: &str) -> Result<Response, Broken> {
+        self.read_within(method, PATIENCE)
+    }
+
+    pub fn read_within(&mut self, method: &str, limit: Duration) -> Result<Response, Broken> {
+        let end = Instant::now() + limit;
+        let mut response = self.read_head_until(end)?;
+        match self.read_body(&mut response, method, end) {
+            Ok(()) => Ok(response),
+            Err(Stop::Eof) => Err(Broken::Truncated(Box::new(response))),
+            Err(Stop::Silence) => Err(Broken::Silent),
+        }
+    }
+
+    /// Only the head: the body stays unread, for `read_until` or `take_rest`.
+    pub fn read_head(&mut self) -> Result<Response, Broken> {
+        self.read_head_until(Instant::now() + PATIENCE)
+    }
+
+    fn read_head_until(&mut self, end: Instant) -> Result<Response, Broken> {
+        let mut interim = Vec::new();
+        loop {
+            let head = self.take_head(end)?;
+            let mut response = parse_head(&head);
+            if (100..200).contains(&response.status) && response.status != 101 {
+                interim.push(head);
+                continue;
+            }
+            response.interim = interim;
+            return Ok(response);
+        }
+    }
+
+    fn take_head(&mut self, end: Instant) -> Result<Vec<u8>, Broken> {
+        loop {
+            if let Some(at) = memmem::find(&self.unread, b"\r\n\r\n") {
+                return Ok(self.unread.drain(..at + 4).collect());
+            }
+            match self.fill(end) {
+                Ok(()) => {}
+                Err(Stop::Silence) => return Err(Broken::Silent),
+                Err(Stop::Eof) if self.unread.is_empty() => return Err(Broken::Closed),
+                Err(Stop::Eof) => return Err(Broken::TruncatedHead),
+            }
+        }
+    }
+
+    fn read_body(&mut self, response: &mut Response, method: &str, end: Instant) -> Result<(), Stop> {
+        if method == "HEAD" || matches!(response.status, 101 | 204 | 304) {
+            return Ok(());
+        }
+        if response.is_chunked() {
+            return self.read_chunks(&mut response.body, end);
+        }
+        match response.content_length() {
+            Some(length) => self.take(length, &mut response.body, end),
+            None => match self.read_to_end(end) {
+                Stop::Eof => {
+                    response.body = std::mem::take(&mut self.unread);
+                    Ok(())
+                }
+                Stop::Silence => Err(Stop::Silence),
+            },
+        }
+    }
+
+    fn read_chunks(&mut self, body: &mut Vec<u8>, end: Instant) -> Result<(), Stop> {
+        loop {
+            let line = self.take_line(end)?;
+            let size = std::str::from_utf8(&line).expect("a chunk size is ASCII");
+            assert!(!size.is_empty() && size.bytes().all(|b| b.is_ascii_hexdigit()), "bad chunk size {size:?}");
+            let size = usize::from_str_radix(size, 16).expect("a chunk size");
+            self.take(size, body, end)?;
+            let mut crlf = Vec::new();
+            self.take(2, &mut crlf, end)?;
+            assert_eq!(crlf, b"\r\n", "a chunk ends in CRLF");
+            if size == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take_line(&mut self, end: Instant) -> Result<Vec<u8>, Stop> {
+        loop {
+            if let Some(at) = memmem::find(&self.unread, b"\r\n") {
+                let line = self.unread.drain(..at + 2).take(at).collect();
+                return Ok(line);
+            }
+            self.fill(end)?;
+        }
+    }
+
+    /// Moves `count` bytes to `into`; on a stop, what there is.
+    fn take(&mut self, count: usize, into: &mut Vec<u8>, end: Instant) -> Result<(), Stop> {
+        let mut wanted = count;
+        loop {
+            let now = wanted.min(self.unread.len());
+            into.extend(self.unread.drain(..now));
+            wanted -= now;
+            if wanted == 0 {
+                return Ok(());
+            }
+            self.fill(end)?;
+        }
+    }
+
+    /// Reads on until `needle` has come, and gives everything up to and including it.
+    #[track_caller]
+    pub fn read_until(&mut self, needle: &[u8]) -> Vec<u8> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = memmem::find(&self.unread, needle) {
+                return self.unread.drain(..at + needle.len()).collect();
+            }
+            let stop = self.fill(end);
+            assert!(stop.is_ok(), "{:?} never came, only {:?}", String::from_utf8_lossy(needle), self.unread);
+        }
+    }
+
+    /// Everything until the server closes; fails if it does not within `limit`.
+    #[track_caller]
+    pub fn take_rest(&mut self, limit: Duration) -> Vec<u8> {
+        match self.read_to_end(Instant::now() + limit) {
+            Stop::Eof => std::mem::take(&mut self.unread),
+            Stop::Silence => panic!("still open after {limit:?}; so far {:?}", String::from_utf8_lossy(&self.unread)),
+        }
+    }
+
+    /// Nothing more comes and the server closes within `limit`.
+    #[track_caller]
+    pub fn expect_closed(&mut self, limit: Duration) {
+        let rest = self.take_rest(limit);
+        assert!(rest.is_empty(), "instead of a close came {:?}", String::from_utf8_lossy(&rest));
+    }
+
+    /// Whether neither a byte nor a close comes for that long.
+    pub fn is_silent(&mut self, span: Duration) -> bool {
+        self.unread.is_empty() && matches!(self.fill(Instant::now() + span), Err(Stop::Silence))
+    }
+
+    /// One read: more in `unread`, or why there is not. A reset counts as the end: only what was read matters.
+    fn fill(&mut self, end: Instant) -> Result<(), Stop> {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Stop::Silence);
+        }
+        self.stream.set_timeout(left).expect("a timeout can be set");
+        let mut buffer = [0; 65536];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Err(Stop::Eof),
+            Ok(count) => {
+                self.unread.extend_from_slice(&buffer[..count]);
+                Ok(())
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Err(Stop::Silence)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(_) => Err(Stop::Eof),
+        }
+    }
+
+    fn read_to_end(&mut self, end: Instant) -> Stop {
+        loop {
+            if let Err(stop) = self.fill(end) {
+                return stop;
+            }
+        }
+    }
+}
+
+impl Response {
+    /// The value of a header that stands at most once.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let values = self.all(name);
+        assert!(values.len() < 2, "{name} stands {} times", values.len());
+        values.first().copied()
+    }
+
+    /// Every value of that name.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        let same = self.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        same.map(|(_, value)| std::str::from_utf8(value).expect("an ASCII header")).collect()
+    }
+
+    pub fn names(&self) -> Vec<&str> {
+        self.headers.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    pub fn content_length(&self) -> Option<usize> {
+        self.header("Content-Length").map(|value| value.parse().expect("Content-Length is a number"))
+    }
+
+    pub fn is_chunked(&self) -> bool {
+        self.header("Transfer-Encoding") == Some("chunked")
+    }
+
+    pub fn says_close(&self) -> bool {
+        self.header("Connection") == Some("close")
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Json {
+        assert_eq!(self.status, 200, "{}", self.text());
+        Json::parse(&self.text())
+    }
+}
+
+/// RFC 9112 sections 4 and 5, with nothing forgiven.
+fn parse_head(head: &[u8]) -> Response {
+    let shown = String::from_utf8_lossy(head);
+    let mut lines =
+        head[..head.len() - 4].split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let status_line = String::from_utf8_lossy(lines.next().expect("split gives one piece")).into_owned();
+    let mut parts = status_line.splitn(3, ' ');
+    let version = parts.next().unwrap_or_default().to_string();
+    assert!(version == "HTTP/1.1" || version == "HTTP/1.0", "not a status line: {shown:?}");
+    let status = parts.next().and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status: {shown:?}"));
+    let reason = parts.next().unwrap_or_default().to_string();
+    let headers = lines.map(|line| header(line).unwrap_or_else(|| panic!("not a header line in {shown:?}"))).collect();
+    Response { version, status, reason, headers, ..Response::default() }
+}
+
+fn header(line: &[u8]) -> Option<(String, Vec<u8>)> {
+    let colon = line.iter().position(|&byte| byte == b':')?;
+    let name = std::str::from_utf8(&line[..colon]).ok()?;
+    let is_token =
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&b));
+    is_token.then(|| (name.to_string(), line[colon + 1..].trim_ascii().to_vec()))
+}
+
+enum Stop {
+    Eof,
+    Silence,
+}
+
+impl Stream for TcpStream {
+    fn set_timeout(&self, limit: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(limit))
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Stream for UnixStream {
+    fn set_timeout(&self, limit: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(limit))
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}

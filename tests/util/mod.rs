@@ -1,0 +1,87 @@
+//! What every test shares: the program under test, a raw client, and the world as the tests find it.
+//!
+//! The tests are black box. They know the program by its name, its arguments, its signals, its log and its sockets, and
+//! nothing else. `MONOCEROS_TEST_PROGRAM` names another program to drive (another build, or a gunicorn to compare with).
+
+pub mod client;
+pub mod json;
+pub mod process;
+pub mod server;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a thing that must happen may take before the test gives up. Far above what it takes, so that a busy
+/// machine fails no test; what has a deadline of its own is tested against that.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The repository's top folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The folder of the apps which the tests serve.
+pub fn apps() -> PathBuf {
+    root().join("tests/apps")
+}
+
+/// The program under test.
+pub fn program() -> PathBuf {
+    match std::env::var_os("MONOCEROS_TEST_PROGRAM") {
+        Some(path) => path.into(),
+        None => env!("CARGO_BIN_EXE_monoceros").into(),
+    }
+}
+
+/// The virtualenv with the test apps' frameworks; `scripts/test --venv` makes it when it is not there.
+pub fn venv() -> &'static Path {
+    static VENV: OnceLock<PathBuf> = OnceLock::new();
+    VENV.get_or_init(|| {
+        let made = Command::new(root().join("scripts/test"))
+            .args(["--python", &python(), "--venv"])
+            .output()
+            .expect("scripts/test can be run");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        PathBuf::from(String::from_utf8_lossy(&made.stdout).trim())
+    })
+}
+
+/// The interpreter that the program was built with, found as pyo3's build finds it.
+fn python() -> String {
+    if let Ok(chosen) = std::env::var("PYO3_PYTHON") {
+        return chosen;
+    }
+    let active = std::env::var("VIRTUAL_ENV").map(|venv| format!("{venv}/bin/python"));
+    let candidates = active.into_iter().chain(["python".to_string(), "python3".to_string()]);
+    candidates.into_iter().find(|candidate| is_python_3(candidate)).expect("a python3 on PATH, or PYO3_PYTHON")
+}
+
+fn is_python_3(candidate: &str) -> bool {
+    let asked = Command::new(candidate).args(["-c", "import sys; sys.exit(sys.version_info[0] != 3)"]).output();
+    asked.is_ok_and(|answer| answer.status.success())
+}
+
+/// Waits until `condition` holds, for as long as `PATIENCE`; `what` completes the sentence "waited in vain for".
+#[track_caller]
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_at_most(PATIENCE, what, condition);
+}
+
+/// Waits until `condition` holds, and says how long it took.
+#[track_caller]
+pub fn wait_at_most(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+    start.elapsed()
+}
+
+/// Whether the tests run as root, which some of them need.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}

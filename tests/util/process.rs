@@ -1,0 +1,60 @@
+//! Processes as the kernel shows them in /proc: children, memory, and who belongs to which test.
+
+use std::fs;
+use std::path::Path;
+
+/// The live children of a process: zombies are not among them.
+pub fn children(parent: i32) -> Vec<i32> {
+    let mut found: Vec<i32> =
+        all().filter(|&pid| stat(pid).is_some_and(|(state, ppid)| ppid == parent && state != 'Z')).collect();
+    found.sort_unstable();
+    found
+}
+
+/// Whether a process exists and is not a zombie.
+pub fn is_alive(pid: i32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// The live processes that carry `marker` in their environment or hold a file inside `folder` open. Neither alone is
+/// enough: a process title may overwrite the environment, and a daemon closes what it inherited.
+pub fn belonging_to(marker: &str, folder: &Path) -> Vec<i32> {
+    let own = std::process::id() as i32;
+    all().filter(|&pid| pid != own && is_alive(pid) && (carries(pid, marker) || holds(pid, folder))).collect()
+}
+
+/// The proportional set size, in bytes (`Pss` of proc(5) smaps_rollup).
+pub fn pss(pid: i32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process lives");
+    let line = rollup.lines().find(|line| line.starts_with("Pss:")).expect("smaps_rollup has Pss");
+    let kilobytes: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+    kilobytes * 1024
+}
+
+/// How many files a process has open.
+pub fn open_files(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())
+}
+
+fn all() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// State and parent of a process. The command name may hold anything, so the fields count from its last `)`.
+fn stat(pid: i32) -> Option<(char, i32)> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+fn carries(pid: i32, marker: &str) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    memchr::memmem::find(&environment, marker.as_bytes()).is_some()
+}
+
+fn holds(pid: i32, folder: &Path) -> bool {
+    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|target| target.starts_with(folder)))
+}
