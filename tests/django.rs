@@ -98,7 +98,7 @@ fn static_files(client: &mut Client) {
 
 fn addresses(client: &mut Client) {
     let seen = client.request("GET", "/where/a%20b/%C3%A9?q=1", &["X-Forwarded-Proto: https"], b"").json();
-    assert_eq!(seen["uri"].text(), "http://test/where/a%20b/%C3%A9?q=1");
+    assert_eq!(seen["uri"].text(), "https://test/where/a%20b/%C3%A9?q=1");
     assert_eq!(client.get("/where/../visits").status, 200, "dots are Django's to judge");
 }
 

@@ -19,7 +19,7 @@ fn an_app_that_cannot_be_loaded_ends_the_start() {
         ("broken.syntax", 3, "SyntaxError"),
         ("echo:missing", 4, "missing"),
         ("broken.shapes:nothing", 4, "nothing"),
-        ("broken.shapes:number", 4, "number"),
+        ("broken.shapes:number", 4, "must be callable"),
         ("broken.shapes:factory()", 4, "factory"),
         ("echo:factory(", 4, "factory("),
     ];

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::util::root;
 
-/// Every top module and its floor. `lib` stands above `cli`, which it calls; `seat` above what it hands on.
+/// Every top module and its floor. Where modules of one floor build on each other the numbers say in which order.
 const FLOORS: &[(&str, u32)] = &[
     ("http", 0),
     ("settings", 0),
@@ -18,15 +18,16 @@ const FLOORS: &[(&str, u32)] = &[
     ("master", 20),
     ("worker", 20),
     ("cli", 30),
-    ("lib", 31),
+    ("startup", 31),
+    ("lib", 32),
     ("main", 40),
     ("extension", 40),
 ];
 
 /// What a module must not name though it lies below: crates, or floors that are none of its business.
 const FORBIDDEN: &[(&str, &[&str])] = &[
-    ("http", &["pyo3", "mio", "nix", "libc", "log", "std::net", "std::os"]),
-    ("settings", &["pyo3", "mio", "nix", "libc", "std::net"]),
+    ("http", &["pyo3", "mio", "nix", "libc", "log", "std::os", "TcpStream", "UnixStream", "UdpSocket"]),
+    ("settings", &["pyo3", "mio", "nix", "libc", "TcpStream", "UnixStream", "UdpSocket"]),
     ("sys", &["pyo3", "mio", "log"]),
     ("logging", &["pyo3", "mio"]),
     ("scoreboard", &["pyo3", "mio"]),
@@ -127,12 +128,16 @@ fn first_word(text: &str) -> &str {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
 }
 
-/// Whether `name::` stands in the line as a path of its own (`log::`, but neither `catalog::` nor `crate::log::`).
+/// Whether the line names this crate or path (`log::`, but neither `catalog::` nor `crate::log::`), or this type.
 fn names_path(line: &str, name: &str) -> bool {
-    let path = format!("{name}::");
-    line.match_indices(&path).any(|(at, _)| {
-        let before = line[..at].chars().next_back();
-        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+    let is_type = name.starts_with(char::is_uppercase);
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(name).any(|(at, _)| {
+        let (before, after) = (line[..at].chars().next_back(), &line[at + name.len()..]);
+        match is_type {
+            true => !before.is_some_and(is_word) && !after.starts_with(is_word),
+            false => !before.is_some_and(|c| is_word(c) || c == ':') && after.starts_with("::"),
+        }
     })
 }
 

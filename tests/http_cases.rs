@@ -56,6 +56,8 @@ const SPECIAL: &[(&str, Special)] = &[
     ("TG-02-absolute-host-mismatch", Special::Refused(&[400])),
     ("HO-10-bad-port", Special::Refused(&[400])),
     ("HN-25-xff-and-x_ff", Special::Parity),
+    // Its five bytes of a body are no request, whatever follows them.
+    ("CL-18-double-zero", Special::Answered(&[200], End::Either)),
     ("CL-33-HEAD-with-body", Special::Parity),
     ("CL-34-short-body-eof", Special::Hangup),
     ("CL-35-zero-plus-extra", Special::Parity),

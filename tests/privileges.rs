@@ -24,6 +24,21 @@ fn workers_drop_to_user_and_group_and_the_master_keeps_root() {
 }
 
 #[test]
+fn the_app_is_loaded_without_roots_rights() {
+    if !is_root() {
+        return println!("not tried: this needs root");
+    }
+    // It imports nothing: the interpreter's own folder may be one that only root can enter.
+    let app = "import posix\nloaded_by = posix.getuid()\n\n\ndef application(environ, start_response):\n    \
+               start_response('200 OK', [])\n    return [str(loaded_by).encode()]\n";
+    let plan = Plan::app("app").in_own_folder().file("app.py", app);
+    fs::set_permissions(plan.path(""), fs::Permissions::from_mode(0o755)).expect("our own folder");
+    let server = plan.args(["--user", &UID.to_string()]).start();
+    assert_eq!(server.get("/").text(), UID.to_string());
+    server.finish();
+}
+
+#[test]
 fn names_are_looked_up() {
     let Some(plan) = as_root() else { return };
     let server = plan.args(["--user", "nobody", "--initgroups"]).start();
@@ -42,6 +57,8 @@ fn socket_and_logs_belong_to_the_workers() {
     let Some(plan) = as_root() else { return };
     let plan = plan.unix().error_log("error.log");
     let access = plan.path("access.log");
+    // As a folder for logs is: the workers' own.
+    std::os::unix::fs::chown(plan.path(""), Some(UID), Some(GID)).expect("root may");
     let server = plan
         .args(["--user", &UID.to_string(), "--group", &GID.to_string(), "--umask", "007"])
         .args(["--access-logfile", access.to_str().expect("a plain path")])
@@ -63,15 +80,15 @@ fn socket_and_logs_belong_to_the_workers() {
     server.finish();
 }
 
-/// The app that tells its identity, in a folder which any user may enter; `None`, and a word, without root.
+/// The app that tells its identity, in a folder which any user may enter; `None`, and a word, without root. The app is
+/// preloaded: its imports must not depend on whether anybody but root may read the interpreter's own folder.
 fn as_root() -> Option<Plan> {
     if !is_root() {
         println!("not tried: this needs root");
         return None;
     }
-    let plan = Plan::app("process");
     let copied = fs::read_to_string(crate::util::apps().join("process.py")).expect("the app");
-    let plan = plan.in_own_folder().file("process.py", &copied);
+    let plan = Plan::app("process").in_own_folder().file("process.py", &copied).args(["--preload"]);
     for (folder, mode) in [("", 0o755), ("gate", 0o777), ("tmp", 0o777)] {
         fs::set_permissions(plan.path(folder), fs::Permissions::from_mode(mode)).expect("our own folder");
     }

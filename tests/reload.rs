@@ -10,8 +10,13 @@ use crate::util::client::{Broken, Client};
 use crate::util::server::{Plan, Server};
 use crate::util::wait_until;
 
-/// An app that answers with its version; `{}` is replaced by it.
+/// An app that says when it is loaded and answers with its version; `{}` is replaced by it.
 const APP: &str = r#"
+import os, pathlib
+
+pathlib.Path(os.environ["GATE"], f"loaded-{os.getpid()}").touch()
+
+
 def application(environ, start_response):
     start_response("200 OK", [("Content-Length", "2")])
     return [b"v{}"]
@@ -131,8 +136,7 @@ fn hup_while_the_new_code_boots_slowly_stops_nobody() {
 #[test]
 fn no_request_fails_while_hup_follows_hup() {
     for plan in [versioned_plan(&[]), versioned_plan(&[]).unix()] {
-        let server = plan.start();
-        server.wait_for_workers(2);
+        let server = loaded(plan.start());
         let load = Load::default();
         thread::scope(|scope| {
             scope.spawn(|| load.run(&server, Connections::Fresh));
@@ -243,8 +247,14 @@ fn versioned_plan(args: &[&str]) -> Plan {
     args.iter().fold(plan, |plan, arg| plan.args([arg]))
 }
 
+/// With both workers past the import of the first version: what the test writes next is no longer read by them.
 fn versioned(args: &[&str]) -> Server {
-    versioned_plan(args).start()
+    loaded(versioned_plan(args).start())
+}
+
+fn loaded(server: Server) -> Server {
+    wait_until("two workers to have loaded the app", || server.gate_files("loaded-").len() == 2);
+    server
 }
 
 /// Requests without pause until told to stop; every one of them must be answered.

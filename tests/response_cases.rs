@@ -110,7 +110,6 @@ const CLOSED_ONCE: &[&str] = &[
     "204-body",
     "304-length-body",
     "str-block",
-    "crlf-in-value",
     "never-starts",
     "never-starts-empty",
     "starts-inside-generator",

@@ -74,7 +74,8 @@ impl Caller {
         };
         kit.input.get().end();
         kit.errors.get().finish_line();
-        let (exchange, summary) = lock(&kit.transmission).end().expect("only begin() and end() move the exchange for good");
+        let (exchange, summary) =
+            lock(&kit.transmission).end().expect("only begin() and end() move the exchange for good");
         if kit.is_still_held(py) {
             // The application kept one of the objects; the next request must not appear in it.
             match Kit::new(py, &self.sites[site]) {
@@ -144,7 +145,9 @@ impl Kit {
                 outcome
             }
             // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the socket is theirs.
-            Err(error) if error.is_instance_of::<PyStopIteration>(py) && self.progress() == Progress::Waiting => return Ending::Gone,
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) && self.progress() == Progress::Waiting => {
+                return Ending::Gone;
+            }
             Err(error) => Err(error),
         };
         match outcome {
@@ -221,7 +224,9 @@ impl Kit {
 
     fn expect_started(&self) -> PyResult<()> {
         match self.progress() {
-            Progress::Waiting => Err(pyo3::exceptions::PyRuntimeError::new_err("the application did not call start_response")),
+            Progress::Waiting => {
+                Err(pyo3::exceptions::PyRuntimeError::new_err("the application did not call start_response"))
+            }
             _ => Ok(()),
         }
     }

@@ -34,7 +34,10 @@ struct State {
 enum Rest {
     Nothing,
     /// A spooled body; what did not fit into the file is still on the connection.
-    File { file: File, then_connection: bool },
+    File {
+        file: File,
+        then_connection: bool,
+    },
     Connection,
 }
 

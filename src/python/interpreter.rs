@@ -129,7 +129,11 @@ unsafe fn configure(config: &mut ffi::PyConfig, home: &Home, argv: &[OsString]) 
                 check(ffi::PyConfig_SetBytesString(config_pointer, field, executable.as_ptr()))?;
             }
         }
-        check(ffi::PyConfig_SetBytesArgv(config_pointer, pointers.len() as ffi::Py_ssize_t, pointers.as_mut_ptr().cast()))
+        check(ffi::PyConfig_SetBytesArgv(
+            config_pointer,
+            pointers.len() as ffi::Py_ssize_t,
+            pointers.as_mut_ptr().cast(),
+        ))
     }
 }
 

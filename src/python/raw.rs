@@ -45,7 +45,11 @@ pub fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
 ///
 /// # Errors
 /// `MemoryError`.
-pub fn insert_if_absent(dict: &Bound<'_, PyDict>, key: &Bound<'_, PyString>, value: &Bound<'_, PyString>) -> PyResult<bool> {
+pub fn insert_if_absent(
+    dict: &Bound<'_, PyDict>,
+    key: &Bound<'_, PyString>,
+    value: &Bound<'_, PyString>,
+) -> PyResult<bool> {
     // SAFETY: all three are live objects of the right type; PyDict_SetDefault borrows them and returns a borrowed reference, or null with
     // an exception set. PyDict_Size of a dict cannot fail.
     unsafe {

@@ -101,7 +101,10 @@ fn read_draft(mut draft: Draft, status: &Bound<'_, PyAny>, headers: &Bound<'_, P
     draft.code = response::parse_status(&draft.status)
         .map_err(|_| PyValueError::new_err(format!("invalid response status {:?}", status.to_string_lossy())))?;
     if draft.code < 200 {
-        return Err(PyValueError::new_err(format!("{} is an interim status; a response needs a final one", draft.code)));
+        return Err(PyValueError::new_err(format!(
+            "{} is an interim status; a response needs a final one",
+            draft.code
+        )));
     }
     if let Ok(list) = headers.cast_exact::<PyList>() {
         for header in list.iter() {
@@ -192,6 +195,10 @@ pub fn value_bytes<'a>(name: &Bound<'_, PyString>, value: &'a Bound<'_, PyString
 }
 
 fn content_length(value: &[u8]) -> PyResult<u64> {
-    let digits = std::str::from_utf8(value).ok().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
-    digits.and_then(|text| text.parse().ok()).ok_or_else(|| PyValueError::new_err("the response's Content-Length is not a number"))
+    let digits = std::str::from_utf8(value)
+        .ok()
+        .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| PyValueError::new_err("the response's Content-Length is not a number"))
 }

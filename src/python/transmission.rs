@@ -96,8 +96,7 @@ pub struct Transmission {
 }
 
 impl Transmission {
-    /// A transmission between two requests.
-    pub fn new() -> Self {
+    fn new() -> Self {
         Transmission {
             exchange: None,
             progress: Progress::Complete,
@@ -257,9 +256,15 @@ impl Transmission {
     /// Why the body did not fit its `Content-Length`, if it did not.
     pub fn length_complaint(&self) -> Option<String> {
         if self.excess > 0 {
-            Some(format!("the application produced {} bytes more than its Content-Length; they were not sent", self.excess))
+            Some(format!(
+                "the application produced {} bytes more than its Content-Length; they were not sent",
+                self.excess
+            ))
         } else if self.is_short() {
-            Some(format!("the application produced {} bytes less than its Content-Length; the connection is closed", self.promised))
+            Some(format!(
+                "the application produced {} bytes less than its Content-Length; the connection is closed",
+                self.promised
+            ))
         } else {
             None
         }
@@ -368,7 +373,13 @@ impl Transmission {
     }
 
     /// One write of everything, and the rest queued.
-    fn transmit(&mut self, front: &[u8], blocks: &[&Bound<'_, PyBytes>], admitted: usize, back: &[u8]) -> io::Result<()> {
+    fn transmit(
+        &mut self,
+        front: &[u8],
+        blocks: &[&Bound<'_, PyBytes>],
+        admitted: usize,
+        back: &[u8],
+    ) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         let mut parts: [&[u8]; MAX_BLOCKS + 2] = [b""; MAX_BLOCKS + 2];
         let mut room = admitted;

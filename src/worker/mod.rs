@@ -153,8 +153,9 @@ fn assemble(seat: Seat<App>, app: &App) -> Result<Service<App>, BootFailure> {
     let options = CallOptions { sendfile: config.sendfile, environ_keys };
     let sites = seat.listeners.iter().map(|listener| site(listener, &config)).collect();
     let caller = Python::attach(|py| Caller::new(py, app, sites, options)).map_err(python_failure)?;
-    let event_loop = EventLoop::new(&seat.listeners, seat.signals.as_raw_fd(), rules.clone(), config.worker_connections)
-        .map_err(|error| BootFailure::because("cannot poll", &error))?;
+    let event_loop =
+        EventLoop::new(&seat.listeners, seat.signals.as_raw_fd(), rules.clone(), config.worker_connections)
+            .map_err(|error| BootFailure::because("cannot poll", &error))?;
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files));
     Ok(Service { seat, event_loop, rules, caller, access_log, logged_headers, watch, stage: Stage::Serving })
 }

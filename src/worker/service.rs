@@ -109,7 +109,8 @@ impl<App: Send> Service<App> {
             self.log_access(&finished, started.elapsed());
         }
         let Finished { exchange, ending, summary, .. } = finished;
-        let mut connection = exchange.into_connection().expect("every exchange here is a connection: serve() made it one");
+        let mut connection =
+            exchange.into_connection().expect("every exchange here is a connection: serve() made it one");
         self.caller.recycle(connection.request().site, summary);
         let step = match ending {
             Ending::KeepAlive => connection.finish(true, self.event_loop.now()),

@@ -17,10 +17,12 @@ pub fn is_alive(pid: i32) -> bool {
 }
 
 /// The live processes that carry `marker` in their environment or hold a file inside `folder` open. Neither alone is
-/// enough: a process title may overwrite the environment, and a daemon closes what it inherited.
+/// enough: a process title may overwrite the environment, and a daemon closes what it inherited. A copy of the test
+/// itself that is just about to become another program holds whatever the test had open, and belongs to nobody yet.
 pub fn belonging_to(marker: &str, folder: &Path) -> Vec<i32> {
-    let own = std::process::id() as i32;
-    all().filter(|&pid| pid != own && is_alive(pid) && (carries(pid, marker) || holds(pid, folder))).collect()
+    let program = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let own = program(std::process::id() as i32);
+    all().filter(|&pid| is_alive(pid) && program(pid) != own && (carries(pid, marker) || holds(pid, folder))).collect()
 }
 
 /// The proportional set size, in bytes (`Pss` of proc(5) smaps_rollup).
