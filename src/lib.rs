@@ -69,6 +69,7 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
     startup::configure_logging(&config).map_err(Failure::Config)?;
     startup::check_access_log(&config).map_err(Failure::Config)?;
     startup.log_warnings();
+    sys::title::set(&format!("monoceros: master [{}]", config.name()));
     let worker_launch = startup.worker_launch();
     match master::run(boot(startup, config, launch)) {
         Outcome::Exit(status) => Ok(status),

@@ -3,16 +3,19 @@
 //! The same steps run again on HUP. They live here, beside [`crate::run`], because they need the command line, the settings and Python
 //! together, which no floor below may.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::cli::{self, CommandLine, Mode};
 use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
 use crate::master::Launch;
 use crate::python::app::{self, App, LoadError};
+use crate::python::environ::SERVER_SOFTWARE;
 use crate::python::home::{self, Home};
 use crate::python::{config_file, environment, interpreter};
 use crate::seat;
@@ -45,10 +48,7 @@ pub struct Startup {
     command_line: CommandLine,
     argv: Vec<OsString>,
     home: Home,
-    /// Where the program was started; config files and relative paths are found from there, by path, at each reload.
-    directory: PathBuf,
-    /// What `raw_env` has replaced in the environment.
-    replaced: BTreeMap<String, Option<OsString>>,
+    surroundings: Surroundings,
     warnings: Vec<String>,
 }
 
@@ -68,8 +68,7 @@ impl Startup {
             command_line,
             argv: launch.argv.clone(),
             home,
-            directory: launch.cwd.clone(),
-            replaced: BTreeMap::new(),
+            surroundings: Surroundings::new(launch.cwd.clone()),
             warnings: Vec::new(),
         })
     }
@@ -84,41 +83,29 @@ impl Startup {
     /// # Errors
     /// A sentence about the first thing that is wrong.
     pub fn load(&mut self) -> Result<Arc<Config>, Failure> {
-        self.restore_environment();
+        self.surroundings.restore().map_err(|reason| config_error(&reason))?;
         let loaded = self.read_layers()?;
         let config = loaded.config;
         if config.wsgi_app.is_none() {
             return Err(config_error("No application module specified."));
         }
         self.warnings = loaded.warnings;
-        self.enter(&config)?;
+        if config.reload {
+            self.warnings.push("Reloader is on. Use in development only!".to_owned());
+        }
+        self.surroundings.enter(&config).map_err(|reason| config_error(&reason))?;
         Ok(Arc::new(config))
     }
 
-    /// [`Startup::load`] for HUP: on an error everything is as it was.
+    /// [`Startup::load`] for HUP. What becomes of the reload is the master's to see; each worker enters the surroundings of its own settings.
     ///
     /// # Errors
     /// The sentence for the log.
     pub fn reload(&mut self) -> Result<Arc<Config>, String> {
-        let directory = std::env::current_dir();
-        let replaced = self.replaced.clone();
-        let values: Vec<(String, Option<OsString>)> =
-            replaced.keys().map(|name| (name.clone(), std::env::var_os(name))).collect();
-        std::env::set_current_dir(&self.directory).map_err(|error| not_a_directory(&self.directory, &error))?;
-        let checked = self.load().map_err(|failure| failure.to_string()).and_then(|config| {
-            check_access_log(&config)?;
-            Ok(config)
-        });
-        if checked.is_err() {
-            self.restore_environment();
-            self.replaced = replaced;
-            values.iter().for_each(|(name, value)| environment::set(name, value.as_deref()));
-            if let Ok(directory) = directory {
-                let _ = std::env::set_current_dir(directory);
-            }
-        }
+        let config = self.load().map_err(|failure| failure.to_string())?;
+        check_access_log(&config)?;
         self.log_warnings();
-        checked
+        Ok(config)
     }
 
     /// Logs what the settings gave cause to remark.
@@ -152,7 +139,9 @@ impl Startup {
 
     /// What a worker needs to run Python.
     pub fn worker_launch(&self) -> worker::Launch {
-        worker::Launch { home: self.home.clone(), argv: self.argv.clone() }
+        let surroundings = self.surroundings.clone();
+        let enter = Box::new(move |config: &Config| surroundings.restore().and_then(|()| surroundings.enter(config)));
+        worker::Launch { home: self.home.clone(), argv: self.argv.clone(), enter }
     }
 
     fn read_layers(&self) -> Result<Loaded, Failure> {
@@ -189,27 +178,51 @@ impl Startup {
     ) -> Result<(Vec<(String, Value)>, FileOrigin), Failure> {
         interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
         // A config file may import modules that lie beside it.
-        app::extend_path(std::slice::from_ref(&self.directory)).map_err(|error| config_error(&error))?;
+        app::extend_path(std::slice::from_ref(&self.surroundings.directory)).map_err(|error| config_error(&error))?;
         let values = run().map_err(|error| Failure::Config(error.to_string()))?;
         Ok((values, FileOrigin::Python))
     }
+}
 
-    /// Puts the process where the settings want it.
-    fn enter(&mut self, config: &Config) -> Result<(), Failure> {
-        std::env::set_current_dir(&config.chdir)
-            .map_err(|error| config_error(&not_a_directory(&config.chdir, &error)))?;
+/// The working directory and environment of the process: as the settings want them, and as they were before.
+///
+/// Clones are the same surroundings. The master enters them for what it does itself (relative paths, a preloaded app); each worker enters
+/// those of its own settings, so that a worker forked after a failed reload is like the others of its generation.
+#[derive(Clone)]
+struct Surroundings {
+    /// Where the program was started; found again by path, so that a directory put in its place (a new release) is entered.
+    directory: PathBuf,
+    /// What `raw_env` has replaced in the environment.
+    replaced: Rc<RefCell<BTreeMap<String, Option<OsString>>>>,
+}
+
+impl Surroundings {
+    fn new(directory: PathBuf) -> Self {
+        Surroundings { directory, replaced: Rc::default() }
+    }
+
+    /// Goes back to how the program was started.
+    fn restore(&self) -> Result<(), String> {
+        for (name, value) in self.replaced.borrow().iter() {
+            environment::set(name, value.as_deref());
+        }
+        change_directory(&self.directory)
+    }
+
+    fn enter(&self, config: &Config) -> Result<(), String> {
+        change_directory(&config.chdir)?;
+        environment::set("SERVER_SOFTWARE", Some(SERVER_SOFTWARE.as_ref()));
+        let mut replaced = self.replaced.borrow_mut();
         for (name, value) in &config.raw_env {
-            self.replaced.entry(name.clone()).or_insert_with(|| std::env::var_os(name));
+            replaced.entry(name.clone()).or_insert_with(|| std::env::var_os(name));
             environment::set(name, Some(value.as_ref()));
         }
         Ok(())
     }
+}
 
-    fn restore_environment(&mut self) {
-        for (name, value) in std::mem::take(&mut self.replaced) {
-            environment::set(&name, value.as_deref());
-        }
-    }
+fn change_directory(path: &Path) -> Result<(), String> {
+    std::env::set_current_dir(path).map_err(|error| format!("can't chdir to '{}': {error}", path.display()))
 }
 
 /// Points the error log where `config` says.
@@ -251,10 +264,6 @@ fn is_setting(name: &str) -> bool {
 
 fn config_error(reason: &(impl fmt::Display + ?Sized)) -> Failure {
     Failure::Config(format!("Error: {reason}"))
-}
-
-fn not_a_directory(path: &Path, error: &std::io::Error) -> String {
-    format!("can't chdir to '{}': {error}", path.display())
 }
 
 /// The file behind the program's name, to see whether it lies in a virtualenv.

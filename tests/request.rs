@@ -201,13 +201,10 @@ fn the_interpreter_is_the_virtualenvs_and_the_app_runs_in_its_main_thread() {
 }
 
 #[test]
-fn background_threads_run_between_requests_and_contextvars_do_not_leak() {
+fn background_threads_run_between_requests() {
     let server = Server::start("process", []);
     assert_eq!(server.get("/thread").json().number(), 0.0);
     crate::util::wait_until("the thread to count", || server.get("/thread").json().number() > 3.0);
-    let mut client = server.connect();
-    assert_eq!(client.get("/context").json(), *"unset");
-    assert_eq!(client.get("/context").json(), *"unset", "a context variable leaked");
     server.finish();
 }
 

@@ -26,15 +26,15 @@ impl App {
         &self.callable
     }
 
-    /// An application that answers every request with the error that kept the real one from loading. For `--reload`: a developer
+    /// An application that answers every request with the traceback that kept the real one from loading. For `--reload`: a developer
     /// sees the traceback in the browser, and saving the file brings the app back.
     ///
     /// # Errors
     /// `MemoryError`.
-    pub fn showing(error: &LoadError) -> PyResult<App> {
+    pub fn showing(traceback: &str) -> PyResult<App> {
         Python::attach(|py| {
             let namespace = PyDict::new(py);
-            namespace.set_item("text", format!("{error}\n"))?;
+            namespace.set_item("text", format!("{traceback}\n"))?;
             let source = c"lambda environ, start_response: (start_response('500 Internal Server Error', [
                 ('Content-Type', 'text/plain; charset=utf-8'), ('Content-Length', str(len(text.encode())))]), [text.encode()])[1]";
             let callable = py.eval(source, Some(&namespace), None)?;
@@ -52,8 +52,13 @@ impl Clone for App {
 /// Why an application could not be loaded.
 #[derive(Debug)]
 pub enum LoadError {
-    /// Importing the module raised: the traceback. gunicorn's exit code 3.
-    Import(String),
+    /// Importing the module raised. gunicorn's exit code 3.
+    Import {
+        /// The traceback.
+        text: String,
+        /// The source files that it names: where the cure will be.
+        files: Vec<PathBuf>,
+    },
     /// The module has no such application: one sentence. gunicorn's exit code 4.
     App(String),
 }
@@ -61,7 +66,7 @@ pub enum LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LoadError::Import(text) | LoadError::App(text) => f.write_str(text),
+            LoadError::Import { text, .. } | LoadError::App(text) => f.write_str(text),
         }
     }
 }
@@ -134,5 +139,8 @@ fn classify(py: Python<'_>, error: &PyErr) -> LoadError {
     if app_error.is_ok_and(|class| error.matches(py, class).unwrap_or(false)) {
         return LoadError::App(error.value(py).to_string());
     }
-    LoadError::Import(traceback(py, error))
+    // Without the list --reload watches less, and nothing else is lost.
+    let files = loader(py)
+        .and_then(|loader| loader.call_method1("files_of", (error.value(py), error.traceback(py)))?.extract());
+    LoadError::Import { text: traceback(py, error), files: files.unwrap_or_default() }
 }

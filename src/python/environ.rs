@@ -7,10 +7,14 @@ use std::collections::HashMap;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use super::memo::Memo;
 use super::raw::{insert_if_absent, latin1};
 use crate::exchange::RequestView;
 use crate::http::request::{HeaderSpan, Scheme, decode_path};
 use crate::sys::socket::Peer;
+
+/// The server's name and version, in every environ and in the process's environment.
+pub const SERVER_SOFTWARE: &str = concat!("monoceros/", env!("CARGO_PKG_VERSION"));
 
 /// Header names are the clients' to choose: past this many different ones, new names are not remembered.
 const MOST_NAMES: usize = 512;
@@ -95,12 +99,18 @@ impl Template {
         dict.set_item("wsgi.input_terminated", true)?;
         dict.set_item("wsgi.early_hints", fixtures.early_hints)?;
         dict.set_item("gunicorn.socket", fixtures.socket)?;
-        dict.set_item("SERVER_SOFTWARE", concat!("monoceros/", env!("CARGO_PKG_VERSION")))?;
+        dict.set_item("SERVER_SOFTWARE", SERVER_SOFTWARE)?;
         dict.set_item("SCRIPT_NAME", &site.script_name)?;
         if let Some((name, port)) = &site.server {
             dict.set_item("SERVER_NAME", name)?;
             dict.set_item("SERVER_PORT", port)?;
+            dict.set_item("REMOTE_PORT", "")?;
         }
+        // Every request sets these. Standing here already, they make room in the copies, which then need not grow.
+        for key in ["REQUEST_METHOD", "QUERY_STRING", "RAW_URI", "PATH_INFO", "SERVER_PROTOCOL", "REMOTE_ADDR"] {
+            dict.set_item(key, "")?;
+        }
+        dict.set_item("wsgi.url_scheme", "http")?;
         Ok(Template { dict: dict.unbind(), site: site.clone() })
     }
 }
@@ -108,8 +118,21 @@ impl Template {
 /// Turns requests into environs. One for each thread that runs the app.
 pub struct EnvironBuilder {
     keys: Keys,
-    names: HashMap<Box<[u8]>, Name>,
+    names: Names,
+    query: Memo,
+    raw_uri: Memo,
+    path_info: Memo,
+    remote_addr: Memo,
+    remote_port: Memo,
     path: Vec<u8>,
+}
+
+/// The header names seen so far.
+struct Names {
+    known: Vec<Name>,
+    by_text: HashMap<Box<[u8]>, usize>,
+    /// Which name stood in each place of the last head: clients send their headers in the same order, which saves the look-up.
+    expected: Vec<usize>,
 }
 
 /// The keys and values that are always the same, made once.
@@ -123,7 +146,6 @@ struct Keys {
     remote_port: Py<PyString>,
     url_scheme: Py<PyString>,
     empty: Py<PyString>,
-    http: Py<PyString>,
     https: Py<PyString>,
     http_10: Py<PyString>,
     http_11: Py<PyString>,
@@ -131,17 +153,21 @@ struct Keys {
     post: Py<PyString>,
 }
 
-/// A header name's place in the environ.
+/// A header name as sent, its place in the environ, and its last value.
 struct Name {
+    text: Box<[u8]>,
     key: Py<PyString>,
     kind: NameKind,
+    value: Memo,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NameKind {
     /// Repeated fields are joined with `,` (RFC 9110, 5.3).
     List,
-    /// Repeated fields are joined with `; ` (RFC 6265, 5.4; RFC 9113, 8.2.3).
+    /// As `List`, and a client's own: remembering it would only keep it in memory for longer.
+    Secret,
+    /// As `Secret`; repeated fields are joined with `; ` (RFC 6265, 5.4; RFC 9113, 8.2.3).
     Cookie,
     /// A trusted proxy's `SCRIPT_NAME`: sets the environ's own besides.
     ScriptName,
@@ -161,14 +187,22 @@ impl EnvironBuilder {
             remote_port: text("REMOTE_PORT"),
             url_scheme: text("wsgi.url_scheme"),
             empty: text(""),
-            http: text("http"),
             https: text("https"),
             http_10: text("HTTP/1.0"),
             http_11: text("HTTP/1.1"),
             get: text("GET"),
             post: text("POST"),
         };
-        EnvironBuilder { keys, names: HashMap::new(), path: Vec::new() }
+        EnvironBuilder {
+            keys,
+            names: Names { known: Vec::new(), by_text: HashMap::new(), expected: Vec::new() },
+            query: Memo::new(),
+            raw_uri: Memo::new(),
+            path_info: Memo::new(),
+            remote_addr: Memo::new(),
+            remote_port: Memo::new(),
+            path: Vec::new(),
+        }
     }
 
     /// The environ of `request`.
@@ -185,8 +219,8 @@ impl EnvironBuilder {
         self.set_request_line(py, &environ, request)?;
         self.set_peer(py, &environ, request)?;
         let mut script_name = None;
-        for header in &request.head.headers {
-            if let Some(value) = self.set_header(py, &environ, request.buffer, header)? {
+        for (place, header) in request.head.headers.iter().enumerate() {
+            if let Some(value) = self.names.set_header(py, &environ, request.buffer, place, header)? {
                 script_name = Some(value);
             }
         }
@@ -197,7 +231,12 @@ impl EnvironBuilder {
         Ok(environ)
     }
 
-    fn set_request_line(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, request: RequestView<'_>) -> PyResult<()> {
+    fn set_request_line(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        request: RequestView<'_>,
+    ) -> PyResult<()> {
         let (keys, head, buffer) = (&self.keys, request.head, request.buffer);
         match head.method.of(buffer) {
             b"GET" => environ.set_item(&keys.request_method, &keys.get)?,
@@ -206,49 +245,32 @@ impl EnvironBuilder {
         }
         match head.query.of(buffer) {
             b"" => environ.set_item(&keys.query_string, &keys.empty)?,
-            query => environ.set_item(&keys.query_string, latin1(py, query)?)?,
+            query => environ.set_item(&keys.query_string, self.query.latin1(py, query)?)?,
         }
-        environ.set_item(&keys.raw_uri, latin1(py, head.target.of(buffer))?)?;
+        environ.set_item(&keys.raw_uri, self.raw_uri.latin1(py, head.target.of(buffer))?)?;
         match head.version_text.of(buffer) {
             b"HTTP/1.1" => environ.set_item(&keys.server_protocol, &keys.http_11)?,
             b"HTTP/1.0" => environ.set_item(&keys.server_protocol, &keys.http_10)?,
             other => environ.set_item(&keys.server_protocol, latin1(py, other)?)?,
         }
-        let scheme = if request.scheme == Scheme::Https { &keys.https } else { &keys.http };
-        environ.set_item(&keys.url_scheme, scheme)
+        if request.scheme == Scheme::Https {
+            environ.set_item(&keys.url_scheme, &keys.https)?;
+        }
+        Ok(())
     }
 
-    fn set_peer(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, request: RequestView<'_>) -> PyResult<()> {
+    fn set_peer(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, request: RequestView<'_>) -> PyResult<()> {
         match request.peer {
             Peer::Ip(address) => {
-                environ.set_item(&self.keys.remote_addr, latin1(py, request.remote_addr.as_bytes())?)?;
+                environ
+                    .set_item(&self.keys.remote_addr, self.remote_addr.latin1(py, request.remote_addr.as_bytes())?)?;
                 let mut digits = itoa::Buffer::new();
-                environ.set_item(&self.keys.remote_port, latin1(py, digits.format(address.port()).as_bytes())?)
+                let port = digits.format(address.port());
+                environ.set_item(&self.keys.remote_port, self.remote_port.latin1(py, port.as_bytes())?)
             }
             // No port, as gunicorn has it.
             Peer::Unix => environ.set_item(&self.keys.remote_addr, &self.keys.empty),
         }
-    }
-
-    /// Adds a header; returns the value of a `SCRIPT_NAME` one.
-    fn set_header(
-        &mut self,
-        py: Python<'_>,
-        environ: &Bound<'_, PyDict>,
-        buffer: &[u8],
-        header: &HeaderSpan,
-    ) -> PyResult<Option<Vec<u8>>> {
-        let (name, value) = (header.name.of(buffer), header.value.of(buffer));
-        let value_text = latin1(py, value)?;
-        if let Some(known) = self.names.get(name) {
-            return add_header(py, environ, known, value, &value_text);
-        }
-        let known = environ_name(py, name)?;
-        let script_name = add_header(py, environ, &known, value, &value_text)?;
-        if self.names.len() < MOST_NAMES {
-            self.names.insert(name.into(), known);
-        }
-        Ok(script_name)
     }
 
     fn set_path(
@@ -272,46 +294,89 @@ impl EnvironBuilder {
         let path = if memchr::memchr(b'%', below).is_some() {
             self.path.clear();
             decode_path(below, &mut self.path);
-            latin1(py, &self.path)?
+            self.path_info.latin1(py, &self.path)?
         } else {
-            latin1(py, below)?
+            self.path_info.latin1(py, below)?
         };
         Ok(environ.set_item(&self.keys.path_info, path)?)
     }
 }
 
-fn environ_name(py: Python<'_>, name: &[u8]) -> PyResult<Name> {
-    let mut key = b"HTTP_".to_vec();
-    key.extend(name.iter().map(|byte| if *byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }));
-    let kind = match &key[..] {
-        b"HTTP_COOKIE" => NameKind::Cookie,
-        // Only `SCRIPT_NAME` itself, which the parser lets through from trusted peers alone; `Script-Name` is anybody's.
-        b"HTTP_SCRIPT_NAME" if name.contains(&b'_') => NameKind::ScriptName,
-        _ => NameKind::List,
-    };
-    let key = match &key[..] {
-        b"HTTP_CONTENT_TYPE" | b"HTTP_CONTENT_LENGTH" if !name.contains(&b'_') => &key[b"HTTP_".len()..],
-        whole => whole,
-    };
-    let text = std::str::from_utf8(key).expect("header names are tokens, which are ASCII (http::request)");
-    Ok(Name { key: PyString::intern(py, text).unbind(), kind })
+impl Names {
+    /// Adds the header that stands in `place`; returns the value of a `SCRIPT_NAME` one.
+    fn set_header(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        buffer: &[u8],
+        place: usize,
+        header: &HeaderSpan,
+    ) -> PyResult<Option<Vec<u8>>> {
+        let (text, value) = (header.name.of(buffer), header.value.of(buffer));
+        match self.find(py, text, place) {
+            Some(known) => self.known[known].add_to(py, environ, value),
+            None => Name::new(py, text).add_to(py, environ, value),
+        }
+    }
+
+    /// The index of the name, which is remembered if there is room.
+    fn find(&mut self, py: Python<'_>, text: &[u8], place: usize) -> Option<usize> {
+        if let Some(&known) = self.expected.get(place)
+            && *self.known[known].text == *text
+        {
+            return Some(known);
+        }
+        let known = match self.by_text.get(text) {
+            Some(&known) => known,
+            None if self.known.len() == MOST_NAMES => return None,
+            None => {
+                self.known.push(Name::new(py, text));
+                self.by_text.insert(text.into(), self.known.len() - 1);
+                self.known.len() - 1
+            }
+        };
+        if self.expected.len() <= place {
+            self.expected.resize(place + 1, known);
+        }
+        self.expected[place] = known;
+        Some(known)
+    }
 }
 
-fn add_header(
-    py: Python<'_>,
-    environ: &Bound<'_, PyDict>,
-    name: &Name,
-    value: &[u8],
-    text: &Bound<'_, PyString>,
-) -> PyResult<Option<Vec<u8>>> {
-    let key = name.key.bind(py);
-    if !insert_if_absent(environ, key, text)? {
-        let separator = if name.kind == NameKind::Cookie { "; " } else { "," };
-        let before = environ.get_item(key)?.expect("the key is present: the insertion was refused");
-        let joined = before.call_method1("__add__", (separator,))?.call_method1("__add__", (text,))?;
-        environ.set_item(key, joined)?;
+impl Name {
+    fn new(py: Python<'_>, name: &[u8]) -> Name {
+        let mut key = b"HTTP_".to_vec();
+        key.extend(name.iter().map(|byte| if *byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }));
+        let kind = match &key[..] {
+            b"HTTP_COOKIE" => NameKind::Cookie,
+            b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION" => NameKind::Secret,
+            // Only `SCRIPT_NAME` itself, which the parser lets through from trusted peers alone; `Script-Name` is
+            // anybody's.
+            b"HTTP_SCRIPT_NAME" if name.contains(&b'_') => NameKind::ScriptName,
+            _ => NameKind::List,
+        };
+        let key = match &key[..] {
+            b"HTTP_CONTENT_TYPE" | b"HTTP_CONTENT_LENGTH" if !name.contains(&b'_') => &key[b"HTTP_".len()..],
+            whole => whole,
+        };
+        let key = std::str::from_utf8(key).expect("header names are tokens, which are ASCII (http::fields)");
+        Name { text: name.into(), key: PyString::intern(py, key).unbind(), kind, value: Memo::new() }
     }
-    Ok((name.kind == NameKind::ScriptName).then(|| value.to_vec()))
+
+    fn add_to(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, value: &[u8]) -> PyResult<Option<Vec<u8>>> {
+        let text = match self.kind {
+            NameKind::Cookie | NameKind::Secret => latin1(py, value)?,
+            NameKind::List | NameKind::ScriptName => self.value.latin1(py, value)?,
+        };
+        let key = self.key.bind(py);
+        if !insert_if_absent(environ, key, &text)? {
+            let separator = if self.kind == NameKind::Cookie { "; " } else { "," };
+            let before = environ.get_item(key)?.expect("the key is present: the insertion was refused");
+            let joined = before.call_method1("__add__", (separator,))?.call_method1("__add__", (text,))?;
+            environ.set_item(key, joined)?;
+        }
+        Ok((self.kind == NameKind::ScriptName).then(|| value.to_vec()))
+    }
 }
 
 /// On a unix socket the Host header is all there is to name the server.

@@ -14,7 +14,9 @@ pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
 }
 
 fn format_exception(py: Python<'_>, error: &PyErr) -> PyResult<String> {
-    let lines = py.import("traceback")?.call_method1("format_exception", (error.value(py),))?;
+    // All three parts: before 3.12 the traceback of an exception that is being handled in C is not on the exception itself.
+    let parts = (error.get_type(py), error.value(py), error.traceback(py));
+    let lines = py.import("traceback")?.call_method1("format_exception", parts)?;
     let text = PyString::new(py, "").call_method1("join", (lines,))?;
     Ok(text.cast::<PyString>()?.to_string_lossy().trim_end().to_owned())
 }

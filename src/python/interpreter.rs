@@ -47,6 +47,18 @@ pub fn start(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Imports the modules of the standard library that the server will need later, when it may no longer be allowed to read them.
+///
+/// # Errors
+/// One cannot be imported.
+pub fn import_own_needs() -> PyResult<()> {
+    Python::attach(|py| {
+        ["ast", "atexit", "importlib", "os", "signal", "threading", "traceback"]
+            .iter()
+            .try_for_each(|name| py.import(*name).map(drop))
+    })
+}
+
 /// Runs `fork` with the interpreter, if there is one, told before and after (`PyOS_BeforeFork(3)` and its siblings), so that the child's
 /// locks and thread list are sound.
 ///

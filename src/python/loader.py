@@ -71,3 +71,12 @@ def call_factory(factory, positional, keywords):
         if error.__traceback__.tb_next is None:
             raise AppError(f"TypeError: {error}") from None
         raise
+
+
+def files_of(error, traceback):
+    """The source files that a failed import has run through, and the one that could not even be parsed."""
+    files = [error.filename] if isinstance(error, SyntaxError) and error.filename else []
+    while traceback is not None:
+        files.append(traceback.tb_frame.f_code.co_filename)
+        traceback = traceback.tb_next
+    return [file for file in files if os.path.isfile(file)]

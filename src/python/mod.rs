@@ -19,9 +19,12 @@ mod file_wrapper;
 pub mod home;
 mod input;
 pub mod interpreter;
+mod memo;
 mod raw;
 pub mod signals;
 mod start_response;
 pub mod transmission;
 
 pub use errors::traceback;
+/// The token of a thread that is attached to the interpreter; the worker only passes it on.
+pub use pyo3::{PyErr, Python};

@@ -35,6 +35,21 @@ pub fn install() -> PyResult<()> {
     })
 }
 
+/// From now on the process ends anyway: INT and QUIT have nothing more to say. (A Ctrl-C reaches the worker twice, from the terminal and
+/// from its master.)
+pub fn ignore() {
+    let ignored: PyResult<()> = Python::attach(|py| {
+        let signal = py.import("signal")?;
+        for name in ["SIGINT", "SIGQUIT"] {
+            signal.call_method1("signal", (signal.getattr(name)?, signal.getattr("SIG_IGN")?))?;
+        }
+        Ok(())
+    });
+    if let Err(error) = ignored {
+        log::debug!("Cannot ignore signals: {error}");
+    }
+}
+
 /// Runs handlers of signals that arrived outside Python code, and says which interruption came, if one did.
 pub fn interruption(py: Python<'_>) -> Option<Interruption> {
     // The handler raises SystemExit for the application's sake; here nobody is to be unwound. A handler of the application's own may

@@ -22,6 +22,9 @@ pub const SERVER: &str = "monoceros";
 /// Unsent bytes of a block up to this many are copied; longer ones keep the application's object alive instead.
 const COPY_LIMIT: usize = 16 * 1024;
 
+/// Responses of up to this many bytes are put together and sent as one piece, which costs the kernel less than a list of them.
+const GATHER_LIMIT: usize = 8 * 1024;
+
 /// Most blocks that are handed to the kernel as they are; the writev(2) limit is 1024 on Linux, and far before it copying is cheaper.
 pub const MAX_BLOCKS: usize = 64;
 
@@ -184,7 +187,13 @@ impl Transmission {
         if last {
             self.progress = Progress::Complete;
         }
-        let result = self.transmit(&front, blocks, admitted, back);
+        let result = if front.len() + admitted + back.len() <= GATHER_LIMIT {
+            gather(&mut front, blocks, admitted);
+            front.extend_from_slice(back);
+            self.transmit_one(&front)
+        } else {
+            self.transmit(&front, blocks, admitted, back)
+        };
         self.buffer = front;
         self.sent += admitted as u64;
         result.inspect_err(|_| self.client_gone = true)
@@ -222,7 +231,7 @@ impl Transmission {
         if too_late || self.version == Version::Http10 {
             return Ok(());
         }
-        self.transmit(bytes, &[], 0, b"").inspect_err(|_| self.client_gone = true)
+        self.transmit_one(bytes).inspect_err(|_| self.client_gone = true)
     }
 
     /// Completes the response with whatever framing is due, and says what becomes of the connection.
@@ -247,7 +256,7 @@ impl Transmission {
         self.progress = Progress::Complete;
         self.draft.code = status;
         self.draft.headers.clear();
-        match self.transmit(page, &[], 0, b"") {
+        match self.transmit_one(page) {
             Ok(()) => Ending::Close,
             Err(_) => Ending::Gone,
         }
@@ -372,6 +381,16 @@ impl Transmission {
         }
     }
 
+    /// One write, and the rest queued.
+    fn transmit_one(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        let sent = exchange.write(&[bytes])?;
+        if sent < bytes.len() {
+            exchange.queue(Piece::Owned(bytes[sent..].to_vec()));
+        }
+        Ok(())
+    }
+
     /// One write of everything, and the rest queued.
     fn transmit(
         &mut self,
@@ -381,17 +400,17 @@ impl Transmission {
         back: &[u8],
     ) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        let mut parts: [&[u8]; MAX_BLOCKS + 2] = [b""; MAX_BLOCKS + 2];
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(blocks.len() + 2);
         let mut room = admitted;
-        parts[0] = front;
-        for (part, block) in parts[1..].iter_mut().zip(blocks) {
+        parts.push(front);
+        for block in blocks {
             let bytes = block.as_bytes();
-            *part = &bytes[..bytes.len().min(room)];
+            let part = &bytes[..bytes.len().min(room)];
             room -= part.len();
+            parts.push(part);
         }
-        parts[blocks.len() + 1] = back;
-        let parts = &parts[..blocks.len() + 2];
-        let mut sent = exchange.write(parts)?;
+        parts.push(back);
+        let mut sent = exchange.write(&parts)?;
         for (index, part) in parts.iter().enumerate() {
             if sent >= part.len() {
                 sent -= part.len();
@@ -419,6 +438,15 @@ pub fn lock(shared: &Mutex<Transmission>) -> MutexGuard<'_, Transmission> {
 /// A shared transmission.
 pub fn shared() -> Arc<Mutex<Transmission>> {
     Arc::new(Mutex::new(Transmission::new()))
+}
+
+/// Copies the first `admitted` bytes of `blocks` behind `front`.
+fn gather(front: &mut Vec<u8>, blocks: &[&Bound<'_, PyBytes>], admitted: usize) {
+    let end = front.len() + admitted;
+    for block in blocks {
+        let bytes = block.as_bytes();
+        front.extend_from_slice(&bytes[..bytes.len().min(end - front.len())]);
+    }
 }
 
 fn request_is_over() -> io::Error {

@@ -12,7 +12,7 @@ use super::trust::Trusted;
 /// Every setting, resolved from defaults, config file, environment and command line. Made by [`super::load`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where the config file was asked for (`-c`), as given; empty means that none is wanted.
+    /// Where the config file was asked for (`-c`), as given.
     pub config: String,
     /// The app's spec, `module:name`, when the command line names none.
     pub wsgi_app: Option<String>,
@@ -131,6 +131,13 @@ pub struct Config {
     pub proc_name: Option<String>,
     /// The name in the process titles while `proc_name` is not set.
     pub default_proc_name: String,
+}
+
+impl Config {
+    /// The name that the process titles show: the one given, else the app's.
+    pub fn name(&self) -> &str {
+        self.proc_name.as_deref().or(self.wsgi_app.as_deref()).unwrap_or(&self.default_proc_name)
+    }
 }
 
 /// The kinds of worker there are.

@@ -1,8 +1,11 @@
 //! Config files of data: TOML, YAML and JSON, read by the crate `config`. Python files are the Python floor's.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
-use ::config::{File, FileFormat, Value as Found, ValueKind};
+use ::config::{File, FileFormat};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::Error;
 use super::value::Value;
@@ -30,28 +33,71 @@ pub(super) fn format_of(path: &Path) -> Option<FileFormat> {
 
 fn parse(text: &str, format: FileFormat) -> Result<Vec<(String, Value)>, String> {
     let source = ::config::Config::builder().add_source(File::from_str(text, format));
-    let table = source.build().and_then(|built| built.cache.into_table());
-    let table = table.map_err(|error| error.to_string())?;
-    Ok(sorted(table))
+    // The crate hands tables out in no order; a sorted one gives the same warnings every time.
+    let table = source.build().and_then(|built| built.try_deserialize::<BTreeMap<String, Value>>());
+    Ok(table.map_err(|error| error.to_string())?.into_iter().collect())
 }
 
-/// The crate hands tables out in no order; sorted ones give the same warnings every time.
-fn sorted(table: impl IntoIterator<Item = (String, Found)>) -> Vec<(String, Value)> {
-    let mut entries: Vec<(String, Value)> = table.into_iter().map(|(name, found)| (name, to_value(found))).collect();
-    entries.sort_by(|a, b| a.0.cmp(&b.0));
-    entries
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(AnyValue)
+    }
 }
 
-/// Numbers that are not whole become text: no setting takes them, and the error then shows what was written.
-fn to_value(found: Found) -> Value {
-    match found.kind {
-        ValueKind::Nil => Value::None,
-        ValueKind::Boolean(yes) => Value::Bool(yes),
-        ValueKind::I64(number) => Value::Int(number),
-        ValueKind::String(text) => Value::Str(text),
-        ValueKind::Array(items) => Value::List(items.into_iter().map(to_value).collect()),
-        ValueKind::Table(table) => Value::Map(sorted(table)),
-        other => Value::Str(other.to_string()),
+/// Takes whatever the language can say.
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::None)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::None)
+    }
+
+    fn visit_bool<E>(self, yes: bool) -> Result<Value, E> {
+        Ok(Value::Bool(yes))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Int(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(i64::try_from(number).map_or_else(|_| Value::Str(number.to_string()), Value::Int))
+    }
+
+    /// Numbers that are not whole become text: no setting takes them, and the error then shows what was written.
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(Value::Str(number.to_string()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Str(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            map.push(entry);
+        }
+        map.sort_by(|a: &(String, Value), b| a.0.cmp(&b.0));
+        Ok(Value::Map(map))
     }
 }
 

@@ -9,7 +9,7 @@ use super::load::Assignment;
 /// Where the config file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigSource {
-    /// None is wanted, or there is none.
+    /// There is none.
     None,
     /// A Python file, which exists.
     PythonFile(PathBuf),
@@ -20,25 +20,23 @@ pub enum ConfigSource {
 }
 
 /// Finds the config file: `-c` of the command line, else `-c` of `GUNICORN_CMD_ARGS`, else `gunicorn.conf.py` in the
-/// current directory. Given but empty, none is wanted.
+/// current directory. Given but empty is as good as not given.
 ///
 /// # Errors
 /// The file that was asked for does not exist.
 pub fn config_path(command_line: &[Assignment], environment_args: &[Assignment]) -> Result<ConfigSource, Error> {
     let given = [command_line, environment_args].into_iter().flatten();
-    let mut locations = given.filter(|(setting, _)| setting.name == "config").map(|(_, value)| value.to_string());
-    let Some(location) = locations.next() else {
+    let locations = given.filter(|(setting, _)| setting.name == "config").map(|(_, value)| value.to_string());
+    // `--config ""` is what start scripts pass when their user has set nothing; to gunicorn it is as if it were not there.
+    let Some(location) = locations.map(|location| location.trim().to_owned()).find(|location| !location.is_empty())
+    else {
         let default = Path::new(DEFAULT_FILE);
         return Ok(if default.exists() { ConfigSource::PythonFile(default.into()) } else { ConfigSource::None });
     };
-    let location = location.trim();
-    if location.is_empty() {
-        return Ok(ConfigSource::None);
-    }
     if let Some(module) = location.strip_prefix("python:") {
         return Ok(ConfigSource::PythonModule(module.to_owned()));
     }
-    existing_file(location.strip_prefix("file:").unwrap_or(location).into())
+    existing_file(location.strip_prefix("file:").unwrap_or(&location).into())
 }
 
 /// The config file that is read without being asked for.
@@ -74,7 +72,8 @@ mod tests {
             (named(&bare), vec![], ConfigSource::PythonFile(bare.clone().into())),
             (named(&format!("file:{python}")), vec![], ConfigSource::PythonFile(python.clone().into())),
             (named("python:a.b"), vec![], ConfigSource::PythonModule("a.b".into())),
-            (named(""), named(&toml), ConfigSource::None),
+            (named(""), named(&toml), ConfigSource::DataFile(toml.clone().into())),
+            (named(""), vec![], ConfigSource::None),
         ];
         for (command_line, environment_args, expected) in cases {
             assert_eq!(config_path(&command_line, &environment_args), Ok(expected));

@@ -13,5 +13,6 @@ pub mod shared;
 pub mod signal;
 pub mod socket;
 mod stream;
+pub mod title;
 pub mod user;
 pub mod wakeup;

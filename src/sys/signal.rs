@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -127,6 +128,7 @@ impl SignalQueue {
     /// ever written to the parent's pipe. Call it while signals are still blocked.
     pub fn replace_after_fork(self, signals: &[Signal]) -> io::Result<SignalQueue> {
         drop(self);
+        TERM_CAME.store(false, Relaxed);
         SignalQueue::new(signals)
     }
 
@@ -148,12 +150,16 @@ impl SignalQueue {
 
     fn register(&mut self, signal: Signal) -> io::Result<()> {
         let pipe = self.write.as_raw_fd();
+        let is_term = signal == Signal::Term;
         let byte = signal.number() as u8;
-        // SAFETY: the action makes one write(2), which signal-safety(7) allows, and restores errno. The descriptor stays
+        // SAFETY: the action stores a flag and makes one write(2), which signal-safety(7) allows, and restores errno. The descriptor stays
         // open as long as the action is registered: `drop` unregisters first.
         let action = unsafe {
             low_level::register(signal.number(), move || {
                 let errno = Errno::last_raw();
+                if is_term {
+                    TERM_CAME.store(true, Relaxed);
+                }
                 libc::write(pipe, (&raw const byte).cast(), 1);
                 Errno::set_raw(errno);
             })
@@ -221,6 +227,13 @@ impl AsRawFd for SignalQueue {
         self.read.as_raw_fd()
     }
 }
+
+/// Whether TERM has come since the process began to collect it, also while its owner is too busy to read the queue.
+pub fn term_has_come() -> bool {
+    TERM_CAME.load(Relaxed)
+}
+
+static TERM_CAME: AtomicBool = AtomicBool::new(false);
 
 /// Signals held back by [`block_all`], and the mask to go back to.
 #[derive(Debug)]

@@ -18,8 +18,6 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pyo3::Python;
-
 use self::event_loop::EventLoop;
 use self::rules::Rules;
 use self::service::{Service, Stage};
@@ -29,14 +27,14 @@ use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller};
 use crate::python::environ::Site;
 use crate::python::home::Home;
-use crate::python::{interpreter, signals};
+use crate::python::{PyErr, Python, interpreter, signals};
 use crate::scoreboard::State;
 use crate::seat::{self, Seat};
 use crate::settings::Config;
 use crate::sys::process;
 use crate::sys::signal::Signal;
 use crate::sys::socket::{Listener, LocalAddress};
-use crate::sys::user;
+use crate::sys::{title, user};
 
 /// The worker served and has ended in good order.
 pub const EXIT_OK: i32 = 0;
@@ -51,13 +49,20 @@ pub struct Launch {
     pub home: Home,
     /// `sys.argv`
     pub argv: Vec<OsString>,
+    /// Puts the process into the working directory and environment that its settings ask for.
+    pub enter: Enter,
 }
+
+/// Applies a worker's settings to its process; the error is a sentence.
+pub type Enter = Box<dyn Fn(&Config) -> Result<(), String>>;
 
 /// Lives a worker's life and returns its exit status.
 pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
+    title::set(&format!("monoceros: worker [{}]", seat.config.name()));
     let status = match boot(seat, launch) {
         Ok(mut service) => {
             let status = serve(&mut service);
+            signals::ignore();
             interpreter::wind_down();
             status
         }
@@ -87,7 +92,7 @@ impl BootFailure {
                 log::error!("{reason}");
                 EXIT_APP_ERROR
             }
-            BootFailure::App(LoadError::Import(reason)) | BootFailure::Other(reason) => {
+            BootFailure::App(LoadError::Import { text: reason, .. }) | BootFailure::Other(reason) => {
                 log::error!("Exception in worker process\n{reason}");
                 EXIT_BOOT_ERROR
             }
@@ -96,8 +101,10 @@ impl BootFailure {
 }
 
 /// Everything up to the first request, in the order it must have: privileges go before any code of the application runs, and the parent
-/// is watched after that, because the kernel forgets the watch when the user changes.
+/// is watched after that, because the kernel forgets the watch when the user changes (prctl(2)).
 fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Service<App>, BootFailure> {
+    (launch.enter)(&seat.config).map_err(BootFailure::Other)?;
+    start_python(&mut seat, launch)?;
     become_user(&seat.config)?;
     match process::end_with_parent(seat.ppid) {
         Ok(true) => {}
@@ -105,15 +112,9 @@ fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Service<App>, BootFailur
         // Only where prctl(2) is forbidden; the check once a second remains.
         Err(error) => log::debug!("Cannot ask to be told of the master's end: {error}"),
     }
-    interpreter::start(&launch.home, &launch.argv).map_err(|error| BootFailure::Other(error.to_string()))?;
-    signals::install().map_err(python_failure)?;
-    for signal in [Signal::Int, Signal::Quit, Signal::Abrt] {
-        // Python has just taken these over; the queue must hear of them too, or the poll would sleep on.
-        seat.signals.add(signal).map_err(|error| BootFailure::because("cannot handle signals", &error))?;
-    }
     app::extend_path(&python_path(&seat.config)).map_err(python_failure)?;
-    let app = load_app(&mut seat)?;
-    assemble(seat, &app)
+    let (app, broken) = load_app(&mut seat)?;
+    assemble(seat, &app, broken)
 }
 
 /// The directories that the settings put on `sys.path`, in the order in which each goes to its front.
@@ -128,22 +129,35 @@ fn become_user(config: &Config) -> Result<(), BootFailure> {
         .map_err(|error| BootFailure::because("cannot change user or group", &error))
 }
 
-fn load_app(seat: &mut Seat<App>) -> Result<App, BootFailure> {
+/// What the server itself needs of Python comes before the change of user: the standard library may lie where only root reads.
+fn start_python(seat: &mut Seat<App>, launch: &Launch) -> Result<(), BootFailure> {
+    interpreter::start(&launch.home, &launch.argv).map_err(|error| BootFailure::Other(error.to_string()))?;
+    interpreter::import_own_needs().map_err(python_failure)?;
+    signals::install().map_err(python_failure)?;
+    for signal in [Signal::Int, Signal::Quit, Signal::Abrt] {
+        // Python has just taken these over; the queue must hear of them too, or the poll would sleep on.
+        seat.signals.add(signal).map_err(|error| BootFailure::because("cannot handle signals", &error))?;
+    }
+    Ok(())
+}
+
+/// The application, and the files to watch besides its modules.
+fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
     if let Some(app) = seat.preloaded.take() {
-        return Ok(app);
+        return Ok((app, Vec::new()));
     }
     let spec = seat.config.wsgi_app.clone().unwrap_or_default();
     match app::load(&spec) {
         // While code is being edited a broken state is normal: show it, and wait for the next edit.
-        Err(error @ LoadError::Import(_)) if seat.config.reload => {
-            log::error!("Error while loading the application; serving its traceback\n{error}");
-            App::showing(&error).map_err(python_failure)
+        Err(LoadError::Import { text, files }) if seat.config.reload => {
+            log::error!("Error while loading the application; serving its traceback\n{text}");
+            Ok((App::showing(&text).map_err(python_failure)?, files))
         }
-        result => result.map_err(BootFailure::App),
+        result => Ok((result.map_err(BootFailure::App)?, Vec::new())),
     }
 }
 
-fn assemble(seat: Seat<App>, app: &App) -> Result<Service<App>, BootFailure> {
+fn assemble(seat: Seat<App>, app: &App, broken: Vec<PathBuf>) -> Result<Service<App>, BootFailure> {
     let config = seat.config.clone();
     let rules = Arc::new(Rules::new(&config));
     let access_log = open_access_log(&config)?;
@@ -156,7 +170,7 @@ fn assemble(seat: Seat<App>, app: &App) -> Result<Service<App>, BootFailure> {
     let event_loop =
         EventLoop::new(&seat.listeners, seat.signals.as_raw_fd(), rules.clone(), config.worker_connections)
             .map_err(|error| BootFailure::because("cannot poll", &error))?;
-    let watch = config.reload.then(|| Watch::new(&config.reload_extra_files));
+    let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken));
     Ok(Service { seat, event_loop, rules, caller, access_log, logged_headers, watch, stage: Stage::Serving })
 }
 
@@ -196,6 +210,6 @@ fn serve(service: &mut Service<App>) -> i32 {
     }
 }
 
-fn python_failure(error: pyo3::PyErr) -> BootFailure {
+fn python_failure(error: PyErr) -> BootFailure {
     Python::attach(|py| BootFailure::Other(crate::python::traceback(py, &error)))
 }

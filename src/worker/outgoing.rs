@@ -8,9 +8,6 @@ use std::os::unix::fs::FileExt;
 use crate::exchange::Piece;
 use crate::sys::socket::Stream;
 
-/// Up to this many bytes are put together and sent as one piece, which costs the kernel less than a list of them.
-const GATHER_LIMIT: usize = 4 * 1024;
-
 /// Past this many queued bytes the application waits for the client...
 const HIGH_WATER: usize = 1024 * 1024;
 
@@ -23,8 +20,8 @@ const FILE_BLOCK: usize = 256 * 1024;
 /// How much one flush sends before other connections have their turn.
 const FLUSH_LIMIT: usize = 2 * 1024 * 1024;
 
-/// Most parts of one write(2) that are handed over as they are (IOV_MAX is 1024).
-const MOST_PARTS: usize = 128;
+/// Most parts that one write takes (IOV_MAX on Linux).
+const MOST_PARTS: usize = 1024;
 
 /// The queue of one connection.
 #[derive(Default)]
@@ -74,22 +71,12 @@ impl Outgoing {
         if !self.is_empty() {
             return Ok(0);
         }
-        let total: usize = parts.iter().map(|part| part.len()).sum();
-        let sent = if total <= GATHER_LIMIT {
-            let mut gathered = [0; GATHER_LIMIT];
-            let mut end = 0;
-            for part in parts {
-                gathered[end..end + part.len()].copy_from_slice(part);
-                end += part.len();
+        let sent = match parts {
+            [part] => retry(|| stream.write(part)),
+            _ => {
+                let slices: Vec<IoSlice<'_>> = parts.iter().take(MOST_PARTS).map(|part| IoSlice::new(part)).collect();
+                retry(|| stream.write_vectored(&slices))
             }
-            retry(|| stream.write(&gathered[..end]))
-        } else {
-            let mut slices = [IoSlice::new(b""); MOST_PARTS];
-            let count = parts.len().min(MOST_PARTS);
-            for (slice, part) in slices.iter_mut().zip(parts) {
-                *slice = IoSlice::new(part);
-            }
-            retry(|| stream.write_vectored(&slices[..count]))
         };
         sent.map(|count| count.unwrap_or(0))
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::http::policy::{HeaderMap, Policy};
 use crate::http::proxy;
 use crate::settings::{self, Config, ProxyProtocol, Trusted};
+use crate::sys::signal::term_has_come;
 use crate::sys::socket::Peer;
 
 /// From the first byte of a request to the end of its head.
@@ -88,7 +89,8 @@ impl Rules {
 
     /// Whether connections may be kept after the response that is being written.
     pub fn keeps_alive(&self) -> bool {
-        !self.keepalive.is_zero() && !self.stopping.load(Relaxed)
+        // TERM may have come while the application runs; its response already tells the client not to come back.
+        !self.keepalive.is_zero() && !self.stopping.load(Relaxed) && !term_has_come()
     }
 
     /// From now on every response closes its connection: the worker is to end.

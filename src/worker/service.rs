@@ -4,8 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pyo3::Python;
-
 use super::access::Served;
 use super::connection::{Connection, Step};
 use super::event_loop::EventLoop;
@@ -13,6 +11,7 @@ use super::rules::Rules;
 use super::watch::Watch;
 use crate::exchange::Exchange;
 use crate::logging::AccessLog;
+use crate::python::Python;
 use crate::python::call::{Caller, Finished};
 use crate::python::signals::{Interruption, interruption};
 use crate::python::transmission::Ending;

@@ -9,13 +9,15 @@ use crate::python::app;
 /// The files of the loaded modules and those the operator added, with the times they were last changed.
 pub struct Watch {
     extra: Vec<String>,
+    broken: Vec<PathBuf>,
     known: HashMap<PathBuf, SystemTime>,
 }
 
 impl Watch {
-    /// Watches the modules loaded so far and later, and the paths or glob patterns in `extra`.
-    pub fn new(extra: &[String]) -> Self {
-        let mut watch = Watch { extra: extra.to_vec(), known: HashMap::new() };
+    /// Watches the modules loaded so far and later, the paths or glob patterns in `extra`, and the files that kept the application from
+    /// loading, which are no modules.
+    pub fn new(extra: &[String], broken: Vec<PathBuf>) -> Self {
+        let mut watch = Watch { extra: extra.to_vec(), broken, known: HashMap::new() };
         watch.changed();
         watch
     }
@@ -35,6 +37,7 @@ impl Watch {
 
     fn files(&self) -> Vec<PathBuf> {
         let mut files = app::module_files().unwrap_or_default();
+        files.extend_from_slice(&self.broken);
         for pattern in &self.extra {
             // Settings has checked the patterns; a path that is no pattern matches itself.
             files.extend(glob::glob(pattern).into_iter().flatten().flatten());

@@ -5,7 +5,6 @@ to be let go on (`release`), so that no test has to sleep and hope.
 """
 
 import atexit
-import contextvars
 import ctypes
 import itertools
 import json
@@ -19,7 +18,6 @@ import time
 
 gate = pathlib.Path(os.environ.get("GATE", "."))
 serial = itertools.count()
-variable = contextvars.ContextVar("variable", default="unset")
 ticks = 0
 
 
@@ -62,12 +60,6 @@ def hang(environ):
     (gate / f"entered-{os.getpid()}-{next(serial)}").touch()
     while True:
         time.sleep(1)
-
-
-def context(environ):
-    before = variable.get()
-    variable.set("left over")
-    return before
 
 
 def thread(environ):
@@ -118,7 +110,6 @@ ACTIONS = {
     "sleep": sleep,
     "wait": wait,
     "hang": hang,
-    "context": context,
     "thread": thread,
     "python": python,
     "identity": identity,

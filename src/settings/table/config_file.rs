@@ -22,7 +22,7 @@ The ending tells the language: `.toml`, `.yaml`, `.yml` and `.json` are data, wi
 everything else is executed as Python, and its global names are the settings. `python:MODULE` imports a module.
 
 While the flag is not given, `gunicorn.conf.py` is read from the directory the server is started in, if it is there.
-`--config \"\"` reads no file at all. Only the command line and `GUNICORN_CMD_ARGS` can name the file; the key
+`--config \"\"` is as if it were not there. Only the command line and `GUNICORN_CMD_ARGS` can name the file; the key
 means nothing inside one.",
     },
     Setting {
