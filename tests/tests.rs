@@ -17,6 +17,7 @@ mod wsgi_input;
 mod wsgi_validator;
 
 // The process tree and what operators do to it.
+mod chaos;
 mod faults;
 mod privileges;
 mod reload;

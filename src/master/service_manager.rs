@@ -31,9 +31,10 @@ pub(super) struct ServiceManager {
 /// What the manager believes of us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The start has not been said to have succeeded yet, or a reload to be over.
-    Busy,
+    /// No worker has served yet.
+    Starting,
     Ready,
+    Reloading,
     Stopping,
 }
 
@@ -52,12 +53,12 @@ impl ServiceManager {
         let watchdog = interval
             .filter(|_| meant && socket.is_some())
             .map(|interval| Watchdog { every: Duration::from_micros(interval / 2), next: Instant::now() });
-        ServiceManager { socket, watchdog, phase: Phase::Busy, status: String::new() }
+        ServiceManager { socket, watchdog, phase: Phase::Starting, status: String::new() }
     }
 
     /// A worker serves, or a reload is over.
     pub fn ready(&mut self) {
-        if self.phase == Phase::Busy {
+        if matches!(self.phase, Phase::Starting | Phase::Reloading) {
             self.phase = Phase::Ready;
             self.status.clear();
             // gunicorn's status.
@@ -67,7 +68,7 @@ impl ServiceManager {
 
     pub fn reloading(&mut self) {
         if self.phase == Phase::Ready {
-            self.phase = Phase::Busy;
+            self.phase = Phase::Reloading;
             self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=Reloading", monotonic_us()));
         }
     }
@@ -93,7 +94,7 @@ impl ServiceManager {
     /// Says how many workers serve, when that has changed.
     fn count(&mut self, serving: usize, wanted: usize) {
         let status = format!("STATUS={serving} of {wanted} workers serving");
-        if self.phase == Phase::Ready && status != self.status {
+        if matches!(self.phase, Phase::Ready | Phase::Reloading) && status != self.status {
             self.send(&status);
             self.status = status;
         }
