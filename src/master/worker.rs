@@ -17,6 +17,9 @@ use super::recycle::Limits;
 /// From SIGABRT to SIGKILL: time for a traceback, as gunicorn gives.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// An idle worker beats its heart once a second, so that much silence is none.
+const BETWEEN_BEATS_MS: u64 = 1000;
+
 /// A worker as its master sees it. What it says of itself is in its row.
 pub(super) struct Worker {
     pub pid: Pid,
@@ -192,10 +195,12 @@ impl Worker {
         if self.is_booting() {
             return Some((after(self.forked_at, self.config.boot_timeout)?, Overdue::Boot));
         }
-        let silent = self.row.heartbeat().and_then(|at| after(at, self.config.timeout));
-        let request = self.row.request_started_at().and_then(|at| after(at, self.config.request_timeout));
+        let started = self.row.request_started_at();
+        // Before a request it beats for sure, so that `timeout` bounds the request to the point.
+        let slack = if started.is_some() { 0 } else { BETWEEN_BEATS_MS };
+        let silent = self.row.heartbeat().and_then(|at| after(at + slack, self.config.timeout));
         let silent = silent.map(|at| (at, Overdue::Silent));
-        let request = request.map(|at| (at, Overdue::Request));
+        let request = started.and_then(|at| after(at, self.config.request_timeout)).map(|at| (at, Overdue::Request));
         silent.into_iter().chain(request).min_by_key(|&(at, _)| at)
     }
 
