@@ -302,6 +302,8 @@ fn takes_value(setting: &Setting) -> bool {
 fn read_value(kind: Kind, text: &str) -> Option<Value> {
     match kind {
         Kind::Int => parse_decimal(text).map(Value::Int),
+        Kind::IntOrAuto if text == "auto" => Some(text.into()),
+        Kind::IntOrAuto => parse_decimal(text).map(Value::Int),
         Kind::Mode => Value::from(text).mode().is_ok().then(|| text.into()),
         _ => Some(text.into()),
     }

@@ -6,10 +6,10 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::sys::clock::monotonic_ms;
-use crate::sys::shared::{Shareable, SharedSlice};
+use crate::sys::shared::{Counters, SharedSlice};
 
 /// Rows on the scoreboard: the most workers that can exist at once, the old and the new ones of a reload together.
 pub const MAX_WORKERS: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
@@ -29,28 +29,26 @@ pub enum State {
 
 /// The rows of all workers. Made before the first fork.
 #[derive(Debug)]
-pub struct Scoreboard(Arc<SharedSlice<Counters>>);
+pub struct Scoreboard(Arc<SharedSlice<Counters<FIELDS>>>);
 
 /// One worker's row. Clones are the same row.
 #[derive(Debug, Clone)]
 pub struct Row {
-    board: Arc<SharedSlice<Counters>>,
+    board: Arc<SharedSlice<Counters<FIELDS>>>,
     number: usize,
 }
 
-/// A cache line each, so that two workers never write to the same one.
-#[derive(Debug)]
-#[repr(C, align(64))]
-struct Counters {
-    state: AtomicU32,
-    heartbeat: AtomicU64,
-    served: AtomicU64,
-    request_started_at: AtomicU64,
-    connections: AtomicU64,
+/// What a row holds, each in a counter of its own.
+#[derive(Debug, Clone, Copy)]
+enum Field {
+    State,
+    Heartbeat,
+    Served,
+    RequestStartedAt,
+    Connections,
 }
 
-// SAFETY: nothing but atomics, for which zero is a value.
-unsafe impl Shareable for Counters {}
+const FIELDS: usize = Field::Connections as usize + 1;
 
 impl Scoreboard {
     /// Maps a board of `rows` empty rows.
@@ -68,17 +66,12 @@ impl Scoreboard {
 impl Row {
     /// Empties the row for the next worker. The master calls it before the fork.
     pub fn clear(&self) {
-        let row = self.counters();
-        row.state.store(0, Relaxed);
-        row.heartbeat.store(0, Relaxed);
-        row.served.store(0, Relaxed);
-        row.request_started_at.store(0, Relaxed);
-        row.connections.store(0, Relaxed);
+        self.board[self.number].iter().for_each(|counter| counter.store(0, Relaxed));
     }
 
     /// The worker's state.
     pub fn state(&self) -> State {
-        match self.counters().state.load(Relaxed) {
+        match self.field(Field::State).load(Relaxed) {
             1 => State::Ready,
             2 => State::Retiring,
             3 => State::Draining,
@@ -94,53 +87,52 @@ impl Row {
             State::Retiring => 2,
             State::Draining => 3,
         };
-        self.counters().state.store(number, Relaxed);
+        self.field(Field::State).store(number, Relaxed);
     }
 
     /// When the worker last gave a sign of life, in milliseconds of the monotonic clock; None before the first one.
     pub fn heartbeat(&self) -> Option<u64> {
-        Some(self.counters().heartbeat.load(Relaxed)).filter(|&at| at != 0)
+        Some(self.field(Field::Heartbeat).load(Relaxed)).filter(|&at| at != 0)
     }
 
     /// The worker is alive now.
     pub fn beat(&self) {
-        self.counters().heartbeat.store(monotonic_ms(), Relaxed);
+        self.field(Field::Heartbeat).store(monotonic_ms(), Relaxed);
     }
 
     /// Requests the worker has answered.
     pub fn served(&self) -> u64 {
-        self.counters().served.load(Relaxed)
+        self.field(Field::Served).load(Relaxed)
     }
 
     /// When the request that the worker is busy with began (milliseconds of the monotonic clock); None while idle.
     pub fn request_started_at(&self) -> Option<u64> {
-        Some(self.counters().request_started_at.load(Relaxed)).filter(|&at| at != 0)
+        Some(self.field(Field::RequestStartedAt).load(Relaxed)).filter(|&at| at != 0)
     }
 
     /// The worker enters the app with a request.
     pub fn start_request(&self) {
-        self.counters().request_started_at.store(monotonic_ms(), Relaxed);
+        self.field(Field::RequestStartedAt).store(monotonic_ms(), Relaxed);
     }
 
     /// The worker has answered it. Only the worker itself adds to its count, so no read-modify-write is needed.
     pub fn finish_request(&self) {
-        let row = self.counters();
-        row.served.store(row.served.load(Relaxed) + 1, Relaxed);
-        row.request_started_at.store(0, Relaxed);
+        self.field(Field::Served).store(self.served() + 1, Relaxed);
+        self.field(Field::RequestStartedAt).store(0, Relaxed);
     }
 
     /// Open connections of the worker.
     pub fn connections(&self) -> u64 {
-        self.counters().connections.load(Relaxed)
+        self.field(Field::Connections).load(Relaxed)
     }
 
     /// Writes the number of open connections.
     pub fn set_connections(&self, count: u64) {
-        self.counters().connections.store(count, Relaxed);
+        self.field(Field::Connections).store(count, Relaxed);
     }
 
-    fn counters(&self) -> &Counters {
-        &self.board[self.number]
+    fn field(&self, field: Field) -> &AtomicU64 {
+        &self.board[self.number][field as usize]
     }
 }
 
@@ -171,10 +163,5 @@ mod tests {
             row.set_state(state);
             assert_eq!(row.state(), state);
         }
-    }
-
-    #[test]
-    fn rows_do_not_share_a_cache_line() {
-        assert_eq!(size_of::<Counters>() % 64, 0);
     }
 }

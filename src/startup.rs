@@ -134,7 +134,9 @@ impl Startup {
         if !config.preload_app {
             return Ok(None);
         }
-        self.load_app(config).map(Some).map_err(|error| error.to_string())
+        let app = self.load_app(config).map_err(|error| error.to_string())?;
+        app::freeze().map_err(|error| error.to_string())?;
+        Ok(Some(app))
     }
 
     /// What a worker needs to run Python.

@@ -1,26 +1,14 @@
 //! HUP: new code, new settings, and what happens when they are bad. Also `--reload` and workers that retire.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
 
-use crate::util::client::{Broken, Client};
+use crate::util::client::Client;
+use crate::util::load::{Load, version};
 use crate::util::server::{Plan, Server};
 use crate::util::wait_until;
-
-/// An app that says when it is loaded and answers with its version; `{}` is replaced by it.
-const APP: &str = r#"
-import os, pathlib
-
-pathlib.Path(os.environ["GATE"], f"loaded-{os.getpid()}").touch()
-
-
-def application(environ, start_response):
-    start_response("200 OK", [("Content-Length", "2")])
-    return [b"v{}"]
-"#;
 
 #[test]
 fn hup_picks_up_changed_code() {
@@ -33,7 +21,7 @@ fn hup_picks_up_changed_code() {
         let now = server.workers();
         now.len() == 2 && now.iter().all(|pid| !before.contains(pid))
     });
-    (0..10).for_each(|_| assert_eq!(server.get("/").text(), "v2"));
+    (0..10).for_each(|_| assert_eq!(answer(&server), "v2"));
     server.finish();
 }
 
@@ -65,7 +53,7 @@ fn hup_binds_a_new_address_and_lets_go_of_the_old() {
     server.signal(SIGHUP);
     let moved = crate::util::client::Address::Unix(server.path("second"));
     wait_until("the new address", || Client::try_connect(&moved).is_ok());
-    assert_eq!(Client::connect(&moved).get("/").text(), "v1");
+    assert_eq!(Client::connect(&moved).get("/").text(), "v1  0");
     wait_until("the old address to go", || Client::try_connect(&server.address).is_err());
     server.finish();
 }
@@ -77,19 +65,19 @@ fn hup_with_a_broken_app_changes_nothing_and_the_next_good_one_works() {
     for (number, text) in broken.iter().enumerate() {
         let mut server = versioned(&[]);
         let before = server.wait_for_workers(2);
-        assert_eq!(server.get("/").text(), "v1");
+        assert_eq!(answer(&server), "v1");
         server.write("app.py", text);
         server.signal(SIGHUP);
         server.wait_for_log("Hang up: Master");
         wait_until("the failure to be logged", || server.log().contains("[ERROR]"));
         for _ in 0..20 {
-            assert_eq!(server.get("/").text(), "v1", "broken app {number}");
+            assert_eq!(answer(&server), "v1", "broken app {number}");
             thread::sleep(Duration::from_millis(20));
         }
         assert!(before.iter().all(|pid| server.workers().contains(pid)), "the old generation serves on");
         server.write("app.py", &version(2));
         server.signal(SIGHUP);
-        wait_until("the good version", || server.get("/").text() == "v2");
+        wait_until("the good version", || answer(&server) == "v2");
         server.allow("");
         server.finish();
     }
@@ -106,7 +94,7 @@ fn hup_with_a_broken_config_changes_nothing() {
         server.write("conf.py", text);
         server.signal(SIGHUP);
         wait_until("the failure to be logged", || server.log().contains("[ERROR]"));
-        assert_eq!(server.get("/").text(), "v1", "{text}");
+        assert_eq!(answer(&server), "v1", "{text}");
         assert_eq!(server.workers(), before, "{text}");
         server.write("conf.py", "workers = 1\n");
         server.signal(SIGHUP);
@@ -128,7 +116,7 @@ fn hup_while_the_new_code_boots_slowly_stops_nobody() {
         let mut client = server.connect();
         client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
         let answer = client.read_within("GET", Duration::from_millis(900)).expect("somebody serves all the time");
-        answer.text() == "v2"
+        answer.text() == "v2  0"
     });
     server.finish();
 }
@@ -137,10 +125,7 @@ fn hup_while_the_new_code_boots_slowly_stops_nobody() {
 fn no_request_fails_while_hup_follows_hup() {
     for plan in [versioned_plan(&[]), versioned_plan(&[]).unix()] {
         let server = loaded(plan.start());
-        let load = Load::default();
-        thread::scope(|scope| {
-            scope.spawn(|| load.run(&server, Connections::Fresh));
-            scope.spawn(|| load.run(&server, Connections::Kept));
+        let load = Load::during(&server.address, 1, |_| {
             for round in 1..=5 {
                 let before = server.workers();
                 server.signal(SIGHUP);
@@ -150,7 +135,6 @@ fn no_request_fails_while_hup_follows_hup() {
                     now.len() == 2 && !now.iter().any(|pid| before.contains(pid))
                 });
             }
-            load.stop();
         });
         load.expect_no_failure();
         server.finish();
@@ -172,12 +156,8 @@ fn a_worker_that_has_served_max_requests_is_replaced_without_a_gap() {
     let server = versioned(&["--max-requests", "20", "--workers", "2"]);
     server.wait_for_workers(2);
     let before = server.workers();
-    let load = Load::default();
-    thread::scope(|scope| {
-        scope.spawn(|| load.run(&server, Connections::Fresh));
-        scope.spawn(|| load.run(&server, Connections::Kept));
+    let load = Load::during(&server.address, 1, |_| {
         server.wait_for_log_times("Autorestarting worker after current request.", 6);
-        load.stop();
     });
     load.expect_no_failure();
     wait_until("the first workers to be gone", || !before.iter().any(|pid| server.workers().contains(pid)));
@@ -189,9 +169,9 @@ fn a_worker_that_has_served_max_requests_is_replaced_without_a_gap() {
 fn the_reloader_restarts_workers_when_code_changes() {
     let mut server = versioned(&["--reload"]);
     server.wait_for_log("Reloader is on. Use in development only!");
-    assert_eq!(server.get("/").text(), "v1");
+    assert_eq!(answer(&server), "v1");
     server.write("app.py", &(version(2) + "\n# changed\n"));
-    wait_until("the changed code", || server.get("/").text() == "v2");
+    wait_until("the changed code", || answer(&server) == "v2");
     server.allow("Reloader is on");
     server.finish();
 }
@@ -201,10 +181,10 @@ fn the_reloader_watches_extra_files() {
     let plan = versioned_plan(&["--reload"]).file("data.txt", "one");
     let extra = plan.path("data.txt");
     let mut server = plan.args(["--reload-extra-file", extra.to_str().expect("a plain path")]).start();
-    assert_eq!(server.get("/").text(), "v1");
+    assert_eq!(answer(&server), "v1");
     server.write("data.txt", "another one");
     server.wait_for_log("Worker reloading: ");
-    wait_until("an answer", || server.get("/").text() == "v1");
+    wait_until("an answer", || answer(&server) == "v1");
     server.allow("Reloader is on");
     server.finish();
 }
@@ -215,7 +195,7 @@ fn a_preloaded_app_is_imported_once_in_the_master() {
     let plan = Plan::app("app").in_own_folder().file("app.py", &text);
     let server = plan.args(["--preload", "--workers", "3"]).start();
     server.wait_for_workers(3);
-    assert_eq!(server.get("/").text(), "v1");
+    assert_eq!(answer(&server), "v1");
     assert_eq!(server.stdout(), format!("imported {}\n", server.pid()));
     server.finish();
 }
@@ -238,8 +218,10 @@ fn nothing_leaks_over_many_reloads() {
     server.finish();
 }
 
-fn version(number: u32) -> String {
-    APP.replace("{}", &number.to_string())
+/// The version that answers.
+fn answer(server: &Server) -> String {
+    let text = server.get("/").text();
+    text.split(' ').next().unwrap_or_default().to_string()
 }
 
 fn versioned_plan(args: &[&str]) -> Plan {
@@ -255,73 +237,4 @@ fn versioned(args: &[&str]) -> Server {
 fn loaded(server: Server) -> Server {
     wait_until("two workers to have loaded the app", || server.gate_files("loaded-").len() == 2);
     server
-}
-
-/// Requests without pause until told to stop; every one of them must be answered.
-#[derive(Default)]
-struct Load {
-    stopped: AtomicBool,
-    answered: AtomicUsize,
-    /// What went wrong, in words.
-    failures: std::sync::Mutex<Vec<String>>,
-}
-
-#[derive(Clone, Copy)]
-enum Connections {
-    Fresh,
-    Kept,
-}
-
-impl Load {
-    fn run(&self, server: &Server, connections: Connections) {
-        let mut kept = None;
-        while !self.stopped.load(Ordering::Relaxed) {
-            let client = match kept.take() {
-                Some(client) => Ok((client, true)),
-                None => Client::try_connect(&server.address).map(|client| (client, false)),
-            };
-            match client {
-                Ok((client, reused)) => {
-                    kept = self.request(client, reused).filter(|_| matches!(connections, Connections::Kept))
-                }
-                Err(error) => self.fail(format!("refused: {error}")),
-            }
-        }
-    }
-
-    /// One request; the connection, if it goes on. On a reused one the server may have closed while it was idle, before
-    /// a byte of this request was answered: that is what HTTP allows (RFC 9112 section 9.6), and the client asks again.
-    fn request(&self, mut client: Client, reused: bool) -> Option<Client> {
-        let sent = client.try_send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-        match sent.is_ok().then(|| client.read_for("GET")) {
-            Some(Ok(answer)) if answer.status == 200 => {
-                self.answered.fetch_add(1, Ordering::Relaxed);
-                return (!answer.says_close()).then_some(client);
-            }
-            None | Some(Err(Broken::Closed)) if reused => {}
-            other => self.fail(format!("{other:?}")),
-        }
-        None
-    }
-
-    fn fail(&self, what: String) {
-        self.failures.lock().expect("no panic in another thread").push(what);
-    }
-
-    fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    fn expect_no_failure(&self) {
-        let failures = self.failures.lock().expect("no panic in another thread");
-        let answered = self.answered.load(Ordering::Relaxed);
-        assert!(failures.is_empty(), "{} of {answered}: {:?}", failures.len(), &failures[..failures.len().min(5)]);
-        assert!(answered > 50, "only {answered} requests were made");
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.stop();
-    }
 }

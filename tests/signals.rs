@@ -67,6 +67,32 @@ fn term_waits_no_longer_than_graceful_timeout() {
 }
 
 #[test]
+fn shutdown_delay_keeps_serving_after_term() {
+    let mut server = Server::start("echo", ["--shutdown-delay", "2"]);
+    assert_eq!(server.get("/").status, 200);
+    server.signal(SIGTERM);
+    server.wait_for_log("Serving on for 2 s before the stop");
+    // A second TERM is not "hurry", and a reload comes too late.
+    server.signal(SIGTERM);
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log("Reload ignored: the server is stopping");
+    assert_eq!(server.get("/").status, 200);
+    assert!(server.has_exited().is_none());
+    let (status, took) = server.wait_for_exit_within(Duration::from_secs(15));
+    assert_eq!(status.code(), Some(0));
+    assert!(took > Duration::from_millis(1000), "{took:?}");
+    server.expect_gone();
+    server.expect_clean_log();
+
+    let mut server = Server::start("echo", ["--shutdown-delay", "600"]);
+    assert_eq!(server.get("/").status, 200);
+    server.signal(SIGTERM);
+    server.wait_for_log("Serving on for 600 s before the stop");
+    server.signal(SIGQUIT);
+    assert_eq!(server.wait_for_exit().code(), Some(0), "QUIT cuts it short");
+}
+
+#[test]
 fn int_and_quit_end_at_once() {
     for (signal, name) in [(SIGINT, "int"), (SIGQUIT, "quit")] {
         let mut server = Server::start("process", ["--workers", "2"]);

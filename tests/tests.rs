@@ -17,9 +17,12 @@ mod wsgi_input;
 mod wsgi_validator;
 
 // The process tree and what operators do to it.
+mod chaos;
 mod faults;
 mod privileges;
+mod recycling;
 mod reload;
+mod service_manager;
 mod signals;
 mod timeout;
 mod upgrade;

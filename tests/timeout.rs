@@ -91,3 +91,54 @@ fn a_master_that_was_stopped_itself_kills_nobody() {
     assert_eq!(server.workers(), workers);
     server.finish();
 }
+
+#[test]
+fn request_timeout_bounds_a_request_where_timeout_does_not() {
+    let mut server = Server::start("process", ["--timeout", "0", "--request-timeout", "1", "--workers", "2"]);
+    let before = server.wait_for_workers(2);
+    assert_eq!(server.get("/sleep?0.5").status, 200);
+    let mut client = server.connect();
+    client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
+    wait_until("the stuck worker to end", || before.iter().any(|pid| !server.workers().contains(pid)));
+    let stuck = before.iter().find(|pid| !server.workers().contains(pid)).expect("just seen");
+    server.wait_for_log(&format!("[CRITICAL] WORKER TIMEOUT (pid:{stuck})"));
+    server.wait_for_log(&format!("Worker (pid:{stuck}) has been in the app for 1 s with request "));
+    server.wait_for_log("request_timeout.");
+    server.wait_for_workers(2);
+    assert_eq!(server.get("/").status, 200);
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn boot_timeout_ends_a_start_that_hangs() {
+    let plan = crate::util::server::Plan::app("app").in_own_folder().file("app.py", "import time\ntime.sleep(600)\n");
+    let mut server = plan.args(["--boot-timeout", "1"]).start();
+    let (status, took) = server.wait_for_exit_within(Duration::from_secs(15));
+    assert_eq!(status.code(), Some(3));
+    assert!(took > Duration::from_millis(700), "{took:?}");
+    let log = server.log();
+    assert!(log.contains("has been loading the app for 1 s: boot_timeout."), "{log}");
+    assert!(log.contains("time.sleep(600)"), "where it hung: {log}");
+    assert_eq!(log.matches("Reason: Worker failed to boot.").count(), 1, "{log}");
+}
+
+#[test]
+fn boot_timeout_gives_up_a_reload_that_hangs() {
+    let apps = crate::util::apps();
+    let app = "from echo import application\n";
+    let plan = crate::util::server::Plan::app("app").in_own_folder().file("app.py", app);
+    let plan = plan.args(["--boot-timeout", "2", "--pythonpath", apps.to_str().expect("a plain path")]);
+    let mut server = plan.start();
+    let workers = server.wait_for_workers(1);
+    assert_eq!(server.get("/").status, 200);
+    // Deaf to everything but SIGKILL.
+    let deaf = "import signal, time\nsignal.signal(signal.SIGABRT, signal.SIG_IGN)\ntime.sleep(600)\n";
+    server.write("app.py", deaf);
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.wait_for_log("Reload failed");
+    wait_until("only the old worker", || server.workers() == workers);
+    assert_eq!(server.get("/").status, 200);
+    server.allow("");
+    server.finish();
+}

@@ -125,6 +125,103 @@ fn winch_and_quit_finish_an_upgrade_of_a_daemon() {
     server.expect_gone();
 }
 
+#[test]
+fn winch_is_heard_in_the_foreground_during_an_upgrade_and_hup_takes_it_back() {
+    let (mut server, _) = start(true);
+    let new = upgrade(&server);
+    server.signal(SIGWINCH);
+    wait_until("only the new master below the old", || server.workers() == [new]);
+    assert_eq!(server.get("/").status, 200);
+    server.signal(SIGHUP);
+    wait_until("the old master's worker", || server.workers().len() == 2);
+    send(new, SIGWINCH);
+    wait_until("the new master's workers to go", || process::children(new).is_empty());
+    assert_eq!(server.get("/").status, 200);
+    send(new, SIGQUIT);
+    wait_until("the new master to end", || !is_alive(new));
+    server.wait_for_log("The new master");
+    assert_eq!(server.get("/").status, 200, "the socket file is still there");
+    server.allow("WINCH");
+    server.finish();
+}
+
+#[test]
+fn masters_that_are_stopped_together_leave_no_socket_file() {
+    let (mut server, pidfile) = start(true);
+    let new = upgrade(&server);
+    let socket = server.path("socket");
+    send(new, SIGTERM);
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    server.expect_gone();
+    assert!(!socket.exists() && !pidfile.exists() && !with_2(&pidfile).exists());
+    server.expect_clean_log();
+}
+
+#[test]
+fn an_old_master_that_is_killed_leaves_everything_to_the_new_one() {
+    let (mut server, pidfile) = start(true);
+    let new = upgrade(&server);
+    server.signal(SIGKILL);
+    server.wait_for_exit();
+    wait_until("the pid file to be taken over", || read(&pidfile).trim() == new.to_string());
+    assert_eq!(server.get("/").status, 200);
+    send(new, SIGTERM);
+    server.expect_gone();
+    assert!(!server.path("socket").exists());
+}
+
+#[test]
+fn an_upgrade_in_place_keeps_the_pid_and_the_sockets() {
+    for unix in [false, true] {
+        let (mut server, pidfile) = start(unix);
+        let before = server.wait_for_workers(1);
+        for round in 2..=3 {
+            server.signal_rtmin();
+            server.wait_for_log_times("Starting monoceros", round);
+        }
+        wait_until("new workers only", || {
+            let now = server.workers();
+            now.len() == 1 && !now.contains(&before[0])
+        });
+        assert_eq!(server.get("/").status, 200);
+        assert_eq!(read(&pidfile).trim(), server.pid().to_string());
+        let socket = server.path("socket");
+        server.signal(SIGTERM);
+        assert_eq!(server.wait_for_exit().code(), Some(0));
+        server.expect_gone();
+        server.expect_clean_log();
+        assert!(!pidfile.exists() && !socket.exists());
+    }
+}
+
+#[test]
+fn an_upgrade_in_place_that_would_not_start_changes_nothing() {
+    let plan = Plan::app("app").in_own_folder().file("app.py", "from echo import application\n").file("conf.py", "");
+    let (apps, conf) = (crate::util::apps(), plan.path("conf.py"));
+    let paths = [&apps, &conf].map(|path| path.to_str().expect("a plain path").to_string());
+    let mut server = plan.args(["--pythonpath", &paths[0], "-c", &paths[1]]).start();
+    let workers = server.wait_for_workers(1);
+    assert_eq!(server.get("/").status, 200);
+    for (times, (file, text)) in
+        [("app.py", "raise RuntimeError('bad upgrade')"), ("conf.py", "workers = (((")].into_iter().enumerate()
+    {
+        server.write(file, text);
+        server.signal_rtmin();
+        server.wait_for_log_times("Upgrade failed, everything stays as it was", times + 1);
+        assert_eq!(server.get("/").status, 200);
+        assert_eq!(server.workers(), workers);
+        server.write("app.py", "from echo import application\n");
+        server.write("conf.py", "");
+    }
+    server.signal_rtmin();
+    server.wait_for_log_times("Starting monoceros", 2);
+    wait_until("a new worker", || server.workers().len() == 1 && server.workers() != workers);
+    assert_eq!(server.get("/").status, 200);
+    server.allow("");
+    server.finish();
+}
+
 fn start(unix: bool) -> (Server, PathBuf) {
     let plan = if unix { Plan::app("echo").unix() } else { Plan::app("echo") };
     let pidfile = plan.path("pid");

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::warn;
-
 use crate::settings::Config;
 use crate::sys::socket::Listener;
 
-use super::workers::MOST_WORKERS;
+use super::sizing::worker_count;
 
 pub(super) struct Generation {
     /// Counts the reloads; what a worker is told apart by.
@@ -23,11 +21,22 @@ pub(super) struct Generation {
 
 impl Generation {
     pub fn new(number: u64, config: Arc<Config>, listeners: Vec<Arc<Listener>>) -> Generation {
-        let wanted = config.workers.min(MOST_WORKERS);
-        if wanted < config.workers {
-            warn!("{} workers are asked for, {wanted} are the most there can be", config.workers);
-        }
+        let wanted = worker_count(&config);
         Generation { number, config, listeners, wanted, since: Instant::now(), backoff: Backoff::Ready }
+    }
+
+    /// How many workers must serve before this generation takes over, and how many more than `wanted` there may be while it
+    /// replaces the old one's.
+    pub fn surge(&self) -> usize {
+        match self.config.reload_surge {
+            0 => self.wanted,
+            most => most.min(self.wanted),
+        }
+    }
+
+    /// Whether it takes over all at once, the old generation and the new one whole beside each other.
+    pub fn takes_over_whole(&self) -> bool {
+        self.surge() == self.wanted
     }
 }
 

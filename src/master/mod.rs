@@ -4,10 +4,16 @@
 //! a worker serves, nor Python, nor HTTP. A forked child leaves the master's stack by returning from [`run`], so nothing
 //! in here may have a destructor that touches the world: removing the pid file and unlinking sockets are calls.
 
+mod chance;
+mod death;
 mod generation;
+mod in_place;
 mod listeners;
+mod recycle;
 mod reload;
+mod service_manager;
 mod signals;
+mod sizing;
 mod sleep;
 mod start;
 mod stop;
@@ -20,6 +26,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::scoreboard::Scoreboard;
 use crate::seat::Seat;
@@ -30,7 +37,9 @@ use crate::sys::process::Pid;
 use crate::sys::signal::SignalQueue;
 use crate::sys::wakeup::{Wakeup, WakeupReceiver};
 
+use death::OomWatch;
 use generation::Generation;
+use service_manager::ServiceManager;
 use sleep::Alarm;
 use stop::Halt;
 use upgrade::Upgrade;
@@ -112,13 +121,18 @@ struct Master<App> {
     /// A HUP waits for its turn. Any number of them count as one.
     reload_wanted: bool,
     upgrade: Upgrade,
+    service_manager: ServiceManager,
+    oom_watch: OomWatch,
 }
 
-/// Whether the application has ever worked: until then a failure to boot ends the master, afterwards never.
+/// How far the service has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// The application has never worked: a failure to boot ends the master, afterwards never.
     Starting,
     Proven,
+    /// TERM has come, and `shutdown_delay` keeps the service up until then.
+    Leaving(Instant),
 }
 
 impl<App> Master<App> {
@@ -133,13 +147,20 @@ impl<App> Master<App> {
                 return self.halt(Halt::Failed(failure));
             }
             self.settle_reload();
+            self.settle_upgrade();
             self.check_heartbeats();
+            self.recycle_workers();
             self.stop_surplus();
             if let Some(place) = self.maintain_worker_count() {
                 return self.become_worker(place);
             }
+            self.report_to_service_manager();
             self.sleep();
         }
+    }
+
+    fn has_ever_served(&self) -> bool {
+        self.phase != Phase::Starting
     }
 
     /// The name in the log: gunicorn's "Master.2" until the old master is gone.

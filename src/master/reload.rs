@@ -1,7 +1,8 @@
 //! HUP: a new generation is called, and takes over only when all of it serves. Until then, and if it fails, nothing changes.
 //!
 //! In order: read the settings, open new sockets, point the log, fork the new workers beside the old ones; when every new one is
-//! ready, tell the old ones to finish and close the sockets that nobody needs.
+//! ready, tell the old ones to finish and close the sockets that nobody needs. With `reload_surge` the first batch of new workers
+//! decides, and the old ones then go one by one, each when a new one serves in its place.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::sys::socket::Listener;
 
 use super::generation::Generation;
 use super::worker::Fate;
-use super::{Master, listeners};
+use super::{Master, Phase, listeners};
 
 impl<App> Master<App> {
     /// Moves a reload on by what has happened meanwhile, and begins the next one.
@@ -23,12 +24,18 @@ impl<App> Master<App> {
         self.replace_hopeless_candidate();
         if self.reload_wanted && self.candidate.is_none() {
             self.reload_wanted = false;
-            self.begin_reload();
+            match self.phase {
+                Phase::Leaving(_) => info!("Reload ignored: the server is stopping"),
+                Phase::Starting | Phase::Proven => self.begin_reload(),
+            }
         }
     }
 
     fn begin_reload(&mut self) {
         info!("Hang up: {}", self.name());
+        if !self.upgrade.has_parent() {
+            self.service_manager.reloading();
+        }
         match self.call_generation() {
             Ok(generation) => self.candidate = Some(generation),
             Err(reason) => error!("Reload failed, everything stays as it was: {reason}"),
@@ -61,17 +68,31 @@ impl<App> Master<App> {
     fn promote_candidate_when_ready(&mut self) {
         let Some(candidate) = &self.candidate else { return };
         let ready = self.workers.iter().filter(|worker| worker.generation == candidate.number && worker.is_serving());
-        if ready.count() < candidate.wanted {
+        if ready.count() < candidate.surge() {
             return;
         }
         let Some(candidate) = self.candidate.take() else { return };
         debug!("generation {} serves", candidate.number);
         let old = std::mem::replace(&mut self.serving, candidate);
-        self.stop_generation(old.number);
+        match self.serving.takes_over_whole() {
+            true => self.stop_generation(old.number),
+            false => self.replace_step_by_step(old.number),
+        }
         if !self.upgrade.is_under_way() {
             listeners::unlink_unless(&old.listeners, &self.serving.listeners);
         }
         self.move_pid_file();
+    }
+
+    /// The old workers serve on, until the surplus of serving workers says that one can go.
+    fn replace_step_by_step(&mut self, old: u64) {
+        let old = self.workers.iter_mut().filter(|worker| worker.generation <= old && worker.fate == Fate::Serving);
+        for worker in old {
+            match worker.is_booting() {
+                true => worker.kill(Fate::Discarded),
+                false => worker.fate = Fate::Retiring,
+            }
+        }
     }
 
     /// A worker of the candidate ended before it served: its generation is not fit to take over.
@@ -92,7 +113,7 @@ impl<App> Master<App> {
         }
     }
 
-    fn dismiss_candidate(&mut self) {
+    pub(super) fn dismiss_candidate(&mut self) {
         let Some(candidate) = self.candidate.take() else { return };
         for worker in self.workers.iter_mut().filter(|worker| worker.generation == candidate.number) {
             match worker.row.state() {

@@ -1,18 +1,19 @@
 //! What each signal means to the master.
 
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use log::{debug, error, info};
 
 use crate::logging;
 use crate::sys::signal::Signal;
 
-use super::Master;
 use super::stop::Halt;
 use super::workers::MOST_WORKERS;
+use super::{Master, Phase};
 
 /// The signals the master answers to.
-pub(super) const HANDLED: [Signal; 10] = [
+pub(super) const HANDLED: [Signal; 11] = [
     Signal::Hup,
     Signal::Quit,
     Signal::Int,
@@ -23,6 +24,7 @@ pub(super) const HANDLED: [Signal; 10] = [
     Signal::Usr2,
     Signal::Winch,
     Signal::Chld,
+    Signal::Rtmin,
 ];
 
 impl<App> Master<App> {
@@ -35,21 +37,39 @@ impl<App> Master<App> {
             }
             self.handle(signal)?;
         }
-        ControlFlow::Continue(())
+        match self.phase {
+            Phase::Leaving(at) if at <= Instant::now() => ControlFlow::Break(Halt::Graceful),
+            _ => ControlFlow::Continue(()),
+        }
     }
 
     fn handle(&mut self, signal: Signal) -> ControlFlow<Halt> {
         match signal {
-            Signal::Term => return ControlFlow::Break(Halt::Graceful),
+            Signal::Term => return self.stop_gracefully(),
             Signal::Int | Signal::Quit => return ControlFlow::Break(Halt::Quick),
             Signal::Hup => self.reload_wanted = true,
             Signal::Ttin => self.change_worker_count(|count| (count + 1).min(MOST_WORKERS)),
             Signal::Ttou => self.change_worker_count(one_less),
             Signal::Usr1 => self.reopen_logs(),
             Signal::Usr2 => self.start_upgrade(),
+            Signal::Rtmin => self.check_before_upgrade_in_place(),
             Signal::Winch => self.withdraw_workers(),
             // It has woken the loop, which reaps in every turn; an abort is for workers.
             Signal::Chld | Signal::Abrt => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// At once, or after `shutdown_delay`, which a second TERM does not cut short.
+    fn stop_gracefully(&mut self) -> ControlFlow<Halt> {
+        let delay = Duration::from_secs(self.serving.config.shutdown_delay);
+        if delay.is_zero() {
+            return ControlFlow::Break(Halt::Graceful);
+        }
+        if !matches!(self.phase, Phase::Leaving(_)) {
+            info!("Serving on for {} s before the stop", delay.as_secs());
+            self.phase = Phase::Leaving(Instant::now() + delay);
+            self.service_manager.stopping();
         }
         ControlFlow::Continue(())
     }

@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Token};
 use crate::sys::signal::SignalQueue;
 use crate::sys::wakeup::WakeupReceiver;
 
-use super::Master;
+use super::{Master, Phase};
 
 /// How late a wake-up may be before we conclude that we were stopped ourselves (SIGSTOP, a frozen container).
 const OVERSLEPT: Duration = Duration::from_secs(1);
@@ -66,6 +66,11 @@ impl<App> Master<App> {
         let workers = self.workers.iter().filter_map(|worker| worker.deadline(now));
         let forks = self.generations().filter_map(|generation| generation.backoff.until(now));
         let parent = self.upgrade.has_parent().then(|| now + PARENT_CHECK);
-        workers.chain(forks).chain(parent).chain(self.reload_deadline()).min()
+        let leaving = match self.phase {
+            Phase::Leaving(at) => Some(at),
+            Phase::Starting | Phase::Proven => None,
+        };
+        let rest = [parent, leaving, self.reload_deadline(), self.recycle_deadline(now), self.watchdog_deadline(now)];
+        workers.chain(forks).chain(rest.into_iter().flatten()).min()
     }
 }

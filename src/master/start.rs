@@ -10,8 +10,11 @@ use crate::sys::signal::{self, SignalQueue};
 use crate::sys::socket::{FileOwner, Listener};
 use crate::sys::{daemon, process, wakeup};
 
+use super::death::OomWatch;
 use super::generation::Generation;
+use super::in_place::{self, Adopted};
 use super::listeners::{self, NotOpened};
+use super::service_manager::{self, ServiceManager};
 use super::sleep::Alarm;
 use super::upgrade::{Inherited, Upgrade};
 use super::{Boot, Master, Phase, signals};
@@ -19,24 +22,32 @@ use super::{Boot, Master, Phase, signals};
 /// The exit status of a master that could not start.
 const NOT_STARTED: i32 = 1;
 
+/// The number of the generation that the start calls; workers adopted from before a re-exec in place are older.
+const FIRST_GENERATION: u64 = 1;
+
 /// Prepares everything but the workers. The error is the exit status; why is on standard error or in the log.
 pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
     let (upgrade, inherited) = Upgrade::from_environment();
     leave_foreground(&boot, &upgrade)?;
-    // Before the pid file tells anybody whom to signal, and before anything that a Ctrl-C may interrupt.
+    // Before the pid file tells anybody whom to signal, and before anything that a Ctrl-C may interrupt. The queue first:
+    // signals that waited for a re-exec in place to be over come at once.
     signal::reset_inherited().map_err(|error| refuse(&error))?;
     let signals = SignalQueue::new(&signals::HANDLED).map_err(|error| refuse(&error))?;
+    signal::unblock_all().map_err(|error| refuse(&error))?;
+    let service_manager = ServiceManager::from_environment();
     let preloaded = (boot.preload)(&boot.config).map_err(|reason| refuse(&reason))?;
 
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
     let pid_file = create_pid_file(&boot, &upgrade)?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
     let open = open_listeners(&boot, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
-    let serving = Generation::new(0, Arc::clone(&boot.config), open);
+    let serving = Generation::new(FIRST_GENERATION, Arc::clone(&boot.config), open);
     announce(&serving);
 
-    let assembled = Master::assemble(boot, pid_file, signals, preloaded, serving, upgrade);
-    assembled.map_err(|error| refuse(&error))
+    let assembled = Master::assemble(boot, pid_file, signals, preloaded, serving, upgrade, service_manager);
+    let mut master = assembled.map_err(|error| refuse(&error))?;
+    master.adopt_workers(Adopted::from_environment());
+    Ok(master)
 }
 
 impl<App> Master<App> {
@@ -47,6 +58,7 @@ impl<App> Master<App> {
         preloaded: Option<App>,
         serving: Generation,
         upgrade: Upgrade,
+        service_manager: ServiceManager,
     ) -> std::io::Result<Master<App>> {
         let (wakeup, bell) = wakeup::pair()?;
         Ok(Master {
@@ -57,7 +69,7 @@ impl<App> Master<App> {
             age: 0,
             phase: Phase::Starting,
             candidate: None,
-            generations_called: 0,
+            generations_called: FIRST_GENERATION,
             reload_wanted: false,
             boot,
             pid_file,
@@ -67,16 +79,18 @@ impl<App> Master<App> {
             preloaded,
             serving,
             upgrade,
+            service_manager,
+            oom_watch: OomWatch::new(),
         })
     }
 }
 
 /// A master that an upgrade has started is in the background already if it is to be.
 fn leave_foreground<App>(boot: &Boot<App>, upgrade: &Upgrade) -> Result<(), i32> {
-    if !boot.config.daemon || upgrade.has_parent() {
+    if !boot.config.daemon || upgrade.has_parent() || in_place::is_under_way() {
         return Ok(());
     }
-    if std::env::var_os("NOTIFY_SOCKET").is_some() {
+    if service_manager::is_there() {
         warn!("daemon is set under a service manager that waits for a message: it will lose sight of the server");
     }
     daemon::daemonize(boot.fork).map_err(|error| refuse(&error))?;
@@ -102,7 +116,14 @@ fn open_listeners<App>(
         }
         Inherited::FromMaster(fds) => {
             let ours = listeners::inherit(fds, config, FileOwner::Us).map_err(|reason| refuse(&reason))?;
-            listeners::open_at_start(config, &ours, signals)
+            match listeners::open_at_start(config, &ours, signals) {
+                // Old workers serve on them, and nobody is left to go back to.
+                Err(NotOpened::Failed) if in_place::is_under_way() => {
+                    error!("The server goes on with the sockets it had.");
+                    Ok(ours)
+                }
+                opened => opened,
+            }
         }
         Inherited::Nothing => listeners::open_at_start(config, &[], signals),
     };

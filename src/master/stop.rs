@@ -1,10 +1,12 @@
 //! The end: workers first, then the log's last lines and the pid file.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{error, info};
 
 use crate::sys::signal::Signal;
+use crate::sys::socket::Listener;
 
 use super::worker::{BootFailure, Fate};
 use super::{Master, Outcome, listeners};
@@ -28,8 +30,11 @@ const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl<App> Master<App> {
     pub(super) fn halt(mut self, halt: Halt) -> Outcome<App> {
-        self.close_listeners();
+        self.tell_of_the_stop();
+        self.drop_upgrade_check();
+        let listeners = self.close_listeners();
         self.stop_workers(halt);
+        self.unlink_as_last_owner(&listeners);
         let status = match halt {
             Halt::Graceful | Halt::Quick => {
                 info!("Shutting down: {}", self.name());
@@ -47,14 +52,32 @@ impl<App> Master<App> {
         Outcome::Exit(status)
     }
 
-    /// Our copies only: the workers hold theirs until they have served what the kernel has queued. The file of a unix
-    /// socket goes with its last owner, which during an upgrade is the other master.
-    fn close_listeners(&mut self) {
+    /// A service with another master does not stop: it goes over to that one.
+    fn tell_of_the_stop(&mut self) {
+        match self.upgrade.new_master() {
+            Some(new) => self.service_manager.hand_over(new),
+            None if self.upgrade.has_parent() => {}
+            None => self.service_manager.stopping(),
+        }
+    }
+
+    /// The files of unix sockets first, so that nobody knocks at a door that will not be opened. Our copies of the sockets
+    /// only: the workers hold theirs until they have served what the kernel has queued.
+    fn close_listeners(&mut self) -> Vec<Arc<Listener>> {
         let candidate = self.candidate.take().map(|generation| generation.listeners);
         let serving = std::mem::take(&mut self.serving.listeners);
         let all = [serving, candidate.unwrap_or_default()].concat();
+        self.unlink_as_last_owner(&all);
+        all
+    }
+
+    /// During an upgrade the other master owns the files as well, and the one that ends last removes them: both may have been
+    /// told to stop at once.
+    fn unlink_as_last_owner(&mut self, listeners: &[Arc<Listener>]) {
+        self.reap_new_master();
+        self.promote_when_alone();
         if !self.upgrade.is_under_way() {
-            listeners::unlink_unless(&all, &[]);
+            listeners::unlink_unless(listeners, &[]);
         }
     }
 
@@ -88,7 +111,9 @@ impl<App> Master<App> {
             if self.workers.is_empty() || Instant::now() >= deadline {
                 return;
             }
-            self.alarm.wait(Some(deadline), &self.bell);
+            self.keep_watchdog_quiet_while_stopping();
+            let wake = self.watchdog_deadline(Instant::now()).map_or(deadline, |next| next.min(deadline));
+            self.alarm.wait(Some(wake), &self.bell);
             while let Some(signal) = self.signals.next() {
                 match signal {
                     Signal::Int | Signal::Quit => {

@@ -14,7 +14,8 @@ use crate::sys::fork::Forked;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
 
-use super::{Launch, Master};
+use super::service_manager::WATCHDOG_PID;
+use super::{Launch, Master, in_place};
 
 /// The old master's pid.
 const OLD_MASTER: &str = "GUNICORN_PID";
@@ -49,6 +50,10 @@ enum Stage {
     Old {
         new: Pid,
     },
+    /// This child finds out whether the new program would start (see `in_place`).
+    Checking {
+        child: Pid,
+    },
 }
 
 /// Sockets that were open when the program started.
@@ -67,11 +72,11 @@ impl Upgrade {
         let meant = take_number(SYSTEMD_PID) == Some(process::getpid().as_raw());
         let count = take_number(SYSTEMD_COUNT).filter(|&count| meant && count > 0);
         let stage = old.map_or(Stage::Alone, |old| Stage::New { old });
-        let inherited = match (count, old, sockets) {
+        let inherited = match (count, old.is_some() || in_place::is_under_way(), sockets) {
             (Some(count), ..) => {
                 Inherited::FromSystemd((SYSTEMD_FIRST..).take(count.min(SYSTEMD_MOST) as usize).collect())
             }
-            (None, Some(_), Some(sockets)) => Inherited::FromMaster(descriptors(&sockets)),
+            (None, true, Some(sockets)) => Inherited::FromMaster(descriptors(&sockets)),
             _ => Inherited::Nothing,
         };
         let by_systemd = matches!(inherited, Inherited::FromSystemd(_));
@@ -80,7 +85,7 @@ impl Upgrade {
 
     /// Whether another master shares our sockets.
     pub fn is_under_way(&self) -> bool {
-        self.stage != Stage::Alone
+        matches!(self.stage, Stage::New { .. } | Stage::Old { .. })
     }
 
     /// Whether the master that started us is still there, as far as we know.
@@ -111,55 +116,97 @@ impl Upgrade {
     pub fn new_master(&self) -> Option<Pid> {
         match self.stage {
             Stage::Old { new } => Some(new),
-            Stage::Alone | Stage::New { .. } => None,
+            Stage::Alone | Stage::New { .. } | Stage::Checking { .. } => None,
         }
+    }
+
+    /// The child that tries the new program, if there is one.
+    pub fn check(&self) -> Option<Pid> {
+        match self.stage {
+            Stage::Checking { child } => Some(child),
+            Stage::Alone | Stage::New { .. } | Stage::Old { .. } => None,
+        }
+    }
+
+    pub fn begin_check(&mut self, child: Pid) {
+        self.stage = Stage::Checking { child };
+    }
+
+    pub fn end_check(&mut self) {
+        self.stage = Stage::Alone;
     }
 }
 
 impl<App> Master<App> {
     pub(super) fn start_upgrade(&mut self) {
+        // The last one may have failed just now: its end and this signal come in any order.
+        self.reap_new_master();
+        if self.may_upgrade("USR2")
+            && let Some(new) = self.start_program(Purpose::Serve)
+        {
+            self.upgrade.stage = Stage::Old { new };
+        }
+    }
+
+    /// One upgrade at a time. Says why not, if not.
+    pub(super) fn may_upgrade(&self, signal: &str) -> bool {
         match self.upgrade.stage {
-            Stage::Old { .. } => return warn!("USR2 signal ignored. Child exists."),
-            Stage::New { .. } => return warn!("USR2 signal ignored. Parent exists."),
-            Stage::Alone => {}
+            Stage::Old { .. } | Stage::Checking { .. } => warn!("{signal} signal ignored. Child exists."),
+            Stage::New { .. } => warn!("{signal} signal ignored. Parent exists."),
+            Stage::Alone => return true,
         }
+        false
+    }
+
+    /// Starts the program anew beside this one. None when there is no room for another process.
+    pub(super) fn start_program(&mut self, purpose: Purpose) -> Option<Pid> {
         // The child must not write to our signal pipe, nor die of a signal before it is the new program.
-        let held = match signal::block_all() {
-            Ok(held) => held,
-            Err(error) => return error!("Can't start a new master: {error}"),
-        };
-        match (self.boot.fork)() {
-            Ok(Forked::Child) => self.become_new_program(held),
-            Ok(Forked::Parent(new)) => self.upgrade.stage = Stage::Old { new },
-            Err(error) => error!("Can't start a new master: {error}"),
-        }
-        restore(held);
+        let forked = signal::block_all().and_then(|held| match (self.boot.fork)() {
+            Ok(Forked::Child) => self.become_new_program(held, purpose),
+            Ok(Forked::Parent(pid)) => {
+                restore(held);
+                Ok(pid)
+            }
+            Err(error) => {
+                restore(held);
+                Err(error)
+            }
+        });
+        forked.inspect_err(|error| error!("Can't start a new master: {error}")).ok()
     }
 
     /// In the child: stops being a copy of the master and executes the program anew.
-    fn become_new_program(&mut self, held: signal::Blocked) -> ! {
+    fn become_new_program(&mut self, held: signal::Blocked, purpose: Purpose) -> ! {
         let launch = self.boot.launch.clone();
+        let (arguments, environment) = match purpose {
+            Purpose::Serve => (launch.argv.clone(), self.environment_to_pass(&launch, Successor::Beside)),
+            Purpose::Check => (in_place::arguments_to_check(&launch.argv), clean_environment(&launch)),
+        };
         self.signals.abandon_after_fork();
         let executed = held
             .restore()
             .and_then(|()| self.keep_sockets_on_exec())
             .and_then(|()| env::set_current_dir(&launch.cwd))
-            .and_then(|()| process::exec(&launch.program, &launch.argv, &self.environment_to_pass(&launch)));
+            .and_then(|()| process::exec(&launch.program, &arguments, &environment));
         let Err(error) = executed;
         error!("Can't execute {}: {error}", launch.program.display());
         process::exit_now(NOT_EXECUTED)
     }
 
-    fn keep_sockets_on_exec(&self) -> std::io::Result<()> {
+    pub(super) fn keep_sockets_on_exec(&self) -> std::io::Result<()> {
         self.serving.listeners.iter().try_for_each(|listener| process::keep_on_exec(listener.as_raw_fd()))
     }
 
     /// The environment of our own start, with the sockets in it.
-    fn environment_to_pass(&self, launch: &Launch) -> Vec<(OsString, OsString)> {
-        let ours = |name: &OsStr| [OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT].iter().any(|&key| name == key);
-        let mut environment: Vec<_> = launch.environment.iter().filter(|(name, _)| !ours(name)).cloned().collect();
+    pub(super) fn environment_to_pass(&self, launch: &Launch, successor: Successor) -> Vec<(OsString, OsString)> {
+        let mut environment = clean_environment(launch);
         let mut pass = |name: &str, value: String| environment.push((name.into(), value.into()));
-        pass(OLD_MASTER, self.pid.to_string());
+        if successor == Successor::Beside {
+            pass(OLD_MASTER, self.pid.to_string());
+        }
+        if launch.environment.iter().any(|(name, _)| name == WATCHDOG_PID) {
+            pass(WATCHDOG_PID, process::getpid().to_string());
+        }
         if self.upgrade.by_systemd {
             // The descriptors have kept their numbers since systemd passed them.
             pass(SYSTEMD_PID, process::getpid().to_string());
@@ -179,7 +226,7 @@ impl<App> Master<App> {
             Some(End::Exited(0)) => info!("The new master (pid:{new}) has ended."),
             Some(End::Exited(code)) => error!("The new master (pid:{new}) exited with code {code}."),
             Some(End::Killed(number)) => {
-                error!("The new master (pid:{new}) was sent {}!", super::worker::name_of(number));
+                error!("The new master (pid:{new}) was sent {}!", super::death::name_of(number));
             }
         }
         self.upgrade.stage = Stage::Alone;
@@ -193,6 +240,7 @@ impl<App> Master<App> {
         }
         info!("Master has been promoted.");
         self.upgrade.stage = Stage::Alone;
+        self.service_manager.take_over();
         self.move_pid_file();
     }
 
@@ -216,6 +264,31 @@ impl<App> Master<App> {
             None
         });
     }
+}
+
+/// What the program is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To serve beside this master.
+    Serve,
+    /// To find out whether it would start.
+    Check,
+}
+
+/// Where the next master will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Successor {
+    /// A child of this one.
+    Beside,
+    /// This very process.
+    InPlace,
+}
+
+/// The environment of our own start without what it said about sockets, masters and pids.
+fn clean_environment(launch: &Launch) -> Vec<(OsString, OsString)> {
+    let ours = [OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT, WATCHDOG_PID, in_place::SERVING, in_place::ENDING];
+    let is_ours = |name: &OsStr| ours.iter().any(|&key| name == key);
+    launch.environment.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
 }
 
 pub(super) fn restore(held: signal::Blocked) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{error, info, warn};
+use log::{error, info};
 
 use crate::logging;
 use crate::scoreboard::{Row, State};
@@ -12,8 +12,13 @@ use crate::sys::clock::monotonic_ms;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal::Signal;
 
+use super::recycle::Limits;
+
 /// From SIGABRT to SIGKILL: time for a traceback, as gunicorn gives.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An idle worker beats its heart once a second, so that much silence is none.
+const BETWEEN_BEATS_MS: u64 = 1000;
 
 /// A worker as its master sees it. What it says of itself is in its row.
 pub(super) struct Worker {
@@ -27,6 +32,12 @@ pub(super) struct Worker {
     pub seen: State,
     /// Silence before this moment does not count (milliseconds of the monotonic clock).
     pub forgiven_at: u64,
+    /// How long it may live and how large it may grow.
+    pub limits: Limits,
+    /// The deadline it has missed, if it was aborted for one.
+    pub overdue: Option<Overdue>,
+    /// When it was forked, on the same clock.
+    forked_at: u64,
     config: Arc<Config>,
 }
 
@@ -45,6 +56,17 @@ pub(super) enum Fate {
     Killed,
     /// Killed because it was no longer wanted; its end is no news.
     Discarded,
+}
+
+/// The deadlines that the master holds a worker to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// `timeout`: no sign of life.
+    Silent,
+    /// `request_timeout`: one request takes too long.
+    Request,
+    /// `boot_timeout`: loading the app takes too long.
+    Boot,
 }
 
 /// The failures to boot that end a master whose app has never worked. gunicorn's exit statuses of a worker and of its master.
@@ -77,7 +99,8 @@ impl BootFailure {
 impl Worker {
     pub fn new(pid: Pid, number: usize, row: Row, generation: u64, config: Arc<Config>) -> Worker {
         let (fate, seen) = (Fate::Serving, State::Booting);
-        Worker { pid, generation, row, fate, number, seen, forgiven_at: 0, config }
+        let (limits, forked_at) = (Limits::draw(&config), monotonic_ms());
+        Worker { pid, generation, row, fate, number, seen, forgiven_at: 0, limits, overdue: None, forked_at, config }
     }
 
     pub fn is_booting(&self) -> bool {
@@ -88,6 +111,16 @@ impl Worker {
     pub fn is_serving(&self) -> bool {
         matches!(self.fate, Fate::Serving | Fate::Retiring)
             && matches!(self.row.state(), State::Ready | State::Retiring)
+    }
+
+    /// Whether it serves and has not fallen silent.
+    pub fn is_alive_and_serving(&self) -> bool {
+        self.is_serving() && self.overdue_at().is_none_or(|(at, _)| at >= monotonic_ms())
+    }
+
+    /// Whether it ended before it served though nobody had asked it to: by itself, or because it took too long.
+    pub fn failed_to_boot(&self) -> bool {
+        self.is_booting() && (self.fate == Fate::Serving || self.overdue == Some(Overdue::Boot))
     }
 
     /// Whether it is one of those that its generation should have.
@@ -121,66 +154,68 @@ impl Worker {
         self.fate = fate;
     }
 
-    pub fn abort_when_silent(&mut self, now: Instant, now_ms: u64) {
-        if self.silent_at().is_some_and(|at| at < now_ms) {
+    /// Ends it when it has missed a deadline: first asked to say where it is.
+    pub fn abort_when_overdue(&mut self, now: Instant, now_ms: u64) {
+        if let Some((_, overdue)) = self.overdue_at().filter(|&(at, _)| at < now_ms) {
             error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{})", self.pid);
-            self.log_what_it_was_at(now_ms);
+            self.log_what_it_was_at(overdue, now_ms);
             self.tell(Signal::Abrt);
+            self.overdue = Some(overdue);
             self.fate = Fate::Aborted { until: now + ABORT_TIMEOUT };
         }
     }
 
-    fn log_what_it_was_at(&self, now_ms: u64) {
-        let (served, connections) = (self.row.served(), self.row.connections());
-        match self.row.request_started_at() {
-            Some(at) => {
-                let seconds = now_ms.saturating_sub(at) / 1000;
-                info!("Worker (pid:{}) has been in the app for {seconds} s with request {}.", self.pid, served + 1);
+    fn log_what_it_was_at(&self, overdue: Overdue, now_ms: u64) {
+        let (pid, served, connections) = (self.pid, self.row.served(), self.row.connections());
+        let seconds = |at: u64| now_ms.saturating_sub(at) / 1000;
+        match (overdue, self.row.request_started_at()) {
+            (Overdue::Boot, _) => {
+                error!("Worker (pid:{pid}) has been loading the app for {} s: boot_timeout.", seconds(self.forked_at));
             }
-            None => info!("Worker (pid:{}) was in no request; {connections} connections were open.", self.pid),
+            (Overdue::Request, Some(at)) => {
+                let seconds = seconds(at);
+                error!(
+                    "Worker (pid:{pid}) has been in the app for {seconds} s with request {}: request_timeout.",
+                    served + 1
+                );
+            }
+            (_, Some(at)) => {
+                info!("Worker (pid:{pid}) has been in the app for {} s with request {}.", seconds(at), served + 1);
+            }
+            (_, None) => info!("Worker (pid:{pid}) was in no request; {connections} connections were open."),
         }
     }
 
-    /// When its silence becomes too long, in milliseconds of the monotonic clock. Never while it boots: loading an app may
-    /// take any time (gunicorn's rule since 22.0).
-    fn silent_at(&self) -> Option<u64> {
-        if self.config.timeout == 0 || self.is_booting() {
-            return None;
+    /// The deadline that it misses first, and when (milliseconds of the monotonic clock). Without `boot_timeout` loading the
+    /// app may take any time, as gunicorn allows since 22.0.
+    fn overdue_at(&self) -> Option<(u64, Overdue)> {
+        let after = |since: u64, seconds: u64| {
+            (seconds > 0).then(|| since.max(self.forgiven_at).saturating_add(seconds.saturating_mul(1000)))
+        };
+        if self.is_booting() {
+            return Some((after(self.forked_at, self.config.boot_timeout)?, Overdue::Boot));
         }
-        let sign_of_life = self.row.heartbeat()?.max(self.forgiven_at);
-        Some(sign_of_life.saturating_add(self.config.timeout.saturating_mul(1000)))
+        let started = self.row.request_started_at();
+        // Before a request it beats for sure, so that `timeout` bounds the request to the point.
+        let slack = if started.is_some() { 0 } else { BETWEEN_BEATS_MS };
+        let silent = self.row.heartbeat().and_then(|at| after(at + slack, self.config.timeout));
+        let silent = silent.map(|at| (at, Overdue::Silent));
+        let request = started.and_then(|at| after(at, self.config.request_timeout)).map(|at| (at, Overdue::Request));
+        silent.into_iter().chain(request).min_by_key(|&(at, _)| at)
     }
 
     /// When the master must look at it again, if nothing else happens.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let now_ms = monotonic_ms();
-        let silent = || {
-            let at = self.silent_at()?.saturating_add(1);
+        let overdue = || {
+            let at = self.overdue_at()?.0.saturating_add(1);
             now.checked_add(Duration::from_millis(at.saturating_sub(now_ms)))
         };
         match self.fate {
-            Fate::Serving | Fate::Retiring => silent(),
-            Fate::Stopping { until } => Some(silent().map_or(until, |at| at.min(until))),
+            Fate::Serving | Fate::Retiring => overdue(),
+            Fate::Stopping { until } => Some(overdue().map_or(until, |at| at.min(until))),
             Fate::Aborted { until } => Some(until),
             Fate::Killed | Fate::Discarded => None,
         }
     }
-
-    /// gunicorn's lines, but memory is suspected only of a kill that was not ours.
-    pub fn log_end(&self, end: End) {
-        let pid = self.pid;
-        match end {
-            End::Exited(0) => {}
-            End::Exited(code) => error!("Worker (pid:{pid}) exited with code {code}."),
-            End::Killed(libc::SIGKILL) if self.fate == Fate::Killed => error!("Worker (pid:{pid}) was sent SIGKILL!"),
-            End::Killed(libc::SIGKILL) => error!("Worker (pid:{pid}) was sent SIGKILL! Perhaps out of memory?"),
-            End::Killed(libc::SIGTERM) => info!("Worker (pid:{pid}) was sent SIGTERM!"),
-            End::Killed(number) => warn!("Worker (pid:{pid}) was sent {}!", name_of(number)),
-        }
-    }
-}
-
-/// A signal's name as Python has it.
-pub(super) fn name_of(number: i32) -> String {
-    process::signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned)
 }

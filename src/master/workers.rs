@@ -5,18 +5,18 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use log::{debug, error, info, warn};
+use log::{debug, error, info};
 
 use crate::scoreboard::{MAX_WORKERS, Row, State};
 use crate::seat::Seat;
 use crate::settings::Config;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::fork::Forked;
-use crate::sys::notify::notify;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal::{Blocked, Signal, block_all};
 use crate::sys::socket::Listener;
 
+use super::chance::up_to;
 use super::generation::Generation;
 use super::upgrade::restore;
 use super::worker::{BootFailure, Fate, Worker};
@@ -69,13 +69,30 @@ impl<App> Master<App> {
         let now = Instant::now();
         let lacking = self.generations().find(|generation| {
             let present = self.workers.iter().filter(|worker| worker.counts_for(generation.number)).count();
-            present < generation.wanted && generation.backoff.until(now).is_none()
+            present < self.places(generation) && generation.backoff.until(now).is_none()
         })?;
         Some(Vacancy {
             generation: lacking.number,
             config: Arc::clone(&lacking.config),
             listeners: lacking.listeners.clone(),
         })
+    }
+
+    /// How many workers a generation may have now. With `reload_surge` a candidate boots its first batch only, and its
+    /// successors wait until old workers have made room.
+    fn places(&self, generation: &Generation) -> usize {
+        let is_candidate = generation.number != self.serving.number;
+        if generation.takes_over_whole() {
+            return generation.wanted;
+        }
+        if is_candidate {
+            return generation.surge();
+        }
+        let older = self.workers.iter().filter(|worker| worker.generation < generation.number).count();
+        match older {
+            0 => generation.wanted,
+            older => (generation.wanted + generation.surge()).saturating_sub(older).min(generation.wanted),
+        }
     }
 
     /// Some in the child. A fork that fails is tried again later.
@@ -176,23 +193,12 @@ impl<App> Master<App> {
             worker.seen = state;
         }
         for generation in ready {
-            self.first_worker_serves();
+            if self.phase == Phase::Starting {
+                self.phase = Phase::Proven;
+            }
             if let Some(generation) = self.generation_mut(generation) {
                 generation.backoff.succeeded();
             }
-        }
-    }
-
-    /// The service manager hears of it when it is true, not when the master hopes so.
-    fn first_worker_serves(&mut self) {
-        if self.phase == Phase::Proven {
-            return;
-        }
-        self.phase = Phase::Proven;
-        if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
-            && let Err(error) = notify(&socket, "READY=1\nSTATUS=Gunicorn arbiter booted")
-        {
-            warn!("Can't tell the service manager that we are ready: {error}");
         }
     }
 
@@ -209,8 +215,8 @@ impl<App> Master<App> {
             }
         }
         self.reap_new_master();
-        let new_master = self.upgrade.new_master();
-        process::reap_orphans(|pid| new_master == Some(pid) || self.workers.iter().any(|worker| worker.pid == pid));
+        let ours = [self.upgrade.new_master(), self.upgrade.check()];
+        process::reap_orphans(|pid| ours.contains(&Some(pid)) || self.workers.iter().any(|worker| worker.pid == pid));
         ControlFlow::Continue(())
     }
 
@@ -218,24 +224,25 @@ impl<App> Master<App> {
         if worker.fate == Fate::Discarded {
             return ControlFlow::Continue(());
         }
-        worker.log_end(end);
-        if worker.fate != Fate::Serving || !worker.is_booting() {
+        self.oom_watch.log_end(worker, end);
+        if !worker.failed_to_boot() {
             return ControlFlow::Continue(());
         }
-        // It ended before it served, and nobody had asked it to.
         if self.candidate.as_ref().is_some_and(|candidate| candidate.number == worker.generation) {
             self.give_up_candidate(worker.pid);
             return ControlFlow::Continue(());
         }
         self.backoff_failed(worker.generation);
-        match BootFailure::from_end(end) {
+        let too_slow = worker.overdue.map(|_| BootFailure::Worker);
+        match BootFailure::from_end(end).or(too_slow) {
             Some(failure) if self.phase == Phase::Starting => ControlFlow::Break(failure),
             _ => ControlFlow::Continue(()),
         }
     }
 
     /// Tells workers to stop of which there are too many: those that have not booted yet, the youngest first; then those that
-    /// wait for their replacement; then the oldest, as gunicorn. Never below the count of workers that serve.
+    /// wait for their replacement; then the oldest, as gunicorn. Never below the count of workers that serve, to which those of
+    /// an older generation belong until they are replaced.
     pub(super) fn stop_surplus(&mut self) {
         let (number, wanted) = (self.serving.number, self.serving.wanted);
         while self.workers.iter().filter(|worker| worker.counts_for(number)).count() > wanted
@@ -244,10 +251,10 @@ impl<App> Master<App> {
         {
             youngest.retire();
         }
-        while self.workers.iter().filter(|worker| worker.is_serving() && worker.generation == number).count() > wanted {
-            let retiring =
-                self.workers.iter().position(|worker| worker.generation == number && worker.fate == Fate::Retiring);
-            let oldest = self.workers.iter().position(|worker| worker.generation == number && worker.is_serving());
+        let serves = |worker: &Worker| worker.is_serving() && worker.generation <= number;
+        while self.workers.iter().filter(|worker| serves(worker)).count() > wanted {
+            let retiring = self.workers.iter().position(|worker| serves(worker) && worker.fate == Fate::Retiring);
+            let oldest = self.workers.iter().position(serves);
             match retiring.or(oldest) {
                 Some(at) => self.workers[at].retire(),
                 None => return,
@@ -255,9 +262,9 @@ impl<App> Master<App> {
         }
     }
 
-    /// Tells all workers of a generation to finish.
+    /// Tells all workers of a generation, and of those before it, to finish.
     pub(super) fn stop_generation(&mut self, number: u64) {
-        for worker in self.workers.iter_mut().filter(|worker| worker.generation == number) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.generation <= number) {
             worker.retire();
         }
     }
@@ -268,7 +275,7 @@ impl<App> Master<App> {
         for worker in &mut self.workers {
             match worker.fate {
                 Fate::Stopping { until } | Fate::Aborted { until } if until <= now => worker.kill(Fate::Killed),
-                Fate::Serving | Fate::Retiring | Fate::Stopping { .. } => worker.abort_when_silent(now, now_ms),
+                Fate::Serving | Fate::Retiring | Fate::Stopping { .. } => worker.abort_when_overdue(now, now_ms),
                 Fate::Aborted { .. } | Fate::Killed | Fate::Discarded => {}
             }
         }
@@ -290,11 +297,8 @@ fn cannot_boot<App>(reason: &dyn std::fmt::Display) -> Outcome<App> {
 
 /// `max_requests` with up to `max_requests_jitter` added, drawn here so that the workers do not retire all at once.
 fn with_jitter(config: &Config) -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    match (config.max_requests, config.max_requests_jitter) {
-        (0, _) => 0,
-        (limit, 0) => limit,
-        // The hasher's random keys are all the chance that is needed.
-        (limit, jitter) => limit.saturating_add(RandomState::new().build_hasher().finish() % jitter.saturating_add(1)),
+    match config.max_requests {
+        0 => 0,
+        limit => limit.saturating_add(up_to(config.max_requests_jitter)),
     }
 }

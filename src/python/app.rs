@@ -99,6 +99,20 @@ pub fn extend_path(directories: &[PathBuf]) -> PyResult<()> {
     })
 }
 
+/// Takes everything loaded so far out of the garbage collector's sight (`gc.freeze`), before workers are forked: a collection in
+/// a worker would write to each object's header, and so copy the pages that all workers share.
+///
+/// # Errors
+/// `MemoryError`, or a finalizer's doing.
+pub fn freeze() -> PyResult<()> {
+    Python::attach(|py| {
+        let gc = py.import("gc")?;
+        gc.call_method0("collect")?;
+        gc.call_method0("freeze")?;
+        Ok(())
+    })
+}
+
 /// The source files of every module imported so far, for `--reload`.
 ///
 /// # Errors

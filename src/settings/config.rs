@@ -25,7 +25,9 @@ pub struct Config {
     pub reuse_port: bool,
 
     /// Worker processes to keep running.
-    pub workers: usize,
+    pub workers: Workers,
+    /// The most workers that [`Workers::Auto`] means.
+    pub max_workers: usize,
     /// The kind of worker.
     pub worker_class: WorkerClass,
     /// Connections that one worker holds open at once.
@@ -34,10 +36,28 @@ pub struct Config {
     pub max_requests: u64,
     /// The most that is added to `max_requests` by chance, drawn for each worker.
     pub max_requests_jitter: u64,
+    /// Seconds after which a worker is replaced; 0 is never.
+    pub max_worker_lifetime: u64,
+    /// The most that is added to `max_worker_lifetime` by chance, drawn for each worker.
+    pub max_worker_lifetime_jitter: u64,
+    /// Bytes of memory above which a worker is replaced; 0 is never.
+    pub max_worker_memory: u64,
+    /// The most that is added to `max_worker_memory` by chance, drawn for each worker.
+    pub max_worker_memory_jitter: u64,
+    /// What counts as a worker's memory.
+    pub worker_memory_measure: MemoryMeasure,
     /// Seconds without a heartbeat after which a worker is ended; 0 is never.
     pub timeout: u64,
+    /// Seconds that one request may take in the app before its worker is ended; 0 is any number.
+    pub request_timeout: u64,
+    /// Seconds that a worker may take to load the app before it is ended; 0 is any number.
+    pub boot_timeout: u64,
     /// Seconds that a worker may take to finish what it has begun when it is told to stop.
     pub graceful_timeout: u64,
+    /// Seconds between the signal to stop and the moment at which workers stop accepting.
+    pub shutdown_delay: u64,
+    /// Workers that a reload boots at once; 0 is all of them.
+    pub reload_surge: usize,
     /// Seconds an idle connection is kept; 0 closes after every response. `None`: the user has not said, and the
     /// worker class chooses.
     pub keepalive: Option<u64>,
@@ -140,6 +160,40 @@ impl Config {
     }
 }
 
+/// How many workers there are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// As many as the user says.
+    Count(usize),
+    /// As many as fit the processors and the memory that the server may use.
+    Auto,
+}
+
+impl Workers {
+    /// Whether there may be more than one.
+    pub fn may_be_several(self) -> bool {
+        self != Workers::Count(1)
+    }
+}
+
+/// What counts as a worker's memory (proc(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryMeasure {
+    /// Resident set size: every page in memory, shared ones too.
+    Rss,
+    /// Proportional set size: a shared page counts for its part.
+    Pss,
+}
+
+impl fmt::Display for MemoryMeasure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MemoryMeasure::Rss => "rss",
+            MemoryMeasure::Pss => "pss",
+        })
+    }
+}
+
 /// The kinds of worker there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerClass {
@@ -214,13 +268,23 @@ impl Config {
             bind: Vec::new(),
             backlog: 0,
             reuse_port: false,
-            workers: 0,
+            workers: Workers::Count(0),
+            max_workers: 0,
             worker_class: WorkerClass::Sync,
             worker_connections: 0,
             max_requests: 0,
             max_requests_jitter: 0,
+            max_worker_lifetime: 0,
+            max_worker_lifetime_jitter: 0,
+            max_worker_memory: 0,
+            max_worker_memory_jitter: 0,
+            worker_memory_measure: MemoryMeasure::Rss,
             timeout: 0,
+            request_timeout: 0,
+            boot_timeout: 0,
             graceful_timeout: 0,
+            shutdown_delay: 0,
+            reload_surge: 0,
             keepalive: None,
             limit_request_line: 0,
             limit_request_fields: 0,

@@ -157,6 +157,7 @@ fn kind_text(kind: Kind) -> String {
     match kind {
         Kind::Text => "a string".into(),
         Kind::Int => "an integer, not negative".into(),
+        Kind::IntOrAuto => "an integer, not negative, or `auto`".into(),
         Kind::Mode => "file mode bits".into(),
         Kind::List => "a list of strings, or one; the flag may be repeated".into(),
         Kind::CommaList => "strings with commas between them, or a list".into(),

@@ -94,6 +94,8 @@ pub enum Kind {
     Text,
     /// A whole number; on the command line a decimal one, as Python's `int()`.
     Int,
+    /// A whole number, or the word `auto`.
+    IntOrAuto,
     /// File mode bits, where a leading zero means octal.
     Mode,
     /// A list of texts; the flag may be repeated.

@@ -3,9 +3,11 @@
 //! Everything here takes plain values and answers with `io::Result` or a small error of its own. It must not know the
 //! settings, HTTP, Python or who calls it, and it never logs: the caller knows what the failure meant.
 
+pub mod cgroup;
 pub mod clock;
 pub mod daemon;
 pub mod fork;
+pub mod memory;
 pub mod notify;
 pub mod pidfile;
 pub mod process;

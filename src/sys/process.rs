@@ -96,6 +96,14 @@ pub fn keep_on_exec(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes [`keep_on_exec`] back.
+pub fn close_on_exec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: as in `keep_on_exec`.
+    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(())
+}
+
 /// Becomes another program (execve(2)): returns only when that fails. `program` is looked for in PATH when it has no slash.
 pub fn exec(program: &OsStr, arguments: &[OsString], environment: &[(OsString, OsString)]) -> io::Result<Infallible> {
     let program = CString::new(program.as_bytes())?;

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
@@ -14,6 +15,22 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 /// All zero bytes are a valid value; any change goes through atomics (several processes write at once); it holds no
 /// pointer (the other process may have other memory there) and needs no drop.
 pub unsafe trait Shareable: Sync + 'static {}
+
+/// Counters that one process writes and others read, in cache lines of their own: two of them never meet in one.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Counters<const N: usize>([AtomicU64; N]);
+
+// SAFETY: nothing but atomics, for which zero is a value.
+unsafe impl<const N: usize> Shareable for Counters<N> {}
+
+impl<const N: usize> Deref for Counters<N> {
+    type Target = [AtomicU64; N];
+
+    fn deref(&self) -> &[AtomicU64; N] {
+        &self.0
+    }
+}
 
 /// A slice in memory shared with every child forked after it was made. Starts as zeroes. Each process unmaps its own view.
 #[derive(Debug)]
@@ -57,3 +74,13 @@ impl<T: Shareable> Drop for SharedSlice<T> {
 unsafe impl<T: Shareable> Send for SharedSlice<T> {}
 // SAFETY: as above.
 unsafe impl<T: Shareable> Sync for SharedSlice<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_fill_whole_cache_lines() {
+        assert_eq!((size_of::<Counters<1>>(), size_of::<Counters<8>>(), size_of::<Counters<9>>()), (64, 64, 128));
+    }
+}

@@ -41,6 +41,8 @@ pub enum Signal {
     Chld,
     /// A worker is past its time.
     Abrt,
+    /// Become the new program in place, with the same pid. The first real-time signal (signal(7)).
+    Rtmin,
 }
 
 impl Signal {
@@ -58,6 +60,7 @@ impl Signal {
             Signal::Winch => "winch",
             Signal::Chld => "chld",
             Signal::Abrt => "abrt",
+            Signal::Rtmin => "rtmin",
         }
     }
 
@@ -75,6 +78,8 @@ impl Signal {
             Signal::Winch => libc::SIGWINCH,
             Signal::Chld => libc::SIGCHLD,
             Signal::Abrt => libc::SIGABRT,
+            // The C library keeps the lowest ones for itself, so the number is its to say.
+            Signal::Rtmin => libc::SIGRTMIN(),
         }
     }
 
@@ -89,7 +94,7 @@ impl fmt::Display for Signal {
     }
 }
 
-const ALL: [Signal; 11] = [
+const ALL: [Signal; 12] = [
     Signal::Term,
     Signal::Int,
     Signal::Quit,
@@ -101,6 +106,7 @@ const ALL: [Signal; 11] = [
     Signal::Winch,
     Signal::Chld,
     Signal::Abrt,
+    Signal::Rtmin,
 ];
 
 /// The pending signals of this process. Dropping it stops the collecting; the signals it had asked for are from then on
@@ -255,13 +261,19 @@ impl Blocked {
     }
 }
 
-/// Forgets what the process that started us left behind: blocked signals, and an ignored SIGCHLD, under which the kernel
-/// would throw away the exit statuses of the workers (wait(2)).
+/// Forgets an ignored SIGCHLD that the process which started us left behind: under it the kernel would throw away the exit
+/// statuses of the workers (wait(2)).
 pub fn reset_inherited() -> io::Result<()> {
     // SAFETY: no handler of ours is installed yet, and SIG_DFL needs none.
     if unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) } == libc::SIG_ERR {
         return Err(io::Error::last_os_error());
     }
+    Ok(())
+}
+
+/// Lets every signal come, whatever mask the process was started with. After a re-exec in place signals wait behind it, so
+/// the queue must be there first.
+pub fn unblock_all() -> io::Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
 
@@ -330,6 +342,10 @@ mod tests {
     fn every_signal_has_its_own_number_and_name() {
         for signal in ALL {
             assert_eq!(Signal::from_number(signal.number()), Some(signal));
+            // Real-time signals have numbers only.
+            if signal == Signal::Rtmin {
+                continue;
+            }
             assert_eq!(
                 format!("SIG{}", signal.name().to_uppercase()),
                 super::super::process::signal_name(signal.number()).unwrap()

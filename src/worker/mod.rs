@@ -192,7 +192,7 @@ fn site(listener: &Listener, config: &Config) -> Site {
         server,
         socket_path,
         multithread: false,
-        multiprocess: config.workers > 1,
+        multiprocess: config.workers.may_be_several(),
         script_name: std::env::var("SCRIPT_NAME").unwrap_or_default(),
     }
 }

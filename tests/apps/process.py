@@ -105,6 +105,21 @@ def own_handler(environ):
     return "set"
 
 
+kept = []
+
+
+def grow(environ):
+    """Keep that many megabytes for good."""
+    kept.append(b"x" * (int(environ["QUERY_STRING"]) << 20))
+    return os.getpid()
+
+
+def peak(environ):
+    """Use that many megabytes for a moment."""
+    b"x" * (int(environ["QUERY_STRING"]) << 20)
+    return os.getpid()
+
+
 ACTIONS = {
     "pid": lambda environ: os.getpid(),
     "sleep": sleep,
@@ -117,6 +132,8 @@ ACTIONS = {
     "own-handler": own_handler,
     "env": lambda environ: os.environ.get(environ["QUERY_STRING"]),
     "print": lambda environ: print(environ["QUERY_STRING"], flush=True),
+    "grow": grow,
+    "peak": peak,
     "exit": lambda environ: os._exit(int(environ["QUERY_STRING"])),
     "segfault": lambda environ: ctypes.string_at(0),
     "spin": lambda environ: [None for _ in iter(int, 1)],

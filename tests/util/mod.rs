@@ -5,6 +5,8 @@
 
 pub mod client;
 pub mod json;
+pub mod load;
+pub mod notify;
 pub mod process;
 pub mod server;
 

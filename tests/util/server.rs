@@ -237,6 +237,12 @@ impl Server {
         send(self.pid(), signal);
     }
 
+    /// The first real-time signal, for which nix has no name.
+    pub fn signal_rtmin(&self) {
+        // SAFETY: kill(2) touches no memory.
+        assert_eq!(unsafe { libc::kill(self.pid(), libc::SIGRTMIN()) }, 0, "the server is there");
+    }
+
     #[track_caller]
     pub fn connect(&self) -> Client {
         Client::connect(&self.address)

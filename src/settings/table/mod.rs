@@ -65,6 +65,17 @@ fn size(value: &Value) -> Result<usize, ValueError> {
     value.count(isize::MAX as i64).map(|number| number as usize)
 }
 
+/// A number of bytes: plain, or with K, M or G (of 1024) behind it.
+fn bytes(value: &Value) -> Result<u64, ValueError> {
+    let Value::Str(text) = value else { return number(value) };
+    let text = text.trim();
+    let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
+    let unit = units.into_iter().find(|(letter, _)| text.ends_with([*letter, letter.to_ascii_lowercase()]));
+    let (digits, unit) = unit.map_or((text, 1), |(_, unit)| (&text[..text.len() - 1], unit));
+    let count = Value::from(digits).count(i64::MAX / unit);
+    count.map(|count| (count * unit) as u64).map_err(|_| ValueError::new(text, "is not a number of bytes such as 400M"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -102,7 +113,22 @@ mod tests {
             assert!(find(name).is_some(), "{name}");
         }
         let own: Vec<&str> = all().map(|setting| setting.name).filter(|name| !names.contains(name)).collect();
-        assert_eq!(own, ["limit_request_body", "body_buffer", "body_spool", "permit_missing_host"]);
+        let expected = "max_workers max_worker_lifetime max_worker_lifetime_jitter max_worker_memory
+            max_worker_memory_jitter worker_memory_measure request_timeout boot_timeout shutdown_delay reload_surge
+            limit_request_body body_buffer body_spool permit_missing_host";
+        assert_eq!(own, Vec::from_iter(expected.split_whitespace()));
+    }
+
+    #[test]
+    fn bytes_may_have_a_unit() {
+        let cases =
+            [("0", Some(0)), ("12", Some(12)), ("2K", Some(2048)), ("400M", Some(400 << 20)), ("1g", Some(1 << 30))];
+        for (text, expected) in cases {
+            assert_eq!(super::bytes(&Value::from(text)).ok(), expected, "{text}");
+        }
+        for text in ["", "M", "4T", "-1", "1.5G", "99999999999G"] {
+            assert!(super::bytes(&Value::from(text)).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Workers and their life.
 
-use super::{number, put, seconds, size};
-use crate::settings::config::WorkerClass;
+use super::{bytes, number, put, seconds, size};
+use crate::settings::config::{MemoryMeasure, WorkerClass, Workers};
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 use crate::settings::value::{Value, ValueError};
 
@@ -11,11 +11,11 @@ pub(super) static ROWS: &[Setting] = &[
         section: Section::WorkerProcesses,
         flags: &["-w", "--workers"],
         meta: "INT",
-        kind: Kind::Int,
+        kind: Kind::IntOrAuto,
         default: Default::Environment { variable: "WEB_CONCURRENCY", prefix: "", otherwise: "1" },
         store: Store::Field {
-            set: |config, value| put(&mut config.workers, size(value)),
-            get: |config| Value::Int(config.workers as i64),
+            set: |config, value| put(&mut config.workers, workers(value)),
+            get: |config| workers_value(config.workers),
         },
         doc: "Worker processes that serve requests.
 
@@ -23,7 +23,26 @@ A worker runs one request at a time; connections, heads and bodies wait in its e
 with the number of CPU cores for an app that computes, and two to four times that for one that waits for a database.
 The signals TTIN and TTOU add and take away one at run time.
 
+`auto` finds a number: two for each processor that the server may use (affinity, and the quota of its cgroup) and one
+more, but not more than its memory has room for, at `max_worker_memory` each (100 MB where that is not set), and not
+more than `max_workers`. It is found again at each reload.
+
 While it is not set and the environment has `WEB_CONCURRENCY`, that is the number.",
+    },
+    Setting {
+        name: "max_workers",
+        section: Section::WorkerProcesses,
+        flags: &["--max-workers"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("32"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.max_workers, size(value)),
+            get: |config| Value::Int(config.max_workers as i64),
+        },
+        doc: "The most workers that `workers = auto` starts.
+
+A setting of our own; gunicorn has none. The signal TTIN may go beyond it.",
     },
     Setting {
         name: "worker_class",
@@ -87,6 +106,87 @@ A help against slow memory leaks. The worker goes on serving until its replaceme
 Each worker draws a number from 0 to this one, so that they are not all replaced at once.",
     },
     Setting {
+        name: "max_worker_lifetime",
+        section: Section::WorkerProcesses,
+        flags: &["--max-worker-lifetime"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("0"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.max_worker_lifetime, seconds(value)),
+            get: |config| Value::Int(config.max_worker_lifetime as i64),
+        },
+        doc: "Seconds after which a worker is replaced; 0 is never.
+
+As `max_requests`, for leaks that follow the clock: the worker goes on serving until its replacement is ready. One worker
+is replaced at a time. A setting of our own; gunicorn has none.",
+    },
+    Setting {
+        name: "max_worker_lifetime_jitter",
+        section: Section::WorkerProcesses,
+        flags: &["--max-worker-lifetime-jitter"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("0"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.max_worker_lifetime_jitter, seconds(value)),
+            get: |config| Value::Int(config.max_worker_lifetime_jitter as i64),
+        },
+        doc: "The most seconds that chance adds to max_worker_lifetime.
+
+Each worker draws a number from 0 to this one. A setting of our own; gunicorn has none.",
+    },
+    Setting {
+        name: "max_worker_memory",
+        section: Section::WorkerProcesses,
+        flags: &["--max-worker-memory"],
+        meta: "BYTES",
+        kind: Kind::Text,
+        default: Default::Text("0"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.max_worker_memory, bytes(value)),
+            get: |config| Value::Int(config.max_worker_memory as i64),
+        },
+        doc: "Bytes of memory above which a worker is replaced; 0 is never.
+
+A number of bytes, or one with `K`, `M` or `G` behind it (of 1024): `400M`. The worker must be above it in several samples
+in a row, a second apart (five seconds for `pss`), goes on serving until its replacement is ready, and only one worker is
+replaced at a time. A setting of our own; gunicorn has none.",
+    },
+    Setting {
+        name: "max_worker_memory_jitter",
+        section: Section::WorkerProcesses,
+        flags: &["--max-worker-memory-jitter"],
+        meta: "BYTES",
+        kind: Kind::Text,
+        default: Default::Text("0"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.max_worker_memory_jitter, bytes(value)),
+            get: |config| Value::Int(config.max_worker_memory_jitter as i64),
+        },
+        doc: "The most bytes that chance adds to max_worker_memory.
+
+Each worker draws a number from 0 to this one, so that workers which grow alike are not replaced one right after the
+other. A setting of our own; gunicorn has none.",
+    },
+    Setting {
+        name: "worker_memory_measure",
+        section: Section::WorkerProcesses,
+        flags: &["--worker-memory-measure"],
+        meta: "STRING",
+        kind: Kind::Text,
+        default: Default::Text("rss"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.worker_memory_measure, memory_measure(value)),
+            get: |config| config.worker_memory_measure.to_string().into(),
+        },
+        doc: "What max_worker_memory compares: rss or pss.
+
+`rss` counts every page that the worker has in memory, also those it shares with the master and its siblings (most of
+them, with `preload_app`). `pss` counts its part of the shared ones, which costs the kernel more to find out. A setting of
+our own; gunicorn has none.",
+    },
+    Setting {
         name: "timeout",
         section: Section::WorkerProcesses,
         flags: &["-t", "--timeout"],
@@ -103,6 +203,39 @@ A worker is silent while it runs a request, so this is also the longest that a r
 moment later SIGKILL, and is replaced. Slow clients are not counted: their bytes are the event loop's.",
     },
     Setting {
+        name: "request_timeout",
+        section: Section::WorkerProcesses,
+        flags: &["--request-timeout"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("0"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.request_timeout, seconds(value)),
+            get: |config| Value::Int(config.request_timeout as i64),
+        },
+        doc: "Seconds that one request may take in the app; 0 is any number.
+
+Past it the worker that runs the request is ended as by `timeout`: the error log says what it was at, it gets SIGABRT, a
+moment later SIGKILL, and is replaced. Unlike `timeout` it counts each request by itself, in every kind of worker. A
+setting of our own; gunicorn has none.",
+    },
+    Setting {
+        name: "boot_timeout",
+        section: Section::WorkerProcesses,
+        flags: &["--boot-timeout"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("0"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.boot_timeout, seconds(value)),
+            get: |config| Value::Int(config.boot_timeout as i64),
+        },
+        doc: "Seconds that a worker may take to load the app; 0 is any number.
+
+Past it the worker is ended as by `timeout`. At the first start that ends the server with exit status 3; during a reload the
+new workers are given up and the old ones go on. A setting of our own; gunicorn has none.",
+    },
+    Setting {
         name: "graceful_timeout",
         section: Section::WorkerProcesses,
         flags: &["--graceful-timeout"],
@@ -116,6 +249,39 @@ moment later SIGKILL, and is replaced. Slow clients are not counted: their bytes
         doc: "Seconds that a stopping worker has to finish its requests.
 
 Counted from the moment it is told to stop; what runs on after that is killed.",
+    },
+    Setting {
+        name: "shutdown_delay",
+        section: Section::WorkerProcesses,
+        flags: &["--shutdown-delay"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("0"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.shutdown_delay, seconds(value)),
+            get: |config| Value::Int(config.shutdown_delay as i64),
+        },
+        doc: "Seconds to go on serving after SIGTERM before the graceful stop begins.
+
+For load balancers that go on sending requests for a while after the stop has been ordered (Kubernetes). INT and QUIT cut
+it short. Counts on top of `graceful_timeout`. A setting of our own; gunicorn has none.",
+    },
+    Setting {
+        name: "reload_surge",
+        section: Section::WorkerProcesses,
+        flags: &["--reload-surge"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("0"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.reload_surge, size(value)),
+            get: |config| Value::Int(config.reload_surge as i64),
+        },
+        doc: "Workers that a reload (HUP) boots at a time; 0 is all of them.
+
+With 0 the new generation boots whole beside the old one, which is then told to stop: for that moment there are twice as
+many workers. With a smaller number no more than `workers` plus this many exist at once: as soon as that many new workers
+serve, old ones are replaced step by step. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "keepalive",
@@ -135,6 +301,26 @@ closes first and no request meets a closing connection. Idle connections cost li
 `worker_connections` is reached. A worker without a balancer in front may well use a smaller number.",
     },
 ];
+
+fn workers(value: &Value) -> Result<Workers, ValueError> {
+    match value {
+        Value::Str(text) if text.trim() == "auto" => Ok(Workers::Auto),
+        _ => size(value).map(Workers::Count),
+    }
+}
+
+fn workers_value(workers: Workers) -> Value {
+    match workers {
+        Workers::Auto => "auto".into(),
+        Workers::Count(count) => Value::Int(count as i64),
+    }
+}
+
+fn memory_measure(value: &Value) -> Result<MemoryMeasure, ValueError> {
+    let name = value.text()?;
+    let known = [MemoryMeasure::Rss, MemoryMeasure::Pss].into_iter().find(|measure| measure.to_string() == name);
+    known.ok_or_else(|| ValueError::new(&name, "is neither 'rss' nor 'pss'"))
+}
 
 fn optional_seconds(value: &Value) -> Result<Option<u64>, ValueError> {
     match value {

@@ -1,0 +1,95 @@
+//! Why a worker died: what its end says, and what the kernel's counters say about a SIGKILL that nobody here has sent.
+
+use log::{error, info, warn};
+
+use crate::sys::cgroup;
+use crate::sys::process::{End, signal_name};
+
+use super::worker::{Fate, Worker};
+
+/// Remembers how often the kernel has killed for want of memory, to notice when it has done it again.
+pub(super) struct OomWatch {
+    group: Option<u64>,
+    system: Option<u64>,
+}
+
+/// Who may have sent a SIGKILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Killer {
+    /// The kernel, at the limit of our cgroup.
+    OutOfMemory,
+    /// The kernel has killed some process for want of memory since we last looked: perhaps this one.
+    Perhaps,
+    /// Not the kernel, so far as its counters say.
+    Somebody,
+    /// The kernel does not say.
+    Unknown,
+}
+
+impl OomWatch {
+    pub fn new() -> OomWatch {
+        OomWatch { group: cgroup::oom_kills(), system: cgroup::system_oom_kills() }
+    }
+
+    fn killer(&mut self) -> Killer {
+        let now = OomWatch::new();
+        let before = std::mem::replace(self, now);
+        match (more(before.group, self.group), more(before.system, self.system)) {
+            (Some(true), _) => Killer::OutOfMemory,
+            (_, Some(true)) => Killer::Perhaps,
+            (None, None) => Killer::Unknown,
+            _ => Killer::Somebody,
+        }
+    }
+
+    /// gunicorn's lines, with the reason behind them where gunicorn guesses.
+    pub fn log_end(&mut self, worker: &Worker, end: End) {
+        let pid = worker.pid;
+        match end {
+            End::Exited(0) => {}
+            End::Exited(code) => error!("Worker (pid:{pid}) exited with code {code}."),
+            End::Killed(libc::SIGKILL) if worker.fate == Fate::Killed => {
+                error!("Worker (pid:{pid}) was sent SIGKILL! It had not ended in time.");
+            }
+            End::Killed(libc::SIGKILL) => error!("Worker (pid:{pid}) was sent SIGKILL! {}", self.killer().says()),
+            End::Killed(libc::SIGTERM) => info!("Worker (pid:{pid}) was sent SIGTERM!"),
+            End::Killed(number) => warn!("Worker (pid:{pid}) was sent {}!", name_of(number)),
+        }
+    }
+}
+
+impl Killer {
+    fn says(self) -> &'static str {
+        match self {
+            Killer::OutOfMemory => "Out of memory: the kernel has killed it at the limit of its cgroup.",
+            Killer::Perhaps => "Perhaps out of memory? The kernel has just killed a process for that.",
+            Killer::Somebody => "Not by this server, nor by the kernel for want of memory.",
+            Killer::Unknown => "Perhaps out of memory?",
+        }
+    }
+}
+
+fn more(before: Option<u64>, now: Option<u64>) -> Option<bool> {
+    Some(now? > before?)
+}
+
+/// A signal's name as Python has it.
+pub(super) fn name_of(number: i32) -> String {
+    signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_has_not_moved_clears_the_kernel() {
+        let mut watch = OomWatch::new();
+        let killer = watch.killer();
+        assert!(killer != Killer::OutOfMemory, "nothing was killed here: {killer:?}");
+        watch.group = watch.group.map(|count| count.wrapping_sub(1));
+        if watch.group.is_some_and(|count| count < u64::MAX) {
+            assert_eq!(watch.killer(), Killer::OutOfMemory);
+        }
+    }
+}

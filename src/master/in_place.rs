@@ -1,0 +1,168 @@
+//! A new program in the same process: for supervisors that follow a pid, to whom USR2's second master looks like a runaway.
+//!
+//! On the first real-time signal a child starts the new program with `--check-config`. Only when the settings can be read and
+//! the app loads does the master execute the program over itself, handing on its sockets and the pids of its workers. Those serve
+//! on, and are replaced one by one as new workers get ready.
+
+use std::ffi::OsString;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+use std::{env, io};
+
+use log::{error, info};
+
+use crate::scoreboard::{MAX_WORKERS, State};
+use crate::sys::process::{self, End, Pid};
+use crate::sys::signal::{self, Signal};
+
+use super::upgrade::{Purpose, Successor, restore};
+use super::worker::{Fate, Worker};
+use super::{Master, Phase};
+
+/// The pids of the workers that serve, separated by commas; set, if empty, in every program started in place.
+pub(super) const SERVING: &str = "MONOCEROS_WORKERS";
+/// The pids of those that have been told to end.
+pub(super) const ENDING: &str = "MONOCEROS_ENDING_WORKERS";
+
+/// The generation of the adopted: older than any of ours.
+const ADOPTED: u64 = 0;
+
+/// Workers that an earlier program has left us.
+pub(super) struct Adopted {
+    serving: Vec<Pid>,
+    ending: Vec<Pid>,
+}
+
+/// Whether this program was executed over an earlier one, until [`Adopted::from_environment`] has taken note of it.
+pub(super) fn is_under_way() -> bool {
+    env::var_os(SERVING).is_some()
+}
+
+impl Adopted {
+    /// Reads what the process was started with, and takes it out of the environment.
+    pub fn from_environment() -> Adopted {
+        Adopted { serving: take_pids(SERVING), ending: take_pids(ENDING) }
+    }
+}
+
+/// The arguments of our own start, with the question in front: an app's name may stand behind `--`.
+pub(super) fn arguments_to_check(argv: &[OsString]) -> Vec<OsString> {
+    let (name, rest) = argv.split_at(argv.len().min(1));
+    [name, &["--check-config".into()], rest].concat()
+}
+
+impl<App> Master<App> {
+    pub(super) fn check_before_upgrade_in_place(&mut self) {
+        if matches!(self.phase, Phase::Leaving(_)) {
+            return info!("Upgrade ignored: the server is stopping");
+        }
+        if self.may_upgrade("RTMIN")
+            && let Some(child) = self.start_program(Purpose::Check)
+        {
+            self.upgrade.begin_check(child);
+        }
+    }
+
+    /// Moves an upgrade in place on by what the check has said meanwhile.
+    pub(super) fn settle_upgrade(&mut self) {
+        let Some(child) = self.upgrade.check() else { return };
+        let Some(end) = process::reap(child) else { return };
+        self.upgrade.end_check();
+        match end {
+            End::Exited(0) => self.execute_in_place(),
+            end => error!("Upgrade failed, everything stays as it was: the new program would not start ({end:?})."),
+        }
+    }
+
+    /// A stop takes the check with it.
+    pub(super) fn drop_upgrade_check(&mut self) {
+        if let Some(child) = self.upgrade.check() {
+            let _ = process::kill_hard(child);
+            self.upgrade.end_check();
+        }
+    }
+
+    /// Returns only when the program cannot be executed, and then nothing has changed.
+    fn execute_in_place(&mut self) {
+        self.dismiss_candidate();
+        info!("Executing {} in place", self.boot.launch.program.display());
+        self.service_manager.reloading();
+        // What comes until the new program has a queue waits for it.
+        let (held, here) = match signal::block_all().and_then(|held| Ok((held, env::current_dir()?))) {
+            Ok(both) => both,
+            Err(error) => return error!("Can't execute the new program: {error}"),
+        };
+        let Err(error) = self.try_to_execute();
+        error!("Can't execute {}: {error}", self.boot.launch.program.display());
+        for listener in &self.serving.listeners {
+            let _ = process::close_on_exec(listener.as_raw_fd());
+        }
+        let _ = env::set_current_dir(here);
+        restore(held);
+    }
+
+    fn try_to_execute(&self) -> io::Result<std::convert::Infallible> {
+        let launch = &self.boot.launch;
+        let mut environment = self.environment_to_pass(launch, Successor::InPlace);
+        let pids = |serving: bool| {
+            let workers = self.workers.iter().filter(|worker| worker.is_serving() == serving);
+            workers.map(|worker| worker.pid.to_string()).collect::<Vec<_>>().join(",")
+        };
+        environment.push((SERVING.into(), pids(true).into()));
+        environment.push((ENDING.into(), pids(false).into()));
+        self.keep_sockets_on_exec()?;
+        env::set_current_dir(&launch.cwd)?;
+        process::exec(&launch.program, &launch.argv, &environment)
+    }
+
+    /// Makes the workers of the earlier program ours. Their rows are lost with its memory, so they get new ones, which say that they
+    /// serve and never age.
+    pub(super) fn adopt_workers(&mut self, adopted: Adopted) {
+        if !adopted.serving.is_empty() {
+            // The service has worked, and somebody serves: no failure to boot may end it.
+            self.phase = Phase::Proven;
+        }
+        for pid in adopted.serving {
+            self.adopt(pid, Fate::Retiring);
+        }
+        let until = Instant::now() + Duration::from_secs(self.serving.config.graceful_timeout);
+        for pid in adopted.ending {
+            self.adopt(pid, Fate::Stopping { until });
+        }
+    }
+
+    fn adopt(&mut self, pid: Pid, fate: Fate) {
+        let number = self.workers.len();
+        if number >= MAX_WORKERS.get() {
+            return error!("Too many workers to adopt: worker (pid:{pid}) is on its own.");
+        }
+        let row = self.scoreboard.row(number);
+        row.set_state(State::Ready);
+        let mut worker = Worker::new(pid, number, row, ADOPTED, self.boot.config.clone());
+        worker.seen = State::Ready;
+        worker.fate = fate;
+        if matches!(fate, Fate::Stopping { .. }) {
+            // It may have been loading the app when it was left behind.
+            worker.tell(Signal::Term);
+        }
+        self.workers.push(worker);
+    }
+}
+
+fn take_pids(name: &str) -> Vec<Pid> {
+    let list = process::take_environment(name).unwrap_or_default();
+    let numbers = list.to_string_lossy().into_owned();
+    numbers.split(',').filter_map(|text| text.parse().ok()).filter(|&pid| pid > 1).map(Pid::from_raw).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_stands_in_front_of_every_argument() {
+        let argv: Vec<OsString> = ["monoceros", "-w", "2", "--", "app"].map(Into::into).into();
+        assert_eq!(arguments_to_check(&argv), ["monoceros", "--check-config", "-w", "2", "--", "app"]);
+        assert_eq!(arguments_to_check(&[]), ["--check-config"]);
+    }
+}

@@ -1,0 +1,137 @@
+//! What the cgroup of this process allows it and has done to it: its memory limit, and the kernel's out-of-memory kills.
+//!
+//! Both versions of cgroups (cgroups(7)) are read, at the place where distributions and containers mount them. A file that
+//! is not there is no answer, never an error.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where cgroups are mounted; version 1 has a folder for each controller below it.
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// Version 1 says "no limit" by a number of pages near the end of the address space.
+const NO_LIMIT: u64 = 1 << 60;
+
+/// The least memory that the process's cgroup, or one around it, may use, in bytes; None where nothing limits it.
+pub fn memory_limit() -> Option<u64> {
+    Group::of_this_process()?.memory_limit()
+}
+
+/// How many processes of this process's cgroup the kernel has killed for want of memory; None where nobody counts.
+pub fn oom_kills() -> Option<u64> {
+    Group::of_this_process()?.oom_kills()
+}
+
+/// How many processes of the whole system the kernel has killed for want of memory (proc(5), vmstat).
+pub fn system_oom_kills() -> Option<u64> {
+    field(&fs::read_to_string("/proc/vmstat").ok()?, "oom_kill")
+}
+
+/// A cgroup with memory accounting.
+#[derive(Debug, PartialEq, Eq)]
+struct Group {
+    version: Version,
+    /// Its folder and those around it, the innermost first.
+    folders: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+impl Group {
+    fn of_this_process() -> Option<Group> {
+        Group::find(&fs::read_to_string("/proc/self/cgroup").ok()?, Path::new(MOUNT))
+    }
+
+    /// `memberships` are lines of "number:controllers:path"; version 2 has the number 0 and no controllers. On a hybrid
+    /// system memory is accounted where version 1 names it.
+    fn find(memberships: &str, mount: &Path) -> Option<Group> {
+        let lines = memberships.lines().filter_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            Some((controllers, path))
+        });
+        let with_memory = |(controllers, _): &(&str, &str)| controllers.split(',').any(|name| name == "memory");
+        if let Some((_, path)) = lines.clone().find(with_memory) {
+            return Some(Group::at(Version::One, &mount.join("memory"), path));
+        }
+        let (_, path) = lines.clone().find(|(controllers, _)| controllers.is_empty())?;
+        Some(Group::at(Version::Two, mount, path))
+    }
+
+    /// In a container the path may be the host's, which cannot be seen from inside: then the mount itself is the group.
+    fn at(version: Version, mount: &Path, path: &str) -> Group {
+        let inner = mount.join(path.trim_start_matches('/'));
+        let inner = if inner.is_dir() { inner } else { mount.to_path_buf() };
+        let folders = inner.ancestors().take_while(|folder| folder.starts_with(mount)).map(Path::to_path_buf).collect();
+        Group { version, folders }
+    }
+
+    fn memory_limit(&self) -> Option<u64> {
+        let file = match self.version {
+            Version::One => "memory.limit_in_bytes",
+            Version::Two => "memory.max",
+        };
+        let limits = self.folders.iter().filter_map(|folder| fs::read_to_string(folder.join(file)).ok());
+        limits.filter_map(|text| text.trim().parse().ok()).filter(|&limit| limit < NO_LIMIT).min()
+    }
+
+    fn oom_kills(&self) -> Option<u64> {
+        let file = match self.version {
+            Version::One => "memory.oom_control",
+            Version::Two => "memory.events",
+        };
+        field(&fs::read_to_string(self.folders.first()?.join(file)).ok()?, "oom_kill")
+    }
+}
+
+/// The number behind `name` in lines of "name number".
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_2_is_read_with_the_tightest_limit_around_it() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("app/web");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("memory.max"), "max\n").unwrap();
+        fs::write(root.path().join("app/memory.max"), "1000000\n").unwrap();
+        fs::write(inner.join("memory.events"), "low 0\noom 4\noom_kill 3\noom_group_kill 0\n").unwrap();
+        let group = Group::find("0::/app/web\n", root.path()).unwrap();
+        assert_eq!((group.memory_limit(), group.oom_kills()), (Some(1_000_000), Some(3)));
+    }
+
+    #[test]
+    fn version_1_is_read_where_the_memory_controller_says() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("memory/app");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(root.path().join("memory/memory.limit_in_bytes"), "9223372036854771712\n").unwrap();
+        fs::write(inner.join("memory.limit_in_bytes"), "2000000\n").unwrap();
+        fs::write(inner.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n").unwrap();
+        let memberships = "5:cpu,cpuacct:/\n4:memory:/app\n0::/elsewhere\n";
+        let group = Group::find(memberships, root.path()).unwrap();
+        assert_eq!((group.memory_limit(), group.oom_kills()), (Some(2_000_000), Some(1)));
+    }
+
+    #[test]
+    fn a_path_of_the_host_means_the_mount_itself() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("memory.max"), "5000\n").unwrap();
+        let group = Group::find("0::/docker/abcdef\n", root.path()).unwrap();
+        assert_eq!((group.memory_limit(), group.oom_kills()), (Some(5000), None));
+    }
+
+    #[test]
+    fn no_cgroups_are_no_answer() {
+        assert_eq!(Group::find("", Path::new("/nonexistent")), None);
+        assert_eq!(Group::find("0::/\n", Path::new("/nonexistent")).unwrap().memory_limit(), None);
+    }
+}
