@@ -51,6 +51,12 @@ impl Stream {
         Ok(nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Write)?)
     }
 
+    /// Makes the close drop what was not delivered and reset the connection (SO_LINGER 0, socket(7)), instead of leaving the kernel to
+    /// offer it to a peer that does not read. Where the kernel will not, it is an ordinary close.
+    pub fn reset_on_close(&self) {
+        let _ = socket2::SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
+    }
+
     /// Makes reads and writes wait, or not.
     pub fn set_blocking(&self, blocking: bool) -> io::Result<()> {
         socket2::SockRef::from(&self.0).set_nonblocking(!blocking)

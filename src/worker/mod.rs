@@ -8,6 +8,8 @@ mod body_store;
 mod connection;
 mod event_loop;
 mod outgoing;
+mod pace;
+mod refusals;
 mod rules;
 mod service;
 mod watch;

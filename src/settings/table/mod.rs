@@ -102,7 +102,19 @@ mod tests {
             assert!(find(name).is_some(), "{name}");
         }
         let own: Vec<&str> = all().map(|setting| setting.name).filter(|name| !names.contains(name)).collect();
-        assert_eq!(own, ["limit_request_body", "body_buffer", "body_spool", "permit_missing_host"]);
+        assert_eq!(
+            own,
+            [
+                "limit_request_body",
+                "client_header_timeout",
+                "client_body_timeout",
+                "client_body_min_rate",
+                "write_timeout",
+                "body_buffer",
+                "body_spool",
+                "permit_missing_host"
+            ]
+        );
     }
 
     #[test]
