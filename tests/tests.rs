@@ -8,6 +8,7 @@ mod floors;
 
 // HTTP and WSGI, request by request.
 mod body;
+mod gunicorn_fixtures;
 mod http_cases;
 mod keepalive;
 mod request;
