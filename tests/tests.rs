@@ -11,9 +11,11 @@ mod body;
 mod gunicorn_fixtures;
 mod http_cases;
 mod keepalive;
+mod leaving_clients;
 mod request;
 mod response;
 mod response_cases;
+mod slow_clients;
 mod wsgi_input;
 mod wsgi_validator;
 

@@ -15,6 +15,7 @@ use super::body_store::{BodyStore, Room};
 use super::outgoing::{Flushed, Outgoing};
 use super::pace::Pace;
 use super::rules::Rules;
+use super::stall::Stall;
 use crate::exchange::{Body, Exchange, Piece, RequestView};
 use crate::http::body::BodyDecoder;
 use crate::http::error::{Error, error_page};
@@ -38,6 +39,9 @@ const LINGER_BYTES: usize = 64 * 1024;
 
 /// ...and this long (gunicorn's figures).
 const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How often a client that does not read is looked at while the application waits for it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the event loop is to do next with a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,8 +98,8 @@ pub struct Connection {
     outgoing: Outgoing,
     /// When the state's wait ends, if it does.
     deadline: Option<Instant>,
-    /// Since when the kernel has taken nothing of what is queued.
-    blocked_since: Option<Instant>,
+    /// The wait for the client to read, if it is waited for.
+    stall: Stall,
     is_registered: bool,
     /// Whether the application has the socket, which is blocking then.
     is_lent: bool,
@@ -141,7 +145,7 @@ impl Connection {
             body: None,
             unsaved: Vec::new(),
             outgoing: Outgoing::default(),
-            blocked_since: None,
+            stall: Stall::default(),
             is_registered: false,
             is_lent: false,
         }
@@ -190,7 +194,7 @@ impl Connection {
 
     /// Ends waits that have lasted too long.
     pub fn on_time(&mut self, now: Instant) -> Step {
-        if self.blocked_since.is_some_and(|since| now >= since + self.rules.write_timeout) {
+        if self.stall.is_over(&self.stream, &self.rules, now) {
             // What the kernel still holds of the response is of no use to anybody.
             self.stream.reset_on_close();
             return Step::Stalled;
@@ -466,10 +470,11 @@ impl Connection {
     fn flush(&mut self, now: Instant) -> io::Result<Flushed> {
         let before = self.outgoing.sent();
         let flushed = self.outgoing.flush(&self.stream)?;
-        if flushed != Flushed::Blocked {
-            self.blocked_since = None;
-        } else if self.outgoing.sent() > before || self.blocked_since.is_none() {
-            self.blocked_since = Some(now);
+        if flushed != Flushed::Blocked || self.outgoing.sent() > before {
+            self.stall.end();
+        }
+        if flushed == Flushed::Blocked {
+            self.stall.begin(&self.stream, now);
         }
         Ok(flushed)
     }
@@ -583,7 +588,7 @@ impl Exchange for Connection {
     }
 
     fn queue(&mut self, piece: Piece) {
-        self.blocked_since.get_or_insert_with(Instant::now);
+        self.stall.begin(&self.stream, Instant::now());
         self.outgoing.push(piece);
     }
 
@@ -593,10 +598,16 @@ impl Exchange for Connection {
 
     fn wait_for_client(&mut self) -> io::Result<()> {
         while !self.outgoing.has_room() {
-            self.wait(PollFlags::POLLOUT, self.rules.write_timeout)?;
-            self.outgoing.flush(&self.stream)?;
+            match self.wait(PollFlags::POLLOUT, LOOK_AGAIN) {
+                Err(error) if error.kind() == ErrorKind::TimedOut => {
+                    if self.stall.is_over(&self.stream, &self.rules, Instant::now()) {
+                        return Err(error);
+                    }
+                }
+                result => result?,
+            }
+            self.flush(Instant::now())?;
         }
-        self.blocked_since = (!self.outgoing.is_empty()).then(Instant::now);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod pace;
 mod refusals;
 pub mod rules;
 mod service;
+mod stall;
 mod watch;
 
 use std::ffi::OsString;
