@@ -12,6 +12,7 @@ mod gunicorn_fixtures;
 mod http_cases;
 mod keepalive;
 mod leaving_clients;
+mod proxies;
 mod request;
 mod response;
 mod response_cases;
