@@ -12,6 +12,9 @@ use std::os::fd::{OwnedFd, RawFd};
 use crate::http::request::{RequestHead, Scheme};
 use crate::sys::socket::Peer;
 
+/// What the access log shows where a client did not wait for its whole answer: nginx's number, which operators know.
+pub const CLIENT_CLOSED_REQUEST: u16 = 499;
+
 /// One request and the connection it came in on, from the moment the application is called until its response is queued whole.
 pub trait Exchange: Any + Send {
     /// The request, as it stands in the connection's buffer.

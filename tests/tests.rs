@@ -8,11 +8,15 @@ mod floors;
 
 // HTTP and WSGI, request by request.
 mod body;
+mod gunicorn_fixtures;
 mod http_cases;
 mod keepalive;
+mod leaving_clients;
+mod proxies;
 mod request;
 mod response;
 mod response_cases;
+mod slow_clients;
 mod wsgi_input;
 mod wsgi_validator;
 

@@ -269,6 +269,10 @@ impl Atom {
             Atom::RemoteAddr => push_latin1(out, record.remote_addr()),
             Atom::User => push_user(out, record.request_header("authorization")),
             Atom::Time => out.extend_from_slice(time),
+            // A request that was refused before its request line could be read.
+            Atom::RequestLine | Atom::Method | Atom::Path | Atom::Protocol if record.method().is_empty() => {
+                out.push(b'-');
+            }
             Atom::RequestLine => {
                 push_latin1(out, record.method());
                 out.push(b' ');

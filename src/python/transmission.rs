@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-use crate::exchange::{Exchange, Piece};
+use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Piece};
 use crate::http::date::DateCache;
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, BodyPlan, Connection};
@@ -71,7 +71,7 @@ pub enum Ending {
 
 /// What is remembered of a response for the access log.
 pub struct Summary {
-    /// The status code; 0 when nothing was sent.
+    /// The status code; 0 when nothing was sent, [`CLIENT_CLOSED_REQUEST`] when the client did not wait for all of it.
     pub status: u16,
     /// Body bytes sent, without framing.
     pub sent: u64,
@@ -258,7 +258,10 @@ impl Transmission {
         self.draft.headers.clear();
         match self.transmit_one(page) {
             Ok(()) => Ending::Close,
-            Err(_) => Ending::Gone,
+            Err(_) => {
+                self.client_gone = true;
+                Ending::Gone
+            }
         }
     }
 
@@ -281,7 +284,11 @@ impl Transmission {
 
     /// Gives the exchange back, with what the access log wants to know.
     pub fn end(&mut self) -> Option<(Box<dyn Exchange>, Summary)> {
-        let status = if self.progress == Progress::Waiting { 0 } else { self.draft.code };
+        let status = match self.progress {
+            _ if self.client_gone => CLIENT_CLOSED_REQUEST,
+            Progress::Waiting => 0,
+            _ => self.draft.code,
+        };
         let headers = std::mem::take(&mut self.draft.headers);
         Some((self.exchange.take()?, Summary { status, sent: self.sent, headers }))
     }

@@ -70,6 +70,14 @@ pub struct Config {
     pub limit_request_field_size: usize,
     /// Longest request body in bytes; 0 is unlimited.
     pub limit_request_body: u64,
+    /// Seconds from a request's first byte to the end of its head; 0 is for ever.
+    pub client_header_timeout: u64,
+    /// Seconds between two arrivals of a body's bytes; 0 is for ever.
+    pub client_body_timeout: u64,
+    /// Bytes a second that a body has to come in at, on average; 0 is any rate.
+    pub client_body_min_rate: u64,
+    /// Seconds in which a client must take something of its response; 0 is for ever.
+    pub write_timeout: u64,
 
     /// Whether workers are replaced when code changes.
     pub reload: bool,
@@ -290,6 +298,10 @@ impl Config {
             limit_request_fields: 0,
             limit_request_field_size: 0,
             limit_request_body: 0,
+            client_header_timeout: 0,
+            client_body_timeout: 0,
+            client_body_min_rate: 0,
+            write_timeout: 0,
             reload: false,
             reload_extra_files: Vec::new(),
             check_config: false,

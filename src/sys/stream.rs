@@ -51,6 +51,22 @@ impl Stream {
         Ok(nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Write)?)
     }
 
+    /// How many bytes the kernel holds that the peer has not acknowledged (TIOCOUTQ: tcp(7), unix(7)): when this shrinks, the peer
+    /// reads, even if it takes long until there is room for another write.
+    pub fn undelivered(&self) -> io::Result<usize> {
+        let mut count: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ writes one int, to `count`, which outlives the call.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+        Errno::result(result)?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    /// Makes the close drop what was not delivered and reset the connection (SO_LINGER 0, socket(7)), instead of leaving the kernel to
+    /// offer it to a peer that does not read. Where the kernel will not, it is an ordinary close.
+    pub fn reset_on_close(&self) {
+        let _ = socket2::SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
+    }
+
     /// Makes reads and writes wait, or not.
     pub fn set_blocking(&self, blocking: bool) -> io::Result<()> {
         socket2::SockRef::from(&self.0).set_nonblocking(!blocking)
@@ -108,6 +124,17 @@ mod tests {
         let stream = Stream::from(OwnedFd::from(ours));
         assert_eq!(stream.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(stream.write_vectored(&[IoSlice::new(b"x")]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn what_the_peer_has_not_read_is_counted() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let stream = Stream::from(OwnedFd::from(ours));
+        assert_eq!(stream.undelivered().unwrap(), 0);
+        assert_eq!(stream.write(b"hello").unwrap(), 5);
+        assert!(stream.undelivered().unwrap() >= 5);
+        theirs.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(stream.undelivered().unwrap(), 0);
     }
 
     #[test]

@@ -13,12 +13,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::body_store::{BodyStore, Room};
 use super::outgoing::{Flushed, Outgoing};
+use super::pace::Pace;
 use super::rules::Rules;
+use super::stall::Stall;
 use crate::exchange::{Body, Exchange, Piece, RequestView};
 use crate::http::body::BodyDecoder;
 use crate::http::error::{Error, error_page};
 use crate::http::proxy::{self, Origin, Parsed};
-use crate::http::request::{HeadParser, RequestHead, Scheme, Status};
+use crate::http::request::{HeadParser, RequestHead, Scheme, Span, Status};
 use crate::http::response;
 use crate::sys::socket::{Peer, Stream};
 
@@ -38,6 +40,9 @@ const LINGER_BYTES: usize = 64 * 1024;
 /// ...and this long (gunicorn's figures).
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
+/// How often a client that does not read is looked at while the application waits for it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// What the event loop is to do next with a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -49,8 +54,23 @@ pub enum Step {
     Call,
     /// The request was refused and the answer is on its way: log it, then wait.
     Refused(Error),
+    /// The client has gone before its request could be run: log it, and close.
+    Left,
+    /// The client does not read its response: log it, and close.
+    Stalled,
     /// Close it.
     Close,
+}
+
+/// A request that ends without the application, as far as it is known, for the access log.
+pub struct Unserved {
+    buffer: Vec<u8>,
+    head: RequestHead,
+    peer: Peer,
+    remote_addr: String,
+    site: usize,
+    /// The status of the answer, or [`crate::exchange::CLIENT_CLOSED_REQUEST`].
+    pub status: u16,
 }
 
 /// A client's connection.
@@ -68,15 +88,18 @@ pub struct Connection {
     input: Vec<u8>,
     parser: HeadParser,
     head: RequestHead,
+    /// Whether `head` is the current request's: it was parsed whole.
+    has_head: bool,
     body: Option<BodyStore>,
     decoder: BodyDecoder,
+    pace: Pace,
     /// Decoded body bytes that found no place in the store.
     unsaved: Vec<u8>,
     outgoing: Outgoing,
     /// When the state's wait ends, if it does.
     deadline: Option<Instant>,
-    /// Since when the kernel has taken nothing of what is queued.
-    blocked_since: Option<Instant>,
+    /// The wait for the client to read, if it is waited for.
+    stall: Stall,
     is_registered: bool,
     /// Whether the application has the socket, which is blocking then.
     is_lent: bool,
@@ -108,6 +131,7 @@ impl Connection {
             remote_addr: address_text(&peer),
             deadline: Some(now + rules.head_timeout),
             decoder: BodyDecoder::Length(0),
+            pace: Pace::begin(now),
             stream,
             rules,
             peer,
@@ -117,10 +141,11 @@ impl Connection {
             input: Vec::new(),
             parser: HeadParser::new(),
             head: RequestHead::default(),
+            has_head: false,
             body: None,
             unsaved: Vec::new(),
             outgoing: Outgoing::default(),
-            blocked_since: None,
+            stall: Stall::default(),
             is_registered: false,
             is_lent: false,
         }
@@ -136,13 +161,13 @@ impl Connection {
         }
         for _ in 0..READS_PER_TURN {
             let count = match self.read(scratch) {
-                Ok(Some(0)) => return Step::Close,
+                Ok(Some(0)) => return self.on_end(),
                 Ok(Some(count)) => count,
                 Ok(None) => {
                     self.unread = false;
                     return Step::Wait;
                 }
-                Err(_) => return Step::Close,
+                Err(_) => return self.on_end(),
             };
             // A short read has emptied the socket, and the next arrival is a new event; the end is not, once it has been told.
             self.unread = ended || count == scratch.len();
@@ -169,8 +194,10 @@ impl Connection {
 
     /// Ends waits that have lasted too long.
     pub fn on_time(&mut self, now: Instant) -> Step {
-        if self.blocked_since.is_some_and(|since| now >= since + self.rules.write_timeout) {
-            return Step::Close;
+        if self.stall.is_over(&self.stream, &self.rules, now) {
+            // What the kernel still holds of the response is of no use to anybody.
+            self.stream.reset_on_close();
+            return Step::Stalled;
         }
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return Step::Wait;
@@ -194,6 +221,7 @@ impl Connection {
         self.unsaved = Vec::new();
         if keep_alive {
             self.input.drain(..self.head.len);
+            self.has_head = false;
             self.parser.reset();
             self.state = State::Head;
         } else {
@@ -205,6 +233,29 @@ impl Connection {
             Ok(Flushed::Paused) => Step::Again,
             Err(_) => Step::Close,
         }
+    }
+
+    /// Whether the client is known to be gone for good: it has reset the connection, or, on a unix socket, closed it. Over TCP a client
+    /// that closes looks like one that has only finished sending, and that one wants its answer.
+    pub fn client_has_left(&self) -> bool {
+        // POLLHUP and POLLERR are told without being asked for (poll(2)).
+        let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(&self.stream), PollFlags::empty())];
+        poll(&mut descriptors, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
+    /// The request that will not be served, taken out for the access log. Where its head is not whole, the request line if that can be read.
+    pub fn take_unserved(&mut self, status: u16) -> Unserved {
+        let mut buffer = std::mem::take(&mut self.input);
+        let mut head = std::mem::take(&mut self.head);
+        if !self.has_head {
+            head = RequestHead::default();
+            let start = if buffer.starts_with(b"\r\n") { 2 } else { 0 };
+            let end = memchr::memchr2(b'\r', b'\n', &buffer[start..]).map_or(start, |length| start + length);
+            buffer = buffer[start..end].to_vec();
+            (head.method, head.target, head.version_text) = three_words(&buffer).unwrap_or_default();
+        }
+        let remote_addr = self.remote_addr.clone();
+        Unserved { buffer, head, peer: self.peer, remote_addr, site: self.site, status }
     }
 
     /// Whether it waits for a request of which nothing has arrived.
@@ -244,6 +295,11 @@ impl Connection {
         self.is_registered = true;
     }
 
+    /// The client sends nothing more, with its request incomplete or none begun.
+    fn on_end(&self) -> Step {
+        if self.state == State::Body { Step::Left } else { Step::Close }
+    }
+
     fn read(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             match self.stream.read(scratch) {
@@ -258,8 +314,8 @@ impl Connection {
     fn on_bytes(&mut self, bytes: &[u8], now: Instant) -> Step {
         match self.state {
             State::Body => {
-                self.deadline = Some(now + self.rules.body_timeout);
-                self.on_body_bytes(bytes, now)
+                let step = self.on_body_bytes(bytes, now);
+                self.await_body(step, now)
             }
             State::Lingering(left) => self.drop_bytes(left, bytes.len()),
             _ => {
@@ -311,6 +367,7 @@ impl Connection {
 
     /// The head is complete: decides how its body is gathered, and gathers what is there.
     fn begin_body(&mut self, now: Instant) -> Step {
+        self.has_head = true;
         self.decoder = BodyDecoder::new(self.head.framing, &self.rules.policy);
         if self.decoder.is_done() {
             return self.serve();
@@ -323,7 +380,7 @@ impl Connection {
         }
         self.body = Some(BodyStore::new(announced));
         self.state = State::Body;
-        self.deadline = Some(now + self.rules.body_timeout);
+        self.pace = Pace::begin(now);
         if self.input.len() == self.head.len && self.head.expect_continue {
             self.outgoing.push(Piece::Owned(response::CONTINUE.to_vec()));
             if self.flush(now).is_err() {
@@ -337,6 +394,13 @@ impl Connection {
         arrived.truncate(self.head.len);
         arrived.extend_from_slice(&rest);
         self.input = arrived;
+        self.await_body(step, now)
+    }
+
+    fn await_body(&mut self, step: Step, now: Instant) -> Step {
+        if step == Step::Wait {
+            self.deadline = Some(self.pace.deadline(now, &self.rules));
+        }
         step
     }
 
@@ -347,6 +411,7 @@ impl Connection {
                 Err(error) => return self.refuse(error, now),
             };
             bytes = &bytes[decoded.consumed..];
+            self.pace.add(decoded.data.len());
             let Some(store) = &mut self.body else { return Step::Close };
             let room = if decoded.data.is_empty() { Room::Left } else { store.add(decoded.data, &self.rules) };
             if self.rules.limit_request_body.is_some_and(|limit| store.length() > limit) {
@@ -357,6 +422,7 @@ impl Connection {
             }
             if room != Room::Left && !self.decoder.is_done() {
                 self.input.extend_from_slice(bytes);
+                self.pace.pause(now);
                 return self.serve();
             }
         }
@@ -376,7 +442,10 @@ impl Connection {
 
     /// Answers with the error's page and reads no further requests.
     fn refuse(&mut self, error: Error, now: Instant) -> Step {
-        self.input = Vec::new();
+        if self.state == State::Proxy {
+            // No request has begun that could be logged.
+            self.input = Vec::new();
+        }
         self.body = None;
         self.outgoing.push(Piece::Owned(error_page(error.status(), error.reason(), &error.message())));
         self.state = State::Lingering(LINGER_BYTES);
@@ -399,8 +468,14 @@ impl Connection {
     }
 
     fn flush(&mut self, now: Instant) -> io::Result<Flushed> {
+        let before = self.outgoing.sent();
         let flushed = self.outgoing.flush(&self.stream)?;
-        self.blocked_since = (flushed == Flushed::Blocked).then_some(now);
+        if flushed != Flushed::Blocked || self.outgoing.sent() > before {
+            self.stall.end();
+        }
+        if flushed == Flushed::Blocked {
+            self.stall.begin(&self.stream, now);
+        }
         Ok(flushed)
     }
 
@@ -454,6 +529,13 @@ impl Connection {
         }
     }
 
+    fn wait_for_body(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        self.pace.resume(now);
+        let deadline = self.pace.deadline(now, &self.rules);
+        self.wait(PollFlags::POLLIN, deadline.saturating_duration_since(now))
+    }
+
     /// Decodes streamed body bytes out of the input; `None` when more must be received first.
     fn decode_streamed(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         while !self.decoder.is_done() {
@@ -498,11 +580,15 @@ impl Exchange for Connection {
     }
 
     fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
+        if !self.outgoing.is_empty() {
+            // Nobody else sends what is queued while the application runs; and this is how it learns that the client has gone.
+            self.flush(Instant::now())?;
+        }
         self.outgoing.write(&self.stream, parts)
     }
 
     fn queue(&mut self, piece: Piece) {
-        self.blocked_since.get_or_insert_with(Instant::now);
+        self.stall.begin(&self.stream, Instant::now());
         self.outgoing.push(piece);
     }
 
@@ -512,10 +598,16 @@ impl Exchange for Connection {
 
     fn wait_for_client(&mut self) -> io::Result<()> {
         while !self.outgoing.has_room() {
-            self.wait(PollFlags::POLLOUT, self.rules.write_timeout)?;
-            self.outgoing.flush(&self.stream)?;
+            match self.wait(PollFlags::POLLOUT, LOOK_AGAIN) {
+                Err(error) if error.kind() == ErrorKind::TimedOut => {
+                    if self.stall.is_over(&self.stream, &self.rules, Instant::now()) {
+                        return Err(error);
+                    }
+                }
+                result => result?,
+            }
+            self.flush(Instant::now())?;
         }
-        self.blocked_since = (!self.outgoing.is_empty()).then(Instant::now);
         Ok(())
     }
 
@@ -530,12 +622,16 @@ impl Exchange for Connection {
             if let Some(count) = self.decode_streamed(buffer)? {
                 return Ok(count);
             }
-            self.wait(PollFlags::POLLIN, self.rules.body_timeout)?;
+            self.wait_for_body()?;
             match self.read(buffer)? {
                 Some(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the request body ends early")),
-                Some(count) => self.input.extend_from_slice(&buffer[..count]),
+                Some(count) => {
+                    self.pace.add(count);
+                    self.input.extend_from_slice(&buffer[..count]);
+                }
                 None => {}
             }
+            self.pace.pause(Instant::now());
         }
     }
 
@@ -548,6 +644,33 @@ impl Exchange for Connection {
         self.is_lent = true;
         Ok(self.stream.as_raw_fd())
     }
+}
+
+impl Unserved {
+    /// What is known of it; what is not is empty.
+    pub fn request(&self) -> RequestView<'_> {
+        RequestView {
+            buffer: self.head.source(&self.buffer),
+            head: &self.head,
+            peer: &self.peer,
+            remote_addr: &self.remote_addr,
+            site: self.site,
+            scheme: Scheme::Http,
+        }
+    }
+}
+
+/// The words of a line that could be a request line.
+fn three_words(line: &[u8]) -> Option<(Span, Span, Span)> {
+    let first = memchr::memchr(b' ', line)? as u32;
+    let last = memchr::memrchr(b' ', line)? as u32;
+    let is_three = !line[first as usize + 1..].is_empty() && memchr::memchr_iter(b' ', line).count() == 2;
+    let end = line.len() as u32;
+    is_three.then_some((
+        Span { start: 0, end: first },
+        Span { start: first + 1, end: last },
+        Span { start: last + 1, end },
+    ))
 }
 
 impl dyn Exchange {

@@ -13,8 +13,10 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
-use super::connection::{Connection, READ_SIZE, Step};
+use super::connection::{Connection, READ_SIZE, Step, Unserved};
+use super::refusals::Refusals;
 use super::rules::Rules;
+use crate::exchange::CLIENT_CLOSED_REQUEST;
 use crate::sys::socket::Listener;
 
 /// Most events taken from the kernel in one turn.
@@ -25,6 +27,9 @@ const ACCEPTS_PER_TURN: usize = 16;
 
 /// A worker with a request at hand leaves new connections to its siblings for this long; should all be busy, it takes them after all.
 const ACCEPT_PATIENCE: Duration = Duration::from_millis(5);
+
+/// A request that may have waited longer than this is run only if its client is still there: looking costs a system call.
+const UNQUESTIONED_WAIT: Duration = Duration::from_millis(10);
 
 /// How long accepting rests when the process has run out of file descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(500);
@@ -48,7 +53,11 @@ pub struct EventLoop {
     scratch: Vec<u8>,
     ready: VecDeque<usize>,
     again: Vec<usize>,
+    refusals: Refusals,
+    unserved: Vec<Unserved>,
     now: Instant,
+    /// When the turn before began: whatever is ready now has become so since then.
+    previous: Instant,
     next_sweep: Instant,
     rest_until: Option<Instant>,
 }
@@ -99,7 +108,10 @@ impl EventLoop {
             scratch: vec![0; READ_SIZE],
             ready: VecDeque::new(),
             again: Vec::new(),
+            refusals: Refusals::default(),
+            unserved: Vec::new(),
             now,
+            previous: now,
             next_sweep: now + TICK,
             rest_until: None,
         })
@@ -115,13 +127,14 @@ impl EventLoop {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        self.now = Instant::now();
+        self.previous = std::mem::replace(&mut self.now, Instant::now());
         let mut turn = self.take_events();
         self.continue_unfinished();
         self.accept();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + TICK;
             self.end_waits();
+            self.refusals.end_second();
             turn.tick = true;
         }
         Ok(turn)
@@ -130,11 +143,19 @@ impl EventLoop {
     /// The next connection whose request is ready, taken out of the loop; it comes back through [`EventLoop::put_back`].
     pub fn next_ready(&mut self) -> Option<(usize, Box<Connection>)> {
         while let Some(key) = self.ready.pop_front() {
-            if let Some(connection) = self.connections.get_mut(key).and_then(Option::take) {
-                return Some((key, connection));
+            let Some(connection) = self.connections.get_mut(key).and_then(Option::take) else { continue };
+            if self.previous.elapsed() > UNQUESTIONED_WAIT && connection.client_has_left() {
+                self.put_back(key, connection, Step::Left);
+                continue;
             }
+            return Some((key, connection));
         }
         None
+    }
+
+    /// The requests that have ended without the application since the last call.
+    pub fn take_unserved(&mut self) -> Vec<Unserved> {
+        std::mem::take(&mut self.unserved)
     }
 
     /// Takes a connection back after its request, to go on as its `step` says.
@@ -239,10 +260,23 @@ impl EventLoop {
             }
             Step::Call => self.ready.push_back(key),
             Step::Refused(error) => {
-                if let Some(Some(connection)) = self.connections.get(key) {
-                    log::warn!("Invalid request from ip={}: {error}", connection.remote_addr());
+                if let Some(Some(connection)) = self.connections.get_mut(key) {
+                    self.refusals.refused(connection.remote_addr(), &error);
+                    self.unserved.push(connection.take_unserved(error.status()));
                 }
                 self.follow(key, Step::Again);
+            }
+            Step::Left => {
+                if let Some(Some(connection)) = self.connections.get_mut(key) {
+                    self.unserved.push(connection.take_unserved(CLIENT_CLOSED_REQUEST));
+                }
+                self.connections.try_remove(key);
+            }
+            Step::Stalled => {
+                if let Some(Some(connection)) = self.connections.get(key) {
+                    self.refusals.stalled(connection.remote_addr());
+                }
+                self.connections.try_remove(key);
             }
             Step::Close => {
                 self.connections.try_remove(key);

@@ -1,15 +1,19 @@
 //! A worker: one process that runs the application for the connections it accepts.
 //!
 //! [`run`] is its life, in order. `service` is its loop: `event_loop` waits and does the input and output, `connection` turns bytes into
-//! requests, `python::call` answers them. It must not know the master beyond what its [`Seat`] holds.
+//! requests, `python::call` answers them. It must not know the master beyond what its [`Seat`] holds. `connection` and `rules` are public
+//! for the fuzz targets, which drive them without an interpreter.
 
 mod access;
 mod body_store;
-mod connection;
+pub mod connection;
 mod event_loop;
 mod outgoing;
-mod rules;
+mod pace;
+mod refusals;
+pub mod rules;
 mod service;
+mod stall;
 mod watch;
 
 use std::ffi::OsString;

@@ -28,6 +28,8 @@ const MOST_PARTS: usize = 1024;
 pub struct Outgoing {
     pieces: VecDeque<Piece>,
     bytes: usize,
+    /// Bytes that flushes have sent since the connection began.
+    sent: u64,
 }
 
 /// How a flush ended.
@@ -55,6 +57,11 @@ impl Outgoing {
     /// Whether the application may go on.
     pub fn has_room(&self) -> bool {
         self.bytes <= LOW_WATER
+    }
+
+    /// How many bytes flushes have sent so far: whether this moves tells whether the client reads.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Appends a piece.
@@ -94,6 +101,7 @@ impl Outgoing {
             let before = in_memory(piece);
             let Some(sent) = retry(|| send(piece, stream))? else { return Ok(Flushed::Blocked) };
             self.bytes -= before - in_memory(piece);
+            self.sent += sent as u64;
             budget = budget.saturating_sub(sent);
             if left(piece) == 0 {
                 self.pieces.pop_front();

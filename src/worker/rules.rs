@@ -11,15 +11,6 @@ use crate::settings::{self, Config, ProxyProtocol, Trusted};
 use crate::sys::signal::term_has_come;
 use crate::sys::socket::Peer;
 
-/// From the first byte of a request to the end of its head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Between two arrivals of body bytes.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// For a client that takes nothing of what is waiting for it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Idle connections under the sync class while `keepalive` is not set: longer than load balancers keep theirs (60 s, 75 s, 600 s), so that
 /// the balancer closes first and no request meets a closing connection.
 const SYNC_KEEPALIVE: Duration = Duration::from_secs(650);
@@ -31,8 +22,10 @@ pub struct Rules {
     pub policy: Policy,
     /// From the first byte of a request to the end of its head.
     pub head_timeout: Duration,
-    /// Between two arrivals of body bytes.
+    /// Between two arrivals of body bytes, and how long a body may arrive below its rate.
     pub body_timeout: Duration,
+    /// Bytes a second that a body has to come in at; 0 is any rate.
+    pub body_min_rate: u64,
     /// For a client that takes nothing of what is waiting for it.
     pub write_timeout: Duration,
     /// For a connection between two requests; zero closes it after the response.
@@ -57,9 +50,10 @@ impl Rules {
     pub fn new(config: &Config) -> Self {
         Rules {
             policy: policy(config),
-            head_timeout: HEAD_TIMEOUT,
-            body_timeout: BODY_TIMEOUT,
-            write_timeout: WRITE_TIMEOUT,
+            head_timeout: bound(config.client_header_timeout),
+            body_timeout: bound(config.client_body_timeout),
+            body_min_rate: config.client_body_min_rate,
+            write_timeout: bound(config.write_timeout),
             keepalive: config.keepalive.map_or(SYNC_KEEPALIVE, Duration::from_secs),
             body_buffer: config.body_buffer,
             body_spool: config.body_spool,
@@ -97,6 +91,12 @@ impl Rules {
     pub fn stop_keeping_alive(&self) {
         self.stopping.store(true, Relaxed);
     }
+}
+
+/// A setting's seconds, of which none mean for ever: a time that no connection will see, and that clocks can still add.
+fn bound(seconds: u64) -> Duration {
+    const FOR_EVER: u64 = u32::MAX as u64;
+    Duration::from_secs(if seconds == 0 { FOR_EVER } else { seconds })
 }
 
 fn among(trusted: &Trusted, peer: &Peer) -> bool {

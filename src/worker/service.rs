@@ -14,7 +14,7 @@ use crate::logging::AccessLog;
 use crate::python::Python;
 use crate::python::call::{Caller, Finished};
 use crate::python::signals::{Interruption, interruption};
-use crate::python::transmission::Ending;
+use crate::python::transmission::{Ending, Summary};
 use crate::scoreboard::State;
 use crate::seat::Seat;
 use crate::sys::process;
@@ -76,6 +76,7 @@ impl<App: Send> Service<App> {
             if self.serve_ready(py).is_some() {
                 break;
             }
+            self.log_unserved();
             self.flush_access_log(py);
             if self.is_done() {
                 break;
@@ -132,6 +133,21 @@ impl<App: Send> Service<App> {
             response_headers: &self.logged_headers,
             duration,
         });
+    }
+
+    /// Requests that were refused, or whose clients did not wait.
+    fn log_unserved(&mut self) {
+        let unserved = self.event_loop.take_unserved();
+        let Some(log) = &mut self.access_log else { return };
+        for request in &unserved {
+            log.record(&Served {
+                request: request.request(),
+                summary: &Summary { status: request.status, sent: 0, headers: Vec::new() },
+                environ_values: &[],
+                response_headers: &self.logged_headers,
+                duration: Duration::ZERO,
+            });
+        }
     }
 
     fn flush_access_log(&mut self, py: Python<'_>) {

@@ -2,11 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use memchr::memmem;
+use socket2::SockRef;
 
 use super::PATIENCE;
 use super::json::Json;
@@ -55,6 +57,7 @@ pub enum Broken {
 trait Stream: Read + Write + Send {
     fn set_timeout(&self, limit: Duration) -> io::Result<()>;
     fn shutdown_write(&self) -> io::Result<()>;
+    fn socket(&self) -> SockRef<'_>;
 }
 
 impl Client {
@@ -74,6 +77,27 @@ impl Client {
             Address::Unix(path) => Box::new(UnixStream::connect(path)?),
         };
         Ok(Client { stream, unread: Vec::new() })
+    }
+
+    /// A client whose kernel takes little at a time of what it does not read, so that a server soon has to wait.
+    #[track_caller]
+    pub fn connect_narrow(address: &Address) -> Client {
+        let Address::Tcp(port) = address else { panic!("a TCP address") };
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let to = std::net::SocketAddr::from(([127, 0, 0, 1], *port));
+        socket.connect(&to.into()).unwrap_or_else(|error| panic!("cannot connect to {address:?}: {error}"));
+        Client { stream: Box::new(TcpStream::from(socket)), unread: Vec::new() }
+    }
+
+    /// Breaks the connection off, with a reset, as a client does that has crashed.
+    pub fn reset(self) {
+        self.stream.socket().set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set");
+    }
+
+    /// Sends one byte out of band.
+    pub fn send_urgent(&self, byte: u8) {
+        self.stream.socket().send_out_of_band(&[byte]).expect("the server takes what is sent");
     }
 
     #[track_caller]
@@ -236,6 +260,15 @@ impl Client {
         }
     }
 
+    /// The next so many bytes.
+    #[track_caller]
+    pub fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count);
+        let taken = self.take(count, &mut bytes, Instant::now() + PATIENCE);
+        assert!(taken.is_ok(), "only {} of {count} bytes came", bytes.len());
+        bytes
+    }
+
     /// Reads on until `needle` has come, and gives everything up to and including it.
     #[track_caller]
     pub fn read_until(&mut self, needle: &[u8]) -> Vec<u8> {
@@ -380,6 +413,10 @@ impl Stream for TcpStream {
     fn shutdown_write(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }
+
+    fn socket(&self) -> SockRef<'_> {
+        self.into()
+    }
 }
 
 impl Stream for UnixStream {
@@ -389,5 +426,9 @@ impl Stream for UnixStream {
 
     fn shutdown_write(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        self.into()
     }
 }

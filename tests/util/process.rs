@@ -33,6 +33,15 @@ pub fn pss(pid: i32) -> u64 {
     kilobytes * 1024
 }
 
+/// The processor time that a process has used, in user and system mode.
+pub fn cpu_time(pid: i32) -> std::time::Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    let fields: Vec<&str> = text[text.rfind(')').expect("a name in parentheses") + 1..].split_whitespace().collect();
+    // utime and stime, fields 14 and 15 of proc(5), in ticks of 10 ms.
+    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum();
+    std::time::Duration::from_millis(ticks * 10)
+}
+
 /// How many files a process has open.
 pub fn open_files(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())

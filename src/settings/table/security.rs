@@ -1,6 +1,6 @@
 //! Limits against hostile clients.
 
-use super::{number, put, size};
+use super::{number, put, seconds, size};
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 use crate::settings::value::{Value, ValueError};
 
@@ -74,6 +74,72 @@ Name, value and line end. A longer one is answered with 431. 0 stands for 8190."
         doc: "Longest request body in bytes; 0 is unlimited.
 
 A longer one is answered with 413 before the app is called. A setting of our own; gunicorn has none.",
+    },
+    Setting {
+        name: "client_header_timeout",
+        section: Section::Security,
+        flags: &["--client-header-timeout"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("60"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.client_header_timeout, seconds(value)),
+            get: |config| Value::Int(config.client_header_timeout as i64),
+        },
+        doc: "Seconds that a request's head may take to arrive; 0 is for ever.
+
+From the head's first byte, or from the connection's start, to the empty line at its end, however the bytes are spread
+over that time. A client that has begun a request is answered with 408, one that has sent nothing is closed. A setting of
+our own; gunicorn waits as long as its worker may live.",
+    },
+    Setting {
+        name: "client_body_timeout",
+        section: Section::Security,
+        flags: &["--client-body-timeout"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("60"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.client_body_timeout, seconds(value)),
+            get: |config| Value::Int(config.client_body_timeout as i64),
+        },
+        doc: "Seconds between two arrivals of a request body's bytes; 0 is for ever.
+
+A client that pauses for longer is answered with 408, and the app never hears of it; while a body streams (see
+`body_spool`), reading `wsgi.input` fails instead. A setting of our own.",
+    },
+    Setting {
+        name: "client_body_min_rate",
+        section: Section::Security,
+        flags: &["--client-body-min-rate"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("240"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.client_body_min_rate, number(value)),
+            get: |config| Value::Int(config.client_body_min_rate as i64),
+        },
+        doc: "Bytes a second that a request body has to come in at; 0 is any rate.
+
+On average since the body began, after a grace of `client_body_timeout`; so a client that sends a byte now and then does
+not hold its connection for ever. Only time spent on waiting for the client counts. A slower one is answered as under
+`client_body_timeout`. A setting of our own.",
+    },
+    Setting {
+        name: "write_timeout",
+        section: Section::Security,
+        flags: &["--write-timeout"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("60"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.write_timeout, seconds(value)),
+            get: |config| Value::Int(config.write_timeout as i64),
+        },
+        doc: "Seconds in which a client must take something of its response; 0 is for ever.
+
+One that takes nothing for longer is disconnected, and if the app is still producing the response, it is told by an
+error. A setting of our own.",
     },
 ];
 

@@ -1,0 +1,346 @@
+//! What must hold for any bytes whatever, once for the fuzzer and for the short run in `tests/fuzz_short.rs`.
+//!
+//! Common to all targets: the first byte chooses the settings, the next two where the stream is cut into segments, the rest is the
+//! stream. Any segmentation must lead to the same requests and the same verdict as all bytes at once; nothing may panic, read past what
+//! there is, or go on after a refusal. What is accepted must mean the same when it is written out again.
+#![allow(dead_code, reason = "each target uses one of the functions")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::mem::discriminant;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use monoceros::exchange::{Body, Exchange};
+use monoceros::http::body::BodyDecoder;
+use monoceros::http::error::Error;
+use monoceros::http::policy::{HeaderMap, Policy};
+use monoceros::http::proxy::{self, Mode, Parsed};
+use monoceros::http::request::{Framing, HeadParser, RequestHead, Scheme, Status};
+use monoceros::settings::{Config, ProxyProtocol};
+use monoceros::sys::socket::{Peer, Stream};
+use monoceros::worker::connection::{Connection, READ_SIZE, Step};
+use monoceros::worker::rules::Rules;
+
+/// Longer streams test patience only; this fits a socket's buffer.
+const LONGEST: usize = 32 * 1024;
+
+/// The request head.
+pub fn head(data: &[u8]) {
+    let Some(input) = Input::read(data) else { return };
+    let policy = input.policy();
+    let trusted = input.flags & 0x80 != 0;
+    let mut parsed = RequestHead::default();
+    let whole = HeadParser::new().parse(input.stream, &policy, trusted, &mut parsed);
+
+    let (mut parser, mut other) = (HeadParser::new(), RequestHead::default());
+    let mut verdict = Ok(Status::Partial);
+    for end in input.ends() {
+        verdict = parser.parse(&input.stream[..end], &policy, trusted, &mut other);
+        if verdict != Ok(Status::Partial) {
+            break;
+        }
+    }
+    match (&whole, &verdict) {
+        (Ok(Status::Complete), Ok(Status::Complete)) => {
+            let request = Request::of(&parsed, input.stream, Vec::new());
+            assert_eq!(request, Request::of(&other, input.stream, Vec::new()));
+            assert_eq!(parsed.len, other.len);
+            assert!(parsed.len <= input.stream.len());
+            if input.flags == 0 {
+                expect_same_again(&request, &policy);
+            }
+        }
+        (Ok(one), Ok(other)) => assert_eq!(one, other),
+        (Err(one), Err(other)) => assert_same_error(one, other),
+        (one, other) => panic!("at once {one:?}, in pieces {other:?}"),
+    }
+}
+
+/// The chunked body.
+pub fn chunked(data: &[u8]) {
+    let Some(input) = Input::read(data) else { return };
+    let policy = input.policy();
+    let whole = decode(&policy, input.stream, [input.stream.len()]);
+    let pieces = decode(&policy, input.stream, input.ends());
+    assert_eq!(whole.data, pieces.data);
+    assert_eq!((whole.used, whole.is_done), (pieces.used, pieces.is_done));
+    match (&whole.error, &pieces.error) {
+        (Some(one), Some(other)) => assert_same_error(one, other),
+        (one, other) => assert_eq!(one, other),
+    }
+}
+
+/// The PROXY header.
+pub fn proxy(data: &[u8]) {
+    let Some(input) = Input::read(data) else { return };
+    let mode = [Mode::V1, Mode::V2, Mode::Auto][usize::from(input.flags % 3)];
+    let whole = proxy::parse(input.stream, mode);
+    let growing = input.ends().map(|end| proxy::parse(&input.stream[..end], mode));
+    let verdict = growing.into_iter().find(|parsed| *parsed != Ok(Parsed::Partial)).unwrap_or(Ok(Parsed::Partial));
+    match (&whole, &verdict) {
+        (Err(one), Err(other)) => assert_same_error(one, other),
+        (one, other) => assert_eq!(one, other),
+    }
+    if let Ok(Parsed::Header { len, .. }) = whole {
+        assert!(len <= input.stream.len());
+        assert!(len <= 16 + 4096, "a header of {len} bytes was waited for");
+    }
+}
+
+/// The connection's state machine, with an application that answers everything, over a socket pair.
+pub fn connection(data: &[u8]) {
+    let Some(input) = Input::read(data) else { return };
+    let whole = converse(input.flags, input.stream, &[input.stream.len()]);
+    let pieces = converse(input.flags, input.stream, &input.ends().collect::<Vec<_>>());
+    assert_eq!(whole, pieces);
+}
+
+/// A fuzzer's input, taken apart.
+struct Input<'a> {
+    flags: u8,
+    seed: u16,
+    stream: &'a [u8],
+}
+
+impl<'a> Input<'a> {
+    fn read(data: &'a [u8]) -> Option<Self> {
+        let (&[flags, high, low], stream) = data.split_first_chunk()?;
+        let stream = &stream[..stream.len().min(LONGEST)];
+        Some(Input { flags, seed: u16::from_be_bytes([high, low]), stream })
+    }
+
+    fn policy(&self) -> Policy {
+        policy(self.flags)
+    }
+
+    /// Where the segments end, the last at the stream's end: all of one length where the seed is small, of varying lengths else.
+    fn ends(&self) -> impl Iterator<Item = usize> + use<'a> {
+        let length = self.stream.len();
+        let mut state = u32::from(self.seed);
+        let mut end = 0;
+        let mut is_last = false;
+        std::iter::from_fn(move || {
+            if is_last {
+                return None;
+            }
+            let step = if state < 256 {
+                state as usize
+            } else {
+                state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345) | 0x8000_0000;
+                (state >> 16) as usize % 23
+            };
+            end = (end + step + 1).min(length);
+            is_last = end == length;
+            Some(end)
+        })
+    }
+}
+
+fn policy(flags: u8) -> Policy {
+    Policy {
+        permit_obsolete_folding: flags & 1 != 0,
+        strip_header_spaces: flags & 2 != 0,
+        permit_unconventional_http_method: flags & 4 != 0,
+        permit_unconventional_http_version: flags & 8 != 0,
+        casefold_http_method: flags & 16 != 0,
+        permit_missing_host: flags & 32 != 0,
+        header_map: if flags & 64 != 0 { HeaderMap::Dangerous } else { HeaderMap::Drop },
+        ..Policy::default()
+    }
+}
+
+/// What an application would see of a request.
+#[derive(Debug, PartialEq)]
+struct Request {
+    method: Vec<u8>,
+    target: Vec<u8>,
+    path: Vec<u8>,
+    query: Vec<u8>,
+    version: Vec<u8>,
+    headers: Vec<(Vec<u8>, Vec<u8>)>,
+    framing: Framing,
+    scheme: Option<Scheme>,
+    keep_alive: bool,
+    expect_continue: bool,
+    body: Vec<u8>,
+}
+
+impl Request {
+    fn of(head: &RequestHead, buffer: &[u8], body: Vec<u8>) -> Self {
+        let source = head.source(buffer);
+        let text = |span: monoceros::http::request::Span| span.of(source).to_vec();
+        Request {
+            method: text(head.method),
+            target: text(head.target),
+            path: text(head.path),
+            query: text(head.query),
+            version: text(head.version_text),
+            headers: head.headers.iter().map(|header| (text(header.name), text(header.value))).collect(),
+            framing: head.framing,
+            scheme: head.forwarded_scheme,
+            keep_alive: head.keep_alive,
+            expect_continue: head.expect_continue,
+            body,
+        }
+    }
+}
+
+/// Written out in the plainest form, it is the same request: no header hides another, no framing another length.
+fn expect_same_again(request: &Request, policy: &Policy) {
+    let mut text = [&request.method[..], b" ", &request.target, b" ", &request.version, b"\r\n"].concat();
+    for (name, value) in &request.headers {
+        text.extend([&name[..], b": ", value, b"\r\n"].concat());
+    }
+    text.extend(b"\r\n");
+    let mut head = RequestHead::default();
+    let verdict = HeadParser::new().parse(&text, policy, false, &mut head);
+    // Dropped headers and trimmed values make it shorter, a space after each colon longer: so only the limit may object.
+    match verdict {
+        Ok(Status::Complete) => assert_eq!(*request, Request::of(&head, &text, Vec::new())),
+        Err(Error::LimitRequestHeaders(_)) => {}
+        other => panic!("accepted, and then {other:?}: {}", text.escape_ascii()),
+    }
+}
+
+struct Outcome {
+    data: Vec<u8>,
+    used: usize,
+    is_done: bool,
+    error: Option<Error>,
+}
+
+fn decode(policy: &Policy, stream: &[u8], ends: impl IntoIterator<Item = usize>) -> Outcome {
+    let mut decoder = BodyDecoder::new(Framing::Chunked, policy);
+    let mut outcome = Outcome { data: Vec::new(), used: 0, is_done: false, error: None };
+    for end in ends {
+        while outcome.used < end && !decoder.is_done() {
+            match decoder.decode(&stream[outcome.used..end]) {
+                Ok(decoded) => {
+                    assert!(decoded.consumed > 0 && outcome.used + decoded.consumed <= end);
+                    outcome.used += decoded.consumed;
+                    outcome.data.extend_from_slice(decoded.data);
+                }
+                Err(error) => {
+                    // How far framing was used up before it was found to be wrong depends on the pieces; the data does not.
+                    outcome.used = 0;
+                    outcome.error = Some(error);
+                    return outcome;
+                }
+            }
+        }
+    }
+    outcome.is_done = decoder.is_done();
+    outcome
+}
+
+fn assert_same_error(one: &Error, other: &Error) {
+    assert_eq!(discriminant(one), discriminant(other), "{one:?} and {other:?}");
+}
+
+/// What became of a connection.
+#[derive(Debug, Default, PartialEq)]
+struct Conversation {
+    requests: Vec<Request>,
+    refused: Option<u16>,
+    /// The last answer said that it is the last.
+    is_over: bool,
+}
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+fn converse(flags: u8, stream: &[u8], ends: &[usize]) -> Conversation {
+    let (mut client, server) = UnixStream::pair().expect("a socket pair");
+    client.set_nonblocking(true).expect("a socket can be made non-blocking");
+    server.set_nonblocking(true).expect("a socket can be made non-blocking");
+    let now = Instant::now();
+    let mut connection =
+        Box::new(Connection::new(Stream::from(OwnedFd::from(server)), Peer::Unix, 0, rules(flags), now));
+    let mut conversation = Conversation::default();
+    let mut scratch = vec![0; READ_SIZE];
+    let mut start = 0;
+    for &end in ends {
+        // A server that has closed takes no more.
+        if client.write_all(&stream[start..end]).is_err() {
+            break;
+        }
+        start = end;
+        if !go_on(&mut connection, &mut conversation, &mut scratch, &mut client, now) {
+            break;
+        }
+    }
+    conversation
+}
+
+/// Lets the connection do all that it can; false once it is closed.
+fn go_on(
+    connection: &mut Box<Connection>,
+    conversation: &mut Conversation,
+    scratch: &mut [u8],
+    client: &mut UnixStream,
+    now: Instant,
+) -> bool {
+    let mut step = connection.on_readable(scratch, false, now);
+    loop {
+        drain(client);
+        step = match step {
+            Step::Wait => return true,
+            Step::Again => match connection.on_writable(now) {
+                Step::Wait => connection.on_readable(scratch, false, now),
+                step => step,
+            },
+            Step::Call => {
+                assert!(!conversation.is_over && conversation.refused.is_none(), "a request behind the end");
+                let keep_alive = answer(connection, conversation);
+                conversation.is_over = !keep_alive;
+                connection.finish(keep_alive, now)
+            }
+            Step::Refused(error) => {
+                assert!(!conversation.is_over && conversation.refused.is_none(), "a refusal behind the end");
+                conversation.refused = Some(error.status());
+                Step::Wait
+            }
+            Step::Close | Step::Left | Step::Stalled => return false,
+        };
+    }
+}
+
+fn answer(connection: &mut Connection, conversation: &mut Conversation) -> bool {
+    let body = match connection.take_body() {
+        Body::Memory(bytes) => bytes,
+        Body::File(_) | Body::Stream(_) => panic!("the settings keep bodies in memory"),
+    };
+    let view = connection.request();
+    conversation.requests.push(Request::of(view.head, view.buffer, body));
+    assert_eq!(connection.write(&[ANSWER]).expect("the client is there"), ANSWER.len());
+    connection.may_keep_alive()
+}
+
+fn drain(client: &mut UnixStream) {
+    let mut sink = [0; 4096];
+    loop {
+        match client.read(&mut sink) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Rules for each byte of flags, made once.
+fn rules(flags: u8) -> Arc<Rules> {
+    static RULES: OnceLock<Vec<Arc<Rules>>> = OnceLock::new();
+    let rules = RULES.get_or_init(|| {
+        let base = Config::default();
+        let with = |flags: u8| {
+            let proxy_protocol = if flags & 0x80 != 0 { ProxyProtocol::Auto } else { ProxyProtocol::Off };
+            let mut rules = Rules::new(&Config { proxy_protocol, body_buffer: LONGEST, ..base.clone() });
+            rules.policy = policy(flags);
+            Arc::new(rules)
+        };
+        (0..=u8::MAX).map(with).collect()
+    });
+    rules[usize::from(flags)].clone()
+}

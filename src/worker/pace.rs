@@ -1,0 +1,79 @@
+//! How fast a request body comes in, and until when its next bytes must be there.
+
+use std::time::{Duration, Instant};
+
+use super::rules::Rules;
+
+/// One body's arrival.
+pub struct Pace {
+    /// When it began; moved forward by the time in which nobody waited for it.
+    began: Instant,
+    received: u64,
+    paused_at: Option<Instant>,
+}
+
+impl Pace {
+    /// A body whose head has just ended.
+    pub fn begin(now: Instant) -> Self {
+        Pace { began: now, received: 0, paused_at: None }
+    }
+
+    /// Body bytes have come.
+    pub fn add(&mut self, count: usize) {
+        self.received += count as u64;
+    }
+
+    /// The application has what came so far, and takes its time with it.
+    pub fn pause(&mut self, now: Instant) {
+        self.paused_at.get_or_insert(now);
+    }
+
+    /// More is waited for: the client is not to blame for what lies between.
+    pub fn resume(&mut self, now: Instant) {
+        if let Some(since) = self.paused_at.take() {
+            self.began += now.saturating_duration_since(since);
+        }
+    }
+
+    /// When the wait that begins now ends: after a pause too long, or when the rate since the beginning has become too low.
+    pub fn deadline(&self, now: Instant, rules: &Rules) -> Instant {
+        let pause_ends = now + rules.body_timeout;
+        let Some(earned) = self.received.checked_div(rules.body_min_rate) else { return pause_ends };
+        // More than a century of credit is as good as any.
+        let earned = Duration::from_secs(earned.min(u64::from(u32::MAX)));
+        pause_ends.min(self.began + rules.body_timeout + earned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Config;
+
+    fn rules(rate: u64) -> Rules {
+        Rules::new(&Config { client_body_timeout: 10, client_body_min_rate: rate, ..Config::default() })
+    }
+
+    #[test]
+    fn bytes_earn_time_up_to_the_longest_pause() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pace = Pace::begin(start);
+        assert_eq!(pace.deadline(at(0), &rules(100)), at(10));
+        pace.add(500);
+        assert_eq!(pace.deadline(at(1), &rules(100)), at(11), "the pause is what ends first");
+        assert_eq!(pace.deadline(at(9), &rules(100)), at(15), "the rate is what ends first");
+        assert_eq!(pace.deadline(at(9), &rules(0)), at(19), "any rate will do");
+    }
+
+    #[test]
+    fn the_time_an_application_takes_is_not_the_clients() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pace = Pace::begin(start);
+        pace.pause(at(1));
+        pace.pause(at(20));
+        pace.resume(at(101));
+        assert_eq!(pace.deadline(at(101), &rules(100)), at(110));
+    }
+}

@@ -1,0 +1,73 @@
+//! Whether a client still reads its response.
+
+use std::time::Instant;
+
+use super::rules::Rules;
+use crate::sys::socket::Stream;
+
+/// The wait of a connection whose kernel buffer is full.
+///
+/// That the buffer takes more is no good measure of it: the kernel says so only when a third of the buffer is free again, which on a slow
+/// line can take minutes. So it is also asked how much the client has acknowledged.
+#[derive(Default)]
+pub struct Stall {
+    since: Option<Instant>,
+    undelivered: usize,
+}
+
+impl Stall {
+    /// The kernel takes no more for `stream`.
+    pub fn begin(&mut self, stream: &Stream, now: Instant) {
+        if self.since.is_none() {
+            *self = Stall { since: Some(now), undelivered: stream.undelivered().unwrap_or(0) };
+        }
+    }
+
+    /// The client has read, or nothing waits for it.
+    pub fn end(&mut self) {
+        self.since = None;
+    }
+
+    /// Whether the client has read nothing for longer than it may. To be asked about once a second.
+    pub fn is_over(&mut self, stream: &Stream, rules: &Rules, now: Instant) -> bool {
+        let Some(since) = self.since else { return false };
+        let undelivered = stream.undelivered().unwrap_or(self.undelivered);
+        let has_read = undelivered < self.undelivered;
+        self.undelivered = undelivered;
+        if has_read {
+            self.since = Some(now);
+        }
+        !has_read && now >= since + rules.write_timeout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::settings::Config;
+
+    #[test]
+    fn a_client_that_reads_anything_at_all_has_its_time_again() {
+        let rules = Rules::new(&Config { write_timeout: 10, ..Config::default() });
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let stream = Stream::from(OwnedFd::from(ours));
+        while stream.write(&[0; 4096]).is_ok() {}
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut stall = Stall::default();
+        assert!(!stall.is_over(&stream, &rules, at(100)), "nothing waits");
+        stall.begin(&stream, at(0));
+        stall.begin(&stream, at(5));
+        assert!(!stall.is_over(&stream, &rules, at(9)));
+        theirs.read_exact(&mut [0; 8192]).unwrap();
+        assert!(!stall.is_over(&stream, &rules, at(10)), "it has read");
+        assert!(!stall.is_over(&stream, &rules, at(19)));
+        assert!(stall.is_over(&stream, &rules, at(20)));
+    }
+}

@@ -1,0 +1,121 @@
+//! The fuzz targets' harness, for a few seconds and always in the same way: the committed corpus, then mutations of it that a seed
+//! decides. docs/fuzzing.md has the long run.
+
+#[path = "../fuzz/harness.rs"]
+mod harness;
+
+use std::fs;
+use std::path::Path;
+
+/// Mutated inputs a target. `MONOCEROS_FUZZ_ROUNDS` asks for another number.
+const ROUNDS: usize = 3000;
+
+/// What a mutation puts in: the bytes and words that parsers disagree about.
+const WORDS: &[&[u8]] = &[
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\r\n\r\n",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b";",
+    b",",
+    b"_",
+    b"+",
+    b"\x85",
+    b"\xa0",
+    b"0",
+    b"chunked",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Host: a\r\n",
+    b"HTTP/1.0",
+    b"Connection: close\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"5\r\nhello\r\n0\r\n\r\n",
+    b"9223372036854775808",
+    b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
+];
+
+#[test]
+fn heads() {
+    run("head", harness::head);
+}
+
+#[test]
+fn chunked_bodies() {
+    run("chunked", harness::chunked);
+}
+
+#[test]
+fn proxy_headers() {
+    run("proxy", harness::proxy);
+}
+
+#[test]
+fn connections() {
+    run("connection", harness::connection);
+}
+
+fn run(target: &str, check: fn(&[u8])) {
+    let corpus = corpus(target);
+    corpus.iter().for_each(|input| checked(check, input));
+    let rounds = std::env::var("MONOCEROS_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
+    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..rounds {
+        let mut input = corpus[chance.below(corpus.len())].clone();
+        for _ in 0..=chance.below(4) {
+            mutate(&mut input, &corpus, &mut chance);
+        }
+        checked(check, &input);
+    }
+}
+
+/// Shows the input that a check fails on, in a form that can go into a test.
+fn checked(check: fn(&[u8]), input: &[u8]) {
+    let outcome = std::panic::catch_unwind(|| check(input));
+    assert!(outcome.is_ok(), "input: b\"{}\"", input.escape_ascii());
+}
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    // The order of a folder is nobody's promise, and the run is to be the same everywhere.
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).expect("a file of the corpus")).collect()
+}
+
+fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], chance: &mut Chance) {
+    let at = chance.below(input.len() + 1);
+    let end = (at + chance.below(8)).min(input.len());
+    match chance.below(6) {
+        0 => drop(input.drain(at..end)),
+        1 => drop(input.splice(at..at, WORDS[chance.below(WORDS.len())].iter().copied())),
+        2 => drop(input.splice(at..end, WORDS[chance.below(WORDS.len())].iter().copied())),
+        3 => input.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << chance.below(8)),
+        4 => {
+            let part = input[at..end].to_vec();
+            drop(input.splice(at..at, part));
+        }
+        _ => {
+            let other = &corpus[chance.below(corpus.len())];
+            input.truncate(at);
+            input.extend_from_slice(&other[chance.below(other.len() + 1)..]);
+        }
+    }
+}
+
+/// Xorshift: as good as chance, and the same every time.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % limit
+    }
+}

@@ -1,0 +1,281 @@
+//! Clients that are slow, silent or greedy: each costs its connection, and nobody else anything. The rows SL of the fault table.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::util::client::{Broken, Client};
+use crate::util::process::open_files;
+use crate::util::server::{Plan, Server, send};
+use crate::util::{PATIENCE, wait_until};
+
+/// A client that takes its time.
+struct Row {
+    id: &'static str,
+    /// What it sends at once.
+    first: &'static str,
+    /// What it sends again and again after that, ten times a second; empty for nothing more.
+    drip: &'static str,
+    end: End,
+}
+
+/// What becomes of it.
+#[derive(Debug, PartialEq)]
+enum End {
+    Refused,
+    Closed,
+}
+
+const ROWS: &[Row] = &[
+    Row { id: "SL-01 nothing at all", first: "", drip: "", end: End::Closed },
+    Row { id: "SL-02 a part of a request line", first: "GET / HT", drip: "", end: End::Refused },
+    Row { id: "SL-03 a head byte by byte", first: "GET / HTTP/1.1\r\nX: ", drip: "a", end: End::Refused },
+    Row { id: "SL-04 a head line by line", first: "GET / HTTP/1.1\r\n", drip: "X: a\r\n", end: End::Refused },
+    Row {
+        id: "SL-05 a body byte by byte",
+        first: "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n",
+        drip: "a",
+        end: End::Refused,
+    },
+    Row {
+        id: "SL-06 a body of small chunks",
+        first: "POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        drip: "1\r\na\r\n",
+        end: End::Refused,
+    },
+    Row {
+        id: "SL-06 a chunk size that goes on",
+        first: "POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        drip: "0",
+        end: End::Refused,
+    },
+    Row {
+        id: "SL-07 a body that stops",
+        first: "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello",
+        drip: "",
+        end: End::Refused,
+    },
+    Row {
+        id: "SL-14 a body that was announced",
+        first: "POST /read HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n",
+        drip: "",
+        end: End::Refused,
+    },
+    Row {
+        id: "SL-02 a second request that stops",
+        first: "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT",
+        drip: "",
+        end: End::Refused,
+    },
+];
+
+#[test]
+fn a_client_past_its_time_is_answered_408_or_closed_and_others_are_served_meanwhile() {
+    let server = impatient("clients").start();
+    let worker = server.wait_for_workers(1)[0];
+    let before = {
+        server.get("/");
+        open_files(worker)
+    };
+    let is_over = AtomicBool::new(false);
+    let faults = thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut client = server.connect();
+            while !is_over.load(Ordering::Relaxed) {
+                assert_eq!(client.get("/").text(), "ok");
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let rows: Vec<_> = ROWS.iter().map(|row| scope.spawn(|| check(&server, row))).collect();
+        let faults: Vec<String> = rows.into_iter().filter_map(|row| row.join().expect("no panic")).collect();
+        is_over.store(true, Ordering::Relaxed);
+        other.join().expect("an ordinary client is served");
+        faults
+    });
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    wait_until("the connections' files to be closed", || open_files(worker) <= before);
+    finish(server);
+}
+
+fn check(server: &Server, row: &Row) -> Option<String> {
+    let mut client = server.connect();
+    client.send(row.first);
+    let start = Instant::now();
+    let end = loop {
+        if !row.drip.is_empty() {
+            let _ = client.try_send(row.drip);
+        }
+        match client.read_within("GET", Duration::from_millis(100)) {
+            Err(Broken::Silent) if start.elapsed() < PATIENCE => {}
+            Ok(answer) if answer.status == 200 => {}
+            Ok(answer) if answer.status == 408 && answer.says_close() => break End::Refused,
+            Err(Broken::Closed) => break End::Closed,
+            other => return Some(format!("{}: {other:?}", row.id)),
+        }
+    };
+    if start.elapsed() < Duration::from_millis(900) {
+        return Some(format!("{}: {end:?} after {:?}", row.id, start.elapsed()));
+    }
+    (end != row.end).then(|| format!("{}: {end:?}", row.id))
+}
+
+#[test]
+fn a_body_that_streams_has_its_time_too() {
+    let server = impatient("clients").args(["--body-buffer", "10", "--body-spool", "20"]).start();
+    let mut client = server.connect();
+    client.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");
+    client.send("a".repeat(50));
+    // The app is told by an error, and makes nothing of it.
+    assert_eq!(client.read().status, 500);
+    client.expect_closed(PATIENCE);
+    let mut server = server;
+    server.allow("Error handling request");
+    server.allow("Traceback");
+    finish(server);
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_cut_and_the_app_told() {
+    let server = impatient("clients").start();
+    let mut client = Client::connect_narrow(&server.address);
+    // SL-08: an endless stream, of which nothing is read.
+    client.send("GET /stream?100000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_until("the stream to be closed", || server.gate_files("closed-").len() == 1);
+    assert_eq!(server.gate_files("exit-").len(), 1, "the generator was not told");
+    // The worker is free again.
+    assert_eq!(server.get("/").text(), "ok");
+    // One block, which the loop sends: the app is done at once, and the connection is cut all the same.
+    let worker = server.wait_for_workers(1)[0];
+    let files = open_files(worker);
+    let mut second = Client::connect_narrow(&server.address);
+    second.send("GET /big?50000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_until("the response to begin", || open_files(worker) > files);
+    wait_until("the connection to be cut", || open_files(worker) <= files);
+    server.wait_for_log("does not read its response");
+    for client in [&mut client, &mut second] {
+        assert!(matches!(client.read_for("GET"), Err(Broken::Truncated(_))));
+    }
+    finish(server);
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_gets_everything() {
+    let server = impatient("clients").start();
+    let mut client = Client::connect_narrow(&server.address);
+    client.send("GET /big?3000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = client.read_head().expect("a head");
+    // SL-13: pauses, none of them as long as the timeout; all of them together are longer.
+    let mut left = head.content_length().expect("a length");
+    for _ in 0..8 {
+        thread::sleep(Duration::from_millis(300));
+        let now = left.min(100_000);
+        client.read_exactly(now);
+        left -= now;
+    }
+    client.read_exactly(left);
+    assert_eq!(client.get("/").text(), "ok");
+    server.finish();
+}
+
+#[test]
+fn clients_that_never_pause_do_not_keep_others_waiting() {
+    // SL-12
+    let server = Server::start("clients", []);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| {
+                let mut client = server.connect();
+                while !is_over.load(Ordering::Relaxed) {
+                    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(50));
+                    (0..50).for_each(|_| assert_eq!(client.read().status, 200));
+                }
+            });
+        }
+        for _ in 0..50 {
+            assert_eq!(server.get("/").text(), "ok");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    server.finish();
+}
+
+#[test]
+fn a_worker_that_stood_still_answers_who_still_waits() {
+    // SL-15: more connections than the backlog holds.
+    let server = Server::start("clients", ["--backlog", "8", "--timeout", "0"]);
+    let worker = server.wait_for_workers(1)[0];
+    assert_eq!(server.get("/").text(), "ok");
+    send(worker, Signal::SIGSTOP);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..30).map(|_| scope.spawn(|| server.get("/").text())).collect();
+        thread::sleep(Duration::from_millis(200));
+        send(worker, Signal::SIGCONT);
+        for client in clients {
+            assert_eq!(client.join().expect("an answer"), "ok");
+        }
+    });
+    server.finish();
+}
+
+#[test]
+fn a_request_at_the_end_of_the_idle_time_is_answered_whole_or_not_at_all() {
+    // SL-16
+    let server = Server::start("clients", ["--keep-alive", "1"]);
+    thread::scope(|scope| {
+        for round in 0..30_u64 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut client = server.connect();
+                assert_eq!(client.get("/").text(), "ok");
+                thread::sleep(Duration::from_millis(950 + 40 * round));
+                let _ = client.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                match client.read_for("GET") {
+                    Ok(answer) => assert_eq!(answer.text(), "ok"),
+                    Err(Broken::Closed) => {}
+                    other => panic!("{other:?}"),
+                }
+            });
+        }
+    });
+    server.finish();
+}
+
+#[test]
+fn refusals_in_numbers_do_not_fill_the_log() {
+    let mut server = Server::start("clients", []);
+    for _ in 0..500 {
+        let mut client = server.connect();
+        client.send("NONSENSE\r\n\r\n");
+        assert_eq!(client.read().status, 400);
+    }
+    server.wait_for_log("more like it within a second)");
+    let lines = server.log().matches("Invalid request").count();
+    assert!(lines < 100, "{lines} lines");
+    server.allow("Invalid request");
+    server.finish();
+}
+
+/// A server with little patience: every limit is a second.
+fn impatient(app: &str) -> Plan {
+    Plan::app(app).args([
+        "--client-header-timeout",
+        "1",
+        "--client-body-timeout",
+        "1",
+        "--client-body-min-rate",
+        "1000",
+        "--write-timeout",
+        "1",
+        "--timeout",
+        "0",
+    ])
+}
+
+fn finish(mut server: Server) {
+    server.allow("Invalid request");
+    server.allow("does not read its response");
+    server.finish();
+}
