@@ -46,9 +46,13 @@ enum Field {
     Served,
     RequestStartedAt,
     Connections,
+    IdleThreads,
 }
 
-const FIELDS: usize = Field::Connections as usize + 1;
+/// How `State::Ready` is written in a row.
+const READY: u64 = 1;
+
+const FIELDS: usize = Field::IdleThreads as usize + 1;
 
 impl Scoreboard {
     /// Maps a board of `rows` empty rows.
@@ -72,7 +76,7 @@ impl Row {
     /// The worker's state.
     pub fn state(&self) -> State {
         match self.field(Field::State).load(Relaxed) {
-            1 => State::Ready,
+            READY => State::Ready,
             2 => State::Retiring,
             3 => State::Draining,
             _ => State::Booting,
@@ -83,7 +87,7 @@ impl Row {
     pub fn set_state(&self, state: State) {
         let number = match state {
             State::Booting => 0,
-            State::Ready => 1,
+            State::Ready => READY,
             State::Retiring => 2,
             State::Draining => 3,
         };
@@ -115,9 +119,9 @@ impl Row {
         self.field(Field::RequestStartedAt).store(monotonic_ms(), Relaxed);
     }
 
-    /// The worker has answered it. Only the worker itself adds to its count, so no read-modify-write is needed.
+    /// The worker has answered it.
     pub fn finish_request(&self) {
-        self.field(Field::Served).store(self.served() + 1, Relaxed);
+        self.field(Field::Served).fetch_add(1, Relaxed);
         self.field(Field::RequestStartedAt).store(0, Relaxed);
     }
 
@@ -129,6 +133,25 @@ impl Row {
     /// Writes the number of open connections.
     pub fn set_connections(&self, count: u64) {
         self.field(Field::Connections).store(count, Relaxed);
+    }
+
+    /// Threads of the worker that could serve a request now.
+    pub fn idle_threads(&self) -> u64 {
+        self.field(Field::IdleThreads).load(Relaxed)
+    }
+
+    /// Writes the number of threads that could serve a request now.
+    pub fn set_idle_threads(&self, count: u64) {
+        self.field(Field::IdleThreads).store(count, Relaxed);
+    }
+
+    /// How many connections each of the siblings holds that serve and have a thread free, among the first `rows` of the board.
+    pub fn connections_of_idle_siblings(&self, rows: usize) -> impl Iterator<Item = u64> {
+        let field = |number: usize, field: Field| self.board[number][field as usize].load(Relaxed);
+        (0..rows.min(self.board.len()))
+            .filter(move |&number| number != self.number && field(number, Field::IdleThreads) > 0)
+            .filter(move |&number| field(number, Field::State) == READY)
+            .map(move |number| field(number, Field::Connections))
     }
 
     fn field(&self, field: Field) -> &AtomicU64 {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::scoreboard::Row;
 use crate::settings::{Config, UserSpec};
+use crate::sys::post::Post;
 use crate::sys::process::Pid;
 use crate::sys::signal::SignalQueue;
 use crate::sys::socket::Listener;
@@ -31,6 +32,8 @@ pub struct Seat<App> {
     pub wakeup: Wakeup,
     /// Requests to serve before asking for a replacement, with the jitter in it; 0 for no limit.
     pub max_requests: u64,
+    /// Where busy workers leave connections for their siblings.
+    pub post: Arc<Post>,
     /// The application, where the master has loaded it.
     pub preloaded: Option<App>,
     /// TERM, INT, QUIT and USR1 since the fork, none lost. The others that the master handles are without effect.

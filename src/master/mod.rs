@@ -33,6 +33,7 @@ use crate::seat::Seat;
 use crate::settings::Config;
 use crate::sys::fork::Forked;
 use crate::sys::pidfile::PidFile;
+use crate::sys::post::Post;
 use crate::sys::process::Pid;
 use crate::sys::signal::SignalQueue;
 use crate::sys::wakeup::{Wakeup, WakeupReceiver};
@@ -106,6 +107,8 @@ struct Master<App> {
     bell: WakeupReceiver,
     alarm: Alarm,
     scoreboard: Scoreboard,
+    /// Where busy workers leave connections for their siblings, of whatever generation.
+    post: Arc<Post>,
     preloaded: Option<App>,
     /// Oldest first.
     workers: Vec<Worker>,

@@ -6,6 +6,7 @@ use log::{debug, error, info, warn};
 
 use crate::scoreboard::{MAX_WORKERS, Scoreboard};
 use crate::sys::pidfile::PidFile;
+use crate::sys::post::Post;
 use crate::sys::signal::{self, SignalQueue};
 use crate::sys::socket::{FileOwner, Listener};
 use crate::sys::{daemon, process, wakeup};
@@ -64,6 +65,7 @@ impl<App> Master<App> {
         Ok(Master {
             alarm: Alarm::new(&signals, &bell)?,
             scoreboard: Scoreboard::new(MAX_WORKERS)?,
+            post: Arc::new(Post::new()?),
             pid: process::getpid(),
             workers: Vec::new(),
             age: 0,
@@ -136,7 +138,7 @@ fn open_listeners<App>(
 fn announce(serving: &Generation) {
     debug!("Arbiter booted");
     info!("Listening at: {} ({})", listeners::names(&serving.listeners), process::getpid());
-    info!("Using worker: {}", serving.config.worker_class);
+    info!("Using worker: {}", serving.config.effective_worker_class());
 }
 
 /// Says why there will be no server.

@@ -171,6 +171,7 @@ impl<App> Master<App> {
                 ppid: self.pid,
                 wakeup: self.wakeup,
                 max_requests: place.max_requests,
+                post: self.post,
                 preloaded: self.preloaded,
                 signals,
             }),

@@ -23,6 +23,7 @@ mod memo;
 mod raw;
 pub mod signals;
 mod start_response;
+pub mod threads;
 pub mod transmission;
 
 pub use errors::traceback;

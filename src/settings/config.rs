@@ -30,6 +30,8 @@ pub struct Config {
     pub max_workers: usize,
     /// The kind of worker.
     pub worker_class: WorkerClass,
+    /// Threads of a worker that run the app.
+    pub threads: usize,
     /// Connections that one worker holds open at once.
     pub worker_connections: usize,
     /// Requests after which a worker is replaced; 0 is never.
@@ -162,6 +164,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// The class of the workers that run: more than one thread makes gthread of sync, as in gunicorn.
+    pub fn effective_worker_class(&self) -> WorkerClass {
+        if self.threads > 1 { WorkerClass::Gthread } else { self.worker_class }
+    }
+
     /// The name that the process titles show: the one given, else the app's.
     pub fn name(&self) -> &str {
         self.proc_name.as_deref().or(self.wsgi_app.as_deref()).unwrap_or(&self.default_proc_name)
@@ -207,12 +214,15 @@ impl fmt::Display for MemoryMeasure {
 pub enum WorkerClass {
     /// One request at a time.
     Sync,
+    /// Several threads, each with a request at a time.
+    Gthread,
 }
 
 impl fmt::Display for WorkerClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             WorkerClass::Sync => "sync",
+            WorkerClass::Gthread => "gthread",
         })
     }
 }
@@ -279,6 +289,7 @@ impl Config {
             workers: Workers::Count(0),
             max_workers: 0,
             worker_class: WorkerClass::Sync,
+            threads: 0,
             worker_connections: 0,
             max_requests: 0,
             max_requests_jitter: 0,

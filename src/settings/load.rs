@@ -341,7 +341,7 @@ mod tests {
             (
                 "worker_class",
                 Value::from("gevent"),
-                "invalid value for 'worker_class': 'gevent' is not supported yet: the only worker class is 'sync' (config file)",
+                "invalid value for 'worker_class': 'gevent' is not supported: the worker classes are 'sync' and 'gthread' (config file)",
             ),
             (
                 "timeout",
@@ -352,11 +352,6 @@ mod tests {
                 "reload_extra_files",
                 Value::from("/nonexistent"),
                 "invalid value for 'reload_extra_files': there is no file '/nonexistent'",
-            ),
-            (
-                "threads",
-                Value::Int(4),
-                "threads are not supported yet: a worker runs one request at a time ('threads' is 4)",
             ),
             (
                 "certfile",
@@ -408,7 +403,6 @@ mod tests {
     #[test]
     fn what_is_not_supported_passes_when_it_asks_for_nothing() {
         let silent = vec![
-            ("threads", Value::Int(1)),
             ("certfile", Value::None),
             ("logconfig_dict", Value::Map(vec![])),
             ("uwsgi_allow_ips", Value::from_iter(["127.0.0.1", "::1"])),
@@ -425,10 +419,10 @@ mod tests {
     #[test]
     fn only_the_last_value_of_what_is_not_supported_counts() {
         let loaded = load(Sources {
-            file: vec![("threads".into(), Value::Int(4))],
+            file: vec![("spew".into(), Value::Bool(true))],
             file_origin: FileOrigin::Data,
             environment_args: Vec::new(),
-            command_line: vec![(row("threads"), Value::Int(1))],
+            command_line: vec![(row("spew"), Value::Bool(false))],
             environment: &|_| None,
         });
         assert!(loaded.is_ok());

@@ -10,6 +10,7 @@ pub mod fork;
 pub mod memory;
 pub mod notify;
 pub mod pidfile;
+pub mod post;
 pub mod process;
 pub mod shared;
 pub mod signal;

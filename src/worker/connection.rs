@@ -20,7 +20,7 @@ use crate::exchange::{Body, Exchange, Piece, RequestView};
 use crate::http::body::BodyDecoder;
 use crate::http::error::{Error, error_page};
 use crate::http::proxy::{self, Origin, Parsed};
-use crate::http::request::{HeadParser, RequestHead, Scheme, Span, Status};
+use crate::http::request::{Framing, HeadParser, RequestHead, Scheme, Span, Status};
 use crate::http::response;
 use crate::sys::socket::{Peer, Stream};
 
@@ -280,6 +280,48 @@ impl Connection {
         &self.remote_addr
     }
 
+    /// The bytes from which another worker can take this connection over, as the client sent them: at most `limit`. `None` where that
+    /// cannot be: the request's body is gone by, or an earlier response is still under way.
+    pub fn replayable(&self, limit: usize) -> Option<Vec<u8>> {
+        let body: &[u8] = match &self.body {
+            None => b"",
+            // A body of known length stands in the stream as it is.
+            Some(BodyStore::Memory(bytes)) if matches!(self.head.framing, Framing::Length(_)) => bytes,
+            Some(_) => return None,
+        };
+        let is_whole = self.state == State::Serving && self.decoder.is_done() && self.unsaved.is_empty();
+        if !is_whole || !self.outgoing.is_empty() || self.input.len() + body.len() > limit {
+            return None;
+        }
+        let (head, rest) = self.input.split_at(self.head.len);
+        Some([head, body, rest].concat())
+    }
+
+    /// Goes on where [`Connection::replayable`] left off in another worker.
+    pub fn replay(&mut self, is_trusted: bool, bytes: &[u8], now: Instant) -> Step {
+        self.is_trusted = is_trusted;
+        // A PROXY header has been read already.
+        self.state = State::Head;
+        // What arrived on the way has raised no event here.
+        self.unread = true;
+        self.on_bytes(bytes, now)
+    }
+
+    /// The number of its listener among the worker's.
+    pub fn site(&self) -> usize {
+        self.site
+    }
+
+    /// The client.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Whether the socket's peer may speak for others.
+    pub fn is_trusted(&self) -> bool {
+        self.is_trusted
+    }
+
     /// The socket's number, for the poll.
     pub fn descriptor(&self) -> RawFd {
         self.stream.as_raw_fd()
@@ -290,9 +332,9 @@ impl Connection {
         self.is_registered
     }
 
-    /// Notes that the poll knows it.
-    pub fn set_registered(&mut self) {
-        self.is_registered = true;
+    /// Notes whether the poll knows it.
+    pub fn set_registered(&mut self, is_registered: bool) {
+        self.is_registered = is_registered;
     }
 
     /// The client sends nothing more, with its request incomplete or none begun.

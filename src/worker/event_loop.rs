@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use super::connection::{Connection, READ_SIZE, Step, Unserved};
+use super::neighbours::Neighbours;
 use super::refusals::Refusals;
 use super::rules::Rules;
 use crate::exchange::CLIENT_CLOSED_REQUEST;
@@ -25,8 +26,8 @@ const EVENTS_PER_TURN: usize = 256;
 /// Most connections accepted in one turn; those behind them wait in the kernel, where an idle sibling can take them.
 const ACCEPTS_PER_TURN: usize = 16;
 
-/// A worker with a request at hand leaves new connections to its siblings for this long; should all be busy, it takes them after all.
-const ACCEPT_PATIENCE: Duration = Duration::from_millis(5);
+/// A worker that is busier than its siblings leaves new connections to them for this long; should nobody come, it takes them after all.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A request that may have waited longer than this is run only if its client is still there: looking costs a system call.
 const UNQUESTIONED_WAIT: Duration = Duration::from_millis(10);
@@ -37,9 +38,11 @@ const ACCEPT_REST: Duration = Duration::from_millis(500);
 /// Waits end and hearts beat to this precision.
 pub const TICK: Duration = Duration::from_secs(1);
 
-/// Token of the signal pipe; listeners follow it, then connections.
+/// Tokens of what is there once; listeners follow, then connections.
 const SIGNALS: Token = Token(0);
-const FIRST_LISTENER: usize = 1;
+const WAKER: Token = Token(1);
+const LETTER_BOX: Token = Token(2);
+const FIRST_LISTENER: usize = 3;
 
 /// A worker's connections and the poll over them.
 pub struct EventLoop {
@@ -47,7 +50,10 @@ pub struct EventLoop {
     events: Events,
     rules: Arc<Rules>,
     listeners: Vec<Door>,
-    connections: Slab<Option<Box<Connection>>>,
+    connections: Slab<Place>,
+    neighbours: Neighbours,
+    /// Whether the thread that leads also serves; else requests and new connections have to wait.
+    serves: bool,
     most_connections: usize,
     first_connection: usize,
     scratch: Vec<u8>,
@@ -60,6 +66,33 @@ pub struct EventLoop {
     previous: Instant,
     next_sweep: Instant,
     rest_until: Option<Instant>,
+    /// Since when there may be connections from siblings in the letter box.
+    letters_since: Option<Instant>,
+}
+
+/// Where a connection is.
+enum Place {
+    /// Here.
+    Here(Box<Connection>),
+    /// With the application; what the poll said of it meanwhile.
+    Away(Missed),
+}
+
+/// Events of a connection that was away.
+#[derive(Clone, Copy, Default)]
+struct Missed {
+    readable: bool,
+    ended: bool,
+    writable: bool,
+}
+
+impl Place {
+    fn here(&mut self) -> Option<&mut Connection> {
+        match self {
+            Place::Here(connection) => Some(connection),
+            Place::Away(_) => None,
+        }
+    }
 }
 
 /// A listener and whether connections may be waiting behind it.
@@ -87,9 +120,11 @@ impl EventLoop {
         listeners: &[Arc<Listener>],
         signals: RawFd,
         rules: Arc<Rules>,
+        neighbours: Neighbours,
         most_connections: usize,
     ) -> io::Result<EventLoop> {
         let poll = Poll::new()?;
+        poll.registry().register(&mut SourceFd(&neighbours.letter_box()), LETTER_BOX, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&signals), SIGNALS, Interest::READABLE)?;
         for (index, listener) in listeners.iter().enumerate() {
             let token = Token(FIRST_LISTENER + index);
@@ -103,6 +138,9 @@ impl EventLoop {
             rules,
             listeners: listeners.iter().map(door).collect(),
             connections: Slab::new(),
+            neighbours,
+            serves: true,
+            letters_since: None,
             most_connections,
             first_connection: FIRST_LISTENER + listeners.len(),
             scratch: vec![0; READ_SIZE],
@@ -140,17 +178,50 @@ impl EventLoop {
         Ok(turn)
     }
 
+    /// Something that ends a poll from another thread.
+    ///
+    /// # Errors
+    /// The kernel's, from eventfd.
+    pub fn waker(&self) -> io::Result<Waker> {
+        Waker::new(self.poll.registry(), WAKER)
+    }
+
+    /// Notes whether the thread that leads from now on will serve what becomes ready.
+    pub fn lead_as(&mut self, serves: bool) {
+        self.serves = serves;
+    }
+
     /// The next connection whose request is ready, taken out of the loop; it comes back through [`EventLoop::put_back`].
     pub fn next_ready(&mut self) -> Option<(usize, Box<Connection>)> {
         while let Some(key) = self.ready.pop_front() {
-            let Some(connection) = self.connections.get_mut(key).and_then(Option::take) else { continue };
+            let Some(connection) = self.take_out(key) else { continue };
             if self.previous.elapsed() > UNQUESTIONED_WAIT && connection.client_has_left() {
-                self.put_back(key, connection, Step::Left);
+                self.put_back((key, connection), Step::Left);
                 continue;
             }
             return Some((key, connection));
         }
         None
+    }
+
+    /// Puts a ready connection back where [`EventLoop::next_ready`] found it.
+    pub fn keep_ready(&mut self, (key, connection): (usize, Box<Connection>)) {
+        self.connections[key] = Place::Here(connection);
+        self.ready.push_front(key);
+    }
+
+    /// Watches the connection no more. Closing its descriptor would not do where another process is about to have one of its own for it
+    /// (epoll(7), "Questions and answers"). Should it stay after all, it is registered again when it next has to wait.
+    pub fn unregister(&self, connection: &mut Connection) {
+        if connection.is_registered() {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&connection.descriptor()));
+            connection.set_registered(false);
+        }
+    }
+
+    /// Forgets a connection that was taken out and has gone elsewhere.
+    pub fn forget(&mut self, key: usize) {
+        self.remove(key);
     }
 
     /// The requests that have ended without the application since the last call.
@@ -159,9 +230,16 @@ impl EventLoop {
     }
 
     /// Takes a connection back after its request, to go on as its `step` says.
-    pub fn put_back(&mut self, key: usize, connection: Box<Connection>, step: Step) {
-        self.connections[key] = Some(connection);
+    pub fn put_back(&mut self, (key, connection): (usize, Box<Connection>), step: Step) {
+        let place = std::mem::replace(&mut self.connections[key], Place::Here(connection));
         self.follow(key, step);
+        let Place::Away(missed) = place else { return };
+        if missed.writable {
+            self.write(key);
+        }
+        if missed.readable {
+            self.read(key, missed.ended);
+        }
     }
 
     /// The time of the current turn.
@@ -169,13 +247,14 @@ impl EventLoop {
         self.now
     }
 
-    /// How many connections are open.
-    pub fn len(&self) -> usize {
-        self.connections.len()
+    /// Whether no connection is open.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
     }
 
     /// Takes what the kernel has already accepted on the listeners' behalf, then listens no more.
     pub fn stop_accepting(&mut self) {
+        while self.connections.len() < self.most_connections && self.take_letter() {}
         for site in 0..self.listeners.len() {
             while self.connections.len() < self.most_connections && self.accept_one(site) {}
         }
@@ -188,7 +267,7 @@ impl EventLoop {
     /// Gives clients that are between two requests until `time` to send one more.
     pub fn close_idle_by(&mut self, time: Instant) {
         for (_, connection) in &mut self.connections {
-            if let Some(connection) = connection {
+            if let Some(connection) = connection.here() {
                 connection.close_by(time);
             }
         }
@@ -196,10 +275,13 @@ impl EventLoop {
     }
 
     fn poll_timeout(&self) -> Duration {
-        if !self.ready.is_empty() || !self.again.is_empty() || self.can_accept() {
+        let can_serve = self.serves && (!self.ready.is_empty() || self.can_accept_now());
+        if can_serve || !self.again.is_empty() {
             return Duration::ZERO;
         }
-        self.next_sweep.saturating_duration_since(Instant::now())
+        let until_tick = self.next_sweep.saturating_duration_since(Instant::now());
+        // What has to wait for a sibling's or our own thread is looked at again soon.
+        if !self.ready.is_empty() || (self.serves && self.can_accept()) { until_tick.min(PATIENCE) } else { until_tick }
     }
 
     fn take_events(&mut self) -> Turn {
@@ -209,6 +291,8 @@ impl EventLoop {
         for event in &events {
             match event.token() {
                 SIGNALS => turn.signals = true,
+                WAKER => {}
+                LETTER_BOX => self.letters_since = self.letters_since.or(Some(self.now)),
                 Token(number) if number < self.first_connection => {
                     if let Some(door) = self.listeners.get_mut(number - FIRST_LISTENER) {
                         door.waiting_since.get_or_insert(self.now);
@@ -230,16 +314,24 @@ impl EventLoop {
     }
 
     fn read(&mut self, key: usize, ended: bool) {
-        if let Some(Some(connection)) = self.connections.get_mut(key) {
-            let step = connection.on_readable(&mut self.scratch, ended, self.now);
-            self.follow(key, step);
+        match self.connections.get_mut(key) {
+            Some(Place::Here(connection)) => {
+                let step = connection.on_readable(&mut self.scratch, ended, self.now);
+                self.follow(key, step);
+            }
+            Some(Place::Away(missed)) => (missed.readable, missed.ended) = (true, missed.ended || ended),
+            None => {}
         }
     }
 
     fn write(&mut self, key: usize) {
-        if let Some(Some(connection)) = self.connections.get_mut(key) {
-            let step = connection.on_writable(self.now);
-            self.follow(key, step);
+        match self.connections.get_mut(key) {
+            Some(Place::Here(connection)) => {
+                let step = connection.on_writable(self.now);
+                self.follow(key, step);
+            }
+            Some(Place::Away(missed)) => missed.writable = true,
+            None => {}
         }
     }
 
@@ -260,49 +352,56 @@ impl EventLoop {
             }
             Step::Call => self.ready.push_back(key),
             Step::Refused(error) => {
-                if let Some(Some(connection)) = self.connections.get_mut(key) {
+                if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
                     self.refusals.refused(connection.remote_addr(), &error);
                     self.unserved.push(connection.take_unserved(error.status()));
                 }
                 self.follow(key, Step::Again);
             }
             Step::Left => {
-                if let Some(Some(connection)) = self.connections.get_mut(key) {
+                if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
                     self.unserved.push(connection.take_unserved(CLIENT_CLOSED_REQUEST));
                 }
-                self.connections.try_remove(key);
+                self.remove(key);
             }
             Step::Stalled => {
-                if let Some(Some(connection)) = self.connections.get(key) {
+                if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
                     self.refusals.stalled(connection.remote_addr());
                 }
-                self.connections.try_remove(key);
+                self.remove(key);
             }
             Step::Close => {
-                self.connections.try_remove(key);
+                self.remove(key);
             }
         }
     }
 
     fn register(&mut self, key: usize) {
-        let Some(Some(connection)) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { return };
         if connection.is_registered() {
             return;
         }
         let token = Token(self.first_connection + key);
         let interest = Interest::READABLE | Interest::WRITABLE;
         match self.poll.registry().register(&mut SourceFd(&connection.descriptor()), token, interest) {
-            Ok(()) => connection.set_registered(),
+            Ok(()) => connection.set_registered(true),
             Err(error) => {
                 log::error!("Cannot watch a connection: {error}");
-                self.connections.try_remove(key);
+                self.remove(key);
             }
         }
     }
 
+    /// Whether connections may be waiting that could be held.
     fn can_accept(&self) -> bool {
         let rests = self.rest_until.is_some_and(|until| self.now < until);
-        !rests && self.listeners.iter().any(|door| door.waiting_since.is_some()) && self.has_room()
+        let waiting = self.letters_since.is_some() || self.listeners.iter().any(|door| door.waiting_since.is_some());
+        !rests && waiting && self.has_room()
+    }
+
+    fn can_accept_now(&self) -> bool {
+        self.can_accept()
+            && (self.letters_since.is_some() || (0..self.listeners.len()).any(|site| self.may_accept(site)))
     }
 
     /// Whether another connection may be held, or an idle one given up for it.
@@ -311,9 +410,10 @@ impl EventLoop {
     }
 
     fn accept(&mut self) {
-        if !self.can_accept() {
+        if !self.serves || !self.can_accept() {
             return;
         }
+        while self.ready.is_empty() && self.make_room() && self.take_letter() {}
         for site in 0..self.listeners.len() {
             let mut left = ACCEPTS_PER_TURN;
             while left > 0 && self.may_accept(site) && self.make_room() && self.accept_one(site) {
@@ -322,11 +422,53 @@ impl EventLoop {
         }
     }
 
-    /// While a request is at hand here, an idle sibling should have the first chance to accept.
+    /// While a request is at hand here, or a sibling has fewer connections, that one should have the first chance to accept; but nobody
+    /// waits for long.
     fn may_accept(&self, site: usize) -> bool {
-        self.listeners[site]
-            .waiting_since
-            .is_some_and(|since| self.ready.is_empty() || self.now >= since + ACCEPT_PATIENCE)
+        let Some(since) = self.listeners[site].waiting_since else { return false };
+        let others_first = !self.ready.is_empty() || self.neighbours.one_is_freer_than(self.connections.len());
+        !others_first || self.now >= since + PATIENCE
+    }
+
+    /// Takes a connection that a busy sibling has passed on; says whether there may be another.
+    fn take_letter(&mut self) -> bool {
+        if self.letters_since.is_none() {
+            return false;
+        }
+        match self.neighbours.take(&self.rules, self.now) {
+            Some((connection, step)) => {
+                let key = self.insert(*connection);
+                self.follow(key, step);
+                true
+            }
+            None => {
+                self.letters_since = None;
+                false
+            }
+        }
+    }
+
+    fn insert(&mut self, connection: Connection) -> usize {
+        let key = self.connections.insert(Place::Here(Box::new(connection)));
+        self.neighbours.set_connections(self.connections.len());
+        key
+    }
+
+    fn remove(&mut self, key: usize) -> bool {
+        let removed = self.connections.try_remove(key).is_some();
+        self.neighbours.set_connections(self.connections.len());
+        removed
+    }
+
+    fn take_out(&mut self, key: usize) -> Option<Box<Connection>> {
+        let place = self.connections.get_mut(key)?;
+        match std::mem::replace(place, Place::Away(Missed::default())) {
+            Place::Here(connection) => Some(connection),
+            away => {
+                *place = away;
+                None
+            }
+        }
     }
 
     /// Accepts a connection and reads its request at once; says whether there may be another.
@@ -336,7 +478,7 @@ impl EventLoop {
             Ok((stream, peer)) => {
                 door.waiting_since = Some(self.now);
                 let connection = Connection::new(stream, peer, site, self.rules.clone(), self.now);
-                let key = self.connections.insert(Some(Box::new(connection)));
+                let key = self.insert(connection);
                 self.read(key, false);
                 true
             }
@@ -367,14 +509,14 @@ impl EventLoop {
 
     fn close_oldest_idle(&mut self) -> bool {
         let oldest = self.oldest_idle();
-        oldest.is_some_and(|key| self.connections.try_remove(key).is_some())
+        oldest.is_some_and(|key| self.remove(key))
     }
 
     /// All idle connections get the same time, so the one whose deadline comes first has waited longest.
     fn oldest_idle(&self) -> Option<usize> {
         let idle = self.connections.iter().filter_map(|(key, connection)| {
-            let connection = connection.as_ref().filter(|connection| connection.is_idle())?;
-            Some((connection.deadline()?, key))
+            let Place::Here(connection) = connection else { return None };
+            if connection.is_idle() { Some((connection.deadline()?, key)) } else { None }
         });
         idle.min().map(|(_, key)| key)
     }
@@ -382,7 +524,7 @@ impl EventLoop {
     fn end_waits(&mut self) {
         let mut ended = Vec::new();
         for (key, connection) in &mut self.connections {
-            if let Some(connection) = connection {
+            if let Some(connection) = connection.here() {
                 match connection.on_time(self.now) {
                     Step::Wait => {}
                     step => ended.push((key, step)),

@@ -1,18 +1,20 @@
 //! A worker: one process that runs the application for the connections it accepts.
 //!
-//! [`run`] is its life, in order. `service` is its loop: `event_loop` waits and does the input and output, `connection` turns bytes into
+//! [`run`] is its life, in order. `crew` is its loop, shared by its threads: `event_loop` waits and does the input and output, `connection` turns bytes into
 //! requests, `python::call` answers them. It must not know the master beyond what its [`Seat`] holds. `connection` and `rules` are public
 //! for the fuzz targets, which drive them without an interpreter.
 
 mod access;
 mod body_store;
 pub mod connection;
+mod crew;
 mod event_loop;
+mod lead;
+mod neighbours;
 mod outgoing;
 mod pace;
 mod refusals;
 pub mod rules;
-mod service;
 mod stall;
 mod watch;
 
@@ -21,20 +23,22 @@ use std::fmt::Display;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use self::crew::{Crew, Station};
 use self::event_loop::EventLoop;
+use self::lead::{Lead, Stage};
+use self::neighbours::Neighbours;
 use self::rules::Rules;
-use self::service::{Service, Stage};
 use self::watch::Watch;
 use crate::logging::{AccessFormat, AccessLog};
 use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller};
 use crate::python::environ::Site;
 use crate::python::home::Home;
-use crate::python::{PyErr, Python, interpreter, signals};
-use crate::scoreboard::State;
+use crate::python::{PyErr, Python, interpreter, signals, threads};
 use crate::seat::{self, Seat};
-use crate::settings::Config;
+use crate::settings::{Config, WorkerClass};
 use crate::sys::process;
 use crate::sys::signal::Signal;
 use crate::sys::socket::{Listener, LocalAddress};
@@ -63,18 +67,39 @@ pub type Enter = Box<dyn Fn(&Config) -> Result<(), String>>;
 /// Lives a worker's life and returns its exit status.
 pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
     title::set(&format!("monoceros: worker [{}]", seat.config.name()));
-    let status = match boot(seat, launch) {
-        Ok(mut service) => {
-            let status = serve(&mut service);
+    let status = match boot(seat, launch).and_then(|worker| serve(&worker)) {
+        Ok(()) => {
             signals::ignore();
             interpreter::wind_down();
-            status
+            EXIT_OK
         }
         Err(failure) => failure.report(),
     };
     log::info!("Worker exiting (pid: {})", std::process::id());
     status
 }
+
+/// A worker that is ready to serve.
+struct Worker {
+    crew: Arc<Crew>,
+    calls: Arc<Calls>,
+}
+
+/// What each thread needs to call the application.
+struct Calls {
+    app: App,
+    sites: Vec<Site>,
+    options: CallOptions,
+}
+
+impl Calls {
+    fn caller(&self, py: Python<'_>) -> Result<Caller, PyErr> {
+        Caller::new(py, &self.app, self.sites.clone(), self.options.clone())
+    }
+}
+
+/// How many rows of the scoreboard are looked at for siblings; the master gives out the lowest ones that are free.
+const ROWS_WATCHED: usize = 128;
 
 /// A worker that could not begin to serve.
 enum BootFailure {
@@ -106,7 +131,7 @@ impl BootFailure {
 
 /// Everything up to the first request, in the order it must have: privileges go before any code of the application runs, and the parent
 /// is watched after that, because the kernel forgets the watch when the user changes (prctl(2)).
-fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Service<App>, BootFailure> {
+fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
     (launch.enter)(&seat.config).map_err(BootFailure::Other)?;
     start_python(&mut seat, launch)?;
     become_user(&seat.config)?;
@@ -118,7 +143,7 @@ fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Service<App>, BootFailur
     }
     app::extend_path(&python_path(&seat.config)).map_err(python_failure)?;
     let (app, broken) = load_app(&mut seat)?;
-    assemble(seat, &app, broken)
+    assemble(seat, app, broken)
 }
 
 /// The directories that the settings put on `sys.path`, in the order in which each goes to its front.
@@ -161,21 +186,41 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
     }
 }
 
-fn assemble(seat: Seat<App>, app: &App, broken: Vec<PathBuf>) -> Result<Service<App>, BootFailure> {
+fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, BootFailure> {
     let config = seat.config.clone();
     let rules = Arc::new(Rules::new(&config));
     let access_log = open_access_log(&config)?;
     let format = access_log.as_ref().map(AccessLog::format);
     let logged_headers = format.map_or_else(Vec::new, |format| format.response_headers().to_vec());
     let environ_keys = format.map_or_else(Vec::new, |format| format.environ_keys().to_vec());
-    let options = CallOptions { sendfile: config.sendfile, environ_keys };
-    let sites = seat.listeners.iter().map(|listener| site(listener, &config)).collect();
-    let caller = Python::attach(|py| Caller::new(py, app, sites, options)).map_err(python_failure)?;
-    let event_loop =
-        EventLoop::new(&seat.listeners, seat.signals.as_raw_fd(), rules.clone(), config.worker_connections)
-            .map_err(|error| BootFailure::because("cannot poll", &error))?;
+    let calls = Calls {
+        app,
+        sites: seat.listeners.iter().map(|listener| site(listener, &config)).collect(),
+        options: CallOptions { sendfile: config.sendfile, environ_keys },
+    };
+    let neighbours = || Neighbours::new(seat.row.clone(), ROWS_WATCHED, seat.post.clone(), &seat.listeners);
+    let cannot_poll = |error| BootFailure::because("cannot poll", &error);
+    let event_loop = EventLoop::new(
+        &seat.listeners,
+        seat.signals.as_raw_fd(),
+        rules.clone(),
+        neighbours(),
+        config.worker_connections,
+    )
+    .map_err(cannot_poll)?;
+    let waker = event_loop.waker().map_err(cannot_poll)?;
+    let station = Station {
+        neighbours: neighbours(),
+        row: seat.row,
+        wakeup: seat.wakeup,
+        rules,
+        threads: config.threads,
+        max_requests: seat.max_requests,
+        graceful_timeout: Duration::from_secs(config.graceful_timeout),
+    };
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken));
-    Ok(Service { seat, event_loop, rules, caller, access_log, logged_headers, watch, stage: Stage::Serving })
+    let lead = Lead { event_loop, signals: seat.signals, parent: seat.ppid, watch, stage: Stage::Serving };
+    Ok(Worker { crew: Arc::new(Crew::new(lead, waker, station, access_log, logged_headers)), calls: Arc::new(calls) })
 }
 
 fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootFailure> {
@@ -195,23 +240,35 @@ fn site(listener: &Listener, config: &Config) -> Site {
     Site {
         server,
         socket_path,
-        multithread: false,
+        multithread: config.effective_worker_class() == WorkerClass::Gthread,
         multiprocess: config.workers.may_be_several(),
         script_name: std::env::var("SCRIPT_NAME").unwrap_or_default(),
     }
 }
 
-fn serve(service: &mut Service<App>) -> i32 {
-    service.seat.row.beat();
-    service.seat.row.set_state(State::Ready);
-    service.seat.wakeup.wake();
-    match Python::attach(|py| service.run(py)) {
-        Ok(()) => EXIT_OK,
-        Err(error) => {
-            log::error!("The worker cannot go on: {error}");
-            1
+/// Starts the other threads, and serves in this one: the interpreter's main thread.
+fn serve(worker: &Worker) -> Result<(), BootFailure> {
+    let Worker { crew, calls } = worker;
+    let spare = crew.clone();
+    let spawned = std::thread::Builder::new().name("spare".to_owned()).spawn(move || spare.stand_by());
+    spawned.map_err(|error| BootFailure::because("cannot start a thread", &error))?;
+    Python::attach(|py| {
+        let mut caller = calls.caller(py).map_err(python_failure)?;
+        for number in 1..crew.threads() {
+            let (crew, calls) = (crew.clone(), calls.clone());
+            let work = move |py: Python<'_>| match calls.caller(py) {
+                Ok(mut caller) => crew.work(py, &mut caller),
+                Err(error) => log::error!("{}", crate::python::traceback(py, &error)),
+            };
+            threads::spawn(py, &format!("monoceros-{number}"), work).map_err(python_failure)?;
         }
-    }
+        if crew.threads() > 1 {
+            crew.start_heart().map_err(|error| BootFailure::because("cannot start a thread", &error))?;
+        }
+        crew.begin();
+        crew.work(py, &mut caller);
+        Ok(())
+    })
 }
 
 fn python_failure(error: PyErr) -> BootFailure {

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use crate::http::policy::{HeaderMap, Policy};
 use crate::http::proxy;
-use crate::settings::{self, Config, ProxyProtocol, Trusted};
+use crate::settings::{self, Config, ProxyProtocol, Trusted, WorkerClass};
 use crate::sys::signal::term_has_come;
 use crate::sys::socket::Peer;
 
 /// Idle connections under the sync class while `keepalive` is not set: longer than load balancers keep theirs (60 s, 75 s, 600 s), so that
 /// the balancer closes first and no request meets a closing connection.
 const SYNC_KEEPALIVE: Duration = Duration::from_secs(650);
+
+/// Under gthread: gunicorn's figure, which its users have tuned their balancers for.
+const GTHREAD_KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// The rules of a worker, shared by its connections.
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl Rules {
             body_timeout: bound(config.client_body_timeout),
             body_min_rate: config.client_body_min_rate,
             write_timeout: bound(config.write_timeout),
-            keepalive: config.keepalive.map_or(SYNC_KEEPALIVE, Duration::from_secs),
+            keepalive: keepalive(config),
             body_buffer: config.body_buffer,
             body_spool: config.body_spool,
             limit_request_body: Some(config.limit_request_body).filter(|&limit| limit > 0),
@@ -97,6 +100,14 @@ impl Rules {
 fn bound(seconds: u64) -> Duration {
     const FOR_EVER: u64 = u32::MAX as u64;
     Duration::from_secs(if seconds == 0 { FOR_EVER } else { seconds })
+}
+
+fn keepalive(config: &Config) -> Duration {
+    match (config.keepalive, config.effective_worker_class()) {
+        (Some(seconds), _) => Duration::from_secs(seconds),
+        (None, WorkerClass::Sync) => SYNC_KEEPALIVE,
+        (None, WorkerClass::Gthread) => GTHREAD_KEEPALIVE,
+    }
 }
 
 fn among(trusted: &Trusted, peer: &Peer) -> bool {

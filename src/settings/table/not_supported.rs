@@ -8,13 +8,6 @@ use crate::settings::setting::{Default, Kind, Missing, Section, Setting, Severit
 
 /// The settings of gunicorn 27 that are not supported, in gunicorn's order.
 pub static NOT_SUPPORTED: &[Setting] = &[
-    refused(
-        "threads",
-        &["--threads"],
-        Kind::Int,
-        &["1"],
-        "threads are not supported yet: a worker runs one request at a time",
-    ),
     refused("reload_engine", &["--reload-engine"], Kind::Text, &["auto"], "the way files are watched cannot be chosen"),
     refused("spew", &["--spew"], Kind::Switch, &["False", "None"], "tracing every line is not supported"),
     refused(

@@ -55,10 +55,27 @@ A setting of our own; gunicorn has none. The signal TTIN may go beyond it.",
             set: |config, value| put(&mut config.worker_class, worker_class(value)),
             get: |config| config.worker_class.to_string().into(),
         },
-        doc: "The kind of worker: sync.
+        doc: "The kind of worker: sync or gthread.
 
-Only `sync` is there so far (also as `gunicorn.workers.sync.SyncWorker` and `egg:gunicorn#sync`). Unlike gunicorn's it
-keeps connections alive, and slow clients do not hold it.",
+`sync` runs one request at a time, in the interpreter's main thread; `gthread` runs as many as it has `threads`. Both
+keep connections alive, and slow clients hold neither. gunicorn's longer names for them are understood
+(`gunicorn.workers.sync.SyncWorker`, `egg:gunicorn#gthread`).",
+    },
+    Setting {
+        name: "threads",
+        section: Section::WorkerProcesses,
+        flags: &["--threads"],
+        meta: "INT",
+        kind: Kind::Int,
+        default: Default::Text("1"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.threads, size(value).map(|threads| threads.clamp(1, MOST_THREADS))),
+            get: |config| Value::Int(config.threads as i64),
+        },
+        doc: "Threads of a worker that run the app.
+
+More than 1 makes gthread of the sync class. The app must then be safe to run in several threads at once
+(`wsgi.multithread` tells it). At most 1024.",
     },
     Setting {
         name: "worker_connections",
@@ -329,10 +346,14 @@ fn optional_seconds(value: &Value) -> Result<Option<u64>, ValueError> {
     }
 }
 
+/// Beyond this many threads a worker would only fight itself for the interpreter.
+const MOST_THREADS: usize = 1024;
+
 fn worker_class(value: &Value) -> Result<WorkerClass, ValueError> {
     let name = value.text()?;
     match name.as_str() {
         "sync" | "gunicorn.workers.sync.SyncWorker" | "egg:gunicorn#sync" => Ok(WorkerClass::Sync),
-        _ => Err(ValueError::new(&name, "is not supported yet: the only worker class is 'sync'")),
+        "gthread" | "gunicorn.workers.gthread.ThreadWorker" | "egg:gunicorn#gthread" => Ok(WorkerClass::Gthread),
+        _ => Err(ValueError::new(&name, "is not supported: the worker classes are 'sync' and 'gthread'")),
     }
 }

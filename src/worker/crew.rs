@@ -1,0 +1,474 @@
+//! The threads of a worker: leader and followers.
+//!
+//! One thread leads: it polls and does the connections' input and output. When a request is ready it leaves the lead in the slot and runs
+//! the application itself, in place, so that nothing is handed from thread to thread. Whoever is free takes the lead from the slot: mostly
+//! the same thread, a moment later. A follower is woken for it only when requests have lately taken long.
+//!
+//! One spare thread never runs the application. It takes the lead when every other thread has been busy for a few milliseconds, so that
+//! slow responses go on, waits end in time, and requests that are ready find a sibling that is free.
+//!
+//! Nobody waits for the interpreter while holding the lead: threads lead detached and run the application attached.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mio::Waker;
+
+use super::access::Served;
+use super::connection::{Connection, Step, Unserved};
+use super::lead::{Lead, Stage};
+use super::neighbours::Neighbours;
+use super::rules::Rules;
+use crate::exchange::Exchange;
+use crate::logging::AccessLog;
+use crate::python::Python;
+use crate::python::call::{Caller, Finished};
+use crate::python::signals::interruption;
+use crate::python::transmission::{Ending, Summary};
+use crate::scoreboard::{Row, State};
+use crate::sys::wakeup::Wakeup;
+
+/// The spare thread looks this often whether everybody is busy; a request is held up for no longer than twice that.
+const STAND_BY: Duration = Duration::from_millis(5);
+
+/// After this long without a request the spare thread sleeps until there is one.
+const STAND_DOWN: Duration = Duration::from_secs(1);
+
+/// Requests that have lately taken longer than this are worth waking a thread to lead meanwhile; for shorter ones the waking would cost
+/// more than the wait.
+const LONG_REQUEST_NS: u64 = 500_000;
+
+/// Between two beats of the heart.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How many requests a thread serves before it looks for new events, so that those in hand do not keep others from being read.
+const REQUESTS_PER_TURN: usize = 64;
+
+/// What the threads of a worker share.
+pub struct Crew {
+    slot: Mutex<Slot>,
+    /// Threads that wait to lead.
+    followers: Condvar,
+    /// The spare thread.
+    spare: Condvar,
+    /// Ends the leader's poll.
+    waker: Waker,
+    /// What requests have lately taken, in nanoseconds: a moving average.
+    request_ns: AtomicU64,
+    station: Station,
+    access_log: Mutex<Option<AccessLog>>,
+    /// Response headers that the access log names.
+    logged_headers: Vec<String>,
+}
+
+/// What the crew needs to know of the worker it belongs to.
+pub struct Station {
+    /// The worker's row on the scoreboard.
+    pub row: Row,
+    /// To be rung when the row's state changes.
+    pub wakeup: Wakeup,
+    /// The other workers.
+    pub neighbours: Neighbours,
+    /// What holds for all connections.
+    pub rules: Arc<Rules>,
+    /// Threads that run the application.
+    pub threads: usize,
+    /// Requests after which the worker asks for a replacement; 0 for no limit.
+    pub max_requests: u64,
+    /// How long a worker may take to end.
+    pub graceful_timeout: Duration,
+}
+
+/// The lead while nobody leads, and who waits for it.
+struct Slot {
+    lead: Option<Box<Lead>>,
+    leader: Leader,
+    /// Connections back from the application while somebody else leads, and how they go on.
+    returned: Vec<(Request, Step)>,
+    /// Threads that wait to lead.
+    waiting: usize,
+    /// Threads that run the application.
+    busy: usize,
+    /// Counts every time the application was entered or left: standing still means that everybody is at it.
+    moves: u64,
+    spare_sleeps: bool,
+    is_over: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leader {
+    Nobody,
+    Worker,
+    Spare,
+}
+
+/// A connection whose request is ready or served, and its place in the event loop.
+type Request = (usize, Box<Connection>);
+
+impl Crew {
+    /// A crew around `lead`.
+    pub fn new(
+        lead: Lead,
+        waker: Waker,
+        station: Station,
+        access_log: Option<AccessLog>,
+        logged_headers: Vec<String>,
+    ) -> Crew {
+        Crew {
+            slot: Mutex::new(Slot {
+                lead: Some(Box::new(lead)),
+                leader: Leader::Nobody,
+                returned: Vec::new(),
+                waiting: 0,
+                busy: 0,
+                moves: 0,
+                spare_sleeps: false,
+                is_over: false,
+            }),
+            followers: Condvar::new(),
+            spare: Condvar::new(),
+            waker,
+            request_ns: AtomicU64::new(0),
+            station,
+            access_log: Mutex::new(access_log),
+            logged_headers,
+        }
+    }
+
+    /// How many threads run the application.
+    pub fn threads(&self) -> usize {
+        self.station.threads
+    }
+
+    /// From now on the worker serves.
+    pub fn begin(&self) {
+        self.station.row.set_idle_threads(self.station.threads as u64);
+        self.station.row.beat();
+        self.announce(State::Ready);
+    }
+
+    /// With several threads, one of them at a long request says nothing about the worker: its heart then beats as long as the interpreter
+    /// can be had (with a single thread it beats with each request).
+    ///
+    /// # Errors
+    /// The system has no room for another thread.
+    pub fn start_heart(self: &Arc<Self>) -> std::io::Result<()> {
+        let crew = self.clone();
+        let beat = move || {
+            while !crew.lock().is_over {
+                Python::attach(|_| crew.station.row.beat());
+                std::thread::sleep(HEARTBEAT);
+            }
+        };
+        std::thread::Builder::new().name("heart".to_owned()).spawn(beat).map(drop)
+    }
+
+    /// Leads and serves until the worker is to end. Each thread that runs the application lives here.
+    pub fn work(&self, py: Python<'_>, caller: &mut Caller) {
+        while let Some(mut request) = py.detach(|| self.next_request()) {
+            for served in 1.. {
+                let (key, connection) = request;
+                let (connection, step) = self.serve(py, caller, connection);
+                let next = self.done((key, connection), step, served < REQUESTS_PER_TURN);
+                if interruption(py).is_some() {
+                    self.end();
+                    return;
+                }
+                match next {
+                    Some(next) => request = next,
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// The spare thread's life.
+    pub fn stand_by(&self) {
+        let mut seen = 0;
+        let mut since = Instant::now();
+        let mut slot = self.lock();
+        while !slot.is_over {
+            if slot.moves != seen {
+                (seen, since) = (slot.moves, Instant::now());
+            } else if slot.lead.is_some() && slot.busy > 0 && since.elapsed() >= STAND_BY {
+                slot = self.stand_in(slot);
+                continue;
+            }
+            slot = if slot.busy == 0 && since.elapsed() > STAND_DOWN {
+                slot.spare_sleeps = true;
+                self.spare.wait(slot).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                self.spare.wait_timeout(slot, STAND_BY).unwrap_or_else(PoisonError::into_inner).0
+            };
+            slot.spare_sleeps = false;
+        }
+    }
+
+    /// Adds the line of each request that was not served.
+    pub fn log_unserved(&self, unserved: Vec<Unserved>) {
+        if unserved.is_empty() {
+            return;
+        }
+        let mut log = self.access_log.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(log) = log.as_mut() else { return };
+        for request in &unserved {
+            log.record(&Served {
+                request: request.request(),
+                summary: &Summary { status: request.status, sent: 0, headers: Vec::new() },
+                environ_values: &[],
+                response_headers: &self.logged_headers,
+                duration: Duration::ZERO,
+            });
+        }
+    }
+
+    /// Writes out what has been logged.
+    pub fn flush_access_log(&self) {
+        if let Some(log) = self.access_log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            log.flush();
+        }
+    }
+
+    /// Opens both logs anew (USR1).
+    pub fn reopen_logs(&self) {
+        if let Err(error) = crate::logging::reopen() {
+            log::error!("Cannot reopen the error log: {error}");
+        }
+        let mut log = self.access_log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(error)) = log.as_mut().map(AccessLog::reopen) {
+            log::error!("Cannot reopen the access log: {error}");
+        }
+    }
+
+    /// Whether the worker has served as many requests as it should.
+    pub fn has_served_its_requests(&self) -> bool {
+        self.station.max_requests > 0 && self.station.row.served() >= self.station.max_requests
+    }
+
+    /// Changes the worker's state, and lets the master know.
+    pub fn announce(&self, state: State) {
+        self.station.row.set_state(state);
+        self.station.wakeup.wake();
+    }
+
+    /// How long the worker may take to end.
+    pub fn graceful_timeout(&self) -> Duration {
+        self.station.graceful_timeout
+    }
+
+    /// From now on every response closes its connection.
+    pub fn stop_keeping_alive(&self) {
+        self.station.rules.stop_keeping_alive();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        // A panic while it was held leaves plain data behind.
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the lead, leads until a request is ready, and leaves the lead in the slot; `None` when the worker ends.
+    fn next_request(&self) -> Option<Request> {
+        let mut lead = self.take_lead()?;
+        loop {
+            self.take_back_returned(&mut lead);
+            if let Some(request) = lead.event_loop.next_ready() {
+                self.leave_lead(lead, true);
+                return Some(request);
+            }
+            self.station.row.beat();
+            if let Err(error) = lead.turn(self) {
+                log::error!("The worker cannot go on: {error}");
+                lead.stage = Stage::Over;
+            }
+            if lead.is_done() {
+                self.flush_access_log();
+                self.leave_lead(lead, false);
+                self.end();
+                return None;
+            }
+        }
+    }
+
+    fn take_lead(&self) -> Option<Box<Lead>> {
+        let mut slot = self.lock();
+        loop {
+            if slot.is_over {
+                return None;
+            }
+            if let Some(mut lead) = slot.lead.take() {
+                slot.leader = Leader::Worker;
+                lead.event_loop.lead_as(true);
+                return Some(lead);
+            }
+            slot.waiting += 1;
+            if slot.leader == Leader::Spare {
+                self.wake_leader();
+            }
+            slot = self.followers.wait(slot).unwrap_or_else(PoisonError::into_inner);
+            slot.waiting -= 1;
+        }
+    }
+
+    /// Puts the lead into the slot, with or without going off to serve a request, and calls others to it where that pays.
+    fn leave_lead(&self, lead: Box<Lead>, to_serve: bool) {
+        let mut slot = self.lock();
+        slot.lead = Some(lead);
+        slot.leader = Leader::Nobody;
+        slot.moves += 1;
+        if to_serve {
+            slot.busy += 1;
+            self.station.row.set_idle_threads(self.station.threads.saturating_sub(slot.busy) as u64);
+        }
+        self.call_for_a_leader(&slot);
+    }
+
+    fn call_for_a_leader(&self, slot: &Slot) {
+        if slot.waiting > 0 && self.request_ns.load(Relaxed) > LONG_REQUEST_NS {
+            self.followers.notify_one();
+        }
+        if slot.spare_sleeps {
+            self.spare.notify_one();
+        }
+    }
+
+    /// Gives a connection back after its request. The next one that is ready, if the lead still lies in the slot and `more` is wanted.
+    fn done(&self, request: Request, step: Step, more: bool) -> Option<Request> {
+        let mut slot = self.lock();
+        slot.moves += 1;
+        if let Some(lead) = &mut slot.lead {
+            lead.event_loop.put_back(request, step);
+            let next = if more { lead.event_loop.next_ready() } else { None };
+            if next.is_some() {
+                self.call_for_a_leader(&slot);
+                return next;
+            }
+        } else {
+            slot.returned.push((request, step));
+            self.wake_leader();
+        }
+        slot.busy -= 1;
+        self.station.row.set_idle_threads(self.station.threads.saturating_sub(slot.busy) as u64);
+        None
+    }
+
+    fn take_back_returned(&self, lead: &mut Lead) {
+        let returned = std::mem::take(&mut self.lock().returned);
+        for (request, step) in returned {
+            lead.event_loop.put_back(request, step);
+        }
+    }
+
+    fn wake_leader(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("Cannot wake the leading thread: {error}");
+        }
+    }
+
+    /// Everybody has been busy for too long: a follower leads if there is one after all, else this thread does.
+    fn stand_in<'a>(&'a self, mut slot: MutexGuard<'a, Slot>) -> MutexGuard<'a, Slot> {
+        slot.moves += 1;
+        if slot.waiting > 0 {
+            self.followers.notify_one();
+            return slot;
+        }
+        let Some(lead) = slot.lead.take() else { return slot };
+        slot.leader = Leader::Spare;
+        drop(slot);
+        self.lead_without_serving(lead);
+        self.lock()
+    }
+
+    /// Does everything but run the application, until a thread that can wants the lead.
+    fn lead_without_serving(&self, mut lead: Box<Lead>) {
+        lead.event_loop.lead_as(false);
+        loop {
+            self.take_back_returned(&mut lead);
+            let mut slot = self.lock();
+            if slot.waiting > 0 || slot.is_over || lead.is_done() {
+                let over = lead.is_done();
+                slot.lead = Some(lead);
+                slot.leader = Leader::Nobody;
+                slot.moves += 1;
+                self.followers.notify_one();
+                drop(slot);
+                if over {
+                    self.end();
+                }
+                return;
+            }
+            drop(slot);
+            self.pass_on(&mut lead);
+            if let Err(error) = lead.turn(self) {
+                log::error!("The worker cannot go on: {error}");
+                lead.stage = Stage::Over;
+            }
+        }
+    }
+
+    /// Requests that nobody here can serve now go, with their connections, to siblings that can.
+    fn pass_on(&self, lead: &mut Lead) {
+        while self.station.neighbours.one_is_idle()
+            && let Some((key, mut connection)) = lead.event_loop.next_ready()
+        {
+            lead.event_loop.unregister(&mut connection);
+            match self.station.neighbours.pass(connection) {
+                Ok(()) => lead.event_loop.forget(key),
+                Err(connection) => return lead.event_loop.keep_ready((key, connection)),
+            }
+        }
+    }
+
+    /// Ends the work of all threads.
+    fn end(&self) {
+        self.lock().is_over = true;
+        self.followers.notify_all();
+        self.spare.notify_all();
+        self.wake_leader();
+    }
+
+    fn serve(&self, py: Python<'_>, caller: &mut Caller, connection: Box<Connection>) -> (Box<Connection>, Step) {
+        let started = Instant::now();
+        self.station.row.start_request();
+        let finished = caller.call(py, connection);
+        let ended = Instant::now();
+        self.log_access(&finished, ended - started);
+        let Finished { exchange, ending, summary, .. } = finished;
+        let mut connection =
+            exchange.into_connection().expect("every exchange here is a connection: the caller was given one");
+        caller.recycle(connection.request().site, summary);
+        let step = match ending {
+            Ending::KeepAlive => connection.finish(true, ended),
+            Ending::Close | Ending::Broken => connection.finish(false, ended),
+            Ending::Gone => Step::Close,
+        };
+        self.station.row.finish_request();
+        self.station.row.beat();
+        self.note_duration(ended - started);
+        (connection, step)
+    }
+
+    /// Keeps the moving average: the newest request counts for an eighth.
+    fn note_duration(&self, duration: Duration) {
+        let newest = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 8);
+        let average = self.request_ns.load(Relaxed);
+        // Threads may overwrite each other's update; an average forgives that.
+        self.request_ns.store(average - average / 8 + newest / 8, Relaxed);
+    }
+
+    fn log_access(&self, finished: &Finished, duration: Duration) {
+        let mut log = self.access_log.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(log) = log.as_mut() else { return };
+        // Nothing was sent: the application ended the request by itself (a WebSocket), or the client had gone.
+        if finished.summary.status == 0 {
+            return;
+        }
+        log.record(&Served {
+            request: finished.exchange.request(),
+            summary: &finished.summary,
+            environ_values: &finished.environ_values,
+            response_headers: &self.logged_headers,
+            duration,
+        });
+    }
+}

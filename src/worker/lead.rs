@@ -1,0 +1,129 @@
+//! What the leading thread has in its hands: the event loop, and the worker's duties besides requests (signals, the parent, code that has
+//! changed, the end). One thread at a time leads, see `crew`.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::crew::Crew;
+use super::event_loop::EventLoop;
+use super::watch::Watch;
+use crate::scoreboard::State;
+use crate::sys::process::{self, Pid};
+use crate::sys::signal::{Signal, SignalQueue};
+
+/// How long a stopping worker waits for kept-alive clients to send one more request, which is answered with `Connection: close`.
+const KEEPALIVE_LINGER: Duration = Duration::from_secs(2);
+
+/// The lead.
+pub struct Lead {
+    /// The connections.
+    pub event_loop: EventLoop,
+    /// Signals of this process.
+    pub signals: SignalQueue,
+    /// The master.
+    pub parent: Pid,
+    /// What `--reload` looks at, if it is on.
+    pub watch: Option<Watch>,
+    /// Whether the worker goes on.
+    pub stage: Stage,
+}
+
+/// How long a worker will go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Until it is told otherwise.
+    Serving,
+    /// Until a replacement is ready, which the master sees to.
+    Retiring,
+    /// Until its connections are done, or this moment.
+    Draining(Instant),
+    /// At once.
+    Over,
+}
+
+impl Lead {
+    /// One turn of the event loop, and whatever else has come up.
+    ///
+    /// # Errors
+    /// The poll failed.
+    pub fn turn(&mut self, crew: &Crew) -> std::io::Result<()> {
+        crew.flush_access_log();
+        let turn = self.event_loop.turn()?;
+        if turn.signals {
+            self.handle_signals(crew);
+        }
+        if turn.tick {
+            self.on_tick(crew);
+        }
+        self.retire_when_due(crew);
+        crew.log_unserved(self.event_loop.take_unserved());
+        Ok(())
+    }
+
+    /// Whether the worker has nothing more to do.
+    pub fn is_done(&self) -> bool {
+        match self.stage {
+            Stage::Draining(end) => self.event_loop.is_empty() || self.event_loop.now() >= end,
+            Stage::Serving | Stage::Retiring => false,
+            Stage::Over => true,
+        }
+    }
+
+    fn handle_signals(&mut self, crew: &Crew) {
+        while let Some(signal) = self.signals.next() {
+            match signal {
+                Signal::Term => self.drain(crew),
+                Signal::Usr1 => crew.reopen_logs(),
+                // Python has them too, to unwind an application that runs in the main thread.
+                Signal::Int | Signal::Quit | Signal::Abrt => self.stage = Stage::Over,
+                // The rest is the master's.
+                _ => {}
+            }
+        }
+    }
+
+    /// Once a second.
+    fn on_tick(&mut self, crew: &Crew) {
+        if process::getppid() != self.parent {
+            log::info!("Parent changed, shutting down: <Worker {}>", std::process::id());
+            self.drain(crew);
+        }
+        if self.stage == Stage::Serving
+            && let Some(path) = self.watch.as_mut().and_then(Watch::changed)
+        {
+            self.reload(crew, &path);
+        }
+    }
+
+    fn reload(&mut self, crew: &Crew, path: &Path) {
+        log::info!("Worker reloading: {} modified", path.display());
+        self.retire(crew);
+    }
+
+    fn retire_when_due(&mut self, crew: &Crew) {
+        if self.stage == Stage::Serving && crew.has_served_its_requests() {
+            log::info!("Autorestarting worker after current request.");
+            self.retire(crew);
+        }
+    }
+
+    /// Asks the master for a replacement; until there is one, serving goes on.
+    fn retire(&mut self, crew: &Crew) {
+        self.stage = Stage::Retiring;
+        crew.announce(State::Retiring);
+    }
+
+    /// Accepts no more, and lets what has begun end.
+    fn drain(&mut self, crew: &Crew) {
+        if matches!(self.stage, Stage::Draining(_) | Stage::Over) {
+            return;
+        }
+        let now = Instant::now();
+        let graceful = crew.graceful_timeout();
+        self.stage = Stage::Draining(now + graceful);
+        crew.stop_keeping_alive();
+        self.event_loop.stop_accepting();
+        self.event_loop.close_idle_by(now + KEEPALIVE_LINGER.min(graceful));
+        crew.announce(State::Draining);
+    }
+}

@@ -1,0 +1,139 @@
+//! The other workers: whether one of them is freer, and the way a connection goes from one to another.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::connection::{Connection, Step};
+use super::rules::Rules;
+use crate::scoreboard::Row;
+use crate::sys::post::{MOST_BYTES, Post};
+use crate::sys::socket::{Listener, Peer, Stream};
+
+/// A worker's view of its siblings.
+pub struct Neighbours {
+    row: Row,
+    /// How many rows to look at: all that workers of this server usually have.
+    rows: usize,
+    post: Arc<Post>,
+    /// What the listeners are bound to, in the order of our sites.
+    doors: Vec<String>,
+}
+
+/// A connection on its way: a line of text, then the bytes that its client has sent.
+struct Parcel<'a> {
+    /// What the listener is bound to that it came in on.
+    door: &'a str,
+    /// The client, as the socket or a PROXY header says.
+    peer: Peer,
+    /// Whether the socket's peer is trusted.
+    is_trusted: bool,
+    bytes: &'a [u8],
+}
+
+impl Neighbours {
+    /// The siblings of the worker with this `row`, among `rows` rows.
+    pub fn new(row: Row, rows: usize, post: Arc<Post>, listeners: &[Arc<Listener>]) -> Self {
+        let doors = listeners.iter().map(ToString::to_string).collect();
+        Neighbours { row, rows, post, doors }
+    }
+
+    /// The descriptor that is readable when a connection may have been passed on.
+    pub fn letter_box(&self) -> RawFd {
+        self.post.as_raw_fd()
+    }
+
+    /// Writes how many connections we hold.
+    pub fn set_connections(&self, count: usize) {
+        self.row.set_connections(count as u64);
+    }
+
+    /// Whether a sibling has a thread that waits for work.
+    pub fn one_is_idle(&self) -> bool {
+        self.row.connections_of_idle_siblings(self.rows).next().is_some()
+    }
+
+    /// Whether an idle sibling holds fewer connections than `connections`.
+    pub fn one_is_freer_than(&self, connections: usize) -> bool {
+        self.row.connections_of_idle_siblings(self.rows).any(|theirs| theirs < connections as u64)
+    }
+
+    /// Passes a connection, whose request is ready, to whichever sibling takes it first.
+    ///
+    /// # Errors
+    /// It cannot travel (a body that is gone by, a response under way), or the letter box is full: it stays.
+    pub fn pass(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
+        let Some(bytes) = connection.replayable(MOST_BYTES / 2) else { return Err(connection) };
+        let Some(door) = self.doors.get(connection.site()) else { return Err(connection) };
+        let parcel = Parcel { door, peer: *connection.peer(), is_trusted: connection.is_trusted(), bytes: &bytes };
+        match self.post.send(connection.descriptor(), &parcel.wrap()) {
+            // Our copy of the descriptor goes; the connection lives on in the letter box.
+            Ok(()) => Ok(()),
+            Err(_) => Err(connection),
+        }
+    }
+
+    /// Takes a connection that was passed on, and its next step; `None` when there is none.
+    pub fn take(&self, rules: &Arc<Rules>, now: Instant) -> Option<(Box<Connection>, Step)> {
+        loop {
+            let (descriptor, message) = match self.post.receive() {
+                Ok(received) => received?,
+                Err(error) => {
+                    log::error!("Cannot take a connection from a sibling: {error}");
+                    return None;
+                }
+            };
+            let Some(parcel) = Parcel::unwrap(&message) else { continue };
+            // After a reload an old worker's listener may be one that we do not have; the first of ours stands in.
+            let site = self.doors.iter().position(|door| door == parcel.door).unwrap_or(0);
+            let stream = Stream::from(descriptor);
+            let mut connection = Connection::new(stream, parcel.peer, site, rules.clone(), now);
+            let step = connection.replay(parcel.is_trusted, parcel.bytes, now);
+            return Some((Box::new(connection), step));
+        }
+    }
+}
+
+impl Parcel<'_> {
+    fn wrap(&self) -> Vec<u8> {
+        let peer = match self.peer {
+            Peer::Ip(address) => address.to_string(),
+            Peer::Unix => "unix".to_owned(),
+        };
+        let mut message = format!("{} {peer} {}\n", u8::from(self.is_trusted), self.door).into_bytes();
+        message.extend_from_slice(self.bytes);
+        message
+    }
+
+    fn unwrap(message: &[u8]) -> Option<Parcel<'_>> {
+        let line_end = memchr::memchr(b'\n', message)?;
+        // The address comes last: the path of a unix socket may hold spaces.
+        let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(3, ' ');
+        let (is_trusted, peer, door) = (words.next()?, words.next()?, words.next()?);
+        let peer = match peer {
+            "unix" => Peer::Unix,
+            address => Peer::Ip(address.parse::<SocketAddr>().ok()?),
+        };
+        Some(Parcel { door, peer, is_trusted: is_trusted == "1", bytes: &message[line_end + 1..] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parcel_unwraps_to_what_was_wrapped() {
+        for peer in [Peer::Unix, Peer::Ip("127.0.0.1:80".parse().unwrap()), Peer::Ip("[::1]:443".parse().unwrap())] {
+            let parcel = Parcel { door: "unix:/a b", peer, is_trusted: true, bytes: b"GET / HTTP/1.1\r\n\n" };
+            let message = parcel.wrap();
+            let found = Parcel::unwrap(&message).unwrap();
+            assert_eq!(
+                (found.door, found.peer, found.is_trusted, found.bytes),
+                ("unix:/a b", peer, true, parcel.bytes)
+            );
+        }
+        assert!(Parcel::unwrap(b"no line").is_none());
+    }
+}
