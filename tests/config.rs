@@ -148,10 +148,10 @@ fn an_unknown_name_in_a_file_is_said_and_passed_over() {
 
 #[test]
 fn a_setting_we_do_not_have_is_refused_and_its_default_is_not() {
-    let refused = Plan::app("echo").args(["--threads", "4"]).run();
+    let refused = Plan::app("echo").args(["--spew"]).run();
     assert_ne!(refused.code, Some(0));
-    assert!(refused.stderr.contains("threads"), "{}", refused.stderr);
-    let server = Plan::app("echo").args(["--threads", "1"]).start();
+    assert!(refused.stderr.contains("spew"), "{}", refused.stderr);
+    let server = Plan::app("echo").args(["--reload-engine", "auto"]).start();
     assert_eq!(server.get("/").status, 200);
     server.finish();
 }

@@ -39,11 +39,21 @@ impl Area {
 fn claim() -> Option<Area> {
     let [arguments, arguments_end, environment, environment_end] =
         bounds(&fs::read_to_string("/proc/self/stat").ok()?)?;
+    if !holds(arguments, arguments_end, &fs::read("/proc/self/cmdline").ok()?) {
+        return None;
+    }
     if environment == arguments_end && environment_end > environment {
         move_environment(environment..environment_end);
         return Some(Area { start: arguments, length: environment_end - arguments });
     }
     (arguments_end > arguments).then(|| Area { start: arguments, length: arguments_end - arguments })
+}
+
+/// Whether the memory really holds the command line. Under an emulator (valgrind) it is the emulator's own.
+fn holds(start: usize, end: usize, command_line: &[u8]) -> bool {
+    // SAFETY: the kernel says that these bytes are mapped and hold the arguments this process was started with.
+    let memory = unsafe { std::slice::from_raw_parts(start as *const u8, end.saturating_sub(start)) };
+    !memory.is_empty() && memory == command_line
 }
 
 /// The addresses `arg_start`, `arg_end`, `env_start` and `env_end`: fields 48 to 51 of proc_pid_stat(5).

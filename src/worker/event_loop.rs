@@ -57,13 +57,14 @@ pub struct EventLoop {
     most_connections: usize,
     first_connection: usize,
     scratch: Vec<u8>,
-    ready: VecDeque<usize>,
+    /// Connections whose requests are ready, and since when.
+    ready: VecDeque<(usize, Instant)>,
     again: Vec<usize>,
     refusals: Refusals,
     unserved: Vec<Unserved>,
     now: Instant,
-    /// When the turn before began: whatever is ready now has become so since then.
-    previous: Instant,
+    /// The latest moment before which nothing of what is being read can have arrived.
+    arrived_after: Instant,
     next_sweep: Instant,
     rest_until: Option<Instant>,
     /// Since when there may be connections from siblings in the letter box.
@@ -149,7 +150,7 @@ impl EventLoop {
             refusals: Refusals::default(),
             unserved: Vec::new(),
             now,
-            previous: now,
+            arrived_after: now,
             next_sweep: now + TICK,
             rest_until: None,
         })
@@ -165,7 +166,7 @@ impl EventLoop {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        self.previous = std::mem::replace(&mut self.now, Instant::now());
+        self.arrived_after = std::mem::replace(&mut self.now, Instant::now());
         let mut turn = self.take_events();
         self.continue_unfinished();
         self.accept();
@@ -193,9 +194,9 @@ impl EventLoop {
 
     /// The next connection whose request is ready, taken out of the loop; it comes back through [`EventLoop::put_back`].
     pub fn next_ready(&mut self) -> Option<(usize, Box<Connection>)> {
-        while let Some(key) = self.ready.pop_front() {
+        while let Some((key, since)) = self.ready.pop_front() {
             let Some(connection) = self.take_out(key) else { continue };
-            if self.previous.elapsed() > UNQUESTIONED_WAIT && connection.client_has_left() {
+            if since.elapsed() > UNQUESTIONED_WAIT && connection.client_has_left() {
                 self.put_back((key, connection), Step::Left);
                 continue;
             }
@@ -207,7 +208,9 @@ impl EventLoop {
     /// Puts a ready connection back where [`EventLoop::next_ready`] found it.
     pub fn keep_ready(&mut self, (key, connection): (usize, Box<Connection>)) {
         self.connections[key] = Place::Here(connection);
-        self.ready.push_front(key);
+        // It has waited already: whether its client is still there is to be asked.
+        let since = self.now.checked_sub(UNQUESTIONED_WAIT).unwrap_or(self.now);
+        self.ready.push_front((key, since));
     }
 
     /// Watches the connection no more. Closing its descriptor would not do where another process is about to have one of its own for it
@@ -350,7 +353,7 @@ impl EventLoop {
                 self.register(key);
                 self.again.push(key);
             }
-            Step::Call => self.ready.push_back(key),
+            Step::Call => self.ready.push_back((key, self.arrived_after)),
             Step::Refused(error) => {
                 if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
                     self.refusals.refused(connection.remote_addr(), &error);
@@ -476,7 +479,8 @@ impl EventLoop {
         let door = &mut self.listeners[site];
         match door.listener.accept() {
             Ok((stream, peer)) => {
-                door.waiting_since = Some(self.now);
+                let waiting_since = door.waiting_since.replace(self.now).unwrap_or(self.now);
+                self.arrived_after = self.arrived_after.min(waiting_since);
                 let connection = Connection::new(stream, peer, site, self.rules.clone(), self.now);
                 let key = self.insert(connection);
                 self.read(key, false);
