@@ -12,7 +12,7 @@ use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM, SIGTTIN, SIGTT
 use crate::util::client::Client;
 use crate::util::load::{Load, version};
 use crate::util::notify::NotifySocket;
-use crate::util::process::{self, is_alive, pss};
+use crate::util::process::{self, cpu_ticks, is_alive, pss};
 use crate::util::server::{Plan, Server, send};
 use crate::util::wait_until;
 
@@ -355,11 +355,4 @@ fn count(long: usize, short: usize) -> usize {
 
 fn worker_counts() -> Vec<usize> {
     if is_long() { vec![2, 4] } else { vec![2] }
-}
-
-/// User and system time of a process, in ticks (fields 14 and 15 of proc(5) stat).
-fn cpu_ticks(pid: i32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
-    let fields: Vec<&str> = stat[stat.rfind(')').expect("a command") + 2..].split(' ').collect();
-    fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum()
 }

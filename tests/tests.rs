@@ -23,6 +23,9 @@ mod wsgi_validator;
 // The process tree and what operators do to it.
 mod chaos;
 mod faults;
+mod faults_boot;
+mod faults_system;
+mod faults_worker;
 mod privileges;
 mod recycling;
 mod reload;
