@@ -224,14 +224,15 @@ fn socket_paths_that_cannot_be_are_one_sentence_and_exit_1() {
 
 #[test]
 fn a_socket_file_that_another_server_has_put_there_stays() {
-    let server = Plan::app("process").unix().start();
+    let mut server = Plan::app("process").unix().start();
     let path = server.path("socket");
     assert_eq!(server.get("/").status, 200);
     fs::remove_file(&path).expect("the server's socket file");
     let other = UnixListener::bind(&path).expect("the path is free");
     server.signal(SIGHUP);
     server.wait_for_log("Hang up: Master");
-    server.finish();
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
     assert!(path.exists(), "the other server's socket is gone");
     drop(other);
 }

@@ -31,6 +31,7 @@ mod recycling;
 mod reload;
 mod service_manager;
 mod signals;
+mod supervisord;
 mod timeout;
 mod upgrade;
 
