@@ -12,7 +12,7 @@ use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM, SIGTTIN, SIGTT
 use crate::util::client::Client;
 use crate::util::load::{Load, version};
 use crate::util::notify::NotifySocket;
-use crate::util::process::{self, is_alive, pss};
+use crate::util::process::{self, cpu_ticks, is_alive, pss};
 use crate::util::server::{Plan, Server, send};
 use crate::util::wait_until;
 
@@ -199,6 +199,38 @@ fn term_answers_what_runs_and_what_the_kernel_has_queued() {
 }
 
 #[test]
+fn a_worker_that_somebody_else_stops_is_replaced_at_once() {
+    let storm = Storm::start(2, &[]);
+    let load = storm.under_load(|| {
+        for _ in 0..count(50, 4) {
+            let before = storm.server.wait_for_workers(2);
+            send(before[0], SIGTERM);
+            wait_until("another in its place", || {
+                let now = storm.server.workers();
+                now.len() == 2 && !now.contains(&before[0])
+            });
+        }
+    });
+    load.expect_no_failure();
+    storm.server.finish();
+}
+
+#[test]
+fn a_server_at_rest_rests() {
+    let server = Plan::app("process").args(["--workers", "2"]).start();
+    let workers = server.wait_for_workers(2);
+    wait_until("an answer", || server.get("/").status == 200);
+    let all: Vec<i32> = workers.into_iter().chain([server.pid()]).collect();
+    let before: Vec<u64> = all.iter().map(|&pid| process::wake_ups(pid)).collect();
+    thread::sleep(Duration::from_secs(4));
+    let woken: Vec<u64> = all.iter().zip(before).map(|(&pid, before)| process::wake_ups(pid) - before).collect();
+    println!("wake-ups in four seconds: {woken:?}, the master last");
+    // Once a second, and room for a thread that takes turns.
+    assert!(woken.iter().all(|&times| times <= 10), "{woken:?}");
+    server.finish();
+}
+
+#[test]
 fn two_thousand_idle_connections_cost_little() {
     const IDLE: usize = 2000;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
@@ -355,11 +387,4 @@ fn count(long: usize, short: usize) -> usize {
 
 fn worker_counts() -> Vec<usize> {
     if is_long() { vec![2, 4] } else { vec![2] }
-}
-
-/// User and system time of a process, in ticks (fields 14 and 15 of proc(5) stat).
-fn cpu_ticks(pid: i32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
-    let fields: Vec<&str> = stat[stat.rfind(')').expect("a command") + 2..].split(' ').collect();
-    fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum()
 }

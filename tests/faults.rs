@@ -106,10 +106,11 @@ fn a_stale_socket_file_is_replaced_and_a_live_one_or_a_file_is_not() {
 
 #[test]
 fn the_socket_file_is_removed_at_the_end() {
-    let server = Plan::app("echo").unix().start();
+    let mut server = Plan::app("echo").unix().start();
     let socket = server.path("socket");
     assert!(socket.exists());
-    server.finish();
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
     assert!(!socket.exists());
 }
 

@@ -232,9 +232,10 @@ fn a_daemon_detaches_serves_and_lets_its_workers_go_on_winch() {
 fn the_pid_file_comes_and_goes() {
     let plan = Plan::app("echo");
     let pidfile = plan.path("pid");
-    let server = plan.args(["--pid", pidfile.to_str().expect("a plain path")]).start();
+    let mut server = plan.args(["--pid", pidfile.to_str().expect("a plain path")]).start();
     assert_eq!(read(&pidfile), format!("{}\n", server.pid()));
-    server.finish();
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
     assert!(!pidfile.exists());
 }
 

@@ -23,11 +23,15 @@ mod wsgi_validator;
 // The process tree and what operators do to it.
 mod chaos;
 mod faults;
+mod faults_boot;
+mod faults_system;
+mod faults_worker;
 mod privileges;
 mod recycling;
 mod reload;
 mod service_manager;
 mod signals;
+mod supervisord;
 mod timeout;
 mod upgrade;
 

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 
+use crate::scoreboard::State;
 use crate::sys::signal::Signal;
 use crate::sys::socket::Listener;
 
-use super::worker::{BootFailure, Fate};
+use super::worker::{BootFailure, Fate, Worker};
 use super::{Master, Outcome, listeners};
 
 /// Why the master stops.
@@ -32,8 +33,8 @@ impl<App> Master<App> {
     pub(super) fn halt(mut self, halt: Halt) -> Outcome<App> {
         self.tell_of_the_stop();
         self.drop_upgrade_check();
-        let listeners = self.close_listeners();
-        self.stop_workers(halt);
+        let listeners = self.give_up_addresses();
+        self.stop_workers(halt, &listeners);
         self.unlink_as_last_owner(&listeners);
         let status = match halt {
             Halt::Graceful | Halt::Quick => {
@@ -61,9 +62,9 @@ impl<App> Master<App> {
         }
     }
 
-    /// The files of unix sockets first, so that nobody knocks at a door that will not be opened. Our copies of the sockets
-    /// only: the workers hold theirs until they have served what the kernel has queued.
-    fn close_listeners(&mut self) -> Vec<Arc<Listener>> {
+    /// The files of unix sockets first, so that nobody knocks at a door that will not be opened. The sockets stay until the
+    /// workers have taken what the kernel has queued.
+    fn give_up_addresses(&mut self) -> Vec<Arc<Listener>> {
         let candidate = self.candidate.take().map(|generation| generation.listeners);
         let serving = std::mem::take(&mut self.serving.listeners);
         let all = [serving, candidate.unwrap_or_default()].concat();
@@ -81,16 +82,16 @@ impl<App> Master<App> {
         }
     }
 
-    fn stop_workers(&mut self, halt: Halt) {
+    fn stop_workers(&mut self, halt: Halt, listeners: &[Arc<Listener>]) {
         let until = Instant::now() + Duration::from_secs(self.serving.config.graceful_timeout);
         match halt {
             Halt::Graceful => self.workers.iter_mut().for_each(|worker| worker.stop(Signal::Term, until)),
             Halt::Quick => self.end_workers_quickly(until),
             Halt::Failed(_) => self.workers.iter_mut().for_each(|worker| worker.kill(Fate::Discarded)),
         }
-        self.wait_for_workers(until);
+        self.wait_for_workers(until, listeners);
         self.workers.iter_mut().for_each(|worker| worker.kill(Fate::Killed));
-        self.wait_for_workers(Instant::now() + REAP_TIMEOUT);
+        self.wait_for_workers(Instant::now() + REAP_TIMEOUT, listeners);
     }
 
     /// A worker that still loads the app has nothing to finish, and does not look at signals until it has loaded.
@@ -104,8 +105,18 @@ impl<App> Master<App> {
         }
     }
 
-    fn wait_for_workers(&mut self, mut deadline: Instant) {
+    /// Once every worker drains, the kernel's queue is empty and whoever comes now is better refused than left to wait for a
+    /// server that will not come. During an upgrade the other master goes on listening.
+    fn refuse_newcomers(&self, listeners: &[Arc<Listener>]) {
+        let drains = |worker: &Worker| worker.row.state() == State::Draining;
+        if !self.upgrade.is_under_way() && self.workers.iter().all(drains) {
+            listeners.iter().for_each(|listener| listener.stop_listening());
+        }
+    }
+
+    fn wait_for_workers(&mut self, mut deadline: Instant, listeners: &[Arc<Listener>]) {
         loop {
+            self.refuse_newcomers(listeners);
             // No worker is meant to serve any more, so none can fail to.
             let _ = self.reap_workers();
             if self.workers.is_empty() || Instant::now() >= deadline {

@@ -140,6 +140,13 @@ impl Worker {
         }
     }
 
+    /// It finishes though it was not told by us: it gets as long as any, and its place is free.
+    pub fn note_drain(&mut self) {
+        if matches!(self.fate, Fate::Serving | Fate::Retiring) {
+            self.fate = Fate::Stopping { until: Instant::now() + Duration::from_secs(self.config.graceful_timeout) };
+        }
+    }
+
     /// Tells it by TERM or QUIT to end before `until`.
     pub fn stop(&mut self, signal: Signal, until: Instant) {
         self.tell(signal);

@@ -188,8 +188,11 @@ impl<App> Master<App> {
             if worker.seen == State::Booting && state != State::Booting {
                 ready.push(worker.generation);
             }
-            if state == State::Retiring && worker.fate == Fate::Serving {
-                worker.fate = Fate::Retiring;
+            match state {
+                State::Retiring if worker.fate == Fate::Serving => worker.fate = Fate::Retiring,
+                // Somebody else has told it to finish.
+                State::Draining => worker.note_drain(),
+                _ => {}
             }
             worker.seen = state;
         }

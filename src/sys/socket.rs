@@ -11,6 +11,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
@@ -80,12 +81,15 @@ pub enum FileOwner {
     ServiceManager,
 }
 
-/// The file a unix listener made. Device and inode tell it from one that another server has put in its place.
+/// The file a unix listener made. Device, inode and birth tell it from one that another server has put in its place: the inode
+/// alone may be the old one's, used again.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Where the file system knows it.
+    born: Option<SystemTime>,
 }
 
 impl Listener {
@@ -209,6 +213,15 @@ impl Listener {
         }
     }
 
+    /// Listens no more, in every process that shares the socket: from now on clients are refused at once. What waits in the
+    /// backlog is lost, so all of it should have been accepted. A socket that somebody gave us is theirs, and stays.
+    pub fn stop_listening(&self) {
+        if !matches!(self.address, BindAddress::Fd(_)) {
+            // It may have been shut down already by another of its owners.
+            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
     /// Removes the file of a unix socket, if this server made it and it is still the same one. For the last owner.
     pub fn unlink(&self) {
         if let Some(file) = &self.file {
@@ -244,16 +257,21 @@ impl SocketFile {
     fn at(path: &Path) -> io::Result<SocketFile> {
         let found = fs::symlink_metadata(path)?;
         // Absolute, so that a later chdir does not make it another file.
-        Ok(SocketFile { path: std::path::absolute(path)?, device: found.dev(), inode: found.ino() })
+        let (device, inode, born) = identity(&found);
+        Ok(SocketFile { path: std::path::absolute(path)?, device, inode, born })
     }
 
     fn remove(&self) {
-        let same = |found: fs::Metadata| (found.dev(), found.ino()) == (self.device, self.inode);
+        let same = |found: fs::Metadata| identity(&found) == (self.device, self.inode, self.born);
         if fs::symlink_metadata(&self.path).is_ok_and(same) {
             // Somebody may have been faster; gone is gone.
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn identity(file: &fs::Metadata) -> (u64, u64, Option<SystemTime>) {
+    (file.dev(), file.ino(), file.created().ok())
 }
 
 /// The address behind a host: IPv4 first where a name has both, as gunicorn binds names.

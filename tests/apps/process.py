@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -120,7 +121,65 @@ def peak(environ):
     return os.getpid()
 
 
+def exhaust(environ):
+    """More memory than there is."""
+    return len(b"x" * 2**45)
+
+
+def recurse(environ):
+    return recurse(environ)
+
+
+def backtrack(environ):
+    """Hours in C with the interpreter's lock held."""
+    (gate / f"entered-{os.getpid()}-{next(serial)}").touch()
+    re.match("(a+)+$", "a" * 60 + "b")
+
+
+def sleep_in_c(environ):
+    """Hours in C without the interpreter's lock, deaf to Python's signal handlers."""
+    (gate / f"entered-{os.getpid()}-{next(serial)}").touch()
+    while True:
+        ctypes.CDLL(None).sleep(600)
+
+
+def deadlock(environ):
+    (gate / f"entered-{os.getpid()}-{next(serial)}").touch()
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def linger(environ):
+    """Leave a thread behind that never ends, and an exit handler that does not either."""
+    threading.Thread(target=lambda: [time.sleep(1) for _ in iter(int, 1)]).start()
+    atexit.register(lambda: time.sleep(600))
+    return os.getpid()
+
+
+def inherited(environ):
+    """What a child of the app would find open."""
+    code = "import os; d = '/proc/self/fd/'; print([os.readlink(d + n) for n in os.listdir(d) if os.path.islink(d + n)])"
+    return subprocess.run([sys.executable, "-S", "-c", code], close_fds=False, capture_output=True, text=True).stdout.strip()
+
+
+def orphan(environ):
+    """Leave a grandchild to whoever adopts it, and say who it is."""
+    code = "import os, sys; pid = os.fork(); print(pid, flush=True) if pid else os.execlp('sleep', 'sleep', '0.2')"
+    return int(subprocess.run([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, text=True).stdout)
+
+
 ACTIONS = {
+    "exhaust": exhaust,
+    "recurse": recurse,
+    "backtrack": backtrack,
+    "sleep-in-c": sleep_in_c,
+    "deadlock": deadlock,
+    "linger": linger,
+    "inherited": inherited,
+    "orphan": orphan,
+    "abort": lambda environ: os.abort(),
+    "leave": lambda environ: sys.exit(3),
     "pid": lambda environ: os.getpid(),
     "sleep": sleep,
     "wait": wait,

@@ -3,6 +3,7 @@
 //! The tests are black box. They know the program by its name, its arguments, its signals, its log and its sockets, and
 //! nothing else. `MONOCEROS_TEST_PROGRAM` names another program to drive (another build, or a gunicorn to compare with).
 
+pub mod cgroup;
 pub mod client;
 pub mod json;
 pub mod load;

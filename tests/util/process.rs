@@ -11,6 +11,29 @@ pub fn children(parent: i32) -> Vec<i32> {
     found
 }
 
+/// All children of a process, zombies too.
+pub fn all_children(parent: i32) -> Vec<i32> {
+    all().filter(|&pid| stat(pid).is_some_and(|(_, ppid)| ppid == parent)).collect()
+}
+
+/// User and system time of a process so far, in ticks: a hundred a second (fields 14 and 15 of proc(5) stat).
+pub fn cpu_ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    let fields: Vec<&str> = stat[stat.rfind(')').expect("a command") + 2..].split(' ').collect();
+    fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum()
+}
+
+/// How often a process has gone to sleep and been woken, in all its threads (proc(5) status).
+pub fn wake_ups(pid: i32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives").flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok())
+        .filter_map(|text| {
+            text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+        })
+        .sum()
+}
+
 /// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: i32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z')

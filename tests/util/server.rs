@@ -24,6 +24,9 @@ pub struct Plan {
     log: PathBuf,
     working_dir: Option<PathBuf>,
     chdir: Option<PathBuf>,
+    program: PathBuf,
+    /// A program and arguments that start the server in their turn.
+    through: Vec<String>,
     dir: TempDir,
 }
 
@@ -69,7 +72,17 @@ impl Plan {
             fs::create_dir(dir.path().join(folder)).expect("a folder in a fresh folder");
         }
         let log = dir.path().join("stderr");
-        Plan { args: Vec::new(), env: Vec::new(), bind: Bind::Tcp, log, working_dir: None, chdir: Some(apps()), dir }
+        Plan {
+            args: Vec::new(),
+            env: Vec::new(),
+            bind: Bind::Tcp,
+            log,
+            working_dir: None,
+            chdir: Some(apps()),
+            program: program(),
+            through: Vec::new(),
+            dir,
+        }
     }
 
     pub fn args<const N: usize>(mut self, args: [&str; N]) -> Plan {
@@ -108,6 +121,18 @@ impl Plan {
     pub fn started_in_own_folder(mut self) -> Plan {
         self.chdir = None;
         self.working_dir = Some(self.dir.path().to_path_buf());
+        self
+    }
+
+    /// The program under another name.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Plan {
+        self.program = path.into();
+        self
+    }
+
+    /// Started by another program, which gets the server's command line behind these arguments.
+    pub fn through<const N: usize>(mut self, program_and_args: [&str; N]) -> Plan {
+        self.through.extend(program_and_args.map(String::from));
         self
     }
 
@@ -168,7 +193,9 @@ impl Plan {
     }
 
     fn command(&self, marker: &str) -> Command {
-        let mut command = Command::new(program());
+        let words = self.through.iter().map(PathBuf::from).chain([self.program.clone()]).collect::<Vec<_>>();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         match self.bind {
             Bind::Tcp => drop(command.args(["--bind", "127.0.0.1:0"])),
             Bind::Unix => drop(command.args(["--bind", &format!("unix:{}", self.path("socket").display())])),
