@@ -11,8 +11,10 @@ use crate::util::json::Json;
 use crate::util::server::Server;
 use crate::util::{root, venv};
 
+type Test = fn(&str) -> bool;
+
 /// What is accepted here and not by h11, and how a stream shows that it holds it.
-const ACCEPTED_HERE: &[(&str, fn(&str) -> bool)] = &[
+const ACCEPTED_HERE: &[(&str, Test)] = &[
     ("an empty line before a request (RFC 9112, 2.2; D4)", has_empty_line_before_request),
     ("a further coding beneath chunked (D3)", |stream| stream.contains("gzip") || stream.contains("identity")),
     ("HTTP/1.0 kept alive (RFC 9112, 9.3), which h11 never does", |stream| stream.contains("HTTP/1.0")),
