@@ -7,6 +7,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::mem::discriminant;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
@@ -92,8 +93,8 @@ pub fn proxy(data: &[u8]) {
 /// The connection's state machine, with an application that answers everything, over a socket pair.
 pub fn connection(data: &[u8]) {
     let Some(input) = Input::read(data) else { return };
-    let whole = converse(input.flags, input.stream, &[input.stream.len()]);
-    let pieces = converse(input.flags, input.stream, &input.ends().collect::<Vec<_>>());
+    let whole = converse(input.flags, input.stream, &[input.stream.len()], Finish::WithTheLast);
+    let pieces = converse(input.flags, input.stream, &input.ends().collect::<Vec<_>>(), Finish::AfterTheLast);
     assert_eq!(whole, pieces);
 }
 
@@ -250,7 +251,16 @@ struct Conversation {
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-fn converse(flags: u8, stream: &[u8], ends: &[usize]) -> Conversation {
+/// When the connection hears that the client sends nothing more.
+#[derive(PartialEq)]
+enum Finish {
+    /// With the last bytes, in one event: there will be no other.
+    WithTheLast,
+    /// In an event of its own.
+    AfterTheLast,
+}
+
+fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Conversation {
     let (mut client, server) = UnixStream::pair().expect("a socket pair");
     client.set_nonblocking(true).expect("a socket can be made non-blocking");
     server.set_nonblocking(true).expect("a socket can be made non-blocking");
@@ -261,15 +271,20 @@ fn converse(flags: u8, stream: &[u8], ends: &[usize]) -> Conversation {
     let mut scratch = vec![0; READ_SIZE];
     let mut start = 0;
     for &end in ends {
-        // A server that has closed takes no more.
-        if client.write_all(&stream[start..end]).is_err() {
-            break;
-        }
+        client.write_all(&stream[start..end]).expect("the connection is open, and its buffer large enough");
         start = end;
-        if !go_on(&mut connection, &mut conversation, &mut scratch, &mut client, now) {
-            break;
+        let ended = finish == Finish::WithTheLast && end == stream.len();
+        if ended {
+            client.shutdown(Shutdown::Write).expect("a socket can be shut down");
         }
+        if !go_on(&mut connection, &mut conversation, &mut scratch, &mut client, ended, now) {
+            return conversation;
+        }
+        assert!(!ended, "the connection waits for a client that sends nothing more");
     }
+    client.shutdown(Shutdown::Write).expect("a socket can be shut down");
+    let is_open = go_on(&mut connection, &mut conversation, &mut scratch, &mut client, true, now);
+    assert!(!is_open, "the connection waits for a client that sends nothing more");
     conversation
 }
 
@@ -279,9 +294,10 @@ fn go_on(
     conversation: &mut Conversation,
     scratch: &mut [u8],
     client: &mut UnixStream,
+    ended: bool,
     now: Instant,
 ) -> bool {
-    let mut step = connection.on_readable(scratch, false, now);
+    let mut step = connection.on_readable(scratch, ended, now);
     loop {
         drain(client);
         step = match step {
@@ -299,7 +315,7 @@ fn go_on(
             Step::Refused(error) => {
                 assert!(!conversation.is_over && conversation.refused.is_none(), "a refusal behind the end");
                 conversation.refused = Some(error.status());
-                Step::Wait
+                Step::Again
             }
             Step::Close | Step::Left | Step::Stalled => return false,
         };

@@ -9,6 +9,7 @@ mod floors;
 // HTTP and WSGI, request by request.
 mod body;
 mod gunicorn_fixtures;
+mod h11;
 mod http_cases;
 mod keepalive;
 mod leaving_clients;

@@ -84,6 +84,8 @@ pub struct Connection {
     state: State,
     /// Whether the kernel may hold bytes, or the end, that no new event will tell of.
     unread: bool,
+    /// Whether the client has said that it sends nothing more; told once, while the bytes before it may still be unread.
+    has_ended: bool,
     /// Received and not used up; the current request's head is in front while it is served.
     input: Vec<u8>,
     parser: HeadParser,
@@ -138,6 +140,7 @@ impl Connection {
             site,
             state,
             unread: false,
+            has_ended: false,
             input: Vec::new(),
             parser: HeadParser::new(),
             head: RequestHead::default(),
@@ -155,6 +158,7 @@ impl Connection {
     /// itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
     pub fn on_readable(&mut self, scratch: &mut [u8], ended: bool, now: Instant) -> Step {
         self.unread = true;
+        self.has_ended |= ended;
         if matches!(self.state, State::Serving | State::Closing) {
             // Read when the response is out: till then the kernel keeps the bytes, and the client, waiting.
             return Step::Wait;
@@ -170,7 +174,7 @@ impl Connection {
                 Err(_) => return self.on_end(),
             };
             // A short read has emptied the socket, and the next arrival is a new event; the end is not, once it has been told.
-            self.unread = ended || count == scratch.len();
+            self.unread = self.has_ended || count == scratch.len();
             let step = self.on_bytes(&scratch[..count], now);
             if step != Step::Wait || !self.unread {
                 return step;
@@ -541,7 +545,11 @@ impl Connection {
             }
             State::Head => {
                 self.deadline = Some(now + self.rules.head_timeout);
-                self.parse(now)
+                match self.parse(now) {
+                    // No event will tell of what is already there.
+                    Step::Wait if self.unread => Step::Again,
+                    step => step,
+                }
             }
             State::Proxy | State::Body | State::Serving => Step::Wait,
         }
