@@ -9,7 +9,8 @@
 //! together and lines of many processes do not mix.
 
 use std::io::{self, Write};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use log::{Level, LevelFilter, Record};
@@ -26,6 +27,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The log in use. Locked only to copy or to exchange the pointer, never while writing.
 static CURRENT: RwLock<Option<Arc<ErrorLog>>> = RwLock::new(None);
+
+/// See [`last_resort`].
+static LAST_RESORT: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 struct ErrorLog {
     settings: LogSettings,
@@ -54,6 +58,26 @@ pub fn reopen() -> Result<(), LogError> {
     }
 }
 
+/// A descriptor of the error log that stays the same while targets come and go, for those who must write when nothing else works any
+/// more (CPython's faulthandler). Before [`init`] it is standard error's.
+///
+/// # Errors
+/// No descriptors are left.
+pub fn last_resort() -> io::Result<RawFd> {
+    let mut last_resort = LAST_RESORT.lock().unwrap_or_else(PoisonError::into_inner);
+    let descriptor = match &*last_resort {
+        Some(descriptor) => descriptor.as_raw_fd(),
+        None => {
+            let made = match current() {
+                Some(log) => log.sink.duplicate()?,
+                None => io::stderr().as_fd().try_clone_to_owned()?,
+            };
+            last_resort.insert(made).as_raw_fd()
+        }
+    };
+    Ok(descriptor)
+}
+
 /// Writes `bytes` as they are to the error log's stream: the way of `wsgi.errors`. Dropped before [`init`]
 /// and where the target is full or broken.
 pub fn write_raw(bytes: &[u8]) {
@@ -78,6 +102,10 @@ fn current() -> Option<Arc<ErrorLog>> {
 }
 
 fn exchange(log: ErrorLog) {
+    if let Some(descriptor) = &mut *LAST_RESORT.lock().unwrap_or_else(PoisonError::into_inner) {
+        // Should it fail, stacks go where the log was before.
+        let _ = log.sink.lay_under(descriptor);
+    }
     let replaced = CURRENT.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::new(log));
     // The old file is closed here, with the lock already let go.
     drop(replaced);

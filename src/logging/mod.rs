@@ -19,7 +19,7 @@ use std::io;
 
 pub use access_format::{AccessFormat, AccessRecord};
 pub use access_log::AccessLog;
-pub use error_log::{init, reopen, write_raw};
+pub use error_log::{init, last_resort, reopen, write_raw};
 
 /// The log target of a record that shows as `CRITICAL`, the level that Python has and the crate `log` has
 /// not: `log::error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{pid})")`.

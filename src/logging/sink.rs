@@ -9,12 +9,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 
@@ -120,6 +121,16 @@ impl Sink {
 
     fn new(file: File, manner: Manner) -> Self {
         Sink { file, manner, stalled: AtomicBool::new(false), torn: AtomicBool::new(false) }
+    }
+
+    /// Another descriptor for this target.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned()
+    }
+
+    /// Lays `descriptor` onto this target; its number stays.
+    pub(super) fn lay_under(&self, descriptor: &mut OwnedFd) -> io::Result<()> {
+        Ok(nix::unistd::dup3(&self.file, descriptor, OFlag::O_CLOEXEC)?)
     }
 
     /// Lays file descriptors 1 and 2 onto this target.

@@ -1,6 +1,6 @@
 //! One request through the application: environ, call, iteration, `close()`, and what happens when any of them fails.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyStopIteration, PySystemExit};
 use pyo3::prelude::*;
@@ -16,7 +16,7 @@ use super::raw::reference_count;
 use super::start_response::{StartResponse, as_bytes};
 use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Summary, Transmission, lock};
 use crate::exchange::Exchange;
-use crate::http::error::error_page;
+use crate::http::error::{error_page, reason_phrase};
 
 /// How the application is called, beyond what a [`Site`] says.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +39,39 @@ pub struct Finished {
     pub environ_values: Vec<Option<String>>,
 }
 
+/// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which may be what is stuck.
+#[derive(Clone, Default)]
+pub struct InFlight(Arc<Mutex<Vec<Arc<Mutex<Transmission>>>>>);
+
+impl InFlight {
+    /// What is being served: method, target and client.
+    pub fn describe(&self) -> Vec<String> {
+        self.transmissions().iter().filter_map(|shared| lock(shared).describe_exchange()).collect()
+    }
+
+    /// Answers with 504 whatever was not answered yet: the application will not.
+    pub fn give_up(&self) {
+        for shared in self.transmissions() {
+            let mut transmission = lock(&shared);
+            if transmission.is_under_way() {
+                transmission.fail(&error_page(504, reason_phrase(504), ""), 504);
+            }
+        }
+    }
+
+    fn transmissions(&self) -> Vec<Arc<Mutex<Transmission>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, site: usize, transmission: &Arc<Mutex<Transmission>>) {
+        let mut transmissions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match transmissions.get_mut(site) {
+            Some(known) => *known = transmission.clone(),
+            None => transmissions.push(transmission.clone()),
+        }
+    }
+}
+
 /// Calls the application, one request after another. One for each thread that runs it.
 pub struct Caller {
     app: Py<PyAny>,
@@ -46,6 +79,7 @@ pub struct Caller {
     kits: Vec<Kit>,
     environs: EnvironBuilder,
     options: CallOptions,
+    in_flight: InFlight,
 }
 
 impl Caller {
@@ -54,8 +88,17 @@ impl Caller {
     /// # Errors
     /// `MemoryError`.
     pub fn new(py: Python<'_>, app: &App, sites: Vec<Site>, options: CallOptions) -> PyResult<Self> {
-        let kits = sites.iter().map(|site| Kit::new(py, site)).collect::<PyResult<_>>()?;
-        Ok(Caller { app: app.callable().clone_ref(py), sites, kits, environs: EnvironBuilder::new(py), options })
+        let kits: Vec<Kit> = sites.iter().map(|site| Kit::new(py, site)).collect::<PyResult<_>>()?;
+        let in_flight = InFlight::default();
+        kits.iter().enumerate().for_each(|(site, kit)| in_flight.set(site, &kit.transmission));
+        Ok(Caller {
+            app: app.callable().clone_ref(py),
+            sites,
+            kits,
+            environs: EnvironBuilder::new(py),
+            options,
+            in_flight,
+        })
     }
 
     /// Runs the application for the request in `exchange`, to the last byte handed over or queued.
@@ -79,11 +122,19 @@ impl Caller {
         if kit.is_still_held(py) {
             // The application kept one of the objects; the next request must not appear in it.
             match Kit::new(py, &self.sites[site]) {
-                Ok(fresh) => *kit = fresh,
+                Ok(fresh) => {
+                    self.in_flight.set(site, &fresh.transmission);
+                    *kit = fresh;
+                }
                 Err(error) => log::error!("{}", traceback(py, &error)),
             }
         }
         Finished { exchange, ending, summary, environ_values }
+    }
+
+    /// A view of what this caller is at.
+    pub fn in_flight(&self) -> InFlight {
+        self.in_flight.clone()
     }
 
     /// Hands a [`Summary`]'s buffer back once it has been logged.

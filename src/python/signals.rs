@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 /// The last such signal's number; 0 before any.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
@@ -32,6 +33,20 @@ pub fn install() -> PyResult<()> {
             signal.call_method1("signal", (signal.getattr(name)?, &handler))?;
         }
         Ok(())
+    })
+}
+
+/// Has the stacks of all Python threads written to `descriptor` when the process is aborted or crashes, also while one of them holds the
+/// interpreter in C code. Called after [`install`], whose handler for ABRT then follows.
+///
+/// # Errors
+/// The `faulthandler` module is missing.
+pub fn dump_stacks_to(descriptor: std::os::fd::RawFd) -> PyResult<()> {
+    Python::attach(|py| {
+        let options = PyDict::new(py);
+        options.set_item("file", descriptor)?;
+        options.set_item("all_threads", true)?;
+        py.import("faulthandler")?.call_method("enable", (), Some(&options)).map(drop)
     })
 }
 

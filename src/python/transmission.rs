@@ -153,6 +153,17 @@ impl Transmission {
         })
     }
 
+    /// The request that is being answered, and whose it is; `None` between requests.
+    pub fn describe_exchange(&self) -> Option<String> {
+        let exchange = self.exchange.as_ref()?;
+        Some(format!("{} from {}", self.describe_request(), exchange.request().remote_addr))
+    }
+
+    /// Whether a request waits for the first byte of its answer.
+    pub fn is_under_way(&self) -> bool {
+        self.exchange.is_some() && matches!(self.progress, Progress::Waiting | Progress::Started)
+    }
+
     /// An emptied draft for `start_response` to fill in; its buffers are those of an earlier response.
     pub fn take_draft(&mut self) -> Draft {
         let mut draft = std::mem::take(&mut self.draft);

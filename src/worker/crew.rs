@@ -23,10 +23,11 @@ use super::rules::Rules;
 use crate::exchange::Exchange;
 use crate::logging::AccessLog;
 use crate::python::Python;
-use crate::python::call::{Caller, Finished};
+use crate::python::call::{Caller, Finished, InFlight};
 use crate::python::signals::interruption;
 use crate::python::transmission::{Ending, Summary};
 use crate::scoreboard::{Row, State};
+use crate::sys::clock::monotonic_ms;
 use crate::sys::wakeup::Wakeup;
 
 /// The spare thread looks this often whether everybody is busy; a request is held up for no longer than twice that.
@@ -38,6 +39,9 @@ const STAND_DOWN: Duration = Duration::from_secs(1);
 /// Requests that have lately taken longer than this are worth waking a thread to lead meanwhile; for shorter ones the waking would cost
 /// more than the wait.
 const LONG_REQUEST_NS: u64 = 500_000;
+
+/// How long an aborted application may take to end its request by itself; the master kills the worker a second after aborting it.
+const UNWINDING_TIME: Duration = Duration::from_millis(300);
 
 /// Between two beats of the heart.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -60,6 +64,8 @@ pub struct Crew {
     access_log: Mutex<Option<AccessLog>>,
     /// Response headers that the access log names.
     logged_headers: Vec<String>,
+    /// What each thread is at.
+    in_flight: Mutex<Vec<InFlight>>,
 }
 
 /// What the crew needs to know of the worker it belongs to.
@@ -133,6 +139,7 @@ impl Crew {
             station,
             access_log: Mutex::new(access_log),
             logged_headers,
+            in_flight: Mutex::default(),
         }
     }
 
@@ -166,6 +173,7 @@ impl Crew {
 
     /// Leads and serves until the worker is to end. Each thread that runs the application lives here.
     pub fn work(&self, py: Python<'_>, caller: &mut Caller) {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).push(caller.in_flight());
         while let Some(mut request) = py.detach(|| self.next_request()) {
             for served in 1.. {
                 let (key, connection) = request;
@@ -239,6 +247,18 @@ impl Crew {
         if let Some(Err(error)) = log.as_mut().map(AccessLog::reopen) {
             log::error!("Cannot reopen the access log: {error}");
         }
+    }
+
+    /// The worker is past its time (ABRT): says in the log what it was at and, once the application has had its chance to unwind, answers
+    /// the clients in its stead.
+    pub fn give_up_requests(&self) {
+        let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let age = self.station.row.request_started_at().map_or(0, |since| monotonic_ms().saturating_sub(since));
+        for request in in_flight.iter().flat_map(InFlight::describe) {
+            log::error!("Aborted while serving {request}, for {}.{:03} s", age / 1000, age % 1000);
+        }
+        std::thread::sleep(UNWINDING_TIME);
+        in_flight.iter().for_each(InFlight::give_up);
     }
 
     /// Whether the worker has served as many requests as it should.

@@ -75,7 +75,11 @@ impl Lead {
                 Signal::Term => self.drain(crew),
                 Signal::Usr1 => crew.reopen_logs(),
                 // Python has them too, to unwind an application that runs in the main thread.
-                Signal::Int | Signal::Quit | Signal::Abrt => self.stage = Stage::Over,
+                Signal::Int | Signal::Quit => self.stage = Stage::Over,
+                Signal::Abrt => {
+                    self.stage = Stage::Over;
+                    crew.give_up_requests();
+                }
                 // The rest is the master's.
                 _ => {}
             }

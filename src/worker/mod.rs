@@ -167,7 +167,10 @@ fn start_python(seat: &mut Seat<App>, launch: &Launch) -> Result<(), BootFailure
         // Python has just taken these over; the queue must hear of them too, or the poll would sleep on.
         seat.signals.add(signal).map_err(|error| BootFailure::because("cannot handle signals", &error))?;
     }
-    Ok(())
+    match crate::logging::last_resort() {
+        Ok(descriptor) => signals::dump_stacks_to(descriptor).map_err(python_failure),
+        Err(error) => Err(BootFailure::because("cannot open the error log once more", &error)),
+    }
 }
 
 /// The application, and the files to watch besides its modules.
