@@ -220,6 +220,8 @@ fn a_server_at_rest_rests() {
     let server = Plan::app("process").args(["--workers", "2"]).start();
     let workers = server.wait_for_workers(2);
     wait_until("an answer", || server.get("/").status == 200);
+    // The spare thread looks on for a moment after a request.
+    thread::sleep(Duration::from_millis(500));
     let all: Vec<i32> = workers.into_iter().chain([server.pid()]).collect();
     let before: Vec<u64> = all.iter().map(|&pid| process::wake_ups(pid)).collect();
     thread::sleep(Duration::from_secs(4));

@@ -54,14 +54,18 @@ pub fn dump_stacks_to(descriptor: std::os::fd::RawFd) -> PyResult<()> {
 /// from its master.)
 pub fn ignore() {
     let ignored: PyResult<()> = Python::attach(|py| {
+        // Those that have come already still want to unwind somebody; let them do it here.
+        let _ = py.check_signals();
         let signal = py.import("signal")?;
         for name in ["SIGINT", "SIGQUIT"] {
             signal.call_method1("signal", (signal.getattr(name)?, signal.getattr("SIG_IGN")?))?;
         }
+        let _ = py.check_signals();
         Ok(())
     });
     if let Err(error) = ignored {
-        log::debug!("Cannot ignore signals: {error}");
+        // One came between two of these lines; it has had its say.
+        log::debug!("Ignoring INT and QUIT from here on, after {error}");
     }
 }
 

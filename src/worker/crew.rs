@@ -34,7 +34,7 @@ use crate::sys::wakeup::Wakeup;
 const STAND_BY: Duration = Duration::from_millis(5);
 
 /// After this long without a request the spare thread sleeps until there is one.
-const STAND_DOWN: Duration = Duration::from_secs(1);
+const STAND_DOWN: Duration = Duration::from_millis(25);
 
 /// Requests that have lately taken longer than this are worth waking a thread to lead meanwhile; for shorter ones the waking would cost
 /// more than the wait.
