@@ -6,7 +6,8 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::sys::clock::monotonic_ms;
 use crate::sys::shared::{Counters, SharedSlice};
@@ -44,7 +45,6 @@ enum Field {
     State,
     Heartbeat,
     Served,
-    RequestStartedAt,
     Connections,
     IdleThreads,
 }
@@ -52,7 +52,17 @@ enum Field {
 /// How `State::Ready` is written in a row.
 const READY: u64 = 1;
 
-const FIELDS: usize = Field::IdleThreads as usize + 1;
+/// Requests of one worker that the board can watch at once, each in a counter behind the fields. Those of more threads than that
+/// go unwatched.
+const REQUESTS: usize = 64;
+
+const FIRST_REQUEST: usize = Field::IdleThreads as usize + 1;
+const FIELDS: usize = FIRST_REQUEST + REQUESTS;
+
+/// A request that a worker is busy with, to be given back to [`Row::finish_request`].
+#[derive(Debug)]
+#[must_use = "the request seems to go on until it is given back"]
+pub struct Running(Option<usize>);
 
 impl Scoreboard {
     /// Maps a board of `rows` empty rows.
@@ -109,20 +119,24 @@ impl Row {
         self.field(Field::Served).load(Relaxed)
     }
 
-    /// When the request that the worker is busy with began (milliseconds of the monotonic clock); None while idle.
+    /// When the oldest request that the worker is busy with began (milliseconds of the monotonic clock); None while idle.
     pub fn request_started_at(&self) -> Option<u64> {
-        Some(self.field(Field::RequestStartedAt).load(Relaxed)).filter(|&at| at != 0)
+        self.requests().iter().map(|request| request.load(Relaxed)).filter(|&at| at != 0).min()
     }
 
-    /// The worker enters the app with a request.
-    pub fn start_request(&self) {
-        self.field(Field::RequestStartedAt).store(monotonic_ms(), Relaxed);
+    /// A thread of the worker enters the app with a request.
+    pub fn start_request(&self) -> Running {
+        let now = monotonic_ms();
+        let is_taken = |request: &AtomicU64| request.compare_exchange(0, now, Relaxed, Relaxed).is_ok();
+        Running(self.requests().iter().position(is_taken))
     }
 
-    /// The worker has answered it.
-    pub fn finish_request(&self) {
+    /// The thread has answered it.
+    pub fn finish_request(&self, request: Running) {
         self.field(Field::Served).fetch_add(1, Relaxed);
-        self.field(Field::RequestStartedAt).store(0, Relaxed);
+        if let Running(Some(place)) = request {
+            self.requests()[place].store(0, Relaxed);
+        }
     }
 
     /// Open connections of the worker.
@@ -154,6 +168,10 @@ impl Row {
             .map(move |number| field(number, Field::Connections))
     }
 
+    fn requests(&self) -> &[AtomicU64] {
+        &self.board[self.number][FIRST_REQUEST..]
+    }
+
     fn field(&self, field: Field) -> &AtomicU64 {
         &self.board[self.number][field as usize]
     }
@@ -168,15 +186,29 @@ mod tests {
         let row = Scoreboard::new(MAX_WORKERS).unwrap().row(3);
         row.set_state(State::Retiring);
         row.beat();
-        row.start_request();
+        let request = row.start_request();
         assert!(row.request_started_at().is_some());
-        row.finish_request();
+        row.finish_request(request);
         row.set_connections(5);
         assert_eq!((row.state(), row.served(), row.connections()), (State::Retiring, 1, 5));
         assert!(row.heartbeat().is_some());
         row.clear();
         assert_eq!((row.state(), row.served(), row.connections()), (State::Booting, 0, 0));
         assert_eq!((row.heartbeat(), row.request_started_at()), (None, None));
+    }
+
+    #[test]
+    fn the_oldest_request_counts_whoever_ends_first() {
+        let row = Scoreboard::new(MAX_WORKERS).unwrap().row(0);
+        let oldest = row.start_request();
+        let since = row.request_started_at();
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        let others: Vec<Running> = (0..REQUESTS + 2).map(|_| row.start_request()).collect();
+        let count = others.len() as u64;
+        others.into_iter().for_each(|request| row.finish_request(request));
+        assert_eq!((row.request_started_at(), row.served()), (since, count));
+        row.finish_request(oldest);
+        assert_eq!((row.request_started_at(), row.served()), (None, count + 1));
     }
 
     #[test]

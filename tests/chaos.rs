@@ -223,12 +223,15 @@ fn a_server_at_rest_rests() {
     // The spare thread looks on for a moment after a request.
     thread::sleep(Duration::from_millis(500));
     let all: Vec<i32> = workers.into_iter().chain([server.pid()]).collect();
-    let before: Vec<u64> = all.iter().map(|&pid| process::wake_ups(pid)).collect();
-    thread::sleep(Duration::from_secs(4));
-    let woken: Vec<u64> = all.iter().zip(before).map(|(&pid, before)| process::wake_ups(pid) - before).collect();
-    println!("wake-ups in four seconds: {woken:?}, the master last");
-    // Once a second, and room for a thread that takes turns.
-    assert!(woken.iter().all(|&times| times <= 10), "{woken:?}");
+    // Some threads go on for a moment before they lie down.
+    wait_until("a server that rests", || {
+        let before: Vec<u64> = all.iter().map(|&pid| process::wake_ups(pid)).collect();
+        thread::sleep(Duration::from_secs(3));
+        let woken: Vec<u64> = all.iter().zip(before).map(|(&pid, before)| process::wake_ups(pid) - before).collect();
+        println!("wake-ups in three seconds: {woken:?}, the master last");
+        // Once a second, and once more where a second thread takes part.
+        woken.iter().all(|&times| times <= 8)
+    });
     server.finish();
 }
 

@@ -154,6 +154,27 @@ fn the_apps_children_inherit_no_socket() {
 }
 
 #[test]
+fn a_copy_of_the_worker_that_the_app_makes_does_not_serve() {
+    let server = Server::start("process", []);
+    let worker = server.wait_for_workers(1);
+    let mut client = server.connect();
+    for how in ["return", "raise"] {
+        assert_eq!(client.get(&format!("/fork?{how}")).text(), "0", "one answer, the worker's");
+        assert!(client.is_silent(Duration::from_millis(200)), "{how}: a second answer");
+    }
+    let copies = server.gate_files("forked-");
+    assert_eq!(copies.len(), 2);
+    for copy in copies {
+        let pid = copy.trim_start_matches("forked-").parse().expect("a pid");
+        assert!(!crate::util::process::is_alive(pid), "the copy lives on");
+    }
+    assert_eq!(server.workers(), worker);
+    // Its exit handlers belong to the worker, and have not run.
+    assert_eq!(server.gate_files("atexit-"), Vec::<String>::new());
+    server.finish();
+}
+
+#[test]
 fn threads_and_exit_handlers_that_do_not_end_are_ended() {
     let mut server = Server::start("process", ["--graceful-timeout", "2"]);
     assert_eq!(server.get("/linger").status, 200);

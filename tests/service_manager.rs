@@ -1,10 +1,14 @@
 //! What systemd is told, and when; its sockets; and the examples in conf/.
 
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal::{SIGHUP, SIGQUIT, SIGSTOP, SIGTERM, SIGUSR2};
 
+use crate::util::client::{Address, Client};
 use crate::util::load::version;
 use crate::util::notify::NotifySocket;
 use crate::util::process::{self, is_alive};
@@ -106,6 +110,48 @@ fn sockets_for_another_process_are_left_alone() {
     let server = Plan::app("echo").env("LISTEN_PID", "1").env("LISTEN_FDS", "1").start();
     assert_eq!(server.get("/").status, 200);
     server.finish();
+}
+
+#[test]
+fn sockets_from_the_service_manager_are_served_through_every_upgrade_and_stay() {
+    for by_number in [false, true] {
+        let plan = Plan::app("process").bound_elsewhere();
+        let path = plan.path("activated");
+        // As systemd: made by somebody else, passed as descriptor 3, by pid and count or by name.
+        let listener = UnixListener::bind(&path).expect("a free path");
+        fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).expect("our own descriptor");
+        let set = if by_number { "" } else { "LISTEN_PID=$$ LISTEN_FDS=1" };
+        let script = format!("exec 3<&{}; exec env {set} \"$@\"", listener.as_raw_fd());
+        let plan = plan.through(["sh", "-c", &script, "sh"]);
+        let plan = if by_number { plan.args(["--bind", "fd://3"]) } else { plan.args(["--bind", "127.0.0.1:1"]) };
+        let mut server = plan.start();
+        assert_eq!(server.address, Address::Unix(path.clone()));
+        assert_eq!(server.get("/").status, 200);
+
+        let before = server.wait_for_workers(1);
+        server.signal_rtmin();
+        server.wait_for_log_times("Starting monoceros", 2);
+        wait_until("a new worker in place", || server.workers().len() == 1 && server.workers() != before);
+        server.signal(SIGHUP);
+        server.wait_for_log("Hang up: Master");
+        assert_eq!(server.get("/").status, 200);
+
+        wait_until("one worker", || server.workers().len() == 1);
+        let before = server.workers();
+        server.signal(SIGUSR2);
+        wait_until("the new master beside the worker", || server.workers().len() == 2);
+        let new = server.workers().into_iter().find(|pid| !before.contains(pid)).expect("just counted");
+        wait_until("its worker", || process::children(new).len() == 1);
+        server.signal(SIGTERM);
+        assert_eq!(server.wait_for_exit().code(), Some(0));
+        assert_eq!(server.get("/").status, 200, "the new master serves");
+        send(new, SIGTERM);
+        server.expect_gone();
+        server.expect_clean_log();
+        assert!(path.exists(), "the file is the manager's");
+        // And so is the socket: clients wait in it for the next start.
+        assert!(Client::try_connect(&server.address).is_ok());
+    }
 }
 
 #[test]

@@ -125,6 +125,29 @@ fn ctrl_c_reaches_the_workers_too_and_still_ends_well() {
 }
 
 #[test]
+fn term_to_the_whole_group_is_the_same_as_to_the_master() {
+    for round in 0..4 {
+        let mut server = Server::start("process", ["--workers", "2"]);
+        let workers = server.wait_for_workers(2);
+        let mut client = server.connect();
+        client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
+        wait_until("the request to be in the app", || server.entered() == 1);
+        // A service manager's order is any.
+        let mut all = vec![server.pid(), workers[0], workers[1]];
+        all.rotate_left(round % 3);
+        all.iter().for_each(|&pid| send(pid, SIGTERM));
+        server.wait_for_log("Handling signal: term");
+        server.release();
+        assert_eq!(client.read().status, 200);
+        let (status, took) = server.wait_for_exit_within(Duration::from_secs(20));
+        assert_eq!(status.code(), Some(0));
+        assert!(took < Duration::from_secs(8), "{took:?}");
+        server.expect_gone();
+        server.expect_clean_log();
+    }
+}
+
+#[test]
 fn ttin_and_ttou_change_the_number_of_workers() {
     let server = Server::start("echo", []);
     server.wait_for_workers(1);

@@ -142,3 +142,34 @@ fn boot_timeout_gives_up_a_reload_that_hangs() {
     server.allow("");
     server.finish();
 }
+
+#[test]
+fn request_timeout_bounds_the_oldest_of_many_requests() {
+    let mut server = Server::start("process", ["--threads", "4", "--timeout", "30", "--request-timeout", "2"]);
+    let worker = server.wait_for_workers(1)[0];
+    let mut stuck = server.connect();
+    stuck.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
+    wait_until("the request to be in the app", || server.entered() == 1);
+    // Others come and go beside it, and must neither hide it nor be taken for it.
+    wait_until("the worker to be given up", || {
+        let mut client = server.connect();
+        client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let _ = client.read_for("GET");
+        server.log().contains(&format!("[CRITICAL] WORKER TIMEOUT (pid:{worker})"))
+    });
+    assert!(server.log().contains("request_timeout."), "{}", server.log());
+    wait_until("a new worker", || server.workers().first().is_some_and(|&pid| pid != worker));
+    assert_eq!(server.get("/").status, 200);
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn an_idle_worker_with_threads_is_no_stuck_worker() {
+    let server = Server::start("process", ["--threads", "4", "--timeout", "1"]);
+    let workers = server.wait_for_workers(1);
+    assert_eq!(server.get("/sleep?2.5").status, 200);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(server.workers(), workers);
+    server.finish();
+}

@@ -203,9 +203,11 @@ impl Worker {
             return Some((after(self.forked_at, self.config.boot_timeout)?, Overdue::Boot));
         }
         let started = self.row.request_started_at();
-        // Before a request it beats for sure, so that `timeout` bounds the request to the point.
-        let slack = if started.is_some() { 0 } else { BETWEEN_BEATS_MS };
-        let silent = self.row.heartbeat().and_then(|at| after(at + slack, self.config.timeout));
+        let silent = self.row.heartbeat().and_then(|beat| match started {
+            // A worker with one thread says nothing while it runs a request: `timeout` bounds that to the point.
+            Some(started) if beat <= started => after(started, self.config.timeout),
+            _ => after(beat + BETWEEN_BEATS_MS, self.config.timeout),
+        });
         let silent = silent.map(|at| (at, Overdue::Silent));
         let request = started.and_then(|at| after(at, self.config.request_timeout)).map(|at| (at, Overdue::Request));
         silent.into_iter().chain(request).min_by_key(|&(at, _)| at)

@@ -213,7 +213,10 @@ impl<App> Master<App> {
             match process::reap(self.workers[at].pid) {
                 Some(end) => {
                     let worker = self.workers.remove(at);
-                    self.worker_ended(&worker, end)?;
+                    let settled = self.worker_ended(&worker, end);
+                    // A dead worker must not look idle to its siblings.
+                    worker.row.clear();
+                    settled?;
                 }
                 None => at += 1,
             }

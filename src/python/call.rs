@@ -17,6 +17,7 @@ use super::start_response::{StartResponse, as_bytes};
 use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Summary, Transmission, lock};
 use crate::exchange::Exchange;
 use crate::http::error::{error_page, reason_phrase};
+use crate::sys::fork;
 
 /// How the application is called, beyond what a [`Site`] says.
 #[derive(Debug, Clone, Default)]
@@ -189,7 +190,9 @@ impl Kit {
     }
 
     fn run(&self, py: Python<'_>, app: &Py<PyAny>, environ: &Bound<'_, PyDict>, sendfile: bool) -> Ending {
-        let outcome = match app.bind(py).call1((environ, &self.start_response)) {
+        let returned = app.bind(py).call1((environ, &self.start_response));
+        fork::end_copies();
+        let outcome = match returned {
             Ok(result) => {
                 let outcome = self.respond(py, &result, sendfile);
                 self.close(py, &result);

@@ -1,10 +1,15 @@
 //! fork(2), and nothing else: who must prepare for it (CPython, the signal mask) wraps this one function.
 
 use std::io;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::unistd::{self, ForkResult};
 
-use super::process::Pid;
+use super::process::{self, Pid};
+
+/// Whether this process is a copy that somebody else than [`fork`] has made.
+static IS_COPY: AtomicBool = AtomicBool::new(false);
 
 /// Which side of the fork the caller finds itself on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +26,32 @@ pub fn fork() -> io::Result<Forked> {
     // does not have, and the child may run any code.
     match unsafe { unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Forked::Parent(child)),
-        ForkResult::Child => Ok(Forked::Child),
+        ForkResult::Child => {
+            notice_copies();
+            Ok(Forked::Child)
+        }
     }
+}
+
+/// Ends the process if it is a copy that the application made of a worker. Such a copy shares the worker's connections and poll:
+/// what it answers would be answered twice. To be asked wherever the application returns, so it costs one load.
+pub fn end_copies() {
+    if IS_COPY.load(Relaxed) {
+        process::exit_now(0);
+    }
+}
+
+/// From now on copies know that they are some.
+fn notice_copies() {
+    static REGISTERED: Once = Once::new();
+    extern "C" fn note() {
+        IS_COPY.store(true, Relaxed);
+    }
+    REGISTERED.call_once(|| {
+        // SAFETY: the handler only stores to an atomic, which is safe in the child of any process. It fails for want of memory
+        // only, and then copies go unnoticed, as under other servers.
+        unsafe { libc::pthread_atfork(None, None, Some(note)) };
+    });
+    // The handler may have been inherited, and have run in this very fork.
+    IS_COPY.store(false, Relaxed);
 }

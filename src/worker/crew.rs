@@ -449,7 +449,7 @@ impl Crew {
 
     fn serve(&self, py: Python<'_>, caller: &mut Caller, connection: Box<Connection>) -> (Box<Connection>, Step) {
         let started = Instant::now();
-        self.station.row.start_request();
+        let running = self.station.row.start_request();
         let finished = caller.call(py, connection);
         let ended = Instant::now();
         self.log_access(&finished, ended - started);
@@ -462,7 +462,7 @@ impl Crew {
             Ending::Close | Ending::Broken => connection.finish(false, ended),
             Ending::Gone => Step::Close,
         };
-        self.station.row.finish_request();
+        self.station.row.finish_request(running);
         self.station.row.beat();
         self.note_duration(ended - started);
         (connection, step)

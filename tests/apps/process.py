@@ -169,7 +169,19 @@ def orphan(environ):
     return int(subprocess.run([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, text=True).stdout)
 
 
+def fork(environ):
+    """A child that comes back from the app as if it were the worker, by a return or by an exception."""
+    child = os.fork()
+    if child == 0:
+        if environ["QUERY_STRING"] == "raise":
+            sys.exit(5)
+        return "child"
+    (gate / f"forked-{child}").touch()
+    return os.waitpid(child, 0)[1]
+
+
 ACTIONS = {
+    "fork": fork,
     "exhaust": exhaust,
     "recurse": recurse,
     "backtrack": backtrack,

@@ -14,7 +14,7 @@ use super::PATIENCE;
 use super::json::Json;
 
 /// Where a server listens.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     Tcp(u16),
     Unix(PathBuf),
