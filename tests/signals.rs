@@ -133,7 +133,7 @@ fn term_to_the_whole_group_is_the_same_as_to_the_master() {
         client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
         wait_until("the request to be in the app", || server.entered() == 1);
         // A service manager's order is any.
-        let mut all = vec![server.pid(), workers[0], workers[1]];
+        let mut all = [server.pid(), workers[0], workers[1]];
         all.rotate_left(round % 3);
         all.iter().for_each(|&pid| send(pid, SIGTERM));
         server.wait_for_log("Handling signal: term");
