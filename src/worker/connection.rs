@@ -102,9 +102,21 @@ pub struct Connection {
     deadline: Option<Instant>,
     /// The wait for the client to read, if it is waited for.
     stall: Stall,
-    is_registered: bool,
+    watched: Watched,
     /// Whether the application has the socket, which is blocking then.
     is_lent: bool,
+}
+
+/// What the event loop's poll tells of a connection. It is told more only when that is needed, and never less again: each change is a
+/// system call, each needless event a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Watched {
+    /// Nothing.
+    Not,
+    /// Bytes that arrive.
+    ForReading,
+    /// Those, and room for bytes to be sent.
+    ForBoth,
 }
 
 /// What the connection is doing.
@@ -149,7 +161,7 @@ impl Connection {
             unsaved: Vec::new(),
             outgoing: Outgoing::default(),
             stall: Stall::default(),
-            is_registered: false,
+            watched: Watched::Not,
             is_lent: false,
         }
     }
@@ -331,17 +343,21 @@ impl Connection {
         self.stream.as_raw_fd()
     }
 
-    /// Whether the event loop's poll knows it.
-    pub fn is_registered(&self) -> bool {
-        self.is_registered
+    /// What the poll watches it for.
+    pub fn watched(&self) -> Watched {
+        self.watched
     }
 
-    /// Notes whether the poll knows it.
-    pub fn set_registered(&mut self, is_registered: bool) {
-        self.is_registered = is_registered;
+    /// Notes what the poll watches it for.
+    pub fn set_watched(&mut self, watched: Watched) {
+        self.watched = watched;
     }
 
-    /// The client sends nothing more, with its request incomplete or none begun.
+    /// What the poll has to watch it for.
+    pub fn to_be_watched(&self) -> Watched {
+        if self.outgoing.is_empty() { Watched::ForReading } else { Watched::ForBoth }
+    }
+
     fn on_end(&self) -> Step {
         if self.state == State::Body { Step::Left } else { Step::Close }
     }

@@ -1,6 +1,6 @@
 //! The poll and the connections: who can be read, written, accepted, or has waited too long.
 //!
-//! Edge-triggered, one registration a connection, none for a connection that is over before it would have had to wait. Does all input
+//! Edge-triggered, one registration a connection (a second one for clients that read slowly), none for a connection that is over before it would have had to wait. Does all input
 //! and output that needs no Python, and hands out the connections whose requests are ready. Knows nothing of the interpreter.
 
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
-use super::connection::{Connection, READ_SIZE, Step, Unserved};
+use super::connection::{Connection, READ_SIZE, Step, Unserved, Watched};
 use super::neighbours::Neighbours;
 use super::refusals::Refusals;
 use super::rules::Rules;
@@ -216,9 +216,9 @@ impl EventLoop {
     /// Watches the connection no more. Closing its descriptor would not do where another process is about to have one of its own for it
     /// (epoll(7), "Questions and answers"). Should it stay after all, it is registered again when it next has to wait.
     pub fn unregister(&self, connection: &mut Connection) {
-        if connection.is_registered() {
+        if connection.watched() != Watched::Not {
             let _ = self.poll.registry().deregister(&mut SourceFd(&connection.descriptor()));
-            connection.set_registered(false);
+            connection.set_watched(Watched::Not);
         }
     }
 
@@ -381,13 +381,21 @@ impl EventLoop {
 
     fn register(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { return };
-        if connection.is_registered() {
+        let (watched, wanted) = (connection.watched(), connection.to_be_watched());
+        if watched >= wanted {
             return;
         }
         let token = Token(self.first_connection + key);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        match self.poll.registry().register(&mut SourceFd(&connection.descriptor()), token, interest) {
-            Ok(()) => connection.set_registered(true),
+        let interest =
+            if wanted == Watched::ForBoth { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let descriptor = connection.descriptor();
+        let (mut source, registry) = (SourceFd(&descriptor), self.poll.registry());
+        let result = match watched {
+            Watched::Not => registry.register(&mut source, token, interest),
+            _ => registry.reregister(&mut source, token, interest),
+        };
+        match result {
+            Ok(()) => connection.set_watched(wanted),
             Err(error) => {
                 log::error!("Cannot watch a connection: {error}");
                 self.remove(key);
