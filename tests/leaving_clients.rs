@@ -13,8 +13,7 @@ use crate::util::{PATIENCE, wait_until};
 fn connections_that_come_and_go_leave_nothing_behind() {
     let server = Server::start("clients", []);
     let worker = server.wait_for_workers(1)[0];
-    assert_eq!(server.get("/").text(), "ok");
-    let before = open_files(worker);
+    let before = server.files_at_rest(worker);
     for round in 0..400 {
         // AB-01, AB-02: closed, or reset, at once. AB-03, AB-04: reset in the middle of a head, of a body.
         drop(server.connect());
@@ -172,8 +171,7 @@ fn a_file_that_shrinks_or_a_client_that_leaves_ends_its_transfer() {
     // AB-18
     let server = Server::start("clients", []);
     let worker = server.wait_for_workers(1)[0];
-    assert_eq!(server.get("/").text(), "ok");
-    let files = open_files(worker);
+    let files = server.files_at_rest(worker);
     let big = server.path("gate/big");
     fs::write(&big, vec![b'z'; 30_000_000]).expect("the gate is writable");
     let ask = || {

@@ -75,10 +75,7 @@ const ROWS: &[Row] = &[
 fn a_client_past_its_time_is_answered_408_or_closed_and_others_are_served_meanwhile() {
     let server = impatient("clients").start();
     let worker = server.wait_for_workers(1)[0];
-    let before = {
-        server.get("/");
-        open_files(worker)
-    };
+    let before = server.files_at_rest(worker);
     let is_over = AtomicBool::new(false);
     let faults = thread::scope(|scope| {
         let other = scope.spawn(|| {
@@ -148,7 +145,7 @@ fn a_client_that_reads_nothing_is_cut_and_the_app_told() {
     assert_eq!(server.get("/").text(), "ok");
     // One block, which the loop sends: the app is done at once, and the connection is cut all the same.
     let worker = server.wait_for_workers(1)[0];
-    let files = open_files(worker);
+    let files = server.files_at_rest(worker);
     let mut second = Client::connect_narrow(&server.address);
     second.send("GET /big?50000000 HTTP/1.1\r\nHost: a\r\n\r\n");
     wait_until("the response to begin", || open_files(worker) > files);

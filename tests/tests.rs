@@ -45,4 +45,5 @@ mod logs;
 // Real frameworks, and what all of it costs.
 mod django;
 mod flask;
+mod load;
 mod memory;

@@ -281,6 +281,15 @@ impl Server {
         self.connect().get(target)
     }
 
+    /// How many files a worker has open while nobody is connected. Makes a request whose end says that those before it are over.
+    #[track_caller]
+    pub fn files_at_rest(&self, worker: i32) -> usize {
+        let mut client = self.connect();
+        assert_eq!(client.request("GET", "/", &["Connection: close"], b"").status, 200);
+        client.expect_closed(PATIENCE);
+        process::open_files(worker)
+    }
+
     /// What the error log holds.
     pub fn log(&self) -> String {
         read(&self.log)

@@ -1,0 +1,188 @@
+//! Crowds of bad clients, and bodies far larger than memory may grow. What each test measures it also prints.
+//!
+//! `MONOCEROS_TEST_FULL=1` asks for the sizes that are promised where the ordinary run makes do with less.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::util::client::{Address, Client};
+use crate::util::process::{open_files, pss};
+use crate::util::server::Server;
+use crate::util::{PATIENCE, wait_at_most};
+
+/// Clients that send a byte a second: heads, bodies, chunks.
+const DRIPPING: usize = 500;
+
+/// Clients that ask for 10 MB and read nothing.
+const DEAF: usize = 200;
+
+/// Seconds that a bad client has, as the server is told. Long enough that all of them are there at the same time.
+const TIMEOUT: u64 = 10;
+
+#[test]
+fn hundreds_of_bad_clients_cost_their_connections_and_nobody_elses_time() {
+    let seconds = TIMEOUT.to_string();
+    let limits =
+        ["--client-header-timeout", "--client-body-timeout", "--write-timeout"].map(|limit| [limit, seconds.as_str()]);
+    let limits = limits.as_flattened().try_into().expect("six words");
+    let mut server = Server::start::<6>("clients", limits);
+    let worker = server.wait_for_workers(1)[0];
+    assert_eq!(server.get("/big?10000000").body.len(), 10_000_000);
+    let alone = latencies(&server, Duration::from_secs(2));
+    let files = server.files_at_rest(worker);
+    let memory = pss(worker);
+
+    let start = Instant::now();
+    let mut drips: Vec<(TcpStream, &[u8])> = (0..DRIPPING).map(|number| dripping(&server, number)).collect();
+    let deaf: Vec<Client> = (0..DEAF).map(|_| deaf(&server)).collect();
+    let is_over = AtomicBool::new(false);
+    let (among, grown) = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                for (stream, drip) in &mut drips {
+                    // One that was cut takes no more.
+                    let _ = stream.write_all(&drip[..1]);
+                }
+                thread::sleep(Duration::from_secs(1));
+            }
+        });
+        let _end = SetOnDrop(&is_over);
+        let among = latencies(&server, Duration::from_secs(4));
+        let open = open_files(worker).saturating_sub(files);
+        let is_crowd = start.elapsed() >= Duration::from_secs(TIMEOUT) || open >= DRIPPING + DEAF;
+        assert!(is_crowd, "only {open} bad clients are connected");
+        let grown = pss(worker).saturating_sub(memory);
+        // Time for everybody, the precision of the server's clock, and a busy machine's leisure.
+        let limit = Duration::from_secs(2 * TIMEOUT) + PATIENCE;
+        let cut = wait_at_most(limit, "every bad client to be cut", || open_files(worker) <= files);
+        println!("all cut {cut:?} later");
+        (among, grown)
+    });
+    drop(deaf);
+    let each = grown / (DRIPPING + DEAF) as u64;
+    println!(
+        "p99 alone {:?}, among them {:?} (of {}, worst {:?}); {each} bytes a connection",
+        p99(&alone),
+        p99(&among),
+        among.len(),
+        among.last()
+    );
+    assert!(each < 64 * 1024, "{each} bytes a connection");
+    // The first of them stands behind two hundred beginnings of 10 MB. How long the longest waits is the machine's business; that one
+    // in two waits at all would be the server's.
+    let median = among[among.len() / 2];
+    assert!(median < Duration::from_millis(250), "an ordinary client waited {median:?}");
+    server.allow("Invalid request");
+    server.allow("does not read its response");
+    server.finish();
+}
+
+/// Ends the threads of a scope, also when the test fails within it.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn dripping(server: &Server, number: usize) -> (TcpStream, &'static [u8]) {
+    let kinds: [(&[u8], &[u8]); 3] = [
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"x"),
+        (b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n", b"x"),
+        (b"POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+    ];
+    let (first, drip) = kinds[number % kinds.len()];
+    let Address::Tcp(port) = server.address else { panic!("a TCP address") };
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the server accepts");
+    stream.write_all(first).expect("the server takes what is sent");
+    (stream, drip)
+}
+
+fn deaf(server: &Server) -> Client {
+    let mut client = Client::connect_narrow(&server.address);
+    client.send("GET /big?10000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client
+}
+
+/// How long an ordinary client waits for each of its answers.
+fn latencies(server: &Server, span: Duration) -> Vec<Duration> {
+    let mut client = server.connect();
+    let end = Instant::now() + span;
+    let mut latencies = Vec::new();
+    while Instant::now() < end {
+        let start = Instant::now();
+        assert_eq!(client.get("/").text(), "ok");
+        latencies.push(start.elapsed());
+        thread::sleep(Duration::from_millis(1));
+    }
+    latencies.sort_unstable();
+    latencies
+}
+
+fn p99(sorted: &[Duration]) -> Duration {
+    sorted[sorted.len() * 99 / 100]
+}
+
+#[test]
+fn bodies_of_any_size_pass_through_little_memory() {
+    let is_full = std::env::var_os("MONOCEROS_TEST_FULL").is_some();
+    let size: usize = if is_full { 1 << 30 } else { 200 << 20 };
+    // A quarter of the upload is spooled, the rest streams.
+    let spool = (size / 4).to_string();
+    let server = Server::start("clients", ["--body-spool", &spool, "--timeout", "0"]);
+    let worker = server.wait_for_workers(1)[0];
+    assert_eq!(server.connect().request("POST", "/read", &[], &[b'x'; 100_000]).text(), "100000");
+    assert_eq!(server.get("/stream?3").body.len(), 3 * 65536);
+    let before = pss(worker);
+    let highest = AtomicU64::new(0);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                highest.fetch_max(pss(worker), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let _end = SetOnDrop(&is_over);
+        let mut client = server.connect();
+        client.send(format!("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n"));
+        let block = vec![b'x'; 1 << 20];
+        for sent in 0..size >> 20 {
+            client.send(&block);
+            // While it is still gathered, others are served.
+            if sent < size >> 23 {
+                assert_eq!(server.get("/").text(), "ok");
+            }
+        }
+        let answer = client.read_within("POST", 8 * PATIENCE).expect("an answer to the upload");
+        assert_eq!(answer.text(), size.to_string());
+        download(&server, size);
+    });
+    let grown = highest.load(Ordering::Relaxed).saturating_sub(before);
+    println!("{} MB up and down: {} kB more", size >> 20, grown >> 10);
+    assert!(grown < 30_000_000, "memory grew by {grown} bytes");
+    server.finish();
+}
+
+/// A streamed response, of which the bytes are counted.
+fn download(server: &Server, size: usize) {
+    let Address::Tcp(port) = server.address else { panic!("a TCP address") };
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the server accepts");
+    let blocks = size / 65536;
+    let request = format!("GET /stream?{blocks} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("the server takes what is sent");
+    let mut buffer = vec![0; 1 << 18];
+    let mut total = 0;
+    loop {
+        match stream.read(&mut buffer).expect("the response comes") {
+            0 => break,
+            count => total += buffer[..count].iter().filter(|&&byte| byte == b'y').count(),
+        }
+    }
+    // Words of the head have that letter too.
+    assert!((size..size + 10).contains(&total), "{total} of {size} bytes");
+}
