@@ -126,6 +126,8 @@ struct Master<App> {
     upgrade: Upgrade,
     service_manager: ServiceManager,
     oom_watch: OomWatch,
+    /// When the loop's turn began.
+    woken_at: Instant,
 }
 
 /// How far the service has come.

@@ -55,9 +55,19 @@ impl Alarm {
 
 impl<App> Master<App> {
     pub(super) fn sleep(&mut self) {
+        self.notice_lost_time();
         let deadline = self.next_deadline(Instant::now());
         if self.alarm.wait(deadline, &self.bell) == Woken::Overslept {
             self.forgive_heartbeats();
+        }
+        self.woken_at = Instant::now();
+    }
+
+    /// A turn of the loop takes no time to speak of; when one did, we were stopped in the midst of it.
+    pub(super) fn notice_lost_time(&mut self) {
+        if self.woken_at.elapsed() > OVERSLEPT {
+            self.forgive_heartbeats();
+            self.woken_at = Instant::now();
         }
     }
 

@@ -1,6 +1,7 @@
 //! From settings to a master that is ready to fork: the steps of gunicorn's start, in its order, with its log lines.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use log::{debug, error, info, warn};
 
@@ -83,6 +84,7 @@ impl<App> Master<App> {
             upgrade,
             service_manager,
             oom_watch: OomWatch::new(),
+            woken_at: Instant::now(),
         })
     }
 }

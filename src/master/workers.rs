@@ -187,6 +187,8 @@ impl<App> Master<App> {
             let state = worker.row.state();
             if worker.seen == State::Booting && state != State::Booting {
                 ready.push(worker.generation);
+                // Until now there was no deadline for the sleep to have missed, however long it was.
+                worker.forgiven_at = monotonic_ms();
             }
             match state {
                 State::Retiring if worker.fate == Fate::Serving => worker.fate = Fate::Retiring,
@@ -278,6 +280,7 @@ impl<App> Master<App> {
 
     /// Ends workers that have run out of time.
     pub(super) fn check_heartbeats(&mut self) {
+        self.notice_lost_time();
         let (now, now_ms) = (Instant::now(), monotonic_ms());
         for worker in &mut self.workers {
             match worker.fate {
