@@ -38,7 +38,7 @@ use crate::python::environ::Site;
 use crate::python::home::Home;
 use crate::python::{PyErr, Python, interpreter, signals, threads};
 use crate::seat::{self, Seat};
-use crate::settings::{Config, WorkerClass};
+use crate::settings::{Config, WorkerClass, Workers};
 use crate::sys::process;
 use crate::sys::signal::Signal;
 use crate::sys::socket::{Listener, LocalAddress};
@@ -97,9 +97,6 @@ impl Calls {
         Caller::new(py, &self.app, self.sites.clone(), self.options.clone())
     }
 }
-
-/// How many rows of the scoreboard are looked at for siblings; the master gives out the lowest ones that are free.
-const ROWS_WATCHED: usize = 128;
 
 /// A worker that could not begin to serve.
 enum BootFailure {
@@ -201,7 +198,7 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         sites: seat.listeners.iter().map(|listener| site(listener, &config)).collect(),
         options: CallOptions { sendfile: config.sendfile, environ_keys },
     };
-    let neighbours = || Neighbours::new(seat.row.clone(), ROWS_WATCHED, seat.post.clone(), &seat.listeners);
+    let neighbours = || Neighbours::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners);
     let cannot_poll = |error| BootFailure::because("cannot poll", &error);
     let event_loop = EventLoop::new(
         &seat.listeners,
@@ -224,6 +221,16 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken));
     let lead = Lead { event_loop, signals: seat.signals, parent: seat.ppid, watch, stage: Stage::Serving };
     Ok(Worker { crew: Arc::new(Crew::new(lead, waker, station, access_log, logged_headers)), calls: Arc::new(calls) })
+}
+
+/// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that are free, so two generations stand in
+/// these; the few that TTIN adds may go unseen.
+fn rows_watched(config: &Config) -> usize {
+    let workers = match config.workers {
+        Workers::Count(count) => count,
+        Workers::Auto => config.max_workers,
+    };
+    2 * workers + 2
 }
 
 fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootFailure> {
