@@ -35,10 +35,10 @@ pub trait Exchange: Any + Send {
     /// Queues a piece behind everything written so far. The connection sends it as the client reads.
     fn queue(&mut self, piece: Piece);
 
-    /// Whether so much is queued that the application has to wait for the client ([`Exchange::wait_for_client`]).
-    fn is_full(&self) -> bool;
+    /// Whether the client has not taken everything yet.
+    fn has_queued(&self) -> bool;
 
-    /// Blocks until the queue has shrunk below its low-water mark. Called without the interpreter's lock.
+    /// Blocks until nothing is queued any more. Called without the interpreter's lock.
     ///
     /// # Errors
     /// The client is gone, or has not read for longer than the write timeout.

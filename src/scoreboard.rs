@@ -49,6 +49,9 @@ enum Field {
     IdleThreads,
 }
 
+/// An idle worker beats once a second; one that has been silent for longer is not counted on.
+const SILENCE_MS: u64 = 2500;
+
 /// How `State::Ready` is written in a row.
 const READY: u64 = 1;
 
@@ -162,9 +165,12 @@ impl Row {
     /// How many connections each of the siblings holds that serve and have a thread free, among the first `rows` of the board.
     pub fn connections_of_idle_siblings(&self, rows: usize) -> impl Iterator<Item = u64> {
         let field = |number: usize, field: Field| self.board[number][field as usize].load(Relaxed);
+        let alive_since = monotonic_ms().saturating_sub(SILENCE_MS);
         (0..rows.min(self.board.len()))
             .filter(move |&number| number != self.number && field(number, Field::IdleThreads) > 0)
-            .filter(move |&number| field(number, Field::State) == READY)
+            .filter(move |&number| {
+                field(number, Field::State) == READY && field(number, Field::Heartbeat) >= alive_since
+            })
             .map(move |number| field(number, Field::Connections))
     }
 

@@ -17,6 +17,7 @@ mod proxies;
 mod request;
 mod response;
 mod response_cases;
+mod sharing;
 mod slow_clients;
 mod wsgi_input;
 mod wsgi_validator;

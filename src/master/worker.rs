@@ -220,6 +220,10 @@ impl Worker {
             let at = self.overdue_at()?.0.saturating_add(1);
             now.checked_add(Duration::from_millis(at.saturating_sub(now_ms)))
         };
+        // A request that begins while the master sleeps wakes nobody: look again before it could be overdue.
+        let request_timeout = Some(self.config.request_timeout).filter(|&seconds| seconds > 0);
+        let next_look = request_timeout.and_then(|seconds| now.checked_add(Duration::from_secs(seconds)));
+        let overdue = || [overdue(), next_look].into_iter().flatten().min();
         match self.fate {
             Fate::Serving | Fate::Retiring => overdue(),
             Fate::Stopping { until } => Some(overdue().map_or(until, |at| at.min(until))),

@@ -1,6 +1,7 @@
 //! One request through the application: environ, call, iteration, `close()`, and what happens when any of them fails.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pyo3::exceptions::{PyStopIteration, PySystemExit};
 use pyo3::prelude::*;
@@ -118,8 +119,7 @@ impl Caller {
         };
         kit.input.get().end();
         kit.errors.get().finish_line();
-        let (exchange, summary) =
-            lock(&kit.transmission).end().expect("only begin() and end() move the exchange for good");
+        let (exchange, summary) = kit.end(py);
         if kit.is_still_held(py) {
             // The application kept one of the objects; the next request must not appear in it.
             match Kit::new(py, &self.sites[site]) {
@@ -156,6 +156,9 @@ struct Kit {
     socket: Py<ClientSocket>,
 }
 
+/// How often it is looked whether an exchange is free again.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// References to `wsgi.input` and its like between requests: the kit's and the template's.
 const REFERENCES_AT_REST: isize = 2;
 
@@ -179,6 +182,16 @@ impl Kit {
         Ok(Kit { template, transmission, start_response, input, errors, early_hints, socket })
     }
 
+    /// Takes the exchange back. A thread of the application that reads or writes it at this moment has it, at most until its deadline.
+    fn end(&self, py: Python<'_>) -> (Box<dyn Exchange>, Summary) {
+        loop {
+            if let Some(ended) = lock(&self.transmission).end() {
+                return ended;
+            }
+            py.detach(|| std::thread::sleep(LOOK_AGAIN));
+        }
+    }
+
     /// Whether the application still holds an object that must not outlive its request.
     fn is_still_held(&self, py: Python<'_>) -> bool {
         reference_count(&self.start_response) > 1
@@ -196,6 +209,7 @@ impl Kit {
             Ok(result) => {
                 let outcome = self.respond(py, &result, sendfile);
                 self.close(py, &result);
+                fork::end_copies();
                 outcome
             }
             // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the socket is theirs.
@@ -256,6 +270,7 @@ impl Kit {
     /// Anything else that can be iterated: each block is sent before the next is asked for (PEP 3333, "Buffering and Streaming").
     fn iterate(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
         for block in result.try_iter()? {
+            fork::end_copies();
             let block = block?;
             let bytes = as_bytes(&block)?;
             // An empty block may come before start_response and must not become a last chunk.
@@ -271,7 +286,7 @@ impl Kit {
             if !wants_more {
                 break;
             }
-            Transmission::wait_while_full(&self.transmission, py)?;
+            Transmission::wait_until_sent(&self.transmission, py)?;
         }
         self.expect_started()
     }
@@ -361,7 +376,10 @@ fn values_of(environ: &Bound<'_, PyDict>, keys: &[String]) -> Vec<Option<String>
     if keys.is_empty() {
         return values;
     }
-    for (name, value) in environ.iter() {
+    // A list of them: str() of a value is the application's code, and may change the dict.
+    for (name, value) in
+        environ.items().iter().filter_map(|item| item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>().ok())
+    {
         let name = name.to_string();
         for (key, found) in keys.iter().zip(&mut values) {
             if name.eq_ignore_ascii_case(key) {

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
@@ -39,6 +40,8 @@ enum Rest {
         then_connection: bool,
     },
     Connection,
+    /// A read has failed: what was read is not the whole body, and no later read may look like its end.
+    Broken,
 }
 
 /// How far a read goes.
@@ -116,7 +119,7 @@ impl Input {
                 std::mem::replace(&mut state.rest, Rest::Nothing)
             };
             // The lock is not held while bytes are awaited.
-            let (block, rest) = self.next_block(py, rest)?;
+            let (block, rest) = self.next_block(py, rest).inspect_err(|_| self.lock().rest = Rest::Broken)?;
             let mut state = self.lock();
             let ended = block.is_empty();
             state.rest = rest;
@@ -133,6 +136,7 @@ impl Input {
         let mut block = vec![0; BLOCK];
         let (count, rest) = match rest {
             Rest::Nothing => (0, Rest::Nothing),
+            Rest::Broken => return Err(PyOSError::new_err("the request body could not be read to its end")),
             Rest::File { mut file, then_connection } => {
                 let count = py.detach(|| read_some(&mut file, &mut block))?;
                 match (count, then_connection) {

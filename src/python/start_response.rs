@@ -48,7 +48,7 @@ impl StartResponse {
     ) -> PyResult<Py<Write>> {
         self.check_progress(exc_info)?;
         let draft = lock(&self.transmission).take_draft();
-        let draft = read_draft(draft, status, headers)?;
+        let draft = read_draft(draft, status, headers).inspect_err(|_| lock(&self.transmission).unstart())?;
         lock(&self.transmission).start(draft);
         Ok(self.write.clone_ref(py))
     }
@@ -80,7 +80,7 @@ impl Write {
             return Ok(());
         }
         lock(&self.transmission).send(&[block], false)?;
-        Ok(Transmission::wait_while_full(&self.transmission, py)?)
+        Ok(Transmission::wait_until_sent(&self.transmission, py)?)
     }
 }
 

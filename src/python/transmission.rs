@@ -164,6 +164,13 @@ impl Transmission {
         self.exchange.is_some() && matches!(self.progress, Progress::Waiting | Progress::Started)
     }
 
+    /// After a head that could not be read: there is none.
+    pub fn unstart(&mut self) {
+        if self.progress == Progress::Started {
+            self.progress = Progress::Waiting;
+        }
+    }
+
     /// An emptied draft for `start_response` to fill in; its buffers are those of an earlier response.
     pub fn take_draft(&mut self) -> Draft {
         let mut draft = std::mem::take(&mut self.draft);
@@ -318,12 +325,13 @@ impl Transmission {
         self.exchange.as_mut().ok_or_else(request_is_over)?.lend_socket()
     }
 
-    /// Waits, without the interpreter's lock, while the client is too far behind.
+    /// Waits, without the interpreter's lock, until the client has been sent everything so far: what an application has produced must not
+    /// lie about while it produces the next block (PEP 3333, "Buffering and Streaming").
     ///
     /// # Errors
     /// The client is gone, or has stopped reading.
-    pub fn wait_while_full(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
-        if !lock(shared).exchange.as_ref().is_some_and(|exchange| exchange.is_full()) {
+    pub fn wait_until_sent(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
+        if !lock(shared).exchange.as_ref().is_some_and(|exchange| exchange.has_queued()) {
             return Ok(());
         }
         let result = Self::without_lock(shared, py, |exchange| exchange.wait_for_client());

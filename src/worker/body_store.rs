@@ -57,14 +57,6 @@ impl BodyStore {
         }
     }
 
-    /// How many bytes have gathered.
-    pub fn length(&self) -> u64 {
-        match self {
-            BodyStore::Memory(bytes) => bytes.len() as u64,
-            BodyStore::Spooled(_, length) => *length,
-        }
-    }
-
     /// The gathered body, ready to be read from its start.
     ///
     /// # Errors

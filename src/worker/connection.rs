@@ -97,6 +97,8 @@ pub struct Connection {
     pace: Pace,
     /// Decoded body bytes that found no place in the store.
     unsaved: Vec<u8>,
+    /// Decoded bytes of the current request's body.
+    body_length: u64,
     outgoing: Outgoing,
     /// When the state's wait ends, if it does.
     deadline: Option<Instant>,
@@ -159,6 +161,7 @@ impl Connection {
             has_head: false,
             body: None,
             unsaved: Vec::new(),
+            body_length: 0,
             outgoing: Outgoing::default(),
             stall: Stall::default(),
             watched: Watched::Not,
@@ -171,7 +174,12 @@ impl Connection {
     pub fn on_readable(&mut self, scratch: &mut [u8], ended: bool, now: Instant) -> Step {
         self.unread = true;
         self.has_ended |= ended;
-        if matches!(self.state, State::Serving | State::Closing) {
+        let answers = match self.state {
+            State::Serving | State::Closing => true,
+            State::Head => !self.outgoing.is_empty(),
+            State::Proxy | State::Body | State::Lingering(_) => false,
+        };
+        if answers {
             // Read when the response is out: till then the kernel keeps the bytes, and the client, waiting.
             return Step::Wait;
         }
@@ -272,6 +280,11 @@ impl Connection {
         }
         let remote_addr = self.remote_addr.clone();
         Unserved { buffer, head, peer: self.peer, remote_addr, site: self.site, status }
+    }
+
+    /// Whether it has a request for the application.
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Serving
     }
 
     /// Whether it waits for a request of which nothing has arrived.
@@ -441,6 +454,7 @@ impl Connection {
             return self.refuse(Error::ContentTooLarge, now);
         }
         self.body = Some(BodyStore::new(announced));
+        self.body_length = 0;
         self.state = State::Body;
         self.pace = Pace::begin(now);
         if self.input.len() == self.head.len && self.head.expect_continue {
@@ -476,7 +490,8 @@ impl Connection {
             self.pace.add(decoded.data.len());
             let Some(store) = &mut self.body else { return Step::Close };
             let room = if decoded.data.is_empty() { Room::Left } else { store.add(decoded.data, &self.rules) };
-            if self.rules.limit_request_body.is_some_and(|limit| store.length() > limit) {
+            self.body_length += decoded.data.len() as u64;
+            if self.body_is_too_long() {
                 return self.refuse(Error::ContentTooLarge, now);
             }
             if room == Room::Refused {
@@ -494,6 +509,10 @@ impl Connection {
         // Pipelined: the next request's first bytes.
         self.input.extend_from_slice(bytes);
         self.serve()
+    }
+
+    fn body_is_too_long(&self) -> bool {
+        self.rules.limit_request_body.is_some_and(|limit| self.body_length > limit)
     }
 
     fn serve(&mut self) -> Step {
@@ -545,10 +564,10 @@ impl Connection {
     fn after_flush(&mut self, now: Instant) -> Step {
         match self.state {
             State::Closing => self.close_gently(now),
-            State::Lingering(_) => match self.stream.shutdown_write() {
-                Ok(()) => Step::Wait,
-                Err(_) => Step::Close,
-            },
+            State::Lingering(_) => {
+                self.deadline = Some(now + LINGER_TIME);
+                if self.stream.shutdown_write().is_ok() { Step::Wait } else { Step::Close }
+            }
             State::Head if self.input.is_empty() => {
                 if self.input.capacity() > IDLE_BUFFER {
                     self.input = Vec::new();
@@ -658,12 +677,12 @@ impl Exchange for Connection {
         self.outgoing.push(piece);
     }
 
-    fn is_full(&self) -> bool {
-        self.outgoing.is_full()
+    fn has_queued(&self) -> bool {
+        !self.outgoing.is_empty()
     }
 
     fn wait_for_client(&mut self) -> io::Result<()> {
-        while !self.outgoing.has_room() {
+        while !self.outgoing.is_empty() {
             match self.wait(PollFlags::POLLOUT, LOOK_AGAIN) {
                 Err(error) if error.kind() == ErrorKind::TimedOut => {
                     if self.stall.is_over(&self.stream, &self.rules, Instant::now()) {
@@ -686,6 +705,10 @@ impl Exchange for Connection {
         }
         loop {
             if let Some(count) = self.decode_streamed(buffer)? {
+                self.body_length += count as u64;
+                if self.body_is_too_long() {
+                    return Err(io::Error::other("the request body is longer than limit_request_body"));
+                }
                 return Ok(count);
             }
             self.wait_for_body()?;

@@ -10,7 +10,7 @@
 //! Nobody waits for the interpreter while holding the lead: threads lead detached and run the application attached.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use mio::Waker;
@@ -42,6 +42,9 @@ const LONG_REQUEST_NS: u64 = 500_000;
 
 /// How long an aborted application may take to end its request by itself; the master kills the worker a second after aborting it.
 const UNWINDING_TIME: Duration = Duration::from_millis(300);
+
+/// How often a thread looks whether the access log is free.
+const LOG_PAUSE: Duration = Duration::from_micros(200);
 
 /// Between two beats of the heart.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -428,14 +431,18 @@ impl Crew {
 
     /// Requests that nobody here can serve now go, with their connections, to siblings that can.
     fn pass_on(&self, lead: &mut Lead) {
+        let mut kept = Vec::new();
         while self.station.neighbours.one_is_idle()
             && let Some((key, mut connection)) = lead.event_loop.next_ready()
         {
             lead.event_loop.unregister(&mut connection);
             match self.station.neighbours.pass(connection) {
                 Ok(()) => lead.event_loop.forget(key),
-                Err(connection) => return lead.event_loop.keep_ready((key, connection)),
+                Err(connection) => kept.push((key, connection)),
             }
+        }
+        for request in kept.into_iter().rev() {
+            lead.event_loop.keep_ready(request);
         }
     }
 
@@ -452,7 +459,7 @@ impl Crew {
         let running = self.station.row.start_request();
         let finished = caller.call(py, connection);
         let ended = Instant::now();
-        self.log_access(&finished, ended - started);
+        self.log_access(py, &finished, ended - started);
         let Finished { exchange, ending, summary, .. } = finished;
         let mut connection =
             exchange.into_connection().expect("every exchange here is a connection: the caller was given one");
@@ -476,8 +483,15 @@ impl Crew {
         self.request_ns.store(average - average / 8 + newest / 8, Relaxed);
     }
 
-    fn log_access(&self, finished: &Finished, duration: Duration) {
-        let mut log = self.access_log.lock().unwrap_or_else(PoisonError::into_inner);
+    fn log_access(&self, py: Python<'_>, finished: &Finished, duration: Duration) {
+        let mut log = loop {
+            match self.access_log.try_lock() {
+                Ok(log) => break log,
+                Err(TryLockError::Poisoned(log)) => break log.into_inner(),
+                // The leader is writing, perhaps to a slow pipe: other Python threads need not wait for it.
+                Err(TryLockError::WouldBlock) => py.detach(|| std::thread::sleep(LOG_PAUSE)),
+            }
+        };
         let Some(log) = log.as_mut() else { return };
         // Nothing was sent: the application ended the request by itself (a WebSocket), or the client had gone.
         if finished.summary.status == 0 {

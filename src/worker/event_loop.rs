@@ -18,7 +18,7 @@ use super::neighbours::Neighbours;
 use super::refusals::Refusals;
 use super::rules::Rules;
 use crate::exchange::CLIENT_CLOSED_REQUEST;
-use crate::sys::socket::Listener;
+use crate::sys::socket::{Listener, LocalAddress};
 
 /// Most events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -99,6 +99,8 @@ impl Place {
 /// A listener and whether connections may be waiting behind it.
 struct Door {
     listener: Arc<Listener>,
+    /// Whether siblings accept from it too; not so under `reuse_port`.
+    is_shared: bool,
     /// Since when the kernel has, or may have, connections that were not accepted.
     waiting_since: Option<Instant>,
 }
@@ -113,7 +115,8 @@ pub struct Turn {
 }
 
 impl EventLoop {
-    /// A loop over `listeners` and the signal pipe `signals`, for at most `most_connections` at once.
+    /// A loop over `listeners` and the signal pipe `signals`, for at most `most_connections` at once. `own_ports` says that the TCP
+    /// listeners are this worker's alone.
     ///
     /// # Errors
     /// The kernel's, from epoll.
@@ -122,6 +125,7 @@ impl EventLoop {
         signals: RawFd,
         rules: Arc<Rules>,
         neighbours: Neighbours,
+        own_ports: bool,
         most_connections: usize,
     ) -> io::Result<EventLoop> {
         let poll = Poll::new()?;
@@ -132,7 +136,10 @@ impl EventLoop {
             poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)?;
         }
         let now = Instant::now();
-        let door = |listener: &Arc<Listener>| Door { listener: listener.clone(), waiting_since: None };
+        let door = |listener: &Arc<Listener>| {
+            let is_shared = !(own_ports && matches!(listener.local_address(), LocalAddress::Ip(_)));
+            Door { listener: listener.clone(), is_shared, waiting_since: None }
+        };
         Ok(EventLoop {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
@@ -196,6 +203,11 @@ impl EventLoop {
     pub fn next_ready(&mut self) -> Option<(usize, Box<Connection>)> {
         while let Some((key, since)) = self.ready.pop_front() {
             let Some(connection) = self.take_out(key) else { continue };
+            if !connection.is_ready() {
+                // The place is another connection's by now.
+                self.connections[key] = Place::Here(connection);
+                continue;
+            }
             if since.elapsed() > UNQUESTIONED_WAIT && connection.client_has_left() {
                 self.put_back((key, connection), Step::Left);
                 continue;
@@ -257,6 +269,8 @@ impl EventLoop {
 
     /// Takes what the kernel has already accepted on the listeners' behalf, then listens no more.
     pub fn stop_accepting(&mut self) {
+        // Whether or not their event has come yet.
+        self.letters_since = Some(self.now);
         while self.connections.len() < self.most_connections && self.take_letter() {}
         for site in 0..self.listeners.len() {
             while self.connections.len() < self.most_connections && self.accept_one(site) {}
@@ -436,8 +450,11 @@ impl EventLoop {
     /// While a request is at hand here, or a sibling has fewer connections, that one should have the first chance to accept; but nobody
     /// waits for long.
     fn may_accept(&self, site: usize) -> bool {
-        let Some(since) = self.listeners[site].waiting_since else { return false };
-        let others_first = !self.ready.is_empty() || self.neighbours.one_is_freer_than(self.connections.len());
+        let door = &self.listeners[site];
+        let Some(since) = door.waiting_since else { return false };
+        let others_first = door.is_shared
+            && (self.neighbours.one_is_freer_than(self.connections.len())
+                || (!self.ready.is_empty() && self.neighbours.one_is_idle()));
         !others_first || self.now >= since + PATIENCE
     }
 
@@ -511,8 +528,14 @@ impl EventLoop {
             self.next_sweep = self.next_sweep.min(self.now + ACCEPT_REST);
             return false;
         }
-        // ECONNABORTED, EINTR, EPROTO and their kind concern one connection, which is gone (accept(2), "Error handling").
-        true
+        // Those that concern one connection, which is gone (accept(2), "Error handling"); there may be others.
+        const ONE_CONNECTION: [i32; 4] = [libc::ECONNABORTED, libc::EINTR, libc::EPROTO, libc::EPERM];
+        if error.raw_os_error().is_some_and(|code| ONE_CONNECTION.contains(&code) || is_network_error(code)) {
+            return true;
+        }
+        log::error!("Cannot accept connections: {error}");
+        self.listeners[site].waiting_since = None;
+        false
     }
 
     fn make_room(&mut self) -> bool {
@@ -547,4 +570,18 @@ impl EventLoop {
             self.follow(key, step);
         }
     }
+}
+
+/// Errors of the network that accept(2) passes on for a connection that has already come.
+fn is_network_error(code: i32) -> bool {
+    [
+        libc::ENETDOWN,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::EOPNOTSUPP,
+        libc::ENETUNREACH,
+    ]
+    .contains(&code)
 }

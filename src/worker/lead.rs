@@ -88,7 +88,8 @@ impl Lead {
 
     /// Once a second.
     fn on_tick(&mut self, crew: &Crew) {
-        if process::getppid() != self.parent {
+        let is_told = matches!(self.stage, Stage::Draining(_) | Stage::Over);
+        if !is_told && process::getppid() != self.parent {
             log::info!("Parent changed, shutting down: <Worker {}>", std::process::id());
             self.drain(crew);
         }

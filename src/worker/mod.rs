@@ -205,6 +205,7 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         seat.signals.as_raw_fd(),
         rules.clone(),
         neighbours(),
+        config.reuse_port,
         config.worker_connections,
     )
     .map_err(cannot_poll)?;

@@ -8,12 +8,6 @@ use std::os::unix::fs::FileExt;
 use crate::exchange::Piece;
 use crate::sys::socket::Stream;
 
-/// Past this many queued bytes the application waits for the client...
-const HIGH_WATER: usize = 1024 * 1024;
-
-/// ...until no more than these are left.
-const LOW_WATER: usize = 256 * 1024;
-
 /// How much of a file one call of sendfile(2) is given, and how much is read at once where sendfile cannot be used.
 const FILE_BLOCK: usize = 256 * 1024;
 
@@ -27,7 +21,6 @@ const MOST_PARTS: usize = 1024;
 #[derive(Default)]
 pub struct Outgoing {
     pieces: VecDeque<Piece>,
-    bytes: usize,
     /// Bytes that flushes have sent since the connection began.
     sent: u64,
 }
@@ -49,16 +42,6 @@ impl Outgoing {
         self.pieces.is_empty()
     }
 
-    /// Whether the application has to wait.
-    pub fn is_full(&self) -> bool {
-        self.bytes > HIGH_WATER
-    }
-
-    /// Whether the application may go on.
-    pub fn has_room(&self) -> bool {
-        self.bytes <= LOW_WATER
-    }
-
     /// How many bytes flushes have sent so far: whether this moves tells whether the client reads.
     pub fn sent(&self) -> u64 {
         self.sent
@@ -66,7 +49,6 @@ impl Outgoing {
 
     /// Appends a piece.
     pub fn push(&mut self, piece: Piece) {
-        self.bytes += in_memory(&piece);
         self.pieces.push_back(piece);
     }
 
@@ -98,9 +80,7 @@ impl Outgoing {
             if budget == 0 {
                 return Ok(Flushed::Paused);
             }
-            let before = in_memory(piece);
             let Some(sent) = retry(|| send(piece, stream))? else { return Ok(Flushed::Blocked) };
-            self.bytes -= before - in_memory(piece);
             self.sent += sent as u64;
             budget = budget.saturating_sub(sent);
             if left(piece) == 0 {
@@ -169,13 +149,5 @@ fn left(piece: &Piece) -> u64 {
         Piece::Owned(bytes) => bytes.len() as u64,
         Piece::Shared { bytes, start } => ((**bytes).as_ref().len() - start) as u64,
         Piece::File { remaining, .. } => *remaining,
-    }
-}
-
-/// What a piece weighs against the water marks: a file costs no memory.
-fn in_memory(piece: &Piece) -> usize {
-    match piece {
-        Piece::File { .. } => 0,
-        _ => left(piece) as usize,
     }
 }

@@ -1,0 +1,177 @@
+//! Threads of a worker and workers of a server share the work: nobody waits behind somebody else's request while anybody is free.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::util::client::Client;
+use crate::util::server::{Plan, Server};
+use crate::util::wait_until;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn ask(client: &mut Client, path: &str) {
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+}
+
+fn served_by(client: &mut Client) -> i32 {
+    let text = client.read().text();
+    text.split(' ').next().and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{text:?}"))
+}
+
+#[test]
+fn threads_serve_at_the_same_time_and_say_so() {
+    for args in [["--threads", "3"], ["-k", "gthread"]] {
+        let server = Server::start("sharing", args);
+        assert!(server.get("/").text().ends_with(" True"), "wsgi.multithread");
+        server.wait_for_log("Using worker: gthread");
+        server.finish();
+    }
+    let server = Server::start("sharing", ["--threads", "3"]);
+    let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| ask(client, "/meet"));
+    clients.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
+    server.finish();
+}
+
+#[test]
+fn one_thread_is_the_main_thread() {
+    let server = Server::start("sharing", []);
+    assert!(server.get("/").text().ends_with(" MainThread False"));
+    server.finish();
+}
+
+#[test]
+fn a_request_on_a_busy_workers_connection_goes_to_an_idle_sibling_with_its_connection() {
+    let server = Server::start("sharing", ["--workers", "2"]);
+    server.wait_for_workers(2);
+    let mut clients: Vec<Client> = (0..6).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(GET);
+        served_by(client);
+    }
+    let mut slow = server.connect();
+    ask(&mut slow, "/wait");
+    wait_until("the slow request to be inside the app", || server.entered() == 1);
+    // All six are answered though some of their connections were the busy worker's; twice, the second time where they are now.
+    for _ in 0..2 {
+        let served: Vec<i32> = clients
+            .iter_mut()
+            .map(|client| {
+                client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+                served_by(client)
+            })
+            .collect();
+        assert!(served.windows(2).all(|pair| pair[0] == pair[1]), "the free worker serves all: {served:?}");
+    }
+    server.release();
+    assert_eq!(slow.read().status, 200);
+    server.finish();
+}
+
+#[test]
+fn a_worker_whose_threads_are_all_busy_goes_on_with_everything_else() {
+    let server = Plan::app("sharing").args(["--threads", "2", "--keep-alive", "1", "--workers", "1"]).start();
+    let mut idle = server.connect();
+    idle.send(GET);
+    idle.read();
+    let mut malformed = server.connect();
+    malformed.send("GET / HTTP/1.1\r\n");
+    let mut reader = server.connect();
+    ask(&mut reader, "/big?8000000");
+    let mut busy: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    busy.iter_mut().for_each(|client| ask(client, "/wait"));
+    wait_until("both threads to be inside the app", || server.entered() == 2);
+    malformed.send("No colon\r\n\r\n");
+    assert_eq!(malformed.read().status, 400, "a malformed head is refused at once");
+    assert_eq!(reader.read().body.len(), 8_000_000, "a slow response goes on being written");
+    idle.expect_closed(Duration::from_secs(5));
+    server.release();
+    busy.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
+    let mut server = server;
+    server.allow("Invalid request");
+    server.finish();
+}
+
+#[test]
+fn new_connections_spread_evenly_over_idle_workers() {
+    let server = Server::start("sharing", ["--workers", "4"]);
+    server.wait_for_workers(4);
+    wait_until("all four to serve", || {
+        let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(|client| client.send(GET));
+        let served: std::collections::BTreeSet<i32> = clients.iter_mut().map(served_by).collect();
+        served.len() == 4
+    });
+    let mut clients: Vec<Client> = (0..16).map(|_| server.connect()).collect();
+    let mut counts: BTreeMap<i32, usize> = BTreeMap::new();
+    for client in &mut clients {
+        client.send(GET);
+        *counts.entry(served_by(client)).or_default() += 1;
+    }
+    assert!(counts.len() == 4 && counts.values().all(|count| (3..=5).contains(count)), "{counts:?}");
+    server.finish();
+}
+
+#[test]
+fn a_client_that_has_finished_sending_gets_a_long_response_whole() {
+    let server = Server::start("sharing", []);
+    let mut client = server.connect();
+    ask(&mut client, "/big?30000000");
+    client.shutdown_write();
+    assert_eq!(client.read().body.len(), 30_000_000);
+    server.finish();
+}
+
+#[test]
+fn garbage_behind_a_request_does_not_cut_its_response() {
+    let mut server = Server::start("sharing", []);
+    let mut client = server.connect();
+    ask(&mut client, "/big?30000000");
+    client.send("no request\r\n\r\n");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(client.read().body.len(), 30_000_000);
+    assert_eq!(client.read().status, 400);
+    server.allow("Invalid request");
+    server.finish();
+}
+
+#[test]
+fn a_block_is_sent_whole_before_the_app_makes_the_next() {
+    let server = Plan::app("sharing").unix().start();
+    let mut client = server.connect();
+    ask(&mut client, "/blocks");
+    client.read_until(b"\r\n\r\n");
+    // The chunk's size line, the block and its end, while the app still waits.
+    client.read_exactly("16E360\r\n".len() + 1_500_000 + 2);
+    server.release();
+    client.read_until(b"0\r\n\r\n");
+    server.finish();
+}
+
+#[test]
+fn a_thread_of_the_app_that_goes_on_reading_disturbs_nobody_else() {
+    let mut server = Server::start(
+        "sharing",
+        ["--body-buffer", "1000", "--body-spool", "0", "--client-body-timeout", "2", "--threads", "2"],
+    );
+    let worker = server.wait_for_workers(1);
+    let mut client = server.connect();
+    client.send("POST /leave-a-reader HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n");
+    client.send(vec![b'x'; 100_000]);
+    for _ in 0..20 {
+        assert_eq!(server.get("/").status, 200);
+    }
+    drop(client);
+    wait_until("the request to end", || server.get("/").status == 200);
+    assert_eq!(server.workers(), worker);
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn a_second_head_that_cannot_be_read_is_no_head() {
+    let mut server = Server::start("sharing", []);
+    assert_eq!(server.get("/bad-second-start").status, 500);
+    server.allow("");
+    server.finish();
+}
