@@ -69,6 +69,8 @@ pub struct EventLoop {
     rest_until: Option<Instant>,
     /// Since when there may be connections from siblings in the letter box.
     letters_since: Option<Instant>,
+    /// Until when idle connections are kept, once the worker is to end.
+    idle_until: Option<Instant>,
 }
 
 /// Where a connection is.
@@ -149,6 +151,7 @@ impl EventLoop {
             neighbours,
             serves: true,
             letters_since: None,
+            idle_until: None,
             most_connections,
             first_connection: FIRST_LISTENER + listeners.len(),
             scratch: vec![0; READ_SIZE],
@@ -245,7 +248,10 @@ impl EventLoop {
     }
 
     /// Takes a connection back after its request, to go on as its `step` says.
-    pub fn put_back(&mut self, (key, connection): (usize, Box<Connection>), step: Step) {
+    pub fn put_back(&mut self, (key, mut connection): (usize, Box<Connection>), step: Step) {
+        if let Some(time) = self.idle_until {
+            connection.close_by(time);
+        }
         let place = std::mem::replace(&mut self.connections[key], Place::Here(connection));
         self.follow(key, step);
         let Place::Away(missed) = place else { return };
@@ -288,6 +294,8 @@ impl EventLoop {
                 connection.close_by(time);
             }
         }
+        // Those that are with the application now fall idle later.
+        self.idle_until = Some(time);
         self.next_sweep = self.next_sweep.min(time);
     }
 
