@@ -3,18 +3,20 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2, SIGWINCH};
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
-use crate::util::client::Client;
+use crate::util::client::{Broken, Client};
 use crate::util::load::{Load, version};
 use crate::util::notify::NotifySocket;
-use crate::util::process::{self, cpu_ticks, is_alive, pss};
+use crate::util::process::{self, is_alive};
 use crate::util::server::{Plan, Server, send};
-use crate::util::wait_until;
+use crate::util::{count, is_long, wait_until};
 
 /// Fresh and kept-alive clients, as many of each.
 const CLIENTS: usize = 3;
@@ -46,21 +48,22 @@ fn no_request_fails_over_reloads_that_replace_one_worker_at_a_time() {
 
 #[test]
 fn no_request_fails_over_upgrades_and_rollbacks() {
-    let mut storm = Storm::start(2, &[]);
-    let pidfile = storm.server.path("pid");
-    let mut master = storm.server.pid();
-    let load = storm.under_load(|| {
-        for round in 0..count(30, 3) {
-            // Two upgrades for each one that is taken back.
-            master = if round % 3 == 2 { roll_back(master, &pidfile) } else { upgrade(master, &pidfile) };
-        }
-    });
-    load.expect_no_failure();
-    send(master, SIGTERM);
-    wait_until("the last master to end", || !is_alive(master));
-    storm.server.wait_for_exit();
-    storm.server.expect_gone();
-    storm.server.expect_clean_log();
+    for workers in [2, 4] {
+        let mut storm = Storm::start(workers, &[]);
+        let mut masters = Masters { pid: storm.server.pid(), workers, pidfile: storm.server.path("pid") };
+        let load = storm.under_load(|| {
+            for round in 0..count(30, 3) {
+                // Two upgrades for each one that is taken back.
+                if round % 3 == 2 { masters.roll_back() } else { masters.upgrade() }
+            }
+        });
+        load.expect_no_failure();
+        send(masters.pid, SIGTERM);
+        wait_until("the last master to end", || !is_alive(masters.pid));
+        storm.server.wait_for_exit();
+        storm.server.expect_gone();
+        storm.server.expect_clean_log();
+    }
 }
 
 #[test]
@@ -122,7 +125,6 @@ fn no_request_fails_while_workers_are_recycled() {
 
 #[test]
 fn no_request_fails_over_broken_deploys() {
-    let mut storm = Storm::start(2, &[]);
     let broken = [
         ("app.py", "raise RuntimeError('bad deploy')\n"),
         ("app.py", "def application(:\n"),
@@ -130,22 +132,25 @@ fn no_request_fails_over_broken_deploys() {
         ("conf.py", "workers = (((\n"),
         ("app.py", "import os\nos._exit(1)\n"),
     ];
-    let load = storm.under_load(|| {
-        for round in 0..count(50, 5) {
-            let (file, text) = broken[round % broken.len()];
-            let before = storm.server.wait_for_workers(2);
-            storm.server.write(file, text);
-            storm.reload();
-            storm.server.wait_for_log_times("Reload failed", round + 1);
-            assert!(before.iter().all(|pid| storm.server.workers().contains(pid)), "the old workers serve on");
-            storm.server.write("conf.py", "");
-            storm.deploy(round + 2);
-        }
-    });
-    load.expect_no_failure();
-    storm.expect_all_workers_serving();
-    storm.server.allow("");
-    storm.server.finish();
+    for workers in [2, 4] {
+        let mut storm = Storm::start(workers, &[]);
+        let load = storm.under_load(|| {
+            for round in 0..count(50, 5) {
+                let (file, text) = broken[round % broken.len()];
+                let before = storm.server.wait_for_workers(workers);
+                storm.server.write(file, text);
+                storm.reload();
+                storm.server.wait_for_log_times("Reload failed", round + 1);
+                assert!(before.iter().all(|pid| storm.server.workers().contains(pid)), "the old workers serve on");
+                storm.server.write("conf.py", "");
+                storm.deploy(round + 2);
+            }
+        });
+        load.expect_no_failure();
+        storm.expect_all_workers_serving();
+        storm.server.allow("");
+        storm.server.finish();
+    }
 }
 
 #[test]
@@ -170,6 +175,49 @@ fn a_killed_worker_costs_only_what_was_in_flight_on_it() {
         storm.server.allow("was sent SIGKILL");
         storm.server.finish();
     }
+}
+
+#[test]
+fn a_long_day_costs_only_what_was_in_flight_on_killed_workers() {
+    let mut storm = Storm::start(3, &[]);
+    let (master, length) = (storm.server.pid(), Duration::from_secs(count(600, 10) as u64));
+    let (files, memory) = (process::open_files(master), process::pss(master));
+    let (mut kills, mut refused) = (0, 0);
+    let load = storm.under_load(|| {
+        let start = Instant::now();
+        for turn in 0_usize.. {
+            if start.elapsed() > length {
+                break;
+            }
+            // Nonsense all the time, a reload every 1.5 seconds, a kill every second.
+            if turn % 30 == 10 {
+                storm.server.signal(SIGHUP);
+            }
+            if turn % 20 == 15 {
+                let alive = storm.server.workers();
+                if let Some(&worker) = alive.get(turn / 20 * 7 % alive.len().max(1)) {
+                    // One that an earlier reload has sent off may just have gone by itself.
+                    kills += usize::from(kill(Pid::from_raw(worker), SIGKILL).is_ok());
+                }
+            }
+            refused += usize::from(storm.says_nonsense(turn));
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    println!("{kills} kills, {refused} refusals");
+    assert!(kills > 5 && refused > 50, "{kills} kills, {refused} refusals");
+    assert_eq!((load.refused(), load.failed()), (0, load.cut_off()), "{load}");
+    assert!(load.cut_off() <= kills * 2 * CLIENTS, "more than could have been in flight: {load}");
+    assert!(load.ok() > 50, "{load}");
+    // Everything is as it was.
+    storm.server.wait_for_workers(3);
+    wait_until("no dead child", || process::all_children(master).len() == 3);
+    wait_until("the master's files", || process::open_files(master) <= files);
+    let grown = process::pss(master).saturating_sub(memory);
+    assert!(grown < 2 << 20, "the master has grown by {grown} bytes");
+    assert_eq!(storm.server.get("/").status, 200);
+    storm.server.allow("");
+    storm.server.finish();
 }
 
 #[test]
@@ -232,39 +280,6 @@ fn a_server_at_rest_rests() {
         // Once a second, and once more where a second thread takes part.
         woken.iter().all(|&times| times <= 8)
     });
-    server.finish();
-}
-
-#[test]
-fn two_thousand_idle_connections_cost_little() {
-    const IDLE: usize = 2000;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    if hard < 2 * IDLE as u64 {
-        return println!("skipped: {hard} open files are allowed, {} are needed", 2 * IDLE);
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, soft.max(2 * IDLE as u64), hard).expect("below the hard limit");
-    let server = Plan::app("process").args(["--worker-connections", "3000"]).start();
-    let worker = server.wait_for_workers(1)[0];
-    (0..200).for_each(|_| assert_eq!(server.get("/").status, 200));
-    let before = pss(worker);
-    let idle: Vec<Client> = (0..IDLE)
-        .map(|_| {
-            let mut client = server.connect();
-            assert_eq!(client.get("/").status, 200);
-            client
-        })
-        .collect();
-    let each = pss(worker).saturating_sub(before) / IDLE as u64;
-    let busy = cpu_ticks(worker);
-    thread::sleep(Duration::from_secs(2));
-    let ticks = cpu_ticks(worker) - busy;
-    let start = Instant::now();
-    assert_eq!(server.get("/").status, 200);
-    println!("{each} bytes a connection, {ticks} ticks of CPU in 2 s, a request in {:?}", start.elapsed());
-    assert!(each < 8192, "{each} bytes a connection");
-    // A tick is a hundredth of a second: the bound is a twentieth of a processor.
-    assert!(ticks <= 10, "{ticks} ticks while nothing happened");
-    drop(idle);
     server.finish();
 }
 
@@ -332,6 +347,26 @@ impl Storm {
         wait_until(&format!("version {number}"), || self.server.get("/").text().starts_with(&wanted));
     }
 
+    /// A request as no client may make it; whether it was refused, as it should be unless its worker was killed at that moment.
+    fn says_nonsense(&self, number: usize) -> bool {
+        const NONSENSE: [&str; 4] = [
+            "NONSENSE\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nA: \0\r\n\r\n",
+        ];
+        let mut client = self.server.connect();
+        let _ = client.try_send(NONSENSE[number % NONSENSE.len()]);
+        match client.read_for("GET") {
+            Ok(answer) => {
+                assert_eq!(answer.status, 400, "{}", answer.text());
+                true
+            }
+            Err(Broken::Closed | Broken::Truncated(_) | Broken::TruncatedHead) => false,
+            Err(broken) => panic!("{broken:?}"),
+        }
+    }
+
     /// The server itself has never said that fewer workers serve than there should be.
     fn expect_all_workers_serving(&self) {
         let said = self.notify.serving();
@@ -342,34 +377,43 @@ impl Storm {
     }
 }
 
-/// USR2, and the old master goes when its workers have.
-fn upgrade(old: i32, pidfile: &std::path::Path) -> i32 {
-    let new = second_master(old, pidfile);
-    withdraw(old, Some(new));
-    send(old, SIGQUIT);
-    wait_until("the promotion", || read(pidfile).trim() == new.to_string());
-    new
+/// The master that serves, and how it gives way to another.
+struct Masters {
+    pid: i32,
+    workers: usize,
+    pidfile: PathBuf,
 }
 
-/// USR2, and when the old master's workers have gone, everything back.
-fn roll_back(old: i32, pidfile: &std::path::Path) -> i32 {
-    let new = second_master(old, pidfile);
-    withdraw(old, Some(new));
-    send(old, SIGHUP);
-    wait_until("the old master's workers", || process::children(old).len() == 3);
-    withdraw(new, None);
-    send(new, SIGQUIT);
-    wait_until("the new master to end", || process::children(old).len() == 2);
-    old
-}
+impl Masters {
+    /// USR2, and the old master goes when its workers have.
+    fn upgrade(&mut self) {
+        let (old, new) = (self.pid, self.begin());
+        withdraw(old, Some(new));
+        send(old, SIGQUIT);
+        wait_until("the promotion", || read(&self.pidfile).trim() == new.to_string());
+        self.pid = new;
+    }
 
-fn second_master(old: i32, pidfile: &std::path::Path) -> i32 {
-    let second = pidfile.with_file_name("pid.2");
-    send(old, SIGUSR2);
-    wait_until("the second pid file", || !read(&second).is_empty());
-    let new: i32 = read(&second).trim().parse().expect("a pid");
-    wait_until("the new master's workers", || process::children(new).len() == 2);
-    new
+    /// USR2, and when the old master's workers have gone, everything back.
+    fn roll_back(&mut self) {
+        let (old, new) = (self.pid, self.begin());
+        withdraw(old, Some(new));
+        send(old, SIGHUP);
+        wait_until("the old master's workers", || process::children(old).len() == self.workers + 1);
+        withdraw(new, None);
+        send(new, SIGQUIT);
+        wait_until("the new master to end", || process::children(old).len() == self.workers);
+    }
+
+    /// The second master, at work beside the first.
+    fn begin(&self) -> i32 {
+        let second = self.pidfile.with_file_name("pid.2");
+        send(self.pid, SIGUSR2);
+        wait_until("the second pid file", || !read(&second).is_empty());
+        let new: i32 = read(&second).trim().parse().expect("a pid");
+        wait_until("the new master's workers", || process::children(new).len() == self.workers);
+        new
+    }
 }
 
 /// WINCH, which during an upgrade is heard in the foreground too.
@@ -378,16 +422,8 @@ fn withdraw(master: i32, beside: Option<i32>) {
     wait_until("the workers to go", || process::children(master) == Vec::from_iter(beside));
 }
 
-fn read(path: &std::path::Path) -> String {
+fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
-}
-
-fn is_long() -> bool {
-    std::env::var("MONOCEROS_CHAOS").is_ok_and(|mode| mode == "long")
-}
-
-fn count(long: usize, short: usize) -> usize {
-    if is_long() { long } else { short }
 }
 
 fn worker_counts() -> Vec<usize> {

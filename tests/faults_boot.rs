@@ -214,13 +214,82 @@ fn term_under_load_cuts_no_answer_short() {
 }
 
 #[test]
-fn a_preloaded_app_that_cannot_be_imported_ends_the_start() {
-    for (app, said) in [("broken.raises", "this module cannot be imported"), ("echo:missing", "missing")] {
-        let finished = Plan::app(app).args(["--preload", "--workers", "2"]).run();
-        assert_ne!(finished.code, Some(0), "{finished:?}");
-        assert!(finished.stderr.contains(said), "{finished:?}");
-        assert!(!finished.stderr.contains("Booting worker"), "{finished:?}");
+fn a_preloaded_app_that_cannot_be_loaded_ends_the_start() {
+    let table = [
+        ("no_such_module", "No module named 'no_such_module'"),
+        ("broken.raises", "this module cannot be imported"),
+        ("broken.syntax", "SyntaxError"),
+        ("echo:missing", "missing"),
+        ("broken.shapes:number", "must be callable"),
+    ];
+    for (app, said) in table {
+        let plan = Plan::app(app).unix();
+        let (socket, pidfile) = (plan.path("socket"), plan.path("pid"));
+        let pid = pidfile.to_str().expect("a plain path").to_string();
+        let mut server = plan.args(["--preload", "--workers", "4", "--pid", &pid]).launch();
+        // gunicorn's code for it: what fails is the master, not a worker.
+        assert_eq!(server.wait_for_exit().code(), Some(1), "{app}: {}", server.log());
+        let log = server.log();
+        assert_eq!(log.matches("[ERROR]").count(), 1, "{app}: {log}");
+        assert!(log.contains(said) && !log.contains("Booting worker") && !log.contains("panicked"), "{app}: {log}");
+        assert!(!socket.exists() && !pidfile.exists(), "{app}");
+        server.expect_gone();
     }
+    let finished = Plan::app("broken.exits").args(["--preload"]).run();
+    assert!(finished.code != Some(0) && !finished.stderr.contains("Booting worker"), "{finished:?}");
+}
+
+#[test]
+fn hup_of_a_preloaded_app_serves_on_whatever_has_become_of_its_code() {
+    let mut server = configured("preload_app = True\n");
+    let mut before = server.wait_for_workers(2);
+    let broken = ["raise RuntimeError('bad deploy')", "def application(:", "import os; os._exit(1)"];
+    let load = Load::during(&server.address.clone(), 1, |load| {
+        wait_until("the first answers", || load.ok() > 50);
+        for (number, text) in broken.into_iter().enumerate() {
+            server.write("app.py", text);
+            server.signal(SIGHUP);
+            // The app is in memory; settings are read anew.
+            server.wait_for_log_times("Hang up: Master", number + 1);
+            wait_until("new workers", || {
+                let now = server.workers();
+                now.len() == 2 && !now.iter().any(|pid| before.contains(pid))
+            });
+            before = server.workers();
+        }
+        server.write("conf.py", "preload_app = (((");
+        server.signal(SIGHUP);
+        server.wait_for_log("Reload failed, everything stays as it was");
+        assert_eq!(server.workers(), before);
+    });
+    load.expect_no_failure();
+    server.write("conf.py", "workers = 1\npreload_app = True\n");
+    server.signal(SIGHUP);
+    server.wait_for_workers(1);
+    assert!(server.get("/").text().starts_with("v1 "));
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn hup_that_asks_for_a_preload_endangers_nobody() {
+    let mut server = configured("");
+    let before = server.wait_for_workers(2);
+    server.write("conf.py", "workers = 2\npreload_app = True\n");
+    for (number, text) in
+        ["raise RuntimeError('bad')", "import os; os._exit(1)", "import os; os.abort()"].iter().enumerate()
+    {
+        server.write("app.py", text);
+        server.signal(SIGHUP);
+        server.wait_for_log_times("Reload failed", number + 1);
+        wait_until("only the old workers", || server.workers() == before);
+        assert!(server.get("/").text().starts_with("v1 "), "{text}");
+    }
+    server.write("app.py", &version(2));
+    server.signal(SIGHUP);
+    wait_until("the new version", || server.get("/").text().starts_with("v2 "));
+    server.allow("");
+    server.finish();
 }
 
 #[test]

@@ -2,22 +2,26 @@
 //! room, no descriptors, odd clocks, odd roots, PID 1, system calls that fail. Each is tried where the machine allows it,
 //! and says so where it does not.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
 use std::net::TcpStream;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM, SIGUSR1};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use crate::util::cgroup::Cgroup;
 use crate::util::client::{Address, Client};
 use crate::util::load::{Load, version};
 use crate::util::process::{self, cpu_ticks, is_alive};
 use crate::util::server::{Plan, Server, send};
-use crate::util::{is_root, root, wait_until};
+use crate::util::{PATIENCE, is_root, root, wait_until};
 
 #[test]
 fn a_jumping_clock_ends_no_worker() {
@@ -182,6 +186,100 @@ fn logs_on_a_full_disk_stop_no_request() {
         assert_eq!(server.wait_for_exit().code(), Some(0), "{option}");
         server.expect_gone();
     }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_no_request() {
+    // Where the shell lays the pipe, the option, and what it says; @ is the pipe.
+    let table = [
+        ("2>/dev/null", "--access-logfile", "@"),
+        ("2>/dev/null", "--error-logfile", "@"),
+        (">\"$0\"", "--access-logfile", "-"),
+        ("2>\"$0\"", "--error-logfile", "-"),
+    ];
+    for (redirection, option, target) in table {
+        let plan = Plan::app("app").in_own_folder().file("app.py", TALKATIVE).unix();
+        let (address, pipe) = (Address::Unix(plan.path("socket")), plan.path("pipe"));
+        mkfifo(&pipe, Mode::S_IRWXU).expect("a pipe in a fresh folder");
+        let mut reader = read_from(&pipe);
+        let pipe_name = pipe.to_str().expect("a plain path").to_string();
+        let target = target.replace('@', &pipe_name);
+        let shell = format!("exec \"$@\" {redirection}");
+        let plan = plan.through(["sh", "-c", &shell, &pipe_name]).args([option, &target, "--workers", "2"]);
+        let mut server = plan.launch();
+        server.address = address.clone();
+        wait_until("the server", || Client::try_connect(&address).is_ok());
+        let what = format!("{option} {target} {redirection}");
+
+        // Stalled: far more lines than the pipe holds.
+        many_requests(&server, &what);
+        // Read again: it goes on.
+        let stale = drain(&mut reader);
+        assert!(stale.len() >= 32 * 1024, "{what}: only {} bytes", stale.len());
+        let mut later = Vec::new();
+        wait_until("new lines", || {
+            assert_eq!(server.get("/fresh").status, 200, "{what}");
+            later.extend(drain(&mut reader));
+            String::from_utf8_lossy(&later).lines().any(|line| line.contains("/fresh"))
+        });
+        // Dead.
+        drop(reader);
+        many_requests(&server, &what);
+        let before = server.wait_for_workers(2);
+        send(before[0], SIGKILL);
+        let replaced = |gone: &[i32]| {
+            let now = server.workers();
+            now.len() == 2 && !now.iter().any(|pid| gone.contains(pid))
+        };
+        wait_until("a worker in its place", || replaced(&before[..1]));
+        wait_until("both to have loaded the app", || server.gate_files("loaded-").len() >= 3);
+        let before = server.workers();
+        server.signal(SIGHUP);
+        wait_until("a new generation", || replaced(&before));
+        // Read by another.
+        let mut reader = read_from(&pipe);
+        let mut later = Vec::new();
+        wait_until("lines for the new reader", || {
+            assert_eq!(server.get("/fresh").status, 200, "{what}");
+            later.extend(drain(&mut reader));
+            String::from_utf8_lossy(&later).contains("/fresh")
+        });
+        server.signal(SIGTERM);
+        assert_eq!(server.wait_for_exit().code(), Some(0), "{what}");
+        server.expect_gone();
+    }
+}
+
+/// An app with a line for the error log at each request.
+const TALKATIVE: &str = r#"
+import os, pathlib
+
+pathlib.Path(os.environ["GATE"], f"loaded-{os.getpid()}").touch()
+
+
+def application(environ, start_response):
+    environ["wsgi.errors"].write(environ["PATH_INFO"] + " " + "x" * 100 + "\n")
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"#;
+
+fn read_from(pipe: &Path) -> File {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(pipe).expect("a pipe")
+}
+
+/// What the pipe holds now.
+fn drain(reader: &mut File) -> Vec<u8> {
+    let mut taken = Vec::new();
+    // It ends with EAGAIN, or for want of a writer.
+    let _ = reader.read_to_end(&mut taken);
+    taken
+}
+
+fn many_requests(server: &Server, what: &str) {
+    let (mut client, start) = (server.connect(), Instant::now());
+    (0..2000).for_each(|_| assert_eq!(client.get("/many").status, 200, "{what}"));
+    // A wait for the pipe at every line would be 40 seconds and more.
+    assert!(start.elapsed() < PATIENCE, "{what}: {:?}", start.elapsed());
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod wsgi_validator;
 
 // The process tree and what operators do to it.
 mod chaos;
+mod crowds;
 mod faults;
 mod faults_boot;
 mod faults_system;

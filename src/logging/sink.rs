@@ -95,13 +95,14 @@ impl Sink {
     }
 
     fn from_path(path: &str, owner: Option<(u32, u32)>) -> io::Result<Self> {
-        // O_NONBLOCK: a FIFO that nobody reads answers ENXIO here instead of stopping the boot.
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o644)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)?;
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o644).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        let file = match options.open(path) {
+            // A FIFO that nobody reads (fifo(7)). Its reader may be restarting, which must keep no worker from booting: held open for
+            // both ways it takes what it has room for until somebody comes.
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => options.read(true).open(path)?,
+            opened => opened?,
+        };
         let kind = file.metadata()?.file_type();
         if kind.is_file()
             && let Some((user, group)) = owner
@@ -303,12 +304,17 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_that_nobody_reads_is_an_error_and_not_a_wait() {
+    fn a_fifo_that_nobody_reads_keeps_what_it_has_room_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fifo");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let error = Sink::open(path.to_str().unwrap(), Standard::Error, None).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENXIO));
+        let sink = Sink::open(path.to_str().unwrap(), Standard::Error, None).unwrap();
+        assert!(sink.write_piece(b"first\n", SHORT));
+        while sink.write_piece(&[b'x'; ATOMIC_WRITE], SHORT) {}
+        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        assert!(drain(&mut reader).starts_with(b"first\nxxx"));
+        assert!(sink.write_piece(b"next\n", SHORT));
+        assert!(drain(&mut reader).ends_with(b"next\n"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info};
+use log::{debug, error, info, warn};
 
 use crate::scoreboard::State;
 use crate::sys::process::Pid;
@@ -46,7 +46,8 @@ impl<App> Master<App> {
     fn call_generation(&mut self) -> Result<Generation, String> {
         let config = (self.boot.reload)()?;
         if config.preload_app && self.preloaded.is_none() {
-            self.preloaded = (self.boot.preload)(&config)?;
+            // What kills the process that imports it, or hangs in it, must not meet the one that all depends on.
+            warn!("preload_app takes effect with the next start or upgrade. Until then each worker loads the app.");
         }
         let open = self.listeners_for(&config)?;
         (self.boot.configure_logging)(&config)

@@ -30,6 +30,10 @@ pub const READ_SIZE: usize = 64 * 1024;
 /// How often one connection reads before others have their turn.
 const READS_PER_TURN: usize = 4;
 
+/// How long a client that has just connected may say nothing before its place can be given to another: closed any earlier, a crowd that
+/// connects before it speaks would only chase itself out.
+const NEWCOMERS_TIME: Duration = Duration::from_secs(2);
+
 /// An input buffer larger than this is given back when the connection falls idle.
 const IDLE_BUFFER: usize = 4 * 1024;
 
@@ -102,6 +106,9 @@ pub struct Connection {
     outgoing: Outgoing,
     /// When the state's wait ends, if it does.
     deadline: Option<Instant>,
+    /// When it was accepted, or its last request was answered.
+    rests_since: Instant,
+    has_been_served: bool,
     /// The wait for the client to read, if it is waited for.
     stall: Stall,
     watched: Watched,
@@ -146,6 +153,8 @@ impl Connection {
             is_trusted: rules.trusts(&peer),
             remote_addr: address_text(&peer),
             deadline: Some(now + rules.head_timeout),
+            rests_since: now,
+            has_been_served: false,
             decoder: BodyDecoder::Length(0),
             pace: Pace::begin(now),
             stream,
@@ -243,6 +252,7 @@ impl Connection {
         }
         self.body = None;
         self.unsaved = Vec::new();
+        (self.rests_since, self.has_been_served) = (now, true);
         if keep_alive {
             self.input.drain(..self.head.len);
             self.has_head = false;
@@ -299,9 +309,10 @@ impl Connection {
         }
     }
 
-    /// Until when it is kept idle; for finding the one that has waited longest.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    /// Since when it has been idle, if its place may be given to another client.
+    pub fn idle_since(&self, now: Instant) -> Option<Instant> {
+        let is_settled = self.has_been_served || now.duration_since(self.rests_since) >= NEWCOMERS_TIME;
+        (self.is_idle() && is_settled).then_some(self.rests_since)
     }
 
     /// The client's address, empty on a unix socket.

@@ -387,9 +387,7 @@ impl EventLoop {
                 }
                 self.remove(key);
             }
-            Step::Close => {
-                self.remove(key);
-            }
+            Step::Close => self.remove(key),
         }
     }
 
@@ -438,10 +436,13 @@ impl EventLoop {
         if !self.serves || !self.can_accept() {
             return;
         }
-        while self.ready.is_empty() && self.make_room() && self.take_letter() {}
+        while self.ready.is_empty() && self.has_room() && self.take_letter() {
+            self.make_room();
+        }
         for site in 0..self.listeners.len() {
             let mut left = ACCEPTS_PER_TURN;
-            while left > 0 && self.may_accept(site) && self.make_room() && self.accept_one(site) {
+            while left > 0 && self.may_accept(site) && self.has_room() && self.accept_one(site) {
+                self.make_room();
                 left -= 1;
             }
         }
@@ -482,10 +483,9 @@ impl EventLoop {
         key
     }
 
-    fn remove(&mut self, key: usize) -> bool {
-        let removed = self.connections.try_remove(key).is_some();
+    fn remove(&mut self, key: usize) {
+        drop(self.connections.try_remove(key));
         self.neighbours.set_connections(self.connections.len());
-        removed
     }
 
     fn take_out(&mut self, key: usize) -> Option<Box<Connection>> {
@@ -538,20 +538,23 @@ impl EventLoop {
         false
     }
 
-    fn make_room(&mut self) -> bool {
-        self.connections.len() < self.most_connections || self.close_oldest_idle()
+    /// Gives up an idle connection for the one that has just come. Not before: that one might not come after all.
+    fn make_room(&mut self) {
+        if self.connections.len() > self.most_connections {
+            self.close_oldest_idle();
+        }
     }
 
-    fn close_oldest_idle(&mut self) -> bool {
-        let oldest = self.oldest_idle();
-        oldest.is_some_and(|key| self.remove(key))
+    fn close_oldest_idle(&mut self) {
+        if let Some(key) = self.oldest_idle() {
+            self.remove(key);
+        }
     }
 
-    /// All idle connections get the same time, so the one whose deadline comes first has waited longest.
     fn oldest_idle(&self) -> Option<usize> {
         let idle = self.connections.iter().filter_map(|(key, connection)| {
             let Place::Here(connection) = connection else { return None };
-            if connection.is_idle() { Some((connection.deadline()?, key)) } else { None }
+            Some((connection.idle_since(self.now)?, key))
         });
         idle.min().map(|(_, key)| key)
     }

@@ -88,3 +88,13 @@ pub fn wait_at_most(limit: Duration, what: &str, mut condition: impl FnMut() -> 
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
+
+/// Whether the long form of the fault suite is asked for (`scripts/chaos`).
+pub fn is_long() -> bool {
+    std::env::var("MONOCEROS_CHAOS").is_ok_and(|mode| mode == "long")
+}
+
+/// How often something is done, in the long form of the fault suite and in the short one.
+pub fn count(long: usize, short: usize) -> usize {
+    if is_long() { long } else { short }
+}

@@ -23,8 +23,8 @@ pub(super) static ROWS: &[Setting] = &[
 
 Workers then start at once and share the memory of what was loaded. The master holds a Python only with this, with a
 Python config file, or with hooks. A reload (HUP) does not load the app again, as under gunicorn: new code takes an upgrade
-(USR2, or RTMIN in place, see `docs/signals.md`). What was loaded is kept out of the garbage collector's sight
-(`gc.freeze`), so that collections in workers do not copy the shared pages.",
+(USR2, or RTMIN in place, see `docs/signals.md`), and so does a preload that the start did not ask for. What was loaded
+is kept out of the garbage collector's sight (`gc.freeze`), so that collections in workers do not copy the shared pages.",
     },
     Setting {
         name: "sendfile",

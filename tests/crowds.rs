@@ -1,0 +1,164 @@
+//! More clients than a worker may hold, clients that only stay, and how they spread over the workers (rows SV-55 and SV-56 of the
+//! fault matrix). `MONOCEROS_CHAOS=long` doubles the numbers.
+
+use std::collections::HashMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::util::client::Client;
+use crate::util::load::{Load, version};
+use crate::util::process::{cpu_ticks, pss};
+use crate::util::server::{Plan, Server};
+use crate::util::{count, wait_until};
+
+/// Connections that each worker of the floods may hold.
+const HELD: usize = 10;
+
+#[test]
+fn thousands_of_idle_connections_cost_little() {
+    let idle = count(10_000, 5_000).min(files_allowed().saturating_sub(1000));
+    let server = Plan::app("process").args(["--worker-connections", "12000", "--backlog", "512"]).start();
+    let worker = server.wait_for_workers(1)[0];
+    (0..200).for_each(|_| assert_eq!(server.get("/").status, 200));
+    let before = pss(worker);
+    let clients: Vec<Client> = (0..idle)
+        .map(|_| {
+            let mut client = server.connect();
+            assert_eq!(client.get("/").status, 200);
+            client
+        })
+        .collect();
+    let each = pss(worker).saturating_sub(before) / idle as u64;
+    let busy = cpu_ticks(worker);
+    thread::sleep(Duration::from_secs(2));
+    let ticks = cpu_ticks(worker) - busy;
+    let fastest = (0..20).map(|_| fresh_request(&server)).min().expect("twenty of them");
+    println!("{idle} idle: {each} bytes each, {ticks} ticks of CPU in 2 s, a fresh request in {fastest:?}");
+    assert!(each < 8192, "{each} bytes a connection");
+    // A tick is a hundredth of a second: the bound is a twentieth of a processor.
+    assert!(ticks <= 10, "{ticks} ticks while nothing happened");
+    assert!(fastest < Duration::from_millis(10), "the fastest fresh request took {fastest:?}");
+    // Every one of them is still welcome.
+    for mut client in clients.into_iter().step_by(100) {
+        assert_eq!(client.get("/").status, 200);
+    }
+    server.finish();
+}
+
+/// How many files this process may have open once it has asked for all it can get. The servers it starts inherit that.
+fn files_allowed() -> usize {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the hard limit may be had");
+    usize::try_from(hard).unwrap_or(usize::MAX)
+}
+
+fn fresh_request(server: &Server) -> Duration {
+    let start = Instant::now();
+    assert_eq!(server.get("/").status, 200);
+    start.elapsed()
+}
+
+#[test]
+fn clients_that_connect_before_they_speak_are_not_sent_away_for_others_that_do() {
+    for workers in [1, 4] {
+        let server = flooded("process", workers);
+        let mut crowd: Vec<Client> = (0..3 * HELD * workers).map(|_| server.connect()).collect();
+        for client in &mut crowd {
+            client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        }
+        for client in &mut crowd {
+            assert_eq!(client.read().status, 200, "{workers} workers");
+        }
+        server.finish();
+    }
+}
+
+#[test]
+fn clients_past_the_limit_find_room_among_those_that_only_stay() {
+    let server = flooded("process", 1);
+    let mut crowd: Vec<Client> = Vec::new();
+    for _ in 0..3 * HELD {
+        let mut client = server.connect();
+        assert_eq!(client.get("/").status, 200);
+        crowd.push(client);
+    }
+    // Those that have been idle for longest have made room.
+    crowd.drain(..2 * HELD).for_each(|mut client| client.expect_closed(Duration::from_secs(5)));
+    crowd.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+    // Those that never say anything make room too, after a moment.
+    let silent: Vec<Client> = (0..2 * HELD).map(|_| server.connect()).collect();
+    assert_eq!(server.get("/").status, 200);
+    drop(silent);
+    server.finish();
+}
+
+#[test]
+fn nobody_is_refused_or_forgotten_among_three_times_too_many() {
+    for workers in [1, 4] {
+        let server = flooded("app", workers);
+        let clients = 3 * HELD * workers / 2;
+        let start = Instant::now();
+        let load = Load::during(&server.address, clients, |load| {
+            wait_until("many answers", || load.ok() > 20 * clients && start.elapsed() > Duration::from_secs(2));
+        });
+        load.expect_no_failure();
+        server.wait_for_workers(workers);
+        server.finish();
+    }
+}
+
+fn flooded(app: &str, workers: usize) -> Server {
+    let plan = Plan::app(app);
+    let plan = if app == "app" { plan.in_own_folder().file("app.py", &version(1)) } else { plan };
+    let (held, workers_text) = (HELD.to_string(), workers.to_string());
+    serving(plan.args(["--worker-connections", &held, "--workers", &workers_text]), workers)
+}
+
+#[test]
+fn kept_connections_spread_over_the_workers() {
+    let server = serving(Plan::app("process").args(["--workers", "4"]), 4);
+    let mut crowd: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+    let mut held: HashMap<String, usize> = HashMap::new();
+    for client in &mut crowd {
+        *held.entry(client.get("/").text()).or_default() += 1;
+    }
+    println!("{held:?}");
+    let (most, fewest) = (held.values().max().expect("some"), held.values().min().expect("some"));
+    assert!(held.len() == 4 && *most <= 2 * fewest, "{held:?}");
+    server.finish();
+}
+
+#[test]
+fn requests_of_kept_connections_spread_over_the_workers() {
+    const CLIENTS: usize = 16;
+    const EACH: usize = 100;
+    let server = serving(Plan::app("process").args(["--workers", "4"]), 4);
+    // All of them are there before the first is done.
+    let mut crowd: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+    crowd.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+    let answers: Vec<String> = thread::scope(|scope| {
+        let ask = |client: &mut Client| (0..EACH).map(|_| client.get("/").text()).collect::<Vec<_>>();
+        let clients: Vec<_> = crowd.iter_mut().map(|client| scope.spawn(move || ask(client))).collect();
+        clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
+    });
+    let mut served: HashMap<&str, usize> = HashMap::new();
+    answers.iter().for_each(|pid| *served.entry(pid).or_default() += 1);
+    println!("{served:?}");
+    let even = CLIENTS * EACH / 4;
+    assert!(served.len() == 4 && served.values().all(|&count| count.abs_diff(even) * 4 <= even), "{served:?}");
+    server.finish();
+}
+
+/// With every worker at work.
+fn serving(plan: Plan, workers: usize) -> Server {
+    let server = plan.start();
+    let mut answered = std::collections::HashSet::new();
+    wait_until("every worker to serve", || {
+        let mut clients: Vec<Client> = (0..2 * workers).map(|_| server.connect()).collect();
+        answered.extend(clients.iter_mut().map(|client| client.get("/").text()));
+        answered.len() >= workers || server.gate_files("loaded-").len() == workers
+    });
+    server
+}
