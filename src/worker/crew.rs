@@ -448,6 +448,7 @@ impl Crew {
 
     /// Ends the work of all threads.
     fn end(&self) {
+        self.flush_access_log();
         self.lock().is_over = true;
         self.followers.notify_all();
         self.spare.notify_all();
