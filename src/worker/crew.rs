@@ -305,7 +305,6 @@ impl Crew {
                 lead.stage = Stage::Over;
             }
             if lead.is_done() {
-                self.flush_access_log();
                 self.leave_lead(lead, false);
                 self.end();
                 return None;
