@@ -114,10 +114,10 @@ fn a_big_body_goes_through_disk_and_leaves_memory_alone() {
     let worker = server.wait_for_workers(1)[0];
     let mut client = server.connect();
     client.request("POST", "/?read(1)", &[], b"warm up");
-    let before = process::pss(worker);
+    let before = process::anonymous(worker);
     let answers = client.request("POST", "/?read(3)", &[], &vec![b'x'; 100_000_000]).json();
     assert_eq!(answers.texts(), ["xxx"]);
-    let grown = process::pss(worker).saturating_sub(before);
+    let grown = process::anonymous(worker).saturating_sub(before);
     assert!(grown < 20_000_000, "a body of 100 MB left {grown} bytes behind");
     server.finish();
 }

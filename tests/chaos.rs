@@ -181,7 +181,7 @@ fn a_killed_worker_costs_only_what_was_in_flight_on_it() {
 fn a_long_day_costs_only_what_was_in_flight_on_killed_workers() {
     let mut storm = Storm::start(3, &[]);
     let (master, length) = (storm.server.pid(), Duration::from_secs(count(600, 10) as u64));
-    let (files, memory) = (process::open_files(master), process::pss(master));
+    let (files, memory) = (process::open_files(master), process::anonymous(master));
     let (mut kills, mut refused) = (0, 0);
     let load = storm.under_load(|| {
         let start = Instant::now();
@@ -213,7 +213,7 @@ fn a_long_day_costs_only_what_was_in_flight_on_killed_workers() {
     storm.server.wait_for_workers(3);
     wait_until("no dead child", || process::all_children(master).len() == 3);
     wait_until("the master's files", || process::open_files(master) <= files);
-    let grown = process::pss(master).saturating_sub(memory);
+    let grown = process::anonymous(master).saturating_sub(memory);
     assert!(grown < 2 << 20, "the master has grown by {grown} bytes");
     assert_eq!(storm.server.get("/").status, 200);
     storm.server.allow("");

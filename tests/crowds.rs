@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::util::client::Client;
 use crate::util::load::{Load, version};
-use crate::util::process::{cpu_ticks, pss};
+use crate::util::process::{cpu_ticks, anonymous};
 use crate::util::server::{Plan, Server};
 use crate::util::{count, wait_until};
 
@@ -22,7 +22,7 @@ fn thousands_of_idle_connections_cost_little() {
     let server = Plan::app("process").args(["--worker-connections", "12000", "--backlog", "512"]).start();
     let worker = server.wait_for_workers(1)[0];
     (0..200).for_each(|_| assert_eq!(server.get("/").status, 200));
-    let before = pss(worker);
+    let before = anonymous(worker);
     let clients: Vec<Client> = (0..idle)
         .map(|_| {
             let mut client = server.connect();
@@ -30,7 +30,7 @@ fn thousands_of_idle_connections_cost_little() {
             client
         })
         .collect();
-    let each = pss(worker).saturating_sub(before) / idle as u64;
+    let each = anonymous(worker).saturating_sub(before) / idle as u64;
     let busy = cpu_ticks(worker);
     thread::sleep(Duration::from_secs(2));
     let ticks = cpu_ticks(worker) - busy;

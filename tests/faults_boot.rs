@@ -75,7 +75,7 @@ fn a_crash_loop_backs_off() {
     // After 0.1, 0.3, 0.7, 1.5 and 3.1 seconds.
     assert!((2..=7).contains(&forks), "{forks} forks in three seconds");
     server.write("app.py", &version(1));
-    wait_until("the cure to be found", || server.log().matches("Booting worker with pid").count() > forks);
+    // The next worker finds the cure, be it one that was booting just now.
     assert_eq!(server.get("/").status, 200);
     server.allow("");
     server.finish();

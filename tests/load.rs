@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::util::client::{Address, Client};
-use crate::util::process::{open_files, pss};
+use crate::util::process::{open_files, anonymous};
 use crate::util::server::Server;
 use crate::util::{PATIENCE, wait_at_most};
 
@@ -33,7 +33,7 @@ fn hundreds_of_bad_clients_cost_their_connections_and_nobody_elses_time() {
     assert_eq!(server.get("/big?10000000").body.len(), 10_000_000);
     let alone = latencies(&server, Duration::from_secs(2));
     let files = server.files_at_rest(worker);
-    let memory = pss(worker);
+    let memory = anonymous(worker);
 
     let start = Instant::now();
     let mut drips: Vec<(TcpStream, &[u8])> = (0..DRIPPING).map(|number| dripping(&server, number)).collect();
@@ -54,7 +54,7 @@ fn hundreds_of_bad_clients_cost_their_connections_and_nobody_elses_time() {
         let open = open_files(worker).saturating_sub(files);
         let is_crowd = start.elapsed() >= Duration::from_secs(TIMEOUT) || open >= DRIPPING + DEAF;
         assert!(is_crowd, "only {open} bad clients are connected");
-        let grown = pss(worker).saturating_sub(memory);
+        let grown = anonymous(worker).saturating_sub(memory);
         // Time for everybody, the precision of the server's clock, and a busy machine's leisure.
         let limit = Duration::from_secs(2 * TIMEOUT) + PATIENCE;
         let cut = wait_at_most(limit, "every bad client to be cut", || open_files(worker) <= files);
@@ -137,13 +137,13 @@ fn bodies_of_any_size_pass_through_little_memory() {
     let worker = server.wait_for_workers(1)[0];
     assert_eq!(server.connect().request("POST", "/read", &[], &[b'x'; 100_000]).text(), "100000");
     assert_eq!(server.get("/stream?3").body.len(), 3 * 65536);
-    let before = pss(worker);
+    let before = anonymous(worker);
     let highest = AtomicU64::new(0);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                highest.fetch_max(pss(worker), Ordering::Relaxed);
+                highest.fetch_max(anonymous(worker), Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(20));
             }
         });

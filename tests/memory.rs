@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::util::process::{open_files, pss};
+use crate::util::process::{anonymous, open_files, pss};
 use crate::util::server::{Plan, Server};
 use crate::util::wait_until;
 
@@ -37,10 +37,10 @@ fn a_worker_does_not_grow_with_the_requests_it_serves() {
         });
     };
     load();
-    let (memory, files) = (pss(worker), open_files(worker));
+    let (memory, files) = (anonymous(worker), open_files(worker));
     load();
     load();
-    let grown = pss(worker).saturating_sub(memory);
+    let grown = anonymous(worker).saturating_sub(memory);
     assert!(grown < 500_000, "12000 more requests left {grown} bytes behind");
     wait_until("the clients' connections to be closed", || open_files(worker) <= files);
     server.finish();

@@ -56,6 +56,15 @@ pub fn pss(pid: i32) -> u64 {
     kilobytes * 1024
 }
 
+/// The memory that is a process's alone and of no file, in bytes: unlike the PSS it does not change with the processes that come and go
+/// beside it.
+pub fn anonymous(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("status has RssAnon");
+    let kilobytes: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+    kilobytes * 1024
+}
+
 /// The processor time that a process has used, in user and system mode.
 pub fn cpu_time(pid: i32) -> std::time::Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
