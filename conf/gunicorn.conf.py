@@ -14,7 +14,7 @@ bind = "127.0.0.1:" + os.environ.get("PORT", "8000")
 
 # -- Workers ----------------------------------------------------------------------------------------------------------
 
-# One request at a time each. Twice the cores suits an app that waits for a database.
+# With one thread each serves one request at a time. Twice the cores suits an app that waits for a database.
 workers = int(os.environ.get("WEB_CONCURRENCY", multiprocessing.cpu_count() * 2))
 
 # A help against slow leaks: each worker is replaced after 1000 to 1100 requests, without a gap.

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::util::client::Client;
 use crate::util::load::{Load, version};
-use crate::util::process::{cpu_ticks, anonymous};
+use crate::util::process::{anonymous, cpu_ticks};
 use crate::util::server::{Plan, Server};
 use crate::util::{count, wait_until};
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::util::client::{Address, Client};
-use crate::util::process::{open_files, anonymous};
+use crate::util::process::{anonymous, open_files};
 use crate::util::server::Server;
 use crate::util::{PATIENCE, wait_at_most};
 

@@ -19,7 +19,8 @@ pub(super) static ROWS: &[Setting] = &[
         },
         doc: "Worker processes that serve requests.
 
-A worker runs one request at a time; connections, heads and bodies wait in its event loop without holding it. Start
+A worker runs as many requests at a time as it has `threads`; connections, heads and bodies wait in its event loop
+without holding one. Start
 with the number of CPU cores for an app that computes, and two to four times that for one that waits for a database.
 The signals TTIN and TTOU add and take away one at run time.
 
@@ -69,7 +70,7 @@ keep connections alive, and slow clients hold neither. gunicorn's longer names f
         kind: Kind::Int,
         default: Default::Text("1"),
         store: Store::Field {
-            set: |config, value| put(&mut config.threads, size(value).map(|threads| threads.clamp(1, MOST_THREADS))),
+            set: |config, value| put(&mut config.threads, threads(value)),
             get: |config| Value::Int(config.threads as i64),
         },
         doc: "Threads of a worker that run the app.
@@ -216,8 +217,9 @@ our own; gunicorn has none.",
         },
         doc: "Seconds of silence after which a worker is ended; 0 is never.
 
-A worker is silent while it runs a request, so this is also the longest that a request may take. It gets SIGABRT, a
-moment later SIGKILL, and is replaced. Slow clients are not counted: their bytes are the event loop's.",
+A worker with one thread is silent while it runs a request, so this is also the longest that a request may take. One
+with several is silent only when nothing in it can run, as under gunicorn: there `request_timeout` bounds requests. It
+gets SIGABRT, a moment later SIGKILL, and is replaced. Slow clients are not counted: their bytes are the event loop's.",
     },
     Setting {
         name: "request_timeout",
@@ -314,7 +316,7 @@ serve, old ones are replaced step by step. A setting of our own; gunicorn has no
         doc: "Seconds that an idle connection is kept; 0 keeps none.
 
 Unset, a sync worker keeps one for 650 seconds: longer than load balancers do (60, 75 or 600), so that the balancer
-closes first and no request meets a closing connection. Idle connections cost little, and the oldest are closed when
+closes first and no request meets a closing connection. A gthread worker keeps it for gunicorn's 2. Idle connections cost little, and the oldest are closed when
 `worker_connections` is reached. A worker without a balancer in front may well use a smaller number.",
     },
 ];
@@ -347,7 +349,12 @@ fn optional_seconds(value: &Value) -> Result<Option<u64>, ValueError> {
 }
 
 /// Beyond this many threads a worker would only fight itself for the interpreter.
-const MOST_THREADS: usize = 1024;
+const MOST_THREADS: i64 = 1024;
+
+/// gunicorn takes 0 for 1.
+fn threads(value: &Value) -> Result<usize, ValueError> {
+    value.count(MOST_THREADS).map(|threads| threads.max(1) as usize)
+}
 
 fn worker_class(value: &Value) -> Result<WorkerClass, ValueError> {
     let name = value.text()?;
