@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 
-use crate::util::server::{Server, send};
+use crate::util::server::{Plan, Server, send};
 use crate::util::{wait_at_most, wait_until};
 
 #[test]
@@ -94,7 +94,14 @@ fn a_master_that_was_stopped_itself_kills_nobody() {
 
 #[test]
 fn request_timeout_bounds_a_request_where_timeout_does_not() {
-    let mut server = Server::start("process", ["--timeout", "0", "--request-timeout", "1", "--workers", "2"]);
+    // Also where the master has nothing else to wake up for before long.
+    for timeout in ["0", "30"] {
+        bounds_a_request(&["--timeout", timeout, "--request-timeout", "1", "--workers", "2"]);
+    }
+}
+
+fn bounds_a_request(args: &[&str; 6]) {
+    let mut server = Server::start("process", *args);
     let before = server.wait_for_workers(2);
     assert_eq!(server.get("/sleep?0.5").status, 200);
     let mut client = server.connect();
@@ -105,6 +112,25 @@ fn request_timeout_bounds_a_request_where_timeout_does_not() {
     server.wait_for_log(&format!("Worker (pid:{stuck}) has been in the app for 1 s with request "));
     server.wait_for_log("request_timeout.");
     server.wait_for_workers(2);
+    assert_eq!(server.get("/").status, 200);
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn a_worker_past_its_timeout_tells_what_it_was_at_though_c_code_holds_the_interpreter() {
+    let app = "def application(environ, start_response):\n    if environ['PATH_INFO'] == '/stuck':\n        \
+               sum(range(10**12))\n    start_response('200 OK', [])\n    return [b'ok']\n";
+    let mut server = Plan::app("app").in_own_folder().file("app.py", app).args(["--timeout", "1"]).start();
+    let stuck = server.wait_for_workers(1);
+    let mut client = server.connect();
+    client.send("GET /stuck?now HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.read().status, 504, "nobody else will answer");
+    for told in ["WORKER TIMEOUT", "Aborted while serving GET /stuck?now from 127.0.0.1, for ", "line 3 in application"]
+    {
+        server.wait_for_log(told);
+    }
+    wait_until("another worker", || server.workers().len() == 1 && server.workers() != stuck);
     assert_eq!(server.get("/").status, 200);
     server.allow("");
     server.finish();
@@ -157,7 +183,7 @@ fn request_timeout_bounds_the_oldest_of_many_requests() {
         let _ = client.read_for("GET");
         server.log().contains(&format!("[CRITICAL] WORKER TIMEOUT (pid:{worker})"))
     });
-    assert!(server.log().contains("request_timeout."), "{}", server.log());
+    server.wait_for_log("request_timeout.");
     wait_until("a new worker", || server.workers().first().is_some_and(|&pid| pid != worker));
     assert_eq!(server.get("/").status, 200);
     server.allow("");
