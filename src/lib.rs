@@ -15,6 +15,7 @@ pub mod seat;
 pub mod settings;
 mod startup;
 pub mod sys;
+pub mod tls;
 pub mod worker;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::python::app::App;
 use crate::python::interpreter;
 use crate::settings::Config;
 use crate::startup::{Failure, Startup};
+use crate::tls::Tls;
 
 pub use crate::master::Launch;
 
@@ -69,28 +71,36 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
     startup::configure_logging(&config).map_err(Failure::Config)?;
     startup::check_access_log(&config).map_err(Failure::Config)?;
     startup.log_warnings();
+    let tls = load_tls(&startup, &config)?;
     sys::title::set(&format!("monoceros: master [{}]", config.name()));
     let worker_launch = startup.worker_launch();
-    match master::run(boot(startup, config, launch)) {
+    match master::run(boot(startup, config, tls, launch)) {
         Outcome::Exit(status) => Ok(status),
         Outcome::Worker(seat) => Ok(worker::run(seat, &worker_launch)),
     }
 }
 
-/// `--check-config`: whether the application loads.
+/// `--check-config`: whether certificates and application can be loaded.
 fn check(startup: &Startup, config: &Config) -> Result<i32, Failure> {
+    load_tls(startup, config)?;
     startup
         .load_app(config)
         .map_err(|error| Failure::Config(format!("\nError while loading the application:\n\n{error}")))?;
     Ok(0)
 }
 
-fn boot(startup: Startup, config: Arc<Config>, launch: Launch) -> Boot<App> {
+fn load_tls(startup: &Startup, config: &Config) -> Result<Option<Tls>, Failure> {
+    startup.load_tls(config).map_err(|reason| Failure::Config(format!("Error: {reason}")))
+}
+
+fn boot(startup: Startup, config: Arc<Config>, tls: Option<Tls>, launch: Launch) -> Boot<App> {
     let startup = std::rc::Rc::new(std::cell::RefCell::new(startup));
-    let for_preload = startup.clone();
+    let (for_preload, for_tls) = (startup.clone(), startup.clone());
     Boot {
         config,
+        tls,
         reload: Box::new(move || startup.borrow_mut().reload()),
+        load_tls: Box::new(move |config| for_tls.borrow().load_tls(config)),
         configure_logging: startup::configure_logging,
         preload: Box::new(move |config| for_preload.borrow().preload(config)),
         fork: || interpreter::around_fork(sys::fork::fork),

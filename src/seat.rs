@@ -12,6 +12,7 @@ use crate::sys::signal::SignalQueue;
 use crate::sys::socket::Listener;
 use crate::sys::user;
 use crate::sys::wakeup::Wakeup;
+use crate::tls::Tls;
 
 /// A worker's place. `App` is what preloading the application gave (the master only carries it from one to the other).
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Seat<App> {
     pub config: Arc<Config>,
     /// The sockets to accept from.
     pub listeners: Vec<Arc<Listener>>,
+    /// What the sockets speak TLS with, if they do.
+    pub tls: Option<Tls>,
     /// Where it tells its state and beats its heart.
     pub row: Row,
     /// The master's pid: when getppid() says otherwise, the master is gone.

@@ -20,6 +20,7 @@ use crate::python::home::{self, Home};
 use crate::python::{config_file, environment, interpreter};
 use crate::seat;
 use crate::settings::{self, Config, ConfigSource, FileOrigin, Loaded, Sources, Value};
+use crate::tls::{self, Tls};
 use crate::worker;
 
 /// Flags for every start, as gunicorn reads them.
@@ -137,6 +138,23 @@ impl Startup {
         let app = self.load_app(config).map_err(|error| error.to_string())?;
         app::freeze().map_err(|error| error.to_string())?;
         Ok(Some(app))
+    }
+
+    /// Reads the certificates that the settings name, if they ask for TLS, in the directory that the settings ask for.
+    ///
+    /// # Errors
+    /// The sentence for the log.
+    pub fn load_tls(&self, config: &Config) -> Result<Option<Tls>, String> {
+        if !config.is_tls() {
+            return Ok(None);
+        }
+        // Where the master is depends on what it did last.
+        self.surroundings.restore().and_then(|()| self.surroundings.enter(config))?;
+        let Some(tls::Loaded { tls, warnings }) = Tls::load(config).map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        Ok(Some(tls))
     }
 
     /// What a worker needs to run Python.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::settings::Config;
 use crate::sys::socket::Listener;
+use crate::tls::Tls;
 
+use super::certificates::CertificateWatch;
 use super::sizing::worker_count;
 
 pub(super) struct Generation {
@@ -13,6 +15,9 @@ pub(super) struct Generation {
     pub number: u64,
     pub config: Arc<Config>,
     pub listeners: Vec<Arc<Listener>>,
+    pub tls: Option<Tls>,
+    /// What their files looked like, under `tls_watch`.
+    pub watch: Option<CertificateWatch>,
     /// How many workers there should be: the setting, then TTIN and TTOU.
     pub wanted: usize,
     pub since: Instant,
@@ -20,9 +25,10 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    pub fn new(number: u64, config: Arc<Config>, listeners: Vec<Arc<Listener>>) -> Generation {
+    pub fn new(number: u64, config: Arc<Config>, listeners: Vec<Arc<Listener>>, tls: Option<Tls>) -> Generation {
         let wanted = worker_count(&config);
-        Generation { number, config, listeners, wanted, since: Instant::now(), backoff: Backoff::Ready }
+        let watch = tls.as_ref().filter(|tls| tls.is_watched()).map(|tls| CertificateWatch::new(tls.files()));
+        Generation { number, config, listeners, tls, watch, wanted, since: Instant::now(), backoff: Backoff::Ready }
     }
 
     /// How many workers must serve before this generation takes over, and how many more than `wanted` there may be while it

@@ -95,8 +95,9 @@ pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Resul
 }
 
 /// As gunicorn's "Listening at" line joins them.
-pub(super) fn names(listeners: &[Arc<Listener>]) -> String {
-    listeners.iter().map(|listener| listener.to_string()).collect::<Vec<_>>().join(",")
+pub(super) fn names(listeners: &[Arc<Listener>], config: &Config) -> String {
+    let scheme = if config.is_tls() { "https" } else { "http" };
+    listeners.iter().map(|listener| listener.name(scheme)).collect::<Vec<_>>().join(",")
 }
 
 /// What the master listens on, each once: a descriptor that is named twice must not get two owners.

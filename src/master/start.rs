@@ -43,7 +43,7 @@ pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
     let pid_file = create_pid_file(&boot, &upgrade)?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
     let open = open_listeners(&boot, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
-    let serving = Generation::new(FIRST_GENERATION, Arc::clone(&boot.config), open);
+    let serving = Generation::new(FIRST_GENERATION, Arc::clone(&boot.config), open, boot.tls.take());
     announce(&serving);
 
     let assembled = Master::assemble(boot, pid_file, signals, preloaded, serving, upgrade, service_manager);
@@ -139,7 +139,7 @@ fn open_listeners<App>(
 
 fn announce(serving: &Generation) {
     debug!("Arbiter booted");
-    info!("Listening at: {} ({})", listeners::names(&serving.listeners), process::getpid());
+    info!("Listening at: {} ({})", listeners::names(&serving.listeners, &serving.config), process::getpid());
     info!("Using worker: {}", serving.config.effective_worker_class());
 }
 

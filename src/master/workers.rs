@@ -15,6 +15,7 @@ use crate::sys::fork::Forked;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal::{Blocked, Signal, block_all};
 use crate::sys::socket::Listener;
+use crate::tls::Tls;
 
 use super::chance::up_to;
 use super::generation::Generation;
@@ -34,6 +35,7 @@ pub(super) struct Place {
     age: u64,
     config: Arc<Config>,
     listeners: Vec<Arc<Listener>>,
+    tls: Option<Tls>,
     row: Row,
     max_requests: u64,
     held: Blocked,
@@ -44,6 +46,7 @@ struct Vacancy {
     generation: u64,
     config: Arc<Config>,
     listeners: Vec<Arc<Listener>>,
+    tls: Option<Tls>,
 }
 
 impl<App> Master<App> {
@@ -75,6 +78,7 @@ impl<App> Master<App> {
             generation: lacking.number,
             config: Arc::clone(&lacking.config),
             listeners: lacking.listeners.clone(),
+            tls: lacking.tls.clone(),
         })
     }
 
@@ -107,8 +111,8 @@ impl<App> Master<App> {
         // No signal of the child may reach our pipe, which it shares until it has one of its own.
         match block_all().map(|held| (held, (self.boot.fork)())) {
             Ok((held, Ok(Forked::Child))) => {
-                let Vacancy { config, listeners, .. } = vacancy;
-                Some(Place { number, age: self.age + 1, config, listeners, row, max_requests, held })
+                let Vacancy { config, listeners, tls, .. } = vacancy;
+                Some(Place { number, age: self.age + 1, config, listeners, tls, row, max_requests, held })
             }
             Ok((held, Ok(Forked::Parent(pid)))) => {
                 restore(held);
@@ -167,6 +171,7 @@ impl<App> Master<App> {
                 age: place.age,
                 config: place.config,
                 listeners: [place.listeners, own].concat(),
+                tls: place.tls,
                 row: place.row,
                 ppid: self.pid,
                 wakeup: self.wakeup,

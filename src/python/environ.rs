@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::memo::Memo;
 use super::raw::{insert_if_absent, latin1};
+use super::tls::TlsKeys;
 use crate::exchange::RequestView;
 use crate::http::request::{HeaderSpan, Scheme, decode_path};
 use crate::sys::socket::Peer;
@@ -125,6 +126,7 @@ pub struct EnvironBuilder {
     remote_addr: Memo,
     remote_port: Memo,
     path: Vec<u8>,
+    tls: TlsKeys,
 }
 
 /// The header names seen so far.
@@ -202,6 +204,7 @@ impl EnvironBuilder {
             remote_addr: Memo::new(),
             remote_port: Memo::new(),
             path: Vec::new(),
+            tls: TlsKeys::new(py),
         }
     }
 
@@ -218,6 +221,9 @@ impl EnvironBuilder {
         let environ = template.dict.bind(py).copy()?;
         self.set_request_line(py, &environ, request)?;
         self.set_peer(py, &environ, request)?;
+        if let Some(secured) = request.secured {
+            self.tls.set(py, &environ, secured)?;
+        }
         let mut script_name = None;
         for (place, header) in request.head.headers.iter().enumerate() {
             if let Some(value) = self.names.set_header(py, &environ, request.buffer, place, header)? {

@@ -24,6 +24,7 @@ mod raw;
 pub mod signals;
 mod start_response;
 pub mod threads;
+mod tls;
 pub mod transmission;
 
 pub use errors::traceback;

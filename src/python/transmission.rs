@@ -15,6 +15,7 @@ use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Piece};
 use crate::http::date::DateCache;
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, BodyPlan, Connection};
+use crate::tls::Secured;
 
 /// What is sent as the `Server` header.
 pub const SERVER: &str = "monoceros";
@@ -323,6 +324,11 @@ impl Transmission {
     pub fn lend_socket(&mut self) -> io::Result<std::os::fd::RawFd> {
         self.socket_lent = true;
         self.exchange.as_mut().ok_or_else(request_is_over)?.lend_socket()
+    }
+
+    /// What TLS has settled for the request's connection, where it is under TLS.
+    pub fn secured(&self) -> Option<Arc<Secured>> {
+        self.exchange.as_ref()?.request().secured.cloned()
     }
 
     /// Waits, without the interpreter's lock, until the client has been sent everything so far: what an application has produced must not

@@ -354,9 +354,14 @@ mod tests {
                 "invalid value for 'reload_extra_files': there is no file '/nonexistent'",
             ),
             (
-                "certfile",
-                Value::from("a.pem"),
-                "TLS is not supported yet: let a proxy in front end it ('certfile' is 'a.pem')",
+                "logger_class",
+                Value::from("a.Logger"),
+                "logger classes are not supported yet ('logger_class' is 'a.Logger')",
+            ),
+            (
+                "cert_reqs",
+                Value::Int(3),
+                "invalid value for 'cert_reqs': 3 is more than the largest allowed, 2 (config file)",
             ),
         ];
         for (name, value, expected) in cases {
@@ -403,7 +408,7 @@ mod tests {
     #[test]
     fn what_is_not_supported_passes_when_it_asks_for_nothing() {
         let silent = vec![
-            ("certfile", Value::None),
+            ("ssl_version", Value::Int(2)),
             ("logconfig_dict", Value::Map(vec![])),
             ("uwsgi_allow_ips", Value::from_iter(["127.0.0.1", "::1"])),
             ("control_socket_disable", Value::Bool(true)),

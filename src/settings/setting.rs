@@ -48,6 +48,8 @@ pub enum Section {
     ServerMechanics,
     /// How requests are read and whom they are believed.
     Http,
+    /// Encryption on the server's own sockets.
+    Tls,
     /// Logs.
     Logging,
     /// Process titles.
@@ -58,7 +60,7 @@ pub enum Section {
 
 impl Section {
     /// The chapters that have settings of ours, in order.
-    pub const ALL: [Section; 9] = [
+    pub const ALL: [Section; 10] = [
         Section::ConfigFile,
         Section::ServerSocket,
         Section::WorkerProcesses,
@@ -66,6 +68,7 @@ impl Section {
         Section::Debugging,
         Section::ServerMechanics,
         Section::Http,
+        Section::Tls,
         Section::Logging,
         Section::ProcessNaming,
     ];
@@ -80,6 +83,7 @@ impl Section {
             Section::Debugging => "Debugging",
             Section::ServerMechanics => "Server mechanics",
             Section::Http => "HTTP",
+            Section::Tls => "TLS",
             Section::Logging => "Logging",
             Section::ProcessNaming => "Process naming",
             Section::NotSupported => "Not supported yet",

@@ -19,6 +19,7 @@ use super::refusals::Refusals;
 use super::rules::Rules;
 use crate::exchange::CLIENT_CLOSED_REQUEST;
 use crate::sys::socket::{Listener, LocalAddress};
+use crate::tls::Acceptor;
 
 /// Most events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -52,6 +53,8 @@ pub struct EventLoop {
     listeners: Vec<Door>,
     connections: Slab<Place>,
     neighbours: Neighbours,
+    /// What new connections begin TLS with, where they do.
+    acceptor: Option<Acceptor>,
     /// Whether the thread that leads also serves; else requests and new connections have to wait.
     serves: bool,
     most_connections: usize,
@@ -149,6 +152,7 @@ impl EventLoop {
             listeners: listeners.iter().map(door).collect(),
             connections: Slab::new(),
             neighbours,
+            acceptor: None,
             serves: true,
             letters_since: None,
             idle_until: None,
@@ -195,6 +199,11 @@ impl EventLoop {
     /// The kernel's, from eventfd.
     pub fn waker(&self) -> io::Result<Waker> {
         Waker::new(self.poll.registry(), WAKER)
+    }
+
+    /// From now on new connections are under TLS, with this.
+    pub fn accept_under_tls(&mut self, acceptor: Acceptor) {
+        self.acceptor = Some(acceptor);
     }
 
     /// Notes whether the thread that leads from now on will serve what becomes ready.
@@ -395,6 +404,12 @@ impl EventLoop {
                 }
                 self.remove(key);
             }
+            Step::TlsFailed(reason) => {
+                if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
+                    self.refusals.tls_failed(connection.remote_addr(), &reason);
+                }
+                self.follow(key, Step::Again);
+            }
             Step::Close => self.remove(key),
         }
     }
@@ -492,7 +507,11 @@ impl EventLoop {
     }
 
     fn remove(&mut self, key: usize) {
-        drop(self.connections.try_remove(key));
+        if let Some(Place::Here(mut connection)) = self.connections.try_remove(key)
+            && connection.was_lent()
+        {
+            self.unregister(&mut connection);
+        }
         self.neighbours.set_connections(self.connections.len());
     }
 
@@ -515,12 +534,26 @@ impl EventLoop {
                 let waiting_since = door.waiting_since.replace(self.now).unwrap_or(self.now);
                 self.arrived_after = self.arrived_after.min(waiting_since);
                 let connection = Connection::new(stream, peer, site, self.rules.clone(), self.now);
-                let key = self.insert(connection);
-                self.read(key, false);
+                self.begin(connection);
                 true
             }
             Err(error) => self.after_failed_accept(site, &error),
         }
+    }
+
+    /// Reads a new connection's request, which has mostly arrived with it.
+    fn begin(&mut self, mut connection: Connection) {
+        if let Some(acceptor) = &self.acceptor {
+            match connection.under_tls(acceptor.clone()) {
+                Ok(secured) => connection = secured,
+                Err(error) => {
+                    log::error!("Cannot begin TLS: {error}");
+                    return;
+                }
+            }
+        }
+        let key = self.insert(connection);
+        self.read(key, false);
     }
 
     fn after_failed_accept(&mut self, site: usize, error: &io::Error) -> bool {

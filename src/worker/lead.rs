@@ -10,6 +10,7 @@ use super::watch::Watch;
 use crate::scoreboard::State;
 use crate::sys::process::{self, Pid};
 use crate::sys::signal::{Signal, SignalQueue};
+use crate::tls::Tls;
 
 /// How long a stopping worker waits for kept-alive clients to send one more request, which is answered with `Connection: close`.
 const KEEPALIVE_LINGER: Duration = Duration::from_secs(2);
@@ -24,6 +25,8 @@ pub struct Lead {
     pub parent: Pid,
     /// What `--reload` looks at, if it is on.
     pub watch: Option<Watch>,
+    /// What new connections are under, for news of it.
+    pub tls: Option<Tls>,
     /// Whether the worker goes on.
     pub stage: Stage,
 }
@@ -97,6 +100,17 @@ impl Lead {
             && let Some(path) = self.watch.as_mut().and_then(Watch::changed)
         {
             self.reload(crew, &path);
+        }
+        self.catch_up_with_certificates();
+    }
+
+    /// Takes the certificates that the master has read anew (`tls_watch`), for the connections to come.
+    fn catch_up_with_certificates(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        match tls.catch_up() {
+            Ok(true) => self.event_loop.accept_under_tls(tls.acceptor().clone()),
+            Ok(false) => {}
+            Err(error) => log::error!("Certificates changed, but cannot be used; the old ones stay: {error}"),
         }
     }
 

@@ -13,10 +13,12 @@ mod lead;
 mod neighbours;
 mod outgoing;
 mod pace;
+mod pump;
 mod refusals;
 pub mod rules;
 mod stall;
 mod watch;
+mod wire;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -200,7 +202,7 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
     };
     let neighbours = || Neighbours::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners);
     let cannot_poll = |error| BootFailure::because("cannot poll", &error);
-    let event_loop = EventLoop::new(
+    let mut event_loop = EventLoop::new(
         &seat.listeners,
         seat.signals.as_raw_fd(),
         rules.clone(),
@@ -209,6 +211,9 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         config.worker_connections,
     )
     .map_err(cannot_poll)?;
+    if let Some(tls) = &seat.tls {
+        event_loop.accept_under_tls(tls.acceptor().clone());
+    }
     let waker = event_loop.waker().map_err(cannot_poll)?;
     let station = Station {
         neighbours: neighbours(),
@@ -220,7 +225,8 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
     };
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken));
-    let lead = Lead { event_loop, signals: seat.signals, parent: seat.ppid, watch, stage: Stage::Serving };
+    let lead =
+        Lead { event_loop, signals: seat.signals, parent: seat.ppid, watch, tls: seat.tls, stage: Stage::Serving };
     Ok(Worker { crew: Arc::new(Crew::new(lead, waker, station, access_log, logged_headers)), calls: Arc::new(calls) })
 }
 
