@@ -126,7 +126,7 @@ impl Session {
         }
     }
 
-    /// Whether a read would find nothing new, unless the kernel tells of it.
+    /// Whether the last read, if it had room to spare, has left nothing behind that the kernel will not tell of.
     pub fn is_drained(&self) -> bool {
         self.is_drained
     }

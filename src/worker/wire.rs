@@ -48,7 +48,8 @@ impl Wire {
     pub fn is_drained_by(&self, count: usize, size: usize) -> bool {
         match &self.tls {
             None => count < size,
-            Some(session) => session.is_drained(),
+            // Where the buffer was too small the session has the rest.
+            Some(session) => count < size && session.is_drained(),
         }
     }
 

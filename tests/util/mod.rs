@@ -10,6 +10,7 @@ pub mod load;
 pub mod notify;
 pub mod process;
 pub mod server;
+pub mod tls;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
