@@ -3,6 +3,11 @@
 VERSION = "0.1.0"
 SERVER_SOFTWARE = "monoceros/0.1.0"
 
+
+def log_level():
+    return 20
+
+
 # What the facade has said, in order.
 records = []
 raw = []

@@ -11,6 +11,8 @@ from datetime import timedelta
 
 import _monoceros
 from gunicorn import _hooks
+from gunicorn._amend import amend, remember
+from gunicorn._native import NativeHandler
 from gunicorn.app.base import Application
 from gunicorn.arbiter import Arbiter, Listener
 from gunicorn.config import Config
@@ -69,10 +71,6 @@ class Bridge:
         self.log = self.cfg.logger_class(self.cfg) if self.python_logging else NativeLogger(self.cfg)
         self.arbiter.log = self.log
 
-    def server_header(self):
-        """The value of the Server header after the config file has run, or None where it took the header away."""
-        return wsgi.server_header(self.cfg)
-
     # The master
 
     def server(self, state):
@@ -108,10 +106,12 @@ class Bridge:
         self._pending = None
 
     def child_exit(self, pid):
-        """After a worker has been reaped. A child that was no worker is passed over."""
+        """After a worker has been reaped, perhaps one from before there were hooks."""
         worker = self.arbiter.WORKERS.pop(pid, None)
-        if worker is not None:
-            self.call_server("child_exit", worker)
+        if worker is None:
+            worker = self._new_worker(0, self.arbiter.pid)
+            worker.pid = pid
+        self.call_server("child_exit", worker)
 
     def _new_worker(self, age, ppid):
         arbiter = self.arbiter
@@ -164,7 +164,7 @@ class Bridge:
     # A request
 
     def request(self, **fields):
-        return Request(cfg=self.cfg, **fields)
+        return remember(Request(cfg=self.cfg, **fields))
 
     def response(self, *, req=None, **fields):
         response = wsgi.Response(req, None, self.cfg)
@@ -176,6 +176,10 @@ class Bridge:
         self._call_worker("pre_request", req)
         self.worker.nr += 1
         return self.worker.alive
+
+    def amend(self, req, environ):
+        """After the environ was made: brings into it what the hook has changed of the request."""
+        amend(req, environ)
 
     def post_request(self, req, environ, resp):
         """After the app's result was closed. Returns whether the worker goes on: a hook may have set `alive`."""
@@ -265,28 +269,6 @@ class _LoadedApplication(Application):
 
     def load(self):
         return self._loaded
-
-
-class NativeHandler(logging.Handler):
-    """Hands records to the server's error log, which puts time, pid and level before them.
-
-    Once somebody gives it a formatter, what that makes of a record is written as it is.
-    """
-
-    _gunicorn = True
-
-    def emit(self, record):
-        try:
-            if self.formatter is None:
-                _monoceros.log(record.levelno, _BARE.format(record))
-            else:
-                _monoceros.write_error(self.format(record) + "\n")
-        except Exception:
-            self.handleError(record)
-
-
-# The message, with the traceback and the stack behind it.
-_BARE = logging.Formatter("%(message)s")
 
 
 class NativeLogger(Logger):

@@ -329,7 +329,7 @@ def _read_json(path):
 def _apply_file(path):
     """Configures Python's logging from a file in the format of `logging.config.fileConfig`."""
     if not os.path.exists(path):
-        raise RuntimeError(f"Error: log config {path!r} not found")
+        raise RuntimeError(f"log config {path!r} not found")
     from logging.config import fileConfig
 
     # For use in the file, where a percent sign is doubled.
@@ -345,4 +345,4 @@ def _apply_file(path):
 def _sentence(what, error):
     """Why logging cannot be configured. The cause says more than what `logging` wraps it in."""
     cause = f": {error.__cause__}" if error.__cause__ is not None else ""
-    return f"Error: the log config {what!r} cannot be used: {error}{cause}"
+    return f"the log config {what!r} cannot be used: {error}{cause}"

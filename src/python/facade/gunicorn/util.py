@@ -23,7 +23,7 @@ _GLOB_CHARACTERS = frozenset("*?[")
 def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicorn.workers"):
     """The class that `uri` names: a class, `egg:DISTRIBUTION#NAME`, an alias, an entry point or a dotted path.
 
-    Raises RuntimeError with the traceback of what went wrong.
+    Raises RuntimeError with what went wrong; a traceback of the class's own module is its cause.
     """
     if isinstance(uri, type):
         return uri
@@ -38,11 +38,9 @@ def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicor
         if uri in SUPPORTED_WORKERS and section == "gunicorn.workers":
             return _load_dotted(SUPPORTED_WORKERS[uri])
         return load_entry_point("gunicorn", section, uri)
-    except Exception:
-        import traceback
-
-        message = f"class uri {uri!r} invalid or not found: \n\n[{traceback.format_exc()}]"
-        raise RuntimeError(message) from None
+    except Exception as error:
+        message = f"class uri {uri!r} invalid or not found: {type(error).__name__}: {error}"
+        raise RuntimeError(message) from error
 
 
 def load_entry_point(distribution, group, name):
