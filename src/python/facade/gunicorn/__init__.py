@@ -13,8 +13,8 @@ __version__ = "27.0.1"
 SERVER = "monoceros"
 SERVER_SOFTWARE = _monoceros.SERVER_SOFTWARE
 
-# In gunicorn's own process these are loaded before the config file runs, so `gunicorn.glogging.Logger` works there after
-# a bare `import gunicorn`.
+# In gunicorn's own process these are loaded before the config file runs, so `gunicorn.glogging.Logger` works there
+# after a bare `import gunicorn`.
 _PARTS = frozenset({"app", "arbiter", "config", "errors", "glogging", "http", "instrument", "util", "workers"})
 _MISSING = {
     "asgi": "ASGI apps are not supported",

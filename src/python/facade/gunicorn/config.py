@@ -121,7 +121,11 @@ class Config:
         if self.has_default_logger:
             statsd = self.settings["statsd_host"].get() is not None
             chosen = "gunicorn.instrument.statsd.Statsd" if statsd else _DEFAULT_LOGGER
-        return util.load_class(chosen, default=_DEFAULT_LOGGER, section="gunicorn.loggers")
+        logger_class = util.load_class(chosen, default=_DEFAULT_LOGGER, section="gunicorn.loggers")
+        # A class may prepare itself before there is a logger.
+        if hasattr(logger_class, "install"):
+            logger_class.install()
+        return logger_class
 
     @property
     def has_default_logger(self):
@@ -228,7 +232,7 @@ class Setting:
         self.value = self.validator(val)
 
     def adopt(self, val):
-        """Takes a value that the server has accepted already. It is not judged again, only kept as gunicorn keeps it."""
+        """Takes a value that the server has accepted: it is not judged again, only kept in gunicorn's form."""
         if self.form is None:
             self.set(val)
         else:
@@ -275,18 +279,27 @@ def get_default_config_file():
 
 # The classes, one for each row of the server's table, under gunicorn's names.
 
+# Those that are not their setting's name in capitalized words.
 _CLASS_NAMES = {
     "accesslog": "AccessLog", "ca_certs": "CACerts", "casefold_http_method": "CasefoldHTTPMethod",
-    "certfile": "CertFile", "check_config": "ConfigCheck", "config": "ConfigFile", "enable_backlog_metric":
-    "BacklogMetric", "errorlog": "ErrorLog", "forwarded_allow_ips": "ForwardedAllowIPS", "keyfile": "KeyFile",
-    "logconfig": "LogConfig", "logconfig_dict": "LogConfigDict", "logconfig_json": "LogConfigJson",
-    "nworkers_changed": "NumWorkersChanged", "permit_unconventional_http_method": "PermitUnconventionalHTTPMethod",
+    "certfile": "CertFile", "check_config": "ConfigCheck", "config": "ConfigFile",
+    "enable_backlog_metric": "BacklogMetric", "errorlog": "ErrorLog", "forwarded_allow_ips": "ForwardedAllowIPS",
+    "http_protocols": "HTTPProtocols",
+    "keyfile": "KeyFile", "logconfig": "LogConfig", "logconfig_dict": "LogConfigDict",
+    "logconfig_json": "LogConfigJson", "nworkers_changed": "NumWorkersChanged",
+    "permit_unconventional_http_method": "PermitUnconventionalHTTPMethod",
     "permit_unconventional_http_version": "PermitUnconventionalHTTPVersion", "post_fork": "Postfork",
     "pre_fork": "Prefork", "proc_name": "Procname", "proxy_allow_ips": "ProxyAllowFrom", "pythonpath": "PythonPath",
     "raw_env": "Env", "raw_paste_global_conf": "PasteGlobalConf", "secure_scheme_headers": "SecureSchemeHeader",
     "ssl_context": "NewSSLContext", "ssl_version": "SSLVersion", "suppress_ragged_eofs": "SuppressRaggedEOFs",
-    "syslog_addr": "SyslogTo", "threads": "WorkerThreads", "wsgi_app": "WSGIApp",
+    "syslog_addr": "SyslogTo", "threads": "WorkerThreads", "uwsgi_allow_ips": "UWSGIAllowFrom",
+    "websocket_max_message_size": "WebSocketMaxMessageSize", "wsgi_app": "WSGIApp",
 }
+_ACRONYMS = frozenset({"asgi", "http2"})
+
+
+def _capitalized(word):
+    return word.upper() if word in _ACRONYMS else word.capitalize()
 
 
 def _define(row):
@@ -308,7 +321,7 @@ def _define(row):
         "default": _hooks.default(name) if kind == "hook" else row["default"],
         "desc": row["doc"],
     }
-    class_name = _CLASS_NAMES.get(name) or "".join(word.capitalize() for word in name.split("_"))
+    class_name = _CLASS_NAMES.get(name) or "".join(map(_capitalized, name.split("_")))
     return class_name, type(class_name, (Setting,), attributes)
 
 
