@@ -8,7 +8,6 @@ import unittest
 
 from support import FacadeTest, fresh
 
-
 # Each is set in gunicorn and here; what comes of it is compared. The texts of errors may differ.
 COMPARED = r"""
 import json, sys
@@ -54,8 +53,9 @@ for name in sorted(name for name in vars(errors) if isinstance(getattr(errors, n
         continue
     found[f"error {name}"] = outcome(lambda: str(getattr(errors, name)("x")))
 for act in ("cfg.nope", "cfg.set('nope', 1)", "setattr(cfg, 'workers', 1)", "cfg.address", "cfg.uid",
-            "cfg.is_ssl or None", "cfg.env", "cfg.sendfile", "cfg.paste_global_conf", "cfg.worker_class_str", "cfg.forwarded_allow_ips",
-            "cfg.logger_class.__name__", "cfg.worker_class.__name__", "cfg.usage", "cfg.get_cmd_args_from_env()"):
+            "cfg.is_ssl or None", "cfg.env", "cfg.sendfile", "cfg.paste_global_conf", "cfg.worker_class_str",
+            "cfg.forwarded_allow_ips", "cfg.logger_class.__name__", "cfg.worker_class.__name__", "cfg.usage",
+            "cfg.get_cmd_args_from_env()"):
     found[act] = outcome(lambda: eval(act, {"cfg": config.Config()}))
 print(json.dumps(found))
 """
@@ -81,7 +81,8 @@ responses = [
     types.SimpleNamespace(status="404", sent=0, headers=[], response_length=None),
     types.SimpleNamespace(status=500, sent=None, headers=[], response_length=None),
 ]
-formats = [None, "%(h)s %(l)s %(u)s %(r)s %(s)s %(b)s %(B)s %(f)s %(a)s %(T)s %(D)s %(M)s %(L)s %(m)s %(U)s %(q)s %(H)s",
+formats = [None, "%(h)s %(l)s %(u)s %(r)s %(s)s %(b)s %(B)s %(f)s %(a)s",
+           "%(T)s %(D)s %(M)s %(L)s %(m)s %(U)s %(q)s %(H)s",
            "%({x-r}i)s %({X-R}i)s %({x-a}o)s %({request_method}e)s %({nope}i)s %(nope)s %({n}e)s"]
 classes = {
     "plain": (glogging.Logger, {}),

@@ -32,6 +32,7 @@ class Embedding(FacadeTest):
 
         app = Standalone(len, {"bind": "127.0.0.1:0", "workers": 2, "other": 1})
         self.assertEqual((app.cfg.workers, app.wsgi()), (2, len))
+        self.assertEqual(app.cfg.given(), {"bind": "127.0.0.1:0", "workers": 2})
         with self.assertRaisesRegex(RuntimeError, r"Standalone\.run\(\) cannot start a server inside the server"):
             app.run()
         ran = []

@@ -74,8 +74,8 @@ class Logs(FacadeTest):
         log = glogging.Logger(self.files())
         atoms = log.atoms_wrapper_class(log.atoms(RESPONSE, REQUEST, ENVIRON, DURATION))
         expected = {"m": "GET", "U": "/a", "q": "b", "H": "HTTP/1.1", "b": "5", "B": 5, "s": "200", "T": 1,
-                    "D": 1002345, "M": 1002, "L": "1.002345", "p": f"<{os.getpid()}>", "{User-Agent}i": 'u\\"a', "{X-a}o": "1",
-                    "{remote_addr}e": "1.2.3.4", "nope": "-", "{nope}i": "-"}
+                    "D": 1002345, "M": 1002, "L": "1.002345", "p": f"<{os.getpid()}>", "{User-Agent}i": 'u\\"a',
+                    "{X-a}o": "1", "{remote_addr}e": "1.2.3.4", "nope": "-", "{nope}i": "-"}
         self.assertEqual({name: atoms[name] for name in expected}, expected)
 
     def test_users(self):

@@ -22,7 +22,6 @@ _MISSING = {
     "dirty": "dirty arbiters are not supported",
     "http2": "HTTP/2 is not supported",
     "uwsgi": "the uwsgi protocol is not supported",
-    "debug": "tracing every line is not supported",
     "pidfile": "the pid file is not written by Python",
     "reloader": "files are not watched by Python",
     "sock": "sockets are not opened by Python",

@@ -63,6 +63,10 @@ class Config:
             raise AttributeError(f"No configuration setting for: {name}")
         self.settings[name].set(value)
 
+    def given(self):
+        """What Python code has set, by name and as it was given: what an embedding program asks of the server."""
+        return {name: setting.given for name, setting in self.settings.items() if "given" in vars(setting)}
+
     def get_cmd_args_from_env(self):
         """The arguments in GUNICORN_CMD_ARGS, as they were when this object was made."""
         arguments = self.env_orig.get("GUNICORN_CMD_ARGS")
@@ -213,8 +217,10 @@ class Setting:
 
     def __init__(self):
         # None has a form too: for `user`, the process's own.
-        if self.default is not None or self.form is not None:
+        if self.form is not None:
             self.adopt(copy.copy(self.default))
+        elif self.default is not None:
+            self.value = self.validator(copy.copy(self.default))
 
     def __repr__(self):
         return f"<{type(self).__module__}.{type(self).__qualname__} object at {id(self):x} with value {self.value!r}>"
@@ -230,13 +236,11 @@ class Setting:
         if not callable(self.validator):
             raise TypeError(f"Invalid validator: {self.validator} for {self.name}")
         self.value = self.validator(val)
+        self.given = val
 
     def adopt(self, val):
         """Takes a value that the server has accepted: it is not judged again, only kept in gunicorn's form."""
-        if self.form is None:
-            self.set(val)
-        else:
-            self.value = self.form(val)
+        self.value = self.form(val) if self.form is not None else self.validator(val)
 
     def copy(self):
         return copy.copy(self)
