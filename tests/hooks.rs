@@ -228,6 +228,20 @@ fn post_request_takes_two_to_four_arguments_and_sees_failures() {
 }
 
 #[test]
+fn a_hook_may_ask_for_another_worker() {
+    let config = "def post_request(worker, req):\n    worker.alive = req.path != '/enough'\n";
+    let plan = Plan::app("process").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let server = plan.args(["--config", &path]).start();
+    let before = server.wait_for_workers(1)[0];
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.get("/enough").status, 200);
+    wait_until("another worker", || !server.workers().contains(&before) && server.workers().len() == 1);
+    assert_eq!(server.get("/").status, 200);
+    server.finish();
+}
+
+#[test]
 fn a_hook_that_cannot_be_called_is_told_at_once() {
     let cases = [
         ("def pre_fork(server): pass", "pre_fork"),

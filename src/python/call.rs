@@ -43,6 +43,8 @@ pub struct Finished {
     pub summary: Summary,
     /// The values of [`CallOptions::environ_keys`], in their order, as the application left them.
     pub environ_values: Vec<Option<String>>,
+    /// No hook has asked for the worker to be replaced.
+    pub is_worker_wanted: bool,
 }
 
 /// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which may be what is stuck.
@@ -113,8 +115,8 @@ impl Caller {
     pub fn call(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Finished {
         let site = exchange.request().site;
         self.kits[site].input.get().begin(exchange.take_body());
-        let observed = self.observe(py, exchange.request());
-        let environ = self.environ(py, exchange.request(), observed.as_ref());
+        let mut observed = self.observe(py, exchange.request());
+        let environ = self.environ(py, exchange.request(), observed.as_mut());
         let kit = &mut self.kits[site];
         lock(&kit.transmission).begin(exchange);
         let (ending, environ) = match environ {
@@ -123,12 +125,14 @@ impl Caller {
         };
         let keys = &self.options.environ_keys;
         let environ_values = environ.as_ref().map_or_else(Vec::new, |environ| values_of(environ, keys));
-        if let (Some(observer), Some(observed)) = (&self.observer, observed) {
-            let response = lock(&kit.transmission).view();
-            if let Err(error) = observer.after(py, &observed, environ.as_ref(), response.as_ref()) {
-                kit.log_error(py, &error);
+        let is_worker_wanted = match (&self.observer, observed) {
+            (Some(observer), Some(observed)) => {
+                let response = lock(&kit.transmission).view();
+                let asked = observer.after(py, &observed, environ.as_ref(), response.as_ref());
+                asked.inspect_err(|error| kit.log_error(py, error)).unwrap_or(true)
             }
-        }
+            _ => true,
+        };
         kit.input.get().end();
         kit.errors.get().finish_line();
         let (exchange, summary) = kit.end(py);
@@ -142,7 +146,7 @@ impl Caller {
                 Err(error) => log::error!("{}", traceback(py, &error)),
             }
         }
-        Finished { exchange, ending, summary, environ_values }
+        Finished { exchange, ending, summary, environ_values, is_worker_wanted }
     }
 
     /// Shows the request to whoever looks at them.
@@ -157,7 +161,7 @@ impl Caller {
         &mut self,
         py: Python<'py>,
         request: RequestView<'_>,
-        observed: Option<&Observed>,
+        observed: Option<&mut Observed>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let template = &self.kits[request.site].template;
         let (Some(observer), Some(observed)) = (&self.observer, observed) else {

@@ -27,6 +27,8 @@ pub struct Observer {
 pub struct Observed {
     request: Py<PyAny>,
     since: Instant,
+    /// No hook has set `worker.alive` to False.
+    is_wanted_on: bool,
 }
 
 impl Observer {
@@ -62,16 +64,16 @@ impl Observer {
         fields.set_item("proxy_protocol_info", py.None())?;
         fields.set_item("keep_alive", head.keep_alive)?;
         let request = self.bridge.bind(py).call_method("request", (), Some(&fields))?;
-        Ok(Observed { request: request.unbind(), since: Instant::now() })
+        Ok(Observed { request: request.unbind(), since: Instant::now(), is_wanted_on: true })
     }
 
     /// Calls `pre_request`.
     ///
     /// # Errors
     /// It raised.
-    pub fn before(&self, py: Python<'_>, observed: &Observed) -> PyResult<()> {
+    pub fn before(&self, py: Python<'_>, observed: &mut Observed) -> PyResult<()> {
         if self.before {
-            self.bridge.call_method1(py, "pre_request", (&observed.request,))?;
+            observed.is_wanted_on = self.bridge.call_method1(py, "pre_request", (&observed.request,))?.extract(py)?;
         }
         Ok(())
     }
@@ -87,7 +89,8 @@ impl Observer {
         Ok(())
     }
 
-    /// Writes the access line and calls `post_request`. Neither can fail the request: the bridge logs what they raise.
+    /// Writes the access line and calls `post_request`. Neither can fail the request: the bridge logs what they raise. Returns whether the
+    /// worker is to go on: a hook may have set `worker.alive` to False.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -97,7 +100,7 @@ impl Observer {
         observed: &Observed,
         environ: Option<&Bound<'_, PyDict>>,
         response: Option<&ResponseView>,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         let response = response.map(|response| self.response(py, response)).transpose()?;
         let environ = environ.map_or_else(|| PyDict::new(py), Clone::clone);
         if self.logs && response.is_some() {
@@ -105,9 +108,9 @@ impl Observer {
             self.bridge.call_method1(py, "access", (&response, &observed.request, &environ, seconds))?;
         }
         if self.after {
-            self.bridge.call_method1(py, "post_request", (&observed.request, &environ, &response))?;
+            return self.bridge.call_method1(py, "post_request", (&observed.request, &environ, &response))?.extract(py);
         }
-        Ok(())
+        Ok(observed.is_wanted_on)
     }
 
     fn response(&self, py: Python<'_>, response: &ResponseView) -> PyResult<Py<PyAny>> {

@@ -9,7 +9,7 @@
 //!
 //! Nobody waits for the interpreter while holding the lead: threads lead detached and run the application attached.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,8 @@ pub struct Crew {
     logged_headers: Vec<String>,
     /// What each thread is at.
     in_flight: Mutex<Vec<InFlight>>,
+    /// A hook has set `worker.alive` to False.
+    is_dismissed: AtomicBool,
 }
 
 /// What the crew needs to know of the worker it belongs to.
@@ -146,6 +148,7 @@ impl Crew {
             access_log: Mutex::new(access_log),
             logged_headers,
             in_flight: Mutex::default(),
+            is_dismissed: AtomicBool::new(false),
         }
     }
 
@@ -272,9 +275,10 @@ impl Crew {
         in_flight.iter().for_each(InFlight::give_up);
     }
 
-    /// Whether the worker has served as many requests as it should.
+    /// Whether the worker has served as many requests as it should, or a hook wants no more of it.
     pub fn has_served_its_requests(&self) -> bool {
-        self.station.max_requests > 0 && self.station.row.served() >= self.station.max_requests
+        self.is_dismissed.load(Relaxed)
+            || self.station.max_requests > 0 && self.station.row.served() >= self.station.max_requests
     }
 
     /// Changes the worker's state, and lets the master know.
@@ -468,6 +472,9 @@ impl Crew {
         let finished = caller.call(py, connection);
         let ended = Instant::now();
         self.log_access(py, &finished, ended - started);
+        if !finished.is_worker_wanted {
+            self.is_dismissed.store(true, Relaxed);
+        }
         let Finished { exchange, ending, summary, .. } = finished;
         let mut connection =
             exchange.into_connection().expect("every exchange here is a connection: the caller was given one");

@@ -13,8 +13,8 @@ __version__ = "27.0.1"
 SERVER = "monoceros"
 SERVER_SOFTWARE = _monoceros.SERVER_SOFTWARE
 
-# In gunicorn's own process these are loaded before the config file runs, so `gunicorn.glogging.Logger` works there after
-# a bare `import gunicorn`.
+# In gunicorn's own process these are loaded before the config file runs, so `gunicorn.glogging.Logger` works there
+# after a bare `import gunicorn`.
 _PARTS = frozenset({"app", "arbiter", "config", "errors", "glogging", "http", "instrument", "util", "workers"})
 _MISSING = {
     "asgi": "ASGI apps are not supported",
@@ -22,7 +22,6 @@ _MISSING = {
     "dirty": "dirty arbiters are not supported",
     "http2": "HTTP/2 is not supported",
     "uwsgi": "the uwsgi protocol is not supported",
-    "debug": "tracing every line is not supported",
     "pidfile": "the pid file is not written by Python",
     "reloader": "files are not watched by Python",
     "sock": "sockets are not opened by Python",

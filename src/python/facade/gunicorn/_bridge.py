@@ -101,9 +101,9 @@ class Bridge:
 
     def forked(self, pid):
         """After the fork, in the master."""
-        self._pending.pid = pid
-        self.arbiter.WORKERS[pid] = self._pending
-        self._pending = None
+        worker, self._pending = self._pending, None
+        worker.pid = pid
+        self.arbiter.WORKERS[pid] = worker
 
     def child_exit(self, pid):
         """After a worker has been reaped, perhaps one from before there were hooks."""

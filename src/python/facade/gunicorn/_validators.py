@@ -1,4 +1,4 @@
-"""What the values of settings may be, in Python: one function for each kind of setting, and for each with a rule of its own.
+"""What the values of settings may be, in Python: a function for each kind, and for each setting with a rule of its own.
 
 The server has validators of its own, in Rust, for all that reaches it through files and flags. These are for values
 that Python code sets (`cfg.set`), and give them the form in which gunicorn keeps them. A validator returns the value in

@@ -65,15 +65,15 @@ class Arbiter:
         """Takes the settings of `app`, for programs that make an Arbiter themselves."""
         self.app = app
         self.take_settings(app.cfg)
+        self._num_workers = app.cfg.workers
 
     def take_settings(self, cfg):
+        """Shows the settings `cfg`; how many workers there are is not a setting but the master's to say."""
         self.cfg = cfg
         self.address = cfg.address
         self.timeout = cfg.timeout
         self.proc_name = cfg.proc_name
         self.worker_class = cfg.worker_class
-        if isinstance(cfg.workers, int):
-            self._num_workers = cfg.workers
 
     @property
     def num_workers(self):
@@ -83,7 +83,8 @@ class Arbiter:
     @num_workers.setter
     def num_workers(self, count):
         raise AttributeError(
-            "the number of workers cannot be set from Python: send the master SIGTTIN for one more, SIGTTOU for one less"
+            "the number of workers cannot be set from Python: "
+            "send the master SIGTTIN for one more, SIGTTOU for one less"
         )
 
     def run(self):

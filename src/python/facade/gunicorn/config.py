@@ -63,6 +63,10 @@ class Config:
             raise AttributeError(f"No configuration setting for: {name}")
         self.settings[name].set(value)
 
+    def given(self):
+        """What Python code has set, by name and as it was given: what an embedding program asks of the server."""
+        return {name: setting.given for name, setting in self.settings.items() if "given" in vars(setting)}
+
     def get_cmd_args_from_env(self):
         """The arguments in GUNICORN_CMD_ARGS, as they were when this object was made."""
         arguments = self.env_orig.get("GUNICORN_CMD_ARGS")
@@ -121,7 +125,11 @@ class Config:
         if self.has_default_logger:
             statsd = self.settings["statsd_host"].get() is not None
             chosen = "gunicorn.instrument.statsd.Statsd" if statsd else _DEFAULT_LOGGER
-        return util.load_class(chosen, default=_DEFAULT_LOGGER, section="gunicorn.loggers")
+        logger_class = util.load_class(chosen, default=_DEFAULT_LOGGER, section="gunicorn.loggers")
+        # A class may prepare itself before there is a logger.
+        if hasattr(logger_class, "install"):
+            logger_class.install()
+        return logger_class
 
     @property
     def has_default_logger(self):
@@ -209,8 +217,10 @@ class Setting:
 
     def __init__(self):
         # None has a form too: for `user`, the process's own.
-        if self.default is not None or self.form is not None:
+        if self.form is not None:
             self.adopt(copy.copy(self.default))
+        elif self.default is not None:
+            self.value = self.validator(copy.copy(self.default))
 
     def __repr__(self):
         return f"<{type(self).__module__}.{type(self).__qualname__} object at {id(self):x} with value {self.value!r}>"
@@ -226,13 +236,11 @@ class Setting:
         if not callable(self.validator):
             raise TypeError(f"Invalid validator: {self.validator} for {self.name}")
         self.value = self.validator(val)
+        self.given = val
 
     def adopt(self, val):
-        """Takes a value that the server has accepted already. It is not judged again, only kept as gunicorn keeps it."""
-        if self.form is None:
-            self.set(val)
-        else:
-            self.value = self.form(val)
+        """Takes a value that the server has accepted: it is not judged again, only kept in gunicorn's form."""
+        self.value = self.form(val) if self.form is not None else self.validator(val)
 
     def copy(self):
         return copy.copy(self)
@@ -275,18 +283,27 @@ def get_default_config_file():
 
 # The classes, one for each row of the server's table, under gunicorn's names.
 
+# Those that are not their setting's name in capitalized words.
 _CLASS_NAMES = {
     "accesslog": "AccessLog", "ca_certs": "CACerts", "casefold_http_method": "CasefoldHTTPMethod",
-    "certfile": "CertFile", "check_config": "ConfigCheck", "config": "ConfigFile", "enable_backlog_metric":
-    "BacklogMetric", "errorlog": "ErrorLog", "forwarded_allow_ips": "ForwardedAllowIPS", "keyfile": "KeyFile",
-    "logconfig": "LogConfig", "logconfig_dict": "LogConfigDict", "logconfig_json": "LogConfigJson",
-    "nworkers_changed": "NumWorkersChanged", "permit_unconventional_http_method": "PermitUnconventionalHTTPMethod",
+    "certfile": "CertFile", "check_config": "ConfigCheck", "config": "ConfigFile",
+    "enable_backlog_metric": "BacklogMetric", "errorlog": "ErrorLog", "forwarded_allow_ips": "ForwardedAllowIPS",
+    "http_protocols": "HTTPProtocols",
+    "keyfile": "KeyFile", "logconfig": "LogConfig", "logconfig_dict": "LogConfigDict",
+    "logconfig_json": "LogConfigJson", "nworkers_changed": "NumWorkersChanged",
+    "permit_unconventional_http_method": "PermitUnconventionalHTTPMethod",
     "permit_unconventional_http_version": "PermitUnconventionalHTTPVersion", "post_fork": "Postfork",
     "pre_fork": "Prefork", "proc_name": "Procname", "proxy_allow_ips": "ProxyAllowFrom", "pythonpath": "PythonPath",
     "raw_env": "Env", "raw_paste_global_conf": "PasteGlobalConf", "secure_scheme_headers": "SecureSchemeHeader",
     "ssl_context": "NewSSLContext", "ssl_version": "SSLVersion", "suppress_ragged_eofs": "SuppressRaggedEOFs",
-    "syslog_addr": "SyslogTo", "threads": "WorkerThreads", "wsgi_app": "WSGIApp",
+    "syslog_addr": "SyslogTo", "threads": "WorkerThreads", "uwsgi_allow_ips": "UWSGIAllowFrom",
+    "websocket_max_message_size": "WebSocketMaxMessageSize", "wsgi_app": "WSGIApp",
 }
+_ACRONYMS = frozenset({"asgi", "http2"})
+
+
+def _capitalized(word):
+    return word.upper() if word in _ACRONYMS else word.capitalize()
 
 
 def _define(row):
@@ -308,7 +325,7 @@ def _define(row):
         "default": _hooks.default(name) if kind == "hook" else row["default"],
         "desc": row["doc"],
     }
-    class_name = _CLASS_NAMES.get(name) or "".join(word.capitalize() for word in name.split("_"))
+    class_name = _CLASS_NAMES.get(name) or "".join(map(_capitalized, name.split("_")))
     return class_name, type(class_name, (Setting,), attributes)
 
 

@@ -37,7 +37,7 @@ def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicor
 
         if uri in SUPPORTED_WORKERS and section == "gunicorn.workers":
             return _load_dotted(SUPPORTED_WORKERS[uri])
-        return load_entry_point("gunicorn", section, uri)
+        return _load_named(section, uri)
     except Exception as error:
         message = f"class uri {uri!r} invalid or not found: {type(error).__name__}: {error}"
         raise RuntimeError(message) from error
@@ -51,6 +51,15 @@ def load_entry_point(distribution, group, name):
         if entry.group == group and entry.name == name:
             return entry.load()
     raise ImportError(f"Entry point {(group, name)!r} not found")
+
+
+def _load_named(group, name):
+    """What any distribution offers as `name` in `group`."""
+    from importlib import metadata
+
+    for entry in metadata.entry_points(group=group, name=name):
+        return entry.load()
+    raise ImportError(f"{name!r} is neither a dotted path nor an entry point in {group!r}")
 
 
 def _load_dotted(path):

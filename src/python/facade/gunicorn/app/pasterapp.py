@@ -4,7 +4,6 @@ PasteDeploy is not a dependency: whoever has such a file has it installed. It mu
 """
 
 import configparser
-import os
 
 from gunicorn import util
 from gunicorn.app.base import Application
@@ -39,18 +38,17 @@ class _PasteApplication(Application):
 
     def load_config(self):
         section = dict(self._section)
-        config = section.pop("config", None)
+        config, host, port = (section.pop(name, None) for name in ("config", "host", "port"))
         if self._file:
             self.cfg.set("default_proc_name", self._file)
             if has_logging_config(self._file):
                 self.cfg.set("logconfig", self._file)
         if config:
-            # The section names it relative to its own file.
-            self.load_config_from_file(os.path.join(os.path.dirname(self._file or ""), config))
-        host, port = section.pop("host", ""), section.pop("port", None)
+            self.load_config_from_file(config)
         if host or port:
-            section["bind"] = f"{host}:{port}" if port else host
-        self._set_all(section)
+            section.setdefault("bind", f"{host or '127.0.0.1'}:{port or 8000}")
+        for name, value in section.items():
+            self.cfg.set(name.lower(), value)
 
     def load(self):
         return self._app

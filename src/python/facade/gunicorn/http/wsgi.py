@@ -51,7 +51,7 @@ class Response:
 
     def should_close(self):
         """Whether the connection ends with this response."""
-        return self.must_close or self.req.should_close()
+        return self.must_close or (self.req is not None and self.req.should_close())
 
     def default_headers(self):
         """The lines that a response opens with before the app's own. Of a patched one, only the Server line counts."""
