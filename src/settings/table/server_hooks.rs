@@ -20,9 +20,9 @@ In the master, before the first worker is forked. If it raises, the server does 
     ),
     hook(
         "nworkers_changed",
-        "Called as `nworkers_changed(server, new, old)` when the number of workers to keep is set.
+        "Called as `nworkers_changed(server, new, old)` when the count is set.
 
-In the master: at the start, where `old` is None, after a reload and by TTIN, TTOU and WINCH.",
+The count of workers to keep. In the master: at the start, where `old` is None, after a reload and by TTIN, TTOU and WINCH.",
     ),
     hook(
         "pre_fork",
