@@ -236,7 +236,14 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         log_queue: log_queue.clone(),
     };
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken));
-    let lead = Lead { event_loop, signals: seat.signals, parent: seat.ppid, watch, stage: Stage::Serving };
+    let lead = Lead {
+        event_loop,
+        signals: seat.signals,
+        parent: seat.ppid,
+        hooks: calls.hooks.clone(),
+        watch,
+        stage: Stage::Serving,
+    };
     let crew = Arc::new(Crew::new(lead, waker, station, access_log, logged_headers));
     Ok(Worker { crew, calls: Arc::new(calls), log_queue })
 }

@@ -61,15 +61,15 @@ traceback is logged.",
     ),
     hook(
         "worker_int",
-        "Called as `worker_int(worker)` when a worker gets INT or QUIT, or sees that code has changed.
+        "Called as `worker_int(worker)` when a worker gets INT or QUIT.
 
-In the worker, in its main thread.",
+In the worker, in its main thread; also when `reload` has seen that code has changed.",
     ),
     hook(
         "worker_abort",
-        "Called as `worker_abort(worker)` when a worker gets ABRT: it is past a deadline.
+        "Called as `worker_abort(worker)` when a worker gets ABRT.
 
-In the worker, in its main thread, once that runs Python. It has about a second.",
+It is past a deadline. In the worker, in its main thread, once that runs Python. It has about a second.",
     ),
     hook(
         "worker_exit",
