@@ -23,6 +23,7 @@ use std::sync::Arc;
 use crate::cli::Mode;
 use crate::master::{Boot, Outcome};
 use crate::python::app::App;
+use crate::python::hooks::Hooks;
 use crate::python::interpreter;
 use crate::settings::Config;
 use crate::startup::{Failure, Startup};
@@ -61,46 +62,47 @@ fn start(launch: Launch) -> Result<i32, Failure> {
 }
 
 fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
-    let config = startup.load()?;
+    let (config, hooks) = startup.load()?;
     if config.print_config {
         print!("{}", settings::print_config(&config));
     }
     if config.print_config || config.check_config {
-        return check(&startup, &config);
+        return check(&startup, &config, &hooks);
     }
-    startup::configure_logging(&config).map_err(Failure::Config)?;
+    startup::configure_logging(&config, &hooks).map_err(Failure::Config)?;
     startup::check_access_log(&config).map_err(Failure::Config)?;
     startup.log_warnings();
-    let tls = load_tls(&startup, &config)?;
+    let tls = load_tls(&startup, &config, &hooks)?;
     sys::title::set(&format!("monoceros: master [{}]", config.name()));
     let worker_launch = startup.worker_launch();
-    match master::run(boot(startup, config, tls, launch)) {
+    match master::run(boot(startup, config, hooks, tls, launch)) {
         Outcome::Exit(status) => Ok(status),
         Outcome::Worker(seat) => Ok(worker::run(seat, &worker_launch)),
     }
 }
 
 /// `--check-config`: whether certificates and application can be loaded.
-fn check(startup: &Startup, config: &Config) -> Result<i32, Failure> {
-    load_tls(startup, config)?;
+fn check(startup: &Startup, config: &Config, hooks: &Hooks) -> Result<i32, Failure> {
+    load_tls(startup, config, hooks)?;
     startup
         .load_app(config)
         .map_err(|error| Failure::Config(format!("\nError while loading the application:\n\n{error}")))?;
     Ok(0)
 }
 
-fn load_tls(startup: &Startup, config: &Config) -> Result<Option<Tls>, Failure> {
-    startup.load_tls(config).map_err(|reason| Failure::Config(format!("Error: {reason}")))
+fn load_tls(startup: &Startup, config: &Config, hooks: &Hooks) -> Result<Option<Tls>, Failure> {
+    startup.load_tls(config, hooks).map_err(|reason| Failure::Config(format!("Error: {reason}")))
 }
 
-fn boot(startup: Startup, config: Arc<Config>, tls: Option<Tls>, launch: Launch) -> Boot<App> {
+fn boot(startup: Startup, config: Arc<Config>, hooks: Hooks, tls: Option<Tls>, launch: Launch) -> Boot<App> {
     let startup = std::rc::Rc::new(std::cell::RefCell::new(startup));
     let (for_preload, for_tls) = (startup.clone(), startup.clone());
     Boot {
         config,
+        hooks,
         tls,
         reload: Box::new(move || startup.borrow_mut().reload()),
-        load_tls: Box::new(move |config| for_tls.borrow().load_tls(config)),
+        load_tls: Box::new(move |config, hooks| for_tls.borrow().load_tls(config, hooks)),
         configure_logging: startup::configure_logging,
         preload: Box::new(move |config| for_preload.borrow().preload(config)),
         fork: || interpreter::around_fork(sys::fork::fork),

@@ -31,6 +31,7 @@ mod faults;
 mod faults_boot;
 mod faults_system;
 mod faults_worker;
+mod hooks;
 mod privileges;
 mod recycling;
 mod reload;
@@ -43,8 +44,10 @@ mod upgrade;
 // What is set, said and written.
 mod cli;
 mod config;
+mod facade;
 mod limits;
 mod logs;
+mod python_logging;
 
 // Real frameworks, and what all of it costs.
 mod django;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal::SIGHUP;
 
-use crate::util::client::Address;
+use crate::util::client::{Address, Client};
 use crate::util::load::{Load, version};
 use crate::util::server::{Plan, Server};
 use crate::util::tls::{Authority, Issued, Key, openssl, word};
@@ -298,6 +298,85 @@ fn a_reload_turns_tls_on_and_off() {
     server.signal(SIGHUP);
     let plain = Address::Tcp(port);
     server.allow("Plain HTTP was sent to a port");
-    wait_until("plain HTTP", || crate::util::client::Client::connect(&plain).get("/").status == 200);
+    wait_until("plain HTTP", || Client::connect(&plain).get("/").status == 200);
     server.finish();
+}
+
+/// A config file with an `ssl_context` hook, beside the pairs `server`, `other` and the authority `clients.pem`.
+fn hooked(hook: &str) -> (Plan, [Issued; 2], [Authority; 2]) {
+    let authorities = ["Test root", "Client root"].map(Authority::root);
+    let issued = ["localhost", "other.example"].map(|name| authorities[0].server(Key::Ecdsa, &[name, "localhost"]));
+    let plan = Plan::app("app").in_own_folder().file("app.py", &version(1));
+    let plan = plan.pair("server", &issued[0]).pair("other", &issued[1]).file("clients.pem", &authorities[1].pem());
+    let conf = format!("import ssl\ncertfile = 'server.pem'\nkeyfile = 'server.key'\n\n{hook}");
+    let plan = plan.file("conf.py", &conf);
+    let path = word(plan.path("conf.py"));
+    (plan.args(["--config", &path]), issued, authorities)
+}
+
+#[test]
+fn an_ssl_context_hook_may_change_what_the_settings_say() {
+    let hook = "def ssl_context(conf, default_ssl_context_factory):\n    context = default_ssl_context_factory()\n    \
+                context.minimum_version = ssl.TLSVersion.TLSv1_3\n    return context\n";
+    let (plan, [issued, _], [root, _]) = hooked(hook);
+    let mut server = plan.start().trusting(root.trust());
+    assert!(server.get("/").text().starts_with("v1"));
+    let port = server.address.port();
+    assert!(root.trust().certificate_of(port).expect("a handshake") == issued.der());
+    let to = format!("127.0.0.1:{port}");
+    assert!(openssl(&["s_client", "-connect", &to, "-tls1_2"], "").text.contains("alert protocol version"));
+    server.allow("TLS: ");
+    server.finish();
+}
+
+#[test]
+fn an_ssl_context_of_the_hooks_own_is_taken_over() {
+    let hook = "def ssl_context(conf, default_ssl_context_factory):\n    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n    \
+                context.load_cert_chain('other.pem', 'other.key')\n    context.load_verify_locations('clients.pem')\n    \
+                context.verify_mode = ssl.CERT_REQUIRED\n    context.set_ciphers('ECDHE+CHACHA20')\n    return context\n";
+    let (plan, [_, other], [root, clients]) = hooked(hook);
+    let mut server = plan.start();
+    let port = server.address.port();
+    let known = Address::Tls(port, root.trust_as(&clients.client("alice", 2090)));
+    assert!(Client::connect(&known).get("/").text().starts_with("v1"));
+    let stranger = Address::Tls(port, root.trust());
+    let mut refused = Client::connect(&stranger);
+    let _ = refused.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(refused.read_for("GET").is_err());
+    assert!(root.trust().certificate_of(port).expect("TLS 1.3 tells of a refusal later") == other.der());
+    server.allow("TLS: ");
+    server.finish();
+}
+
+#[test]
+fn what_a_context_cannot_be_here_is_told_with_what_to_do_instead() {
+    let within = |lines: &str| format!("def ssl_context(conf, default_ssl_context_factory):\n    {lines}\n");
+    let default = "context = default_ssl_context_factory()";
+    for (hook, expected) in [
+        (within("return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)"), "call its load_cert_chain() within the hook"),
+        (within("return None"), "ssl_context returned None, which is no ssl.SSLContext"),
+        (
+            within(&format!("{default}\n    context.sni_callback = print\n    return context")),
+            "name the certificate of each host in tls_certificates instead",
+        ),
+        (
+            within(&format!("{default}\n    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF\n    return context")),
+            "revocation lists cannot be checked here",
+        ),
+        (
+            within(&format!(
+                "{default}\n    context.options |= ssl.OP_NO_TLSv1_2 | ssl.OP_NO_TLSv1_3\n    return context"
+            )),
+            "speaks neither TLS 1.2 nor 1.3",
+        ),
+        (within("raise OSError('no such HSM')"), "OSError: no such HSM"),
+    ] {
+        let finished = hooked(&hook).0.run();
+        assert_eq!(finished.code, Some(1), "{expected}: {}", finished.stderr);
+        assert!(
+            finished.stderr.starts_with("Error: ") && finished.stderr.contains(expected),
+            "{expected}: {}",
+            finished.stderr
+        );
+    }
 }

@@ -60,8 +60,8 @@ impl<App> Master<App> {
         if !has_changed {
             return;
         }
-        let config = Arc::clone(&self.serving.config);
-        let renewed = (self.boot.load_tls)(&config).and_then(|fresh| match (&mut self.serving.tls, fresh) {
+        let (config, hooks) = (Arc::clone(&self.serving.config), self.serving.hooks.clone());
+        let renewed = (self.boot.load_tls)(&config, &hooks).and_then(|fresh| match (&mut self.serving.tls, fresh) {
             (Some(tls), Some(fresh)) => tls.renew(fresh).map_err(|error| error.to_string()),
             _ => Ok(()),
         });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::python::hooks::Hooks;
 use crate::settings::Config;
 use crate::sys::socket::Listener;
 use crate::tls::Tls;
@@ -14,6 +15,7 @@ pub(super) struct Generation {
     /// Counts the reloads; what a worker is told apart by.
     pub number: u64,
     pub config: Arc<Config>,
+    pub hooks: Hooks,
     pub listeners: Vec<Arc<Listener>>,
     pub tls: Option<Tls>,
     /// What their files looked like, under `tls_watch`.
@@ -25,10 +27,17 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    pub fn new(number: u64, config: Arc<Config>, listeners: Vec<Arc<Listener>>, tls: Option<Tls>) -> Generation {
+    pub fn new(
+        number: u64,
+        config: Arc<Config>,
+        hooks: Hooks,
+        listeners: Vec<Arc<Listener>>,
+        tls: Option<Tls>,
+    ) -> Generation {
         let wanted = worker_count(&config);
         let watch = tls.as_ref().filter(|tls| tls.is_watched()).map(|tls| CertificateWatch::new(tls.files()));
-        Generation { number, config, listeners, tls, watch, wanted, since: Instant::now(), backoff: Backoff::Ready }
+        let (since, backoff) = (Instant::now(), Backoff::Ready);
+        Generation { number, config, hooks, listeners, tls, watch, wanted, since, backoff }
     }
 
     /// How many workers must serve before this generation takes over, and how many more than `wanted` there may be while it

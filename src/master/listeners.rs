@@ -96,8 +96,13 @@ pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Resul
 
 /// As gunicorn's "Listening at" line joins them.
 pub(super) fn names(listeners: &[Arc<Listener>], config: &Config) -> String {
+    list(listeners, config).join(",")
+}
+
+/// The same as a list.
+pub(super) fn list(listeners: &[Arc<Listener>], config: &Config) -> Vec<String> {
     let scheme = if config.is_tls() { "https" } else { "http" };
-    listeners.iter().map(|listener| listener.name(scheme)).collect::<Vec<_>>().join(",")
+    listeners.iter().map(|listener| listener.name(scheme)).collect()
 }
 
 /// What the master listens on, each once: a descriptor that is named twice must not get two owners.

@@ -10,7 +10,7 @@ use x509_cert::Certificate;
 use x509_cert::der::{Decode, SliceReader};
 
 use super::error::Error;
-use crate::settings::Config;
+use crate::settings::{CertificateFiles, Config};
 
 /// The largest file that is read: a mistaken path must not fill the memory.
 const LONGEST_FILE: u64 = 8 * 1024 * 1024;
@@ -54,19 +54,17 @@ impl Material {
         if config.certfile.is_none() && config.keyfile.is_some() {
             return Err(Error::KeyAlone);
         }
-        let main = config.certfile.as_ref().map(|certificate| (certificate, config.keyfile.as_ref()));
-        let more = config.tls_certificates.iter().map(|files| (&files.certificate, files.key.as_ref()));
-        let pairs = main.into_iter().chain(more).map(|(certificate, key)| Pair::read(certificate, key));
-        let pairs: Vec<Pair> = pairs.collect::<Result<_, _>>()?;
         let authorities = config.ca_certs.as_ref().map(|path| Pem::read("ca_certs", path)).transpose()?;
-        Material::new(pairs, authorities)
+        Material::of(&certificates_named_in(config), authorities)
     }
 
-    /// The same from parts, with a seed of its own.
+    /// Reads these certificates and keys.
     ///
     /// # Errors
-    /// The kernel gives no random bytes.
-    pub fn new(pairs: Vec<Pair>, authorities: Option<Pem>) -> Result<Material, Error> {
+    /// One cannot be read.
+    pub fn of(certificates: &[CertificateFiles], authorities: Option<Pem>) -> Result<Material, Error> {
+        let pairs = certificates.iter().map(|files| Pair::read(&files.certificate, files.key.as_ref()));
+        let pairs = pairs.collect::<Result<_, _>>()?;
         let mut ticket_seed = [0; 32];
         rand::fill(&mut ticket_seed).map_err(|_| Error::Unusable("there are no random numbers".to_owned()))?;
         Ok(Material { pairs, authorities, ticket_seed })
@@ -193,10 +191,19 @@ impl Pem {
 }
 
 /// The files that `config` names, absolute: what to look at for a change.
-pub fn named_in(config: &Config) -> Vec<PathBuf> {
-    let main = [&config.certfile, &config.keyfile, &config.ca_certs].into_iter().flatten();
-    let more = config.tls_certificates.iter().flat_map(|files| std::iter::once(&files.certificate).chain(&files.key));
-    main.chain(more).map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())).collect()
+pub(super) fn named_in(config: &Config) -> Vec<PathBuf> {
+    let certificates = certificates_named_in(config);
+    let pairs = certificates.iter().flat_map(|files| std::iter::once(&files.certificate).chain(&files.key));
+    pairs.chain(&config.ca_certs).map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())).collect()
+}
+
+/// The certificates of the settings, the default one first.
+fn certificates_named_in(config: &Config) -> Vec<CertificateFiles> {
+    let main = config
+        .certfile
+        .as_ref()
+        .map(|certificate| CertificateFiles { certificate: certificate.clone(), key: config.keyfile.clone() });
+    main.into_iter().chain(config.tls_certificates.iter().cloned()).collect()
 }
 
 /// A certificate taken apart; what comes behind its end is left alone.

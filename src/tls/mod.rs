@@ -28,7 +28,7 @@ use crate::sys::bulletin::Bulletin;
 
 pub use self::client_certificate::ClientCertificate;
 pub use self::error::Error;
-pub use self::files::{Material, Pair};
+pub use self::files::{Material, Pair, Pem};
 use self::names::Certificates;
 pub use self::session::{Failure, MOST_UNSENT, Secured, Session};
 use self::tickets::Tickets;
@@ -94,18 +94,17 @@ impl Tls {
         if !config.is_tls() {
             return Ok(None);
         }
-        let material = Material::read(config)?;
-        Tls::assemble(material, Terms::new(config), files::named_in(config), config.tls_watch).map(Some)
+        Tls::assemble(config, Material::read(config)?, Terms::new(config)).map(Some)
     }
 
-    /// The same from parts: `files` are those to watch, if `watch` says so.
+    /// The same of `material` and on `terms` that somebody else than `config` has the say on; the files to watch are those of `config`.
     ///
     /// # Errors
     /// As [`Tls::load`].
-    pub fn assemble(material: Material, terms: Terms, files: Vec<PathBuf>, watch: bool) -> Result<Loaded, Error> {
+    pub fn assemble(config: &Config, material: Material, terms: Terms) -> Result<Loaded, Error> {
         let mut warnings = material.warnings();
         let acceptor = Acceptor::new(&material, &terms, &mut warnings)?;
-        let bulletin = match watch {
+        let bulletin = match config.tls_watch {
             true => Some(Arc::new(Bulletin::new(BULLETIN_BYTES).map_err(Error::NoMemory)?)),
             false => None,
         };
@@ -113,7 +112,7 @@ impl Tls {
             acceptor,
             material: Arc::new(material),
             terms: Arc::new(terms),
-            files: Arc::new(files),
+            files: Arc::new(files::named_in(config)),
             bulletin,
             edition: 0,
         };
