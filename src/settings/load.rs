@@ -352,11 +352,7 @@ mod tests {
                 Value::from("/nonexistent"),
                 "invalid value for 'reload_extra_files': there is no file '/nonexistent'",
             ),
-            (
-                "logger_class",
-                Value::from("a.Logger"),
-                "logger classes are not supported yet ('logger_class' is 'a.Logger')",
-            ),
+            ("http_protocols", Value::from("h2,h1"), "HTTP/2 is not supported yet ('http_protocols' is 'h2,h1')"),
             (
                 "cert_reqs",
                 Value::Int(3),

@@ -40,13 +40,17 @@ const BULLETIN_BYTES: usize = 256 * 1024;
 #[derive(Clone)]
 pub struct Tls {
     acceptor: Acceptor,
-    material: Arc<Material>,
-    terms: Arc<Terms>,
-    files: Arc<Vec<PathBuf>>,
+    /// What the acceptor was made of, and the bulletin's edition that this stood in.
+    material: Arc<(Material, u64)>,
+    basis: Arc<Basis>,
+}
+
+/// What stays the same when certificates are renewed.
+struct Basis {
+    terms: Terms,
+    files: Vec<PathBuf>,
     /// Where the master leaves new certificates for the workers, under `tls_watch`.
-    bulletin: Option<Arc<Bulletin>>,
-    /// The bulletin's edition that `acceptor` was made from.
-    edition: u64,
+    bulletin: Option<Bulletin>,
 }
 
 /// What new connections are accepted with.
@@ -81,7 +85,10 @@ pub struct Loaded {
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("terms", &self.terms).field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Tls")
+            .field("terms", &self.basis.terms)
+            .field("files", &self.basis.files)
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,18 +112,11 @@ impl Tls {
         let mut warnings = material.warnings();
         let acceptor = Acceptor::new(&material, &terms, &mut warnings)?;
         let bulletin = match config.tls_watch {
-            true => Some(Arc::new(Bulletin::new(BULLETIN_BYTES).map_err(Error::NoMemory)?)),
+            true => Some(Bulletin::new(BULLETIN_BYTES).map_err(Error::NoMemory)?),
             false => None,
         };
-        let tls = Tls {
-            acceptor,
-            material: Arc::new(material),
-            terms: Arc::new(terms),
-            files: Arc::new(files::named_in(config)),
-            bulletin,
-            edition: 0,
-        };
-        Ok(Loaded { tls, warnings })
+        let basis = Arc::new(Basis { terms, files: files::named_in(config), bulletin });
+        Ok(Loaded { tls: Tls { acceptor, material: Arc::new((material, 0)), basis }, warnings })
     }
 
     /// What new connections are accepted with.
@@ -126,12 +126,12 @@ impl Tls {
 
     /// The files that the certificates and keys are from.
     pub fn files(&self) -> &[PathBuf] {
-        &self.files
+        &self.basis.files
     }
 
     /// Whether the files are to be watched.
     pub fn is_watched(&self) -> bool {
-        self.bulletin.is_some()
+        self.basis.bulletin.is_some()
     }
 
     /// In the master: takes the certificates of `fresh`, for this and for every worker that has a clone of it.
@@ -139,11 +139,12 @@ impl Tls {
     /// # Errors
     /// There are too many of them; nothing has changed then.
     pub fn renew(&mut self, fresh: Tls) -> Result<(), Error> {
-        if let Some(bulletin) = &self.bulletin {
-            let bytes = fresh.material.to_bytes();
-            self.edition = bulletin.publish(&bytes).map_err(|_| Error::TooLong(BULLETIN_BYTES))?;
-        }
-        (self.acceptor, self.material) = (fresh.acceptor, fresh.material);
+        let material = fresh.material.0.clone();
+        let edition = match &self.basis.bulletin {
+            Some(bulletin) => bulletin.publish(&material.to_bytes()).map_err(|_| Error::TooLong(BULLETIN_BYTES))?,
+            None => 0,
+        };
+        (self.acceptor, self.material) = (fresh.acceptor, Arc::new((material, edition)));
         Ok(())
     }
 
@@ -152,13 +153,13 @@ impl Tls {
     /// # Errors
     /// It cannot be used after all; what was there stays.
     pub fn catch_up(&mut self) -> Result<bool, Error> {
-        let Some((edition, bytes)) = self.bulletin.as_ref().and_then(|bulletin| bulletin.read(self.edition)) else {
-            return Ok(false);
-        };
-        self.edition = edition;
+        let Some(bulletin) = &self.basis.bulletin else { return Ok(false) };
+        let Some((edition, bytes)) = bulletin.read(self.material.1) else { return Ok(false) };
         let material = Material::from_bytes(&bytes).ok_or(Error::TooLong(BULLETIN_BYTES))?;
-        self.acceptor = Acceptor::new(&material, &self.terms, &mut Vec::new())?;
-        self.material = Arc::new(material);
+        let acceptor = Acceptor::new(&material, &self.basis.terms, &mut Vec::new());
+        // Whatever comes of it, this edition has been seen.
+        self.material = Arc::new((material, edition));
+        self.acceptor = acceptor?;
         Ok(true)
     }
 }

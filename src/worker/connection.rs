@@ -545,9 +545,7 @@ impl Connection {
             Err(error) => return Some(self.refuse(error, now)),
         }
         self.state = State::Head;
-        if self.acceptor.is_none() {
-            return None;
-        }
+        self.acceptor.as_ref()?;
         let arrived = std::mem::take(&mut self.input);
         // The bytes behind the header are read again, through TLS, whether or not more of them come.
         self.unread = true;
