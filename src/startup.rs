@@ -277,7 +277,6 @@ fn load_context(config: &Config, mut context: ContextTerms) -> Result<tls::Loade
         ciphers: context.ciphers,
         tls12: context.tls12,
         tls13: context.tls13,
-        ..tls::Terms::new(config)
     };
     Tls::assemble(config, tls::Material::of(&context.certificates, authorities)?, terms)
 }

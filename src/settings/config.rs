@@ -156,7 +156,7 @@ pub struct Config {
     pub cert_reqs: CertReqs,
     /// Who signs clients' certificates.
     pub ca_certs: Option<PathBuf>,
-    /// Whether a client's close counts as an end though TLS did not announce it.
+    /// gunicorn's say on closes that TLS did not announce; nothing here depends on it.
     pub suppress_ragged_eofs: bool,
     /// gunicorn's choice of when to shake hands; nothing here waits for it.
     pub do_handshake_on_connect: bool,

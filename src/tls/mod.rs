@@ -57,7 +57,6 @@ struct Basis {
 #[derive(Clone)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
-    suppress_ragged_eofs: bool,
 }
 
 /// What holds of connections besides certificates and keys.
@@ -71,8 +70,6 @@ pub struct Terms {
     pub tls12: bool,
     /// Whether TLS 1.3 is spoken.
     pub tls13: bool,
-    /// Whether a close without `close_notify` counts as an end.
-    pub suppress_ragged_eofs: bool,
 }
 
 /// The outcome of [`Tls::load`].
@@ -167,13 +164,7 @@ impl Tls {
 impl Terms {
     /// What `config` says.
     pub fn new(config: &Config) -> Terms {
-        Terms {
-            cert_reqs: config.cert_reqs,
-            ciphers: config.ciphers.clone(),
-            tls12: true,
-            tls13: true,
-            suppress_ragged_eofs: config.suppress_ragged_eofs,
-        }
+        Terms { cert_reqs: config.cert_reqs, ciphers: config.ciphers.clone(), tls12: true, tls13: true }
     }
 
     fn versions(&self) -> Vec<&'static SupportedProtocolVersion> {
@@ -210,7 +201,7 @@ impl Acceptor {
         // Python's contexts choose by the server's order; without a list of the operator's there is nothing to insist on.
         config.ignore_client_order = terms.ciphers.is_some();
         config.ticketer = Arc::new(Tickets::new(material.ticket_seed));
-        Ok(Acceptor { config: Arc::new(config), suppress_ragged_eofs: terms.suppress_ragged_eofs })
+        Ok(Acceptor { config: Arc::new(config) })
     }
 }
 

@@ -38,7 +38,6 @@ pub struct Session {
     pending: Vec<u8>,
     /// Whether the socket was empty when it was last read.
     is_drained: bool,
-    suppress_ragged_eofs: bool,
     secured: Option<Arc<Secured>>,
 }
 
@@ -89,20 +88,13 @@ impl Session {
     pub fn new(acceptor: &Acceptor, arrived: Vec<u8>) -> io::Result<Session> {
         let mut tls = ServerConnection::new(acceptor.config.clone()).map_err(io::Error::other)?;
         tls.set_buffer_limit(Some(MOST_UNSENT));
-        Ok(Session {
-            tls,
-            stage: Stage::Silent,
-            pending: arrived,
-            is_drained: false,
-            suppress_ragged_eofs: acceptor.suppress_ragged_eofs,
-            secured: None,
-        })
+        Ok(Session { tls, stage: Stage::Silent, pending: arrived, is_drained: false, secured: None })
     }
 
     /// Reads plain bytes; 0 when the client has ended its side. WouldBlock when there are none yet, whatever else has arrived.
     ///
     /// # Errors
-    /// A [`Failure`]; ConnectionReset for an end that TLS did not announce, where that matters; the kernel's.
+    /// A [`Failure`]; the kernel's.
     pub fn read(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         loop {
@@ -117,7 +109,8 @@ impl Session {
                 },
                 // The same end will be found by the next read.
                 Err(_) if filled > 0 => return Ok(filled),
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return self.ragged_end(),
+                // Many clients close without announcing it. Whether something is missing HTTP says by itself.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 Err(error) => return Err(error),
             }
             if self.is_drained && filled > 0 {
@@ -250,14 +243,6 @@ impl Session {
     fn fail(&mut self, failure: Failure) -> io::Error {
         self.stage = Stage::Failed(failure.clone());
         failure.into()
-    }
-
-    /// The connection has ended, and TLS did not say that it would.
-    fn ragged_end(&self) -> io::Result<usize> {
-        match self.stage {
-            Stage::Open if !self.suppress_ragged_eofs => Err(ErrorKind::ConnectionReset.into()),
-            _ => Ok(0),
-        }
     }
 }
 

@@ -84,10 +84,10 @@ PEM. Of use with `cert_reqs` only.",
             set: |config, value| put(&mut config.suppress_ragged_eofs, value.bool()),
             get: |config| config.suppress_ragged_eofs.into(),
         },
-        doc: "Take a client's close for an end even where TLS did not announce it.
+        doc: "Accepted for gunicorn's sake: a close that TLS did not announce is an end.
 
-Many clients close without TLS's `close_notify`. A request that ends early is never taken for a whole one, either way; what
-this changes is what `environ['gunicorn.socket']` reads then: the end of the stream, or an error (`ECONNRESET`).",
+Many clients close so. Whether a request has come whole is told by HTTP itself, and one that has not never reaches the app as
+a whole one, whatever is set here.",
     },
     Setting {
         name: "do_handshake_on_connect",
