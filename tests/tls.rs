@@ -243,6 +243,24 @@ fn client_certificates_are_asked_for_demanded_and_checked() {
 }
 
 #[test]
+fn a_crowd_that_shakes_hands_at_once_is_served() {
+    let (server, root) = start(Plan::app("tls"));
+    let mut crowd: Vec<_> =
+        (0..100).map(|_| root.trust().connect(server.address.port()).expect("the server accepts")).collect();
+    // Every hello is there before the first is answered.
+    for stream in &mut crowd {
+        stream.conn.write_tls(&mut stream.sock).expect("taken");
+    }
+    for stream in &mut crowd {
+        stream.write_all(REQUEST.as_bytes()).expect("taken");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an end that is announced");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+    server.finish();
+}
+
+#[test]
 fn hundreds_of_stalled_handshakes_cost_their_connections_and_nobody_elses_time() {
     let (server, root) = start(Plan::app("tls").args(["--client-header-timeout", "5"]));
     let worker = server.wait_for_workers(1)[0];
@@ -391,6 +409,10 @@ fn plain_http_on_the_tls_port_and_tls_on_the_plain_port_are_told_so() {
     let mut plain = Server::start("tls", []);
     let said = curl(&[&format!("https://127.0.0.1:{}/", plain.address.port())]);
     assert!(!said.succeeded && said.text.contains("wrong version number"), "{}", said.text);
+    // curl may be gone before it was refused in good order, and then there is no line.
+    let mut client = plain.connect();
+    client.send(b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03");
+    assert!(client.read().text().contains("TLS was sent to a port that speaks plain HTTP"));
     plain.wait_for_log("TLS was sent to a port that speaks plain HTTP");
     plain.allow("TLS was sent to a port that speaks plain HTTP");
     plain.finish();
@@ -490,6 +512,21 @@ fn a_stopping_worker_finishes_what_it_has_begun() {
     assert_eq!(server.wait_for_exit().code(), Some(0));
     server.expect_gone();
     server.expect_clean_log();
+}
+
+#[test]
+fn a_busy_worker_leaves_new_clients_to_an_idle_one() {
+    let (server, _) = start(Plan::app("process").args(["--workers", "2"]));
+    server.wait_for_workers(2);
+    let mut busy = server.connect();
+    busy.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_until("the request to be in the app", || server.entered() == 1);
+    // None of these waits for the one that is busy.
+    let answers: Vec<String> = (0..20).map(|_| server.get("/").text()).collect();
+    assert!(answers.iter().all(|pid| pid == &answers[0]), "{answers:?}");
+    server.release();
+    assert_eq!(busy.read().status, 200);
+    server.finish();
 }
 
 /// What a client and the server agree on is of no concern to another client: nothing is shared but the sockets.

@@ -172,6 +172,11 @@ impl Session {
         self.stage = Stage::Abandoned;
     }
 
+    /// Whether the handshake is under way.
+    pub fn is_shaking_hands(&self) -> bool {
+        matches!(self.stage, Stage::Silent | Stage::Shaking)
+    }
+
     /// What the handshake has settled; `None` until it is done.
     pub fn secured(&self) -> Option<&Arc<Secured>> {
         self.secured.as_ref()

@@ -211,8 +211,7 @@ impl Connection {
     /// Reads what has arrived, through `scratch`, and goes as far as it leads. `ended` says that the client has ended its side, which by
     /// itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
     pub fn on_readable(&mut self, scratch: &mut [u8], ended: bool, now: Instant) -> Step {
-        self.unread = true;
-        self.has_ended |= ended;
+        self.note_unread(ended);
         let answers = match self.state {
             State::Serving | State::Closing => true,
             State::Head => self.has_unsent(),
@@ -242,6 +241,12 @@ impl Connection {
         Step::Again
     }
 
+    /// Notes that bytes may have arrived, or the end.
+    pub fn note_unread(&mut self, ended: bool) {
+        self.unread = true;
+        self.has_ended |= ended;
+    }
+
     /// Sends what is queued; goes on once it is out.
     pub fn on_writable(&mut self, now: Instant) -> Step {
         if !self.has_unsent() {
@@ -268,6 +273,8 @@ impl Connection {
         }
         match self.state {
             State::Head if self.input.is_empty() => Step::Close,
+            // It would not understand a page.
+            State::Proxy if self.acceptor.is_some() => Step::Close,
             State::Proxy | State::Head | State::Body => self.refuse(Error::RequestTimeout, now),
             State::Serving => Step::Wait,
             State::Closing | State::Lingering(_) => Step::Close,
@@ -331,6 +338,11 @@ impl Connection {
     /// Whether it has a request for the application.
     pub fn is_ready(&self) -> bool {
         self.state == State::Serving
+    }
+
+    /// Whether what it reads next is part of a TLS handshake.
+    pub fn is_shaking_hands(&self) -> bool {
+        self.wire.is_shaking_hands()
     }
 
     /// Whether it waits for a request of which nothing has arrived.

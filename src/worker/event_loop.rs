@@ -27,6 +27,10 @@ const EVENTS_PER_TURN: usize = 256;
 /// Most connections accepted in one turn; those behind them wait in the kernel, where an idle sibling can take them.
 const ACCEPTS_PER_TURN: usize = 16;
 
+/// Most connections whose TLS handshake goes on in one turn: each may cost a signature, a millisecond's work for a long RSA key, and
+/// requests that are ready wait meanwhile.
+const HANDSHAKES_PER_TURN: usize = 16;
+
 /// A worker that is busier than its siblings leaves new connections to them for this long; should nobody come, it takes them after all.
 const PATIENCE: Duration = Duration::from_millis(5);
 
@@ -55,6 +59,8 @@ pub struct EventLoop {
     neighbours: Neighbours,
     /// What new connections begin TLS with, where they do.
     acceptor: Option<Acceptor>,
+    /// How many handshakes may go on in this turn still.
+    handshakes_left: usize,
     /// Whether the thread that leads also serves; else requests and new connections have to wait.
     serves: bool,
     most_connections: usize,
@@ -153,6 +159,7 @@ impl EventLoop {
             connections: Slab::new(),
             neighbours,
             acceptor: None,
+            handshakes_left: HANDSHAKES_PER_TURN,
             serves: true,
             letters_since: None,
             idle_until: None,
@@ -181,6 +188,7 @@ impl EventLoop {
             _ => {}
         }
         self.arrived_after = std::mem::replace(&mut self.now, Instant::now());
+        self.handshakes_left = HANDSHAKES_PER_TURN;
         let mut turn = self.take_events();
         self.continue_unfinished();
         self.accept();
@@ -350,6 +358,14 @@ impl EventLoop {
     fn read(&mut self, key: usize, ended: bool) {
         match self.connections.get_mut(key) {
             Some(Place::Here(connection)) => {
+                if connection.is_shaking_hands() {
+                    if self.handshakes_left == 0 {
+                        connection.note_unread(ended);
+                        self.follow(key, Step::Again);
+                        return;
+                    }
+                    self.handshakes_left -= 1;
+                }
                 let step = connection.on_readable(&mut self.scratch, ended, self.now);
                 self.follow(key, step);
             }

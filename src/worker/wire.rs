@@ -113,6 +113,11 @@ impl Wire {
         self.tls.is_some()
     }
 
+    /// Whether a TLS handshake is under way.
+    pub fn is_shaking_hands(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.is_shaking_hands())
+    }
+
     /// What TLS has settled, once it has.
     pub fn secured(&self) -> Option<&Arc<Secured>> {
         self.tls.as_ref()?.secured()
