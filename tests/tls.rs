@@ -451,6 +451,20 @@ fn the_socket_that_the_app_is_lent_is_a_real_one() {
 }
 
 #[test]
+fn an_app_that_has_the_socket_may_still_answer_in_the_ordinary_way() {
+    let (server, _) = start(Plan::app("tls"));
+    let worker = server.wait_for_workers(1)[0];
+    let files = server.files_at_rest(worker);
+    for size in [1, 100_000, 10_000_000] {
+        let mut client = server.connect();
+        assert_eq!(client.get(&format!("/lent?{size}")).body.len(), size);
+        client.expect_closed(PATIENCE);
+    }
+    wait_until("everything to be closed", || open_files(worker) <= files);
+    server.finish();
+}
+
+#[test]
 fn a_proxy_header_comes_before_tls() {
     let (server, root) = start(Plan::app("tls").args(["--proxy-protocol", "v1"]));
     let port = server.address.port();

@@ -1,7 +1,8 @@
 //! One connection under TLS: ciphertext on a non-blocking socket, plain bytes for whoever holds it.
 //!
-//! It reads and writes like the socket, which each call is given, and never waits: the handshake goes on inside [`Session::read`] as its bytes arrive. Written bytes
-//! that the kernel does not take yet stay here as ciphertext, at most [`MOST_UNSENT`], and nothing more is taken until they are out.
+//! It reads and writes like the socket, which each call is given, and never waits: the handshake goes on inside [`Session::read`] as its
+//! bytes arrive. Written bytes that the kernel does not take yet stay here as ciphertext, at most [`MOST_UNSENT`], and nothing more is
+//! taken until they are out.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -130,7 +131,10 @@ impl Session {
     /// WouldBlock, and nothing was taken, while older bytes wait; the kernel's.
     pub fn write_vectored(&mut self, stream: &Stream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.flush(stream)?;
-        let taken = self.tls.writer().write_vectored(parts)?;
+        let taken = match parts {
+            [part] => self.tls.writer().write(part)?,
+            parts => self.tls.writer().write_vectored(parts)?,
+        };
         match self.flush(stream) {
             Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
             _ => Ok(taken),
@@ -245,7 +249,9 @@ impl Session {
         }
     }
 
+    /// The next read tells of it, if this one has still something to give.
     fn fail(&mut self, failure: Failure) -> io::Error {
+        self.is_drained = false;
         self.stage = Stage::Failed(failure.clone());
         failure.into()
     }

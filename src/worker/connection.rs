@@ -127,8 +127,8 @@ pub struct Connection {
 
 /// A TLS session that went to a pump, as far as the connection needs it still.
 struct LentSession {
-    /// The descriptor that the poll knows.
-    stream: Stream,
+    /// The descriptor that the poll knows, until it knows it no more.
+    stream: Option<Stream>,
     secured: Option<Arc<Secured>>,
 }
 
@@ -415,12 +415,20 @@ impl Connection {
 
     /// The socket's number, for the poll.
     pub fn descriptor(&self) -> RawFd {
-        self.lent.as_ref().map_or(self.wire.stream(), |lent| &lent.stream).as_raw_fd()
+        let known = self.lent.as_ref().and_then(|lent| lent.stream.as_ref());
+        known.unwrap_or(self.wire.stream()).as_raw_fd()
     }
 
-    /// Whether somebody else holds the socket too: closing it here does not end the poll's interest (epoll(7)).
-    pub fn was_lent(&self) -> bool {
-        self.lent.is_some()
+    /// Whether the application has put another descriptor in the place of the one that the poll knows.
+    pub fn is_exchanged(&self) -> bool {
+        self.lent.as_ref().is_some_and(|lent| lent.stream.is_some())
+    }
+
+    /// The poll knows the old descriptor no more: goes on over the other one.
+    pub fn drop_old_descriptor(&mut self) {
+        if let Some(lent) = &mut self.lent {
+            lent.stream = None;
+        }
     }
 
     /// What the poll watches it for.
@@ -449,9 +457,6 @@ impl Connection {
             Some(Failure::PlainText(arrived)) => return self.refuse_plain_text(arrived.clone(), now),
             Some(Failure::Protocol(reason)) => reason.clone(),
         };
-        if self.state == State::Body {
-            self.break_off();
-        }
         self.linger(now);
         match self.wire.stream().shutdown_write() {
             Ok(()) => Step::TlsFailed(reason),
@@ -481,7 +486,7 @@ impl Connection {
         let below = self.wire.stream().duplicate()?;
         let secured = self.wire.secured().cloned();
         let (stream, Some(session)) = self.wire.replace(ours) else { return Err(ErrorKind::NotConnected.into()) };
-        self.lent = Some(Box::new(LentSession { stream, secured }));
+        self.lent = Some(Box::new(LentSession { stream: Some(stream), secured }));
         pump::start(below, session, theirs, self.rules.write_timeout)
     }
 

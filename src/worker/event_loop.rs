@@ -269,6 +269,11 @@ impl EventLoop {
         if let Some(time) = self.idle_until {
             connection.close_by(time);
         }
+        if connection.is_exchanged() {
+            // A pump has a duplicate of the old one, for which closing it would not do (see there).
+            self.unregister(&mut connection);
+            connection.drop_old_descriptor();
+        }
         let place = std::mem::replace(&mut self.connections[key], Place::Here(connection));
         self.follow(key, step);
         let Place::Away(missed) = place else { return };
@@ -523,11 +528,7 @@ impl EventLoop {
     }
 
     fn remove(&mut self, key: usize) {
-        if let Some(Place::Here(mut connection)) = self.connections.try_remove(key)
-            && connection.was_lent()
-        {
-            self.unregister(&mut connection);
-        }
+        drop(self.connections.try_remove(key));
         self.neighbours.set_connections(self.connections.len());
     }
 

@@ -41,6 +41,16 @@ def read(environ):
     return str(sum(len(block) for block in iter(lambda: environ["wsgi.input"].read(65536), b""))).encode()
 
 
+def lent(environ):
+    """A response in the ordinary way, by an app that has the socket as well."""
+    environ["gunicorn.socket"].fileno()
+    return big(environ)
+
+
+def big(environ):
+    return b"x" * int(environ["QUERY_STRING"])
+
+
 def socket(environ):
     """Says hello and then all that it hears, by way of select and a duplicate, until the client ends."""
     socket = environ["gunicorn.socket"].dup()
@@ -67,5 +77,6 @@ ACTIONS = {
     "/plain": plain,
     "/read": read,
     "/pid": lambda environ: str(os.getpid()).encode(),
-    "/big": lambda environ: b"x" * int(environ["QUERY_STRING"]),
+    "/lent": lent,
+    "/big": big,
 }
