@@ -242,7 +242,9 @@ fn all_rows_again_and_again_leave_no_file_open_and_no_memory_taken() {
     run_rows(&server, cases(), Pace::OneSegment);
     let (files, memory) = (server.files_at_rest(worker), anonymous(worker));
     let laps = count(10, 3);
-    (0..laps).for_each(|_| drop(run_rows(&server, cases(), Pace::OneSegment)));
+    for _ in 0..laps {
+        run_rows(&server, cases(), Pace::OneSegment);
+    }
     wait_until("the connections' files to be closed", || open_files(worker) <= files);
     let grown = anonymous(worker).saturating_sub(memory);
     println!("{laps} laps: {grown} bytes more");

@@ -190,6 +190,25 @@ fn a_mode_takes_its_own_version_only_and_off_takes_none() {
 }
 
 #[test]
+fn a_header_that_is_required_may_not_be_missing() {
+    // PP-12: by default it may, as the table above has it.
+    let v2 = v2(&[0x21, 0x11, 0, 12], V2_PAYLOAD);
+    let mut server = Server::start("echo", ["--proxy-protocol", "v1", "--require-proxy-header"]);
+    for (header, outcome) in [
+        (V1, From("1.2.3.4", Some("111"))),
+        (b"PROXY UNKNOWN\r\n", From("127.0.0.1", None)),
+        (b"", Refused(400)),
+        (&v2, Refused(400)),
+    ] {
+        let mut client = server.connect();
+        client.send([header, REQUEST].concat());
+        assert_eq!(judge(&mut client, outcome), None, "{}", header.escape_ascii());
+    }
+    server.allow("Invalid PROXY header: missing");
+    server.finish();
+}
+
+#[test]
 fn only_peers_on_the_list_may_send_a_proxy_header() {
     // PP-13; networks count, and a peer on a unix socket is always on the list.
     let args = |list| ["--proxy-protocol", "auto", "--proxy-allow-from", list];

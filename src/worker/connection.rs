@@ -441,6 +441,9 @@ impl Connection {
         let mode = self.rules.proxy_mode?;
         match proxy::parse(&self.input, mode) {
             Ok(Parsed::Partial) => return Some(Step::Wait),
+            Ok(Parsed::Absent) if self.rules.requires_proxy_header => {
+                return Some(self.refuse(Error::InvalidProxyHeader("missing"), now));
+            }
             Ok(Parsed::Absent) => {}
             Ok(Parsed::Header { len, origin }) => {
                 if !self.rules.takes_proxy_headers_from(&self.peer) {
