@@ -4,13 +4,12 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::util::client::{Broken, Client, Response};
 use crate::util::json::Json;
-use crate::util::process::{anonymous, open_files};
+use crate::util::process::{anonymous, open_files, peak_during};
 use crate::util::server::Server;
 use crate::util::{count, root, wait_until};
 
@@ -208,25 +207,15 @@ fn a_megabyte_of_nonsense_behind_a_row_changes_nothing_and_is_not_kept() {
     let worker = server.wait_for_workers(1)[0];
     run_rows(&server, cases(), Pace::OneSegment);
     let before = anonymous(worker);
-    let highest = AtomicU64::new(0);
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
-                highest.fetch_max(anonymous(worker), Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(2));
-            }
-        });
+    let highest = peak_during(worker, || {
         // Behind a request that is not complete it would be a part of it; behind the end of the stream it cannot come.
         let is_half_closed = |case: &Json| case["steps"].list().iter().any(|step| step.get("half_close").is_some());
         let is_complete = |case: &Json| !matches!(verdict(case), Verdict::Waits) && !is_half_closed(case);
         let rows: Vec<Json> = cases().into_iter().filter(is_complete).collect();
         assert!(rows.len() > 330, "only {} rows", rows.len());
-        let outcome = std::panic::catch_unwind(|| run_rows(&server, rows, Pace::WithTail));
-        is_over.store(true, Ordering::Relaxed);
-        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        run_rows(&server, rows, Pace::WithTail);
     });
-    let grown = highest.into_inner().saturating_sub(before);
+    let grown = highest.saturating_sub(before);
     println!("{grown} bytes more at the most");
     // What a few reads of each bring, not what is sent.
     assert!(grown < (THREADS * TAIL / 4) as u64, "{grown} bytes more for {THREADS} connections at a time");

@@ -4,12 +4,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::util::client::{Address, Client};
-use crate::util::process::{anonymous, open_files};
+use crate::util::process::{SetOnDrop, anonymous, open_files, peak_during};
 use crate::util::server::Server;
 use crate::util::{PATIENCE, wait_at_most};
 
@@ -135,15 +135,6 @@ fn drip_for_a_second(drips: &mut [(TcpStream, &[u8])]) {
     }
 }
 
-/// Ends the threads of a scope, also when the test fails within it.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 fn dripping(server: &Server, number: usize) -> (TcpStream, &'static [u8]) {
     let kinds: [(&[u8], &[u8]); 3] = [
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"x"),
@@ -174,16 +165,7 @@ fn bodies_of_any_size_pass_through_little_memory() {
     assert_eq!(server.connect().request("POST", "/read", &[], &[b'x'; 100_000]).text(), "100000");
     assert_eq!(server.get("/stream?3").body.len(), 3 * 65536);
     let before = anonymous(worker);
-    let highest = AtomicU64::new(0);
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
-                highest.fetch_max(anonymous(worker), Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(20));
-            }
-        });
-        let _end = SetOnDrop(&is_over);
+    let highest = peak_during(worker, || {
         let mut client = server.connect();
         client.send(format!("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n"));
         let block = vec![b'x'; 1 << 20];
@@ -198,7 +180,7 @@ fn bodies_of_any_size_pass_through_little_memory() {
         assert_eq!(answer.text(), size.to_string());
         download(&server, size);
     });
-    let grown = highest.load(Ordering::Relaxed).saturating_sub(before);
+    let grown = highest.saturating_sub(before);
     println!("{} MB up and down: {} kB more", size >> 20, grown >> 10);
     assert!(grown < 30_000_000, "memory grew by {grown} bytes");
     server.finish();
