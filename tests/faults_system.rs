@@ -226,13 +226,15 @@ fn a_log_that_nobody_reads_stops_no_request() {
         drop(reader);
         many_requests(&server, &what);
         let before = server.wait_for_workers(2);
+        // One that is killed before it has loaded the app would never be counted below.
+        wait_until("both to have loaded the app", || server.gate_files("loaded-").len() >= 2);
         send(before[0], SIGKILL);
         let replaced = |gone: &[i32]| {
             let now = server.workers();
             now.len() == 2 && !now.iter().any(|pid| gone.contains(pid))
         };
         wait_until("a worker in its place", || replaced(&before[..1]));
-        wait_until("both to have loaded the app", || server.gate_files("loaded-").len() >= 3);
+        wait_until("the new one to have loaded it too", || server.gate_files("loaded-").len() >= 3);
         let before = server.workers();
         server.signal(SIGHUP);
         wait_until("a new generation", || replaced(&before));

@@ -135,6 +135,8 @@ pub struct Config {
     pub proxy_protocol: ProxyProtocol,
     /// Peers that may send a PROXY header.
     pub proxy_allow_ips: Trusted,
+    /// Refuse connections without a PROXY header, where it is looked for.
+    pub require_proxy_header: bool,
     /// Accept HTTP/1.1 requests without a Host.
     pub permit_missing_host: bool,
     /// Accept header lines folded over several lines.
@@ -399,6 +401,7 @@ impl Config {
             header_map: HeaderMap::Drop,
             proxy_protocol: ProxyProtocol::Off,
             proxy_allow_ips: Trusted::Networks(Vec::new()),
+            require_proxy_header: false,
             permit_missing_host: false,
             permit_obsolete_folding: false,
             strip_header_spaces: false,

@@ -21,6 +21,11 @@ use super::stream::peer;
 
 pub use super::stream::{Peer, Stream};
 
+/// Most bytes of a response that the kernel holds before it can send them (TCP_NOTSENT_LOWAT, tcp(7)). Left to itself it would take
+/// several megabytes for a client that reads nothing, and copying those would keep everybody else waiting for more than a millisecond.
+/// What a client that does read has in flight does not count.
+const UNSENT_LIMIT: u32 = 512 * 1024;
+
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BindAddress {
@@ -168,6 +173,8 @@ impl Listener {
         if matches!(local, LocalAddress::Ip(_)) {
             // On Linux accepted sockets inherit it: no setsockopt per connection.
             socket.set_tcp_nodelay(true)?;
+            // A kernel without this option holds more; nothing else changes.
+            let _ = socket.set_tcp_notsent_lowat(UNSENT_LIMIT);
         }
         Ok(Listener { socket, address: address.clone(), local, file })
     }
@@ -407,6 +414,21 @@ mod tests {
             client.read_to_string(&mut answer).unwrap();
             assert_eq!((sent, answer.as_str()), (4, "pong"));
         }
+    }
+
+    #[test]
+    fn the_kernel_holds_little_for_a_client_that_reads_nothing() {
+        let listener = Listener::bind(&tcp("127.0.0.1"), PLAIN).unwrap();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        client.connect(&SocketAddr::from(([127, 0, 0, 1], port(&listener))).into()).unwrap();
+        let (stream, _) = accept(&listener);
+        let response = vec![b'x'; 16 << 20];
+        let mut held = 0;
+        while let Ok(count) = stream.write(&response[held..]) {
+            held += count;
+        }
+        assert!((100_000..1 << 20).contains(&held), "{held} bytes");
     }
 
     #[test]

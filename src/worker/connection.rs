@@ -85,6 +85,8 @@ pub struct Connection {
     remote_addr: String,
     site: usize,
     is_trusted: bool,
+    /// What a PROXY header said, if there was one.
+    proxied: Option<Origin>,
     state: State,
     /// Whether the kernel may hold bytes, or the end, that no new event will tell of.
     unread: bool,
@@ -151,6 +153,7 @@ impl Connection {
         let state = if rules.proxy_mode.is_some() { State::Proxy } else { State::Head };
         Connection {
             is_trusted: rules.trusts(&peer),
+            proxied: None,
             remote_addr: address_text(&peer),
             deadline: Some(now + rules.head_timeout),
             rests_since: now,
@@ -338,8 +341,8 @@ impl Connection {
     }
 
     /// Goes on where [`Connection::replayable`] left off in another worker.
-    pub fn replay(&mut self, is_trusted: bool, bytes: &[u8], now: Instant) -> Step {
-        self.is_trusted = is_trusted;
+    pub fn replay(&mut self, is_trusted: bool, proxied: Option<Origin>, bytes: &[u8], now: Instant) -> Step {
+        (self.is_trusted, self.proxied) = (is_trusted, proxied);
         // A PROXY header has been read already.
         self.state = State::Head;
         // What arrived on the way has raised no event here.
@@ -360,6 +363,11 @@ impl Connection {
     /// Whether the socket's peer may speak for others.
     pub fn is_trusted(&self) -> bool {
         self.is_trusted
+    }
+
+    /// What a PROXY header said of the connection, if there was one.
+    pub fn proxied(&self) -> Option<Origin> {
+        self.proxied
     }
 
     /// The socket's number, for the poll.
@@ -433,6 +441,9 @@ impl Connection {
         let mode = self.rules.proxy_mode?;
         match proxy::parse(&self.input, mode) {
             Ok(Parsed::Partial) => return Some(Step::Wait),
+            Ok(Parsed::Absent) if self.rules.requires_proxy_header => {
+                return Some(self.refuse(Error::InvalidProxyHeader("missing"), now));
+            }
             Ok(Parsed::Absent) => {}
             Ok(Parsed::Header { len, origin }) => {
                 if !self.rules.takes_proxy_headers_from(&self.peer) {
@@ -440,6 +451,7 @@ impl Connection {
                     return Some(self.refuse(error, now));
                 }
                 self.input.drain(..len);
+                self.proxied = Some(origin);
                 if let Origin::Client { client, .. } = origin {
                     self.peer = Peer::Ip(client);
                     self.remote_addr = address_text(&self.peer);
@@ -660,6 +672,7 @@ impl Exchange for Connection {
             head: &self.head,
             peer: &self.peer,
             remote_addr: &self.remote_addr,
+            proxied: self.proxied.as_ref(),
             site: self.site,
             scheme: self.head.forwarded_scheme.unwrap_or(Scheme::Http),
         }
@@ -754,6 +767,7 @@ impl Unserved {
             head: &self.head,
             peer: &self.peer,
             remote_addr: &self.remote_addr,
+            proxied: None,
             site: self.site,
             scheme: Scheme::Http,
         }
