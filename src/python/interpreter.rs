@@ -1,7 +1,8 @@
 //! Starting CPython inside the program, forking around it, and ending it as a script would end.
 //!
 //! The interpreter is started by the process that first needs it: the master for a Python config file or a preloaded app, else each
-//! worker. Whoever starts it lets go of its lock at once, so that everything else attaches when it has work (`Python::attach`).
+//! worker. Through the wheel's door it runs from the beginning. Whoever has started it lets go of its lock at once, so that everything
+//! else attaches when it has work (`Python::attach`).
 
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -11,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::environment;
 use super::home::Home;
 use crate::sys::fork::Forked;
 
@@ -30,7 +32,8 @@ pub fn is_running() -> bool {
     unsafe { ffi::Py_IsInitialized() != 0 }
 }
 
-/// Starts the interpreter in `home` with `argv` as `sys.argv`, unless one runs already.
+/// Starts the interpreter in `home` with `argv` as `sys.argv`. One that runs already keeps its own, and learns what the server has
+/// meanwhile taken out of the environment.
 ///
 /// Python's own signal handlers are not installed: signals are the server's.
 ///
@@ -38,6 +41,7 @@ pub fn is_running() -> bool {
 /// CPython's reason, for example a standard library that it cannot find.
 pub fn start(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
     if is_running() {
+        environment::follow();
         return Ok(());
     }
     initialize(home, argv)?;
@@ -100,7 +104,14 @@ pub fn wind_down() {
     });
 }
 
-/// What `print` left in Python's buffers must reach its file also when the process ends through the kernel.
+/// Writes out what `print` has left in Python's buffers: a process ends without asking Python, unless it is a worker
+/// ([`wind_down`]).
+pub fn flush() {
+    if is_running() {
+        Python::attach(flush_standard_streams);
+    }
+}
+
 fn flush_standard_streams(py: Python<'_>) {
     let Ok(sys) = py.import("sys") else { return };
     for name in ["stdout", "stderr"] {

@@ -21,6 +21,20 @@ pub enum Interruption {
     Abort,
 }
 
+/// Takes away the one handler that an ordinary interpreter installs when it starts (`KeyboardInterrupt` at Ctrl-C), as if the server had
+/// started it. Who has had INT ignored or handled otherwise keeps it so. Called in the main thread, as Python demands.
+///
+/// # Errors
+/// Not the main thread, or a Ctrl-C that has come meanwhile.
+pub fn disown(py: Python<'_>) -> PyResult<()> {
+    let signal = py.import("signal")?;
+    let interrupt = signal.getattr("SIGINT")?;
+    if signal.call_method1("getsignal", (&interrupt,))?.is(signal.getattr("default_int_handler")?) {
+        signal.call_method1("signal", (interrupt, signal.getattr("SIG_DFL")?))?;
+    }
+    Ok(())
+}
+
 /// Installs the handlers for INT, QUIT and ABRT in this process. Called in the main thread, as Python demands.
 ///
 /// # Errors
