@@ -76,7 +76,8 @@ mod tests {
 
     /// Program and command of the next start, as one text.
     fn next(argv: &str, whole: &str, executed: &str) -> String {
-        let Start { program, command } = start(&words(argv), &words(whole), "/venv/bin/python".into(), Some(executed.into()));
+        let Start { program, command } =
+            start(&words(argv), &words(whole), "/venv/bin/python".into(), Some(executed.into()));
         format!("{} = {}", program.display(), command.join(" ".as_ref()).display())
     }
 

@@ -13,16 +13,34 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::environment;
-use super::home::Home;
+use super::home::{self, Home};
 use crate::sys::fork::Forked;
 
-/// The interpreter did not start; the text is CPython's own.
+/// Why the interpreter did not start.
 #[derive(Debug)]
-pub struct StartError(String);
+pub enum StartError {
+    /// An argument that Python cannot be given.
+    Argument(String),
+    /// CPython's own reason.
+    Refused(String),
+    /// There is a standard library, but it belongs to another CPython than the one that is linked.
+    ForeignLibrary(String),
+}
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot start the Python interpreter: {}", self.0)
+        match self {
+            StartError::Argument(reason) => write!(f, "cannot start the Python interpreter: {reason}"),
+            StartError::Refused(reason) => {
+                write!(f, "cannot start the Python interpreter: {reason}; {}", home::what_is_linked())
+            }
+            StartError::ForeignLibrary(prefix) => write!(
+                f,
+                "the standard library in {prefix} is another Python's; {}. Use a virtual environment made by that one, or \
+                 build monoceros with PYO3_PYTHON set to the other, or install its wheel there",
+                home::what_is_linked()
+            ),
+        }
     }
 }
 
@@ -48,7 +66,16 @@ pub fn start(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
     // SAFETY: this thread has just initialised the interpreter and holds its lock. The thread state stays registered for this thread, so
     // that attaching later finds it again; nothing needs the pointer.
     unsafe { ffi::PyEval_SaveThread() };
-    Ok(())
+    Python::attach(check_standard_library)
+}
+
+/// A library in C that a distribution has built into its interpreter, and its libpython, is no file of its standard library. Another
+/// libpython of the same version starts with that one, and lacks half of it.
+fn check_standard_library(py: Python<'_>) -> Result<(), StartError> {
+    py.import("math").map(drop).map_err(|_| {
+        let prefix = py.import("sys").and_then(|sys| sys.getattr("base_prefix"));
+        StartError::ForeignLibrary(prefix.map_or_else(|_| "?".to_owned(), |prefix| prefix.to_string()))
+    })
 }
 
 /// Imports the modules of the standard library that the server will need later, when it may no longer be allowed to read them.
@@ -163,7 +190,7 @@ unsafe fn configure(config: &mut ffi::PyConfig, home: &Home, argv: &[OsString]) 
 fn c_string(text: OsString) -> Result<CString, StartError> {
     CString::new(text.into_vec()).map_err(|error| {
         let shown = OsString::from_vec(error.into_vec());
-        StartError(format!("NUL byte in {:?}", shown.as_bytes()))
+        StartError::Argument(format!("NUL byte in {:?}", shown.as_bytes()))
     })
 }
 
@@ -178,6 +205,6 @@ fn check(status: ffi::PyStatus) -> Result<(), StartError> {
         } else {
             std::ffi::CStr::from_ptr(status.err_msg).to_string_lossy().into_owned()
         };
-        Err(StartError(message))
+        Err(StartError::Refused(message))
     }
 }
