@@ -17,9 +17,10 @@ use nix::sys::signal::Signal::{SIGTERM, SIGUSR2};
 use tempfile::TempDir;
 
 use util::server::{Plan, Server, send};
-use util::{process, program, python, root, venv, wait_until};
+use util::{process, python, root, venv, wait_until};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_monoceros");
 
 /// Says where it runs.
 const WHERE: &str = "
@@ -195,42 +196,41 @@ fn an_upgrade_executes_the_script_anew_and_so_gets_the_new_environment() {
 #[test]
 fn cargo_install_gives_one_file_that_finds_its_python() {
     let folder = tempfile::tempdir().expect("a folder");
-    let target = program().ancestors().nth(2).expect("the folder of the build").to_path_buf();
+    // With what is compiled already.
+    let target = Path::new(PROGRAM).ancestors().nth(2).expect("the folder of the build");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["install", "--debug", "--locked", "--offline", "--quiet", "--no-track"]).arg("--path").arg(root());
     run(cargo.arg("--root").arg(folder.path()).arg("--target-dir").arg(target).env("PYO3_PYTHON", python()));
-    let installed: Vec<PathBuf> = files_below(folder.path()).into_iter().collect();
-    let [program] = installed.as_slice() else { panic!("not one file but {installed:?}") };
-    let program = folder.path().join(program);
+    assert_eq!(files_below(folder.path()), BTreeSet::from(["bin/monoceros".into()]));
 
     // Without any environment it is the Python of the build.
-    let server =
-        Plan::app("app").in_own_folder().file("app.py", WHERE).program(&program).env("VIRTUAL_ENV", "").start();
+    let plan = Plan::app("app").in_own_folder().file("app.py", WHERE).program(folder.path().join("bin/monoceros"));
+    let server = plan.env("VIRTUAL_ENV", "").start();
     let base = run(Command::new(python()).args(["-c", "import sys; print(sys.base_prefix)"]));
     assert_eq!(server.get("/").json()["prefix"], base.trim());
     server.finish();
+}
 
+#[test]
+fn the_program_says_which_libpython_it_was_built_for_where_it_meets_another() {
+    let refused = |name: &str, value: &str, complaint: &str| {
+        let plan = Plan::app("app").in_own_folder().file("app.py", WHERE).program(PROGRAM).bound_elsewhere();
+        let finished = plan.args(["--check-config"]).env("VIRTUAL_ENV", "").env(name, value).run();
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.contains(complaint), "{finished:?}");
+    };
+    refused("PYTHONHOME", "/nowhere", "; this monoceros was built for libpython");
     for interpreter in interpreters() {
         let modules = run(Command::new(interpreter).args(["-c", "import sys; print(*sys.builtin_module_names)"]));
-        if !modules.split_whitespace().any(|module| module == "math") {
-            continue;
-        }
-        // An interpreter with the half of its standard library built in: another libpython cannot use the rest.
-        let foreign = Environment::new(interpreter);
-        let plan = Plan::app("app").in_own_folder().file("app.py", WHERE).program(&program);
-        let finished =
-            plan.bound_elsewhere().env("VIRTUAL_ENV", text(&foreign.path(""))).args(["--check-config"]).run();
-        assert_eq!(finished.code, Some(1), "{finished:?}");
-        assert!(
-            finished.stderr.contains("is another Python's; this monoceros was built for libpython"),
-            "{finished:?}"
-        );
+        // One that has half of its standard library built in: another libpython cannot use the rest.
+        let is_whole = !modules.split_whitespace().any(|module| module == "math");
+        let complaint = match (tag(interpreter) == tag(python().as_ref()), is_whole) {
+            (true, true) => continue,
+            (true, false) => "is another Python's; this monoceros was built for libpython",
+            (false, _) => "but this monoceros was built for Python",
+        };
+        refused("VIRTUAL_ENV", text(&Environment::new(interpreter).path("")), complaint);
     }
-    let nowhere =
-        Plan::app("app").in_own_folder().program(&program).env("VIRTUAL_ENV", "").env("PYTHONHOME", "/nowhere");
-    let finished = nowhere.bound_elsewhere().args(["--check-config"]).run();
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert!(finished.stderr.contains("this monoceros was built for libpython"), "{finished:?}");
 }
 
 /// Sends USR2 and waits until the new master serves: its pid.
