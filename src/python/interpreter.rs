@@ -99,7 +99,9 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
     if !is_running() {
         return fork();
     }
-    Python::attach(|_py| {
+    Python::attach(|py| {
+        // Or each child would print it once more.
+        flush_standard_streams(py);
         // SAFETY: attached, as all three demand; each fork attempt is followed by exactly one of the two others, in the right process.
         unsafe {
             ffi::PyOS_BeforeFork();

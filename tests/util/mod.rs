@@ -12,6 +12,7 @@ pub mod notify;
 pub mod process;
 pub mod server;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -42,7 +43,9 @@ pub fn program() -> PathBuf {
 
 /// Whether the tests go through the door of the wheel: whether the program is a script.
 pub fn is_wheel() -> bool {
-    std::fs::read(program()).is_ok_and(|start| start.starts_with(b"#!"))
+    let mut start = [0; 2];
+    let read = std::fs::File::open(program()).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == *b"#!"
 }
 
 /// The virtualenv with the test apps' frameworks; `scripts/test --venv` makes it when it is not there.
