@@ -3,7 +3,6 @@
 //! Importing it starts nothing. `main` never comes back to its caller: the process ends as the program would end.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 
 use pyo3::prelude::*;
 
@@ -53,11 +52,7 @@ struct Start {
 fn start(argv: &[OsString], whole: &[OsString], executable: OsString, executed: Option<OsString>) -> Start {
     let own = argv.len().saturating_sub(1);
     let (command, rest) = whole.split_at(whole.len().saturating_sub(own));
-    if let (Some(script), Some(last)) = (executed, command.last())
-        && script == *last
-        && command.len() > 1
-        && script.as_bytes().contains(&b'/')
-    {
+    if let Some(script) = executed.filter(|path| command.last() == Some(path)) {
         return Start { command: vec![script.clone()], program: script };
     }
     // Somebody has changed sys.argv: the script, and what it says there.

@@ -1,5 +1,7 @@
 from typing import Final, NoReturn
 
+__all__ = ["__version__", "main"]
+
 __version__: Final[str]
 
 def main() -> NoReturn:
