@@ -78,24 +78,17 @@ mod tests {
 
     #[test]
     fn the_next_start_is_like_this_one() {
+        let python = "/venv/bin/python";
         // sys.argv, sys.orig_argv, what was executed, what will be
         let table = [
-            ("/venv/bin/monoceros a -w 2", "/venv/bin/python /venv/bin/monoceros a -w 2", "/venv/bin/monoceros"),
-            ("bin/monoceros a", "/venv/bin/python -s bin/monoceros a", "bin/monoceros"),
-            ("/site/monoceros/__main__.py a", "python -X dev -m monoceros a", "/venv/bin/python"),
-            ("bin/monoceros a", "/venv/bin/python bin/monoceros a", "/venv/bin/python"),
-            ("mine.py set by hand", "python mine.py", "/usr/bin/python"),
-            ("", "", ""),
+            ("/bin/mono a -w 2", "/venv/bin/python /bin/mono a -w 2", "/bin/mono", "/bin/mono = /bin/mono"),
+            ("bin/mono a", "/venv/bin/python -s bin/mono a", "bin/mono", "bin/mono = bin/mono"),
+            ("bin/mono a", "/venv/bin/python bin/mono a", python, "/venv/bin/python = /venv/bin/python bin/mono"),
+            ("/__main__.py a", "python -X dev -m mono a", python, "/venv/bin/python = python -X dev -m mono"),
+            ("mine.py set by hand", "python mine.py", python, "/venv/bin/python = /venv/bin/python mine.py"),
+            ("", "", "", "/venv/bin/python = "),
         ];
-        let expected = [
-            "/venv/bin/monoceros = /venv/bin/monoceros",
-            "bin/monoceros = bin/monoceros",
-            "/venv/bin/python = python -X dev -m monoceros",
-            "/venv/bin/python = /venv/bin/python bin/monoceros",
-            "/venv/bin/python = /venv/bin/python mine.py",
-            "/venv/bin/python = ",
-        ];
-        for ((argv, whole, executed), expected) in table.into_iter().zip(expected) {
+        for (argv, whole, executed, expected) in table {
             assert_eq!(next(argv, whole, executed), expected);
         }
     }

@@ -1,8 +1,8 @@
 //! monoceros: a pre-fork WSGI server that takes gunicorn's place.
 //!
-//! In reading order: a door (`main.rs`, `extension.rs`) calls [`run`] with the command line; `startup` turns it into settings; `master` binds, forks and
-//! supervises; `worker` serves, with `http` for the protocol and `python` for the application. ARCHITECTURE.md walks a request and a
-//! reload through the files.
+//! In reading order: a door (`main.rs`, `extension.rs`) calls [`run`] with the command line; `startup` turns it into settings; `master`
+//! binds, forks and supervises; `worker` serves, with `http` for the protocol and `python` for the application. ARCHITECTURE.md walks a
+//! request and a reload through the files.
 
 pub mod cli;
 pub mod exchange;
