@@ -77,6 +77,10 @@ fn without_an_app_there_is_nothing_to_serve() {
 fn check_config_loads_the_app_and_binds_nothing() {
     let good = Plan::app("echo").bound_elsewhere().args(["--bind", "192.0.2.1:1", "--check-config"]).run();
     assert_eq!((good.code, good.stdout.as_str(), good.stderr.as_str()), (Some(0), "", ""));
+    let talks = Plan::app("app")
+        .in_own_folder()
+        .file("app.py", "print('loading')\nfrom wsgiref.simple_server import demo_app as application");
+    assert_eq!(talks.args(["--check-config"]).run().stdout, "loading\n");
     let bad = Plan::app("broken.raises").args(["--check-config"]).run();
     assert_eq!(bad.code, Some(1));
     assert!(bad.stderr.contains("Error while loading the application:"), "{}", bad.stderr);

@@ -95,6 +95,8 @@ fn a_failed_upgrade_leaves_the_old_program_serving() {
     server.write("app.py", "from echo import application\n");
     server.signal(SIGUSR2);
     wait_until("the new master beside the worker", || server.workers().len() == 2);
+    // A worker each of the old program, the failed one and the new.
+    server.wait_for_log_times("Booting worker with pid", 3);
     server.allow("");
     server.signal(SIGTERM);
     server.wait_for_exit();
