@@ -41,6 +41,7 @@ mod upgrade;
 // What is set, said and written.
 mod cli;
 mod config;
+mod differential;
 mod limits;
 mod logs;
 
