@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use monoceros::Launch;
+use monoceros::sys::process;
 
 fn main() {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let launch = Launch {
         program: program(&argv),
-        cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+        cwd: process::working_directory(),
         environment: std::env::vars_os().collect(),
         argv,
     };

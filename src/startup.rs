@@ -85,10 +85,11 @@ impl Startup {
     pub fn load(&mut self) -> Result<Arc<Config>, Failure> {
         self.surroundings.restore().map_err(|reason| config_error(&reason))?;
         let loaded = self.read_layers()?;
-        let config = loaded.config;
-        if config.wsgi_app.is_none() {
+        let mut config = loaded.config;
+        if config.app.is_none() {
             return Err(config_error("No application module specified."));
         }
+        config.chdir = self.surroundings.resolve(&config.chdir);
         self.warnings = loaded.warnings;
         if config.reload {
             self.warnings.push("Reloader is on. Use in development only!".to_owned());
@@ -108,9 +109,14 @@ impl Startup {
         Ok(config)
     }
 
+    /// What the settings gave cause to remark, a sentence each; the next call has nothing more to say.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
     /// Logs what the settings gave cause to remark.
     pub fn log_warnings(&mut self) {
-        for warning in self.warnings.drain(..) {
+        for warning in self.take_warnings() {
             log::warn!("{warning}");
         }
     }
@@ -123,7 +129,7 @@ impl Startup {
         let failed = |reason: &dyn fmt::Display| LoadError::App(reason.to_string());
         interpreter::start(&self.home, &self.argv).map_err(|error| failed(&error))?;
         app::extend_path(&worker::python_path(config)).map_err(|error| failed(&error))?;
-        app::load(config.wsgi_app.as_deref().unwrap_or_default())
+        app::load(config.app.as_deref().unwrap_or_default())
     }
 
     /// Loads the application before the first fork, if the settings ask for it.
@@ -151,15 +157,16 @@ impl Startup {
             Ok(text) => cli::parse_environment(&text).map_err(|error| Failure::Usage(error.to_string()))?.assignments,
             Err(_) => Vec::new(),
         };
-        let mut command_line = self.command_line.assignments.clone();
-        if let (Some(app), Some(row)) = (&self.command_line.app, settings::find("wsgi_app")) {
-            command_line.push((row, Value::Str(app.clone())));
-        }
+        let command_line = self.command_line.assignments.clone();
         let source = settings::config_path(&command_line, &environment_args).map_err(|error| config_error(&error))?;
+        let odd_ending = odd_ending(&source);
         let (file, file_origin) = self.read_config_file(source)?;
         let environment = |name: &str| std::env::var(name).ok();
-        let sources = Sources { file, file_origin, environment_args, command_line, environment: &environment };
-        settings::load(sources).map_err(|error| config_error(&error))
+        let app = self.command_line.app.clone();
+        let sources = Sources { app, file, file_origin, environment_args, command_line, environment: &environment };
+        let mut loaded = settings::load(sources).map_err(|error| config_error(&error))?;
+        loaded.warnings.extend(odd_ending);
+        Ok(loaded)
     }
 
     fn read_config_file(&self, source: ConfigSource) -> Result<(Vec<(String, Value)>, FileOrigin), Failure> {
@@ -201,6 +208,12 @@ struct Surroundings {
 impl Surroundings {
     fn new(directory: PathBuf) -> Self {
         Surroundings { directory, replaced: Rc::default() }
+    }
+
+    /// A directory as the settings name it, seen from where the program was started.
+    fn resolve(&self, directory: &Path) -> PathBuf {
+        let path = self.directory.join(directory);
+        std::path::absolute(&path).unwrap_or(path)
     }
 
     /// Goes back to how the program was started.
@@ -257,6 +270,13 @@ fn log_owner(config: &Config) -> Result<Option<(u32, u32)>, String> {
         return Ok(None);
     }
     seat::identity(config).map(Some).map_err(|error| format!("Error: {error}"))
+}
+
+/// What to say of a config file that is read as Python though its name does not say so.
+fn odd_ending(source: &ConfigSource) -> Option<String> {
+    let ConfigSource::PythonFile(path) = source else { return None };
+    let is_python = path.extension().is_some_and(|ending| ending == "py" || ending == "pyc");
+    (!is_python).then(|| format!("the config file '{}' is read as Python, but does not end in .py", path.display()))
 }
 
 /// Whether a config file's global of that name is meant as a setting.

@@ -74,14 +74,22 @@ fn jobs<'a>(cases: &'a [Case], wanted: Option<&str>) -> Vec<Job<'a>> {
 
 /// The reports of the cases that fail.
 fn play(job: &[&Case], known: &str, is_verbose: bool) -> Vec<String> {
-    let mut gunicorn = Player::new(Side::Gunicorn);
-    let mut ours = Player::new(Side::Ours);
-    let mut transcripts: Vec<_> = job.iter().map(|case| (gunicorn.play(&case.steps), ours.play(&case.steps))).collect();
-    // What the servers say at their end belongs to the case that started them.
-    transcripts[0].0.extend(gunicorn.end());
-    transcripts[0].1.extend(ours.end());
-    let judged = job.iter().zip(&transcripts);
+    let (gunicorn, ours) = thread::scope(|scope| {
+        let gunicorn = scope.spawn(|| transcripts(job, Side::Gunicorn));
+        let ours = transcripts(job, Side::Ours);
+        (gunicorn.join().expect("gunicorn's player does not panic"), ours)
+    });
+    let judged = job.iter().zip(gunicorn.iter().zip(&ours));
     judged.filter_map(|(case, (gunicorn, ours))| report(case, gunicorn, ours, known, is_verbose)).collect()
+}
+
+/// What one of the servers shows in each case of a job.
+fn transcripts(job: &[&Case], side: Side) -> Vec<Vec<String>> {
+    let mut player = Player::new(side);
+    let mut transcripts: Vec<_> = job.iter().map(|case| player.play(&case.steps)).collect();
+    // What the server says at its end belongs to the case that started it.
+    transcripts[0].extend(player.end());
+    transcripts
 }
 
 fn report(case: &Case, gunicorn: &[String], ours: &[String], known: &str, is_verbose: bool) -> Option<String> {

@@ -16,6 +16,8 @@ pub struct Config {
     pub config: String,
     /// The app's spec, `module:name`, when the command line names none.
     pub wsgi_app: Option<String>,
+    /// The app to serve: the command line's, else `wsgi_app`. No setting of its own.
+    pub app: Option<String>,
 
     /// Addresses to listen on, at least one. When one of them is a descriptor, all of them are.
     pub bind: Vec<Address>,
@@ -169,9 +171,9 @@ impl Config {
         if self.threads > 1 { WorkerClass::Gthread } else { self.worker_class }
     }
 
-    /// The name that the process titles show: the one given, else the app's.
+    /// The name that the process titles show.
     pub fn name(&self) -> &str {
-        self.proc_name.as_deref().or(self.wsgi_app.as_deref()).unwrap_or(&self.default_proc_name)
+        self.proc_name.as_deref().unwrap_or(&self.default_proc_name)
     }
 }
 
@@ -283,6 +285,7 @@ impl Config {
         Config {
             config: String::new(),
             wsgi_app: None,
+            app: None,
             bind: Vec::new(),
             backlog: 0,
             reuse_port: false,

@@ -175,7 +175,7 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
     if let Some(app) = seat.preloaded.take() {
         return Ok((app, Vec::new()));
     }
-    let spec = seat.config.wsgi_app.clone().unwrap_or_default();
+    let spec = seat.config.app.clone().unwrap_or_default();
     match app::load(&spec) {
         // While code is being edited a broken state is normal: show it, and wait for the next edit.
         Err(LoadError::Import { text, files }) if seat.config.reload => {

@@ -16,6 +16,7 @@
 //!   signal NAME [worker N]
 //!   wait TEXT            wait until the error log has TEXT once more than the last wait for it
 //!   gone worker N        wait until that worker is no more
+//!   children N           wait until the master has so many live workers
 //!   cat FILE             what a file holds
 //!   mode FILE            its kind and permissions
 //!   ls                   the names of the files that are there
@@ -23,9 +24,11 @@
 //!   exit                 wait for the end: status, stdout, error log
 //!   only WORD...         keep only lines of the transcript with one of the words
 //!   without WORD...      drop those with one of them
+//!   settings NAME...     of the settings that --print-config shows keep only these
 //!   differs ID           the difference that docs/differences.md holds under that id, line by line:
 //!     - a line of gunicorn's transcript that ours lacks; `*` stands for any text
 //!     + a line that ours has instead
+//!     -- ++ the same for any number of lines, but at least one
 //! ```
 //!
 //! `$DIR` in a step is the folder that the server is started in.
@@ -68,6 +71,7 @@ pub enum Step {
     Signal { name: String, worker: Option<usize> },
     Wait(String),
     Gone(usize),
+    Children(usize),
     Cat(String),
     Mode(String),
     List,
@@ -80,6 +84,7 @@ pub enum Step {
 pub struct Filter {
     pub only: Vec<String>,
     pub without: Vec<String>,
+    pub settings: Vec<String>,
 }
 
 /// A difference that is meant.
@@ -87,8 +92,17 @@ pub struct Filter {
 pub struct Allowance {
     /// Its anchor in docs/differences.md.
     pub id: String,
-    /// The lines that differ: `-` gunicorn's, `+` ours.
-    pub lines: Vec<(char, String)>,
+    pub lines: Vec<Line>,
+}
+
+/// A line that differs.
+#[derive(Debug)]
+pub struct Line {
+    /// `-` is gunicorn's, `+` ours.
+    pub sign: char,
+    /// Whether it stands for more than one.
+    pub is_many: bool,
+    pub pattern: String,
 }
 
 /// Every case of every file of a folder.
@@ -135,12 +149,17 @@ fn take_line(case: &mut Case, line: &str, place: &str) {
             Some(Step::File(_, content)) => *content += &format!("{rest}\n"),
             _ => panic!("{place}: a line of no file"),
         },
-        "-" | "+" => match case.differs.last_mut() {
-            Some(allowance) => allowance.lines.push((word.chars().next().expect("a sign"), rest.into())),
+        "-" | "+" | "--" | "++" => match case.differs.last_mut() {
+            Some(allowance) => allowance.lines.push(Line {
+                sign: word.chars().next().expect("a sign"),
+                is_many: word.len() == 2,
+                pattern: rest.into(),
+            }),
             None => panic!("{place}: a line of no difference"),
         },
         "in" => case.pair = Pair::Uses(rest.into()),
         "only" => case.filter.only.extend(words(rest)),
+        "settings" => case.filter.settings.extend(words(rest)),
         "without" => case.filter.without.extend(words(rest)),
         "differs" => case.differs.push(Allowance { id: rest.into(), lines: Vec::new() }),
         _ => case.steps.push(step(word, rest).unwrap_or_else(|| panic!("{place}: what is {line:?}?"))),
@@ -158,7 +177,7 @@ fn step(word: &str, rest: &str) -> Option<Step> {
         "start" => Step::Start(rest.into()),
         "launch" => Step::Launch(rest.into()),
         "ready" => Step::Ready(rest.parse().ok()?),
-        "get" => Step::Send(format!("GET {rest} HTTP/1.1\r\nHost: test\r\n\r\n").into_bytes()),
+        "get" => Step::Send(format!("GET {rest} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").into_bytes()),
         "send" => Step::Send(unescape(rest)?),
         "signal" => match rest.split_once(" worker ") {
             Some((name, number)) => Step::Signal { name: name.into(), worker: Some(number.parse().ok()?) },
@@ -166,6 +185,7 @@ fn step(word: &str, rest: &str) -> Option<Step> {
         },
         "wait" => Step::Wait(rest.into()),
         "gone" => Step::Gone(rest.strip_prefix("worker ")?.parse().ok()?),
+        "children" => Step::Children(rest.parse().ok()?),
         "cat" => Step::Cat(rest.into()),
         "mode" => Step::Mode(rest.into()),
         "ls" => Step::List,

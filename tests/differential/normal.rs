@@ -70,10 +70,13 @@ fn log_prefix(line: &str) -> Option<i32> {
 
 /// Tracebacks without the frames of the servers and of Python: only the user's own are comparable.
 fn without_inner_frames(log: &str) -> Vec<String> {
+    const HEADER: &str = "Traceback (most recent call last):";
     let mut skipping = false;
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = Vec::new();
     for line in log.lines() {
-        if let Some(path) = line.strip_prefix("  File \"").and_then(|rest| rest.split('"').next()) {
+        let is_frame = line.starts_with("  File \"") && line.contains(", in ");
+        if let Some(path) = line.strip_prefix("  File \"").filter(|_| is_frame).and_then(|rest| rest.split('"').next())
+        {
             let is_inner = ["/gunicorn/", "/importlib/", "/lib/python", "<frozen", "loader.py", "/multiprocessing/"];
             skipping = is_inner.iter().any(|part| path.contains(part));
         } else if !line.starts_with("    ") {
@@ -82,6 +85,10 @@ fn without_inner_frames(log: &str) -> Vec<String> {
         // Which part of a source line is meant depends on Python's version.
         let is_mark =
             line.starts_with("    ") && line.trim_start().bytes().all(|byte| matches!(byte, b'^' | b'~' | b' '));
+        // What no frame of the user's stands below is no traceback of theirs.
+        if !skipping && !is_frame && lines.last().is_some_and(|last| last == HEADER) {
+            lines.pop();
+        }
         if !skipping && !is_mark {
             lines.push(line.to_string());
         }

@@ -113,6 +113,10 @@ impl Player {
                 let pid = self.facts.workers[worker - 1];
                 self.wait(&format!("worker {worker} to end"), |_| !process::is_alive(pid));
             }
+            Step::Children(count) => {
+                let master = self.facts.master;
+                self.wait(&format!("{count} workers"), |_| process::children(master).len() == *count);
+            }
             Step::Cat(name) => self.cat(name),
             Step::Mode(name) => self.mode(name),
             Step::List => self.list(),
@@ -164,7 +168,10 @@ impl Player {
             .lines()
             .filter_map(|line| line.split_once("Listening at: "))
             .flat_map(|(_, rest)| rest.split([' ', ',']));
-        let ports = words.filter_map(|word| word.rsplit_once(':')?.1.parse().ok());
+        let used =
+            log.lines().filter_map(|line| line.split_once("Connection in use: ('127.0.0.1', ")?.1.strip_suffix(')'));
+        let ports =
+            words.filter_map(|word| Some(word.rsplit_once(':')?.1)).chain(used).filter_map(|port| port.parse().ok());
         for port in ports {
             if !self.facts.ports.contains(&port) {
                 self.facts.ports.push(port);

@@ -1,6 +1,6 @@
 //! Two transcripts held against each other, and the difference against what is allowed.
 
-use super::case::{Allowance, Filter};
+use super::case::{Allowance, Filter, Line};
 
 /// What is wrong with a case: lines that differ and should not, and allowances that nothing needs any more.
 pub fn faults(
@@ -21,10 +21,16 @@ pub fn faults(
         if lines.is_empty() {
             faults.push(format!("the allowance {id} names no line"));
         }
-        for (sign, pattern) in lines {
-            match left.iter().position(|(other, line)| other == sign && fits(pattern, line)) {
-                Some(at) => drop(left.remove(at)),
-                None => faults.push(format!("stale, {id} is not seen:\n    {sign} {pattern}")),
+        for Line { sign, is_many, pattern } in lines {
+            let before = left.len();
+            let mut is_first = true;
+            left.retain(|(other, line)| {
+                let is_meant = other == sign && (*is_many || is_first) && fits(pattern, line);
+                is_first &= !is_meant;
+                !is_meant
+            });
+            if left.len() == before {
+                faults.push(format!("stale, {id} is not seen:\n    {sign} {pattern}"));
             }
         }
     }
@@ -41,7 +47,9 @@ pub fn faults(
 impl Filter {
     fn keeps(&self, line: &str) -> bool {
         let has = |words: &[String]| words.iter().any(|word| line.contains(word));
-        (self.only.is_empty() || has(&self.only)) && !has(&self.without)
+        let setting = line.strip_prefix("out: ").and_then(|line| Some(line.split_once(" =")?.0));
+        let is_foreign = |name| !self.settings.is_empty() && !self.settings.iter().any(|wanted| wanted == name);
+        (self.only.is_empty() || has(&self.only)) && !has(&self.without) && !setting.is_some_and(is_foreign)
     }
 }
 
@@ -92,7 +100,8 @@ fn fits(pattern: &str, line: &str) -> bool {
 fn a_verdict_tells_new_allowed_and_stale_differences_apart() {
     let lines = |text: &str| text.lines().map(String::from).collect::<Vec<_>>();
     let allow = |id: &str, lines: &[(char, &str)]| {
-        vec![Allowance { id: id.into(), lines: lines.iter().map(|(sign, text)| (*sign, (*text).into())).collect() }]
+        let line = |(sign, text): &(char, &str)| Line { sign: *sign, is_many: false, pattern: (*text).into() };
+        vec![Allowance { id: id.into(), lines: lines.iter().map(line).collect() }]
     };
     let known = "| <a id=\"one\"></a>a | b |";
     let judge = |ours: &str, differs: &[Allowance]| {
