@@ -56,6 +56,8 @@ def do_environ(environ, start_response):
         value = environ[key]
         if key.startswith("wsgi.") and not isinstance(value, (bool, str, tuple)) or key == "gunicorn.socket":
             value = "an object"
+        if key == "REMOTE_PORT":
+            value = "a port"
         value = repr(value).replace("gunicorn/27.0.1", "NAME/VERSION").replace("monoceros/0.1.0", "NAME/VERSION")
         lines.append(f"{key} = {value}\n")
     return text(start_response, "".join(lines))
@@ -247,3 +249,12 @@ def do_closing(environ, start_response):
 
 def do_closed(environ, start_response):
     return text(start_response, f"closed {closed} times\n")
+
+
+def do_errors(environ, start_response):
+    errors = environ["wsgi.errors"]
+    errors.write("one line\n")
+    errors.writelines(["two\n", "three\n"])
+    errors.flush()
+    print("a fourth", file=errors)
+    return text(start_response, "x\n")
