@@ -29,6 +29,7 @@ mod faults;
 mod faults_boot;
 mod faults_system;
 mod faults_worker;
+mod hooks;
 mod privileges;
 mod recycling;
 mod reload;
@@ -42,8 +43,10 @@ mod upgrade;
 mod cli;
 mod config;
 mod differential;
+mod facade;
 mod limits;
 mod logs;
+mod python_logging;
 
 // Real frameworks, and what all of it costs.
 mod django;

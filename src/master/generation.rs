@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::python::hooks::Hooks;
 use crate::settings::Config;
 use crate::sys::socket::Listener;
 
@@ -12,6 +13,7 @@ pub(super) struct Generation {
     /// Counts the reloads; what a worker is told apart by.
     pub number: u64,
     pub config: Arc<Config>,
+    pub hooks: Hooks,
     pub listeners: Vec<Arc<Listener>>,
     /// How many workers there should be: the setting, then TTIN and TTOU.
     pub wanted: usize,
@@ -20,9 +22,9 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    pub fn new(number: u64, config: Arc<Config>, listeners: Vec<Arc<Listener>>) -> Generation {
+    pub fn new(number: u64, config: Arc<Config>, hooks: Hooks, listeners: Vec<Arc<Listener>>) -> Generation {
         let wanted = worker_count(&config);
-        Generation { number, config, listeners, wanted, since: Instant::now(), backoff: Backoff::Ready }
+        Generation { number, config, hooks, listeners, wanted, since: Instant::now(), backoff: Backoff::Ready }
     }
 
     /// How many workers must serve before this generation takes over, and how many more than `wanted` there may be while it

@@ -96,7 +96,12 @@ pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Resul
 
 /// As gunicorn's "Listening at" line joins them.
 pub(super) fn names(listeners: &[Arc<Listener>]) -> String {
-    listeners.iter().map(|listener| listener.to_string()).collect::<Vec<_>>().join(",")
+    list(listeners).join(",")
+}
+
+/// The same as a list.
+pub(super) fn list(listeners: &[Arc<Listener>]) -> Vec<String> {
+    listeners.iter().map(|listener| listener.to_string()).collect()
 }
 
 /// What the master listens on, each once: a descriptor that is named twice must not get two owners.

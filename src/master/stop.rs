@@ -50,6 +50,7 @@ impl<App> Master<App> {
         if let Some(file) = &self.pid_file {
             file.remove();
         }
+        self.tell_of_exit();
         Outcome::Exit(status)
     }
 

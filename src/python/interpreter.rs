@@ -41,6 +41,7 @@ pub fn start(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
         return Ok(());
     }
     initialize(home, argv)?;
+    Python::attach(|py| super::facade::install(py).map_err(|error| StartError(super::errors::traceback(py, &error))))?;
     // SAFETY: this thread has just initialised the interpreter and holds its lock. The thread state stays registered for this thread, so
     // that attaching later finds it again; nothing needs the pointer.
     unsafe { ffi::PyEval_SaveThread() };

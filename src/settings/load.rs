@@ -145,6 +145,15 @@ impl Loading {
                 problem,
                 origin,
             }),
+            Store::Hook => {
+                let shown = value.object();
+                let shown = shown.map_err(|problem| Error::InvalidValue { name: setting.name, problem, origin })?;
+                match shown {
+                    Some(shown) => self.config.hooks.insert(setting.name, shown),
+                    None => self.config.hooks.remove(setting.name),
+                };
+                Ok(())
+            }
             Store::Missing(missing) => {
                 let asked = Asked { kind: setting.kind, missing, value: value.clone() };
                 self.missing.insert(setting.name, asked);

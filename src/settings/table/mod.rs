@@ -10,6 +10,7 @@ mod logging;
 mod naming;
 mod not_supported;
 mod security;
+mod server_hooks;
 mod server_mechanics;
 mod server_socket;
 mod worker_processes;
@@ -19,7 +20,7 @@ use super::value::{Value, ValueError};
 
 pub use self::not_supported::NOT_SUPPORTED;
 
-static CHAPTERS: [&[Setting]; 9] = [
+static CHAPTERS: [&[Setting]; 10] = [
     config_file::ROWS,
     server_socket::ROWS,
     worker_processes::ROWS,
@@ -29,6 +30,7 @@ static CHAPTERS: [&[Setting]; 9] = [
     http::ROWS,
     logging::ROWS,
     naming::ROWS,
+    server_hooks::ROWS,
 ];
 
 /// Every setting that the server has, in the order of the reference.
