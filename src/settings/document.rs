@@ -223,6 +223,7 @@ mod tests {
         std::fs::write(&path, lines.join("\n")).unwrap();
         let sources = Sources {
             app: None,
+            of_app: Vec::new(),
             file: read_file(&path).unwrap(),
             file_origin: FileOrigin::Data,
             environment_args: Vec::new(),

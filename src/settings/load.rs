@@ -20,6 +20,8 @@ pub type Assignment = (&'static Setting, Value);
 pub struct Sources<'a> {
     /// The app that the command line names.
     pub app: Option<String>,
+    /// What goes with the app and comes before the config file: values and the settings that they are for.
+    pub of_app: Vec<Assignment>,
     /// What the config file says, in its order; empty without one.
     pub file: Vec<(String, Value)>,
     /// What kind of file that was.
@@ -65,10 +67,7 @@ pub struct Loaded {
 pub fn load(sources: Sources<'_>) -> Result<Loaded, Error> {
     let mut loading = Loading { config: Config::blank(), missing: BTreeMap::new(), warnings: Vec::new() };
     loading.apply_defaults(&sources)?;
-    // A name that the config file gives goes before the app's.
-    if let Some(app) = &sources.app {
-        loading.config.default_proc_name = app.clone();
-    }
+    loading.apply_flags(&sources.of_app, Origin::CommandLine)?;
     loading.apply_file(&sources.file, sources.file_origin)?;
     loading.apply_flags(&sources.environment_args, Origin::EnvironmentArguments)?;
     loading.apply_flags(&sources.command_line, Origin::CommandLine)?;
@@ -82,6 +81,7 @@ pub fn load(sources: Sources<'_>) -> Result<Loaded, Error> {
 pub(super) fn defaults() -> Config {
     let nothing = Sources {
         app: None,
+        of_app: Vec::new(),
         file: Vec::new(),
         file_origin: FileOrigin::Data,
         environment_args: Vec::new(),
@@ -263,6 +263,7 @@ mod tests {
     fn load_file(file: Vec<(&str, Value)>, file_origin: FileOrigin) -> Result<Loaded, Error> {
         load(Sources {
             app: None,
+            of_app: Vec::new(),
             file: file.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             file_origin,
             environment_args: Vec::new(),
@@ -274,6 +275,7 @@ mod tests {
     fn load_environment(variable: &str, text: &str) -> Result<Loaded, Error> {
         load(Sources {
             app: None,
+            of_app: Vec::new(),
             file: Vec::new(),
             file_origin: FileOrigin::Data,
             environment_args: Vec::new(),
@@ -286,6 +288,7 @@ mod tests {
     fn each_source_overrides_those_before_it() {
         let all_sources = Sources {
             app: None,
+            of_app: Vec::new(),
             file: vec![
                 ("workers".into(), Value::Int(2)),
                 ("timeout".into(), Value::Int(2)),
@@ -316,6 +319,7 @@ mod tests {
     fn a_variable_is_not_looked_at_where_the_setting_is_given() {
         let loaded = load(Sources {
             app: None,
+            of_app: Vec::new(),
             file: vec![("workers".into(), Value::Int(2))],
             file_origin: FileOrigin::Data,
             environment_args: Vec::new(),
@@ -441,6 +445,7 @@ mod tests {
     fn only_the_last_value_of_what_is_not_supported_counts() {
         let loaded = load(Sources {
             app: None,
+            of_app: Vec::new(),
             file: vec![("spew".into(), Value::Bool(true))],
             file_origin: FileOrigin::Data,
             environment_args: Vec::new(),

@@ -10,6 +10,7 @@
 //!   run ARGUMENTS        run the program to its end
 //!   start ARGUMENTS      start it on a free port, and wait until it listens and a worker has loaded the app
 //!   launch ARGUMENTS     the same without a --bind of ours
+//!   daemon ARGUMENTS     the same for one that goes into the background and leaves a file `pid`
 //!   ready N              wait until the app has been loaded N times in all
 //!   get TARGET           a plain request on a connection of its own; what comes back, byte for byte
 //!   send BYTES           the same with a request of one's own; \r \n \t \0 \\ and \xHH are escapes
@@ -22,6 +23,7 @@
 //!   ls                   the names of the files that are there
 //!   titles               the process titles
 //!   exit                 wait for the end: status, stdout, error log
+//!   vanish               wait for the end of a daemon: stdout, error log
 //!   only WORD...         keep only lines of the transcript with one of the words
 //!   without WORD...      drop those with one of them
 //!   settings NAME...     of the settings that --print-config shows keep only these
@@ -31,7 +33,7 @@
 //!     -- ++ the same for any number of lines, but at least one
 //! ```
 //!
-//! `$DIR` in a step is the folder that the server is started in.
+//! `$DIR` in a step is the folder that the server is started in. The error log is stderr, and the file `log` there.
 
 use std::fs;
 use std::path::Path;
@@ -66,6 +68,7 @@ pub enum Step {
     Run(String),
     Start(String),
     Launch(String),
+    Daemon(String),
     Ready(usize),
     Send(Vec<u8>),
     Signal { name: String, worker: Option<usize> },
@@ -77,6 +80,7 @@ pub enum Step {
     List,
     Titles,
     Exit,
+    Vanish,
 }
 
 /// Which lines of a transcript are compared.
@@ -176,6 +180,7 @@ fn step(word: &str, rest: &str) -> Option<Step> {
         "run" => Step::Run(rest.into()),
         "start" => Step::Start(rest.into()),
         "launch" => Step::Launch(rest.into()),
+        "daemon" => Step::Daemon(rest.into()),
         "ready" => Step::Ready(rest.parse().ok()?),
         "get" => Step::Send(format!("GET {rest} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").into_bytes()),
         "send" => Step::Send(unescape(rest)?),
@@ -191,6 +196,7 @@ fn step(word: &str, rest: &str) -> Option<Step> {
         "ls" => Step::List,
         "titles" => Step::Titles,
         "exit" => Step::Exit,
+        "vanish" => Step::Vanish,
         _ => return None,
     })
 }

@@ -104,6 +104,7 @@ impl Player {
                 self.launch(arguments, "");
                 self.wait_until_loaded(1);
             }
+            Step::Daemon(arguments) => self.daemon(arguments),
             Step::Ready(times) => self.wait_until_loaded(*times),
             Step::Send(bytes) => self.send(bytes),
             Step::Signal { name, worker } => self.signal(name, *worker),
@@ -122,6 +123,11 @@ impl Player {
             Step::List => self.list(),
             Step::Titles => self.titles(),
             Step::Exit => self.exit(),
+            Step::Vanish => {
+                let master = self.facts.master;
+                self.wait("the daemon's end", |_| !process::is_alive(master));
+                self.see_output();
+            }
         }
     }
 
@@ -146,6 +152,18 @@ impl Player {
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         self.facts = self.first_facts(child.id() as i32);
         self.child = Some(child);
+    }
+
+    fn daemon(&mut self, arguments: &str) {
+        self.launch(arguments, "");
+        let mut starter = self.child.take().expect("it has just been started");
+        if let Some(status) = self.wait_for(END, "the starter's end", |_| starter.try_wait().expect("our own child")) {
+            self.see(status_line(status));
+        }
+        let pid = self.wait_for(PATIENCE, "the daemon's pid", |player| player.read("pid").trim().parse().ok());
+        self.facts.master = pid.unwrap_or_default();
+        // What it says may go nowhere, so that only the app tells when it is there.
+        self.wait("the app to be loaded", |player| player.has_loaded(1));
     }
 
     fn first_facts(&self, master: i32) -> Facts {
@@ -269,13 +287,16 @@ impl Player {
     }
 
     fn wait_until_loaded(&mut self, times: usize) {
-        let loaded = |player: &mut Player| player.read("loaded").lines().count() >= times;
         let listens = |player: &mut Player| listening_at(&player.log()).is_some();
         let has_ended = |player: &mut Player| {
             player.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()))
         };
-        self.wait("the app to be loaded", |player| loaded(player) && listens(player) || has_ended(player));
+        self.wait("the app to be loaded", |player| player.has_loaded(times) && listens(player) || has_ended(player));
         self.learn();
+    }
+
+    fn has_loaded(&self, times: usize) -> bool {
+        self.read("loaded").lines().count() >= times
     }
 
     fn wait_for_text(&mut self, text: &str) {
@@ -330,7 +351,7 @@ impl Player {
     }
 
     fn log(&self) -> String {
-        self.read("stderr")
+        self.read("stderr") + &self.read("log")
     }
 }
 
