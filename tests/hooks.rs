@@ -150,6 +150,23 @@ fn signals_to_the_master_reach_their_hooks() {
 }
 
 #[test]
+fn worker_int_runs_when_code_has_changed() {
+    let config = "reload = True\ndef worker_int(worker): worker.log.info('interrupted %s', worker.pid)\n";
+    let app = "from echo import application\n";
+    let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.env("PYTHONPATH", apps().display().to_string()).args(["--config", &path]).start();
+    let worker = server.wait_for_workers(1)[0];
+    assert_eq!(server.get("/").status, 200);
+    wait_until("the change to be seen", || {
+        server.write("app.py", &format!("{app}# {:?}\n", std::time::SystemTime::now()));
+        server.log().contains(&format!("interrupted {worker}"))
+    });
+    server.allow("Reloader is on");
+    server.finish();
+}
+
+#[test]
 fn worker_abort_runs_before_a_stuck_worker_ends() {
     let mut server = every_hook().args(["--timeout", "1"]).start();
     let worker = server.wait_for_workers(1)[0].to_string();

@@ -53,3 +53,4 @@ mod django;
 mod flask;
 mod load;
 mod memory;
+mod real_configs;

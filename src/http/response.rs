@@ -220,7 +220,7 @@ mod tests {
         );
         write_header(&mut head, b"X-a", b" \tv\xe9 ");
         write_head_end(&mut head);
-        write_head_start(&mut head, Version::Http10, b"200", &server_line(None), b"d", Connection::Close, false);
+        write_head_start(&mut head, Version::Http10, b"200", &server_line(Some(b"s")), b"d", Connection::Close, false);
         let expected: &[u8] = b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: today\r\nConnection: keep-alive\r\n\
             Transfer-Encoding: chunked\r\nX-a: v\xe9\r\n\r\nHTTP/1.0 200\r\nServer: s\r\nDate: d\r\nConnection: close\r\n";
         assert_eq!(head, expected);

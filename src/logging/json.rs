@@ -51,7 +51,7 @@ pub(super) fn render_access(out: &mut Vec<u8>, record: &impl AccessRecord) {
         time: now(),
         pid: std::process::id(),
         remote_addr: latin1(record.remote_addr()),
-        user: record.request_header("authorization").and_then(basic_user).map(Into::into),
+        user: record.request_header("authorization").and_then(basic_user),
         method: latin1(record.method()),
         target: latin1(record.raw_uri()),
         protocol: latin1(record.protocol()),

@@ -55,7 +55,7 @@ pub struct Boot<App> {
     /// The hooks that they name.
     pub hooks: Hooks,
     /// Reads all the settings again (HUP). An error is a sentence, and means that nothing has changed.
-    pub reload: Box<dyn FnMut() -> Result<(Arc<Config>, Hooks), String>>,
+    pub reload: Reload,
     /// Points the error log where the settings say; all or nothing. Called for changed settings, and after the standard
     /// streams have gone to /dev/null.
     pub configure_logging: fn(&Config, &Hooks) -> Result<(), String>,
@@ -66,6 +66,9 @@ pub struct Boot<App> {
     /// How this program was started, to start it once more (USR2).
     pub launch: Launch,
 }
+
+/// Reads settings, and the hooks that they name.
+pub type Reload = Box<dyn FnMut() -> Result<(Arc<Config>, Hooks), String>>;
 
 /// Loads the application in the master, or does nothing when the settings do not ask for it.
 pub type Preload<App> = Box<dyn FnMut(&Config) -> Result<Option<App>, String>>;

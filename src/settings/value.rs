@@ -148,7 +148,8 @@ impl Value {
     pub fn object(&self) -> Result<Option<String>, ValueError> {
         match self {
             Value::Object(shown) => Ok(Some(shown.clone())),
-            _ => self.optional_text(),
+            Value::None | Value::Str(_) => self.optional_text(),
+            _ => Err(ValueError::of(self, "is not a function, nor the name of one")),
         }
     }
 

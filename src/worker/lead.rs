@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use super::crew::Crew;
 use super::event_loop::EventLoop;
 use super::watch::Watch;
+use crate::python::Python;
+use crate::python::hooks::Hooks;
 use crate::scoreboard::State;
 use crate::sys::process::{self, Pid};
 use crate::sys::signal::{Signal, SignalQueue};
@@ -21,6 +23,8 @@ pub struct Lead {
     pub signals: SignalQueue,
     /// The master.
     pub parent: Pid,
+    /// What the operator's config wants to be told of.
+    pub hooks: Hooks,
     /// What `--reload` looks at, if it is on.
     pub watch: Option<Watch>,
     /// Whether the worker goes on.
@@ -103,6 +107,7 @@ impl Lead {
             && let Some(path) = self.watch.as_mut().and_then(Watch::changed)
         {
             log::info!("Worker reloading: {} modified", path.display());
+            Python::attach(|py| self.hooks.interrupted(py, false));
             self.retire(crew);
         }
     }

@@ -240,7 +240,14 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken, config.reload_engine));
     let watch = watch.transpose().map_err(|error| BootFailure::because("reload_engine is inotify", &error))?;
     let edits = watch.as_ref().and_then(Watch::edits);
-    let lead = Lead { event_loop, signals: seat.signals, parent: seat.ppid, watch, stage: Stage::Serving };
+    let lead = Lead {
+        event_loop,
+        signals: seat.signals,
+        parent: seat.ppid,
+        hooks: calls.hooks.clone(),
+        watch,
+        stage: Stage::Serving,
+    };
     let crew = Arc::new(Crew::new(lead, waker, station, access_log, logged_headers));
     Ok(Worker { crew, calls: Arc::new(calls), log_queue, edits })
 }

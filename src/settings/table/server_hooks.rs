@@ -20,9 +20,9 @@ In the master, before the first worker is forked. If it raises, the server does 
     ),
     hook(
         "nworkers_changed",
-        "Called as `nworkers_changed(server, new, old)` when the number of workers to keep is set.
+        "Called as `nworkers_changed(server, new, old)` when the count is set.
 
-In the master: at the start, where `old` is None, after a reload and by TTIN, TTOU and WINCH.",
+The count of workers to keep. In the master: at the start, where `old` is None, after a reload and by TTIN, TTOU and WINCH.",
     ),
     hook(
         "pre_fork",
@@ -49,7 +49,7 @@ In the worker, before its first request. If it raises, the worker does not boot.
 
 In the worker, in the thread that will run the app. What it changes of `req.headers`, `req.method`, `req.path`,
 `req.query`, `req.uri` and `req.scheme` shows in the environ. If it raises, the client gets 500. With this hook
-or `post_request` each request costs some microseconds more, for the objects that they are given.",
+or `post_request` each request costs more, for the objects that they are given.",
     ),
     hook(
         "post_request",
@@ -61,15 +61,15 @@ traceback is logged.",
     ),
     hook(
         "worker_int",
-        "Called as `worker_int(worker)` when a worker gets INT or QUIT, or sees that code has changed.
+        "Called as `worker_int(worker)` when a worker gets INT or QUIT.
 
-In the worker, in its main thread.",
+In the worker, in its main thread; also when `reload` has seen that code has changed.",
     ),
     hook(
         "worker_abort",
-        "Called as `worker_abort(worker)` when a worker gets ABRT: it is past a deadline.
+        "Called as `worker_abort(worker)` when a worker gets ABRT.
 
-In the worker, in its main thread, once that runs Python. It has about a second.",
+It is past a deadline. In the worker, in its main thread, once that runs Python. It has about a second.",
     ),
     hook(
         "worker_exit",
