@@ -26,7 +26,7 @@
 //!   vanish               wait for the end of a daemon: stdout, error log
 //!   only WORD...         keep only lines of the transcript with one of the words
 //!   without WORD...      drop those with one of them
-//!   settings NAME...     of the settings that --print-config shows keep only these
+//!   settings NAME...     of the settings that --print-config shows keep only these; `common`: those of both servers
 //!   differs ID           the difference that docs/differences.md holds under that id, line by line:
 //!     - a line of gunicorn's transcript that ours lacks; `*` stands for any text
 //!     + a line that ours has instead

@@ -10,8 +10,10 @@ pub fn faults(
     differs: &[Allowance],
     known: &str,
 ) -> Vec<String> {
-    let keep = |lines: &[String]| -> Vec<String> { lines.iter().filter(|line| filter.keeps(line)).cloned().collect() };
-    let (gunicorn, ours) = (keep(gunicorn), keep(ours));
+    let keep = |lines: &[String], others: &[String]| -> Vec<String> {
+        lines.iter().filter(|line| filter.keeps(line, others)).cloned().collect()
+    };
+    let (gunicorn, ours) = (keep(gunicorn, ours), keep(ours, gunicorn));
     let mut left = difference(&gunicorn, &ours);
     let mut faults = Vec::new();
     for Allowance { id, lines } in differs {
@@ -45,12 +47,21 @@ pub fn faults(
 }
 
 impl Filter {
-    fn keeps(&self, line: &str) -> bool {
+    /// `others` is the other server's transcript.
+    fn keeps(&self, line: &str, others: &[String]) -> bool {
         let has = |words: &[String]| words.iter().any(|word| line.contains(word));
-        let setting = line.strip_prefix("out: ").and_then(|line| Some(line.split_once(" =")?.0));
-        let is_foreign = |name| !self.settings.is_empty() && !self.settings.iter().any(|wanted| wanted == name);
-        (self.only.is_empty() || has(&self.only)) && !has(&self.without) && !setting.is_some_and(is_foreign)
+        let is_foreign = |name: &str| match &self.settings[..] {
+            [] => false,
+            [word] if word == "common" => !others.iter().any(|other| setting(other) == Some(name)),
+            names => !names.iter().any(|wanted| wanted == name),
+        };
+        (self.only.is_empty() || has(&self.only)) && !has(&self.without) && !setting(line).is_some_and(is_foreign)
     }
+}
+
+/// The name in a line of `--print-config`.
+fn setting(line: &str) -> Option<&str> {
+    Some(line.strip_prefix("out: ")?.split_once(" =")?.0)
 }
 
 /// The lines that are not in a longest common subsequence, in order: `-` only in the first, `+` only in the second.
