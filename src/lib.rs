@@ -40,12 +40,15 @@ const EXIT_CONFIG: i32 = 1;
 pub fn run(launch: Launch) -> i32 {
     match start(launch) {
         Ok(status) => status,
-        Err(failure) => {
-            eprintln!("{failure}");
-            match failure {
-                Failure::Usage(_) => EXIT_USAGE,
-                Failure::Config(_) => EXIT_CONFIG,
-            }
+        Err(Failure::Usage(text)) => {
+            eprintln!("{text}");
+            EXIT_USAGE
+        }
+        Err(Failure::Config(text)) => {
+            // As gunicorn, which sets a sentence of its own off from what stands above it.
+            let gap = if text.starts_with("Error") { "\n" } else { "" };
+            eprintln!("{gap}{text}");
+            EXIT_CONFIG
         }
     }
 }
@@ -66,11 +69,12 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
         print!("{}", settings::print_config(&config));
     }
     if config.print_config || config.check_config {
-        return check(&startup, &config);
+        return check(&mut startup, &config);
     }
     startup::configure_logging(&config, &hooks).map_err(Failure::Config)?;
     startup::check_access_log(&config).map_err(Failure::Config)?;
     startup.log_warnings();
+    log::debug!("{}", settings::current_configuration(&config));
     sys::title::set(&format!("monoceros: master [{}]", config.name()));
     let worker_launch = startup.worker_launch();
     match master::run(boot(startup, config, hooks, launch)) {
@@ -82,11 +86,15 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
     }
 }
 
-/// `--check-config`: whether the application loads.
-fn check(startup: &Startup, config: &Config) -> Result<i32, Failure> {
+/// `--check-config`: whether the application loads, and what else the start would say or stumble over.
+fn check(startup: &mut Startup, config: &Config) -> Result<i32, Failure> {
+    for warning in startup.take_warnings() {
+        eprintln!("Warning: {warning}");
+    }
+    seat::identity(config).map_err(|error| Failure::Config(format!("Error: {error}")))?;
     let loaded = startup.load_app(config);
     interpreter::flush();
-    loaded.map_err(|error| Failure::Config(format!("\nError while loading the application:\n\n{error}")))?;
+    loaded.map_err(|error| Failure::Config(format!("Error while loading the application:\n\n{error}")))?;
     Ok(0)
 }
 

@@ -148,10 +148,10 @@ fn an_unknown_name_in_a_file_is_said_and_passed_over() {
 
 #[test]
 fn a_setting_we_do_not_have_is_refused_and_its_default_is_not() {
-    let refused = Plan::app("echo").args(["--spew"]).run();
-    assert_ne!(refused.code, Some(0));
-    assert!(refused.stderr.contains("spew"), "{}", refused.stderr);
-    let server = Plan::app("echo").args(["--reload-engine", "auto"]).start();
+    let refused = Plan::app("echo").args(["--dirty-workers", "1"]).run();
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("dirty workers are not supported"), "{}", refused.stderr);
+    let server = Plan::app("echo").args(["--dirty-workers", "0"]).start();
     assert_eq!(server.get("/").status, 200);
     server.finish();
 }

@@ -42,6 +42,7 @@ mod upgrade;
 // What is set, said and written.
 mod cli;
 mod config;
+mod differential;
 mod facade;
 mod limits;
 mod logs;

@@ -37,7 +37,7 @@ use crate::settings::Config;
 use crate::sys::fork::Forked;
 use crate::sys::pidfile::PidFile;
 use crate::sys::post::Post;
-use crate::sys::process::Pid;
+use crate::sys::process::{self, Pid};
 use crate::sys::signal::SignalQueue;
 use crate::sys::wakeup::{Wakeup, WakeupReceiver};
 
@@ -93,8 +93,7 @@ pub struct Launch {
 impl Launch {
     /// A start in the working directory and environment of this moment.
     pub fn here(program: OsString, command: Vec<OsString>, argv: Vec<OsString>) -> Launch {
-        let cwd = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-        Launch { program, command, argv, cwd, environment: env::vars_os().collect() }
+        Launch { program, command, argv, cwd: process::working_directory(), environment: env::vars_os().collect() }
     }
 
     /// All arguments with which to execute the program again: `question`, if there is one, in front of the server's own, because an

@@ -112,7 +112,11 @@ fn leave_foreground<App>(boot: &Boot<App>, upgrade: &Upgrade) -> Result<(), i32>
     if service_manager::is_there() {
         warn!("daemon is set under a service manager that waits for a message: it will lose sight of the server");
     }
-    daemon::daemonize(boot.fork).map_err(|error| refuse(&error))?;
+    let output = match boot.config.enable_stdio_inheritance {
+        true => daemon::Output::Inherited,
+        false => daemon::Output::Null,
+    };
+    daemon::daemonize(boot.fork, output).map_err(|error| refuse(&error))?;
     (boot.configure_logging)(&boot.config, &boot.hooks).map_err(|reason| refuse(&reason))
 }
 

@@ -59,7 +59,7 @@ pub struct OutsideScriptName {
 impl OutsideScriptName {
     /// gunicorn's sentence, for the error page.
     pub fn message(&self) -> String {
-        format!("Request path {} does not start with SCRIPT_NAME {}", self.path, self.script_name)
+        format!("Request path '{}' does not start with SCRIPT_NAME '{}'", self.path, self.script_name)
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Config {
     pub config: String,
     /// The app's spec, `module:name`, when the command line names none.
     pub wsgi_app: Option<String>,
+    /// The app to serve: the command line's, else `wsgi_app`. No setting of its own.
+    pub app: Option<String>,
 
     /// Addresses to listen on, at least one. When one of them is a descriptor, all of them are.
     pub bind: Vec<Address>,
@@ -85,6 +87,10 @@ pub struct Config {
 
     /// Whether workers are replaced when code changes.
     pub reload: bool,
+    /// How changes of the code are noticed.
+    pub reload_engine: ReloadEngine,
+    /// Print every line of Python that is run.
+    pub spew: bool,
     /// More files to watch while `reload` is on: paths or glob patterns.
     pub reload_extra_files: Vec<String>,
     /// Load config and app, then leave.
@@ -100,6 +106,8 @@ pub struct Config {
     pub chdir: PathBuf,
     /// Whether to leave the terminal.
     pub daemon: bool,
+    /// Whether a daemon keeps its stdout and stderr where they are no terminal.
+    pub enable_stdio_inheritance: bool,
     /// Variables to set in the environment: names (never empty, no NUL) and values.
     pub raw_env: Vec<(String, String)>,
     /// The pid file.
@@ -122,6 +130,10 @@ pub struct Config {
     pub body_spool: u64,
     /// Directories put in front of `sys.path`, one by one in this order.
     pub pythonpath: Vec<PathBuf>,
+    /// A PasteDeploy file that describes the app, `FILE` or `FILE#NAME`; it goes before the app.
+    pub paste: Option<String>,
+    /// What the PasteDeploy file finds as its global configuration.
+    pub raw_paste_global_conf: Vec<(String, String)>,
 
     /// Peers whose scheme and forwarder headers are believed. Peers on a unix socket always are.
     pub forwarded_allow_ips: Trusted,
@@ -214,9 +226,30 @@ impl Config {
             || self.statsd_host.is_some()
     }
 
-    /// The name that the process titles show: the one given, else the app's.
+    /// The name that the process titles show.
     pub fn name(&self) -> &str {
-        self.proc_name.as_deref().or(self.wsgi_app.as_deref()).unwrap_or(&self.default_proc_name)
+        self.proc_name.as_deref().unwrap_or(&self.default_proc_name)
+    }
+}
+
+/// How `reload` notices that code has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadEngine {
+    /// By inotify where it can be had.
+    Auto,
+    /// By looking once a second.
+    Poll,
+    /// By inotify, or not at all.
+    Inotify,
+}
+
+impl fmt::Display for ReloadEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReloadEngine::Auto => "auto",
+            ReloadEngine::Poll => "poll",
+            ReloadEngine::Inotify => "inotify",
+        })
     }
 }
 
@@ -346,6 +379,7 @@ impl Config {
         Config {
             config: String::new(),
             wsgi_app: None,
+            app: None,
             bind: Vec::new(),
             backlog: 0,
             reuse_port: false,
@@ -377,6 +411,8 @@ impl Config {
             client_body_min_rate: 0,
             write_timeout: 0,
             reload: false,
+            reload_engine: ReloadEngine::Auto,
+            spew: false,
             reload_extra_files: Vec::new(),
             check_config: false,
             print_config: false,
@@ -384,6 +420,7 @@ impl Config {
             sendfile: false,
             chdir: PathBuf::new(),
             daemon: false,
+            enable_stdio_inheritance: false,
             raw_env: Vec::new(),
             pidfile: None,
             worker_tmp_dir: None,
@@ -395,6 +432,8 @@ impl Config {
             body_buffer: 0,
             body_spool: 0,
             pythonpath: Vec::new(),
+            paste: None,
+            raw_paste_global_conf: Vec::new(),
             forwarded_allow_ips: Trusted::Networks(Vec::new()),
             secure_scheme_headers: Vec::new(),
             forwarder_headers: Vec::new(),

@@ -23,8 +23,10 @@ mod trust;
 mod value;
 
 pub use self::address::Address;
-pub use self::config::{Config, HeaderMap, LogFormat, MemoryMeasure, ProxyProtocol, UserSpec, WorkerClass, Workers};
-pub use self::document::{USAGE, help, print_config, reference_markdown};
+pub use self::config::{
+    Config, HeaderMap, LogFormat, MemoryMeasure, ProxyProtocol, ReloadEngine, UserSpec, WorkerClass, Workers,
+};
+pub use self::document::{USAGE, current_configuration, help, print_config, reference_markdown};
 pub use self::error::Error;
 pub use self::file::read_file;
 pub use self::load::{Assignment, FileOrigin, Loaded, Sources, load};

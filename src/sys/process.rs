@@ -5,6 +5,8 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -15,6 +17,15 @@ use nix::unistd;
 use super::signal::Signal;
 
 pub use nix::unistd::{Pid, getpid, getppid};
+
+/// The working directory by the name that the shell has for it (`PWD`), where that still leads there: behind a symbolic link that
+/// a deploy points elsewhere, the next start and the next reload are to follow it. Without a working directory, `/`.
+pub fn working_directory() -> PathBuf {
+    let Ok(real) = std::env::current_dir() else { return PathBuf::from("/") };
+    let place = |path: &Path| path.metadata().map(|data| (data.dev(), data.ino())).ok();
+    let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
+    named.filter(|path| place(path).is_some() && place(path) == place(&real)).unwrap_or(real)
+}
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -393,7 +393,8 @@ impl Crew {
         }
     }
 
-    fn wake_leader(&self) {
+    /// Ends the wait of whoever leads.
+    pub fn wake_leader(&self) {
         if let Err(error) = self.waker.wake() {
             log::error!("Cannot wake the leading thread: {error}");
         }

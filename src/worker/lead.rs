@@ -1,7 +1,6 @@
 //! What the leading thread has in its hands: the event loop, and the worker's duties besides requests (signals, the parent, code that has
 //! changed, the end). One thread at a time leads, see `crew`.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::crew::Crew;
@@ -59,6 +58,9 @@ impl Lead {
         if turn.tick {
             self.on_tick(crew);
         }
+        if self.watch.as_ref().is_some_and(Watch::is_rung) {
+            self.reload_if_changed(crew);
+        }
         self.retire_when_due(crew);
         crew.log_unserved(self.event_loop.take_unserved());
         Ok(())
@@ -97,17 +99,17 @@ impl Lead {
             log::info!("Parent changed, shutting down: <Worker {}>", std::process::id());
             self.drain(crew);
         }
+        self.reload_if_changed(crew);
+    }
+
+    fn reload_if_changed(&mut self, crew: &Crew) {
         if self.stage == Stage::Serving
             && let Some(path) = self.watch.as_mut().and_then(Watch::changed)
         {
-            self.reload(crew, &path);
+            log::info!("Worker reloading: {} modified", path.display());
+            Python::attach(|py| self.hooks.interrupted(py, false));
+            self.retire(crew);
         }
-    }
-
-    fn reload(&mut self, crew: &Crew, path: &Path) {
-        log::info!("Worker reloading: {} modified", path.display());
-        Python::attach(|py| self.hooks.interrupted(py, false));
-        self.retire(crew);
     }
 
     fn retire_when_due(&mut self, crew: &Crew) {

@@ -61,6 +61,15 @@ pub fn venv() -> &'static Path {
     })
 }
 
+/// The virtualenv with the real gunicorn, away from the apps' own: `import gunicorn` must not find it there.
+pub fn gunicorn_venv() -> &'static Path {
+    static VENV: OnceLock<PathBuf> = OnceLock::new();
+    VENV.get_or_init(|| {
+        let name = venv().file_name().expect("a name").to_string_lossy().replace("test-", "gunicorn-");
+        venv().with_file_name(name)
+    })
+}
+
 /// The interpreter that the program was built with, found as pyo3's build finds it.
 pub fn python() -> String {
     if let Ok(chosen) = std::env::var("PYO3_PYTHON") {
