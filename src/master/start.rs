@@ -17,6 +17,7 @@ use super::generation::Generation;
 use super::in_place::{self, Adopted};
 use super::listeners::{self, NotOpened};
 use super::service_manager::{self, ServiceManager};
+use super::sizing::worker_count;
 use super::sleep::Alarm;
 use super::upgrade::{Inherited, Upgrade};
 use super::{Boot, Master, Phase, signals};
@@ -42,8 +43,9 @@ pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
     let pid_file = create_pid_file(&boot, &upgrade)?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
-    let open = open_listeners(&boot, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
-    let serving = Generation::new(FIRST_GENERATION, Arc::clone(&boot.config), open);
+    let workers = worker_count(&boot.config);
+    let open = open_listeners(&boot, workers, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
+    let serving = Generation::new(FIRST_GENERATION, Arc::clone(&boot.config), open, workers);
     announce(&serving);
 
     let assembled = Master::assemble(boot, pid_file, signals, preloaded, serving, upgrade, service_manager);
@@ -109,6 +111,7 @@ fn create_pid_file<App>(boot: &Boot<App>, upgrade: &Upgrade) -> Result<Option<Pi
 
 fn open_listeners<App>(
     boot: &Boot<App>,
+    workers: usize,
     inherited: &Inherited,
     signals: &SignalQueue,
 ) -> Result<Vec<Arc<Listener>>, i32> {
@@ -120,7 +123,7 @@ fn open_listeners<App>(
         }
         Inherited::FromMaster(fds) => {
             let ours = listeners::inherit(fds, config, FileOwner::Us).map_err(|reason| refuse(&reason))?;
-            match listeners::open_at_start(config, &ours, signals) {
+            match listeners::open_at_start(config, workers, &ours, signals) {
                 // Old workers serve on them, and nobody is left to go back to.
                 Err(NotOpened::Failed) if in_place::is_under_way() => {
                     error!("The server goes on with the sockets it had.");
@@ -129,7 +132,7 @@ fn open_listeners<App>(
                 opened => opened,
             }
         }
-        Inherited::Nothing => listeners::open_at_start(config, &[], signals),
+        Inherited::Nothing => listeners::open_at_start(config, workers, &[], signals),
     };
     opened.map_err(|error| match error {
         NotOpened::Failed => NOT_STARTED,

@@ -20,7 +20,7 @@ use super::chance::up_to;
 use super::generation::Generation;
 use super::upgrade::restore;
 use super::worker::{BootFailure, Fate, Worker};
-use super::{Master, Outcome, Phase, listeners};
+use super::{Master, Outcome, Phase};
 
 /// The most workers of one generation: half of the scoreboard, because a reload needs as many again.
 pub(super) const MOST_WORKERS: usize = MAX_WORKERS.get() / 2;
@@ -34,6 +34,7 @@ pub(super) struct Place {
     age: u64,
     config: Arc<Config>,
     listeners: Vec<Arc<Listener>>,
+    slot: usize,
     row: Row,
     max_requests: u64,
     held: Blocked,
@@ -44,6 +45,7 @@ struct Vacancy {
     generation: u64,
     config: Arc<Config>,
     listeners: Vec<Arc<Listener>>,
+    slot: usize,
 }
 
 impl<App> Master<App> {
@@ -75,7 +77,14 @@ impl<App> Master<App> {
             generation: lacking.number,
             config: Arc::clone(&lacking.config),
             listeners: lacking.listeners.clone(),
+            slot: self.free_slot(lacking.number),
         })
+    }
+
+    /// The lowest slot that no worker of this generation fills, but for those that wait for their replacement.
+    fn free_slot(&self, generation: u64) -> usize {
+        let is_free = |slot: &usize| !self.workers.iter().any(|it| it.counts_for(generation) && it.slot == *slot);
+        (0..).find(is_free).unwrap_or_default()
     }
 
     /// How many workers a generation may have now. With `reload_surge` a candidate boots its first batch only, and its
@@ -107,8 +116,8 @@ impl<App> Master<App> {
         // No signal of the child may reach our pipe, which it shares until it has one of its own.
         match block_all().map(|held| (held, (self.boot.fork)())) {
             Ok((held, Ok(Forked::Child))) => {
-                let Vacancy { config, listeners, .. } = vacancy;
-                Some(Place { number, age: self.age + 1, config, listeners, row, max_requests, held })
+                let Vacancy { config, listeners, slot, .. } = vacancy;
+                Some(Place { number, age: self.age + 1, config, listeners, slot, row, max_requests, held })
             }
             Ok((held, Ok(Forked::Parent(pid)))) => {
                 restore(held);
@@ -129,7 +138,7 @@ impl<App> Master<App> {
 
     fn add_worker(&mut self, pid: Pid, number: usize, row: Row, vacancy: Vacancy) {
         self.age += 1;
-        self.workers.push(Worker::new(pid, number, row, vacancy.generation, vacancy.config));
+        self.workers.push(Worker::new(pid, number, vacancy.slot, row, vacancy.generation, vacancy.config));
     }
 
     fn fork_failed(&mut self, generation: u64, error: &io::Error) {
@@ -160,13 +169,13 @@ impl<App> Master<App> {
         info!("Booting worker with pid: {}", process::getpid());
         let signals = self.signals.replace_after_fork(&WORKER_SIGNALS);
         restore(place.held);
-        let own = listeners::open_own(&place.config);
-        match (signals, own) {
-            (Ok(signals), Ok(own)) => Outcome::Worker(Seat {
+        match signals {
+            Ok(signals) => Outcome::Worker(Seat {
                 number: place.number,
                 age: place.age,
                 config: place.config,
-                listeners: [place.listeners, own].concat(),
+                listeners: place.listeners,
+                slot: place.slot,
                 row: place.row,
                 ppid: self.pid,
                 wakeup: self.wakeup,
@@ -175,8 +184,10 @@ impl<App> Master<App> {
                 preloaded: self.preloaded,
                 signals,
             }),
-            (Err(error), _) => cannot_boot(&error),
-            (_, Err(error)) => cannot_boot(&error),
+            Err(error) => {
+                error!("{error}");
+                Outcome::Exit(BootFailure::Worker.status())
+            }
         }
     }
 
@@ -205,6 +216,16 @@ impl<App> Master<App> {
             if let Some(generation) = self.generation_mut(generation) {
                 generation.backoff.succeeded();
             }
+        }
+        self.open_doors();
+    }
+
+    /// During an upgrade not at all: which of the two masters stays is open, and only one of them has the new sockets.
+    fn open_doors(&mut self) {
+        let number = self.serving.number;
+        let serves = |worker: &Worker| worker.generation == number && worker.is_serving();
+        if !self.upgrade.is_under_way() && self.workers.iter().any(serves) {
+            self.serving.open_doors();
         }
     }
 
@@ -298,11 +319,6 @@ impl<App> Master<App> {
             worker.forgiven_at = now;
         }
     }
-}
-
-fn cannot_boot<App>(reason: &dyn std::fmt::Display) -> Outcome<App> {
-    error!("{reason}");
-    Outcome::Exit(BootFailure::Worker.status())
 }
 
 /// `max_requests` with up to `max_requests_jitter` added, drawn here so that the workers do not retire all at once.

@@ -16,9 +16,6 @@ use crate::http::date::DateCache;
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, BodyPlan, Connection};
 
-/// What is sent as the `Server` header.
-pub const SERVER: &str = "monoceros";
-
 /// Unsent bytes of a block up to this many are copied; longer ones keep the application's object alive instead.
 const COPY_LIMIT: usize = 16 * 1024;
 
@@ -372,7 +369,7 @@ impl Transmission {
         };
         let chunked = self.plan == BodyPlan::Chunked;
         let date = self.date.get(SystemTime::now());
-        response::write_head_start(out, self.version, &self.draft.status, SERVER, date, connection, chunked);
+        response::write_head_start(out, self.version, &self.draft.status, date, connection, chunked);
         out.extend_from_slice(&self.draft.headers);
         response::write_head_end(out);
     }
