@@ -22,6 +22,7 @@ use std::sync::Arc;
 use crate::cli::Mode;
 use crate::master::{Boot, Outcome};
 use crate::python::app::App;
+use crate::python::hooks::Hooks;
 use crate::python::interpreter;
 use crate::settings::Config;
 use crate::startup::{Failure, Startup};
@@ -59,19 +60,19 @@ fn start(launch: Launch) -> Result<i32, Failure> {
 }
 
 fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
-    let config = startup.load()?;
+    let (config, hooks) = startup.load()?;
     if config.print_config {
         print!("{}", settings::print_config(&config));
     }
     if config.print_config || config.check_config {
         return check(&startup, &config);
     }
-    startup::configure_logging(&config).map_err(Failure::Config)?;
+    startup::configure_logging(&config, &hooks).map_err(Failure::Config)?;
     startup::check_access_log(&config).map_err(Failure::Config)?;
     startup.log_warnings();
     sys::title::set(&format!("monoceros: master [{}]", config.name()));
     let worker_launch = startup.worker_launch();
-    match master::run(boot(startup, config, launch)) {
+    match master::run(boot(startup, config, hooks, launch)) {
         Outcome::Exit(status) => Ok(status),
         Outcome::Worker(seat) => Ok(worker::run(seat, &worker_launch)),
     }
@@ -85,11 +86,12 @@ fn check(startup: &Startup, config: &Config) -> Result<i32, Failure> {
     Ok(0)
 }
 
-fn boot(startup: Startup, config: Arc<Config>, launch: Launch) -> Boot<App> {
+fn boot(startup: Startup, config: Arc<Config>, hooks: Hooks, launch: Launch) -> Boot<App> {
     let startup = std::rc::Rc::new(std::cell::RefCell::new(startup));
     let for_preload = startup.clone();
     Boot {
         config,
+        hooks,
         reload: Box::new(move || startup.borrow_mut().reload()),
         configure_logging: startup::configure_logging,
         preload: Box::new(move |config| for_preload.borrow().preload(config)),

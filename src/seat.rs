@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::python::hooks::Hooks;
 use crate::scoreboard::Row;
 use crate::settings::{Config, UserSpec};
 use crate::sys::post::Post;
@@ -14,7 +15,6 @@ use crate::sys::user;
 use crate::sys::wakeup::Wakeup;
 
 /// A worker's place. `App` is what preloading the application gave (the master only carries it from one to the other).
-#[derive(Debug)]
 pub struct Seat<App> {
     /// Its row on the scoreboard; free numbers are used again.
     pub number: usize,
@@ -22,6 +22,8 @@ pub struct Seat<App> {
     pub age: u64,
     /// The settings of its generation.
     pub config: Arc<Config>,
+    /// The hooks that they name.
+    pub hooks: Hooks,
     /// The sockets to accept from.
     pub listeners: Vec<Arc<Listener>>,
     /// Its place among the workers of its generation, from 0; the one that replaces it gets the same. Under `reuse_port` it says at

@@ -15,11 +15,13 @@ use crate::cli::{self, CommandLine, Mode};
 use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
 use crate::master::Launch;
 use crate::python::app::{self, App, LoadError};
+use crate::python::config_file::{self, ConfigFile, Objects};
 use crate::python::environ::SERVER_SOFTWARE;
 use crate::python::home::{self, Home};
-use crate::python::{config_file, environment, interpreter};
+use crate::python::hooks::Hooks;
+use crate::python::{environment, interpreter};
 use crate::seat;
-use crate::settings::{self, Config, ConfigSource, FileOrigin, Loaded, Sources, Value};
+use crate::settings::{self, Config, ConfigSource, FileOrigin, Loaded, LogFormat, Sources, Value};
 use crate::worker;
 
 /// Flags for every start, as gunicorn reads them.
@@ -50,6 +52,8 @@ pub struct Startup {
     home: Home,
     surroundings: Surroundings,
     warnings: Vec<String>,
+    /// Those of the settings read last.
+    hooks: Hooks,
 }
 
 impl Startup {
@@ -70,6 +74,7 @@ impl Startup {
             home,
             surroundings: Surroundings::new(launch.cwd.clone()),
             warnings: Vec::new(),
+            hooks: Hooks::default(),
         })
     }
 
@@ -82,9 +87,9 @@ impl Startup {
     ///
     /// # Errors
     /// A sentence about the first thing that is wrong.
-    pub fn load(&mut self) -> Result<Arc<Config>, Failure> {
+    pub fn load(&mut self) -> Result<(Arc<Config>, Hooks), Failure> {
         self.surroundings.restore().map_err(|reason| config_error(&reason))?;
-        let loaded = self.read_layers()?;
+        let (loaded, objects) = self.read_layers()?;
         let config = loaded.config;
         if config.wsgi_app.is_none() {
             return Err(config_error("No application module specified."));
@@ -94,18 +99,19 @@ impl Startup {
             self.warnings.push("Reloader is on. Use in development only!".to_owned());
         }
         self.surroundings.enter(&config).map_err(|reason| config_error(&reason))?;
-        Ok(Arc::new(config))
+        let hooks = self.find_hooks(&config, objects)?;
+        Ok((Arc::new(config), hooks))
     }
 
     /// [`Startup::load`] for HUP. What becomes of the reload is the master's to see; each worker enters the surroundings of its own settings.
     ///
     /// # Errors
     /// The sentence for the log.
-    pub fn reload(&mut self) -> Result<Arc<Config>, String> {
-        let config = self.load().map_err(|failure| failure.to_string())?;
+    pub fn reload(&mut self) -> Result<(Arc<Config>, Hooks), String> {
+        let (config, hooks) = self.load().map_err(|failure| failure.to_string())?;
         check_access_log(&config)?;
         self.log_warnings();
-        Ok(config)
+        Ok((config, hooks))
     }
 
     /// Logs what the settings gave cause to remark.
@@ -146,7 +152,18 @@ impl Startup {
         worker::Launch { home: self.home.clone(), argv: self.argv.clone(), enter }
     }
 
-    fn read_layers(&self) -> Result<Loaded, Failure> {
+    /// Hooks and loggers may be given by dotted names, to be found where the app is.
+    fn find_hooks(&mut self, config: &Config, objects: Option<Objects>) -> Result<Hooks, Failure> {
+        if Hooks::are_wanted(config) {
+            interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
+            app::extend_path(&worker::python_path(config)).map_err(|error| config_error(&error))?;
+        }
+        let hooks = Hooks::new(config, objects, &self.hooks).map_err(|error| config_error(&error))?;
+        self.hooks = hooks.clone();
+        Ok(hooks)
+    }
+
+    fn read_layers(&self) -> Result<(Loaded, Option<Objects>), Failure> {
         let environment_args = match std::env::var(ARGUMENTS_VARIABLE) {
             Ok(text) => cli::parse_environment(&text).map_err(|error| Failure::Usage(error.to_string()))?.assignments,
             Err(_) => Vec::new(),
@@ -156,18 +173,19 @@ impl Startup {
             command_line.push((row, Value::Str(app.clone())));
         }
         let source = settings::config_path(&command_line, &environment_args).map_err(|error| config_error(&error))?;
-        let (file, file_origin) = self.read_config_file(source)?;
+        let (file, file_origin, objects) = self.read_config_file(source)?;
         let environment = |name: &str| std::env::var(name).ok();
         let sources = Sources { file, file_origin, environment_args, command_line, environment: &environment };
-        settings::load(sources).map_err(|error| config_error(&error))
+        let loaded = settings::load(sources).map_err(|error| config_error(&error))?;
+        Ok((loaded, objects))
     }
 
-    fn read_config_file(&self, source: ConfigSource) -> Result<(Vec<(String, Value)>, FileOrigin), Failure> {
+    fn read_config_file(&self, source: ConfigSource) -> Result<ReadFile, Failure> {
         match source {
-            ConfigSource::None => Ok((Vec::new(), FileOrigin::Data)),
+            ConfigSource::None => Ok((Vec::new(), FileOrigin::Data, None)),
             ConfigSource::DataFile(path) => {
                 let values = settings::read_file(&path).map_err(|error| config_error(&error))?;
-                Ok((values, FileOrigin::Data))
+                Ok((values, FileOrigin::Data, None))
             }
             ConfigSource::PythonFile(path) => self.run_config(|| config_file::run_file(&path, is_setting)),
             ConfigSource::PythonModule(name) => self.run_config(|| config_file::run_module(&name, is_setting)),
@@ -176,15 +194,18 @@ impl Startup {
 
     fn run_config(
         &self,
-        run: impl FnOnce() -> Result<Vec<(String, Value)>, config_file::ConfigFileError>,
-    ) -> Result<(Vec<(String, Value)>, FileOrigin), Failure> {
+        run: impl FnOnce() -> Result<ConfigFile, config_file::ConfigFileError>,
+    ) -> Result<ReadFile, Failure> {
         interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
         // A config file may import modules that lie beside it.
         app::extend_path(std::slice::from_ref(&self.surroundings.directory)).map_err(|error| config_error(&error))?;
-        let values = run().map_err(|error| Failure::Config(error.to_string()))?;
-        Ok((values, FileOrigin::Python))
+        let file = run().map_err(|error| Failure::Config(error.to_string()))?;
+        Ok((file.values, FileOrigin::Python, Some(file.objects)))
     }
 }
+
+/// What a config file sets, what kind of file it is and, in Python, the objects behind the values.
+type ReadFile = (Vec<(String, Value)>, FileOrigin, Option<Objects>);
 
 /// The working directory and environment of the process: as the settings want them, and as they were before.
 ///
@@ -227,18 +248,20 @@ fn change_directory(path: &Path) -> Result<(), String> {
     std::env::set_current_dir(path).map_err(|error| format!("can't chdir to '{}': {error}", path.display()))
 }
 
-/// Points the error log where `config` says.
+/// Points the error log where `config` says, and makes the logger that its `hooks` are given.
 ///
 /// # Errors
 /// The sentence for the user.
-pub fn configure_logging(config: &Config) -> Result<(), String> {
+pub fn configure_logging(config: &Config, hooks: &Hooks) -> Result<(), String> {
     let settings = LogSettings {
         errorlog: config.errorlog.clone(),
         level: config.loglevel.clone(),
+        json: config.log_format == LogFormat::Json,
         capture_output: config.capture_output,
         owner: log_owner(config)?,
     };
-    logging::init(&settings).map_err(|error| format!("Error: {error}"))
+    logging::init(&settings).map_err(|error| format!("Error: {error}"))?;
+    hooks.open_log().map_err(|error| format!("Error: {error}"))
 }
 
 /// Makes sure that the workers will be able to write the access log, and that it is theirs.

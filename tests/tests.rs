@@ -30,6 +30,7 @@ mod faults_boot;
 mod faults_system;
 mod faults_worker;
 mod health;
+mod hooks;
 mod privileges;
 mod recycling;
 mod reload;
@@ -43,11 +44,14 @@ mod upgrade;
 // What is set, said and written.
 mod cli;
 mod config;
+mod facade;
 mod limits;
 mod logs;
+mod python_logging;
 
 // Real frameworks, and what all of it costs.
 mod django;
 mod flask;
 mod load;
 mod memory;
+mod real_configs;

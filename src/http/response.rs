@@ -4,9 +4,6 @@
 use super::grammar::{is_field_value, is_token, trim_ows};
 use super::request::Version;
 
-/// What the Server header says.
-pub const SERVER: &str = "monoceros";
-
 /// What the Connection header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {
@@ -93,13 +90,14 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
 }
 
 /// Appends the server's part of a head to `out`: the status line with the application's `status`, which
-/// [`parse_status`] has accepted, then Server, Date, Connection and, if `chunked`, Transfer-Encoding.
+/// [`parse_status`] has accepted, then `server` (a [`server_line`]), Date, Connection and, if `chunked`, Transfer-Encoding.
 ///
 /// The version is the request's, as gunicorn answers; but never above 1.1.
 pub fn write_head_start(
     out: &mut Vec<u8>,
     version: Version,
     status: &[u8],
+    server: &[u8],
     date: &[u8],
     connection: Connection,
     chunked: bool,
@@ -109,9 +107,9 @@ pub fn write_head_start(
         Version::Http11 => b"HTTP/1.1 ",
     });
     out.extend_from_slice(status);
-    out.extend_from_slice(b"\r\nServer: ");
-    out.extend_from_slice(SERVER.as_bytes());
-    out.extend_from_slice(b"\r\nDate: ");
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(server);
+    out.extend_from_slice(b"Date: ");
     out.extend_from_slice(date);
     out.extend_from_slice(match connection {
         Connection::Close => b"\r\nConnection: close\r\n",
@@ -121,6 +119,15 @@ pub fn write_head_start(
     if chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
+}
+
+/// The Server header as a line, or nothing where there is to be none. The name has been accepted by [`is_header_value`].
+pub fn server_line(name: Option<&[u8]>) -> Vec<u8> {
+    let mut line = Vec::new();
+    if let Some(name) = name {
+        write_header(&mut line, b"Server", name);
+    }
+    line
 }
 
 /// Appends one header line to `out`, without the white space around the value. Name and value have been accepted by
@@ -172,7 +179,7 @@ pub fn health_answer(serves: bool, is_head: bool, connection: Connection, date: 
     let (status, body): (&[u8], &[u8]) =
         if serves { (b"200 OK", b"ok\n") } else { (b"503 Service Unavailable", b"stopping\n") };
     let mut answer = Vec::with_capacity(256);
-    write_head_start(&mut answer, Version::Http11, status, date, connection, false);
+    write_head_start(&mut answer, Version::Http11, status, &server_line(None), date, connection, false);
     write_header(&mut answer, b"Content-Type", b"text/plain");
     write_header(&mut answer, b"Cache-Control", b"no-store");
     write_header(&mut answer, b"Content-Length", body.len().to_string().as_bytes());
@@ -231,19 +238,27 @@ mod tests {
     #[test]
     fn heads_are_written_in_gunicorns_order() {
         let mut head = Vec::new();
-        write_head_start(&mut head, Version::Http11, b"200 OK", b"today", Connection::KeepAlive, true);
+        write_head_start(
+            &mut head,
+            Version::Http11,
+            b"200 OK",
+            &server_line(Some(b"gunicorn")),
+            b"today",
+            Connection::KeepAlive,
+            true,
+        );
         write_header(&mut head, b"X-a", b" \tv\xe9 ");
         write_head_end(&mut head);
-        write_head_start(&mut head, Version::Http10, b"200", b"d", Connection::Close, false);
-        let expected: &[u8] = b"HTTP/1.1 200 OK\r\nServer: monoceros\r\nDate: today\r\nConnection: keep-alive\r\n\
-            Transfer-Encoding: chunked\r\nX-a: v\xe9\r\n\r\nHTTP/1.0 200\r\nServer: monoceros\r\nDate: d\r\nConnection: close\r\n";
+        write_head_start(&mut head, Version::Http10, b"200", &server_line(Some(b"s")), b"d", Connection::Close, false);
+        let expected: &[u8] = b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: today\r\nConnection: keep-alive\r\n\
+            Transfer-Encoding: chunked\r\nX-a: v\xe9\r\n\r\nHTTP/1.0 200\r\nServer: s\r\nDate: d\r\nConnection: close\r\n";
         assert_eq!(head, expected);
     }
 
     #[test]
     fn a_health_check_is_answered_whole_and_to_head_without_the_body() {
         let well = health_answer(true, false, Connection::KeepAlive, b"d");
-        let expected = "HTTP/1.1 200 OK\r\nServer: monoceros\r\nDate: d\r\nConnection: keep-alive\r\nContent-Type: text/plain\r\n\
+        let expected = "HTTP/1.1 200 OK\r\nDate: d\r\nConnection: keep-alive\r\nContent-Type: text/plain\r\n\
             Cache-Control: no-store\r\nContent-Length: 3\r\n\r\nok\n";
         assert_eq!(String::from_utf8_lossy(&well), expected);
         let stopping = health_answer(false, true, Connection::Close, b"d");

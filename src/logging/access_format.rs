@@ -15,6 +15,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode;
 
 use super::basic_user::basic_user;
+use super::json;
 
 /// One answered request, as far as the access log asks. Bytes are those of the wire; a method is called only
 /// if the format names its atom.
@@ -58,6 +59,8 @@ pub struct AccessFormat {
 enum Segment {
     Literal(Vec<u8>),
     Atom(Atom),
+    /// All of the request as a JSON object.
+    Json,
     /// An atom with a width, a precision or a flag, which few formats use.
     Shaped(Atom, Shape),
 }
@@ -122,6 +125,12 @@ impl AccessFormat {
         compiled
     }
 
+    /// A JSON object a line, whose fields are fixed (see [`super::json`]).
+    pub fn json() -> Self {
+        let segments = vec![Segment::Json, Segment::Literal(b"\n".to_vec())];
+        AccessFormat { segments, environ_keys: Vec::new(), response_headers: Vec::new() }
+    }
+
     /// The environ keys that the format asks for, in lower case: `%({wsgi.url_scheme}e)s`. gunicorn compares
     /// them without regard to case.
     pub fn environ_keys(&self) -> &[String] {
@@ -137,7 +146,7 @@ impl AccessFormat {
     pub(super) fn shows_time(&self) -> bool {
         let is_time = |atom: &Atom| *atom == Atom::Time;
         self.segments.iter().any(|segment| match segment {
-            Segment::Literal(_) => false,
+            Segment::Literal(_) | Segment::Json => false,
             Segment::Atom(atom) | Segment::Shaped(atom, _) => is_time(atom),
         })
     }
@@ -147,6 +156,7 @@ impl AccessFormat {
         for segment in &self.segments {
             match segment {
                 Segment::Literal(text) => out.extend_from_slice(text),
+                Segment::Json => json::render_access(out, record),
                 Segment::Atom(atom) => atom.render(out, record, time),
                 Segment::Shaped(atom, shape) => {
                     let start = out.len();

@@ -17,28 +17,42 @@ const FLUSH_AT: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// An open access log. Lines recorded and not flushed are lost when it is dropped.
-#[derive(Debug)]
 pub struct AccessLog {
-    target: String,
-    owner: Option<(u32, u32)>,
+    outlet: Outlet,
     format: AccessFormat,
-    sink: Sink,
     buffer: Vec<u8>,
     clock: Option<Clock>,
 }
+
+/// Where the lines go.
+enum Outlet {
+    File {
+        target: String,
+        owner: Option<(u32, u32)>,
+        sink: Sink,
+    },
+    /// Somebody takes them, one by one.
+    Taker(Taker),
+}
+
+/// Takes a line, without its line end. Must not block.
+pub type Taker = Box<dyn Fn(&str) + Send>;
 
 impl AccessLog {
     /// Opens `target`: `-` for standard output, or a file to append to, which is given to `owner` (user and
     /// group id) if there is one.
     pub fn open(target: &str, format: AccessFormat, owner: Option<(u32, u32)>) -> Result<Self, LogError> {
-        Ok(AccessLog {
-            target: target.to_owned(),
-            owner,
-            sink: open_sink(target, owner)?,
-            buffer: Vec::new(),
-            clock: format.shows_time().then(Clock::new),
-            format,
-        })
+        let sink = open_sink(target, owner)?;
+        Ok(AccessLog::with_outlet(Outlet::File { target: target.to_owned(), owner, sink }, format))
+    }
+
+    /// A log whose lines `taker` takes at each flush.
+    pub fn handed_to(taker: Taker, format: AccessFormat) -> Self {
+        AccessLog::with_outlet(Outlet::Taker(taker), format)
+    }
+
+    fn with_outlet(outlet: Outlet, format: AccessFormat) -> Self {
+        AccessLog { outlet, buffer: Vec::new(), clock: format.shows_time().then(Clock::new), format }
     }
 
     /// The format, for what it asks to be kept of a response.
@@ -59,7 +73,10 @@ impl AccessLog {
     /// sleeps, and at the end. Lines that the target does not take are dropped.
     pub fn flush(&mut self) {
         if !self.buffer.is_empty() {
-            self.sink.write_lines(&self.buffer, PATIENCE);
+            match &self.outlet {
+                Outlet::File { sink, .. } => sink.write_lines(&self.buffer, PATIENCE),
+                Outlet::Taker(take) => String::from_utf8_lossy(&self.buffer).lines().for_each(take),
+            }
             self.buffer.clear();
         }
     }
@@ -68,7 +85,9 @@ impl AccessLog {
     /// Where it fails the old one stays in use.
     pub fn reopen(&mut self) -> Result<(), LogError> {
         self.flush();
-        self.sink = open_sink(&self.target, self.owner)?;
+        if let Outlet::File { target, owner, sink } = &mut self.outlet {
+            *sink = open_sink(target, *owner)?;
+        }
         Ok(())
     }
 }

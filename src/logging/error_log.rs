@@ -16,7 +16,7 @@ use std::time::Duration;
 use log::{Level, LevelFilter, Record};
 
 use super::sink::{Sink, Standard, standard_stream};
-use super::{CRITICAL, LogError, LogSettings};
+use super::{CRITICAL, LogError, LogSettings, diversion, json};
 
 /// Records of this crate only: those of the libraries below say nothing to an operator.
 const OWN_RECORDS: &str = "monoceros";
@@ -78,6 +78,28 @@ pub fn last_resort() -> io::Result<RawFd> {
     Ok(descriptor)
 }
 
+/// Logs `text` at `level`, a number of Python's `logging`.
+pub fn say(level: u32, text: &str) {
+    match level {
+        50.. => log::error!(target: CRITICAL, "{text}"),
+        40.. => log::error!("{text}"),
+        30.. => log::warn!("{text}"),
+        20.. => log::info!("{text}"),
+        _ => log::debug!("{text}"),
+    }
+}
+
+/// The least level that is logged, as Python's `logging` numbers it.
+pub fn level() -> u32 {
+    match current().map_or(Threshold::Info, |log| log.threshold) {
+        Threshold::Debug => 10,
+        Threshold::Info => 20,
+        Threshold::Warning => 30,
+        Threshold::Error => 40,
+        Threshold::Critical => 50,
+    }
+}
+
 /// Writes `bytes` as they are to the error log's stream: the way of `wsgi.errors`. Dropped before [`init`]
 /// and where the target is full or broken.
 pub fn write_raw(bytes: &[u8]) {
@@ -113,15 +135,41 @@ fn exchange(log: ErrorLog) {
 
 /// Puts env_logger in place; a second call finds it there and changes nothing.
 fn install() {
-    let logger = env_logger::Builder::new()
+    let lines = env_logger::Builder::new()
         .filter_module(OWN_RECORDS, LevelFilter::Trace)
         .format(|line, record| match current() {
-            Some(log) if log.threshold.admits(record) => write_line(line, record),
+            Some(log) if log.threshold.admits(record) => match log.settings.json {
+                true => json::write_record(line, level_name(record), record.args()),
+                false => write_line(line, record),
+            },
             _ => Ok(()),
         })
         .target(env_logger::Target::Pipe(Box::new(CurrentLog)))
         .build();
-    let _ = log::set_boxed_logger(Box::new(logger));
+    let _ = log::set_boxed_logger(Box::new(Front { lines }));
+}
+
+/// Sends records to whoever has asked for them, else to the log's own lines.
+struct Front {
+    lines: env_logger::Logger,
+}
+
+impl log::Log for Front {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.lines.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        match diversion::current() {
+            Some(take) if self.enabled(record.metadata()) => take(level_number(record), &record.args().to_string()),
+            Some(_) => {}
+            None => self.lines.log(record),
+        }
+    }
+
+    fn flush(&self) {
+        self.lines.flush();
+    }
 }
 
 fn write_line(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
@@ -139,6 +187,17 @@ fn level_name(record: &Record<'_>) -> &'static str {
         Level::Warn => "WARNING",
         Level::Info => "INFO",
         Level::Debug | Level::Trace => "DEBUG",
+    }
+}
+
+/// The level as Python numbers it.
+fn level_number(record: &Record<'_>) -> u32 {
+    match record.level() {
+        Level::Error if record.target() == CRITICAL => 50,
+        Level::Error => 40,
+        Level::Warn => 30,
+        Level::Info => 20,
+        Level::Debug | Level::Trace => 10,
     }
 }
 
@@ -271,6 +330,7 @@ mod tests {
         LogSettings {
             errorlog: target.to_str().unwrap().to_owned(),
             level: level.to_owned(),
+            json: false,
             capture_output: false,
             owner: None,
         }

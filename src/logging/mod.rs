@@ -11,7 +11,9 @@
 pub mod access_format;
 pub mod access_log;
 mod basic_user;
+mod diversion;
 mod error_log;
+mod json;
 mod sink;
 
 use std::fmt;
@@ -19,7 +21,8 @@ use std::io;
 
 pub use access_format::{AccessFormat, AccessRecord};
 pub use access_log::AccessLog;
-pub use error_log::{init, last_resort, reopen, write_raw};
+pub use diversion::{Diversion, divert};
+pub use error_log::{init, last_resort, level, reopen, say, write_raw};
 
 /// The log target of a record that shows as `CRITICAL`, the level that Python has and the crate `log` has
 /// not: `log::error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{pid})")`.
@@ -33,6 +36,8 @@ pub struct LogSettings {
     /// The least level written: debug, info, warning, error or critical in any case; anything else means
     /// info, as in gunicorn.
     pub level: String,
+    /// Whether a line is a JSON object.
+    pub json: bool,
     /// Whether file descriptors 1 and 2 are laid onto the error log's file. Of no effect where `errorlog` is
     /// a standard stream.
     pub capture_output: bool,

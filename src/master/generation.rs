@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::error;
 
+use crate::python::hooks::Hooks;
 use crate::settings::Config;
 use crate::sys::socket::Listener;
 
@@ -12,6 +13,7 @@ pub(super) struct Generation {
     /// Counts the reloads; what a worker is told apart by.
     pub number: u64,
     pub config: Arc<Config>,
+    pub hooks: Hooks,
     pub listeners: Vec<Arc<Listener>>,
     /// Those of the listeners that do not listen yet.
     shut: Vec<Arc<Listener>>,
@@ -22,9 +24,15 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    pub fn new(number: u64, config: Arc<Config>, listeners: Vec<Arc<Listener>>, wanted: usize) -> Generation {
+    pub fn new(
+        number: u64,
+        config: Arc<Config>,
+        hooks: Hooks,
+        listeners: Vec<Arc<Listener>>,
+        wanted: usize,
+    ) -> Generation {
         let shut = listeners.iter().filter(|listener| !listener.is_open()).cloned().collect();
-        Generation { number, config, listeners, shut, wanted, since: Instant::now(), backoff: Backoff::Ready }
+        Generation { number, config, hooks, listeners, shut, wanted, since: Instant::now(), backoff: Backoff::Ready }
     }
 
     /// Lets the kernel hand connections to the sockets that this generation has added to ports in use. To be called when a worker

@@ -129,9 +129,14 @@ pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Resul
 
 /// As gunicorn's "Listening at" line joins them; several sockets of one port are one name.
 pub(super) fn names(listeners: &[Arc<Listener>]) -> String {
+    list(listeners).join(",")
+}
+
+/// The same as a list.
+pub(super) fn list(listeners: &[Arc<Listener>]) -> Vec<String> {
     let mut names: Vec<String> = listeners.iter().map(|listener| listener.to_string()).collect();
     names.dedup();
-    names.join(",")
+    names
 }
 
 /// What the master listens on, each once: a descriptor that is named twice must not get two owners.

@@ -1,12 +1,13 @@
 //! The master: binds the sockets, forks the workers, and keeps as many of them serving as were asked for.
 //!
 //! One process, one thread, one loop that sleeps until a signal, a worker's bell or a deadline wakes it. It must not know how
-//! a worker serves, nor Python, nor HTTP. A forked child leaves the master's stack by returning from [`run`], so nothing
+//! a worker serves, nor HTTP, and Python only as hooks that it calls. A forked child leaves the master's stack by returning from [`run`], so nothing
 //! in here may have a destructor that touches the world: removing the pid file and unlinking sockets are calls.
 
 mod chance;
 mod death;
 mod generation;
+mod hooks;
 mod in_place;
 mod listeners;
 mod recycle;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::python::hooks::Hooks;
 use crate::scoreboard::Scoreboard;
 use crate::seat::Seat;
 use crate::settings::Config;
@@ -44,17 +46,19 @@ use service_manager::ServiceManager;
 use sleep::Alarm;
 use stop::Halt;
 use upgrade::Upgrade;
-use worker::Worker;
+use worker::{BootFailure, Worker};
 
 /// What the master needs of the rest of the program.
 pub struct Boot<App> {
     /// The settings to start with.
     pub config: Arc<Config>,
+    /// The hooks that they name.
+    pub hooks: Hooks,
     /// Reads all the settings again (HUP). An error is a sentence, and means that nothing has changed.
-    pub reload: Box<dyn FnMut() -> Result<Arc<Config>, String>>,
+    pub reload: Reload,
     /// Points the error log where the settings say; all or nothing. Called for changed settings, and after the standard
     /// streams have gone to /dev/null.
-    pub configure_logging: fn(&Config) -> Result<(), String>,
+    pub configure_logging: fn(&Config, &Hooks) -> Result<(), String>,
     /// Loads the application in the master, when the settings ask for it. The error is what the user is to read.
     pub preload: Preload<App>,
     /// Forks, telling an interpreter that may be running in the master.
@@ -62,6 +66,9 @@ pub struct Boot<App> {
     /// How this program was started, to start it once more (USR2).
     pub launch: Launch,
 }
+
+/// Reads settings, and the hooks that they name.
+pub type Reload = Box<dyn FnMut() -> Result<(Arc<Config>, Hooks), String>>;
 
 /// Loads the application in the master, or does nothing when the settings do not ask for it.
 pub type Preload<App> = Box<dyn FnMut(&Config) -> Result<Option<App>, String>>;
@@ -80,7 +87,6 @@ pub struct Launch {
 }
 
 /// How [`run`] ends, in the master or in a child of it.
-#[derive(Debug)]
 pub enum Outcome<App> {
     /// The master is done: the process ends with this status.
     Exit(i32),
@@ -123,6 +129,10 @@ struct Master<App> {
     generations_called: u64,
     /// A HUP waits for its turn. Any number of them count as one.
     reload_wanted: bool,
+    /// When statsd was told of the backlog.
+    backlog_reported: Option<Instant>,
+    /// The start has failed, and why.
+    doomed: Option<BootFailure>,
     upgrade: Upgrade,
     service_manager: ServiceManager,
     oom_watch: OomWatch,
@@ -160,6 +170,7 @@ impl<App> Master<App> {
                 return self.become_worker(place);
             }
             self.report_to_service_manager();
+            self.report_backlog(Instant::now());
             self.sleep();
         }
     }

@@ -46,19 +46,29 @@ impl<App> Master<App> {
 
     /// All that can fail before a worker is forked, the log last: what it changes is seen at once.
     fn call_generation(&mut self) -> Result<Generation, String> {
-        let config = (self.boot.reload)()?;
+        let (config, hooks) = (self.boot.reload)()?;
         if config.preload_app && self.preloaded.is_none() {
             // What kills the process that imports it, or hangs in it, must not meet the one that all depends on.
             warn!("preload_app takes effect with the next start or upgrade. Until then each worker loads the app.");
         }
         let workers = worker_count(&config);
         let open = self.listeners_for(&config, workers)?;
-        (self.boot.configure_logging)(&config)
+        (self.boot.configure_logging)(&config, &hooks)
             .inspect_err(|_| listeners::unlink_unless(&open, &self.serving.listeners))?;
         if !same(&open, &self.serving.listeners) {
             info!("Listening at: {} ({})", listeners::names(&open), self.pid);
         }
-        Ok(Generation::new(self.next_generation_number(), config, open, workers))
+        let called = Generation::new(self.next_generation_number(), config, hooks, open, workers);
+        self.tell_of_reload(&called).inspect_err(|_| self.take_back(&called))?;
+        Ok(called)
+    }
+
+    /// A generation will not serve: its sockets and its log go.
+    fn take_back(&self, generation: &Generation) {
+        listeners::unlink_unless(&generation.listeners, &self.serving.listeners);
+        if let Err(reason) = (self.boot.configure_logging)(&self.serving.config, &self.serving.hooks) {
+            error!("{reason}");
+        }
     }
 
     fn listeners_for(&self, config: &Config, workers: usize) -> Result<Vec<Arc<Listener>>, String> {
@@ -125,10 +135,7 @@ impl<App> Master<App> {
                 _ => worker.retire(),
             }
         }
-        listeners::unlink_unless(&candidate.listeners, &self.serving.listeners);
-        if let Err(reason) = (self.boot.configure_logging)(&self.serving.config) {
-            error!("{reason}");
-        }
+        self.take_back(&candidate);
     }
 
     /// When the loop must look at a waiting HUP again.

@@ -84,15 +84,20 @@ impl<App> Master<App> {
 
     /// A generation that is about to take over inherits the change.
     fn change_worker_count(&mut self, change: impl Fn(usize) -> usize) {
+        let old = self.serving.wanted;
         for generation in [Some(&mut self.serving), self.candidate.as_mut()].into_iter().flatten() {
             generation.wanted = change(generation.wanted);
         }
+        self.tell_of_count(old);
     }
 
     /// Reopens our log, then tells the workers to reopen theirs.
     pub(super) fn reopen_logs(&self) {
         if let Err(error) = logging::reopen() {
             error!("{error}");
+        }
+        if let Err(raised) = self.serving.hooks.reopen_log() {
+            error!("Cannot reopen the logs\n{raised}");
         }
         for worker in &self.workers {
             worker.tell(Signal::Usr1);

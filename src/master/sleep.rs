@@ -80,7 +80,14 @@ impl<App> Master<App> {
             Phase::Leaving(at) => Some(at),
             Phase::Starting | Phase::Proven => None,
         };
-        let rest = [parent, leaving, self.reload_deadline(), self.recycle_deadline(now), self.watchdog_deadline(now)];
+        let rest = [
+            parent,
+            leaving,
+            self.reload_deadline(),
+            self.recycle_deadline(now),
+            self.watchdog_deadline(now),
+            self.backlog_deadline(now),
+        ];
         workers.chain(forks).chain(rest.into_iter().flatten()).min()
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use log::{debug, error, info, warn};
 
+use crate::python::hooks::ServerHook;
 use crate::scoreboard::{MAX_WORKERS, Scoreboard};
 use crate::sys::pidfile::PidFile;
 use crate::sys::post::Post;
@@ -14,6 +15,7 @@ use crate::sys::{daemon, process, wakeup};
 
 use super::death::OomWatch;
 use super::generation::Generation;
+use super::hooks::shown_at_start;
 use super::in_place::{self, Adopted};
 use super::listeners::{self, NotOpened};
 use super::service_manager::{self, ServiceManager};
@@ -40,13 +42,22 @@ pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
     let service_manager = ServiceManager::from_environment();
     let preloaded = (boot.preload)(&boot.config).map_err(|reason| refuse(&reason))?;
 
+    let (name, count) = (upgrade.master_name(), worker_count(&boot.config));
+    let shown = || shown_at_start(name, count, Vec::new());
+    boot.hooks.nworkers_changed(shown, count, None).map_err(|raised| refuse(&raised))?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
     let pid_file = create_pid_file(&boot, &upgrade)?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
-    let workers = worker_count(&boot.config);
-    let open = open_listeners(&boot, workers, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
-    let serving = Generation::new(FIRST_GENERATION, Arc::clone(&boot.config), open, workers);
+    let refuse_and_clean = |raised: String| {
+        remove_pid_file();
+        refuse(&raised)
+    };
+    boot.hooks.call(ServerHook::OnStarting, shown).map_err(refuse_and_clean)?;
+    let open = open_listeners(&boot, count, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
+    let serving = Generation::new(FIRST_GENERATION, Arc::clone(&boot.config), boot.hooks.clone(), open, count);
     announce(&serving);
+    let shown = || shown_at_start(name, count, listeners::list(&serving.listeners));
+    boot.hooks.call(ServerHook::WhenReady, shown).map_err(refuse_and_clean)?;
 
     let assembled = Master::assemble(boot, pid_file, signals, preloaded, serving, upgrade, service_manager);
     let mut master = assembled.map_err(|error| refuse(&error))?;
@@ -76,6 +87,8 @@ impl<App> Master<App> {
             candidate: None,
             generations_called: FIRST_GENERATION,
             reload_wanted: false,
+            backlog_reported: None,
+            doomed: None,
             boot,
             pid_file,
             signals,
@@ -100,7 +113,7 @@ fn leave_foreground<App>(boot: &Boot<App>, upgrade: &Upgrade) -> Result<(), i32>
         warn!("daemon is set under a service manager that waits for a message: it will lose sight of the server");
     }
     daemon::daemonize(boot.fork).map_err(|error| refuse(&error))?;
-    (boot.configure_logging)(&boot.config).map_err(|reason| refuse(&reason))
+    (boot.configure_logging)(&boot.config, &boot.hooks).map_err(|reason| refuse(&reason))
 }
 
 fn create_pid_file<App>(boot: &Boot<App>, upgrade: &Upgrade) -> Result<Option<PidFile>, i32> {

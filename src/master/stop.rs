@@ -51,6 +51,7 @@ impl<App> Master<App> {
         if let Some(file) = &self.pid_file {
             file.remove();
         }
+        self.tell_of_exit();
         Outcome::Exit(status)
     }
 

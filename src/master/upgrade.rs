@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use log::{error, info, warn};
 
+use crate::python::hooks::ServerHook;
 use crate::sys::fork::Forked;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
@@ -183,6 +184,12 @@ impl<App> Master<App> {
             Purpose::Check => (in_place::arguments_to_check(&launch.argv), clean_environment(&launch)),
         };
         self.signals.abandon_after_fork();
+        if purpose == Purpose::Serve
+            && let Err(raised) = self.serving.hooks.call(ServerHook::PreExec, || self.shown())
+        {
+            error!("Exception in pre_exec hook, there is no new master\n{raised}");
+            process::exit_now(NOT_EXECUTED)
+        }
         let executed = held
             .restore()
             .and_then(|()| self.keep_sockets_on_exec())

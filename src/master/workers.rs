@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use log::{debug, error, info};
+use log::{error, info};
 
+use crate::python::hooks::Hooks;
 use crate::scoreboard::{MAX_WORKERS, Row, State};
 use crate::seat::Seat;
 use crate::settings::Config;
@@ -33,6 +34,7 @@ pub(super) struct Place {
     number: usize,
     age: u64,
     config: Arc<Config>,
+    hooks: Hooks,
     listeners: Vec<Arc<Listener>>,
     slot: usize,
     row: Row,
@@ -44,6 +46,7 @@ pub(super) struct Place {
 struct Vacancy {
     generation: u64,
     config: Arc<Config>,
+    hooks: Hooks,
     listeners: Vec<Arc<Listener>>,
     slot: usize,
 }
@@ -58,7 +61,7 @@ impl<App> Master<App> {
             }
         }
         if self.workers.len() != before {
-            debug!("{} workers", self.workers.len());
+            self.tell_of_workers();
         }
         None
     }
@@ -76,6 +79,7 @@ impl<App> Master<App> {
         Some(Vacancy {
             generation: lacking.number,
             config: Arc::clone(&lacking.config),
+            hooks: lacking.hooks.clone(),
             listeners: lacking.listeners.clone(),
             slot: self.free_slot(lacking.number),
         })
@@ -112,12 +116,16 @@ impl<App> Master<App> {
         };
         let row = self.scoreboard.row(number);
         row.clear();
+        if let Err(raised) = vacancy.hooks.pre_fork(|| self.shown(), self.age + 1) {
+            self.fork_refused(vacancy.generation, &raised);
+            return None;
+        }
         let max_requests = with_jitter(&vacancy.config);
         // No signal of the child may reach our pipe, which it shares until it has one of its own.
         match block_all().map(|held| (held, (self.boot.fork)())) {
             Ok((held, Ok(Forked::Child))) => {
-                let Vacancy { config, listeners, slot, .. } = vacancy;
-                Some(Place { number, age: self.age + 1, config, listeners, slot, row, max_requests, held })
+                let Vacancy { config, hooks, listeners, slot, .. } = vacancy;
+                Some(Place { number, age: self.age + 1, config, hooks, listeners, slot, row, max_requests, held })
             }
             Ok((held, Ok(Forked::Parent(pid)))) => {
                 restore(held);
@@ -138,6 +146,9 @@ impl<App> Master<App> {
 
     fn add_worker(&mut self, pid: Pid, number: usize, row: Row, vacancy: Vacancy) {
         self.age += 1;
+        if let Err(raised) = vacancy.hooks.forked(pid) {
+            error!("{raised}");
+        }
         self.workers.push(Worker::new(pid, number, vacancy.slot, row, vacancy.generation, vacancy.config));
     }
 
@@ -146,7 +157,7 @@ impl<App> Master<App> {
         self.backoff_failed(generation);
     }
 
-    fn backoff_failed(&mut self, number: u64) {
+    pub(super) fn backoff_failed(&mut self, number: u64) {
         if let Some(generation) = self.generation_mut(number) {
             generation.backoff.failed(Instant::now());
         }
@@ -174,6 +185,7 @@ impl<App> Master<App> {
                 number: place.number,
                 age: place.age,
                 config: place.config,
+                hooks: place.hooks,
                 listeners: place.listeners,
                 slot: place.slot,
                 row: place.row,
@@ -231,11 +243,15 @@ impl<App> Master<App> {
 
     /// Takes note of every child that has ended. Breaks when the very first boot failed.
     pub(super) fn reap_workers(&mut self) -> ControlFlow<BootFailure> {
+        if let Some(failure) = self.doomed.take() {
+            return ControlFlow::Break(failure);
+        }
         let mut at = 0;
         while at < self.workers.len() {
             match process::reap(self.workers[at].pid) {
                 Some(end) => {
                     let worker = self.workers.remove(at);
+                    self.tell_of_end(&worker);
                     let settled = self.worker_ended(&worker, end);
                     // A dead worker must not look idle to its siblings.
                     worker.row.clear();

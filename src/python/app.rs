@@ -21,6 +21,11 @@ pub struct App {
 }
 
 impl App {
+    /// What `callable` makes of an environ.
+    pub(super) fn new(callable: Py<PyAny>) -> App {
+        App { callable }
+    }
+
     /// The object to call with environ and start_response.
     pub fn callable(&self) -> &Py<PyAny> {
         &self.callable

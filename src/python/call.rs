@@ -12,21 +12,25 @@ use super::environ::{EnvironBuilder, EnvironError, Fixtures, Site, Template};
 use super::errors::{ErrorStream, traceback};
 use super::extras::{ClientSocket, EarlyHints};
 use super::file_wrapper::FileWrapper;
+use super::hooks::Hooks;
 use super::input::Input;
+use super::observer::{Observed, Observer};
 use super::raw::reference_count;
 use super::start_response::{StartResponse, as_bytes};
 use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Summary, Transmission, lock};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, RequestView};
 use crate::http::error::{error_page, reason_phrase};
 use crate::sys::fork;
 
 /// How the application is called, beyond what a [`Site`] says.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct CallOptions {
     /// `wsgi.file_wrapper` may use `sendfile(2)`.
     pub sendfile: bool,
     /// Environ keys whose values the access log wants.
     pub environ_keys: Vec<String>,
+    /// The line of the Server header, or nothing.
+    pub server: Arc<[u8]>,
 }
 
 /// A request that has been answered.
@@ -39,6 +43,8 @@ pub struct Finished {
     pub summary: Summary,
     /// The values of [`CallOptions::environ_keys`], in their order, as the application left them.
     pub environ_values: Vec<Option<String>>,
+    /// No hook has asked for the worker to be replaced.
+    pub is_worker_wanted: bool,
 }
 
 /// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which may be what is stuck.
@@ -82,15 +88,16 @@ pub struct Caller {
     environs: EnvironBuilder,
     options: CallOptions,
     in_flight: InFlight,
+    observer: Option<Observer>,
 }
 
 impl Caller {
-    /// Makes ready to call `app` for requests on `sites`.
+    /// Makes ready to call `app` for requests on `sites`, each shown to the `hooks` that want to see it.
     ///
     /// # Errors
     /// `MemoryError`.
-    pub fn new(py: Python<'_>, app: &App, sites: Vec<Site>, options: CallOptions) -> PyResult<Self> {
-        let kits: Vec<Kit> = sites.iter().map(|site| Kit::new(py, site)).collect::<PyResult<_>>()?;
+    pub fn new(py: Python<'_>, app: &App, sites: Vec<Site>, options: CallOptions, hooks: &Hooks) -> PyResult<Self> {
+        let kits: Vec<Kit> = sites.iter().map(|site| Kit::new(py, site, &options.server)).collect::<PyResult<_>>()?;
         let in_flight = InFlight::default();
         kits.iter().enumerate().for_each(|(site, kit)| in_flight.set(site, &kit.transmission));
         Ok(Caller {
@@ -100,29 +107,38 @@ impl Caller {
             environs: EnvironBuilder::new(py),
             options,
             in_flight,
+            observer: hooks.observer(py),
         })
     }
 
     /// Runs the application for the request in `exchange`, to the last byte handed over or queued.
     pub fn call(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Finished {
         let site = exchange.request().site;
+        self.kits[site].input.get().begin(exchange.take_body());
+        let mut observed = self.observe(py, exchange.request());
+        let environ = self.environ(py, exchange.request(), observed.as_mut());
         let kit = &mut self.kits[site];
-        kit.input.get().begin(exchange.take_body());
-        let environ = self.environs.build(py, &kit.template, exchange.request());
         lock(&kit.transmission).begin(exchange);
-        let (ending, environ_values) = match environ {
-            Ok(environ) => {
-                let ending = kit.run(py, &self.app, &environ, self.options.sendfile);
-                (ending, values_of(&environ, &self.options.environ_keys))
+        let (ending, environ) = match environ {
+            Ok(environ) => (kit.run(py, &self.app, &environ, self.options.sendfile), Some(environ)),
+            Err(error) => (kit.refuse(py, error), None),
+        };
+        let keys = &self.options.environ_keys;
+        let environ_values = environ.as_ref().map_or_else(Vec::new, |environ| values_of(environ, keys));
+        let is_worker_wanted = match (&self.observer, observed) {
+            (Some(observer), Some(observed)) => {
+                let response = lock(&kit.transmission).view();
+                let asked = observer.after(py, &observed, environ.as_ref(), response.as_ref());
+                asked.inspect_err(|error| kit.log_error(py, error)).unwrap_or(true)
             }
-            Err(error) => (kit.refuse(py, error), Vec::new()),
+            _ => true,
         };
         kit.input.get().end();
         kit.errors.get().finish_line();
         let (exchange, summary) = kit.end(py);
         if kit.is_still_held(py) {
             // The application kept one of the objects; the next request must not appear in it.
-            match Kit::new(py, &self.sites[site]) {
+            match Kit::new(py, &self.sites[site], &self.options.server) {
                 Ok(fresh) => {
                     self.in_flight.set(site, &fresh.transmission);
                     *kit = fresh;
@@ -130,7 +146,31 @@ impl Caller {
                 Err(error) => log::error!("{}", traceback(py, &error)),
             }
         }
-        Finished { exchange, ending, summary, environ_values }
+        Finished { exchange, ending, summary, environ_values, is_worker_wanted }
+    }
+
+    /// Shows the request to whoever looks at them.
+    fn observe(&self, py: Python<'_>, request: RequestView<'_>) -> Option<Observed> {
+        let observer = self.observer.as_ref()?;
+        let observed = observer.see(py, request, self.kits[request.site].input.bind(py).as_any());
+        observed.inspect_err(|error| log::error!("{}", traceback(py, error))).ok()
+    }
+
+    /// The environ of `request`, after `pre_request` has had its say.
+    fn environ<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: RequestView<'_>,
+        observed: Option<&mut Observed>,
+    ) -> Result<Bound<'py, PyDict>, EnvironError> {
+        let template = &self.kits[request.site].template;
+        let (Some(observer), Some(observed)) = (&self.observer, observed) else {
+            return self.environs.build(py, template, request);
+        };
+        observer.before(py, observed)?;
+        let environ = self.environs.build(py, template, request)?;
+        observer.amend(py, observed, &environ)?;
+        Ok(environ)
     }
 
     /// A view of what this caller is at.
@@ -163,8 +203,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 const REFERENCES_AT_REST: isize = 2;
 
 impl Kit {
-    fn new(py: Python<'_>, site: &Site) -> PyResult<Kit> {
-        let transmission = transmission::shared();
+    fn new(py: Python<'_>, site: &Site, server: &Arc<[u8]>) -> PyResult<Kit> {
+        let transmission = transmission::shared(server);
         let start_response = Py::new(py, StartResponse::new(py, &transmission)?)?;
         let input = Py::new(py, Input::new(transmission.clone()))?;
         let errors = Py::new(py, ErrorStream::new())?;

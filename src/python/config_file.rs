@@ -25,13 +25,22 @@ impl fmt::Display for ConfigFileError {
     }
 }
 
-/// Runs the file at `path` and returns its globals, those that can be values of settings, in order of definition.
-///
-/// `is_setting` names the globals that are taken whatever they hold: a function stands as its name.
+/// What a config file says.
+pub struct ConfigFile {
+    /// Its globals that can be values of settings, in order of definition. An object stands as it is shown.
+    pub values: Vec<(String, Value)>,
+    /// The objects behind those values: hooks, classes.
+    pub objects: Objects,
+}
+
+/// Objects of a config file, by the names of the settings that they were given for.
+pub struct Objects(pub(super) Py<PyDict>);
+
+/// Runs the file at `path` and returns what it says; `is_setting` names the globals that are taken whatever they hold.
 ///
 /// # Errors
 /// The file cannot be read, or raised.
-pub fn run_file(path: &Path, is_setting: impl Fn(&str) -> bool) -> Result<Vec<(String, Value)>, ConfigFileError> {
+pub fn run_file(path: &Path, is_setting: impl Fn(&str) -> bool) -> Result<ConfigFile, ConfigFileError> {
     let source = path.display().to_string();
     run(&source, |py| {
         let module = PyModule::new(py, MODULE_NAME)?;
@@ -48,7 +57,7 @@ pub fn run_file(path: &Path, is_setting: impl Fn(&str) -> bool) -> Result<Vec<(S
 ///
 /// # Errors
 /// The import raised.
-pub fn run_module(name: &str, is_setting: impl Fn(&str) -> bool) -> Result<Vec<(String, Value)>, ConfigFileError> {
+pub fn run_module(name: &str, is_setting: impl Fn(&str) -> bool) -> Result<ConfigFile, ConfigFileError> {
     run(&format!("python:{name}"), |py| {
         let importlib = py.import("importlib")?;
         let modules = py.import("sys")?.getattr("modules")?;
@@ -60,17 +69,15 @@ pub fn run_module(name: &str, is_setting: impl Fn(&str) -> bool) -> Result<Vec<(
     })
 }
 
-fn run(
-    source: &str,
-    read: impl FnOnce(Python<'_>) -> PyResult<Vec<(String, Value)>>,
-) -> Result<Vec<(String, Value)>, ConfigFileError> {
+fn run(source: &str, read: impl FnOnce(Python<'_>) -> PyResult<ConfigFile>) -> Result<ConfigFile, ConfigFileError> {
     Python::attach(|py| {
         read(py).map_err(|error| ConfigFileError { source: source.to_owned(), traceback: traceback(py, &error) })
     })
 }
 
-fn values(globals: &Bound<'_, PyDict>, is_setting: &dyn Fn(&str) -> bool) -> PyResult<Vec<(String, Value)>> {
+fn values(globals: &Bound<'_, PyDict>, is_setting: &dyn Fn(&str) -> bool) -> PyResult<ConfigFile> {
     let mut found = Vec::new();
+    let objects = PyDict::new(globals.py());
     for (name, object) in globals.iter() {
         let name = name.to_string();
         if name.starts_with('_') {
@@ -78,12 +85,15 @@ fn values(globals: &Bound<'_, PyDict>, is_setting: &dyn Fn(&str) -> bool) -> PyR
         }
         match value(&object)? {
             Some(value) => found.push((name, value)),
-            // Imports and helpers are nobody's business; a setting that holds an object is shown as what it is.
-            None if is_setting(&name) => found.push((name, Value::Str(name_of(&object)))),
+            None if is_setting(&name) => {
+                objects.set_item(&name, &object)?;
+                found.push((name, Value::Object(shown(&object)?)));
+            }
+            // Imports and helpers are nobody's business.
             None => {}
         }
     }
-    Ok(found)
+    Ok(ConfigFile { values: found, objects: Objects(objects.unbind()) })
 }
 
 /// A Python object as a plain value, where it is one.
@@ -117,7 +127,11 @@ fn value(object: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
     }))
 }
 
-fn name_of(object: &Bound<'_, PyAny>) -> String {
-    let named = object.getattr("__name__").or_else(|_| object.get_type().name().map(Bound::into_any));
-    named.map_or_else(|_| "?".to_owned(), |name| name.to_string())
+/// As gunicorn prints a callable: `<name()>`; anything else as its repr.
+fn shown(object: &Bound<'_, PyAny>) -> PyResult<String> {
+    if !object.is_callable() {
+        return Ok(object.repr()?.to_string());
+    }
+    let name = object.getattr("__qualname__").or_else(|_| object.get_type().qualname().map(Bound::into_any))?;
+    Ok(format!("<{name}()>"))
 }

@@ -41,9 +41,24 @@ pub fn start(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
         return Ok(());
     }
     initialize(home, argv)?;
+    Python::attach(|py| {
+        let installed = leave_interrupts_alone(py).and_then(|()| super::facade::install(py));
+        installed.map_err(|error| StartError(super::errors::traceback(py, &error)))
+    })?;
     // SAFETY: this thread has just initialised the interpreter and holds its lock. The thread state stays registered for this thread, so
     // that attaching later finds it again; nothing needs the pointer.
     unsafe { ffi::PyEval_SaveThread() };
+    Ok(())
+}
+
+/// The module `signal` makes SIGINT raise `KeyboardInterrupt` when it is first imported, also where the interpreter is told to install
+/// no handlers. It is imported here, and that undone, before anybody else does.
+fn leave_interrupts_alone(py: Python<'_>) -> PyResult<()> {
+    let signal = py.import("_signal")?;
+    let interrupt = signal.getattr("SIGINT")?;
+    if signal.call_method1("getsignal", (&interrupt,))?.is(&signal.getattr("default_int_handler")?) {
+        signal.call_method1("signal", (&interrupt, signal.getattr("SIG_DFL")?))?;
+    }
     Ok(())
 }
 

@@ -3,32 +3,29 @@
 //! They are given to Python's own signal machinery, whose handlers run between bytecodes of the main thread and wake it from blocking
 //! calls; `SystemExit` then unwinds the application, as it does under gunicorn.
 
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
-/// The last such signal's number; 0 before any.
-static RECEIVED: AtomicI32 = AtomicI32::new(0);
+use super::hooks::Hooks;
 
-/// What the application's thread was told while it ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interruption {
-    /// INT or QUIT: stop at once.
-    Quit,
-    /// ABRT: the worker is past its timeout.
-    Abort,
-}
+/// Whether such a signal has come.
+static RECEIVED: AtomicBool = AtomicBool::new(false);
 
-/// Installs the handlers for INT, QUIT and ABRT in this process. Called in the main thread, as Python demands.
+/// Installs the handlers for INT, QUIT and ABRT in this process; they tell `hooks`. Called in the main thread, as Python demands.
 ///
 /// # Errors
 /// Not the main thread, or `MemoryError`.
-pub fn install() -> PyResult<()> {
+pub fn install(hooks: &Hooks) -> PyResult<()> {
+    let hooks = hooks.clone();
     Python::attach(|py| {
         let signal = py.import("signal")?;
-        let handler = wrap_pyfunction!(interrupt, py)?;
+        let interrupt = move |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| -> PyResult<()> {
+            Err(interrupt(arguments.py(), &hooks, arguments.get_item(0)?.extract()?))
+        };
+        let handler = PyCFunction::new_closure(py, None, None, interrupt)?;
         for name in ["SIGINT", "SIGQUIT", "SIGABRT"] {
             signal.call_method1("signal", (signal.getattr(name)?, &handler))?;
         }
@@ -69,8 +66,8 @@ pub fn ignore() {
     }
 }
 
-/// Runs handlers of signals that arrived outside Python code, and says which interruption came, if one did.
-pub fn interruption(py: Python<'_>) -> Option<Interruption> {
+/// Runs handlers of signals that arrived outside Python code, and says whether an interruption has come.
+pub fn was_interrupted(py: Python<'_>) -> bool {
     // The handler raises SystemExit for the application's sake; here nobody is to be unwound. A handler of the application's own may
     // raise anything.
     if let Err(error) = py.check_signals()
@@ -78,15 +75,13 @@ pub fn interruption(py: Python<'_>) -> Option<Interruption> {
     {
         log::error!("Error in a signal handler\n{}", super::errors::traceback(py, &error));
     }
-    match RECEIVED.load(Relaxed) {
-        0 => None,
-        libc::SIGABRT => Some(Interruption::Abort),
-        _ => Some(Interruption::Quit),
-    }
+    RECEIVED.load(Relaxed)
 }
 
-#[pyfunction]
-fn interrupt(signal: i32, _frame: &Bound<'_, PyAny>) -> PyResult<()> {
-    RECEIVED.store(signal, Relaxed);
-    Err(PySystemExit::new_err(if signal == libc::SIGABRT { 1 } else { 0 }))
+/// What unwinds the application.
+fn interrupt(py: Python<'_>, hooks: &Hooks, signal: i32) -> PyErr {
+    let is_abort = signal == libc::SIGABRT;
+    hooks.interrupted(py, is_abort);
+    RECEIVED.store(true, Relaxed);
+    PySystemExit::new_err(i32::from(is_abort))
 }

@@ -13,6 +13,7 @@ use pyo3::types::PyBytes;
 
 use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Piece};
 use crate::http::date::DateCache;
+use crate::http::error::reason_phrase;
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, BodyPlan, Connection};
 
@@ -76,6 +77,33 @@ pub struct Summary {
     pub headers: Vec<u8>,
 }
 
+/// A response as those who look at requests see it.
+pub struct ResponseView {
+    /// The status line's text after the version: `200 OK`.
+    pub status: Vec<u8>,
+    /// Its number.
+    pub code: u16,
+    headers: Vec<u8>,
+    /// Body bytes sent, without framing.
+    pub sent: u64,
+    /// The value of `Content-Length`.
+    pub content_length: Option<u64>,
+    /// Whether the head is out.
+    pub headers_sent: bool,
+    /// Whether the body is framed in chunks.
+    pub chunked: bool,
+}
+
+impl ResponseView {
+    /// The application's headers: names and values.
+    pub fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.headers.split(|&byte| byte == b'\n').filter_map(|line| {
+            let colon = memchr::memchr(b':', line)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+    }
+}
+
 /// A response in the making and the exchange it goes out on.
 pub struct Transmission {
     exchange: Option<Box<dyn Exchange>>,
@@ -91,12 +119,14 @@ pub struct Transmission {
     keep_alive: bool,
     client_gone: bool,
     socket_lent: bool,
+    /// See [`response::server_line`].
+    server: Arc<[u8]>,
     date: DateCache,
     buffer: Vec<u8>,
 }
 
 impl Transmission {
-    fn new() -> Self {
+    fn new(server: Arc<[u8]>) -> Self {
         Transmission {
             exchange: None,
             progress: Progress::Complete,
@@ -110,6 +140,7 @@ impl Transmission {
             keep_alive: false,
             client_gone: false,
             socket_lent: false,
+            server,
             date: DateCache::new(),
             buffer: Vec::new(),
         }
@@ -139,6 +170,22 @@ impl Transmission {
     /// Whether the client asked for the head only.
     pub fn sends_body(&self) -> bool {
         self.plan != BodyPlan::None
+    }
+
+    /// The response as it stands; `None` where there is none.
+    pub fn view(&self) -> Option<ResponseView> {
+        if self.progress == Progress::Waiting || self.draft.code == 0 {
+            return None;
+        }
+        Some(ResponseView {
+            status: self.draft.status.clone(),
+            code: self.draft.code,
+            headers: self.draft.headers.clone(),
+            sent: self.sent,
+            content_length: self.draft.content_length,
+            headers_sent: matches!(self.progress, Progress::Sending | Progress::Complete),
+            chunked: self.plan == BodyPlan::Chunked,
+        })
     }
 
     /// The request line's method and target, for log lines.
@@ -270,6 +317,7 @@ impl Transmission {
         }
         self.progress = Progress::Complete;
         self.draft.code = status;
+        self.draft.status = format!("{status} {}", reason_phrase(status)).into_bytes();
         self.draft.headers.clear();
         match self.transmit_one(page) {
             Ok(()) => Ending::Close,
@@ -369,7 +417,7 @@ impl Transmission {
         };
         let chunked = self.plan == BodyPlan::Chunked;
         let date = self.date.get(SystemTime::now());
-        response::write_head_start(out, self.version, &self.draft.status, date, connection, chunked);
+        response::write_head_start(out, self.version, &self.draft.status, &self.server, date, connection, chunked);
         out.extend_from_slice(&self.draft.headers);
         response::write_head_end(out);
     }
@@ -458,9 +506,9 @@ pub fn lock(shared: &Mutex<Transmission>) -> MutexGuard<'_, Transmission> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A shared transmission.
-pub fn shared() -> Arc<Mutex<Transmission>> {
-    Arc::new(Mutex::new(Transmission::new()))
+/// A shared transmission, whose responses name the server by `server` (a [`response::server_line`]).
+pub fn shared(server: &Arc<[u8]>) -> Arc<Mutex<Transmission>> {
+    Arc::new(Mutex::new(Transmission::new(server.clone())))
 }
 
 /// Copies the first `admitted` bytes of `blocks` behind `front`.

@@ -3,11 +3,13 @@
 //! A field holds what the user said in the program's own types. What must be looked up in the world (a user's id, a
 //! host's address, whether a directory exists) stays a name here: `sys/` and `lib.rs` resolve it when it is needed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use super::address::Address;
 use super::trust::Trusted;
+use super::value::Value;
 
 /// Every setting, resolved from defaults, config file, environment and command line. Made by [`super::load`].
 #[derive(Debug, Clone, PartialEq)]
@@ -158,17 +160,58 @@ pub struct Config {
     pub loglevel: String,
     /// Whether the app's stdout and stderr go to the error log's file.
     pub capture_output: bool,
+    /// What the lines of both logs look like.
+    pub log_format: LogFormat,
+    /// The class of the logger that hooks are given and, unless it is the default, that writes the logs: its name or itself.
+    pub logger_class: Value,
+    /// A file for Python's `logging.config.fileConfig`.
+    pub logconfig: Option<PathBuf>,
+    /// A dict for Python's `logging.config.dictConfig`: a map, or an object where it holds what only Python can.
+    pub logconfig_dict: Value,
+    /// The same in a JSON file.
+    pub logconfig_json: Option<PathBuf>,
+    /// Whether both logs go to syslog as well.
+    pub syslog: bool,
+    /// Where syslog listens, as given.
+    pub syslog_addr: String,
+    /// What stands in front of `.error` and `.access` in syslog, instead of the process's name.
+    pub syslog_prefix: Option<String>,
+    /// The facility of syslog, as given.
+    pub syslog_facility: String,
+    /// Whether access lines stay out of syslog.
+    pub disable_redirect_access_to_syslog: bool,
+    /// Where statsd listens, as given.
+    pub statsd_host: Option<String>,
+    /// Tags behind each metric, with commas between them.
+    pub dogstatsd_tags: String,
+    /// What stands in front of each metric's name.
+    pub statsd_prefix: String,
+    /// Whether the length of the sockets' queues is sent to statsd.
+    pub enable_backlog_metric: bool,
 
     /// The name in the process titles.
     pub proc_name: Option<String>,
     /// The name in the process titles while `proc_name` is not set.
     pub default_proc_name: String,
+
+    /// Server hooks that the user gave: their names, and the functions as they are shown.
+    pub hooks: BTreeMap<&'static str, String>,
 }
 
 impl Config {
     /// The class of the workers that run: more than one thread makes gthread of sync, as in gunicorn.
     pub fn effective_worker_class(&self) -> WorkerClass {
         if self.threads > 1 { WorkerClass::Gthread } else { self.worker_class }
+    }
+
+    /// Whether records and access lines go through Python's logging, because the user configured something of it.
+    pub fn logs_through_python(&self) -> bool {
+        !["gunicorn.glogging.Logger", "simple"].map(Value::from).contains(&self.logger_class)
+            || self.logconfig.is_some()
+            || self.logconfig_dict != Value::Map(Vec::new())
+            || self.logconfig_json.is_some()
+            || self.syslog
+            || self.statsd_host.is_some()
     }
 
     /// The name that the process titles show: the one given, else the app's.
@@ -207,6 +250,24 @@ impl fmt::Display for MemoryMeasure {
         f.write_str(match self {
             MemoryMeasure::Rss => "rss",
             MemoryMeasure::Pss => "pss",
+        })
+    }
+}
+
+/// What the lines of the logs look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// gunicorn's lines.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
         })
     }
 }
@@ -352,8 +413,23 @@ impl Config {
             errorlog: String::new(),
             loglevel: String::new(),
             capture_output: false,
+            log_format: LogFormat::Text,
+            logger_class: Value::None,
+            logconfig: None,
+            logconfig_dict: Value::None,
+            logconfig_json: None,
+            syslog: false,
+            syslog_addr: String::new(),
+            syslog_prefix: None,
+            syslog_facility: String::new(),
+            disable_redirect_access_to_syslog: false,
+            statsd_host: None,
+            dogstatsd_tags: String::new(),
+            statsd_prefix: String::new(),
+            enable_backlog_metric: false,
             proc_name: None,
             default_proc_name: String::new(),
+            hooks: BTreeMap::new(),
         }
     }
 }

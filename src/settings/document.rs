@@ -67,10 +67,7 @@ fn of_section(section: Section) -> impl Iterator<Item = &'static Setting> {
 
 /// A setting's value, as Python would print it.
 fn shown(setting: &Setting, config: &Config) -> String {
-    match &setting.store {
-        Store::Field { get, .. } => get(config).to_string(),
-        Store::Missing(_) => String::new(),
-    }
+    setting.value_in(config).to_string()
 }
 
 fn write_help_section(out: &mut String, section: Section, defaults: &Config) {
@@ -165,7 +162,7 @@ fn kind_text(kind: Kind) -> String {
         Kind::SwitchOff => "true or false; the flag means false".into(),
         Kind::OptionalText { bare } => format!("a string; the flag alone means `{bare}`"),
         Kind::Map => "names and strings; config file only".into(),
-        Kind::Hook => "a callable; Python config file only".into(),
+        Kind::Hook => "a callable, or where to import it from (`module.name`); config file only".into(),
     }
 }
 

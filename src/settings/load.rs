@@ -137,6 +137,15 @@ impl Loading {
                 problem,
                 origin,
             }),
+            Store::Hook => {
+                let shown = value.object();
+                let shown = shown.map_err(|problem| Error::InvalidValue { name: setting.name, problem, origin })?;
+                match shown {
+                    Some(shown) => self.config.hooks.insert(setting.name, shown),
+                    None => self.config.hooks.remove(setting.name),
+                };
+                Ok(())
+            }
             Store::Missing(missing) => {
                 let asked = Asked { kind: setting.kind, missing, value: value.clone() };
                 self.missing.insert(setting.name, asked);
@@ -160,7 +169,6 @@ impl Loading {
     }
 
     fn report_missing(&mut self) -> Result<(), Error> {
-        let mut hooks = Vec::new();
         for (&name, asked) in &self.missing {
             let reason = asked.missing.reason;
             match asked.missing.severity {
@@ -168,13 +176,11 @@ impl Loading {
                 Severity::Refuse => {
                     return Err(Error::NotSupported { name, value: asked.value.repr(), reason });
                 }
-                Severity::Warn if asked.kind == Kind::Hook => hooks.push((name, reason)),
                 Severity::Warn => {
                     self.warnings.push(format!("the setting '{name}' has no effect: {reason}"));
                 }
             }
         }
-        self.warnings.extend(warn_of_hooks(&hooks));
         Ok(())
     }
 }
@@ -208,13 +214,6 @@ fn default_value(default: &RowDefault, environment: &dyn Fn(&str) -> Option<Stri
             None => (otherwise.into(), None),
         },
     }
-}
-
-/// Hooks share one warning: a config file often has many.
-fn warn_of_hooks(hooks: &[(&str, &str)]) -> Option<String> {
-    let (_, reason) = hooks.first()?;
-    let names: Vec<&str> = hooks.iter().map(|(name, _)| *name).collect();
-    Some(format!("{} of the config file will not run: {reason}", names.join(", ")))
 }
 
 /// Names of four letters and less are too common in Python to be taken for a mistyped setting.
@@ -429,20 +428,33 @@ mod tests {
     }
 
     #[test]
-    fn hooks_and_adjustments_that_are_not_supported_are_warned_of() {
+    fn adjustments_of_what_is_not_supported_are_warned_of() {
         let values = vec![
-            ("pre_fork", Value::from("pre_fork")),
-            ("post_fork", Value::from("announce")),
-            ("statsd_prefix", Value::from("shop")),
+            ("on_dirty_starting", Value::Object("<announce()>".into())),
+            ("http2_max_frame_size", Value::Int(20000)),
         ];
         let warnings = load_file(values, FileOrigin::Python).unwrap().warnings;
         assert_eq!(
             warnings,
             [
-                "the setting 'statsd_prefix' has no effect: statsd is not supported yet",
-                "post_fork, pre_fork of the config file will not run: server hooks are not supported yet",
+                "the setting 'http2_max_frame_size' has no effect: HTTP/2 is not supported yet",
+                "the setting 'on_dirty_starting' has no effect: dirty workers are not supported",
             ]
         );
+    }
+
+    #[test]
+    fn a_hook_is_a_callable_or_its_place() {
+        let values = vec![
+            ("pre_fork", Value::Object("<announce()>".into())),
+            ("on_exit", Value::from("tools.say_goodbye")),
+            ("when_ready", Value::None),
+        ];
+        let hooks = load_file(values, FileOrigin::Python).unwrap().config.hooks;
+        let shown: Vec<_> = hooks.iter().map(|(name, shown)| (*name, shown.as_str())).collect();
+        assert_eq!(shown, [("on_exit", "tools.say_goodbye"), ("pre_fork", "<announce()>")]);
+        let error = load_file(vec![("pre_fork", Value::Int(5))], FileOrigin::Python).unwrap_err().to_string();
+        assert_eq!(error, "invalid value for 'pre_fork': 5 is not a function, nor the name of one (config file)");
     }
 
     #[test]

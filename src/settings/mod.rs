@@ -23,12 +23,12 @@ mod trust;
 mod value;
 
 pub use self::address::Address;
-pub use self::config::{Config, HeaderMap, MemoryMeasure, ProxyProtocol, UserSpec, WorkerClass, Workers};
+pub use self::config::{Config, HeaderMap, LogFormat, MemoryMeasure, ProxyProtocol, UserSpec, WorkerClass, Workers};
 pub use self::document::{USAGE, help, print_config, reference_markdown};
 pub use self::error::Error;
 pub use self::file::read_file;
 pub use self::load::{Assignment, FileOrigin, Loaded, Sources, load};
-pub use self::setting::{Kind, Setting};
+pub use self::setting::{Kind, Setting, Store};
 pub use self::source::{ConfigSource, config_path};
 pub use self::table::{NOT_SUPPORTED, all, find};
 pub use self::trust::Trusted;

@@ -25,6 +25,15 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// What `config` says of it, as a value; None for a setting that is not supported.
+    pub fn value_in(&self, config: &Config) -> Value {
+        match &self.store {
+            Store::Field { get, .. } => get(config),
+            Store::Hook => config.hooks.get(self.name).cloned().map_or(Value::None, Value::Object),
+            Store::Missing(_) => Value::None,
+        }
+    }
+
     /// The first line of the doc.
     pub fn summary(&self) -> &'static str {
         self.doc.lines().next().unwrap_or_default()
@@ -52,13 +61,15 @@ pub enum Section {
     Logging,
     /// Process titles.
     ProcessNaming,
+    /// Functions of the operator's.
+    ServerHooks,
     /// Settings that only gunicorn has.
     NotSupported,
 }
 
 impl Section {
     /// The chapters that have settings of ours, in order.
-    pub const ALL: [Section; 9] = [
+    pub const ALL: [Section; 10] = [
         Section::ConfigFile,
         Section::ServerSocket,
         Section::WorkerProcesses,
@@ -68,6 +79,7 @@ impl Section {
         Section::Http,
         Section::Logging,
         Section::ProcessNaming,
+        Section::ServerHooks,
     ];
 
     /// The chapter's heading.
@@ -82,6 +94,7 @@ impl Section {
             Section::Http => "HTTP",
             Section::Logging => "Logging",
             Section::ProcessNaming => "Process naming",
+            Section::ServerHooks => "Server hooks",
             Section::NotSupported => "Not supported yet",
         }
     }
@@ -113,7 +126,7 @@ pub enum Kind {
     },
     /// Names and values; config file only.
     Map,
-    /// A callable; Python config file only.
+    /// A callable, or where to import it from; config file only.
     Hook,
 }
 
@@ -155,6 +168,8 @@ pub enum Store {
         /// Out.
         get: Getter,
     },
+    /// In [`Config::hooks`], under its name.
+    Hook,
     /// Nowhere: gunicorn has it, this server does not.
     Missing(Missing),
 }

@@ -21,6 +21,8 @@ pub enum Value {
     List(Vec<Value>),
     /// Named values, in the order given.
     Map(Vec<(String, Value)>),
+    /// What only Python can hold (a function, a class), as it is shown.
+    Object(String),
 }
 
 /// Why a value cannot be taken: the offending part, and what is wrong with it, as the end of a sentence.
@@ -137,6 +139,20 @@ impl Value {
         }
     }
 
+    /// Whether it is what only Python can hold.
+    pub fn is_object(&self) -> bool {
+        matches!(self, Value::Object(_))
+    }
+
+    /// A Python object, or the dotted name to import it by; None and empty text are neither.
+    pub fn object(&self) -> Result<Option<String>, ValueError> {
+        match self {
+            Value::Object(shown) => Ok(Some(shown.clone())),
+            Value::None | Value::Str(_) => self.optional_text(),
+            _ => Err(ValueError::of(self, "is not a function, nor the name of one")),
+        }
+    }
+
     /// The value as Python's repr writes it: text in quotes.
     pub fn repr(&self) -> String {
         match self {
@@ -154,7 +170,7 @@ impl fmt::Display for Value {
             Value::Bool(true) => f.write_str("True"),
             Value::Bool(false) => f.write_str("False"),
             Value::Int(number) => write!(f, "{number}"),
-            Value::Str(text) => f.write_str(text),
+            Value::Str(text) | Value::Object(text) => f.write_str(text),
             Value::List(items) => {
                 let items: Vec<String> = items.iter().map(Value::repr).collect();
                 write!(f, "[{}]", items.join(", "))

@@ -225,6 +225,25 @@ impl Listener {
         }
     }
 
+    /// How many connections wait to be accepted, for a TCP socket (tcp(7), TCP_INFO: of a listening socket `tcpi_unacked`
+    /// counts them). `None` for other sockets.
+    pub fn waiting(&self) -> Option<u32> {
+        let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+        // SAFETY: `info` and `length` describe one writable buffer.
+        let asked = Errno::result(unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &mut length,
+            )
+        });
+        // SAFETY: zeroes are a valid tcp_info, and the kernel wrote part of one over them.
+        asked.ok().map(|_| unsafe { info.assume_init() }.tcpi_unacked)
+    }
+
     /// Listens no more, in every process that shares the socket: from now on clients are refused at once. What waits in the
     /// backlog is lost, so all of it should have been accepted. A socket that somebody gave us is theirs, and stays.
     pub fn stop_listening(&self) {

@@ -9,7 +9,7 @@
 //!
 //! Nobody waits for the interpreter while holding the lead: threads lead detached and run the application attached.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,8 @@ use crate::exchange::Exchange;
 use crate::logging::AccessLog;
 use crate::python::Python;
 use crate::python::call::{Caller, Finished, InFlight};
-use crate::python::signals::interruption;
+use crate::python::log_queue::LogQueue;
+use crate::python::signals::was_interrupted;
 use crate::python::transmission::{Ending, Summary};
 use crate::scoreboard::{Row, State};
 use crate::sys::clock::monotonic_ms;
@@ -69,6 +70,8 @@ pub struct Crew {
     logged_headers: Vec<String>,
     /// What each thread is at.
     in_flight: Mutex<Vec<InFlight>>,
+    /// A hook has set `worker.alive` to False.
+    is_dismissed: AtomicBool,
 }
 
 /// What the crew needs to know of the worker it belongs to.
@@ -89,6 +92,8 @@ pub struct Station {
     pub max_requests: u64,
     /// How long a worker may take to end.
     pub graceful_timeout: Duration,
+    /// Where records wait for Python's logging, if that writes the logs.
+    pub log_queue: Option<Arc<LogQueue>>,
 }
 
 /// The lead while nobody leads, and who waits for it.
@@ -145,6 +150,7 @@ impl Crew {
             access_log: Mutex::new(access_log),
             logged_headers,
             in_flight: Mutex::default(),
+            is_dismissed: AtomicBool::new(false),
         }
     }
 
@@ -195,7 +201,7 @@ impl Crew {
                 let (key, connection) = request;
                 let (connection, step) = self.serve(py, caller, connection);
                 let next = self.done((key, connection), step, served < REQUESTS_PER_TURN);
-                if interruption(py).is_some() {
+                if was_interrupted(py) {
                     self.end();
                     return;
                 }
@@ -259,6 +265,9 @@ impl Crew {
         if let Err(error) = crate::logging::reopen() {
             log::error!("Cannot reopen the error log: {error}");
         }
+        if let Some(queue) = &self.station.log_queue {
+            queue.reopen();
+        }
         let mut log = hold(&self.access_log);
         if let Some(Err(error)) = log.as_mut().map(AccessLog::reopen) {
             log::error!("Cannot reopen the access log: {error}");
@@ -268,6 +277,8 @@ impl Crew {
     /// The worker is past its time (ABRT): says in the log what it was at and, once the application has had its chance to unwind, answers
     /// the clients in its stead.
     pub fn give_up_requests(&self) {
+        // Whoever holds the interpreter may be what is stuck: from here on no record goes by way of it.
+        crate::logging::divert(None);
         let in_flight = hold(&self.in_flight).clone();
         let age = self.station.row.request_started_at().map_or(0, |since| monotonic_ms().saturating_sub(since));
         for request in in_flight.iter().flat_map(InFlight::describe) {
@@ -277,9 +288,10 @@ impl Crew {
         in_flight.iter().for_each(InFlight::give_up);
     }
 
-    /// Whether the worker has served as many requests as it should.
+    /// Whether the worker has served as many requests as it should, or a hook wants no more of it.
     pub fn has_served_its_requests(&self) -> bool {
-        self.station.max_requests > 0 && self.station.row.served() >= self.station.max_requests
+        self.is_dismissed.load(Relaxed)
+            || self.station.max_requests > 0 && self.station.row.served() >= self.station.max_requests
     }
 
     /// Changes the worker's state, and lets the master know.
@@ -476,6 +488,9 @@ impl Crew {
         let finished = caller.call(py, connection);
         let ended = Instant::now();
         self.log_access(py, &finished, ended - started);
+        if !finished.is_worker_wanted {
+            self.is_dismissed.store(true, Relaxed);
+        }
         let Finished { exchange, ending, summary, .. } = finished;
         let mut connection =
             exchange.into_connection().expect("every exchange here is a connection: the caller was given one");
@@ -500,6 +515,10 @@ impl Crew {
     }
 
     fn log_access(&self, py: Python<'_>, finished: &Finished, duration: Duration) {
+        // Then it was logged, while its response was at hand (python::observer).
+        if self.station.log_queue.is_some() {
+            return;
+        }
         let mut log = loop {
             match self.access_log.try_lock() {
                 Ok(log) => break log,

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use super::crew::Crew;
 use super::event_loop::{EventLoop, TICK};
 use super::watch::Watch;
+use crate::python::Python;
+use crate::python::hooks::Hooks;
 use crate::scoreboard::State;
 use crate::sys::process::{self, Pid};
 use crate::sys::signal::{Signal, SignalQueue};
@@ -25,6 +27,8 @@ pub struct Lead {
     pub signals: SignalQueue,
     /// The master.
     pub parent: Pid,
+    /// What the operator's config wants to be told of.
+    pub hooks: Hooks,
     /// What `--reload` looks at, if it is on.
     pub watch: Option<Watch>,
     /// Whether the worker goes on.
@@ -113,6 +117,7 @@ impl Lead {
 
     fn reload(&mut self, crew: &Crew, path: &Path) {
         log::info!("Worker reloading: {} modified", path.display());
+        Python::attach(|py| self.hooks.interrupted(py, false));
         self.retire(crew);
     }
 

@@ -37,9 +37,11 @@ use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller};
 use crate::python::environ::Site;
 use crate::python::home::Home;
-use crate::python::{PyErr, Python, interpreter, signals, threads};
+use crate::python::hooks::{Hooks, WorkerState};
+use crate::python::log_queue::LogQueue;
+use crate::python::{PyErr, Python, facade, interpreter, signals, threads};
 use crate::seat::{self, Seat};
-use crate::settings::{Config, WorkerClass, Workers};
+use crate::settings::{Config, LogFormat, WorkerClass, Workers};
 use crate::sys::process;
 use crate::sys::signal::Signal;
 use crate::sys::socket::{Listener, LocalAddress};
@@ -68,15 +70,20 @@ pub type Enter = Box<dyn Fn(&Config) -> Result<(), String>>;
 /// Lives a worker's life and returns its exit status.
 pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
     title::set(&format!("monoceros: worker [{}]", seat.config.name()));
-    let status = match boot(seat, launch).and_then(|worker| serve(&worker)) {
+    let hooks = seat.hooks.clone();
+    let outcome = boot(seat, launch).and_then(|worker| serve(&worker));
+    let status = match &outcome {
         Ok(()) => {
             signals::ignore();
-            interpreter::wind_down();
             EXIT_OK
         }
         Err(failure) => failure.report(),
     };
     log::info!("Worker exiting (pid: {})", std::process::id());
+    hooks.worker_exit();
+    if outcome.is_ok() {
+        interpreter::wind_down();
+    }
     status
 }
 
@@ -84,6 +91,7 @@ pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
 struct Worker {
     crew: Arc<Crew>,
     calls: Arc<Calls>,
+    log_queue: Option<Arc<LogQueue>>,
 }
 
 /// What each thread needs to call the application.
@@ -91,11 +99,12 @@ struct Calls {
     app: App,
     sites: Vec<Site>,
     options: CallOptions,
+    hooks: Hooks,
 }
 
 impl Calls {
     fn caller(&self, py: Python<'_>) -> Result<Caller, PyErr> {
-        Caller::new(py, &self.app, self.sites.clone(), self.options.clone())
+        Caller::new(py, &self.app, self.sites.clone(), self.options.clone(), &self.hooks)
     }
 }
 
@@ -132,6 +141,8 @@ impl BootFailure {
 fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
     (launch.enter)(&seat.config).map_err(BootFailure::Other)?;
     start_python(&mut seat, launch)?;
+    let state = WorkerState { ppid: seat.ppid, age: seat.age, max_requests: seat.max_requests };
+    seat.hooks.post_fork(state).map_err(BootFailure::Other)?;
     become_user(&seat.config)?;
     match process::end_with_parent(seat.ppid) {
         Ok(true) => {}
@@ -141,6 +152,7 @@ fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
     }
     app::extend_path(&python_path(&seat.config)).map_err(python_failure)?;
     let (app, broken) = load_app(&mut seat)?;
+    let app = seat.hooks.post_worker_init(app).map_err(BootFailure::Other)?;
     assemble(seat, app, broken)
 }
 
@@ -160,7 +172,7 @@ fn become_user(config: &Config) -> Result<(), BootFailure> {
 fn start_python(seat: &mut Seat<App>, launch: &Launch) -> Result<(), BootFailure> {
     interpreter::start(&launch.home, &launch.argv).map_err(|error| BootFailure::Other(error.to_string()))?;
     interpreter::import_own_needs().map_err(python_failure)?;
-    signals::install().map_err(python_failure)?;
+    signals::install(&seat.hooks).map_err(python_failure)?;
     for signal in [Signal::Int, Signal::Quit, Signal::Abrt] {
         // Python has just taken these over; the queue must hear of them too, or the poll would sleep on.
         seat.signals.add(signal).map_err(|error| BootFailure::because("cannot handle signals", &error))?;
@@ -190,14 +202,17 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
 fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, BootFailure> {
     let config = seat.config.clone();
     let rules = Arc::new(Rules::new(&config));
-    let access_log = open_access_log(&config)?;
+    let cannot_queue = |error| BootFailure::because("cannot start a thread", &error);
+    let log_queue = seat.hooks.queue_log().map_err(cannot_queue)?;
+    let access_log = open_access_log(&config, log_queue.clone())?;
     let format = access_log.as_ref().map(AccessLog::format);
     let logged_headers = format.map_or_else(Vec::new, |format| format.response_headers().to_vec());
     let environ_keys = format.map_or_else(Vec::new, |format| format.environ_keys().to_vec());
     let calls = Calls {
         app,
         sites: seat.listeners.iter().map(|listener| site(listener, &config)).collect(),
-        options: CallOptions { sendfile: config.sendfile, environ_keys },
+        options: CallOptions { sendfile: config.sendfile, environ_keys, server: facade::server_line() },
+        hooks: seat.hooks,
     };
     let neighbours =
         Arc::new(Neighbours::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners));
@@ -217,10 +232,19 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         threads: config.threads,
         max_requests: seat.max_requests,
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
+        log_queue: log_queue.clone(),
     };
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken));
-    let lead = Lead { event_loop, signals: seat.signals, parent: seat.ppid, watch, stage: Stage::Serving };
-    Ok(Worker { crew: Arc::new(Crew::new(lead, waker, station, access_log, logged_headers)), calls: Arc::new(calls) })
+    let lead = Lead {
+        event_loop,
+        signals: seat.signals,
+        parent: seat.ppid,
+        hooks: calls.hooks.clone(),
+        watch,
+        stage: Stage::Serving,
+    };
+    let crew = Arc::new(Crew::new(lead, waker, station, access_log, logged_headers));
+    Ok(Worker { crew, calls: Arc::new(calls), log_queue })
 }
 
 /// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that are free, so two generations stand in
@@ -233,12 +257,18 @@ fn rows_watched(config: &Config) -> usize {
     2 * workers + 2
 }
 
-fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootFailure> {
+fn open_access_log(config: &Config, log_queue: Option<Arc<LogQueue>>) -> Result<Option<AccessLog>, BootFailure> {
+    let format = match config.log_format {
+        LogFormat::Text => AccessFormat::compile(&config.access_log_format),
+        LogFormat::Json => AccessFormat::json(),
+    };
+    if let Some(queue) = log_queue {
+        // Whether Python's logging wants lines is its own to know.
+        return Ok(Some(AccessLog::handed_to(Box::new(move |line| queue.access_line(line)), format)));
+    }
     let Some(target) = &config.accesslog else { return Ok(None) };
     // The file was made, and given to the workers' user, when the master checked the settings.
-    AccessLog::open(target, AccessFormat::compile(&config.access_log_format), None)
-        .map(Some)
-        .map_err(|error| BootFailure::Other(error.to_string()))
+    AccessLog::open(target, format, None).map(Some).map_err(|error| BootFailure::Other(error.to_string()))
 }
 
 fn site(listener: &Listener, config: &Config) -> Site {
@@ -258,7 +288,7 @@ fn site(listener: &Listener, config: &Config) -> Site {
 
 /// Starts the other threads, and serves in this one: the interpreter's main thread.
 fn serve(worker: &Worker) -> Result<(), BootFailure> {
-    let Worker { crew, calls } = worker;
+    let Worker { crew, calls, log_queue } = worker;
     let spare = crew.clone();
     let spawned = std::thread::Builder::new().name("spare".to_owned()).spawn(move || spare.stand_by());
     spawned.map_err(|error| BootFailure::because("cannot start a thread", &error))?;
@@ -278,7 +308,11 @@ fn serve(worker: &Worker) -> Result<(), BootFailure> {
         crew.begin();
         crew.work(py, &mut caller);
         Ok(())
-    })
+    })?;
+    if let Some(queue) = log_queue {
+        calls.hooks.unqueue_log(queue);
+    }
+    Ok(())
 }
 
 fn python_failure(error: PyErr) -> BootFailure {

@@ -362,12 +362,19 @@ impl Server {
     /// Asks the server to end, and holds it to what every end must be: exit code 0, no process, no temporary file and
     /// no fault in the log left behind.
     #[track_caller]
-    pub fn finish(mut self) {
+    pub fn finish(self) {
+        self.finish_keeping(|| ());
+    }
+
+    /// The same, with a last look at what the server has left in its folder.
+    #[track_caller]
+    pub fn finish_keeping(mut self, look: impl FnOnce()) {
         self.signal(Signal::SIGTERM);
         let status = self.wait_for_exit();
         assert_eq!(status.code(), Some(0), "{:?}\n{}", status.signal(), self.log());
         self.expect_gone();
         self.expect_clean_log();
+        look();
     }
 
     /// Nothing that the server started lives on.

@@ -1,8 +1,9 @@
 //! Logs.
 
 use super::put;
+use crate::settings::config::LogFormat;
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
-use crate::settings::value::Value;
+use crate::settings::value::{Value, ValueError};
 
 pub(super) static ROWS: &[Setting] = &[
     Setting {
@@ -103,4 +104,238 @@ Files are opened again on SIGUSR1.",
 
 Nothing changes while the error log is stderr.",
     },
+    Setting {
+        name: "log_format",
+        section: Section::Logging,
+        flags: &["--log-format"],
+        meta: "FORMAT",
+        kind: Kind::Text,
+        default: Default::Text("text"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.log_format, log_format(value)),
+            get: |config| config.log_format.to_string().into(),
+        },
+        doc: "What the lines of both logs look like: text or json.
+
+`text`: gunicorn's lines. `json`: an object a line. Those of the error log have `time`, `pid`, `level` and `message`;
+those of the access log have `time`, `pid`, `remote_addr`, `user`, `method`, `target`, `protocol`, `status`, `bytes`,
+`duration` (seconds), `referer` and `user_agent`, and `access_log_format` does not count. Of no effect where Python's
+logging writes the logs.",
+    },
+    Setting {
+        name: "logger_class",
+        section: Section::Logging,
+        flags: &["--logger-class"],
+        meta: "STRING",
+        kind: Kind::Text,
+        default: Default::Text("gunicorn.glogging.Logger"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.logger_class, logger_class(value)),
+            get: |config| config.logger_class.clone(),
+        },
+        doc: "The class of the logger: where to import it from, or the class itself.
+
+A subclass of `gunicorn.glogging.Logger`, which this server brings with it. With any class but the default one, both
+logs are written by Python's logging.",
+    },
+    Setting {
+        name: "logconfig",
+        section: Section::Logging,
+        flags: &["--log-config"],
+        meta: "FILE",
+        kind: Kind::Text,
+        default: Default::Unset,
+        store: Store::Field {
+            set: |config, value| put(&mut config.logconfig, value.optional_path()),
+            get: |config| Value::from(config.logconfig.as_ref().map(|path| path.display().to_string())),
+        },
+        doc: "A file that configures Python's logging, for logging.config.fileConfig.
+
+The loggers are `gunicorn.error` and `gunicorn.access`. With it both logs are written by Python's logging.",
+    },
+    Setting {
+        name: "logconfig_dict",
+        section: Section::Logging,
+        flags: &[],
+        meta: "DICT",
+        kind: Kind::Map,
+        default: Default::Map(&[]),
+        store: Store::Field {
+            set: |config, value| put(&mut config.logconfig_dict, dict(value)),
+            get: |config| config.logconfig_dict.clone(),
+        },
+        doc: "A dict that configures Python's logging, for logging.config.dictConfig.
+
+Its keys are laid over gunicorn's `CONFIG_DEFAULTS`, whole. It counts before `logconfig_json` and `logconfig`. With it both logs are written by Python's logging.",
+    },
+    Setting {
+        name: "logconfig_json",
+        section: Section::Logging,
+        flags: &["--log-config-json"],
+        meta: "FILE",
+        kind: Kind::Text,
+        default: Default::Unset,
+        store: Store::Field {
+            set: |config, value| put(&mut config.logconfig_json, value.optional_path()),
+            get: |config| Value::from(config.logconfig_json.as_ref().map(|path| path.display().to_string())),
+        },
+        doc: "The same dict as a JSON file.
+
+A file that is not there is passed over, as gunicorn does. With it both logs are written by Python's logging.",
+    },
+    Setting {
+        name: "syslog",
+        section: Section::Logging,
+        flags: &["--log-syslog"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.syslog, value.bool()),
+            get: |config| config.syslog.into(),
+        },
+        doc: "Send both logs to syslog as well.
+
+With it both logs are written by Python's logging.",
+    },
+    Setting {
+        name: "syslog_addr",
+        section: Section::Logging,
+        flags: &["--log-syslog-to"],
+        meta: "SYSLOG_ADDR",
+        kind: Kind::Text,
+        default: Default::Text("udp://localhost:514"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.syslog_addr, value.text()),
+            get: |config| config.syslog_addr.as_str().into(),
+        },
+        doc: "Where syslog listens.
+
+`udp://HOST:PORT`, `tcp://HOST:PORT`, or `unix://PATH`, to which `#dgram` or `#stream` may be added.",
+    },
+    Setting {
+        name: "syslog_prefix",
+        section: Section::Logging,
+        flags: &["--log-syslog-prefix"],
+        meta: "SYSLOG_PREFIX",
+        kind: Kind::Text,
+        default: Default::Unset,
+        store: Store::Field {
+            set: |config, value| put(&mut config.syslog_prefix, value.optional_text()),
+            get: |config| Value::from(config.syslog_prefix.clone()),
+        },
+        doc: "What stands for the process's name in lines of syslog.
+
+They begin with `gunicorn.<prefix>.error` and `gunicorn.<prefix>.access`.",
+    },
+    Setting {
+        name: "syslog_facility",
+        section: Section::Logging,
+        flags: &["--log-syslog-facility"],
+        meta: "SYSLOG_FACILITY",
+        kind: Kind::Text,
+        default: Default::Text("user"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.syslog_facility, value.text()),
+            get: |config| config.syslog_facility.as_str().into(),
+        },
+        doc: "The facility of lines in syslog, such as user or local3.",
+    },
+    Setting {
+        name: "disable_redirect_access_to_syslog",
+        section: Section::Logging,
+        flags: &["--disable-redirect-access-to-syslog"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.disable_redirect_access_to_syslog, value.bool()),
+            get: |config| config.disable_redirect_access_to_syslog.into(),
+        },
+        doc: "Keep access lines out of syslog.",
+    },
+    Setting {
+        name: "statsd_host",
+        section: Section::Logging,
+        flags: &["--statsd-host"],
+        meta: "STATSD_ADDR",
+        kind: Kind::Text,
+        default: Default::Unset,
+        store: Store::Field {
+            set: |config, value| put(&mut config.statsd_host, value.optional_text()),
+            get: |config| Value::from(config.statsd_host.clone()),
+        },
+        doc: "Where statsd listens: HOST:PORT, or unix://PATH.
+
+gunicorn's metrics: `gunicorn.requests`, `gunicorn.request.duration`, `gunicorn.request.status.NNN`,
+`gunicorn.workers`, `gunicorn.log.error` and its kin, and those that `log.info(..., extra={...})` names. With it both logs are written by Python's logging.",
+    },
+    Setting {
+        name: "dogstatsd_tags",
+        section: Section::Logging,
+        flags: &["--dogstatsd-tags"],
+        meta: "DOGSTATSD_TAGS",
+        kind: Kind::Text,
+        default: Default::Text(""),
+        store: Store::Field {
+            set: |config, value| put(&mut config.dogstatsd_tags, value.text()),
+            get: |config| config.dogstatsd_tags.as_str().into(),
+        },
+        doc: "Tags that go with each metric, with commas between them.",
+    },
+    Setting {
+        name: "statsd_prefix",
+        section: Section::Logging,
+        flags: &["--statsd-prefix"],
+        meta: "STATSD_PREFIX",
+        kind: Kind::Text,
+        default: Default::Text(""),
+        store: Store::Field {
+            set: |config, value| put(&mut config.statsd_prefix, value.text()),
+            get: |config| config.statsd_prefix.as_str().into(),
+        },
+        doc: "What stands in front of the name of each metric.
+
+A dot is put behind it where there is none.",
+    },
+    Setting {
+        name: "enable_backlog_metric",
+        section: Section::Logging,
+        flags: &["--enable-backlog-metric"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.enable_backlog_metric, value.bool()),
+            get: |config| config.enable_backlog_metric.into(),
+        },
+        doc: "Send how many connections wait to be accepted, as gunicorn.backlog.
+
+Once a second, to `statsd_host`; TCP sockets only.",
+    },
 ];
+
+fn log_format(value: &Value) -> Result<LogFormat, ValueError> {
+    let text = value.text()?;
+    match text.as_str() {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(ValueError::new(&text, "is not one of 'text', 'json'")),
+    }
+}
+
+fn logger_class(value: &Value) -> Result<Value, ValueError> {
+    match value {
+        Value::Object(_) => Ok(value.clone()),
+        _ => Ok(value.optional_text()?.map_or_else(|| "gunicorn.glogging.Logger".into(), Value::from)),
+    }
+}
+
+/// A dict: its parts are for Python's logging to judge.
+fn dict(value: &Value) -> Result<Value, ValueError> {
+    match value {
+        Value::None => Ok(Value::Map(Vec::new())),
+        Value::Map(_) | Value::Object(_) => Ok(value.clone()),
+        _ => Err(ValueError::new(&value.to_string(), "is not a dict")),
+    }
+}

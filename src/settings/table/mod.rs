@@ -10,6 +10,7 @@ mod logging;
 mod naming;
 mod not_supported;
 mod security;
+mod server_hooks;
 mod server_mechanics;
 mod server_socket;
 mod worker_processes;
@@ -19,7 +20,7 @@ use super::value::{Value, ValueError};
 
 pub use self::not_supported::NOT_SUPPORTED;
 
-static CHAPTERS: [&[Setting]; 9] = [
+static CHAPTERS: [&[Setting]; 10] = [
     config_file::ROWS,
     server_socket::ROWS,
     worker_processes::ROWS,
@@ -29,6 +30,7 @@ static CHAPTERS: [&[Setting]; 9] = [
     http::ROWS,
     logging::ROWS,
     naming::ROWS,
+    server_hooks::ROWS,
 ];
 
 /// Every setting that the server has, in the order of the reference.
@@ -116,7 +118,7 @@ mod tests {
         let expected = "max_workers max_worker_lifetime max_worker_lifetime_jitter max_worker_memory
             max_worker_memory_jitter worker_memory_measure request_timeout boot_timeout shutdown_delay health_path
             reload_surge limit_request_body client_header_timeout client_body_timeout client_body_min_rate write_timeout body_buffer
-            body_spool permit_missing_host";
+            body_spool permit_missing_host log_format";
         assert_eq!(own, Vec::from_iter(expected.split_whitespace()));
     }
 
@@ -149,10 +151,11 @@ mod tests {
         for setting in all() {
             let (name, summary) = (setting.name, setting.summary());
             assert!(summary.len() < 80 && summary.ends_with('.'), "{name}: {summary}");
-            let is_switch = matches!(setting.kind, Kind::Switch | Kind::SwitchOff);
-            assert_eq!(setting.meta.is_empty(), is_switch, "{name}");
+            let has_no_value = matches!(setting.kind, Kind::Switch | Kind::SwitchOff | Kind::Hook);
+            assert_eq!(setting.meta.is_empty(), has_no_value, "{name}");
             assert_ne!(setting.section, Section::NotSupported, "{name}");
-            assert!(matches!(setting.store, Store::Field { .. }), "{name}");
+            assert_eq!(matches!(setting.store, Store::Hook), setting.kind == Kind::Hook, "{name}");
+            assert!(!matches!(setting.store, Store::Missing(_)), "{name}");
         }
     }
 

@@ -11,54 +11,11 @@ pub static NOT_SUPPORTED: &[Setting] = &[
     refused("reload_engine", &["--reload-engine"], Kind::Text, &["auto"], "the way files are watched cannot be chosen"),
     refused("spew", &["--spew"], Kind::Switch, &["False", "None"], "tracing every line is not supported"),
     refused(
-        "logger_class",
-        &["--logger-class"],
-        Kind::Text,
-        &["gunicorn.glogging.Logger", "simple"],
-        "logger classes are not supported yet",
-    ),
-    refused(
-        "logconfig",
-        &["--log-config"],
-        Kind::Text,
-        &["None", ""],
-        "configuring Python's logging is not supported yet",
-    ),
-    refused("logconfig_dict", &[], Kind::Map, &["{}"], "configuring Python's logging is not supported yet"),
-    refused(
-        "logconfig_json",
-        &["--log-config-json"],
-        Kind::Text,
-        &["None", ""],
-        "configuring Python's logging is not supported yet",
-    ),
-    refused("syslog", &["--log-syslog"], Kind::Switch, &["False", "None"], "syslog is not supported yet"),
-    ignored("syslog_addr", &["--log-syslog-to"], Kind::Text, &["udp://localhost:514"], "syslog is not supported yet"),
-    ignored("syslog_prefix", &["--log-syslog-prefix"], Kind::Text, &["None", ""], "syslog is not supported yet"),
-    ignored("syslog_facility", &["--log-syslog-facility"], Kind::Text, &["user"], "syslog is not supported yet"),
-    ignored(
-        "disable_redirect_access_to_syslog",
-        &["--disable-redirect-access-to-syslog"],
-        Kind::Switch,
-        EVERY,
-        "nothing is written to syslog",
-    ),
-    refused(
         "enable_stdio_inheritance",
         &["-R", "--enable-stdio-inheritance"],
         Kind::Switch,
         &["False", "None"],
         "keeping stdout and stderr of a daemon is not supported yet",
-    ),
-    refused("statsd_host", &["--statsd-host"], Kind::Text, &["None", ""], "statsd is not supported yet"),
-    ignored("dogstatsd_tags", &["--dogstatsd-tags"], Kind::Text, &["None", ""], "statsd is not supported yet"),
-    ignored("statsd_prefix", &["--statsd-prefix"], Kind::Text, &["None", ""], "statsd is not supported yet"),
-    refused(
-        "enable_backlog_metric",
-        &["--enable-backlog-metric"],
-        Kind::Switch,
-        &["False", "None"],
-        "statsd is not supported yet",
     ),
     refused("paste", &["--paste", "--paster"], Kind::Text, &["None", ""], "PasteDeploy files are not supported yet"),
     ignored(
@@ -68,22 +25,7 @@ pub static NOT_SUPPORTED: &[Setting] = &[
         &["[]", "None", ""],
         "PasteDeploy files are not supported yet",
     ),
-    hook("on_starting"),
-    hook("on_reload"),
-    hook("when_ready"),
-    hook("pre_fork"),
-    hook("post_fork"),
-    hook("post_worker_init"),
-    hook("worker_int"),
-    hook("worker_abort"),
-    hook("pre_exec"),
-    hook("pre_request"),
-    hook("post_request"),
-    hook("child_exit"),
-    hook("worker_exit"),
-    hook("nworkers_changed"),
-    hook("on_exit"),
-    hook("ssl_context"),
+    ignored("ssl_context", &[], Kind::Hook, &["None", ""], TLS),
     refused("protocol", &["--protocol"], Kind::Text, &["http"], "the uwsgi protocol is not supported yet"),
     ignored(
         "uwsgi_allow_ips",
@@ -117,10 +59,10 @@ pub static NOT_SUPPORTED: &[Setting] = &[
     ignored("dirty_timeout", &["--dirty-timeout"], Kind::Int, &["300"], DIRTY),
     ignored("dirty_threads", &["--dirty-threads"], Kind::Int, &["1"], DIRTY),
     ignored("dirty_graceful_timeout", &["--dirty-graceful-timeout"], Kind::Int, &["30"], DIRTY),
-    hook("on_dirty_starting"),
-    hook("dirty_post_fork"),
-    hook("dirty_worker_init"),
-    hook("dirty_worker_exit"),
+    ignored("on_dirty_starting", &[], Kind::Hook, &["None", ""], DIRTY),
+    ignored("dirty_post_fork", &[], Kind::Hook, &["None", ""], DIRTY),
+    ignored("dirty_worker_init", &[], Kind::Hook, &["None", ""], DIRTY),
+    ignored("dirty_worker_exit", &[], Kind::Hook, &["None", ""], DIRTY),
     ignored("control_socket", &["--control-socket"], Kind::Text, &["None", ""], CONTROL),
     ignored("control_socket_mode", &["--control-socket-mode"], Kind::Mode, &["384"], CONTROL),
     ignored(
@@ -138,7 +80,6 @@ const HTTP2: &str = "HTTP/2 is not supported yet";
 const ASGI: &str = "ASGI apps are not supported yet";
 const DIRTY: &str = "dirty workers are not supported";
 const CONTROL: &str = "the control socket is not supported yet";
-const HOOKS: &str = "server hooks are not supported yet";
 
 /// A setting whose absence keeps the server from starting.
 const fn refused(
@@ -160,12 +101,6 @@ const fn ignored(
     reason: &'static str,
 ) -> Setting {
     missing(name, flags, kind, Missing { harmless, reason, severity: Severity::Warn })
-}
-
-/// A callable of a Python config file.
-const fn hook(name: &'static str) -> Setting {
-    let missing_hook = Missing { harmless: &["None", ""], reason: HOOKS, severity: Severity::Warn };
-    missing(name, &[], Kind::Hook, missing_hook)
 }
 
 const fn missing(name: &'static str, flags: &'static [&'static str], kind: Kind, missing: Missing) -> Setting {

@@ -1,0 +1,127 @@
+//! The `gunicorn` package inside the server: config files, logger classes and apps that import it find one, whether or not
+//! gunicorn is installed.
+//!
+//! Its modules (`facade/`) are part of the program. A finder in front of `sys.meta_path` hands them out when they are asked
+//! for, so that they cost nothing where nobody does.
+
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyModule};
+
+use super::errors::traceback;
+use super::native;
+use crate::http::response;
+
+/// What the Server header says.
+const SERVER: &str = "monoceros";
+
+/// Names of modules, whether they are packages, and their sources.
+static MODULES: &[(&str, bool, &str)] = &[
+    ("gunicorn", true, include_str!("facade/gunicorn/__init__.py")),
+    ("gunicorn._amend", false, include_str!("facade/gunicorn/_amend.py")),
+    ("gunicorn._bridge", false, include_str!("facade/gunicorn/_bridge.py")),
+    ("gunicorn._hooks", false, include_str!("facade/gunicorn/_hooks.py")),
+    ("gunicorn._loader", false, include_str!("loader.py")),
+    ("gunicorn._native", false, include_str!("facade/gunicorn/_native.py")),
+    ("gunicorn._validators", false, include_str!("facade/gunicorn/_validators.py")),
+    ("gunicorn.app", true, include_str!("facade/gunicorn/app/__init__.py")),
+    ("gunicorn.app.base", false, include_str!("facade/gunicorn/app/base.py")),
+    ("gunicorn.app.pasterapp", false, include_str!("facade/gunicorn/app/pasterapp.py")),
+    ("gunicorn.app.wsgiapp", false, include_str!("facade/gunicorn/app/wsgiapp.py")),
+    ("gunicorn.arbiter", false, include_str!("facade/gunicorn/arbiter.py")),
+    ("gunicorn.config", false, include_str!("facade/gunicorn/config.py")),
+    ("gunicorn.errors", false, include_str!("facade/gunicorn/errors.py")),
+    ("gunicorn.glogging", false, include_str!("facade/gunicorn/glogging.py")),
+    ("gunicorn.http", true, include_str!("facade/gunicorn/http/__init__.py")),
+    ("gunicorn.http.errors", false, include_str!("facade/gunicorn/http/errors.py")),
+    ("gunicorn.http.message", false, include_str!("facade/gunicorn/http/message.py")),
+    ("gunicorn.http.wsgi", false, include_str!("facade/gunicorn/http/wsgi.py")),
+    ("gunicorn.instrument", true, include_str!("facade/gunicorn/instrument/__init__.py")),
+    ("gunicorn.instrument.statsd", false, include_str!("facade/gunicorn/instrument/statsd.py")),
+    ("gunicorn.util", false, include_str!("facade/gunicorn/util.py")),
+    ("gunicorn.workers", true, include_str!("facade/gunicorn/workers/__init__.py")),
+    ("gunicorn.workers.base", false, include_str!("facade/gunicorn/workers/base.py")),
+    ("gunicorn.workers.gthread", false, include_str!("facade/gunicorn/workers/gthread.py")),
+    ("gunicorn.workers.sync", false, include_str!("facade/gunicorn/workers/sync.py")),
+];
+
+const FINDER: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("finder.py"), "\0").as_bytes()) {
+    Ok(source) => source,
+    Err(_) => panic!("finder.py holds a NUL byte"),
+};
+
+/// Makes the package importable in this interpreter.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    modules.set_item("_monoceros", native::module(py)?)?;
+    let sources = PyDict::new(py);
+    for (name, is_package, source) in MODULES {
+        sources.set_item(name, (is_package, source))?;
+    }
+    let name = CString::from(c"monoceros_finder");
+    let finder = PyModule::from_code(py, FINDER, c"monoceros/finder.py", &name)?;
+    finder.call_method1("install", (sources,))?;
+    Ok(())
+}
+
+/// The line of the Server header, as a config file may have changed it: by `gunicorn.SERVER`, or by a
+/// `gunicorn.http.wsgi.Response.default_headers` of its own.
+pub fn server_line() -> Arc<[u8]> {
+    let name = Python::attach(|py| {
+        server_name(py).unwrap_or_else(|error| {
+            log::error!("The Server header stays as it is\n{}", traceback(py, &error));
+            Some(SERVER.to_owned())
+        })
+    });
+    let name = name.filter(|name| {
+        let is_valid = response::is_header_value(name.as_bytes());
+        if !is_valid {
+            log::error!("The Server header is left out: {name:?} is no value of a header");
+        }
+        is_valid
+    });
+    response::server_line(name.as_ref().map(String::as_bytes)).into()
+}
+
+fn server_name(py: Python<'_>) -> PyResult<Option<String>> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    let loaded = |name: &str| modules.contains(name);
+    if loaded("gunicorn.http.wsgi")? {
+        py.import("gunicorn.http.wsgi")?.call_method1("server_header", (py.None(),))?.extract()
+    } else if loaded("gunicorn")? {
+        py.import("gunicorn")?.getattr("SERVER")?.extract()
+    } else {
+        Ok(Some(SERVER.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_package_is_carried() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/python/facade");
+        let mut folders = vec![root.join("gunicorn")];
+        while let Some(folder) = folders.pop() {
+            let entries: Vec<PathBuf> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+            let sources = entries.iter().filter(|path| path.extension().is_some_and(|end| end == "py"));
+            for file in sources {
+                let source = std::fs::read_to_string(file).unwrap();
+                let path = file.with_extension("");
+                let is_package = path.ends_with("__init__");
+                let module = if is_package { path.parent().unwrap() } else { &path };
+                let name = module.strip_prefix(&root).unwrap().to_str().unwrap().replace('/', ".");
+                assert!(MODULES.contains(&(name.as_str(), is_package, source.as_str())), "{name}");
+            }
+            folders.extend(entries.into_iter().filter(|path| path.is_dir() && !path.ends_with("__pycache__")));
+        }
+    }
+}

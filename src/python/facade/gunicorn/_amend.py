@@ -1,0 +1,40 @@
+"""What `pre_request` changes of a request, brought into its environ.
+
+gunicorn makes the environ from the request after the hook has run. This server makes it from the bytes that came in, so
+only the differences are carried over. It must not know hooks.
+"""
+
+from urllib.parse import unquote_to_bytes
+
+# Attributes of a request, and the keys that show them as they are.
+_PLAIN = {"method": "REQUEST_METHOD", "uri": "RAW_URI", "query": "QUERY_STRING", "scheme": "wsgi.url_scheme"}
+
+
+def remember(req):
+    """Notes how the request was before anybody could change it."""
+    req._as_sent = {name: getattr(req, name) for name in (*_PLAIN, "path")}
+    req._headers_as_sent = list(req.headers)
+    return req
+
+
+def amend(req, environ):
+    """Lets changes of the request show in `environ`."""
+    for name, key in _PLAIN.items():
+        if getattr(req, name) != req._as_sent[name]:
+            environ[key] = getattr(req, name)
+    if req.path != req._as_sent["path"]:
+        # PEP 3333: the bytes of the path, as latin-1.
+        environ["PATH_INFO"] = unquote_to_bytes(req.path).decode("latin-1")
+    if req.headers != req._headers_as_sent:
+        _replace_headers(req.headers, environ)
+
+
+def _replace_headers(headers, environ):
+    for key in [key for key in environ if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")]:
+        del environ[key]
+    for name, value in headers:
+        key = name.upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = "HTTP_" + key
+        separator = "; " if key == "HTTP_COOKIE" else ","
+        environ[key] = environ[key] + separator + value if key in environ else value

@@ -1,0 +1,294 @@
+"""What the server calls in order to run hooks and write to Python's logging. Nothing else may import it.
+
+A `Bridge` is made from the settings in force, in the master, and again after each reload; workers inherit it through
+their fork. It turns what the server tells in plain values into the objects that hooks are called with. When something
+happens is the server's to know, and not to be decided here.
+"""
+
+import logging
+import traceback
+from datetime import timedelta
+
+import _monoceros
+from gunicorn import _hooks
+from gunicorn._amend import amend, remember
+from gunicorn._native import NativeHandler
+from gunicorn.app.base import Application
+from gunicorn.arbiter import Arbiter, Listener
+from gunicorn.config import Config
+from gunicorn.errors import ConfigError
+from gunicorn.glogging import Logger
+from gunicorn.http import wsgi
+from gunicorn.http.message import Request
+from gunicorn.workers.base import Worker
+
+# Each of them makes Python write the logs.
+_LOGGING = ("logconfig", "logconfig_dict", "logconfig_json", "syslog")
+
+
+class Bridge:
+    """The hooks and the logger of one configuration, and the `server` and `worker` objects that they see."""
+
+    def __init__(self, values, objects):
+        """`values` are the settings in force as plain values; `objects` those that a config file gave as no such.
+
+        Raises ConfigError for a hook that cannot be called, or a class that cannot be used.
+        """
+        self.cfg = Config()
+        given = {**values, **objects}
+        for name in self.cfg.settings.keys() & given.keys() - _hooks.PARAMETERS.keys():
+            setting = self.cfg.settings[name]
+            # The server has judged what is plain; the rest only Python can.
+            _checked(name, given[name], setting.set if name in objects else setting.adopt)
+        self._hooks = {name: given[name] for name in _hooks.PARAMETERS if given.get(name) is not None}
+        for name, value in self._hooks.items():
+            self._hooks[name] = self._set_hook(name, value)
+        self.hooks = frozenset(self._hooks)
+        self.python_logging = (
+            not self.cfg.has_default_logger
+            or self.cfg.statsd_host is not None
+            or any(getattr(self.cfg, name) for name in _LOGGING)
+        )
+        self.log = None
+        self.arbiter = Arbiter()
+        self.worker = None
+        self._pending = None
+
+    def _set_hook(self, name, value):
+        hook = _checked(name, value, lambda value: _hooks.resolve(name, value))
+        if name in self.cfg.settings:
+            self.cfg.settings[name].adopt(hook)
+        return _hooks.shortened(hook, len(_hooks.PARAMETERS[name])) if name == "post_request" else hook
+
+    def take_over(self, previous):
+        """Keeps the `server` and the workers of the bridge before a reload, and what hooks have put on them."""
+        self.arbiter = previous.arbiter
+        self.worker = previous.worker
+        self._pending = previous._pending
+
+    def make_log(self):
+        """Makes `self.log`. RuntimeError where the log settings cannot be used, or whatever the class raises."""
+        self.log = self.cfg.logger_class(self.cfg) if self.python_logging else NativeLogger(self.cfg)
+        self.arbiter.log = self.log
+
+    # The master
+
+    def server(self, state):
+        """Brings `server` up to date."""
+        arbiter = self.arbiter
+        arbiter.take_settings(self.cfg)
+        arbiter.log = self.log
+        arbiter.address = list(state.get("addresses", arbiter.address))
+        if "listeners" in state:
+            arbiter.LISTENERS = [Listener(*pair) for pair in zip(state["listeners"], arbiter.address)]
+        if "num_workers" in state:
+            # The attribute itself refuses, because hooks cannot set it.
+            arbiter._num_workers = state["num_workers"]
+        for name in ("pid", "master_name", "proc_name", "worker_age"):
+            if name in state:
+                setattr(arbiter, name, state[name])
+
+    def call_server(self, name, *extra):
+        """Calls a hook of the master's; what it raises is the server's to judge."""
+        if name in self._hooks:
+            self._hooks[name](self.arbiter, *extra)
+
+    def pre_fork(self, age):
+        """Before a fork: makes the worker's object."""
+        self._pending = self._new_worker(age, self.arbiter.pid)
+        self.arbiter.worker_age = age
+        self.call_server("pre_fork", self._pending)
+
+    def forked(self, pid):
+        """After the fork, in the master."""
+        worker, self._pending = self._pending, None
+        worker.pid = pid
+        self.arbiter.WORKERS[pid] = worker
+
+    def child_exit(self, pid):
+        """After a worker has been reaped, perhaps one from before there were hooks."""
+        worker = self.arbiter.WORKERS.pop(pid, None)
+        if worker is None:
+            worker = self._new_worker(0, self.arbiter.pid)
+            worker.pid = pid
+        self.call_server("child_exit", worker)
+
+    def _new_worker(self, age, ppid):
+        arbiter = self.arbiter
+        # gunicorn tells a worker half of it, because that is how often one has to beat.
+        return Worker(age, ppid, arbiter.LISTENERS, arbiter.app, self.cfg.timeout / 2, self.cfg, self.log)
+
+    # The worker
+
+    def enter_worker(self, state):
+        """After the fork, in the worker."""
+        self.worker = self._pending or self._new_worker(state["age"], state["ppid"])
+        self._pending = None
+        for name in ("pid", "ppid", "age", "max_requests"):
+            if name in state:
+                setattr(self.worker, name, state[name])
+
+    def post_fork(self):
+        self.call_server("post_fork", self.worker)
+
+    def post_worker_init(self, app_callable):
+        """After the app was loaded. Returns the app to serve, which the hook or a tracer may have wrapped."""
+        worker = self.worker
+        worker.app = _LoadedApplication(self.cfg, app_callable)
+        # Through `Application.wsgi`, because tracers wrap that method.
+        worker.wsgi = worker.app.wsgi()
+        worker.booted = True
+        self._call_worker("post_worker_init")
+        return worker.wsgi
+
+    def worker_int(self):
+        self.worker.alive = False
+        self._call_worker("worker_int")
+
+    def worker_abort(self):
+        self.worker.alive = False
+        self.worker.aborted = True
+        self._call_worker("worker_abort")
+
+    def worker_exit(self):
+        """Before the worker ends, which what the hook raises does not change."""
+        try:
+            self.call_server("worker_exit", self.worker)
+        except Exception:
+            self.log.warning("Exception during worker exit:\n%s", traceback.format_exc())
+
+    def _call_worker(self, name, *extra):
+        if name in self._hooks:
+            self._hooks[name](self.worker, *extra)
+
+    # A request
+
+    def request(self, **fields):
+        return remember(Request(cfg=self.cfg, **fields))
+
+    def response(self, *, req=None, **fields):
+        response = wsgi.Response(req, None, self.cfg)
+        vars(response).update(fields)
+        return response
+
+    def pre_request(self, req):
+        """Before the app is called; what the hook raises is an answer of 500. Returns whether the worker goes on."""
+        self._call_worker("pre_request", req)
+        self.worker.nr += 1
+        return self.worker.alive
+
+    def amend(self, req, environ):
+        """After the environ was made: brings into it what the hook has changed of the request."""
+        amend(req, environ)
+
+    def post_request(self, req, environ, resp):
+        """After the app's result was closed. Returns whether the worker goes on: a hook may have set `alive`."""
+        try:
+            self._call_worker("post_request", req, environ, resp)
+        except Exception:
+            self.log.exception("Exception in post_request hook")
+        return self.worker.alive
+
+    # The logs
+
+    def access(self, resp, req, environ, seconds):
+        """Writes an access line; a logger that fails is told of in the error log."""
+        try:
+            self.log.access(resp, req, environ, timedelta(seconds=seconds))
+        except Exception:
+            self._complain("Exception in the logger's access()")
+
+    def access_line(self, line):
+        """Writes an access line that the server has rendered, of a request that never had an environ."""
+        if not getattr(self.log, "access_log_enabled", True):
+            return
+        try:
+            self.log.access_log.info("%s", line)
+        except Exception:
+            self._complain("Exception in the access log")
+
+    def record(self, level, text):
+        """Writes a record of the server's own."""
+        for floor, method in _METHODS:
+            if level >= floor:
+                break
+        try:
+            # Without arguments, so that percent signs in it stay what they are.
+            getattr(self.log, method)(text)
+        except Exception:
+            # Not through the logger, which has just failed.
+            _monoceros.write_error(f"{text}\n{traceback.format_exc()}")
+
+    def metric(self, text, name, value, kind):
+        """Writes a DEBUG record that carries a metric: "gauge", "counter", "histogram" or "timer"."""
+        try:
+            self.log.debug(text, extra={"metric": name, "value": value, "mtype": kind})
+        except Exception:
+            self._complain("Exception in the logger")
+
+    def reopen(self):
+        """Opens the log files again, under their names."""
+        try:
+            # The server's own files are reopened already when it calls this.
+            reopen = self.log.reopen_files if self.python_logging else self.log.reopen_python_files
+            reopen()
+        except Exception:
+            self._complain("Exception while reopening the log files")
+
+    def _complain(self, what):
+        self.record(logging.ERROR, f"{what}\n{traceback.format_exc()}")
+
+
+_METHODS = (
+    (logging.CRITICAL, "critical"),
+    (logging.ERROR, "error"),
+    (logging.WARNING, "warning"),
+    (logging.INFO, "info"),
+    (logging.NOTSET, "debug"),
+)
+
+
+def _checked(name, value, take):
+    try:
+        return take(value)
+    except (TypeError, ValueError, ConfigError, RuntimeError) as error:
+        raise ConfigError(f"invalid value for {name!r}: {error}") from error
+
+
+class _LoadedApplication(Application):
+    """`worker.app`: the app that the server has loaded."""
+
+    def __init__(self, cfg, loaded):
+        # Not the base's, which would load settings from the command line.
+        self.usage = None
+        self.prog = None
+        self.cfg = cfg
+        self.logger = None
+        self.callable = None
+        self._loaded = loaded
+
+    def load(self):
+        return self._loaded
+
+
+class NativeLogger(Logger):
+    """The logger where Python's logging is not configured: the server writes the files and the access lines."""
+
+    def setup(self, cfg):
+        self.loglevel = self.LOG_LEVELS.get(cfg.loglevel.lower(), logging.INFO)
+        self.error_log.setLevel(self.loglevel)
+        self.access_log.setLevel(logging.INFO)
+        self._drop_handlers(self.error_log)
+        self._drop_handlers(self.access_log)
+        self.error_log.addHandler(NativeHandler())
+
+    def access(self, resp, req, environ, request_time):
+        """Does nothing: the server has written the line."""
+
+    def reopen_files(self):
+        """Reopens the server's log files, and those of handlers that somebody has added."""
+        _monoceros.reopen_logs()
+        self.reopen_python_files()
+
+    def reopen_python_files(self):
+        super().reopen_files()

@@ -1,0 +1,138 @@
+"""The master as hooks see it: `server`.
+
+A record of what the master is doing, which `Bridge` keeps up to date, with what a hook can ask of the master by signal.
+It must not manage a process by itself.
+"""
+
+import os
+import signal
+
+from gunicorn.errors import HaltServer  # noqa: F401 - code outside imports it from here
+
+
+class Listener:
+    """An open socket of the master's; text like http://127.0.0.1:8000."""
+
+    def __init__(self, text, address):
+        self._text = text
+        self.cfg_addr = address
+
+    def __str__(self):
+        return self._text
+
+    __repr__ = __str__
+
+    def getsockname(self):
+        """(host, port), or the path of a unix socket."""
+        return self.cfg_addr
+
+
+class Arbiter:
+    """The master. Hooks put attributes of their own on it."""
+
+    # The exit statuses of a worker whose app cannot be served.
+    WORKER_BOOT_ERROR = 3
+    APP_LOAD_ERROR = 4
+    START_CTX = {}
+    SIGNALS = [
+        getattr(signal, f"SIG{name}") for name in "HUP QUIT INT TERM TTIN TTOU USR1 USR2 WINCH".split()
+    ]
+    SIG_NAMES = {number: number.name[3:].lower() for number in SIGNALS}
+
+    def __init__(self, app=None):
+        self.app = app
+        self.cfg = None
+        self.log = None
+        self.pid = None
+        self.pidfile = None
+        self.systemd = False
+        self.master_pid = 0
+        self.master_name = "Master"
+        self.reexec_pid = 0
+        self.worker_age = 0
+        self.worker_class = None
+        self.address = []
+        self.timeout = 0
+        self.proc_name = None
+        self.LISTENERS = []
+        # By pid.
+        self.WORKERS = {}
+        self._num_workers = 0
+        if app is not None:
+            self.setup(app)
+
+    def setup(self, app):
+        """Takes the settings of `app`, for programs that make an Arbiter themselves."""
+        self.app = app
+        self.take_settings(app.cfg)
+        self._num_workers = app.cfg.workers
+
+    def take_settings(self, cfg):
+        """Shows the settings `cfg`; how many workers there are is not a setting but the master's to say."""
+        self.cfg = cfg
+        self.address = cfg.address
+        self.timeout = cfg.timeout
+        self.proc_name = cfg.proc_name
+        self.worker_class = cfg.worker_class
+
+    @property
+    def num_workers(self):
+        """How many workers the master keeps."""
+        return self._num_workers
+
+    @num_workers.setter
+    def num_workers(self, count):
+        raise AttributeError(
+            "the number of workers cannot be set from Python: "
+            "send the master SIGTTIN for one more, SIGTTOU for one less"
+        )
+
+    def run(self):
+        """Serves `app`, where no method that the master would have to call has been written anew."""
+        overridden = sorted(name for name in _UNSUPPORTED if getattr(type(self), name) is not getattr(Arbiter, name))
+        if overridden:
+            raise _unsupported_error(f"{type(self).__qualname__}.{overridden[0]}")
+        self.app.run()
+
+    def kill_worker(self, pid, sig):
+        """Sends a signal to one worker. The master learns of its end by itself."""
+        try:
+            os.kill(pid, sig)
+        except ProcessLookupError:
+            pass
+
+    def kill_workers(self, sig):
+        """Sends a signal to every worker."""
+        for pid in list(self.WORKERS):
+            self.kill_worker(pid, sig)
+
+    def reload(self):
+        """Asks the master to reload, which it does after the hook has returned."""
+        os.kill(self.pid, signal.SIGHUP)
+
+    def stop(self, graceful=True):
+        """Asks the master to end, which it does after the hook has returned."""
+        os.kill(self.pid, signal.SIGTERM if graceful else signal.SIGQUIT)
+
+
+def _unsupported_error(name):
+    return RuntimeError(f"{name} cannot run: the master of monoceros is not written in Python")
+
+
+def _unsupported(name):
+    def method(self, *args, **kwargs):
+        raise _unsupported_error(f"{type(self).__qualname__}.{name}")
+
+    method.__name__ = name
+    method.__qualname__ = f"Arbiter.{name}"
+    return method
+
+
+_UNSUPPORTED = (
+    "start", "init_signals", "signal", "signal_chld", "handle_chld", "handle_hup", "handle_term", "handle_int",
+    "handle_quit", "handle_ttin", "handle_ttou", "handle_usr1", "handle_usr2", "handle_winch", "maybe_promote_master",
+    "wakeup", "halt", "reexec", "murder_workers", "reap_workers", "manage_workers", "spawn_worker", "spawn_workers",
+    "wait_for_signals",
+)
+for _name in _UNSUPPORTED:
+    setattr(Arbiter, _name, _unsupported(_name))

@@ -1,0 +1,348 @@
+"""The logger that config files subclass, and that writes all logs where Python's logging is configured.
+
+What it writes goes to Python's logging only. Where nobody configured that, the server writes its logs by itself, and
+`_bridge.NativeLogger` stands here in its place.
+"""
+
+import base64
+import binascii
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+
+from gunicorn import util
+
+SYSLOG_FACILITIES = {
+    "auth": 4, "authpriv": 10, "cron": 9, "daemon": 3, "ftp": 11, "kern": 0, "lpr": 6, "mail": 2, "news": 7,
+    "security": 4, "syslog": 5, "user": 1, "uucp": 8, **{f"local{number}": 16 + number for number in range(8)},
+}
+SYSLOG_PORT = 514
+_LINE = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
+_TIME = "[%Y-%m-%d %H:%M:%S %z]"
+
+
+def _default_logger(name, handler):
+    return {"level": "INFO", "handlers": [handler], "propagate": True, "qualname": name}
+
+
+def _default_handler(stream):
+    return {"class": "logging.StreamHandler", "formatter": "generic", "stream": f"ext://sys.{stream}"}
+
+
+# What logconfig_dict and logconfig_json are laid over, key by key at the top level.
+CONFIG_DEFAULTS = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "root": {"level": "INFO", "handlers": ["console"]},
+    "loggers": {
+        "gunicorn.error": _default_logger("gunicorn.error", "error_console"),
+        "gunicorn.access": _default_logger("gunicorn.access", "console"),
+    },
+    "handlers": {"console": _default_handler("stdout"), "error_console": _default_handler("stderr")},
+    "formatters": {"generic": {"format": _LINE, "datefmt": _TIME, "class": "logging.Formatter"}},
+}
+
+
+class SafeAtoms(dict):
+    """The atoms of an access line: quotes in them are escaped, and what is not there reads "-"."""
+
+    def __init__(self, atoms):
+        super().__init__(
+            (name, value.replace('"', '\\"') if isinstance(value, str) else value) for name, value in atoms.items()
+        )
+
+    def __getitem__(self, k):
+        # Names of headers and variables are case-insensitive.
+        return super().get(k.lower() if k.startswith("{") else k, "-")
+
+
+class Logger:
+    """Writes the error log and the access log through Python's logging."""
+
+    LOG_LEVELS = {
+        "critical": logging.CRITICAL,
+        "error": logging.ERROR,
+        "warning": logging.WARNING,
+        "info": logging.INFO,
+        "debug": logging.DEBUG,
+    }
+    loglevel = logging.INFO
+    error_fmt = _LINE
+    datefmt = _TIME
+    access_fmt = "%(message)s"
+    syslog_fmt = "[%(process)d] %(message)s"
+    atoms_wrapper_class = SafeAtoms
+
+    def __init__(self, cfg):
+        self.error_log = logging.getLogger("gunicorn.error")
+        self.error_log.propagate = False
+        self.access_log = logging.getLogger("gunicorn.access")
+        self.access_log.propagate = False
+        self.error_handlers = []
+        self.access_handlers = []
+        self.logfile = None
+        self.lock = threading.Lock()
+        self.cfg = cfg
+        self.setup(cfg)
+
+    def setup(self, cfg):
+        """Gives the two loggers their levels and handlers. RuntimeError where the settings cannot be used."""
+        self.loglevel = self.LOG_LEVELS.get(cfg.loglevel.lower(), logging.INFO)
+        self.error_log.setLevel(self.loglevel)
+        self.access_log.setLevel(logging.INFO)
+        # Those of the logger before a reload, whose settings may have asked for more than these do.
+        self._drop_handlers(self.error_log)
+        self._drop_handlers(self.access_log)
+        self._set_handler(self.error_log, cfg.errorlog, logging.Formatter(self.error_fmt, self.datefmt))
+        if cfg.accesslog:
+            self._set_handler(self.access_log, cfg.accesslog, logging.Formatter(self.access_fmt), stream=sys.stdout)
+        if cfg.syslog:
+            self._set_syslog_handler(self.error_log, cfg, self.syslog_fmt, "error")
+            if not cfg.disable_redirect_access_to_syslog:
+                self._set_syslog_handler(self.access_log, cfg, self.syslog_fmt, "access")
+        self._configure(cfg)
+
+    def _configure(self, cfg):
+        """Applies the first of logconfig_dict, logconfig_json and logconfig that is given."""
+        if cfg.logconfig_dict:
+            _apply(cfg.logconfig_dict)
+        elif cfg.logconfig_json:
+            # gunicorn passes over a file that is not there.
+            if os.path.exists(cfg.logconfig_json):
+                _apply(_read_json(cfg.logconfig_json))
+        elif cfg.logconfig:
+            _apply_file(cfg.logconfig)
+
+    def critical(self, msg, *args, **kwargs):
+        self.error_log.critical(msg, *args, **kwargs)
+
+    def error(self, msg, *args, **kwargs):
+        self.error_log.error(msg, *args, **kwargs)
+
+    def warning(self, msg, *args, **kwargs):
+        self.error_log.warning(msg, *args, **kwargs)
+
+    def info(self, msg, *args, **kwargs):
+        self.error_log.info(msg, *args, **kwargs)
+
+    def debug(self, msg, *args, **kwargs):
+        self.error_log.debug(msg, *args, **kwargs)
+
+    def exception(self, msg, *args, **kwargs):
+        self.error_log.exception(msg, *args, **kwargs)
+
+    def log(self, lvl, msg, *args, **kwargs):
+        """A record at `lvl`: a number, or one of the names in LOG_LEVELS."""
+        level = self.LOG_LEVELS.get(lvl.lower(), logging.INFO) if isinstance(lvl, str) else lvl
+        self.error_log.log(level, msg, *args, **kwargs)
+
+    # The access log
+
+    @property
+    def access_log_enabled(self):
+        """Whether any setting asks for an access log."""
+        cfg = self.cfg
+        to_syslog = cfg.syslog and not cfg.disable_redirect_access_to_syslog
+        return bool(cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or to_syslog)
+
+    def access(self, resp, req, environ, request_time):
+        """Writes the line of one request; `request_time` is a timedelta."""
+        if not self.access_log_enabled:
+            return
+        atoms = self.atoms_wrapper_class(self.atoms(resp, req, environ, request_time))
+        try:
+            self.access_log.info(self.cfg.access_log_format, atoms)
+        except Exception:
+            self.error(traceback.format_exc())
+
+    def atoms(self, resp, req, environ, request_time):
+        """What an access line can tell, by the names of access_log_format."""
+        status = resp.status.split(None, 1)[0] if isinstance(resp.status, str) else resp.status
+        # gunicorn leaves days out of each of these.
+        seconds, microseconds = request_time.seconds, request_time.microseconds
+        atoms = {
+            "h": environ.get("REMOTE_ADDR", "-"),
+            "l": "-",
+            "u": self._get_user(environ) or "-",
+            "t": self.now(),
+            "r": " ".join(str(environ.get(name)) for name in ("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL")),
+            "s": status,
+            "m": environ.get("REQUEST_METHOD"),
+            "U": environ.get("PATH_INFO"),
+            "q": environ.get("QUERY_STRING"),
+            "H": environ.get("SERVER_PROTOCOL"),
+            "b": "-" if getattr(resp, "sent", None) is None else str(resp.sent),
+            "B": getattr(resp, "sent", None),
+            "f": environ.get("HTTP_REFERER", "-"),
+            "a": environ.get("HTTP_USER_AGENT", "-"),
+            "T": seconds,
+            "D": seconds * 1_000_000 + microseconds,
+            "M": seconds * 1_000 + microseconds // 1_000,
+            "L": f"{seconds}.{microseconds:06d}",
+            "p": f"<{os.getpid()}>",
+        }
+        request_headers = getattr(req, "headers", req)
+        for letter, pairs in (("i", request_headers), ("o", resp.headers), ("e", environ)):
+            pairs = pairs.items() if hasattr(pairs, "items") else pairs
+            atoms.update((f"{{{name.lower()}}}{letter}", value) for name, value in pairs)
+        return atoms
+
+    def now(self):
+        """The time as access lines show it."""
+        return time.strftime("[%d/%b/%Y:%H:%M:%S %z]")
+
+    def _get_user(self, environ):
+        """The name that the client gave by Basic authentication (RFC 7617), or None."""
+        scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            decoded = base64.b64decode(credentials.strip().encode("utf-8")).decode("utf-8")
+        except (binascii.Error, UnicodeDecodeError, TypeError) as error:
+            self.debug("Couldn't get username: %s", error)
+            return None
+        return decoded.partition(":")[0]
+
+    # Files
+
+    def reopen_files(self):
+        """Opens every log file again, under its name, after a rotation."""
+        for handler in _file_handlers():
+            handler.acquire()
+            try:
+                # One that has not been opened yet will be, by its first record.
+                if handler.stream:
+                    handler.stream.close()
+                    handler.stream = handler._open()
+            finally:
+                handler.release()
+
+    def close_on_exec(self):
+        """Keeps log files from the programs that this process runs."""
+        for handler in _file_handlers():
+            handler.acquire()
+            try:
+                if handler.stream:
+                    util.close_on_exec(handler.stream)
+            finally:
+                handler.release()
+
+    # Handlers. Those that a Logger has made are marked, so that the next one replaces them and leaves others alone.
+
+    def _get_gunicorn_handler(self, log):
+        return next((handler for handler in log.handlers if getattr(handler, "_gunicorn", False)), None)
+
+    def _drop_handlers(self, log):
+        while handler := self._get_gunicorn_handler(log):
+            log.removeHandler(handler)
+            handler.close()
+
+    def _set_handler(self, log, output, fmt, stream=None):
+        """Makes `log` write to `output`: a path, or "-" for `stream` (stderr). None takes the handler away."""
+        if old := self._get_gunicorn_handler(log):
+            log.removeHandler(old)
+            old.close()
+        if output is None:
+            return
+        handler = logging.StreamHandler(stream) if output == "-" else self._open_file(output)
+        handler.setFormatter(fmt)
+        handler._gunicorn = True
+        log.addHandler(handler)
+
+    def _open_file(self, path):
+        util.check_is_writable(path)
+        handler = logging.FileHandler(path)
+        try:
+            # Workers open it again, and may be another user by then.
+            util.chown(handler.baseFilename, self.cfg.user, self.cfg.group)
+        except OSError:
+            pass
+        return handler
+
+    def _set_syslog_handler(self, log, cfg, fmt, name):
+        """Makes `log` write to syslog as well, with the prefix that tells whose log it is."""
+        from logging.handlers import SysLogHandler
+
+        prefix = cfg.syslog_prefix or cfg.proc_name.replace(":", ".")
+        try:
+            facility = SYSLOG_FACILITIES[cfg.syslog_facility.lower()]
+        except KeyError:
+            raise RuntimeError(f"unknown facility name: {cfg.syslog_facility!r}") from None
+        kind, address = parse_syslog_address(cfg.syslog_addr)
+        handler = SysLogHandler(address=address, facility=facility, socktype=kind)
+        handler.setFormatter(logging.Formatter(f"gunicorn.{prefix}.{name}: {fmt}"))
+        handler._gunicorn = True
+        log.addHandler(handler)
+
+
+def parse_syslog_address(addr):
+    """A `syslog_addr` as the type of its socket (None: whichever works) and its address."""
+    import socket
+
+    kinds = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM}
+    if addr.startswith("unix://"):
+        path, _, kind = addr.removeprefix("unix://").partition("#")
+        return kinds.get(kind), path
+    for scheme, kind in (("udp://", socket.SOCK_DGRAM), ("tcp://", socket.SOCK_STREAM)):
+        if addr.startswith(scheme):
+            return kind, util.parse_address(addr.removeprefix(scheme), default_port=str(SYSLOG_PORT))
+    raise RuntimeError(f"invalid syslog address: {addr!r}")
+
+
+def loggers():
+    """Every logger there is, the root among them."""
+    known = logging.root.manager.loggerDict
+    return [logging.root, *(logger for logger in known.values() if isinstance(logger, logging.Logger))]
+
+
+def _file_handlers():
+    handlers = {handler for logger in loggers() for handler in logger.handlers}
+    return [handler for handler in handlers if isinstance(handler, logging.FileHandler)]
+
+
+def _apply(chosen):
+    """Configures Python's logging from a dict."""
+    from logging.config import dictConfig
+
+    try:
+        dictConfig({**CONFIG_DEFAULTS, **chosen})
+    except (AttributeError, ImportError, ValueError, TypeError) as error:
+        raise RuntimeError(_sentence("logging", error)) from error
+
+
+def _read_json(path):
+    import json
+
+    try:
+        with open(path) as file:
+            chosen = json.load(file)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(_sentence(path, error)) from error
+    if not isinstance(chosen, dict):
+        raise RuntimeError(f"log config {path!r} must hold a JSON object")
+    return chosen
+
+
+def _apply_file(path):
+    """Configures Python's logging from a file in the format of `logging.config.fileConfig`."""
+    if not os.path.exists(path):
+        raise RuntimeError(f"log config {path!r} not found")
+    from logging.config import fileConfig
+
+    # For use in the file, where a percent sign is doubled.
+    places = {"__file__": path, "here": os.path.dirname(path)}
+    defaults = {name: place.replace("%", "%%") for name, place in places.items()}
+    try:
+        fileConfig(path, defaults=defaults, disable_existing_loggers=False)
+    except Exception as error:
+        # The parser's errors have no base class in common with those of the handlers.
+        raise RuntimeError(_sentence(path, error)) from error
+
+
+def _sentence(what, error):
+    """Why logging cannot be configured. The cause says more than what `logging` wraps it in."""
+    cause = f": {error.__cause__}" if error.__cause__ is not None else ""
+    return f"the log config {what!r} cannot be used: {error}{cause}"

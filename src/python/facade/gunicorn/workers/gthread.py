@@ -1,0 +1,7 @@
+"""The worker with several threads, by gunicorn's name. It must not serve: `Worker` says why not."""
+
+from gunicorn.workers.base import Worker
+
+
+class ThreadWorker(Worker):
+    """What `worker_class = "gthread"` names."""

@@ -1,0 +1,7 @@
+"""The worker with one thread, by gunicorn's name. It must not serve: `Worker` says why not."""
+
+from gunicorn.workers.base import Worker
+
+
+class SyncWorker(Worker):
+    """What `worker_class = "sync"` names."""

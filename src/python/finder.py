@@ -1,0 +1,82 @@
+"""Finds the `gunicorn` package that the server carries, and sees to it that its loggers are there when an app asks.
+
+Python rather than Rust because import hooks are written against `importlib`.
+"""
+
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+
+
+class CarriedLoader:
+    """Loads one module from the text that the server holds (PEP 302, PEP 451)."""
+
+    def __init__(self, is_package, source):
+        self._is_package = is_package
+        self._source = source
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        path = module.__name__.replace(".", "/") + ("/__init__.py" if self._is_package else ".py")
+        exec(compile(self._source, f"<monoceros>/{path}", "exec", dont_inherit=True), module.__dict__)
+
+    def get_source(self, fullname):
+        # Tracebacks show lines of it (linecache).
+        return self._source
+
+    def is_package(self, fullname):
+        return self._is_package
+
+
+class CarriedFinder:
+    """Answers for `gunicorn` and all below it.
+
+    Also where gunicorn is installed: inside this server its modules would be those of a server that does not run.
+    """
+
+    def __init__(self, sources):
+        self._sources = sources
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname in self._sources:
+            is_package, source = self._sources[fullname]
+            loader = CarriedLoader(is_package, source)
+            return ModuleSpec(fullname, loader, origin="monoceros", is_package=is_package)
+        if fullname.startswith("gunicorn."):
+            raise ModuleNotFoundError(
+                f"No module named {fullname!r}: monoceros brings a gunicorn package of its own, which has no such module",
+                name=fullname,
+            )
+        if fullname == "logging":
+            return spec_of_logging()
+        return None
+
+
+def spec_of_logging():
+    """The real `logging`; once it is loaded, the server's loggers are set up in it.
+
+    Apps take the handlers of `logging.getLogger("gunicorn.error")` for their own loggers, so they must be there before the
+    app asks. Where no app imports `logging`, nobody pays for it.
+    """
+    spec = PathFinder.find_spec("logging")
+    execute = spec.loader.exec_module
+
+    def execute_and_set_up(module):
+        execute(module)
+        set_up_loggers()
+
+    spec.loader.exec_module = execute_and_set_up
+    return spec
+
+
+def set_up_loggers():
+    from gunicorn._native import set_up_loggers
+
+    set_up_loggers()
+
+
+def install(sources):
+    sys.meta_path.insert(0, CarriedFinder(sources))
+    if "logging" in sys.modules:
+        set_up_loggers()

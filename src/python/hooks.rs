@@ -1,0 +1,372 @@
+//! Server hooks, and Python's logging: what the operator's config wants to be told of, and told by.
+//!
+//! The objects that hooks are given (`server`, `worker`, `req`, `resp`, their `log` and `cfg`) are those of the `gunicorn` package
+//! that the server carries; its module `_bridge` keeps them up to date. This side decides when, and turns exceptions into text.
+//! Nothing here shows pyo3 to the floors above: without a config that asks for any of it, [`Hooks`] is empty and costs one look.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use pyo3::exceptions::{PyRuntimeError, PySystemExit};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::app::App;
+use super::config_file::Objects;
+use super::errors::traceback;
+use super::log_queue::LogQueue;
+use super::native::to_python;
+use super::observer::Observer;
+use crate::logging::{self, Diversion};
+use crate::settings::{self, Config};
+use crate::sys::process::Pid;
+
+/// What a config wants to be told of. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Hooks(Option<Arc<Bridge>>);
+
+struct Bridge {
+    /// `gunicorn._bridge.Bridge`
+    object: Py<PyAny>,
+    /// The hooks that the user gave.
+    given: HashSet<String>,
+    /// Both logs are Python's to write.
+    writes_logs: bool,
+}
+
+/// A hook, a logger class or a logging config that cannot be used: a sentence.
+#[derive(Debug)]
+pub struct HookError(String);
+
+impl fmt::Display for HookError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The hooks that are called with the server alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerHook {
+    /// The start.
+    OnStarting,
+    /// The sockets are open.
+    WhenReady,
+    /// HUP.
+    OnReload,
+    /// USR2.
+    PreExec,
+    /// The end.
+    OnExit,
+}
+
+impl ServerHook {
+    fn name(self) -> &'static str {
+        match self {
+            ServerHook::OnStarting => "on_starting",
+            ServerHook::WhenReady => "when_ready",
+            ServerHook::OnReload => "on_reload",
+            ServerHook::PreExec => "pre_exec",
+            ServerHook::OnExit => "on_exit",
+        }
+    }
+}
+
+/// What a hook can see of the master.
+#[derive(Debug, Clone)]
+pub struct ServerState {
+    /// The master's pid.
+    pub pid: Pid,
+    /// `Master`, or `Master.2` beside an older one.
+    pub master_name: &'static str,
+    /// How many workers there are to be.
+    pub num_workers: usize,
+    /// How many were forked so far.
+    pub worker_age: u64,
+    /// The sockets, as the log shows them.
+    pub listeners: Vec<String>,
+}
+
+/// What a hook can see of a worker besides the settings.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerState {
+    /// The master's pid.
+    pub ppid: Pid,
+    /// How many workers were forked before it and including it.
+    pub age: u64,
+    /// Requests to serve before it asks for a replacement; 0 for no limit.
+    pub max_requests: u64,
+}
+
+/// A hook raised: the traceback.
+pub type Raised = String;
+
+impl Hooks {
+    /// Reads the hooks of `config`, whose `objects` a Python config file gave; after a reload they see the same `server` and workers as
+    /// those `before`. Empty where the config asks for nothing of the kind; otherwise the interpreter must be running.
+    ///
+    /// # Errors
+    /// A hook that cannot be imported or called as it should be.
+    pub fn new(config: &Config, objects: Option<Objects>, before: &Hooks) -> Result<Hooks, HookError> {
+        if !Hooks::are_wanted(config) {
+            return Ok(Hooks::default());
+        }
+        Python::attach(|py| {
+            let objects = objects.map_or_else(|| PyDict::new(py), |objects| objects.0.into_bound(py));
+            let made = Bridge::new(py, config, &objects).and_then(|bridge| {
+                if let Some(before) = &before.0 {
+                    bridge.object.call_method1(py, "take_over", (&before.object,))?;
+                }
+                Ok(Hooks(Some(Arc::new(bridge))))
+            });
+            made.map_err(|error| refusal(py, &error))
+        })
+    }
+
+    /// Whether `config` asks for hooks or for Python's logging.
+    pub fn are_wanted(config: &Config) -> bool {
+        !config.hooks.is_empty() || config.logs_through_python()
+    }
+
+    /// Whether both logs are Python's to write.
+    pub fn write_logs(&self) -> bool {
+        self.0.as_ref().is_some_and(|bridge| bridge.writes_logs)
+    }
+
+    /// Makes the logger of hooks and, where Python is to write the logs, sends it the records from here on; otherwise brings them back.
+    ///
+    /// # Errors
+    /// The logging config cannot be used, or the logger's class raised.
+    pub fn open_log(&self) -> Result<(), HookError> {
+        let Some(bridge) = &self.0 else {
+            logging::divert(None);
+            return Ok(());
+        };
+        Python::attach(|py| bridge.object.call_method0(py, "make_log").map(drop).map_err(|error| refusal(py, &error)))?;
+        logging::divert(bridge.writes_logs.then(|| self.direct()));
+        Ok(())
+    }
+
+    /// From now on records wait in a queue for a thread that hands them to Python's logging: the threads of a worker must not wait for
+    /// the interpreter when they log. `None` where Python does not write the logs.
+    ///
+    /// # Errors
+    /// The system has no room for another thread.
+    pub fn queue_log(&self) -> std::io::Result<Option<Arc<LogQueue>>> {
+        let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.writes_logs) else { return Ok(None) };
+        let queue = LogQueue::start(Python::attach(|py| bridge.object.clone_ref(py)))?;
+        let taker = queue.clone();
+        logging::divert(Some(Arc::new(move |level, text| taker.record(level, text))));
+        Ok(Some(queue))
+    }
+
+    /// Hands over what waits in `queue`; from now on each record goes to Python at once.
+    pub fn unqueue_log(&self, queue: &LogQueue) {
+        logging::divert(Some(self.direct()));
+        queue.finish();
+    }
+
+    /// Calls a hook that takes the server alone.
+    ///
+    /// # Errors
+    /// It raised.
+    pub fn call(&self, hook: ServerHook, server: impl FnOnce() -> ServerState) -> Result<(), Raised> {
+        self.in_master(hook.name(), server, |py, bridge| bridge.call_method1(py, "call_server", (hook.name(),)))
+    }
+
+    /// Calls `nworkers_changed`.
+    ///
+    /// # Errors
+    /// It raised.
+    pub fn nworkers_changed(
+        &self,
+        server: impl FnOnce() -> ServerState,
+        new: usize,
+        old: Option<usize>,
+    ) -> Result<(), Raised> {
+        let name = "nworkers_changed";
+        self.in_master(name, server, |py, bridge| bridge.call_method1(py, "call_server", (name, new, old)))
+    }
+
+    /// Calls `pre_fork` for the worker of that age.
+    ///
+    /// # Errors
+    /// It raised.
+    pub fn pre_fork(&self, server: impl FnOnce() -> ServerState, age: u64) -> Result<(), Raised> {
+        // The worker object of this moment is the one that later hooks are given, whichever of them there are.
+        let Some(bridge) = &self.0 else { return Ok(()) };
+        bridge.with_server(server, |py, object| object.call_method1(py, "pre_fork", (age,)))
+    }
+
+    /// In the master: the worker of the last [`Hooks::pre_fork`] has this pid.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn forked(&self, pid: Pid) -> Result<(), Raised> {
+        let Some(bridge) = &self.0 else { return Ok(()) };
+        Python::attach(|py| bridge.ask(py, "forked", (pid.as_raw(),)))
+    }
+
+    /// Calls `child_exit`: the worker was reaped.
+    ///
+    /// # Errors
+    /// It raised.
+    pub fn child_exit(&self, server: impl FnOnce() -> ServerState, pid: Pid) -> Result<(), Raised> {
+        let Some(bridge) = &self.0 else { return Ok(()) };
+        bridge.with_server(server, |py, object| object.call_method1(py, "child_exit", (pid.as_raw(),)))
+    }
+
+    /// Logs `text` at debug level with a metric of statsd's; says whether Python has taken it.
+    pub fn metric(&self, text: &str, name: &str, value: u64, kind: &str) -> bool {
+        let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.writes_logs) else { return false };
+        Python::attach(|py| bridge.ask(py, "metric", (text, name, value, kind))).is_ok()
+    }
+
+    /// In a new worker: this is it, from now on. Then calls `post_fork`.
+    ///
+    /// # Errors
+    /// It raised.
+    pub fn post_fork(&self, worker: WorkerState) -> Result<(), Raised> {
+        let Some(bridge) = &self.0 else { return Ok(()) };
+        Python::attach(|py| {
+            let state = PyDict::new(py);
+            let filled = state
+                .set_item("pid", std::process::id())
+                .and_then(|()| state.set_item("ppid", worker.ppid.as_raw()))
+                .and_then(|()| state.set_item("age", worker.age))
+                .and_then(|()| state.set_item("max_requests", worker.max_requests));
+            filled.map_err(|error| traceback(py, &error))?;
+            bridge.ask(py, "enter_worker", (state,))?;
+            bridge.ask(py, "post_fork", ())
+        })
+    }
+
+    /// Calls `post_worker_init`: the app is loaded. Returns the app to serve, which the hook may have wrapped.
+    ///
+    /// # Errors
+    /// It raised.
+    pub fn post_worker_init(&self, app: App) -> Result<App, Raised> {
+        let Some(bridge) = &self.0 else { return Ok(app) };
+        Python::attach(|py| {
+            let served = bridge.object.call_method1(py, "post_worker_init", (app.callable(),));
+            served.map(App::new).map_err(|error| traceback(py, &error))
+        })
+    }
+
+    /// Calls `worker_int` or, for an abort, `worker_abort`. What they raise goes to the log.
+    pub fn interrupted(&self, py: Python<'_>, is_abort: bool) {
+        let hook = if is_abort { "worker_abort" } else { "worker_int" };
+        let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.given.contains(hook)) else { return };
+        if let Err(error) = bridge.object.call_method0(py, hook)
+            && !error.is_instance_of::<PySystemExit>(py)
+        {
+            log::error!("Exception in {hook} hook\n{}", traceback(py, &error));
+        }
+    }
+
+    /// Calls `worker_exit`; what it raises goes to the log.
+    pub fn worker_exit(&self) {
+        let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.given.contains("worker_exit")) else { return };
+        if let Err(raised) = Python::attach(|py| bridge.ask(py, "worker_exit", ())) {
+            log::warn!("Exception during worker exit\n{raised}");
+        }
+    }
+
+    /// Opens the files of Python's logging again (USR1). In a worker the queue does that.
+    ///
+    /// # Errors
+    /// One cannot be opened.
+    pub fn reopen_log(&self) -> Result<(), Raised> {
+        let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.writes_logs) else { return Ok(()) };
+        Python::attach(|py| bridge.ask(py, "reopen", ()))
+    }
+
+    /// Who looks at each request, if somebody does.
+    pub(super) fn observer(&self, py: Python<'_>) -> Option<Observer> {
+        let bridge = self.0.as_ref()?;
+        let (before, after) = (bridge.given.contains("pre_request"), bridge.given.contains("post_request"));
+        (before || after || bridge.writes_logs)
+            .then(|| Observer::new(bridge.object.clone_ref(py), before, after, bridge.writes_logs))
+    }
+
+    /// A way for records that calls into Python at once.
+    fn direct(&self) -> Diversion {
+        let hooks = self.clone();
+        Arc::new(move |level, text| {
+            let Some(bridge) = &hooks.0 else { return };
+            // What fails here has nowhere else to be told.
+            Python::attach(|py| drop(bridge.object.call_method1(py, "record", (level, text))));
+        })
+    }
+
+    fn in_master(
+        &self,
+        hook: &str,
+        server: impl FnOnce() -> ServerState,
+        call: impl FnOnce(Python<'_>, &Py<PyAny>) -> PyResult<Py<PyAny>>,
+    ) -> Result<(), Raised> {
+        match &self.0 {
+            Some(bridge) if bridge.given.contains(hook) => bridge.with_server(server, call),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Bridge {
+    fn new(py: Python<'_>, config: &Config, objects: &Bound<'_, PyDict>) -> PyResult<Bridge> {
+        let values = PyDict::new(py);
+        for setting in settings::all() {
+            values.set_item(setting.name, to_python(py, &setting.value_in(config))?)?;
+        }
+        // What a later source has overridden is not meant.
+        let overridden = |name: &str| settings::find(name).is_none_or(|setting| !setting.value_in(config).is_object());
+        for name in objects.keys() {
+            if overridden(&name.to_string()) {
+                objects.del_item(name)?;
+            }
+        }
+        let object = py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects))?;
+        let given = object.getattr("hooks")?.try_iter()?.map(|name| name?.extract()).collect::<PyResult<_>>()?;
+        Ok(Bridge { object: object.unbind(), given, writes_logs: config.logs_through_python() })
+    }
+
+    /// Calls a method of the bridge.
+    fn ask<'py>(
+        &self,
+        py: Python<'py>,
+        method: &str,
+        arguments: impl pyo3::call::PyCallArgs<'py>,
+    ) -> Result<(), Raised> {
+        self.object.bind(py).call_method1(method, arguments).map(drop).map_err(|error| traceback(py, &error))
+    }
+
+    /// Shows the bridge how the master stands, then calls.
+    fn with_server(
+        &self,
+        server: impl FnOnce() -> ServerState,
+        call: impl FnOnce(Python<'_>, &Py<PyAny>) -> PyResult<Py<PyAny>>,
+    ) -> Result<(), Raised> {
+        let server = server();
+        Python::attach(|py| {
+            let state = PyDict::new(py);
+            let shown = state
+                .set_item("pid", server.pid.as_raw())
+                .and_then(|()| state.set_item("master_name", server.master_name))
+                .and_then(|()| state.set_item("num_workers", server.num_workers))
+                .and_then(|()| state.set_item("worker_age", server.worker_age))
+                .and_then(|()| state.set_item("listeners", server.listeners))
+                .and_then(|()| self.object.call_method1(py, "server", (state,)))
+                .and_then(|_| call(py, &self.object));
+            shown.map(drop).map_err(|error| traceback(py, &error))
+        })
+    }
+}
+
+/// What the package itself refuses (`RuntimeError`, and `ConfigError` with it) is a sentence; the rest is told by its traceback.
+fn refusal(py: Python<'_>, error: &PyErr) -> HookError {
+    let is_sentence = [py.get_type::<PyRuntimeError>().into_any()]
+        .into_iter()
+        .chain(py.import("gunicorn.errors").and_then(|errors| errors.getattr("ConfigError")))
+        .any(|class| error.matches(py, class).unwrap_or(false));
+    HookError(if is_sentence { error.value(py).to_string() } else { traceback(py, error) })
+}

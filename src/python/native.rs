@@ -1,0 +1,114 @@
+//! `_monoceros`: what the server offers to the `gunicorn` package that it carries (see [`super::facade`]), as a module.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyModule};
+
+use super::environ::SERVER_SOFTWARE;
+use crate::logging;
+use crate::settings::{self, Config, Kind, Setting, Store, Value};
+
+/// Makes the module.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    let module = PyModule::new(py, "_monoceros")?;
+    module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
+    module.add("SERVER_SOFTWARE", SERVER_SOFTWARE)?;
+    module.add_function(wrap_pyfunction!(rows, &module)?)?;
+    module.add_function(wrap_pyfunction!(say, &module)?)?;
+    module.add_function(wrap_pyfunction!(write_error, &module)?)?;
+    module.add_function(wrap_pyfunction!(reopen_logs, &module)?)?;
+    module.add_function(wrap_pyfunction!(log_level, &module)?)?;
+    Ok(module)
+}
+
+/// A setting's value as the Python object that a config file would give.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::None => py.None().into_bound(py),
+        Value::Bool(yes) => yes.into_pyobject(py)?.to_owned().into_any(),
+        Value::Int(number) => number.into_pyobject(py)?.into_any(),
+        Value::Str(text) | Value::Object(text) => text.into_pyobject(py)?.into_any(),
+        Value::List(items) => {
+            let list = PyList::empty(py);
+            items.iter().try_for_each(|item| list.append(to_python(py, item)?))?;
+            list.into_any()
+        }
+        Value::Map(entries) => {
+            let dict = PyDict::new(py);
+            entries.iter().try_for_each(|(name, item)| dict.set_item(name, to_python(py, item)?))?;
+            dict.into_any()
+        }
+    })
+}
+
+/// `settings()`: every row of the table, as a dict each.
+#[pyfunction]
+#[pyo3(name = "settings")]
+fn rows(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    let defaults = Config::default();
+    let list = PyList::empty(py);
+    for setting in settings::all().chain(settings::NOT_SUPPORTED) {
+        list.append(row(py, setting, &defaults)?)?;
+    }
+    Ok(list)
+}
+
+fn row<'py>(py: Python<'py>, setting: &Setting, defaults: &Config) -> PyResult<Bound<'py, PyDict>> {
+    let row = PyDict::new(py);
+    row.set_item("name", setting.name)?;
+    row.set_item("section", setting.section.title())?;
+    row.set_item("flags", setting.flags)?;
+    row.set_item("meta", setting.meta)?;
+    row.set_item("kind", kind_name(setting.kind))?;
+    row.set_item("default", to_python(py, &setting.value_in(defaults))?)?;
+    row.set_item("doc", setting.doc)?;
+    row.set_item("supported", !matches!(setting.store, Store::Missing(_)))?;
+    Ok(row)
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "text",
+        Kind::Int => "int",
+        Kind::IntOrAuto => "int or auto",
+        Kind::Mode => "mode",
+        Kind::List => "list",
+        Kind::CommaList => "comma list",
+        Kind::Switch => "switch",
+        Kind::SwitchOff => "switch off",
+        Kind::OptionalText { .. } => "optional text",
+        Kind::Map => "map",
+        Kind::Hook => "hook",
+    }
+}
+
+/// `log(level, text)`: a record of the error log; `level` is a number of Python's `logging`.
+#[pyfunction]
+#[pyo3(name = "log")]
+fn say(py: Python<'_>, level: u32, text: &str) {
+    // The log may be a slow pipe: other Python threads need not wait for it.
+    py.detach(|| logging::say(level, text));
+}
+
+/// `write_error(text)`: the text as it is into the error log.
+#[pyfunction]
+fn write_error(py: Python<'_>, text: &str) {
+    py.detach(|| logging::write_raw(text.as_bytes()));
+}
+
+/// `reopen_logs()`: opens the error log's file again, as SIGUSR1 does.
+#[pyfunction]
+fn reopen_logs() -> PyResult<()> {
+    logging::reopen().map_err(|error| pyo3::exceptions::PyOSError::new_err(error.to_string()))
+}
+
+/// `log_level()`: the least level of the error log, as Python's `logging` numbers it.
+#[pyfunction]
+fn log_level() -> u32 {
+    logging::level()
+}

@@ -1,0 +1,143 @@
+//! Who looks at each request besides the app: the hooks `pre_request` and `post_request`, and a logger class that writes the access log.
+//!
+//! They are given gunicorn's `req` and `resp`, which cost some microseconds to make; where the config has nothing of the kind there is no
+//! observer.
+
+use std::time::Instant;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use super::raw::latin1;
+use super::transmission::ResponseView;
+use crate::exchange::RequestView;
+use crate::http::request::{Scheme, Span, Version};
+use crate::sys::socket::Peer;
+
+/// Shows requests and responses to the operator's code.
+pub struct Observer {
+    /// `gunicorn._bridge.Bridge`
+    bridge: Py<PyAny>,
+    before: bool,
+    after: bool,
+    logs: bool,
+}
+
+/// A request that was shown.
+pub struct Observed {
+    request: Py<PyAny>,
+    since: Instant,
+    /// No hook has set `worker.alive` to False.
+    is_wanted_on: bool,
+}
+
+impl Observer {
+    /// `before` and `after` say whether there is a `pre_request` and a `post_request` hook, `logs` whether the access log is Python's.
+    pub fn new(bridge: Py<PyAny>, before: bool, after: bool, logs: bool) -> Observer {
+        Observer { bridge, before, after, logs }
+    }
+
+    /// Makes the `req` of `request`, whose body can be read from `input`.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn see(&self, py: Python<'_>, request: RequestView<'_>, input: &Bound<'_, PyAny>) -> PyResult<Observed> {
+        let head = request.head;
+        let text = |span: Span| latin1(py, span.of(request.buffer));
+        let fields = PyDict::new(py);
+        fields.set_item("method", text(head.method)?)?;
+        fields.set_item("uri", text(head.target)?)?;
+        fields.set_item("path", text(head.path)?)?;
+        fields.set_item("query", text(head.query)?)?;
+        fields.set_item("fragment", "")?;
+        fields.set_item("version", if head.version == Version::Http10 { (1, 0) } else { (1, 1) })?;
+        let headers = PyList::empty(py);
+        for header in &head.headers {
+            let name = header.name.of(request.buffer).to_ascii_uppercase();
+            headers.append((latin1(py, &name)?, text(header.value)?))?;
+        }
+        fields.set_item("headers", headers)?;
+        fields.set_item("scheme", if request.scheme == Scheme::Https { "https" } else { "http" })?;
+        fields.set_item("peer_addr", peer(py, request.peer)?)?;
+        fields.set_item("remote_addr", peer(py, request.peer)?)?;
+        fields.set_item("body", input)?;
+        fields.set_item("proxy_protocol_info", py.None())?;
+        fields.set_item("keep_alive", head.keep_alive)?;
+        let request = self.bridge.bind(py).call_method("request", (), Some(&fields))?;
+        Ok(Observed { request: request.unbind(), since: Instant::now(), is_wanted_on: true })
+    }
+
+    /// Calls `pre_request`.
+    ///
+    /// # Errors
+    /// It raised.
+    pub fn before(&self, py: Python<'_>, observed: &mut Observed) -> PyResult<()> {
+        if self.before {
+            observed.is_wanted_on = self.bridge.call_method1(py, "pre_request", (&observed.request,))?.extract(py)?;
+        }
+        Ok(())
+    }
+
+    /// Lets what `pre_request` has changed of the request show in its environ.
+    ///
+    /// # Errors
+    /// What was put there cannot be used.
+    pub fn amend(&self, py: Python<'_>, observed: &Observed, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+        if self.before {
+            self.bridge.call_method1(py, "amend", (&observed.request, environ))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the access line and calls `post_request`. Neither can fail the request: the bridge logs what they raise. Returns whether the
+    /// worker is to go on: a hook may have set `worker.alive` to False.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn after(
+        &self,
+        py: Python<'_>,
+        observed: &Observed,
+        environ: Option<&Bound<'_, PyDict>>,
+        response: Option<&ResponseView>,
+    ) -> PyResult<bool> {
+        let response = response.map(|response| self.response(py, response)).transpose()?;
+        let environ = environ.map_or_else(|| PyDict::new(py), Clone::clone);
+        if self.logs && response.is_some() {
+            let seconds = observed.since.elapsed().as_secs_f64();
+            self.bridge.call_method1(py, "access", (&response, &observed.request, &environ, seconds))?;
+        }
+        if self.after {
+            return self.bridge.call_method1(py, "post_request", (&observed.request, &environ, &response))?.extract(py);
+        }
+        Ok(observed.is_wanted_on)
+    }
+
+    fn response(&self, py: Python<'_>, response: &ResponseView) -> PyResult<Py<PyAny>> {
+        let headers = PyList::empty(py);
+        for (name, value) in response.header_lines() {
+            headers.append((latin1(py, name)?, latin1(py, value)?))?;
+        }
+        let fields = PyDict::new(py);
+        fields.set_item("status", latin1(py, &response.status)?)?;
+        fields.set_item("status_code", response.code)?;
+        fields.set_item("headers", headers)?;
+        fields.set_item("sent", response.sent)?;
+        fields.set_item("response_length", response.content_length)?;
+        fields.set_item("headers_sent", response.headers_sent)?;
+        fields.set_item("chunked", response.chunked)?;
+        Ok(self.bridge.bind(py).call_method("response", (), Some(&fields))?.unbind())
+    }
+}
+
+/// `(host, port)`, or the empty path of a unix socket's client.
+fn peer<'py>(py: Python<'py>, peer: &Peer) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match peer {
+        Peer::Ip(address) => PyTuple::new(
+            py,
+            [address.ip().to_string().into_pyobject(py)?.into_any(), address.port().into_pyobject(py)?.into_any()],
+        )?
+        .into_any(),
+        _ => "".into_pyobject(py)?.into_any(),
+    })
+}

@@ -1,0 +1,292 @@
+//! Server hooks: each in its process, at its moment, with the arguments gunicorn gives it; and what an exception in one costs.
+
+use std::fs;
+
+use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
+
+use crate::util::server::{Plan, Server, send};
+use crate::util::{apps, wait_until};
+
+/// `process.py` under a config file that names every hook.
+fn every_hook() -> Plan {
+    let config = apps().join("every_hook.py").display().to_string();
+    Plan::app("process").args(["--config", &config])
+}
+
+/// The calls so far: their names and the words behind them.
+fn calls(server: &Server) -> Vec<(String, Vec<String>)> {
+    let text = fs::read_to_string(server.path("gate/hooks")).unwrap_or_default();
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    text.lines().map(words).map(|mut words| (words.remove(0), words)).collect()
+}
+
+fn names(server: &Server) -> Vec<String> {
+    calls(server).into_iter().map(|(name, _)| name).collect()
+}
+
+/// The words behind the first call of a hook; waits for it.
+#[track_caller]
+fn call(server: &Server, hook: &str) -> Vec<String> {
+    wait_until(&format!("a call of {hook}"), || names(server).iter().any(|name| name == hook));
+    calls(server).into_iter().find(|(name, _)| name == hook).expect("just seen").1
+}
+
+#[test]
+fn a_life_calls_each_hook_in_gunicorns_order() {
+    let mut server = every_hook().start();
+    let worker = server.wait_for_workers(1)[0];
+    assert_eq!(server.get("/pid?a=1").status, 200);
+    call(&server, "post_request");
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    let expected = "nworkers_changed on_starting when_ready pre_fork post_fork post_worker_init pre_request post_request \
+                    worker_exit child_exit on_exit";
+    assert_eq!(names(&server).join(" "), expected);
+    let master = server.pid().to_string();
+    let worker = worker.to_string();
+    for (name, words) in calls(&server) {
+        let seen: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+        let (process, expected): (&str, Vec<&str>) = match name.as_str() {
+            "nworkers_changed" => (&master, vec!["1", "None"]),
+            "on_starting" => (&master, vec![&master, "1"]),
+            "when_ready" => (&master, vec!["1", "1"]),
+            "pre_fork" => (&master, vec!["1", "[booting]"]),
+            "post_fork" => (&worker, vec![&worker, &master, "worker-1"]),
+            "post_worker_init" => (&worker, vec!["True"]),
+            "pre_request" => (&worker, vec!["GET", "/pid", "a=1", "/pid?a=1", "1.1", "http"]),
+            "post_request" => (&worker, vec!["/pid", "/pid", "200", "200_OK", &seen[4]]),
+            "worker_exit" => (&worker, vec![&worker, "worker-1"]),
+            "child_exit" => (&master, vec![&worker, "worker-1", "False"]),
+            _ => (&master, vec![&master]),
+        };
+        assert_eq!((words[0].as_str(), seen), (process, expected), "{name}");
+    }
+    server.wait_for_log(&format!("[{worker}] [INFO] post_fork of {worker}"));
+    server.expect_gone();
+    server.expect_clean_log();
+}
+
+#[test]
+fn a_reload_runs_the_hooks_of_the_new_config() {
+    let config = "def on_reload(server): server.log.info('reload %s', server.cfg.workers)\n\
+                  def post_fork(server, worker): worker.log.info('generation ONE')\n\
+                  def child_exit(server, worker): server.log.info('gone %s', worker.pid)\n";
+    let plan = Plan::app("process").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let server = plan.args(["--config", &path]).start();
+    let old = server.wait_for_workers(1)[0];
+    server.wait_for_log("generation ONE");
+    server.write("conf.py", &config.replace("ONE", "TWO").replace("def post", "workers = 2\ndef post"));
+    server.signal(SIGHUP);
+    server.wait_for_log("reload 2");
+    server.wait_for_log_times("generation TWO", 2);
+    server.wait_for_log(&format!("gone {old}"));
+    server.wait_for_workers(2);
+    server.finish();
+}
+
+#[test]
+fn a_hook_that_raises_in_a_reload_changes_nothing() {
+    for hook in ["def on_reload(server)", "def pre_fork(server, worker)", "def post_fork(server, worker)"] {
+        let plan = Plan::app("process").file("conf.py", "");
+        let path = plan.path("conf.py").display().to_string();
+        let mut server = plan.args(["--config", &path]).start();
+        let before = server.wait_for_workers(1);
+        assert_eq!(server.get("/").status, 200);
+        server.write("conf.py", &format!("{hook}:\n    raise ValueError('not today')\n"));
+        server.signal(SIGHUP);
+        server.wait_for_log("Reload failed");
+        server.wait_for_log("ValueError: not today");
+        server.wait_for_workers(1);
+        assert_eq!(server.workers(), before, "{hook}");
+        server.write("conf.py", "def on_reload(server): server.log.info('good again')\n");
+        server.signal(SIGHUP);
+        server.wait_for_log("good again");
+        wait_until("the old worker to go", || !server.workers().contains(&before[0]));
+        server.allow("");
+        server.finish();
+    }
+}
+
+#[test]
+fn a_hook_that_raises_at_the_start_ends_it() {
+    let cases = [
+        ("def on_starting(server)", 1),
+        ("def when_ready(server)", 1),
+        ("def nworkers_changed(server, new, old)", 1),
+        ("def pre_fork(server, worker)", 3),
+        ("def post_fork(server, worker)", 3),
+        ("def post_worker_init(worker)", 3),
+    ];
+    for (hook, code) in cases {
+        let plan = Plan::app("process").file("conf.py", &format!("{hook}:\n    raise ValueError('not today')\n"));
+        let path = plan.path("conf.py").display().to_string();
+        let finished = plan.args(["--config", &path]).run();
+        assert_eq!(finished.code, Some(code), "{hook}: {finished:?}");
+        assert_eq!(finished.stderr.matches("ValueError: not today").count(), 1, "{hook}: {finished:?}");
+    }
+}
+
+#[test]
+fn signals_to_the_master_reach_their_hooks() {
+    let mut server = every_hook().start();
+    let workers = server.wait_for_workers(1);
+    assert_eq!(server.get("/").status, 200);
+    server.signal(SIGTTIN);
+    server.wait_for_workers(2);
+    server.signal(SIGTTOU);
+    server.wait_for_workers(1);
+    let counts = |server: &Server| {
+        let changes = calls(server).into_iter().filter(|(name, _)| name == "nworkers_changed");
+        changes.map(|(_, words)| words[1..].join(" ")).collect::<Vec<_>>()
+    };
+    wait_until("both changes", || counts(&server).len() == 3);
+    assert_eq!(counts(&server), ["1 None", "2 1", "1 2"]);
+    server.signal(SIGINT);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    let last: Vec<String> = names(&server).into_iter().rev().take(4).collect();
+    assert_eq!(last, ["on_exit", "child_exit", "worker_exit", "worker_int"], "of {workers:?}");
+    server.expect_gone();
+}
+
+#[test]
+fn worker_int_runs_when_code_has_changed() {
+    let config = "reload = True\ndef worker_int(worker): worker.log.info('interrupted %s', worker.pid)\n";
+    let app = "from echo import application\n";
+    let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.env("PYTHONPATH", apps().display().to_string()).args(["--config", &path]).start();
+    let worker = server.wait_for_workers(1)[0];
+    assert_eq!(server.get("/").status, 200);
+    wait_until("the change to be seen", || {
+        server.write("app.py", &format!("{app}# {:?}\n", std::time::SystemTime::now()));
+        server.log().contains(&format!("interrupted {worker}"))
+    });
+    server.allow("Reloader is on");
+    server.finish();
+}
+
+#[test]
+fn worker_abort_runs_before_a_stuck_worker_ends() {
+    let mut server = every_hook().args(["--timeout", "1"]).start();
+    let worker = server.wait_for_workers(1)[0].to_string();
+    let mut client = server.connect();
+    client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(call(&server, "worker_abort")[1], worker);
+    assert_eq!(call(&server, "child_exit")[1], worker);
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn pre_exec_runs_in_the_child_and_can_prevent_it() {
+    let config = "import os\nfrom pathlib import Path\n\
+                  def pre_exec(server):\n    server.log.info('pre_exec in %s', os.getpid())\n\
+                  \x20   assert not Path(os.environ['GATE'], 'no-upgrade').exists(), 'no upgrade today'\n";
+    let plan = Plan::app("process").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    server.wait_for_workers(1);
+    server.write("gate/no-upgrade", "");
+    server.signal(SIGUSR2);
+    server.wait_for_log("AssertionError: no upgrade today");
+    server.wait_for_log("exited with code 127");
+    fs::remove_file(server.path("gate/no-upgrade")).expect("it is there");
+    server.signal(SIGUSR2);
+    server.wait_for_log_times("Listening at", 2);
+    let new =
+        server.log().lines().rev().find_map(|line| line.split("pre_exec in ").nth(1)?.parse().ok()).expect("a pid");
+    send(new, SIGTERM);
+    server.wait_for_log(&format!("The new master (pid:{new}) has ended."));
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn pre_request_can_change_the_request_and_refuse_it() {
+    let config = "def pre_request(worker, req):\n\
+                  \x20   if req.path == '/refused': raise RuntimeError('refused')\n\
+                  \x20   req.headers.append(('X-REQUEST-ID', 'abc'))\n\
+                  \x20   req.path = '/environ'\n";
+    let plan = Plan::app("echo").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    let environ = server.get("/elsewhere").text();
+    assert!(environ.contains("HTTP_X_REQUEST_ID") && environ.contains("abc"), "{environ}");
+    assert_eq!(server.get("/refused").status, 500);
+    server.wait_for_log("RuntimeError: refused");
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn post_request_takes_two_to_four_arguments_and_sees_failures() {
+    let cases = [
+        ("worker, req", "req.path"),
+        ("worker, req, environ", "environ['PATH_INFO']"),
+        ("worker, req, environ, resp", "req.path + ' ' + str(resp.status_code)"),
+    ];
+    for (parameters, seen) in cases {
+        let app = "def application(environ, start_response):\n    raise KeyError('lost')\n";
+        let config = format!(
+            "def post_request({parameters}):\n    worker.log.info('saw %s', {seen})\n    raise OSError('later')\n"
+        );
+        let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", &config);
+        let path = plan.path("conf.py").display().to_string();
+        let mut server = plan.args(["--config", &path]).start();
+        assert_eq!(server.get("/here").status, 500);
+        server.wait_for_log("saw /here");
+        server.wait_for_log("Exception in post_request hook");
+        server.wait_for_log("OSError: later");
+        assert_eq!(server.get("/again").status, 500, "the worker goes on");
+        server.allow("");
+        server.finish();
+    }
+}
+
+#[test]
+fn a_hook_may_ask_for_another_worker() {
+    let config = "def post_request(worker, req):\n    worker.alive = req.path != '/enough'\n";
+    let plan = Plan::app("process").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let server = plan.args(["--config", &path]).start();
+    let before = server.wait_for_workers(1)[0];
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.get("/enough").status, 200);
+    wait_until("another worker", || !server.workers().contains(&before) && server.workers().len() == 1);
+    assert_eq!(server.get("/").status, 200);
+    server.finish();
+}
+
+#[test]
+fn a_hook_that_cannot_be_called_is_told_at_once() {
+    let cases = [
+        ("def pre_fork(server): pass", "pre_fork"),
+        ("def post_request(worker): pass", "post_request"),
+        ("def on_exit(*args): pass", "on_exit"),
+        ("when_ready = 5", "when_ready"),
+        ("when_ready = 'no.such.module'", "when_ready"),
+    ];
+    for (line, name) in cases {
+        let plan = Plan::app("echo").file("conf.py", &format!("{line}\n"));
+        let path = plan.path("conf.py").display().to_string();
+        let finished = plan.args(["--config", &path]).run();
+        assert_eq!(finished.code, Some(1), "{line}: {finished:?}");
+        assert!(finished.stderr.starts_with("Error: ") && finished.stderr.contains(name), "{line}: {finished:?}");
+        assert!(!finished.stderr.contains("Traceback"), "{line}: {finished:?}");
+    }
+}
+
+#[test]
+fn a_data_file_names_hooks_by_their_place() {
+    let module = "def ready(server): server.log.info('named by a string')\n";
+    let app = "from echo import application\n";
+    let plan = Plan::app("app").in_own_folder().file("app.py", app).file("my_hooks.py", module);
+    let plan =
+        plan.file("conf.toml", "when_ready = 'my_hooks.ready'\n").env("PYTHONPATH", apps().display().to_string());
+    let path = plan.path("conf.toml").display().to_string();
+    let server = plan.args(["--config", &path]).start();
+    server.wait_for_log("named by a string");
+    assert_eq!(server.get("/").status, 200);
+    server.finish();
+}

@@ -1,0 +1,282 @@
+//! Logs by way of Python: apps that borrow the server's handlers, logger classes, logging configs, syslog, statsd; and JSON.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use nix::sys::signal::Signal::{SIGHUP, SIGTTIN, SIGUSR1};
+
+use crate::util::json::Json;
+use crate::util::server::{Plan, Server};
+use crate::util::wait_until;
+
+/// `echo.py` under a config file.
+fn configured(config: &str) -> Plan {
+    let plan = Plan::app("echo").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    plan.args(["--config", &path])
+}
+
+#[track_caller]
+fn wait_for_file(server: &Server, name: &str, text: &str) -> String {
+    let read = || std::fs::read_to_string(server.path(name)).unwrap_or_default();
+    wait_until(&format!("{text:?} in {name}, which holds {:?}", read()), || read().contains(text));
+    read()
+}
+
+#[test]
+fn apps_find_the_servers_handlers_in_logging() {
+    let app = "import logging\n\
+               borrowed = logging.getLogger('gunicorn.error')\n\
+               log = logging.getLogger('shop')\n\
+               log.handlers = borrowed.handlers\n\
+               log.setLevel(borrowed.level)\n\
+               def application(environ, start_response):\n\
+               \x20   log.info('sold %s', 3)\n\
+               \x20   log.debug('too small')\n\
+               \x20   try:\n        1 / 0\n    except ZeroDivisionError:\n        log.exception('oops')\n\
+               \x20   start_response('200 OK', [])\n    return [b'ok']\n";
+    for (config, python) in [("", false), ("def post_fork(server, worker): pass\n", true)] {
+        let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", config);
+        let path = plan.path("conf.py").display().to_string();
+        let mut server = plan.args(["--config", &path]).start();
+        let worker = server.wait_for_workers(1)[0];
+        assert_eq!(server.get("/").text(), "ok");
+        server.wait_for_log(&format!("[{worker}] [INFO] sold 3\n"));
+        server.wait_for_log(&format!("[{worker}] [ERROR] oops\nTraceback"));
+        assert!(!server.log().contains("too small"), "with a hook: {python}");
+        server.allow("oops");
+        server.allow("Traceback");
+        server.finish();
+    }
+}
+
+#[test]
+fn a_formatter_set_in_a_hook_is_used() {
+    let config = "import logging\n\
+                  def post_fork(server, worker):\n\
+                  \x20   for handler in worker.log.error_log.handlers:\n\
+                  \x20       handler.setFormatter(logging.Formatter('MINE %(message)s'))\n\
+                  \x20   worker.log.warning('hello')\n";
+    let server = configured(config).start();
+    server.wait_for_log("\nMINE hello\n");
+    server.finish();
+}
+
+#[test]
+fn a_logger_class_gets_every_record_and_access_line() {
+    let config = "from gunicorn.glogging import Logger\n\
+                  accesslog = '-'\n\
+                  class Mine(Logger):\n\
+                  \x20   error_fmt = 'MINE %(process)d %(levelname)s %(message)s'\n\
+                  \x20   def access(self, resp, req, environ, request_time):\n\
+                  \x20       if req.path != '/health':\n\
+                  \x20           self.access_log.info('%s %s %s %s %s', req.method, req.path, resp.status_code,\n\
+                  \x20                                resp.sent, environ['QUERY_STRING'])\n\
+                  logger_class = Mine\n";
+    for threads in ["1", "4"] {
+        let server = configured(config).args(["--threads", threads]).start();
+        let worker = server.wait_for_workers(1)[0];
+        assert_eq!(server.get("/health").status, 200);
+        assert_eq!(server.get("/seen?a=b").status, 200);
+        let stdout = wait_for_file(&server, "stdout", "GET /seen 200");
+        assert!(stdout.contains(" a=b\n") && !stdout.contains("/health"), "{stdout}");
+        server.wait_for_log(&format!("MINE {} INFO Starting monoceros", server.pid()));
+        server.wait_for_log(&format!("MINE {worker} INFO Booting worker with pid: {worker}"));
+        let log = server.path("stderr");
+        server.finish_keeping(|| {
+            let text = std::fs::read_to_string(&log).expect("the log is there");
+            assert!(text.contains("INFO Shutting down: Master"), "{text}");
+            assert!(text.contains(&format!("MINE {worker} INFO Worker exiting (pid: {worker})")), "{text}");
+        });
+    }
+}
+
+#[test]
+fn the_default_line_of_python_is_the_servers_own() {
+    let format = "%(h)s %(l)s %(u)s \"%(r)s\" %(s)s %(b)s \"%(f)s\" \"%(a)s\" %({host}i)s %({content-type}o)s %({wsgi.url_scheme}e)s";
+    let request = "GET /a%20b?c=d HTTP/1.1\r\nHost: x\r\nUser-Agent: \"me\"\r\nAuthorization: Basic dXNlcjpwYXNz\r\nConnection: close\r\n\r\n";
+    let line = |config: &str| {
+        let server = configured(config).args(["--access-logfile", "-", "--access-logformat", format]).start();
+        let mut client = server.connect();
+        client.send(request);
+        assert_eq!(client.read().status, 200);
+        let stdout = wait_for_file(&server, "stdout", "GET /a");
+        server.finish();
+        stdout
+    };
+    let native = line("");
+    assert_eq!(line("from gunicorn.glogging import Logger\nclass L(Logger): pass\nlogger_class = L\n"), native);
+}
+
+#[test]
+fn refused_requests_reach_pythons_access_log_too() {
+    let config = "accesslog = '-'\nlogconfig_dict = {'disable_existing_loggers': False}\n";
+    let mut server = configured(config).start();
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
+    assert_eq!(client.read().status, 400);
+    wait_for_file(&server, "stdout", "\" 400 ");
+    server.allow("Invalid request");
+    server.finish();
+}
+
+#[test]
+fn logging_configs_of_each_kind_are_used() {
+    let ini = "[loggers]\nkeys=root,gunicorn.error,gunicorn.access\n[handlers]\nkeys=file\n[formatters]\nkeys=plain\n\
+               [logger_root]\nhandlers=file\n\
+               [logger_gunicorn.error]\nlevel=INFO\nhandlers=file\npropagate=0\nqualname=gunicorn.error\n\
+               [logger_gunicorn.access]\nlevel=INFO\nhandlers=file\npropagate=0\nqualname=gunicorn.access\n\
+               [handler_file]\nclass=FileHandler\nformatter=plain\nargs=('FOLDER/all.log',)\n\
+               [formatter_plain]\nformat=OWN %(name)s %(message)s\n";
+    let dict = "{'version': 1, 'formatters': {'plain': {'format': 'OWN %(name)s %(message)s'}},\
+                'handlers': {'file': {'class': 'logging.FileHandler', 'formatter': 'plain', 'filename': 'FOLDER/all.log'}},\
+                'root': {'level': 'INFO', 'handlers': ['file']},\
+                'loggers': {'gunicorn.error': {'level': 'INFO', 'handlers': ['file'], 'propagate': False},\
+                            'gunicorn.access': {'level': 'INFO', 'handlers': ['file'], 'propagate': False}}}";
+    let json = dict.replace('\'', "\"").replace("False", "false");
+    let cases = [
+        ("log.ini", ini.to_owned(), "logconfig = 'FOLDER/log.ini'\n".to_owned()),
+        ("log.json", json, "logconfig_json = 'FOLDER/log.json'\n".to_owned()),
+        ("unused", String::new(), format!("logconfig_dict = {dict}\n")),
+    ];
+    for (name, content, config) in cases {
+        let plan = Plan::app("echo");
+        let folder = plan.path("").display().to_string();
+        let folder = folder.trim_end_matches('/');
+        let plan =
+            plan.file(name, &content.replace("FOLDER", folder)).file("conf.py", &config.replace("FOLDER", folder));
+        let path = plan.path("conf.py").display().to_string();
+        // Where Python's handlers are the user's, nothing of the start is on stderr but what came before the settings.
+        let mut server = plan.args(["--config", &path]).launch();
+        let log = wait_for_file(&server, "all.log", "Listening at");
+        let port = log.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).expect("a port");
+        server.address = crate::util::client::Address::Tcp(port.parse().expect("a number"));
+        wait_for_file(&server, "all.log", "Booting worker");
+        assert_eq!(server.get("/seen").status, 200);
+        let log = wait_for_file(&server, "all.log", "GET /seen");
+        assert!(log.contains("OWN gunicorn.error Starting monoceros") && log.contains("OWN gunicorn.access "), "{log}");
+        std::fs::rename(server.path("all.log"), server.path("rotated")).expect("it is there");
+        server.signal(SIGUSR1);
+        wait_until("the worker to open its log again", || {
+            server.get("/later");
+            std::fs::read_to_string(server.path("all.log")).unwrap_or_default().contains("GET /later")
+        });
+        server.finish();
+    }
+}
+
+#[test]
+fn a_logging_config_that_cannot_be_used_is_told_in_one_sentence() {
+    for (line, text) in [
+        ("logconfig = '/nonexistent/log.ini'", "/nonexistent/log.ini"),
+        ("logconfig_dict = {'handlers': {'x': {'class': 'no.such.Handler'}}}", "no.such"),
+        ("logger_class = 'no.such.Class'", "no.such"),
+        ("syslog = True\nsyslog_facility = 'loud'", "loud"),
+    ] {
+        let finished = configured(&format!("{line}\n")).run();
+        assert_eq!(finished.code, Some(1), "{line}: {finished:?}");
+        assert!(finished.stderr.contains("Error: ") && finished.stderr.contains(text), "{line}: {finished:?}");
+        assert!(!finished.stderr.contains("Traceback"), "{line}: {finished:?}");
+    }
+}
+
+#[test]
+fn a_reload_with_a_broken_logging_config_changes_nothing() {
+    let mut server = configured("").start();
+    let before = server.wait_for_workers(1);
+    server.write("conf.py", "logconfig_dict = {'handlers': {'x': {'class': 'no.such.Handler'}}}\n");
+    server.signal(SIGHUP);
+    server.wait_for_log("Reload failed");
+    assert_eq!(server.workers(), before);
+    assert_eq!(server.get("/").status, 200);
+    server.allow("Reload failed");
+    server.finish();
+}
+
+#[test]
+fn syslog_gets_gunicorns_lines() {
+    let syslog = udp();
+    let address = format!("udp://{}", syslog.local_addr().expect("bound"));
+    let server = Plan::app("echo")
+        .args(["--log-syslog", "--log-syslog-to", &address, "--log-syslog-prefix", "shop", "--name", "x"])
+        .start();
+    assert_eq!(server.get("/seen").status, 200);
+    let heard = hear(&syslog, |heard| heard.iter().any(|line| line.contains("/seen")));
+    let start = format!("<14>gunicorn.shop.error: [{}] Starting monoceros", server.pid());
+    assert!(heard.iter().any(|line| line.starts_with(&start)), "{heard:?}");
+    assert!(heard.iter().any(|line| line.starts_with("<14>gunicorn.shop.access: [") && line.contains("GET /seen")));
+    server.finish();
+}
+
+#[test]
+fn statsd_gets_gunicorns_metrics() {
+    let statsd = udp();
+    let address = statsd.local_addr().expect("bound").to_string();
+    let server = Plan::app("echo")
+        .args([
+            "--statsd-host",
+            &address,
+            "--statsd-prefix",
+            "shop",
+            "--dogstatsd-tags",
+            "a:b",
+            "--enable-backlog-metric",
+        ])
+        .start();
+    assert_eq!(server.get("/").status, 200);
+    server.signal(SIGTTIN);
+    let expected = [
+        "shop.gunicorn.requests:1|c|@1.0|#a:b",
+        "shop.gunicorn.request.status.200:1|c|@1.0|#a:b",
+        "shop.gunicorn.workers:2|g|#a:b",
+        "shop.gunicorn.backlog:0|h|#a:b",
+    ];
+    let has_all = |heard: &[String]| expected.iter().all(|metric| heard.iter().any(|line| line == metric));
+    let heard = hear(&statsd, has_all);
+    assert!(has_all(&heard), "{heard:?}");
+    assert!(heard.iter().any(|line| line.starts_with("shop.gunicorn.request.duration:") && line.contains("|ms")));
+    server.finish();
+}
+
+#[test]
+fn json_logs_are_an_object_a_line() {
+    let server = Plan::app("echo").args(["--log-format", "json", "--access-logfile", "-"]).launch();
+    wait_until("the start", || server.log().contains("Listening at"));
+    let line = server.log().lines().find(|line| line.contains("Listening at")).map(str::to_owned).expect("just seen");
+    let record = Json::parse(&line);
+    assert_eq!(record.get("level").expect("a level").text(), "INFO");
+    let mut server = server;
+    let message = record.get("message").expect("a message").text().to_owned();
+    let port = message.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).expect("a port");
+    server.address = crate::util::client::Address::Tcp(port.parse().expect("a number"));
+    wait_until("a worker", || server.log().contains("Booting worker"));
+    let mut client = server.connect();
+    client.send("GET /%22x%22?q=\"1\" HTTP/1.1\r\nHost: x\r\nUser-Agent: a \"b\" \\ \r\nConnection: close\r\n\r\n");
+    assert_eq!(client.read().status, 200);
+    let stdout = wait_for_file(&server, "stdout", "status");
+    let access = Json::parse(stdout.lines().next().expect("a line"));
+    assert_eq!(access.get("target").expect("a target").text(), "/%22x%22?q=\"1\"");
+    assert_eq!(access.get("user_agent").expect("an agent").text(), "a \"b\" \\");
+    assert_eq!(access.get("status").expect("a status").number(), 200.0);
+    assert!(access.get("duration").expect("a duration").number() < 10.0);
+    server.finish();
+}
+
+fn udp() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    socket
+}
+
+/// Datagrams until `enough`.
+#[track_caller]
+fn hear(socket: &UdpSocket, enough: impl Fn(&[String]) -> bool) -> Vec<String> {
+    let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
+    wait_until("the datagrams", || {
+        while let Ok(length) = socket.recv(&mut buffer) {
+            heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+        enough(&heard)
+    });
+    heard
+}
