@@ -320,6 +320,7 @@ fn go_on(
                 conversation.is_over = !keep_alive;
                 connection.finish(keep_alive, now)
             }
+            Step::Check => connection.answer_check(true, now),
             Step::Refused(error) => {
                 assert!(!conversation.is_over && conversation.refused.is_none(), "a refusal behind the end");
                 conversation.refused = Some(error.status());

@@ -123,19 +123,6 @@ fn several_binds_are_all_served() {
 }
 
 #[test]
-fn reuse_port_gives_each_worker_a_socket_of_its_own() {
-    // Port 0 would be another port for each: take a free one first.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-    let plan = Plan::app("echo").bound_elsewhere().args(["--bind", &format!("127.0.0.1:{port}"), "--reuse-port"]);
-    let mut server = plan.args(["--workers", "2"]).launch();
-    server.address = Address::Tcp(port);
-    server.wait_for_log_times("Booting worker with pid", 2);
-    crate::util::wait_until("the port", || Client::try_connect(&server.address).is_ok());
-    (0..20).for_each(|_| assert_eq!(server.get("/").status, 200));
-    server.finish();
-}
-
-#[test]
 fn an_inherited_descriptor_is_served() {
     // The harness's own listener, handed over by number. Servers of other tests inherit it too, which harms nobody.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

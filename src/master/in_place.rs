@@ -138,7 +138,7 @@ impl<App> Master<App> {
         }
         let row = self.scoreboard.row(number);
         row.set_state(State::Ready);
-        let mut worker = Worker::new(pid, number, row, ADOPTED, self.boot.config.clone());
+        let mut worker = Worker::new(pid, number, number, row, ADOPTED, self.boot.config.clone());
         worker.seen = State::Ready;
         worker.fate = fate;
         if matches!(fate, Fate::Stopping { .. }) {

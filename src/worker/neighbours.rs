@@ -1,5 +1,6 @@
 //! The other workers: whether one of them is freer, and the way a connection goes from one to another.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -52,6 +53,11 @@ impl Neighbours {
         self.row.set_connections(count as u64);
     }
 
+    /// Whether the server is to stop: this worker and all its siblings.
+    pub fn server_stops(&self) -> bool {
+        self.row.server_stops()
+    }
+
     /// Whether a sibling has a thread that waits for work.
     pub fn one_is_idle(&self) -> bool {
         self.row.connections_of_idle_siblings(self.rows).next().is_some()
@@ -60,6 +66,11 @@ impl Neighbours {
     /// Whether an idle sibling holds fewer connections than `connections`.
     pub fn one_is_freer_than(&self, connections: usize) -> bool {
         self.row.connections_of_idle_siblings(self.rows).any(|theirs| theirs < connections as u64)
+    }
+
+    /// Whether a sibling serves that stands at door `number` of a port with `of` doors.
+    pub fn one_stands_at(&self, number: usize, of: usize) -> bool {
+        self.row.sibling_at_door(self.rows, |door| door % of == number)
     }
 
     /// Passes a connection, whose request is ready, to whichever sibling takes it first.
@@ -79,22 +90,19 @@ impl Neighbours {
     }
 
     /// Takes a connection that was passed on, and its next step; `None` when there is none.
-    pub fn take(&self, rules: &Arc<Rules>, now: Instant) -> Option<(Box<Connection>, Step)> {
+    ///
+    /// # Errors
+    /// There is no descriptor left for it: it waits in the letter box, for us or for a sibling.
+    pub fn take(&self, rules: &Arc<Rules>, now: Instant) -> io::Result<Option<(Box<Connection>, Step)>> {
         loop {
-            let (descriptor, message) = match self.post.receive() {
-                Ok(received) => received?,
-                Err(error) => {
-                    log::error!("Cannot take a connection from a sibling: {error}");
-                    return None;
-                }
-            };
+            let Some((descriptor, message)) = self.post.receive()? else { return Ok(None) };
             let Some(parcel) = Parcel::unwrap(&message) else { continue };
             // After a reload an old worker's listener may be one that we do not have; the first of ours stands in.
             let site = self.doors.iter().position(|door| door == parcel.door).unwrap_or(0);
             let stream = Stream::from(descriptor);
             let mut connection = Connection::new(stream, parcel.peer, site, rules.clone(), now);
             let step = connection.replay(parcel.is_trusted, parcel.proxied, parcel.bytes, now);
-            return Some((Box::new(connection), step));
+            return Ok(Some((Box::new(connection), step)));
         }
     }
 }

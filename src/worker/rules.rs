@@ -41,6 +41,8 @@ pub struct Rules {
     pub limit_request_body: Option<u64>,
     /// Where spooled bodies go; `None` is the system's temporary directory.
     pub upload_directory: Option<PathBuf>,
+    /// The path at which the server itself answers.
+    pub health_path: Option<String>,
     /// Which PROXY headers are looked for.
     pub proxy_mode: Option<proxy::Mode>,
     /// Whether there must be one.
@@ -65,6 +67,7 @@ impl Rules {
             limit_request_body: Some(config.limit_request_body).filter(|&limit| limit > 0),
             upload_directory: config.tmp_upload_dir.clone(),
             requires_proxy_header: config.require_proxy_header,
+            health_path: config.health_path.clone(),
             proxy_mode: match config.proxy_protocol {
                 ProxyProtocol::Off => None,
                 ProxyProtocol::V1 => Some(proxy::Mode::V1),

@@ -112,6 +112,12 @@ pub fn is_long() -> bool {
     std::env::var("MONOCEROS_CHAOS").is_ok_and(|mode| mode == "long")
 }
 
+/// How long everything is done at once: `MONOCEROS_SOAK` seconds, else ten minutes in the long form of the fault suite.
+pub fn soak_seconds() -> u64 {
+    let asked = std::env::var("MONOCEROS_SOAK").ok().and_then(|seconds| seconds.parse().ok());
+    asked.unwrap_or(count(600, 10) as u64)
+}
+
 /// How often something is done, in the long form of the fault suite and in the short one.
 pub fn count(long: usize, short: usize) -> usize {
     if is_long() { long } else { short }
