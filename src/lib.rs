@@ -1,11 +1,12 @@
 //! monoceros: a pre-fork WSGI server that takes gunicorn's place.
 //!
-//! In reading order: a door (`main.rs`) calls [`run`] with the command line; `startup` turns it into settings; `master` binds, forks and
-//! supervises; `worker` serves, with `http` for the protocol and `python` for the application. ARCHITECTURE.md walks a request and a
-//! reload through the files.
+//! In reading order: a door (`main.rs`, `extension.rs`) calls [`run`] with the command line; `startup` turns it into settings; `master`
+//! binds, forks and supervises; `worker` serves, with `http` for the protocol and `python` for the application. ARCHITECTURE.md walks a
+//! request and a reload through the files.
 
 pub mod cli;
 pub mod exchange;
+mod extension;
 pub mod http;
 pub mod logging;
 pub mod master;
@@ -41,12 +42,15 @@ const EXIT_CONFIG: i32 = 1;
 pub fn run(launch: Launch) -> i32 {
     match start(launch) {
         Ok(status) => status,
-        Err(failure) => {
-            eprintln!("{failure}");
-            match failure {
-                Failure::Usage(_) => EXIT_USAGE,
-                Failure::Config(_) => EXIT_CONFIG,
-            }
+        Err(Failure::Usage(text)) => {
+            eprintln!("{text}");
+            EXIT_USAGE
+        }
+        Err(Failure::Config(text)) => {
+            // As gunicorn, which sets a sentence of its own off from what stands above it.
+            let gap = if text.starts_with("Error") { "\n" } else { "" };
+            eprintln!("{gap}{text}");
+            EXIT_CONFIG
         }
     }
 }
@@ -67,26 +71,34 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
         print!("{}", settings::print_config(&config));
     }
     if config.print_config || config.check_config {
-        return check(&startup, &config, &hooks);
+        return check(&mut startup, &config, &hooks);
     }
     startup::configure_logging(&config, &hooks).map_err(Failure::Config)?;
     startup::check_access_log(&config).map_err(Failure::Config)?;
     startup.log_warnings();
     let tls = load_tls(&startup, &config, &hooks)?;
+    log::debug!("{}", settings::current_configuration(&config));
     sys::title::set(&format!("monoceros: master [{}]", config.name()));
     let worker_launch = startup.worker_launch();
     match master::run(boot(startup, config, hooks, tls, launch)) {
-        Outcome::Exit(status) => Ok(status),
+        Outcome::Exit(status) => {
+            interpreter::flush();
+            Ok(status)
+        }
         Outcome::Worker(seat) => Ok(worker::run(seat, &worker_launch)),
     }
 }
 
-/// `--check-config`: whether certificates and application can be loaded.
-fn check(startup: &Startup, config: &Config, hooks: &Hooks) -> Result<i32, Failure> {
+/// `--check-config`: whether certificates and application can be loaded, and what else the start would say or stumble over.
+fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, Failure> {
+    for warning in startup.take_warnings() {
+        eprintln!("Warning: {warning}");
+    }
+    seat::identity(config).map_err(|error| Failure::Config(format!("Error: {error}")))?;
     load_tls(startup, config, hooks)?;
-    startup
-        .load_app(config)
-        .map_err(|error| Failure::Config(format!("\nError while loading the application:\n\n{error}")))?;
+    let loaded = startup.load_app(config);
+    interpreter::flush();
+    loaded.map_err(|error| Failure::Config(format!("Error while loading the application:\n\n{error}")))?;
     Ok(0)
 }
 

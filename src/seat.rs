@@ -29,6 +29,9 @@ pub struct Seat<App> {
     pub listeners: Vec<Arc<Listener>>,
     /// What the sockets speak TLS with, if they do.
     pub tls: Option<Tls>,
+    /// Its place among the workers of its generation, from 0; the one that replaces it gets the same. Under `reuse_port` it says at
+    /// which of the sockets of a port it stands.
+    pub slot: usize,
     /// Where it tells its state and beats its heart.
     pub row: Row,
     /// The master's pid: when getppid() says otherwise, the master is gone.

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,9 +21,9 @@ use crate::python::environ::SERVER_SOFTWARE;
 use crate::python::home::{self, Home};
 use crate::python::hooks::Hooks;
 use crate::python::ssl_context::{self, ContextTerms};
-use crate::python::{environment, interpreter};
+use crate::python::{environment, interpreter, spew};
 use crate::seat;
-use crate::settings::{self, Config, ConfigSource, FileOrigin, Loaded, LogFormat, Sources, Value};
+use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, Loaded, LogFormat, Sources, Value};
 use crate::tls::{self, Tls};
 use crate::worker;
 
@@ -67,9 +68,7 @@ impl Startup {
         let arguments: Vec<String> =
             launch.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
         let command_line = cli::parse(&arguments).map_err(|error| Failure::Usage(error.to_string()))?;
-        let variable = |name: &str| std::env::var(name).ok();
-        let program = find_program(&launch.program);
-        let home = home::find(&program, variable).map_err(|error| Failure::Config(format!("Error: {error}")))?;
+        let home = find_home(launch)?;
         Ok(Startup {
             command_line,
             argv: launch.argv.clone(),
@@ -92,10 +91,12 @@ impl Startup {
     pub fn load(&mut self) -> Result<(Arc<Config>, Hooks), Failure> {
         self.surroundings.restore().map_err(|reason| config_error(&reason))?;
         let (loaded, objects) = self.read_layers()?;
-        let config = loaded.config;
-        if config.wsgi_app.is_none() {
+        let mut config = loaded.config;
+        if config.app.is_none() && config.paste.is_none() {
             return Err(config_error("No application module specified."));
         }
+        config.chdir = self.surroundings.resolve(&config.chdir);
+        config.paste = config.paste.map(|uri| self.surroundings.resolve(uri.as_ref()).display().to_string());
         self.warnings = loaded.warnings;
         if config.reload {
             self.warnings.push("Reloader is on. Use in development only!".to_owned());
@@ -116,9 +117,14 @@ impl Startup {
         Ok((config, hooks))
     }
 
+    /// What the settings gave cause to remark, a sentence each; the next call has nothing more to say.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
     /// Logs what the settings gave cause to remark.
     pub fn log_warnings(&mut self) {
-        for warning in self.warnings.drain(..) {
+        for warning in self.take_warnings() {
             log::warn!("{warning}");
         }
     }
@@ -131,7 +137,8 @@ impl Startup {
         let failed = |reason: &dyn fmt::Display| LoadError::App(reason.to_string());
         interpreter::start(&self.home, &self.argv).map_err(|error| failed(&error))?;
         app::extend_path(&worker::python_path(config)).map_err(|error| failed(&error))?;
-        app::load(config.wsgi_app.as_deref().unwrap_or_default())
+        spew::start_if(config.spew).map_err(|error| failed(&error))?;
+        app::load(config)
     }
 
     /// Loads the application before the first fork, if the settings ask for it.
@@ -191,16 +198,44 @@ impl Startup {
             Ok(text) => cli::parse_environment(&text).map_err(|error| Failure::Usage(error.to_string()))?.assignments,
             Err(_) => Vec::new(),
         };
-        let mut command_line = self.command_line.assignments.clone();
-        if let (Some(app), Some(row)) = (&self.command_line.app, settings::find("wsgi_app")) {
-            command_line.push((row, Value::Str(app.clone())));
-        }
+        let command_line = self.command_line.assignments.clone();
         let source = settings::config_path(&command_line, &environment_args).map_err(|error| config_error(&error))?;
+        let odd_ending = odd_ending(&source);
         let (file, file_origin, objects) = self.read_config_file(source)?;
         let environment = |name: &str| std::env::var(name).ok();
-        let sources = Sources { file, file_origin, environment_args, command_line, environment: &environment };
-        let loaded = settings::load(sources).map_err(|error| config_error(&error))?;
+        let app = self.command_line.app.clone();
+        let of_app = self.settings_of_app(&command_line, &environment_args)?;
+        let sources =
+            Sources { app, of_app, file, file_origin, environment_args, command_line, environment: &environment };
+        let mut loaded = settings::load(sources).map_err(|error| config_error(&error))?;
+        loaded.warnings.extend(odd_ending);
         Ok((loaded, objects))
+    }
+
+    /// What the app's source brings along: a name for the process titles, and the logging of a PasteDeploy file.
+    fn settings_of_app(
+        &self,
+        command_line: &[Assignment],
+        environment_args: &[Assignment],
+    ) -> Result<Vec<Assignment>, Failure> {
+        let mut flags = command_line.iter().chain(environment_args);
+        let mut given = Vec::new();
+        let mut give = |name, text: String| given.extend(settings::find(name).map(|row| (row, Value::Str(text))));
+        if let Some((_, uri)) = flags.find(|(setting, _)| setting.name == "paste") {
+            let uri = uri.to_string();
+            let file = self.surroundings.resolve(uri.split('#').next().unwrap_or_default().as_ref());
+            let text = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => config_error(&format!("'{}' not found", file.display())),
+                _ => config_error(&format!("'{}' cannot be read: {error}", file.display())),
+            })?;
+            if text.lines().any(|line| line.trim_end() == "[loggers]") {
+                give("logconfig", file.display().to_string());
+            }
+            give("default_proc_name", file.display().to_string());
+        } else if let Some(app) = &self.command_line.app {
+            give("default_proc_name", app.clone());
+        }
+        Ok(given)
     }
 
     fn read_config_file(&self, source: ConfigSource) -> Result<ReadFile, Failure> {
@@ -245,6 +280,12 @@ struct Surroundings {
 impl Surroundings {
     fn new(directory: PathBuf) -> Self {
         Surroundings { directory, replaced: Rc::default() }
+    }
+
+    /// A directory as the settings name it, seen from where the program was started.
+    fn resolve(&self, directory: &Path) -> PathBuf {
+        let path = self.directory.join(directory);
+        std::path::absolute(&path).unwrap_or(path)
     }
 
     /// Goes back to how the program was started.
@@ -319,6 +360,13 @@ fn log_owner(config: &Config) -> Result<Option<(u32, u32)>, String> {
     seat::identity(config).map(Some).map_err(|error| format!("Error: {error}"))
 }
 
+/// What to say of a config file that is read as Python though its name does not say so.
+fn odd_ending(source: &ConfigSource) -> Option<String> {
+    let ConfigSource::PythonFile(path) = source else { return None };
+    let is_python = path.extension().is_some_and(|ending| ending == "py" || ending == "pyc");
+    (!is_python).then(|| format!("the config file '{}' is read as Python, but does not end in .py", path.display()))
+}
+
 /// Whether a config file's global of that name is meant as a setting.
 fn is_setting(name: &str) -> bool {
     settings::find(name).is_some()
@@ -326,6 +374,15 @@ fn is_setting(name: &str) -> bool {
 
 fn config_error(reason: &(impl fmt::Display + ?Sized)) -> Failure {
     Failure::Config(format!("Error: {reason}"))
+}
+
+/// Where the interpreter will live. One that runs already is at home.
+fn find_home(launch: &Launch) -> Result<Home, Failure> {
+    if interpreter::is_running() {
+        return Ok(Home { executable: None });
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    home::find(&find_program(&launch.program), variable).map_err(|error| config_error(&error))
 }
 
 /// The file behind the program's name, to see whether it lies in a virtualenv.

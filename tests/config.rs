@@ -148,10 +148,10 @@ fn an_unknown_name_in_a_file_is_said_and_passed_over() {
 
 #[test]
 fn a_setting_we_do_not_have_is_refused_and_its_default_is_not() {
-    let refused = Plan::app("echo").args(["--spew"]).run();
-    assert_ne!(refused.code, Some(0));
-    assert!(refused.stderr.contains("spew"), "{}", refused.stderr);
-    let server = Plan::app("echo").args(["--reload-engine", "auto"]).start();
+    let refused = Plan::app("echo").args(["--dirty-workers", "1"]).run();
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("dirty workers are not supported"), "{}", refused.stderr);
+    let server = Plan::app("echo").args(["--dirty-workers", "0"]).start();
     assert_eq!(server.get("/").status, 200);
     server.finish();
 }
@@ -177,6 +177,19 @@ fn no_writable_folder_is_needed() {
     let server = Plan::app("echo").args(["--worker-tmp-dir", "/dev/shm"]).env("TMPDIR", "/nonexistent").start();
     assert_eq!(server.get("/").status, 200);
     server.finish();
+}
+
+#[test]
+fn what_a_config_file_prints_is_printed_once() {
+    let plan = Plan::app("echo").file("conf.py", "workers = 2\nprint('configured')\n");
+    let config = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["-c", &config]).start();
+    server.wait_for_workers(2);
+    assert_eq!(server.get("/").status, 200);
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    assert_eq!(server.stdout(), "configured\n");
+    server.expect_gone();
 }
 
 fn setting(finished: &Finished, name: &str) -> String {

@@ -167,11 +167,29 @@ fn a_worker_that_has_served_max_requests_is_replaced_without_a_gap() {
 
 #[test]
 fn the_reloader_restarts_workers_when_code_changes() {
+    for engine in ["auto", "poll", "inotify"] {
+        let mut server = versioned(&["--reload", "--reload-engine", engine]);
+        server.wait_for_log("Reloader is on. Use in development only!");
+        assert_eq!(answer(&server), "v1");
+        server.write("app.py", &(version(2) + "\n# changed\n"));
+        wait_until("the changed code", || answer(&server) == "v2");
+        server.allow("Reloader is on");
+        server.finish();
+    }
+}
+
+#[test]
+fn what_is_written_beside_the_code_reloads_nothing() {
     let mut server = versioned(&["--reload"]);
-    server.wait_for_log("Reloader is on. Use in development only!");
-    assert_eq!(answer(&server), "v1");
+    for number in 0..100 {
+        server.write("database.tmp", &number.to_string());
+        server.write("notes.txt", &number.to_string());
+    }
     server.write("app.py", &(version(2) + "\n# changed\n"));
     wait_until("the changed code", || answer(&server) == "v2");
+    let log = server.log();
+    let reasons: Vec<&str> = log.lines().filter(|line| line.contains("Worker reloading: ")).collect();
+    assert!(reasons.iter().all(|line| line.ends_with("/app.py modified")), "{reasons:?}");
     server.allow("Reloader is on");
     server.finish();
 }

@@ -12,6 +12,7 @@ VENV = WORK / "venv"
 PYTHON = VENV / "bin" / "python"
 
 OURS = "monoceros"
+WHEEL = "monoceros-wheel"
 FLOOR = "floor"
 # The measure for TLS: it answers by itself and runs no Python.
 NGINX = "nginx"
@@ -40,7 +41,7 @@ BUILD_TOOLS = {"fastwsgi": ["setuptools<80", "wheel"]}
 HINTS = {"bjoern": "it needs libev: apt-get install libev-dev"}
 
 PEERS = list(PACKAGES)
-ALL = [OURS, FLOOR, *PEERS, NGINX]
+ALL = [OURS, WHEEL, FLOOR, *PEERS, NGINX]
 
 
 def make_venv(python, packages):
@@ -55,6 +56,8 @@ def install(server):
     """Makes `server` ready to run, or raises NotInstalled."""
     if server == OURS:
         build_ours()
+    elif server == WHEEL:
+        install_wheel()
     elif server == FLOOR:
         build_floor()
     elif server == NGINX:
@@ -83,6 +86,16 @@ def build_ours():
     built = subprocess.run(["cargo", "build", "--release"], cwd=ROOT, env=environment)
     if built.returncode != 0:
         raise NotInstalled("cargo build --release failed")
+
+
+def install_wheel():
+    """The same server as pip gives it, in the interpreter that its script starts."""
+    built = subprocess.run([ROOT / "scripts" / "wheels", PYTHON], cwd=ROOT, stdout=subprocess.DEVNULL)
+    tag = subprocess.run([PYTHON, "-c", "import sys; print('cp%d%d' % sys.version_info[:2])"], capture_output=True, text=True)
+    wheels = sorted((ROOT / "target" / "wheels").glob(f"monoceros-*-{tag.stdout.strip()}-*.whl"))
+    if built.returncode != 0 or not wheels:
+        raise NotInstalled("scripts/wheels failed")
+    pip_install(["--no-deps", "--force-reinstall", str(wheels[-1])])
 
 
 def build_floor():
@@ -124,6 +137,8 @@ def command(server, load, port):
     scripts = VENV / "bin"
     if server == OURS:
         return [our_program(), "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
+    if server == WHEEL:
+        return [scripts / "monoceros", "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
     if server == FLOOR:
         require(load.app in ("hello", "echo", "big", "stream") and load.threads == 1 and not load.access_log)
         require(not load.tls)

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::error;
+
 use crate::python::hooks::Hooks;
 use crate::settings::Config;
 use crate::sys::socket::Listener;
 use crate::tls::Tls;
 
 use super::certificates::CertificateWatch;
-use super::sizing::worker_count;
 
 pub(super) struct Generation {
     /// Counts the reloads; what a worker is told apart by.
@@ -20,6 +21,8 @@ pub(super) struct Generation {
     pub tls: Option<Tls>,
     /// What their files looked like, under `tls_watch`.
     pub watch: Option<CertificateWatch>,
+    /// Those of the listeners that do not listen yet.
+    shut: Vec<Arc<Listener>>,
     /// How many workers there should be: the setting, then TTIN and TTOU.
     pub wanted: usize,
     pub since: Instant,
@@ -33,11 +36,22 @@ impl Generation {
         hooks: Hooks,
         listeners: Vec<Arc<Listener>>,
         tls: Option<Tls>,
+        wanted: usize,
     ) -> Generation {
-        let wanted = worker_count(&config);
+        let shut = listeners.iter().filter(|listener| !listener.is_open()).cloned().collect();
         let watch = tls.as_ref().filter(|tls| tls.is_watched()).map(|tls| CertificateWatch::new(tls.files()));
         let (since, backoff) = (Instant::now(), Backoff::Ready);
-        Generation { number, config, hooks, listeners, tls, watch, wanted, since, backoff }
+        Generation { number, config, hooks, listeners, tls, watch, shut, wanted, since, backoff }
+    }
+
+    /// Lets the kernel hand connections to the sockets that this generation has added to ports in use. To be called when a worker
+    /// of it serves, not before: earlier workers do not have these sockets, so nobody else would take what waits there.
+    pub fn open_doors(&mut self) {
+        for listener in self.shut.drain(..) {
+            if let Err(error) = listener.open(self.config.backlog) {
+                error!("Can't listen at {listener}: {error}");
+            }
+        }
     }
 
     /// How many workers must serve before this generation takes over, and how many more than `wanted` there may be while it

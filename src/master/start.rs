@@ -53,9 +53,9 @@ pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
         refuse(&raised)
     };
     boot.hooks.call(ServerHook::OnStarting, shown).map_err(refuse_and_clean)?;
-    let open = open_listeners(&boot, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
-    let tls = boot.tls.take();
-    let serving = Generation::new(FIRST_GENERATION, Arc::clone(&boot.config), boot.hooks.clone(), open, tls);
+    let open = open_listeners(&boot, count, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
+    let (config, hooks, tls) = (Arc::clone(&boot.config), boot.hooks.clone(), boot.tls.take());
+    let serving = Generation::new(FIRST_GENERATION, config, hooks, open, tls, count);
     announce(&serving);
     let shown = || shown_at_start(name, count, listeners::list(&serving.listeners, &serving.config));
     boot.hooks.call(ServerHook::WhenReady, shown).map_err(refuse_and_clean)?;
@@ -113,7 +113,11 @@ fn leave_foreground<App>(boot: &Boot<App>, upgrade: &Upgrade) -> Result<(), i32>
     if service_manager::is_there() {
         warn!("daemon is set under a service manager that waits for a message: it will lose sight of the server");
     }
-    daemon::daemonize(boot.fork).map_err(|error| refuse(&error))?;
+    let output = match boot.config.enable_stdio_inheritance {
+        true => daemon::Output::Inherited,
+        false => daemon::Output::Null,
+    };
+    daemon::daemonize(boot.fork, output).map_err(|error| refuse(&error))?;
     (boot.configure_logging)(&boot.config, &boot.hooks).map_err(|reason| refuse(&reason))
 }
 
@@ -125,6 +129,7 @@ fn create_pid_file<App>(boot: &Boot<App>, upgrade: &Upgrade) -> Result<Option<Pi
 
 fn open_listeners<App>(
     boot: &Boot<App>,
+    workers: usize,
     inherited: &Inherited,
     signals: &SignalQueue,
 ) -> Result<Vec<Arc<Listener>>, i32> {
@@ -136,7 +141,7 @@ fn open_listeners<App>(
         }
         Inherited::FromMaster(fds) => {
             let ours = listeners::inherit(fds, config, FileOwner::Us).map_err(|reason| refuse(&reason))?;
-            match listeners::open_at_start(config, &ours, signals) {
+            match listeners::open_at_start(config, workers, &ours, signals) {
                 // Old workers serve on them, and nobody is left to go back to.
                 Err(NotOpened::Failed) if in_place::is_under_way() => {
                     error!("The server goes on with the sockets it had.");
@@ -145,7 +150,7 @@ fn open_listeners<App>(
                 opened => opened,
             }
         }
-        Inherited::Nothing => listeners::open_at_start(config, &[], signals),
+        Inherited::Nothing => listeners::open_at_start(config, workers, &[], signals),
     };
     opened.map_err(|error| match error {
         NotOpened::Failed => NOT_STARTED,

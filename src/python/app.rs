@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyModule};
+use pyo3::types::{IntoPyDict, PyDict, PyModule};
 
 use super::errors::traceback;
+use crate::settings::Config;
 
 const LOADER: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("loader.py"), "\0").as_bytes()) {
     Ok(source) => source,
@@ -76,15 +77,24 @@ impl fmt::Display for LoadError {
     }
 }
 
-/// Imports the application that `spec` (`module`, `module:name`, `module:factory("x", k=1)`) names.
+/// Loads the application that the settings name: the one of a PasteDeploy file, or `module`, `module:name`,
+/// `module:factory("x", k=1)`.
 ///
 /// # Errors
 /// The import raised, or the module holds no such callable.
-pub fn load(spec: &str) -> Result<App, LoadError> {
-    Python::attach(|py| match loader(py).and_then(|loader| loader.call_method1("load", (spec,))) {
+pub fn load(config: &Config) -> Result<App, LoadError> {
+    Python::attach(|py| match load_callable(py, config) {
         Ok(callable) => Ok(App { callable: callable.unbind() }),
         Err(error) => Err(classify(py, &error)),
     })
+}
+
+fn load_callable<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, PyAny>> {
+    let Some(uri) = &config.paste else {
+        return loader(py)?.call_method1("load", (config.app.as_deref().unwrap_or_default(),));
+    };
+    let globals = config.raw_paste_global_conf.clone().into_py_dict(py)?;
+    py.import("gunicorn.app.pasterapp")?.call_method1("get_wsgi_app", (uri, py.None(), globals))
 }
 
 /// Puts `directories` in front of `sys.path`, each before the ones named earlier, as `--chdir` and `--pythonpath` do.

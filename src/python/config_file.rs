@@ -43,11 +43,12 @@ pub struct Objects(pub(super) Py<PyDict>);
 pub fn run_file(path: &Path, is_setting: impl Fn(&str) -> bool) -> Result<ConfigFile, ConfigFileError> {
     let source = path.display().to_string();
     run(&source, |py| {
+        let path = std::path::absolute(path)?;
         let module = PyModule::new(py, MODULE_NAME)?;
         module.setattr("__file__", path.as_os_str())?;
         let modules = py.import("sys")?.getattr("modules")?;
         modules.set_item(MODULE_NAME, &module)?;
-        let code = py.import("builtins")?.call_method1("compile", (std::fs::read(path)?, path.as_os_str(), "exec"))?;
+        let code = py.import("builtins")?.call_method1("compile", (std::fs::read(&path)?, path.as_os_str(), "exec"))?;
         py.import("builtins")?.call_method1("exec", (code, module.dict()))?;
         values(&module.dict(), &is_setting)
     })

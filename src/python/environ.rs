@@ -11,6 +11,7 @@ use super::memo::Memo;
 use super::raw::{insert_if_absent, latin1};
 use super::tls::TlsKeys;
 use crate::exchange::RequestView;
+use crate::http::proxy::Origin;
 use crate::http::request::{HeaderSpan, Scheme, decode_path};
 use crate::sys::socket::Peer;
 
@@ -59,7 +60,7 @@ pub struct OutsideScriptName {
 impl OutsideScriptName {
     /// gunicorn's sentence, for the error page.
     pub fn message(&self) -> String {
-        format!("Request path {} does not start with SCRIPT_NAME {}", self.path, self.script_name)
+        format!("Request path '{}' does not start with SCRIPT_NAME '{}'", self.path, self.script_name)
     }
 }
 
@@ -125,6 +126,8 @@ pub struct EnvironBuilder {
     path_info: Memo,
     remote_addr: Memo,
     remote_port: Memo,
+    proxy_addr: Memo,
+    proxy_port: Memo,
     path: Vec<u8>,
     tls: TlsKeys,
 }
@@ -146,6 +149,9 @@ struct Keys {
     server_protocol: Py<PyString>,
     remote_addr: Py<PyString>,
     remote_port: Py<PyString>,
+    proxy_protocol: Py<PyString>,
+    proxy_addr: Py<PyString>,
+    proxy_port: Py<PyString>,
     url_scheme: Py<PyString>,
     empty: Py<PyString>,
     https: Py<PyString>,
@@ -187,6 +193,9 @@ impl EnvironBuilder {
             server_protocol: text("SERVER_PROTOCOL"),
             remote_addr: text("REMOTE_ADDR"),
             remote_port: text("REMOTE_PORT"),
+            proxy_protocol: text("PROXY_PROTOCOL"),
+            proxy_addr: text("PROXY_ADDR"),
+            proxy_port: text("PROXY_PORT"),
             url_scheme: text("wsgi.url_scheme"),
             empty: text(""),
             https: text("https"),
@@ -203,6 +212,8 @@ impl EnvironBuilder {
             path_info: Memo::new(),
             remote_addr: Memo::new(),
             remote_port: Memo::new(),
+            proxy_addr: Memo::new(),
+            proxy_port: Memo::new(),
             path: Vec::new(),
             tls: TlsKeys::new(py),
         }
@@ -223,6 +234,9 @@ impl EnvironBuilder {
         self.set_peer(py, &environ, request)?;
         if let Some(secured) = request.secured {
             self.tls.set(py, &environ, secured)?;
+        }
+        if let Some(origin) = request.proxied {
+            self.set_proxy(py, &environ, origin)?;
         }
         let mut script_name = None;
         for (place, header) in request.head.headers.iter().enumerate() {
@@ -277,6 +291,17 @@ impl EnvironBuilder {
             // No port, as gunicorn has it.
             Peer::Unix => environ.set_item(&self.keys.remote_addr, &self.keys.empty),
         }
+    }
+
+    /// What a PROXY header said besides the client: where that has connected to.
+    fn set_proxy(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, origin: &Origin) -> PyResult<()> {
+        environ.set_item(&self.keys.proxy_protocol, PyString::intern(py, origin.protocol()))?;
+        if let Origin::Client { proxy, .. } = origin {
+            let (address, port) = (proxy.ip().to_string(), proxy.port().to_string());
+            environ.set_item(&self.keys.proxy_addr, self.proxy_addr.latin1(py, address.as_bytes())?)?;
+            environ.set_item(&self.keys.proxy_port, self.proxy_port.latin1(py, port.as_bytes())?)?;
+        }
+        Ok(())
     }
 
     fn set_path(

@@ -27,6 +27,7 @@ mod native;
 mod observer;
 mod raw;
 pub mod signals;
+pub mod spew;
 pub mod ssl_context;
 mod start_response;
 pub mod threads;

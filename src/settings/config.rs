@@ -18,12 +18,14 @@ pub struct Config {
     pub config: String,
     /// The app's spec, `module:name`, when the command line names none.
     pub wsgi_app: Option<String>,
+    /// The app to serve: the command line's, else `wsgi_app`. No setting of its own.
+    pub app: Option<String>,
 
     /// Addresses to listen on, at least one. When one of them is a descriptor, all of them are.
     pub bind: Vec<Address>,
     /// The backlog handed to listen(2).
     pub backlog: u32,
-    /// Whether each worker binds a socket of its own with `SO_REUSEPORT`.
+    /// Whether each worker gets a socket of its own, bound with `SO_REUSEPORT`.
     pub reuse_port: bool,
 
     /// Worker processes to keep running.
@@ -60,6 +62,8 @@ pub struct Config {
     pub graceful_timeout: u64,
     /// Seconds between the signal to stop and the moment at which workers stop accepting.
     pub shutdown_delay: u64,
+    /// The path at which the server itself answers health checks; `None` leaves every path to the app.
+    pub health_path: Option<String>,
     /// Workers that a reload boots at once; 0 is all of them.
     pub reload_surge: usize,
     /// Seconds an idle connection is kept; 0 closes after every response. `None`: the user has not said, and the
@@ -85,6 +89,10 @@ pub struct Config {
 
     /// Whether workers are replaced when code changes.
     pub reload: bool,
+    /// How changes of the code are noticed.
+    pub reload_engine: ReloadEngine,
+    /// Print every line of Python that is run.
+    pub spew: bool,
     /// More files to watch while `reload` is on: paths or glob patterns.
     pub reload_extra_files: Vec<String>,
     /// Load config and app, then leave.
@@ -100,6 +108,8 @@ pub struct Config {
     pub chdir: PathBuf,
     /// Whether to leave the terminal.
     pub daemon: bool,
+    /// Whether a daemon keeps its stdout and stderr where they are no terminal.
+    pub enable_stdio_inheritance: bool,
     /// Variables to set in the environment: names (never empty, no NUL) and values.
     pub raw_env: Vec<(String, String)>,
     /// The pid file.
@@ -122,6 +132,10 @@ pub struct Config {
     pub body_spool: u64,
     /// Directories put in front of `sys.path`, one by one in this order.
     pub pythonpath: Vec<PathBuf>,
+    /// A PasteDeploy file that describes the app, `FILE` or `FILE#NAME`; it goes before the app.
+    pub paste: Option<String>,
+    /// What the PasteDeploy file finds as its global configuration.
+    pub raw_paste_global_conf: Vec<(String, String)>,
 
     /// Peers whose scheme and forwarder headers are believed. Peers on a unix socket always are.
     pub forwarded_allow_ips: Trusted,
@@ -135,6 +149,8 @@ pub struct Config {
     pub proxy_protocol: ProxyProtocol,
     /// Peers that may send a PROXY header.
     pub proxy_allow_ips: Trusted,
+    /// Refuse connections without a PROXY header, where it is looked for.
+    pub require_proxy_header: bool,
     /// Accept HTTP/1.1 requests without a Host.
     pub permit_missing_host: bool,
     /// Accept header lines folded over several lines.
@@ -236,9 +252,30 @@ impl Config {
             || self.statsd_host.is_some()
     }
 
-    /// The name that the process titles show: the one given, else the app's.
+    /// The name that the process titles show.
     pub fn name(&self) -> &str {
-        self.proc_name.as_deref().or(self.wsgi_app.as_deref()).unwrap_or(&self.default_proc_name)
+        self.proc_name.as_deref().unwrap_or(&self.default_proc_name)
+    }
+}
+
+/// How `reload` notices that code has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadEngine {
+    /// By inotify where it can be had.
+    Auto,
+    /// By looking once a second.
+    Poll,
+    /// By inotify, or not at all.
+    Inotify,
+}
+
+impl fmt::Display for ReloadEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReloadEngine::Auto => "auto",
+            ReloadEngine::Poll => "poll",
+            ReloadEngine::Inotify => "inotify",
+        })
     }
 }
 
@@ -397,6 +434,7 @@ impl Config {
         Config {
             config: String::new(),
             wsgi_app: None,
+            app: None,
             bind: Vec::new(),
             backlog: 0,
             reuse_port: false,
@@ -417,6 +455,7 @@ impl Config {
             boot_timeout: 0,
             graceful_timeout: 0,
             shutdown_delay: 0,
+            health_path: None,
             reload_surge: 0,
             keepalive: None,
             limit_request_line: 0,
@@ -428,6 +467,8 @@ impl Config {
             client_body_min_rate: 0,
             write_timeout: 0,
             reload: false,
+            reload_engine: ReloadEngine::Auto,
+            spew: false,
             reload_extra_files: Vec::new(),
             check_config: false,
             print_config: false,
@@ -435,6 +476,7 @@ impl Config {
             sendfile: false,
             chdir: PathBuf::new(),
             daemon: false,
+            enable_stdio_inheritance: false,
             raw_env: Vec::new(),
             pidfile: None,
             worker_tmp_dir: None,
@@ -446,12 +488,15 @@ impl Config {
             body_buffer: 0,
             body_spool: 0,
             pythonpath: Vec::new(),
+            paste: None,
+            raw_paste_global_conf: Vec::new(),
             forwarded_allow_ips: Trusted::Networks(Vec::new()),
             secure_scheme_headers: Vec::new(),
             forwarder_headers: Vec::new(),
             header_map: HeaderMap::Drop,
             proxy_protocol: ProxyProtocol::Off,
             proxy_allow_ips: Trusted::Networks(Vec::new()),
+            require_proxy_header: false,
             permit_missing_host: false,
             permit_obsolete_folding: false,
             strip_header_spaces: false,

@@ -31,6 +31,12 @@ pub fn print_config(config: &Config) -> String {
     lines.iter().map(|(name, value)| format!("{name:width$} = {value}\n")).collect()
 }
 
+/// Every setting in the order of the reference, a line each: what the log holds at debug level.
+pub fn current_configuration(config: &Config) -> String {
+    let lines: String = all().map(|setting| format!("\n  {}: {}", setting.name, shown(setting, config))).collect();
+    format!("Current configuration:{lines}")
+}
+
 /// `docs/settings.md`: the reference of every setting, and the list of those that are not supported.
 pub fn reference_markdown() -> String {
     let defaults = Config::default();
@@ -216,6 +222,8 @@ mod tests {
         let path = directory.path().join("monoceros.toml");
         std::fs::write(&path, lines.join("\n")).unwrap();
         let sources = Sources {
+            app: None,
+            of_app: Vec::new(),
             file: read_file(&path).unwrap(),
             file_origin: FileOrigin::Data,
             environment_args: Vec::new(),

@@ -18,6 +18,10 @@ pub type Assignment = (&'static Setting, Value);
 
 /// Everything that settings come from.
 pub struct Sources<'a> {
+    /// The app that the command line names.
+    pub app: Option<String>,
+    /// What goes with the app and comes before the config file: values and the settings that they are for.
+    pub of_app: Vec<Assignment>,
     /// What the config file says, in its order; empty without one.
     pub file: Vec<(String, Value)>,
     /// What kind of file that was.
@@ -63,9 +67,11 @@ pub struct Loaded {
 pub fn load(sources: Sources<'_>) -> Result<Loaded, Error> {
     let mut loading = Loading { config: Config::blank(), missing: BTreeMap::new(), warnings: Vec::new() };
     loading.apply_defaults(&sources)?;
+    loading.apply_flags(&sources.of_app, Origin::CommandLine)?;
     loading.apply_file(&sources.file, sources.file_origin)?;
     loading.apply_flags(&sources.environment_args, Origin::EnvironmentArguments)?;
     loading.apply_flags(&sources.command_line, Origin::CommandLine)?;
+    loading.config.app = sources.app.clone().or_else(|| loading.config.wsgi_app.clone());
     loading.check_watched_files()?;
     loading.report_missing()?;
     Ok(Loaded { config: loading.config, warnings: loading.warnings })
@@ -74,6 +80,8 @@ pub fn load(sources: Sources<'_>) -> Result<Loaded, Error> {
 /// What [`load`] makes of nothing at all.
 pub(super) fn defaults() -> Config {
     let nothing = Sources {
+        app: None,
+        of_app: Vec::new(),
         file: Vec::new(),
         file_origin: FileOrigin::Data,
         environment_args: Vec::new(),
@@ -244,6 +252,8 @@ mod tests {
 
     fn load_file(file: Vec<(&str, Value)>, file_origin: FileOrigin) -> Result<Loaded, Error> {
         load(Sources {
+            app: None,
+            of_app: Vec::new(),
             file: file.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             file_origin,
             environment_args: Vec::new(),
@@ -254,6 +264,8 @@ mod tests {
 
     fn load_environment(variable: &str, text: &str) -> Result<Loaded, Error> {
         load(Sources {
+            app: None,
+            of_app: Vec::new(),
             file: Vec::new(),
             file_origin: FileOrigin::Data,
             environment_args: Vec::new(),
@@ -265,6 +277,8 @@ mod tests {
     #[test]
     fn each_source_overrides_those_before_it() {
         let all_sources = Sources {
+            app: None,
+            of_app: Vec::new(),
             file: vec![
                 ("workers".into(), Value::Int(2)),
                 ("timeout".into(), Value::Int(2)),
@@ -294,6 +308,8 @@ mod tests {
     #[test]
     fn a_variable_is_not_looked_at_where_the_setting_is_given() {
         let loaded = load(Sources {
+            app: None,
+            of_app: Vec::new(),
             file: vec![("workers".into(), Value::Int(2))],
             file_origin: FileOrigin::Data,
             environment_args: Vec::new(),
@@ -419,6 +435,8 @@ mod tests {
     #[test]
     fn only_the_last_value_of_what_is_not_supported_counts() {
         let loaded = load(Sources {
+            app: None,
+            of_app: Vec::new(),
             file: vec![("spew".into(), Value::Bool(true))],
             file_origin: FileOrigin::Data,
             environment_args: Vec::new(),

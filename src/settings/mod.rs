@@ -24,10 +24,10 @@ mod value;
 
 pub use self::address::Address;
 pub use self::config::{
-    CertReqs, CertificateFiles, Config, HeaderMap, LogFormat, MemoryMeasure, ProxyProtocol, UserSpec, WorkerClass,
-    Workers,
+    CertReqs, CertificateFiles, Config, HeaderMap, LogFormat, MemoryMeasure, ProxyProtocol, ReloadEngine, UserSpec,
+    WorkerClass, Workers,
 };
-pub use self::document::{USAGE, help, print_config, reference_markdown};
+pub use self::document::{USAGE, current_configuration, help, print_config, reference_markdown};
 pub use self::error::Error;
 pub use self::file::read_file;
 pub use self::load::{Assignment, FileOrigin, Loaded, Sources, load};

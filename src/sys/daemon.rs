@@ -1,6 +1,6 @@
 //! Into the background: away from the terminal, its session and the shell that waits.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
 use nix::sys::stat::{Mode, umask};
@@ -9,15 +9,24 @@ use nix::unistd::{self, setsid};
 use super::fork::Forked;
 use super::process;
 
-/// Leaves the foreground: fork, new session, fork again (so that no terminal can become ours), umask 022, standard input,
-/// output and error on /dev/null. Returns in the grandchild only; the others end with status 0. `fork` is the caller's,
-/// because an interpreter may have to be told of it.
-pub fn daemonize(fork: impl Fn() -> io::Result<Forked>) -> io::Result<()> {
+/// Where stdout and stderr of a daemon go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// To /dev/null.
+    Null,
+    /// Where they went before, unless that is a terminal.
+    Inherited,
+}
+
+/// Leaves the foreground: fork, new session, fork again (so that no terminal can become ours), umask 022, standard input on
+/// /dev/null, output and error as `output` says. Returns in the grandchild only; the others end with status 0. `fork` is the
+/// caller's, because an interpreter may have to be told of it.
+pub fn daemonize(fork: impl Fn() -> io::Result<Forked>, output: Output) -> io::Result<()> {
     leave_to_child(&fork)?;
     setsid()?;
     leave_to_child(&fork)?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
-    close_stdio()
+    close_stdio(output)
 }
 
 fn leave_to_child(fork: impl Fn() -> io::Result<Forked>) -> io::Result<()> {
@@ -27,10 +36,15 @@ fn leave_to_child(fork: impl Fn() -> io::Result<Forked>) -> io::Result<()> {
     }
 }
 
-fn close_stdio() -> io::Result<()> {
+fn close_stdio(output: Output) -> io::Result<()> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let goes = |is_terminal: bool| output == Output::Null || is_terminal;
     unistd::dup2_stdin(null.as_fd())?;
-    unistd::dup2_stdout(null.as_fd())?;
-    unistd::dup2_stderr(null.as_fd())?;
+    if goes(io::stdout().is_terminal()) {
+        unistd::dup2_stdout(null.as_fd())?;
+    }
+    if goes(io::stderr().is_terminal()) {
+        unistd::dup2_stderr(null.as_fd())?;
+    }
     Ok(())
 }

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod daemon;
 pub mod fork;
+pub mod inotify;
 pub mod memory;
 pub mod notify;
 pub mod pidfile;

@@ -8,6 +8,7 @@ mod access;
 mod body_store;
 pub mod connection;
 mod crew;
+mod doors;
 mod event_loop;
 mod lead;
 mod neighbours;
@@ -32,7 +33,7 @@ use self::event_loop::EventLoop;
 use self::lead::{Lead, Stage};
 use self::neighbours::Neighbours;
 use self::rules::Rules;
-use self::watch::Watch;
+use self::watch::{Edits, Watch};
 use crate::logging::{AccessFormat, AccessLog};
 use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller};
@@ -40,7 +41,7 @@ use crate::python::environ::Site;
 use crate::python::home::Home;
 use crate::python::hooks::{Hooks, WorkerState};
 use crate::python::log_queue::LogQueue;
-use crate::python::{PyErr, Python, facade, interpreter, signals, threads};
+use crate::python::{PyErr, Python, facade, interpreter, signals, spew, threads};
 use crate::seat::{self, Seat};
 use crate::settings::{Config, LogFormat, WorkerClass, Workers};
 use crate::sys::process;
@@ -93,6 +94,8 @@ struct Worker {
     crew: Arc<Crew>,
     calls: Arc<Calls>,
     log_queue: Option<Arc<LogQueue>>,
+    /// What `--reload` hears from the kernel.
+    edits: Option<Arc<Edits>>,
 }
 
 /// What each thread needs to call the application.
@@ -174,6 +177,7 @@ fn start_python(seat: &mut Seat<App>, launch: &Launch) -> Result<(), BootFailure
     interpreter::start(&launch.home, &launch.argv).map_err(|error| BootFailure::Other(error.to_string()))?;
     interpreter::import_own_needs().map_err(python_failure)?;
     signals::install(&seat.hooks).map_err(python_failure)?;
+    spew::start_if(seat.config.spew).map_err(python_failure)?;
     for signal in [Signal::Int, Signal::Quit, Signal::Abrt] {
         // Python has just taken these over; the queue must hear of them too, or the poll would sleep on.
         seat.signals.add(signal).map_err(|error| BootFailure::because("cannot handle signals", &error))?;
@@ -189,8 +193,7 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
     if let Some(app) = seat.preloaded.take() {
         return Ok((app, Vec::new()));
     }
-    let spec = seat.config.wsgi_app.clone().unwrap_or_default();
-    match app::load(&spec) {
+    match app::load(&seat.config) {
         // While code is being edited a broken state is normal: show it, and wait for the next edit.
         Err(LoadError::Import { text, files }) if seat.config.reload => {
             log::error!("Error while loading the application; serving its traceback\n{text}");
@@ -215,23 +218,21 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         options: CallOptions { sendfile: config.sendfile, environ_keys, server: facade::server_line() },
         hooks: seat.hooks,
     };
-    let neighbours = || Neighbours::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners);
+    let neighbours =
+        Arc::new(Neighbours::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners));
+    let doors = doors::of_worker(&seat.listeners, seat.slot, config.reuse_port);
+    let door = doors::number(&doors);
     let cannot_poll = |error| BootFailure::because("cannot poll", &error);
-    let mut event_loop = EventLoop::new(
-        &seat.listeners,
-        seat.signals.as_raw_fd(),
-        rules.clone(),
-        neighbours(),
-        config.reuse_port,
-        config.worker_connections,
-    )
-    .map_err(cannot_poll)?;
+    let mut event_loop =
+        EventLoop::new(doors, seat.signals.as_raw_fd(), rules.clone(), neighbours.clone(), config.worker_connections)
+            .map_err(cannot_poll)?;
     if let Some(tls) = &seat.tls {
         event_loop.accept_under_tls(tls.acceptor().clone());
     }
     let waker = event_loop.waker().map_err(cannot_poll)?;
     let station = Station {
-        neighbours: neighbours(),
+        neighbours,
+        door,
         row: seat.row,
         wakeup: seat.wakeup,
         rules,
@@ -240,7 +241,9 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
         log_queue: log_queue.clone(),
     };
-    let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken));
+    let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken, config.reload_engine));
+    let watch = watch.transpose().map_err(|error| BootFailure::because("reload_engine is inotify", &error))?;
+    let edits = watch.as_ref().and_then(Watch::edits);
     let lead = Lead {
         event_loop,
         signals: seat.signals,
@@ -251,7 +254,7 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         stage: Stage::Serving,
     };
     let crew = Arc::new(Crew::new(lead, waker, station, access_log, logged_headers));
-    Ok(Worker { crew, calls: Arc::new(calls), log_queue })
+    Ok(Worker { crew, calls: Arc::new(calls), log_queue, edits })
 }
 
 /// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that are free, so two generations stand in
@@ -295,10 +298,16 @@ fn site(listener: &Listener, config: &Config) -> Site {
 
 /// Starts the other threads, and serves in this one: the interpreter's main thread.
 fn serve(worker: &Worker) -> Result<(), BootFailure> {
-    let Worker { crew, calls, log_queue } = worker;
+    let Worker { crew, calls, log_queue, edits } = worker;
     let spare = crew.clone();
     let spawned = std::thread::Builder::new().name("spare".to_owned()).spawn(move || spare.stand_by());
     spawned.map_err(|error| BootFailure::because("cannot start a thread", &error))?;
+    if let Some(edits) = edits.clone() {
+        let crew = crew.clone();
+        let listen = move || edits.listen(|| crew.wake_leader());
+        let spawned = std::thread::Builder::new().name("edits".to_owned()).spawn(listen);
+        spawned.map_err(|error| BootFailure::because("cannot start a thread", &error))?;
+    }
     Python::attach(|py| {
         let mut caller = calls.caller(py).map_err(python_failure)?;
         for number in 1..crew.threads() {

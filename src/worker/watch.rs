@@ -1,31 +1,73 @@
-//! `--reload`: notices that the application's source has changed.
+//! `--reload`: notices that the application's source has changed, by looking, and sooner by being told.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::python::app;
+use crate::settings::ReloadEngine;
+use crate::sys::inotify::Folders;
 
 /// The files of the loaded modules and those the operator added, with the times they were last changed.
 pub struct Watch {
     extra: Vec<String>,
     broken: Vec<PathBuf>,
     known: HashMap<PathBuf, SystemTime>,
+    /// The folders of those files, where the kernel tells of changes.
+    edits: Option<Arc<Edits>>,
+    listened_to: HashSet<PathBuf>,
+}
+
+/// What the kernel tells. A thread of its own listens, because nobody else may wait for it.
+pub struct Edits {
+    folders: Folders,
+    /// The names of the watched files: a log that is written beside them is no reason to look at all of them.
+    names: Mutex<HashSet<OsString>>,
+    is_rung: AtomicBool,
 }
 
 impl Watch {
     /// Watches the modules loaded so far and later, the paths or glob patterns in `extra`, and the files that kept the application from
     /// loading, which are no modules.
-    pub fn new(extra: &[String], broken: Vec<PathBuf>) -> Self {
-        let mut watch = Watch { extra: extra.to_vec(), broken, known: HashMap::new() };
+    ///
+    /// # Errors
+    /// `engine` insists on inotify, and the kernel does not grant it.
+    pub fn new(extra: &[String], broken: Vec<PathBuf>, engine: ReloadEngine) -> io::Result<Self> {
+        let edits = match engine {
+            ReloadEngine::Poll => None,
+            ReloadEngine::Auto => Edits::new().ok(),
+            ReloadEngine::Inotify => Some(Edits::new()?),
+        };
+        let (known, listened_to) = (HashMap::new(), HashSet::new());
+        let mut watch = Watch { extra: extra.to_vec(), broken, known, edits: edits.map(Arc::new), listened_to };
         watch.changed();
-        watch
+        Ok(watch)
+    }
+
+    /// What a thread is to listen to, if there is anything.
+    pub fn edits(&self) -> Option<Arc<Edits>> {
+        self.edits.clone()
+    }
+
+    /// Whether the kernel has told of a file that may be a watched one.
+    pub fn is_rung(&self) -> bool {
+        self.edits.as_ref().is_some_and(|edits| edits.is_rung.load(Ordering::Acquire))
     }
 
     /// A file that has changed since the last look, if one has. Files that are new to the watch are taken as they are.
     pub fn changed(&mut self) -> Option<PathBuf> {
+        let files = self.files();
+        if let Some(edits) = &self.edits {
+            // Before the look: what changes during it rings again.
+            edits.is_rung.store(false, Ordering::Release);
+            edits.listen_to(&files, &mut self.listened_to);
+        }
         let mut changed = None;
-        for path in self.files() {
+        for path in files {
             let Ok(modified) = path.metadata().and_then(|metadata| metadata.modified()) else { continue };
             match self.known.insert(path.clone(), modified) {
                 Some(before) if before != modified => changed = changed.or(Some(path)),
@@ -43,5 +85,36 @@ impl Watch {
             files.extend(glob::glob(pattern).into_iter().flatten().flatten());
         }
         files
+    }
+}
+
+impl Edits {
+    fn new() -> io::Result<Edits> {
+        Ok(Edits { folders: Folders::new()?, names: Mutex::default(), is_rung: AtomicBool::new(false) })
+    }
+
+    /// Waits for news, for ever; calls `wake` when there is some.
+    pub fn listen(&self, wake: impl Fn()) {
+        while let Ok(changed) = self.folders.wait() {
+            let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            if changed.is_none_or(|changed| changed.iter().any(|name| names.contains(name))) {
+                self.is_rung.store(true, Ordering::Release);
+                wake();
+            }
+        }
+    }
+
+    /// A folder that cannot be listened to is only looked at, once a second as all of them.
+    fn listen_to(&self, files: &[PathBuf], listened_to: &mut HashSet<PathBuf>) {
+        let targets = files.iter().filter(|file| file.is_symlink()).filter_map(|file| file.canonicalize().ok());
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        for file in files.iter().cloned().chain(targets) {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if !listened_to.contains(folder) {
+                let _ = self.folders.add(folder);
+                listened_to.insert(folder.to_owned());
+            }
+            names.extend(file.file_name().map(OsString::from));
+        }
     }
 }

@@ -431,13 +431,13 @@ pub fn send(pid: i32, signal: Signal) {
 }
 
 /// A text which no other server of any test run carries.
-fn marker() -> String {
+pub fn marker() -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     format!("{}-{}-", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The address in the newest "Listening at" line: `http://127.0.0.1:43210 (123)` or `unix:/path (123)`.
-fn listening_at(log: &str) -> Option<Address> {
+pub fn listening_at(log: &str) -> Option<Address> {
     let line = log.lines().rev().find_map(|line| line.split_once("Listening at: ").map(|(_, rest)| rest))?;
     let first = line.split([' ', ',']).next()?;
     match first.strip_prefix("unix:") {

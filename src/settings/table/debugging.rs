@@ -1,7 +1,9 @@
 //! Tools for developers.
 
 use super::put;
+use crate::settings::config::ReloadEngine;
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
+use crate::settings::value::{Value, ValueError};
 
 pub(super) static ROWS: &[Setting] = &[
     Setting {
@@ -20,6 +22,23 @@ pub(super) static ROWS: &[Setting] = &[
 For development. The files of every imported module are watched, and those of `reload_extra_files`.",
     },
     Setting {
+        name: "reload_engine",
+        section: Section::Debugging,
+        flags: &["--reload-engine"],
+        meta: "STRING",
+        kind: Kind::Text,
+        default: Default::Text("auto"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.reload_engine, reload_engine(value)),
+            get: |config| config.reload_engine.to_string().into(),
+        },
+        doc: "How reload notices changes: auto, poll or inotify.
+
+`poll` looks at the files once a second. `inotify` is told of a change by the kernel at once, and looks once a second as
+well, for file systems that tell nothing (network file systems, folders that a virtual machine shares). `auto` is `inotify`
+where the kernel grants it, else `poll`. No package is needed.",
+    },
+    Setting {
         name: "reload_extra_files",
         section: Section::Debugging,
         flags: &["--reload-extra-file"],
@@ -33,6 +52,21 @@ For development. The files of every imported module are watched, and those of `r
         doc: "A file that reload watches as well; repeat it for several.
 
 A path, or a pattern with `*`, `?`, `[...]` or `**`, which finds files that appear later too. A path must exist.",
+    },
+    Setting {
+        name: "spew",
+        section: Section::Debugging,
+        flags: &["--spew"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.spew, value.bool()),
+            get: |config| config.spew.into(),
+        },
+        doc: "Print every line of Python that is run.
+
+Each as `module:number: line` on stdout, from the import of the app on, in every thread. It makes everything very slow.",
     },
     Setting {
         name: "check_config",
@@ -63,3 +97,10 @@ The exit status is 0 when both can be loaded, 1 when they cannot. No socket is o
         doc: "Print every setting as it was resolved, then check as check_config.",
     },
 ];
+
+fn reload_engine(value: &Value) -> Result<ReloadEngine, ValueError> {
+    let name = value.text()?;
+    let known = [ReloadEngine::Auto, ReloadEngine::Poll, ReloadEngine::Inotify];
+    let named = known.into_iter().find(|engine| engine.to_string() == name);
+    named.ok_or_else(|| ValueError::new(&name, "is not one of 'auto', 'poll', 'inotify'"))
+}

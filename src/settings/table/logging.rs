@@ -136,7 +136,7 @@ logging writes the logs.",
         doc: "The class of the logger: where to import it from, or the class itself.
 
 A subclass of `gunicorn.glogging.Logger`, which this server brings with it. With any class but the default one, both
-logs are written by Python's logging, a few microseconds a line.",
+logs are written by Python's logging.",
     },
     Setting {
         name: "logconfig",

@@ -8,23 +8,6 @@ use crate::settings::setting::{Default, Kind, Missing, Section, Setting, Severit
 
 /// The settings of gunicorn 27 that are not supported, in gunicorn's order.
 pub static NOT_SUPPORTED: &[Setting] = &[
-    refused("reload_engine", &["--reload-engine"], Kind::Text, &["auto"], "the way files are watched cannot be chosen"),
-    refused("spew", &["--spew"], Kind::Switch, &["False", "None"], "tracing every line is not supported"),
-    refused(
-        "enable_stdio_inheritance",
-        &["-R", "--enable-stdio-inheritance"],
-        Kind::Switch,
-        &["False", "None"],
-        "keeping stdout and stderr of a daemon is not supported yet",
-    ),
-    refused("paste", &["--paste", "--paster"], Kind::Text, &["None", ""], "PasteDeploy files are not supported yet"),
-    ignored(
-        "raw_paste_global_conf",
-        &["--paste-global"],
-        Kind::List,
-        &["[]", "None", ""],
-        "PasteDeploy files are not supported yet",
-    ),
     refused("protocol", &["--protocol"], Kind::Text, &["http"], "the uwsgi protocol is not supported yet"),
     ignored(
         "uwsgi_allow_ips",

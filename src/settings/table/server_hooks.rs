@@ -49,7 +49,7 @@ In the worker, before its first request. If it raises, the worker does not boot.
 
 In the worker, in the thread that will run the app. What it changes of `req.headers`, `req.method`, `req.path`,
 `req.query`, `req.uri` and `req.scheme` shows in the environ. If it raises, the client gets 500. With this hook
-or `post_request` each request costs some microseconds more, for the objects that they are given.",
+or `post_request` each request costs more, for the objects that they are given.",
     ),
     hook(
         "post_request",

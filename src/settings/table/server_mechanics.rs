@@ -73,6 +73,21 @@ It becomes the first entry of `sys.path` as well.",
 Not for systemd, containers or other supervisors: they want the process in the foreground.",
     },
     Setting {
+        name: "enable_stdio_inheritance",
+        section: Section::ServerMechanics,
+        flags: &["-R", "--enable-stdio-inheritance"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.enable_stdio_inheritance, value.bool()),
+            get: |config| config.enable_stdio_inheritance.into(),
+        },
+        doc: "Let a daemon keep its stdout and stderr.
+
+Otherwise they go to /dev/null, and so they do in any case where they are a terminal.",
+    },
+    Setting {
         name: "raw_env",
         section: Section::ServerMechanics,
         flags: &["-e", "--env"],
@@ -243,6 +258,37 @@ never holds a worker. A setting of our own; gunicorn has none.",
 Past that the app is called, and reads the rest from the connection as it comes. A setting of our own; gunicorn has
 none.",
     },
+    Setting {
+        name: "paste",
+        section: Section::ServerMechanics,
+        flags: &["--paste", "--paster"],
+        meta: "STRING",
+        kind: Kind::Text,
+        default: Default::Unset,
+        store: Store::Field {
+            set: |config, value| put(&mut config.paste, value.optional_text()),
+            get: |config| Value::from(config.paste.clone()),
+        },
+        doc: "A PasteDeploy file that describes the app, FILE or FILE#NAME.
+
+Without a name it is the file's app `main`. The package PasteDeploy must be there for it. The flag takes the place of the
+app's spec; a section `[loggers]` in the file configures Python's logging, as `logconfig` does.",
+    },
+    Setting {
+        name: "raw_paste_global_conf",
+        section: Section::ServerMechanics,
+        flags: &["--paste-global"],
+        meta: "CONF",
+        kind: Kind::List,
+        default: Default::Unset,
+        store: Store::Field {
+            set: |config, value| put(&mut config.raw_paste_global_conf, paste_globals(value)),
+            get: |config| config.raw_paste_global_conf.iter().map(paste_global).collect(),
+        },
+        doc: "A variable for the PasteDeploy file, NAME=VALUE.
+
+Repeat it for several. `\\=` is an equals sign in the name.",
+    },
 ];
 
 /// Real booleans, and the words that gunicorn takes for "on" in the environment, with their opposites.
@@ -308,4 +354,20 @@ fn account(value: &Value) -> Result<Option<UserSpec>, ValueError> {
         Ok(id) if id != u32::MAX => Ok(Some(UserSpec::Id(id))),
         _ => Err(ValueError::new(&text, "is not a name or an id")),
     }
+}
+
+/// `NAME=VALUE`; the first equals sign that has no backslash before it parts them.
+fn paste_globals(value: &Value) -> Result<Vec<(String, String)>, ValueError> {
+    let unescaped = |text: &str| text.replace("\\=", "=");
+    let pair = |text: &String| {
+        let mut signs = text.match_indices('=').map(|(at, _)| at);
+        let at = signs.find(|&at| !text[..at].ends_with('\\'));
+        let at = at.ok_or_else(|| ValueError::new(text, "is not of the form NAME=VALUE"))?;
+        Ok((unescaped(&text[..at]), unescaped(&text[at + 1..])))
+    };
+    value.texts()?.iter().map(pair).collect()
+}
+
+fn paste_global((name, text): &(String, String)) -> String {
+    format!("{}={text}", name.replace('=', "\\="))
 }

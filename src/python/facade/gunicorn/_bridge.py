@@ -159,6 +159,8 @@ class Bridge:
 
     def worker_exit(self):
         """Before the worker ends, which what the hook raises does not change."""
+        # One that never served is still on its way into the loop, as far as gunicorn's flag goes.
+        self.worker.alive = self.worker.alive and not self.worker.booted
         try:
             self.call_server("worker_exit", self.worker)
         except Exception:

@@ -1,0 +1,25 @@
+//! `--spew`: every line of Python on stdout as it runs.
+
+use std::ffi::CStr;
+
+use pyo3::prelude::*;
+use pyo3::types::PyModule;
+
+const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("spew.py"), "\0").as_bytes()) {
+    Ok(source) => source,
+    Err(_) => panic!("spew.py holds a NUL byte"),
+};
+
+/// Begins if it is wanted, for the thread that calls and for the Python threads that start later.
+///
+/// # Errors
+/// The standard library is not whole.
+pub fn start_if(is_wanted: bool) -> PyResult<()> {
+    if !is_wanted {
+        return Ok(());
+    }
+    Python::attach(|py| {
+        let module = PyModule::from_code(py, SOURCE, c"monoceros/spew.py", c"monoceros_spew")?;
+        module.call_method0("start").map(drop)
+    })
+}
