@@ -319,7 +319,7 @@ fn load_context(config: &Config, mut context: ContextTerms) -> Result<tls::Loade
         tls12: context.tls12,
         tls13: context.tls13,
     };
-    Tls::assemble(config, tls::Material::of(&context.certificates, authorities)?, terms)
+    Tls::assemble(config, || Ok((tls::Material::of(&context.certificates, authorities)?, terms)))
 }
 
 fn change_directory(path: &Path) -> Result<(), String> {

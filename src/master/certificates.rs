@@ -1,12 +1,12 @@
 //! `tls_watch`: certificates are read again when their files change, and handed to the workers that run.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{error, info};
+
+use crate::tls::{Stamp, Tls};
 
 use super::Master;
 
@@ -24,15 +24,15 @@ pub(super) struct CertificateWatch {
     next_look: Instant,
 }
 
-/// What tells a file from the one that was there before: device, inode, size, and the time of its last change.
-type Stamp = (u64, u64, u64, i64, i64);
-
 impl CertificateWatch {
-    /// Watches `files`, which have just been read.
-    pub fn new(files: &[PathBuf]) -> Self {
-        let stamps = stamps(files);
-        let next_look = Instant::now() + BETWEEN_LOOKS;
-        CertificateWatch { files: files.to_vec(), known: stamps.clone(), seen: stamps, next_look }
+    /// Watches what `tls` was made of, if it is to be watched.
+    pub fn of(tls: &Tls) -> Option<Self> {
+        tls.is_watched().then(|| Self::new(tls.files()))
+    }
+
+    fn new(files: &[(PathBuf, Option<Stamp>)]) -> Self {
+        let (files, stamps): (Vec<_>, Vec<_>) = files.iter().cloned().unzip();
+        CertificateWatch { files, known: stamps.clone(), seen: stamps, next_look: Instant::now() + BETWEEN_LOOKS }
     }
 
     /// Looks, if it is time; whether the files have changed and come to rest. Says so once a change.
@@ -41,7 +41,7 @@ impl CertificateWatch {
             return false;
         }
         self.next_look = now + BETWEEN_LOOKS;
-        let stamps = stamps(&self.files);
+        let stamps: Vec<_> = self.files.iter().map(|path| Stamp::of(path)).collect();
         let is_settled = stamps == self.seen;
         self.seen = stamps;
         if !is_settled || self.seen == self.known {
@@ -62,7 +62,7 @@ impl<App> Master<App> {
         }
         let (config, hooks) = (Arc::clone(&self.serving.config), self.serving.hooks.clone());
         let renewed = (self.boot.load_tls)(&config, &hooks).and_then(|fresh| match (&mut self.serving.tls, fresh) {
-            (Some(tls), Some(fresh)) => tls.renew(fresh).map_err(|error| error.to_string()),
+            (Some(tls), Some(fresh)) => tls.renew(&fresh).map_err(|error| error.to_string()),
             _ => Ok(()),
         });
         match renewed {
@@ -77,18 +77,10 @@ impl<App> Master<App> {
     }
 }
 
-fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
-    files.iter().map(|path| stamp(path)).collect()
-}
-
-/// `None` while there is no such file.
-fn stamp(path: &Path) -> Option<Stamp> {
-    let found = fs::metadata(path).ok()?;
-    Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -98,7 +90,8 @@ mod tests {
         for file in [&certificate, &key] {
             fs::write(file, "old").unwrap();
         }
-        let mut watch = CertificateWatch::new(&[certificate.clone(), key.clone()]);
+        let files = [&certificate, &key].map(|path| (path.clone(), Stamp::of(path)));
+        let mut watch = CertificateWatch::new(&files);
         let start = Instant::now();
         let mut look = |second| watch.have_changed(start + Duration::from_secs(second));
         assert!(!look(0) && !look(2));

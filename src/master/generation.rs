@@ -39,7 +39,7 @@ impl Generation {
         wanted: usize,
     ) -> Generation {
         let shut = listeners.iter().filter(|listener| !listener.is_open()).cloned().collect();
-        let watch = tls.as_ref().filter(|tls| tls.is_watched()).map(|tls| CertificateWatch::new(tls.files()));
+        let watch = tls.as_ref().and_then(CertificateWatch::of);
         let (since, backoff) = (Instant::now(), Backoff::Ready);
         Generation { number, config, hooks, listeners, tls, watch, shut, wanted, since, backoff }
     }

@@ -1,6 +1,7 @@
 //! Certificates and keys as bytes: read from files, checked, and packed to go from the master to its workers.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand;
@@ -187,6 +188,18 @@ impl Pem {
             "the chain in \"{}\" is broken: '{}' is signed by '{}', but '{}' follows",
             self.name, below.subject, below.issuer, above.subject
         ))
+    }
+}
+
+/// What tells a file from the one that was there before: device, inode, size, and the time of its last change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(u64, u64, u64, i64, i64);
+
+impl Stamp {
+    /// The stamp of the file at `path`; `None` while there is none.
+    pub fn of(path: &Path) -> Option<Stamp> {
+        let found = fs::metadata(path).ok()?;
+        Some(Stamp(found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
     }
 }
 

@@ -26,12 +26,13 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use crate::settings::{CertReqs, Config};
 use crate::sys::bulletin::Bulletin;
 
+use self::names::Certificates;
+use self::tickets::Tickets;
+
 pub use self::client_certificate::ClientCertificate;
 pub use self::error::Error;
-pub use self::files::{Material, Pair, Pem};
-use self::names::Certificates;
+pub use self::files::{Material, Pair, Pem, Stamp};
 pub use self::session::{Failure, MOST_UNSENT, Secured, Session};
-use self::tickets::Tickets;
 
 /// The most bytes of certificates and keys that a running worker can be given (`tls_watch`); far above what chains are.
 const BULLETIN_BYTES: usize = 256 * 1024;
@@ -48,7 +49,8 @@ pub struct Tls {
 /// What stays the same when certificates are renewed.
 struct Basis {
     terms: Terms,
-    files: Vec<PathBuf>,
+    /// The files that the material is from, as they were right before they were read.
+    files: Vec<(PathBuf, Option<Stamp>)>,
     /// Where the master leaves new certificates for the workers, under `tls_watch`.
     bulletin: Option<Bulletin>,
 }
@@ -98,21 +100,24 @@ impl Tls {
         if !config.is_tls() {
             return Ok(None);
         }
-        Tls::assemble(config, Material::read(config)?, Terms::new(config)).map(Some)
+        Tls::assemble(config, || Ok((Material::read(config)?, Terms::new(config)))).map(Some)
     }
 
-    /// The same of `material` and on `terms` that somebody else than `config` has the say on; the files to watch are those of `config`.
+    /// The same of material and on terms that `read` knows, whatever `config` says of them; the files to watch are those of `config`.
     ///
     /// # Errors
     /// As [`Tls::load`].
-    pub fn assemble(config: &Config, material: Material, terms: Terms) -> Result<Loaded, Error> {
+    pub fn assemble(config: &Config, read: impl FnOnce() -> Result<(Material, Terms), Error>) -> Result<Loaded, Error> {
+        // First, so that a change while they are read is one that will be seen.
+        let files = files::named_in(config).into_iter().map(|path| (path.clone(), Stamp::of(&path))).collect();
+        let (material, terms) = read()?;
         let mut warnings = material.warnings();
         let acceptor = Acceptor::new(&material, &terms, &mut warnings)?;
         let bulletin = match config.tls_watch {
             true => Some(Bulletin::new(BULLETIN_BYTES).map_err(Error::NoMemory)?),
             false => None,
         };
-        let basis = Arc::new(Basis { terms, files: files::named_in(config), bulletin });
+        let basis = Arc::new(Basis { terms, files, bulletin });
         Ok(Loaded { tls: Tls { acceptor, material: Arc::new((material, 0)), basis }, warnings })
     }
 
@@ -121,8 +126,8 @@ impl Tls {
         &self.acceptor
     }
 
-    /// The files that the certificates and keys are from.
-    pub fn files(&self) -> &[PathBuf] {
+    /// The files that the certificates and keys were from at first, as they were then.
+    pub fn files(&self) -> &[(PathBuf, Option<Stamp>)] {
         &self.basis.files
     }
 
@@ -131,17 +136,19 @@ impl Tls {
         self.basis.bulletin.is_some()
     }
 
-    /// In the master: takes the certificates of `fresh`, for this and for every worker that has a clone of it.
+    /// In the master: takes the certificates of `fresh`, for this and for every worker that has a clone of it. The terms stay, whatever
+    /// a hook says of them now: what is agreed on with clients changes with a reload.
     ///
     /// # Errors
-    /// There are too many of them; nothing has changed then.
-    pub fn renew(&mut self, fresh: Tls) -> Result<(), Error> {
+    /// They do not go with the terms, or are too many; nothing has changed then.
+    pub fn renew(&mut self, fresh: &Tls) -> Result<(), Error> {
         let material = fresh.material.0.clone();
+        let acceptor = Acceptor::new(&material, &self.basis.terms, &mut Vec::new())?;
         let edition = match &self.basis.bulletin {
             Some(bulletin) => bulletin.publish(&material.to_bytes()).map_err(|_| Error::TooLong(BULLETIN_BYTES))?,
             None => 0,
         };
-        (self.acceptor, self.material) = (fresh.acceptor, Arc::new((material, edition)));
+        (self.acceptor, self.material) = (acceptor, Arc::new((material, edition)));
         Ok(())
     }
 
@@ -152,7 +159,8 @@ impl Tls {
     pub fn catch_up(&mut self) -> Result<bool, Error> {
         let Some(bulletin) = &self.basis.bulletin else { return Ok(false) };
         let Some((edition, bytes)) = bulletin.read(self.material.1) else { return Ok(false) };
-        let material = Material::from_bytes(&bytes).ok_or(Error::TooLong(BULLETIN_BYTES))?;
+        let material =
+            Material::from_bytes(&bytes).ok_or_else(|| Error::Unusable("the bulletin is garbled".to_owned()))?;
         let acceptor = Acceptor::new(&material, &self.basis.terms, &mut Vec::new());
         // Whatever comes of it, this edition has been seen.
         self.material = Arc::new((material, edition));
