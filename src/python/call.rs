@@ -20,6 +20,7 @@ use super::start_response::{StartResponse, as_bytes};
 use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Summary, Transmission, lock};
 use crate::exchange::{Exchange, RequestView};
 use crate::http::error::{error_page, reason_phrase};
+use crate::http::request::Span;
 use crate::sys::fork;
 
 /// How the application is called, beyond what a [`Site`] says.
@@ -115,6 +116,9 @@ impl Caller {
     pub fn call(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Finished {
         let site = exchange.request().site;
         self.kits[site].input.get().begin(exchange.take_body());
+        if log::log_enabled!(log::Level::Debug) {
+            note(py, exchange.request());
+        }
         let mut observed = self.observe(py, exchange.request());
         let environ = self.environ(py, exchange.request(), observed.as_mut());
         let kit = &mut self.kits[site];
@@ -408,6 +412,13 @@ impl Kit {
     fn describe_request(&self) -> String {
         lock(&self.transmission).describe_request()
     }
+}
+
+/// What gunicorn's default `pre_request` logs.
+fn note(py: Python<'_>, request: RequestView<'_>) {
+    let text = |span: Span| String::from_utf8_lossy(span.of(request.buffer));
+    let (method, path) = (text(request.head.method), text(request.head.path));
+    py.detach(|| log::debug!("{method} {path}"));
 }
 
 /// The values of `keys` (lower case; gunicorn compares them so), as text, as the application left them.
