@@ -270,17 +270,10 @@ impl Kit {
 
     /// Sends what the application returned.
     fn respond(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<()> {
-        if let Ok(list) = result.cast_exact::<PyList>() {
-            if list.len() <= MAX_BLOCKS {
-                let items: Vec<_> = list.iter().collect();
-                return self.send_whole(&items);
-            }
-        } else if let Ok(tuple) = result.cast_exact::<PyTuple>() {
-            if tuple.len() <= MAX_BLOCKS {
-                let items: Vec<_> = tuple.iter().collect();
-                return self.send_whole(&items);
-            }
-        } else if sendfile
+        if let Some(blocks) = blocks_at_hand(result) {
+            return self.send_whole(&blocks);
+        }
+        if sendfile
             && let Ok(wrapper) = result.cast_exact::<FileWrapper>()
             && self.send_file(py, wrapper.get())?
         {
@@ -411,6 +404,17 @@ impl Kit {
 
     fn describe_request(&self) -> String {
         lock(&self.transmission).describe_request()
+    }
+}
+
+/// The blocks of a list or tuple, if there are few enough to be sent at once.
+fn blocks_at_hand<'py>(result: &Bound<'py, PyAny>) -> Option<Vec<Bound<'py, PyAny>>> {
+    if let Ok(list) = result.cast_exact::<PyList>() {
+        (list.len() <= MAX_BLOCKS).then(|| list.iter().collect())
+    } else if let Ok(tuple) = result.cast_exact::<PyTuple>() {
+        (tuple.len() <= MAX_BLOCKS).then(|| tuple.iter().collect())
+    } else {
+        None
     }
 }
 
