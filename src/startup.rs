@@ -21,9 +21,11 @@ use crate::python::embedder::{self, Embedder};
 use crate::python::environ::SERVER_SOFTWARE;
 use crate::python::home::{self, Home};
 use crate::python::hooks::Hooks;
+use crate::python::ssl_context::{self, ContextTerms};
 use crate::python::{environment, interpreter, spew};
 use crate::seat;
 use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, Loaded, LogFormat, Sources, Value};
+use crate::tls::{self, Tls};
 use crate::worker;
 
 /// Flags for every start, as gunicorn reads them.
@@ -162,6 +164,27 @@ impl Startup {
         let app = self.load_app(config).map_err(|error| error.to_string())?;
         app::freeze().map_err(|error| error.to_string())?;
         Ok(Some(app))
+    }
+
+    /// Reads the certificates that the settings name, if they ask for TLS, in the directory that the settings ask for.
+    ///
+    /// # Errors
+    /// The sentence for the log.
+    pub fn load_tls(&self, config: &Config, hooks: &Hooks) -> Result<Option<Tls>, String> {
+        if !config.is_tls() {
+            return Ok(None);
+        }
+        // Where the master is depends on what it did last.
+        self.surroundings.restore().and_then(|()| self.surroundings.enter(config))?;
+        let loaded = match ssl_context::ask(hooks).map_err(|error| error.to_string())? {
+            None => Tls::load(config),
+            Some(context) => load_context(config, context).map(Some),
+        };
+        let Some(tls::Loaded { tls, warnings }) = loaded.map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        Ok(Some(tls))
     }
 
     /// What a worker needs to run Python.
@@ -314,6 +337,20 @@ impl Surroundings {
         }
         Ok(())
     }
+}
+
+/// TLS as the `ssl_context` hook asks for it.
+fn load_context(config: &Config, mut context: ContextTerms) -> Result<tls::Loaded, tls::Error> {
+    context.certificates.extend_from_slice(&config.tls_certificates);
+    let authorities = tls::Pem { name: "ssl_context".to_owned(), text: context.authorities };
+    let authorities = Some(authorities).filter(|pem| !pem.text.is_empty());
+    let terms = tls::Terms {
+        cert_reqs: context.cert_reqs,
+        ciphers: context.ciphers,
+        tls12: context.tls12,
+        tls13: context.tls13,
+    };
+    Tls::assemble(config, tls::Material::of(&context.certificates, authorities)?, terms)
 }
 
 fn change_directory(path: &Path) -> Result<(), String> {

@@ -26,6 +26,7 @@ static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn._hooks", false, include_str!("facade/gunicorn/_hooks.py")),
     ("gunicorn._loader", false, include_str!("loader.py")),
     ("gunicorn._native", false, include_str!("facade/gunicorn/_native.py")),
+    ("gunicorn._ssl_context", false, include_str!("facade/gunicorn/_ssl_context.py")),
     ("gunicorn._validators", false, include_str!("facade/gunicorn/_validators.py")),
     ("gunicorn.app", true, include_str!("facade/gunicorn/app/__init__.py")),
     ("gunicorn.app.base", false, include_str!("facade/gunicorn/app/base.py")),

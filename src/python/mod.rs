@@ -29,8 +29,10 @@ mod observer;
 mod raw;
 pub mod signals;
 pub mod spew;
+pub mod ssl_context;
 mod start_response;
 pub mod threads;
+mod tls;
 pub mod transmission;
 
 pub use errors::traceback;

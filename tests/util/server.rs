@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::client::{Address, Client, Response};
+use super::tls::Trust;
 use super::{PATIENCE, apps, process, program, venv, wait_at_most, wait_until};
 
 /// What to start. Everything has a default but the app.
@@ -235,6 +236,12 @@ impl Server {
     #[track_caller]
     pub fn start<const N: usize>(app: &str, args: [&str; N]) -> Server {
         Plan::app(app).args(args).start()
+    }
+
+    /// The server, spoken to over TLS.
+    pub fn trusting(mut self, trust: Trust) -> Server {
+        self.address = Address::Tls(self.address.port(), trust);
+        self
     }
 
     pub fn pid(&self) -> i32 {
