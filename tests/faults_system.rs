@@ -225,6 +225,7 @@ fn a_log_that_nobody_reads_stops_no_request() {
         // Dead.
         drop(reader);
         many_requests(&server, &what);
+        wait_until("both workers to have loaded the app", || server.gate_files("loaded-").len() >= 2);
         let before = server.wait_for_workers(2);
         send(before[0], SIGKILL);
         let replaced = |gone: &[i32]| {
