@@ -24,6 +24,7 @@ use std::sync::Arc;
 use crate::cli::Mode;
 use crate::master::{Boot, Outcome};
 use crate::python::app::App;
+use crate::python::embedder::Embedder;
 use crate::python::hooks::Hooks;
 use crate::python::interpreter;
 use crate::settings::Config;
@@ -40,7 +41,17 @@ const EXIT_CONFIG: i32 = 1;
 /// Runs the program that `launch` describes, in the master or, after a fork, in a worker, and returns the process's exit status
 /// (gunicorn's: 0 stopped, 1 wrong settings, 2 wrong usage, 3 a worker failed to boot, 4 no such app).
 pub fn run(launch: Launch) -> i32 {
-    match start(launch) {
+    exit_status(start(launch))
+}
+
+/// As [`run`], for a Python program that embeds the server: settings and app are those of its application object.
+fn run_embedded(launch: Launch, embedder: Embedder) -> i32 {
+    exit_status(serve(Startup::embedded(&launch, embedder), launch))
+}
+
+/// The status of a process, whose failure is told on standard error.
+fn exit_status(outcome: Result<i32, Failure>) -> i32 {
+    match outcome {
         Ok(status) => status,
         Err(Failure::Usage(text)) => {
             eprintln!("{text}");

@@ -17,6 +17,7 @@ use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
 use crate::master::Launch;
 use crate::python::app::{self, App, LoadError};
 use crate::python::config_file::{self, ConfigFile, Objects};
+use crate::python::embedder::{self, Embedder};
 use crate::python::environ::SERVER_SOFTWARE;
 use crate::python::home::{self, Home};
 use crate::python::hooks::Hooks;
@@ -57,6 +58,8 @@ pub struct Startup {
     warnings: Vec<String>,
     /// Those of the settings read last.
     hooks: Hooks,
+    /// The program that settings and app come from, instead of command line and config file.
+    embedder: Option<Embedder>,
 }
 
 impl Startup {
@@ -68,15 +71,24 @@ impl Startup {
         let arguments: Vec<String> =
             launch.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
         let command_line = cli::parse(&arguments).map_err(|error| Failure::Usage(error.to_string()))?;
-        let home = find_home(launch)?;
-        Ok(Startup {
+        Ok(Startup::with(command_line, launch, find_home(launch)?, None))
+    }
+
+    /// For a program that embeds the server in the interpreter that it runs in.
+    pub fn embedded(launch: &Launch, embedder: Embedder) -> Startup {
+        Startup::with(CommandLine::empty(), launch, Home { executable: None }, Some(embedder))
+    }
+
+    fn with(command_line: CommandLine, launch: &Launch, home: Home, embedder: Option<Embedder>) -> Startup {
+        Startup {
             command_line,
             argv: launch.argv.clone(),
             home,
             surroundings: Surroundings::new(launch.cwd.clone()),
             warnings: Vec::new(),
             hooks: Hooks::default(),
-        })
+            embedder,
+        }
     }
 
     /// What the command line asks for.
@@ -194,6 +206,9 @@ impl Startup {
     }
 
     fn read_layers(&self) -> Result<(Loaded, Option<Objects>), Failure> {
+        if let Some(embedder) = &self.embedder {
+            return read_embedder(embedder);
+        }
         let environment_args = match std::env::var(ARGUMENTS_VARIABLE) {
             Ok(text) => cli::parse_environment(&text).map_err(|error| Failure::Usage(error.to_string()))?.assignments,
             Err(_) => Vec::new(),
@@ -260,6 +275,22 @@ impl Startup {
         let file = run().map_err(|error| Failure::Config(error.to_string()))?;
         Ok((file.values, FileOrigin::Python, Some(file.objects)))
     }
+}
+
+/// Only what the program has set counts: neither its arguments nor a config file nor `GUNICORN_CMD_ARGS` are the server's.
+fn read_embedder(embedder: &Embedder) -> Result<(Loaded, Option<Objects>), Failure> {
+    let file = embedder.read(is_setting).map_err(|error| Failure::Config(error.to_string()))?;
+    let sources = Sources {
+        app: Some(embedder::APP.to_owned()),
+        of_app: Vec::new(),
+        file: file.values,
+        file_origin: FileOrigin::Python,
+        environment_args: Vec::new(),
+        command_line: Vec::new(),
+        environment: &|name| std::env::var(name).ok(),
+    };
+    let loaded = settings::load(sources).map_err(|error| config_error(&error))?;
+    Ok((loaded, Some(file.objects)))
 }
 
 /// What a config file sets, what kind of file it is and, in Python, the objects behind the values.

@@ -22,6 +22,7 @@ static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn", true, include_str!("facade/gunicorn/__init__.py")),
     ("gunicorn._amend", false, include_str!("facade/gunicorn/_amend.py")),
     ("gunicorn._bridge", false, include_str!("facade/gunicorn/_bridge.py")),
+    ("gunicorn._embedded", false, include_str!("facade/gunicorn/_embedded.py")),
     ("gunicorn._hooks", false, include_str!("facade/gunicorn/_hooks.py")),
     ("gunicorn._loader", false, include_str!("loader.py")),
     ("gunicorn._native", false, include_str!("facade/gunicorn/_native.py")),

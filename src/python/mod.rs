@@ -11,6 +11,7 @@
 pub mod app;
 pub mod call;
 pub mod config_file;
+pub mod embedder;
 pub mod environ;
 pub mod environment;
 mod errors;

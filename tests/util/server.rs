@@ -263,8 +263,11 @@ impl Server {
         self.dir.path().join(name)
     }
 
+    /// In one step: a worker that starts just now reads the old file or the new one.
     pub fn write(&self, name: &str, content: &str) {
-        fs::write(self.path(name), content).expect("the test's folder is writable");
+        let written = self.path(&format!("{name}.new"));
+        let put = fs::write(&written, content).and_then(|()| fs::rename(&written, self.path(name)));
+        put.expect("the test's folder is writable");
     }
 
     pub fn signal(&self, signal: Signal) {
