@@ -223,7 +223,8 @@ fn client_verifier(
         (CertReqs::None, _) => return Ok(Arc::new(NoClientAuth)),
         (CertReqs::Required, None) => return Err(Error::NoAuthorities),
         (CertReqs::Optional, None) => {
-            warnings.push("cert_reqs asks for client certificates, but there are no ca_certs to check them with: none is asked for".to_owned());
+            let odd = "cert_reqs asks for client certificates, but there are no ca_certs to check them with: none is asked for";
+            warnings.push(odd.to_owned());
             return Ok(Arc::new(NoClientAuth));
         }
         (CertReqs::Optional | CertReqs::Required, Some(authorities)) => authorities,
