@@ -1,4 +1,5 @@
-//! Finds the libpython to link, writes its directory into the program's rpath, and says what to install when there is none.
+//! For the program: finds the libpython to link, writes its directory into the rpath, and says what to install when there is none. The
+//! wheel's extension module links none.
 //!
 //! pyo3 decides which interpreter is meant (`PYO3_PYTHON`, then an active virtualenv, then `python3`); this script only follows it.
 
@@ -14,6 +15,7 @@ this Python has no shared library (libpython) that the program could link. Insta
 fn main() {
     println!("cargo:rerun-if-env-changed=PYO3_PYTHON");
     println!("cargo:rerun-if-env-changed=VIRTUAL_ENV");
+    println!("cargo:rerun-if-env-changed=PYO3_BUILD_EXTENSION_MODULE");
     let python = pyo3_build_config::get();
     // maturin sets this for the wheel, which links no libpython: the interpreter that imports it brings its own.
     let is_extension = std::env::var_os("PYO3_BUILD_EXTENSION_MODULE").is_some();
@@ -27,7 +29,9 @@ fn main() {
     pyo3_build_config::use_pyo3_cfgs();
     let version = python.version();
     println!("cargo:rustc-env=MONOCEROS_PYTHON_VERSION={}.{}", version.major, version.minor);
-    println!("cargo:rustc-env=MONOCEROS_PYTHON={}", python.executable().map_or_else(String::new, base_executable));
+    // The wheel runs in whatever interpreter imports it; which one built it is nobody's business.
+    let built_with = python.executable().filter(|_| !is_extension).map_or_else(String::new, base_executable);
+    println!("cargo:rustc-env=MONOCEROS_PYTHON={built_with}");
 }
 
 /// The interpreter behind `executable`: a virtualenv that happened to be active during the build must not be wired into the program.

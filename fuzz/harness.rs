@@ -17,7 +17,7 @@ use monoceros::exchange::{Body, Exchange};
 use monoceros::http::body::BodyDecoder;
 use monoceros::http::error::Error;
 use monoceros::http::policy::{HeaderMap, Policy};
-use monoceros::http::proxy::{self, Mode, Parsed};
+use monoceros::http::proxy::{self, Mode, Origin, Parsed};
 use monoceros::http::request::{Framing, HeadParser, RequestHead, Scheme, Status};
 use monoceros::settings::{Config, ProxyProtocol};
 use monoceros::sys::socket::{Peer, Stream};
@@ -154,9 +154,11 @@ fn policy(flags: u8) -> Policy {
 
 /// What an application would see of a request.
 #[derive(Debug, PartialEq)]
-struct Request {
-    method: Vec<u8>,
-    target: Vec<u8>,
+pub struct Request {
+    /// Of the request line.
+    pub method: Vec<u8>,
+    /// As it was sent.
+    pub target: Vec<u8>,
     path: Vec<u8>,
     query: Vec<u8>,
     version: Vec<u8>,
@@ -165,7 +167,8 @@ struct Request {
     scheme: Option<Scheme>,
     keep_alive: bool,
     expect_continue: bool,
-    body: Vec<u8>,
+    /// Decoded.
+    pub body: Vec<u8>,
 }
 
 impl Request {
@@ -242,9 +245,13 @@ fn assert_same_error(one: &Error, other: &Error) {
 
 /// What became of a connection.
 #[derive(Debug, Default, PartialEq)]
-struct Conversation {
-    requests: Vec<Request>,
-    refused: Option<u16>,
+pub struct Conversation {
+    /// Those that the application was called with.
+    pub requests: Vec<Request>,
+    /// The client of each request, and what a PROXY header said of it.
+    pub clients: Vec<(String, Option<Origin>)>,
+    /// The status of a refusal.
+    pub refused: Option<u16>,
     /// The last answer said that it is the last.
     is_over: bool,
 }
@@ -252,15 +259,16 @@ struct Conversation {
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 /// When the connection hears that the client sends nothing more.
-#[derive(PartialEq)]
-enum Finish {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Finish {
     /// With the last bytes, in one event: there will be no other.
     WithTheLast,
     /// In an event of its own.
     AfterTheLast,
 }
 
-fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Conversation {
+/// Sends `stream` in segments that end at `ends`, the last of them at its end, and says what came of it.
+pub fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Conversation {
     let (mut client, server) = UnixStream::pair().expect("a socket pair");
     client.set_nonblocking(true).expect("a socket can be made non-blocking");
     server.set_nonblocking(true).expect("a socket can be made non-blocking");
@@ -312,6 +320,7 @@ fn go_on(
                 conversation.is_over = !keep_alive;
                 connection.finish(keep_alive, now)
             }
+            Step::Check => connection.answer_check(true, now),
             Step::Refused(error) => {
                 assert!(!conversation.is_over && conversation.refused.is_none(), "a refusal behind the end");
                 conversation.refused = Some(error.status());
@@ -329,6 +338,7 @@ fn answer(connection: &mut Connection, conversation: &mut Conversation) -> bool 
     };
     let view = connection.request();
     conversation.requests.push(Request::of(view.head, view.buffer, body));
+    conversation.clients.push((view.remote_addr.to_owned(), view.proxied.copied()));
     assert_eq!(connection.write(&[ANSWER]).expect("the client is there"), ANSWER.len());
     connection.may_keep_alive()
 }

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
+use crate::http::proxy::Origin;
 use crate::http::request::{RequestHead, Scheme};
 use crate::sys::socket::Peer;
 
@@ -72,6 +73,8 @@ pub struct RequestView<'a> {
     pub peer: &'a Peer,
     /// The peer's address as text, empty on a unix socket: `REMOTE_ADDR`.
     pub remote_addr: &'a str,
+    /// What a PROXY header said of the connection, if there was one.
+    pub proxied: Option<&'a Origin>,
     /// Which listener accepted the connection: an index into the worker's sites.
     pub site: usize,
     /// What a trusted proxy, or the listener, says the client used.

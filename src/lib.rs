@@ -1,11 +1,12 @@
 //! monoceros: a pre-fork WSGI server that takes gunicorn's place.
 //!
-//! In reading order: a door (`main.rs`) calls [`run`] with the command line; `startup` turns it into settings; `master` binds, forks and
-//! supervises; `worker` serves, with `http` for the protocol and `python` for the application. ARCHITECTURE.md walks a request and a
-//! reload through the files.
+//! In reading order: a door (`main.rs`, `extension.rs`) calls [`run`] with the command line; `startup` turns it into settings; `master`
+//! binds, forks and supervises; `worker` serves, with `http` for the protocol and `python` for the application. ARCHITECTURE.md walks a
+//! request and a reload through the files.
 
 pub mod cli;
 pub mod exchange;
+mod extension;
 pub mod http;
 pub mod logging;
 pub mod master;
@@ -77,7 +78,10 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
     sys::title::set(&format!("monoceros: master [{}]", config.name()));
     let worker_launch = startup.worker_launch();
     match master::run(boot(startup, config, hooks, launch)) {
-        Outcome::Exit(status) => Ok(status),
+        Outcome::Exit(status) => {
+            interpreter::flush();
+            Ok(status)
+        }
         Outcome::Worker(seat) => Ok(worker::run(seat, &worker_launch)),
     }
 }
@@ -88,9 +92,9 @@ fn check(startup: &mut Startup, config: &Config) -> Result<i32, Failure> {
         eprintln!("Warning: {warning}");
     }
     seat::identity(config).map_err(|error| Failure::Config(format!("Error: {error}")))?;
-    startup
-        .load_app(config)
-        .map_err(|error| Failure::Config(format!("Error while loading the application:\n\n{error}")))?;
+    let loaded = startup.load_app(config);
+    interpreter::flush();
+    loaded.map_err(|error| Failure::Config(format!("Error while loading the application:\n\n{error}")))?;
     Ok(0)
 }
 

@@ -4,25 +4,19 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use monoceros::Launch;
-use monoceros::sys::process;
 
 fn main() {
     let argv: Vec<OsString> = std::env::args_os().collect();
-    let launch = Launch {
-        program: program(&argv),
-        cwd: process::working_directory(),
-        environment: std::env::vars_os().collect(),
-        argv,
-    };
+    let name = argv.first().cloned().unwrap_or_else(|| OsString::from("monoceros"));
+    let launch = Launch::here(program(&name), vec![name], argv);
     std::process::exit(monoceros::run(launch));
 }
 
 /// The path to execute again after an upgrade. Not what the kernel says now (`/proc/self/exe` follows the old file when a new one takes its
 /// name), but the name it was started by, made absolute where that name is a path.
-fn program(argv: &[OsString]) -> OsString {
-    let name = argv.first().cloned().unwrap_or_else(|| OsString::from("monoceros"));
+fn program(name: &OsString) -> OsString {
     if name.to_string_lossy().contains('/') {
-        return std::path::absolute(&name).map_or(name, PathBuf::into_os_string);
+        return std::path::absolute(name).map_or_else(|_| name.clone(), PathBuf::into_os_string);
     }
-    name
+    name.clone()
 }

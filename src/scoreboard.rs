@@ -1,7 +1,8 @@
 //! One page of truth about the workers: a row of counters each, in memory that master and workers share.
 //!
-//! A worker writes its own row and nobody else's; the master reads them all. No locks, no messages: every field is an
-//! atomic that stands for itself. It must not know what the master concludes from it.
+//! A worker writes its own row and nobody else's; the master reads them all. One row more is the master's own word, for all
+//! to read. No locks, no messages: every field is an atomic that stands for itself. It must not know what the master
+//! concludes from it.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -30,12 +31,12 @@ pub enum State {
 
 /// The rows of all workers. Made before the first fork.
 #[derive(Debug)]
-pub struct Scoreboard(Arc<SharedSlice<Counters<FIELDS>>>);
+pub struct Scoreboard(Arc<Board>);
 
 /// One worker's row. Clones are the same row.
 #[derive(Debug, Clone)]
 pub struct Row {
-    board: Arc<SharedSlice<Counters<FIELDS>>>,
+    board: Arc<Board>,
     number: usize,
 }
 
@@ -47,6 +48,7 @@ enum Field {
     Served,
     Connections,
     IdleThreads,
+    Door,
 }
 
 /// An idle worker beats once a second; one that has been silent for longer is not counted on.
@@ -54,12 +56,17 @@ const SILENCE_MS: u64 = 2500;
 
 /// How `State::Ready` is written in a row.
 const READY: u64 = 1;
+/// And `State::Retiring`.
+const RETIRING: u64 = 2;
+
+/// What the master's row shows once the server is to stop.
+const STOPPING: u64 = 1;
 
 /// Requests of one worker that the board can watch at once, each in a counter behind the fields. Those of more threads than that
 /// go unwatched.
 const REQUESTS: usize = 64;
 
-const FIRST_REQUEST: usize = Field::IdleThreads as usize + 1;
+const FIRST_REQUEST: usize = Field::Door as usize + 1;
 const FIELDS: usize = FIRST_REQUEST + REQUESTS;
 
 /// A request that a worker is busy with, to be given back to [`Row::finish_request`].
@@ -68,16 +75,31 @@ const FIELDS: usize = FIRST_REQUEST + REQUESTS;
 pub struct Running(Option<usize>);
 
 impl Scoreboard {
-    /// Maps a board of `rows` empty rows.
+    /// Maps a board of `rows` empty rows, and the master's.
     pub fn new(rows: NonZeroUsize) -> io::Result<Scoreboard> {
-        Ok(Scoreboard(Arc::new(SharedSlice::new(rows)?)))
+        Ok(Scoreboard(Arc::new(SharedSlice::new(rows.saturating_add(1))?)))
     }
 
     /// The row with this number; the caller knows how many there are.
     pub fn row(&self, number: usize) -> Row {
-        assert!(number < self.0.len(), "row {number} of {}", self.0.len());
+        assert!(number < workers_rows(&self.0).len(), "row {number} of {}", workers_rows(&self.0).len());
         Row { board: Arc::clone(&self.0), number }
     }
+
+    /// The master's word to all workers: the server is to stop.
+    pub fn announce_stop(&self) {
+        masters_row(&self.0)[Field::State as usize].store(STOPPING, Relaxed);
+    }
+}
+
+type Board = SharedSlice<Counters<FIELDS>>;
+
+fn workers_rows(board: &Board) -> &[Counters<FIELDS>] {
+    &board[..board.len() - 1]
+}
+
+fn masters_row(board: &Board) -> &Counters<FIELDS> {
+    &board[board.len() - 1]
 }
 
 impl Row {
@@ -90,7 +112,7 @@ impl Row {
     pub fn state(&self) -> State {
         match self.field(Field::State).load(Relaxed) {
             READY => State::Ready,
-            2 => State::Retiring,
+            RETIRING => State::Retiring,
             3 => State::Draining,
             _ => State::Booting,
         }
@@ -101,7 +123,7 @@ impl Row {
         let number = match state {
             State::Booting => 0,
             State::Ready => READY,
-            State::Retiring => 2,
+            State::Retiring => RETIRING,
             State::Draining => 3,
         };
         self.field(Field::State).store(number, Relaxed);
@@ -162,16 +184,41 @@ impl Row {
         self.field(Field::IdleThreads).store(count, Relaxed);
     }
 
+    /// Writes at which of the sockets of a port the worker stands (see `Seat::slot`); `None` when it is about to leave it.
+    pub fn set_door(&self, door: Option<usize>) {
+        self.field(Field::Door).store(door.map_or(0, |door| door as u64 + 1), Relaxed);
+    }
+
+    /// Whether a sibling serves, among the first `rows` of the board, that stands at a door for which `is_it` holds.
+    pub fn sibling_at_door(&self, rows: usize, is_it: impl Fn(usize) -> bool) -> bool {
+        self.living_siblings(rows).any(|row| {
+            let (state, door) = (row[Field::State as usize].load(Relaxed), row[Field::Door as usize].load(Relaxed));
+            matches!(state, READY | RETIRING) && door > 0 && is_it(door as usize - 1)
+        })
+    }
+
+    /// Whether the master has said that the server is to stop.
+    pub fn server_stops(&self) -> bool {
+        masters_row(&self.board)[Field::State as usize].load(Relaxed) == STOPPING
+    }
+
     /// How many connections each of the siblings holds that serve and have a thread free, among the first `rows` of the board.
     pub fn connections_of_idle_siblings(&self, rows: usize) -> impl Iterator<Item = u64> {
-        let field = |number: usize, field: Field| self.board[number][field as usize].load(Relaxed);
+        let field = |row: &Counters<FIELDS>, field: Field| row[field as usize].load(Relaxed);
+        self.living_siblings(rows)
+            .filter(move |row| field(row, Field::IdleThreads) > 0 && field(row, Field::State) == READY)
+            .map(move |row| field(row, Field::Connections))
+    }
+
+    /// The other rows, among the first `rows` of the board, whose workers have lately given a sign of life.
+    fn living_siblings(&self, rows: usize) -> impl Iterator<Item = &Counters<FIELDS>> {
         let alive_since = monotonic_ms().saturating_sub(SILENCE_MS);
-        (0..rows.min(self.board.len()))
-            .filter(move |&number| number != self.number && field(number, Field::IdleThreads) > 0)
-            .filter(move |&number| {
-                field(number, Field::State) == READY && field(number, Field::Heartbeat) >= alive_since
+        let siblings = workers_rows(&self.board).iter().take(rows).enumerate();
+        siblings
+            .filter(move |&(number, row)| {
+                number != self.number && row[Field::Heartbeat as usize].load(Relaxed) >= alive_since
             })
-            .map(move |number| field(number, Field::Connections))
+            .map(|(_, row)| row)
     }
 
     fn requests(&self) -> &[AtomicU64] {
@@ -201,6 +248,30 @@ mod tests {
         row.clear();
         assert_eq!((row.state(), row.served(), row.connections()), (State::Booting, 0, 0));
         assert_eq!((row.heartbeat(), row.request_started_at()), (None, None));
+    }
+
+    #[test]
+    fn a_door_is_somebodys_while_a_living_worker_serves_there() {
+        let board = Scoreboard::new(MAX_WORKERS).unwrap();
+        let (ours, theirs) = (board.row(0), board.row(1));
+        let is_at = |door| ours.sibling_at_door(2, |theirs| theirs == door);
+        theirs.set_door(Some(4));
+        theirs.beat();
+        assert!(!is_at(4), "it has not loaded the app");
+        theirs.set_state(State::Ready);
+        assert!(is_at(4) && !is_at(0) && !ours.sibling_at_door(1, |_| true));
+        theirs.set_door(None);
+        assert!(!is_at(4));
+    }
+
+    #[test]
+    fn the_master_s_word_reaches_every_row_and_is_none_of_them() {
+        let board = Scoreboard::new(MAX_WORKERS).unwrap();
+        let last = board.row(MAX_WORKERS.get() - 1);
+        assert!(!last.server_stops());
+        board.announce_stop();
+        assert!(last.server_stops() && board.row(0).server_stops());
+        assert_eq!(last.state(), State::Booting);
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub struct Seat<App> {
     pub hooks: Hooks,
     /// The sockets to accept from.
     pub listeners: Vec<Arc<Listener>>,
+    /// Its place among the workers of its generation, from 0; the one that replaces it gets the same. Under `reuse_port` it says at
+    /// which of the sockets of a port it stands.
+    pub slot: usize,
     /// Where it tells its state and beats its heart.
     pub row: Row,
     /// The master's pid: when getppid() says otherwise, the master is gone.

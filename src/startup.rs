@@ -66,9 +66,7 @@ impl Startup {
         let arguments: Vec<String> =
             launch.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
         let command_line = cli::parse(&arguments).map_err(|error| Failure::Usage(error.to_string()))?;
-        let variable = |name: &str| std::env::var(name).ok();
-        let program = find_program(&launch.program);
-        let home = home::find(&program, variable).map_err(|error| Failure::Config(format!("Error: {error}")))?;
+        let home = find_home(launch)?;
         Ok(Startup {
             command_line,
             argv: launch.argv.clone(),
@@ -339,6 +337,15 @@ fn is_setting(name: &str) -> bool {
 
 fn config_error(reason: &(impl fmt::Display + ?Sized)) -> Failure {
     Failure::Config(format!("Error: {reason}"))
+}
+
+/// Where the interpreter will live. One that runs already is at home.
+fn find_home(launch: &Launch) -> Result<Home, Failure> {
+    if interpreter::is_running() {
+        return Ok(Home { executable: None });
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    home::find(&find_program(&launch.program), variable).map_err(|error| config_error(&error))
 }
 
 /// The file behind the program's name, to see whether it lies in a virtualenv.

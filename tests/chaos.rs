@@ -11,12 +11,12 @@ use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM, SIGTTIN, SIGTT
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use crate::util::client::{Broken, Client};
+use crate::util::client::{Address, Broken, Client};
 use crate::util::load::{Load, version};
 use crate::util::notify::NotifySocket;
 use crate::util::process::{self, is_alive};
 use crate::util::server::{Plan, Server, send};
-use crate::util::{count, is_long, wait_until};
+use crate::util::{count, is_long, soak_seconds, wait_until};
 
 /// Fresh and kept-alive clients, as many of each.
 const CLIENTS: usize = 3;
@@ -29,6 +29,15 @@ fn no_request_fails_over_reloads_with_changing_code() {
         storm.expect_all_workers_serving();
         storm.server.finish();
     }
+}
+
+#[test]
+fn no_request_fails_over_reloads_behind_a_unix_socket() {
+    let mut storm = Storm::start(2, &["--bind", "unix:socket"]);
+    storm.server.address = Address::Unix(storm.server.path("socket"));
+    storm.under_load(|| (2..2 + count(20, 5)).for_each(|number| storm.deploy(number))).expect_no_failure();
+    storm.expect_all_workers_serving();
+    storm.server.finish();
 }
 
 #[test]
@@ -48,8 +57,8 @@ fn no_request_fails_over_reloads_that_replace_one_worker_at_a_time() {
 
 #[test]
 fn no_request_fails_over_upgrades_and_rollbacks() {
-    for workers in [2, 4] {
-        let mut storm = Storm::start(workers, &[]);
+    for (workers, args) in [(2, &[] as &[&str]), (4, &[]), (3, &["--reuse-port"])] {
+        let mut storm = Storm::start(workers, args);
         let mut masters = Masters { pid: storm.server.pid(), workers, pidfile: storm.server.path("pid") };
         let load = storm.under_load(|| {
             for round in 0..count(30, 3) {
@@ -84,24 +93,26 @@ fn no_request_fails_over_upgrades_in_place() {
 
 #[test]
 fn no_request_fails_while_the_number_of_workers_changes() {
-    let storm = Storm::start(2, &[]);
-    let mut wanted = 2_usize;
-    let load = storm.under_load(|| {
-        let mut handled = [0, 0];
-        for step in 0..count(200, 16) {
-            // Up and down without a pattern that repeats soon, between one and five.
-            let up = wanted == 1 || (wanted < 5 && step * 7 % 5 < 3);
-            wanted = if up { wanted + 1 } else { wanted - 1 };
-            storm.server.signal(if up { SIGTTIN } else { SIGTTOU });
-            handled[usize::from(up)] += 1;
-            // Two of a kind that are pending at once are one to the kernel.
-            let name = if up { "ttin" } else { "ttou" };
-            storm.server.wait_for_log_times(&format!("Handling signal: {name}"), handled[usize::from(up)]);
-        }
-    });
-    load.expect_no_failure();
-    storm.server.wait_for_workers(wanted);
-    storm.server.finish();
+    for workers in worker_counts() {
+        let storm = Storm::start(workers, &[]);
+        let mut wanted = workers;
+        let load = storm.under_load(|| {
+            let mut handled = [0, 0];
+            for step in 0..count(200, 16) {
+                // Up and down without a pattern that repeats soon, between one and three more than at first.
+                let up = wanted == 1 || (wanted < workers + 3 && step * 7 % 5 < 3);
+                wanted = if up { wanted + 1 } else { wanted - 1 };
+                storm.server.signal(if up { SIGTTIN } else { SIGTTOU });
+                handled[usize::from(up)] += 1;
+                // Two of a kind that are pending at once are one to the kernel.
+                let name = if up { "ttin" } else { "ttou" };
+                storm.server.wait_for_log_times(&format!("Handling signal: {name}"), handled[usize::from(up)]);
+            }
+        });
+        load.expect_no_failure();
+        storm.server.wait_for_workers(wanted);
+        storm.server.finish();
+    }
 }
 
 #[test]
@@ -121,6 +132,24 @@ fn no_request_fails_while_workers_are_recycled() {
         storm.expect_all_workers_serving();
         storm.server.finish();
     }
+}
+
+#[test]
+fn no_request_fails_with_a_socket_for_each_worker() {
+    let storm = Storm::start(3, &["--reuse-port", "--max-requests", "3000", "--max-requests-jitter", "2000"]);
+    let load = storm.under_load(|| {
+        for round in 0..count(50, 4) {
+            storm.reload();
+            for (signal, name, times) in [(SIGTTOU, "ttou", 1), (SIGTTIN, "ttin", 1), (SIGTTIN, "ttin", 2)] {
+                storm.server.signal(signal);
+                let before = round * if name == "ttin" { 2 } else { 1 };
+                storm.server.wait_for_log_times(&format!("Handling signal: {name}"), before + times);
+                thread::sleep(Duration::from_millis(500));
+            }
+        }
+    });
+    load.expect_no_failure();
+    storm.server.finish();
 }
 
 #[test]
@@ -180,7 +209,7 @@ fn a_killed_worker_costs_only_what_was_in_flight_on_it() {
 #[test]
 fn a_long_day_costs_only_what_was_in_flight_on_killed_workers() {
     let mut storm = Storm::start(3, &[]);
-    let (master, length) = (storm.server.pid(), Duration::from_secs(count(600, 10) as u64));
+    let (master, length) = (storm.server.pid(), Duration::from_secs(soak_seconds()));
     let (files, memory) = (process::open_files(master), process::anonymous(master));
     let (mut kills, mut refused) = (0, 0);
     let load = storm.under_load(|| {

@@ -77,6 +77,10 @@ fn without_an_app_there_is_nothing_to_serve() {
 fn check_config_loads_the_app_and_binds_nothing() {
     let good = Plan::app("echo").bound_elsewhere().args(["--bind", "192.0.2.1:1", "--check-config"]).run();
     assert_eq!((good.code, good.stdout.as_str(), good.stderr.as_str()), (Some(0), "", ""));
+    let talks = Plan::app("app")
+        .in_own_folder()
+        .file("app.py", "print('loading')\nfrom wsgiref.simple_server import demo_app as application");
+    assert_eq!(talks.args(["--check-config"]).run().stdout, "loading\n");
     let bad = Plan::app("broken.raises").args(["--check-config"]).run();
     assert_eq!(bad.code, Some(1));
     assert!(bad.stderr.contains("Error while loading the application:"), "{}", bad.stderr);
@@ -115,19 +119,6 @@ fn several_binds_are_all_served() {
     let second = Address::Unix(server.path("second"));
     assert_eq!(Client::connect(&second).get("/").status, 200);
     assert!(server.log().contains(&format!(",{socket} (")), "{}", server.log());
-    server.finish();
-}
-
-#[test]
-fn reuse_port_gives_each_worker_a_socket_of_its_own() {
-    // Port 0 would be another port for each: take a free one first.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-    let plan = Plan::app("echo").bound_elsewhere().args(["--bind", &format!("127.0.0.1:{port}"), "--reuse-port"]);
-    let mut server = plan.args(["--workers", "2"]).launch();
-    server.address = Address::Tcp(port);
-    server.wait_for_log_times("Booting worker with pid", 2);
-    crate::util::wait_until("the port", || Client::try_connect(&server.address).is_ok());
-    (0..20).for_each(|_| assert_eq!(server.get("/").status, 200));
     server.finish();
 }
 

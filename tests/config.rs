@@ -179,6 +179,19 @@ fn no_writable_folder_is_needed() {
     server.finish();
 }
 
+#[test]
+fn what_a_config_file_prints_is_printed_once() {
+    let plan = Plan::app("echo").file("conf.py", "workers = 2\nprint('configured')\n");
+    let config = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["-c", &config]).start();
+    server.wait_for_workers(2);
+    assert_eq!(server.get("/").status, 200);
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    assert_eq!(server.stdout(), "configured\n");
+    server.expect_gone();
+}
+
 fn setting(finished: &Finished, name: &str) -> String {
     let lines = finished.stdout.lines().filter_map(|line| line.split_once('='));
     let found = lines.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_string()).next();

@@ -18,6 +18,7 @@ const HELD: usize = 10;
 
 #[test]
 fn thousands_of_idle_connections_cost_little() {
+    // SL-11
     let idle = count(10_000, 5_000).min(files_allowed().saturating_sub(1000));
     let server = Plan::app("process").args(["--worker-connections", "12000", "--backlog", "512"]).start();
     let worker = server.wait_for_workers(1)[0];

@@ -103,6 +103,22 @@ fn a_system_without_room_for_a_process_is_waited_out() {
 }
 
 #[test]
+fn a_system_without_memory_for_a_process_is_waited_out() {
+    let mut server = Server::start("process", ["--workers", "2"]);
+    let workers = server.wait_for_workers(2);
+    assert_eq!(server.get("/").status, 200);
+    let Some(tracer) = inject(server.pid(), "clone,clone3,fork:error=ENOMEM") else { return };
+    send(workers[0], SIGKILL);
+    server.wait_for_log_times("Can't fork a worker: Cannot allocate memory", 2);
+    assert_eq!(server.get("/").status, 200, "the other one serves");
+    drop(tracer);
+    wait_until("a new worker", || server.workers().len() == 2 && !server.workers().contains(&workers[0]));
+    assert_eq!(server.get("/").status, 200);
+    server.allow("");
+    server.finish();
+}
+
+#[test]
 fn a_worker_without_descriptors_waits_for_some() {
     let mut server = Plan::app("process").through(["prlimit", "--nofile=60:60"]).start();
     let worker = server.wait_for_workers(1)[0];
@@ -226,13 +242,15 @@ fn a_log_that_nobody_reads_stops_no_request() {
         drop(reader);
         many_requests(&server, &what);
         let before = server.wait_for_workers(2);
+        // One that is killed before it has loaded the app would never be counted below.
+        wait_until("both to have loaded the app", || server.gate_files("loaded-").len() >= 2);
         send(before[0], SIGKILL);
         let replaced = |gone: &[i32]| {
             let now = server.workers();
             now.len() == 2 && !now.iter().any(|pid| gone.contains(pid))
         };
         wait_until("a worker in its place", || replaced(&before[..1]));
-        wait_until("both to have loaded the app", || server.gate_files("loaded-").len() >= 3);
+        wait_until("the new one to have loaded it too", || server.gate_files("loaded-").len() >= 3);
         let before = server.workers();
         server.signal(SIGHUP);
         wait_until("a new generation", || replaced(&before));
@@ -298,6 +316,33 @@ fn a_pid_file_on_a_full_disk_is_one_sentence_and_exit_1() {
     let log = server.log();
     assert!(log.contains("Can't write the pid file"), "{log}");
     assert!(!socket.exists(), "the socket is left behind");
+}
+
+#[test]
+fn bodies_on_a_full_disk_reach_the_app_without_it() {
+    if !is_root() {
+        return println!("skipped: only root can mount");
+    }
+    // From the first byte on, and in the midst of a body.
+    for free in ["0", "64"] {
+        let plan = Plan::app("echo");
+        let spool = plan.path("spool");
+        fs::create_dir(&spool).expect("a folder");
+        let fill = "mount -t tmpfs -o size=256k none \"$0\" && head -c $(((256 - $1) * 1024)) /dev/zero > \"$0/fill\"; \
+                    shift; exec \"$@\"";
+        let spool = spool.display().to_string();
+        let plan = plan.through(["unshare", "-m", "sh", "-c", fill, &spool, free]);
+        let mut server = plan.args(["--body-buffer", "1000"]).env("TMPDIR", &spool).start();
+        let worker = server.wait_for_workers(1);
+        for length in [1_000_000, 10, 200_000] {
+            let answer = server.connect().request("POST", "/", &[], &vec![b'x'; length]);
+            assert_eq!(answer.status, 200);
+            assert!(answer.text().contains(&format!("\"body_length\": {length}")), "{free} KB free, {length} bytes");
+        }
+        assert_eq!(server.workers(), worker);
+        server.allow("Cannot keep a request body in a temporary file");
+        server.finish();
+    }
 }
 
 #[test]

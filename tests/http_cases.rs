@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::util::client::{Broken, Client, Response};
 use crate::util::json::Json;
-use crate::util::root;
+use crate::util::process::{anonymous, open_files, peak_during};
 use crate::util::server::Server;
+use crate::util::{count, root, wait_until};
 
 /// Rows are mostly waiting, so many of them wait at once.
 const THREADS: usize = 16;
@@ -46,7 +47,12 @@ enum End {
 enum Pace {
     OneSegment,
     Bytewise,
+    /// In one segment, with [`TAIL`] bytes of nonsense behind it.
+    WithTail,
 }
+
+/// A letter so many times: no end of a request line, and no chunk.
+const TAIL: usize = 1 << 20;
 
 /// Rows whose column OURS is no plain "400c" or "accept", under the settled decisions D1 to D10.
 const SPECIAL: &[(&str, Special)] = &[
@@ -189,7 +195,50 @@ fn every_row_gets_its_verdict_in_one_segment() {
 
 #[test]
 fn every_row_gets_the_same_verdict_byte_by_byte() {
+    // AB-15. (AB-09, a request behind one that asked for a close, is the row PL-03.)
     run_all(Pace::Bytewise);
+}
+
+#[test]
+fn a_megabyte_of_nonsense_behind_a_row_changes_nothing_and_is_not_kept() {
+    // AB-16
+    let mut server = Server::start("echo", []);
+    server.allow("Invalid request from ip=");
+    let worker = server.wait_for_workers(1)[0];
+    run_rows(&server, cases(), Pace::OneSegment);
+    let before = anonymous(worker);
+    let highest = peak_during(worker, || {
+        // Behind a request that is not complete it would be a part of it; behind the end of the stream it cannot come.
+        let is_half_closed = |case: &Json| case["steps"].list().iter().any(|step| step.get("half_close").is_some());
+        let is_complete = |case: &Json| !matches!(verdict(case), Verdict::Waits) && !is_half_closed(case);
+        let rows: Vec<Json> = cases().into_iter().filter(is_complete).collect();
+        assert!(rows.len() > 330, "only {} rows", rows.len());
+        run_rows(&server, rows, Pace::WithTail);
+    });
+    let grown = highest.saturating_sub(before);
+    println!("{grown} bytes more at the most");
+    // What a few reads of each bring, not what is sent.
+    assert!(grown < (THREADS * TAIL / 4) as u64, "{grown} bytes more for {THREADS} connections at a time");
+    server.finish();
+}
+
+#[test]
+fn all_rows_again_and_again_leave_no_file_open_and_no_memory_taken() {
+    // AB-19
+    let mut server = Server::start("echo", []);
+    server.allow("Invalid request from ip=");
+    let worker = server.wait_for_workers(1)[0];
+    run_rows(&server, cases(), Pace::OneSegment);
+    let (files, memory) = (server.files_at_rest(worker), anonymous(worker));
+    let laps = count(10, 3);
+    for _ in 0..laps {
+        run_rows(&server, cases(), Pace::OneSegment);
+    }
+    wait_until("the connections' files to be closed", || open_files(worker) <= files);
+    let grown = anonymous(worker).saturating_sub(memory);
+    println!("{laps} laps: {grown} bytes more");
+    assert!(grown < 1 << 20, "{laps} laps, {grown} bytes more");
+    server.finish();
 }
 
 #[test]
@@ -205,14 +254,22 @@ fn run_all(pace: Pace) {
     let mut server = Server::start("echo", []);
     // Each refusal is logged, and that is right.
     server.allow("Invalid request from ip=");
-    let queue = Mutex::new(VecDeque::from(cases()));
+    let served = run_rows(&server, cases(), pace);
+    let calls = server.get("/calls").json().number() as usize;
+    assert_eq!(calls, served, "the app was called for requests that were refused, or twice for one");
+    server.finish();
+}
+
+/// Runs rows, many at a time: how many requests the app answered in them.
+fn run_rows(server: &Server, rows: Vec<Json>, pace: Pace) -> usize {
+    let queue = Mutex::new(VecDeque::from(rows));
     let outcome = Mutex::new((0, Vec::new()));
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 loop {
                     let Some(case) = queue.lock().expect("no panic in another thread").pop_front() else { return };
-                    let (served, fault) = run(&case, pace, &server);
+                    let (served, fault) = run(&case, pace, server);
                     let mut outcome = outcome.lock().expect("no panic in another thread");
                     outcome.0 += served;
                     outcome.1.extend(fault);
@@ -222,9 +279,7 @@ fn run_all(pace: Pace) {
     });
     let (served, faults) = outcome.into_inner().expect("no panic in another thread");
     assert!(faults.is_empty(), "{} rows ({pace:?}):\n{}", faults.len(), faults.join("\n"));
-    let calls = server.get("/calls").json().number() as usize;
-    assert_eq!(calls, served, "the app was called for requests that were refused, or twice for one");
-    server.finish();
+    served
 }
 
 /// Runs one row: how many requests the app answered in it, and what is wrong, if anything is.
@@ -232,7 +287,10 @@ fn run(case: &Json, pace: Pace, server: &Server) -> (usize, Option<String>) {
     let mut client = server.connect();
     send(&mut client, case, pace);
     let verdict = verdict(case);
-    let (answers, end) = collect(&mut client, case, &verdict);
+    if matches!(pace, Pace::WithTail) {
+        let _ = client.try_send([b'A'; TAIL]);
+    }
+    let (answers, end) = collect(&mut client, case, &verdict, pace);
     let served = answers.iter().filter(|answer| answer.status == 200).count();
     let fault = judge(case, &verdict, &answers, end).or_else(|| details(case, &answers));
     (served, fault.map(|fault| format!("{}: {fault}", case["id"].text())))
@@ -248,7 +306,7 @@ fn send(client: &mut Client, case: &Json, pace: Pace) {
             // A server that has refused need not take the rest.
             let bytes = bytes(&step["send"]);
             let _ = match pace {
-                Pace::OneSegment => client.try_send(&bytes),
+                Pace::OneSegment | Pace::WithTail => client.try_send(&bytes),
                 Pace::Bytewise => pieces(&bytes).try_for_each(|piece| client.try_send(piece)),
             };
         }
@@ -273,7 +331,7 @@ fn bytes(parts: &Json) -> Vec<u8> {
 
 /// As many answers as the verdict speaks of, and whether the connection is open after them. Open is proved by one more
 /// request on it, which must be answered: so the next response is not mixed up with what went before.
-fn collect(client: &mut Client, case: &Json, verdict: &Verdict) -> (Vec<Response>, End) {
+fn collect(client: &mut Client, case: &Json, verdict: &Verdict, pace: Pace) -> (Vec<Response>, End) {
     let methods = methods(case);
     let (expected, patience) = match verdict {
         Verdict::Answers(statuses, _) => (statuses.len(), Duration::from_secs(10)),
@@ -291,6 +349,8 @@ fn collect(client: &mut Client, case: &Json, verdict: &Verdict) -> (Vec<Response
         }
     }
     let end = match verdict {
+        // The nonsense is read as the next request, which proves as much.
+        Verdict::Answers(_, End::Open) if matches!(pace, Pace::WithTail) => refuses(client),
         Verdict::Answers(_, End::Open) => still_answers(client),
         Verdict::Answers(_, End::Either) => End::Either,
         _ => closes(client),
@@ -303,6 +363,13 @@ fn still_answers(client: &mut Client) -> End {
     match sent.is_ok() && client.read_within("GET", CLOSE).is_ok_and(|answer| answer.status == 200) {
         true => End::Open,
         false => End::Closed,
+    }
+}
+
+fn refuses(client: &mut Client) -> End {
+    match client.read_within("GET", CLOSE) {
+        Ok(answer) if matches!(answer.status, 400 | 414) && answer.says_close() => End::Open,
+        _ => End::Closed,
     }
 }
 

@@ -64,7 +64,7 @@ fn a_request_whose_client_has_left_is_not_run() {
 
 #[test]
 fn a_client_that_leaves_while_the_app_computes_disturbs_nobody() {
-    // AB-05
+    // AB-05, AB-17: writing to it raises no signal that could end the worker.
     let plan = Plan::app("clients");
     let log = plan.path("access").display().to_string();
     let server = plan.args(["--access-logfile", &log]).start();

@@ -46,6 +46,11 @@ fn rows() -> Vec<(&'static str, Vec<u8>, Outcome)> {
         ("PP-17 UNSPEC", v2(&[0x21, 0, 0, 0], b""), socket),
         ("PP-22 a TLV past the end", with_tlv(15, &[4, 255, 255]), announced),
         ("PP-22 eighty empty TLVs", with_tlv(252, &[4, 0, 0].repeat(80)), announced),
+        (
+            "PP-22 a thousand empty TLVs",
+            v2(&[0x21, 0x11, 0x0b, 0xc4], &[V2_PAYLOAD, &[4, 0, 0].repeat(1000)].concat()),
+            announced,
+        ),
         ("PP-09 a bare line feed", b"PROXY TCP4 1.2.3.4 5.6.7.8 111 222\n".to_vec(), Refused(400)),
         ("PP-10 an endless line", [b"PROXY ".to_vec(), vec![b'A'; 200]].concat(), Refused(400)),
         ("PP-23 a wrong byte in the signature", b"\r\n\r\n\0\r\nQUIX\n\x21\x11\0\0".to_vec(), Refused(400)),
@@ -135,6 +140,34 @@ fn judge(client: &mut Client, outcome: Outcome) -> Option<String> {
 }
 
 #[test]
+fn the_environ_says_what_a_proxy_header_said() {
+    // gunicorn's keys and, for both address families, its values.
+    let inet6 = [&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[1], &[0; 15], &[2, 0, 1, 0, 2]].concat();
+    let rows: [(Vec<u8>, [Option<&str>; 3]); 8] = [
+        (V1.to_vec(), [Some("TCP4"), Some("5.6.7.8"), Some("222")]),
+        (b"PROXY TCP6 ::1 2001:DB8:0:0::2 1 2\r\n".to_vec(), [Some("TCP6"), Some("2001:db8::2"), Some("2")]),
+        (b"PROXY UNKNOWN\r\n".to_vec(), [Some("UNKNOWN"), None, None]),
+        (v2(&[0x21, 0x11, 0, 12], V2_PAYLOAD), [Some("TCP4"), Some("5.6.7.8"), Some("222")]),
+        (v2(&[0x21, 0x21, 0, 36], &inet6), [Some("TCP6"), Some("::2"), Some("2")]),
+        (v2(&[0x20, 0, 0, 0], b""), [Some("LOCAL"), None, None]),
+        (v2(&[0x21, 1, 0, 0], b""), [Some("UNSPEC"), None, None]),
+        (Vec::new(), [None, None, None]),
+    ];
+    let server = Server::start("echo", ["--proxy-protocol", "auto"]);
+    for (header, expected) in rows {
+        let mut client = server.connect();
+        client.send(&header);
+        // For every request of the connection.
+        for _ in 0..2 {
+            let report = client.get("/").json();
+            let said = ["PROXY_PROTOCOL", "PROXY_ADDR", "PROXY_PORT"].map(|key| report.get(key).map(Json::text));
+            assert_eq!(said, expected, "{}", header.escape_ascii());
+        }
+    }
+    server.finish();
+}
+
+#[test]
 fn a_mode_takes_its_own_version_only_and_off_takes_none() {
     // PP-26 and the modes.
     let v2 = v2(&[0x21, 0x11, 0, 12], V2_PAYLOAD);
@@ -154,6 +187,25 @@ fn a_mode_takes_its_own_version_only_and_off_takes_none() {
         server.allow("Invalid request");
         server.finish();
     }
+}
+
+#[test]
+fn a_header_that_is_required_may_not_be_missing() {
+    // PP-12: by default it may, as the table above has it.
+    let v2 = v2(&[0x21, 0x11, 0, 12], V2_PAYLOAD);
+    let mut server = Server::start("echo", ["--proxy-protocol", "v1", "--require-proxy-header"]);
+    for (header, outcome) in [
+        (V1, From("1.2.3.4", Some("111"))),
+        (b"PROXY UNKNOWN\r\n", From("127.0.0.1", None)),
+        (b"", Refused(400)),
+        (&v2, Refused(400)),
+    ] {
+        let mut client = server.connect();
+        client.send([header, REQUEST].concat());
+        assert_eq!(judge(&mut client, outcome), None, "{}", header.escape_ascii());
+    }
+    server.allow("Invalid PROXY header: missing");
+    server.finish();
 }
 
 #[test]

@@ -214,3 +214,50 @@ fn the_apps_own_children_are_the_apps_to_reap() {
     assert_eq!(server.get("/children").json(), Json::parse("[7, 7, 7]"));
     server.finish();
 }
+
+// Each of gunicorn's switches, and one of ours: what they let through, and what the app then sees.
+#[test]
+fn what_is_refused_passes_where_it_is_permitted() {
+    let switches = [
+        ("--permit-obsolete-folding", "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", "HTTP_X", "a b"),
+        ("--strip-header-spaces", "GET / HTTP/1.1\r\nHost: a\r\nX : a\r\n\r\n", "HTTP_X", "a"),
+        ("--permit-unconventional-http-method", "get / HTTP/1.1\r\nHost: a\r\n\r\n", "REQUEST_METHOD", "get"),
+        ("--permit-unconventional-http-version", "GET / HTTP/3.0\r\nHost: a\r\n\r\n", "SERVER_PROTOCOL", "HTTP/3.0"),
+        ("--permit-missing-host", "GET / HTTP/1.1\r\n\r\n", "PATH_INFO", "/"),
+    ];
+    let mut strict = Server::start("echo", []);
+    for (switch, request, key, value) in switches {
+        let mut client = strict.connect();
+        client.send(request);
+        let refusal = client.read();
+        assert_eq!((refusal.status, refusal.says_close()), (400, true), "without {switch}");
+        let server = Server::start("echo", [switch]);
+        let mut client = server.connect();
+        client.send(request);
+        assert_eq!(client.read().json()[key], value, "{switch}");
+        server.finish();
+    }
+    strict.allow("Invalid request");
+    strict.finish();
+    // This one works on what another has let through.
+    let server = Server::start("echo", ["--permit-unconventional-http-method", "--casefold-http-method"]);
+    assert_eq!(server.connect().request("Get", "/", &[], b"").json()["REQUEST_METHOD"], "GET");
+    server.finish();
+}
+
+#[test]
+fn a_trusted_proxy_sends_the_headers_that_are_set_for_it() {
+    let config = "secure_scheme_headers = {'X-SCHEME': 'tls'}\nforwarder_headers = 'X_USER'\n";
+    for (allowed, scheme, user) in [("127.0.0.1", "https", Some("bob")), ("10.0.0.0/8", "http", None)] {
+        let plan = Plan::app("echo").file("proxy.py", config);
+        let path = plan.path("proxy.py").display().to_string();
+        let server = plan.args(["-c", &path, "--forwarded-allow-ips", allowed]).start();
+        let report = server.connect().request("GET", "/", &["X-Scheme: tls", "X_User: bob"], b"").json();
+        assert_eq!(report["wsgi.url_scheme"], scheme, "{allowed}");
+        assert_eq!(report.get("HTTP_X_USER").map(Json::text), user, "{allowed}");
+        // What stood there by default counts no more.
+        let report = server.connect().request("GET", "/", &["X-Forwarded-Proto: https"], b"").json();
+        assert_eq!(report["wsgi.url_scheme"], "http");
+        server.finish();
+    }
+}

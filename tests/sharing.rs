@@ -1,7 +1,9 @@
 //! Threads of a worker and workers of a server share the work: nobody waits behind somebody else's request while anybody is free.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::util::client::Client;
 use crate::util::server::{Plan, Server};
@@ -53,12 +55,15 @@ fn a_request_on_a_busy_workers_connection_goes_to_an_idle_sibling_with_its_conne
     ask(&mut slow, "/wait");
     wait_until("the slow request to be inside the app", || server.entered() == 1);
     // All six are answered though some of their connections were the busy worker's; twice, the second time where they are now.
-    for _ in 0..2 {
+    for body in ["Content-Length: 4\r\n\r\nbody", "Transfer-Encoding: chunked\r\n\r\n1\r\nb\r\n3\r\nody\r\n0\r\n\r\n"] {
         let served: Vec<i32> = clients
             .iter_mut()
             .map(|client| {
-                client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
-                served_by(client)
+                client.send(format!("POST /length HTTP/1.1\r\nHost: a\r\n{body}"));
+                let text = client.read().text();
+                let (pid, length) = text.split_once(' ').unwrap_or_else(|| panic!("{text:?}"));
+                assert_eq!(length, "4", "the body travels too");
+                pid.parse().expect("a pid")
             })
             .collect();
         assert!(served.windows(2).all(|pair| pair[0] == pair[1]), "the free worker serves all: {served:?}");
@@ -128,7 +133,7 @@ fn garbage_behind_a_request_does_not_cut_its_response() {
     let mut client = server.connect();
     ask(&mut client, "/big?30000000");
     client.send("no request\r\n\r\n");
-    std::thread::sleep(Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(3));
     assert_eq!(client.read().body.len(), 30_000_000);
     assert_eq!(client.read().status, 400);
     server.allow("Invalid request");
@@ -174,4 +179,49 @@ fn a_second_head_that_cannot_be_read_is_no_head() {
     assert_eq!(server.get("/bad-second-start").status, 500);
     server.allow("");
     server.finish();
+}
+
+#[test]
+fn quick_requests_do_not_wait_behind_slow_ones() {
+    const LIMIT: Duration = Duration::from_millis(20);
+    // A busy machine gives some process no turn for longer than that; a server that makes people wait has no good round.
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let server = Plan::app("process").args(["--workers", "2"]).start();
+        server.wait_for_workers(2);
+        let p99 = quick_p99(&server);
+        server.finish();
+        if p99 < LIMIT {
+            return println!("p99 {p99:?}");
+        }
+        seen.push(p99);
+    }
+    panic!("quick requests waited: {seen:?}");
+}
+
+/// What 99 of 100 quick requests on eight kept connections take at most, while a ninth client asks for a second of sleep each time.
+fn quick_p99(server: &Server) -> Duration {
+    const SLOW: usize = 4;
+    let is_over = AtomicBool::new(false);
+    let mut took: Vec<Duration> = thread::scope(|scope| {
+        let quick = || {
+            let mut client = server.connect();
+            let mut took = Vec::new();
+            while !is_over.load(Relaxed) {
+                let start = Instant::now();
+                assert_eq!(client.get("/").status, 200);
+                took.push(start.elapsed());
+                thread::sleep(Duration::from_millis(2));
+            }
+            took
+        };
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(quick)).collect();
+        let mut slow = server.connect();
+        (0..SLOW).for_each(|_| assert_eq!(slow.get("/sleep?1").status, 200));
+        is_over.store(true, Relaxed);
+        clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
+    });
+    took.sort_unstable();
+    assert!(took.len() > 1000, "only {} requests", took.len());
+    took[took.len() * 99 / 100]
 }

@@ -154,6 +154,23 @@ fn term_to_the_whole_group_is_the_same_as_to_the_master() {
 }
 
 #[test]
+fn a_terminal_that_hangs_up_is_one_reload() {
+    let server = Server::start("echo", ["--workers", "2"]);
+    let old = server.wait_for_workers(2);
+    assert_eq!(server.get("/").status, 200);
+    // The kernel sends it to the whole foreground group, and to whoever has come meanwhile.
+    server.signal(Signal::SIGHUP);
+    old.iter().for_each(|&pid| send(pid, Signal::SIGHUP));
+    wait_until("the new workers alone", || {
+        server.workers().len() == 2 && !server.workers().iter().any(|pid| old.contains(pid))
+    });
+    server.workers().iter().for_each(|&pid| send(pid, Signal::SIGHUP));
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.log().matches("Hang up: Master").count(), 1, "{}", server.log());
+    server.finish();
+}
+
+#[test]
 fn ttin_and_ttou_change_the_number_of_workers() {
     let server = Server::start("echo", []);
     server.wait_for_workers(1);

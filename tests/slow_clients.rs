@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::util::client::{Broken, Client};
-use crate::util::process::open_files;
+use crate::util::process::{anonymous, open_files};
 use crate::util::server::{Plan, Server, send};
 use crate::util::{PATIENCE, wait_until};
 
@@ -154,6 +154,119 @@ fn a_client_that_reads_nothing_is_cut_and_the_app_told() {
     for client in [&mut client, &mut second] {
         assert!(matches!(client.read_for("GET"), Err(Broken::Truncated(_))));
     }
+    finish(server);
+}
+
+#[test]
+fn a_client_that_reads_a_byte_now_and_then_is_cut_like_one_that_reads_nothing() {
+    // SL-09: the window never opens again, so that nothing more can be sent.
+    let server = impatient("clients").start();
+    let mut client = Client::connect_narrow(&server.address);
+    client.send("GET /big?50000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let is_cut = || server.log().contains("does not read its response");
+    wait_until("the connection to be cut", || {
+        client.read_some(1);
+        is_cut()
+    });
+    assert_eq!(server.get("/").text(), "ok");
+    finish(server);
+}
+
+#[test]
+fn slow_bodies_and_slow_readers_leave_both_threads_to_others() {
+    // SL-10
+    const ROUNDS: usize = 5;
+    let server = Server::start("clients", ["--threads", "2"]);
+    let mut senders: Vec<Client> = (0..6)
+        .map(|_| {
+            let mut client = server.connect();
+            client.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+            client
+        })
+        .collect();
+    let mut readers: Vec<Client> = (0..6)
+        .map(|_| {
+            let mut client = Client::connect_narrow(&server.address);
+            client.send("GET /big?50000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+            client
+        })
+        .collect();
+    // Twenty requests of which none waits for 50 ms; a busy machine has several chances.
+    let mut longest = Vec::new();
+    while longest.last().is_none_or(|wait| *wait >= Duration::from_millis(50)) {
+        assert!(longest.len() < ROUNDS, "the longest waits were {longest:?}");
+        let waits = (0..20).map(|_| {
+            senders.iter_mut().for_each(|client| client.send("x"));
+            readers.iter_mut().for_each(|client| client.read_some(1));
+            thread::sleep(Duration::from_millis(20));
+            let start = Instant::now();
+            assert_eq!(server.get("/").text(), "ok");
+            start.elapsed()
+        });
+        longest.push(waits.max().expect("twenty of them"));
+    }
+    drop((senders, readers));
+    server.finish();
+}
+
+#[test]
+fn a_client_that_vanishes_costs_its_connection_for_as_long_as_one_that_is_silent() {
+    // SL-17: no packet comes from it any more, not even a reset.
+    let server = impatient("clients").args(["--keep-alive", "1"]).start();
+    let worker = server.wait_for_workers(1)[0];
+    let before = server.files_at_rest(worker);
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/").text(), "ok");
+    let begun = [
+        "GET / HT",
+        "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nhello",
+        "GET /big?50000000 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /stream?100000 HTTP/1.1\r\nHost: a\r\n\r\n",
+    ];
+    let begun = begun.map(|text| {
+        let mut client = server.connect();
+        client.send(text);
+        client
+    });
+    wait_until("the stream to begin", || server.gate_files("began-").len() == 1);
+    let clients: Vec<Client> = begun.into_iter().chain([idle]).collect();
+    clients.iter().for_each(Client::vanish);
+    wait_until("the stream to be closed", || server.gate_files("closed-").len() == 1);
+    wait_until("the connections' files to be closed", || open_files(worker) <= before);
+    assert_eq!(server.get("/").text(), "ok");
+    finish(server);
+}
+
+#[test]
+fn a_spooled_body_that_stops_leaves_no_file_and_no_memory() {
+    // SL-07 and AB-04, past `body_buffer`.
+    let server = impatient("clients").start();
+    let worker = server.wait_for_workers(1)[0];
+    let files = server.files_at_rest(worker);
+    let memory = anonymous(worker);
+    let body = vec![b'x'; 500_000];
+    let clients: Vec<Client> = (0..40)
+        .map(|number| {
+            let mut client = server.connect();
+            client.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+            client.send(&body);
+            // Its file is open besides its connection.
+            wait_until("the body to be spooled", || open_files(worker) >= files + 2 * (number + 1));
+            client
+        })
+        .collect();
+    for (number, mut client) in clients.into_iter().enumerate() {
+        if number % 2 == 0 {
+            client.reset();
+        } else {
+            assert_eq!(client.read().status, 408);
+        }
+    }
+    wait_until("the files to be closed", || open_files(worker) <= files);
+    let grown = anonymous(worker).saturating_sub(memory);
+    assert!(grown < 4 << 20, "{grown} bytes more");
+    // Once: to find the worker at rest.
+    assert_eq!(server.get("/calls").text(), "1", "the app was called for half a body");
     finish(server);
 }
 

@@ -95,6 +95,8 @@ fn a_failed_upgrade_leaves_the_old_program_serving() {
     server.write("app.py", "from echo import application\n");
     server.signal(SIGUSR2);
     wait_until("the new master beside the worker", || server.workers().len() == 2);
+    // A worker each of the old program, the failed one and the new.
+    server.wait_for_log_times("Booting worker with pid", 3);
     server.allow("");
     server.signal(SIGTERM);
     server.wait_for_exit();
@@ -172,6 +174,24 @@ fn an_old_master_that_is_killed_leaves_everything_to_the_new_one() {
 }
 
 #[test]
+fn a_new_master_that_is_killed_leaves_everything_to_the_old_one() {
+    let (mut server, pidfile) = start(true);
+    // The second finds what the first has left of its pid file.
+    for _ in 0..2 {
+        let new = upgrade(&server);
+        send(new, SIGKILL);
+        server.wait_for_log(&format!("The new master (pid:{new}) was sent SIGKILL!"));
+        wait_until("its workers to end", || server.processes().len() == 2);
+        assert_eq!(server.get("/").status, 200);
+        assert_eq!(read(&pidfile).trim(), server.pid().to_string());
+    }
+    for provoked in ["was sent SIGKILL", "Exception in worker process", "the master is gone"] {
+        server.allow(provoked);
+    }
+    server.finish();
+}
+
+#[test]
 fn an_upgrade_in_place_keeps_the_pid_and_the_sockets() {
     for unix in [false, true] {
         let (mut server, pidfile) = start(unix);
@@ -234,9 +254,9 @@ fn start(unix: bool) -> (Server, PathBuf) {
 fn upgrade(server: &Server) -> i32 {
     let second = with_2(&server.path("pid"));
     server.signal(SIGUSR2);
-    wait_until("the second pid file", || !read(&second).is_empty());
-    let new: i32 = read(&second).trim().parse().expect("a pid");
-    assert!(server.workers().contains(&new), "the new master is a child of the old");
+    let named = || read(&second).trim().parse().unwrap_or(0);
+    wait_until("a pid file that names a child of the old master", || server.workers().contains(&named()));
+    let new: i32 = named();
     wait_until("the new master's workers", || process::children(new).len() == 1);
     new
 }

@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from servers import FLOOR, OURS
+from servers import FLOOR, OURS, WHEEL
 
 COLUMNS = [("req/s", "requests_per_second", "{:,.0f}"), ("CPU us/req", "cpu_us", "{:.2f}"), ("p50 us", "p50_us", "{:,.0f}"),
            ("p99 us", "p99_us", "{:,.0f}"), ("PSS MB", "pss_mb", "{:.1f}"), ("start ms", "start_ms", "{:.0f}"),
@@ -63,5 +63,5 @@ def goal_side(other, all_figures, name):
     figures = all_figures.get(name, {})
     if other != "best":
         return (other, figures[other]) if other in figures else None
-    peers = [(values["cpu_us"], server) for server, values in figures.items() if server not in (OURS, FLOOR)]
+    peers = [(values["cpu_us"], server) for server, values in figures.items() if server not in (OURS, WHEEL, FLOOR)]
     return (min(peers)[1], figures[min(peers)[1]]) if peers else None

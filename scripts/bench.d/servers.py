@@ -11,6 +11,7 @@ VENV = WORK / "venv"
 PYTHON = VENV / "bin" / "python"
 
 OURS = "monoceros"
+WHEEL = "monoceros-wheel"
 FLOOR = "floor"
 
 
@@ -37,7 +38,7 @@ BUILD_TOOLS = {"fastwsgi": ["setuptools<80", "wheel"]}
 HINTS = {"bjoern": "it needs libev: apt-get install libev-dev"}
 
 PEERS = list(PACKAGES)
-ALL = [OURS, FLOOR, *PEERS]
+ALL = [OURS, WHEEL, FLOOR, *PEERS]
 
 
 def make_venv(python, packages):
@@ -52,6 +53,8 @@ def install(server):
     """Makes `server` ready to run, or raises NotInstalled."""
     if server == OURS:
         build_ours()
+    elif server == WHEEL:
+        install_wheel()
     elif server == FLOOR:
         build_floor()
     else:
@@ -79,6 +82,16 @@ def build_ours():
         raise NotInstalled("cargo build --release failed")
 
 
+def install_wheel():
+    """The same server as pip gives it, in the interpreter that its script starts."""
+    built = subprocess.run([ROOT / "scripts" / "wheels", PYTHON], cwd=ROOT, stdout=subprocess.DEVNULL)
+    tag = subprocess.run([PYTHON, "-c", "import sys; print('cp%d%d' % sys.version_info[:2])"], capture_output=True, text=True)
+    wheels = sorted((ROOT / "target" / "wheels").glob(f"monoceros-*-{tag.stdout.strip()}-*.whl"))
+    if built.returncode != 0 or not wheels:
+        raise NotInstalled("scripts/wheels failed")
+    pip_install(["--no-deps", "--force-reinstall", str(wheels[-1])])
+
+
 def build_floor():
     built = subprocess.run(["cc", "-O2", "-o", WORK / "floor", HERE / "floor.c"], capture_output=True, text=True)
     if built.returncode != 0:
@@ -103,6 +116,8 @@ def command(server, load, port):
     scripts = VENV / "bin"
     if server == OURS:
         return [our_program(), "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
+    if server == WHEEL:
+        return [scripts / "monoceros", "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
     if server == FLOOR:
         require(load.app in ("hello", "echo", "big", "stream") and load.threads == 1 and not load.access_log)
         sizes = [load.request_body, load.response_body, load.blocks, int(load.closes)]

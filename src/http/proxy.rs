@@ -40,8 +40,12 @@ pub enum Parsed {
 /// Whose connection a PROXY header announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The sender's own (LOCAL), or one that it cannot describe (UNKNOWN, UNSPEC): the socket's address stays.
-    Peer,
+    /// The sender's own (version 2, LOCAL): the socket's address stays.
+    Local,
+    /// One that the sender cannot describe (version 1, UNKNOWN): the socket's address stays.
+    Unknown,
+    /// The same in version 2 (UNSPEC).
+    Unspecified,
     /// A client's, over TCP; both addresses are of one family.
     Client {
         /// Where the client is.
@@ -49,6 +53,24 @@ pub enum Origin {
         /// Where the client connected to.
         proxy: SocketAddr,
     },
+}
+
+impl Origin {
+    /// The word for it in a version 1 header; those that only version 2 has are gunicorn's.
+    pub fn protocol(&self) -> &'static str {
+        match self {
+            Origin::Local => "LOCAL",
+            Origin::Unknown => "UNKNOWN",
+            Origin::Unspecified => "UNSPEC",
+            Origin::Client { client, .. } => {
+                if client.is_ipv4() {
+                    "TCP4"
+                } else {
+                    "TCP6"
+                }
+            }
+        }
+    }
 }
 
 /// Looks for a PROXY header at the start of `buf`, the first bytes of a connection.
@@ -95,7 +117,7 @@ fn parse_v1(buf: &[u8]) -> Result<Parsed, Error> {
 fn v1_origin(line: &[u8]) -> Option<Origin> {
     let fields = std::str::from_utf8(line).ok()?.strip_prefix("PROXY ")?;
     if fields == "UNKNOWN" || fields.starts_with("UNKNOWN ") {
-        return Some(Origin::Peer);
+        return Some(Origin::Unknown);
     }
     let mut fields = fields.split(' ');
     let family = fields.next()?;
@@ -139,7 +161,7 @@ fn parse_v2(buf: &[u8]) -> Result<Parsed, Error> {
         return Err(Error::InvalidProxyHeader("too long"));
     }
     let family = match version_command & 0x0f {
-        0 => V2Family::Unspecified,
+        0 => V2Family::Local,
         1 => v2_family(family_transport)?,
         _ => return Err(Error::InvalidProxyHeader("unsupported command")),
     };
@@ -151,6 +173,7 @@ fn parse_v2(buf: &[u8]) -> Result<Parsed, Error> {
 
 #[derive(Clone, Copy)]
 enum V2Family {
+    Local,
     Unspecified,
     Inet,
     Inet6,
@@ -168,7 +191,8 @@ fn v2_family(family_transport: u8) -> Result<V2Family, Error> {
 
 fn v2_origin(family: V2Family, addresses: &[u8]) -> Result<Origin, Error> {
     match family {
-        V2Family::Unspecified => Ok(Origin::Peer),
+        V2Family::Local => Ok(Origin::Local),
+        V2Family::Unspecified => Ok(Origin::Unspecified),
         V2Family::Inet => {
             v2_client::<4>(addresses).ok_or(Error::InvalidProxyHeader("insufficient address data for IPv4"))
         }
@@ -239,13 +263,13 @@ mod tests {
             (b"PROXY TCP4 1.2.3.4 5.6.7.8 111 222\r\n".to_vec(), four),
             (b"PROXY TCP6 ::1 ::2 1 2\r\n".to_vec(), client("[::1]:1", "[::2]:2")),
             (b"PROXY TCP4 1.2.3.4 5.6.7.8 0 65535\r\n".to_vec(), client("1.2.3.4:0", "5.6.7.8:65535")),
-            (b"PROXY UNKNOWN\r\n".to_vec(), Origin::Peer),
-            (b"PROXY UNKNOWN ff x y z\r\n".to_vec(), Origin::Peer),
+            (b"PROXY UNKNOWN\r\n".to_vec(), Origin::Unknown),
+            (b"PROXY UNKNOWN ff x y z\r\n".to_vec(), Origin::Unknown),
             (v2(&inet, b""), four),
             (v2(&[0x21, 0x11, 0, 15], &[1, 2, 3, 4, 5, 6, 7, 8, 0, 111, 0, 222, 4, 255, 255]), four),
             (v2(&inet6, b""), client("[::1]:1", "[::2]:2")),
-            (v2(&[0x20, 0, 0, 0], b""), Origin::Peer),
-            (v2(&[0x21, 0, 0, 0], b""), Origin::Peer),
+            (v2(&[0x20, 0, 0, 0], b""), Origin::Local),
+            (v2(&[0x21, 0, 0, 0], b""), Origin::Unspecified),
         ];
         for (header, origin) in cases {
             let expected = Ok(Parsed::Header { len: header.len(), origin });

@@ -161,6 +161,35 @@ pub const CHUNK_END: &[u8] = b"\r\n";
 /// The last chunk, an empty trailer section included.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
+/// A whole body as one chunk and the last one.
+pub fn in_one_chunk(body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len() + 32);
+    if !body.is_empty() {
+        write_chunk_size(&mut out, body.len());
+        out.extend_from_slice(body);
+        out.extend_from_slice(CHUNK_END);
+    }
+    out.extend_from_slice(LAST_CHUNK);
+    out
+}
+
+/// The answer to a health check, whole: 200 while the server serves, 503 once it is to stop. Nobody may keep it
+/// (RFC 9111, 5.2.2.5): it is true for this moment only.
+pub fn health_answer(serves: bool, is_head: bool, connection: Connection, date: &[u8]) -> Vec<u8> {
+    let (status, body): (&[u8], &[u8]) =
+        if serves { (b"200 OK", b"ok\n") } else { (b"503 Service Unavailable", b"stopping\n") };
+    let mut answer = Vec::with_capacity(256);
+    write_head_start(&mut answer, Version::Http11, status, &server_line(None), date, connection, false);
+    write_header(&mut answer, b"Content-Type", b"text/plain");
+    write_header(&mut answer, b"Cache-Control", b"no-store");
+    write_header(&mut answer, b"Content-Length", body.len().to_string().as_bytes());
+    write_head_end(&mut answer);
+    if !is_head {
+        answer.extend_from_slice(body);
+    }
+    answer
+}
+
 /// The interim response that asks for the body (RFC 9110, 15.2.1), whole.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -227,6 +256,18 @@ mod tests {
     }
 
     #[test]
+    fn a_health_check_is_answered_whole_and_to_head_without_the_body() {
+        let well = health_answer(true, false, Connection::KeepAlive, b"d");
+        let expected = "HTTP/1.1 200 OK\r\nDate: d\r\nConnection: keep-alive\r\nContent-Type: text/plain\r\n\
+            Cache-Control: no-store\r\nContent-Length: 3\r\n\r\nok\n";
+        assert_eq!(String::from_utf8_lossy(&well), expected);
+        let stopping = health_answer(false, true, Connection::Close, b"d");
+        let stopping = String::from_utf8_lossy(&stopping);
+        assert!(stopping.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{stopping}");
+        assert!(stopping.ends_with("Content-Length: 9\r\n\r\n"), "{stopping}");
+    }
+
+    #[test]
     fn chunk_sizes_are_upper_case_hexadecimal() {
         for (length, expected) in
             [(1, "1\r\n"), (15, "F\r\n"), (16, "10\r\n"), (0xabc0, "ABC0\r\n"), (usize::MAX, "FFFFFFFFFFFFFFFF\r\n")]
@@ -235,6 +276,12 @@ mod tests {
             write_chunk_size(&mut out, length);
             assert_eq!(out, expected.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_body_in_one_chunk_is_two_chunks() {
+        assert_eq!(in_one_chunk(b"hello, chunk"), b"C\r\nhello, chunk\r\n0\r\n\r\n");
+        assert_eq!(in_one_chunk(b""), LAST_CHUNK);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::error;
+
 use crate::python::hooks::Hooks;
 use crate::settings::Config;
 use crate::sys::socket::Listener;
-
-use super::sizing::worker_count;
 
 pub(super) struct Generation {
     /// Counts the reloads; what a worker is told apart by.
@@ -15,6 +15,8 @@ pub(super) struct Generation {
     pub config: Arc<Config>,
     pub hooks: Hooks,
     pub listeners: Vec<Arc<Listener>>,
+    /// Those of the listeners that do not listen yet.
+    shut: Vec<Arc<Listener>>,
     /// How many workers there should be: the setting, then TTIN and TTOU.
     pub wanted: usize,
     pub since: Instant,
@@ -22,9 +24,25 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    pub fn new(number: u64, config: Arc<Config>, hooks: Hooks, listeners: Vec<Arc<Listener>>) -> Generation {
-        let wanted = worker_count(&config);
-        Generation { number, config, hooks, listeners, wanted, since: Instant::now(), backoff: Backoff::Ready }
+    pub fn new(
+        number: u64,
+        config: Arc<Config>,
+        hooks: Hooks,
+        listeners: Vec<Arc<Listener>>,
+        wanted: usize,
+    ) -> Generation {
+        let shut = listeners.iter().filter(|listener| !listener.is_open()).cloned().collect();
+        Generation { number, config, hooks, listeners, shut, wanted, since: Instant::now(), backoff: Backoff::Ready }
+    }
+
+    /// Lets the kernel hand connections to the sockets that this generation has added to ports in use. To be called when a worker
+    /// of it serves, not before: earlier workers do not have these sockets, so nobody else would take what waits there.
+    pub fn open_doors(&mut self) {
+        for listener in self.shut.drain(..) {
+            if let Err(error) = listener.open(self.config.backlog) {
+                error!("Can't listen at {listener}: {error}");
+            }
+        }
     }
 
     /// How many workers must serve before this generation takes over, and how many more than `wanted` there may be while it

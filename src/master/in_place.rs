@@ -4,7 +4,6 @@
 //! the app loads does the master execute the program over itself, handing on its sockets and the pids of its workers. Those serve
 //! on, and are replaced one by one as new workers get ready.
 
-use std::ffi::OsString;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 use std::{env, io};
@@ -28,6 +27,9 @@ pub(super) const ENDING: &str = "MONOCEROS_ENDING_WORKERS";
 /// The generation of the adopted: older than any of ours.
 const ADOPTED: u64 = 0;
 
+/// What the new program is asked before it may take our place.
+pub(super) const QUESTION: &str = "--check-config";
+
 /// Workers that an earlier program has left us.
 pub(super) struct Adopted {
     serving: Vec<Pid>,
@@ -44,12 +46,6 @@ impl Adopted {
     pub fn from_environment() -> Adopted {
         Adopted { serving: take_pids(SERVING), ending: take_pids(ENDING) }
     }
-}
-
-/// The arguments of our own start, with the question in front: an app's name may stand behind `--`.
-pub(super) fn arguments_to_check(argv: &[OsString]) -> Vec<OsString> {
-    let (name, rest) = argv.split_at(argv.len().min(1));
-    [name, &["--check-config".into()], rest].concat()
 }
 
 impl<App> Master<App> {
@@ -116,7 +112,7 @@ impl<App> Master<App> {
         environment.push((ENDING.into(), pids(false).into()));
         self.keep_sockets_on_exec()?;
         env::set_current_dir(&launch.cwd)?;
-        process::exec(&launch.program, &launch.argv, &environment)
+        process::exec(&launch.program, &launch.arguments(None), &environment)
     }
 
     /// Makes the workers of the earlier program ours. Their rows are lost with its memory, so they get new ones, which say that they
@@ -142,7 +138,7 @@ impl<App> Master<App> {
         }
         let row = self.scoreboard.row(number);
         row.set_state(State::Ready);
-        let mut worker = Worker::new(pid, number, row, ADOPTED, self.boot.config.clone());
+        let mut worker = Worker::new(pid, number, number, row, ADOPTED, self.boot.config.clone());
         worker.seen = State::Ready;
         worker.fate = fate;
         if matches!(fate, Fate::Stopping { .. }) {
@@ -157,16 +153,4 @@ fn take_pids(name: &str) -> Vec<Pid> {
     let list = process::take_environment(name).unwrap_or_default();
     let numbers = list.to_string_lossy().into_owned();
     numbers.split(',').filter_map(|text| text.parse().ok()).filter(|&pid| pid > 1).map(Pid::from_raw).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_question_stands_in_front_of_every_argument() {
-        let argv: Vec<OsString> = ["monoceros", "-w", "2", "--", "app"].map(Into::into).into();
-        assert_eq!(arguments_to_check(&argv), ["monoceros", "--check-config", "-w", "2", "--", "app"]);
-        assert_eq!(arguments_to_check(&[]), ["--check-config"]);
-    }
 }

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{debug, error};
+use log::{debug, error, warn};
 use nix::errno::Errno;
 
 use crate::seat;
@@ -29,45 +29,78 @@ pub(super) enum NotOpened {
 /// Opens every address of the settings that no inherited socket serves, with patience for a busy one.
 pub(super) fn open_at_start(
     config: &Config,
+    workers: usize,
     inherited: &[Arc<Listener>],
     signals: &SignalQueue,
 ) -> Result<Vec<Arc<Listener>>, NotOpened> {
     let mut open = Vec::new();
-    for address in shared_addresses(config) {
-        let listener = match find(inherited, address) {
-            Some(listener) => listener,
-            None => open_with_patience(config, address, signals).inspect_err(|_| unlink_unless(&open, inherited))?,
-        };
-        open.push(listener);
+    for address in addresses(config) {
+        let mut found = find(inherited, address);
+        if found.is_empty() {
+            let first =
+                open_with_patience(config, address, signals).inspect_err(|_| unlink_unless(&open, inherited))?;
+            found.push(first);
+        }
+        let added =
+            add_for_each_worker(config, workers, address, &mut found).and_then(|()| match inherited.is_empty() {
+                // Nobody serves yet, and whoever comes may wait.
+                true => found.iter().filter(|it| !it.is_open()).try_for_each(|it| it.open(config.backlog)),
+                false => Ok(()),
+            });
+        if let Err(error) = added {
+            error!("connection to {address} failed: {}", python_error(&error));
+            unlink_unless(&open, inherited);
+            return Err(NotOpened::Failed);
+        }
+        open.extend(found);
     }
     Ok(open)
 }
 
 /// The sockets for changed settings: those of `current` that still fit, and new ones, tried once. On an error everything
 /// new is closed again.
-pub(super) fn open_for_reload(config: &Config, current: &[Arc<Listener>]) -> Result<Vec<Arc<Listener>>, String> {
+pub(super) fn open_for_reload(
+    config: &Config,
+    workers: usize,
+    current: &[Arc<Listener>],
+) -> Result<Vec<Arc<Listener>>, String> {
     let mut open = Vec::new();
-    for address in shared_addresses(config) {
-        let listener = match find(current, address) {
-            Some(listener) => listener,
-            None => Arc::new(open_address(config, address).map_err(|error| {
-                unlink_unless(&open, current);
-                format!("connection to {address} failed: {}", python_error(&error))
-            })?),
+    for address in addresses(config) {
+        let mut found = find(current, address);
+        let opened = match found.is_empty() {
+            true => open_address(config, address).map(|listener| found.push(Arc::new(listener))),
+            false => Ok(()),
         };
-        open.push(listener);
+        opened.and_then(|()| add_for_each_worker(config, workers, address, &mut found)).map_err(|error| {
+            unlink_unless(&open, current);
+            format!("connection to {address} failed: {}", python_error(&error))
+        })?;
+        open.extend(found);
     }
     Ok(open)
 }
 
-/// The TCP sockets that a worker opens for itself under `reuse_port`; none otherwise.
-pub(super) fn open_own(config: &Config) -> Result<Vec<Arc<Listener>>, String> {
-    let own = config.bind.iter().filter(|address| is_own(config, address));
-    own.map(|address| match open_address(config, address) {
-        Ok(listener) => Ok(Arc::new(listener)),
-        Err(error) => Err(format!("connection to {address} failed: {}", python_error(&error))),
-    })
-    .collect()
+/// Under `reuse_port` there is a TCP socket for each worker of a generation, all of them the master's: none is ever closed while
+/// the server listens on its port, because what waits in its backlog would be lost with it. So there may also be more than
+/// workers. New ones stay shut, for [`Generation::open_doors`](super::generation::Generation::open_doors).
+fn add_for_each_worker(
+    config: &Config,
+    workers: usize,
+    address: &Address,
+    group: &mut Vec<Arc<Listener>>,
+) -> io::Result<()> {
+    while has_group(config, address) && group.len() < workers {
+        match group[0].another() {
+            Ok(listener) => group.push(Arc::new(listener)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                // It was opened before the setting was on.
+                warn!("reuse_port takes effect for {address} with the next start");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Removes the unix socket files of `listeners` that are not among `kept`.
@@ -94,33 +127,32 @@ pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Resul
     Ok(inherited)
 }
 
-/// As gunicorn's "Listening at" line joins them.
+/// As gunicorn's "Listening at" line joins them; several sockets of one port are one name.
 pub(super) fn names(listeners: &[Arc<Listener>]) -> String {
     list(listeners).join(",")
 }
 
 /// The same as a list.
 pub(super) fn list(listeners: &[Arc<Listener>]) -> Vec<String> {
-    listeners.iter().map(|listener| listener.to_string()).collect()
+    let mut names: Vec<String> = listeners.iter().map(|listener| listener.to_string()).collect();
+    names.dedup();
+    names
 }
 
 /// What the master listens on, each once: a descriptor that is named twice must not get two owners.
-fn shared_addresses(config: &Config) -> impl Iterator<Item = &Address> {
+fn addresses(config: &Config) -> impl Iterator<Item = &Address> {
     let bind = &config.bind;
-    bind.iter()
-        .enumerate()
-        .filter(|(at, address)| !bind[..*at].contains(address) && !is_own(config, address))
-        .map(|(_, address)| address)
+    bind.iter().enumerate().filter(|(at, address)| !bind[..*at].contains(address)).map(|(_, address)| address)
 }
 
-/// Under `reuse_port` each worker has its own TCP sockets; unix sockets and descriptors cannot be shared that way.
-fn is_own(config: &Config, address: &Address) -> bool {
+/// Whether `reuse_port` concerns it: unix sockets and descriptors cannot be shared that way.
+fn has_group(config: &Config, address: &Address) -> bool {
     config.reuse_port && matches!(address, Address::Tcp { .. })
 }
 
-fn find(listeners: &[Arc<Listener>], address: &Address) -> Option<Arc<Listener>> {
+fn find(listeners: &[Arc<Listener>], address: &Address) -> Vec<Arc<Listener>> {
     let wanted = bind_address(address);
-    listeners.iter().find(|listener| listener.serves(&wanted)).cloned()
+    listeners.iter().filter(|listener| listener.serves(&wanted)).cloned().collect()
 }
 
 fn open_with_patience(config: &Config, address: &Address, signals: &SignalQueue) -> Result<Arc<Listener>, NotOpened> {
@@ -165,7 +197,7 @@ fn open_address(config: &Config, address: &Address) -> io::Result<Listener> {
         backlog: config.backlog,
         umask: config.umask,
         owner: socket_owner(config)?,
-        reuse_port: is_own(config, address),
+        reuse_port: has_group(config, address),
     };
     Listener::bind(&bind_address(address), options)
 }

@@ -22,6 +22,7 @@ mod upgrade;
 mod worker;
 mod workers;
 
+use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::ops::ControlFlow;
@@ -36,7 +37,7 @@ use crate::settings::Config;
 use crate::sys::fork::Forked;
 use crate::sys::pidfile::PidFile;
 use crate::sys::post::Post;
-use crate::sys::process::Pid;
+use crate::sys::process::{self, Pid};
 use crate::sys::signal::SignalQueue;
 use crate::sys::wakeup::{Wakeup, WakeupReceiver};
 
@@ -78,12 +79,29 @@ pub type Preload<App> = Box<dyn FnMut(&Config) -> Result<Option<App>, String>>;
 pub struct Launch {
     /// The file to execute; looked for in PATH when it has no slash.
     pub program: OsString,
-    /// All arguments, the program's name first.
+    /// What its command line begins with: its name, and whatever else leads to the server before the server's own arguments
+    /// (`python -m monoceros`).
+    pub command: Vec<OsString>,
+    /// The server's name and its own arguments (`sys.argv`).
     pub argv: Vec<OsString>,
     /// The working directory.
     pub cwd: PathBuf,
     /// The environment.
     pub environment: Vec<(OsString, OsString)>,
+}
+
+impl Launch {
+    /// A start in the working directory and environment of this moment.
+    pub fn here(program: OsString, command: Vec<OsString>, argv: Vec<OsString>) -> Launch {
+        Launch { program, command, argv, cwd: process::working_directory(), environment: env::vars_os().collect() }
+    }
+
+    /// All arguments with which to execute the program again: `question`, if there is one, in front of the server's own, because an
+    /// app's name may stand behind `--`.
+    fn arguments(&self, question: Option<&str>) -> Vec<OsString> {
+        let own = self.argv.iter().skip(1).cloned();
+        self.command.iter().cloned().chain(question.map(OsString::from)).chain(own).collect()
+    }
 }
 
 /// How [`run`] ends, in the master or in a child of it.
@@ -182,5 +200,24 @@ impl<App> Master<App> {
     /// The name in the log: gunicorn's "Master.2" until the old master is gone.
     fn name(&self) -> &'static str {
         self.upgrade.master_name()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(command: &[&str], question: Option<&str>) -> Vec<OsString> {
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect();
+        let argv = words(&["monoceros", "-w", "2", "--", "app"]);
+        Launch { program: "x".into(), command: words(command), argv, cwd: "/".into(), environment: Vec::new() }
+            .arguments(question)
+    }
+
+    #[test]
+    fn a_question_stands_in_front_of_the_servers_own_arguments() {
+        assert_eq!(arguments(&["monoceros"], None), ["monoceros", "-w", "2", "--", "app"]);
+        let asked = arguments(&["python", "-m", "monoceros"], Some("--check-config"));
+        assert_eq!(asked, ["python", "-m", "monoceros", "--check-config", "-w", "2", "--", "app"]);
     }
 }

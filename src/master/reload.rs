@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info, warn};
 
 use crate::scoreboard::State;
+use crate::settings::Config;
 use crate::sys::process::Pid;
 use crate::sys::socket::Listener;
 
 use super::generation::Generation;
+use super::sizing::worker_count;
 use super::worker::Fate;
 use super::{Master, Phase, listeners};
 
@@ -49,13 +51,14 @@ impl<App> Master<App> {
             // What kills the process that imports it, or hangs in it, must not meet the one that all depends on.
             warn!("preload_app takes effect with the next start or upgrade. Until then each worker loads the app.");
         }
-        let open = self.listeners_for(&config)?;
+        let workers = worker_count(&config);
+        let open = self.listeners_for(&config, workers)?;
         (self.boot.configure_logging)(&config, &hooks)
             .inspect_err(|_| listeners::unlink_unless(&open, &self.serving.listeners))?;
         if !same(&open, &self.serving.listeners) {
             info!("Listening at: {} ({})", listeners::names(&open), self.pid);
         }
-        let called = Generation::new(self.next_generation_number(), config, hooks, open);
+        let called = Generation::new(self.next_generation_number(), config, hooks, open, workers);
         self.tell_of_reload(&called).inspect_err(|_| self.take_back(&called))?;
         Ok(called)
     }
@@ -68,12 +71,12 @@ impl<App> Master<App> {
         }
     }
 
-    fn listeners_for(&self, config: &crate::settings::Config) -> Result<Vec<Arc<Listener>>, String> {
+    fn listeners_for(&self, config: &Config, workers: usize) -> Result<Vec<Arc<Listener>>, String> {
         // The service manager's sockets stay, whatever `bind` says.
         if self.upgrade.by_systemd() {
             return Ok(self.serving.listeners.clone());
         }
-        listeners::open_for_reload(config, &self.serving.listeners)
+        listeners::open_for_reload(config, workers, &self.serving.listeners)
     }
 
     fn promote_candidate_when_ready(&mut self) {

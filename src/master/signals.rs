@@ -68,10 +68,18 @@ impl<App> Master<App> {
         }
         if !matches!(self.phase, Phase::Leaving(_)) {
             info!("Serving on for {} s before the stop", delay.as_secs());
+            self.fail_health_checks();
             self.phase = Phase::Leaving(Instant::now() + delay);
             self.service_manager.stopping();
         }
         ControlFlow::Continue(())
+    }
+
+    /// Health checks fail from now on, unless another master goes on serving on the same sockets.
+    pub(super) fn fail_health_checks(&mut self) {
+        if !self.upgrade.is_under_way() {
+            self.scoreboard.announce_stop();
+        }
     }
 
     /// A generation that is about to take over inherits the change.

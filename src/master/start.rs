@@ -53,8 +53,8 @@ pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
         refuse(&raised)
     };
     boot.hooks.call(ServerHook::OnStarting, shown).map_err(refuse_and_clean)?;
-    let open = open_listeners(&boot, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
-    let serving = Generation::new(FIRST_GENERATION, Arc::clone(&boot.config), boot.hooks.clone(), open);
+    let open = open_listeners(&boot, count, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
+    let serving = Generation::new(FIRST_GENERATION, Arc::clone(&boot.config), boot.hooks.clone(), open, count);
     announce(&serving);
     let shown = || shown_at_start(name, count, listeners::list(&serving.listeners));
     boot.hooks.call(ServerHook::WhenReady, shown).map_err(refuse_and_clean)?;
@@ -128,6 +128,7 @@ fn create_pid_file<App>(boot: &Boot<App>, upgrade: &Upgrade) -> Result<Option<Pi
 
 fn open_listeners<App>(
     boot: &Boot<App>,
+    workers: usize,
     inherited: &Inherited,
     signals: &SignalQueue,
 ) -> Result<Vec<Arc<Listener>>, i32> {
@@ -139,7 +140,7 @@ fn open_listeners<App>(
         }
         Inherited::FromMaster(fds) => {
             let ours = listeners::inherit(fds, config, FileOwner::Us).map_err(|reason| refuse(&reason))?;
-            match listeners::open_at_start(config, &ours, signals) {
+            match listeners::open_at_start(config, workers, &ours, signals) {
                 // Old workers serve on them, and nobody is left to go back to.
                 Err(NotOpened::Failed) if in_place::is_under_way() => {
                     error!("The server goes on with the sockets it had.");
@@ -148,7 +149,7 @@ fn open_listeners<App>(
                 opened => opened,
             }
         }
-        Inherited::Nothing => listeners::open_at_start(config, &[], signals),
+        Inherited::Nothing => listeners::open_at_start(config, workers, &[], signals),
     };
     opened.map_err(|error| match error {
         NotOpened::Failed => NOT_STARTED,

@@ -33,6 +33,7 @@ impl<App> Master<App> {
     pub(super) fn halt(mut self, halt: Halt) -> Outcome<App> {
         self.tell_of_the_stop();
         self.drop_upgrade_check();
+        self.fail_health_checks();
         let listeners = self.give_up_addresses();
         self.stop_workers(halt, &listeners);
         self.unlink_as_last_owner(&listeners);

@@ -180,8 +180,8 @@ impl<App> Master<App> {
     fn become_new_program(&mut self, held: signal::Blocked, purpose: Purpose) -> ! {
         let launch = self.boot.launch.clone();
         let (arguments, environment) = match purpose {
-            Purpose::Serve => (launch.argv.clone(), self.environment_to_pass(&launch, Successor::Beside)),
-            Purpose::Check => (in_place::arguments_to_check(&launch.argv), clean_environment(&launch)),
+            Purpose::Serve => (launch.arguments(None), self.environment_to_pass(&launch, Successor::Beside)),
+            Purpose::Check => (launch.arguments(Some(in_place::QUESTION)), clean_environment(&launch)),
         };
         self.signals.abandon_after_fork();
         if purpose == Purpose::Serve

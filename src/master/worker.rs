@@ -28,6 +28,8 @@ pub(super) struct Worker {
     pub fate: Fate,
     /// Its number on the scoreboard.
     pub number: usize,
+    /// Its place among the workers of its generation, see [`Seat::slot`](crate::seat::Seat::slot).
+    pub slot: usize,
     /// The state the master has acted on.
     pub seen: State,
     /// Silence before this moment does not count (milliseconds of the monotonic clock).
@@ -97,10 +99,11 @@ impl BootFailure {
 }
 
 impl Worker {
-    pub fn new(pid: Pid, number: usize, row: Row, generation: u64, config: Arc<Config>) -> Worker {
+    pub fn new(pid: Pid, number: usize, slot: usize, row: Row, generation: u64, config: Arc<Config>) -> Worker {
         let (fate, seen) = (Fate::Serving, State::Booting);
         let (limits, forked_at) = (Limits::draw(&config), monotonic_ms());
-        Worker { pid, generation, row, fate, number, seen, forgiven_at: 0, limits, overdue: None, forked_at, config }
+        let (forgiven_at, overdue) = (0, None);
+        Worker { pid, generation, row, fate, number, slot, seen, forgiven_at, limits, overdue, forked_at, config }
     }
 
     pub fn is_booting(&self) -> bool {

@@ -21,7 +21,7 @@ use super::chance::up_to;
 use super::generation::Generation;
 use super::upgrade::restore;
 use super::worker::{BootFailure, Fate, Worker};
-use super::{Master, Outcome, Phase, listeners};
+use super::{Master, Outcome, Phase};
 
 /// The most workers of one generation: half of the scoreboard, because a reload needs as many again.
 pub(super) const MOST_WORKERS: usize = MAX_WORKERS.get() / 2;
@@ -36,6 +36,7 @@ pub(super) struct Place {
     config: Arc<Config>,
     hooks: Hooks,
     listeners: Vec<Arc<Listener>>,
+    slot: usize,
     row: Row,
     max_requests: u64,
     held: Blocked,
@@ -47,6 +48,7 @@ struct Vacancy {
     config: Arc<Config>,
     hooks: Hooks,
     listeners: Vec<Arc<Listener>>,
+    slot: usize,
 }
 
 impl<App> Master<App> {
@@ -79,7 +81,14 @@ impl<App> Master<App> {
             config: Arc::clone(&lacking.config),
             hooks: lacking.hooks.clone(),
             listeners: lacking.listeners.clone(),
+            slot: self.free_slot(lacking.number),
         })
+    }
+
+    /// The lowest slot that no worker of this generation fills, but for those that wait for their replacement.
+    fn free_slot(&self, generation: u64) -> usize {
+        let is_free = |slot: &usize| !self.workers.iter().any(|it| it.counts_for(generation) && it.slot == *slot);
+        (0..).find(is_free).unwrap_or_default()
     }
 
     /// How many workers a generation may have now. With `reload_surge` a candidate boots its first batch only, and its
@@ -115,8 +124,8 @@ impl<App> Master<App> {
         // No signal of the child may reach our pipe, which it shares until it has one of its own.
         match block_all().map(|held| (held, (self.boot.fork)())) {
             Ok((held, Ok(Forked::Child))) => {
-                let Vacancy { config, hooks, listeners, .. } = vacancy;
-                Some(Place { number, age: self.age + 1, config, hooks, listeners, row, max_requests, held })
+                let Vacancy { config, hooks, listeners, slot, .. } = vacancy;
+                Some(Place { number, age: self.age + 1, config, hooks, listeners, slot, row, max_requests, held })
             }
             Ok((held, Ok(Forked::Parent(pid)))) => {
                 restore(held);
@@ -140,7 +149,7 @@ impl<App> Master<App> {
         if let Err(raised) = vacancy.hooks.forked(pid) {
             error!("{raised}");
         }
-        self.workers.push(Worker::new(pid, number, row, vacancy.generation, vacancy.config));
+        self.workers.push(Worker::new(pid, number, vacancy.slot, row, vacancy.generation, vacancy.config));
     }
 
     fn fork_failed(&mut self, generation: u64, error: &io::Error) {
@@ -171,14 +180,14 @@ impl<App> Master<App> {
         info!("Booting worker with pid: {}", process::getpid());
         let signals = self.signals.replace_after_fork(&WORKER_SIGNALS);
         restore(place.held);
-        let own = listeners::open_own(&place.config);
-        match (signals, own) {
-            (Ok(signals), Ok(own)) => Outcome::Worker(Seat {
+        match signals {
+            Ok(signals) => Outcome::Worker(Seat {
                 number: place.number,
                 age: place.age,
                 config: place.config,
                 hooks: place.hooks,
-                listeners: [place.listeners, own].concat(),
+                listeners: place.listeners,
+                slot: place.slot,
                 row: place.row,
                 ppid: self.pid,
                 wakeup: self.wakeup,
@@ -187,8 +196,10 @@ impl<App> Master<App> {
                 preloaded: self.preloaded,
                 signals,
             }),
-            (Err(error), _) => cannot_boot(&error),
-            (_, Err(error)) => cannot_boot(&error),
+            Err(error) => {
+                error!("{error}");
+                Outcome::Exit(BootFailure::Worker.status())
+            }
         }
     }
 
@@ -217,6 +228,16 @@ impl<App> Master<App> {
             if let Some(generation) = self.generation_mut(generation) {
                 generation.backoff.succeeded();
             }
+        }
+        self.open_doors();
+    }
+
+    /// During an upgrade not at all: which of the two masters stays is open, and only one of them has the new sockets.
+    fn open_doors(&mut self) {
+        let number = self.serving.number;
+        let serves = |worker: &Worker| worker.generation == number && worker.is_serving();
+        if !self.upgrade.is_under_way() && self.workers.iter().any(serves) {
+            self.serving.open_doors();
         }
     }
 
@@ -314,11 +335,6 @@ impl<App> Master<App> {
             worker.forgiven_at = now;
         }
     }
-}
-
-fn cannot_boot<App>(reason: &dyn std::fmt::Display) -> Outcome<App> {
-    error!("{reason}");
-    Outcome::Exit(BootFailure::Worker.status())
 }
 
 /// `max_requests` with up to `max_requests_jitter` added, drawn here so that the workers do not retire all at once.

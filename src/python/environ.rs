@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use super::memo::Memo;
 use super::raw::{insert_if_absent, latin1};
 use crate::exchange::RequestView;
+use crate::http::proxy::Origin;
 use crate::http::request::{HeaderSpan, Scheme, decode_path};
 use crate::sys::socket::Peer;
 
@@ -124,6 +125,8 @@ pub struct EnvironBuilder {
     path_info: Memo,
     remote_addr: Memo,
     remote_port: Memo,
+    proxy_addr: Memo,
+    proxy_port: Memo,
     path: Vec<u8>,
 }
 
@@ -144,6 +147,9 @@ struct Keys {
     server_protocol: Py<PyString>,
     remote_addr: Py<PyString>,
     remote_port: Py<PyString>,
+    proxy_protocol: Py<PyString>,
+    proxy_addr: Py<PyString>,
+    proxy_port: Py<PyString>,
     url_scheme: Py<PyString>,
     empty: Py<PyString>,
     https: Py<PyString>,
@@ -185,6 +191,9 @@ impl EnvironBuilder {
             server_protocol: text("SERVER_PROTOCOL"),
             remote_addr: text("REMOTE_ADDR"),
             remote_port: text("REMOTE_PORT"),
+            proxy_protocol: text("PROXY_PROTOCOL"),
+            proxy_addr: text("PROXY_ADDR"),
+            proxy_port: text("PROXY_PORT"),
             url_scheme: text("wsgi.url_scheme"),
             empty: text(""),
             https: text("https"),
@@ -201,6 +210,8 @@ impl EnvironBuilder {
             path_info: Memo::new(),
             remote_addr: Memo::new(),
             remote_port: Memo::new(),
+            proxy_addr: Memo::new(),
+            proxy_port: Memo::new(),
             path: Vec::new(),
         }
     }
@@ -218,6 +229,9 @@ impl EnvironBuilder {
         let environ = template.dict.bind(py).copy()?;
         self.set_request_line(py, &environ, request)?;
         self.set_peer(py, &environ, request)?;
+        if let Some(origin) = request.proxied {
+            self.set_proxy(py, &environ, origin)?;
+        }
         let mut script_name = None;
         for (place, header) in request.head.headers.iter().enumerate() {
             if let Some(value) = self.names.set_header(py, &environ, request.buffer, place, header)? {
@@ -271,6 +285,17 @@ impl EnvironBuilder {
             // No port, as gunicorn has it.
             Peer::Unix => environ.set_item(&self.keys.remote_addr, &self.keys.empty),
         }
+    }
+
+    /// What a PROXY header said besides the client: where that has connected to.
+    fn set_proxy(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, origin: &Origin) -> PyResult<()> {
+        environ.set_item(&self.keys.proxy_protocol, PyString::intern(py, origin.protocol()))?;
+        if let Origin::Client { proxy, .. } = origin {
+            let (address, port) = (proxy.ip().to_string(), proxy.port().to_string());
+            environ.set_item(&self.keys.proxy_addr, self.proxy_addr.latin1(py, address.as_bytes())?)?;
+            environ.set_item(&self.keys.proxy_port, self.proxy_port.latin1(py, port.as_bytes())?)?;
+        }
+        Ok(())
     }
 
     fn set_path(

@@ -1,6 +1,6 @@
 //! The process's environment, changed where both the kernel's view and Python's `os.environ` see it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 
 use pyo3::prelude::*;
 
@@ -28,5 +28,21 @@ pub fn set(name: &str, value: Option<&OsStr>) {
             Some(value) => std::env::set_var(name, value),
             None => std::env::remove_var(name),
         }
+    }
+}
+
+/// Takes out of `os.environ` what is no longer in the environment: what passed between two masters, or came from a service manager, is
+/// neither the app's business nor its children's. `os.environ` is a copy from the interpreter's start.
+pub fn follow() {
+    let followed: PyResult<()> = Python::attach(|py| {
+        let environ = py.import("os")?.getattr("environ")?;
+        let names: Vec<OsString> = py.import("builtins")?.call_method1("list", (&environ,))?.extract()?;
+        for name in names.iter().filter(|name| !name.is_empty() && std::env::var_os(name).is_none()) {
+            environ.call_method1("pop", (name, py.None()))?;
+        }
+        Ok(())
+    });
+    if let Err(error) = followed {
+        log::warn!("Cannot bring os.environ up to date: {error}");
     }
 }

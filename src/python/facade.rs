@@ -52,12 +52,15 @@ const FINDER: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("find
     Err(_) => panic!("finder.py holds a NUL byte"),
 };
 
-/// Makes the package importable in this interpreter.
+/// Makes the package importable in this interpreter, once.
 ///
 /// # Errors
 /// `MemoryError`.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     let modules = py.import("sys")?.getattr("modules")?;
+    if modules.contains("_monoceros")? {
+        return Ok(());
+    }
     modules.set_item("_monoceros", native::module(py)?)?;
     let sources = PyDict::new(py);
     for (name, is_package, source) in MODULES {

@@ -11,6 +11,11 @@ pub const PYTHON_VERSION: &str = env!("MONOCEROS_PYTHON_VERSION");
 /// The interpreter the program was built with: it knows its own standard library, and stands in where no virtualenv is named.
 const BUILD_PYTHON: &str = env!("MONOCEROS_PYTHON");
 
+/// A part of a sentence: which libpython this program was built for.
+pub fn what_is_linked() -> String {
+    format!("this monoceros was built for libpython{PYTHON_VERSION}, that of {BUILD_PYTHON}")
+}
+
 /// The file by which a virtual environment is known (PEP 405).
 const VENV_MARKER: &str = "pyvenv.cfg";
 

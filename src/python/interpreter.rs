@@ -1,7 +1,8 @@
 //! Starting CPython inside the program, forking around it, and ending it as a script would end.
 //!
 //! The interpreter is started by the process that first needs it: the master for a Python config file or a preloaded app, else each
-//! worker. Whoever starts it lets go of its lock at once, so that everything else attaches when it has work (`Python::attach`).
+//! worker. Through the wheel's door it runs from the beginning. Whoever has started it lets go of its lock at once, so that everything
+//! else attaches when it has work (`Python::attach`).
 
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -11,16 +12,36 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::home::Home;
+use super::errors::traceback;
+use super::home::{self, Home};
+use super::{environment, facade, signals};
 use crate::sys::fork::Forked;
 
-/// The interpreter did not start; the text is CPython's own.
+/// Why the interpreter did not start.
 #[derive(Debug)]
-pub struct StartError(String);
+pub enum StartError {
+    /// An argument that Python cannot be given.
+    Argument(String),
+    /// CPython's own reason.
+    Refused(String),
+    /// There is a standard library, but it belongs to another CPython than the one that is linked.
+    ForeignLibrary(String),
+}
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot start the Python interpreter: {}", self.0)
+        match self {
+            StartError::Argument(reason) => write!(f, "cannot start the Python interpreter: {reason}"),
+            StartError::Refused(reason) => {
+                write!(f, "cannot start the Python interpreter: {reason}; {}", home::what_is_linked())
+            }
+            StartError::ForeignLibrary(prefix) => write!(
+                f,
+                "the standard library in {prefix} is another Python's; {}. Use a virtual environment made by that one, or \
+                 build monoceros with PYO3_PYTHON set to the other, or install its wheel there",
+                home::what_is_linked()
+            ),
+        }
     }
 }
 
@@ -30,7 +51,8 @@ pub fn is_running() -> bool {
     unsafe { ffi::Py_IsInitialized() != 0 }
 }
 
-/// Starts the interpreter in `home` with `argv` as `sys.argv`, unless one runs already.
+/// Starts the interpreter in `home` with `argv` as `sys.argv`. One that runs already keeps its own, and learns what the server has
+/// meanwhile taken out of the environment.
 ///
 /// Python's own signal handlers are not installed: signals are the server's.
 ///
@@ -38,28 +60,27 @@ pub fn is_running() -> bool {
 /// CPython's reason, for example a standard library that it cannot find.
 pub fn start(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
     if is_running() {
-        return Ok(());
+        environment::follow();
+    } else {
+        initialize(home, argv)?;
+        // SAFETY: this thread has just initialised the interpreter and holds its lock. The thread state stays registered for this thread,
+        // so that attaching later finds it again; nothing needs the pointer.
+        unsafe { ffi::PyEval_SaveThread() };
+        Python::attach(check_standard_library)?;
     }
-    initialize(home, argv)?;
     Python::attach(|py| {
-        let installed = leave_interrupts_alone(py).and_then(|()| super::facade::install(py));
-        installed.map_err(|error| StartError(super::errors::traceback(py, &error)))
-    })?;
-    // SAFETY: this thread has just initialised the interpreter and holds its lock. The thread state stays registered for this thread, so
-    // that attaching later finds it again; nothing needs the pointer.
-    unsafe { ffi::PyEval_SaveThread() };
-    Ok(())
+        let prepared = signals::disown(py).and_then(|()| facade::install(py));
+        prepared.map_err(|error| StartError::Refused(traceback(py, &error)))
+    })
 }
 
-/// The module `signal` makes SIGINT raise `KeyboardInterrupt` when it is first imported, also where the interpreter is told to install
-/// no handlers. It is imported here, and that undone, before anybody else does.
-fn leave_interrupts_alone(py: Python<'_>) -> PyResult<()> {
-    let signal = py.import("_signal")?;
-    let interrupt = signal.getattr("SIGINT")?;
-    if signal.call_method1("getsignal", (&interrupt,))?.is(&signal.getattr("default_int_handler")?) {
-        signal.call_method1("signal", (&interrupt, signal.getattr("SIG_DFL")?))?;
-    }
-    Ok(())
+/// A library in C that a distribution has built into its interpreter, and its libpython, is no file of its standard library. Another
+/// libpython of the same version starts with that one, and lacks half of it.
+fn check_standard_library(py: Python<'_>) -> Result<(), StartError> {
+    py.import("math").map(drop).map_err(|_| {
+        let prefix = py.import("sys").and_then(|sys| sys.getattr("base_prefix"));
+        StartError::ForeignLibrary(prefix.map_or_else(|_| "?".to_owned(), |prefix| prefix.to_string()))
+    })
 }
 
 /// Imports the modules of the standard library that the server will need later, when it may no longer be allowed to read them.
@@ -83,7 +104,9 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
     if !is_running() {
         return fork();
     }
-    Python::attach(|_py| {
+    Python::attach(|py| {
+        // Or each child would print it once more.
+        flush_standard_streams(py);
         // SAFETY: attached, as all three demand; each fork attempt is followed by exactly one of the two others, in the right process.
         unsafe {
             ffi::PyOS_BeforeFork();
@@ -108,14 +131,21 @@ pub fn wind_down() {
         let steps = [("threading", "_shutdown"), ("atexit", "_run_exitfuncs")];
         for (module, function) in steps {
             if let Err(error) = py.import(module).and_then(|module| module.call_method0(function)) {
-                log::error!("Error at the end of the worker\n{}", super::errors::traceback(py, &error));
+                log::error!("Error at the end of the worker\n{}", traceback(py, &error));
             }
         }
         flush_standard_streams(py);
     });
 }
 
-/// What `print` left in Python's buffers must reach its file also when the process ends through the kernel.
+/// Writes out what `print` has left in Python's buffers: a process ends without asking Python, unless it is a worker
+/// ([`wind_down`]).
+pub fn flush() {
+    if is_running() {
+        Python::attach(flush_standard_streams);
+    }
+}
+
 fn flush_standard_streams(py: Python<'_>) {
     let Ok(sys) = py.import("sys") else { return };
     for name in ["stdout", "stderr"] {
@@ -167,7 +197,7 @@ unsafe fn configure(config: &mut ffi::PyConfig, home: &Home, argv: &[OsString]) 
 fn c_string(text: OsString) -> Result<CString, StartError> {
     CString::new(text.into_vec()).map_err(|error| {
         let shown = OsString::from_vec(error.into_vec());
-        StartError(format!("NUL byte in {:?}", shown.as_bytes()))
+        StartError::Argument(format!("NUL byte in {:?}", shown.as_bytes()))
     })
 }
 
@@ -182,6 +212,6 @@ fn check(status: ffi::PyStatus) -> Result<(), StartError> {
         } else {
             std::ffi::CStr::from_ptr(status.err_msg).to_string_lossy().into_owned()
         };
-        Err(StartError(message))
+        Err(StartError::Refused(message))
     }
 }

@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use super::raw::latin1;
 use super::transmission::ResponseView;
 use crate::exchange::RequestView;
+use crate::http::proxy::Origin;
 use crate::http::request::{Scheme, Span, Version};
 use crate::sys::socket::Peer;
 
@@ -61,7 +62,7 @@ impl Observer {
         fields.set_item("peer_addr", peer(py, request.peer)?)?;
         fields.set_item("remote_addr", peer(py, request.peer)?)?;
         fields.set_item("body", input)?;
-        fields.set_item("proxy_protocol_info", py.None())?;
+        fields.set_item("proxy_protocol_info", request.proxied.map(|origin| proxy_info(py, origin)).transpose()?)?;
         fields.set_item("keep_alive", head.keep_alive)?;
         let request = self.bridge.bind(py).call_method("request", (), Some(&fields))?;
         Ok(Observed { request: request.unbind(), since: Instant::now(), is_wanted_on: true })
@@ -128,6 +129,19 @@ impl Observer {
         fields.set_item("chunked", response.chunked)?;
         Ok(self.bridge.bind(py).call_method("response", (), Some(&fields))?.unbind())
     }
+}
+
+/// gunicorn's dict of what a PROXY header said.
+fn proxy_info<'py>(py: Python<'py>, origin: &Origin) -> PyResult<Bound<'py, PyDict>> {
+    let info = PyDict::new(py);
+    info.set_item("proxy_protocol", origin.protocol())?;
+    if let Origin::Client { client, proxy } = origin {
+        info.set_item("client_addr", client.ip().to_string())?;
+        info.set_item("client_port", client.port())?;
+        info.set_item("proxy_addr", proxy.ip().to_string())?;
+        info.set_item("proxy_port", proxy.port())?;
+    }
+    Ok(info)
 }
 
 /// `(host, port)`, or the empty path of a unix socket's client.

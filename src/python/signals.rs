@@ -14,6 +14,21 @@ use super::hooks::Hooks;
 /// Whether such a signal has come.
 static RECEIVED: AtomicBool = AtomicBool::new(false);
 
+/// Takes away the one handler that CPython installs by itself (`KeyboardInterrupt` at Ctrl-C): an ordinary interpreter when it starts, any
+/// other when the module `signal` is first imported. Who has had INT ignored or handled otherwise keeps it so. Called in the main thread,
+/// as Python demands.
+///
+/// # Errors
+/// Not the main thread, or a Ctrl-C that has come meanwhile.
+pub fn disown(py: Python<'_>) -> PyResult<()> {
+    let signal = py.import("_signal")?;
+    let interrupt = signal.getattr("SIGINT")?;
+    if signal.call_method1("getsignal", (&interrupt,))?.is(signal.getattr("default_int_handler")?) {
+        signal.call_method1("signal", (interrupt, signal.getattr("SIG_DFL")?))?;
+    }
+    Ok(())
+}
+
 /// Installs the handlers for INT, QUIT and ABRT in this process; they tell `hooks`. Called in the main thread, as Python demands.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ pub struct Config {
     pub bind: Vec<Address>,
     /// The backlog handed to listen(2).
     pub backlog: u32,
-    /// Whether each worker binds a socket of its own with `SO_REUSEPORT`.
+    /// Whether each worker gets a socket of its own, bound with `SO_REUSEPORT`.
     pub reuse_port: bool,
 
     /// Worker processes to keep running.
@@ -62,6 +62,8 @@ pub struct Config {
     pub graceful_timeout: u64,
     /// Seconds between the signal to stop and the moment at which workers stop accepting.
     pub shutdown_delay: u64,
+    /// The path at which the server itself answers health checks; `None` leaves every path to the app.
+    pub health_path: Option<String>,
     /// Workers that a reload boots at once; 0 is all of them.
     pub reload_surge: usize,
     /// Seconds an idle connection is kept; 0 closes after every response. `None`: the user has not said, and the
@@ -147,6 +149,8 @@ pub struct Config {
     pub proxy_protocol: ProxyProtocol,
     /// Peers that may send a PROXY header.
     pub proxy_allow_ips: Trusted,
+    /// Refuse connections without a PROXY header, where it is looked for.
+    pub require_proxy_header: bool,
     /// Accept HTTP/1.1 requests without a Host.
     pub permit_missing_host: bool,
     /// Accept header lines folded over several lines.
@@ -398,6 +402,7 @@ impl Config {
             boot_timeout: 0,
             graceful_timeout: 0,
             shutdown_delay: 0,
+            health_path: None,
             reload_surge: 0,
             keepalive: None,
             limit_request_line: 0,
@@ -438,6 +443,7 @@ impl Config {
             header_map: HeaderMap::Drop,
             proxy_protocol: ProxyProtocol::Off,
             proxy_allow_ips: Trusted::Networks(Vec::new()),
+            require_proxy_header: false,
             permit_missing_host: false,
             permit_obsolete_folding: false,
             strip_header_spaces: false,

@@ -1,9 +1,9 @@
 //! Processes: signals to them, news of their end, and becoming another program.
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -125,6 +125,33 @@ pub fn exec(program: &OsStr, arguments: &[OsString], environment: &[(OsString, O
         .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
         .collect::<Result<_, _>>()?;
     Ok(unistd::execvpe(&program, &arguments, &environment)?)
+}
+
+/// The path that execve(2) was called with to start this process: that of a script, where the kernel has started its interpreter
+/// (AT_EXECFN, getauxval(3)). None where the system does not say.
+pub fn executed_path() -> Option<OsString> {
+    // SAFETY: getauxval only reads what the kernel laid down, and answers 0 for what it has not.
+    let path = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
+    if path.is_null() {
+        return None;
+    }
+    // SAFETY: the kernel has put a NUL-terminated string there, which stays as long as the process does.
+    let path = unsafe { CStr::from_ptr(path) };
+    Some(OsStr::from_bytes(path.to_bytes()).to_owned())
+}
+
+/// Opens /dev/null for each standard stream that is closed, so that no socket gets its number. (Rust does so when a program starts; an
+/// interpreter does not.)
+pub fn open_standard_streams() -> io::Result<()> {
+    for number in 0..=2 {
+        // SAFETY: F_GETFD touches no memory; what is closed is answered with EBADF.
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+            // The lowest number that is free, which is this one. It is to live through exec, as these do.
+            let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+            keep_on_exec(null.into_raw_fd())?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends the process at once: no destructors, no atexit handlers (_exit(2)). For forked children that must leave nothing

@@ -21,6 +21,11 @@ use super::stream::peer;
 
 pub use super::stream::{Peer, Stream};
 
+/// Most bytes of a response that the kernel holds before it can send them (TCP_NOTSENT_LOWAT, tcp(7)). Left to itself it would take
+/// several megabytes for a client that reads nothing, and copying those would keep everybody else waiting for more than a millisecond.
+/// What a client that does read has in flight does not count.
+const UNSENT_LIMIT: u32 = 512 * 1024;
+
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BindAddress {
@@ -132,14 +137,25 @@ impl Listener {
         }
     }
 
+    /// Binds one more socket to the port of this one, which must have SO_REUSEPORT too. The kernel gives it no connections
+    /// before [`Listener::open`]. EADDRINUSE when this one does not share its port; EINVAL when it has none.
+    pub fn another(&self) -> io::Result<Listener> {
+        let LocalAddress::Ip(ip) = self.local else { return Err(Errno::EINVAL.into()) };
+        Listener::wrap(bound_tcp(ip, true)?, &self.address, None)
+    }
+
+    /// Begins to listen, with room for `backlog` connections.
+    pub fn open(&self, backlog: u32) -> io::Result<()> {
+        self.socket.listen(backlog.try_into().unwrap_or(i32::MAX))
+    }
+
+    /// Whether it listens.
+    pub fn is_open(&self) -> bool {
+        self.socket.is_listener().unwrap_or(false)
+    }
+
     fn bind_tcp(address: &BindAddress, ip: SocketAddr, options: BindOptions) -> io::Result<Listener> {
-        let socket = Socket::new(Domain::for_address(ip), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        if options.reuse_port {
-            socket.set_reuse_port(true)?;
-        }
-        socket.bind(&ip.into())?;
-        Listener::listen(socket, address, None, options.backlog)
+        Listener::listen(bound_tcp(ip, options.reuse_port)?, address, None, options.backlog)
     }
 
     fn bind_unix(address: &BindAddress, path: &Path, options: BindOptions) -> io::Result<Listener> {
@@ -158,8 +174,9 @@ impl Listener {
     }
 
     fn listen(socket: Socket, address: &BindAddress, file: Option<SocketFile>, backlog: u32) -> io::Result<Listener> {
-        socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
-        Listener::wrap(socket, address, file)
+        let listener = Listener::wrap(socket, address, file)?;
+        listener.open(backlog)?;
+        Ok(listener)
     }
 
     fn wrap(socket: Socket, address: &BindAddress, file: Option<SocketFile>) -> io::Result<Listener> {
@@ -168,6 +185,8 @@ impl Listener {
         if matches!(local, LocalAddress::Ip(_)) {
             // On Linux accepted sockets inherit it: no setsockopt per connection.
             socket.set_tcp_nodelay(true)?;
+            // A kernel without this option holds more; nothing else changes.
+            let _ = socket.set_tcp_notsent_lowat(UNSENT_LIMIT);
         }
         Ok(Listener { socket, address: address.clone(), local, file })
     }
@@ -293,6 +312,16 @@ fn identity(file: &fs::Metadata) -> (u64, u64, Option<SystemTime>) {
     (file.dev(), file.ino(), file.created().ok())
 }
 
+fn bound_tcp(ip: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(ip), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&ip.into())?;
+    Ok(socket)
+}
+
 /// The address behind a host: IPv4 first where a name has both, as gunicorn binds names.
 fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     let host = if host.is_empty() { "0.0.0.0" } else { host };
@@ -410,6 +439,21 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_holds_little_for_a_client_that_reads_nothing() {
+        let listener = Listener::bind(&tcp("127.0.0.1"), PLAIN).unwrap();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        client.connect(&SocketAddr::from(([127, 0, 0, 1], port(&listener))).into()).unwrap();
+        let (stream, _) = accept(&listener);
+        let response = vec![b'x'; 16 << 20];
+        let mut held = 0;
+        while let Ok(count) = stream.write(&response[held..]) {
+            held += count;
+        }
+        assert!((100_000..1 << 20).contains(&held), "{held} bytes");
+    }
+
+    #[test]
     fn a_port_in_use_is_refused_unless_both_agree_to_share_it() {
         let first = Listener::bind(&tcp("127.0.0.1"), PLAIN).unwrap();
         let same = BindAddress::Tcp { host: "127.0.0.1".into(), port: port(&first) };
@@ -420,6 +464,24 @@ mod tests {
         let first = Listener::bind(&tcp("127.0.0.1"), shared).unwrap();
         let same = BindAddress::Tcp { host: "127.0.0.1".into(), port: port(&first) };
         Listener::bind(&same, shared).unwrap();
+    }
+
+    #[test]
+    fn a_second_socket_of_a_port_gets_connections_once_it_is_open() {
+        let alone = Listener::bind(&tcp("127.0.0.1"), PLAIN).unwrap();
+        assert_eq!(alone.another().unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let first = Listener::bind(&tcp("127.0.0.1"), BindOptions { reuse_port: true, ..PLAIN }).unwrap();
+        let second = first.another().unwrap();
+        assert_eq!(port(&first), port(&second));
+        let connect = || TcpStream::connect(("127.0.0.1", port(&first))).unwrap();
+        let _all: Vec<TcpStream> = (0..8).map(|_| connect()).collect();
+        (0..8).for_each(|_| drop(accept(&first)));
+        assert_eq!(second.accept().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        second.open(16).unwrap();
+        assert!(second.is_open());
+        drop(first);
+        let _client = TcpStream::connect(("127.0.0.1", port(&second))).unwrap();
+        accept(&second);
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! bytes may have arrived or may be sent, that time has passed, or that the application is done; it answers with a [`Step`].
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -18,6 +19,7 @@ use super::rules::Rules;
 use super::stall::Stall;
 use crate::exchange::{Body, Exchange, Piece, RequestView};
 use crate::http::body::BodyDecoder;
+use crate::http::date::DateCache;
 use crate::http::error::{Error, error_page};
 use crate::http::proxy::{self, Origin, Parsed};
 use crate::http::request::{Framing, HeadParser, RequestHead, Scheme, Span, Status};
@@ -56,6 +58,8 @@ pub enum Step {
     Again,
     /// Call the application with the request that is ready.
     Call,
+    /// Answer, by [`Connection::answer_check`], whether the server serves.
+    Check,
     /// The request was refused and the answer is on its way: log it, then wait.
     Refused(Error),
     /// The client has gone before its request could be run: log it, and close.
@@ -85,6 +89,8 @@ pub struct Connection {
     remote_addr: String,
     site: usize,
     is_trusted: bool,
+    /// What a PROXY header said, if there was one.
+    proxied: Option<Origin>,
     state: State,
     /// Whether the kernel may hold bytes, or the end, that no new event will tell of.
     unread: bool,
@@ -151,6 +157,7 @@ impl Connection {
         let state = if rules.proxy_mode.is_some() { State::Proxy } else { State::Head };
         Connection {
             is_trusted: rules.trusts(&peer),
+            proxied: None,
             remote_addr: address_text(&peer),
             deadline: Some(now + rules.head_timeout),
             rests_since: now,
@@ -269,6 +276,18 @@ impl Connection {
         }
     }
 
+    /// Answers a health check; the application hears nothing of it.
+    pub fn answer_check(&mut self, serves: bool, now: Instant) -> Step {
+        // Who sends more without waiting for the answer is none of the checkers, and gets no turn after turn by it.
+        let is_last = !serves || !self.input[self.head.len..].is_empty() || !self.may_keep_alive();
+        let connection = if is_last { response::Connection::Close } else { response::Connection::KeepAlive };
+        let is_head = self.head.method.of(self.head.source(&self.input)) == b"HEAD";
+        let mut date = DateCache::new();
+        let answer = response::health_answer(serves, is_head, connection, date.get(SystemTime::now()));
+        self.outgoing.push(Piece::Owned(answer));
+        self.finish(!is_last, now)
+    }
+
     /// Whether the client is known to be gone for good: it has reset the connection, or, on a unix socket, closed it. Over TCP a client
     /// that closes looks like one that has only finished sending, and that one wants its answer.
     pub fn client_has_left(&self) -> bool {
@@ -323,23 +342,24 @@ impl Connection {
     /// The bytes from which another worker can take this connection over, as the client sent them: at most `limit`. `None` where that
     /// cannot be: the request's body is gone by, or an earlier response is still under way.
     pub fn replayable(&self, limit: usize) -> Option<Vec<u8>> {
-        let body: &[u8] = match &self.body {
-            None => b"",
+        let body: Cow<[u8]> = match (&self.body, self.head.framing) {
+            (None, _) => Cow::Borrowed(b""),
             // A body of known length stands in the stream as it is.
-            Some(BodyStore::Memory(bytes)) if matches!(self.head.framing, Framing::Length(_)) => bytes,
-            Some(_) => return None,
+            (Some(BodyStore::Memory(bytes)), Framing::Length(_)) => Cow::Borrowed(bytes),
+            (Some(BodyStore::Memory(bytes)), Framing::Chunked) => Cow::Owned(response::in_one_chunk(bytes)),
+            (Some(_), _) => return None,
         };
         let is_whole = self.state == State::Serving && self.decoder.is_done() && self.unsaved.is_empty();
         if !is_whole || !self.outgoing.is_empty() || self.input.len() + body.len() > limit {
             return None;
         }
         let (head, rest) = self.input.split_at(self.head.len);
-        Some([head, body, rest].concat())
+        Some([head, &*body, rest].concat())
     }
 
     /// Goes on where [`Connection::replayable`] left off in another worker.
-    pub fn replay(&mut self, is_trusted: bool, bytes: &[u8], now: Instant) -> Step {
-        self.is_trusted = is_trusted;
+    pub fn replay(&mut self, is_trusted: bool, proxied: Option<Origin>, bytes: &[u8], now: Instant) -> Step {
+        (self.is_trusted, self.proxied) = (is_trusted, proxied);
         // A PROXY header has been read already.
         self.state = State::Head;
         // What arrived on the way has raised no event here.
@@ -360,6 +380,11 @@ impl Connection {
     /// Whether the socket's peer may speak for others.
     pub fn is_trusted(&self) -> bool {
         self.is_trusted
+    }
+
+    /// What a PROXY header said of the connection, if there was one.
+    pub fn proxied(&self) -> Option<Origin> {
+        self.proxied
     }
 
     /// The socket's number, for the poll.
@@ -433,6 +458,9 @@ impl Connection {
         let mode = self.rules.proxy_mode?;
         match proxy::parse(&self.input, mode) {
             Ok(Parsed::Partial) => return Some(Step::Wait),
+            Ok(Parsed::Absent) if self.rules.requires_proxy_header => {
+                return Some(self.refuse(Error::InvalidProxyHeader("missing"), now));
+            }
             Ok(Parsed::Absent) => {}
             Ok(Parsed::Header { len, origin }) => {
                 if !self.rules.takes_proxy_headers_from(&self.peer) {
@@ -440,6 +468,7 @@ impl Connection {
                     return Some(self.refuse(error, now));
                 }
                 self.input.drain(..len);
+                self.proxied = Some(origin);
                 if let Origin::Client { client, .. } = origin {
                     self.peer = Peer::Ip(client);
                     self.remote_addr = address_text(&self.peer);
@@ -456,7 +485,8 @@ impl Connection {
         self.has_head = true;
         self.decoder = BodyDecoder::new(self.head.framing, &self.rules.policy);
         if self.decoder.is_done() {
-            return self.serve();
+            let step = self.serve();
+            return if self.is_health_check() { Step::Check } else { step };
         }
         let announced = self.decoder.remaining_length();
         if let (Some(length), Some(limit)) = (announced, self.rules.limit_request_body)
@@ -482,6 +512,12 @@ impl Connection {
         arrived.extend_from_slice(&rest);
         self.input = arrived;
         self.await_body(step, now)
+    }
+
+    fn is_health_check(&self) -> bool {
+        let Some(path) = &self.rules.health_path else { return false };
+        let source = self.head.source(&self.input);
+        self.head.path.of(source) == path.as_bytes() && matches!(self.head.method.of(source), b"GET" | b"HEAD")
     }
 
     fn await_body(&mut self, step: Step, now: Instant) -> Step {
@@ -660,6 +696,7 @@ impl Exchange for Connection {
             head: &self.head,
             peer: &self.peer,
             remote_addr: &self.remote_addr,
+            proxied: self.proxied.as_ref(),
             site: self.site,
             scheme: self.head.forwarded_scheme.unwrap_or(Scheme::Http),
         }
@@ -754,6 +791,7 @@ impl Unserved {
             head: &self.head,
             peer: &self.peer,
             remote_addr: &self.remote_addr,
+            proxied: None,
             site: self.site,
             scheme: Scheme::Http,
         }

@@ -80,8 +80,10 @@ pub struct Station {
     pub row: Row,
     /// To be rung when the row's state changes.
     pub wakeup: Wakeup,
+    /// The number of the door at which the worker stands under `reuse_port`.
+    pub door: usize,
     /// The other workers.
-    pub neighbours: Neighbours,
+    pub neighbours: Arc<Neighbours>,
     /// What holds for all connections.
     pub rules: Arc<Rules>,
     /// Threads that run the application.
@@ -157,9 +159,20 @@ impl Crew {
         self.station.threads
     }
 
+    /// Whether all workers are to end with this one.
+    pub fn server_stops(&self) -> bool {
+        self.station.neighbours.server_stops()
+    }
+
+    /// Tells the siblings that somebody else has to accept where this worker did.
+    pub fn leave_door(&self) {
+        self.station.row.set_door(None);
+    }
+
     /// From now on the worker serves.
     pub fn begin(&self) {
-        self.station.row.set_idle_threads(self.station.threads as u64);
+        self.tell_idle_threads(0);
+        self.station.row.set_door(Some(self.station.door));
         self.station.row.beat();
         self.announce(State::Ready);
     }
@@ -182,7 +195,7 @@ impl Crew {
 
     /// Leads and serves until the worker is to end. Each thread that runs the application lives here.
     pub fn work(&self, py: Python<'_>, caller: &mut Caller) {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).push(caller.in_flight());
+        hold(&self.in_flight).push(caller.in_flight());
         while let Some(mut request) = py.detach(|| self.next_request()) {
             for served in 1.. {
                 let (key, connection) = request;
@@ -227,7 +240,7 @@ impl Crew {
         if unserved.is_empty() {
             return;
         }
-        let mut log = self.access_log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = hold(&self.access_log);
         let Some(log) = log.as_mut() else { return };
         for request in &unserved {
             log.record(&Served {
@@ -242,7 +255,7 @@ impl Crew {
 
     /// Writes out what has been logged.
     pub fn flush_access_log(&self) {
-        if let Some(log) = self.access_log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(log) = hold(&self.access_log).as_mut() {
             log.flush();
         }
     }
@@ -255,7 +268,7 @@ impl Crew {
         if let Some(queue) = &self.station.log_queue {
             queue.reopen();
         }
-        let mut log = self.access_log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = hold(&self.access_log);
         if let Some(Err(error)) = log.as_mut().map(AccessLog::reopen) {
             log::error!("Cannot reopen the access log: {error}");
         }
@@ -266,7 +279,7 @@ impl Crew {
     pub fn give_up_requests(&self) {
         // Whoever holds the interpreter may be what is stuck: from here on no record goes by way of it.
         crate::logging::divert(None);
-        let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let in_flight = hold(&self.in_flight).clone();
         let age = self.station.row.request_started_at().map_or(0, |since| monotonic_ms().saturating_sub(since));
         for request in in_flight.iter().flat_map(InFlight::describe) {
             log::error!("Aborted while serving {request}, for {}.{:03} s", age / 1000, age % 1000);
@@ -298,8 +311,11 @@ impl Crew {
     }
 
     fn lock(&self) -> MutexGuard<'_, Slot> {
-        // A panic while it was held leaves plain data behind.
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        hold(&self.slot)
+    }
+
+    fn tell_idle_threads(&self, busy: usize) {
+        self.station.row.set_idle_threads(self.station.threads.saturating_sub(busy) as u64);
     }
 
     /// Waits for the lead, leads until a request is ready, and leaves the lead in the slot; `None` when the worker ends.
@@ -352,7 +368,7 @@ impl Crew {
         slot.moves += 1;
         if to_serve {
             slot.busy += 1;
-            self.station.row.set_idle_threads(self.station.threads.saturating_sub(slot.busy) as u64);
+            self.tell_idle_threads(slot.busy);
         }
         self.call_for_a_leader(&slot);
     }
@@ -382,7 +398,7 @@ impl Crew {
             self.wake_leader();
         }
         slot.busy -= 1;
-        self.station.row.set_idle_threads(self.station.threads.saturating_sub(slot.busy) as u64);
+        self.tell_idle_threads(slot.busy);
         None
     }
 
@@ -525,4 +541,9 @@ impl Crew {
             duration,
         });
     }
+}
+
+/// Locks it. A panic of another thread that held it leaves plain data behind.
+fn hold<T>(data: &Mutex<T>) -> MutexGuard<'_, T> {
+    data.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,11 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use super::connection::{Connection, READ_SIZE, Step, Unserved, Watched};
+use super::doors::Door;
 use super::neighbours::Neighbours;
 use super::refusals::Refusals;
 use super::rules::Rules;
 use crate::exchange::CLIENT_CLOSED_REQUEST;
-use crate::sys::socket::{Listener, LocalAddress};
 
 /// Most events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -49,9 +49,9 @@ pub struct EventLoop {
     poll: Poll,
     events: Events,
     rules: Arc<Rules>,
-    listeners: Vec<Door>,
+    doors: Vec<Door>,
     connections: Slab<Place>,
-    neighbours: Neighbours,
+    neighbours: Arc<Neighbours>,
     /// Whether the thread that leads also serves; else requests and new connections have to wait.
     serves: bool,
     most_connections: usize,
@@ -98,15 +98,6 @@ impl Place {
     }
 }
 
-/// A listener and whether connections may be waiting behind it.
-struct Door {
-    listener: Arc<Listener>,
-    /// Whether siblings accept from it too; not so under `reuse_port`.
-    is_shared: bool,
-    /// Since when the kernel has, or may have, connections that were not accepted.
-    waiting_since: Option<Instant>,
-}
-
 /// What a turn brought besides ready requests.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Turn {
@@ -117,43 +108,33 @@ pub struct Turn {
 }
 
 impl EventLoop {
-    /// A loop over `listeners` and the signal pipe `signals`, for at most `most_connections` at once. `own_ports` says that the TCP
-    /// listeners are this worker's alone.
+    /// A loop over `doors` and the signal pipe `signals`, for at most `most_connections` at once.
     ///
     /// # Errors
     /// The kernel's, from epoll.
     pub fn new(
-        listeners: &[Arc<Listener>],
+        doors: Vec<Door>,
         signals: RawFd,
         rules: Arc<Rules>,
-        neighbours: Neighbours,
-        own_ports: bool,
+        neighbours: Arc<Neighbours>,
         most_connections: usize,
     ) -> io::Result<EventLoop> {
         let poll = Poll::new()?;
         poll.registry().register(&mut SourceFd(&neighbours.letter_box()), LETTER_BOX, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&signals), SIGNALS, Interest::READABLE)?;
-        for (index, listener) in listeners.iter().enumerate() {
-            let token = Token(FIRST_LISTENER + index);
-            poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)?;
-        }
         let now = Instant::now();
-        let door = |listener: &Arc<Listener>| {
-            let is_shared = !(own_ports && matches!(listener.local_address(), LocalAddress::Ip(_)));
-            Door { listener: listener.clone(), is_shared, waiting_since: None }
-        };
-        Ok(EventLoop {
+        let mut event_loop = EventLoop {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             rules,
-            listeners: listeners.iter().map(door).collect(),
             connections: Slab::new(),
             neighbours,
             serves: true,
             letters_since: None,
             idle_until: None,
             most_connections,
-            first_connection: FIRST_LISTENER + listeners.len(),
+            first_connection: FIRST_LISTENER + doors.len(),
+            doors,
             scratch: vec![0; READ_SIZE],
             ready: VecDeque::new(),
             again: Vec::new(),
@@ -163,7 +144,9 @@ impl EventLoop {
             arrived_after: now,
             next_sweep: now + TICK,
             rest_until: None,
-        })
+        };
+        event_loop.watch_doors()?;
+        Ok(event_loop)
     }
 
     /// Waits until something happens, at most to the next tick, and does what can be done without the application.
@@ -182,6 +165,9 @@ impl EventLoop {
         self.accept();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + TICK;
+            if let Err(error) = self.watch_doors() {
+                log::error!("Cannot watch a sibling's listener: {error}");
+            }
             self.end_waits();
             self.refusals.end_second();
             turn.tick = true;
@@ -278,13 +264,22 @@ impl EventLoop {
         // Whether or not their event has come yet.
         self.letters_since = Some(self.now);
         while self.connections.len() < self.most_connections && self.take_letter() {}
-        for site in 0..self.listeners.len() {
+        for site in 0..self.doors.len() {
             while self.connections.len() < self.most_connections && self.accept_one(site) {}
         }
-        for door in self.listeners.drain(..) {
-            // The listener itself is shared with other processes; only our interest in it ends.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&door.listener.as_raw_fd()));
+        for mut door in self.doors.drain(..) {
+            door.leave(self.poll.registry());
         }
+    }
+
+    /// Whether nobody would accept at one of the doors any more.
+    pub fn is_last_at_a_door(&self) -> bool {
+        self.doors.iter().any(|door| door.is_ours_alone(&self.neighbours))
+    }
+
+    /// Makes a turn end, and tick, by `time`.
+    pub fn tick_by(&mut self, time: Instant) {
+        self.next_sweep = self.next_sweep.min(time);
     }
 
     /// Gives clients that are between two requests until `time` to send one more.
@@ -296,17 +291,24 @@ impl EventLoop {
         }
         // Those that are with the application now fall idle later.
         self.idle_until = Some(time);
-        self.next_sweep = self.next_sweep.min(time);
+        self.tick_by(time);
+    }
+
+    /// Takes over the doors that siblings have left, and leaves those at which one stands again.
+    fn watch_doors(&mut self) -> io::Result<()> {
+        let (registry, neighbours) = (self.poll.registry(), &self.neighbours);
+        let mut doors = self.doors.iter_mut().enumerate();
+        doors.try_for_each(|(index, door)| door.watch(registry, Token(FIRST_LISTENER + index), neighbours))
     }
 
     fn poll_timeout(&self) -> Duration {
-        let can_serve = self.serves && (!self.ready.is_empty() || self.can_accept_now());
-        if can_serve || !self.again.is_empty() {
+        let can_serve = self.serves && !self.ready.is_empty();
+        if can_serve || self.can_accept_now() || !self.again.is_empty() {
             return Duration::ZERO;
         }
         let until_tick = self.next_sweep.saturating_duration_since(Instant::now());
         // What has to wait for a sibling's or our own thread is looked at again soon.
-        if !self.ready.is_empty() || (self.serves && self.can_accept()) { until_tick.min(PATIENCE) } else { until_tick }
+        if !self.ready.is_empty() || self.can_accept() { until_tick.min(PATIENCE) } else { until_tick }
     }
 
     fn take_events(&mut self) -> Turn {
@@ -319,7 +321,7 @@ impl EventLoop {
                 WAKER => {}
                 LETTER_BOX => self.letters_since = self.letters_since.or(Some(self.now)),
                 Token(number) if number < self.first_connection => {
-                    if let Some(door) = self.listeners.get_mut(number - FIRST_LISTENER) {
+                    if let Some(door) = self.doors.get_mut(number - FIRST_LISTENER) {
                         door.waiting_since.get_or_insert(self.now);
                     }
                 }
@@ -376,6 +378,13 @@ impl EventLoop {
                 self.again.push(key);
             }
             Step::Call => self.ready.push_back((key, self.arrived_after)),
+            Step::Check => {
+                let (serves, now) = (!self.neighbours.server_stops(), self.now);
+                if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
+                    let step = connection.answer_check(serves, now);
+                    self.follow(key, step);
+                }
+            }
             Step::Refused(error) => {
                 if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
                     self.refusals.refused(connection.remote_addr(), &error);
@@ -426,13 +435,20 @@ impl EventLoop {
     /// Whether connections may be waiting that could be held.
     fn can_accept(&self) -> bool {
         let rests = self.rest_until.is_some_and(|until| self.now < until);
-        let waiting = self.letters_since.is_some() || self.listeners.iter().any(|door| door.waiting_since.is_some());
+        let letters = self.serves && self.letters_since.is_some();
+        let waiting = letters || self.doors.iter().any(|door| door.waiting_since.is_some() && self.has_use_for(door));
         !rests && waiting && self.has_room()
     }
 
     fn can_accept_now(&self) -> bool {
-        self.can_accept()
-            && (self.letters_since.is_some() || (0..self.listeners.len()).any(|site| self.may_accept(site)))
+        let letters = self.serves && self.letters_since.is_some();
+        self.can_accept() && (letters || (0..self.doors.len()).any(|site| self.may_accept(site)))
+    }
+
+    /// Whether something may come to be done here for those who wait behind a door, though nobody here can serve: health checks are
+    /// answered, and requests that no sibling could accept are passed on.
+    fn has_use_for(&self, door: &Door) -> bool {
+        self.serves || self.rules.health_path.is_some() || !door.is_shared()
     }
 
     /// Whether another connection may be held, or an idle one given up for it.
@@ -441,13 +457,13 @@ impl EventLoop {
     }
 
     fn accept(&mut self) {
-        if !self.serves || !self.can_accept() {
+        if !self.can_accept() {
             return;
         }
-        while self.ready.is_empty() && self.has_room() && self.take_letter() {
+        while self.serves && self.ready.is_empty() && self.has_room() && self.take_letter() {
             self.make_room();
         }
-        for site in 0..self.listeners.len() {
+        for site in 0..self.doors.len() {
             let mut left = ACCEPTS_PER_TURN;
             while left > 0 && self.may_accept(site) && self.has_room() && self.accept_one(site) {
                 self.make_room();
@@ -456,15 +472,21 @@ impl EventLoop {
         }
     }
 
-    /// While a request is at hand here, or a sibling has fewer connections, that one should have the first chance to accept; but nobody
-    /// waits for long.
+    /// While a request is at hand here, or a sibling has fewer connections, or nobody here can serve, a sibling should have the first
+    /// chance to accept; but nobody waits for long.
     fn may_accept(&self, site: usize) -> bool {
-        let door = &self.listeners[site];
+        let door = &self.doors[site];
         let Some(since) = door.waiting_since else { return false };
-        let others_first = door.is_shared
+        let has_waited = self.now >= since + PATIENCE;
+        if !self.serves {
+            let may_be_of_use =
+                self.rules.health_path.is_some() || (!door.is_shared() && self.neighbours.one_is_idle());
+            return has_waited && may_be_of_use;
+        }
+        let others_first = door.is_shared()
             && (self.neighbours.one_is_freer_than(self.connections.len())
                 || (!self.ready.is_empty() && self.neighbours.one_is_idle()));
-        !others_first || self.now >= since + PATIENCE
+        !others_first || has_waited
     }
 
     /// Takes a connection that a busy sibling has passed on; says whether there may be another.
@@ -473,13 +495,17 @@ impl EventLoop {
             return false;
         }
         match self.neighbours.take(&self.rules, self.now) {
-            Some((connection, step)) => {
+            Ok(Some((connection, step))) => {
                 let key = self.insert(*connection);
                 self.follow(key, step);
                 true
             }
-            None => {
+            Ok(None) => {
                 self.letters_since = None;
+                false
+            }
+            Err(error) => {
+                self.rest(&error);
                 false
             }
         }
@@ -509,7 +535,7 @@ impl EventLoop {
 
     /// Accepts a connection and reads its request at once; says whether there may be another.
     fn accept_one(&mut self, site: usize) -> bool {
-        let door = &mut self.listeners[site];
+        let door = &mut self.doors[site];
         match door.listener.accept() {
             Ok((stream, peer)) => {
                 let waiting_since = door.waiting_since.replace(self.now).unwrap_or(self.now);
@@ -526,14 +552,11 @@ impl EventLoop {
     fn after_failed_accept(&mut self, site: usize, error: &io::Error) -> bool {
         const OUT_OF_RESOURCES: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
         if error.kind() == ErrorKind::WouldBlock {
-            self.listeners[site].waiting_since = None;
+            self.doors[site].waiting_since = None;
             return false;
         }
         if error.raw_os_error().is_some_and(|code| OUT_OF_RESOURCES.contains(&code)) {
-            log::error!("Cannot accept connections for now: {error}");
-            self.close_oldest_idle();
-            self.rest_until = Some(self.now + ACCEPT_REST);
-            self.next_sweep = self.next_sweep.min(self.now + ACCEPT_REST);
+            self.rest(error);
             return false;
         }
         // Those that concern one connection, which is gone (accept(2), "Error handling"); there may be others.
@@ -541,9 +564,20 @@ impl EventLoop {
         if error.raw_os_error().is_some_and(|code| ONE_CONNECTION.contains(&code) || is_network_error(code)) {
             return true;
         }
-        log::error!("Cannot accept connections: {error}");
-        self.listeners[site].waiting_since = None;
+        self.doors[site].waiting_since = None;
+        // Else the master has not opened it yet, or has shut it again (accept(2), EINVAL).
+        if error.kind() != ErrorKind::InvalidInput {
+            log::error!("Cannot accept connections: {error}");
+        }
         false
+    }
+
+    /// There is nothing left to hold another connection with: takes none for a moment.
+    fn rest(&mut self, error: &io::Error) {
+        log::error!("Cannot accept connections for now: {error}");
+        self.close_oldest_idle();
+        self.rest_until = Some(self.now + ACCEPT_REST);
+        self.tick_by(self.now + ACCEPT_REST);
     }
 
     /// Gives up an idle connection for the one that has just come. Not before: that one might not come after all.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::crew::Crew;
-use super::event_loop::EventLoop;
+use super::event_loop::{EventLoop, TICK};
 use super::watch::Watch;
 use crate::python::Python;
 use crate::python::hooks::Hooks;
@@ -14,6 +14,9 @@ use crate::sys::signal::{Signal, SignalQueue};
 
 /// How long a stopping worker waits for kept-alive clients to send one more request, which is answered with `Connection: close`.
 const KEEPALIVE_LINGER: Duration = Duration::from_secs(2);
+
+/// How long a worker that leaves a door of its own goes on accepting there: siblings look once a [`TICK`] who is still at his.
+const HAND_OVER: Duration = TICK.saturating_add(Duration::from_millis(500));
 
 /// The lead.
 pub struct Lead {
@@ -38,6 +41,13 @@ pub enum Stage {
     Serving,
     /// Until a replacement is ready, which the master sees to.
     Retiring,
+    /// Until its connections are done, or `end`. It accepts on until siblings have seen that it leaves its door.
+    HandingOver {
+        /// By then they have.
+        until: Instant,
+        /// As in `Draining`.
+        end: Instant,
+    },
     /// Until its connections are done, or this moment.
     Draining(Instant),
     /// At once.
@@ -62,6 +72,7 @@ impl Lead {
             self.reload_if_changed(crew);
         }
         self.retire_when_due(crew);
+        self.end_hand_over(crew);
         crew.log_unserved(self.event_loop.take_unserved());
         Ok(())
     }
@@ -70,6 +81,7 @@ impl Lead {
     pub fn is_done(&self) -> bool {
         match self.stage {
             Stage::Draining(end) => self.event_loop.is_empty() || self.event_loop.now() >= end,
+            Stage::HandingOver { end, .. } => self.event_loop.now() >= end,
             Stage::Serving | Stage::Retiring => false,
             Stage::Over => true,
         }
@@ -94,10 +106,9 @@ impl Lead {
 
     /// Once a second.
     fn on_tick(&mut self, crew: &Crew) {
-        let is_told = matches!(self.stage, Stage::Draining(_) | Stage::Over);
-        if !is_told && process::getppid() != self.parent {
+        if !self.is_told_to_end() && process::getppid() != self.parent {
             log::info!("Parent changed, shutting down: <Worker {}>", std::process::id());
-            self.drain(crew);
+            self.finish(crew, Instant::now() + crew.graceful_timeout());
         }
         self.reload_if_changed(crew);
     }
@@ -125,17 +136,42 @@ impl Lead {
         crew.announce(State::Retiring);
     }
 
-    /// Accepts no more, and lets what has begun end.
+    fn is_told_to_end(&self) -> bool {
+        matches!(self.stage, Stage::HandingOver { .. } | Stage::Draining(_) | Stage::Over)
+    }
+
+    /// TERM: ends, but not before somebody else accepts where only this worker did.
     fn drain(&mut self, crew: &Crew) {
-        if matches!(self.stage, Stage::Draining(_) | Stage::Over) {
+        if self.is_told_to_end() {
             return;
         }
         let now = Instant::now();
-        let graceful = crew.graceful_timeout();
-        self.stage = Stage::Draining(now + graceful);
+        let end = now + crew.graceful_timeout();
+        if crew.server_stops() || !self.event_loop.is_last_at_a_door() {
+            return self.finish(crew, end);
+        }
+        crew.stop_keeping_alive();
+        crew.leave_door();
+        let until = end.min(now + HAND_OVER);
+        self.event_loop.tick_by(until);
+        self.stage = Stage::HandingOver { until, end };
+    }
+
+    fn end_hand_over(&mut self, crew: &Crew) {
+        if let Stage::HandingOver { until, end } = self.stage {
+            match self.event_loop.now() >= until || crew.server_stops() {
+                true => self.finish(crew, end),
+                false => self.event_loop.tick_by(until),
+            }
+        }
+    }
+
+    /// Accepts no more, and lets what has begun end.
+    fn finish(&mut self, crew: &Crew, end: Instant) {
+        self.stage = Stage::Draining(end);
         crew.stop_keeping_alive();
         self.event_loop.stop_accepting();
-        self.event_loop.close_idle_by(now + KEEPALIVE_LINGER.min(graceful));
+        self.event_loop.close_idle_by(end.min(Instant::now() + KEEPALIVE_LINGER));
         crew.announce(State::Draining);
     }
 }

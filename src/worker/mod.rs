@@ -8,6 +8,7 @@ mod access;
 mod body_store;
 pub mod connection;
 mod crew;
+mod doors;
 mod event_loop;
 mod lead;
 mod neighbours;
@@ -215,20 +216,18 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         options: CallOptions { sendfile: config.sendfile, environ_keys, server: facade::server_line() },
         hooks: seat.hooks,
     };
-    let neighbours = || Neighbours::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners);
+    let neighbours =
+        Arc::new(Neighbours::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners));
+    let doors = doors::of_worker(&seat.listeners, seat.slot, config.reuse_port);
+    let door = doors::number(&doors);
     let cannot_poll = |error| BootFailure::because("cannot poll", &error);
-    let event_loop = EventLoop::new(
-        &seat.listeners,
-        seat.signals.as_raw_fd(),
-        rules.clone(),
-        neighbours(),
-        config.reuse_port,
-        config.worker_connections,
-    )
-    .map_err(cannot_poll)?;
+    let event_loop =
+        EventLoop::new(doors, seat.signals.as_raw_fd(), rules.clone(), neighbours.clone(), config.worker_connections)
+            .map_err(cannot_poll)?;
     let waker = event_loop.waker().map_err(cannot_poll)?;
     let station = Station {
-        neighbours: neighbours(),
+        neighbours,
+        door,
         row: seat.row,
         wakeup: seat.wakeup,
         rules,

@@ -1,5 +1,6 @@
 //! The other workers: whether one of them is freer, and the way a connection goes from one to another.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Instant;
 
 use super::connection::{Connection, Step};
 use super::rules::Rules;
+use crate::http::proxy::Origin;
 use crate::scoreboard::Row;
 use crate::sys::post::{MOST_BYTES, Post};
 use crate::sys::socket::{Listener, Peer, Stream};
@@ -29,6 +31,8 @@ struct Parcel<'a> {
     peer: Peer,
     /// Whether the socket's peer is trusted.
     is_trusted: bool,
+    /// What a PROXY header said.
+    proxied: Option<Origin>,
     bytes: &'a [u8],
 }
 
@@ -49,6 +53,11 @@ impl Neighbours {
         self.row.set_connections(count as u64);
     }
 
+    /// Whether the server is to stop: this worker and all its siblings.
+    pub fn server_stops(&self) -> bool {
+        self.row.server_stops()
+    }
+
     /// Whether a sibling has a thread that waits for work.
     pub fn one_is_idle(&self) -> bool {
         self.row.connections_of_idle_siblings(self.rows).next().is_some()
@@ -59,6 +68,11 @@ impl Neighbours {
         self.row.connections_of_idle_siblings(self.rows).any(|theirs| theirs < connections as u64)
     }
 
+    /// Whether a sibling serves that stands at door `number` of a port with `of` doors.
+    pub fn one_stands_at(&self, number: usize, of: usize) -> bool {
+        self.row.sibling_at_door(self.rows, |door| door % of == number)
+    }
+
     /// Passes a connection, whose request is ready, to whichever sibling takes it first.
     ///
     /// # Errors
@@ -66,7 +80,8 @@ impl Neighbours {
     pub fn pass(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
         let Some(bytes) = connection.replayable(MOST_BYTES / 2) else { return Err(connection) };
         let Some(door) = self.doors.get(connection.site()) else { return Err(connection) };
-        let parcel = Parcel { door, peer: *connection.peer(), is_trusted: connection.is_trusted(), bytes: &bytes };
+        let (peer, is_trusted, proxied) = (*connection.peer(), connection.is_trusted(), connection.proxied());
+        let parcel = Parcel { door, peer, is_trusted, proxied, bytes: &bytes };
         match self.post.send(connection.descriptor(), &parcel.wrap()) {
             // Our copy of the descriptor goes; the connection lives on in the letter box.
             Ok(()) => Ok(()),
@@ -75,22 +90,19 @@ impl Neighbours {
     }
 
     /// Takes a connection that was passed on, and its next step; `None` when there is none.
-    pub fn take(&self, rules: &Arc<Rules>, now: Instant) -> Option<(Box<Connection>, Step)> {
+    ///
+    /// # Errors
+    /// There is no descriptor left for it: it waits in the letter box, for us or for a sibling.
+    pub fn take(&self, rules: &Arc<Rules>, now: Instant) -> io::Result<Option<(Box<Connection>, Step)>> {
         loop {
-            let (descriptor, message) = match self.post.receive() {
-                Ok(received) => received?,
-                Err(error) => {
-                    log::error!("Cannot take a connection from a sibling: {error}");
-                    return None;
-                }
-            };
+            let Some((descriptor, message)) = self.post.receive()? else { return Ok(None) };
             let Some(parcel) = Parcel::unwrap(&message) else { continue };
             // After a reload an old worker's listener may be one that we do not have; the first of ours stands in.
             let site = self.doors.iter().position(|door| door == parcel.door).unwrap_or(0);
             let stream = Stream::from(descriptor);
             let mut connection = Connection::new(stream, parcel.peer, site, rules.clone(), now);
-            let step = connection.replay(parcel.is_trusted, parcel.bytes, now);
-            return Some((Box::new(connection), step));
+            let step = connection.replay(parcel.is_trusted, parcel.proxied, parcel.bytes, now);
+            return Ok(Some((Box::new(connection), step)));
         }
     }
 }
@@ -101,7 +113,13 @@ impl Parcel<'_> {
             Peer::Ip(address) => address.to_string(),
             Peer::Unix => "unix".to_owned(),
         };
-        let mut message = format!("{} {peer} {}\n", u8::from(self.is_trusted), self.door).into_bytes();
+        let proxied = match self.proxied {
+            None => "-".to_owned(),
+            // Its client is the peer.
+            Some(Origin::Client { proxy, .. }) => proxy.to_string(),
+            Some(origin) => origin.protocol().to_owned(),
+        };
+        let mut message = format!("{} {peer} {proxied} {}\n", u8::from(self.is_trusted), self.door).into_bytes();
         message.extend_from_slice(self.bytes);
         message
     }
@@ -109,13 +127,24 @@ impl Parcel<'_> {
     fn unwrap(message: &[u8]) -> Option<Parcel<'_>> {
         let line_end = memchr::memchr(b'\n', message)?;
         // The address comes last: the path of a unix socket may hold spaces.
-        let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(3, ' ');
-        let (is_trusted, peer, door) = (words.next()?, words.next()?, words.next()?);
+        let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(4, ' ');
+        let (is_trusted, peer, proxied, door) = (words.next()?, words.next()?, words.next()?, words.next()?);
         let peer = match peer {
             "unix" => Peer::Unix,
             address => Peer::Ip(address.parse::<SocketAddr>().ok()?),
         };
-        Some(Parcel { door, peer, is_trusted: is_trusted == "1", bytes: &message[line_end + 1..] })
+        let proxied = match (proxied, peer) {
+            ("-", _) => None,
+            (proxy, Peer::Ip(client)) if proxy.contains(':') => {
+                Some(Origin::Client { client, proxy: proxy.parse().ok()? })
+            }
+            (word, _) => Some(
+                [Origin::Local, Origin::Unknown, Origin::Unspecified]
+                    .into_iter()
+                    .find(|origin| origin.protocol() == word)?,
+            ),
+        };
+        Some(Parcel { door, peer, is_trusted: is_trusted == "1", proxied, bytes: &message[line_end + 1..] })
     }
 }
 
@@ -125,13 +154,20 @@ mod tests {
 
     #[test]
     fn a_parcel_unwraps_to_what_was_wrapped() {
-        for peer in [Peer::Unix, Peer::Ip("127.0.0.1:80".parse().unwrap()), Peer::Ip("[::1]:443".parse().unwrap())] {
-            let parcel = Parcel { door: "unix:/a b", peer, is_trusted: true, bytes: b"GET / HTTP/1.1\r\n\n" };
+        let [client, proxy] = ["[::1]:443", "[::2]:80"].map(|address| address.parse().unwrap());
+        for (peer, proxied) in [
+            (Peer::Unix, None),
+            (Peer::Unix, Some(Origin::Local)),
+            (Peer::Ip("127.0.0.1:80".parse().unwrap()), Some(Origin::Unspecified)),
+            (Peer::Ip(client), Some(Origin::Unknown)),
+            (Peer::Ip(client), Some(Origin::Client { client, proxy })),
+        ] {
+            let parcel = Parcel { door: "unix:/a b", peer, is_trusted: true, proxied, bytes: b"GET / HTTP/1.1\r\n\n" };
             let message = parcel.wrap();
             let found = Parcel::unwrap(&message).unwrap();
             assert_eq!(
-                (found.door, found.peer, found.is_trusted, found.bytes),
-                ("unix:/a b", peer, true, parcel.bytes)
+                (found.door, found.peer, found.is_trusted, found.proxied, found.bytes),
+                ("unix:/a b", peer, true, proxied, parcel.bytes)
             );
         }
         assert!(Parcel::unwrap(b"no line").is_none());

@@ -41,8 +41,12 @@ pub struct Rules {
     pub limit_request_body: Option<u64>,
     /// Where spooled bodies go; `None` is the system's temporary directory.
     pub upload_directory: Option<PathBuf>,
+    /// The path at which the server itself answers.
+    pub health_path: Option<String>,
     /// Which PROXY headers are looked for.
     pub proxy_mode: Option<proxy::Mode>,
+    /// Whether there must be one.
+    pub requires_proxy_header: bool,
     proxy_allow_ips: Trusted,
     forwarded_allow_ips: Trusted,
     stopping: AtomicBool,
@@ -62,6 +66,8 @@ impl Rules {
             body_spool: config.body_spool,
             limit_request_body: Some(config.limit_request_body).filter(|&limit| limit > 0),
             upload_directory: config.tmp_upload_dir.clone(),
+            requires_proxy_header: config.require_proxy_header,
+            health_path: config.health_path.clone(),
             proxy_mode: match config.proxy_protocol {
                 ProxyProtocol::Off => None,
                 ProxyProtocol::V1 => Some(proxy::Mode::V1),

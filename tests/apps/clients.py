@@ -46,7 +46,9 @@ def wait(environ, start_response, query):
 def big(environ, start_response, query):
     """One block of so many bytes, the same object every time."""
     size = int(query)
-    block = blocks.setdefault(size, b"x" * size)
+    if size not in blocks:
+        blocks[size] = b"x" * size
+    block = blocks[size]
     start_response("200 OK", [("Content-Length", query)])
     return [block]
 

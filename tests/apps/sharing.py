@@ -15,6 +15,10 @@ def application(environ, start_response):
         (gate / f"entered-{os.getpid()}-{threading.get_ident()}").touch()
         while not (gate / "release").exists():
             time.sleep(0.005)
+    elif path == "/length":
+        text = f"{os.getpid()} {len(environ['wsgi.input'].read())}"
+        start_response("200 OK", [("Content-Length", str(len(text)))])
+        return [text.encode()]
     elif path == "/meet":
         # Passes only if three requests are in the app at once.
         barrier.wait(timeout=20)

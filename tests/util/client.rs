@@ -95,6 +95,13 @@ impl Client {
         self.stream.socket().set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set");
     }
 
+    /// Drops off the net: from now on its kernel throws away what the server sends, acknowledges nothing and says nothing, as when its
+    /// machine has lost power. The client must not send any more.
+    pub fn vanish(&self) {
+        let drop_all = socket2::SockFilter::new(nix::libc::BPF_RET as u16, 0, 0, 0);
+        self.stream.socket().attach_filter(&[drop_all]).expect("a socket takes a filter");
+    }
+
     /// Sends one byte out of band.
     pub fn send_urgent(&self, byte: u8) {
         self.stream.socket().send_out_of_band(&[byte]).expect("the server takes what is sent");
@@ -267,6 +274,12 @@ impl Client {
         let taken = self.take(count, &mut bytes, Instant::now() + PATIENCE);
         assert!(taken.is_ok(), "only {} of {count} bytes came", bytes.len());
         bytes
+    }
+
+    /// Reads up to so many bytes and forgets them; also when there are none any more.
+    pub fn read_some(&mut self, count: usize) {
+        self.stream.set_timeout(PATIENCE).expect("a timeout can be set");
+        let _ = self.stream.read(&mut vec![0; count]);
     }
 
     /// Reads on until `needle` has come, and gives everything up to and including it.

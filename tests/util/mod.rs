@@ -1,7 +1,8 @@
 //! What every test shares: the program under test, a raw client, and the world as the tests find it.
 //!
 //! The tests are black box. They know the program by its name, its arguments, its signals, its log and its sockets, and
-//! nothing else. `MONOCEROS_TEST_PROGRAM` names another program to drive (another build, or a gunicorn to compare with).
+//! nothing else. `MONOCEROS_TEST_PROGRAM` names another program to drive (the script that pip installs, another build, or
+//! a gunicorn to compare with).
 
 pub mod cgroup;
 pub mod client;
@@ -11,6 +12,7 @@ pub mod notify;
 pub mod process;
 pub mod server;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -39,6 +41,13 @@ pub fn program() -> PathBuf {
     }
 }
 
+/// Whether the tests go through the door of the wheel: whether the program is a script.
+pub fn is_wheel() -> bool {
+    let mut start = [0; 2];
+    let read = std::fs::File::open(program()).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == *b"#!"
+}
+
 /// The virtualenv with the test apps' frameworks; `scripts/test --venv` makes it when it is not there.
 pub fn venv() -> &'static Path {
     static VENV: OnceLock<PathBuf> = OnceLock::new();
@@ -62,7 +71,7 @@ pub fn gunicorn_venv() -> &'static Path {
 }
 
 /// The interpreter that the program was built with, found as pyo3's build finds it.
-fn python() -> String {
+pub fn python() -> String {
     if let Ok(chosen) = std::env::var("PYO3_PYTHON") {
         return chosen;
     }
@@ -101,6 +110,12 @@ pub fn is_root() -> bool {
 /// Whether the long form of the fault suite is asked for (`scripts/chaos`).
 pub fn is_long() -> bool {
     std::env::var("MONOCEROS_CHAOS").is_ok_and(|mode| mode == "long")
+}
+
+/// How long everything is done at once: `MONOCEROS_SOAK` seconds, else ten minutes in the long form of the fault suite.
+pub fn soak_seconds() -> u64 {
+    let asked = std::env::var("MONOCEROS_SOAK").ok().and_then(|seconds| seconds.parse().ok());
+    asked.unwrap_or(count(600, 10) as u64)
 }
 
 /// How often something is done, in the long form of the fault suite and in the short one.

@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 /// The live children of a process: zombies are not among them.
 pub fn children(parent: i32) -> Vec<i32> {
@@ -63,6 +66,31 @@ pub fn anonymous(pid: i32) -> u64 {
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("status has RssAnon");
     let kilobytes: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
     kilobytes * 1024
+}
+
+/// The most memory, as [`anonymous`] counts it, that a process has had while `action` ran.
+pub fn peak_during(pid: i32, action: impl FnOnce()) -> u64 {
+    let (highest, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                highest.fetch_max(anonymous(pid), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let _end = SetOnDrop(&is_over);
+        action();
+    });
+    highest.into_inner()
+}
+
+/// Ends the threads of a scope, also when the test fails within it.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The processor time that a process has used, in user and system mode.

@@ -108,6 +108,22 @@ which tells the two versions apart. The app's spec must not follow the bare flag
 Addresses, networks and `*` for everyone. Such a header from anybody else is answered with 403.",
     },
     Setting {
+        name: "require_proxy_header",
+        section: Section::Http,
+        flags: &["--require-proxy-header"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.require_proxy_header, value.bool()),
+            get: |config| config.require_proxy_header.into(),
+        },
+        doc: "Refuse connections without a PROXY header.
+
+It counts where `proxy_protocol` is on. gunicorn takes the header or leaves it; with this nobody is served
+under the address of a balancer that forgot it. A setting of our own.",
+    },
+    Setting {
         name: "permit_missing_host",
         section: Section::Http,
         flags: &["--permit-missing-host"],

@@ -116,9 +116,9 @@ mod tests {
         }
         let own: Vec<&str> = all().map(|setting| setting.name).filter(|name| !names.contains(name)).collect();
         let expected = "max_workers max_worker_lifetime max_worker_lifetime_jitter max_worker_memory
-            max_worker_memory_jitter worker_memory_measure request_timeout boot_timeout shutdown_delay reload_surge
-            limit_request_body client_header_timeout client_body_timeout client_body_min_rate write_timeout body_buffer
-            body_spool permit_missing_host log_format";
+            max_worker_memory_jitter worker_memory_measure request_timeout boot_timeout shutdown_delay health_path
+            reload_surge limit_request_body client_header_timeout client_body_timeout client_body_min_rate write_timeout
+            body_buffer body_spool require_proxy_header permit_missing_host log_format";
         assert_eq!(own, Vec::from_iter(expected.split_whitespace()));
     }
 

@@ -56,9 +56,12 @@ Handed to listen(2). The kernel caps it: on Linux at `net.core.somaxconn`.",
             set: |config, value| put(&mut config.reuse_port, value.bool()),
             get: |config| config.reuse_port.into(),
         },
-        doc: "Bind with SO_REUSEPORT.
+        doc: "Bind with SO_REUSEPORT, a socket for each worker.
 
-The kernel then spreads connections over the sockets bound to one port, without looking at who is busy.",
+The kernel then spreads connections over the sockets bound to one port, without looking at who is busy; other servers of
+the same user may bind it too. The sockets are the master's: a worker's successor goes on with its socket, and a busy or
+missing worker's connections go to its siblings. For many workers and many short connections; otherwise the common
+socket spreads them more evenly. Turned on by a reload, it takes effect with the next start.",
     },
 ];
 

@@ -282,8 +282,28 @@ Counted from the moment it is told to stop; what runs on after that is killed.",
         },
         doc: "Seconds to go on serving after SIGTERM before the graceful stop begins.
 
-For load balancers that go on sending requests for a while after the stop has been ordered (Kubernetes). INT and QUIT cut
-it short. Counts on top of `graceful_timeout`. A setting of our own; gunicorn has none.",
+For load balancers that go on sending requests for a while after the stop has been ordered (Kubernetes). With
+`health_path` their checks fail from the first of these seconds on. INT and QUIT cut it short. Counts on top of
+`graceful_timeout`. A setting of our own; gunicorn has none.",
+    },
+    Setting {
+        name: "health_path",
+        section: Section::WorkerProcesses,
+        flags: &["--health-path"],
+        meta: "PATH",
+        kind: Kind::Text,
+        default: Default::Unset,
+        store: Store::Field {
+            set: |config, value| put(&mut config.health_path, health_path(value)),
+            get: |config| Value::from(config.health_path.as_deref().map(Value::from)),
+        },
+        doc: "A path at which the server says by itself whether it serves.
+
+GET and HEAD without a body are answered there by the event loop, without the app and also while every thread is busy with
+it: 200 while the server serves, 503 from the signal to stop on, through `shutdown_delay` and the graceful stop. The path
+is compared as the client sends it, without its query; the app sees nothing of these requests, nor do the access log and
+`max_requests`. It says nothing of the app's own health: what the app depends on, it has to say at a path of its own.
+Unset, every path is the app's. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "reload_surge",
@@ -339,6 +359,16 @@ fn memory_measure(value: &Value) -> Result<MemoryMeasure, ValueError> {
     let name = value.text()?;
     let known = [MemoryMeasure::Rss, MemoryMeasure::Pss].into_iter().find(|measure| measure.to_string() == name);
     known.ok_or_else(|| ValueError::new(&name, "is neither 'rss' nor 'pss'"))
+}
+
+/// As a request's path stands in its first line: no query, and nothing that would have to be encoded.
+fn health_path(value: &Value) -> Result<Option<String>, ValueError> {
+    let Some(path) = value.optional_text()? else { return Ok(None) };
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
+    if !path.starts_with('/') || !is_plain {
+        return Err(ValueError::new(&path, "is not a path such as /healthz"));
+    }
+    Ok(Some(path))
 }
 
 fn optional_seconds(value: &Value) -> Result<Option<u64>, ValueError> {

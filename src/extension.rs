@@ -1,0 +1,95 @@
+//! The wheel's door: the extension module `monoceros._monoceros`, which runs the library inside the interpreter that imported it.
+//!
+//! Importing it starts nothing. `main` never comes back to its caller: the process ends as the program would end.
+
+use std::ffi::OsString;
+
+use pyo3::prelude::*;
+
+use crate::Launch;
+use crate::python::signals;
+use crate::sys::process;
+
+#[pymodule]
+fn _monoceros(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(main, module)?)
+}
+
+/// Serves as the command line in `sys.argv` says, and ends the process.
+#[pyfunction]
+fn main(py: Python<'_>) -> PyResult<()> {
+    let launch = launch(py)?;
+    signals::disown(py)?;
+    process::open_standard_streams()?;
+    // Detached from here on: whoever needs the interpreter attaches.
+    py.detach(|| std::process::exit(crate::run(launch)))
+}
+
+fn launch(py: Python<'_>) -> PyResult<Launch> {
+    let sys = py.import("sys")?;
+    let argv: Vec<OsString> = sys.getattr("argv")?.extract()?;
+    let whole: Vec<OsString> = sys.getattr("orig_argv")?.extract()?;
+    // Empty or None where the interpreter could not find itself.
+    let executable: Option<OsString> = sys.getattr("executable")?.extract()?;
+    let executable = executable.filter(|path| !path.is_empty()).or_else(|| whole.first().cloned()).unwrap_or_default();
+    let Start { program, command } = start(&argv, &whole, executable, process::executed_path());
+    let program = std::path::absolute(&program).map_or(program, Into::into);
+    Ok(Launch::here(program, command, argv))
+}
+
+/// What to execute for a start like this one, and what its command line begins with.
+#[derive(Debug, PartialEq, Eq)]
+struct Start {
+    program: OsString,
+    command: Vec<OsString>,
+}
+
+/// `argv` and `whole` are the server's and the interpreter's arguments; `executed` is what the kernel was told to execute.
+///
+/// A script is executed again by its own name, so that it may have got another interpreter meanwhile (a new virtualenv in the place of the
+/// old one). The kernel has put that name behind the interpreter's own arguments (execve(2), "Interpreter scripts").
+fn start(argv: &[OsString], whole: &[OsString], executable: OsString, executed: Option<OsString>) -> Start {
+    let own = argv.len().saturating_sub(1);
+    let (command, rest) = whole.split_at(whole.len().saturating_sub(own));
+    if let Some(script) = executed.filter(|path| command.last() == Some(path)) {
+        return Start { command: vec![script.clone()], program: script };
+    }
+    // Somebody has changed sys.argv: the script, and what it says there.
+    let by_hand = || vec![executable.clone(), argv.first().cloned().unwrap_or_default()];
+    let command = if rest == &argv[argv.len() - own..] { command.to_vec() } else { by_hand() };
+    Start { program: executable, command }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    /// Program and command of the next start, as one text.
+    fn next(argv: &str, whole: &str, executed: &str) -> String {
+        let Start { program, command } =
+            start(&words(argv), &words(whole), "/venv/bin/python".into(), Some(executed.into()));
+        format!("{} = {}", program.display(), command.join(" ".as_ref()).display())
+    }
+
+    #[test]
+    fn the_next_start_is_like_this_one() {
+        let python = "/venv/bin/python";
+        // sys.argv, sys.orig_argv, what was executed, what will be
+        let table = [
+            ("/bin/mono a -w 2", "/venv/bin/python /bin/mono a -w 2", "/bin/mono", "/bin/mono = /bin/mono"),
+            ("bin/mono a", "/venv/bin/python -s bin/mono a", "bin/mono", "bin/mono = bin/mono"),
+            ("bin/mono a", "/venv/bin/python bin/mono a", python, "/venv/bin/python = /venv/bin/python bin/mono"),
+            ("/__main__.py a", "python -X dev -m mono a", python, "/venv/bin/python = python -X dev -m mono"),
+            ("mine.py set by hand", "python mine.py", python, "/venv/bin/python = /venv/bin/python mine.py"),
+            ("", "", "", "/venv/bin/python = "),
+        ];
+        for (argv, whole, executed, expected) in table {
+            assert_eq!(next(argv, whole, executed), expected);
+        }
+    }
+}

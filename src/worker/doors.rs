@@ -1,0 +1,144 @@
+//! The listeners as one worker sees them: which of them it watches, and whether others accept there too.
+//!
+//! Under `reuse_port` a port has several sockets, and the kernel has chosen one before anybody knows who is free. Each worker watches
+//! its own, so that a new connection wakes nobody else, and those of siblings that are not there: a socket without a worker goes on
+//! being served. It must not know what becomes of a connection.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use super::neighbours::Neighbours;
+use crate::sys::socket::{Listener, LocalAddress};
+
+/// A listener and whether connections may be waiting behind it.
+pub struct Door {
+    /// The socket.
+    pub listener: Arc<Listener>,
+    /// Since when the kernel has, or may have, connections that were not accepted.
+    pub waiting_since: Option<Instant>,
+    keeper: Keeper,
+    is_watched: bool,
+}
+
+/// Who accepts at a door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeper {
+    /// All workers, whoever is free first.
+    Everybody,
+    /// This worker alone, of those that deal their slots to so many doors.
+    Us(Place),
+    /// The siblings with these slots; everybody while there is none.
+    Siblings(Place),
+}
+
+/// A door's number among those of its port, and how many those are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    number: usize,
+    of: usize,
+}
+
+/// The doors of the worker in `slot`, none of them watched yet.
+pub fn of_worker(listeners: &[Arc<Listener>], slot: usize, reuse_port: bool) -> Vec<Door> {
+    let same = |one: &Listener, other: &Listener| one.local_address() == other.local_address();
+    let place = |at: usize| Place {
+        number: listeners[..at].iter().filter(|other| same(other, &listeners[at])).count(),
+        of: listeners.iter().filter(|other| same(other, &listeners[at])).count(),
+    };
+    let keeper = |at: usize| match (listeners[at].local_address(), place(at)) {
+        (LocalAddress::Ip(_), place) if reuse_port && place.of > 1 => place.keeper(slot),
+        _ => Keeper::Everybody,
+    };
+    let door = |(at, listener): (usize, &Arc<Listener>)| Door {
+        listener: listener.clone(),
+        waiting_since: None,
+        keeper: keeper(at),
+        is_watched: false,
+    };
+    listeners.iter().enumerate().map(door).collect()
+}
+
+/// The number under which siblings know where the worker stands; that of the largest port, from which those of others follow.
+pub fn number(doors: &[Door]) -> usize {
+    let ours = doors.iter().filter_map(|door| match door.keeper {
+        Keeper::Us(place) => Some(place.number),
+        Keeper::Everybody | Keeper::Siblings(_) => None,
+    });
+    ours.max().unwrap_or(0)
+}
+
+impl Place {
+    fn keeper(self, slot: usize) -> Keeper {
+        if slot % self.of == self.number { Keeper::Us(self) } else { Keeper::Siblings(self) }
+    }
+}
+
+impl Door {
+    /// Whether others accept here as well.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self.keeper, Keeper::Us(_))
+    }
+
+    /// Whether nobody would accept here any more if this worker did not.
+    pub fn is_ours_alone(&self, neighbours: &Neighbours) -> bool {
+        matches!(self.keeper, Keeper::Us(Place { number, of }) if !neighbours.one_stands_at(number, of))
+    }
+
+    /// Watches it from now on, or no more, as is right now.
+    ///
+    /// # Errors
+    /// The kernel's, from epoll.
+    pub fn watch(&mut self, registry: &Registry, token: Token, neighbours: &Neighbours) -> io::Result<()> {
+        let is_to_be_watched = match self.keeper {
+            Keeper::Everybody | Keeper::Us(_) => true,
+            Keeper::Siblings(Place { number, of }) => !neighbours.one_stands_at(number, of),
+        };
+        match (self.is_watched, is_to_be_watched) {
+            (false, true) => {
+                registry.register(&mut SourceFd(&self.listener.as_raw_fd()), token, Interest::READABLE)?;
+                self.is_watched = true;
+            }
+            (true, false) => self.leave(registry),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Watches it no more. The listener itself is shared with other processes; only our interest in it ends.
+    pub fn leave(&mut self, registry: &Registry) {
+        if self.is_watched {
+            let _ = registry.deregister(&mut SourceFd(&self.listener.as_raw_fd()));
+        }
+        (self.is_watched, self.waiting_since) = (false, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket::{BindAddress, BindOptions};
+
+    #[test]
+    fn slots_are_dealt_to_the_doors_of_each_port() {
+        let open = |reuse_port| {
+            let options = BindOptions { backlog: 1, umask: 0, owner: None, reuse_port };
+            Arc::new(Listener::bind(&BindAddress::Tcp { host: "127.0.0.1".into(), port: 0 }, options).unwrap())
+        };
+        let (first, single) = (open(true), open(true));
+        let second = Arc::new(first.another().unwrap());
+        let listeners = [first, second, single];
+        let keepers = |slot, reuse_port| -> Vec<Keeper> {
+            of_worker(&listeners, slot, reuse_port).iter().map(|door| door.keeper).collect()
+        };
+        let (left, right) = (Place { number: 0, of: 2 }, Place { number: 1, of: 2 });
+        assert_eq!(keepers(0, true), [Keeper::Us(left), Keeper::Siblings(right), Keeper::Everybody]);
+        assert_eq!(keepers(3, true), [Keeper::Siblings(left), Keeper::Us(right), Keeper::Everybody]);
+        assert_eq!(keepers(0, false), [Keeper::Everybody; 3]);
+        assert_eq!([0, 1, 2, 3].map(|slot| number(&of_worker(&listeners, slot, true))), [0, 1, 0, 1]);
+    }
+}
