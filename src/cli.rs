@@ -183,15 +183,27 @@ fn shortened(text: &str) -> Result<Option<Word<'_>>, UsageError> {
         Some((start, value)) => (start, Some(Attached::Equals(value))),
         None => (text, None),
     };
-    let mut fitting = flags().filter(|(spelling, _)| spelling.starts_with(start));
-    let Some((first, flag)) = fitting.next() else {
-        return Ok(None);
-    };
-    let others: Vec<&str> = fitting.map(|(spelling, _)| spelling).collect();
-    if others.is_empty() {
-        return Ok(Some(Word::Flag { flag, value }));
+    let fitting = flags().filter(|(spelling, _)| spelling.starts_with(start));
+    // What is short enough for gunicorn must stay so, whatever settings we have beside its own.
+    let (gunicorns, own): (Vec<_>, Vec<_>) = fitting.partition(|(_, flag)| flag.is_gunicorns());
+    let fitting = if gunicorns.is_empty() { own } else { gunicorns };
+    match &fitting[..] {
+        [] => Ok(None),
+        [(_, flag)] => Ok(Some(Word::Flag { flag: *flag, value })),
+        _ => {
+            let spellings: Vec<&str> = fitting.iter().map(|(spelling, _)| *spelling).collect();
+            Err(usage(format!("ambiguous option: {text} could match {}", spellings.join(", "))))
+        }
     }
-    Err(usage(format!("ambiguous option: {text} could match {first}, {}", others.join(", "))))
+}
+
+impl Flag {
+    fn is_gunicorns(&self) -> bool {
+        match self {
+            Flag::Help | Flag::Version => true,
+            Flag::Set(setting) => settings::is_gunicorns(setting),
+        }
+    }
 }
 
 fn is_negative_number(text: &str) -> bool {
@@ -388,6 +400,8 @@ mod tests {
             ("--workers=4 app", "app | workers=4"),
             ("--workers 4", "- | workers=4"),
             ("--gra=4", "- | graceful_timeout=4"),
+            ("--log-f x", "- | errorlog=x"),
+            ("--boot 4", "- | boot_timeout=4"),
             ("-w 1 -w 2", "- | workers=2"),
             ("-w 0_1_0", "- | workers=10"),
             ("-w -4", "- | workers=-4"),

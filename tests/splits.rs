@@ -174,6 +174,33 @@ fn borders_wherever_chance_puts_them_change_nothing() {
     });
 }
 
+/// A read that holds a head and much of its body takes another way than a short one.
+#[test]
+fn a_long_body_that_comes_with_its_head_changes_nothing() {
+    let body = "head\r\n\r\nGET / HTTP/1.1\r\n\r\n".repeat(120);
+    let chunk = format!("{:x}\r\n{body}\r\n", body.len());
+    let text = format!(
+        "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}\
+         PUT /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n\
+         GET /3 HTTP/1.1\r\nHost: a\r\n\r\nGET /bad HTTP/1.1\r\n\r\n{body}",
+        body.len()
+    );
+    let stream =
+        Stream { name: "long", flags: PLAIN, bytes: text.leak().as_bytes(), requests: &[], refused: Some(400) };
+    let whole = whole(&stream);
+    let bodies: Vec<usize> = whole.requests.iter().map(|request| request.body.len()).collect();
+    assert_eq!((bodies, whole.refused), (vec![body.len(), 2 * body.len(), 0], Some(400)));
+    let length = stream.bytes.len();
+    (1..200).for_each(|cut| expect_same(&stream, &[cut, length]));
+    let mut chance = Chance(0xB0D1E5);
+    for _ in 0..CHANCE_CUTS {
+        let mut ends: Vec<usize> = (0..=chance.below(4)).map(|_| 1 + chance.below(length)).chain([length]).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        expect_same(&stream, &ends);
+    }
+}
+
 fn each(mut check: impl FnMut(&Stream, usize)) {
     STREAMS.iter().for_each(|stream| check(stream, stream.bytes.len()));
 }

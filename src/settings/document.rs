@@ -197,6 +197,20 @@ mod tests {
     }
 
     #[test]
+    fn the_pages_for_users_name_only_flags_that_there_are() {
+        let flags: Vec<&str> = all().chain(NOT_SUPPORTED).flat_map(|setting| setting.flags).copied().collect();
+        // argparse's own, a shortened flag as an example, and the text on flags in general.
+        let others = ["--help", "--version", "--gracef", "--flag", "--"];
+        for page in ["docs/moving-from-gunicorn.md", "docs/differences.md"] {
+            let text = std::fs::read_to_string(in_the_tree(page)).unwrap();
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
+            for flag in words.filter(|word| word.starts_with("--") && !word.starts_with("---")) {
+                assert!(flags.contains(&flag) || others.contains(&flag), "{page}: {flag}");
+            }
+        }
+    }
+
+    #[test]
     fn the_committed_reference_is_made_from_the_table() {
         let path = in_the_tree("docs/settings.md");
         if std::env::var_os("MONOCEROS_BLESS").is_some() {

@@ -33,6 +33,6 @@ pub use self::file::read_file;
 pub use self::load::{Assignment, FileOrigin, Loaded, Sources, load};
 pub use self::setting::{Kind, Setting, Store};
 pub use self::source::{ConfigSource, config_path};
-pub use self::table::{NOT_SUPPORTED, all, find};
+pub use self::table::{NOT_SUPPORTED, all, find, is_gunicorns};
 pub use self::trust::Trusted;
 pub use self::value::Value;

@@ -39,6 +39,9 @@ const READS_PER_TURN: usize = 4;
 /// connects before it speaks would only chase itself out.
 const NEWCOMERS_TIME: Duration = Duration::from_secs(2);
 
+/// A read of up to this many bytes goes to the input buffer as it is: looking for the end of the head first would not pay.
+const SHORT_READ: usize = 2 * 1024;
+
 /// An input buffer larger than this is given back when the connection falls idle.
 const IDLE_BUFFER: usize = 4 * 1024;
 
@@ -546,22 +549,37 @@ impl Connection {
                 if self.input.is_empty() {
                     self.deadline = Some(now + self.rules.head_timeout);
                 }
-                self.input.extend_from_slice(bytes);
-                self.parse(now)
+                let (front, behind) = bytes.split_at(self.end_of_head(bytes));
+                self.input.extend_from_slice(front);
+                self.parse(behind, now)
             }
         }
     }
 
-    /// Looks for what comes next in the input.
-    fn parse(&mut self, now: Instant) -> Step {
+    /// How much of `bytes` goes to the input: a long body that came with its head is not to make a detour there.
+    fn end_of_head(&self, bytes: &[u8]) -> usize {
+        match self.state {
+            State::Head if bytes.len() > SHORT_READ => {
+                memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + b"\r\n\r\n".len())
+            }
+            _ => bytes.len(),
+        }
+    }
+
+    /// Looks for what comes next in the input; `behind` is what has come after it.
+    fn parse(&mut self, behind: &[u8], now: Instant) -> Step {
         if self.state == State::Proxy
             && let Some(step) = self.parse_proxy_header(now)
         {
             return step;
         }
         match self.parser.parse(&self.input, &self.rules.policy, self.is_trusted, &mut self.head) {
-            Ok(Status::Partial) => Step::Wait,
-            Ok(Status::Complete) => self.begin_body(now),
+            Ok(Status::Partial) if behind.is_empty() => Step::Wait,
+            Ok(Status::Partial) => {
+                self.input.extend_from_slice(behind);
+                self.parse(&[], now)
+            }
+            Ok(Status::Complete) => self.begin_body(behind, now),
             Err(_) if is_tls_handshake(&self.input) => self.refuse(Error::TlsOnPlainHttp, now),
             Err(error) => self.refuse(error, now),
         }
@@ -599,10 +617,11 @@ impl Connection {
     }
 
     /// The head is complete: decides how its body is gathered, and gathers what is there.
-    fn begin_body(&mut self, now: Instant) -> Step {
+    fn begin_body(&mut self, behind: &[u8], now: Instant) -> Step {
         self.has_head = true;
         self.decoder = BodyDecoder::new(self.head.framing, &self.rules.policy);
         if self.decoder.is_done() {
+            self.input.extend_from_slice(behind);
             let step = self.serve();
             return if self.is_health_check() { Step::Check } else { step };
         }
@@ -616,14 +635,19 @@ impl Connection {
         self.body_length = 0;
         self.state = State::Body;
         self.pace = Pace::begin(now);
-        if self.input.len() == self.head.len && self.head.expect_continue {
+        if self.input.len() == self.head.len && behind.is_empty() && self.head.expect_continue {
             self.outgoing.push(Piece::Owned(response::CONTINUE.to_vec()));
             if self.flush(now).is_err() {
                 return Step::Close;
             }
         }
         let mut arrived = std::mem::take(&mut self.input);
-        let step = self.on_body_bytes(&arrived[self.head.len..], now);
+        let mut step = self.on_body_bytes(&arrived[self.head.len..], now);
+        if step == Step::Wait {
+            step = self.on_body_bytes(behind, now);
+        } else {
+            self.input.extend_from_slice(behind);
+        }
         // The head stays in front; behind it what the body did not use up.
         let rest = std::mem::take(&mut self.input);
         arrived.truncate(self.head.len);
@@ -751,7 +775,7 @@ impl Connection {
             }
             State::Head => {
                 self.deadline = Some(now + self.rules.head_timeout);
-                match self.parse(now) {
+                match self.parse(&[], now) {
                     // No event will tell of what is already there.
                     Step::Wait if self.unread => Step::Again,
                     step => step,

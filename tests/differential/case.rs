@@ -18,6 +18,7 @@
 //!   wait TEXT            wait until the error log has TEXT once more than the last wait for it
 //!   gone worker N        wait until that worker is no more
 //!   children N           wait until the master has so many live workers
+//!   appears FILE         wait until there is such a file
 //!   cat FILE             what a file holds
 //!   mode FILE            its kind and permissions
 //!   ls                   the names of the files that are there
@@ -75,6 +76,7 @@ pub enum Step {
     Wait(String),
     Gone(usize),
     Children(usize),
+    Appears(String),
     Cat(String),
     Mode(String),
     List,
@@ -190,6 +192,7 @@ fn step(word: &str, rest: &str) -> Option<Step> {
         },
         "wait" => Step::Wait(rest.into()),
         "gone" => Step::Gone(rest.strip_prefix("worker ")?.parse().ok()?),
+        "appears" => Step::Appears(rest.into()),
         "children" => Step::Children(rest.parse().ok()?),
         "cat" => Step::Cat(rest.into()),
         "mode" => Step::Mode(rest.into()),

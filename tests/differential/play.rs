@@ -118,6 +118,7 @@ impl Player {
                 let master = self.facts.master;
                 self.wait(&format!("{count} workers"), |_| process::children(master).len() == *count);
             }
+            Step::Appears(name) => self.wait(name, |player| player.path(name).exists()),
             Step::Cat(name) => self.cat(name),
             Step::Mode(name) => self.mode(name),
             Step::List => self.list(),

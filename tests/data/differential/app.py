@@ -258,3 +258,22 @@ def do_errors(environ, start_response):
     errors.flush()
     print("a fourth", file=errors)
     return text(start_response, "x\n")
+
+
+def do_slow(environ, start_response):
+    import time
+
+    # In small steps: a signal ends each of them.
+    for _ in range(300):
+        time.sleep(0.1)
+    return text(start_response, "x\n")
+
+
+def do_later(environ, start_response):
+    """Has the master stopped while it runs."""
+    import signal
+    import time
+
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(0.5)
+    return text(start_response, "later\n")
