@@ -326,6 +326,7 @@ fn go_on(
                 conversation.refused = Some(error.status());
                 Step::Again
             }
+            Step::TlsFailed(reason) => panic!("no TLS is spoken here: {reason}"),
             Step::Close | Step::Left | Step::Stalled => return false,
         };
     }

@@ -19,6 +19,13 @@ pub struct CommandLine {
     pub assignments: Vec<settings::Assignment>,
 }
 
+impl CommandLine {
+    /// A command line that says nothing.
+    pub fn empty() -> CommandLine {
+        CommandLine { mode: Mode::Serve, app: None, assignments: Vec::new() }
+    }
+}
+
 /// What a command line asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {

@@ -8,10 +8,12 @@ use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
 
 use crate::http::proxy::Origin;
 use crate::http::request::{RequestHead, Scheme};
 use crate::sys::socket::Peer;
+use crate::tls::Secured;
 
 /// What the access log shows where a client did not wait for its whole answer: nginx's number, which operators know.
 pub const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -77,8 +79,10 @@ pub struct RequestView<'a> {
     pub proxied: Option<&'a Origin>,
     /// Which listener accepted the connection: an index into the worker's sites.
     pub site: usize,
-    /// What a trusted proxy, or the listener, says the client used.
+    /// What a trusted proxy, or the connection, says the client used.
     pub scheme: Scheme,
+    /// What TLS has settled, where the connection is under TLS.
+    pub secured: Option<&'a Arc<Secured>>,
 }
 
 /// A request's body when the application is called.

@@ -3,17 +3,24 @@
 //! Importing it starts nothing. `main` never comes back to its caller: the process ends as the program would end.
 
 use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::Launch;
-use crate::python::signals;
+use crate::python::embedder::Embedder;
+use crate::python::{facade, signals};
 use crate::sys::process;
+
+/// Whether an embedding program has started its server.
+static IS_SERVING: AtomicBool = AtomicBool::new(false);
 
 #[pymodule]
 fn _monoceros(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    module.add_function(wrap_pyfunction!(main, module)?)
+    module.add_function(wrap_pyfunction!(main, module)?)?;
+    module.add_function(wrap_pyfunction!(carry_gunicorn, module)?)
 }
 
 /// Serves as the command line in `sys.argv` says, and ends the process.
@@ -24,6 +31,28 @@ fn main(py: Python<'_>) -> PyResult<()> {
     process::open_standard_streams()?;
     // Detached from here on: whoever needs the interpreter attaches.
     py.detach(|| std::process::exit(crate::run(launch)))
+}
+
+/// Makes the `gunicorn` package that the server carries importable, with a `BaseApplication` whose `run()` serves here.
+#[pyfunction]
+fn carry_gunicorn(py: Python<'_>) -> PyResult<()> {
+    facade::install(py)?;
+    let native = py.import("_monoceros")?;
+    native.add_function(wrap_pyfunction!(run_application, &native)?)
+}
+
+/// Serves what `application` (`gunicorn.app.base.BaseApplication`) says, and ends the process.
+#[pyfunction]
+fn run_application(application: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = application.py();
+    // A worker that loads a module which runs an application would otherwise become a master.
+    if IS_SERVING.swap(true, Relaxed) {
+        return Err(PyRuntimeError::new_err("this process runs a server already"));
+    }
+    let (launch, embedder) = (launch(py)?, Embedder::new(application)?);
+    signals::disown(py)?;
+    process::open_standard_streams()?;
+    py.detach(|| std::process::exit(crate::run_embedded(launch, embedder)))
 }
 
 fn launch(py: Python<'_>) -> PyResult<Launch> {

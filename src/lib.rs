@@ -16,6 +16,7 @@ pub mod seat;
 pub mod settings;
 mod startup;
 pub mod sys;
+pub mod tls;
 pub mod worker;
 
 use std::sync::Arc;
@@ -23,10 +24,12 @@ use std::sync::Arc;
 use crate::cli::Mode;
 use crate::master::{Boot, Outcome};
 use crate::python::app::App;
+use crate::python::embedder::Embedder;
 use crate::python::hooks::Hooks;
 use crate::python::interpreter;
 use crate::settings::Config;
 use crate::startup::{Failure, Startup};
+use crate::tls::Tls;
 
 pub use crate::master::Launch;
 
@@ -38,7 +41,17 @@ const EXIT_CONFIG: i32 = 1;
 /// Runs the program that `launch` describes, in the master or, after a fork, in a worker, and returns the process's exit status
 /// (gunicorn's: 0 stopped, 1 wrong settings, 2 wrong usage, 3 a worker failed to boot, 4 no such app).
 pub fn run(launch: Launch) -> i32 {
-    match start(launch) {
+    exit_status(start(launch))
+}
+
+/// As [`run`], for a Python program that embeds the server: settings and app are those of its application object.
+fn run_embedded(launch: Launch, embedder: Embedder) -> i32 {
+    exit_status(serve(Startup::embedded(&launch, embedder), launch))
+}
+
+/// The status of a process, whose failure is told on standard error.
+fn exit_status(outcome: Result<i32, Failure>) -> i32 {
+    match outcome {
         Ok(status) => status,
         Err(Failure::Usage(text)) => {
             eprintln!("{text}");
@@ -69,15 +82,16 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
         print!("{}", settings::print_config(&config));
     }
     if config.print_config || config.check_config {
-        return check(&mut startup, &config);
+        return check(&mut startup, &config, &hooks);
     }
     startup::configure_logging(&config, &hooks).map_err(Failure::Config)?;
     startup::check_access_log(&config).map_err(Failure::Config)?;
     startup.log_warnings();
+    let tls = load_tls(&startup, &config, &hooks)?;
     log::debug!("{}", settings::current_configuration(&config));
     sys::title::set(&format!("monoceros: master [{}]", config.name()));
     let worker_launch = startup.worker_launch();
-    match master::run(boot(startup, config, hooks, launch)) {
+    match master::run(boot(startup, config, hooks, tls, launch)) {
         Outcome::Exit(status) => {
             interpreter::flush();
             Ok(status)
@@ -86,25 +100,32 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
     }
 }
 
-/// `--check-config`: whether the application loads, and what else the start would say or stumble over.
-fn check(startup: &mut Startup, config: &Config) -> Result<i32, Failure> {
+/// `--check-config`: whether certificates and application can be loaded, and what else the start would say or stumble over.
+fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, Failure> {
     for warning in startup.take_warnings() {
         eprintln!("Warning: {warning}");
     }
     seat::identity(config).map_err(|error| Failure::Config(format!("Error: {error}")))?;
+    load_tls(startup, config, hooks)?;
     let loaded = startup.load_app(config);
     interpreter::flush();
     loaded.map_err(|error| Failure::Config(format!("Error while loading the application:\n\n{error}")))?;
     Ok(0)
 }
 
-fn boot(startup: Startup, config: Arc<Config>, hooks: Hooks, launch: Launch) -> Boot<App> {
+fn load_tls(startup: &Startup, config: &Config, hooks: &Hooks) -> Result<Option<Tls>, Failure> {
+    startup.load_tls(config, hooks).map_err(|reason| Failure::Config(format!("Error: {reason}")))
+}
+
+fn boot(startup: Startup, config: Arc<Config>, hooks: Hooks, tls: Option<Tls>, launch: Launch) -> Boot<App> {
     let startup = std::rc::Rc::new(std::cell::RefCell::new(startup));
-    let for_preload = startup.clone();
+    let (for_preload, for_tls) = (startup.clone(), startup.clone());
     Boot {
         config,
         hooks,
+        tls,
         reload: Box::new(move || startup.borrow_mut().reload()),
+        load_tls: Box::new(move |config, hooks| for_tls.borrow().load_tls(config, hooks)),
         configure_logging: startup::configure_logging,
         preload: Box::new(move |config| for_preload.borrow().preload(config)),
         fork: || interpreter::around_fork(sys::fork::fork),

@@ -13,6 +13,7 @@ use crate::sys::signal::SignalQueue;
 use crate::sys::socket::Listener;
 use crate::sys::user;
 use crate::sys::wakeup::Wakeup;
+use crate::tls::Tls;
 
 /// A worker's place. `App` is what preloading the application gave (the master only carries it from one to the other).
 pub struct Seat<App> {
@@ -26,6 +27,8 @@ pub struct Seat<App> {
     pub hooks: Hooks,
     /// The sockets to accept from.
     pub listeners: Vec<Arc<Listener>>,
+    /// What the sockets speak TLS with, if they do.
+    pub tls: Option<Tls>,
     /// Its place among the workers of its generation, from 0; the one that replaces it gets the same. Under `reuse_port` it says at
     /// which of the sockets of a port it stands.
     pub slot: usize,

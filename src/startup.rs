@@ -17,12 +17,15 @@ use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
 use crate::master::Launch;
 use crate::python::app::{self, App, LoadError};
 use crate::python::config_file::{self, ConfigFile, Objects};
+use crate::python::embedder::{self, Embedder};
 use crate::python::environ::SERVER_SOFTWARE;
 use crate::python::home::{self, Home};
 use crate::python::hooks::Hooks;
+use crate::python::ssl_context::{self, ContextTerms};
 use crate::python::{environment, interpreter, spew};
 use crate::seat;
 use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, Loaded, LogFormat, Sources, Value};
+use crate::tls::{self, Tls};
 use crate::worker;
 
 /// Flags for every start, as gunicorn reads them.
@@ -55,6 +58,8 @@ pub struct Startup {
     warnings: Vec<String>,
     /// Those of the settings read last.
     hooks: Hooks,
+    /// The program that settings and app come from, instead of command line and config file.
+    embedder: Option<Embedder>,
 }
 
 impl Startup {
@@ -66,15 +71,24 @@ impl Startup {
         let arguments: Vec<String> =
             launch.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
         let command_line = cli::parse(&arguments).map_err(|error| Failure::Usage(error.to_string()))?;
-        let home = find_home(launch)?;
-        Ok(Startup {
+        Ok(Startup::with(command_line, launch, find_home(launch)?, None))
+    }
+
+    /// For a program that embeds the server in the interpreter that it runs in.
+    pub fn embedded(launch: &Launch, embedder: Embedder) -> Startup {
+        Startup::with(CommandLine::empty(), launch, Home { executable: None }, Some(embedder))
+    }
+
+    fn with(command_line: CommandLine, launch: &Launch, home: Home, embedder: Option<Embedder>) -> Startup {
+        Startup {
             command_line,
             argv: launch.argv.clone(),
             home,
             surroundings: Surroundings::new(launch.cwd.clone()),
             warnings: Vec::new(),
             hooks: Hooks::default(),
-        })
+            embedder,
+        }
     }
 
     /// What the command line asks for.
@@ -153,6 +167,27 @@ impl Startup {
         Ok(Some(app))
     }
 
+    /// Reads the certificates that the settings name, if they ask for TLS, in the directory that the settings ask for.
+    ///
+    /// # Errors
+    /// The sentence for the log.
+    pub fn load_tls(&self, config: &Config, hooks: &Hooks) -> Result<Option<Tls>, String> {
+        if !config.is_tls() {
+            return Ok(None);
+        }
+        // Where the master is depends on what it did last.
+        self.surroundings.restore().and_then(|()| self.surroundings.enter(config))?;
+        let loaded = match ssl_context::ask(hooks).map_err(|error| error.to_string())? {
+            None => Tls::load(config),
+            Some(context) => load_context(config, context).map(Some),
+        };
+        let Some(tls::Loaded { tls, warnings }) = loaded.map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        Ok(Some(tls))
+    }
+
     /// What a worker needs to run Python.
     pub fn worker_launch(&self) -> worker::Launch {
         let surroundings = self.surroundings.clone();
@@ -172,6 +207,9 @@ impl Startup {
     }
 
     fn read_layers(&self) -> Result<(Loaded, Option<Objects>), Failure> {
+        if let Some(embedder) = &self.embedder {
+            return read_embedder(embedder);
+        }
         let environment_args = match std::env::var(ARGUMENTS_VARIABLE) {
             Ok(text) => cli::parse_environment(&text).map_err(|error| Failure::Usage(error.to_string()))?.assignments,
             Err(_) => Vec::new(),
@@ -240,6 +278,22 @@ impl Startup {
     }
 }
 
+/// Only what the program has set counts: neither its arguments nor a config file nor `GUNICORN_CMD_ARGS` are the server's.
+fn read_embedder(embedder: &Embedder) -> Result<(Loaded, Option<Objects>), Failure> {
+    let file = embedder.read(is_setting).map_err(|error| Failure::Config(error.to_string()))?;
+    let sources = Sources {
+        app: Some(embedder::APP.to_owned()),
+        of_app: Vec::new(),
+        file: file.values,
+        file_origin: FileOrigin::Python,
+        environment_args: Vec::new(),
+        command_line: Vec::new(),
+        environment: &|name| std::env::var(name).ok(),
+    };
+    let loaded = settings::load(sources).map_err(|error| config_error(&error))?;
+    Ok((loaded, Some(file.objects)))
+}
+
 /// What a config file sets, what kind of file it is and, in Python, the objects behind the values.
 type ReadFile = (Vec<(String, Value)>, FileOrigin, Option<Objects>);
 
@@ -284,6 +338,20 @@ impl Surroundings {
         }
         Ok(())
     }
+}
+
+/// TLS as the `ssl_context` hook asks for it.
+fn load_context(config: &Config, mut context: ContextTerms) -> Result<tls::Loaded, tls::Error> {
+    context.certificates.extend_from_slice(&config.tls_certificates);
+    let authorities = tls::Pem { name: "ssl_context".to_owned(), text: context.authorities };
+    let authorities = Some(authorities).filter(|pem| !pem.text.is_empty());
+    let terms = tls::Terms {
+        cert_reqs: context.cert_reqs,
+        ciphers: context.ciphers,
+        tls12: context.tls12,
+        tls13: context.tls13,
+    };
+    Tls::assemble(config, tls::Material::of(&context.certificates, authorities)?, terms)
 }
 
 fn change_directory(path: &Path) -> Result<(), String> {

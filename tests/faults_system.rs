@@ -241,6 +241,7 @@ fn a_log_that_nobody_reads_stops_no_request() {
         // Dead.
         drop(reader);
         many_requests(&server, &what);
+        wait_until("both workers to have loaded the app", || server.gate_files("loaded-").len() >= 2);
         let before = server.wait_for_workers(2);
         // One that is killed before it has loaded the app would never be counted below.
         wait_until("both to have loaded the app", || server.gate_files("loaded-").len() >= 2);

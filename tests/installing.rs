@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use nix::sys::signal::Signal::{SIGTERM, SIGUSR2};
+use nix::sys::signal::Signal::{SIGHUP, SIGTERM, SIGUSR2};
 use tempfile::TempDir;
 
 use util::server::{Plan, Server, send};
@@ -165,6 +165,92 @@ fn a_server_started_as_a_module_is_upgraded_as_one() {
     send(new, SIGTERM);
     server.expect_gone();
     server.expect_clean_log();
+}
+
+/// A program that embeds gunicorn, as its documentation shows it.
+const EMBEDDER: &str = "
+import os, sys
+from gunicorn.app.base import BaseApplication
+
+def post_fork(server, worker):
+    server.log.info('hooked into %s', worker.pid)
+
+class Standalone(BaseApplication):
+    def __init__(self, app, options):
+        self.application, self.options = app, options
+        super().__init__()
+
+    def load_config(self):
+        for name, value in self.options.items():
+            if name in self.cfg.settings and value is not None:
+                self.cfg.set(name, value)
+        if os.path.exists('workers'):
+            self.cfg.set('workers', open('workers').read())
+
+    def load(self):
+        return self.application
+
+def app(environ, start_response):
+    start_response('200 OK', [('Content-Type', 'text/plain')])
+    return [' '.join([environ['SERVER_SOFTWARE'], *sys.argv[1:]]).encode()]
+
+if __name__ == '__main__':
+    Standalone(app, {'bind': '127.0.0.1:0', 'workers': 2, 'post_fork': post_fork, 'no_such_setting': 1}).run()
+";
+
+#[test]
+fn a_program_that_embeds_gunicorn_serves_with_this_server() {
+    let environment = Environment::with_wheel(interpreters()[0].as_path());
+    let python = environment.path("bin/python");
+    for arguments in [&["-m", "monoceros.gunicorn"][..], &["-m", "monoceros.gunicorn", "-m"]] {
+        let name = if arguments.len() == 2 { "embedder.py" } else { "embedder" };
+        let plan = Plan::bare().bound_elsewhere().started_in_own_folder().file("embedder.py", EMBEDDER);
+        let through = [&[text(&python)], arguments].concat();
+        let plan = match through[..] {
+            [python, m, module] => plan.through([python, m, module]),
+            [python, m, module, again] => plan.through([python, m, module, again]),
+            _ => unreachable!("one of the two"),
+        };
+        // Flags that are the program's own, and none of the server's.
+        let mut server = plan.program(name).args(["--workers", "7"]).start();
+        server.wait_for_workers(2);
+        server.wait_for_log_times("hooked into", 2);
+        assert_eq!(server.get("/").text(), format!("monoceros/{VERSION} --workers 7"));
+        server.write("workers", "1");
+        server.signal(SIGHUP);
+        server.wait_for_log_times("hooked into", 3);
+        server.wait_for_workers(1);
+        server.write("workers", "many");
+        server.signal(SIGHUP);
+        server.wait_for_log("Reload failed");
+        server.write("workers", "1");
+        server.signal(SIGUSR2);
+        server.wait_for_log_times("hooked into", 4);
+        server.signal(SIGTERM);
+        assert_eq!(server.wait_for_exit().code(), Some(0));
+        let new = server
+            .log()
+            .lines()
+            .rev()
+            .find_map(|line| line.split("Listening at: ").nth(1)?.split(['(', ')']).nth(1)?.parse().ok());
+        send(new.expect("the new master's line"), SIGTERM);
+        server.expect_gone();
+    }
+}
+
+#[test]
+fn what_an_embedding_program_gets_wrong_is_told_in_one_sentence() {
+    let environment = Environment::with_wheel(interpreters()[0].as_path());
+    let python = environment.path("bin/python");
+    let wrong = EMBEDDER.replace("'workers': 2", "'workers': 'many'");
+    let plan = Plan::bare().bound_elsewhere().started_in_own_folder().file("embedder.py", &wrong);
+    let finished = plan.through([text(&python), "-m", "monoceros.gunicorn"]).program("embedder.py").run();
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("Error: ") && finished.stderr.contains("many"), "{finished:?}");
+    let plan = Plan::bare().bound_elsewhere().started_in_own_folder();
+    let finished = plan.through([text(&python), "-m"]).program("monoceros.gunicorn").run();
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.starts_with("usage: python -m monoceros.gunicorn"), "{finished:?}");
 }
 
 #[test]

@@ -29,7 +29,8 @@ fn the_level_decides_what_is_written() {
     assert_eq!(server.log(), "");
     server.finish();
     let server = Server::start("echo", ["--log-level", "debug"]);
-    server.wait_for_log("[DEBUG]");
+    assert_eq!(server.get("/some%20where?a=b").status, 200);
+    server.wait_for_log("[DEBUG] GET /some%20where\n");
     server.finish();
 }
 

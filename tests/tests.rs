@@ -19,6 +19,8 @@ mod response;
 mod response_cases;
 mod sharing;
 mod slow_clients;
+mod tls;
+mod tls_files;
 mod wsgi_input;
 mod wsgi_validator;
 

@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from processes import Failed, Server, free_port
+from processes import Failed, Server, free_port, unverified
 
 WARM_UP = 500
 COUNTED = 2000
@@ -58,7 +58,10 @@ class Requests:
     def __init__(self, port, load):
         import http.client
 
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        if load.tls:
+            self.connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=unverified())
+        else:
+            self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self.headers = browser_headers() if load.script == "browser.lua" else {}
         if load.closes:
             self.headers["Connection"] = "close"

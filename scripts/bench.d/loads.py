@@ -14,6 +14,7 @@ class Load:
     app: str
     says: str
     script: str = "report.lua"
+    client: str = "wrk"  # or s_time, of openssl, which resumes no session
     connections: int = 32
     threads: int = 1
     access_log: bool = False
@@ -22,6 +23,7 @@ class Load:
     response_body: int = 13
     blocks: int = 0
     closes: bool = False
+    tls: str = ""  # the kind of key in the certificate: ecdsa or rsa
     packages: tuple = ()
     goals: list = field(default_factory=list)
 
@@ -41,5 +43,13 @@ LOADS = {
     "c1000": Load("hello", "hello over 1000 connections", connections=1000, goals=[("LOAD hello", 1.1)]),
     "threads": Load("mixed", "4 threads, half of the requests wait 20 ms", script="mixed.lua", threads=4),
     "hello-threads": Load("hello", "hello with 4 threads", threads=4, goals=[("LOAD hello", 1.25), ("granian", 1.0)]),
+    "tls-hello": Load("hello", "hello over 32 kept-alive TLS connections", tls="ecdsa", goals=[("granian", 1.0)]),
+    "tls-handshake": Load("hello", "a whole TLS handshake for each request, P-256", client="s_time", closes=True, tls="ecdsa",
+                          goals=[("granian", 1.0)]),
+    "tls-handshake-rsa": Load("hello", "a whole TLS handshake for each request, RSA 2048", client="s_time", closes=True,
+                              tls="rsa", goals=[("granian", 1.0)]),
+    # wrk keeps its sessions from connection to connection.
+    "tls-resume": Load("hello", "a resumed TLS session for each request", script="close.lua", closes=True, tls="ecdsa",
+                       goals=[("granian", 1.0)]),
     "hello-log": Load("hello", "hello with the access log on, to a file", access_log=True),
 }

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -56,7 +57,7 @@ class Server:
     def ask(self, path="/", timeout=5.0):
         """One request of the load over a connection of its own: (whole response, seconds until the first byte of the body)."""
         method, body = self.load.method, b"x" * self.load.request_body
-        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as connection:
+        with self._connect(timeout) as connection:
             head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
             sent = time.monotonic()
             connection.sendall(head.encode() + body)
@@ -69,6 +70,10 @@ class Server:
         if not response:
             raise OSError("closed without an answer")
         return response, first
+
+    def _connect(self, timeout):
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+        return unverified().wrap_socket(connection) if self.load.tls else connection
 
     def pids(self):
         """The whole tree, the first process first."""
@@ -102,6 +107,14 @@ class Server:
             if still_in_session(pid, self.process.pid):
                 end(pid, signal.SIGKILL)
         self.process.wait(STOP_SECONDS)
+
+
+def unverified():
+    """A TLS context that takes any certificate: those of the bench are nobody's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def is_whole(response):

@@ -11,7 +11,12 @@ COLUMNS = [("req/s", "requests_per_second", "{:,.0f}"), ("CPU us/req", "cpu_us",
 
 def medians(rounds):
     """The median of each figure over the rounds of one server."""
-    return {name: median(one[name] for one in rounds) for _, name, _ in COLUMNS}
+    return {name: middle([one[name] for one in rounds]) for _, name, _ in COLUMNS}
+
+
+def middle(values):
+    """The median; None where the client tells no such figure."""
+    return None if None in values else median(values)
 
 
 def print_load(name, load, figures, notes):
@@ -20,7 +25,7 @@ def print_load(name, load, figures, notes):
     ours = figures.get(OURS)
     rows = [["server", *(title for title, _, _ in COLUMNS), "our CPU", "our req/s", ""]]
     for server, values in sorted(figures.items(), key=lambda item: item[1]["cpu_us"]):
-        cells = [text.format(values[column]) for _, column, text in COLUMNS]
+        cells = ["-" if values[column] is None else text.format(values[column]) for _, column, text in COLUMNS]
         rows.append([server, *cells, ratio(ours, values, "cpu_us"), ratio(ours, values, "requests_per_second"),
                      notes.get(server, "")])
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]

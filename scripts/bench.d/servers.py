@@ -1,6 +1,7 @@
 """The servers: how each is installed, and the command that makes it serve a load with one process."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,8 @@ PYTHON = VENV / "bin" / "python"
 OURS = "monoceros"
 WHEEL = "monoceros-wheel"
 FLOOR = "floor"
+# The measure for TLS: it answers by itself and runs no Python.
+NGINX = "nginx"
 
 
 class Unsupported(Exception):
@@ -38,7 +41,7 @@ BUILD_TOOLS = {"fastwsgi": ["setuptools<80", "wheel"]}
 HINTS = {"bjoern": "it needs libev: apt-get install libev-dev"}
 
 PEERS = list(PACKAGES)
-ALL = [OURS, WHEEL, FLOOR, *PEERS]
+ALL = [OURS, WHEEL, FLOOR, *PEERS, NGINX]
 
 
 def make_venv(python, packages):
@@ -57,6 +60,9 @@ def install(server):
         install_wheel()
     elif server == FLOOR:
         build_floor()
+    elif server == NGINX:
+        if find_nginx() is None:
+            raise NotInstalled("there is no nginx: apt-get install nginx-light")
     else:
         try:
             if server in BUILD_TOOLS:
@@ -98,6 +104,21 @@ def build_floor():
         raise NotInstalled("cc could not build floor.c: " + last_line(built.stderr))
 
 
+def find_nginx():
+    # Debian puts it where only root's PATH looks.
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+
+
+def certificate(kind):
+    """A self-signed certificate and its key, made once: their paths."""
+    certificate, key = WORK / f"{kind}.pem", WORK / f"{kind}.key"
+    if not key.exists():
+        algorithm = {"ecdsa": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["rsa:2048"]}[kind]
+        subprocess.run(["openssl", "req", "-x509", "-nodes", "-newkey", *algorithm, "-keyout", key, "-out", certificate,
+                        "-days", "365", "-subj", "/CN=localhost"], check=True, capture_output=True)
+    return certificate, key
+
+
 def last_line(text):
     lines = [line for line in (text or "").splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"
@@ -120,6 +141,7 @@ def command(server, load, port):
         return [scripts / "monoceros", "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
     if server == FLOOR:
         require(load.app in ("hello", "echo", "big", "stream") and load.threads == 1 and not load.access_log)
+        require(not load.tls)
         sizes = [load.request_body, load.response_body, load.blocks, int(load.closes)]
         return [WORK / "floor", str(port), *map(str, sizes)]
     if server == "gunicorn-sync":
@@ -129,9 +151,15 @@ def command(server, load, port):
         return [scripts / "gunicorn", "-b", bind, "-w", "1", "-k", "gthread", *gunicorn_options(load, log), app]
     if server == "granian":
         options = ["--access-log"] if load.access_log else []
+        if load.tls:
+            certfile, keyfile = certificate(load.tls)
+            options += ["--ssl-certificate", certfile, "--ssl-keyfile", keyfile]
         return [scripts / "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
                 "--runtime-threads", "1", "--blocking-threads", str(load.threads), "--http", "1", "--no-ws",
                 *options, app]
+    if server == NGINX:
+        return nginx_command(load, port)
+    require(not load.tls)
     if server == "pyuwsgi":
         options = ["--logto", log] if load.access_log else ["--disable-logging"]
         if load.threads > 1:
@@ -146,7 +174,43 @@ def gunicorn_options(load, log):
     options = ["--threads", str(load.threads)] if load.threads > 1 else []
     if load.access_log:
         options += ["--access-logfile", log]
+    if load.tls:
+        certfile, keyfile = certificate(load.tls)
+        options += ["--certfile", certfile, "--keyfile", keyfile]
     return options
+
+
+NGINX_CONF = """
+daemon off;
+pid {work}/nginx.pid;
+error_log stderr;
+worker_processes 1;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  client_body_temp_path {work}/nginx-body;
+  proxy_temp_path {work}/nginx-proxy;
+  fastcgi_temp_path {work}/nginx-fastcgi;
+  uwsgi_temp_path {work}/nginx-uwsgi;
+  scgi_temp_path {work}/nginx-scgi;
+  keepalive_requests 1000000000;
+  server {{
+    listen 127.0.0.1:{port} ssl;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    location / {{ default_type text/plain; return 200 "Hello, world!"; }}
+  }}
+}}
+"""
+
+
+def nginx_command(load, port):
+    require(load.tls and load.app == "hello")
+    certfile, keyfile = certificate(load.tls)
+    conf = WORK / "nginx.conf"
+    conf.write_text(NGINX_CONF.format(work=WORK, port=port, certificate=certfile, key=keyfile))
+    return [find_nginx(), "-c", conf, "-p", WORK]
 
 
 def require(supported):

@@ -53,6 +53,10 @@ pub enum Error {
     RequestTimeout,
     /// The body is longer than `limit_request_body`.
     ContentTooLarge,
+    /// A client speaks plain HTTP where TLS is spoken.
+    PlainHttpOnTls,
+    /// A client speaks TLS where plain HTTP is spoken.
+    TlsOnPlainHttp,
 }
 
 impl Error {
@@ -129,6 +133,8 @@ impl fmt::Display for Error {
             }
             Error::RequestTimeout => f.write_str("The request did not arrive in time"),
             Error::ContentTooLarge => f.write_str("The request body is too large"),
+            Error::PlainHttpOnTls => f.write_str("Plain HTTP was sent to a port that speaks HTTPS"),
+            Error::TlsOnPlainHttp => f.write_str("TLS was sent to a port that speaks plain HTTP"),
         }
     }
 }

@@ -8,6 +8,9 @@ use log::error;
 use crate::python::hooks::Hooks;
 use crate::settings::Config;
 use crate::sys::socket::Listener;
+use crate::tls::Tls;
+
+use super::certificates::CertificateWatch;
 
 pub(super) struct Generation {
     /// Counts the reloads; what a worker is told apart by.
@@ -15,6 +18,9 @@ pub(super) struct Generation {
     pub config: Arc<Config>,
     pub hooks: Hooks,
     pub listeners: Vec<Arc<Listener>>,
+    pub tls: Option<Tls>,
+    /// What their files looked like, under `tls_watch`.
+    pub watch: Option<CertificateWatch>,
     /// Those of the listeners that do not listen yet.
     shut: Vec<Arc<Listener>>,
     /// How many workers there should be: the setting, then TTIN and TTOU.
@@ -29,10 +35,13 @@ impl Generation {
         config: Arc<Config>,
         hooks: Hooks,
         listeners: Vec<Arc<Listener>>,
+        tls: Option<Tls>,
         wanted: usize,
     ) -> Generation {
         let shut = listeners.iter().filter(|listener| !listener.is_open()).cloned().collect();
-        Generation { number, config, hooks, listeners, shut, wanted, since: Instant::now(), backoff: Backoff::Ready }
+        let watch = tls.as_ref().filter(|tls| tls.is_watched()).map(|tls| CertificateWatch::new(tls.files()));
+        let (since, backoff) = (Instant::now(), Backoff::Ready);
+        Generation { number, config, hooks, listeners, tls, watch, shut, wanted, since, backoff }
     }
 
     /// Lets the kernel hand connections to the sockets that this generation has added to ports in use. To be called when a worker

@@ -25,7 +25,7 @@ impl<App> Master<App> {
             master_name: self.name(),
             num_workers: self.serving.wanted,
             worker_age: self.age,
-            listeners: listeners::list(&self.serving.listeners),
+            listeners: listeners::list(&self.serving.listeners, &self.serving.config),
         }
     }
 
@@ -39,7 +39,7 @@ impl<App> Master<App> {
     pub(super) fn tell_of_reload(&self, called: &Generation) -> Result<(), String> {
         let shown = || ServerState {
             num_workers: called.wanted,
-            listeners: listeners::list(&called.listeners),
+            listeners: listeners::list(&called.listeners, &called.config),
             ..self.shown()
         };
         called.hooks.nworkers_changed(shown, called.wanted, Some(self.serving.wanted))?;

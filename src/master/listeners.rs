@@ -128,13 +128,14 @@ pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Resul
 }
 
 /// As gunicorn's "Listening at" line joins them; several sockets of one port are one name.
-pub(super) fn names(listeners: &[Arc<Listener>]) -> String {
-    list(listeners).join(",")
+pub(super) fn names(listeners: &[Arc<Listener>], config: &Config) -> String {
+    list(listeners, config).join(",")
 }
 
 /// The same as a list.
-pub(super) fn list(listeners: &[Arc<Listener>]) -> Vec<String> {
-    let mut names: Vec<String> = listeners.iter().map(|listener| listener.to_string()).collect();
+pub(super) fn list(listeners: &[Arc<Listener>], config: &Config) -> Vec<String> {
+    let scheme = if config.is_tls() { "https" } else { "http" };
+    let mut names: Vec<String> = listeners.iter().map(|listener| listener.name(scheme)).collect();
     names.dedup();
     names
 }

@@ -4,6 +4,7 @@
 //! a worker serves, nor HTTP, and Python only as hooks that it calls. A forked child leaves the master's stack by returning from [`run`], so nothing
 //! in here may have a destructor that touches the world: removing the pid file and unlinking sockets are calls.
 
+mod certificates;
 mod chance;
 mod death;
 mod generation;
@@ -40,6 +41,7 @@ use crate::sys::post::Post;
 use crate::sys::process::{self, Pid};
 use crate::sys::signal::SignalQueue;
 use crate::sys::wakeup::{Wakeup, WakeupReceiver};
+use crate::tls::Tls;
 
 use death::OomWatch;
 use generation::Generation;
@@ -57,6 +59,10 @@ pub struct Boot<App> {
     pub hooks: Hooks,
     /// Reads all the settings again (HUP). An error is a sentence, and means that nothing has changed.
     pub reload: Reload,
+    /// What to speak TLS with at the start, if the settings ask for it.
+    pub tls: Option<Tls>,
+    /// Reads it again, for changed settings or files. The error is a sentence.
+    pub load_tls: LoadTls,
     /// Points the error log where the settings say; all or nothing. Called for changed settings, and after the standard
     /// streams have gone to /dev/null.
     pub configure_logging: fn(&Config, &Hooks) -> Result<(), String>,
@@ -73,6 +79,9 @@ pub type Reload = Box<dyn FnMut() -> Result<(Arc<Config>, Hooks), String>>;
 
 /// Loads the application in the master, or does nothing when the settings do not ask for it.
 pub type Preload<App> = Box<dyn FnMut(&Config) -> Result<Option<App>, String>>;
+
+/// Reads the certificates that the settings name, if they ask for TLS.
+pub type LoadTls = Box<dyn FnMut(&Config, &Hooks) -> Result<Option<Tls>, String>>;
 
 /// A program, its arguments and its surroundings, as they were at the start.
 #[derive(Debug, Clone)]
@@ -183,6 +192,7 @@ impl<App> Master<App> {
             self.settle_upgrade();
             self.check_heartbeats();
             self.recycle_workers();
+            self.watch_certificates();
             self.stop_surplus();
             if let Some(place) = self.maintain_worker_count() {
                 return self.become_worker(place);

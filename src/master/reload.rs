@@ -47,6 +47,7 @@ impl<App> Master<App> {
     /// All that can fail before a worker is forked, the log last: what it changes is seen at once.
     fn call_generation(&mut self) -> Result<Generation, String> {
         let (config, hooks) = (self.boot.reload)()?;
+        let tls = (self.boot.load_tls)(&config, &hooks)?;
         if config.preload_app && self.preloaded.is_none() {
             // What kills the process that imports it, or hangs in it, must not meet the one that all depends on.
             warn!("preload_app takes effect with the next start or upgrade. Until then each worker loads the app.");
@@ -56,9 +57,9 @@ impl<App> Master<App> {
         (self.boot.configure_logging)(&config, &hooks)
             .inspect_err(|_| listeners::unlink_unless(&open, &self.serving.listeners))?;
         if !same(&open, &self.serving.listeners) {
-            info!("Listening at: {} ({})", listeners::names(&open), self.pid);
+            info!("Listening at: {} ({})", listeners::names(&open, &config), self.pid);
         }
-        let called = Generation::new(self.next_generation_number(), config, hooks, open, workers);
+        let called = Generation::new(self.next_generation_number(), config, hooks, open, tls, workers);
         self.tell_of_reload(&called).inspect_err(|_| self.take_back(&called))?;
         Ok(called)
     }

@@ -86,6 +86,7 @@ impl<App> Master<App> {
             self.reload_deadline(),
             self.recycle_deadline(now),
             self.watchdog_deadline(now),
+            self.certificates_deadline(),
             self.backlog_deadline(now),
         ];
         workers.chain(forks).chain(rest.into_iter().flatten()).min()

@@ -54,9 +54,10 @@ pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
     };
     boot.hooks.call(ServerHook::OnStarting, shown).map_err(refuse_and_clean)?;
     let open = open_listeners(&boot, count, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
-    let serving = Generation::new(FIRST_GENERATION, Arc::clone(&boot.config), boot.hooks.clone(), open, count);
+    let (config, hooks, tls) = (Arc::clone(&boot.config), boot.hooks.clone(), boot.tls.take());
+    let serving = Generation::new(FIRST_GENERATION, config, hooks, open, tls, count);
     announce(&serving);
-    let shown = || shown_at_start(name, count, listeners::list(&serving.listeners));
+    let shown = || shown_at_start(name, count, listeners::list(&serving.listeners, &serving.config));
     boot.hooks.call(ServerHook::WhenReady, shown).map_err(refuse_and_clean)?;
 
     let assembled = Master::assemble(boot, pid_file, signals, preloaded, serving, upgrade, service_manager);
@@ -159,7 +160,7 @@ fn open_listeners<App>(
 
 fn announce(serving: &Generation) {
     debug!("Arbiter booted");
-    info!("Listening at: {} ({})", listeners::names(&serving.listeners), process::getpid());
+    info!("Listening at: {} ({})", listeners::names(&serving.listeners, &serving.config), process::getpid());
     info!("Using worker: {}", serving.config.effective_worker_class());
 }
 

@@ -16,6 +16,7 @@ use crate::sys::fork::Forked;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal::{Blocked, Signal, block_all};
 use crate::sys::socket::Listener;
+use crate::tls::Tls;
 
 use super::chance::up_to;
 use super::generation::Generation;
@@ -36,6 +37,7 @@ pub(super) struct Place {
     config: Arc<Config>,
     hooks: Hooks,
     listeners: Vec<Arc<Listener>>,
+    tls: Option<Tls>,
     slot: usize,
     row: Row,
     max_requests: u64,
@@ -48,6 +50,7 @@ struct Vacancy {
     config: Arc<Config>,
     hooks: Hooks,
     listeners: Vec<Arc<Listener>>,
+    tls: Option<Tls>,
     slot: usize,
 }
 
@@ -81,6 +84,7 @@ impl<App> Master<App> {
             config: Arc::clone(&lacking.config),
             hooks: lacking.hooks.clone(),
             listeners: lacking.listeners.clone(),
+            tls: lacking.tls.clone(),
             slot: self.free_slot(lacking.number),
         })
     }
@@ -124,8 +128,9 @@ impl<App> Master<App> {
         // No signal of the child may reach our pipe, which it shares until it has one of its own.
         match block_all().map(|held| (held, (self.boot.fork)())) {
             Ok((held, Ok(Forked::Child))) => {
-                let Vacancy { config, hooks, listeners, slot, .. } = vacancy;
-                Some(Place { number, age: self.age + 1, config, hooks, listeners, slot, row, max_requests, held })
+                let Vacancy { config, hooks, listeners, tls, slot, .. } = vacancy;
+                let age = self.age + 1;
+                Some(Place { number, age, config, hooks, listeners, tls, slot, row, max_requests, held })
             }
             Ok((held, Ok(Forked::Parent(pid)))) => {
                 restore(held);
@@ -187,6 +192,7 @@ impl<App> Master<App> {
                 config: place.config,
                 hooks: place.hooks,
                 listeners: place.listeners,
+                tls: place.tls,
                 slot: place.slot,
                 row: place.row,
                 ppid: self.pid,

@@ -20,6 +20,7 @@ use super::start_response::{StartResponse, as_bytes};
 use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Summary, Transmission, lock};
 use crate::exchange::{Exchange, RequestView};
 use crate::http::error::{error_page, reason_phrase};
+use crate::http::request::Span;
 use crate::sys::fork;
 
 /// How the application is called, beyond what a [`Site`] says.
@@ -115,6 +116,9 @@ impl Caller {
     pub fn call(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Finished {
         let site = exchange.request().site;
         self.kits[site].input.get().begin(exchange.take_body());
+        if log::log_enabled!(log::Level::Debug) {
+            note(py, exchange.request());
+        }
         let mut observed = self.observe(py, exchange.request());
         let environ = self.environ(py, exchange.request(), observed.as_mut());
         let kit = &mut self.kits[site];
@@ -266,17 +270,10 @@ impl Kit {
 
     /// Sends what the application returned.
     fn respond(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<()> {
-        if let Ok(list) = result.cast_exact::<PyList>() {
-            if list.len() <= MAX_BLOCKS {
-                let items: Vec<_> = list.iter().collect();
-                return self.send_whole(&items);
-            }
-        } else if let Ok(tuple) = result.cast_exact::<PyTuple>() {
-            if tuple.len() <= MAX_BLOCKS {
-                let items: Vec<_> = tuple.iter().collect();
-                return self.send_whole(&items);
-            }
-        } else if sendfile
+        if let Some(blocks) = blocks_at_hand(result) {
+            return self.send_whole(&blocks);
+        }
+        if sendfile
             && let Ok(wrapper) = result.cast_exact::<FileWrapper>()
             && self.send_file(py, wrapper.get())?
         {
@@ -408,6 +405,24 @@ impl Kit {
     fn describe_request(&self) -> String {
         lock(&self.transmission).describe_request()
     }
+}
+
+/// The blocks of a list or tuple, if there are few enough to be sent at once.
+fn blocks_at_hand<'py>(result: &Bound<'py, PyAny>) -> Option<Vec<Bound<'py, PyAny>>> {
+    if let Ok(list) = result.cast_exact::<PyList>() {
+        (list.len() <= MAX_BLOCKS).then(|| list.iter().collect())
+    } else if let Ok(tuple) = result.cast_exact::<PyTuple>() {
+        (tuple.len() <= MAX_BLOCKS).then(|| tuple.iter().collect())
+    } else {
+        None
+    }
+}
+
+/// What gunicorn's default `pre_request` logs.
+fn note(py: Python<'_>, request: RequestView<'_>) {
+    let text = |span: Span| String::from_utf8_lossy(span.of(request.buffer));
+    let (method, path) = (text(request.head.method), text(request.head.path));
+    py.detach(|| log::debug!("{method} {path}"));
 }
 
 /// The values of `keys` (lower case; gunicorn compares them so), as text, as the application left them.

@@ -42,7 +42,7 @@ pub struct Objects(pub(super) Py<PyDict>);
 /// The file cannot be read, or raised.
 pub fn run_file(path: &Path, is_setting: impl Fn(&str) -> bool) -> Result<ConfigFile, ConfigFileError> {
     let source = path.display().to_string();
-    run(&source, |py| {
+    read(&source, |py| {
         let path = std::path::absolute(path)?;
         let module = PyModule::new(py, MODULE_NAME)?;
         module.setattr("__file__", path.as_os_str())?;
@@ -59,7 +59,7 @@ pub fn run_file(path: &Path, is_setting: impl Fn(&str) -> bool) -> Result<Config
 /// # Errors
 /// The import raised.
 pub fn run_module(name: &str, is_setting: impl Fn(&str) -> bool) -> Result<ConfigFile, ConfigFileError> {
-    run(&format!("python:{name}"), |py| {
+    read(&format!("python:{name}"), |py| {
         let importlib = py.import("importlib")?;
         let modules = py.import("sys")?.getattr("modules")?;
         let known = modules.get_item(name).ok();
@@ -70,13 +70,18 @@ pub fn run_module(name: &str, is_setting: impl Fn(&str) -> bool) -> Result<Confi
     })
 }
 
-fn run(source: &str, read: impl FnOnce(Python<'_>) -> PyResult<ConfigFile>) -> Result<ConfigFile, ConfigFileError> {
+/// Reads settings by way of Python; `source` says of what a traceback is.
+pub(super) fn read(
+    source: &str,
+    read: impl FnOnce(Python<'_>) -> PyResult<ConfigFile>,
+) -> Result<ConfigFile, ConfigFileError> {
     Python::attach(|py| {
         read(py).map_err(|error| ConfigFileError { source: source.to_owned(), traceback: traceback(py, &error) })
     })
 }
 
-fn values(globals: &Bound<'_, PyDict>, is_setting: &dyn Fn(&str) -> bool) -> PyResult<ConfigFile> {
+/// The entries of `globals` that can be values of settings.
+pub(super) fn values(globals: &Bound<'_, PyDict>, is_setting: &dyn Fn(&str) -> bool) -> PyResult<ConfigFile> {
     let mut found = Vec::new();
     let objects = PyDict::new(globals.py());
     for (name, object) in globals.iter() {

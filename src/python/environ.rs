@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::memo::Memo;
 use super::raw::{insert_if_absent, latin1};
+use super::tls::TlsKeys;
 use crate::exchange::RequestView;
 use crate::http::proxy::Origin;
 use crate::http::request::{HeaderSpan, Scheme, decode_path};
@@ -128,6 +129,7 @@ pub struct EnvironBuilder {
     proxy_addr: Memo,
     proxy_port: Memo,
     path: Vec<u8>,
+    tls: TlsKeys,
 }
 
 /// The header names seen so far.
@@ -213,6 +215,7 @@ impl EnvironBuilder {
             proxy_addr: Memo::new(),
             proxy_port: Memo::new(),
             path: Vec::new(),
+            tls: TlsKeys::new(py),
         }
     }
 
@@ -229,6 +232,9 @@ impl EnvironBuilder {
         let environ = template.dict.bind(py).copy()?;
         self.set_request_line(py, &environ, request)?;
         self.set_peer(py, &environ, request)?;
+        if let Some(secured) = request.secured {
+            self.tls.set(py, &environ, secured)?;
+        }
         if let Some(origin) = request.proxied {
             self.set_proxy(py, &environ, origin)?;
         }

@@ -8,6 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
 
 use super::start_response::{header_pair, name_bytes, value_bytes};
+use super::tls::TlsSocketMethods;
 use super::transmission::{Transmission, lock};
 use crate::http::response;
 
@@ -40,7 +41,7 @@ impl EarlyHints {
 /// `gunicorn.socket`: the client's socket, for libraries that speak WebSocket themselves.
 ///
 /// It becomes a real `socket.socket` (of a duplicated descriptor) when an attribute is first asked for; from then on the connection is
-/// the application's, and ends with the request.
+/// the application's, and ends with the request. Under TLS it answers `getpeercert()` and its kin besides, and those take nothing.
 #[pyclass(frozen, module = "monoceros")]
 pub struct ClientSocket {
     transmission: Arc<Mutex<Transmission>>,
@@ -73,6 +74,12 @@ impl ClientSocket {
 #[pymethods]
 impl ClientSocket {
     fn __getattr__<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        // Questions about TLS can be asked without taking the connection.
+        if TlsSocketMethods::NAMES.iter().any(|known| name == known)
+            && let Some(secured) = lock(&self.transmission).secured()
+        {
+            return Bound::new(py, TlsSocketMethods::new(secured))?.into_any().getattr(name);
+        }
         let socket = self.socket.get_or_try_init(py, || self.open(py))?;
         socket.bind(py).getattr(name)
     }

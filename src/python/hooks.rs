@@ -281,6 +281,11 @@ impl Hooks {
         Python::attach(|py| bridge.ask(py, "reopen", ()))
     }
 
+    /// The bridge, where the user gave this hook.
+    pub(super) fn bridge_of(&self, hook: &str) -> Option<&Py<PyAny>> {
+        self.0.as_ref().filter(|bridge| bridge.given.contains(hook)).map(|bridge| &bridge.object)
+    }
+
     /// Who looks at each request, if somebody does.
     pub(super) fn observer(&self, py: Python<'_>) -> Option<Observer> {
         let bridge = self.0.as_ref()?;
@@ -363,7 +368,7 @@ impl Bridge {
 }
 
 /// What the package itself refuses (`RuntimeError`, and `ConfigError` with it) is a sentence; the rest is told by its traceback.
-fn refusal(py: Python<'_>, error: &PyErr) -> HookError {
+pub(super) fn refusal(py: Python<'_>, error: &PyErr) -> HookError {
     let is_sentence = [py.get_type::<PyRuntimeError>().into_any()]
         .into_iter()
         .chain(py.import("gunicorn.errors").and_then(|errors| errors.getattr("ConfigError")))

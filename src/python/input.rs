@@ -44,25 +44,9 @@ enum Rest {
     Broken,
 }
 
-/// How far a read goes.
-#[derive(Clone, Copy)]
-enum Extent {
-    Bytes(usize),
-    ToEnd,
-}
-
-impl Extent {
-    /// `None` and negative sizes mean everything, as in `io.RawIOBase.read`.
-    fn from_size(size: Option<isize>) -> Self {
-        size.and_then(|size| usize::try_from(size).ok()).map_or(Extent::ToEnd, Extent::Bytes)
-    }
-
-    fn limit(self) -> usize {
-        match self {
-            Extent::Bytes(count) => count,
-            Extent::ToEnd => usize::MAX,
-        }
-    }
+/// How many bytes a read is to return at most. `None` and negative sizes mean everything, as in `io.RawIOBase.read`.
+fn limit(size: Option<isize>) -> usize {
+    size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX)
 }
 
 impl Input {
@@ -176,13 +160,13 @@ impl Input {
 impl Input {
     #[pyo3(signature = (size=None))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        let count = self.fill(py, Extent::from_size(size).limit(), |_| None)?;
+        let count = self.fill(py, limit(size), |_| None)?;
         Ok(self.take(py, count))
     }
 
     #[pyo3(signature = (size=None))]
     fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        self.line(py, Extent::from_size(size).limit())
+        self.line(py, limit(size))
     }
 
     /// Lines to the end, or until `hint` bytes have been returned (as `io.IOBase.readlines`: 0 and less mean no limit).

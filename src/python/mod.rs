@@ -11,6 +11,7 @@
 pub mod app;
 pub mod call;
 pub mod config_file;
+pub mod embedder;
 pub mod environ;
 pub mod environment;
 mod errors;
@@ -28,8 +29,10 @@ mod observer;
 mod raw;
 pub mod signals;
 pub mod spew;
+pub mod ssl_context;
 mod start_response;
 pub mod threads;
+mod tls;
 pub mod transmission;
 
 pub use errors::traceback;

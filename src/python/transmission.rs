@@ -16,6 +16,7 @@ use crate::http::date::DateCache;
 use crate::http::error::reason_phrase;
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, BodyPlan, Connection};
+use crate::tls::Secured;
 
 /// Unsent bytes of a block up to this many are copied; longer ones keep the application's object alive instead.
 const COPY_LIMIT: usize = 16 * 1024;
@@ -368,6 +369,11 @@ impl Transmission {
     pub fn lend_socket(&mut self) -> io::Result<std::os::fd::RawFd> {
         self.socket_lent = true;
         self.exchange.as_mut().ok_or_else(request_is_over)?.lend_socket()
+    }
+
+    /// What TLS has settled for the request's connection, where it is under TLS.
+    pub fn secured(&self) -> Option<Arc<Secured>> {
+        self.exchange.as_ref()?.request().secured.cloned()
     }
 
     /// Waits, without the interpreter's lock, until the client has been sent everything so far: what an application has produced must not

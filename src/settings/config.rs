@@ -164,6 +164,25 @@ pub struct Config {
     /// Turn methods into upper case.
     pub casefold_http_method: bool,
 
+    /// The server's certificate and chain; with it, or `tls_certificates`, every socket speaks TLS.
+    pub certfile: Option<PathBuf>,
+    /// The key of `certfile`; `None`: it is in the same file.
+    pub keyfile: Option<PathBuf>,
+    /// Whether clients show certificates.
+    pub cert_reqs: CertReqs,
+    /// Who signs clients' certificates.
+    pub ca_certs: Option<PathBuf>,
+    /// gunicorn's say on closes that TLS did not announce; nothing here depends on it.
+    pub suppress_ragged_eofs: bool,
+    /// gunicorn's choice of when to shake hands; nothing here waits for it.
+    pub do_handshake_on_connect: bool,
+    /// An OpenSSL cipher list.
+    pub ciphers: Option<String>,
+    /// More certificates, for other host names.
+    pub tls_certificates: Vec<CertificateFiles>,
+    /// Whether certificates are read again when their files change.
+    pub tls_watch: bool,
+
     /// The access log: a file, `-` for stdout; `None` writes none.
     pub accesslog: Option<String>,
     /// The format of an access line.
@@ -216,6 +235,11 @@ impl Config {
     /// The class of the workers that run: more than one thread makes gthread of sync, as in gunicorn.
     pub fn effective_worker_class(&self) -> WorkerClass {
         if self.threads > 1 { WorkerClass::Gthread } else { self.worker_class }
+    }
+
+    /// Whether the sockets speak TLS. A key alone says so too, as in gunicorn; it is a mistake that is found when the files are read.
+    pub fn is_tls(&self) -> bool {
+        self.certfile.is_some() || self.keyfile.is_some() || !self.tls_certificates.is_empty()
     }
 
     /// Whether records and access lines go through Python's logging, because the user configured something of it.
@@ -343,6 +367,35 @@ impl fmt::Display for UserSpec {
     }
 }
 
+/// Whether clients show certificates; the numbers are those of Python's `ssl.VerifyMode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertReqs {
+    /// They are not asked for.
+    None,
+    /// One that is shown must be good.
+    Optional,
+    /// Every client must show a good one.
+    Required,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate and its chain.
+    pub certificate: PathBuf,
+    /// Its key; `None`: it is in the same file.
+    pub key: Option<PathBuf>,
+}
+
+impl fmt::Display for CertificateFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "{},{}", self.certificate.display(), key.display()),
+            None => write!(f, "{}", self.certificate.display()),
+        }
+    }
+}
+
 /// What becomes of a header whose name holds an underscore, since `A_B` and `A-B` share one environ key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderMap {
@@ -450,6 +503,15 @@ impl Config {
             permit_unconventional_http_method: false,
             permit_unconventional_http_version: false,
             casefold_http_method: false,
+            certfile: None,
+            keyfile: None,
+            cert_reqs: CertReqs::None,
+            ca_certs: None,
+            suppress_ragged_eofs: false,
+            do_handshake_on_connect: false,
+            ciphers: None,
+            tls_certificates: Vec::new(),
+            tls_watch: false,
             accesslog: None,
             access_log_format: String::new(),
             errorlog: String::new(),

@@ -368,10 +368,11 @@ mod tests {
                 Value::from("/nonexistent"),
                 "invalid value for 'reload_extra_files': there is no file '/nonexistent'",
             ),
+            ("http_protocols", Value::from("h2,h1"), "HTTP/2 is not supported yet ('http_protocols' is 'h2,h1')"),
             (
-                "certfile",
-                Value::from("a.pem"),
-                "TLS is not supported yet: let a proxy in front end it ('certfile' is 'a.pem')",
+                "cert_reqs",
+                Value::Int(3),
+                "invalid value for 'cert_reqs': 3 is more than the largest allowed, 2 (config file)",
             ),
         ];
         for (name, value, expected) in cases {
@@ -418,7 +419,7 @@ mod tests {
     #[test]
     fn what_is_not_supported_passes_when_it_asks_for_nothing() {
         let silent = vec![
-            ("certfile", Value::None),
+            ("ssl_version", Value::Int(2)),
             ("logconfig_dict", Value::Map(vec![])),
             ("uwsgi_allow_ips", Value::from_iter(["127.0.0.1", "::1"])),
             ("control_socket_disable", Value::Bool(true)),

@@ -24,7 +24,8 @@ mod value;
 
 pub use self::address::Address;
 pub use self::config::{
-    Config, HeaderMap, LogFormat, MemoryMeasure, ProxyProtocol, ReloadEngine, UserSpec, WorkerClass, Workers,
+    CertReqs, CertificateFiles, Config, HeaderMap, LogFormat, MemoryMeasure, ProxyProtocol, ReloadEngine, UserSpec,
+    WorkerClass, Workers,
 };
 pub use self::document::{USAGE, current_configuration, help, print_config, reference_markdown};
 pub use self::error::Error;

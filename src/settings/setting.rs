@@ -57,6 +57,8 @@ pub enum Section {
     ServerMechanics,
     /// How requests are read and whom they are believed.
     Http,
+    /// Encryption on the server's own sockets.
+    Tls,
     /// Logs.
     Logging,
     /// Process titles.
@@ -69,7 +71,7 @@ pub enum Section {
 
 impl Section {
     /// The chapters that have settings of ours, in order.
-    pub const ALL: [Section; 10] = [
+    pub const ALL: [Section; 11] = [
         Section::ConfigFile,
         Section::ServerSocket,
         Section::WorkerProcesses,
@@ -77,6 +79,7 @@ impl Section {
         Section::Debugging,
         Section::ServerMechanics,
         Section::Http,
+        Section::Tls,
         Section::Logging,
         Section::ProcessNaming,
         Section::ServerHooks,
@@ -92,6 +95,7 @@ impl Section {
             Section::Debugging => "Debugging",
             Section::ServerMechanics => "Server mechanics",
             Section::Http => "HTTP",
+            Section::Tls => "TLS",
             Section::Logging => "Logging",
             Section::ProcessNaming => "Process naming",
             Section::ServerHooks => "Server hooks",

@@ -3,6 +3,7 @@
 //! Everything here takes plain values and answers with `io::Result` or a small error of its own. It must not know the
 //! settings, HTTP, Python or who calls it, and it never logs: the caller knows what the failure meant.
 
+pub mod bulletin;
 pub mod cgroup;
 pub mod clock;
 pub mod daemon;

@@ -215,6 +215,15 @@ impl Listener {
         &self.local
     }
 
+    /// As gunicorn's "Listening at:" line names it, for clients that speak `scheme` there.
+    pub fn name(&self, scheme: &str) -> String {
+        match &self.local {
+            LocalAddress::Ip(address) => format!("{scheme}://{address}"),
+            LocalAddress::Unix(path) => format!("unix:{}", path.display()),
+            LocalAddress::Abstract(name) => format!("unix:@{}", name.escape_ascii()),
+        }
+    }
+
     /// Whether this listener is what a setting asks for with `address`: the same words, or words for the same place
     /// (a port of 0 is content with any).
     pub fn serves(&self, address: &BindAddress) -> bool {
@@ -269,13 +278,9 @@ impl Listener {
 }
 
 impl fmt::Display for Listener {
-    /// As gunicorn's "Listening at:" line names it.
+    /// Its [name](Listener::name) over plain HTTP.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match &self.local {
-            LocalAddress::Ip(address) => write!(f, "http://{address}"),
-            LocalAddress::Unix(path) => write!(f, "unix:{}", path.display()),
-            LocalAddress::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
-        }
+        f.write_str(&self.name("http"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown};
+use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, socketpair};
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +65,18 @@ impl Stream {
     /// offer it to a peer that does not read. Where the kernel will not, it is an ordinary close.
     pub fn reset_on_close(&self) {
         let _ = socket2::SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Two streams that are each other's peers, both non-blocking and closed on exec (socketpair(2)).
+    pub fn pair() -> io::Result<(Stream, Stream)> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let (one, other) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
+        Ok((Stream(one), Stream(other)))
+    }
+
+    /// Another descriptor of the same connection.
+    pub fn duplicate(&self) -> io::Result<Stream> {
+        self.0.try_clone().map(Stream)
     }
 
     /// Makes reads and writes wait, or not.

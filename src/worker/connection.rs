@@ -1,6 +1,6 @@
 //! One client's connection: bytes in, requests out, response bytes back, and a deadline for every wait.
 //!
-//! Knows `http` and a stream; knows no interpreter and no event loop, so it is tested over a socket pair. The event loop tells it that
+//! Knows `http` and a wire; knows no interpreter and no event loop, so it is tested over a socket pair. The event loop tells it that
 //! bytes may have arrived or may be sent, that time has passed, or that the application is done; it answers with a [`Step`].
 
 use std::any::Any;
@@ -15,8 +15,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::body_store::{BodyStore, Room};
 use super::outgoing::{Flushed, Outgoing};
 use super::pace::Pace;
+use super::pump;
 use super::rules::Rules;
 use super::stall::Stall;
+use super::wire::Wire;
 use crate::exchange::{Body, Exchange, Piece, RequestView};
 use crate::http::body::BodyDecoder;
 use crate::http::date::DateCache;
@@ -25,6 +27,7 @@ use crate::http::proxy::{self, Origin, Parsed};
 use crate::http::request::{Framing, HeadParser, RequestHead, Scheme, Span, Status};
 use crate::http::response;
 use crate::sys::socket::{Peer, Stream};
+use crate::tls::{Acceptor, Failure, Secured, Session};
 
 /// What is read from a socket at once.
 pub const READ_SIZE: usize = 64 * 1024;
@@ -66,6 +69,8 @@ pub enum Step {
     Left,
     /// The client does not read its response: log it, and close.
     Stalled,
+    /// The client's TLS came to nothing, and why: log it, then wait.
+    TlsFailed(String),
     /// Close it.
     Close,
 }
@@ -83,7 +88,9 @@ pub struct Unserved {
 
 /// A client's connection.
 pub struct Connection {
-    stream: Stream,
+    wire: Wire,
+    /// What TLS is to be begun with, once a PROXY header is out of the way.
+    acceptor: Option<Acceptor>,
     rules: Arc<Rules>,
     peer: Peer,
     remote_addr: String,
@@ -120,6 +127,15 @@ pub struct Connection {
     watched: Watched,
     /// Whether the application has the socket, which is blocking then.
     is_lent: bool,
+    /// What was left behind when the application was lent a socket in place of a TLS session.
+    lent: Option<Box<LentSession>>,
+}
+
+/// A TLS session that went to a pump, as far as the connection needs it still.
+struct LentSession {
+    /// The descriptor that the poll knows, until it knows it no more.
+    stream: Option<Stream>,
+    secured: Option<Arc<Secured>>,
 }
 
 /// What the event loop's poll tells of a connection. It is told more only when that is needed, and never less again: each change is a
@@ -164,7 +180,8 @@ impl Connection {
             has_been_served: false,
             decoder: BodyDecoder::Length(0),
             pace: Pace::begin(now),
-            stream,
+            wire: Wire::plain(stream),
+            acceptor: None,
             rules,
             peer,
             site,
@@ -182,17 +199,29 @@ impl Connection {
             stall: Stall::default(),
             watched: Watched::Not,
             is_lent: false,
+            lent: None,
         }
+    }
+
+    /// The same under TLS, which begins at once, or behind a PROXY header.
+    ///
+    /// # Errors
+    /// Those of [`Session::new`].
+    pub fn under_tls(mut self, acceptor: Acceptor) -> io::Result<Self> {
+        self.acceptor = Some(acceptor);
+        if self.state == State::Head {
+            self.begin_tls(Vec::new())?;
+        }
+        Ok(self)
     }
 
     /// Reads what has arrived, through `scratch`, and goes as far as it leads. `ended` says that the client has ended its side, which by
     /// itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
     pub fn on_readable(&mut self, scratch: &mut [u8], ended: bool, now: Instant) -> Step {
-        self.unread = true;
-        self.has_ended |= ended;
+        self.note_unread(ended);
         let answers = match self.state {
             State::Serving | State::Closing => true,
-            State::Head => !self.outgoing.is_empty(),
+            State::Head => self.has_unsent(),
             State::Proxy | State::Body | State::Lingering(_) => false,
         };
         if answers {
@@ -207,10 +236,10 @@ impl Connection {
                     self.unread = false;
                     return Step::Wait;
                 }
-                Err(_) => return self.on_end(),
+                Err(error) => return self.on_broken(&error, now),
             };
             // A short read has emptied the socket, and the next arrival is a new event; the end is not, once it has been told.
-            self.unread = self.has_ended || count == scratch.len();
+            self.unread = self.has_ended || !self.wire.is_drained_by(count, scratch.len());
             let step = self.on_bytes(&scratch[..count], now);
             if step != Step::Wait || !self.unread {
                 return step;
@@ -219,9 +248,15 @@ impl Connection {
         Step::Again
     }
 
+    /// Notes that bytes may have arrived, or the end.
+    pub fn note_unread(&mut self, ended: bool) {
+        self.unread = true;
+        self.has_ended |= ended;
+    }
+
     /// Sends what is queued; goes on once it is out.
     pub fn on_writable(&mut self, now: Instant) -> Step {
-        if self.outgoing.is_empty() {
+        if !self.has_unsent() {
             return Step::Wait;
         }
         match self.flush(now) {
@@ -234,9 +269,10 @@ impl Connection {
 
     /// Ends waits that have lasted too long.
     pub fn on_time(&mut self, now: Instant) -> Step {
-        if self.stall.is_over(&self.stream, &self.rules, now) {
+        if self.stall.is_over(self.wire.stream(), &self.rules, now) {
             // What the kernel still holds of the response is of no use to anybody.
-            self.stream.reset_on_close();
+            self.break_off();
+            self.wire.stream().reset_on_close();
             return Step::Stalled;
         }
         if self.deadline.is_none_or(|deadline| now < deadline) {
@@ -244,6 +280,8 @@ impl Connection {
         }
         match self.state {
             State::Head if self.input.is_empty() => Step::Close,
+            // It would not understand a page.
+            State::Proxy if self.acceptor.is_some() => Step::Close,
             State::Proxy | State::Head | State::Body => self.refuse(Error::RequestTimeout, now),
             State::Serving => Step::Wait,
             State::Closing | State::Lingering(_) => Step::Close,
@@ -254,7 +292,7 @@ impl Connection {
     pub fn finish(&mut self, keep_alive: bool, now: Instant) -> Step {
         // What of a streamed body the application did not read lies in the way of the next request.
         let keep_alive = keep_alive && self.decoder.is_done();
-        if std::mem::take(&mut self.is_lent) && self.stream.set_blocking(false).is_err() {
+        if std::mem::take(&mut self.is_lent) && self.wire.stream().set_blocking(false).is_err() {
             return Step::Close;
         }
         self.body = None;
@@ -276,6 +314,11 @@ impl Connection {
         }
     }
 
+    /// The response stays incomplete, and the client is to see it: the connection does not end in good order.
+    pub fn break_off(&mut self) {
+        self.wire.abandon();
+    }
+
     /// Answers a health check; the application hears nothing of it.
     pub fn answer_check(&mut self, serves: bool, now: Instant) -> Step {
         // Who sends more without waiting for the answer is none of the checkers, and gets no turn after turn by it.
@@ -292,7 +335,7 @@ impl Connection {
     /// that closes looks like one that has only finished sending, and that one wants its answer.
     pub fn client_has_left(&self) -> bool {
         // POLLHUP and POLLERR are told without being asked for (poll(2)).
-        let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(&self.stream), PollFlags::empty())];
+        let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(self.wire.stream()), PollFlags::empty())];
         poll(&mut descriptors, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
@@ -316,9 +359,14 @@ impl Connection {
         self.state == State::Serving
     }
 
+    /// Whether what it reads next is part of a TLS handshake.
+    pub fn is_shaking_hands(&self) -> bool {
+        self.wire.is_shaking_hands()
+    }
+
     /// Whether it waits for a request of which nothing has arrived.
     pub fn is_idle(&self) -> bool {
-        self.state == State::Head && self.input.is_empty() && self.outgoing.is_empty()
+        self.state == State::Head && self.input.is_empty() && !self.has_unsent()
     }
 
     /// Puts an earlier end to the wait for the next request.
@@ -340,8 +388,11 @@ impl Connection {
     }
 
     /// The bytes from which another worker can take this connection over, as the client sent them: at most `limit`. `None` where that
-    /// cannot be: the request's body is gone by, or an earlier response is still under way.
+    /// cannot be: the request's body is gone by, an earlier response is still under way, or TLS has its state here.
     pub fn replayable(&self, limit: usize) -> Option<Vec<u8>> {
+        if self.wire.is_tls() {
+            return None;
+        }
         let body: Cow<[u8]> = match (&self.body, self.head.framing) {
             (None, _) => Cow::Borrowed(b""),
             // A body of known length stands in the stream as it is.
@@ -389,7 +440,20 @@ impl Connection {
 
     /// The socket's number, for the poll.
     pub fn descriptor(&self) -> RawFd {
-        self.stream.as_raw_fd()
+        let known = self.lent.as_ref().and_then(|lent| lent.stream.as_ref());
+        known.unwrap_or(self.wire.stream()).as_raw_fd()
+    }
+
+    /// Whether the application has put another descriptor in the place of the one that the poll knows.
+    pub fn is_exchanged(&self) -> bool {
+        self.lent.as_ref().is_some_and(|lent| lent.stream.is_some())
+    }
+
+    /// The poll knows the old descriptor no more: goes on over the other one.
+    pub fn drop_old_descriptor(&mut self) {
+        if let Some(lent) = &mut self.lent {
+            lent.stream = None;
+        }
     }
 
     /// What the poll watches it for.
@@ -404,16 +468,65 @@ impl Connection {
 
     /// What the poll has to watch it for.
     pub fn to_be_watched(&self) -> Watched {
-        if self.outgoing.is_empty() { Watched::ForReading } else { Watched::ForBoth }
+        if self.has_unsent() { Watched::ForBoth } else { Watched::ForReading }
     }
 
     fn on_end(&self) -> Step {
         if self.state == State::Body { Step::Left } else { Step::Close }
     }
 
+    /// The connection cannot be read any further.
+    fn on_broken(&mut self, error: &io::Error, now: Instant) -> Step {
+        let reason = match Failure::of(error) {
+            None => return self.on_end(),
+            Some(Failure::PlainText(arrived)) => return self.refuse_plain_text(arrived.clone(), now),
+            Some(Failure::Protocol(reason)) => reason.clone(),
+        };
+        self.linger(now);
+        match self.wire.stream().shutdown_write() {
+            Ok(()) => Step::TlsFailed(reason),
+            Err(_) => Step::Close,
+        }
+    }
+
+    /// HTTP has come where TLS should: the client is told so in its own language.
+    fn refuse_plain_text(&mut self, arrived: Vec<u8>, now: Instant) -> Step {
+        self.wire.drop_tls();
+        self.input = arrived;
+        self.refuse(Error::PlainHttpOnTls, now)
+    }
+
+    /// From now on what goes over the wire is encrypted; `arrived` is what has been read from it already.
+    fn begin_tls(&mut self, arrived: Vec<u8>) -> io::Result<()> {
+        if let Some(acceptor) = self.acceptor.take() {
+            self.wire.begin_tls(Session::new(&acceptor, arrived)?);
+        }
+        Ok(())
+    }
+
+    /// Puts one end of a socket pair in the session's place, and a thread behind the other that carries the bytes between the two: what
+    /// the application gets is a real socket, and knows nothing of TLS.
+    fn lend_session(&mut self) -> io::Result<()> {
+        let (ours, theirs) = Stream::pair()?;
+        let below = self.wire.stream().duplicate()?;
+        let secured = self.wire.secured().cloned();
+        let (stream, Some(session)) = self.wire.replace(ours) else { return Err(ErrorKind::NotConnected.into()) };
+        self.lent = Some(Box::new(LentSession { stream: Some(stream), secured }));
+        pump::start(below, session, theirs, self.rules.write_timeout)
+    }
+
+    fn has_unsent(&self) -> bool {
+        !self.outgoing.is_empty() || self.wire.has_unsent()
+    }
+
     fn read(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
-            match self.stream.read(scratch) {
+            let result = match self.state {
+                // It is dropped unread.
+                State::Lingering(_) => self.wire.stream().read(scratch),
+                _ => self.wire.read(scratch),
+            };
+            match result {
                 Ok(count) => return Ok(Some(count)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
@@ -449,6 +562,7 @@ impl Connection {
         match self.parser.parse(&self.input, &self.rules.policy, self.is_trusted, &mut self.head) {
             Ok(Status::Partial) => Step::Wait,
             Ok(Status::Complete) => self.begin_body(now),
+            Err(_) if is_tls_handshake(&self.input) => self.refuse(Error::TlsOnPlainHttp, now),
             Err(error) => self.refuse(error, now),
         }
     }
@@ -477,7 +591,11 @@ impl Connection {
             Err(error) => return Some(self.refuse(error, now)),
         }
         self.state = State::Head;
-        None
+        self.acceptor.as_ref()?;
+        let arrived = std::mem::take(&mut self.input);
+        // The bytes behind the header are read again, through TLS, whether or not more of them come.
+        self.unread = true;
+        Some(if self.begin_tls(arrived).is_ok() { Step::Again } else { Step::Close })
     }
 
     /// The head is complete: decides how its body is gathered, and gathers what is there.
@@ -576,13 +694,17 @@ impl Connection {
         }
         self.body = None;
         self.outgoing.push(Piece::Owned(error_page(error.status(), error.reason(), &error.message())));
-        self.state = State::Lingering(LINGER_BYTES);
-        self.deadline = Some(now + LINGER_TIME);
+        self.linger(now);
         match self.flush(now) {
-            Ok(Flushed::All) if self.stream.shutdown_write().is_ok() => Step::Refused(error),
+            Ok(Flushed::All) if self.wire.shutdown_write().is_ok() => Step::Refused(error),
             Ok(Flushed::Blocked | Flushed::Paused) => Step::Refused(error),
             _ => Step::Close,
         }
+    }
+
+    fn linger(&mut self, now: Instant) {
+        self.state = State::Lingering(LINGER_BYTES);
+        self.deadline = Some(now + LINGER_TIME);
     }
 
     fn drop_bytes(&mut self, left: usize, count: usize) -> Step {
@@ -597,12 +719,12 @@ impl Connection {
 
     fn flush(&mut self, now: Instant) -> io::Result<Flushed> {
         let before = self.outgoing.sent();
-        let flushed = self.outgoing.flush(&self.stream)?;
+        let flushed = self.outgoing.flush(&mut self.wire)?;
         if flushed != Flushed::Blocked || self.outgoing.sent() > before {
             self.stall.end();
         }
         if flushed == Flushed::Blocked {
-            self.stall.begin(&self.stream, now);
+            self.stall.begin(self.wire.stream(), now);
         }
         Ok(flushed)
     }
@@ -613,8 +735,10 @@ impl Connection {
             State::Closing => self.close_gently(now),
             State::Lingering(_) => {
                 self.deadline = Some(now + LINGER_TIME);
-                if self.stream.shutdown_write().is_ok() { Step::Wait } else { Step::Close }
+                if self.wire.shutdown_write().is_ok() { Step::Wait } else { Step::Close }
             }
+            // What went out was TLS's own.
+            State::Head if self.input.is_empty() && !self.has_been_served => Step::Wait,
             State::Head if self.input.is_empty() => {
                 if self.input.capacity() > IDLE_BUFFER {
                     self.input = Vec::new();
@@ -641,18 +765,17 @@ impl Connection {
     /// connection and could take the response's end with it.
     fn close_gently(&mut self, now: Instant) -> Step {
         let nothing_unread = !self.unread && self.decoder.is_done() && self.input.len() <= self.head.len;
-        if nothing_unread || self.stream.shutdown_write().is_err() {
+        if nothing_unread || self.wire.shutdown_write().is_err() {
             return Step::Close;
         }
         self.input = Vec::new();
-        self.state = State::Lingering(LINGER_BYTES);
-        self.deadline = Some(now + LINGER_TIME);
+        self.linger(now);
         Step::Again
     }
 
     /// Waits for the client, at most `timeout`, with poll(2).
     fn wait(&self, events: PollFlags, timeout: Duration) -> io::Result<()> {
-        let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(&self.stream), events)];
+        let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(self.wire.stream()), events)];
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         match poll(&mut descriptors, timeout) {
             Ok(0) => Err(ErrorKind::TimedOut.into()),
@@ -691,6 +814,10 @@ impl Connection {
 
 impl Exchange for Connection {
     fn request(&self) -> RequestView<'_> {
+        let secured = match &self.lent {
+            None => self.wire.secured(),
+            Some(lent) => lent.secured.as_ref(),
+        };
         RequestView {
             buffer: self.head.source(&self.input),
             head: &self.head,
@@ -698,7 +825,8 @@ impl Exchange for Connection {
             remote_addr: &self.remote_addr,
             proxied: self.proxied.as_ref(),
             site: self.site,
-            scheme: self.head.forwarded_scheme.unwrap_or(Scheme::Http),
+            scheme: self.head.forwarded_scheme.unwrap_or(if secured.is_some() { Scheme::Https } else { Scheme::Http }),
+            secured,
         }
     }
 
@@ -717,23 +845,23 @@ impl Exchange for Connection {
             // Nobody else sends what is queued while the application runs; and this is how it learns that the client has gone.
             self.flush(Instant::now())?;
         }
-        self.outgoing.write(&self.stream, parts)
+        self.outgoing.write(&mut self.wire, parts)
     }
 
     fn queue(&mut self, piece: Piece) {
-        self.stall.begin(&self.stream, Instant::now());
+        self.stall.begin(self.wire.stream(), Instant::now());
         self.outgoing.push(piece);
     }
 
     fn has_queued(&self) -> bool {
-        !self.outgoing.is_empty()
+        self.has_unsent()
     }
 
     fn wait_for_client(&mut self) -> io::Result<()> {
-        while !self.outgoing.is_empty() {
+        while self.has_unsent() {
             match self.wait(PollFlags::POLLOUT, LOOK_AGAIN) {
                 Err(error) if error.kind() == ErrorKind::TimedOut => {
-                    if self.stall.is_over(&self.stream, &self.rules, Instant::now()) {
+                    if self.stall.is_over(self.wire.stream(), &self.rules, Instant::now()) {
                         return Err(error);
                     }
                 }
@@ -759,14 +887,13 @@ impl Exchange for Connection {
                 }
                 return Ok(count);
             }
-            self.wait_for_body()?;
             match self.read(buffer)? {
                 Some(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the request body ends early")),
                 Some(count) => {
                     self.pace.add(count);
                     self.input.extend_from_slice(&buffer[..count]);
                 }
-                None => {}
+                None => self.wait_for_body()?,
             }
             self.pace.pause(Instant::now());
         }
@@ -777,9 +904,12 @@ impl Exchange for Connection {
     }
 
     fn lend_socket(&mut self) -> io::Result<RawFd> {
-        self.stream.set_blocking(true)?;
+        if self.wire.is_tls() {
+            self.lend_session()?;
+        }
+        self.wire.stream().set_blocking(true)?;
         self.is_lent = true;
-        Ok(self.stream.as_raw_fd())
+        Ok(self.wire.stream().as_raw_fd())
     }
 }
 
@@ -794,8 +924,14 @@ impl Unserved {
             proxied: None,
             site: self.site,
             scheme: Scheme::Http,
+            secured: None,
         }
     }
+}
+
+/// Whether these bytes begin a TLS connection: a record with a handshake in it, of version 3.x (RFC 8446, section 5.1).
+fn is_tls_handshake(input: &[u8]) -> bool {
+    matches!(input, [22] | [22, 3, ..])
 }
 
 /// The words of a line that could be a request line.

@@ -498,7 +498,11 @@ impl Crew {
         caller.recycle(connection.request().site, summary);
         let step = match ending {
             Ending::KeepAlive => connection.finish(true, ended),
-            Ending::Close | Ending::Broken => connection.finish(false, ended),
+            Ending::Close => connection.finish(false, ended),
+            Ending::Broken => {
+                connection.break_off();
+                connection.finish(false, ended)
+            }
             Ending::Gone => Step::Close,
         };
         self.station.row.finish_request(running);

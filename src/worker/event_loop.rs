@@ -19,12 +19,17 @@ use super::neighbours::Neighbours;
 use super::refusals::Refusals;
 use super::rules::Rules;
 use crate::exchange::CLIENT_CLOSED_REQUEST;
+use crate::tls::Acceptor;
 
 /// Most events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
 
 /// Most connections accepted in one turn; those behind them wait in the kernel, where an idle sibling can take them.
 const ACCEPTS_PER_TURN: usize = 16;
+
+/// Most connections whose TLS handshake goes on in one turn: each may cost a signature, a millisecond's work for a long RSA key, and
+/// requests that are ready wait meanwhile.
+const HANDSHAKES_PER_TURN: usize = 16;
 
 /// A worker that is busier than its siblings leaves new connections to them for this long; should nobody come, it takes them after all.
 const PATIENCE: Duration = Duration::from_millis(5);
@@ -52,6 +57,10 @@ pub struct EventLoop {
     doors: Vec<Door>,
     connections: Slab<Place>,
     neighbours: Arc<Neighbours>,
+    /// What new connections begin TLS with, where they do.
+    acceptor: Option<Acceptor>,
+    /// How many handshakes may go on in this turn still.
+    handshakes_left: usize,
     /// Whether the thread that leads also serves; else requests and new connections have to wait.
     serves: bool,
     most_connections: usize,
@@ -129,6 +138,8 @@ impl EventLoop {
             rules,
             connections: Slab::new(),
             neighbours,
+            acceptor: None,
+            handshakes_left: HANDSHAKES_PER_TURN,
             serves: true,
             letters_since: None,
             idle_until: None,
@@ -160,6 +171,7 @@ impl EventLoop {
             _ => {}
         }
         self.arrived_after = std::mem::replace(&mut self.now, Instant::now());
+        self.handshakes_left = HANDSHAKES_PER_TURN;
         let mut turn = self.take_events();
         self.continue_unfinished();
         self.accept();
@@ -181,6 +193,11 @@ impl EventLoop {
     /// The kernel's, from eventfd.
     pub fn waker(&self) -> io::Result<Waker> {
         Waker::new(self.poll.registry(), WAKER)
+    }
+
+    /// From now on new connections are under TLS, with this.
+    pub fn accept_under_tls(&mut self, acceptor: Acceptor) {
+        self.acceptor = Some(acceptor);
     }
 
     /// Notes whether the thread that leads from now on will serve what becomes ready.
@@ -237,6 +254,11 @@ impl EventLoop {
     pub fn put_back(&mut self, (key, mut connection): (usize, Box<Connection>), step: Step) {
         if let Some(time) = self.idle_until {
             connection.close_by(time);
+        }
+        if connection.is_exchanged() {
+            // A pump has a duplicate of the old one, for which closing it would not do (see there).
+            self.unregister(&mut connection);
+            connection.drop_old_descriptor();
         }
         let place = std::mem::replace(&mut self.connections[key], Place::Here(connection));
         self.follow(key, step);
@@ -343,6 +365,14 @@ impl EventLoop {
     fn read(&mut self, key: usize, ended: bool) {
         match self.connections.get_mut(key) {
             Some(Place::Here(connection)) => {
+                if connection.is_shaking_hands() {
+                    if self.handshakes_left == 0 {
+                        connection.note_unread(ended);
+                        self.follow(key, Step::Again);
+                        return;
+                    }
+                    self.handshakes_left -= 1;
+                }
                 let step = connection.on_readable(&mut self.scratch, ended, self.now);
                 self.follow(key, step);
             }
@@ -403,6 +433,12 @@ impl EventLoop {
                     self.refusals.stalled(connection.remote_addr());
                 }
                 self.remove(key);
+            }
+            Step::TlsFailed(reason) => {
+                if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
+                    self.refusals.tls_failed(connection.remote_addr(), &reason);
+                }
+                self.follow(key, Step::Again);
             }
             Step::Close => self.remove(key),
         }
@@ -479,8 +515,9 @@ impl EventLoop {
         let Some(since) = door.waiting_since else { return false };
         let has_waited = self.now >= since + PATIENCE;
         if !self.serves {
-            let may_be_of_use =
-                self.rules.health_path.is_some() || (!door.is_shared() && self.neighbours.one_is_idle());
+            // A connection under TLS cannot be passed on.
+            let may_pass_on = !door.is_shared() && self.acceptor.is_none() && self.neighbours.one_is_idle();
+            let may_be_of_use = self.rules.health_path.is_some() || may_pass_on;
             return has_waited && may_be_of_use;
         }
         let others_first = door.is_shared()
@@ -541,12 +578,26 @@ impl EventLoop {
                 let waiting_since = door.waiting_since.replace(self.now).unwrap_or(self.now);
                 self.arrived_after = self.arrived_after.min(waiting_since);
                 let connection = Connection::new(stream, peer, site, self.rules.clone(), self.now);
-                let key = self.insert(connection);
-                self.read(key, false);
+                self.begin(connection);
                 true
             }
             Err(error) => self.after_failed_accept(site, &error),
         }
+    }
+
+    /// Reads a new connection's request, which has mostly arrived with it.
+    fn begin(&mut self, mut connection: Connection) {
+        if let Some(acceptor) = &self.acceptor {
+            match connection.under_tls(acceptor.clone()) {
+                Ok(secured) => connection = secured,
+                Err(error) => {
+                    log::error!("Cannot begin TLS: {error}");
+                    return;
+                }
+            }
+        }
+        let key = self.insert(connection);
+        self.read(key, false);
     }
 
     fn after_failed_accept(&mut self, site: usize, error: &io::Error) -> bool {

@@ -11,6 +11,7 @@ use crate::python::hooks::Hooks;
 use crate::scoreboard::State;
 use crate::sys::process::{self, Pid};
 use crate::sys::signal::{Signal, SignalQueue};
+use crate::tls::Tls;
 
 /// How long a stopping worker waits for kept-alive clients to send one more request, which is answered with `Connection: close`.
 const KEEPALIVE_LINGER: Duration = Duration::from_secs(2);
@@ -30,6 +31,8 @@ pub struct Lead {
     pub hooks: Hooks,
     /// What `--reload` looks at, if it is on.
     pub watch: Option<Watch>,
+    /// What new connections are under, for news of it.
+    pub tls: Option<Tls>,
     /// Whether the worker goes on.
     pub stage: Stage,
 }
@@ -120,6 +123,17 @@ impl Lead {
             log::info!("Worker reloading: {} modified", path.display());
             Python::attach(|py| self.hooks.interrupted(py, false));
             self.retire(crew);
+        }
+        self.catch_up_with_certificates();
+    }
+
+    /// Takes the certificates that the master has read anew (`tls_watch`), for the connections to come.
+    fn catch_up_with_certificates(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        match tls.catch_up() {
+            Ok(true) => self.event_loop.accept_under_tls(tls.acceptor().clone()),
+            Ok(false) => {}
+            Err(error) => log::error!("Certificates changed, but cannot be used; the old ones stay: {error}"),
         }
     }
 

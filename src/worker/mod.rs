@@ -14,10 +14,12 @@ mod lead;
 mod neighbours;
 mod outgoing;
 mod pace;
+mod pump;
 mod refusals;
 pub mod rules;
 mod stall;
 mod watch;
+mod wire;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -221,9 +223,12 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
     let doors = doors::of_worker(&seat.listeners, seat.slot, config.reuse_port);
     let door = doors::number(&doors);
     let cannot_poll = |error| BootFailure::because("cannot poll", &error);
-    let event_loop =
+    let mut event_loop =
         EventLoop::new(doors, seat.signals.as_raw_fd(), rules.clone(), neighbours.clone(), config.worker_connections)
             .map_err(cannot_poll)?;
+    if let Some(tls) = &seat.tls {
+        event_loop.accept_under_tls(tls.acceptor().clone());
+    }
     let waker = event_loop.waker().map_err(cannot_poll)?;
     let station = Station {
         neighbours,
@@ -245,6 +250,7 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         parent: seat.ppid,
         hooks: calls.hooks.clone(),
         watch,
+        tls: seat.tls,
         stage: Stage::Serving,
     };
     let crew = Arc::new(Crew::new(lead, waker, station, access_log, logged_headers));

@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::FileExt;
 
+use super::wire::Wire;
 use crate::exchange::Piece;
-use crate::sys::socket::Stream;
 
 /// How much of a file one call of sendfile(2) is given, and how much is read at once where sendfile cannot be used.
-const FILE_BLOCK: usize = 256 * 1024;
+pub const FILE_BLOCK: usize = 256 * 1024;
 
 /// How much one flush sends before other connections have their turn.
 const FLUSH_LIMIT: usize = 2 * 1024 * 1024;
@@ -56,15 +56,15 @@ impl Outgoing {
     ///
     /// # Errors
     /// The connection is broken.
-    pub fn write(&self, stream: &Stream, parts: &[&[u8]]) -> io::Result<usize> {
+    pub fn write(&self, wire: &mut Wire, parts: &[&[u8]]) -> io::Result<usize> {
         if !self.is_empty() {
             return Ok(0);
         }
         let sent = match parts {
-            [part] => retry(|| stream.write(part)),
+            [part] => retry(|| wire.write(part)),
             _ => {
                 let slices: Vec<IoSlice<'_>> = parts.iter().take(MOST_PARTS).map(|part| IoSlice::new(part)).collect();
-                retry(|| stream.write_vectored(&slices))
+                retry(|| wire.write_vectored(&slices))
             }
         };
         sent.map(|count| count.unwrap_or(0))
@@ -74,42 +74,43 @@ impl Outgoing {
     ///
     /// # Errors
     /// The connection is broken, or a file became shorter than it was announced to be.
-    pub fn flush(&mut self, stream: &Stream) -> io::Result<Flushed> {
+    pub fn flush(&mut self, wire: &mut Wire) -> io::Result<Flushed> {
         let mut budget = FLUSH_LIMIT;
         while let Some(piece) = self.pieces.front_mut() {
             if budget == 0 {
                 return Ok(Flushed::Paused);
             }
-            let Some(sent) = retry(|| send(piece, stream))? else { return Ok(Flushed::Blocked) };
+            let Some(sent) = retry(|| send(piece, wire))? else { return Ok(Flushed::Blocked) };
             self.sent += sent as u64;
             budget = budget.saturating_sub(sent);
             if left(piece) == 0 {
                 self.pieces.pop_front();
             }
         }
-        Ok(Flushed::All)
+        // Under TLS what was taken may not have gone out.
+        Ok(if retry(|| wire.flush())?.is_some() { Flushed::All } else { Flushed::Blocked })
     }
 }
 
 /// Sends from the front of `piece`, and moves its start.
-fn send(piece: &mut Piece, stream: &Stream) -> io::Result<usize> {
+fn send(piece: &mut Piece, wire: &mut Wire) -> io::Result<usize> {
     match piece {
         Piece::Owned(bytes) => {
-            let sent = stream.write(bytes)?;
+            let sent = wire.write(bytes)?;
             bytes.drain(..sent);
             Ok(sent)
         }
         Piece::Shared { bytes, start } => {
-            let sent = stream.write(&(**bytes).as_ref()[*start..])?;
+            let sent = wire.write(&(**bytes).as_ref()[*start..])?;
             *start += sent;
             Ok(sent)
         }
         Piece::File { file, offset, remaining } => {
             let count = usize::try_from(*remaining).unwrap_or(usize::MAX).min(FILE_BLOCK);
-            let sent = match stream.send_file(&*file, offset, count) {
-                // A file system that sendfile(2) does not know: copy instead.
+            let sent = match wire.send_file(&*file, offset, count) {
+                // A file system that sendfile(2) does not know, or TLS, which the kernel does not speak: copy instead.
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
-                    let sent = copy(file, *offset, count, stream)?;
+                    let sent = copy(file, *offset, count, wire)?;
                     *offset += sent as u64;
                     sent
                 }
@@ -125,18 +126,18 @@ fn send(piece: &mut Piece, stream: &Stream) -> io::Result<usize> {
     }
 }
 
-fn copy(file: &impl std::os::fd::AsFd, offset: u64, count: usize, stream: &Stream) -> io::Result<usize> {
+fn copy(file: &impl std::os::fd::AsFd, offset: u64, count: usize, wire: &mut Wire) -> io::Result<usize> {
     let file = File::from(file.as_fd().try_clone_to_owned()?);
-    let mut block = vec![0; count];
+    let mut block = vec![0; count.min(wire.most_at_once())];
     let read = file.read_at(&mut block, offset)?;
-    stream.write(&block[..read])
+    wire.write(&block[..read])
 }
 
 /// Calls `action` again when a signal interrupts it; `None` when it would block.
-fn retry(mut action: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+fn retry<T>(mut action: impl FnMut() -> io::Result<T>) -> io::Result<Option<T>> {
     loop {
         match action() {
-            Ok(count) => return Ok(Some(count)),
+            Ok(done) => return Ok(Some(done)),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),

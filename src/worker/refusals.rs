@@ -23,18 +23,32 @@ struct Seen {
     more: u64,
 }
 
-/// At most one entry each; `None` is a client that does not read its response.
-type Cause = Option<Discriminant<Error>>;
+/// At most one entry each.
+#[derive(PartialEq, Eq)]
+enum Cause {
+    Refused(Discriminant<Error>),
+    /// A client does not read its response.
+    Stalled,
+    /// A client's TLS came to nothing.
+    Tls,
+}
 
 impl Refusals {
     /// A request from `remote_addr` was refused.
     pub fn refused(&mut self, remote_addr: &str, error: &Error) {
-        self.note(Some(discriminant(error)), || format!("Invalid request from ip={remote_addr}: {error}"));
+        self.note(Cause::Refused(discriminant(error)), || format!("Invalid request from ip={remote_addr}: {error}"));
     }
 
     /// A client was disconnected because it took nothing of its response for longer than `write_timeout`.
     pub fn stalled(&mut self, remote_addr: &str) {
-        self.note(None, || format!("Closing the connection of ip={remote_addr}, which does not read its response"));
+        self.note(Cause::Stalled, || {
+            format!("Closing the connection of ip={remote_addr}, which does not read its response")
+        });
+    }
+
+    /// A client's TLS came to nothing.
+    pub fn tls_failed(&mut self, remote_addr: &str, reason: &str) {
+        self.note(Cause::Tls, || format!("Invalid request from ip={remote_addr}: TLS: {reason}"));
     }
 
     /// A second has passed.

@@ -12,12 +12,26 @@ use socket2::SockRef;
 
 use super::PATIENCE;
 use super::json::Json;
+use super::tls::{TlsStream, Trust};
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     Tcp(u16),
     Unix(PathBuf),
+    /// TLS over TCP.
+    Tls(u16, Trust),
+}
+
+impl Address {
+    /// The port; there must be one.
+    #[track_caller]
+    pub fn port(&self) -> u16 {
+        match self {
+            Address::Tcp(port) | Address::Tls(port, _) => *port,
+            Address::Unix(path) => panic!("{} is no TCP address", path.display()),
+        }
+    }
 }
 
 /// One connection. What has been read beyond the last response stays for the next.
@@ -75,6 +89,7 @@ impl Client {
                 Box::new(stream)
             }
             Address::Unix(path) => Box::new(UnixStream::connect(path)?),
+            Address::Tls(port, trust) => Box::new(trust.connect(*port)?),
         };
         Ok(Client { stream, unread: Vec::new() })
     }
@@ -429,6 +444,21 @@ impl Stream for TcpStream {
 
     fn socket(&self) -> SockRef<'_> {
         self.into()
+    }
+}
+
+impl Stream for TlsStream {
+    fn set_timeout(&self, limit: Duration) -> io::Result<()> {
+        self.sock.set_read_timeout(Some(limit))
+    }
+
+    /// Without a word of TLS.
+    fn shutdown_write(&self) -> io::Result<()> {
+        self.sock.shutdown(Shutdown::Write)
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        (&self.sock).into()
     }
 }
 

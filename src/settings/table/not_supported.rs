@@ -8,7 +8,6 @@ use crate::settings::setting::{Default, Kind, Missing, Section, Setting, Severit
 
 /// The settings of gunicorn 27 that are not supported, in gunicorn's order.
 pub static NOT_SUPPORTED: &[Setting] = &[
-    ignored("ssl_context", &[], Kind::Hook, &["None", ""], TLS),
     refused("protocol", &["--protocol"], Kind::Text, &["http"], "the uwsgi protocol is not supported yet"),
     ignored(
         "uwsgi_allow_ips",
@@ -17,14 +16,13 @@ pub static NOT_SUPPORTED: &[Setting] = &[
         &["127.0.0.1,::1"],
         "the uwsgi protocol is not supported yet",
     ),
-    refused("keyfile", &["--keyfile"], Kind::Text, &["None", ""], TLS),
-    refused("certfile", &["--certfile"], Kind::Text, &["None", ""], TLS),
-    ignored("ssl_version", &["--ssl-version"], Kind::Text, EVERY, "gunicorn ignores it as well"),
-    refused("cert_reqs", &["--cert-reqs"], Kind::Text, &["0"], TLS),
-    refused("ca_certs", &["--ca-certs"], Kind::Text, &["None", ""], TLS),
-    ignored("suppress_ragged_eofs", &["--suppress-ragged-eofs"], Kind::Switch, &["True"], TLS),
-    ignored("do_handshake_on_connect", &["--do-handshake-on-connect"], Kind::Switch, &["False", "None"], TLS),
-    ignored("ciphers", &["--ciphers"], Kind::Text, &["None", ""], TLS),
+    ignored(
+        "ssl_version",
+        &["--ssl-version"],
+        Kind::Text,
+        &["2", "None", ""],
+        "gunicorn ignores it as well; TLS 1.2 and 1.3 are spoken",
+    ),
     refused("http_protocols", &["--http-protocols"], Kind::CommaList, &["h1"], HTTP2),
     refused("http2_cleartext", &["--http2-cleartext"], Kind::Text, &["off", "False", "None"], HTTP2),
     ignored("http2_max_concurrent_streams", &["--http2-max-concurrent-streams"], Kind::Int, &["100"], HTTP2),
@@ -58,7 +56,6 @@ pub static NOT_SUPPORTED: &[Setting] = &[
 ];
 
 const EVERY: &[&str] = &["*"];
-const TLS: &str = "TLS is not supported yet: let a proxy in front end it";
 const HTTP2: &str = "HTTP/2 is not supported yet";
 const ASGI: &str = "ASGI apps are not supported yet";
 const DIRTY: &str = "dirty workers are not supported";

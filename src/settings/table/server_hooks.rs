@@ -97,6 +97,16 @@ forked. If it raises, the reload fails and changes nothing.",
 In the child that becomes the new master. If it raises, there is no new master.",
     ),
     hook(
+        "ssl_context",
+        "Called as `ssl_context(config, default_ssl_context_factory)` for TLS.
+
+In the master, at the start, for a reload and, under `tls_watch`, when a file has changed; only where `certfile` or
+`keyfile` is set. Of the `ssl.SSLContext` that it returns these are taken over: the certificates and keys that its
+`load_cert_chain()` was given within the hook, the certificates of its authorities, `verify_mode`, the cipher list, and the
+versions between `minimum_version` and `maximum_version`. A context with an `sni_callback`, or one that checks revocation
+lists, keeps the server from starting.",
+    ),
+    hook(
         "on_exit",
         "Called as `on_exit(server)` when the master ends.
 

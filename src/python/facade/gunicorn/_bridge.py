@@ -93,6 +93,13 @@ class Bridge:
         if name in self._hooks:
             self._hooks[name](self.arbiter, *extra)
 
+    def ssl_context(self):
+        """What the hook of that name asks for, as plain values; ConfigError for what cannot be had."""
+        # Few need it, and it brings OpenSSL along.
+        from gunicorn import _ssl_context
+
+        return _ssl_context.read(self.cfg, self._hooks["ssl_context"])
+
     def pre_fork(self, age):
         """Before a fork: makes the worker's object."""
         self._pending = self._new_worker(age, self.arbiter.pid)

@@ -1,0 +1,112 @@
+//! `tls_watch`: certificates are read again when their files change, and handed to the workers that run.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{error, info};
+
+use super::Master;
+
+/// How often the files are looked at.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// Certificate files, and what they looked like. A change counts once it has stood for a look: certificate and key are two files, and
+/// are not written at the same moment.
+pub(super) struct CertificateWatch {
+    files: Vec<PathBuf>,
+    /// When the certificates in use were read.
+    known: Vec<Option<Stamp>>,
+    /// At the last look.
+    seen: Vec<Option<Stamp>>,
+    next_look: Instant,
+}
+
+/// What tells a file from the one that was there before: device, inode, size, and the time of its last change.
+type Stamp = (u64, u64, u64, i64, i64);
+
+impl CertificateWatch {
+    /// Watches `files`, which have just been read.
+    pub fn new(files: &[PathBuf]) -> Self {
+        let stamps = stamps(files);
+        let next_look = Instant::now() + BETWEEN_LOOKS;
+        CertificateWatch { files: files.to_vec(), known: stamps.clone(), seen: stamps, next_look }
+    }
+
+    /// Looks, if it is time; whether the files have changed and come to rest. Says so once a change.
+    fn have_changed(&mut self, now: Instant) -> bool {
+        if now < self.next_look {
+            return false;
+        }
+        self.next_look = now + BETWEEN_LOOKS;
+        let stamps = stamps(&self.files);
+        let is_settled = stamps == self.seen;
+        self.seen = stamps;
+        if !is_settled || self.seen == self.known {
+            return false;
+        }
+        self.known = self.seen.clone();
+        true
+    }
+}
+
+impl<App> Master<App> {
+    pub(super) fn watch_certificates(&mut self) {
+        let now = Instant::now();
+        let has_changed = self.serving.watch.as_mut().is_some_and(|watch| watch.have_changed(now));
+        // A generation that is being called has just read them, and looks when it serves.
+        if !has_changed {
+            return;
+        }
+        let (config, hooks) = (Arc::clone(&self.serving.config), self.serving.hooks.clone());
+        let renewed = (self.boot.load_tls)(&config, &hooks).and_then(|fresh| match (&mut self.serving.tls, fresh) {
+            (Some(tls), Some(fresh)) => tls.renew(fresh).map_err(|error| error.to_string()),
+            _ => Ok(()),
+        });
+        match renewed {
+            Ok(()) => info!("Certificates changed: new connections are under the new ones"),
+            Err(reason) => error!("Certificates changed, but cannot be used; the old ones stay: {reason}"),
+        }
+    }
+
+    /// When the files are to be looked at again.
+    pub(super) fn certificates_deadline(&self) -> Option<Instant> {
+        self.serving.watch.as_ref().map(|watch| watch.next_look)
+    }
+}
+
+fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
+    files.iter().map(|path| stamp(path)).collect()
+}
+
+/// `None` while there is no such file.
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_counts_once_and_when_it_has_come_to_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("cert"), folder.path().join("key"));
+        for file in [&certificate, &key] {
+            fs::write(file, "old").unwrap();
+        }
+        let mut watch = CertificateWatch::new(&[certificate.clone(), key.clone()]);
+        let start = Instant::now();
+        let mut look = |second| watch.have_changed(start + Duration::from_secs(second));
+        assert!(!look(0) && !look(2));
+        fs::write(&certificate, "newer").unwrap();
+        assert!(!look(4));
+        fs::write(&key, "newer").unwrap();
+        assert!(!look(6), "the key has only just changed");
+        assert!(look(8));
+        assert!(!look(10));
+    }
+}

@@ -1,0 +1,322 @@
+//! One connection under TLS: ciphertext on a non-blocking socket, plain bytes for whoever holds it.
+//!
+//! It reads and writes like the socket, which each call is given, and never waits: the handshake goes on inside [`Session::read`] as its
+//! bytes arrive. Written bytes that the kernel does not take yet stay here as ciphertext, at most [`MOST_UNSENT`], and nothing more is
+//! taken until they are out.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::{ProtocolVersion, ServerConnection};
+
+use super::Acceptor;
+use super::ciphers::openssl_name;
+use super::client_certificate::ClientCertificate;
+use crate::sys::socket::Stream;
+
+/// How much is read from the socket at once: a whole record, and the start of the next (RFC 8446, section 5.2: 2^14 + 256 + 5 bytes).
+const READ_SIZE: usize = 20 * 1024;
+
+/// The most bytes that are encrypted before the kernel has taken them.
+pub const MOST_UNSENT: usize = 64 * 1024;
+
+/// What rustls holds of decrypted bytes before it wants them taken (its fixed limit).
+const MOST_DECRYPTED: usize = 16 * 1024;
+
+thread_local! {
+    /// Ciphertext on its way from a socket into rustls. One for each thread: between two reads it holds nothing.
+    static ARRIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
+}
+
+/// A server's side of a TLS connection.
+pub struct Session {
+    tls: ServerConnection,
+    stage: Stage,
+    /// Ciphertext that rustls had no room for.
+    pending: Vec<u8>,
+    /// Whether the socket was empty when it was last read.
+    is_drained: bool,
+    secured: Option<Arc<Secured>>,
+}
+
+/// How far a session has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    /// Nothing has arrived.
+    Silent,
+    /// The handshake is under way.
+    Shaking,
+    /// Both sides can send.
+    Open,
+    /// We have said that we send no more.
+    Finished,
+    /// It is to end without a word, so that the other side can tell.
+    Abandoned,
+    /// It came to nothing.
+    Failed(Failure),
+}
+
+/// What the handshake has settled.
+#[derive(Debug)]
+pub struct Secured {
+    /// `TLSv1.2` or `TLSv1.3`, as Python's `ssl` says it.
+    pub protocol: &'static str,
+    /// The cipher suite's name in OpenSSL.
+    pub cipher: String,
+    /// The length of its key in bits.
+    pub bits: u16,
+    /// What the client has shown, if it was asked for and has one.
+    pub certificate: Option<ClientCertificate>,
+}
+
+/// Why a session is over before its time. Travels inside an [`io::Error`]; see [`Failure::of`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The first bytes are of HTTP: these.
+    PlainText(Vec<u8>),
+    /// rustls's reason.
+    Protocol(String),
+}
+
+impl Session {
+    /// A session with a client of whom `arrived` has been read already.
+    ///
+    /// # Errors
+    /// rustls has no use for the settings, which the acceptor's making should have found.
+    pub fn new(acceptor: &Acceptor, arrived: Vec<u8>) -> io::Result<Session> {
+        let mut tls = ServerConnection::new(acceptor.config.clone()).map_err(io::Error::other)?;
+        tls.set_buffer_limit(Some(MOST_UNSENT));
+        Ok(Session { tls, stage: Stage::Silent, pending: arrived, is_drained: false, secured: None })
+    }
+
+    /// Reads plain bytes; 0 when the client has ended its side. WouldBlock when there are none yet, whatever else has arrived.
+    ///
+    /// # Errors
+    /// A [`Failure`]; the kernel's.
+    pub fn read(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        loop {
+            match self.tls.reader().read(&mut buffer[filled..]) {
+                // The end, or no more room.
+                Ok(0) => return Ok(filled),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => match self.receive(stream) {
+                    Ok(()) => continue,
+                    Err(_) if filled > 0 => return Ok(filled),
+                    Err(error) => return Err(error),
+                },
+                // The same end will be found by the next read.
+                Err(_) if filled > 0 => return Ok(filled),
+                // Many clients close without announcing it. Whether something is missing HTTP says by itself.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
+                Err(error) => return Err(error),
+            }
+            if self.is_drained && filled > 0 {
+                return Ok(filled);
+            }
+        }
+    }
+
+    /// Whether the last read, if it had room to spare, has left nothing behind that the kernel will not tell of.
+    pub fn is_drained(&self) -> bool {
+        self.is_drained
+    }
+
+    /// Takes bytes to send, in order, and says how many; what the kernel takes of them goes out at once.
+    ///
+    /// # Errors
+    /// WouldBlock, and nothing was taken, while older bytes wait; the kernel's.
+    pub fn write_vectored(&mut self, stream: &Stream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.flush(stream)?;
+        let taken = match parts {
+            [part] => self.tls.writer().write(part)?,
+            parts => self.tls.writer().write_vectored(parts)?,
+        };
+        match self.flush(stream) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(taken),
+        }
+    }
+
+    /// Sends what waits here.
+    ///
+    /// # Errors
+    /// WouldBlock when the kernel does not take all of it; the kernel's.
+    pub fn flush(&mut self, stream: &Stream) -> io::Result<()> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut Socket(stream)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something waits for the kernel.
+    pub fn has_unsent(&self) -> bool {
+        self.tls.wants_write()
+    }
+
+    /// Announces that we send no more (`close_notify`, RFC 8446 section 6.1), unless the session is [abandoned](Session::abandon).
+    pub fn finish(&mut self, stream: &Stream) {
+        if self.stage == Stage::Open {
+            self.stage = Stage::Finished;
+            self.tls.send_close_notify();
+            // A client that does not read will not read this either.
+            let _ = self.flush(stream);
+        }
+    }
+
+    /// From now on the session ends without a word: what was sent is not all that there should have been.
+    pub fn abandon(&mut self) {
+        self.stage = Stage::Abandoned;
+    }
+
+    /// Whether the handshake is under way.
+    pub fn is_shaking_hands(&self) -> bool {
+        matches!(self.stage, Stage::Silent | Stage::Shaking)
+    }
+
+    /// What the handshake has settled; `None` until it is done.
+    pub fn secured(&self) -> Option<&Arc<Secured>> {
+        self.secured.as_ref()
+    }
+
+    /// Gets some ciphertext through rustls. An end of the connection is told by the next read.
+    fn receive(&mut self, stream: &Stream) -> io::Result<()> {
+        if let Stage::Failed(failure) = &self.stage {
+            return Err(failure.clone().into());
+        }
+        if !self.pending.is_empty() {
+            let pending = std::mem::take(&mut self.pending);
+            return self.feed(stream, &pending);
+        }
+        ARRIVED.with_borrow_mut(|arrived| {
+            let count = match stream.read(arrived) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.is_drained = true;
+                    return Err(error);
+                }
+                result => result?,
+            };
+            self.is_drained = count > 0 && count < arrived.len();
+            self.feed(stream, &arrived[..count])
+        })
+    }
+
+    /// Hands rustls the ciphertext, none of it being the end. What it has no room for is kept.
+    fn feed(&mut self, stream: &Stream, mut arrived: &[u8]) -> io::Result<()> {
+        if self.stage == Stage::Silent && !arrived.is_empty() {
+            if is_plain_text(arrived) {
+                return Err(self.fail(Failure::PlainText(arrived.to_vec())));
+            }
+            self.stage = Stage::Shaking;
+        }
+        loop {
+            // Zero bytes are the end, of the connection or of what the client has announced.
+            let taken = self.tls.read_tls(&mut arrived)?;
+            let state = match self.tls.process_new_packets() {
+                Ok(state) => state,
+                Err(error) => {
+                    // The alert that rustls has written; nobody waits for it to go.
+                    let _ = self.flush(stream);
+                    return Err(self.fail(Failure::Protocol(error.to_string())));
+                }
+            };
+            if state.peer_has_closed() {
+                self.is_drained = false;
+            }
+            if taken == 0 || arrived.is_empty() {
+                break;
+            }
+            if state.plaintext_bytes_to_read() >= MOST_DECRYPTED {
+                self.pending = arrived.to_vec();
+                self.is_drained = false;
+                break;
+            }
+        }
+        if self.stage == Stage::Shaking && !self.tls.is_handshaking() {
+            self.stage = Stage::Open;
+            self.secured = Some(Arc::new(Secured::by(&self.tls)));
+        }
+        match self.flush(stream) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next read tells of it, if this one has still something to give.
+    fn fail(&mut self, failure: Failure) -> io::Error {
+        self.is_drained = false;
+        self.stage = Stage::Failed(failure.clone());
+        failure.into()
+    }
+}
+
+impl Secured {
+    fn by(tls: &ServerConnection) -> Secured {
+        let suite = tls.negotiated_cipher_suite().map(|suite| suite.suite());
+        let name = suite.map(openssl_name).unwrap_or_default();
+        let certificate = tls.peer_certificates().and_then(<[CertificateDer<'_>]>::first).map(ClientCertificate::new);
+        Secured {
+            protocol: if tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) { "TLSv1.3" } else { "TLSv1.2" },
+            bits: if name.contains("AES128") || name.contains("AES_128") { 128 } else { 256 },
+            cipher: name,
+            certificate,
+        }
+    }
+}
+
+impl Failure {
+    /// The failure inside an error that a session gave.
+    pub fn of(error: &io::Error) -> Option<&Failure> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> io::Error {
+        io::Error::new(ErrorKind::InvalidData, failure)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::PlainText(_) => f.write_str("plain HTTP"),
+            Failure::Protocol(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Whether a client's first bytes are of HTTP: a method's letter, or the empty line that may stand before it. TLS begins with a record
+/// of type 22 (RFC 8446, section 5.1).
+fn is_plain_text(arrived: &[u8]) -> bool {
+    arrived.first().is_some_and(|&first| first.is_ascii_alphabetic() || first == b'\r' || first == b'\n')
+}
+
+/// A stream as rustls writes to it.
+struct Socket<'a>(&'a Stream);
+
+impl Write for Socket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match parts {
+            [part] => self.0.write(part),
+            parts => self.0.write_vectored(parts),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! Carries bytes between a TLS session and a socket that an application was lent in its place (`gunicorn.socket`), in a thread of its own.
+//!
+//! Whatever can be done with a socket (select, dup, threads, asyncio) can then be done under TLS as well. The thread holds one block for
+//! each direction, waits for whichever side can go on, and ends with the connection.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::wire::Wire;
+use crate::sys::socket::Stream;
+use crate::tls::Session;
+
+/// Bytes on their way in one direction.
+const BLOCK: usize = 16 * 1024;
+
+/// Starts to carry bytes between the client on `stream`, with whom `session` is held, and `application`. A client that takes nothing for
+/// longer than `patience` once the application has closed is disconnected.
+///
+/// # Errors
+/// The system has no room for another thread.
+pub fn start(stream: Stream, session: Box<Session>, application: Stream, patience: Duration) -> io::Result<()> {
+    let mut client = Wire::plain(stream);
+    client.begin_tls(*session);
+    let pump = Pump { client: Side::new(client), application: Side::new(Wire::plain(application)), patience };
+    thread::Builder::new().name("tls-pump".to_owned()).spawn(move || pump.run()).map(drop)
+}
+
+struct Pump {
+    client: Side,
+    application: Side,
+    patience: Duration,
+}
+
+/// One of the two, and what has been read from it for the other.
+struct Side {
+    wire: Wire,
+    block: Vec<u8>,
+    start: usize,
+    /// Nothing more comes from it.
+    has_ended: bool,
+    /// The other side has been told so.
+    end_is_told: bool,
+    /// Nobody is there to take anything.
+    is_gone: bool,
+}
+
+impl Pump {
+    fn run(mut self) {
+        let mut leaves_by = None;
+        loop {
+            let moved = carry(&mut self.client, &mut self.application) | carry(&mut self.application, &mut self.client);
+            if self.client.is_gone || (self.client.end_is_told && self.application.end_is_told) {
+                return;
+            }
+            if moved {
+                continue;
+            }
+            if self.application.is_gone {
+                let now = Instant::now();
+                if now >= *leaves_by.get_or_insert(now + self.patience) {
+                    return;
+                }
+            }
+            self.wait(leaves_by);
+        }
+    }
+
+    /// Waits until one side can go on, or is found to be gone.
+    fn wait(&mut self, until: Option<Instant>) {
+        let wanted = |side: &Side, other: &Side| {
+            let mut events = PollFlags::empty();
+            events.set(PollFlags::POLLIN, !side.has_ended && side.is_empty());
+            events.set(PollFlags::POLLOUT, !other.is_empty() || side.wire.has_unsent());
+            events
+        };
+        let (client, application) = (self.client.wire.stream(), self.application.wire.stream());
+        let mut descriptors = [
+            PollFd::new(client.as_fd(), wanted(&self.client, &self.application)),
+            PollFd::new(application.as_fd(), wanted(&self.application, &self.client)),
+        ];
+        // Once the application has gone its descriptor is ready for ever; what is waited for is the client.
+        let count = if self.application.is_gone { 1 } else { 2 };
+        let timeout = until.map_or(PollTimeout::NONE, |until| {
+            PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX)
+        });
+        let polled = poll(&mut descriptors[..count], timeout);
+        let gone = descriptors.map(|descriptor| {
+            descriptor.revents().is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
+        });
+        self.client.is_gone |= gone[0] || polled.is_err_and(|error| error != nix::errno::Errno::EINTR);
+        self.application.is_gone |= gone[1];
+    }
+}
+
+impl Side {
+    fn new(wire: Wire) -> Self {
+        Side { wire, block: Vec::new(), start: 0, has_ended: false, end_is_told: false, is_gone: false }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.block.len()
+    }
+
+    /// Reads a block, if the last one is used up; says whether anything was to be had.
+    fn read(&mut self) -> bool {
+        if !self.is_empty() || self.has_ended {
+            return false;
+        }
+        self.block.resize(BLOCK, 0);
+        // What cannot be read any more has come to its end.
+        let read = unless_it_would_block(self.wire.read(&mut self.block)).unwrap_or(Some(0));
+        self.block.truncate(read.unwrap_or(0));
+        self.start = 0;
+        self.has_ended = read == Some(0);
+        read.is_some()
+    }
+}
+
+/// Moves what can be moved without waiting; says whether anything was.
+fn carry(from: &mut Side, to: &mut Side) -> bool {
+    if to.is_gone {
+        (from.start, from.has_ended, from.end_is_told) = (from.block.len(), true, true);
+        return false;
+    }
+    let mut moved = from.read();
+    let written = match from.is_empty() {
+        true => Ok(Some(0)),
+        false => unless_it_would_block(to.wire.write(&from.block[from.start..])),
+    };
+    let flushed = written.and_then(|written| {
+        from.start += written.unwrap_or(0);
+        moved |= written.is_some_and(|count| count > 0);
+        unless_it_would_block(to.wire.flush())
+    });
+    match flushed {
+        Err(_) => to.is_gone = true,
+        Ok(Some(())) if from.has_ended && from.is_empty() && !from.end_is_told => {
+            (from.end_is_told, moved) = (true, true);
+            to.is_gone |= to.wire.shutdown_write().is_err();
+        }
+        Ok(_) => {}
+    }
+    moved
+}
+
+fn unless_it_would_block<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,143 @@
+//! The seam between connections and TLS: what a connection reads and writes is plain bytes, whether or not they are encrypted on their
+//! way. Below it the kernel and `tls`; above it nobody asks which of the two it is, but for what only one of them can do.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::outgoing::FILE_BLOCK;
+use crate::sys::socket::Stream;
+use crate::tls::{MOST_UNSENT, Secured, Session};
+
+/// A client's bytes, both ways.
+pub struct Wire {
+    stream: Stream,
+    tls: Option<Box<Session>>,
+}
+
+impl Wire {
+    /// Bytes as they are.
+    pub fn plain(stream: Stream) -> Self {
+        Wire { stream, tls: None }
+    }
+
+    /// From now on the bytes go through `session`.
+    pub fn begin_tls(&mut self, session: Session) {
+        self.tls = Some(Box::new(session));
+    }
+
+    /// From now on the bytes go as they are: TLS never began.
+    pub fn drop_tls(&mut self) {
+        self.tls = None;
+    }
+
+    /// Puts another stream in place of this one, which is given out with its session.
+    pub fn replace(&mut self, stream: Stream) -> (Stream, Option<Box<Session>>) {
+        (std::mem::replace(&mut self.stream, stream), self.tls.take())
+    }
+
+    /// Reads what is there; 0 when the client has ended its side. WouldBlock when nothing is.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.read(buffer),
+            Some(session) => session.read(&self.stream, buffer),
+        }
+    }
+
+    /// Whether a read of `count` bytes into a buffer of `size` has left nothing behind that the kernel will not tell of.
+    pub fn is_drained_by(&self, count: usize, size: usize) -> bool {
+        match &self.tls {
+            None => count < size,
+            // Where the buffer was too small the session has the rest.
+            Some(session) => count < size && session.is_drained(),
+        }
+    }
+
+    /// Takes what it can of `bytes` and says how much. Under TLS some of it may wait here for [`Wire::flush`].
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.write(bytes),
+            Some(session) => session.write_vectored(&self.stream, &[IoSlice::new(bytes)]),
+        }
+    }
+
+    /// The same for several pieces in a row (at most IOV_MAX).
+    pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.write_vectored(pieces),
+            Some(session) => session.write_vectored(&self.stream, pieces),
+        }
+    }
+
+    /// Sends a part of a file by the kernel alone, as [`Stream::send_file`]. Unsupported under TLS.
+    pub fn send_file(&self, file: impl AsFd, offset: &mut u64, count: usize) -> io::Result<usize> {
+        match &self.tls {
+            None => self.stream.send_file(file, offset, count),
+            Some(_) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// How much it is of use to offer to one write.
+    pub fn most_at_once(&self) -> usize {
+        if self.tls.is_none() { FILE_BLOCK } else { MOST_UNSENT }
+    }
+
+    /// Sends what was taken and has not gone out; WouldBlock where the kernel does not take all of it.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.tls {
+            None => Ok(()),
+            Some(session) => session.flush(&self.stream),
+        }
+    }
+
+    /// Whether something that was taken has not gone out.
+    pub fn has_unsent(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.has_unsent())
+    }
+
+    /// Ends our side; under TLS, with an announcement.
+    pub fn shutdown_write(&mut self) -> io::Result<()> {
+        self.finish();
+        self.stream.shutdown_write()
+    }
+
+    /// What was sent is less than was promised: the end must not look like a proper one.
+    pub fn abandon(&mut self) {
+        if let Some(session) = &mut self.tls {
+            session.abandon();
+        }
+    }
+
+    /// Whether the bytes are encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Whether a TLS handshake is under way.
+    pub fn is_shaking_hands(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.is_shaking_hands())
+    }
+
+    /// What TLS has settled, once it has.
+    pub fn secured(&self) -> Option<&Arc<Secured>> {
+        self.tls.as_ref()?.secured()
+    }
+
+    /// The socket below.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    fn finish(&mut self) {
+        if let Some(session) = &mut self.tls {
+            session.finish(&self.stream);
+        }
+    }
+}
+
+impl Drop for Wire {
+    /// However a connection ends in good order, its client is told.
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
