@@ -127,7 +127,8 @@ fn sockets_from_the_service_manager_are_served_through_every_upgrade_and_stay() 
         fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).expect("our own descriptor");
         let set = if by_number { "" } else { "LISTEN_PID=$$ LISTEN_FDS=1" };
         let script = format!("exec 3<&{}; exec env {set} \"$@\"", listener.as_raw_fd());
-        let plan = plan.through(["sh", "-c", &script, "sh"]);
+        // Not sh: dash knows descriptors of one digit only.
+        let plan = plan.through(["bash", "-c", &script, "bash"]);
         let plan = if by_number { plan.args(["--bind", "fd://3"]) } else { plan.args(["--bind", "127.0.0.1:1"]) };
         let mut server = plan.start();
         assert_eq!(server.address, Address::Unix(path.clone()));

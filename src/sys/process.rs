@@ -57,9 +57,17 @@ fn send(pid: Pid, number: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a process with this pid exists, even one we may not signal (EPERM).
+/// Whether a process with this pid runs, even one we may not signal (EPERM). One that has ended and that its parent has not asked for yet
+/// does not.
 pub fn is_alive(pid: Pid) -> bool {
-    !matches!(nix::sys::signal::kill(pid, None), Err(Errno::ESRCH))
+    !matches!(nix::sys::signal::kill(pid, None), Err(Errno::ESRCH)) && !is_zombie(pid)
+}
+
+/// The state is the field behind the name in brackets, which may hold anything (proc_pid_stat(5)). False where the system does not say.
+fn is_zombie(pid: Pid) -> bool {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let name_end = stat.iter().rposition(|&byte| byte == b')');
+    name_end.is_some_and(|end| matches!(stat.get(end + 2), Some(b'Z' | b'X')))
 }
 
 /// Takes the news of one child's end, without waiting; None while it lives. ECHILD (it is no child of ours, or was waited
@@ -204,6 +212,18 @@ mod tests {
     #[test]
     fn a_child_that_was_never_ours_has_ended() {
         assert_eq!(reap(Pid::from_raw(1)), Some(End::Exited(0)));
+    }
+
+    #[test]
+    fn a_child_that_nobody_has_asked_for_is_not_alive() {
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32);
+        assert!(is_alive(pid) && is_alive(getpid()));
+        drop(child.stdin.take());
+        // Waits for its end and leaves it a zombie.
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        assert!(!is_alive(pid));
+        child.wait().unwrap();
     }
 
     #[test]
