@@ -128,6 +128,21 @@ fn ctrl_c_reaches_the_workers_too_and_still_ends_well() {
 }
 
 #[test]
+fn ctrl_c_while_the_app_is_loaded_is_no_failure_of_the_app() {
+    let app = "import os, pathlib, time\npathlib.Path(os.environ['GATE'], 'importing').touch()\ntime.sleep(30)\n";
+    let mut server = Plan::app("app").in_own_folder().file("app.py", app).start();
+    wait_until("the import to begin", || !server.gate_files("importing").is_empty());
+    let worker = server.wait_for_workers(1)[0];
+    send(worker, SIGINT);
+    wait_until("the worker to end", || !server.workers().contains(&worker));
+    server.wait_for_log(&format!("[{worker}] [INFO] Worker exiting (pid: {worker})"));
+    server.signal(SIGINT);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    server.expect_gone();
+    server.expect_clean_log();
+}
+
+#[test]
 fn term_to_the_whole_group_is_the_same_as_to_the_master() {
     for round in 0..4 {
         let mut server = Server::start("process", ["--workers", "2"]);

@@ -3,7 +3,7 @@
 //! They are given to Python's own signal machinery, whose handlers run between bytecodes of the main thread and wake it from blocking
 //! calls; `SystemExit` then unwinds the application, as it does under gunicorn.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
@@ -11,8 +11,8 @@ use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use super::hooks::Hooks;
 
-/// Whether such a signal has come.
-static RECEIVED: AtomicBool = AtomicBool::new(false);
+/// The last such signal's number; 0 before any.
+static RECEIVED: AtomicI32 = AtomicI32::new(0);
 
 /// Takes away the one handler that CPython installs by itself (`KeyboardInterrupt` at Ctrl-C): an ordinary interpreter when it starts, any
 /// other when the module `signal` is first imported. Who has had INT ignored or handled otherwise keeps it so. Called in the main thread,
@@ -90,13 +90,18 @@ pub fn was_interrupted(py: Python<'_>) -> bool {
     {
         log::error!("Error in a signal handler\n{}", super::errors::traceback(py, &error));
     }
-    RECEIVED.load(Relaxed)
+    RECEIVED.load(Relaxed) != 0
+}
+
+/// Whether INT or QUIT has come: the worker is to stop, and is not to blame for what it has not finished.
+pub fn is_told_to_quit() -> bool {
+    [libc::SIGINT, libc::SIGQUIT].contains(&RECEIVED.load(Relaxed))
 }
 
 /// What unwinds the application.
 fn interrupt(py: Python<'_>, hooks: &Hooks, signal: i32) -> PyErr {
     let is_abort = signal == libc::SIGABRT;
     hooks.interrupted(py, is_abort);
-    RECEIVED.store(true, Relaxed);
+    RECEIVED.store(signal, Relaxed);
     PySystemExit::new_err(i32::from(is_abort))
 }

@@ -79,6 +79,8 @@ pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
             signals::ignore();
             EXIT_OK
         }
+        // What interrupted the import of the app is no failure of the app's.
+        Err(_) if signals::is_told_to_quit() => EXIT_OK,
         Err(failure) => failure.report(),
     };
     log::info!("Worker exiting (pid: {})", std::process::id());
