@@ -149,7 +149,6 @@ impl Startup {
         let failed = |reason: &dyn fmt::Display| LoadError::App(reason.to_string());
         interpreter::start(&self.home, &self.argv).map_err(|error| failed(&error))?;
         app::extend_path(&worker::python_path(config)).map_err(|error| failed(&error))?;
-        spew::start_if(config.spew).map_err(|error| failed(&error))?;
         app::load(config)
     }
 
@@ -161,6 +160,8 @@ impl Startup {
         if !config.preload_app {
             return Ok(None);
         }
+        interpreter::start(&self.home, &self.argv).map_err(|error| error.to_string())?;
+        spew::start_if(config.spew).map_err(|error| error.to_string())?;
         let app = self.load_app(config).map_err(|error| error.to_string())?;
         app::freeze().map_err(|error| error.to_string())?;
         Ok(Some(app))

@@ -272,7 +272,7 @@ fn a_hook_that_cannot_be_called_is_told_at_once() {
         let path = plan.path("conf.py").display().to_string();
         let finished = plan.args(["--config", &path]).run();
         assert_eq!(finished.code, Some(1), "{line}: {finished:?}");
-        assert!(finished.stderr.starts_with("Error: ") && finished.stderr.contains(name), "{line}: {finished:?}");
+        assert!(finished.stderr.starts_with("\nError: ") && finished.stderr.contains(name), "{line}: {finished:?}");
         assert!(!finished.stderr.contains("Traceback"), "{line}: {finished:?}");
     }
 }

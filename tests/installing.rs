@@ -239,6 +239,28 @@ fn a_program_that_embeds_gunicorn_serves_with_this_server() {
 }
 
 #[test]
+fn a_pastedeploy_file_names_the_server() {
+    let environment = Environment::with_wheel(interpreters()[0].as_path());
+    environment.pip(&["install", "PasteDeploy==3.1.0"]);
+    let ini = "[app:main]\nuse = call:app:make\n\n\
+               [server:main]\nuse = egg:monoceros#main\nhost = 127.0.0.1\nport = 0\nworkers = 2\n";
+    let app = "def make(global_conf):\n\
+               \x20   def app(environ, start_response):\n\
+               \x20       start_response('200 OK', [])\n        return [b'by paste']\n\
+               \x20   return app\n";
+    // What pserve does.
+    let runner = "import os, sys\nfrom paste.deploy import loadapp, loadserver\n\
+                  sys.path.insert(0, os.getcwd())\nuri = 'config:' + os.path.abspath('site.ini')\n\
+                  loadserver(uri)(loadapp(uri))\n";
+    let plan = Plan::bare().bound_elsewhere().started_in_own_folder();
+    let plan = plan.file("site.ini", ini).file("app.py", app).file("serve.py", runner);
+    let server = plan.through([text(&environment.path("bin/python"))]).program("serve.py").start();
+    server.wait_for_workers(2);
+    assert_eq!(server.get("/").text(), "by paste");
+    server.finish();
+}
+
+#[test]
 fn what_an_embedding_program_gets_wrong_is_told_in_one_sentence() {
     let environment = Environment::with_wheel(interpreters()[0].as_path());
     let python = environment.path("bin/python");

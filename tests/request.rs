@@ -261,3 +261,24 @@ fn a_trusted_proxy_sends_the_headers_that_are_set_for_it() {
         server.finish();
     }
 }
+
+/// Objects of the environ serve one request after another, as long as no app keeps one: new ones would cost each request twice its time.
+#[test]
+fn the_objects_of_an_environ_serve_again_unless_the_app_keeps_one() {
+    let app = "kept = []\n\
+               def application(environ, start_response):\n\
+               \x20   if environ['PATH_INFO'] == '/keep':\n        kept.append(environ['wsgi.input'])\n\
+               \x20   start_response('200 OK', [])\n\
+               \x20   return [str(id(environ['wsgi.input'])).encode()]\n";
+    for config in ["", "def post_request(worker, req): pass\n"] {
+        let plan = crate::util::server::Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", config);
+        let path = plan.path("conf.py").display().to_string();
+        let server = plan.args(["--config", &path]).start();
+        let mut client = server.connect();
+        let first = client.get("/").text();
+        assert!((0..5).all(|_| client.get("/").text() == first), "with {config:?}");
+        assert_eq!(client.get("/keep").text(), first);
+        assert!((0..5).all(|_| client.get("/").text() != first), "the kept one is the app's");
+        server.finish();
+    }
+}

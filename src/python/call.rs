@@ -48,6 +48,13 @@ pub struct Finished {
     pub is_worker_wanted: bool,
 }
 
+/// What came of a request besides its response; as in [`Finished`].
+struct Served {
+    ending: Ending,
+    environ_values: Vec<Option<String>>,
+    is_worker_wanted: bool,
+}
+
 /// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which may be what is stuck.
 #[derive(Clone, Default)]
 pub struct InFlight(Arc<Mutex<Vec<Arc<Mutex<Transmission>>>>>);
@@ -119,9 +126,31 @@ impl Caller {
         if log::log_enabled!(log::Level::Debug) {
             note(py, exchange.request());
         }
+        let served = self.serve(py, exchange);
+        let kit = &mut self.kits[site];
+        kit.input.get().end();
+        kit.errors.get().finish_line();
+        let (exchange, summary) = kit.end(py);
+        if kit.is_still_held(py) {
+            // The application kept one of the objects; the next request must not appear in it.
+            match Kit::new(py, &self.sites[site], &self.options.server) {
+                Ok(fresh) => {
+                    self.in_flight.set(site, &fresh.transmission);
+                    *kit = fresh;
+                }
+                Err(error) => log::error!("{}", traceback(py, &error)),
+            }
+        }
+        let Served { ending, environ_values, is_worker_wanted } = served;
+        Finished { exchange, ending, summary, environ_values, is_worker_wanted }
+    }
+
+    /// From the environ to the last hook. The environ is let go at the end: it holds what [`Kit::is_still_held`] asks after.
+    fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>) -> Served {
+        let site = exchange.request().site;
         let mut observed = self.observe(py, exchange.request());
         let environ = self.environ(py, exchange.request(), observed.as_mut());
-        let kit = &mut self.kits[site];
+        let kit = &self.kits[site];
         lock(&kit.transmission).begin(exchange);
         let (ending, environ) = match environ {
             Ok(environ) => (kit.run(py, &self.app, &environ, self.options.sendfile), Some(environ)),
@@ -137,20 +166,7 @@ impl Caller {
             }
             _ => true,
         };
-        kit.input.get().end();
-        kit.errors.get().finish_line();
-        let (exchange, summary) = kit.end(py);
-        if kit.is_still_held(py) {
-            // The application kept one of the objects; the next request must not appear in it.
-            match Kit::new(py, &self.sites[site], &self.options.server) {
-                Ok(fresh) => {
-                    self.in_flight.set(site, &fresh.transmission);
-                    *kit = fresh;
-                }
-                Err(error) => log::error!("{}", traceback(py, &error)),
-            }
-        }
-        Finished { exchange, ending, summary, environ_values, is_worker_wanted }
+        Served { ending, environ_values, is_worker_wanted }
     }
 
     /// Shows the request to whoever looks at them.

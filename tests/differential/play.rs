@@ -43,6 +43,9 @@ pub struct Player {
     facts: Facts,
 }
 
+/// How a line of the transcript begins for what never happened.
+pub const IN_VAIN: &str = "(in vain: ";
+
 /// Longest that the end of a server may take.
 const END: Duration = Duration::from_secs(20);
 
@@ -221,7 +224,7 @@ impl Player {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        let Some(address) = listening_at(&self.log()) else { return self.see("(no address)".into()) };
+        let Some(address) = listening_at(&self.log()) else { return self.see(format!("{IN_VAIN}an address)")) };
         match exchange(&address, bytes) {
             Ok(answer) => {
                 for line in answer.split_inclusive(|byte| *byte == b'\n') {
@@ -241,7 +244,7 @@ impl Player {
         };
         let signal = Signal::from_str(&format!("SIG{name}")).expect("a signal");
         if kill(Pid::from_raw(pid), signal).is_err() {
-            self.see(format!("(nobody to send {name} to)"));
+            self.see(format!("{IN_VAIN}a signal {name})"));
         }
     }
 
@@ -311,7 +314,7 @@ impl Player {
         self.wait_for(PATIENCE, what, |player| condition(player).then_some(()));
     }
 
-    /// A wait that is in vain is a line of the transcript: the other server's may well have one, too.
+    /// A wait that is in vain is a line of the transcript.
     fn wait_for<T>(
         &mut self,
         limit: Duration,
@@ -325,7 +328,7 @@ impl Player {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        self.see(format!("(waited in vain for {what})"));
+        self.see(format!("{IN_VAIN}{what})"));
         None
     }
 

@@ -1,6 +1,7 @@
 //! Two transcripts held against each other, and the difference against what is allowed.
 
 use super::case::{Allowance, Filter, Line};
+use super::play::IN_VAIN;
 
 /// What is wrong with a case: lines that differ and should not, and allowances that nothing needs any more.
 pub fn faults(
@@ -10,12 +11,13 @@ pub fn faults(
     differs: &[Allowance],
     known: &str,
 ) -> Vec<String> {
+    let mut faults = mishaps(gunicorn, "gunicorn");
+    faults.extend(mishaps(ours, "ours"));
     let keep = |lines: &[String], others: &[String]| -> Vec<String> {
         lines.iter().filter(|line| filter.keeps(line, others)).cloned().collect()
     };
     let (gunicorn, ours) = (keep(gunicorn, ours), keep(ours, gunicorn));
     let mut left = difference(&gunicorn, &ours);
-    let mut faults = Vec::new();
     for Allowance { id, lines } in differs {
         if !known.contains(&format!("<a id=\"{id}\"></a>")) {
             faults.push(format!("docs/differences.md has no {id}"));
@@ -44,6 +46,12 @@ pub fn faults(
         faults.push("nothing was compared".into());
     }
     faults
+}
+
+/// What did not come about. When both servers share it there is no difference, but nothing was shown either.
+fn mishaps(lines: &[String], side: &str) -> Vec<String> {
+    let in_vain = lines.iter().filter(|line| line.starts_with(IN_VAIN) || *line == "< (silence)");
+    in_vain.map(|line| format!("{side}: {line}")).collect()
 }
 
 impl Filter {

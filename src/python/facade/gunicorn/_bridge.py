@@ -184,7 +184,7 @@ class Bridge:
         """Before the app is called; what the hook raises is an answer of 500. Returns whether the worker goes on."""
         self._call_worker("pre_request", req)
         self.worker.nr += 1
-        return self.worker.alive
+        return bool(self.worker.alive)
 
     def amend(self, req, environ):
         """After the environ was made: brings into it what the hook has changed of the request."""
@@ -196,7 +196,7 @@ class Bridge:
             self._call_worker("post_request", req, environ, resp)
         except Exception:
             self.log.exception("Exception in post_request hook")
-        return self.worker.alive
+        return bool(self.worker.alive)
 
     # The logs
 
