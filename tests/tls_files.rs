@@ -49,7 +49,7 @@ fn a_mistake_in_the_files_is_one_sentence_and_status_1() {
             .fold(plan.args(["--certfile", certificate, "--keyfile", key]), |plan, word| plan.args([*word]))
             .run();
         assert_eq!(finished.code, Some(1), "{expected}: {}", finished.stderr);
-        let lines: Vec<&str> = finished.stderr.lines().collect();
+        let lines: Vec<&str> = finished.stderr.trim().lines().collect();
         assert!(
             lines.len() == 1 && lines[0].starts_with("Error: ") && lines[0].contains(expected),
             "{expected}: {lines:?}"
@@ -374,7 +374,7 @@ fn what_a_context_cannot_be_here_is_told_with_what_to_do_instead() {
         let finished = hooked(&hook).0.run();
         assert_eq!(finished.code, Some(1), "{expected}: {}", finished.stderr);
         assert!(
-            finished.stderr.starts_with("Error: ") && finished.stderr.contains(expected),
+            finished.stderr.trim().starts_with("Error: ") && finished.stderr.contains(expected),
             "{expected}: {}",
             finished.stderr
         );
