@@ -56,7 +56,7 @@ pub struct Startup {
     home: Home,
     surroundings: Surroundings,
     warnings: Vec<String>,
-    /// Those of the settings read last.
+    /// Those of the last settings that had any.
     hooks: Hooks,
     /// The program that settings and app come from, instead of command line and config file.
     embedder: Option<Embedder>,
@@ -202,7 +202,10 @@ impl Startup {
             app::extend_path(&worker::python_path(config)).map_err(|error| config_error(&error))?;
         }
         let hooks = Hooks::new(config, objects, &self.hooks).map_err(|error| config_error(&error))?;
-        self.hooks = hooks.clone();
+        // A config without hooks knows nothing of the workers, which a later one is to see again.
+        if Hooks::are_wanted(config) {
+            self.hooks = hooks.clone();
+        }
         Ok(hooks)
     }
 

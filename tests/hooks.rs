@@ -203,6 +203,37 @@ fn pre_exec_runs_in_the_child_and_can_prevent_it() {
 }
 
 #[test]
+fn an_upgrade_in_place_goes_on_without_a_hook_that_raises() {
+    let plan = Plan::app("process").file("conf.py", "");
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    server.wait_for_workers(1);
+    assert_eq!(server.get("/").status, 200);
+    server.write(
+        "conf.py",
+        "def on_starting(server): raise OSError('not there')\ndef when_ready(server): raise OSError('nor there')\n",
+    );
+    server.signal_rtmin();
+    server.wait_for_log_times("Booting worker", 2);
+    server.wait_for_log("OSError: nor there");
+    server.wait_for_workers(1);
+    assert_eq!(server.get("/").status, 200);
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn worker_nr_counts_requests_whatever_hook_there_is() {
+    let config = "def post_request(worker, req): worker.log.info('request %s', worker.nr)\n";
+    let plan = Plan::app("process").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let server = plan.args(["--config", &path]).start();
+    (0..3).for_each(|_| assert_eq!(server.get("/").status, 200));
+    server.wait_for_log("request 3");
+    server.finish();
+}
+
+#[test]
 fn pre_request_can_change_the_request_and_refuse_it() {
     let config = "def pre_request(worker, req):\n\
                   \x20   if req.path == '/refused': raise RuntimeError('refused')\n\

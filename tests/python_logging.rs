@@ -280,3 +280,86 @@ fn hear(socket: &UdpSocket, enough: impl Fn(&[String]) -> bool) -> Vec<String> {
     });
     heard
 }
+
+/// The recipe by which people send gunicorn's records to a logging package of their own: a `setup` that does not call its parent's.
+#[test]
+fn a_logger_class_with_a_setup_of_its_own_gets_each_record_once() {
+    let config = "import logging\n\
+                  from gunicorn.glogging import Logger\n\
+                  class Stub(Logger):\n\
+                  \x20   def setup(self, cfg):\n\
+                  \x20       handler = logging.StreamHandler()\n\
+                  \x20       handler.setFormatter(logging.Formatter('STUB %(message)s'))\n\
+                  \x20       self.error_log.handlers = [handler] + [h for h in self.error_log.handlers if type(h) is not logging.StreamHandler]\n\
+                  \x20       self.error_log.setLevel(logging.INFO)\n\
+                  logger_class = Stub\n";
+    let app = "def application(environ, start_response):\n    raise KeyError('lost')\n";
+    let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    assert_eq!(server.get("/").status, 500);
+    server.wait_for_log("KeyError: 'lost'");
+    server.signal(SIGHUP);
+    server.wait_for_log_times("STUB Booting worker", 2);
+    for text in ["STUB Starting monoceros", "KeyError: 'lost'\n", "STUB Hang up"] {
+        assert_eq!(server.log().matches(text).count(), 1, "{text}: {}", server.log());
+    }
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn a_failed_reload_brings_the_loggers_back() {
+    let class = "from gunicorn.glogging import Logger\nclass Mine(Logger): pass\nlogger_class = Mine\n";
+    let plan = Plan::app("echo").error_log("old").file("conf.py", class);
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    server.wait_for_log("Booting worker");
+    server.write(
+        "conf.py",
+        &format!("{class}logconfig_dict = {{'handlers': {{'x': {{'class': 'no.such.Handler'}}}}}}\n"),
+    );
+    server.signal(SIGHUP);
+    server.wait_for_log("Reload failed");
+    server.signal(SIGTTIN);
+    server.wait_for_log_times("Booting worker", 2);
+    assert_eq!(server.log().matches("Handling signal: ttin").count(), 1, "{}", server.log());
+    server.allow("Reload failed");
+    server.finish();
+}
+
+#[test]
+fn the_loggers_follow_the_settings_also_where_the_config_has_loaded_logging() {
+    let app = "import logging\n\
+               def application(environ, start_response):\n\
+               \x20   logging.getLogger('gunicorn.error').debug('small talk')\n\
+               \x20   start_response('200 OK', [])\n\
+               \x20   return [str(logging.getLogger('gunicorn.error').level).encode()]\n";
+    let statsd = udp();
+    let address = statsd.local_addr().expect("bound");
+    let config = format!("import logging\nloglevel = 'info'\nstatsd_host = '{address}'\n");
+    let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", &config);
+    let path = plan.path("conf.py").display().to_string();
+    let server = plan.args(["--config", &path]).start();
+    assert_eq!(server.get("/").text(), "20");
+    // Out of Python's hands again.
+    server.write("conf.py", "import logging\nloglevel = 'debug'\n");
+    server.signal(SIGHUP);
+    wait_until("the new workers", || server.get("/").text() == "10");
+    server.wait_for_log("[DEBUG] small talk");
+    server.finish();
+}
+
+#[test]
+fn what_python_logs_of_a_request_without_an_environ_names_it() {
+    let config = "from gunicorn.glogging import Logger\n\
+                  class Mine(Logger): pass\n\
+                  logger_class = Mine\naccesslog = '-'\n\
+                  def pre_request(worker, req): raise ValueError('no')\n";
+    let mut server = configured(config).start();
+    assert_eq!(server.get("/here?a=b").status, 500);
+    let line = wait_for_file(&server, "stdout", "500");
+    assert!(line.starts_with("127.0.0.1 - - [") && line.contains("\"GET /here?a=b HTTP/1.1\" 500"), "{line}");
+    server.allow("");
+    server.finish();
+}

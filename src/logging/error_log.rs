@@ -10,7 +10,7 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use log::{Level, LevelFilter, Record};
@@ -27,6 +27,12 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The log in use. Locked only to copy or to exchange the pointer, never while writing.
 static CURRENT: RwLock<Option<Arc<ErrorLog>>> = RwLock::new(None);
+
+/// Makes the lines of [`CURRENT`].
+static LINES: OnceLock<env_logger::Logger> = OnceLock::new();
+
+/// Held while a record is written.
+static GATE: Mutex<()> = Mutex::new(());
 
 /// See [`last_resort`].
 static LAST_RESORT: Mutex<Option<OwnedFd>> = Mutex::new(None);
@@ -78,15 +84,34 @@ pub fn last_resort() -> io::Result<RawFd> {
     Ok(descriptor)
 }
 
-/// Logs `text` at `level`, a number of Python's `logging`.
+/// Logs `text` at `level`, a number of Python's `logging`, in the log's own lines: what Python hands over must not be diverted back to it.
 pub fn say(level: u32, text: &str) {
-    match level {
-        50.. => log::error!(target: CRITICAL, "{text}"),
-        40.. => log::error!("{text}"),
-        30.. => log::warn!("{text}"),
-        20.. => log::info!("{text}"),
-        _ => log::debug!("{text}"),
+    let (level, target) = match level {
+        50.. => (Level::Error, CRITICAL),
+        40.. => (Level::Error, OWN_RECORDS),
+        30.. => (Level::Warn, OWN_RECORDS),
+        20.. => (Level::Info, OWN_RECORDS),
+        _ => (Level::Debug, OWN_RECORDS),
+    };
+    if level <= log::max_level() {
+        write(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
     }
+}
+
+/// Sets the least level that is logged, as Python's `logging` numbers it: where that writes the logs, it decides.
+pub fn admit(level: u32) {
+    log::set_max_level(match level {
+        40.. => LevelFilter::Error,
+        30.. => LevelFilter::Warn,
+        20.. => LevelFilter::Info,
+        _ => LevelFilter::Debug,
+    });
+}
+
+/// Runs `fork` while no other thread of this process is in the midst of a record: the child would find its lock held for ever.
+pub fn between_records<T>(fork: impl FnOnce() -> T) -> T {
+    let _gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+    fork()
 }
 
 /// The least level that is logged, as Python's `logging` numbers it.
@@ -146,30 +171,36 @@ fn install() {
         })
         .target(env_logger::Target::Pipe(Box::new(CurrentLog)))
         .build();
-    let _ = log::set_boxed_logger(Box::new(Front { lines }));
+    let _ = LINES.set(lines);
+    let _ = log::set_logger(&Front);
+}
+
+/// Writes a record into the log's own lines.
+fn write(record: &Record<'_>) {
+    if let Some(lines) = LINES.get() {
+        let _gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+        log::Log::log(lines, record);
+    }
 }
 
 /// Sends records to whoever has asked for them, else to the log's own lines.
-struct Front {
-    lines: env_logger::Logger,
-}
+struct Front;
 
 impl log::Log for Front {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        self.lines.enabled(metadata)
+        LINES.get().is_some_and(|lines| lines.enabled(metadata))
     }
 
     fn log(&self, record: &Record<'_>) {
         match diversion::current() {
             Some(take) if self.enabled(record.metadata()) => take(level_number(record), &record.args().to_string()),
             Some(_) => {}
-            None => self.lines.log(record),
+            None => write(record),
         }
     }
 
-    fn flush(&self) {
-        self.lines.flush();
-    }
+    /// Each record is written whole at once.
+    fn flush(&self) {}
 }
 
 fn write_line(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {

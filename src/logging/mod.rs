@@ -5,8 +5,8 @@
 //! stops the server. This floor knows no settings table, no HTTP and no Python: plain values come in, bytes
 //! go out.
 //!
-//! There are no threads here and no lock is held for longer than a copy of a pointer or one bounded write, so
-//! the master may fork at any time.
+//! There are no threads here and no lock is held for longer than a copy of a pointer or one bounded write. Whoever
+//! forks does so between two records ([`between_records`]): a hook may have started threads that log.
 
 pub mod access_format;
 pub mod access_log;
@@ -22,7 +22,7 @@ use std::io;
 pub use access_format::{AccessFormat, AccessRecord};
 pub use access_log::AccessLog;
 pub use diversion::{Diversion, divert};
-pub use error_log::{init, last_resort, level, reopen, say, write_raw};
+pub use error_log::{admit, between_records, init, last_resort, level, reopen, say, write_raw};
 
 /// The log target of a record that shows as `CRITICAL`, the level that Python has and the crate `log` has
 /// not: `log::error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{pid})")`.

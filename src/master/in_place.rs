@@ -81,10 +81,10 @@ impl<App> Master<App> {
 
     /// Returns only when the program cannot be executed, and then nothing has changed.
     fn execute_in_place(&mut self) {
-        self.dismiss_candidate();
         if let Err(raised) = self.serving.hooks.call(ServerHook::PreExec, || self.shown()) {
             return error!("Upgrade failed, everything stays as it was: exception in pre_exec hook\n{raised}");
         }
+        self.dismiss_candidate();
         info!("Executing {} in place", self.boot.launch.program.display());
         self.service_manager.reloading();
         // What comes until the new program has a queue waits for it.

@@ -54,12 +54,11 @@ impl<App> Master<App> {
         }
         let workers = worker_count(&config);
         let open = self.listeners_for(&config, workers)?;
-        (self.boot.configure_logging)(&config, &hooks)
-            .inspect_err(|_| listeners::unlink_unless(&open, &self.serving.listeners))?;
-        if !same(&open, &self.serving.listeners) {
-            info!("Listening at: {} ({})", listeners::names(&open, &config), self.pid);
-        }
         let called = Generation::new(self.next_generation_number(), config, hooks, open, tls, workers);
+        (self.boot.configure_logging)(&called.config, &called.hooks).inspect_err(|_| self.take_back(&called))?;
+        if !same(&called.listeners, &self.serving.listeners) {
+            info!("Listening at: {} ({})", listeners::names(&called.listeners, &called.config), self.pid);
+        }
         self.tell_of_reload(&called).inspect_err(|_| self.take_back(&called))?;
         Ok(called)
     }

@@ -88,7 +88,9 @@ impl<App> Master<App> {
         for generation in [Some(&mut self.serving), self.candidate.as_mut()].into_iter().flatten() {
             generation.wanted = change(generation.wanted);
         }
-        self.tell_of_count(old);
+        if self.serving.wanted != old {
+            self.tell_of_count(old);
+        }
     }
 
     /// Reopens our log, then tells the workers to reopen theirs.

@@ -44,21 +44,22 @@ pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
 
     let (name, count) = (upgrade.master_name(), worker_count(&boot.config));
     let shown = || shown_at_start(name, count, Vec::new());
-    boot.hooks.nworkers_changed(shown, count, None).map_err(|raised| refuse(&raised))?;
+    may_go_on(boot.hooks.nworkers_changed(shown, count, None))?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
     let pid_file = create_pid_file(&boot, &upgrade)?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
-    let refuse_and_clean = |raised: String| {
-        remove_pid_file();
-        refuse(&raised)
-    };
-    boot.hooks.call(ServerHook::OnStarting, shown).map_err(refuse_and_clean)?;
+    may_go_on(boot.hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| remove_pid_file())?;
     let open = open_listeners(&boot, count, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
     let (config, hooks, tls) = (Arc::clone(&boot.config), boot.hooks.clone(), boot.tls.take());
     let serving = Generation::new(FIRST_GENERATION, config, hooks, open, tls, count);
     announce(&serving);
     let shown = || shown_at_start(name, count, listeners::list(&serving.listeners, &serving.config));
-    boot.hooks.call(ServerHook::WhenReady, shown).map_err(refuse_and_clean)?;
+    may_go_on(boot.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
+        remove_pid_file();
+        if !upgrade.is_under_way() {
+            listeners::unlink_unless(&serving.listeners, &[]);
+        }
+    })?;
 
     let assembled = Master::assemble(boot, pid_file, signals, preloaded, serving, upgrade, service_manager);
     let mut master = assembled.map_err(|error| refuse(&error))?;
@@ -162,6 +163,17 @@ fn announce(serving: &Generation) {
     debug!("Arbiter booted");
     info!("Listening at: {} ({})", listeners::names(&serving.listeners, &serving.config), process::getpid());
     info!("Using worker: {}", serving.config.effective_worker_class());
+}
+
+/// A hook that raises keeps the server from starting, except in place of one that serves: there nobody is left to go back to.
+fn may_go_on(hook: Result<(), String>) -> Result<(), i32> {
+    match hook {
+        Err(raised) if in_place::is_under_way() => {
+            error!("The server goes on without the hook that raised\n{raised}");
+            Ok(())
+        }
+        hook => hook.map_err(|raised| refuse(&raised)),
+    }
 }
 
 /// Says why there will be no server.

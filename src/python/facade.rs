@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyModule};
 
 use super::errors::traceback;
-use super::native;
+use super::{interpreter, native};
 use crate::http::response;
 
 /// What the Server header says.
@@ -72,6 +72,20 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     let finder = PyModule::from_code(py, FINDER, c"monoceros/finder.py", &name)?;
     finder.call_method1("install", (sources,))?;
     Ok(())
+}
+
+/// Brings the loggers that apps find in Python's `logging` up to the settings in force, if that is loaded.
+pub fn set_up_loggers() {
+    if !interpreter::is_running() {
+        return;
+    }
+    let set_up = Python::attach(|py| {
+        let is_loaded = py.import("sys")?.getattr("modules")?.contains("logging")?;
+        if is_loaded { py.import("gunicorn._native")?.call_method0("set_up_loggers").map(drop) } else { Ok(()) }
+    });
+    if let Err(error) = set_up {
+        Python::attach(|py| log::error!("Cannot set up Python's loggers\n{}", traceback(py, &error)));
+    }
 }
 
 /// The line of the Server header, as a config file may have changed it: by `gunicorn.SERVER`, or by a

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
@@ -15,6 +15,7 @@ use pyo3::types::PyDict;
 use super::app::App;
 use super::config_file::Objects;
 use super::errors::traceback;
+use super::facade;
 use super::log_queue::LogQueue;
 use super::native::to_python;
 use super::observer::Observer;
@@ -33,6 +34,8 @@ struct Bridge {
     given: HashSet<String>,
     /// Both logs are Python's to write.
     writes_logs: bool,
+    /// Where records wait for that, in a worker.
+    queue: OnceLock<Arc<LogQueue>>,
 }
 
 /// A hook, a logger class or a logging config that cannot be used: a sentence.
@@ -140,10 +143,17 @@ impl Hooks {
     pub fn open_log(&self) -> Result<(), HookError> {
         let Some(bridge) = &self.0 else {
             logging::divert(None);
+            facade::set_up_loggers();
             return Ok(());
         };
-        Python::attach(|py| bridge.object.call_method0(py, "make_log").map(drop).map_err(|error| refusal(py, &error)))?;
+        let level = Python::attach(|py| {
+            let made = bridge.object.call_method0(py, "make_log").and_then(|level| level.extract(py));
+            made.map_err(|error| refusal(py, &error))
+        })?;
         logging::divert(bridge.writes_logs.then(|| self.direct()));
+        if bridge.writes_logs {
+            logging::admit(level);
+        }
         Ok(())
     }
 
@@ -155,15 +165,17 @@ impl Hooks {
     pub fn queue_log(&self) -> std::io::Result<Option<Arc<LogQueue>>> {
         let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.writes_logs) else { return Ok(None) };
         let queue = LogQueue::start(Python::attach(|py| bridge.object.clone_ref(py)))?;
-        let taker = queue.clone();
+        let taker = bridge.queue.get_or_init(|| queue.clone()).clone();
         logging::divert(Some(Arc::new(move |level, text| taker.record(level, text))));
         Ok(Some(queue))
     }
 
-    /// Hands over what waits in `queue`; from now on each record goes to Python at once.
-    pub fn unqueue_log(&self, queue: &LogQueue) {
-        logging::divert(Some(self.direct()));
-        queue.finish();
+    /// Hands over what waits in the queue, if there is one; from now on each record goes to Python at once.
+    pub fn unqueue_log(&self) {
+        if let Some(queue) = self.0.as_ref().and_then(|bridge| bridge.queue.get()) {
+            logging::divert(Some(self.direct()));
+            queue.finish();
+        }
     }
 
     /// Calls a hook that takes the server alone.
@@ -264,6 +276,13 @@ impl Hooks {
         }
     }
 
+    /// Calls `worker_int` because code has changed.
+    pub fn code_changed(&self) {
+        if self.0.as_ref().is_some_and(|bridge| bridge.given.contains("worker_int")) {
+            Python::attach(|py| self.interrupted(py, false));
+        }
+    }
+
     /// Calls `worker_exit`; what it raises goes to the log.
     pub fn worker_exit(&self) {
         let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.given.contains("worker_exit")) else { return };
@@ -332,7 +351,7 @@ impl Bridge {
         }
         let object = py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects))?;
         let given = object.getattr("hooks")?.try_iter()?.map(|name| name?.extract()).collect::<PyResult<_>>()?;
-        Ok(Bridge { object: object.unbind(), given, writes_logs: config.logs_through_python() })
+        Ok(Bridge { object: object.unbind(), given, writes_logs: config.logs_through_python(), queue: OnceLock::new() })
     }
 
     /// Calls a method of the bridge.

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use super::errors::traceback;
 use super::home::{self, Home};
 use super::{environment, facade, signals};
+use crate::logging;
 use crate::sys::fork::Forked;
 
 /// Why the interpreter did not start.
@@ -101,6 +102,7 @@ pub fn import_own_needs() -> PyResult<()> {
 /// # Errors
 /// Those of `fork`.
 pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Forked> {
+    let fork = || logging::between_records(fork);
     if !is_running() {
         return fork();
     }

@@ -23,8 +23,8 @@ pub enum Forked {
 /// Forks the process (fork(2)). Fails with EAGAIN or ENOMEM when the system has no room for another process.
 pub fn fork() -> io::Result<Forked> {
     // SAFETY: the master starts no thread (design, "Supervision"), so no lock can be held by a thread that the child
-    // does not have, and the child may run any code. An agent that came with the interpreter may have threads of its own;
-    // `around_fork` holds the locks of Python meanwhile, as Python does for its own forks.
+    // does not have, and the child may run any code. An agent that came with the interpreter, or a hook, may have threads of its
+    // own; `around_fork` holds the locks of Python meanwhile, as Python does for its own forks, and that of the log.
     match unsafe { unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Forked::Parent(child)),
         ForkResult::Child => {

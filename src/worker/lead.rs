@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::crew::Crew;
 use super::event_loop::{EventLoop, TICK};
 use super::watch::Watch;
-use crate::python::Python;
 use crate::python::hooks::Hooks;
 use crate::scoreboard::State;
 use crate::sys::process::{self, Pid};
@@ -121,7 +120,7 @@ impl Lead {
             && let Some(path) = self.watch.as_mut().and_then(Watch::changed)
         {
             log::info!("Worker reloading: {} modified", path.display());
-            Python::attach(|py| self.hooks.interrupted(py, false));
+            self.hooks.code_changed();
             self.retire(crew);
         }
         self.catch_up_with_certificates();

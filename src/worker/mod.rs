@@ -74,6 +74,7 @@ pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
     title::set(&format!("monoceros: worker [{}]", seat.config.name()));
     let hooks = seat.hooks.clone();
     let outcome = boot(seat, launch).and_then(|worker| serve(&worker));
+    hooks.unqueue_log();
     let status = match &outcome {
         Ok(()) => {
             signals::ignore();
@@ -95,7 +96,6 @@ pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
 struct Worker {
     crew: Arc<Crew>,
     calls: Arc<Calls>,
-    log_queue: Option<Arc<LogQueue>>,
     /// What `--reload` hears from the kernel.
     edits: Option<Arc<Edits>>,
 }
@@ -241,7 +241,7 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         threads: config.threads,
         max_requests: seat.max_requests,
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
-        log_queue: log_queue.clone(),
+        log_queue,
     };
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken, config.reload_engine));
     let watch = watch.transpose().map_err(|error| BootFailure::because("reload_engine is inotify", &error))?;
@@ -256,7 +256,7 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
         stage: Stage::Serving,
     };
     let crew = Arc::new(Crew::new(lead, waker, station, access_log, logged_headers));
-    Ok(Worker { crew, calls: Arc::new(calls), log_queue, edits })
+    Ok(Worker { crew, calls: Arc::new(calls), edits })
 }
 
 /// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that are free, so two generations stand in
@@ -300,7 +300,7 @@ fn site(listener: &Listener, config: &Config) -> Site {
 
 /// Starts the other threads, and serves in this one: the interpreter's main thread.
 fn serve(worker: &Worker) -> Result<(), BootFailure> {
-    let Worker { crew, calls, log_queue, edits } = worker;
+    let Worker { crew, calls, edits } = worker;
     let spare = crew.clone();
     let spawned = std::thread::Builder::new().name("spare".to_owned()).spawn(move || spare.stand_by());
     spawned.map_err(|error| BootFailure::because("cannot start a thread", &error))?;
@@ -327,9 +327,6 @@ fn serve(worker: &Worker) -> Result<(), BootFailure> {
         crew.work(py, &mut caller);
         Ok(())
     })?;
-    if let Some(queue) = log_queue {
-        calls.hooks.unqueue_log(queue);
-    }
     Ok(())
 }
 

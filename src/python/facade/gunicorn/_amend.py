@@ -24,7 +24,8 @@ def amend(req, environ):
             environ[key] = getattr(req, name)
     if req.path != req._as_sent["path"]:
         # PEP 3333: the bytes of the path, as latin-1.
-        environ["PATH_INFO"] = unquote_to_bytes(req.path).decode("latin-1")
+        below = req.path.removeprefix(environ["SCRIPT_NAME"])
+        environ["PATH_INFO"] = unquote_to_bytes(below).decode("latin-1")
     if req.headers != req._headers_as_sent:
         _replace_headers(req.headers, environ)
 

@@ -10,9 +10,9 @@ import traceback
 from datetime import timedelta
 
 import _monoceros
-from gunicorn import _hooks
+from gunicorn import _hooks, util
 from gunicorn._amend import amend, remember
-from gunicorn._native import NativeHandler
+from gunicorn._native import NativeHandler, drop_handlers
 from gunicorn.app.base import Application
 from gunicorn.arbiter import Arbiter, Listener
 from gunicorn.config import Config
@@ -67,9 +67,16 @@ class Bridge:
         self._pending = previous._pending
 
     def make_log(self):
-        """Makes `self.log`. RuntimeError where the log settings cannot be used, or whatever the class raises."""
+        """Makes `self.log`, and returns the least level that it takes.
+
+        RuntimeError where the log settings cannot be used, or whatever the class raises.
+        """
+        drop_handlers()
         self.log = self.cfg.logger_class(self.cfg) if self.python_logging else NativeLogger(self.cfg)
         self.arbiter.log = self.log
+        # A class of the user's own may have none.
+        error_log = getattr(self.log, "error_log", None)
+        return error_log.getEffectiveLevel() if isinstance(error_log, logging.Logger) else logging.DEBUG
 
     # The master
 
@@ -78,9 +85,8 @@ class Bridge:
         arbiter = self.arbiter
         arbiter.take_settings(self.cfg)
         arbiter.log = self.log
-        arbiter.address = list(state.get("addresses", arbiter.address))
         if "listeners" in state:
-            arbiter.LISTENERS = [Listener(*pair) for pair in zip(state["listeners"], arbiter.address)]
+            arbiter.LISTENERS = [Listener(text, _address(text)) for text in state["listeners"]]
         if "num_workers" in state:
             # The attribute itself refuses, because hooks cannot set it.
             arbiter._num_workers = state["num_workers"]
@@ -159,6 +165,9 @@ class Bridge:
 
     def worker_exit(self):
         """Before the worker ends, which what the hook raises does not change."""
+        if self.worker is None:
+            # It has failed before there was one.
+            return
         # One that never served is still on its way into the loop, as far as gunicorn's flag goes.
         self.worker.alive = self.worker.alive and not self.worker.booted
         try:
@@ -173,6 +182,9 @@ class Bridge:
     # A request
 
     def request(self, **fields):
+        # As in gunicorn, `pre_request` sees the number before its request.
+        if "pre_request" not in self._hooks:
+            self.worker.nr += 1
         return remember(Request(cfg=self.cfg, **fields))
 
     def response(self, *, req=None, **fields):
@@ -203,7 +215,7 @@ class Bridge:
     def access(self, resp, req, environ, seconds):
         """Writes an access line; a logger that fails is told of in the error log."""
         try:
-            self.log.access(resp, req, environ, timedelta(seconds=seconds))
+            self.log.access(resp, req, environ or _environ_of(req), timedelta(seconds=seconds))
         except Exception:
             self._complain("Exception in the logger's access()")
 
@@ -246,6 +258,26 @@ class Bridge:
 
     def _complain(self, what):
         self.record(logging.ERROR, f"{what}\n{traceback.format_exc()}")
+
+
+def _address(text):
+    """What a listener that the log shows as `text` is bound to: (host, port), or the path of a unix socket."""
+    return util.parse_address(text.partition("://")[2] if "://" in text else text)
+
+
+def _environ_of(req):
+    """What can be told of a request that never had an environ: enough for its access line."""
+    address = req.remote_addr
+    headers = {"HTTP_" + name.replace("-", "_"): value for name, value in req.headers or ()}
+    return {
+        **headers,
+        "REMOTE_ADDR": address[0] if isinstance(address, tuple) else str(address or ""),
+        "REQUEST_METHOD": req.method,
+        "RAW_URI": req.uri,
+        "PATH_INFO": req.path,
+        "QUERY_STRING": req.query,
+        "SERVER_PROTOCOL": "HTTP/%d.%d" % req.version,
+    }
 
 
 _METHODS = (

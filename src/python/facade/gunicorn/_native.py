@@ -30,11 +30,24 @@ class NativeHandler(logging.Handler):
 _BARE = logging.Formatter("%(message)s")
 
 
+_LOGGERS = ("gunicorn.error", "gunicorn.access")
+
+
 def set_up_loggers():
     """Gives `gunicorn.error` and `gunicorn.access` what apps expect to find: a level, no propagation, a handler."""
-    error_log, access_log = logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
-    error_log.setLevel(_monoceros.log_level())
-    access_log.setLevel(logging.INFO)
-    error_log.propagate = access_log.propagate = False
-    if not error_log.handlers:
-        error_log.addHandler(NativeHandler())
+    drop_handlers()
+    for name in _LOGGERS:
+        logging.getLogger(name).propagate = False
+    logging.getLogger("gunicorn.error").setLevel(_monoceros.log_level())
+    logging.getLogger("gunicorn.error").addHandler(NativeHandler())
+    logging.getLogger("gunicorn.access").setLevel(logging.INFO)
+
+
+def drop_handlers():
+    """Takes away the handlers that the server or a logger class has put there, and leaves those of others alone.
+
+    Before a logger class is made: one with a `setup` of its own would otherwise hand records back to whom they come from.
+    """
+    for logger in map(logging.getLogger, _LOGGERS):
+        for handler in [handler for handler in logger.handlers if getattr(handler, "_gunicorn", False)]:
+            logger.removeHandler(handler)
