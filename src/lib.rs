@@ -93,7 +93,7 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
     let worker_launch = startup.worker_launch();
     match master::run(boot(startup, config, hooks, tls, launch)) {
         Outcome::Exit(status) => {
-            interpreter::flush();
+            interpreter::run_exit_functions();
             Ok(status)
         }
         Outcome::Worker(seat) => Ok(worker::run(seat, &worker_launch)),

@@ -223,6 +223,21 @@ fn an_upgrade_in_place_goes_on_without_a_hook_that_raises() {
 }
 
 #[test]
+fn what_the_config_registers_for_the_end_runs_in_the_master() {
+    let config = "import atexit, os\natexit.register(lambda: print('the end of', os.getpid()))\n";
+    let plan = Plan::app("process").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let server = plan.args(["--config", &path]).start();
+    server.wait_for_workers(1);
+    assert_eq!(server.get("/").status, 200);
+    let (master, stdout) = (server.pid(), server.path("stdout"));
+    server.finish_keeping(|| {
+        let said = fs::read_to_string(stdout).expect("it is there");
+        assert_eq!(said.matches(&format!("the end of {master}\n")).count(), 1, "{said}");
+    });
+}
+
+#[test]
 fn worker_nr_counts_requests_whatever_hook_there_is() {
     let config = "def post_request(worker, req): worker.log.info('request %s', worker.nr)\n";
     let plan = Plan::app("process").file("conf.py", config);

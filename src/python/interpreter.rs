@@ -129,19 +129,28 @@ pub fn wind_down() {
     if !is_running() {
         return;
     }
+    Python::attach(|py| call_at_the_end(py, "threading", "_shutdown"));
+    run_exit_functions();
+}
+
+/// The same without waiting for threads, for the master: those that a hook has started are not to keep it.
+pub fn run_exit_functions() {
+    if !is_running() {
+        return;
+    }
     Python::attach(|py| {
-        let steps = [("threading", "_shutdown"), ("atexit", "_run_exitfuncs")];
-        for (module, function) in steps {
-            if let Err(error) = py.import(module).and_then(|module| module.call_method0(function)) {
-                log::error!("Error at the end of the worker\n{}", traceback(py, &error));
-            }
-        }
+        call_at_the_end(py, "atexit", "_run_exitfuncs");
         flush_standard_streams(py);
     });
 }
 
-/// Writes out what `print` has left in Python's buffers: a process ends without asking Python, unless it is a worker
-/// ([`wind_down`]).
+fn call_at_the_end(py: Python<'_>, module: &str, function: &str) {
+    if let Err(error) = py.import(module).and_then(|module| module.call_method0(function)) {
+        log::error!("Error at the end of the process\n{}", traceback(py, &error));
+    }
+}
+
+/// Writes out what `print` has left in Python's buffers: a process that only looks ends without asking Python.
 pub fn flush() {
     if is_running() {
         Python::attach(flush_standard_streams);
