@@ -24,6 +24,9 @@ use play::{Player, Side};
 /// Cases at a time. Most of what they do is to wait.
 const AT_ONCE: usize = 4;
 
+/// The most jobs that are played again.
+const MOST_ACCIDENTS: usize = 4;
+
 /// The least number of cases that the contract is held to.
 const AT_LEAST: usize = 280;
 
@@ -40,14 +43,29 @@ fn everything_an_operator_sees_is_gunicorns_or_a_difference_that_is_written_down
             scope.spawn(|| {
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let report = play(job, &known, wanted.is_some());
-                    reports.lock().expect("no panic holds it").extend(report);
+                    if !report.is_empty() {
+                        reports.lock().expect("no panic holds it").push((job, report));
+                    }
                 }
             });
         }
     });
-    let reports = reports.into_inner().expect("no panic held it");
+    let reports = once_more(reports.into_inner().expect("no panic held it"), &known);
     assert!(reports.is_empty(), "{} of {count} cases:\n\n{}", reports.len(), reports.join("\n\n"));
     assert!(count >= AT_LEAST, "only {count} cases");
+}
+
+/// Both servers are many processes, and on a busy machine one may be late where the other is not. A case that differs is played again,
+/// alone; what it shows then counts. Many that differ are no accident.
+fn once_more(differing: Vec<(&Job<'_>, Vec<String>)>, known: &str) -> Vec<String> {
+    if differing.len() > MOST_ACCIDENTS {
+        return differing.into_iter().flat_map(|(_, reports)| reports).collect();
+    }
+    let again = differing.into_iter().flat_map(|(job, reports)| {
+        eprintln!("played again:\n{}", reports.join("\n"));
+        play(job, known, false)
+    });
+    again.collect()
 }
 
 /// What is played in one go: a case, or a pair of servers with the cases that share it.
