@@ -115,7 +115,9 @@ impl Authority {
         Trust { config: Arc::new(config), host: "localhost" }
     }
 
-    fn issue(&self, params: CertificateParams, key: Key) -> Issued {
+    fn issue(&self, mut params: CertificateParams, key: Key) -> Issued {
+        // RFC 5280, 4.2.1.1; Python asks for it from 3.13 on.
+        params.use_authority_key_identifier_extension = true;
         let pair = match key {
             Key::Rsa => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
             Key::Ecdsa => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
