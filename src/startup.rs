@@ -197,16 +197,14 @@ impl Startup {
 
     /// Hooks and loggers may be given by dotted names, to be found where the app is.
     fn find_hooks(&mut self, config: &Config, objects: Option<Objects>) -> Result<Hooks, Failure> {
-        if Hooks::are_wanted(config) {
-            interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
-            app::extend_path(&worker::python_path(config)).map_err(|error| config_error(&error))?;
+        // A config without hooks knows nothing of the workers, which a later one is to see again: `self.hooks` stays.
+        if !Hooks::are_wanted(config) {
+            return Ok(Hooks::default());
         }
-        let hooks = Hooks::new(config, objects, &self.hooks).map_err(|error| config_error(&error))?;
-        // A config without hooks knows nothing of the workers, which a later one is to see again.
-        if Hooks::are_wanted(config) {
-            self.hooks = hooks.clone();
-        }
-        Ok(hooks)
+        interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
+        app::extend_path(&worker::python_path(config)).map_err(|error| config_error(&error))?;
+        self.hooks = Hooks::new(config, objects, &self.hooks).map_err(|error| config_error(&error))?;
+        Ok(self.hooks.clone())
     }
 
     fn read_layers(&self) -> Result<(Loaded, Option<Objects>), Failure> {

@@ -139,6 +139,14 @@ pub fn write_header(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Names and values of the header lines that [`write_header`] has written.
+pub fn header_lines(lines: &[u8]) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
+    lines.split(|&byte| byte == b'\n').filter_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    })
+}
+
 /// Appends the empty line that ends a head.
 pub fn write_head_end(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");

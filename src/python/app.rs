@@ -11,10 +11,7 @@ use pyo3::types::{IntoPyDict, PyDict, PyModule};
 use super::errors::traceback;
 use crate::settings::Config;
 
-const LOADER: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("loader.py"), "\0").as_bytes()) {
-    Ok(source) => source,
-    Err(_) => panic!("loader.py holds a NUL byte"),
-};
+const LOADER: &CStr = embedded_source!("loader.py");
 
 /// A loaded WSGI application.
 pub struct App {

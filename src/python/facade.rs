@@ -49,10 +49,7 @@ static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn.workers.sync", false, include_str!("facade/gunicorn/workers/sync.py")),
 ];
 
-const FINDER: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("finder.py"), "\0").as_bytes()) {
-    Ok(source) => source,
-    Err(_) => panic!("finder.py holds a NUL byte"),
-};
+const FINDER: &CStr = embedded_source!("finder.py");
 
 /// Makes the package importable in this interpreter, once.
 ///

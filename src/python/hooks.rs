@@ -90,6 +90,18 @@ pub struct ServerState {
     pub listeners: Vec<String>,
 }
 
+impl ServerState {
+    fn as_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let state = PyDict::new(py);
+        state.set_item("pid", self.pid.as_raw())?;
+        state.set_item("master_name", self.master_name)?;
+        state.set_item("num_workers", self.num_workers)?;
+        state.set_item("worker_age", self.worker_age)?;
+        state.set_item("listeners", &self.listeners)?;
+        Ok(state)
+    }
+}
+
 /// What a hook can see of a worker besides the settings.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerState {
@@ -101,19 +113,28 @@ pub struct WorkerState {
     pub max_requests: u64,
 }
 
+impl WorkerState {
+    /// Of this process.
+    fn as_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let state = PyDict::new(py);
+        state.set_item("pid", std::process::id())?;
+        state.set_item("ppid", self.ppid.as_raw())?;
+        state.set_item("age", self.age)?;
+        state.set_item("max_requests", self.max_requests)?;
+        Ok(state)
+    }
+}
+
 /// A hook raised: the traceback.
 pub type Raised = String;
 
 impl Hooks {
     /// Reads the hooks of `config`, whose `objects` a Python config file gave; after a reload they see the same `server` and workers as
-    /// those `before`. Empty where the config asks for nothing of the kind; otherwise the interpreter must be running.
+    /// those `before`. For a config that asks for some ([`Hooks::are_wanted`]); the interpreter must be running.
     ///
     /// # Errors
     /// A hook that cannot be imported or called as it should be.
     pub fn new(config: &Config, objects: Option<Objects>, before: &Hooks) -> Result<Hooks, HookError> {
-        if !Hooks::are_wanted(config) {
-            return Ok(Hooks::default());
-        }
         Python::attach(|py| {
             let objects = objects.map_or_else(|| PyDict::new(py), |objects| objects.0.into_bound(py));
             let made = Bridge::new(py, config, &objects).and_then(|bridge| {
@@ -241,13 +262,7 @@ impl Hooks {
     pub fn post_fork(&self, worker: WorkerState) -> Result<(), Raised> {
         let Some(bridge) = &self.0 else { return Ok(()) };
         Python::attach(|py| {
-            let state = PyDict::new(py);
-            let filled = state
-                .set_item("pid", std::process::id())
-                .and_then(|()| state.set_item("ppid", worker.ppid.as_raw()))
-                .and_then(|()| state.set_item("age", worker.age))
-                .and_then(|()| state.set_item("max_requests", worker.max_requests));
-            filled.map_err(|error| traceback(py, &error))?;
+            let state = worker.as_dict(py).map_err(|error| traceback(py, &error))?;
             bridge.ask(py, "enter_worker", (state,))?;
             bridge.ask(py, "post_fork", ())
         })
@@ -372,16 +387,8 @@ impl Bridge {
     ) -> Result<(), Raised> {
         let server = server();
         Python::attach(|py| {
-            let state = PyDict::new(py);
-            let shown = state
-                .set_item("pid", server.pid.as_raw())
-                .and_then(|()| state.set_item("master_name", server.master_name))
-                .and_then(|()| state.set_item("num_workers", server.num_workers))
-                .and_then(|()| state.set_item("worker_age", server.worker_age))
-                .and_then(|()| state.set_item("listeners", server.listeners))
-                .and_then(|()| self.object.call_method1(py, "server", (state,)))
-                .and_then(|_| call(py, &self.object));
-            shown.map(drop).map_err(|error| traceback(py, &error))
+            let shown = server.as_dict(py).and_then(|state| self.object.call_method1(py, "server", (state,)));
+            shown.and_then(|_| call(py, &self.object)).map(drop).map_err(|error| traceback(py, &error))
         })
     }
 }

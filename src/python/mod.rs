@@ -8,6 +8,16 @@
 //! slow log, the event loop's poll) runs detached. No Rust lock is held across a call into Python. Python references are dropped while
 //! attached.
 
+/// The text of a Python file of this floor, as the interpreter takes it.
+macro_rules! embedded_source {
+    ($file:literal) => {
+        match std::ffi::CStr::from_bytes_with_nul(concat!(include_str!($file), "\0").as_bytes()) {
+            Ok(source) => source,
+            Err(_) => panic!(concat!($file, " holds a NUL byte")),
+        }
+    };
+}
+
 pub mod app;
 pub mod call;
 pub mod config_file;

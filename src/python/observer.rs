@@ -13,6 +13,7 @@ use super::transmission::ResponseView;
 use crate::exchange::RequestView;
 use crate::http::proxy::Origin;
 use crate::http::request::{Scheme, Span, Version};
+use crate::http::response::header_lines;
 use crate::sys::socket::Peer;
 
 /// Shows requests and responses to the operator's code.
@@ -116,7 +117,7 @@ impl Observer {
 
     fn response(&self, py: Python<'_>, response: &ResponseView) -> PyResult<Py<PyAny>> {
         let headers = PyList::empty(py);
-        for (name, value) in response.header_lines() {
+        for (name, value) in header_lines(&response.headers) {
             headers.append((latin1(py, name)?, latin1(py, value)?))?;
         }
         let fields = PyDict::new(py);

@@ -5,10 +5,7 @@ use std::ffi::CStr;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
-const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("spew.py"), "\0").as_bytes()) {
-    Ok(source) => source,
-    Err(_) => panic!("spew.py holds a NUL byte"),
-};
+const SOURCE: &CStr = embedded_source!("spew.py");
 
 /// Begins if it is wanted, for the thread that calls and for the Python threads that start later.
 ///

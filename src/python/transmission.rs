@@ -84,7 +84,8 @@ pub struct ResponseView {
     pub status: Vec<u8>,
     /// Its number.
     pub code: u16,
-    headers: Vec<u8>,
+    /// The application's header lines as they go out.
+    pub headers: Vec<u8>,
     /// Body bytes sent, without framing.
     pub sent: u64,
     /// The value of `Content-Length`.
@@ -93,16 +94,6 @@ pub struct ResponseView {
     pub headers_sent: bool,
     /// Whether the body is framed in chunks.
     pub chunked: bool,
-}
-
-impl ResponseView {
-    /// The application's headers: names and values.
-    pub fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.headers.split(|&byte| byte == b'\n').filter_map(|line| {
-            let colon = memchr::memchr(b':', line)?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        })
-    }
 }
 
 /// A response in the making and the exchange it goes out on.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::exchange::RequestView;
 use crate::http::request::Span;
+use crate::http::response::header_lines;
 use crate::logging::AccessRecord;
 use crate::python::transmission::Summary;
 
@@ -72,17 +73,11 @@ impl AccessRecord for Served<'_> {
 
     fn response_header(&self, index: usize) -> Option<&[u8]> {
         let name = self.response_headers.get(index)?.as_bytes();
-        let lines = self.summary.headers.split(|&byte| byte == b'\n').rev();
-        lines.filter_map(split_line).find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let mut lines = header_lines(&self.summary.headers).rev();
+        lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     fn environ_value(&self, index: usize) -> Option<&str> {
         self.environ_values.get(index)?.as_deref()
     }
-}
-
-/// Name and value of a header line that the server has written.
-fn split_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = memchr::memchr(b':', line)?;
-    Some((&line[..colon], line[colon + 1..].trim_ascii()))
 }

@@ -326,8 +326,7 @@ fn serve(worker: &Worker) -> Result<(), BootFailure> {
         crew.begin();
         crew.work(py, &mut caller);
         Ok(())
-    })?;
-    Ok(())
+    })
 }
 
 fn python_failure(error: PyErr) -> BootFailure {

@@ -3,9 +3,12 @@
 VERSION = "0.1.0"
 SERVER_SOFTWARE = "monoceros/0.1.0"
 
+# What the server has made of its loglevel.
+level = 20
+
 
 def log_level():
-    return 20
+    return level
 
 
 # What the facade has said, in order.

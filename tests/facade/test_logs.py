@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+from unittest import mock
 
 import _monoceros
 from support import DURATION, ENVIRON, REQUEST, RESPONSE, FacadeTest, configured
@@ -20,7 +21,8 @@ class Logs(FacadeTest):
         return (self.folder / name).read_text()
 
     def test_native(self):
-        bridge = self.bridge({"loglevel": "warning"})
+        with mock.patch.object(_monoceros, "level", logging.WARNING):
+            bridge = self.bridge({"loglevel": "warning"})
         self.assertFalse(bridge.python_logging)
         bridge.log.info("not %s", "this")
         bridge.log.log("error", "100%% %s", "sure")

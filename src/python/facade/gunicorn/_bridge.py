@@ -12,7 +12,7 @@ from datetime import timedelta
 import _monoceros
 from gunicorn import _hooks, util
 from gunicorn._amend import amend, remember
-from gunicorn._native import NativeHandler, drop_handlers
+from gunicorn._native import drop_handlers, set_up_loggers
 from gunicorn.app.base import Application
 from gunicorn.arbiter import Arbiter, Listener
 from gunicorn.config import Config
@@ -316,12 +316,8 @@ class NativeLogger(Logger):
     """The logger where Python's logging is not configured: the server writes the files and the access lines."""
 
     def setup(self, cfg):
-        self.loglevel = self.LOG_LEVELS.get(cfg.loglevel.lower(), logging.INFO)
-        self.error_log.setLevel(self.loglevel)
-        self.access_log.setLevel(logging.INFO)
-        self._drop_handlers(self.error_log)
-        self._drop_handlers(self.access_log)
-        self.error_log.addHandler(NativeHandler())
+        set_up_loggers()
+        self.loglevel = self.error_log.level
 
     def access(self, resp, req, environ, request_time):
         """Does nothing: the server has written the line."""

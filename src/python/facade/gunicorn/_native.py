@@ -51,3 +51,4 @@ def drop_handlers():
     for logger in map(logging.getLogger, _LOGGERS):
         for handler in [handler for handler in logger.handlers if getattr(handler, "_gunicorn", False)]:
             logger.removeHandler(handler)
+            handler.close()

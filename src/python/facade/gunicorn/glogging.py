@@ -14,6 +14,7 @@ import time
 import traceback
 
 from gunicorn import util
+from gunicorn._native import drop_handlers
 
 SYSLOG_FACILITIES = {
     "auth": 4, "authpriv": 10, "cron": 9, "daemon": 3, "ftp": 11, "kern": 0, "lpr": 6, "mail": 2, "news": 7,
@@ -94,8 +95,7 @@ class Logger:
         self.error_log.setLevel(self.loglevel)
         self.access_log.setLevel(logging.INFO)
         # Those of the logger before a reload, whose settings may have asked for more than these do.
-        self._drop_handlers(self.error_log)
-        self._drop_handlers(self.access_log)
+        drop_handlers()
         self._set_handler(self.error_log, cfg.errorlog, logging.Formatter(self.error_fmt, self.datefmt))
         if cfg.accesslog:
             self._set_handler(self.access_log, cfg.accesslog, logging.Formatter(self.access_fmt), stream=sys.stdout)
@@ -234,11 +234,6 @@ class Logger:
 
     def _get_gunicorn_handler(self, log):
         return next((handler for handler in log.handlers if getattr(handler, "_gunicorn", False)), None)
-
-    def _drop_handlers(self, log):
-        while handler := self._get_gunicorn_handler(log):
-            log.removeHandler(handler)
-            handler.close()
 
     def _set_handler(self, log, output, fmt, stream=None):
         """Makes `log` write to `output`: a path, or "-" for `stream` (stderr). None takes the handler away."""
