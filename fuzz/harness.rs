@@ -20,7 +20,7 @@ use monoceros::http::policy::{HeaderMap, Policy};
 use monoceros::http::proxy::{self, Mode, Origin, Parsed};
 use monoceros::http::request::{Framing, HeadParser, RequestHead, Scheme, Status};
 use monoceros::settings::{Config, ProxyProtocol};
-use monoceros::sys::socket::{Peer, Stream};
+use monoceros::sys::socket::{Peer, Push, Stream};
 use monoceros::worker::connection::{Connection, READ_SIZE, Step};
 use monoceros::worker::rules::Rules;
 
@@ -340,7 +340,7 @@ fn answer(connection: &mut Connection, conversation: &mut Conversation) -> bool 
     let view = connection.request();
     conversation.requests.push(Request::of(view.head, view.buffer, body));
     conversation.clients.push((view.remote_addr.to_owned(), view.proxied.copied()));
-    assert_eq!(connection.write(&[ANSWER]).expect("the client is there"), ANSWER.len());
+    assert_eq!(connection.write(&[ANSWER], Push::Now).expect("the client is there"), ANSWER.len());
     connection.may_keep_alive()
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::http::proxy::Origin;
 use crate::http::request::{RequestHead, Scheme};
-use crate::sys::socket::Peer;
+use crate::sys::socket::{Peer, Push};
 use crate::tls::Secured;
 
 /// What the access log shows where a client did not wait for its whole answer: nginx's number, which operators know.
@@ -33,7 +33,7 @@ pub trait Exchange: Any + Send {
     ///
     /// # Errors
     /// The client is gone, or has not read for longer than the write timeout.
-    fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize>;
+    fn write(&mut self, parts: &[&[u8]], push: Push) -> io::Result<usize>;
 
     /// Queues a piece behind everything written so far. The connection sends it as the client reads.
     fn queue(&mut self, piece: Piece);

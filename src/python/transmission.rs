@@ -16,6 +16,7 @@ use crate::http::date::DateCache;
 use crate::http::error::reason_phrase;
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, BodyPlan, Connection};
+use crate::sys::socket::Push;
 use crate::tls::Secured;
 
 /// Unsent bytes of a block up to this many are copied; longer ones keep the application's object alive instead.
@@ -111,6 +112,8 @@ pub struct Transmission {
     keep_alive: bool,
     client_gone: bool,
     socket_lent: bool,
+    /// Python code runs between the response's last byte and what becomes of the connection.
+    is_observed: bool,
     /// See [`response::server_line`].
     server: Arc<[u8]>,
     date: DateCache,
@@ -132,20 +135,22 @@ impl Transmission {
             keep_alive: false,
             client_gone: false,
             socket_lent: false,
+            is_observed: false,
             server,
             date: DateCache::new(),
             buffer: Vec::new(),
         }
     }
 
-    /// Begins the response to the request in `exchange`.
-    pub fn begin(&mut self, exchange: Box<dyn Exchange>) {
+    /// Begins the response to the request in `exchange`; `is_observed` says that hooks are shown it when it is out.
+    pub fn begin(&mut self, exchange: Box<dyn Exchange>, is_observed: bool) {
         let view = exchange.request();
         self.is_head = view.head.method.of(view.buffer) == b"HEAD";
         self.version = view.head.version;
         self.progress = Progress::Waiting;
         (self.promised, self.sent, self.excess) = (0, 0, 0);
         (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
+        self.is_observed = is_observed;
         self.exchange = Some(exchange);
     }
 
@@ -241,12 +246,13 @@ impl Transmission {
         if last {
             self.progress = Progress::Complete;
         }
+        let push = self.push(last);
         let result = if front.len() + admitted + back.len() <= GATHER_LIMIT {
             gather(&mut front, blocks, admitted);
             front.extend_from_slice(back);
-            self.transmit_one(&front)
+            self.transmit_one(&front, push)
         } else {
-            self.transmit(&front, blocks, admitted, back)
+            self.transmit(&front, blocks, admitted, back, push)
         };
         self.buffer = front;
         self.sent += admitted as u64;
@@ -285,7 +291,7 @@ impl Transmission {
         if too_late || self.version == Version::Http10 {
             return Ok(());
         }
-        self.transmit_one(bytes).inspect_err(|_| self.client_gone = true)
+        self.transmit_one(bytes, Push::Now).inspect_err(|_| self.client_gone = true)
     }
 
     /// Completes the response with whatever framing is due, and says what becomes of the connection.
@@ -311,7 +317,7 @@ impl Transmission {
         self.draft.code = status;
         self.draft.status = format!("{status} {}", reason_phrase(status)).into_bytes();
         self.draft.headers.clear();
-        match self.transmit_one(page) {
+        match self.transmit_one(page, Push::Now) {
             Ok(()) => Ending::Close,
             Err(_) => {
                 self.client_gone = true;
@@ -449,10 +455,17 @@ impl Transmission {
         }
     }
 
+    /// The last bytes may travel with the end of the connection, if that comes at once: nothing of the application's, nor of the
+    /// operator's, may run in between and hold them up.
+    fn push(&self, last: bool) -> Push {
+        let ends = last && !self.keep_alive && !self.draft.upgrade && !self.socket_lent;
+        if ends && !self.is_observed { Push::WithEnd } else { Push::Now }
+    }
+
     /// One write, and the rest queued.
-    fn transmit_one(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn transmit_one(&mut self, bytes: &[u8], push: Push) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        let sent = exchange.write(&[bytes])?;
+        let sent = exchange.write(&[bytes], push)?;
         if sent < bytes.len() {
             exchange.queue(Piece::Owned(bytes[sent..].to_vec()));
         }
@@ -466,6 +479,7 @@ impl Transmission {
         blocks: &[&Bound<'_, PyBytes>],
         admitted: usize,
         back: &[u8],
+        push: Push,
     ) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         let mut parts: Vec<&[u8]> = Vec::with_capacity(blocks.len() + 2);
@@ -478,7 +492,7 @@ impl Transmission {
             parts.push(part);
         }
         parts.push(back);
-        let mut sent = exchange.write(&parts)?;
+        let mut sent = exchange.write(&parts, push)?;
         for (index, part) in parts.iter().enumerate() {
             if sent >= part.len() {
                 sent -= part.len();

@@ -19,7 +19,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::stream::peer;
 
-pub use super::stream::{Peer, Stream};
+pub use super::stream::{Peer, Push, Stream};
 
 /// Most bytes of a response that the kernel holds before it can send them (TCP_NOTSENT_LOWAT, tcp(7)). Left to itself it would take
 /// several megabytes for a client that reads nothing, and copying those would keep everybody else waiting for more than a millisecond.
@@ -435,7 +435,7 @@ mod tests {
             stream.set_blocking(true).unwrap();
             client.write_all(b"ping").unwrap();
             assert_eq!(stream.read(&mut buffer).unwrap(), 4);
-            let sent = stream.write_vectored(&[IoSlice::new(b"po"), IoSlice::new(b"ng")]).unwrap();
+            let sent = stream.write_vectored(&[IoSlice::new(b"po"), IoSlice::new(b"ng")], Push::Now).unwrap();
             stream.shutdown_write().unwrap();
             let mut answer = String::new();
             client.read_to_string(&mut answer).unwrap();
@@ -452,7 +452,7 @@ mod tests {
         let (stream, _) = accept(&listener);
         let response = vec![b'x'; 16 << 20];
         let mut held = 0;
-        while let Ok(count) = stream.write(&response[held..]) {
+        while let Ok(count) = stream.write(&response[held..], Push::Now) {
             held += count;
         }
         assert!((100_000..1 << 20).contains(&held), "{held} bytes");

@@ -21,6 +21,26 @@ pub enum Peer {
 #[derive(Debug)]
 pub struct Stream(OwnedFd);
 
+/// When the kernel is to send the bytes of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Push {
+    /// At once.
+    Now,
+    /// In one segment with the end of the connection, which follows at once (MSG_MORE, send(2)). That saves the two ends a segment and a
+    /// wake-up. Should the end be long in coming, the kernel sends them after a fifth of a second.
+    WithEnd,
+}
+
+impl Push {
+    fn flags(self) -> MsgFlags {
+        match self {
+            Push::Now => MsgFlags::MSG_NOSIGNAL,
+            // A flag that nix has no name for.
+            Push::WithEnd => MsgFlags::MSG_NOSIGNAL | MsgFlags::from_bits_retain(libc::MSG_MORE),
+        }
+    }
+}
+
 impl Stream {
     /// Reads what is there (recv(2)); 0 when the peer has ended its side.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -28,13 +48,13 @@ impl Stream {
     }
 
     /// Writes what the kernel takes of `bytes` (send(2)) and says how much.
-    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(nix::sys::socket::send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
+    pub fn write(&self, bytes: &[u8], push: Push) -> io::Result<usize> {
+        Ok(nix::sys::socket::send(self.0.as_raw_fd(), bytes, push.flags())?)
     }
 
     /// Writes what the kernel takes of several pieces in one call (sendmsg(2); at most IOV_MAX = 1024 pieces).
-    pub fn write_vectored(&self, pieces: &[IoSlice]) -> io::Result<usize> {
-        Ok(nix::sys::socket::sendmsg::<()>(self.0.as_raw_fd(), pieces, &[], MsgFlags::MSG_NOSIGNAL, None)?)
+    pub fn write_vectored(&self, pieces: &[IoSlice], push: Push) -> io::Result<usize> {
+        Ok(nix::sys::socket::sendmsg::<()>(self.0.as_raw_fd(), pieces, &[], push.flags(), None)?)
     }
 
     /// Sends up to `count` bytes of `file` from `offset`, which it moves on (sendfile(2)). 0 when the file ends there.
@@ -134,8 +154,11 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         let stream = Stream::from(OwnedFd::from(ours));
-        assert_eq!(stream.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        assert_eq!(stream.write_vectored(&[IoSlice::new(b"x")]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(stream.write(b"x", Push::Now).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(
+            stream.write_vectored(&[IoSlice::new(b"x")], Push::Now).unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
     }
 
     #[test]
@@ -143,7 +166,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let stream = Stream::from(OwnedFd::from(ours));
         assert_eq!(stream.undelivered().unwrap(), 0);
-        assert_eq!(stream.write(b"hello").unwrap(), 5);
+        assert_eq!(stream.write(b"hello", Push::Now).unwrap(), 5);
         assert!(stream.undelivered().unwrap() >= 5);
         theirs.read_exact(&mut [0; 5]).unwrap();
         assert_eq!(stream.undelivered().unwrap(), 0);

@@ -26,7 +26,7 @@ use crate::http::error::{Error, error_page};
 use crate::http::proxy::{self, Origin, Parsed};
 use crate::http::request::{Framing, HeadParser, RequestHead, Scheme, Span, Status};
 use crate::http::response;
-use crate::sys::socket::{Peer, Stream};
+use crate::sys::socket::{Peer, Push, Stream};
 use crate::tls::{Acceptor, Failure, Secured, Session};
 
 /// What is read from a socket at once.
@@ -864,12 +864,12 @@ impl Exchange for Connection {
         if is_complete { whole } else { Body::Stream(Box::new(whole)) }
     }
 
-    fn write(&mut self, parts: &[&[u8]]) -> io::Result<usize> {
+    fn write(&mut self, parts: &[&[u8]], push: Push) -> io::Result<usize> {
         if !self.outgoing.is_empty() {
             // Nobody else sends what is queued while the application runs; and this is how it learns that the client has gone.
             self.flush(Instant::now())?;
         }
-        self.outgoing.write(&mut self.wire, parts)
+        self.outgoing.write(&mut self.wire, parts, push)
     }
 
     fn queue(&mut self, piece: Piece) {

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use super::wire::Wire;
 use crate::exchange::Piece;
+use crate::sys::socket::Push;
 
 /// How much of a file one call of sendfile(2) is given, and how much is read at once where sendfile cannot be used.
 pub const FILE_BLOCK: usize = 256 * 1024;
@@ -56,15 +57,15 @@ impl Outgoing {
     ///
     /// # Errors
     /// The connection is broken.
-    pub fn write(&self, wire: &mut Wire, parts: &[&[u8]]) -> io::Result<usize> {
+    pub fn write(&self, wire: &mut Wire, parts: &[&[u8]], push: Push) -> io::Result<usize> {
         if !self.is_empty() {
             return Ok(0);
         }
         let sent = match parts {
-            [part] => retry(|| wire.write(part)),
+            [part] => retry(|| wire.write(part, push)),
             _ => {
                 let slices: Vec<IoSlice<'_>> = parts.iter().take(MOST_PARTS).map(|part| IoSlice::new(part)).collect();
-                retry(|| wire.write_vectored(&slices))
+                retry(|| wire.write_vectored(&slices, push))
             }
         };
         sent.map(|count| count.unwrap_or(0))
@@ -96,12 +97,12 @@ impl Outgoing {
 fn send(piece: &mut Piece, wire: &mut Wire) -> io::Result<usize> {
     match piece {
         Piece::Owned(bytes) => {
-            let sent = wire.write(bytes)?;
+            let sent = wire.write(bytes, Push::Now)?;
             bytes.drain(..sent);
             Ok(sent)
         }
         Piece::Shared { bytes, start } => {
-            let sent = wire.write(&(**bytes).as_ref()[*start..])?;
+            let sent = wire.write(&(**bytes).as_ref()[*start..], Push::Now)?;
             *start += sent;
             Ok(sent)
         }
@@ -130,7 +131,7 @@ fn copy(file: &impl std::os::fd::AsFd, offset: u64, count: usize, wire: &mut Wir
     let file = File::from(file.as_fd().try_clone_to_owned()?);
     let mut block = vec![0; count.min(wire.most_at_once())];
     let read = file.read_at(&mut block, offset)?;
-    wire.write(&block[..read])
+    wire.write(&block[..read], Push::Now)
 }
 
 /// Calls `action` again when a signal interrupts it; `None` when it would block.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::wire::Wire;
-use crate::sys::socket::Stream;
+use crate::sys::socket::{Push, Stream};
 use crate::tls::Session;
 
 /// Bytes on their way in one direction.
@@ -129,7 +129,7 @@ fn carry(from: &mut Side, to: &mut Side) -> bool {
     let mut moved = from.read();
     let written = match from.is_empty() {
         true => Ok(Some(0)),
-        false => unless_it_would_block(to.wire.write(&from.block[from.start..])),
+        false => unless_it_would_block(to.wire.write(&from.block[from.start..], Push::Now)),
     };
     let flushed = written.and_then(|written| {
         from.start += written.unwrap_or(0);

@@ -50,6 +50,7 @@ mod tests {
 
     use super::*;
     use crate::settings::Config;
+    use crate::sys::socket::Push;
 
     #[test]
     fn a_client_that_reads_anything_at_all_has_its_time_again() {
@@ -57,7 +58,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let stream = Stream::from(OwnedFd::from(ours));
-        while stream.write(&[0; 4096]).is_ok() {}
+        while stream.write(&[0; 4096], Push::Now).is_ok() {}
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut stall = Stall::default();

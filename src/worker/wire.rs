@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::outgoing::FILE_BLOCK;
-use crate::sys::socket::Stream;
+use crate::sys::socket::{Push, Stream};
 use crate::tls::{MOST_UNSENT, Secured, Session};
 
 /// A client's bytes, both ways.
@@ -53,18 +53,18 @@ impl Wire {
         }
     }
 
-    /// Takes what it can of `bytes` and says how much. Under TLS some of it may wait here for [`Wire::flush`].
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Takes what it can of `bytes` and says how much. Under TLS some of it may wait here for [`Wire::flush`], and `push` means nothing.
+    pub fn write(&mut self, bytes: &[u8], push: Push) -> io::Result<usize> {
         match &mut self.tls {
-            None => self.stream.write(bytes),
+            None => self.stream.write(bytes, push),
             Some(session) => session.write_vectored(&self.stream, &[IoSlice::new(bytes)]),
         }
     }
 
     /// The same for several pieces in a row (at most IOV_MAX).
-    pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>], push: Push) -> io::Result<usize> {
         match &mut self.tls {
-            None => self.stream.write_vectored(pieces),
+            None => self.stream.write_vectored(pieces, push),
             Some(session) => session.write_vectored(&self.stream, pieces),
         }
     }
