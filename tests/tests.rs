@@ -27,6 +27,7 @@ mod wsgi_validator;
 // The process tree and what operators do to it.
 mod chaos;
 mod crowds;
+mod defer_accept;
 mod faults;
 mod faults_boot;
 mod faults_system;

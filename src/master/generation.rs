@@ -44,6 +44,16 @@ impl Generation {
         Generation { number, config, hooks, listeners, tls, watch, shut, wanted, since, backoff }
     }
 
+    /// Tells the kernel, for each socket, when this generation wants to hear of a connection. To be called when it takes over: sockets are
+    /// shared with the one before.
+    pub fn set_accepting(&self) {
+        for listener in &self.listeners {
+            if let Err(error) = listener.defer_accept(self.config.defer_accept) {
+                error!("Can't set defer_accept at {listener}: {error}");
+            }
+        }
+    }
+
     /// Lets the kernel hand connections to the sockets that this generation has added to ports in use. To be called when a worker
     /// of it serves, not before: earlier workers do not have these sockets, so nobody else would take what waits there.
     pub fn open_doors(&mut self) {

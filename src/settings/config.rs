@@ -27,6 +27,8 @@ pub struct Config {
     pub backlog: u32,
     /// Whether each worker gets a socket of its own, bound with `SO_REUSEPORT`.
     pub reuse_port: bool,
+    /// Whether TCP clients are accepted only once they have sent something (TCP_DEFER_ACCEPT).
+    pub defer_accept: bool,
 
     /// Worker processes to keep running.
     pub workers: Workers,
@@ -438,6 +440,7 @@ impl Config {
             bind: Vec::new(),
             backlog: 0,
             reuse_port: false,
+            defer_accept: false,
             workers: Workers::Count(0),
             max_workers: 0,
             worker_class: WorkerClass::Sync,

@@ -26,6 +26,9 @@ pub use super::stream::{Peer, Push, Stream};
 /// What a client that does read has in flight does not count.
 const UNSENT_LIMIT: u32 = 512 * 1024;
 
+/// For how many seconds a connection that says nothing is kept from us, if it is; the kernel's smallest measure.
+const DEFERRED_FOR: libc::c_int = 1;
+
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BindAddress {
@@ -147,6 +150,27 @@ impl Listener {
     /// Begins to listen, with room for `backlog` connections.
     pub fn open(&self, backlog: u32) -> io::Result<()> {
         self.socket.listen(backlog.try_into().unwrap_or(i32::MAX))
+    }
+
+    /// Whether the kernel keeps a TCP connection until its first bytes are there (TCP_DEFER_ACCEPT, tcp(7)). One that stays silent is
+    /// handed out after [`DEFERRED_FOR`]. Means nothing for other sockets.
+    pub fn defer_accept(&self, is_on: bool) -> io::Result<()> {
+        if !matches!(self.local, LocalAddress::Ip(_)) {
+            return Ok(());
+        }
+        let seconds: libc::c_int = if is_on { DEFERRED_FOR } else { 0 };
+        // SAFETY: the option takes one int, which outlives the call.
+        let set = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_DEFER_ACCEPT,
+                (&raw const seconds).cast(),
+                size_of_val(&seconds) as libc::socklen_t,
+            )
+        };
+        Errno::result(set)?;
+        Ok(())
     }
 
     /// Whether it listens.

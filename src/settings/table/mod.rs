@@ -37,6 +37,7 @@ static CHAPTERS: [&[Setting]; 11] = [
 
 /// The settings that gunicorn does not have.
 static OWN: &[&str] = &[
+    "defer_accept",
     "max_workers",
     "max_worker_lifetime",
     "max_worker_lifetime_jitter",

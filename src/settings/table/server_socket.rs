@@ -63,6 +63,24 @@ the same user may bind it too. The sockets are the master's: a worker's successo
 missing worker's connections go to its siblings. For many workers and many short connections; otherwise the common
 socket spreads them more evenly. Turned on by a reload, it takes effect with the next start.",
     },
+    Setting {
+        name: "defer_accept",
+        section: Section::ServerSocket,
+        flags: &["--defer-accept"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.defer_accept, value.bool()),
+            get: |config| config.defer_accept.into(),
+        },
+        doc: "Let the kernel keep TCP connections until their first bytes are there.
+
+TCP_DEFER_ACCEPT of tcp(7): a worker is not woken for a connection before it has something to read. That halves the work
+of a connection that carries one request, as from a proxy that does not keep its connections. A client that connects and
+says nothing comes to a worker after about a second all the same; until then `ss` shows it as `SYN-RECV`, and a server that
+stops does not know of it.",
+    },
 ];
 
 /// At least one address. As in gunicorn, descriptors crowd out the rest: whoever hands over open sockets means those.

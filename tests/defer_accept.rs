@@ -1,0 +1,69 @@
+//! `defer_accept`: a connection that says nothing is the kernel's, for a while; nobody is lost by it.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal::SIGHUP;
+
+use crate::util::client::Client;
+use crate::util::server::{Plan, Server};
+use crate::util::wait_until;
+
+/// States of the kernel's table (proc(5), net/tcp).
+const ESTABLISHED: &str = "01";
+const SYN_RECEIVED: &str = "03";
+
+/// Longer than the kernel keeps a connection, by far.
+const LONG: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_silent_client_waits_in_the_kernel_and_is_served_when_it_speaks() {
+    let server = Server::start("sharing", ["--defer-accept"]);
+    let mut client = server.connect();
+    assert_eq!(count(&server, ESTABLISHED), 0);
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(count(&server, ESTABLISHED), 1);
+    assert_eq!(client.get("/").status, 200);
+    server.finish();
+}
+
+#[test]
+fn a_client_that_stays_silent_comes_to_its_end_like_any_other() {
+    let plan = Plan::app("sharing").file("conf.py", "client_header_timeout = 1\ndefer_accept = True");
+    let conf = plan.path("conf.py").display().to_string();
+    let server = plan.args(["--config", &conf]).start();
+    let mut client = server.connect();
+    assert_eq!(count(&server, SYN_RECEIVED), 1);
+    client.expect_closed(LONG);
+    server.finish();
+}
+
+#[test]
+fn a_reload_turns_it_on_and_off_for_sockets_in_use() {
+    let plan = Plan::app("sharing").file("conf.py", "");
+    let conf = plan.path("conf.py").display().to_string();
+    let server = plan.args(["--config", &conf]).start();
+    for (round, (text, state)) in
+        [("defer_accept = True", SYN_RECEIVED), ("defer_accept = False", ESTABLISHED)].into_iter().enumerate()
+    {
+        let before = server.wait_for_workers(1);
+        server.write("conf.py", text);
+        server.signal(SIGHUP);
+        server.wait_for_log_times("Handling signal: hup", round + 1);
+        wait_until("the new generation alone", || server.workers().len() == 1 && server.workers() != before);
+        let mut client = server.connect();
+        assert_eq!(count(&server, state), 1, "{text}");
+        assert_eq!(client.get("/").status, 200);
+        drop::<Client>(client);
+        wait_until("the connection to end", || count(&server, ESTABLISHED) == 0);
+    }
+    server.finish();
+}
+
+/// How many connections to the server's port are in `state`, at its end.
+fn count(server: &Server, state: &str) -> usize {
+    let local = format!(":{:04X}", server.address.port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.filter(|fields| fields[1].ends_with(&local) && fields[3] == state).count()
+}
