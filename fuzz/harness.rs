@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use monoceros::exchange::{Body, Exchange};
+use monoceros::http::blocks::KnownBlocks;
 use monoceros::http::body::BodyDecoder;
 use monoceros::http::error::Error;
 use monoceros::http::policy::{HeaderMap, Policy};
@@ -21,7 +22,8 @@ use monoceros::http::proxy::{self, Mode, Origin, Parsed};
 use monoceros::http::request::{Framing, HeadParser, RequestHead, Scheme, Status};
 use monoceros::settings::{Config, ProxyProtocol};
 use monoceros::sys::socket::{Peer, Push, Stream};
-use monoceros::worker::connection::{Connection, READ_SIZE, Step};
+use monoceros::worker::connection::{Connection, Step};
+use monoceros::worker::desk::Desk;
 use monoceros::worker::rules::Rules;
 
 /// Longer streams test patience only; this fits a socket's buffer.
@@ -33,12 +35,14 @@ pub fn head(data: &[u8]) {
     let policy = input.policy();
     let trusted = input.flags & 0x80 != 0;
     let mut parsed = RequestHead::default();
-    let whole = HeadParser::new().parse(input.stream, &policy, trusted, &mut parsed);
+    // What the one learns, the other may recognise.
+    let mut known = KnownBlocks::new();
+    let whole = HeadParser::new().parse(input.stream, &policy, trusted, Some(&mut known), &mut parsed);
 
     let (mut parser, mut other) = (HeadParser::new(), RequestHead::default());
     let mut verdict = Ok(Status::Partial);
     for end in input.ends() {
-        verdict = parser.parse(&input.stream[..end], &policy, trusted, &mut other);
+        verdict = parser.parse(&input.stream[..end], &policy, trusted, Some(&mut known), &mut other);
         if verdict != Ok(Status::Partial) {
             break;
         }
@@ -199,7 +203,7 @@ fn expect_same_again(request: &Request, policy: &Policy) {
     }
     text.extend(b"\r\n");
     let mut head = RequestHead::default();
-    let verdict = HeadParser::new().parse(&text, policy, false, &mut head);
+    let verdict = HeadParser::new().parse(&text, policy, false, None, &mut head);
     // Dropped headers and trimmed values make it shorter, a space after each colon longer: so only the limit may object.
     match verdict {
         Ok(Status::Complete) => assert_eq!(*request, Request::of(&head, &text, Vec::new())),
@@ -276,7 +280,7 @@ pub fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Con
     let mut connection =
         Box::new(Connection::new(Stream::from(OwnedFd::from(server)), Peer::Unix, 0, rules(flags), now));
     let mut conversation = Conversation::default();
-    let mut scratch = vec![0; READ_SIZE];
+    let mut desk = Desk::new();
     let mut start = 0;
     for &end in ends {
         client.write_all(&stream[start..end]).expect("the connection is open, and its buffer large enough");
@@ -285,13 +289,13 @@ pub fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Con
         if ended {
             client.shutdown(Shutdown::Write).expect("a socket can be shut down");
         }
-        if !go_on(&mut connection, &mut conversation, &mut scratch, &mut client, ended, now) {
+        if !go_on(&mut connection, &mut conversation, &mut desk, &mut client, ended, now) {
             return conversation;
         }
         assert!(!ended, "the connection waits for a client that sends nothing more");
     }
     client.shutdown(Shutdown::Write).expect("a socket can be shut down");
-    let is_open = go_on(&mut connection, &mut conversation, &mut scratch, &mut client, true, now);
+    let is_open = go_on(&mut connection, &mut conversation, &mut desk, &mut client, true, now);
     assert!(!is_open, "the connection waits for a client that sends nothing more");
     conversation
 }
@@ -300,18 +304,18 @@ pub fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Con
 fn go_on(
     connection: &mut Box<Connection>,
     conversation: &mut Conversation,
-    scratch: &mut [u8],
+    desk: &mut Desk,
     client: &mut UnixStream,
     ended: bool,
     now: Instant,
 ) -> bool {
-    let mut step = connection.on_readable(scratch, ended, now);
+    let mut step = connection.on_readable(desk, ended, now);
     loop {
         drain(client);
         step = match step {
             Step::Wait => return true,
             Step::Again => match connection.on_writable(now) {
-                Step::Wait => connection.on_readable(scratch, false, now),
+                Step::Wait => connection.on_readable(desk, false, now),
                 step => step,
             },
             Step::Call => {

@@ -98,6 +98,66 @@ fn each_request_has_an_environ_of_its_own() {
     server.finish();
 }
 
+/// The server knows a header block again: what does not come from the headers must still be each request's own.
+#[test]
+fn requests_with_the_same_headers_have_each_their_own_line_and_client() {
+    let server = Server::start("echo", []);
+    let headers = ["Cookie: c=1", "X-Two: a", "X-Two: b"];
+    let long = format!("/{}?{}", "p".repeat(700), "q".repeat(800));
+    let mut clients = [server.connect(), server.connect(), server.connect()];
+    let mut ports = clients.each_ref().map(|_| String::new());
+    for round in 0..3 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            for (method, target) in
+                [("GET", "/"), ("PUT", "/a%20b?x=1"), ("GET", &long), ("GET", "/other"), ("GET", "/")]
+            {
+                let seen = client.request(method, target, &headers, b"").json();
+                let (path, query) = target.split_once('?').unwrap_or((target, ""));
+                assert_eq!(seen["REQUEST_METHOD"], method);
+                assert_eq!(seen["RAW_URI"], target);
+                assert_eq!(seen["PATH_INFO"], path.replace("%20", " ").as_str());
+                assert_eq!(seen["QUERY_STRING"], query);
+                assert_eq!((seen["HTTP_COOKIE"].text(), seen["HTTP_X_TWO"].text()), ("c=1", "a,b"));
+                assert!(seen.get("left.behind").is_none());
+                if round == 0 {
+                    ports[number] = seen["REMOTE_PORT"].text().to_owned();
+                }
+                assert_eq!(seen["REMOTE_PORT"].text(), ports[number]);
+            }
+        }
+    }
+    assert!(ports[0] != ports[1] && ports[1] != ports[2]);
+    server.finish();
+}
+
+#[test]
+fn a_script_name_that_comes_again_is_taken_off_each_path() {
+    let server = Server::start("echo", []);
+    let mut client = server.connect();
+    for target in ["/x/a", "/x/b", "/x/b", "/x/c%20d"] {
+        let seen = client.request("GET", target, &["SCRIPT_NAME: /x"], b"").json();
+        assert_eq!(seen["SCRIPT_NAME"], "/x");
+        assert_eq!(seen["PATH_INFO"], target.replace("%20", " ").strip_prefix("/x").expect("it begins so"));
+    }
+    server.finish();
+}
+
+#[test]
+fn behind_a_unix_socket_a_client_has_a_port_only_if_a_proxy_names_it() {
+    let server = Plan::app("echo").unix().args(["--proxy-protocol", "v1", "--forwarded-allow-ips", "*"]).start();
+    for _ in 0..3 {
+        let mut client = server.connect();
+        client.send("PROXY TCP4 1.2.3.4 5.6.7.8 4711 80\r\n");
+        let seen = client.request("GET", "/", &["X-Forwarded-Proto: https"], b"").json();
+        assert_eq!((seen["REMOTE_ADDR"].text(), seen["REMOTE_PORT"].text()), ("1.2.3.4", "4711"));
+        assert_eq!(seen["wsgi.url_scheme"], "https");
+        let seen = server.connect().request("GET", "/", &["X-Forwarded-Proto: https"], b"").json();
+        assert_eq!(seen["REMOTE_ADDR"], "");
+        assert!(seen.get("REMOTE_PORT").is_none() && seen.get("PROXY_PROTOCOL").is_none());
+    }
+    server.finish();
+}
+
 #[test]
 fn over_a_unix_socket_there_is_no_peer_and_the_host_names_the_server() {
     let server = Plan::app("echo").unix().start();

@@ -8,11 +8,12 @@
 use memchr::memchr;
 use percent_encoding::percent_decode;
 
+use super::blocks::{BlockId, Circumstances, KnownBlocks};
 use super::error::{Error, quote};
 use super::fields;
 use super::grammar::{is_token_byte, line_length};
 use super::policy::Policy;
-use super::request_line::{self, RequestLine};
+use super::request_line::{self, RequestLine, TargetForm};
 
 /// Reads one request head from a buffer that grows between the calls.
 #[derive(Debug, Default)]
@@ -29,6 +30,8 @@ pub struct HeadParser {
     /// Bytes of the field that the current line would continue, when folding is permitted.
     field_length: usize,
     line: RequestLine,
+    /// The place of the connection's last header block among the known ones.
+    likely_block: usize,
 }
 
 /// What [`HeadParser::parse`] found.
@@ -69,6 +72,8 @@ pub struct RequestHead {
     pub keep_alive: bool,
     /// What a trusted peer says about its client's scheme; `None` when it says nothing or is not trusted.
     pub forwarded_scheme: Option<Scheme>,
+    /// Which of the known header blocks this head's is; `None` for one that has just been read.
+    pub block: Option<BlockId>,
     /// The head as the compatibility switches have changed it; empty when none is on.
     pub(super) rewritten: Vec<u8>,
 }
@@ -128,21 +133,23 @@ impl HeadParser {
         Self::default()
     }
 
-    /// Forgets everything, for the next request on the connection.
+    /// Forgets the request, for the next one on the connection.
     pub fn reset(&mut self) {
-        *self = Self::default();
+        *self = HeadParser { likely_block: self.likely_block, ..Self::default() };
     }
 
     /// Looks at what has been added to `buf` since the last call, and fills `head` once the head is complete.
     ///
     /// `buf` starts at the first byte of the request every time; nothing is removed from it here. `peer_is_trusted`
-    /// tells whether the peer may set the scheme and headers with underscores. After an error the bytes that follow
-    /// have no meaning: answer, and close the connection.
+    /// tells whether the peer may set the scheme and headers with underscores. A header block that is among the `known`
+    /// is not read again, and one that is not becomes known. After an error the bytes that follow have no meaning:
+    /// answer, and close the connection.
     pub fn parse(
         &mut self,
         buf: &[u8],
         policy: &Policy,
         peer_is_trusted: bool,
+        mut known: Option<&mut KnownBlocks>,
         head: &mut RequestHead,
     ) -> Result<Status, Error> {
         if self.stage == Stage::Start && !self.find_first_byte(buf)? {
@@ -152,6 +159,9 @@ impl HeadParser {
             match self.stage {
                 Stage::Fields if line.is_empty() => {
                     self.complete(buf, policy, peer_is_trusted, head)?;
+                    if let Some(known) = known {
+                        self.learn(buf, peer_is_trusted, known, head);
+                    }
                     return Ok(Status::Complete);
                 }
                 Stage::Fields => self.count_field(buf, line, policy)?,
@@ -159,6 +169,11 @@ impl HeadParser {
                     self.line = request_line::parse(buf, line, policy)?;
                     self.fields_start = self.line_start;
                     self.stage = Stage::Fields;
+                    if let Some(known) = known.as_deref_mut()
+                        && self.recognise(buf, peer_is_trusted, known, head)
+                    {
+                        return Ok(Status::Complete);
+                    }
                 }
             }
         }
@@ -263,16 +278,53 @@ impl HeadParser {
         peer_is_trusted: bool,
         head: &mut RequestHead,
     ) -> Result<(), Error> {
-        let line = &self.line;
+        self.fill_request_line(head);
         head.len = self.line_start;
+        head.block = None;
+        let block = Span::new(self.fields_start, self.line_start);
+        fields::read(buf, &self.line, block, self.fields, policy, peer_is_trusted, head)
+    }
+
+    /// Whether the header block behind the request line is a known one, which then completes the head.
+    fn recognise(
+        &mut self,
+        buf: &[u8],
+        peer_is_trusted: bool,
+        known: &mut KnownBlocks,
+        head: &mut RequestHead,
+    ) -> bool {
+        let Some(circumstances) = self.circumstances(peer_is_trusted) else { return false };
+        head.block = known.recognise(buf, self.fields_start, circumstances, self.likely_block, head);
+        let Some(block) = head.block else { return false };
+        self.likely_block = block.place();
+        head.rewritten.clear();
+        self.fill_request_line(head);
+        true
+    }
+
+    fn learn(&mut self, buf: &[u8], peer_is_trusted: bool, known: &mut KnownBlocks, head: &RequestHead) {
+        if let Some(circumstances) = self.circumstances(peer_is_trusted)
+            && head.rewritten.is_empty()
+        {
+            let block = Span::new(self.fields_start, head.len);
+            self.likely_block = known.learn(buf, block, circumstances, head).unwrap_or(self.likely_block);
+        }
+    }
+
+    /// What the meaning of the header block depends on; `None` where it depends on the request target, too.
+    fn circumstances(&self, peer_is_trusted: bool) -> Option<Circumstances> {
+        let version = self.line.version;
+        matches!(self.line.form, TargetForm::Origin).then_some(Circumstances { version, peer_is_trusted })
+    }
+
+    fn fill_request_line(&self, head: &mut RequestHead) {
+        let line = &self.line;
         head.method = line.method;
         head.target = line.target;
         head.path = line.path;
         head.query = line.query;
         head.version = line.version;
         head.version_text = line.version_text;
-        let block = Span::new(self.fields_start, self.line_start);
-        fields::read(buf, line, block, self.fields, policy, peer_is_trusted, head)
     }
 }
 
@@ -283,6 +335,18 @@ impl RequestHead {
             true => buf,
             false => &self.rewritten,
         }
+    }
+}
+
+impl HeaderSpan {
+    /// The same header in a buffer that has `count` bytes more in front.
+    pub(super) fn moved_on(self, count: u32) -> Self {
+        HeaderSpan { name: self.name.moved_on(count), value: self.value.moved_on(count) }
+    }
+
+    /// The same header in a buffer without its first `count` bytes, all of which stand before it.
+    pub(super) fn moved_back(self, count: u32) -> Self {
+        HeaderSpan { name: self.name.moved_back(count), value: self.value.moved_back(count) }
     }
 }
 
@@ -321,6 +385,14 @@ impl Span {
     /// From `start` on to its own end.
     pub(super) fn from(self, start: u32) -> Self {
         Span { start, end: self.end }
+    }
+
+    fn moved_on(self, count: u32) -> Self {
+        Span { start: self.start + count, end: self.end + count }
+    }
+
+    fn moved_back(self, count: u32) -> Self {
+        Span { start: self.start - count, end: self.end - count }
     }
 
     /// Its first `at` bytes, and the rest.

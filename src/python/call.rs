@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::app::App;
-use super::environ::{EnvironBuilder, EnvironError, Fixtures, Site, Template};
+use super::environ::{EnvironBuilder, EnvironError, Fixtures, Site, Templates};
 use super::errors::{ErrorStream, traceback};
 use super::extras::{ClientSocket, EarlyHints};
 use super::file_wrapper::FileWrapper;
@@ -183,12 +183,12 @@ impl Caller {
         request: RequestView<'_>,
         observed: Option<&mut Observed>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let template = &self.kits[request.site].template;
+        let templates = &mut self.kits[request.site].templates;
         let (Some(observer), Some(observed)) = (&self.observer, observed) else {
-            return self.environs.build(py, template, request);
+            return self.environs.build(py, templates, request);
         };
         observer.before(py, observed)?;
-        let environ = self.environs.build(py, template, request)?;
+        let environ = self.environs.build(py, templates, request)?;
         observer.amend(py, observed, &environ)?;
         Ok(environ)
     }
@@ -207,7 +207,7 @@ impl Caller {
 /// The objects that a request's environ and call are made with. They serve one request after another, as long as no application keeps
 /// one of them.
 struct Kit {
-    template: Template,
+    templates: Templates,
     transmission: Arc<Mutex<Transmission>>,
     start_response: Py<StartResponse>,
     input: Py<Input>,
@@ -218,9 +218,6 @@ struct Kit {
 
 /// How often it is looked whether an exchange is free again.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-
-/// References to `wsgi.input` and its like between requests: the kit's and the template's.
-const REFERENCES_AT_REST: isize = 2;
 
 impl Kit {
     fn new(py: Python<'_>, site: &Site, server: &Arc<[u8]>) -> PyResult<Kit> {
@@ -238,8 +235,8 @@ impl Kit {
             socket: socket.bind(py).as_any(),
             file_wrapper: file_wrapper.as_any(),
         };
-        let template = Template::new(py, site, &fixtures)?;
-        Ok(Kit { template, transmission, start_response, input, errors, early_hints, socket })
+        let templates = Templates::new(py, site, &fixtures)?;
+        Ok(Kit { templates, transmission, start_response, input, errors, early_hints, socket })
     }
 
     /// Takes the exchange back. A thread of the application that reads or writes it at this moment has it, at most until its deadline.
@@ -254,11 +251,13 @@ impl Kit {
 
     /// Whether the application still holds an object that must not outlive its request.
     fn is_still_held(&self, py: Python<'_>) -> bool {
+        // The kit has one, and each template.
+        let at_rest = 1 + self.templates.count() as isize;
         reference_count(&self.start_response) > 1
             || reference_count(self.start_response.get().writer()) > 1
-            || reference_count(&self.input) > REFERENCES_AT_REST
-            || reference_count(&self.early_hints) > REFERENCES_AT_REST
-            || reference_count(&self.socket) > REFERENCES_AT_REST
+            || reference_count(&self.input) > at_rest
+            || reference_count(&self.early_hints) > at_rest
+            || reference_count(&self.socket) > at_rest
             || self.socket.get().was_used(py)
     }
 

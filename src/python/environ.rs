@@ -1,16 +1,18 @@
 //! A request as the `environ` dict of PEP 3333, with gunicorn's keys (contract: REQUEST_METHOD to `gunicorn.socket`).
 //!
-//! What is the same for every request of a listener lives in a template that is copied; header names become interned keys once.
+//! What is the same for every request of a listener lives in a template that is copied; header names become interned keys once. Where the
+//! parser has known a whole header block again, there is a template for that block, too, headers and all.
 
 use std::collections::HashMap;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use super::memo::Memo;
+use super::memo::{LONGEST, Memo, Ports};
 use super::raw::{insert_if_absent, latin1};
 use super::tls::TlsKeys;
 use crate::exchange::RequestView;
+use crate::http::blocks::{BlockId, MOST_BLOCKS};
 use crate::http::proxy::Origin;
 use crate::http::request::{HeaderSpan, Scheme, decode_path};
 use crate::sys::socket::Peer;
@@ -78,14 +80,45 @@ impl From<PyErr> for EnvironError {
     }
 }
 
-/// The constant part of a site's environs.
-pub struct Template {
-    dict: Py<PyDict>,
+/// What a site's environs are copied from.
+pub struct Templates {
     site: Site,
+    /// For requests whose headers are yet to be added.
+    plain: Template,
+    /// For those with a known header block, in the block's place.
+    of_blocks: Vec<Option<(BlockId, Template)>>,
+    /// How many of `of_blocks` there are.
+    blocks: usize,
 }
 
-impl Template {
-    /// Builds the template.
+/// An environ to be copied. It follows the requests: what the last one's environ had stands in it, so that only what differs has to be
+/// put in before the copy.
+struct Template {
+    dict: Py<PyDict>,
+    /// What stands under each of [`FOLLOWED`]; none where the copies are told.
+    shown: [Option<Py<PyString>>; FOLLOWED.len()],
+}
+
+/// The keys whose values change from request to request, and may well not.
+const FOLLOWED: [&str; 8] = [
+    "REQUEST_METHOD",
+    "RAW_URI",
+    "QUERY_STRING",
+    "PATH_INFO",
+    "SERVER_PROTOCOL",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "wsgi.url_scheme",
+];
+
+/// The place of `PATH_INFO` in it.
+const PATH_INFO: usize = 3;
+
+/// The values of [`FOLLOWED`] in one request's environ; `None` for one that the copy is told, or that is not there.
+type Followed<'py> = [Option<Bound<'py, PyString>>; FOLLOWED.len()];
+
+impl Templates {
+    /// Builds the plain one.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -106,14 +139,61 @@ impl Template {
         if let Some((name, port)) = &site.server {
             dict.set_item("SERVER_NAME", name)?;
             dict.set_item("SERVER_PORT", port)?;
-            dict.set_item("REMOTE_PORT", "")?;
         }
-        // Every request sets these. Standing here already, they make room in the copies, which then need not grow.
-        for key in ["REQUEST_METHOD", "QUERY_STRING", "RAW_URI", "PATH_INFO", "SERVER_PROTOCOL", "REMOTE_ADDR"] {
+        // Standing here already, what every request sets makes room in the copies, which then need not grow.
+        for key in FOLLOWED.into_iter().filter(|key| *key != "REMOTE_PORT" || site.server.is_some()) {
             dict.set_item(key, "")?;
         }
-        dict.set_item("wsgi.url_scheme", "http")?;
-        Ok(Template { dict: dict.unbind(), site: site.clone() })
+        let plain = Template { dict: dict.unbind(), shown: Default::default() };
+        Ok(Templates { site: site.clone(), plain, of_blocks: Vec::new(), blocks: 0 })
+    }
+
+    /// How many references to each of the [`Fixtures`] there are here.
+    pub fn count(&self) -> usize {
+        1 + self.blocks
+    }
+
+    fn of_block(&mut self, block: BlockId) -> Option<&mut Template> {
+        match self.of_blocks.get_mut(block.place()) {
+            Some(Some((known, template))) if *known == block => Some(template),
+            _ => None,
+        }
+    }
+
+    fn keep(&mut self, block: BlockId, dict: Bound<'_, PyDict>) {
+        if self.of_blocks.is_empty() {
+            self.of_blocks.resize_with(MOST_BLOCKS, || None);
+        }
+        let template = Template { dict: dict.unbind(), shown: Default::default() };
+        let old = self.of_blocks[block.place()].replace((block, template));
+        self.blocks += usize::from(old.is_none());
+    }
+}
+
+impl Template {
+    /// A copy in which the values stand.
+    fn copy<'py>(&mut self, py: Python<'py>, keys: &Keys, values: &Followed<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = self.dict.bind(py);
+        let mut are_all_here = true;
+        for ((key, shown), value) in keys.followed.iter().zip(&mut self.shown).zip(values) {
+            let Some(value) = value else { continue };
+            if shown.as_ref().is_some_and(|shown| shown.is(value)) {
+                continue;
+            }
+            if value.len()? > LONGEST {
+                // A long one is not to stay for longer than its request.
+                are_all_here = false;
+                continue;
+            }
+            dict.set_item(key, value)?;
+            *shown = Some(value.clone().unbind());
+        }
+        let copy = dict.copy()?;
+        if !are_all_here {
+            let values = keys.followed.iter().zip(values).filter_map(|(key, value)| Some((key, value.as_ref()?)));
+            values.into_iter().try_for_each(|(key, value)| copy.set_item(key, value))?;
+        }
+        Ok(copy)
     }
 }
 
@@ -125,7 +205,7 @@ pub struct EnvironBuilder {
     raw_uri: Memo,
     path_info: Memo,
     remote_addr: Memo,
-    remote_port: Memo,
+    remote_ports: Ports,
     proxy_addr: Memo,
     proxy_port: Memo,
     path: Vec<u8>,
@@ -142,18 +222,15 @@ struct Names {
 
 /// The keys and values that are always the same, made once.
 struct Keys {
-    request_method: Py<PyString>,
-    query_string: Py<PyString>,
-    raw_uri: Py<PyString>,
+    /// [`FOLLOWED`], interned.
+    followed: [Py<PyString>; FOLLOWED.len()],
     path_info: Py<PyString>,
-    server_protocol: Py<PyString>,
-    remote_addr: Py<PyString>,
     remote_port: Py<PyString>,
     proxy_protocol: Py<PyString>,
     proxy_addr: Py<PyString>,
     proxy_port: Py<PyString>,
-    url_scheme: Py<PyString>,
     empty: Py<PyString>,
+    http: Py<PyString>,
     https: Py<PyString>,
     http_10: Py<PyString>,
     http_11: Py<PyString>,
@@ -186,18 +263,14 @@ impl EnvironBuilder {
     pub fn new(py: Python<'_>) -> Self {
         let text = |text| PyString::intern(py, text).unbind();
         let keys = Keys {
-            request_method: text("REQUEST_METHOD"),
-            query_string: text("QUERY_STRING"),
-            raw_uri: text("RAW_URI"),
+            followed: FOLLOWED.map(text),
             path_info: text("PATH_INFO"),
-            server_protocol: text("SERVER_PROTOCOL"),
-            remote_addr: text("REMOTE_ADDR"),
             remote_port: text("REMOTE_PORT"),
             proxy_protocol: text("PROXY_PROTOCOL"),
             proxy_addr: text("PROXY_ADDR"),
             proxy_port: text("PROXY_PORT"),
-            url_scheme: text("wsgi.url_scheme"),
             empty: text(""),
+            http: text("http"),
             https: text("https"),
             http_10: text("HTTP/1.0"),
             http_11: text("HTTP/1.1"),
@@ -211,7 +284,7 @@ impl EnvironBuilder {
             raw_uri: Memo::new(),
             path_info: Memo::new(),
             remote_addr: Memo::new(),
-            remote_port: Memo::new(),
+            remote_ports: Ports::new(),
             proxy_addr: Memo::new(),
             proxy_port: Memo::new(),
             path: Vec::new(),
@@ -226,71 +299,98 @@ impl EnvironBuilder {
     pub fn build<'py>(
         &mut self,
         py: Python<'py>,
-        template: &Template,
+        templates: &mut Templates,
         request: RequestView<'_>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let environ = template.dict.bind(py).copy()?;
-        self.set_request_line(py, &environ, request)?;
-        self.set_peer(py, &environ, request)?;
+        let environ = match request.head.block {
+            Some(block) => self.build_known(py, templates, request, block)?,
+            None => None,
+        };
+        let environ = match environ {
+            Some(environ) => environ,
+            None => self.build_anew(py, templates, request)?,
+        };
         if let Some(secured) = request.secured {
             self.tls.set(py, &environ, secured)?;
         }
         if let Some(origin) = request.proxied {
             self.set_proxy(py, &environ, origin)?;
         }
-        let mut script_name = None;
-        for (place, header) in request.head.headers.iter().enumerate() {
-            if let Some(value) = self.names.set_header(py, &environ, request.buffer, place, header)? {
-                script_name = Some(value);
-            }
+        if templates.site.server.is_none() {
+            self.set_names_on_unix(py, &environ, &templates.site, request)?;
         }
-        if template.site.server.is_none() {
-            set_server_from_host(py, &environ, &template.site, request.scheme)?;
-        }
-        self.set_path(py, &environ, request, &template.site, script_name)?;
         Ok(environ)
     }
 
-    fn set_request_line(
+    /// From the template of the request's header block, which is made if there is none yet. None where the path depends on the headers.
+    fn build_known<'py>(
         &mut self,
-        py: Python<'_>,
-        environ: &Bound<'_, PyDict>,
+        py: Python<'py>,
+        templates: &mut Templates,
         request: RequestView<'_>,
-    ) -> PyResult<()> {
-        let (keys, head, buffer) = (&self.keys, request.head, request.buffer);
-        match head.method.of(buffer) {
-            b"GET" => environ.set_item(&keys.request_method, &keys.get)?,
-            b"POST" => environ.set_item(&keys.request_method, &keys.post)?,
-            method => environ.set_item(&keys.request_method, latin1(py, method)?)?,
+        block: BlockId,
+    ) -> Result<Option<Bound<'py, PyDict>>, EnvironError> {
+        if templates.of_block(block).is_none() {
+            let dict = templates.plain.dict.bind(py).copy()?;
+            if self.names.set_headers(py, &dict, request)?.is_some() {
+                return Ok(None);
+            }
+            templates.keep(block, dict);
         }
-        match head.query.of(buffer) {
-            b"" => environ.set_item(&keys.query_string, &keys.empty)?,
-            query => environ.set_item(&keys.query_string, self.query.latin1(py, query)?)?,
-        }
-        environ.set_item(&keys.raw_uri, self.raw_uri.latin1(py, head.target.of(buffer))?)?;
-        match head.version_text.of(buffer) {
-            b"HTTP/1.1" => environ.set_item(&keys.server_protocol, &keys.http_11)?,
-            b"HTTP/1.0" => environ.set_item(&keys.server_protocol, &keys.http_10)?,
-            other => environ.set_item(&keys.server_protocol, latin1(py, other)?)?,
-        }
-        if request.scheme == Scheme::Https {
-            environ.set_item(&keys.url_scheme, &keys.https)?;
-        }
-        Ok(())
+        let mut values = self.followed(py, request, &templates.site)?;
+        values[PATH_INFO] = Some(self.path(py, request, templates.site.script_name.as_bytes())?);
+        let Some(template) = templates.of_block(block) else { return Ok(None) };
+        Ok(Some(template.copy(py, &self.keys, &values)?))
     }
 
-    fn set_peer(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, request: RequestView<'_>) -> PyResult<()> {
-        match request.peer {
-            Peer::Ip(address) => {
-                environ
-                    .set_item(&self.keys.remote_addr, self.remote_addr.latin1(py, request.remote_addr.as_bytes())?)?;
-                let mut digits = itoa::Buffer::new();
-                let port = digits.format(address.port());
-                environ.set_item(&self.keys.remote_port, self.remote_port.latin1(py, port.as_bytes())?)
+    fn build_anew<'py>(
+        &mut self,
+        py: Python<'py>,
+        templates: &mut Templates,
+        request: RequestView<'_>,
+    ) -> Result<Bound<'py, PyDict>, EnvironError> {
+        let values = self.followed(py, request, &templates.site)?;
+        let environ = templates.plain.copy(py, &self.keys, &values)?;
+        let path = match self.names.set_headers(py, &environ, request)? {
+            Some(script_name) => {
+                environ.set_item("SCRIPT_NAME", latin1(py, &script_name)?)?;
+                self.path(py, request, &script_name)?
             }
-            // No port, as gunicorn has it.
-            Peer::Unix => environ.set_item(&self.keys.remote_addr, &self.keys.empty),
-        }
+            None => self.path(py, request, templates.site.script_name.as_bytes())?,
+        };
+        environ.set_item(&self.keys.path_info, path)?;
+        Ok(environ)
+    }
+
+    /// What the request line and the connection say; not the path, which may depend on a header.
+    fn followed<'py>(&mut self, py: Python<'py>, request: RequestView<'_>, site: &Site) -> PyResult<Followed<'py>> {
+        let (keys, head, buffer) = (&self.keys, request.head, request.buffer);
+        let known = |text: &Py<PyString>| text.bind(py).clone();
+        let method = match head.method.of(buffer) {
+            b"GET" => known(&keys.get),
+            b"POST" => known(&keys.post),
+            method => latin1(py, method)?,
+        };
+        let query = match head.query.of(buffer) {
+            b"" => known(&keys.empty),
+            query => self.query.latin1(py, query)?,
+        };
+        let raw_uri = self.raw_uri.latin1(py, head.target.of(buffer))?;
+        let protocol = match head.version_text.of(buffer) {
+            b"HTTP/1.1" => known(&keys.http_11),
+            b"HTTP/1.0" => known(&keys.http_10),
+            other => latin1(py, other)?,
+        };
+        let addr = match request.remote_addr {
+            "" => known(&keys.empty),
+            addr => self.remote_addr.latin1(py, addr.as_bytes())?,
+        };
+        let port = match request.peer {
+            Peer::Ip(address) if site.server.is_some() => Some(self.remote_ports.text(py, address.port())),
+            _ => None,
+        };
+        let scheme = known(if request.scheme == Scheme::Https { &keys.https } else { &keys.http });
+        Ok([Some(method), Some(raw_uri), Some(query), None, Some(protocol), Some(addr), port, Some(scheme)])
     }
 
     /// What a PROXY header said besides the client: where that has connected to.
@@ -304,36 +404,59 @@ impl EnvironBuilder {
         Ok(())
     }
 
-    fn set_path(
+    /// On a unix socket the Host header is all there is to name the server, and only a PROXY header names a client's port.
+    fn set_names_on_unix(
         &mut self,
         py: Python<'_>,
         environ: &Bound<'_, PyDict>,
-        request: RequestView<'_>,
         site: &Site,
-        header: Option<Vec<u8>>,
-    ) -> Result<(), EnvironError> {
+        request: RequestView<'_>,
+    ) -> PyResult<()> {
+        if let Peer::Ip(address) = request.peer {
+            environ.set_item(&self.keys.remote_port, self.remote_ports.text(py, address.port()))?;
+        }
+        set_server_from_host(py, environ, site, request.scheme)
+    }
+
+    /// `PATH_INFO`: the path below `prefix`.
+    fn path<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: RequestView<'_>,
+        prefix: &[u8],
+    ) -> Result<Bound<'py, PyString>, EnvironError> {
         let raw = request.head.path.of(request.buffer);
-        let prefix = header.as_deref().unwrap_or(site.script_name.as_bytes());
         // The prefix is taken off the path as it was sent, before decoding, as gunicorn does.
         let Some(below) = raw.strip_prefix(prefix) else {
             let shown = |bytes| String::from_utf8_lossy(bytes).into_owned();
             return Err(EnvironError::Misplaced(OutsideScriptName { path: shown(raw), script_name: shown(prefix) }));
         };
-        if header.is_some() {
-            environ.set_item("SCRIPT_NAME", latin1(py, prefix)?)?;
+        if memchr::memchr(b'%', below).is_none() {
+            return Ok(self.path_info.latin1(py, below)?);
         }
-        let path = if memchr::memchr(b'%', below).is_some() {
-            self.path.clear();
-            decode_path(below, &mut self.path);
-            self.path_info.latin1(py, &self.path)?
-        } else {
-            self.path_info.latin1(py, below)?
-        };
-        Ok(environ.set_item(&self.keys.path_info, path)?)
+        self.path.clear();
+        decode_path(below, &mut self.path);
+        Ok(self.path_info.latin1(py, &self.path)?)
     }
 }
 
 impl Names {
+    /// Adds the request's headers; returns the value of a `SCRIPT_NAME` one.
+    fn set_headers(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        request: RequestView<'_>,
+    ) -> PyResult<Option<Vec<u8>>> {
+        let mut script_name = None;
+        for (place, header) in request.head.headers.iter().enumerate() {
+            if let Some(value) = self.set_header(py, environ, request.buffer, place, header)? {
+                script_name = Some(value);
+            }
+        }
+        Ok(script_name)
+    }
+
     /// Adds the header that stands in `place`; returns the value of a `SCRIPT_NAME` one.
     fn set_header(
         &mut self,
@@ -410,7 +533,6 @@ impl Name {
     }
 }
 
-/// On a unix socket the Host header is all there is to name the server.
 fn set_server_from_host(py: Python<'_>, environ: &Bound<'_, PyDict>, site: &Site, scheme: Scheme) -> PyResult<()> {
     let host = environ.get_item("HTTP_HOST")?.map(|host| host.to_string()).filter(|host| !host.is_empty());
     let Some(host) = host else {

@@ -6,7 +6,7 @@ use pyo3::types::PyString;
 use super::raw::latin1;
 
 /// Longer texts are not remembered: comparing and keeping them would cost more than it saves.
-const LONGEST: usize = 512;
+pub const LONGEST: usize = 512;
 
 /// The last text seen in some place, and the `str` made of it.
 pub struct Memo {
@@ -37,5 +37,34 @@ impl Memo {
             self.made = Some(made.clone().unbind());
         }
         Ok(made)
+    }
+}
+
+/// Most ports remembered.
+const MOST_PORTS: usize = 64;
+
+/// The ports of the clients that are connected, as texts, as far as they have different places.
+pub struct Ports(Vec<Option<(u16, Py<PyString>)>>);
+
+impl Ports {
+    /// None yet.
+    pub const fn new() -> Self {
+        Ports(Vec::new())
+    }
+
+    /// The port's decimal digits.
+    pub fn text<'py>(&mut self, py: Python<'py>, port: u16) -> Bound<'py, PyString> {
+        if self.0.is_empty() {
+            self.0.resize_with(MOST_PORTS, || None);
+        }
+        let place = &mut self.0[usize::from(port) % MOST_PORTS];
+        if let Some((known, text)) = place
+            && *known == port
+        {
+            return text.bind(py).clone();
+        }
+        let text = PyString::new(py, itoa::Buffer::new().format(port));
+        *place = Some((port, text.clone().unbind()));
+        text
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::body_store::{BodyStore, Room};
+use super::desk::Desk;
 use super::outgoing::{Flushed, Outgoing};
 use super::pace::Pace;
 use super::pump;
@@ -20,6 +21,7 @@ use super::rules::Rules;
 use super::stall::Stall;
 use super::wire::Wire;
 use crate::exchange::{Body, Exchange, Piece, RequestView};
+use crate::http::blocks::KnownBlocks;
 use crate::http::body::BodyDecoder;
 use crate::http::date::DateCache;
 use crate::http::error::{Error, error_page};
@@ -28,9 +30,6 @@ use crate::http::request::{Framing, HeadParser, RequestHead, Scheme, Span, Statu
 use crate::http::response;
 use crate::sys::socket::{Peer, Push, Stream};
 use crate::tls::{Acceptor, Failure, Secured, Session};
-
-/// What is read from a socket at once.
-pub const READ_SIZE: usize = 64 * 1024;
 
 /// How often one connection reads before others have their turn.
 const READS_PER_TURN: usize = 4;
@@ -218,9 +217,9 @@ impl Connection {
         Ok(self)
     }
 
-    /// Reads what has arrived, through `scratch`, and goes as far as it leads. `ended` says that the client has ended its side, which by
+    /// Reads what has arrived, at `desk`, and goes as far as it leads. `ended` says that the client has ended its side, which by
     /// itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
-    pub fn on_readable(&mut self, scratch: &mut [u8], ended: bool, now: Instant) -> Step {
+    pub fn on_readable(&mut self, desk: &mut Desk, ended: bool, now: Instant) -> Step {
         self.note_unread(ended);
         let answers = match self.state {
             State::Serving | State::Closing => true,
@@ -232,7 +231,7 @@ impl Connection {
             return Step::Wait;
         }
         for _ in 0..READS_PER_TURN {
-            let count = match self.read(scratch) {
+            let count = match self.read(&mut desk.scratch) {
                 Ok(Some(0)) => return self.on_end(),
                 Ok(Some(count)) => count,
                 Ok(None) => {
@@ -242,8 +241,8 @@ impl Connection {
                 Err(error) => return self.on_broken(&error, now),
             };
             // A short read has emptied the socket, and the next arrival is a new event; the end is not, once it has been told.
-            self.unread = self.has_ended || !self.wire.is_drained_by(count, scratch.len());
-            let step = self.on_bytes(&scratch[..count], now);
+            self.unread = self.has_ended || !self.wire.is_drained_by(count, desk.scratch.len());
+            let step = self.on_bytes(&desk.scratch[..count], Some(&mut desk.known), now);
             if step != Step::Wait || !self.unread {
                 return step;
             }
@@ -418,7 +417,7 @@ impl Connection {
         self.state = State::Head;
         // What arrived on the way has raised no event here.
         self.unread = true;
-        self.on_bytes(bytes, now)
+        self.on_bytes(bytes, None, now)
     }
 
     /// The number of its listener among the worker's.
@@ -538,7 +537,7 @@ impl Connection {
         }
     }
 
-    fn on_bytes(&mut self, bytes: &[u8], now: Instant) -> Step {
+    fn on_bytes(&mut self, bytes: &[u8], known: Option<&mut KnownBlocks>, now: Instant) -> Step {
         match self.state {
             State::Body => {
                 let step = self.on_body_bytes(bytes, now);
@@ -551,7 +550,7 @@ impl Connection {
                 }
                 let (front, behind) = bytes.split_at(self.end_of_head(bytes));
                 self.input.extend_from_slice(front);
-                self.parse(behind, now)
+                self.parse(behind, known, now)
             }
         }
     }
@@ -567,17 +566,17 @@ impl Connection {
     }
 
     /// Looks for what comes next in the input; `behind` is what has come after it.
-    fn parse(&mut self, behind: &[u8], now: Instant) -> Step {
+    fn parse(&mut self, behind: &[u8], known: Option<&mut KnownBlocks>, now: Instant) -> Step {
         if self.state == State::Proxy
             && let Some(step) = self.parse_proxy_header(now)
         {
             return step;
         }
-        match self.parser.parse(&self.input, &self.rules.policy, self.is_trusted, &mut self.head) {
+        match self.parser.parse(&self.input, &self.rules.policy, self.is_trusted, known, &mut self.head) {
             Ok(Status::Partial) if behind.is_empty() => Step::Wait,
             Ok(Status::Partial) => {
                 self.input.extend_from_slice(behind);
-                self.parse(&[], now)
+                self.parse(&[], None, now)
             }
             Ok(Status::Complete) => self.begin_body(behind, now),
             Err(_) if is_tls_handshake(&self.input) => self.refuse(Error::TlsOnPlainHttp, now),
@@ -775,7 +774,7 @@ impl Connection {
             }
             State::Head => {
                 self.deadline = Some(now + self.rules.head_timeout);
-                match self.parse(&[], now) {
+                match self.parse(&[], None, now) {
                     // No event will tell of what is already there.
                     Step::Wait if self.unread => Step::Again,
                     step => step,

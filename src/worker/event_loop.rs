@@ -13,7 +13,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
-use super::connection::{Connection, READ_SIZE, Step, Unserved, Watched};
+use super::connection::{Connection, Step, Unserved, Watched};
+use super::desk::Desk;
 use super::doors::Door;
 use super::neighbours::Neighbours;
 use super::refusals::Refusals;
@@ -65,7 +66,7 @@ pub struct EventLoop {
     serves: bool,
     most_connections: usize,
     first_connection: usize,
-    scratch: Vec<u8>,
+    desk: Desk,
     /// Connections whose requests are ready, and since when.
     ready: VecDeque<(usize, Instant)>,
     again: Vec<usize>,
@@ -146,7 +147,7 @@ impl EventLoop {
             most_connections,
             first_connection: FIRST_LISTENER + doors.len(),
             doors,
-            scratch: vec![0; READ_SIZE],
+            desk: Desk::new(),
             ready: VecDeque::new(),
             again: Vec::new(),
             refusals: Refusals::default(),
@@ -373,7 +374,7 @@ impl EventLoop {
                     }
                     self.handshakes_left -= 1;
                 }
-                let step = connection.on_readable(&mut self.scratch, ended, self.now);
+                let step = connection.on_readable(&mut self.desk, ended, self.now);
                 self.follow(key, step);
             }
             Some(Place::Away(missed)) => (missed.readable, missed.ended) = (true, missed.ended || ended),

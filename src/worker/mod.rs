@@ -8,6 +8,7 @@ mod access;
 mod body_store;
 pub mod connection;
 mod crew;
+pub mod desk;
 mod doors;
 mod event_loop;
 mod lead;

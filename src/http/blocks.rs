@@ -1,0 +1,241 @@
+//! Header blocks that have been read before.
+//!
+//! A client sends the same headers with every request on its connection, often to the last byte, and so do many clients of one kind. The
+//! lines between request line and body are then the bytes of an earlier request, and comparing them is all that need be done: what they
+//! mean is known, and whoever makes something of them can tell by a number that he has made it before. Only blocks that were found
+//! valid are kept, each with the circumstances under which it was. Request lines are not known here; nor is what becomes of a request.
+
+use super::request::{Framing, HeaderSpan, RequestHead, Scheme, Span, Version};
+
+/// Most blocks that are kept; a new one takes the place of the oldest.
+pub const MOST_BLOCKS: usize = 64;
+
+/// Longer blocks are not kept: what they cost to read is little beside what their requests cost.
+const LONGEST_BLOCK: usize = 2048;
+
+/// Blocks read so far. One policy must hold for all of them.
+#[derive(Debug, Default)]
+pub struct KnownBlocks {
+    blocks: Vec<Block>,
+    /// The place of the oldest, once all places are taken.
+    oldest: usize,
+    /// The place of the one that was last seen.
+    latest: usize,
+    learned: u64,
+}
+
+/// A block in its place: equal for two requests only if their blocks are equal, byte for byte, and mean the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockId {
+    place: usize,
+    /// Counts the blocks that there have been.
+    number: u64,
+}
+
+impl BlockId {
+    /// The place among [`MOST_BLOCKS`] that it has as long as it is known.
+    pub fn place(self) -> usize {
+        self.place
+    }
+}
+
+/// What a block depends on besides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Circumstances {
+    pub(super) version: Version,
+    pub(super) peer_is_trusted: bool,
+}
+
+/// A valid block and what it says.
+#[derive(Debug)]
+struct Block {
+    /// From the first header line to the empty line, that included.
+    bytes: Vec<u8>,
+    circumstances: Circumstances,
+    number: u64,
+    /// Counted from the block's start.
+    headers: Vec<HeaderSpan>,
+    framing: Framing,
+    expect_continue: bool,
+    keep_alive: bool,
+    forwarded_scheme: Option<Scheme>,
+}
+
+impl KnownBlocks {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Fills what the headers say into `head` if a known block stands in `buf` at `start`, and says which. Looks in the place `likely`,
+    /// where the connection's last one was, and then at the one that was seen last.
+    pub(super) fn recognise(
+        &mut self,
+        buf: &[u8],
+        start: usize,
+        circumstances: Circumstances,
+        likely: usize,
+        head: &mut RequestHead,
+    ) -> Option<BlockId> {
+        let is_it = |place: &usize| {
+            self.blocks
+                .get(*place)
+                .is_some_and(|block| buf[start..].starts_with(&block.bytes) && block.circumstances == circumstances)
+        };
+        let place = [likely, self.latest].into_iter().find(is_it)?;
+        self.latest = place;
+        let block = &self.blocks[place];
+        block.fill(start, head);
+        Some(BlockId { place, number: block.number })
+    }
+
+    /// Keeps the block that was read from `buf` at `span` into `head`; returns its place.
+    pub(super) fn learn(
+        &mut self,
+        buf: &[u8],
+        span: Span,
+        circumstances: Circumstances,
+        head: &RequestHead,
+    ) -> Option<usize> {
+        let bytes = span.of(buf);
+        if bytes.len() > LONGEST_BLOCK {
+            return None;
+        }
+        let is_it = |block: &Block| block.bytes == bytes && block.circumstances == circumstances;
+        let place = match self.blocks.iter().position(is_it) {
+            Some(place) => place,
+            None => self.add(bytes, span, circumstances, head),
+        };
+        self.latest = place;
+        Some(place)
+    }
+
+    fn add(&mut self, bytes: &[u8], span: Span, circumstances: Circumstances, head: &RequestHead) -> usize {
+        self.learned += 1;
+        let (mut kept, mut headers) = (Vec::new(), Vec::new());
+        let is_full = self.blocks.len() == MOST_BLOCKS;
+        if is_full {
+            let old = &mut self.blocks[self.oldest];
+            (kept, headers) = (std::mem::take(&mut old.bytes), std::mem::take(&mut old.headers));
+        }
+        kept.clear();
+        kept.extend_from_slice(bytes);
+        headers.clear();
+        headers.extend(head.headers.iter().map(|header| header.moved_back(span.start)));
+        let block = Block {
+            bytes: kept,
+            circumstances,
+            number: self.learned,
+            headers,
+            framing: head.framing,
+            expect_continue: head.expect_continue,
+            keep_alive: head.keep_alive,
+            forwarded_scheme: head.forwarded_scheme,
+        };
+        if !is_full {
+            self.blocks.push(block);
+            return self.blocks.len() - 1;
+        }
+        let place = self.oldest;
+        self.blocks[place] = block;
+        self.oldest = (place + 1) % MOST_BLOCKS;
+        place
+    }
+}
+
+impl Block {
+    fn fill(&self, start: usize, head: &mut RequestHead) {
+        head.len = start + self.bytes.len();
+        head.headers.clear();
+        head.headers.extend(self.headers.iter().map(|header| header.moved_on(start as u32)));
+        head.framing = self.framing;
+        head.expect_continue = self.expect_continue;
+        head.keep_alive = self.keep_alive;
+        head.forwarded_scheme = self.forwarded_scheme;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::policy::Policy;
+    use super::super::request::{HeadParser, Status};
+    use super::*;
+
+    /// Reads whole heads, one after another, as they would come on one connection.
+    struct Reader {
+        known: KnownBlocks,
+        parser: HeadParser,
+        head: RequestHead,
+    }
+
+    impl Reader {
+        fn new() -> Reader {
+            Reader { known: KnownBlocks::new(), parser: HeadParser::new(), head: RequestHead::default() }
+        }
+
+        fn read(&mut self, text: &str, trusted: bool) -> Option<BlockId> {
+            self.parser.reset();
+            let (buf, policy) = (text.as_bytes(), Policy::default());
+            let status = self.parser.parse(buf, &policy, trusted, Some(&mut self.known), &mut self.head);
+            assert_eq!(status, Ok(Status::Complete), "{text}");
+            assert_eq!(self.head.len, text.len());
+            self.head.block
+        }
+    }
+
+    #[test]
+    fn a_block_is_known_the_second_time_behind_any_request_line() {
+        let mut reader = Reader::new();
+        assert_eq!(reader.read("GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", false), None);
+        let again = reader.read("POST /long/path?q HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", false);
+        assert!(again.is_some());
+        assert_eq!(reader.read("GET /x HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", false), again);
+        let (name, value) = (reader.head.headers[1].name, reader.head.headers[1].value);
+        let text = b"GET /x HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
+        assert_eq!((name.of(text), value.of(text)), (&b"X"[..], &b"y"[..]));
+    }
+
+    #[test]
+    fn another_byte_version_trust_or_form_of_target_makes_it_another_block() {
+        let mut reader = Reader::new();
+        let block = "Host: a\r\nX-Forwarded-Proto: https\r\n\r\n";
+        let request = |line: &str| format!("{line}\r\n{block}");
+        reader.read(&request("GET / HTTP/1.1"), false);
+        assert!(reader.read(&request("GET / HTTP/1.1"), false).is_some());
+        assert_eq!(reader.head.forwarded_scheme, None);
+        assert_eq!(reader.read(&request("GET / HTTP/1.0"), false), None);
+        assert!(!reader.head.keep_alive);
+        assert_eq!(reader.read(&request("GET / HTTP/1.1"), true), None);
+        assert_eq!(reader.head.forwarded_scheme, Some(Scheme::Https));
+        assert_eq!(reader.read(&request("GET http://a/ HTTP/1.1"), false), None);
+        assert_eq!(reader.read(&request("GET / HTTP/1.1").replace("Host: a", "Host: b"), false), None);
+        // Not the connection's last one, so it is read again; but known it is.
+        let count = reader.known.blocks.len();
+        assert_eq!(reader.read(&request("GET / HTTP/1.1"), true), None);
+        assert!(reader.read(&request("GET / HTTP/1.1"), true).is_some());
+        assert_eq!((reader.head.forwarded_scheme, reader.known.blocks.len()), (Some(Scheme::Https), count));
+    }
+
+    #[test]
+    fn the_oldest_make_room_and_their_numbers_are_not_used_again() {
+        let mut reader = Reader::new();
+        let request = |host: usize| format!("GET / HTTP/1.1\r\nHost: h{host}\r\n\r\n");
+        reader.read(&request(0), false);
+        let first = reader.read(&request(0), false).expect("it is known");
+        for host in 1..=MOST_BLOCKS {
+            reader.read(&request(host), false);
+        }
+        assert_eq!(reader.known.blocks.len(), MOST_BLOCKS);
+        assert_eq!(reader.read(&request(0), false), None);
+        let again = reader.read(&request(0), false).expect("it is known");
+        assert_ne!(first, again);
+    }
+
+    #[test]
+    fn a_long_block_is_read_every_time() {
+        let mut reader = Reader::new();
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(LONGEST_BLOCK));
+        assert_eq!(reader.read(&request, false), None);
+        assert_eq!(reader.read(&request, false), None);
+    }
+}
