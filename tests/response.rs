@@ -23,6 +23,37 @@ fn the_head_is_gunicorns() {
     server.finish();
 }
 
+/// The server knows them again; what comes of them depends on the company all the same.
+#[test]
+fn headers_that_are_the_same_objects_say_the_same_and_no_more() {
+    let mut server = Server::start("responses", []);
+    let names =
+        ["plain", "raises", "plain", "no-content", "plain", "other-order", "twice", "plain", "other-text", "plain"];
+    for name in names.into_iter().chain(names) {
+        let response = server.get(&format!("/same/{name}"));
+        let expected = match name {
+            "plain" | "other-order" => (200, "OK", Some(2)),
+            "other-text" => (200, "Fine", Some(2)),
+            "no-content" => (204, "No Content", None),
+            _ => (500, "Internal Server Error", None),
+        };
+        let length = response.content_length().filter(|_| response.status < 500);
+        assert_eq!((response.status, response.reason.as_str(), length), expected, "{name}");
+        if response.status == 200 {
+            assert_eq!(
+                (response.text().as_str(), response.header("Content-Type")),
+                ("ok", Some("text/plain")),
+                "{name}"
+            );
+            let is_first = response.names().iter().position(|known| *known == "Content-Type") < Some(4);
+            assert_eq!(is_first, name != "other-order", "{name}");
+        }
+    }
+    server.allow("Error handling request");
+    server.allow("Traceback");
+    server.finish();
+}
+
 #[test]
 fn chunk_sizes_are_upper_case_hex() {
     let server = Server::start("responses", []);

@@ -147,7 +147,8 @@ impl Block {
     fn fill(&self, start: usize, head: &mut RequestHead) {
         head.len = start + self.bytes.len();
         head.headers.clear();
-        head.headers.extend(self.headers.iter().map(|header| header.moved_on(start as u32)));
+        head.headers.extend_from_slice(&self.headers);
+        head.headers.iter_mut().for_each(|header| *header = header.moved_on(start as u32));
         head.framing = self.framing;
         head.expect_continue = self.expect_continue;
         head.keep_alive = self.keep_alive;

@@ -30,6 +30,8 @@ pub struct CallOptions {
     pub sendfile: bool,
     /// Environ keys whose values the access log wants.
     pub environ_keys: Vec<String>,
+    /// The access log wants response headers.
+    pub logs_headers: bool,
     /// The line of the Server header, or nothing.
     pub server: Arc<[u8]>,
 }
@@ -130,7 +132,7 @@ impl Caller {
         let kit = &mut self.kits[site];
         kit.input.get().end();
         kit.errors.get().finish_line();
-        let (exchange, summary) = kit.end(py);
+        let (exchange, summary) = kit.end(py, self.options.logs_headers);
         if kit.is_still_held(py) {
             // The application kept one of the objects; the next request must not appear in it.
             match Kit::new(py, &self.sites[site], &self.options.server) {
@@ -197,11 +199,6 @@ impl Caller {
     pub fn in_flight(&self) -> InFlight {
         self.in_flight.clone()
     }
-
-    /// Hands a [`Summary`]'s buffer back once it has been logged.
-    pub fn recycle(&mut self, site: usize, summary: Summary) {
-        lock(&self.kits[site].transmission).recycle(summary.headers);
-    }
 }
 
 /// The objects that a request's environ and call are made with. They serve one request after another, as long as no application keeps
@@ -209,7 +206,9 @@ impl Caller {
 struct Kit {
     templates: Templates,
     transmission: Arc<Mutex<Transmission>>,
-    start_response: Py<StartResponse>,
+    starter: Py<StartResponse>,
+    /// The method of `starter` that the application is given.
+    start_response: Py<PyAny>,
     input: Py<Input>,
     errors: Py<ErrorStream>,
     early_hints: Py<EarlyHints>,
@@ -222,7 +221,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 impl Kit {
     fn new(py: Python<'_>, site: &Site, server: &Arc<[u8]>) -> PyResult<Kit> {
         let transmission = transmission::shared(server);
-        let start_response = Py::new(py, StartResponse::new(py, &transmission)?)?;
+        let starter = Py::new(py, StartResponse::new(py, &transmission)?)?;
+        let start_response = StartResponse::callable(starter.bind(py))?;
         let input = Py::new(py, Input::new(transmission.clone()))?;
         let errors = Py::new(py, ErrorStream::new())?;
         let early_hints = Py::new(py, EarlyHints::new(transmission.clone()))?;
@@ -236,13 +236,13 @@ impl Kit {
             file_wrapper: file_wrapper.as_any(),
         };
         let templates = Templates::new(py, site, &fixtures)?;
-        Ok(Kit { templates, transmission, start_response, input, errors, early_hints, socket })
+        Ok(Kit { templates, transmission, starter, start_response, input, errors, early_hints, socket })
     }
 
     /// Takes the exchange back. A thread of the application that reads or writes it at this moment has it, at most until its deadline.
-    fn end(&self, py: Python<'_>) -> (Box<dyn Exchange>, Summary) {
+    fn end(&self, py: Python<'_>, with_headers: bool) -> (Box<dyn Exchange>, Summary) {
         loop {
-            if let Some(ended) = lock(&self.transmission).end() {
+            if let Some(ended) = lock(&self.transmission).end(with_headers) {
                 return ended;
             }
             py.detach(|| std::thread::sleep(LOOK_AGAIN));
@@ -251,10 +251,11 @@ impl Kit {
 
     /// Whether the application still holds an object that must not outlive its request.
     fn is_still_held(&self, py: Python<'_>) -> bool {
-        // The kit has one, and each template.
+        // The kit has one of each, and each template; `start_response` has one of its object.
         let at_rest = 1 + self.templates.count() as isize;
         reference_count(&self.start_response) > 1
-            || reference_count(self.start_response.get().writer()) > 1
+            || reference_count(&self.starter) > 2
+            || reference_count(self.starter.get().writer()) > 1
             || reference_count(&self.input) > at_rest
             || reference_count(&self.early_hints) > at_rest
             || reference_count(&self.socket) > at_rest
@@ -299,12 +300,18 @@ impl Kit {
 
     /// A sequence of blocks that are all there: head and body in one write.
     fn send_whole(&self, items: &[Bound<'_, PyAny>]) -> PyResult<()> {
-        let mut blocks: Vec<&Bound<'_, PyBytes>> = Vec::with_capacity(items.len());
-        for item in items {
-            blocks.push(as_bytes(item)?);
+        // Mostly it is one.
+        if let [item] = items {
+            return self.send_last(&[as_bytes(item)?]);
         }
-        self.expect_started()?;
-        Ok(lock(&self.transmission).send(&blocks, true)?)
+        let blocks: Vec<&Bound<'_, PyBytes>> = items.iter().map(as_bytes).collect::<PyResult<_>>()?;
+        self.send_last(&blocks)
+    }
+
+    fn send_last(&self, blocks: &[&Bound<'_, PyBytes>]) -> PyResult<()> {
+        let mut transmission = lock(&self.transmission);
+        expect_started(transmission.progress())?;
+        Ok(transmission.send(blocks, true)?)
     }
 
     /// A file that the kernel can send; `false` where it must be read instead.
@@ -344,12 +351,7 @@ impl Kit {
     }
 
     fn expect_started(&self) -> PyResult<()> {
-        match self.progress() {
-            Progress::Waiting => {
-                Err(pyo3::exceptions::PyRuntimeError::new_err("the application did not call start_response"))
-            }
-            _ => Ok(()),
-        }
+        expect_started(self.progress())
     }
 
     fn progress(&self) -> Progress {
@@ -419,6 +421,15 @@ impl Kit {
 
     fn describe_request(&self) -> String {
         lock(&self.transmission).describe_request()
+    }
+}
+
+fn expect_started(progress: Progress) -> PyResult<()> {
+    match progress {
+        Progress::Waiting => {
+            Err(pyo3::exceptions::PyRuntimeError::new_err("the application did not call start_response"))
+        }
+        _ => Ok(()),
     }
 }
 

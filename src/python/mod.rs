@@ -32,6 +32,7 @@ pub mod home;
 pub mod hooks;
 mod input;
 pub mod interpreter;
+mod known_headers;
 pub mod log_queue;
 mod memo;
 mod native;

@@ -13,7 +13,7 @@ use super::raw::latin1_bytes;
 use super::transmission::{Draft, Progress, Transmission, lock};
 use crate::http::response;
 
-/// `start_response(status, headers, exc_info=None) -> write`.
+/// What `start_response` is a method of: calling a bound method costs the interpreter less than calling an object.
 #[pyclass(frozen, module = "monoceros")]
 pub struct StartResponse {
     transmission: Arc<Mutex<Transmission>>,
@@ -30,6 +30,14 @@ impl StartResponse {
         Ok(StartResponse { transmission: transmission.clone(), write })
     }
 
+    /// `start_response(status, headers, exc_info=None) -> write`, which holds a reference to `this`.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn callable(this: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Ok(this.getattr(pyo3::intern!(this.py(), "start_response"))?.unbind())
+    }
+
     /// The `write()` callable it hands out.
     pub fn writer(&self) -> &Py<Write> {
         &self.write
@@ -39,15 +47,14 @@ impl StartResponse {
 #[pymethods]
 impl StartResponse {
     #[pyo3(signature = (status, headers, exc_info=None))]
-    fn __call__<'py>(
+    fn start_response<'py>(
         &self,
         py: Python<'py>,
         status: &Bound<'py, PyAny>,
         headers: &Bound<'py, PyAny>,
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Py<Write>> {
-        self.check_progress(exc_info)?;
-        let draft = lock(&self.transmission).take_draft();
+        let draft = self.take_draft(exc_info)?;
         let draft = read_draft(draft, status, headers).inspect_err(|_| lock(&self.transmission).unstart())?;
         lock(&self.transmission).start(draft);
         Ok(self.write.clone_ref(py))
@@ -55,13 +62,19 @@ impl StartResponse {
 }
 
 impl StartResponse {
-    fn check_progress(&self, exc_info: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let progress = lock(&self.transmission).progress();
+    /// The head to be filled in, where there may be one still.
+    fn take_draft(&self, exc_info: Option<&Bound<'_, PyAny>>) -> PyResult<Draft> {
+        let progress = {
+            let mut transmission = lock(&self.transmission);
+            match (transmission.progress(), exc_info) {
+                (Progress::Waiting, _) | (Progress::Started, Some(_)) => return Ok(transmission.take_draft()),
+                (progress, _) => progress,
+            }
+        };
         match (progress, exc_info) {
-            (Progress::Waiting, _) | (Progress::Started, Some(_)) => Ok(()),
             // The head is out: the error the application reports is now the request's (PEP 3333, "Error Handling").
             (Progress::Sending | Progress::Complete, Some(exc_info)) => Err(PyErr::from_value(exc_info.get_item(1)?)),
-            (_, None) => Err(PyAssertionError::new_err("Response headers already set!")),
+            _ => Err(PyAssertionError::new_err("Response headers already set!")),
         }
     }
 }
@@ -97,22 +110,16 @@ pub fn as_bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py
 
 fn read_draft(mut draft: Draft, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<Draft> {
     let status = status.cast::<PyString>().map_err(|_| PyTypeError::new_err("the response status must be a str"))?;
-    draft.status.extend_from_slice(latin1_bytes(status)?);
-    draft.code = response::parse_status(&draft.status)
-        .map_err(|_| PyValueError::new_err(format!("invalid response status {:?}", status.to_string_lossy())))?;
-    if draft.code < 200 {
-        return Err(PyValueError::new_err(format!(
-            "{} is an interim status; a response needs a final one",
-            draft.code
-        )));
+    if !draft.known.is_status(status) {
+        read_status(&mut draft, status)?;
     }
     if let Ok(list) = headers.cast_exact::<PyList>() {
-        for header in list.iter() {
-            read_header(&mut draft, &header)?;
+        for (place, header) in list.iter().enumerate() {
+            read_header(&mut draft, place, &header)?;
         }
     } else {
-        for header in headers.try_iter()? {
-            read_header(&mut draft, &header?)?;
+        for (place, header) in headers.try_iter()?.enumerate() {
+            read_header(&mut draft, place, &header?)?;
         }
     }
     // A 205 has no content, and says so (RFC 9110, 15.3.6).
@@ -123,26 +130,55 @@ fn read_draft(mut draft: Draft, status: &Bound<'_, PyAny>, headers: &Bound<'_, P
     Ok(draft)
 }
 
-fn read_header(draft: &mut Draft, header: &Bound<'_, PyAny>) -> PyResult<()> {
+fn read_status(draft: &mut Draft, status: &Bound<'_, PyString>) -> PyResult<()> {
+    let bytes = latin1_bytes(status)?;
+    let code = response::parse_status(bytes)
+        .map_err(|_| PyValueError::new_err(format!("invalid response status {:?}", status.to_string_lossy())))?;
+    if code < 200 {
+        return Err(PyValueError::new_err(format!("{code} is an interim status; a response needs a final one")));
+    }
+    draft.code = code;
+    draft.status.clear();
+    draft.status.extend_from_slice(bytes);
+    draft.known.set_status(Some(status));
+    Ok(())
+}
+
+fn read_header(draft: &mut Draft, place: usize, header: &Bound<'_, PyAny>) -> PyResult<()> {
     let (name, value) = header_pair(header)?;
+    if let Some(known) = draft.known.find(place, &name, &value) {
+        if may_be_said(&mut draft.content_length, draft.code, known.length)? {
+            draft.headers.extend_from_slice(&known.line);
+        }
+        return Ok(());
+    }
     let name_bytes = name_bytes(&name)?;
     let value_bytes = value_bytes(&name, &value)?;
     if response::is_hop_by_hop(name_bytes) {
         read_hop_by_hop(draft, name_bytes, value_bytes);
         return Ok(());
     }
-    if name_bytes.eq_ignore_ascii_case(b"content-length") {
-        let length = content_length(value_bytes)?;
-        // No body, so no length of one (RFC 9110, 8.6); a 205 states its own.
-        if matches!(draft.code, 204 | 205) {
-            return Ok(());
-        }
-        if draft.content_length.replace(length).is_some() {
-            return Err(PyValueError::new_err("the response has two Content-Length headers"));
-        }
+    let is_length = name_bytes.eq_ignore_ascii_case(b"content-length");
+    let length = if is_length { Some(content_length(value_bytes)?) } else { None };
+    if may_be_said(&mut draft.content_length, draft.code, length)? {
+        let start = draft.headers.len();
+        response::write_header(&mut draft.headers, name_bytes, value_bytes);
+        draft.known.note(place, (name, value), &draft.headers[start..], length);
     }
-    response::write_header(&mut draft.headers, name_bytes, value_bytes);
     Ok(())
+}
+
+/// Whether a header goes out; `length` is its value if it is the Content-Length, which is noted as `known`.
+fn may_be_said(known: &mut Option<u64>, code: u16, length: Option<u64>) -> PyResult<bool> {
+    let Some(length) = length else { return Ok(true) };
+    // No body, so no length of one (RFC 9110, 8.6); a 205 states its own.
+    if matches!(code, 204 | 205) {
+        return Ok(false);
+    }
+    match known.replace(length) {
+        None => Ok(true),
+        Some(_) => Err(PyValueError::new_err("the response has two Content-Length headers")),
+    }
 }
 
 /// These belong to the server (RFC 9110, 7.6.1); only a WebSocket upgrade that the application runs itself on the lent socket is let through.
@@ -161,11 +197,9 @@ fn read_hop_by_hop(draft: &mut Draft, name: &[u8], value: &[u8]) {
 pub fn header_pair<'py>(header: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyString>, Bound<'py, PyString>)> {
     let refuse = || PyTypeError::new_err("a response header must be a (name, value) tuple of two str");
     if let Ok(pair) = header.cast::<PyTuple>() {
-        if pair.len() != 2 {
-            return Err(refuse());
-        }
-        let text = |index| pair.get_item(index)?.cast_into::<PyString>().map_err(|_| refuse());
-        return Ok((text(0)?, text(1)?));
+        let [name, value] = pair.as_slice() else { return Err(refuse()) };
+        let text = |part: &Bound<'py, PyAny>| part.cast::<PyString>().cloned().map_err(|_| refuse());
+        return Ok((text(name)?, text(value)?));
     }
     header.extract().map_err(|_| refuse())
 }

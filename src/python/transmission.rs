@@ -5,17 +5,18 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
+use super::known_headers::KnownHeaders;
 use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Piece};
 use crate::http::date::DateCache;
 use crate::http::error::reason_phrase;
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, BodyPlan, Connection};
+use crate::sys::clock::time_of_day;
 use crate::sys::socket::Push;
 use crate::tls::Secured;
 
@@ -41,6 +42,8 @@ pub struct Draft {
     pub content_length: Option<u64>,
     /// The application asked for `Connection: upgrade`.
     pub upgrade: bool,
+    /// What the response before it said.
+    pub known: KnownHeaders,
 }
 
 /// How far a response has come.
@@ -75,7 +78,7 @@ pub struct Summary {
     pub status: u16,
     /// Body bytes sent, without framing.
     pub sent: u64,
-    /// The application's header lines as sent.
+    /// The application's header lines as sent, if they were asked for.
     pub headers: Vec<u8>,
 }
 
@@ -212,12 +215,11 @@ impl Transmission {
         }
     }
 
-    /// An emptied draft for `start_response` to fill in; its buffers are those of an earlier response.
+    /// A draft for `start_response` to fill in; its buffers, and the status until it is told, are those of an earlier response.
     pub fn take_draft(&mut self) -> Draft {
         let mut draft = std::mem::take(&mut self.draft);
-        draft.status.clear();
         draft.headers.clear();
-        (draft.code, draft.content_length, draft.upgrade) = (0, None, false);
+        (draft.content_length, draft.upgrade) = (None, false);
         draft
     }
 
@@ -316,6 +318,7 @@ impl Transmission {
         self.progress = Progress::Complete;
         self.draft.code = status;
         self.draft.status = format!("{status} {}", reason_phrase(status)).into_bytes();
+        self.draft.known.set_status(None);
         self.draft.headers.clear();
         match self.transmit_one(page, Push::Now) {
             Ok(()) => Ending::Close,
@@ -343,20 +346,16 @@ impl Transmission {
         }
     }
 
-    /// Gives the exchange back, with what the access log wants to know.
-    pub fn end(&mut self) -> Option<(Box<dyn Exchange>, Summary)> {
+    /// Gives the exchange back, with what the access log wants to know: the headers among it if `with_headers`.
+    pub fn end(&mut self, with_headers: bool) -> Option<(Box<dyn Exchange>, Summary)> {
         let status = match self.progress {
             _ if self.client_gone => CLIENT_CLOSED_REQUEST,
             Progress::Waiting => 0,
             _ => self.draft.code,
         };
-        let headers = std::mem::take(&mut self.draft.headers);
-        Some((self.exchange.take()?, Summary { status, sent: self.sent, headers }))
-    }
-
-    /// Returns the header buffer of a [`Summary`] for the next response.
-    pub fn recycle(&mut self, headers: Vec<u8>) {
-        self.draft.headers = headers;
+        let exchange = self.exchange.take()?;
+        let headers = if with_headers { self.draft.headers.clone() } else { Vec::new() };
+        Some((exchange, Summary { status, sent: self.sent, headers }))
     }
 
     /// Lends the client's socket to the application; the connection ends with the request.
@@ -419,7 +418,7 @@ impl Transmission {
             (false, false) => Connection::Close,
         };
         let chunked = self.plan == BodyPlan::Chunked;
-        let date = self.date.get(SystemTime::now());
+        let date = self.date.get(time_of_day());
         response::write_head_start(out, self.version, &self.draft.status, &self.server, date, connection, chunked);
         out.extend_from_slice(&self.draft.headers);
         response::write_head_end(out);

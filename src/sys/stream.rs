@@ -1,11 +1,15 @@
 //! Connections, non-blocking: what one system call moves, and no more.
+//!
+//! Reads and writes go by way of rustix, straight to the kernel: in a process with threads the C library's functions are points of
+//! cancellation (pthreads(7)), which costs each of them two locked instructions.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, socketpair};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +36,10 @@ pub enum Push {
 }
 
 impl Push {
-    fn flags(self) -> MsgFlags {
+    fn flags(self) -> SendFlags {
         match self {
-            Push::Now => MsgFlags::MSG_NOSIGNAL,
-            // A flag that nix has no name for.
-            Push::WithEnd => MsgFlags::MSG_NOSIGNAL | MsgFlags::from_bits_retain(libc::MSG_MORE),
+            Push::Now => SendFlags::NOSIGNAL,
+            Push::WithEnd => SendFlags::NOSIGNAL | SendFlags::MORE,
         }
     }
 }
@@ -44,17 +47,18 @@ impl Push {
 impl Stream {
     /// Reads what is there (recv(2)); 0 when the peer has ended its side.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(nix::sys::socket::recv(self.0.as_raw_fd(), buffer, MsgFlags::empty())?)
+        let (count, _) = rustix::net::recv(&self.0, buffer, RecvFlags::empty())?;
+        Ok(count)
     }
 
     /// Writes what the kernel takes of `bytes` (send(2)) and says how much.
     pub fn write(&self, bytes: &[u8], push: Push) -> io::Result<usize> {
-        Ok(nix::sys::socket::send(self.0.as_raw_fd(), bytes, push.flags())?)
+        Ok(rustix::net::send(&self.0, bytes, push.flags())?)
     }
 
     /// Writes what the kernel takes of several pieces in one call (sendmsg(2); at most IOV_MAX = 1024 pieces).
     pub fn write_vectored(&self, pieces: &[IoSlice], push: Push) -> io::Result<usize> {
-        Ok(nix::sys::socket::sendmsg::<()>(self.0.as_raw_fd(), pieces, &[], push.flags(), None)?)
+        Ok(rustix::net::sendmsg(&self.0, pieces, &mut SendAncillaryBuffer::default(), push.flags())?)
     }
 
     /// Sends up to `count` bytes of `file` from `offset`, which it moves on (sendfile(2)). 0 when the file ends there.

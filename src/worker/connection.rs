@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -28,6 +28,7 @@ use crate::http::error::{Error, error_page};
 use crate::http::proxy::{self, Origin, Parsed};
 use crate::http::request::{Framing, HeadParser, RequestHead, Scheme, Span, Status};
 use crate::http::response;
+use crate::sys::clock::time_of_day;
 use crate::sys::socket::{Peer, Push, Stream};
 use crate::tls::{Acceptor, Failure, Secured, Session};
 
@@ -328,7 +329,7 @@ impl Connection {
         let connection = if is_last { response::Connection::Close } else { response::Connection::KeepAlive };
         let is_head = self.head.method.of(self.head.source(&self.input)) == b"HEAD";
         let mut date = DateCache::new();
-        let answer = response::health_answer(serves, is_head, connection, date.get(SystemTime::now()));
+        let answer = response::health_answer(serves, is_head, connection, date.get(time_of_day()));
         self.outgoing.push(Piece::Owned(answer));
         self.finish(!is_last, now)
     }

@@ -20,7 +20,6 @@ use super::connection::{Connection, Step, Unserved};
 use super::lead::{Lead, Stage};
 use super::neighbours::Neighbours;
 use super::rules::Rules;
-use crate::exchange::Exchange;
 use crate::logging::AccessLog;
 use crate::python::Python;
 use crate::python::call::{Caller, Finished, InFlight};
@@ -197,10 +196,13 @@ impl Crew {
     pub fn work(&self, py: Python<'_>, caller: &mut Caller) {
         hold(&self.in_flight).push(caller.in_flight());
         while let Some(mut request) = py.detach(|| self.next_request()) {
+            // One request's end is the next one's beginning: each look at the clock costs.
+            let mut now = Instant::now();
             for served in 1.. {
                 let (key, connection) = request;
-                let (connection, step) = self.serve(py, caller, connection);
-                let next = self.done((key, connection), step, served < REQUESTS_PER_TURN);
+                let (connection, step, ended) = self.serve(py, caller, connection, now);
+                now = ended;
+                let next = self.done((key, connection), step, now, served < REQUESTS_PER_TURN);
                 if was_interrupted(py) {
                     self.end();
                     return;
@@ -323,12 +325,13 @@ impl Crew {
         let mut lead = self.take_lead()?;
         loop {
             self.take_back_returned(&mut lead);
-            if let Some(request) = lead.event_loop.next_ready() {
+            let now = Instant::now();
+            if let Some(request) = lead.event_loop.next_ready(now) {
                 self.leave_lead(lead, true);
                 return Some(request);
             }
             self.station.row.beat();
-            if let Err(error) = lead.turn(self) {
+            if let Err(error) = lead.turn(self, now) {
                 log::error!("The worker cannot go on: {error}");
                 lead.stage = Stage::Over;
             }
@@ -382,13 +385,13 @@ impl Crew {
         }
     }
 
-    /// Gives a connection back after its request. The next one that is ready, if the lead still lies in the slot and `more` is wanted.
-    fn done(&self, request: Request, step: Step, more: bool) -> Option<Request> {
+    /// Gives a connection back after its request, `now`. The next one that is ready, if the lead still lies in the slot and `more` is wanted.
+    fn done(&self, request: Request, step: Step, now: Instant, more: bool) -> Option<Request> {
         let mut slot = self.lock();
         slot.moves += 1;
         if let Some(lead) = &mut slot.lead {
             lead.event_loop.put_back(request, step);
-            let next = if more { lead.event_loop.next_ready() } else { None };
+            let next = if more { lead.event_loop.next_ready(now) } else { None };
             if next.is_some() {
                 self.call_for_a_leader(&slot);
                 return next;
@@ -450,7 +453,7 @@ impl Crew {
             }
             drop(slot);
             self.pass_on(&mut lead);
-            if let Err(error) = lead.turn(self) {
+            if let Err(error) = lead.turn(self, Instant::now()) {
                 log::error!("The worker cannot go on: {error}");
                 lead.stage = Stage::Over;
             }
@@ -461,7 +464,7 @@ impl Crew {
     fn pass_on(&self, lead: &mut Lead) {
         let mut kept = Vec::new();
         while self.station.neighbours.one_is_idle()
-            && let Some((key, mut connection)) = lead.event_loop.next_ready()
+            && let Some((key, mut connection)) = lead.event_loop.next_ready(Instant::now())
         {
             lead.event_loop.unregister(&mut connection);
             match self.station.neighbours.pass(connection) {
@@ -483,8 +486,14 @@ impl Crew {
         self.wake_leader();
     }
 
-    fn serve(&self, py: Python<'_>, caller: &mut Caller, connection: Box<Connection>) -> (Box<Connection>, Step) {
-        let started = Instant::now();
+    /// Runs the application; the connection comes back with how it goes on, and when the application was done.
+    fn serve(
+        &self,
+        py: Python<'_>,
+        caller: &mut Caller,
+        connection: Box<Connection>,
+        started: Instant,
+    ) -> (Box<Connection>, Step, Instant) {
         let running = self.station.row.start_request();
         let finished = caller.call(py, connection);
         let ended = Instant::now();
@@ -492,10 +501,9 @@ impl Crew {
         if !finished.is_worker_wanted {
             self.is_dismissed.store(true, Relaxed);
         }
-        let Finished { exchange, ending, summary, .. } = finished;
+        let Finished { exchange, ending, .. } = finished;
         let mut connection =
             exchange.into_connection().expect("every exchange here is a connection: the caller was given one");
-        caller.recycle(connection.request().site, summary);
         let step = match ending {
             Ending::KeepAlive => connection.finish(true, ended),
             Ending::Close => connection.finish(false, ended),
@@ -508,7 +516,7 @@ impl Crew {
         self.station.row.finish_request(running);
         self.station.row.beat();
         self.note_duration(ended - started);
-        (connection, step)
+        (connection, step, ended)
     }
 
     /// Keeps the moving average: the newest request counts for an eighth.

@@ -161,12 +161,12 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    /// Waits until something happens, at most to the next tick, and does what can be done without the application.
+    /// Waits from `now` until something happens, at most to the next tick, and does what can be done without the application.
     ///
     /// # Errors
     /// The poll failed, which leaves nothing to go on with.
-    pub fn turn(&mut self) -> io::Result<Turn> {
-        let timeout = self.poll_timeout();
+    pub fn turn(&mut self, now: Instant) -> io::Result<Turn> {
+        let timeout = self.poll_timeout(now);
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
@@ -206,8 +206,8 @@ impl EventLoop {
         self.serves = serves;
     }
 
-    /// The next connection whose request is ready, taken out of the loop; it comes back through [`EventLoop::put_back`].
-    pub fn next_ready(&mut self) -> Option<(usize, Box<Connection>)> {
+    /// The next connection whose request is ready at `now`, taken out of the loop; it comes back through [`EventLoop::put_back`].
+    pub fn next_ready(&mut self, now: Instant) -> Option<(usize, Box<Connection>)> {
         while let Some((key, since)) = self.ready.pop_front() {
             let Some(connection) = self.take_out(key) else { continue };
             if !connection.is_ready() {
@@ -215,7 +215,7 @@ impl EventLoop {
                 self.connections[key] = Place::Here(connection);
                 continue;
             }
-            if since.elapsed() > UNQUESTIONED_WAIT && connection.client_has_left() {
+            if now.saturating_duration_since(since) > UNQUESTIONED_WAIT && connection.client_has_left() {
                 self.put_back((key, connection), Step::Left);
                 continue;
             }
@@ -324,12 +324,12 @@ impl EventLoop {
         doors.try_for_each(|(index, door)| door.watch(registry, Token(FIRST_LISTENER + index), neighbours))
     }
 
-    fn poll_timeout(&self) -> Duration {
+    fn poll_timeout(&self, now: Instant) -> Duration {
         let can_serve = self.serves && !self.ready.is_empty();
         if can_serve || self.can_accept_now() || !self.again.is_empty() {
             return Duration::ZERO;
         }
-        let until_tick = self.next_sweep.saturating_duration_since(Instant::now());
+        let until_tick = self.next_sweep.saturating_duration_since(now);
         // What has to wait for a sibling's or our own thread is looked at again soon.
         if !self.ready.is_empty() || self.can_accept() { until_tick.min(PATIENCE) } else { until_tick }
     }

@@ -218,7 +218,12 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
     let calls = Calls {
         app,
         sites: seat.listeners.iter().map(|listener| site(listener, &config)).collect(),
-        options: CallOptions { sendfile: config.sendfile, environ_keys, server: facade::server_line() },
+        options: CallOptions {
+            sendfile: config.sendfile,
+            environ_keys,
+            logs_headers: !logged_headers.is_empty(),
+            server: facade::server_line(),
+        },
         hooks: seat.hooks,
     };
     let neighbours =

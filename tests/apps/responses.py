@@ -33,11 +33,33 @@ def application(environ, start_response):
     if path == "/ok":
         start_response(OK, [TYPE, length(2)])
         return [b"ok"]
+    if path.startswith("/same/"):
+        return same(path.removeprefix("/same/"), start_response)
     if path == "/closed":
         data = json.dumps(closed).encode()
         start_response(OK, [TYPE, length(len(data))])
         return [data]
     return ROWS[path](environ, start_response)
+
+
+# The very same objects in every response, in different company: NAME says what comes of them.
+SAME = {
+    "plain": (OK, [TYPE, length(2)]),
+    "other-order": (OK, [length(2), TYPE]),
+    "no-content": ("204 No Content", [TYPE, length(2)]),
+    "twice": (OK, [TYPE, length(2), length(2)]),
+    "other-text": ("200 Fine", [TYPE, length(2)]),
+    "raises": (OK, [TYPE, length(2)]),
+}
+SAME["twice"][1][2] = SAME["twice"][1][1]
+
+
+def same(name, start_response):
+    status, headers = SAME[name]
+    start_response(status, headers)
+    if name == "raises":
+        raise RuntimeError("after its start")
+    return [] if name == "no-content" else [b"ok"]
 
 
 class Blocks:

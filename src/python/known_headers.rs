@@ -1,0 +1,73 @@
+//! What an application says in the same words again: status and headers whose objects are those of the last response.
+//!
+//! Strings do not change, so the same object is the same text, which has been checked and rendered before. Many applications give their
+//! headers as constants.
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+/// Headers remembered, by their place in the list.
+const MOST_PLACES: usize = 8;
+
+/// A longer line is not remembered: the objects must not be kept alive for the sake of it.
+const LONGEST_LINE: usize = 256;
+
+/// The last response's status and headers.
+#[derive(Default)]
+pub struct KnownHeaders {
+    status: Option<Py<PyString>>,
+    places: Vec<Option<KnownHeader>>,
+}
+
+/// A header that was valid and went out.
+pub struct KnownHeader {
+    name: Py<PyString>,
+    value: Py<PyString>,
+    /// The line it makes.
+    pub line: Vec<u8>,
+    /// Its value, if it is the Content-Length.
+    pub length: Option<u64>,
+}
+
+impl KnownHeaders {
+    /// Whether the last status was this object.
+    pub fn is_status(&self, status: &Bound<'_, PyString>) -> bool {
+        self.status.as_ref().is_some_and(|known| known.is(status))
+    }
+
+    /// Notes the status, which was valid; `None` when the response's came from elsewhere.
+    pub fn set_status(&mut self, status: Option<&Bound<'_, PyString>>) {
+        self.status = status.map(|status| status.clone().unbind());
+    }
+
+    /// The header of the last response in this place, if it was these two objects.
+    pub fn find(&self, place: usize, name: &Bound<'_, PyString>, value: &Bound<'_, PyString>) -> Option<&KnownHeader> {
+        let known = self.places.get(place)?.as_ref()?;
+        (known.value.is(value) && known.name.is(name)).then_some(known)
+    }
+
+    /// Notes a header and the line it has made.
+    pub fn note(
+        &mut self,
+        place: usize,
+        (name, value): (Bound<'_, PyString>, Bound<'_, PyString>),
+        line: &[u8],
+        length: Option<u64>,
+    ) {
+        if place >= MOST_PLACES {
+            return;
+        }
+        if self.places.len() <= place {
+            self.places.resize_with(place + 1, || None);
+        }
+        let known = &mut self.places[place];
+        if line.len() > LONGEST_LINE {
+            *known = None;
+            return;
+        }
+        let mut kept = known.take().map_or_else(Vec::new, |known| known.line);
+        kept.clear();
+        kept.extend_from_slice(line);
+        *known = Some(KnownHeader { name: name.unbind(), value: value.unbind(), line: kept, length });
+    }
+}
