@@ -7,7 +7,7 @@ use crate::util::server::{Plan, Server};
 use crate::util::{self, wait_until};
 
 #[test]
-fn a_master_stays_under_4_mb_and_a_hello_worker_under_12() {
+fn a_master_stays_under_3_mb_and_a_hello_worker_under_9() {
     let server = Plan::app("wsgi").chdir(crate::util::root().join("examples/hello")).start();
     let worker = server.wait_for_workers(1)[0];
     let mut client = server.connect();
@@ -17,9 +17,9 @@ fn a_master_stays_under_4_mb_and_a_hello_worker_under_12() {
     let (master, worker) = (pss(server.pid()), pss(worker));
     println!("master {} kB, worker {} kB", master / 1024, worker / 1024);
     // The wheel's master holds an interpreter, of which the kernel counts the half that it shares with its worker.
-    let limit = if util::is_wheel() { 8_000_000 } else { 4_000_000 };
+    let limit = if util::is_wheel() { 8_000_000 } else { 3_000_000 };
     assert!(master < limit, "the master takes {master} bytes");
-    assert!(worker < 12_000_000, "the worker takes {worker} bytes");
+    assert!(worker < 9_000_000, "the worker takes {worker} bytes");
     server.finish();
 }
 

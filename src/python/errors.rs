@@ -10,7 +10,13 @@ const LONGEST_LINE: usize = 64 * 1024;
 
 /// The traceback of `error` as the interpreter would print it, without the final newline.
 pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
-    format_exception(py, error).unwrap_or_else(|_| error.to_string())
+    format_exception(py, error).unwrap_or_else(|_| in_plain_words(py, error))
+}
+
+/// The same where the module `traceback` cannot be had, for want of descriptors for example: without the chain of causes.
+fn in_plain_words(py: Python<'_>, error: &PyErr) -> String {
+    let stack = error.traceback(py).and_then(|traceback| traceback.format().ok()).unwrap_or_default();
+    format!("{stack}{error}")
 }
 
 fn format_exception(py: Python<'_>, error: &PyErr) -> PyResult<String> {

@@ -1,10 +1,12 @@
 """Finds the `gunicorn` package that the server carries, and sees to it that its loggers are there when an app asks.
 
-Python rather than Rust because import hooks are written against `importlib`.
+Python rather than Rust because import hooks are written against `importlib`; that is, against what lies below it and is
+loaded anyway, where `importlib` itself would bring other modules along.
 """
 
 import sys
-from importlib.machinery import ModuleSpec, PathFinder
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import PathFinder
 
 
 class CarriedLoader:

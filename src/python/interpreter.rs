@@ -89,11 +89,7 @@ fn check_standard_library(py: Python<'_>) -> Result<(), StartError> {
 /// # Errors
 /// One cannot be imported.
 pub fn import_own_needs() -> PyResult<()> {
-    Python::attach(|py| {
-        ["ast", "atexit", "importlib", "os", "signal", "threading", "traceback"]
-            .iter()
-            .try_for_each(|name| py.import(*name).map(drop))
-    })
+    Python::attach(|py| ["ast", "threading", "traceback"].iter().try_for_each(|name| py.import(*name).map(drop)))
 }
 
 /// Runs `fork` with the interpreter, if there is one, told before and after (`PyOS_BeforeFork(3)` and its siblings), so that the child's
@@ -129,7 +125,12 @@ pub fn wind_down() {
     if !is_running() {
         return;
     }
-    Python::attach(|py| call_at_the_end(py, "threading", "_shutdown"));
+    Python::attach(|py| {
+        // Who has not imported it has started no thread that would have to be waited for.
+        if py.import("sys").and_then(|sys| sys.getattr("modules")?.contains("threading")).unwrap_or(true) {
+            call_at_the_end(py, "threading", "_shutdown");
+        }
+    });
     run_exit_functions();
 }
 

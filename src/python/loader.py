@@ -1,12 +1,13 @@
 """Finds the application that an APP_MODULE argument names.
 
 Python rather than Rust because the expression after the colon is Python: `ast` parses it and `ast.literal_eval` is what
-makes a factory's arguments literals and nothing more.
+makes a factory's arguments literals and nothing more. It is imported where there is something to parse: it brings half
+a dozen other modules along, which would lie in every worker's memory.
 """
 
-import ast
-import importlib
 import os
+import sys
+from keyword import iskeyword
 
 
 class AppError(Exception):
@@ -34,7 +35,8 @@ def load(spec):
 
 def import_module(name, expression):
     try:
-        return importlib.import_module(name)
+        __import__(name)
+        return sys.modules[name]
     except ImportError:
         # `monoceros app.py` is a common slip; anything else is the module's own error and keeps its traceback.
         if name.endswith(".py") and os.path.exists(name):
@@ -44,6 +46,10 @@ def import_module(name, expression):
 
 def parse(expression):
     """Splits `name` or `name(literals)` into the name and, for a call, its arguments."""
+    if expression.isidentifier() and not iskeyword(expression):
+        return expression, None
+    import ast
+
     unusable = AppError(f"Failed to parse {expression!r} as an attribute name or function call.")
     try:
         node = ast.parse(expression, mode="eval").body

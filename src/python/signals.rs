@@ -1,7 +1,7 @@
 //! Signals that must interrupt the application itself: QUIT and INT (stop at once) and ABRT (the master's verdict on a stuck worker).
 //!
 //! They are given to Python's own signal machinery, whose handlers run between bytecodes of the main thread and wake it from blocking
-//! calls; `SystemExit` then unwinds the application, as it does under gunicorn.
+//! calls; `SystemExit` then unwinds the application, as it does under gunicorn. `_signal` is what is below `signal`, and loaded anyway.
 
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
@@ -36,7 +36,7 @@ pub fn disown(py: Python<'_>) -> PyResult<()> {
 pub fn install(hooks: &Hooks) -> PyResult<()> {
     let hooks = hooks.clone();
     Python::attach(|py| {
-        let signal = py.import("signal")?;
+        let signal = py.import("_signal")?;
         let interrupt = move |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| -> PyResult<()> {
             Err(interrupt(arguments.py(), &hooks, arguments.get_item(0)?.extract()?))
         };
@@ -68,7 +68,7 @@ pub fn ignore() {
     let ignored: PyResult<()> = Python::attach(|py| {
         // Those that have come already still want to unwind somebody; let them do it here.
         let _ = py.check_signals();
-        let signal = py.import("signal")?;
+        let signal = py.import("_signal")?;
         for name in ["SIGINT", "SIGQUIT"] {
             signal.call_method1("signal", (signal.getattr(name)?, signal.getattr("SIG_IGN")?))?;
         }

@@ -175,10 +175,12 @@ fn become_user(config: &Config) -> Result<(), BootFailure> {
         .map_err(|error| BootFailure::because("cannot change user or group", &error))
 }
 
-/// What the server itself needs of Python comes before the change of user: the standard library may lie where only root reads.
+/// What the server itself may need of Python comes before a change of user: the standard library may lie where only root reads.
 fn start_python(seat: &mut Seat<App>, launch: &Launch) -> Result<(), BootFailure> {
     interpreter::start(&launch.home, &launch.argv).map_err(|error| BootFailure::Other(error.to_string()))?;
-    interpreter::import_own_needs().map_err(python_failure)?;
+    if seat.config.user.is_some() || seat.config.group.is_some() {
+        interpreter::import_own_needs().map_err(python_failure)?;
+    }
     signals::install(&seat.hooks).map_err(python_failure)?;
     spew::start_if(seat.config.spew).map_err(python_failure)?;
     for signal in [Signal::Int, Signal::Quit, Signal::Abrt] {
