@@ -140,6 +140,19 @@ fn garbage_behind_a_request_does_not_cut_its_response() {
     server.finish();
 }
 
+/// What lies unread when a connection is closed makes the kernel reset it, and drop whatever it has not sent yet.
+#[test]
+fn bytes_behind_the_last_request_do_not_cost_its_response() {
+    let server = Server::start("sharing", []);
+    let mut client = server.connect();
+    client.send("GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    wait_until("the request to be inside the app", || server.entered() == 1);
+    client.send("\r\n");
+    server.release();
+    assert_eq!(client.read().status, 200);
+    server.finish();
+}
+
 #[test]
 fn a_block_is_sent_whole_before_the_app_makes_the_next() {
     let server = Plan::app("sharing").unix().start();

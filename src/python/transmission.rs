@@ -490,7 +490,9 @@ impl Transmission {
             room -= part.len();
             parts.push(part);
         }
-        parts.push(back);
+        if !back.is_empty() {
+            parts.push(back);
+        }
         let mut sent = exchange.write(&parts, push)?;
         for (index, part) in parts.iter().enumerate() {
             if sent >= part.len() {

@@ -30,8 +30,9 @@ pub struct Stream(OwnedFd);
 pub enum Push {
     /// At once.
     Now,
-    /// In one segment with the end of the connection, which follows at once (MSG_MORE, send(2)). That saves the two ends a segment and a
-    /// wake-up. Should the end be long in coming, the kernel sends them after a fifth of a second.
+    /// In one segment with the end of our side, which follows at once (MSG_MORE, send(2)). That saves both ends a segment and a wake-up.
+    /// It takes [`Stream::shutdown_write`]: a close alone would drop the bytes where others have come that nobody has read. Should the
+    /// end be long in coming, the kernel sends them after a fifth of a second.
     WithEnd,
 }
 

@@ -128,6 +128,8 @@ pub struct Connection {
     /// The wait for the client to read, if it is waited for.
     stall: Stall,
     watched: Watched,
+    /// Whether the kernel keeps the last bytes until our side ends ([`Push::WithEnd`]).
+    waits_for_end: bool,
     /// Whether the application has the socket, which is blocking then.
     is_lent: bool,
     /// What was left behind when the application was lent a socket in place of a TLS session.
@@ -201,6 +203,7 @@ impl Connection {
             outgoing: Outgoing::default(),
             stall: Stall::default(),
             watched: Watched::Not,
+            waits_for_end: false,
             is_lent: false,
             lent: None,
         }
@@ -789,6 +792,10 @@ impl Connection {
     /// connection and could take the response's end with it.
     fn close_gently(&mut self, now: Instant) -> Step {
         let nothing_unread = !self.unread && self.decoder.is_done() && self.input.len() <= self.head.len;
+        if nothing_unread && self.waits_for_end {
+            // Something may have come all the same: a reset would drop what the kernel has kept.
+            let _ = self.wire.shutdown_write();
+        }
         if nothing_unread || self.wire.shutdown_write().is_err() {
             return Step::Close;
         }
@@ -869,6 +876,7 @@ impl Exchange for Connection {
             // Nobody else sends what is queued while the application runs; and this is how it learns that the client has gone.
             self.flush(Instant::now())?;
         }
+        self.waits_for_end = push == Push::WithEnd && !self.wire.is_tls();
         self.outgoing.write(&mut self.wire, parts, push)
     }
 
