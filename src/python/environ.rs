@@ -250,7 +250,8 @@ struct Name {
 enum NameKind {
     /// Repeated fields are joined with `,` (RFC 9110, 5.3).
     List,
-    /// As `List`, and a client's own: remembering it would only keep it in memory for longer.
+    /// As `List`, and each client's own: where one comes again, so does mostly the whole block. To remember it by itself would only keep
+    /// it in memory for longer.
     Secret,
     /// As `Secret`; repeated fields are joined with `; ` (RFC 6265, 5.4; RFC 9113, 8.2.3).
     Cookie,
