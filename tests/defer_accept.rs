@@ -19,7 +19,7 @@ const LONG: Duration = Duration::from_secs(20);
 #[test]
 fn a_silent_client_waits_in_the_kernel_and_is_served_when_it_speaks() {
     let server = Server::start("sharing", ["--defer-accept"]);
-    let mut client = server.connect();
+    let mut client = silent_client(&server, SYN_RECEIVED);
     assert_eq!(count(&server, ESTABLISHED), 0);
     assert_eq!(client.get("/").status, 200);
     assert_eq!(count(&server, ESTABLISHED), 1);
@@ -32,9 +32,7 @@ fn a_client_that_stays_silent_comes_to_its_end_like_any_other() {
     let plan = Plan::app("sharing").file("conf.py", "client_header_timeout = 1\ndefer_accept = True");
     let conf = plan.path("conf.py").display().to_string();
     let server = plan.args(["--config", &conf]).start();
-    let mut client = server.connect();
-    assert_eq!(count(&server, SYN_RECEIVED), 1);
-    client.expect_closed(LONG);
+    silent_client(&server, SYN_RECEIVED).expect_closed(LONG);
     server.finish();
 }
 
@@ -51,13 +49,24 @@ fn a_reload_turns_it_on_and_off_for_sockets_in_use() {
         server.signal(SIGHUP);
         server.wait_for_log_times("Handling signal: hup", round + 1);
         wait_until("the new generation alone", || server.workers().len() == 1 && server.workers() != before);
-        let mut client = server.connect();
-        assert_eq!(count(&server, state), 1, "{text}");
+        let mut client = silent_client(&server, state);
         assert_eq!(client.get("/").status, 200);
-        drop::<Client>(client);
+        drop(client);
         wait_until("the connection to end", || count(&server, ESTABLISHED) == 0);
     }
     server.finish();
+}
+
+/// A client that has only connected, once such a one is in `state`: the master sees to that when it knows that a worker serves.
+fn silent_client(server: &Server, state: &str) -> Client {
+    let mut client = None;
+    wait_until("a silent client's state to be the one that is set", || {
+        client = None;
+        wait_until("the last one to be gone", || count(server, state) == 0);
+        client = Some(server.connect());
+        count(server, state) == 1
+    });
+    client.expect("it has just connected")
 }
 
 /// How many connections to the server's port are in `state`, at its end.

@@ -140,6 +140,42 @@ fn garbage_behind_a_request_does_not_cut_its_response() {
     server.finish();
 }
 
+/// In memory, and in a file already; of a known length, and in chunks; with another request behind it.
+#[test]
+fn a_request_with_a_long_body_goes_to_an_idle_sibling_too() {
+    let server = Server::start("sharing", ["--workers", "2", "--body-buffer", "200000"]);
+    server.wait_for_workers(2);
+    let mut clients: Vec<Client> = (0..6).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(GET);
+        served_by(client);
+    }
+    let mut slow = server.connect();
+    ask(&mut slow, "/wait");
+    wait_until("the slow request to be inside the app", || server.entered() == 1);
+    for length in [100_000, 900_000] {
+        let body = "b".repeat(length);
+        let plain = format!("Content-Length: {length}\r\n\r\n{body}");
+        let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n");
+        for framed in [plain, chunked] {
+            let served: Vec<String> = clients
+                .iter_mut()
+                .flat_map(|client| {
+                    client.send(format!("POST /length HTTP/1.1\r\nHost: a\r\n{framed}{GET}"));
+                    let (text, behind) = (client.read().text(), client.read().text());
+                    let (pid, travelled) = text.split_once(' ').unwrap_or_else(|| panic!("{text:?}"));
+                    assert_eq!(travelled, length.to_string());
+                    [pid.to_owned(), behind.split(' ').next().unwrap_or_default().to_owned()]
+                })
+                .collect();
+            assert!(served.windows(2).all(|pair| pair[0] == pair[1]), "the free worker serves all: {served:?}");
+        }
+    }
+    server.release();
+    assert_eq!(slow.read().status, 200);
+    server.finish();
+}
+
 /// What lies unread when a connection is closed makes the kernel reset it, and drop whatever it has not sent yet.
 #[test]
 fn bytes_behind_the_last_request_do_not_cost_its_response() {

@@ -40,14 +40,14 @@ impl BlockId {
 }
 
 /// What a block depends on besides its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Circumstances {
     pub(super) version: Version,
     pub(super) peer_is_trusted: bool,
 }
 
 /// A valid block and what it says.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Block {
     /// From the first header line to the empty line, that included.
     bytes: Vec<u8>,
@@ -80,7 +80,7 @@ impl KnownBlocks {
         let is_it = |place: &usize| {
             self.blocks
                 .get(*place)
-                .is_some_and(|block| buf[start..].starts_with(&block.bytes) && block.circumstances == circumstances)
+                .is_some_and(|block| block.circumstances == circumstances && buf[start..].starts_with(&block.bytes))
         };
         let place = [likely, self.latest].into_iter().find(is_it)?;
         self.latest = place;
@@ -101,7 +101,7 @@ impl KnownBlocks {
         if bytes.len() > LONGEST_BLOCK {
             return None;
         }
-        let is_it = |block: &Block| block.bytes == bytes && block.circumstances == circumstances;
+        let is_it = |block: &Block| block.circumstances == circumstances && block.bytes == bytes;
         let place = match self.blocks.iter().position(is_it) {
             Some(place) => place,
             None => self.add(bytes, span, circumstances, head),
@@ -111,34 +111,23 @@ impl KnownBlocks {
     }
 
     fn add(&mut self, bytes: &[u8], span: Span, circumstances: Circumstances, head: &RequestHead) -> usize {
-        self.learned += 1;
-        let (mut kept, mut headers) = (Vec::new(), Vec::new());
-        let is_full = self.blocks.len() == MOST_BLOCKS;
-        if is_full {
-            let old = &mut self.blocks[self.oldest];
-            (kept, headers) = (std::mem::take(&mut old.bytes), std::mem::take(&mut old.headers));
-        }
-        kept.clear();
-        kept.extend_from_slice(bytes);
-        headers.clear();
-        headers.extend(head.headers.iter().map(|header| header.moved_back(span.start)));
-        let block = Block {
-            bytes: kept,
-            circumstances,
-            number: self.learned,
-            headers,
-            framing: head.framing,
-            expect_continue: head.expect_continue,
-            keep_alive: head.keep_alive,
-            forwarded_scheme: head.forwarded_scheme,
+        let place = match self.blocks.len() {
+            MOST_BLOCKS => self.oldest,
+            count => {
+                self.blocks.push(Block::default());
+                count
+            }
         };
-        if !is_full {
-            self.blocks.push(block);
-            return self.blocks.len() - 1;
-        }
-        let place = self.oldest;
-        self.blocks[place] = block;
         self.oldest = (place + 1) % MOST_BLOCKS;
+        self.learned += 1;
+        let block = &mut self.blocks[place];
+        (block.number, block.circumstances) = (self.learned, circumstances);
+        block.bytes.clear();
+        block.bytes.extend_from_slice(bytes);
+        block.headers.clear();
+        block.headers.extend(head.headers.iter().map(|header| header.moved_back(span.start)));
+        (block.framing, block.expect_continue) = (head.framing, head.expect_continue);
+        (block.keep_alive, block.forwarded_scheme) = (head.keep_alive, head.forwarded_scheme);
         place
     }
 }
@@ -212,6 +201,7 @@ mod tests {
         assert_eq!(reader.read(&request("GET / HTTP/1.1").replace("Host: a", "Host: b"), false), None);
         // Not the connection's last one, so it is read again; but known it is.
         let count = reader.known.blocks.len();
+        reader.parser = HeadParser::new();
         assert_eq!(reader.read(&request("GET / HTTP/1.1"), true), None);
         assert!(reader.read(&request("GET / HTTP/1.1"), true).is_some());
         assert_eq!((reader.head.forwarded_scheme, reader.known.blocks.len()), (Some(Scheme::Https), count));
@@ -224,12 +214,25 @@ mod tests {
         reader.read(&request(0), false);
         let first = reader.read(&request(0), false).expect("it is known");
         for host in 1..=MOST_BLOCKS {
+            reader.parser = HeadParser::new();
             reader.read(&request(host), false);
         }
         assert_eq!(reader.known.blocks.len(), MOST_BLOCKS);
         assert_eq!(reader.read(&request(0), false), None);
         let again = reader.read(&request(0), false).expect("it is known");
         assert_ne!(first, again);
+    }
+
+    #[test]
+    fn blocks_that_never_come_again_do_not_drive_out_others() {
+        let mut reader = Reader::new();
+        for number in 0..100 {
+            reader.read(&format!("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: {number}\r\n\r\n"), false);
+        }
+        assert!(reader.known.blocks.len() < 12, "{}", reader.known.blocks.len());
+        // One that comes to stay is known soon.
+        let seen = (0..40).filter_map(|_| reader.read("GET / HTTP/1.1\r\nHost: a\r\n\r\n", false)).count();
+        assert!(seen > 20, "{seen}");
     }
 
     #[test]

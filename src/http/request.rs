@@ -32,6 +32,8 @@ pub struct HeadParser {
     line: RequestLine,
     /// The place of the connection's last header block among the known ones.
     likely_block: usize,
+    /// How many header blocks in a row were not known on this connection.
+    unknown_blocks: u32,
 }
 
 /// What [`HeadParser::parse`] found.
@@ -135,7 +137,8 @@ impl HeadParser {
 
     /// Forgets the request, for the next one on the connection.
     pub fn reset(&mut self) {
-        *self = HeadParser { likely_block: self.likely_block, ..Self::default() };
+        let (likely_block, unknown_blocks) = (self.likely_block, self.unknown_blocks);
+        *self = HeadParser { likely_block, unknown_blocks, ..Self::default() };
     }
 
     /// Looks at what has been added to `buf` since the last call, and fills `head` once the head is complete.
@@ -158,10 +161,7 @@ impl HeadParser {
         while let Some(line) = self.next_line(buf, policy)? {
             match self.stage {
                 Stage::Fields if line.is_empty() => {
-                    self.complete(buf, policy, peer_is_trusted, head)?;
-                    if let Some(known) = known {
-                        self.learn(buf, peer_is_trusted, known, head);
-                    }
+                    self.complete(buf, policy, peer_is_trusted, known, head)?;
                     return Ok(Status::Complete);
                 }
                 Stage::Fields => self.count_field(buf, line, policy)?,
@@ -169,9 +169,7 @@ impl HeadParser {
                     self.line = request_line::parse(buf, line, policy)?;
                     self.fields_start = self.line_start;
                     self.stage = Stage::Fields;
-                    if let Some(known) = known.as_deref_mut()
-                        && self.recognise(buf, peer_is_trusted, known, head)
-                    {
+                    if self.recognise(buf, peer_is_trusted, known.as_deref_mut(), head) {
                         return Ok(Status::Complete);
                     }
                 }
@@ -272,17 +270,22 @@ impl HeadParser {
     }
 
     fn complete(
-        &self,
+        &mut self,
         buf: &[u8],
         policy: &Policy,
         peer_is_trusted: bool,
+        known: Option<&mut KnownBlocks>,
         head: &mut RequestHead,
     ) -> Result<(), Error> {
         self.fill_request_line(head);
         head.len = self.line_start;
         head.block = None;
         let block = Span::new(self.fields_start, self.line_start);
-        fields::read(buf, &self.line, block, self.fields, policy, peer_is_trusted, head)
+        fields::read(buf, &self.line, block, self.fields, policy, peer_is_trusted, head)?;
+        if let Some(known) = known {
+            self.learn(buf, peer_is_trusted, known, head);
+        }
+        Ok(())
     }
 
     /// Whether the header block behind the request line is a known one, which then completes the head.
@@ -290,20 +293,25 @@ impl HeadParser {
         &mut self,
         buf: &[u8],
         peer_is_trusted: bool,
-        known: &mut KnownBlocks,
+        known: Option<&mut KnownBlocks>,
         head: &mut RequestHead,
     ) -> bool {
-        let Some(circumstances) = self.circumstances(peer_is_trusted) else { return false };
+        let (Some(known), Some(circumstances)) = (known, self.circumstances(peer_is_trusted)) else { return false };
         head.block = known.recognise(buf, self.fields_start, circumstances, self.likely_block, head);
         let Some(block) = head.block else { return false };
         self.likely_block = block.place();
+        self.unknown_blocks = 0;
         head.rewritten.clear();
         self.fill_request_line(head);
         true
     }
 
     fn learn(&mut self, buf: &[u8], peer_is_trusted: bool, known: &mut KnownBlocks, head: &RequestHead) {
+        self.unknown_blocks = self.unknown_blocks.wrapping_add(1);
+        // One with a number of its own in each request, as proxies add them, is not worth remembering, nor others' places.
+        let may_come_again = self.unknown_blocks <= 4 || self.unknown_blocks.is_multiple_of(16);
         if let Some(circumstances) = self.circumstances(peer_is_trusted)
+            && may_come_again
             && head.rewritten.is_empty()
         {
             let block = Span::new(self.fields_start, head.len);

@@ -7,6 +7,7 @@ use log::error;
 
 use crate::python::hooks::Hooks;
 use crate::settings::Config;
+use crate::sys::memory;
 use crate::sys::socket::Listener;
 use crate::tls::Tls;
 
@@ -44,14 +45,19 @@ impl Generation {
         Generation { number, config, hooks, listeners, tls, watch, shut, wanted, since, backoff }
     }
 
-    /// Tells the kernel, for each socket, when this generation wants to hear of a connection. To be called when it takes over: sockets are
-    /// shared with the one before.
-    pub fn set_accepting(&self) {
-        for listener in &self.listeners {
-            if let Err(error) = listener.defer_accept(self.config.defer_accept) {
-                error!("Can't set defer_accept at {listener}: {error}");
+    /// To be called when this generation takes over. Sockets that it shares with the one before are told when it wants to hear of a
+    /// connection; `was_deferred` says that the one before, or who else had them, may have wanted to hear late.
+    pub fn take_over(&self, was_deferred: bool) {
+        // Sockets of a service manager are as that has made them, unless the settings say more.
+        if self.config.defer_accept || was_deferred {
+            for listener in &self.listeners {
+                if let Err(error) = listener.defer_accept(self.config.defer_accept) {
+                    error!("Can't set defer_accept at {listener}: {error}");
+                }
             }
         }
+        // What a start or a reload needs is most of the code, and it is over. It is not worth an error.
+        let _ = memory::give_back_code();
     }
 
     /// Lets the kernel hand connections to the sockets that this generation has added to ports in use. To be called when a worker

@@ -88,7 +88,7 @@ impl<App> Master<App> {
         let Some(candidate) = self.candidate.take() else { return };
         debug!("generation {} serves", candidate.number);
         let old = std::mem::replace(&mut self.serving, candidate);
-        self.serving.set_accepting();
+        self.serving.take_over(old.config.defer_accept);
         match self.serving.takes_over_whole() {
             true => self.stop_generation(old.number),
             false => self.replace_step_by_step(old.number),

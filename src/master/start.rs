@@ -52,7 +52,6 @@ pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
     let open = open_listeners(&boot, count, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
     let (config, hooks, tls) = (Arc::clone(&boot.config), boot.hooks.clone(), boot.tls.take());
     let serving = Generation::new(FIRST_GENERATION, config, hooks, open, tls, count);
-    serving.set_accepting();
     announce(&serving);
     let shown = || shown_at_start(name, count, listeners::list(&serving.listeners, &serving.config));
     may_go_on(boot.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {

@@ -13,7 +13,6 @@ use crate::seat::Seat;
 use crate::settings::Config;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::fork::Forked;
-use crate::sys::memory;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal::{Blocked, Signal, block_all};
 use crate::sys::socket::Listener;
@@ -228,13 +227,10 @@ impl<App> Master<App> {
             }
             worker.seen = state;
         }
-        if !ready.is_empty() {
-            // What a start needs is most of the code, and a master's start, or a reload's part of it, is over. It is not worth an error.
-            let _ = memory::give_back_code();
-        }
         for generation in ready {
             if self.phase == Phase::Starting {
                 self.phase = Phase::Proven;
+                self.serving.take_over(self.upgrade.is_under_way());
             }
             if let Some(generation) = self.generation_mut(generation) {
                 generation.backoff.succeeded();

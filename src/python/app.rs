@@ -100,6 +100,8 @@ fn load_callable<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, P
 /// `sys.path` is not a list (an app's doing) or memory ran out.
 pub fn extend_path(directories: &[PathBuf]) -> PyResult<()> {
     Python::attach(|py| {
+        // What the loader imports is the standard library's, whatever modules of these names a project has.
+        loader(py)?;
         let path = py.import("sys")?.getattr("path")?;
         for directory in directories {
             let directory = directory.as_os_str();

@@ -153,7 +153,8 @@ impl Caller {
         let mut observed = self.observe(py, exchange.request());
         let environ = self.environ(py, exchange.request(), observed.as_mut());
         let kit = &self.kits[site];
-        lock(&kit.transmission).begin(exchange, self.observer.is_some());
+        let is_observed = self.observer.is_some() || !self.options.environ_keys.is_empty();
+        lock(&kit.transmission).begin(exchange, is_observed);
         let (ending, environ) = match environ {
             Ok(environ) => (kit.run(py, &self.app, &environ, self.options.sendfile), Some(environ)),
             Err(error) => (kit.refuse(py, error), None),

@@ -85,9 +85,9 @@ pub struct Templates {
     site: Site,
     /// For requests whose headers are yet to be added.
     plain: Template,
-    /// For those with a known header block, in the block's place.
-    of_blocks: Vec<Option<(BlockId, Template)>>,
-    /// How many of `of_blocks` there are.
+    /// For those with a known header block, in the block's place; none for a block whose path has a prefix of its own.
+    of_blocks: Vec<Option<(BlockId, Option<Template>)>>,
+    /// How many of `of_blocks` have one.
     blocks: usize,
 }
 
@@ -153,20 +153,25 @@ impl Templates {
         1 + self.blocks
     }
 
+    fn has_block(&self, block: BlockId) -> bool {
+        matches!(self.of_blocks.get(block.place()), Some(Some((known, _))) if *known == block)
+    }
+
     fn of_block(&mut self, block: BlockId) -> Option<&mut Template> {
         match self.of_blocks.get_mut(block.place()) {
-            Some(Some((known, template))) if *known == block => Some(template),
+            Some(Some((known, template))) if *known == block => template.as_mut(),
             _ => None,
         }
     }
 
-    fn keep(&mut self, block: BlockId, dict: Bound<'_, PyDict>) {
+    fn keep(&mut self, block: BlockId, dict: Option<Bound<'_, PyDict>>) {
         if self.of_blocks.is_empty() {
             self.of_blocks.resize_with(MOST_BLOCKS, || None);
         }
-        let template = Template { dict: dict.unbind(), shown: Default::default() };
+        let template = dict.map(|dict| Template { dict: dict.unbind(), shown: Default::default() });
+        self.blocks += usize::from(template.is_some());
         let old = self.of_blocks[block.place()].replace((block, template));
-        self.blocks += usize::from(old.is_none());
+        self.blocks -= usize::from(matches!(old, Some((_, Some(_)))));
     }
 }
 
@@ -331,12 +336,13 @@ impl EnvironBuilder {
         request: RequestView<'_>,
         block: BlockId,
     ) -> Result<Option<Bound<'py, PyDict>>, EnvironError> {
-        if templates.of_block(block).is_none() {
+        if !templates.has_block(block) {
             let dict = templates.plain.dict.bind(py).copy()?;
-            if self.names.set_headers(py, &dict, request)?.is_some() {
-                return Ok(None);
-            }
-            templates.keep(block, dict);
+            let script_name = self.names.set_headers(py, &dict, request)?;
+            templates.keep(block, script_name.is_none().then_some(dict));
+        }
+        if templates.of_block(block).is_none() {
+            return Ok(None);
         }
         let mut values = self.followed(py, request, &templates.site)?;
         values[PATH_INFO] = Some(self.path(py, request, templates.site.script_name.as_bytes())?);
@@ -386,10 +392,11 @@ impl EnvironBuilder {
             "" => known(&keys.empty),
             addr => self.remote_addr.latin1(py, addr.as_bytes())?,
         };
-        let port = match request.peer {
-            Peer::Ip(address) if site.server.is_some() => Some(self.remote_ports.text(py, address.port())),
-            _ => None,
-        };
+        // On a unix socket the key does not stand in the templates.
+        let port = site.server.as_ref().map(|_| match request.peer {
+            Peer::Ip(address) => self.remote_ports.text(py, address.port()),
+            Peer::Unix => known(&keys.empty),
+        });
         let scheme = known(if request.scheme == Scheme::Https { &keys.https } else { &keys.http });
         Ok([Some(method), Some(raw_uri), Some(query), None, Some(protocol), Some(addr), port, Some(scheme)])
     }

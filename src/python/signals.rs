@@ -15,7 +15,7 @@ use super::hooks::Hooks;
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
 
 /// Takes away the one handler that CPython installs by itself (`KeyboardInterrupt` at Ctrl-C): an ordinary interpreter when it starts, any
-/// other when the module `signal` is first imported. Who has had INT ignored or handled otherwise keeps it so. Called in the main thread,
+/// other when the module `_signal` is first imported. Who has had INT ignored or handled otherwise keeps it so. Called in the main thread,
 /// as Python demands.
 ///
 /// # Errors

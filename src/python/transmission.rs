@@ -145,7 +145,7 @@ impl Transmission {
         }
     }
 
-    /// Begins the response to the request in `exchange`; `is_observed` says that hooks are shown it when it is out.
+    /// Begins the response to the request in `exchange`; `is_observed` says that somebody looks at it when it is out.
     pub fn begin(&mut self, exchange: Box<dyn Exchange>, is_observed: bool) {
         let view = exchange.request();
         self.is_head = view.head.method.of(view.buffer) == b"HEAD";
@@ -354,7 +354,9 @@ impl Transmission {
             _ => self.draft.code,
         };
         let exchange = self.exchange.take()?;
-        let headers = if with_headers { self.draft.headers.clone() } else { Vec::new() };
+        // While there was no response, what the draft has is an earlier one's.
+        let has_headers = with_headers && self.progress != Progress::Waiting;
+        let headers = if has_headers { self.draft.headers.clone() } else { Vec::new() };
         Some((exchange, Summary { status, sent: self.sent, headers }))
     }
 
@@ -454,8 +456,8 @@ impl Transmission {
         }
     }
 
-    /// The last bytes may travel with the end of the connection, if that comes at once: nothing of the application's, nor of the
-    /// operator's, may run in between and hold them up.
+    /// The last bytes may travel with the end of the connection, if that comes at once: what is called in between could hold them up. (What
+    /// is left are destructors of the application's objects, and a full access log; for them the kernel's patience is short.)
     fn push(&self, last: bool) -> Push {
         let ends = last && !self.keep_alive && !self.draft.upgrade && !self.socket_lent;
         if ends && !self.is_observed { Push::WithEnd } else { Push::Now }

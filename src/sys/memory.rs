@@ -1,15 +1,13 @@
 //! Memory in numbers: of a process, and of the machine (proc(5)); and giving some back.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Seek, Write};
 
 use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::process::Pid;
-
-/// The permissions of code in a process's map: nobody can have written to it.
-const CODE: &str = "r-xp";
 
 /// The resident set size of a process in bytes: every page it has in memory, shared ones too. None when it is gone.
 pub fn resident(pid: Pid) -> Option<u64> {
@@ -30,33 +28,59 @@ pub fn total() -> Option<u64> {
     kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
 }
 
+/// A file without a name that is nowhere but in memory (memfd_create(2)), with these bytes in it, to be read from its start.
+///
+/// # Errors
+/// No descriptor or no memory is left, or the machine has no such files (`vm.memfd_noexec`).
+pub fn file_of(bytes: &[u8]) -> io::Result<File> {
+    // Kernels before 6.3 do not know the second flag, later ones want to be told.
+    let flags = [MFdFlags::MFD_CLOEXEC | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL), MFdFlags::MFD_CLOEXEC];
+    let made = flags.into_iter().map(|flags| memfd_create(c"body", flags));
+    let mut file = File::from(made.reduce(Result::or).unwrap_or(Err(Errno::EINVAL))?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
+}
+
 /// Lets go of the code that the process has in memory (MADV_DONTNEED, madvise(2)): what runs next comes back from the page cache, the rest
-/// does not, and no longer counts as the process's. For one that has a long start behind it and little to do from then on.
+/// does not, and no longer counts as the process's. For one that has a long start behind it and little to do from then on. Code that
+/// somebody has changed (a debugger, a tracer, an agent) stays.
 ///
 /// # Errors
 /// The process's map cannot be read (proc(5)), or the kernel refuses.
 pub fn give_back_code() -> io::Result<()> {
-    for line in fs::read_to_string("/proc/self/maps")?.lines() {
-        if let Some((start, length)) = code_of_a_file(line) {
-            // SAFETY: the range is a mapping of a file that cannot be written through, so that each page is what the file says, and is read
-            // from there again when it is next touched.
-            let advised =
-                unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_DONTNEED) };
-            Errno::result(advised)?;
-        }
+    for (start, length) in unchanged_code(&fs::read_to_string("/proc/self/smaps")?) {
+        // SAFETY: the range is a private mapping of a file, not writable, of which no page is the process's own: each is what the file
+        // says, and is read from there again when it is next touched.
+        let advised = unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_DONTNEED) };
+        Errno::result(advised)?;
     }
     Ok(())
 }
 
-/// Start and length of the mapping in a line of the map, if it is one of a file's code:
-/// `55d0c8a00000-55d0c8e00000 r-xp 00100000 fe:01 1234    /usr/bin/server`.
+/// Start and length of each mapping of a file's code in the map, if the process has no page of its own in it:
+/// `55d0c8a00000-55d0c8e00000 r-xp 00100000 fe:01 1234    /usr/bin/server`, and further down `Anonymous:             0 kB`.
+fn unchanged_code(map: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut current = None;
+    for line in map.lines() {
+        match line.strip_prefix("Anonymous:") {
+            Some(size) if size.trim() == "0 kB" => found.extend(current.take()),
+            // The first line of a mapping begins with its addresses, the others with a name.
+            None if !line.starts_with(|first: char| first.is_ascii_uppercase()) => current = code_of_a_file(line),
+            _ => {}
+        }
+    }
+    found
+}
+
 fn code_of_a_file(line: &str) -> Option<(usize, usize)> {
     let mut words = line.split_ascii_whitespace();
     let (range, permissions, path) = (words.next()?, words.next()?, words.nth(3)?);
     let (start, end) = range.split_once('-')?;
     let number = |text| usize::from_str_radix(text, 16).ok();
     let (start, end) = (number(start)?, number(end)?);
-    (permissions == CODE && path.starts_with('/') && start < end).then_some((start, end - start))
+    (permissions == "r-xp" && path.starts_with('/') && start < end).then_some((start, end - start))
 }
 
 fn kilobytes(text: &str, name: &str) -> Option<u64> {
@@ -77,15 +101,26 @@ mod tests {
     }
 
     #[test]
-    fn only_code_of_files_is_given_back() {
+    fn only_code_of_files_that_nobody_has_changed_is_given_back() {
+        let mapping = |permissions, path, anonymous| {
+            let size = "Size:                  8 kB\nRss:                   8 kB";
+            format!(
+                "7f0000001000-7f0000003000 {permissions} 00000000 fe:01 1234   {path}\n{size}\nAnonymous:       {anonymous} kB\n"
+            )
+        };
         let path = "/usr/lib/a b.so";
-        let line = |permissions, path| format!("7f0000001000-7f0000003000 {permissions} 00000000 fe:01 1234   {path}");
-        assert_eq!(code_of_a_file(&line("r-xp", path)), Some((0x7f00_0000_1000, 0x2000)));
-        for (permissions, path) in
-            [("r--p", path), ("rw-p", path), ("rwxp", path), ("r-xs", path), ("r-xp", "[vdso]"), ("r-xp", "")]
-        {
-            assert_eq!(code_of_a_file(&line(permissions, path)), None, "{permissions} {path}");
-        }
+        let kept = [
+            ("r--p", path, 0),
+            ("rwxp", path, 0),
+            ("r-xs", path, 0),
+            ("r-xp", "[vdso]", 0),
+            ("r-xp", "", 0),
+            ("r-xp", path, 4),
+        ];
+        let map = kept.map(|(permissions, path, anonymous)| mapping(permissions, path, anonymous)).concat();
+        assert_eq!(unchanged_code(&map), []);
+        let map = format!("{map}{}{map}", mapping("r-xp", path, 0));
+        assert_eq!(unchanged_code(&map), [(0x7f00_0000_1000, 0x2000)]);
         // And life goes on.
         give_back_code().unwrap();
         give_back_code().unwrap();

@@ -1,28 +1,42 @@
-//! A letter box between workers: a client's connection, with what has been read from it, on its way to whoever takes it first.
+//! A letter box between workers: a client's connection, with what has been read from it, on its way to whoever takes it first. What is
+//! too long for a message goes along as a file.
 //!
 //! One socket pair, made by the master and inherited by every worker: all may send, all may receive, the kernel keeps each message whole
 //! and wakes those who wait. It must not know what the bytes say.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
-use nix::cmsg_space;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 /// The most bytes that go along with a connection. A Linux socket pair holds some 200 KB by default.
 pub const MOST_BYTES: usize = 64 * 1024;
+
+/// Most descriptors in a message: a connection and a file.
+const MOST_DESCRIPTORS: usize = 2;
+
+/// What was in the box.
+#[derive(Debug)]
+pub struct Letter {
+    /// The connection.
+    pub connection: OwnedFd,
+    /// The file that went along, if one did.
+    pub file: Option<OwnedFd>,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
 
 /// Both ends of the box.
 #[derive(Debug)]
 pub struct Post {
     send: OwnedFd,
     receive: OwnedFd,
-    /// The place among the process's descriptors that the next connection will take. The kernel drops what it finds no place for,
-    /// and with it the connection, so nothing is taken out of the box without one.
-    reserve: Mutex<Option<OwnedFd>>,
+    /// The places among the process's descriptors that the next message's will take. The kernel drops what it finds no place for,
+    /// and with it the connection, so nothing is taken out of the box without [`MOST_DESCRIPTORS`] of them.
+    reserve: Mutex<Vec<OwnedFd>>,
 }
 
 impl Post {
@@ -33,16 +47,17 @@ impl Post {
     pub fn new() -> io::Result<Post> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (send, receive) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)?;
-        let reserve = Mutex::new(Some(receive.try_clone()?));
-        Ok(Post { send, receive, reserve })
+        let post = Post { send, receive, reserve: Mutex::new(Vec::new()) };
+        post.fill(&mut post.reserve.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(post)
     }
 
-    /// Puts a copy of `descriptor` and `bytes` (at most [`MOST_BYTES`]) into the box.
+    /// Puts copies of `connection` and `file`, and `bytes` (at most [`MOST_BYTES`]), into the box.
     ///
     /// # Errors
     /// The box is full (WouldBlock), or the message too long.
-    pub fn send(&self, descriptor: RawFd, bytes: &[u8]) -> io::Result<()> {
-        let descriptors = [descriptor];
+    pub fn send(&self, connection: RawFd, file: Option<RawFd>, bytes: &[u8]) -> io::Result<()> {
+        let descriptors: Vec<RawFd> = std::iter::once(connection).chain(file).collect();
         let rights = [ControlMessage::ScmRights(&descriptors)];
         sendmsg::<()>(self.send.as_raw_fd(), &[IoSlice::new(bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
         Ok(())
@@ -51,39 +66,42 @@ impl Post {
     /// Takes the oldest message out of the box; `None` when it is empty.
     ///
     /// # Errors
-    /// EMFILE or ENFILE when there is no place for a descriptor: the message stays in the box. A message without a descriptor is
-    /// InvalidData.
-    pub fn receive(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
-        // A panic while it was held leaves a descriptor or none.
+    /// EMFILE or ENFILE when there is no place for its descriptors: the message stays in the box. A message without one is InvalidData.
+    pub fn receive(&self) -> io::Result<Option<Letter>> {
+        // A panic while it was held leaves some descriptors or none.
         let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
-        // Given up at the last moment, so that no other thread of the process gets the place.
-        drop(self.take_reserve(&mut reserve)?);
+        self.fill(&mut reserve)?;
+        // Given up at the last moment, so that no other thread of the process gets the places.
+        reserve.clear();
         let received = self.receive_one();
-        *reserve = self.receive.try_clone().ok();
+        // Where this fails, the next call tries again.
+        let _ = self.fill(&mut reserve);
         received
     }
 
-    fn take_reserve(&self, reserve: &mut Option<OwnedFd>) -> io::Result<OwnedFd> {
-        reserve.take().map_or_else(|| self.receive.try_clone(), Ok)
+    fn fill(&self, reserve: &mut Vec<OwnedFd>) -> io::Result<()> {
+        while reserve.len() < MOST_DESCRIPTORS {
+            reserve.push(self.receive.try_clone()?);
+        }
+        Ok(())
     }
 
-    fn receive_one(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
+    fn receive_one(&self) -> io::Result<Option<Letter>> {
         let mut bytes = vec![0; MOST_BYTES];
-        let mut space = cmsg_space!(RawFd);
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let received =
-            recvmsg::<()>(self.receive.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC);
-        let (count, descriptor) = match received {
-            Ok(message) => {
-                (message.bytes, message.cmsgs().ok().and_then(|mut rights| rights.find_map(first_descriptor)))
-            }
-            Err(nix::errno::Errno::EAGAIN) => return Ok(None),
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut rights = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = rustix::net::recvmsg(&self.receive, &mut [IoSliceMut::new(&mut bytes)], &mut rights, flags);
+        let count = match received {
+            Ok(message) => message.bytes,
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         bytes.truncate(count);
-        let descriptor = descriptor.ok_or(io::ErrorKind::InvalidData)?;
-        // SAFETY: the kernel has just installed this descriptor for us alone.
-        Ok(Some((unsafe { OwnedFd::from_raw_fd(descriptor) }, bytes)))
+        // All of them are owned here, whether or not the kernel has found a place for each.
+        let mut descriptors = rights.drain().flat_map(descriptors_in);
+        let connection = descriptors.next().ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Some(Letter { connection, file: descriptors.next(), bytes }))
     }
 }
 
@@ -94,11 +112,12 @@ impl AsRawFd for Post {
     }
 }
 
-fn first_descriptor(message: ControlMessageOwned) -> Option<RawFd> {
-    match message {
-        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+fn descriptors_in(message: RecvAncillaryMessage<'_>) -> impl Iterator<Item = OwnedFd> {
+    let descriptors = match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
-    }
+    };
+    descriptors.into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -113,14 +132,27 @@ mod tests {
         let post = Post::new().unwrap();
         assert!(post.receive().unwrap().is_none());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        post.send(ours.as_raw_fd(), b"GET /").unwrap();
+        post.send(ours.as_raw_fd(), None, b"GET /").unwrap();
         drop(ours);
-        let (descriptor, bytes) = post.receive().unwrap().unwrap();
-        assert_eq!(bytes, b"GET /");
-        UnixStream::from(descriptor).write_all(b"hello").unwrap();
+        let letter = post.receive().unwrap().unwrap();
+        assert_eq!((&letter.bytes[..], letter.file.is_none()), (&b"GET /"[..], true));
+        UnixStream::from(letter.connection).write_all(b"hello").unwrap();
         let mut answer = String::new();
         theirs.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "hello");
+    }
+
+    #[test]
+    fn a_file_goes_along() {
+        let post = Post::new().unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let file = super::super::memory::file_of(b"a long body").unwrap();
+        post.send(ours.as_raw_fd(), Some(file.as_raw_fd()), b"POST /").unwrap();
+        drop(file);
+        let letter = post.receive().unwrap().unwrap();
+        let mut text = String::new();
+        std::fs::File::from(letter.file.unwrap()).read_to_string(&mut text).unwrap();
+        assert_eq!((&letter.bytes[..], text.as_str()), (&b"POST /"[..], "a long body"));
     }
 
     #[test]
@@ -128,21 +160,21 @@ mod tests {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
         let post = Post::new().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        post.send(ours.as_raw_fd(), b"GET /").unwrap();
+        post.send(ours.as_raw_fd(), None, b"GET /").unwrap();
         // Another process, because descriptors are the whole process's; it touches nothing but them before it exits.
         // SAFETY: the child calls the kernel only, and ends by _exit.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
                 let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
                 // No higher than what is open, and a few to play with.
-                let reserve = post.reserve.lock().unwrap().as_ref().unwrap().as_raw_fd();
+                let reserve = post.reserve.lock().unwrap().iter().map(AsRawFd::as_raw_fd).max().unwrap();
                 setrlimit(Resource::RLIMIT_NOFILE, reserve.max(theirs.as_raw_fd()) as u64 + 4, hard).unwrap();
                 let mut taken = Vec::new();
                 taken.extend(std::iter::from_fn(|| post.receive.try_clone().ok()));
                 // The reserve serves one connection...
                 let served = matches!(post.receive(), Ok(Some(_)));
-                post.send(theirs.as_raw_fd(), b"GET /").unwrap();
-                *post.reserve.lock().unwrap() = None;
+                post.send(theirs.as_raw_fd(), None, b"GET /").unwrap();
+                post.reserve.lock().unwrap().clear();
                 taken.extend(std::iter::from_fn(|| post.receive.try_clone().ok()));
                 // ...and without one none is lost.
                 let full = post.receive().is_err_and(|error| error.raw_os_error() == Some(libc::EMFILE));
@@ -164,7 +196,7 @@ mod tests {
     fn a_full_box_says_so() {
         let post = Post::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let error = (0..1000).find_map(|_| post.send(ours.as_raw_fd(), &[0; MOST_BYTES]).err()).unwrap();
+        let error = (0..1000).find_map(|_| post.send(ours.as_raw_fd(), None, &[0; MOST_BYTES]).err()).unwrap();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::rules::Rules;
 use crate::exchange::Body;
+use crate::sys::memory;
 
 /// The most that is reserved for a body before its bytes arrive: a Content-Length is a claim, not memory.
 const FIRST_RESERVATION: usize = 64 * 1024;
@@ -69,6 +70,31 @@ impl BodyStore {
                 Ok(Body::File(file))
             }
         }
+    }
+
+    /// The gathered body as a file, for another process; from then on it is in that file.
+    ///
+    /// # Errors
+    /// No descriptor or no memory is left.
+    pub fn as_file(&mut self) -> io::Result<File> {
+        match self {
+            BodyStore::Spooled(file, _) => file.try_clone(),
+            BodyStore::Memory(bytes) => {
+                let file = memory::file_of(bytes)?;
+                let copy = file.try_clone()?;
+                *self = BodyStore::of_file(file)?;
+                Ok(copy)
+            }
+        }
+    }
+
+    /// A body that another process has gathered in `file`.
+    ///
+    /// # Errors
+    /// The file cannot be looked at.
+    pub fn of_file(file: File) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        Ok(BodyStore::Spooled(file, length))
     }
 
     /// Moves the bytes into a file. Where none can be made (a read-only root, a full disk) they stay, and the rest streams.

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -87,6 +88,14 @@ pub struct Unserved {
     site: usize,
     /// The status of the answer, or [`crate::exchange::CLIENT_CLOSED_REQUEST`].
     pub status: u16,
+}
+
+/// What of a connection goes to another worker besides its socket.
+pub struct Luggage {
+    /// What the client has sent, and nobody has answered; without the first request's body if that has a file of its own.
+    pub bytes: Vec<u8>,
+    /// The body of the first request, decoded.
+    pub body: Option<File>,
 }
 
 /// A client's connection.
@@ -393,35 +402,58 @@ impl Connection {
         &self.remote_addr
     }
 
-    /// The bytes from which another worker can take this connection over, as the client sent them: at most `limit`. `None` where that
-    /// cannot be: the request's body is gone by, an earlier response is still under way, or TLS has its state here.
-    pub fn replayable(&self, limit: usize) -> Option<Vec<u8>> {
-        if self.wire.is_tls() {
+    /// What another worker needs to take this connection over, in at most `limit` bytes and a file. `None` where that cannot be: the
+    /// request's body is gone by, an earlier response is still under way, or TLS has its state here.
+    pub fn replayable(&mut self, limit: usize) -> Option<Luggage> {
+        let is_whole = self.state == State::Serving && self.decoder.is_done() && self.unsaved.is_empty();
+        if self.wire.is_tls() || !is_whole || !self.outgoing.is_empty() || self.input.len() > limit {
             return None;
         }
-        let body: Cow<[u8]> = match (&self.body, self.head.framing) {
+        let room = limit - self.input.len();
+        let body: Cow<[u8]> = match (&mut self.body, self.head.framing) {
             (None, _) => Cow::Borrowed(b""),
             // A body of known length stands in the stream as it is.
-            (Some(BodyStore::Memory(bytes)), Framing::Length(_)) => Cow::Borrowed(bytes),
-            (Some(BodyStore::Memory(bytes)), Framing::Chunked) => Cow::Owned(response::in_one_chunk(bytes)),
-            (Some(_), _) => return None,
+            (Some(BodyStore::Memory(bytes)), Framing::Length(_)) if bytes.len() <= room => Cow::Borrowed(bytes),
+            (Some(BodyStore::Memory(bytes)), Framing::Chunked) if bytes.len() <= room => {
+                Cow::Owned(response::in_one_chunk(bytes))
+            }
+            (Some(store), _) => {
+                let body = store.as_file().ok()?;
+                return Some(Luggage { bytes: self.input.clone(), body: Some(body) });
+            }
         };
-        let is_whole = self.state == State::Serving && self.decoder.is_done() && self.unsaved.is_empty();
-        if !is_whole || !self.outgoing.is_empty() || self.input.len() + body.len() > limit {
-            return None;
-        }
         let (head, rest) = self.input.split_at(self.head.len);
-        Some([head, &*body, rest].concat())
+        Some(Luggage { bytes: [head, &*body, rest].concat(), body: None })
     }
 
     /// Goes on where [`Connection::replayable`] left off in another worker.
-    pub fn replay(&mut self, is_trusted: bool, proxied: Option<Origin>, bytes: &[u8], now: Instant) -> Step {
+    pub fn replay(&mut self, is_trusted: bool, proxied: Option<Origin>, luggage: Luggage, now: Instant) -> Step {
         (self.is_trusted, self.proxied) = (is_trusted, proxied);
         // A PROXY header has been read already.
         self.state = State::Head;
         // What arrived on the way has raised no event here.
         self.unread = true;
-        self.on_bytes(bytes, None, now)
+        match luggage.body {
+            None => self.on_bytes(&luggage.bytes, None, now),
+            Some(file) => self.replay_with_body(luggage.bytes, file, now),
+        }
+    }
+
+    /// The same for a request whose body has been taken out of the stream: `bytes` are its head and what comes after the body.
+    fn replay_with_body(&mut self, bytes: Vec<u8>, body: File, now: Instant) -> Step {
+        self.input = bytes;
+        match self.parser.parse(&self.input, &self.rules.policy, self.is_trusted, None, &mut self.head) {
+            Ok(Status::Complete) => {}
+            Ok(Status::Partial) => return Step::Close,
+            // The rules of a newer generation may be other ones.
+            Err(error) => return self.refuse(error, now),
+        }
+        self.has_head = true;
+        match BodyStore::of_file(body) {
+            Ok(store) => self.body = Some(store),
+            Err(_) => return Step::Close,
+        }
+        self.serve()
     }
 
     /// The number of its listener among the worker's.

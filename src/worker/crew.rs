@@ -196,12 +196,9 @@ impl Crew {
     pub fn work(&self, py: Python<'_>, caller: &mut Caller) {
         hold(&self.in_flight).push(caller.in_flight());
         while let Some(mut request) = py.detach(|| self.next_request()) {
-            // One request's end is the next one's beginning: each look at the clock costs.
-            let mut now = Instant::now();
             for served in 1.. {
                 let (key, connection) = request;
-                let (connection, step, ended) = self.serve(py, caller, connection, now);
-                now = ended;
+                let (connection, step, now) = self.serve(py, caller, connection);
                 let next = self.done((key, connection), step, now, served < REQUESTS_PER_TURN);
                 if was_interrupted(py) {
                     self.end();
@@ -325,13 +322,12 @@ impl Crew {
         let mut lead = self.take_lead()?;
         loop {
             self.take_back_returned(&mut lead);
-            let now = Instant::now();
-            if let Some(request) = lead.event_loop.next_ready(now) {
+            if let Some(request) = lead.event_loop.next_ready(Instant::now()) {
                 self.leave_lead(lead, true);
                 return Some(request);
             }
             self.station.row.beat();
-            if let Err(error) = lead.turn(self, now) {
+            if let Err(error) = lead.turn(self) {
                 log::error!("The worker cannot go on: {error}");
                 lead.stage = Stage::Over;
             }
@@ -453,7 +449,7 @@ impl Crew {
             }
             drop(slot);
             self.pass_on(&mut lead);
-            if let Err(error) = lead.turn(self, Instant::now()) {
+            if let Err(error) = lead.turn(self) {
                 log::error!("The worker cannot go on: {error}");
                 lead.stage = Stage::Over;
             }
@@ -492,8 +488,8 @@ impl Crew {
         py: Python<'_>,
         caller: &mut Caller,
         connection: Box<Connection>,
-        started: Instant,
     ) -> (Box<Connection>, Step, Instant) {
+        let started = Instant::now();
         let running = self.station.row.start_request();
         let finished = caller.call(py, connection);
         let ended = Instant::now();

@@ -161,12 +161,12 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    /// Waits from `now` until something happens, at most to the next tick, and does what can be done without the application.
+    /// Waits until something happens, at most to the next tick, and does what can be done without the application.
     ///
     /// # Errors
     /// The poll failed, which leaves nothing to go on with.
-    pub fn turn(&mut self, now: Instant) -> io::Result<Turn> {
-        let timeout = self.poll_timeout(now);
+    pub fn turn(&mut self) -> io::Result<Turn> {
+        let timeout = self.poll_timeout();
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
@@ -324,12 +324,12 @@ impl EventLoop {
         doors.try_for_each(|(index, door)| door.watch(registry, Token(FIRST_LISTENER + index), neighbours))
     }
 
-    fn poll_timeout(&self, now: Instant) -> Duration {
+    fn poll_timeout(&self) -> Duration {
         let can_serve = self.serves && !self.ready.is_empty();
         if can_serve || self.can_accept_now() || !self.again.is_empty() {
             return Duration::ZERO;
         }
-        let until_tick = self.next_sweep.saturating_duration_since(now);
+        let until_tick = self.next_sweep.saturating_duration_since(Instant::now());
         // What has to wait for a sibling's or our own thread is looked at again soon.
         if !self.ready.is_empty() || self.can_accept() { until_tick.min(PATIENCE) } else { until_tick }
     }

@@ -57,13 +57,13 @@ pub enum Stage {
 }
 
 impl Lead {
-    /// One turn of the event loop, begun `now`, and whatever else has come up.
+    /// One turn of the event loop, and whatever else has come up.
     ///
     /// # Errors
     /// The poll failed.
-    pub fn turn(&mut self, crew: &Crew, now: Instant) -> std::io::Result<()> {
+    pub fn turn(&mut self, crew: &Crew) -> std::io::Result<()> {
         crew.flush_access_log();
-        let turn = self.event_loop.turn(now)?;
+        let turn = self.event_loop.turn()?;
         if turn.signals {
             self.handle_signals(crew);
         }

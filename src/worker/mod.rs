@@ -175,10 +175,12 @@ fn become_user(config: &Config) -> Result<(), BootFailure> {
         .map_err(|error| BootFailure::because("cannot change user or group", &error))
 }
 
-/// What the server itself may need of Python comes before a change of user: the standard library may lie where only root reads.
+/// What the server itself may need of Python comes before a change of user, since the standard library may lie where only root reads; and
+/// what it will need before the project's directories, which may have modules of the same names.
 fn start_python(seat: &mut Seat<App>, launch: &Launch) -> Result<(), BootFailure> {
     interpreter::start(&launch.home, &launch.argv).map_err(|error| BootFailure::Other(error.to_string()))?;
-    if seat.config.user.is_some() || seat.config.group.is_some() {
+    let calls_a_factory = seat.config.app.as_ref().is_some_and(|app| app.contains('('));
+    if seat.config.user.is_some() || seat.config.group.is_some() || calls_a_factory {
         interpreter::import_own_needs().map_err(python_failure)?;
     }
     signals::install(&seat.hooks).map_err(python_failure)?;

@@ -1,12 +1,13 @@
 //! The other workers: whether one of them is freer, and the way a connection goes from one to another.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::{Connection, Step};
+use super::connection::{Connection, Luggage, Step};
 use super::rules::Rules;
 use crate::http::proxy::Origin;
 use crate::scoreboard::Row;
@@ -33,6 +34,8 @@ struct Parcel<'a> {
     is_trusted: bool,
     /// What a PROXY header said.
     proxied: Option<Origin>,
+    /// Whether the first request's body goes along as a file.
+    has_body: bool,
     bytes: &'a [u8],
 }
 
@@ -77,12 +80,14 @@ impl Neighbours {
     ///
     /// # Errors
     /// It cannot travel (a body that is gone by, a response under way), or the letter box is full: it stays.
-    pub fn pass(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
-        let Some(bytes) = connection.replayable(MOST_BYTES / 2) else { return Err(connection) };
+    pub fn pass(&self, mut connection: Box<Connection>) -> Result<(), Box<Connection>> {
         let Some(door) = self.doors.get(connection.site()) else { return Err(connection) };
+        let Some(luggage) = connection.replayable(MOST_BYTES / 2) else { return Err(connection) };
         let (peer, is_trusted, proxied) = (*connection.peer(), connection.is_trusted(), connection.proxied());
-        let parcel = Parcel { door, peer, is_trusted, proxied, bytes: &bytes };
-        match self.post.send(connection.descriptor(), &parcel.wrap()) {
+        let has_body = luggage.body.is_some();
+        let parcel = Parcel { door, peer, is_trusted, proxied, has_body, bytes: &luggage.bytes };
+        let body = luggage.body.as_ref().map(AsRawFd::as_raw_fd);
+        match self.post.send(connection.descriptor(), body, &parcel.wrap()) {
             // Our copy of the descriptor goes; the connection lives on in the letter box.
             Ok(()) => Ok(()),
             Err(_) => Err(connection),
@@ -95,13 +100,18 @@ impl Neighbours {
     /// There is no descriptor left for it: it waits in the letter box, for us or for a sibling.
     pub fn take(&self, rules: &Arc<Rules>, now: Instant) -> io::Result<Option<(Box<Connection>, Step)>> {
         loop {
-            let Some((descriptor, message)) = self.post.receive()? else { return Ok(None) };
-            let Some(parcel) = Parcel::unwrap(&message) else { continue };
+            let Some(letter) = self.post.receive()? else { return Ok(None) };
+            let Some(parcel) = Parcel::unwrap(&letter.bytes) else { continue };
+            if parcel.has_body != letter.file.is_some() {
+                log::error!("The body of a passed request was lost on its way: no file descriptors are left");
+                continue;
+            }
             // After a reload an old worker's listener may be one that we do not have; the first of ours stands in.
             let site = self.doors.iter().position(|door| door == parcel.door).unwrap_or(0);
-            let stream = Stream::from(descriptor);
+            let stream = Stream::from(letter.connection);
             let mut connection = Connection::new(stream, parcel.peer, site, rules.clone(), now);
-            let step = connection.replay(parcel.is_trusted, parcel.proxied, parcel.bytes, now);
+            let luggage = Luggage { bytes: parcel.bytes.to_vec(), body: letter.file.map(File::from) };
+            let step = connection.replay(parcel.is_trusted, parcel.proxied, luggage, now);
             return Ok(Some((Box::new(connection), step)));
         }
     }
@@ -119,7 +129,8 @@ impl Parcel<'_> {
             Some(Origin::Client { proxy, .. }) => proxy.to_string(),
             Some(origin) => origin.protocol().to_owned(),
         };
-        let mut message = format!("{} {peer} {proxied} {}\n", u8::from(self.is_trusted), self.door).into_bytes();
+        let (is_trusted, has_body) = (u8::from(self.is_trusted), u8::from(self.has_body));
+        let mut message = format!("{is_trusted} {has_body} {peer} {proxied} {}\n", self.door).into_bytes();
         message.extend_from_slice(self.bytes);
         message
     }
@@ -127,8 +138,9 @@ impl Parcel<'_> {
     fn unwrap(message: &[u8]) -> Option<Parcel<'_>> {
         let line_end = memchr::memchr(b'\n', message)?;
         // The address comes last: the path of a unix socket may hold spaces.
-        let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(4, ' ');
-        let (is_trusted, peer, proxied, door) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(5, ' ');
+        let (is_trusted, has_body) = (words.next()? == "1", words.next()? == "1");
+        let (peer, proxied, door) = (words.next()?, words.next()?, words.next()?);
         let peer = match peer {
             "unix" => Peer::Unix,
             address => Peer::Ip(address.parse::<SocketAddr>().ok()?),
@@ -144,7 +156,7 @@ impl Parcel<'_> {
                     .find(|origin| origin.protocol() == word)?,
             ),
         };
-        Some(Parcel { door, peer, is_trusted: is_trusted == "1", proxied, bytes: &message[line_end + 1..] })
+        Some(Parcel { door, peer, is_trusted, proxied, has_body, bytes: &message[line_end + 1..] })
     }
 }
 
@@ -162,12 +174,13 @@ mod tests {
             (Peer::Ip(client), Some(Origin::Unknown)),
             (Peer::Ip(client), Some(Origin::Client { client, proxy })),
         ] {
-            let parcel = Parcel { door: "unix:/a b", peer, is_trusted: true, proxied, bytes: b"GET / HTTP/1.1\r\n\n" };
+            let (door, has_body) = ("unix:/a b", proxied.is_some());
+            let parcel = Parcel { door, peer, is_trusted: true, proxied, has_body, bytes: b"GET / HTTP/1.1\r\n\n" };
             let message = parcel.wrap();
             let found = Parcel::unwrap(&message).unwrap();
             assert_eq!(
-                (found.door, found.peer, found.is_trusted, found.proxied, found.bytes),
-                ("unix:/a b", peer, true, proxied, parcel.bytes)
+                (found.door, found.peer, found.is_trusted, found.proxied, found.has_body, found.bytes),
+                (door, peer, true, proxied, has_body, parcel.bytes)
             );
         }
         assert!(Parcel::unwrap(b"no line").is_none());
