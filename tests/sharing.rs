@@ -20,6 +20,20 @@ fn served_by(client: &mut Client) -> i32 {
     text.split(' ').next().and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{text:?}"))
 }
 
+/// Six clients, some of whose connections one of two workers has; and the one whose request that worker is at.
+fn clients_of_a_busy_worker_among_others(server: &Server) -> (Vec<Client>, Client) {
+    server.wait_for_workers(2);
+    let mut clients: Vec<Client> = (0..6).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(GET);
+        served_by(client);
+    }
+    let mut slow = server.connect();
+    ask(&mut slow, "/wait");
+    wait_until("the slow request to be inside the app", || server.entered() == 1);
+    (clients, slow)
+}
+
 #[test]
 fn threads_serve_at_the_same_time_and_say_so() {
     for args in [["--threads", "3"], ["-k", "gthread"]] {
@@ -45,15 +59,7 @@ fn one_thread_is_the_main_thread() {
 #[test]
 fn a_request_on_a_busy_workers_connection_goes_to_an_idle_sibling_with_its_connection() {
     let server = Server::start("sharing", ["--workers", "2"]);
-    server.wait_for_workers(2);
-    let mut clients: Vec<Client> = (0..6).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        client.send(GET);
-        served_by(client);
-    }
-    let mut slow = server.connect();
-    ask(&mut slow, "/wait");
-    wait_until("the slow request to be inside the app", || server.entered() == 1);
+    let (mut clients, mut slow) = clients_of_a_busy_worker_among_others(&server);
     // All six are answered though some of their connections were the busy worker's; twice, the second time where they are now.
     for body in ["Content-Length: 4\r\n\r\nbody", "Transfer-Encoding: chunked\r\n\r\n1\r\nb\r\n3\r\nody\r\n0\r\n\r\n"] {
         let served: Vec<i32> = clients
@@ -144,15 +150,7 @@ fn garbage_behind_a_request_does_not_cut_its_response() {
 #[test]
 fn a_request_with_a_long_body_goes_to_an_idle_sibling_too() {
     let server = Server::start("sharing", ["--workers", "2", "--body-buffer", "200000"]);
-    server.wait_for_workers(2);
-    let mut clients: Vec<Client> = (0..6).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        client.send(GET);
-        served_by(client);
-    }
-    let mut slow = server.connect();
-    ask(&mut slow, "/wait");
-    wait_until("the slow request to be inside the app", || server.entered() == 1);
+    let (mut clients, mut slow) = clients_of_a_busy_worker_among_others(&server);
     for length in [100_000, 900_000] {
         let body = "b".repeat(length);
         let plain = format!("Content-Length: {length}\r\n\r\n{body}");

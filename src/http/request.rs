@@ -308,8 +308,8 @@ impl HeadParser {
 
     fn learn(&mut self, buf: &[u8], peer_is_trusted: bool, known: &mut KnownBlocks, head: &RequestHead) {
         self.unknown_blocks = self.unknown_blocks.wrapping_add(1);
-        // One with a number of its own in each request, as proxies add them, is not worth remembering, nor others' places.
-        let may_come_again = self.unknown_blocks <= 4 || self.unknown_blocks.is_multiple_of(16);
+        let may_come_again =
+            self.unknown_blocks <= LEARNED_AT_FIRST || self.unknown_blocks.is_multiple_of(LEARNED_LATER);
         if let Some(circumstances) = self.circumstances(peer_is_trusted)
             && may_come_again
             && head.rewritten.is_empty()
@@ -431,6 +431,13 @@ enum Stage {
 }
 
 const CRLF: &[u8] = b"\r\n";
+
+/// Where none of this many blocks in a row was known, as behind a proxy that gives each request a number of its own, the
+/// next ones are not worth remembering, nor the places of others...
+const LEARNED_AT_FIRST: u32 = 4;
+
+/// ...but for one in so many, since the client may have changed.
+const LEARNED_LATER: u32 = 16;
 
 /// However high the limits are set, a head ends here: 16 MiB. It also keeps every [`Span`] within 32 bits.
 const HEAD_CEILING: usize = 16 << 20;
