@@ -291,13 +291,16 @@ impl Server {
         self.connect().get(target)
     }
 
-    /// How many files a worker has open while nobody is connected. Makes a request whose end says that those before it are over.
+    /// How many files a worker has open while nobody is connected. Makes a request, whose answer says that those before it are over, and
+    /// waits for the end of its connection: the client sees that before the worker lets go of it.
     #[track_caller]
     pub fn files_at_rest(&self, worker: i32) -> usize {
         let mut client = self.connect();
-        assert_eq!(client.request("GET", "/", &["Connection: close"], b"").status, 200);
-        client.expect_closed(PATIENCE);
-        process::open_files(worker)
+        assert_eq!(client.get("/").status, 200);
+        let files = process::open_files(worker) - 1;
+        drop(client);
+        wait_until("the connection's end", || process::open_files(worker) <= files);
+        files
     }
 
     /// What the error log holds.
