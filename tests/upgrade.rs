@@ -160,6 +160,32 @@ fn masters_that_are_stopped_together_leave_no_socket_file() {
     server.expect_clean_log();
 }
 
+/// `on_exit` keeps both at their very end, so that neither has ended when the other looks whether it is the last.
+#[test]
+fn masters_that_end_at_the_same_moment_leave_no_socket_file() {
+    const CONFIG: &str = "\
+import os, time
+
+def on_exit(server):
+    patience = time.monotonic() + 30
+    while not os.path.exists(os.environ['MAY_END']) and time.monotonic() < patience:
+        time.sleep(0.005)
+";
+    let plan = Plan::app("echo").unix().file("conf.py", CONFIG);
+    let [config, may_end] = ["conf.py", "may_end"].map(|name| plan.path(name).display().to_string());
+    let (mut server, _) = start_plan(plan.args(["--config", &config]).env("MAY_END", may_end));
+    let new = upgrade(&server);
+    send(new, SIGTERM);
+    server.signal(SIGTERM);
+    server.wait_for_log("Shutting down: Master\n");
+    server.wait_for_log("Shutting down: Master.2\n");
+    server.write("may_end", "");
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    server.expect_gone();
+    assert!(!server.path("socket").exists());
+    server.expect_clean_log();
+}
+
 #[test]
 fn an_old_master_that_is_killed_leaves_everything_to_the_new_one() {
     let (mut server, pidfile) = start(true);
@@ -243,7 +269,10 @@ fn an_upgrade_in_place_that_would_not_start_changes_nothing() {
 }
 
 fn start(unix: bool) -> (Server, PathBuf) {
-    let plan = if unix { Plan::app("echo").unix() } else { Plan::app("echo") };
+    start_plan(if unix { Plan::app("echo").unix() } else { Plan::app("echo") })
+}
+
+fn start_plan(plan: Plan) -> (Server, PathBuf) {
     let pidfile = plan.path("pid");
     let server = plan.args(["--pid", pidfile.to_str().expect("a plain path")]).start();
     server.wait_for_workers(1);

@@ -36,7 +36,7 @@ impl<App> Master<App> {
         self.fail_health_checks();
         let listeners = self.give_up_addresses();
         self.stop_workers(halt, &listeners);
-        self.unlink_as_last_owner(&listeners);
+        close_and_unlink(listeners);
         let status = match halt {
             Halt::Graceful | Halt::Quick => {
                 info!("Shutting down: {}", self.name());
@@ -70,18 +70,13 @@ impl<App> Master<App> {
         let candidate = self.candidate.take().map(|generation| generation.listeners);
         let serving = std::mem::take(&mut self.serving.listeners);
         let all = [serving, candidate.unwrap_or_default()].concat();
-        self.unlink_as_last_owner(&all);
-        all
-    }
-
-    /// During an upgrade the other master owns the files as well, and the one that ends last removes them: both may have been
-    /// told to stop at once.
-    fn unlink_as_last_owner(&mut self, listeners: &[Arc<Listener>]) {
         self.reap_new_master();
         self.promote_when_alone();
+        // During an upgrade the other master owns the files as well.
         if !self.upgrade.is_under_way() {
-            listeners::unlink_unless(listeners, &[]);
+            listeners::unlink_unless(&all, &[]);
         }
+        all
     }
 
     fn stop_workers(&mut self, halt: Halt, listeners: &[Arc<Listener>]) {
@@ -141,4 +136,11 @@ impl<App> Master<App> {
             }
         }
     }
+}
+
+/// Two masters of an upgrade may be told to stop at once, and neither sees how far the other is. But each closes its sockets before
+/// it knocks, so the one that is last finds nobody there, and removes the files.
+fn close_and_unlink(listeners: Vec<Arc<Listener>>) {
+    // The workers' seats and other generations are gone, so nothing else holds them.
+    listeners.into_iter().filter_map(Arc::into_inner).for_each(Listener::close_and_unlink);
 }

@@ -299,6 +299,18 @@ impl Listener {
             file.remove();
         }
     }
+
+    /// Closes the socket, and [removes](Listener::unlink) its file if no other process has it open. For one of several owners: the
+    /// other gets a connection without a request.
+    pub fn close_and_unlink(self) {
+        drop(self.socket);
+        // What cannot be asked is left alone: a file too many is replaced at the next start.
+        if let Some(file) = self.file
+            && is_answered(&file.path).is_ok_and(|answered| !answered)
+        {
+            file.remove();
+        }
+    }
 }
 
 impl fmt::Display for Listener {
