@@ -26,7 +26,7 @@ pub trait Exchange: Any + Send {
     /// The request's body. Given out once; later calls return [`Body::empty`].
     fn take_body(&mut self) -> Body;
 
-    /// Hands `parts` to the kernel, in order, as one write, after anything still queued.
+    /// Hands `parts` to the kernel, in order, as one write, after anything still queued; `push` says when that is to send them.
     ///
     /// Returns how many bytes went out: fewer than all when the client reads slowly, 0 while older bytes are queued. Never blocks.
     /// The caller queues what is left.

@@ -2,8 +2,8 @@
 //!
 //! One process, one thread, one loop that sleeps until a signal, a worker's bell or a deadline wakes it. It must not know how
 //! a worker serves, nor HTTP, and Python only as hooks that it calls. A forked child leaves the master's stack by returning
-//! from [`run`], so nothing
-//! in here may have a destructor that touches the world: removing the pid file and unlinking sockets are calls.
+//! from [`run`], so nothing in here may have a destructor that touches the world: removing the pid file and unlinking sockets
+//! are calls.
 
 mod certificates;
 mod chance;

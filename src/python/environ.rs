@@ -111,8 +111,9 @@ const FOLLOWED: [&str; 8] = [
     "wsgi.url_scheme",
 ];
 
-/// The place of `PATH_INFO` in it.
+/// Places in it.
 const PATH_INFO: usize = 3;
+const REMOTE_PORT: usize = 6;
 
 /// The values of [`FOLLOWED`] in one request's environ; `None` for one that the copy is told, or that is not there.
 type Followed<'py> = [Option<Bound<'py, PyString>>; FOLLOWED.len()];
@@ -155,13 +156,6 @@ impl Templates {
 
     fn has_block(&self, block: BlockId) -> bool {
         matches!(self.of_blocks.get(block.place()), Some(Some((known, _))) if *known == block)
-    }
-
-    fn of_block(&mut self, block: BlockId) -> Option<&mut Template> {
-        match self.of_blocks.get_mut(block.place()) {
-            Some(Some((known, template))) if *known == block => template.as_mut(),
-            _ => None,
-        }
     }
 
     fn keep(&mut self, block: BlockId, dict: Option<Bound<'_, PyDict>>) {
@@ -229,8 +223,6 @@ struct Names {
 struct Keys {
     /// [`FOLLOWED`], interned.
     followed: [Py<PyString>; FOLLOWED.len()],
-    path_info: Py<PyString>,
-    remote_port: Py<PyString>,
     proxy_protocol: Py<PyString>,
     proxy_addr: Py<PyString>,
     proxy_port: Py<PyString>,
@@ -270,8 +262,6 @@ impl EnvironBuilder {
         let text = |text| PyString::intern(py, text).unbind();
         let keys = Keys {
             followed: FOLLOWED.map(text),
-            path_info: text("PATH_INFO"),
-            remote_port: text("REMOTE_PORT"),
             proxy_protocol: text("PROXY_PROTOCOL"),
             proxy_addr: text("PROXY_ADDR"),
             proxy_port: text("PROXY_PORT"),
@@ -341,12 +331,10 @@ impl EnvironBuilder {
             let script_name = self.names.set_headers(py, &dict, request)?;
             templates.keep(block, script_name.is_none().then_some(dict));
         }
-        if templates.of_block(block).is_none() {
-            return Ok(None);
-        }
+        // There are places by now, and the one that stands in the block's is its own.
+        let Some((_, Some(template))) = &mut templates.of_blocks[block.place()] else { return Ok(None) };
         let mut values = self.followed(py, request, &templates.site)?;
         values[PATH_INFO] = Some(self.path(py, request, templates.site.script_name.as_bytes())?);
-        let Some(template) = templates.of_block(block) else { return Ok(None) };
         Ok(Some(template.copy(py, &self.keys, &values)?))
     }
 
@@ -365,7 +353,7 @@ impl EnvironBuilder {
             }
             None => self.path(py, request, templates.site.script_name.as_bytes())?,
         };
-        environ.set_item(&self.keys.path_info, path)?;
+        environ.set_item(&self.keys.followed[PATH_INFO], path)?;
         Ok(environ)
     }
 
@@ -421,7 +409,7 @@ impl EnvironBuilder {
         request: RequestView<'_>,
     ) -> PyResult<()> {
         if let Peer::Ip(address) = request.peer {
-            environ.set_item(&self.keys.remote_port, self.remote_ports.text(py, address.port()))?;
+            environ.set_item(&self.keys.followed[REMOTE_PORT], self.remote_ports.text(py, address.port()))?;
         }
         set_server_from_host(py, environ, site, request.scheme)
     }

@@ -77,7 +77,7 @@ pub fn set_up_loggers() {
         return;
     }
     let set_up = Python::attach(|py| {
-        let is_loaded = py.import("sys")?.getattr("modules")?.contains("logging")?;
+        let is_loaded = interpreter::has_imported(py, "logging")?;
         if is_loaded { py.import("gunicorn._native")?.call_method0("set_up_loggers").map(drop) } else { Ok(()) }
     });
     if let Err(error) = set_up {
@@ -105,11 +105,9 @@ pub fn server_line() -> Arc<[u8]> {
 }
 
 fn server_name(py: Python<'_>) -> PyResult<Option<String>> {
-    let modules = py.import("sys")?.getattr("modules")?;
-    let loaded = |name: &str| modules.contains(name);
-    if loaded("gunicorn.http.wsgi")? {
+    if interpreter::has_imported(py, "gunicorn.http.wsgi")? {
         py.import("gunicorn.http.wsgi")?.call_method1("server_header", (py.None(),))?.extract()
-    } else if loaded("gunicorn")? {
+    } else if interpreter::has_imported(py, "gunicorn")? {
         py.import("gunicorn")?.getattr("SERVER")?.extract()
     } else {
         Ok(Some(SERVER.to_owned()))

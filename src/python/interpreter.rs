@@ -127,7 +127,7 @@ pub fn wind_down() {
     }
     Python::attach(|py| {
         // Who has not imported it has started no thread that would have to be waited for.
-        if py.import("sys").and_then(|sys| sys.getattr("modules")?.contains("threading")).unwrap_or(true) {
+        if has_imported(py, "threading").unwrap_or(true) {
             call_at_the_end(py, "threading", "_shutdown");
         }
     });
@@ -143,6 +143,14 @@ pub fn run_exit_functions() {
         call_at_the_end(py, "atexit", "_run_exitfuncs");
         flush_standard_streams(py);
     });
+}
+
+/// Whether somebody has imported the module.
+///
+/// # Errors
+/// An application has made something else of `sys.modules`.
+pub fn has_imported(py: Python<'_>, module: &str) -> PyResult<bool> {
+    py.import("sys")?.getattr("modules")?.contains(module)
 }
 
 fn call_at_the_end(py: Python<'_>, module: &str, function: &str) {

@@ -34,9 +34,9 @@ pub fn total() -> Option<u64> {
 /// No descriptor or no memory is left, or the machine has no such files (`vm.memfd_noexec`).
 pub fn file_of(bytes: &[u8]) -> io::Result<File> {
     // Kernels before 6.3 do not know the second flag, later ones want to be told.
-    let flags = [MFdFlags::MFD_CLOEXEC | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL), MFdFlags::MFD_CLOEXEC];
-    let made = flags.into_iter().map(|flags| memfd_create(c"body", flags));
-    let mut file = File::from(made.reduce(Result::or).unwrap_or(Err(Errno::EINVAL))?);
+    let not_executable = MFdFlags::MFD_CLOEXEC | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    let made = memfd_create(c"body", not_executable).or_else(|_| memfd_create(c"body", MFdFlags::MFD_CLOEXEC));
+    let mut file = File::from(made?);
     file.write_all(bytes)?;
     file.rewind()?;
     Ok(file)

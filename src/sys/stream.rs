@@ -52,7 +52,7 @@ impl Stream {
         Ok(count)
     }
 
-    /// Writes what the kernel takes of `bytes` (send(2)) and says how much.
+    /// Writes what the kernel takes of `bytes` (send(2)), to be sent when `push` says, and says how much.
     pub fn write(&self, bytes: &[u8], push: Push) -> io::Result<usize> {
         Ok(rustix::net::send(&self.0, bytes, push.flags())?)
     }

@@ -3,7 +3,7 @@
 use crate::http::blocks::KnownBlocks;
 
 /// What is read from a socket at once.
-pub const READ_SIZE: usize = 64 * 1024;
+const READ_SIZE: usize = 64 * 1024;
 
 /// A place to read to, and what is known from earlier reading. One policy must hold for all who use it.
 pub struct Desk {

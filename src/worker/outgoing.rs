@@ -53,7 +53,7 @@ impl Outgoing {
         self.pieces.push_back(piece);
     }
 
-    /// Sends `parts` as one write, if nothing is queued before them; returns how many bytes the kernel took.
+    /// Sends `parts` as one write, when `push` says, if nothing is queued before them; returns how many bytes the kernel took.
     ///
     /// # Errors
     /// The connection is broken.
