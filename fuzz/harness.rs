@@ -185,7 +185,7 @@ impl Request {
             path: text(head.path),
             query: text(head.query),
             version: text(head.version_text),
-            headers: head.headers.iter().map(|header| (text(header.name), text(header.value))).collect(),
+            headers: head.headers(source).map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
             framing: head.framing,
             scheme: head.forwarded_scheme,
             keep_alive: head.keep_alive,

@@ -100,6 +100,11 @@ impl Body {
     pub fn empty() -> Self {
         Body::Memory(Vec::new())
     }
+
+    /// Whether it has no bytes, and will have none.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Body::Memory(bytes) if bytes.is_empty())
+    }
 }
 
 /// Response bytes that wait for the client.

@@ -80,15 +80,11 @@ struct Request {
 impl Request {
     fn of(head: &RequestHead, buf: &[u8]) -> Self {
         let source = head.source(buf);
-        let mut path = Vec::new();
-        decode_path(head.path.of(source), &mut path);
-        let header =
-            |header: &super::request::HeaderSpan| (header.name.of(source).to_vec(), header.value.of(source).to_vec());
         Request {
             method: head.method.of(source).to_vec(),
-            path,
+            path: decode_path(head.path.of(source)).into_owned(),
             query: head.query.of(source).to_vec(),
-            headers: head.headers.iter().map(header).collect(),
+            headers: head.headers(source).map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
             body: Vec::new(),
             keep_alive: head.keep_alive,
             expect_continue: head.expect_continue,

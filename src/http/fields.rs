@@ -43,7 +43,8 @@ pub(super) fn read(
     };
     let fields = split(block.of(source), slots)?;
     let trust = Trust { policy, peer_is_trusted };
-    let facts = collect(source, fields, line.version, &trust, &mut head.headers)?;
+    let facts = collect(source, block, fields, line.version, &trust, &mut head.headers)?;
+    head.fields_start = block.start as usize;
     facts.settle(source, line, policy, head)?;
     head.rewritten = rewritten;
     Ok(())
@@ -59,19 +60,21 @@ fn split<'s, 'b: 's>(block: &'b [u8], slots: &'s mut [Header<'b>]) -> Result<&'s
 
 fn collect(
     source: &[u8],
+    block: Span,
     fields: &[Header<'_>],
     version: Version,
     trust: &Trust<'_>,
     kept: &mut Vec<HeaderSpan>,
 ) -> Result<Facts, Error> {
     let mut facts = Facts::default();
+    let block = block.of(source);
     kept.clear();
     for field in fields {
         let name = field.name.as_bytes();
         facts.note(source, name, field.value, version)?;
         facts.note_scheme(name, field.value, trust)?;
         if trust.keeps(name)? {
-            kept.push(HeaderSpan { name: Span::within(source, name), value: Span::within(source, field.value) });
+            kept.push(HeaderSpan { name: Span::within(block, name), value: Span::within(block, field.value) });
         }
     }
     Ok(facts)

@@ -10,6 +10,12 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
 }
 
+/// Whether `byte` may stand in a request target before its query and its fragment. Like gunicorn this takes more than RFC 3986, 3.3:
+/// whatever is visible.
+pub(super) fn is_path_byte(byte: u8) -> bool {
+    PATH[usize::from(byte)]
+}
+
 /// Whether `bytes` may be a field value: visible characters, obs-text, SP and HTAB (RFC 9110, 5.5). Empty is valid.
 pub(super) fn is_field_value(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
@@ -52,6 +58,17 @@ static TOKEN: [bool; 256] = {
     while index < specials.len() {
         table[specials[index] as usize] = true;
         index += 1;
+    }
+    table
+};
+
+static PATH: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let code = byte as u8;
+        table[byte] = code.is_ascii_graphic() && code != b'?' && code != b'#';
+        byte += 1;
     }
     table
 };

@@ -5,6 +5,8 @@
 //! line feed, a line or a head over its limit, a request line that is wrong. The verdict depends on the bytes alone,
 //! never on how they were cut into segments. Once the empty line is there, `fields` reads the headers.
 
+use std::borrow::Cow;
+
 use memchr::memchr;
 use percent_encoding::percent_decode;
 
@@ -64,8 +66,10 @@ pub struct RequestHead {
     pub version: Version,
     /// The version as sent, such as `HTTP/1.1`.
     pub version_text: Span,
+    /// Where the header block starts.
+    pub(super) fields_start: usize,
     /// The headers that the policy keeps, in order.
-    pub headers: Vec<HeaderSpan>,
+    pub(super) headers: Vec<HeaderSpan>,
     /// How the body is delimited.
     pub framing: Framing,
     /// Whether the client waits for `100 Continue` (never in HTTP/1.0: RFC 9110, 10.1.1).
@@ -80,13 +84,11 @@ pub struct RequestHead {
     pub(super) rewritten: Vec<u8>,
 }
 
-/// A header: name as sent, value without white space around it.
+/// Where a header's name and value stand in the header block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeaderSpan {
-    /// The name, case as sent.
-    pub name: Span,
-    /// The value.
-    pub value: Span,
+pub(super) struct HeaderSpan {
+    pub(super) name: Span,
+    pub(super) value: Span,
 }
 
 /// A range of bytes in a buffer of less than 4 GiB.
@@ -297,8 +299,8 @@ impl HeadParser {
         head: &mut RequestHead,
     ) -> bool {
         let (Some(known), Some(circumstances)) = (known, self.circumstances(peer_is_trusted)) else { return false };
-        head.block = known.recognise(buf, self.fields_start, circumstances, self.likely_block, head);
-        let Some(block) = head.block else { return false };
+        let place = self.likely_block;
+        let Some(block) = known.recognise(buf, self.fields_start, circumstances, place, head) else { return false };
         self.likely_block = block.place();
         self.unknown_blocks = 0;
         head.rewritten.clear();
@@ -344,17 +346,12 @@ impl RequestHead {
             false => &self.rewritten,
         }
     }
-}
 
-impl HeaderSpan {
-    /// The same header in a buffer that has `count` bytes more in front.
-    pub(super) fn moved_on(self, count: u32) -> Self {
-        HeaderSpan { name: self.name.moved_on(count), value: self.value.moved_on(count) }
-    }
-
-    /// The same header in a buffer without its first `count` bytes, all of which stand before it.
-    pub(super) fn moved_back(self, count: u32) -> Self {
-        HeaderSpan { name: self.name.moved_back(count), value: self.value.moved_back(count) }
+    /// The headers that the policy keeps, in order: names as sent, values without white space around them. `source` is what
+    /// [`RequestHead::source`] returns.
+    pub fn headers<'a>(&'a self, source: &'a [u8]) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> {
+        let fields = &source[self.fields_start..];
+        self.headers.iter().map(move |header| (header.name.of(fields), header.value.of(fields)))
     }
 }
 
@@ -395,14 +392,6 @@ impl Span {
         Span { start, end: self.end }
     }
 
-    fn moved_on(self, count: u32) -> Self {
-        Span { start: self.start + count, end: self.end + count }
-    }
-
-    fn moved_back(self, count: u32) -> Self {
-        Span { start: self.start - count, end: self.end - count }
-    }
-
     /// Its first `at` bytes, and the rest.
     pub(super) fn split_at(self, at: usize) -> (Self, Self) {
         let middle = self.start + at as u32;
@@ -411,13 +400,10 @@ impl Span {
     }
 }
 
-/// Appends the bytes that the percent-encoded `raw` stands for to `out` (RFC 3986, 2.1). An invalid escape is left as it
-/// is, as `urllib.parse.unquote` does.
-pub fn decode_path(raw: &[u8], out: &mut Vec<u8>) {
-    match memchr(b'%', raw) {
-        None => out.extend_from_slice(raw),
-        Some(_) => out.extend(percent_decode(raw)),
-    }
+/// The bytes that the percent-encoded `raw` stands for (RFC 3986, 2.1). An invalid escape is left as it is, as
+/// `urllib.parse.unquote` does.
+pub fn decode_path(raw: &[u8]) -> Cow<'_, [u8]> {
+    percent_decode(raw).into()
 }
 
 /// Which line comes next.

@@ -5,7 +5,7 @@ use memchr::memchr;
 
 use super::authority::Authority;
 use super::error::{Error, quote};
-use super::grammar::is_token;
+use super::grammar::{is_path_byte, is_token};
 use super::policy::Policy;
 use super::request::{Span, Version};
 
@@ -38,16 +38,49 @@ pub(super) enum TargetForm {
 pub(super) fn parse(buf: &[u8], line: Span, policy: &Policy) -> Result<RequestLine, Error> {
     let refuse = || Error::InvalidRequestLine(quote(line.of(buf)));
     let (method, rest) = split_at_space(buf, line).ok_or_else(refuse)?;
-    let (target, version_text) = split_at_space(buf, rest).ok_or_else(refuse)?;
-    check_method(method.of(buf), policy)?;
-    if target.is_empty() || !target.of(buf).iter().all(u8::is_ascii_graphic) {
+    let marks = Marks::find(rest.of(buf));
+    let behind = rest.skip(marks.end).of(buf);
+    let ends_well = behind.first() == Some(&b' ');
+    // What is wrong with the method is said first, save of a line that has no three words.
+    if !ends_well && memchr(b' ', behind).is_none() {
         return Err(refuse());
     }
+    check_method(method.of(buf), policy)?;
+    if !ends_well || marks.end == 0 {
+        return Err(refuse());
+    }
+    let (target, version_text) = rest.split_at(marks.end);
+    let version_text = version_text.skip(1);
     let name = MethodName::of(method.of(buf), policy);
     let form = target_form(buf, target, name).ok_or_else(refuse)?;
     let version = parse_version(version_text.of(buf), policy)?;
-    let (path, query) = path_and_query(buf, target, form);
+    let (path, query) = path_and_query(buf, target, form, marks);
     Ok(RequestLine { method, target, form, path, query, version, version_text })
+}
+
+/// What one pass over a target finds.
+#[derive(Clone, Copy)]
+struct Marks {
+    /// Where its visible characters end.
+    end: usize,
+    /// Where its path ends: at the first `?` or `#`.
+    path_end: usize,
+    /// Where its query ends: at the first `#`.
+    query_end: usize,
+}
+
+impl Marks {
+    fn find(text: &[u8]) -> Self {
+        let path_end = end_of(text, 0, is_path_byte);
+        let query_end = end_of(text, path_end, |byte| is_path_byte(byte) || byte == b'?');
+        let end = end_of(text, query_end, |byte| byte.is_ascii_graphic());
+        Marks { end, path_end, query_end }
+    }
+}
+
+/// Where the bytes from `start` on end that `belong` together.
+fn end_of(text: &[u8], start: usize, belong: impl Fn(u8) -> bool) -> usize {
+    text[start..].iter().position(|&byte| !belong(byte)).map_or(text.len(), |at| start + at)
 }
 
 /// The methods whose targets have a form of their own.
@@ -136,19 +169,15 @@ fn default_port(scheme: &[u8]) -> Option<u16> {
 }
 
 /// Where path and query stand. A fragment does not belong into a request and is left out, as gunicorn does.
-fn path_and_query(buf: &[u8], target: Span, form: TargetForm) -> (Span, Span) {
-    let from_path = match form {
-        TargetForm::Origin | TargetForm::Asterisk => target,
-        TargetForm::Absolute { authority, .. } => target.from(authority.end),
-        TargetForm::Authority => target.skip(target.len()),
-    };
-    let fragment = memchr(b'#', from_path.of(buf)).unwrap_or(from_path.len());
-    let (from_path, _) = from_path.split_at(fragment);
-    let question = memchr(b'?', from_path.of(buf)).unwrap_or(from_path.len());
-    let (path, query) = from_path.split_at(question);
+fn path_and_query(buf: &[u8], target: Span, form: TargetForm, marks: Marks) -> (Span, Span) {
+    // No authority has a `?` or a `#`.
+    let (before, _fragment) = target.split_at(marks.query_end);
+    let (before, query) = before.split_at(marks.path_end);
     let path = match form {
-        TargetForm::Absolute { authority, .. } if path.is_empty() => slash_before(buf, authority),
-        _ => path,
+        TargetForm::Origin | TargetForm::Asterisk => before,
+        TargetForm::Absolute { authority, .. } if authority.end == before.end => slash_before(buf, authority),
+        TargetForm::Absolute { authority, .. } => before.from(authority.end),
+        TargetForm::Authority => target.skip(target.len()),
     };
     (path, query.skip(1))
 }

@@ -124,13 +124,20 @@ impl Caller {
     /// Runs the application for the request in `exchange`, to the last byte handed over or queued.
     pub fn call(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Finished {
         let site = exchange.request().site;
-        self.kits[site].input.get().begin(exchange.take_body());
+        // Between two requests the input is at its end, and for one without a body it stays there.
+        let body = Some(exchange.take_body()).filter(|body| !body.is_empty());
+        let has_body = body.is_some();
+        if let Some(body) = body {
+            self.kits[site].input.get().begin(body);
+        }
         if log::log_enabled!(log::Level::Debug) {
             note(py, exchange.request());
         }
         let served = self.serve(py, exchange);
         let kit = &mut self.kits[site];
-        kit.input.get().end();
+        if has_body {
+            kit.input.get().end();
+        }
         kit.errors.get().finish_line();
         let (exchange, summary) = kit.end(py, self.options.logs_headers);
         if kit.is_still_held(py) {
@@ -287,8 +294,13 @@ impl Kit {
 
     /// Sends what the application returned.
     fn respond(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<()> {
+        // Mostly it is one block, and all there: head and body in one write.
+        if let Some(block) = only_block(result) {
+            return self.send_last(&[as_bytes(&block)?]);
+        }
         if let Some(blocks) = blocks_at_hand(result) {
-            return self.send_whole(&blocks);
+            let blocks: Vec<&Bound<'_, PyBytes>> = blocks.iter().map(as_bytes).collect::<PyResult<_>>()?;
+            return self.send_last(&blocks);
         }
         if sendfile
             && let Ok(wrapper) = result.cast_exact::<FileWrapper>()
@@ -297,16 +309,6 @@ impl Kit {
             return Ok(());
         }
         self.iterate(py, result)
-    }
-
-    /// A sequence of blocks that are all there: head and body in one write.
-    fn send_whole(&self, items: &[Bound<'_, PyAny>]) -> PyResult<()> {
-        // Mostly it is one.
-        if let [item] = items {
-            return self.send_last(&[as_bytes(item)?]);
-        }
-        let blocks: Vec<&Bound<'_, PyBytes>> = items.iter().map(as_bytes).collect::<PyResult<_>>()?;
-        self.send_last(&blocks)
     }
 
     fn send_last(&self, blocks: &[&Bound<'_, PyBytes>]) -> PyResult<()> {
@@ -431,6 +433,16 @@ fn expect_started(progress: Progress) -> PyResult<()> {
             Err(pyo3::exceptions::PyRuntimeError::new_err("the application did not call start_response"))
         }
         _ => Ok(()),
+    }
+}
+
+/// The block of a list or tuple of one.
+fn only_block<'py>(result: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    if let Ok(list) = result.cast_exact::<PyList>() {
+        if list.len() == 1 { list.get_item(0).ok() } else { None }
+    } else {
+        let tuple = result.cast_exact::<PyTuple>().ok()?;
+        if tuple.len() == 1 { tuple.get_item(0).ok() } else { None }
     }
 }
 

@@ -14,7 +14,7 @@ use super::tls::TlsKeys;
 use crate::exchange::RequestView;
 use crate::http::blocks::{BlockId, MOST_BLOCKS};
 use crate::http::proxy::Origin;
-use crate::http::request::{HeaderSpan, Scheme, decode_path};
+use crate::http::request::{Scheme, decode_path};
 use crate::sys::socket::Peer;
 
 /// The server's name and version, in every environ and in the process's environment.
@@ -207,7 +207,6 @@ pub struct EnvironBuilder {
     remote_ports: Ports,
     proxy_addr: Memo,
     proxy_port: Memo,
-    path: Vec<u8>,
     tls: TlsKeys,
 }
 
@@ -283,7 +282,6 @@ impl EnvironBuilder {
             remote_ports: Ports::new(),
             proxy_addr: Memo::new(),
             proxy_port: Memo::new(),
-            path: Vec::new(),
             tls: TlsKeys::new(py),
         }
     }
@@ -427,12 +425,7 @@ impl EnvironBuilder {
             let shown = |bytes| String::from_utf8_lossy(bytes).into_owned();
             return Err(EnvironError::Misplaced(OutsideScriptName { path: shown(raw), script_name: shown(prefix) }));
         };
-        if memchr::memchr(b'%', below).is_none() {
-            return Ok(self.path_info.latin1(py, below)?);
-        }
-        self.path.clear();
-        decode_path(below, &mut self.path);
-        Ok(self.path_info.latin1(py, &self.path)?)
+        Ok(self.path_info.made_of(py, below, |below| latin1(py, &decode_path(below)))?)
     }
 }
 
@@ -445,8 +438,8 @@ impl Names {
         request: RequestView<'_>,
     ) -> PyResult<Option<Vec<u8>>> {
         let mut script_name = None;
-        for (place, header) in request.head.headers.iter().enumerate() {
-            if let Some(value) = self.set_header(py, environ, request.buffer, place, header)? {
+        for (place, header) in request.head.headers(request.buffer).enumerate() {
+            if let Some(value) = self.set_header(py, environ, place, header)? {
                 script_name = Some(value);
             }
         }
@@ -458,11 +451,9 @@ impl Names {
         &mut self,
         py: Python<'_>,
         environ: &Bound<'_, PyDict>,
-        buffer: &[u8],
         place: usize,
-        header: &HeaderSpan,
+        (text, value): (&[u8], &[u8]),
     ) -> PyResult<Option<Vec<u8>>> {
-        let (text, value) = (header.name.of(buffer), header.value.of(buffer));
         match self.find(py, text, place) {
             Some(known) => self.known[known].add_to(py, environ, value),
             None => Name::new(py, text).add_to(py, environ, value),

@@ -1,5 +1,6 @@
 //! Python exceptions as text, and `wsgi.errors`.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
@@ -34,16 +35,23 @@ fn format_exception(py: Python<'_>, error: &PyErr) -> PyResult<String> {
 #[pyclass(frozen, module = "monoceros")]
 pub struct ErrorStream {
     unfinished: Mutex<String>,
+    /// Since the last line was finished. Mostly nobody has, and then nothing need be locked.
+    was_written: AtomicBool,
 }
 
 impl ErrorStream {
     /// An empty stream.
     pub fn new() -> Self {
-        ErrorStream { unfinished: Mutex::new(String::new()) }
+        ErrorStream { unfinished: Mutex::new(String::new()), was_written: AtomicBool::new(false) }
     }
 
     /// Writes what is left of a line, ended as a line.
     pub fn finish_line(&self) {
+        // All who come here or write have the interpreter's lock.
+        if !self.was_written.load(Relaxed) {
+            return;
+        }
+        self.was_written.store(false, Relaxed);
         let mut line = self.take();
         if !line.is_empty() {
             line.push('\n');
@@ -72,6 +80,7 @@ impl ErrorStream {
 #[pymethods]
 impl ErrorStream {
     fn write(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<usize> {
+        self.was_written.store(true, Relaxed);
         if let Some(lines) = self.add(&text.to_string_lossy()) {
             // The log may be a slow pipe: other Python threads need not wait for it.
             py.detach(|| crate::logging::write_raw(lines.as_bytes()));

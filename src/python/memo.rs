@@ -25,12 +25,25 @@ impl Memo {
     /// # Errors
     /// `MemoryError`.
     pub fn latin1<'py>(&mut self, py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyString>> {
+        self.made_of(py, text, |text| latin1(py, text))
+    }
+
+    /// What `make` makes of `text`: what it made last time if it is the same text.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn made_of<'py>(
+        &mut self,
+        py: Python<'py>,
+        text: &[u8],
+        make: impl FnOnce(&[u8]) -> PyResult<Bound<'py, PyString>>,
+    ) -> PyResult<Bound<'py, PyString>> {
         if let Some(made) = &self.made
             && self.text == text
         {
             return Ok(made.bind(py).clone());
         }
-        let made = latin1(py, text)?;
+        let made = make(text)?;
         if text.len() <= LONGEST {
             self.text.clear();
             self.text.extend_from_slice(text);

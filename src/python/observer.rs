@@ -54,9 +54,8 @@ impl Observer {
         fields.set_item("fragment", "")?;
         fields.set_item("version", if head.version == Version::Http10 { (1, 0) } else { (1, 1) })?;
         let headers = PyList::empty(py);
-        for header in &head.headers {
-            let name = header.name.of(request.buffer).to_ascii_uppercase();
-            headers.append((latin1(py, &name)?, text(header.value)?))?;
+        for (name, value) in head.headers(request.buffer) {
+            headers.append((latin1(py, &name.to_ascii_uppercase())?, latin1(py, value)?))?;
         }
         fields.set_item("headers", headers)?;
         fields.set_item("scheme", if request.scheme == Scheme::Https { "https" } else { "http" })?;

@@ -16,7 +16,7 @@ use crate::http::date::DateCache;
 use crate::http::error::reason_phrase;
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, BodyPlan, Connection};
-use crate::sys::clock::time_of_day;
+use crate::sys::clock::unix_time;
 use crate::sys::socket::Push;
 use crate::tls::Secured;
 
@@ -420,7 +420,7 @@ impl Transmission {
             (false, false) => Connection::Close,
         };
         let chunked = self.plan == BodyPlan::Chunked;
-        let date = self.date.get(time_of_day());
+        let date = self.date.get(unix_time());
         response::write_head_start(out, self.version, &self.draft.status, &self.server, date, connection, chunked);
         out.extend_from_slice(&self.draft.headers);
         response::write_head_end(out);

@@ -3,8 +3,6 @@
 //! The coarse clocks of Linux lag behind by a few milliseconds at most, and reading them costs a tenth of reading the exact ones
 //! (clock_gettime(2), CLOCK_MONOTONIC_COARSE).
 
-use std::time::{Duration, SystemTime};
-
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 
@@ -21,11 +19,9 @@ pub fn monotonic_us() -> u64 {
     now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000
 }
 
-/// The time of day.
-pub fn time_of_day() -> SystemTime {
-    let now = read(ClockId::CLOCK_REALTIME_COARSE);
-    // A clock before 1970 is shown as its beginning.
-    SystemTime::UNIX_EPOCH + Duration::new(now.tv_sec().try_into().unwrap_or(0), now.tv_nsec().try_into().unwrap_or(0))
+/// Seconds since the epoch (CLOCK_REALTIME). A clock before 1970 is shown as its beginning.
+pub fn unix_time() -> u64 {
+    read(ClockId::CLOCK_REALTIME_COARSE).tv_sec().try_into().unwrap_or(0)
 }
 
 /// The call can only fail for an unknown clock, and Linux has had these for longer than it has had anything else that is used here.

@@ -66,9 +66,8 @@ impl AccessRecord for Served<'_> {
     }
 
     fn request_header(&self, name: &str) -> Option<&[u8]> {
-        let mut headers = self.request.head.headers.iter().rev();
-        let found = headers.find(|header| self.text(header.name).eq_ignore_ascii_case(name.as_bytes()))?;
-        Some(self.text(found.value))
+        let mut headers = self.request.head.headers(self.request.buffer).rev();
+        headers.find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     fn response_header(&self, index: usize) -> Option<&[u8]> {

@@ -29,7 +29,7 @@ use crate::http::error::{Error, error_page};
 use crate::http::proxy::{self, Origin, Parsed};
 use crate::http::request::{Framing, HeadParser, RequestHead, Scheme, Span, Status};
 use crate::http::response;
-use crate::sys::clock::time_of_day;
+use crate::sys::clock::unix_time;
 use crate::sys::socket::{Peer, Push, Stream};
 use crate::tls::{Acceptor, Failure, Secured, Session};
 
@@ -341,7 +341,7 @@ impl Connection {
         let connection = if is_last { response::Connection::Close } else { response::Connection::KeepAlive };
         let is_head = self.head.method.of(self.head.source(&self.input)) == b"HEAD";
         let mut date = DateCache::new();
-        let answer = response::health_answer(serves, is_head, connection, date.get(time_of_day()));
+        let answer = response::health_answer(serves, is_head, connection, date.get(unix_time()));
         self.outgoing.push(Piece::Owned(answer));
         self.finish(!is_last, now)
     }

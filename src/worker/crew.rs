@@ -64,7 +64,9 @@ pub struct Crew {
     /// What requests have lately taken, in nanoseconds: a moving average.
     request_ns: AtomicU64,
     station: Station,
-    access_log: Mutex<Option<AccessLog>>,
+    /// Whether there are connections in the slot's `returned`.
+    has_returned: AtomicBool,
+    access_log: Option<Mutex<AccessLog>>,
     /// Response headers that the access log names.
     logged_headers: Vec<String>,
     /// What each thread is at.
@@ -146,7 +148,8 @@ impl Crew {
             waker,
             request_ns: AtomicU64::new(0),
             station,
-            access_log: Mutex::new(access_log),
+            has_returned: AtomicBool::new(false),
+            access_log: access_log.map(Mutex::new),
             logged_headers,
             in_flight: Mutex::default(),
             is_dismissed: AtomicBool::new(false),
@@ -196,16 +199,18 @@ impl Crew {
     pub fn work(&self, py: Python<'_>, caller: &mut Caller) {
         hold(&self.in_flight).push(caller.in_flight());
         while let Some(mut request) = py.detach(|| self.next_request()) {
+            let mut now = Instant::now();
             for served in 1.. {
                 let (key, connection) = request;
-                let (connection, step, now) = self.serve(py, caller, connection);
-                let next = self.done((key, connection), step, now, served < REQUESTS_PER_TURN);
+                let (connection, step, ended) = self.serve(py, caller, connection, now);
+                let next = self.done((key, connection), step, ended, served < REQUESTS_PER_TURN);
                 if was_interrupted(py) {
                     self.end();
                     return;
                 }
+                // The next one begins where this one has ended.
                 match next {
-                    Some(next) => request = next,
+                    Some(next) => (request, now) = (next, ended),
                     None => break,
                 }
             }
@@ -239,8 +244,8 @@ impl Crew {
         if unserved.is_empty() {
             return;
         }
-        let mut log = hold(&self.access_log);
-        let Some(log) = log.as_mut() else { return };
+        let Some(log) = &self.access_log else { return };
+        let mut log = hold(log);
         for request in &unserved {
             log.record(&Served {
                 request: request.request(),
@@ -254,8 +259,8 @@ impl Crew {
 
     /// Writes out what has been logged.
     pub fn flush_access_log(&self) {
-        if let Some(log) = hold(&self.access_log).as_mut() {
-            log.flush();
+        if let Some(log) = &self.access_log {
+            hold(log).flush();
         }
     }
 
@@ -267,8 +272,9 @@ impl Crew {
         if let Some(queue) = &self.station.log_queue {
             queue.reopen();
         }
-        let mut log = hold(&self.access_log);
-        if let Some(Err(error)) = log.as_mut().map(AccessLog::reopen) {
+        if let Some(log) = &self.access_log
+            && let Err(error) = hold(log).reopen()
+        {
             log::error!("Cannot reopen the access log: {error}");
         }
     }
@@ -322,7 +328,7 @@ impl Crew {
         let mut lead = self.take_lead()?;
         loop {
             self.take_back_returned(&mut lead);
-            if let Some(request) = lead.event_loop.next_ready(Instant::now()) {
+            if let Some(request) = lead.event_loop.next_ready() {
                 self.leave_lead(lead, true);
                 return Some(request);
             }
@@ -341,6 +347,7 @@ impl Crew {
 
     fn take_lead(&self) -> Option<Box<Lead>> {
         let mut slot = self.lock();
+        let mut has_waited = false;
         loop {
             if slot.is_over {
                 return None;
@@ -348,8 +355,12 @@ impl Crew {
             if let Some(mut lead) = slot.lead.take() {
                 slot.leader = Leader::Worker;
                 lead.event_loop.lead_as(true);
+                if has_waited {
+                    lead.event_loop.catch_up(Instant::now());
+                }
                 return Some(lead);
             }
+            has_waited = true;
             slot.waiting += 1;
             if slot.leader == Leader::Spare {
                 self.wake_leader();
@@ -386,14 +397,16 @@ impl Crew {
         let mut slot = self.lock();
         slot.moves += 1;
         if let Some(lead) = &mut slot.lead {
+            lead.event_loop.catch_up(now);
             lead.event_loop.put_back(request, step);
-            let next = if more { lead.event_loop.next_ready(now) } else { None };
+            let next = if more { lead.event_loop.next_ready() } else { None };
             if next.is_some() {
                 self.call_for_a_leader(&slot);
                 return next;
             }
         } else {
             slot.returned.push((request, step));
+            self.has_returned.store(true, Relaxed);
             self.wake_leader();
         }
         slot.busy -= 1;
@@ -402,7 +415,15 @@ impl Crew {
     }
 
     fn take_back_returned(&self, lead: &mut Lead) {
-        let returned = std::mem::take(&mut self.lock().returned);
+        // What is overlooked here, because it comes back at this moment, ends the next poll.
+        if !self.has_returned.load(Relaxed) {
+            return;
+        }
+        let returned = {
+            let mut slot = self.lock();
+            self.has_returned.store(false, Relaxed);
+            std::mem::take(&mut slot.returned)
+        };
         for (request, step) in returned {
             lead.event_loop.put_back(request, step);
         }
@@ -460,7 +481,7 @@ impl Crew {
     fn pass_on(&self, lead: &mut Lead) {
         let mut kept = Vec::new();
         while self.station.neighbours.one_is_idle()
-            && let Some((key, mut connection)) = lead.event_loop.next_ready(Instant::now())
+            && let Some((key, mut connection)) = lead.event_loop.next_ready()
         {
             lead.event_loop.unregister(&mut connection);
             match self.station.neighbours.pass(connection) {
@@ -488,12 +509,13 @@ impl Crew {
         py: Python<'_>,
         caller: &mut Caller,
         connection: Box<Connection>,
+        started: Instant,
     ) -> (Box<Connection>, Step, Instant) {
-        let started = Instant::now();
         let running = self.station.row.start_request();
         let finished = caller.call(py, connection);
         let ended = Instant::now();
-        self.log_access(py, &finished, ended - started);
+        let duration = ended - started;
+        self.log_access(py, &finished, duration);
         if !finished.is_worker_wanted {
             self.is_dismissed.store(true, Relaxed);
         }
@@ -510,8 +532,7 @@ impl Crew {
             Ending::Gone => Step::Close,
         };
         self.station.row.finish_request(running);
-        self.station.row.beat();
-        self.note_duration(ended - started);
+        self.note_duration(duration);
         (connection, step, ended)
     }
 
@@ -524,19 +545,16 @@ impl Crew {
     }
 
     fn log_access(&self, py: Python<'_>, finished: &Finished, duration: Duration) {
-        // Then it was logged, while its response was at hand (python::observer).
-        if self.station.log_queue.is_some() {
-            return;
-        }
+        // With a queue it was logged while its response was at hand (python::observer).
+        let Some(log) = self.access_log.as_ref().filter(|_| self.station.log_queue.is_none()) else { return };
         let mut log = loop {
-            match self.access_log.try_lock() {
+            match log.try_lock() {
                 Ok(log) => break log,
                 Err(TryLockError::Poisoned(log)) => break log.into_inner(),
                 // The leader is writing, perhaps to a slow pipe: other Python threads need not wait for it.
                 Err(TryLockError::WouldBlock) => py.detach(|| std::thread::sleep(LOG_PAUSE)),
             }
         };
-        let Some(log) = log.as_mut() else { return };
         // Nothing was sent: the application ended the request by itself (a WebSocket), or the client had gone.
         if finished.summary.status == 0 {
             return;

@@ -72,7 +72,9 @@ pub struct EventLoop {
     again: Vec<usize>,
     refusals: Refusals,
     unserved: Vec<Unserved>,
+    /// The time, as far as it is known here: asking costs more than most of what is done between two polls.
     now: Instant,
+    last_poll: Instant,
     /// The latest moment before which nothing of what is being read can have arrived.
     arrived_after: Instant,
     next_sweep: Instant,
@@ -153,6 +155,7 @@ impl EventLoop {
             refusals: Refusals::default(),
             unserved: Vec::new(),
             now,
+            last_poll: now,
             arrived_after: now,
             next_sweep: now + TICK,
             rest_until: None,
@@ -171,7 +174,8 @@ impl EventLoop {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        self.arrived_after = std::mem::replace(&mut self.now, Instant::now());
+        self.now = Instant::now();
+        self.arrived_after = std::mem::replace(&mut self.last_poll, self.now);
         self.handshakes_left = HANDSHAKES_PER_TURN;
         let mut turn = self.take_events();
         self.continue_unfinished();
@@ -206,8 +210,13 @@ impl EventLoop {
         self.serves = serves;
     }
 
-    /// The next connection whose request is ready at `now`, taken out of the loop; it comes back through [`EventLoop::put_back`].
-    pub fn next_ready(&mut self, now: Instant) -> Option<(usize, Box<Connection>)> {
+    /// Takes note that it is `now`.
+    pub fn catch_up(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// The next connection whose request is ready, taken out of the loop; it comes back through [`EventLoop::put_back`].
+    pub fn next_ready(&mut self) -> Option<(usize, Box<Connection>)> {
         while let Some((key, since)) = self.ready.pop_front() {
             let Some(connection) = self.take_out(key) else { continue };
             if !connection.is_ready() {
@@ -215,7 +224,7 @@ impl EventLoop {
                 self.connections[key] = Place::Here(connection);
                 continue;
             }
-            if now.saturating_duration_since(since) > UNQUESTIONED_WAIT && connection.client_has_left() {
+            if self.now > since + UNQUESTIONED_WAIT && connection.client_has_left() {
                 self.put_back((key, connection), Step::Left);
                 continue;
             }
@@ -272,7 +281,7 @@ impl EventLoop {
         }
     }
 
-    /// The time of the current turn.
+    /// The time, as far as it is known here.
     pub fn now(&self) -> Instant {
         self.now
     }
@@ -329,7 +338,7 @@ impl EventLoop {
         if can_serve || self.can_accept_now() || !self.again.is_empty() {
             return Duration::ZERO;
         }
-        let until_tick = self.next_sweep.saturating_duration_since(Instant::now());
+        let until_tick = self.next_sweep.saturating_duration_since(self.now);
         // What has to wait for a sibling's or our own thread is looked at again soon.
         if !self.ready.is_empty() || self.can_accept() { until_tick.min(PATIENCE) } else { until_tick }
     }
