@@ -463,8 +463,11 @@ impl Transmission {
         if ends && !self.is_observed { Push::WithEnd } else { Push::Now }
     }
 
-    /// One write, and the rest queued.
+    /// One write, and the rest queued; no write of nothing, which costs the kernel as much.
     fn transmit_one(&mut self, bytes: &[u8], push: Push) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         let sent = exchange.write(&[bytes], push)?;
         if sent < bytes.len() {
@@ -536,4 +539,82 @@ fn gather(front: &mut Vec<u8>, blocks: &[&Bound<'_, PyBytes>], admitted: usize) 
 
 fn request_is_over() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the request is over")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::RawFd;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::*;
+    use crate::exchange::{Body, RequestView};
+    use crate::http::request::RequestHead;
+    use crate::sys::socket::Peer;
+
+    /// A client that takes everything, and how often it was written to.
+    struct Reader {
+        head: RequestHead,
+        writes: Arc<AtomicUsize>,
+    }
+
+    impl Exchange for Reader {
+        fn request(&self) -> RequestView<'_> {
+            RequestView {
+                buffer: b"",
+                head: &self.head,
+                peer: &Peer::Unix,
+                remote_addr: "",
+                proxied: None,
+                site: 0,
+                scheme: crate::http::request::Scheme::Http,
+                secured: None,
+            }
+        }
+
+        fn take_body(&mut self) -> Body {
+            Body::empty()
+        }
+
+        fn write(&mut self, parts: &[&[u8]], _: Push) -> io::Result<usize> {
+            self.writes.fetch_add(1, Relaxed);
+            Ok(parts.iter().map(|part| part.len()).sum())
+        }
+
+        fn queue(&mut self, _: Piece) {}
+
+        fn has_queued(&self) -> bool {
+            false
+        }
+
+        fn wait_for_client(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn read_body(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn may_keep_alive(&self) -> bool {
+            true
+        }
+
+        fn lend_socket(&mut self) -> io::Result<RawFd> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    #[test]
+    fn an_end_that_is_no_byte_is_not_written() {
+        for (content_length, writes_in_all) in [(Some(0), 1), (None, 2)] {
+            let writes = Arc::new(AtomicUsize::new(0));
+            let mut transmission = Transmission::new(b"".as_slice().into());
+            transmission.begin(Box::new(Reader { head: RequestHead::default(), writes: writes.clone() }), false);
+            let draft = Draft { status: b"200 OK".to_vec(), code: 200, content_length, ..Draft::default() };
+            transmission.start(draft);
+            transmission.send(&[], false).unwrap();
+            assert_eq!(writes.load(Relaxed), 1, "the head");
+            assert_eq!(transmission.finish(), Ending::KeepAlive);
+            assert_eq!(writes.load(Relaxed), writes_in_all, "{content_length:?}");
+        }
+    }
 }
