@@ -379,6 +379,11 @@ impl Connection {
         self.wire.is_shaking_hands()
     }
 
+    /// Whether what it reads next is a head, and it does nothing else.
+    pub fn awaits_head(&self) -> bool {
+        self.state == State::Head && !self.has_unsent()
+    }
+
     /// Whether it waits for a request of which nothing has arrived.
     pub fn is_idle(&self) -> bool {
         self.state == State::Head && self.input.is_empty() && !self.has_unsent()

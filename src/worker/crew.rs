@@ -7,7 +7,8 @@
 //! One spare thread never runs the application. It takes the lead when every other thread has been busy for a few milliseconds, so that
 //! slow responses go on, waits end in time, and requests that are ready find a sibling that is free.
 //!
-//! Nobody waits for the interpreter while holding the lead: threads lead detached and run the application attached.
+//! Nobody waits for the interpreter while holding the lead: threads lead detached and run the application attached. Between two requests
+//! a thread that stays attached only glances at what has come.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -49,7 +50,7 @@ const LOG_PAUSE: Duration = Duration::from_micros(200);
 /// Between two beats of the heart.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How many requests a thread serves before it looks for new events, so that those in hand do not keep others from being read.
+/// How many requests a thread serves between two turns of the event loop, so that those in hand do not keep others waiting.
 const REQUESTS_PER_TURN: usize = 64;
 
 /// What the threads of a worker share.
@@ -397,9 +398,10 @@ impl Crew {
         let mut slot = self.lock();
         slot.moves += 1;
         if let Some(lead) = &mut slot.lead {
-            lead.event_loop.catch_up(now);
-            lead.event_loop.put_back(request, step);
-            let next = if more { lead.event_loop.next_ready() } else { None };
+            let event_loop = &mut lead.event_loop;
+            event_loop.catch_up(now);
+            event_loop.put_back(request, step);
+            let next = if more { event_loop.next_ready().or_else(|| event_loop.glance()) } else { None };
             if next.is_some() {
                 self.call_for_a_leader(&slot);
                 return next;

@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
@@ -34,6 +35,9 @@ const HANDSHAKES_PER_TURN: usize = 16;
 
 /// A worker that is busier than its siblings leaves new connections to them for this long; should nobody come, it takes them after all.
 const PATIENCE: Duration = Duration::from_millis(5);
+
+/// A poll that tells of so many connections will soon have more to tell.
+const BUSY: usize = 2;
 
 /// A request that may have waited longer than this is run only if its client is still there: looking costs a system call.
 const UNQUESTIONED_WAIT: Duration = Duration::from_millis(10);
@@ -72,6 +76,10 @@ pub struct EventLoop {
     again: Vec<usize>,
     refusals: Refusals,
     unserved: Vec<Unserved>,
+    /// Of how many connections the last poll has told.
+    told: usize,
+    /// Whether a [glance](EventLoop::glance) has told of signals.
+    has_signals: bool,
     /// The time, as far as it is known here: asking costs more than most of what is done between two polls.
     now: Instant,
     last_poll: Instant,
@@ -108,6 +116,14 @@ impl Place {
             Place::Away(_) => None,
         }
     }
+}
+
+/// What is read of the connections that a poll tells of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Everything,
+    /// What should be the head of a plain request. The rest is left to the next turn.
+    Heads,
 }
 
 /// What a turn brought besides ready requests.
@@ -154,6 +170,8 @@ impl EventLoop {
             again: Vec::new(),
             refusals: Refusals::default(),
             unserved: Vec::new(),
+            told: 0,
+            has_signals: false,
             now,
             last_poll: now,
             arrived_after: now,
@@ -177,7 +195,8 @@ impl EventLoop {
         self.now = Instant::now();
         self.arrived_after = std::mem::replace(&mut self.last_poll, self.now);
         self.handshakes_left = HANDSHAKES_PER_TURN;
-        let mut turn = self.take_events();
+        let mut turn = self.take_events(Reading::Everything);
+        turn.signals |= std::mem::take(&mut self.has_signals);
         self.continue_unfinished();
         self.accept();
         if self.now >= self.next_sweep {
@@ -190,6 +209,22 @@ impl EventLoop {
             turn.tick = true;
         }
         Ok(turn)
+    }
+
+    /// Looks, without waiting, for requests that have come meanwhile, and hands out the first. For a thread that has just served, and has
+    /// the interpreter still: under load, letting go of it between any two polls costs a good part of what a short request does. What may
+    /// take longer than reading a head is left to the next turn, and so is accepting.
+    pub fn glance(&mut self) -> Option<(usize, Box<Connection>)> {
+        let turn_is_due =
+            !self.again.is_empty() || self.has_signals || self.now >= self.next_sweep || self.can_accept();
+        if self.told < BUSY || turn_is_due || self.acceptor.is_some() {
+            return None;
+        }
+        // Should it fail, the next turn's poll does, too.
+        self.poll.poll(&mut self.events, Some(Duration::ZERO)).ok()?;
+        self.arrived_after = std::mem::replace(&mut self.last_poll, self.now);
+        self.has_signals = self.take_events(Reading::Heads).signals;
+        self.next_ready()
     }
 
     /// Something that ends a poll from another thread.
@@ -335,7 +370,7 @@ impl EventLoop {
 
     fn poll_timeout(&self) -> Duration {
         let can_serve = self.serves && !self.ready.is_empty();
-        if can_serve || self.can_accept_now() || !self.again.is_empty() {
+        if can_serve || self.can_accept_now() || !self.again.is_empty() || self.has_signals {
             return Duration::ZERO;
         }
         let until_tick = self.next_sweep.saturating_duration_since(self.now);
@@ -343,8 +378,9 @@ impl EventLoop {
         if !self.ready.is_empty() || self.can_accept() { until_tick.min(PATIENCE) } else { until_tick }
     }
 
-    fn take_events(&mut self) -> Turn {
+    fn take_events(&mut self, reading: Reading) -> Turn {
         let mut turn = Turn::default();
+        self.told = 0;
         // The events are set aside while connections are worked on; their buffer is kept.
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
@@ -359,6 +395,10 @@ impl EventLoop {
                 }
                 Token(number) => {
                     let key = number - self.first_connection;
+                    self.told += 1;
+                    if reading == Reading::Heads && self.put_off(key, event) {
+                        continue;
+                    }
                     if event.is_readable() || event.is_read_closed() {
                         self.read(key, event.is_read_closed());
                     }
@@ -370,6 +410,19 @@ impl EventLoop {
         }
         self.events = events;
         turn
+    }
+
+    /// Leaves a connection to the next turn, if it is not about to read a head; says whether it did.
+    fn put_off(&mut self, key: usize, event: &Event) -> bool {
+        let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { return false };
+        if connection.awaits_head() {
+            return false;
+        }
+        if event.is_readable() || event.is_read_closed() {
+            connection.note_unread(event.is_read_closed());
+        }
+        self.again.push(key);
+        true
     }
 
     fn read(&mut self, key: usize, ended: bool) {
