@@ -322,6 +322,7 @@ fn go_on(
                 assert!(!conversation.is_over && conversation.refused.is_none(), "a request behind the end");
                 let keep_alive = answer(connection, conversation);
                 conversation.is_over = !keep_alive;
+                desk.take_back(connection.take_returned());
                 connection.finish(keep_alive, now)
             }
             Step::Check => connection.answer_check(true, now),
@@ -337,10 +338,9 @@ fn go_on(
 }
 
 fn answer(connection: &mut Connection, conversation: &mut Conversation) -> bool {
-    let body = match connection.take_body() {
-        Body::Memory(bytes) => bytes,
-        Body::File(_) | Body::Stream(_) => panic!("the settings keep bodies in memory"),
-    };
+    let Body::Memory(buffer, range) = connection.take_body() else { panic!("the settings keep bodies in memory") };
+    let body = buffer[range].to_vec();
+    connection.take_back(buffer);
     let view = connection.request();
     conversation.requests.push(Request::of(view.head, view.buffer, body));
     conversation.clients.push((view.remote_addr.to_owned(), view.proxied.copied()));

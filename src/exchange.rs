@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -25,6 +26,9 @@ pub trait Exchange: Any + Send {
 
     /// The request's body. Given out once; later calls return [`Body::empty`].
     fn take_body(&mut self) -> Body;
+
+    /// Takes back the buffer of a body in memory, which nobody reads any more.
+    fn take_back(&mut self, buffer: Vec<u8>);
 
     /// Hands `parts` to the kernel, in order, as one write, after anything still queued; `push` says when that is to send them.
     ///
@@ -87,8 +91,8 @@ pub struct RequestView<'a> {
 
 /// A request's body when the application is called.
 pub enum Body {
-    /// Complete, in memory. Empty for a request without one.
-    Memory(Vec<u8>),
+    /// Complete, in memory: in this range of a buffer. Empty for a request without one.
+    Memory(Vec<u8>, Range<usize>),
     /// Complete, in an unlinked temporary file positioned at its start.
     File(File),
     /// Longer than the server keeps: what has arrived so far, in front of what [`Exchange::read_body`] will deliver.
@@ -96,14 +100,20 @@ pub enum Body {
 }
 
 impl Body {
+    /// All of `bytes`.
+    pub fn of(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Body::Memory(bytes, range)
+    }
+
     /// The body of a request that has none.
     pub fn empty() -> Self {
-        Body::Memory(Vec::new())
+        Body::of(Vec::new())
     }
 
     /// Whether it has no bytes, and will have none.
     pub fn is_empty(&self) -> bool {
-        matches!(self, Body::Memory(bytes) if bytes.is_empty())
+        matches!(self, Body::Memory(_, range) if range.is_empty())
     }
 }
 

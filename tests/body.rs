@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+
 use crate::util::client::Broken;
 use crate::util::process;
-use crate::util::server::{Plan, Server};
+use crate::util::server::{Plan, Server, send};
 
 #[test]
 fn bodies_of_every_size_arrive_whole() {
@@ -15,6 +17,29 @@ fn bodies_of_every_size_arrive_whole() {
         let seen = client.request("POST", "/", &[], &body).json();
         assert_eq!(seen["body_length"].number() as usize, size);
         assert!(seen["body"].text().as_bytes() == body, "a body of {size} bytes came out different");
+    }
+    server.finish();
+}
+
+/// A worker that stood still finds them all at once: more than it keeps buffers for.
+#[test]
+fn bodies_that_come_together_keep_apart() {
+    let server = Server::start("echo", []);
+    let worker = server.wait_for_workers(1)[0];
+    let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    let body = |round: usize, client: usize| vec![b'!' + client as u8; 2_500 + 1_300 * client + round];
+    for round in 0..4 {
+        send(worker, SIGSTOP);
+        for (number, client) in clients.iter_mut().enumerate() {
+            let body = body(round, number);
+            client.send(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len()));
+            client.send(&body);
+        }
+        send(worker, SIGCONT);
+        for (number, client) in clients.iter_mut().enumerate() {
+            let seen = client.read().json();
+            assert!(seen["body"].text().as_bytes() == body(round, number), "client {number}, round {round}");
+        }
     }
     server.finish();
 }

@@ -135,11 +135,10 @@ impl Caller {
         }
         let served = self.serve(py, exchange);
         let kit = &mut self.kits[site];
-        if has_body {
-            kit.input.get().end();
-        }
+        let buffer = if has_body { kit.input.get().end() } else { Vec::new() };
         kit.errors.get().finish_line();
-        let (exchange, summary) = kit.end(py, self.options.logs_headers);
+        let (mut exchange, summary) = kit.end(py, self.options.logs_headers);
+        exchange.take_back(buffer);
         if kit.is_still_held(py) {
             // The application kept one of the objects; the next request must not appear in it.
             match Kit::new(py, &self.sites[site], &self.options.server) {

@@ -25,10 +25,32 @@ pub struct Input {
 }
 
 struct State {
-    /// Body bytes at hand; those before `at` have been read.
-    ready: Vec<u8>,
+    /// The bytes at hand are those from `at` to `end`.
+    buffer: Vec<u8>,
     at: usize,
+    end: usize,
     rest: Rest,
+}
+
+impl State {
+    fn ready(&self) -> &[u8] {
+        &self.buffer[self.at..self.end]
+    }
+
+    /// The next `count` bytes, which are at hand.
+    fn take<'py>(&mut self, py: Python<'py>, count: usize) -> Bound<'py, PyBytes> {
+        let bytes = PyBytes::new(py, &self.ready()[..count]);
+        self.at += count;
+        bytes
+    }
+
+    /// Puts `block` behind the bytes at hand.
+    fn append(&mut self, block: &[u8]) {
+        self.buffer.truncate(self.end);
+        self.buffer.drain(..self.at);
+        self.buffer.extend_from_slice(block);
+        (self.at, self.end) = (0, self.buffer.len());
+    }
 }
 
 /// Where bytes come from when those at hand run out.
@@ -52,21 +74,19 @@ fn limit(size: Option<isize>) -> usize {
 impl Input {
     /// An input at its end, on whose transmission streamed bodies are read.
     pub fn new(transmission: Arc<Mutex<Transmission>>) -> Self {
-        Input { state: Mutex::new(State { ready: Vec::new(), at: 0, rest: Rest::Nothing }), transmission }
+        Input { state: Mutex::new(State { buffer: Vec::new(), at: 0, end: 0, rest: Rest::Nothing }), transmission }
     }
 
     /// Puts the next request's body in place.
     pub fn begin(&self, body: Body) {
         let mut state = self.lock();
-        state.at = 0;
-        state.ready.clear();
         let (front, streams) = match body {
             Body::Stream(front) => (*front, true),
             whole => (whole, false),
         };
         match front {
-            Body::Memory(bytes) => {
-                state.ready = bytes;
+            Body::Memory(buffer, range) => {
+                (state.buffer, state.at, state.end) = (buffer, range.start, range.end);
                 state.rest = if streams { Rest::Connection } else { Rest::Nothing };
             }
             Body::File(file) => state.rest = Rest::File { file, then_connection: streams },
@@ -74,45 +94,44 @@ impl Input {
         }
     }
 
-    /// Ends the body: whoever still holds this object reads nothing more.
-    pub fn end(&self) {
+    /// Ends the body: whoever still holds this object reads nothing more. Returns the buffer that the body was in.
+    pub fn end(&self) -> Vec<u8> {
         let mut state = self.lock();
         state.rest = Rest::Nothing;
-        state.ready.clear();
-        state.at = 0;
+        (state.at, state.end) = (0, 0);
+        std::mem::take(&mut state.buffer)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes at least `wanted` bytes available, or all there are; `stop` may find enough earlier. Returns how many may be read.
-    fn fill(&self, py: Python<'_>, wanted: usize, stop: impl Fn(&[u8]) -> Option<usize>) -> PyResult<usize> {
+    /// Takes the next `wanted` bytes, or all there are; `stop` may find enough earlier.
+    fn take<'py>(
+        &self,
+        py: Python<'py>,
+        wanted: usize,
+        stop: impl Fn(&[u8]) -> Option<usize>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
         let mut searched = 0;
+        let mut state = self.lock();
         loop {
-            let rest = {
-                let mut state = self.lock();
-                let ready = &state.ready[state.at..];
-                if let Some(found) = stop(&ready[searched..]) {
-                    return Ok((searched + found).min(wanted));
-                }
-                searched = ready.len();
-                if searched >= wanted {
-                    return Ok(wanted);
-                }
-                std::mem::replace(&mut state.rest, Rest::Nothing)
-            };
-            // The lock is not held while bytes are awaited.
-            let (block, rest) = self.next_block(py, rest).inspect_err(|_| self.lock().rest = Rest::Broken)?;
-            let mut state = self.lock();
-            let ended = block.is_empty();
-            state.rest = rest;
-            let at = std::mem::take(&mut state.at);
-            state.ready.drain(..at);
-            state.ready.extend_from_slice(&block);
-            if ended {
-                return Ok(state.ready.len().min(wanted));
+            let ready = state.ready();
+            if let Some(found) = stop(&ready[searched..]) {
+                let count = (searched + found).min(wanted);
+                return Ok(state.take(py, count));
             }
+            searched = ready.len();
+            if searched >= wanted || matches!(state.rest, Rest::Nothing) {
+                return Ok(state.take(py, searched.min(wanted)));
+            }
+            let rest = std::mem::replace(&mut state.rest, Rest::Nothing);
+            // The lock is not held while bytes are awaited.
+            drop(state);
+            let (block, rest) = self.next_block(py, rest).inspect_err(|_| self.lock().rest = Rest::Broken)?;
+            state = self.lock();
+            state.rest = rest;
+            state.append(&block);
         }
     }
 
@@ -138,21 +157,8 @@ impl Input {
         Ok((block, rest))
     }
 
-    /// Takes the next `count` bytes, which `fill` has made available.
-    fn take<'py>(&self, py: Python<'py>, count: usize) -> Bound<'py, PyBytes> {
-        let mut state = self.lock();
-        let bytes = PyBytes::new(py, &state.ready[state.at..state.at + count]);
-        state.at += count;
-        if state.at == state.ready.len() {
-            state.ready.clear();
-            state.at = 0;
-        }
-        bytes
-    }
-
     fn line<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyBytes>> {
-        let count = self.fill(py, limit, |bytes| memchr::memchr(b'\n', bytes).map(|at| at + 1))?;
-        Ok(self.take(py, count))
+        self.take(py, limit, |bytes| memchr::memchr(b'\n', bytes).map(|at| at + 1))
     }
 }
 
@@ -160,8 +166,7 @@ impl Input {
 impl Input {
     #[pyo3(signature = (size=None))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        let count = self.fill(py, limit(size), |_| None)?;
-        Ok(self.take(py, count))
+        self.take(py, limit(size), |_| None)
     }
 
     #[pyo3(signature = (size=None))]

@@ -575,6 +575,8 @@ mod tests {
             Body::empty()
         }
 
+        fn take_back(&mut self, _: Vec<u8>) {}
+
         fn write(&mut self, parts: &[&[u8]], _: Push) -> io::Result<usize> {
             self.writes.fetch_add(1, Relaxed);
             Ok(parts.iter().map(|part| part.len()).sum())

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use super::rules::Rules;
@@ -15,6 +16,8 @@ const FIRST_RESERVATION: usize = 64 * 1024;
 pub enum BodyStore {
     /// In memory.
     Memory(Vec<u8>),
+    /// Complete in memory, in this range of the buffer that it was read to.
+    Whole(Vec<u8>, Range<usize>),
     /// In a file, which holds this many bytes.
     Spooled(File, u64),
 }
@@ -44,6 +47,8 @@ impl BodyStore {
                 bytes.extend_from_slice(data);
                 if bytes.len() <= rules.body_buffer { Room::Left } else { self.spool(rules) }
             }
+            // It is complete: nobody adds to it.
+            BodyStore::Whole(..) => Room::Refused,
             BodyStore::Spooled(file, length) => match file.write_all(data) {
                 Ok(()) => {
                     *length += data.len() as u64;
@@ -64,7 +69,8 @@ impl BodyStore {
     /// The file cannot be rewound.
     pub fn into_body(self) -> io::Result<Body> {
         match self {
-            BodyStore::Memory(bytes) => Ok(Body::Memory(bytes)),
+            BodyStore::Memory(bytes) => Ok(Body::of(bytes)),
+            BodyStore::Whole(buffer, range) => Ok(Body::Memory(buffer, range)),
             BodyStore::Spooled(mut file, _) => {
                 file.seek(SeekFrom::Start(0))?;
                 Ok(Body::File(file))
@@ -77,14 +83,21 @@ impl BodyStore {
     /// # Errors
     /// No descriptor or no memory is left.
     pub fn as_file(&mut self) -> io::Result<File> {
+        if let BodyStore::Spooled(file, _) = self {
+            return file.try_clone();
+        }
+        let file = memory::file_of(self.in_memory().unwrap_or_default())?;
+        let copy = file.try_clone()?;
+        *self = BodyStore::of_file(file)?;
+        Ok(copy)
+    }
+
+    /// What has been gathered, as long as it is in memory.
+    pub fn in_memory(&self) -> Option<&[u8]> {
         match self {
-            BodyStore::Spooled(file, _) => file.try_clone(),
-            BodyStore::Memory(bytes) => {
-                let file = memory::file_of(bytes)?;
-                let copy = file.try_clone()?;
-                *self = BodyStore::of_file(file)?;
-                Ok(copy)
-            }
+            BodyStore::Memory(bytes) => Some(bytes),
+            BodyStore::Whole(buffer, range) => Some(&buffer[range.clone()]),
+            BodyStore::Spooled(..) => None,
         }
     }
 

@@ -8,13 +8,14 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use memchr::memmem::Finder;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::body_store::{BodyStore, Room};
-use super::desk::Desk;
+use super::desk::{Arrival, Desk};
 use super::outgoing::{Flushed, Outgoing};
 use super::pace::Pace;
 use super::pump;
@@ -22,7 +23,6 @@ use super::rules::Rules;
 use super::stall::Stall;
 use super::wire::Wire;
 use crate::exchange::{Body, Exchange, Piece, RequestView};
-use crate::http::blocks::KnownBlocks;
 use crate::http::body::BodyDecoder;
 use crate::http::date::DateCache;
 use crate::http::error::{Error, error_page};
@@ -42,6 +42,9 @@ const NEWCOMERS_TIME: Duration = Duration::from_secs(2);
 
 /// A read of up to this many bytes goes to the input buffer as it is: looking for the end of the head first would not pay.
 const SHORT_READ: usize = 2 * 1024;
+
+/// What ends a head.
+static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// An input buffer larger than this is given back when the connection falls idle.
 const IDLE_BUFFER: usize = 4 * 1024;
@@ -122,6 +125,8 @@ pub struct Connection {
     /// Whether `head` is the current request's: it was parsed whole.
     has_head: bool,
     body: Option<BodyStore>,
+    /// The buffer of a body that the application is done with.
+    returned: Vec<u8>,
     decoder: BodyDecoder,
     pace: Pace,
     /// Decoded body bytes that found no place in the store.
@@ -207,6 +212,7 @@ impl Connection {
             head: RequestHead::default(),
             has_head: false,
             body: None,
+            returned: Vec::new(),
             unsaved: Vec::new(),
             body_length: 0,
             outgoing: Outgoing::default(),
@@ -255,7 +261,7 @@ impl Connection {
             };
             // A short read has emptied the socket, and the next arrival is a new event; the end is not, once it has been told.
             self.unread = self.has_ended || !self.wire.is_drained_by(count, desk.scratch.len());
-            let step = self.on_bytes(&desk.scratch[..count], Some(&mut desk.known), now);
+            let step = self.on_bytes(Arrival::AtDesk(desk, 0..count), now);
             if step != Step::Wait || !self.unread {
                 return step;
             }
@@ -369,6 +375,11 @@ impl Connection {
         Unserved { buffer, head, peer: self.peer, remote_addr, site: self.site, status }
     }
 
+    /// The buffer of a body that the application is done with; empty if there is none.
+    pub fn take_returned(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.returned)
+    }
+
     /// Whether it has a request for the application.
     pub fn is_ready(&self) -> bool {
         self.state == State::Serving
@@ -415,15 +426,16 @@ impl Connection {
             return None;
         }
         let room = limit - self.input.len();
-        let body: Cow<[u8]> = match (&mut self.body, self.head.framing) {
-            (None, _) => Cow::Borrowed(b""),
+        let short = match &self.body {
+            None => Some(&b""[..]),
+            Some(store) => store.in_memory().filter(|bytes| bytes.len() <= room),
+        };
+        let body: Cow<[u8]> = match (short, self.head.framing) {
+            (Some(bytes), Framing::Chunked) => Cow::Owned(response::in_one_chunk(bytes)),
             // A body of known length stands in the stream as it is.
-            (Some(BodyStore::Memory(bytes)), Framing::Length(_)) if bytes.len() <= room => Cow::Borrowed(bytes),
-            (Some(BodyStore::Memory(bytes)), Framing::Chunked) if bytes.len() <= room => {
-                Cow::Owned(response::in_one_chunk(bytes))
-            }
-            (Some(store), _) => {
-                let body = store.as_file().ok()?;
+            (Some(bytes), Framing::Length(_) | Framing::None) => Cow::Borrowed(bytes),
+            (None, _) => {
+                let body = self.body.as_mut()?.as_file().ok()?;
                 return Some(Luggage { bytes: self.input.clone(), body: Some(body) });
             }
         };
@@ -439,7 +451,7 @@ impl Connection {
         // What arrived on the way has raised no event here.
         self.unread = true;
         match luggage.body {
-            None => self.on_bytes(&luggage.bytes, None, now),
+            None => self.on_bytes(Arrival::Bytes(&luggage.bytes), now),
             Some(file) => self.replay_with_body(luggage.bytes, file, now),
         }
     }
@@ -578,7 +590,8 @@ impl Connection {
         }
     }
 
-    fn on_bytes(&mut self, bytes: &[u8], known: Option<&mut KnownBlocks>, now: Instant) -> Step {
+    fn on_bytes(&mut self, arrival: Arrival<'_>, now: Instant) -> Step {
+        let bytes = arrival.bytes();
         match self.state {
             State::Body => {
                 let step = self.on_body_bytes(bytes, now);
@@ -589,9 +602,9 @@ impl Connection {
                 if self.input.is_empty() {
                     self.deadline = Some(now + self.rules.head_timeout);
                 }
-                let (front, behind) = bytes.split_at(self.end_of_head(bytes));
-                self.input.extend_from_slice(front);
-                self.parse(behind, known, now)
+                let end = self.end_of_head(bytes);
+                self.input.extend_from_slice(&bytes[..end]);
+                self.parse(arrival.behind(end), now)
             }
         }
     }
@@ -600,24 +613,25 @@ impl Connection {
     fn end_of_head(&self, bytes: &[u8]) -> usize {
         match self.state {
             State::Head if bytes.len() > SHORT_READ => {
-                memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + b"\r\n\r\n".len())
+                EMPTY_LINE.find(bytes).map_or(bytes.len(), |at| at + EMPTY_LINE.needle().len())
             }
             _ => bytes.len(),
         }
     }
 
     /// Looks for what comes next in the input; `behind` is what has come after it.
-    fn parse(&mut self, behind: &[u8], known: Option<&mut KnownBlocks>, now: Instant) -> Step {
+    fn parse(&mut self, mut behind: Arrival<'_>, now: Instant) -> Step {
         if self.state == State::Proxy
             && let Some(step) = self.parse_proxy_header(now)
         {
             return step;
         }
-        match self.parser.parse(&self.input, &self.rules.policy, self.is_trusted, known, &mut self.head) {
-            Ok(Status::Partial) if behind.is_empty() => Step::Wait,
+        let policy = &self.rules.policy;
+        match self.parser.parse(&self.input, policy, self.is_trusted, behind.known(), &mut self.head) {
+            Ok(Status::Partial) if behind.bytes().is_empty() => Step::Wait,
             Ok(Status::Partial) => {
-                self.input.extend_from_slice(behind);
-                self.parse(&[], None, now)
+                self.input.extend_from_slice(behind.bytes());
+                self.parse(Arrival::Bytes(&[]), now)
             }
             Ok(Status::Complete) => self.begin_body(behind, now),
             Err(_) if is_tls_handshake(&self.input) => self.refuse(Error::TlsOnPlainHttp, now),
@@ -657,11 +671,11 @@ impl Connection {
     }
 
     /// The head is complete: decides how its body is gathered, and gathers what is there.
-    fn begin_body(&mut self, behind: &[u8], now: Instant) -> Step {
+    fn begin_body(&mut self, behind: Arrival<'_>, now: Instant) -> Step {
         self.has_head = true;
         self.decoder = BodyDecoder::new(self.head.framing, &self.rules.policy);
         if self.decoder.is_done() {
-            self.input.extend_from_slice(behind);
+            self.input.extend_from_slice(behind.bytes());
             let step = self.serve();
             return if self.is_health_check() { Step::Check } else { step };
         }
@@ -671,6 +685,22 @@ impl Connection {
         {
             return self.refuse(Error::ContentTooLarge, now);
         }
+        match behind {
+            // It is all there, and nothing else: where it was read to is as good a place as any.
+            Arrival::AtDesk(desk, range) if self.is_whole_body(announced, range.len()) => {
+                self.decoder = BodyDecoder::Length(0);
+                self.body = Some(desk.take_body(range));
+                self.serve()
+            }
+            behind => self.gather_body(announced, behind.bytes(), now),
+        }
+    }
+
+    fn is_whole_body(&self, announced: Option<u64>, count: usize) -> bool {
+        announced == Some(count as u64) && self.input.len() == self.head.len && count <= self.rules.body_buffer
+    }
+
+    fn gather_body(&mut self, announced: Option<u64>, behind: &[u8], now: Instant) -> Step {
         self.body = Some(BodyStore::new(announced));
         self.body_length = 0;
         self.state = State::Body;
@@ -815,7 +845,7 @@ impl Connection {
             }
             State::Head => {
                 self.deadline = Some(now + self.rules.head_timeout);
-                match self.parse(&[], None, now) {
+                match self.parse(Arrival::Bytes(&[]), now) {
                     // No event will tell of what is already there.
                     Step::Wait if self.unread => Step::Again,
                     step => step,
@@ -906,6 +936,10 @@ impl Exchange for Connection {
         });
         let is_complete = self.decoder.is_done() && self.unsaved.is_empty();
         if is_complete { whole } else { Body::Stream(Box::new(whole)) }
+    }
+
+    fn take_back(&mut self, buffer: Vec<u8>) {
+        self.returned = buffer;
     }
 
     fn write(&mut self, parts: &[&[u8]], push: Push) -> io::Result<usize> {

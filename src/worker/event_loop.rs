@@ -206,6 +206,7 @@ impl EventLoop {
             }
             self.end_waits();
             self.refusals.end_second();
+            self.desk.replenish();
             turn.tick = true;
         }
         Ok(turn)
@@ -300,6 +301,7 @@ impl EventLoop {
         if let Some(time) = self.idle_until {
             connection.close_by(time);
         }
+        self.desk.take_back(connection.take_returned());
         if connection.is_exchanged() {
             // A pump has a duplicate of the old one, for which closing it would not do (see there).
             self.unregister(&mut connection);
