@@ -36,7 +36,7 @@ const HANDSHAKES_PER_TURN: usize = 16;
 /// A worker that is busier than its siblings leaves new connections to them for this long; should nobody come, it takes them after all.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// A poll that tells of so many connections will soon have more to tell.
+/// Where so many requests are found at once, more are on their way.
 const BUSY: usize = 2;
 
 /// A request that may have waited longer than this is run only if its client is still there: looking costs a system call.
@@ -76,8 +76,8 @@ pub struct EventLoop {
     again: Vec<usize>,
     refusals: Refusals,
     unserved: Vec<Unserved>,
-    /// Of how many connections the last poll has told.
-    told: usize,
+    /// Whether the last poll makes it likely that the next one finds something at once.
+    is_busy: bool,
     /// Whether a [glance](EventLoop::glance) has told of signals.
     has_signals: bool,
     /// The time, as far as it is known here: asking costs more than most of what is done between two polls.
@@ -170,7 +170,7 @@ impl EventLoop {
             again: Vec::new(),
             refusals: Refusals::default(),
             unserved: Vec::new(),
-            told: 0,
+            is_busy: false,
             has_signals: false,
             now,
             last_poll: now,
@@ -197,6 +197,7 @@ impl EventLoop {
         self.handshakes_left = HANDSHAKES_PER_TURN;
         let mut turn = self.take_events(Reading::Everything);
         turn.signals |= std::mem::take(&mut self.has_signals);
+        self.is_busy = self.ready.len() >= BUSY;
         self.continue_unfinished();
         self.accept();
         if self.now >= self.next_sweep {
@@ -218,14 +219,16 @@ impl EventLoop {
     pub fn glance(&mut self) -> Option<(usize, Box<Connection>)> {
         let turn_is_due =
             !self.again.is_empty() || self.has_signals || self.now >= self.next_sweep || self.can_accept();
-        if self.told < BUSY || turn_is_due || self.acceptor.is_some() {
+        if !self.is_busy || turn_is_due || self.acceptor.is_some() {
             return None;
         }
         // Should it fail, the next turn's poll does, too.
         self.poll.poll(&mut self.events, Some(Duration::ZERO)).ok()?;
         self.arrived_after = std::mem::replace(&mut self.last_poll, self.now);
         self.has_signals = self.take_events(Reading::Heads).signals;
-        self.next_ready()
+        let next = self.next_ready();
+        self.is_busy = next.is_some();
+        next
     }
 
     /// Something that ends a poll from another thread.
@@ -382,7 +385,6 @@ impl EventLoop {
 
     fn take_events(&mut self, reading: Reading) -> Turn {
         let mut turn = Turn::default();
-        self.told = 0;
         // The events are set aside while connections are worked on; their buffer is kept.
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
@@ -397,7 +399,6 @@ impl EventLoop {
                 }
                 Token(number) => {
                     let key = number - self.first_connection;
-                    self.told += 1;
                     if reading == Reading::Heads && self.put_off(key, event) {
                         continue;
                     }
