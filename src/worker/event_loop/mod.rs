@@ -1,7 +1,10 @@
 //! The poll and the connections: who can be read, written, accepted, or has waited too long.
 //!
-//! Edge-triggered, one registration a connection (a second one for clients that read slowly), none for a connection that is over before it would have had to wait. Does all input
-//! and output that needs no Python, and hands out the connections whose requests are ready. Knows nothing of the interpreter.
+//! Edge-triggered, one registration a connection (a second one for clients that read slowly), none for a connection that is over before
+//! it would have had to wait. Does all input and output that needs no Python, and hands out the connections whose requests are ready.
+//! Knows nothing of the interpreter.
+
+mod accepting;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -13,6 +16,8 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
+
+use accepting::PATIENCE;
 
 use super::connection::{Connection, Step, Unserved, Watched};
 use super::desk::Desk;
@@ -26,24 +31,15 @@ use crate::tls::Acceptor;
 /// Most events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
 
-/// Most connections accepted in one turn; those behind them wait in the kernel, where an idle sibling can take them.
-const ACCEPTS_PER_TURN: usize = 16;
-
 /// Most connections whose TLS handshake goes on in one turn: each may cost a signature, a millisecond's work for a long RSA key, and
 /// requests that are ready wait meanwhile.
 const HANDSHAKES_PER_TURN: usize = 16;
-
-/// A worker that is busier than its siblings leaves new connections to them for this long; should nobody come, it takes them after all.
-const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Where so many requests are found at once, more are on their way.
 const BUSY: usize = 2;
 
 /// A request that may have waited longer than this is run only if its client is still there: looking costs a system call.
 const UNQUESTIONED_WAIT: Duration = Duration::from_millis(10);
-
-/// How long accepting rests when the process has run out of file descriptors or memory.
-const ACCEPT_REST: Duration = Duration::from_millis(500);
 
 /// Waits end and hearts beat to this precision.
 pub const TICK: Duration = Duration::from_secs(1);
@@ -331,24 +327,6 @@ impl EventLoop {
         self.connections.is_empty()
     }
 
-    /// Takes what the kernel has already accepted on the listeners' behalf, then listens no more.
-    pub fn stop_accepting(&mut self) {
-        // Whether or not their event has come yet.
-        self.letters_since = Some(self.now);
-        while self.connections.len() < self.most_connections && self.take_letter() {}
-        for site in 0..self.doors.len() {
-            while self.connections.len() < self.most_connections && self.accept_one(site) {}
-        }
-        for mut door in self.doors.drain(..) {
-            door.leave(self.poll.registry());
-        }
-    }
-
-    /// Whether nobody would accept at one of the doors any more.
-    pub fn is_last_at_a_door(&self) -> bool {
-        self.doors.iter().any(|door| door.is_ours_alone(&self.neighbours))
-    }
-
     /// Makes a turn end, and tick, by `time`.
     pub fn tick_by(&mut self, time: Instant) {
         self.next_sweep = self.next_sweep.min(time);
@@ -364,13 +342,6 @@ impl EventLoop {
         // Those that are with the application now fall idle later.
         self.idle_until = Some(time);
         self.tick_by(time);
-    }
-
-    /// Takes over the doors that siblings have left, and leaves those at which one stands again.
-    fn watch_doors(&mut self) -> io::Result<()> {
-        let (registry, neighbours) = (self.poll.registry(), &self.neighbours);
-        let mut doors = self.doors.iter_mut().enumerate();
-        doors.try_for_each(|(index, door)| door.watch(registry, Token(FIRST_LISTENER + index), neighbours))
     }
 
     fn poll_timeout(&self) -> Duration {
@@ -534,86 +505,6 @@ impl EventLoop {
         }
     }
 
-    /// Whether connections may be waiting that could be held.
-    fn can_accept(&self) -> bool {
-        let rests = self.rest_until.is_some_and(|until| self.now < until);
-        let letters = self.serves && self.letters_since.is_some();
-        let waiting = letters || self.doors.iter().any(|door| door.waiting_since.is_some() && self.has_use_for(door));
-        !rests && waiting && self.has_room()
-    }
-
-    fn can_accept_now(&self) -> bool {
-        let letters = self.serves && self.letters_since.is_some();
-        self.can_accept() && (letters || (0..self.doors.len()).any(|site| self.may_accept(site)))
-    }
-
-    /// Whether something may come to be done here for those who wait behind a door, though nobody here can serve: health checks are
-    /// answered, and requests that no sibling could accept are passed on.
-    fn has_use_for(&self, door: &Door) -> bool {
-        self.serves || self.rules.health_path.is_some() || !door.is_shared()
-    }
-
-    /// Whether another connection may be held, or an idle one given up for it.
-    fn has_room(&self) -> bool {
-        self.connections.len() < self.most_connections || self.oldest_idle().is_some()
-    }
-
-    fn accept(&mut self) {
-        if !self.can_accept() {
-            return;
-        }
-        while self.serves && self.ready.is_empty() && self.has_room() && self.take_letter() {
-            self.make_room();
-        }
-        for site in 0..self.doors.len() {
-            let mut left = ACCEPTS_PER_TURN;
-            while left > 0 && self.may_accept(site) && self.has_room() && self.accept_one(site) {
-                self.make_room();
-                left -= 1;
-            }
-        }
-    }
-
-    /// While a request is at hand here, or a sibling has fewer connections, or nobody here can serve, a sibling should have the first
-    /// chance to accept; but nobody waits for long.
-    fn may_accept(&self, site: usize) -> bool {
-        let door = &self.doors[site];
-        let Some(since) = door.waiting_since else { return false };
-        let has_waited = self.now >= since + PATIENCE;
-        if !self.serves {
-            // A connection under TLS cannot be passed on.
-            let may_pass_on = !door.is_shared() && self.acceptor.is_none() && self.neighbours.one_is_idle();
-            let may_be_of_use = self.rules.health_path.is_some() || may_pass_on;
-            return has_waited && may_be_of_use;
-        }
-        let others_first = door.is_shared()
-            && (self.neighbours.one_is_freer_than(self.connections.len())
-                || (!self.ready.is_empty() && self.neighbours.one_is_idle()));
-        !others_first || has_waited
-    }
-
-    /// Takes a connection that a busy sibling has passed on; says whether there may be another.
-    fn take_letter(&mut self) -> bool {
-        if self.letters_since.is_none() {
-            return false;
-        }
-        match self.neighbours.take(&self.rules, self.now) {
-            Ok(Some((connection, step))) => {
-                let key = self.insert(*connection);
-                self.follow(key, step);
-                true
-            }
-            Ok(None) => {
-                self.letters_since = None;
-                false
-            }
-            Err(error) => {
-                self.rest(&error);
-                false
-            }
-        }
-    }
-
     fn insert(&mut self, connection: Connection) -> usize {
         let key = self.connections.insert(Place::Here(Box::new(connection)));
         self.neighbours.set_connections(self.connections.len());
@@ -636,88 +527,6 @@ impl EventLoop {
         }
     }
 
-    /// Accepts a connection and reads its request at once; says whether there may be another.
-    fn accept_one(&mut self, site: usize) -> bool {
-        let door = &mut self.doors[site];
-        match door.listener.accept() {
-            Ok((stream, peer)) => {
-                let waiting_since = door.waiting_since.replace(self.now).unwrap_or(self.now);
-                self.arrived_after = self.arrived_after.min(waiting_since);
-                let connection = Connection::new(stream, peer, site, self.rules.clone(), self.now);
-                self.begin(connection);
-                true
-            }
-            Err(error) => self.after_failed_accept(site, &error),
-        }
-    }
-
-    /// Reads a new connection's request, which has mostly arrived with it.
-    fn begin(&mut self, mut connection: Connection) {
-        if let Some(acceptor) = &self.acceptor {
-            match connection.under_tls(acceptor.clone()) {
-                Ok(secured) => connection = secured,
-                Err(error) => {
-                    log::error!("Cannot begin TLS: {error}");
-                    return;
-                }
-            }
-        }
-        let key = self.insert(connection);
-        self.read(key, false);
-    }
-
-    fn after_failed_accept(&mut self, site: usize, error: &io::Error) -> bool {
-        const OUT_OF_RESOURCES: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-        if error.kind() == ErrorKind::WouldBlock {
-            self.doors[site].waiting_since = None;
-            return false;
-        }
-        if error.raw_os_error().is_some_and(|code| OUT_OF_RESOURCES.contains(&code)) {
-            self.rest(error);
-            return false;
-        }
-        // Those that concern one connection, which is gone (accept(2), "Error handling"); there may be others.
-        const ONE_CONNECTION: [i32; 4] = [libc::ECONNABORTED, libc::EINTR, libc::EPROTO, libc::EPERM];
-        if error.raw_os_error().is_some_and(|code| ONE_CONNECTION.contains(&code) || is_network_error(code)) {
-            return true;
-        }
-        self.doors[site].waiting_since = None;
-        // Else the master has not opened it yet, or has shut it again (accept(2), EINVAL).
-        if error.kind() != ErrorKind::InvalidInput {
-            log::error!("Cannot accept connections: {error}");
-        }
-        false
-    }
-
-    /// There is nothing left to hold another connection with: takes none for a moment.
-    fn rest(&mut self, error: &io::Error) {
-        log::error!("Cannot accept connections for now: {error}");
-        self.close_oldest_idle();
-        self.rest_until = Some(self.now + ACCEPT_REST);
-        self.tick_by(self.now + ACCEPT_REST);
-    }
-
-    /// Gives up an idle connection for the one that has just come. Not before: that one might not come after all.
-    fn make_room(&mut self) {
-        if self.connections.len() > self.most_connections {
-            self.close_oldest_idle();
-        }
-    }
-
-    fn close_oldest_idle(&mut self) {
-        if let Some(key) = self.oldest_idle() {
-            self.remove(key);
-        }
-    }
-
-    fn oldest_idle(&self) -> Option<usize> {
-        let idle = self.connections.iter().filter_map(|(key, connection)| {
-            let Place::Here(connection) = connection else { return None };
-            Some((connection.idle_since(self.now)?, key))
-        });
-        idle.min().map(|(_, key)| key)
-    }
-
     fn end_waits(&mut self) {
         let mut ended = Vec::new();
         for (key, connection) in &mut self.connections {
@@ -732,18 +541,4 @@ impl EventLoop {
             self.follow(key, step);
         }
     }
-}
-
-/// Errors of the network that accept(2) passes on for a connection that has already come.
-fn is_network_error(code: i32) -> bool {
-    [
-        libc::ENETDOWN,
-        libc::ENOPROTOOPT,
-        libc::EHOSTDOWN,
-        libc::ENONET,
-        libc::EHOSTUNREACH,
-        libc::EOPNOTSUPP,
-        libc::ENETUNREACH,
-    ]
-    .contains(&code)
 }

@@ -1,0 +1,181 @@
+//! What the application may ask of the connection while it has the request.
+
+use std::any::Any;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Connection, LentSession};
+use crate::exchange::{Body, Exchange, Piece, RequestView};
+use crate::http::request::Scheme;
+use crate::sys::socket::{Push, Stream};
+use crate::worker::pump;
+
+/// How often a client that does not read is looked at while the application waits for it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Exchange for Connection {
+    fn request(&self) -> RequestView<'_> {
+        let secured = match &self.lent {
+            None => self.wire.secured(),
+            Some(lent) => lent.secured.as_ref(),
+        };
+        RequestView {
+            buffer: self.head.source(&self.input),
+            head: &self.head,
+            peer: &self.peer,
+            remote_addr: &self.remote_addr,
+            proxied: self.proxied.as_ref(),
+            site: self.site,
+            scheme: self.head.forwarded_scheme.unwrap_or(if secured.is_some() { Scheme::Https } else { Scheme::Http }),
+            secured,
+        }
+    }
+
+    fn take_body(&mut self) -> Body {
+        let Some(store) = self.body.take() else { return Body::empty() };
+        let whole = store.into_body().unwrap_or_else(|error| {
+            log::error!("Cannot read a spooled request body: {error}");
+            Body::empty()
+        });
+        let is_complete = self.decoder.is_done() && self.unsaved.is_empty();
+        if is_complete { whole } else { Body::Stream(Box::new(whole)) }
+    }
+
+    fn take_back(&mut self, buffer: Vec<u8>) {
+        self.returned = buffer;
+    }
+
+    fn write(&mut self, parts: &[&[u8]], push: Push) -> io::Result<usize> {
+        if !self.outgoing.is_empty() {
+            // Nobody else sends what is queued while the application runs; and this is how it learns that the client has gone.
+            self.flush(Instant::now())?;
+        }
+        self.waits_for_end = push == Push::WithEnd && !self.wire.is_tls();
+        self.outgoing.write(&mut self.wire, parts, push)
+    }
+
+    fn queue(&mut self, piece: Piece) {
+        self.stall.begin(self.wire.stream(), Instant::now());
+        self.outgoing.push(piece);
+    }
+
+    fn has_queued(&self) -> bool {
+        self.has_unsent()
+    }
+
+    fn wait_for_client(&mut self) -> io::Result<()> {
+        while self.has_unsent() {
+            match self.wait(PollFlags::POLLOUT, LOOK_AGAIN) {
+                Err(error) if error.kind() == ErrorKind::TimedOut => {
+                    if self.stall.is_over(self.wire.stream(), &self.rules, Instant::now()) {
+                        return Err(error);
+                    }
+                }
+                result => result?,
+            }
+            self.flush(Instant::now())?;
+        }
+        Ok(())
+    }
+
+    fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.unsaved.is_empty() {
+            let count = self.unsaved.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&self.unsaved[..count]);
+            self.unsaved.drain(..count);
+            return Ok(count);
+        }
+        loop {
+            if let Some(count) = self.decode_streamed(buffer)? {
+                self.body_length += count as u64;
+                if self.body_is_too_long() {
+                    return Err(io::Error::other("the request body is longer than limit_request_body"));
+                }
+                return Ok(count);
+            }
+            match self.read(buffer)? {
+                Some(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the request body ends early")),
+                Some(count) => {
+                    self.pace.add(count);
+                    self.input.extend_from_slice(&buffer[..count]);
+                }
+                None => self.wait_for_body()?,
+            }
+            self.pace.pause(Instant::now());
+        }
+    }
+
+    fn may_keep_alive(&self) -> bool {
+        self.head.keep_alive && self.rules.keeps_alive()
+    }
+
+    fn lend_socket(&mut self) -> io::Result<RawFd> {
+        if self.wire.is_tls() {
+            self.lend_session()?;
+        }
+        self.wire.stream().set_blocking(true)?;
+        self.is_lent = true;
+        Ok(self.wire.stream().as_raw_fd())
+    }
+}
+
+impl dyn Exchange {
+    /// The connection that was given out as an exchange.
+    pub fn into_connection(self: Box<Self>) -> Option<Box<Connection>> {
+        (self as Box<dyn Any>).downcast().ok()
+    }
+}
+
+impl Connection {
+    /// Puts one end of a socket pair in the session's place, and a thread behind the other that carries the bytes between the two: what
+    /// the application gets is a real socket, and knows nothing of TLS.
+    fn lend_session(&mut self) -> io::Result<()> {
+        let (ours, theirs) = Stream::pair()?;
+        let below = self.wire.stream().duplicate()?;
+        let secured = self.wire.secured().cloned();
+        let (stream, Some(session)) = self.wire.replace(ours) else { return Err(ErrorKind::NotConnected.into()) };
+        self.lent = Some(Box::new(LentSession { stream: Some(stream), secured }));
+        pump::start(below, session, theirs, self.rules.write_timeout)
+    }
+
+    /// Waits for the client, at most `timeout`, with poll(2).
+    fn wait(&self, events: PollFlags, timeout: Duration) -> io::Result<()> {
+        let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(self.wire.stream()), events)];
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        match poll(&mut descriptors, timeout) {
+            Ok(0) => Err(ErrorKind::TimedOut.into()),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn wait_for_body(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        self.pace.resume(now);
+        let deadline = self.pace.deadline(now, &self.rules);
+        self.wait(PollFlags::POLLIN, deadline.saturating_duration_since(now))
+    }
+
+    /// Decodes streamed body bytes out of the input; `None` when more must be received first.
+    fn decode_streamed(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        while !self.decoder.is_done() {
+            let arrived = &self.input[self.head.len..];
+            if arrived.is_empty() {
+                return Ok(None);
+            }
+            let window = &arrived[..arrived.len().min(buffer.len())];
+            let decoded = self.decoder.decode(window).map_err(io::Error::other)?;
+            let count = decoded.data.len();
+            buffer[..count].copy_from_slice(decoded.data);
+            let used = self.head.len..self.head.len + decoded.consumed;
+            self.input.drain(used);
+            if count > 0 {
+                return Ok(Some(count));
+            }
+        }
+        Ok(Some(0))
+    }
+}
