@@ -401,7 +401,10 @@ impl Crew {
             let event_loop = &mut lead.event_loop;
             event_loop.catch_up(now);
             event_loop.put_back(request, step);
-            let next = if more { event_loop.next_ready().or_else(|| event_loop.glance()) } else { None };
+            let mut next = if more { event_loop.next_ready() } else { None };
+            if more && next.is_none() && !self.has_served_its_requests() {
+                next = event_loop.glance();
+            }
             if next.is_some() {
                 self.call_for_a_leader(&slot);
                 return next;

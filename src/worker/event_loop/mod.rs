@@ -74,8 +74,8 @@ pub struct EventLoop {
     unserved: Vec<Unserved>,
     /// Whether the last poll makes it likely that the next one finds something at once.
     is_busy: bool,
-    /// Whether a [glance](EventLoop::glance) has told of signals.
-    has_signals: bool,
+    /// What a [glance](EventLoop::glance) has told of besides connections, for the next turn.
+    glanced: Turn,
     /// The time, as far as it is known here: asking costs more than most of what is done between two polls.
     now: Instant,
     last_poll: Instant,
@@ -129,6 +129,15 @@ pub struct Turn {
     pub signals: bool,
     /// A [`TICK`] has passed.
     pub tick: bool,
+    /// Another thread wants to be heard.
+    woken: bool,
+}
+
+impl Turn {
+    /// Whether a turn should follow that does not wait.
+    fn is_due(self) -> bool {
+        self.signals || self.woken
+    }
 }
 
 impl EventLoop {
@@ -167,7 +176,7 @@ impl EventLoop {
             refusals: Refusals::default(),
             unserved: Vec::new(),
             is_busy: false,
-            has_signals: false,
+            glanced: Turn::default(),
             now,
             last_poll: now,
             arrived_after: now,
@@ -192,7 +201,7 @@ impl EventLoop {
         self.arrived_after = std::mem::replace(&mut self.last_poll, self.now);
         self.handshakes_left = HANDSHAKES_PER_TURN;
         let mut turn = self.take_events(Reading::Everything);
-        turn.signals |= std::mem::take(&mut self.has_signals);
+        turn.signals |= std::mem::take(&mut self.glanced).signals;
         self.is_busy = self.ready.len() >= BUSY;
         self.continue_unfinished();
         self.accept();
@@ -214,14 +223,14 @@ impl EventLoop {
     /// take longer than reading a head is left to the next turn, and so is accepting.
     pub fn glance(&mut self) -> Option<(usize, Box<Connection>)> {
         let turn_is_due =
-            !self.again.is_empty() || self.has_signals || self.now >= self.next_sweep || self.can_accept();
+            !self.again.is_empty() || self.glanced.is_due() || self.now >= self.next_sweep || self.can_accept();
         if !self.is_busy || turn_is_due || self.acceptor.is_some() {
             return None;
         }
         // Should it fail, the next turn's poll does, too.
         self.poll.poll(&mut self.events, Some(Duration::ZERO)).ok()?;
         self.arrived_after = std::mem::replace(&mut self.last_poll, self.now);
-        self.has_signals = self.take_events(Reading::Heads).signals;
+        self.glanced = self.take_events(Reading::Heads);
         let next = self.next_ready();
         self.is_busy = next.is_some();
         next
@@ -346,7 +355,7 @@ impl EventLoop {
 
     fn poll_timeout(&self) -> Duration {
         let can_serve = self.serves && !self.ready.is_empty();
-        if can_serve || self.can_accept_now() || !self.again.is_empty() || self.has_signals {
+        if can_serve || self.can_accept_now() || !self.again.is_empty() || self.glanced.is_due() {
             return Duration::ZERO;
         }
         let until_tick = self.next_sweep.saturating_duration_since(self.now);
@@ -361,7 +370,7 @@ impl EventLoop {
         for event in &events {
             match event.token() {
                 SIGNALS => turn.signals = true,
-                WAKER => {}
+                WAKER => turn.woken = true,
                 LETTER_BOX => self.letters_since = self.letters_since.or(Some(self.now)),
                 Token(number) if number < self.first_connection => {
                     if let Some(door) = self.doors.get_mut(number - FIRST_LISTENER) {
