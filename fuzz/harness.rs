@@ -309,13 +309,13 @@ fn go_on(
     ended: bool,
     now: Instant,
 ) -> bool {
-    let mut step = connection.on_readable(desk, ended, now);
+    let mut step = connection.on_readable(desk, ended, 1, now);
     loop {
         drain(client);
         step = match step {
             Step::Wait => return true,
             Step::Again => match connection.on_writable(now) {
-                Step::Wait => connection.on_readable(desk, false, now),
+                Step::Wait => connection.on_readable(desk, false, 1, now),
                 step => step,
             },
             Step::Call => {

@@ -110,11 +110,6 @@ impl Body {
     pub fn empty() -> Self {
         Body::of(Vec::new())
     }
-
-    /// Whether it has no bytes, and will have none.
-    pub fn is_empty(&self) -> bool {
-        matches!(self, Body::Memory(_, range) if range.is_empty())
-    }
 }
 
 /// Response bytes that wait for the client.

@@ -149,10 +149,9 @@ impl Row {
         self.requests().iter().map(|request| request.load(Relaxed)).filter(|&at| at != 0).min()
     }
 
-    /// A thread of the worker enters the app with a request, a sign of life by itself.
+    /// A thread of the worker enters the app with a request.
     pub fn start_request(&self) -> Running {
         let now = monotonic_ms();
-        self.field(Field::Heartbeat).store(now, Relaxed);
         let is_taken = |request: &AtomicU64| request.compare_exchange(0, now, Relaxed, Relaxed).is_ok();
         Running(self.requests().iter().position(is_taken))
     }

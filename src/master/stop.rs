@@ -36,6 +36,7 @@ impl<App> Master<App> {
         self.fail_health_checks();
         let listeners = self.give_up_addresses();
         self.stop_workers(halt, &listeners);
+        self.look_who_is_left();
         close_and_unlink(listeners);
         let status = match halt {
             Halt::Graceful | Halt::Quick => {
@@ -70,13 +71,18 @@ impl<App> Master<App> {
         let candidate = self.candidate.take().map(|generation| generation.listeners);
         let serving = std::mem::take(&mut self.serving.listeners);
         let all = [serving, candidate.unwrap_or_default()].concat();
-        self.reap_new_master();
-        self.promote_when_alone();
+        self.look_who_is_left();
         // During an upgrade the other master owns the files as well.
         if !self.upgrade.is_under_way() {
             listeners::unlink_unless(&all, &[]);
         }
         all
+    }
+
+    /// The other master of an upgrade may have gone meanwhile.
+    fn look_who_is_left(&mut self) {
+        self.reap_new_master();
+        self.promote_when_alone();
     }
 
     fn stop_workers(&mut self, halt: Halt, listeners: &[Arc<Listener>]) {

@@ -124,21 +124,16 @@ impl Caller {
     /// Runs the application for the request in `exchange`, to the last byte handed over or queued.
     pub fn call(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Finished {
         let site = exchange.request().site;
-        // Between two requests the input is at its end, and for one without a body it stays there.
-        let body = Some(exchange.take_body()).filter(|body| !body.is_empty());
-        let has_body = body.is_some();
-        if let Some(body) = body {
-            self.kits[site].input.get().begin(body);
-        }
+        self.kits[site].input.get().begin(exchange.take_body());
         if log::log_enabled!(log::Level::Debug) {
             note(py, exchange.request());
         }
         let served = self.serve(py, exchange);
         let kit = &mut self.kits[site];
-        let buffer = if has_body { kit.input.get().end() } else { Vec::new() };
         kit.errors.get().finish_line();
         let (mut exchange, summary) = kit.end(py, self.options.logs_headers);
-        exchange.take_back(buffer);
+        // Not before: a thread of the application may have been reading.
+        exchange.take_back(kit.input.get().end());
         if kit.is_still_held(py) {
             // The application kept one of the objects; the next request must not appear in it.
             match Kit::new(py, &self.sites[site], &self.options.server) {

@@ -33,6 +33,10 @@ struct State {
 }
 
 impl State {
+    fn at_end() -> Self {
+        State { buffer: Vec::new(), at: 0, end: 0, rest: Rest::Nothing }
+    }
+
     fn ready(&self) -> &[u8] {
         &self.buffer[self.at..self.end]
     }
@@ -74,12 +78,13 @@ fn limit(size: Option<isize>) -> usize {
 impl Input {
     /// An input at its end, on whose transmission streamed bodies are read.
     pub fn new(transmission: Arc<Mutex<Transmission>>) -> Self {
-        Input { state: Mutex::new(State { buffer: Vec::new(), at: 0, end: 0, rest: Rest::Nothing }), transmission }
+        Input { state: Mutex::new(State::at_end()), transmission }
     }
 
     /// Puts the next request's body in place.
     pub fn begin(&self, body: Body) {
         let mut state = self.lock();
+        *state = State::at_end();
         let (front, streams) = match body {
             Body::Stream(front) => (*front, true),
             whole => (whole, false),
@@ -96,10 +101,7 @@ impl Input {
 
     /// Ends the body: whoever still holds this object reads nothing more. Returns the buffer that the body was in.
     pub fn end(&self) -> Vec<u8> {
-        let mut state = self.lock();
-        state.rest = Rest::Nothing;
-        (state.at, state.end) = (0, 0);
-        std::mem::take(&mut state.buffer)
+        std::mem::replace(&mut *self.lock(), State::at_end()).buffer
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

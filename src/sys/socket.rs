@@ -304,9 +304,9 @@ impl Listener {
     /// other gets a connection without a request.
     pub fn close_and_unlink(self) {
         drop(self.socket);
-        // What cannot be asked is left alone: a file too many is replaced at the next start.
+        // Where nobody can say that nobody listens the file is left alone: one too many is replaced at the next start.
         if let Some(file) = self.file
-            && is_answered(&file.path).is_ok_and(|answered| !answered)
+            && knock(&file.path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         {
             file.remove();
         }
@@ -381,20 +381,22 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
         let message = format!("{} exists and is not a socket", path.display());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
-    if is_answered(path)? {
+    if is_answered(path) {
         return Err(Errno::EADDRINUSE.into());
     }
     fs::remove_file(path)
 }
 
 /// Whether somebody listens there. EAGAIN is a listener whose backlog is full (unix(7)).
-fn is_answered(path: &Path) -> io::Result<bool> {
+fn is_answered(path: &Path) -> bool {
+    knock(path).map_or_else(|error| error.kind() == io::ErrorKind::WouldBlock, |()| true)
+}
+
+/// Connects, without waiting, and says how that went.
+fn knock(path: &Path) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    match socket.connect(&SockAddr::unix(path)?) {
-        Ok(()) => Ok(true),
-        Err(error) => Ok(error.kind() == io::ErrorKind::WouldBlock),
-    }
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 fn abstract_address(name: &[u8]) -> io::Result<SockAddr> {

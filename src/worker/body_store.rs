@@ -5,6 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
 
+use super::desk::Lease;
 use super::rules::Rules;
 use crate::exchange::Body;
 use crate::sys::memory;
@@ -17,7 +18,7 @@ pub enum BodyStore {
     /// In memory.
     Memory(Vec<u8>),
     /// Complete in memory, in this range of the buffer that it was read to.
-    Whole(Vec<u8>, Range<usize>),
+    Whole(Vec<u8>, Range<usize>, Lease),
     /// In a file, which holds this many bytes.
     Spooled(File, u64),
 }
@@ -70,7 +71,7 @@ impl BodyStore {
     pub fn into_body(self) -> io::Result<Body> {
         match self {
             BodyStore::Memory(bytes) => Ok(Body::of(bytes)),
-            BodyStore::Whole(buffer, range) => Ok(Body::Memory(buffer, range)),
+            BodyStore::Whole(buffer, range, _) => Ok(Body::Memory(buffer, range)),
             BodyStore::Spooled(mut file, _) => {
                 file.seek(SeekFrom::Start(0))?;
                 Ok(Body::File(file))
@@ -96,7 +97,7 @@ impl BodyStore {
     pub fn in_memory(&self) -> Option<&[u8]> {
         match self {
             BodyStore::Memory(bytes) => Some(bytes),
-            BodyStore::Whole(buffer, range) => Some(&buffer[range.clone()]),
+            BodyStore::Whole(buffer, range, _) => Some(&buffer[range.clone()]),
             BodyStore::Spooled(..) => None,
         }
     }

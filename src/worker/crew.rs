@@ -209,11 +209,10 @@ impl Crew {
                     self.end();
                     return;
                 }
-                // The next one begins where this one has ended.
-                match next {
-                    Some(next) => (request, now) = (next, ended),
-                    None => break,
-                }
+                let Some(next) = next else { break };
+                request = next;
+                // It begins where this one has ended, but for who logs, which may take its time.
+                now = if self.access_log.is_none() { ended } else { Instant::now() };
             }
         }
     }
@@ -458,6 +457,7 @@ impl Crew {
     /// Does everything but run the application, until a thread that can wants the lead.
     fn lead_without_serving(&self, mut lead: Box<Lead>) {
         lead.event_loop.lead_as(false);
+        lead.event_loop.catch_up(Instant::now());
         loop {
             self.take_back_returned(&mut lead);
             let mut slot = self.lock();
@@ -537,6 +537,7 @@ impl Crew {
             Ending::Gone => Step::Close,
         };
         self.station.row.finish_request(running);
+        self.station.row.beat();
         self.note_duration(duration);
         (connection, step, ended)
     }

@@ -1,15 +1,16 @@
 //! What connections read with: one for all of a worker's, at which they take turns. Knows none of them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::body_store::BodyStore;
 use crate::http::blocks::KnownBlocks;
 
 /// What is read from a socket at once.
-const READ_SIZE: usize = 64 * 1024;
+pub const READ_SIZE: usize = 64 * 1024;
 
-/// Most buffers that are kept for reading besides the one in use.
-const MOST_SPARES: usize = 16;
+/// Most buffers that bodies keep while they wait for the application, and most that wait to be read to.
+const MOST_KEPT: usize = 16;
 
 /// A place to read to, and what is known from earlier reading. One policy must hold for all who use it.
 pub struct Desk {
@@ -19,9 +20,12 @@ pub struct Desk {
     pub known: KnownBlocks,
     /// What can take the place of `scratch` while that is with a request.
     spares: Vec<Vec<u8>>,
-    /// How many spares have been made lately.
-    made: usize,
+    /// Each body that keeps a buffer has one.
+    lease: Lease,
 }
+
+/// Counts those who have one.
+pub type Lease = Arc<()>;
 
 /// Bytes that have just arrived.
 pub enum Arrival<'a> {
@@ -60,34 +64,24 @@ impl Arrival<'_> {
 impl Desk {
     /// An empty one.
     pub fn new() -> Self {
-        Desk { scratch: vec![0; READ_SIZE], known: KnownBlocks::new(), spares: Vec::new(), made: 0 }
+        Desk { scratch: vec![0; READ_SIZE], known: KnownBlocks::new(), spares: Vec::new(), lease: Lease::default() }
     }
 
-    /// A body that has been read whole and stands in the scratch at `range`: with the buffer itself where another can take its place, else
-    /// as a copy. Who has the buffer gives it [back](Desk::take_back).
+    /// A body that has been read whole and stands in the scratch at `range`: with the buffer itself, if not too many are kept by others,
+    /// else as a copy. Who has the buffer in the end gives it [back](Desk::take_back).
     pub fn take_body(&mut self, range: Range<usize>) -> BodyStore {
-        match self.spares.pop() {
-            Some(spare) => BodyStore::Whole(std::mem::replace(&mut self.scratch, spare), range),
-            None => {
-                if self.made < MOST_SPARES {
-                    self.made += 1;
-                    self.spares.push(vec![0; READ_SIZE]);
-                }
-                BodyStore::Memory(self.scratch[range].to_vec())
-            }
+        if Lease::strong_count(&self.lease) > MOST_KEPT {
+            return BodyStore::Memory(self.scratch[range].to_vec());
         }
+        let next = self.spares.pop().unwrap_or_else(|| vec![0; READ_SIZE]);
+        BodyStore::Whole(std::mem::replace(&mut self.scratch, next), range, self.lease.clone())
     }
 
     /// Takes back a buffer. One that it has not given away is of no use here.
     pub fn take_back(&mut self, buffer: Vec<u8>) {
-        if buffer.len() == READ_SIZE && self.spares.len() < MOST_SPARES {
+        if buffer.len() == READ_SIZE && buffer.capacity() == READ_SIZE && self.spares.len() < MOST_KEPT {
             self.spares.push(buffer);
         }
-    }
-
-    /// Makes good for buffers that do not come back, because their connections ended. To be called now and then.
-    pub fn replenish(&mut self) {
-        self.made = self.spares.len();
     }
 }
 
@@ -106,31 +100,32 @@ mod tests {
     }
 
     #[test]
-    fn a_body_keeps_its_buffer_as_long_as_others_are_at_hand() {
+    fn a_body_keeps_its_buffer_and_the_next_is_read_to_another() {
         let mut desk = Desk::new();
-        assert!(is_copy(&desk.take_body(0..10)), "there is no other buffer yet");
         desk.scratch[7] = b'x';
         let body = desk.take_body(5..10);
-        assert!(!is_copy(&body));
         assert_eq!(body.in_memory(), Some(&b"\0\0x\0\0"[..]));
         assert_eq!((desk.scratch.len(), desk.scratch[7]), (READ_SIZE, 0));
-        let BodyStore::Whole(buffer, _) = body else { unreachable!("it is no copy") };
+        let BodyStore::Whole(buffer, ..) = body else { panic!("it is a copy") };
         desk.take_back(buffer);
         assert!(!is_copy(&desk.take_body(0..10)));
+        assert_eq!(desk.scratch[7], b'x', "it is read to again");
     }
 
     #[test]
-    fn buffers_are_bounded_and_lost_ones_are_replaced() {
+    fn buffers_are_bounded() {
         let mut desk = Desk::new();
-        let given: Vec<BodyStore> = (0..100).map(|_| desk.take_body(0..10)).filter(|body| !is_copy(body)).collect();
-        assert_eq!(given.len(), MOST_SPARES);
-        drop(given);
-        assert!(is_copy(&desk.take_body(0..10)));
-        desk.replenish();
-        assert!(is_copy(&desk.take_body(0..10)), "there is one again now");
-        assert!(!is_copy(&desk.take_body(0..10)));
+        let waiting: Vec<BodyStore> = (0..100).map(|_| desk.take_body(0..10)).collect();
+        assert_eq!(waiting.iter().filter(|body| !is_copy(body)).count(), MOST_KEPT);
+        drop(waiting);
+        assert!(!is_copy(&desk.take_body(0..10)), "those are gone");
         (0..100).for_each(|_| desk.take_back(vec![0; READ_SIZE]));
-        assert_eq!(desk.spares.len(), MOST_SPARES);
+        assert_eq!(desk.spares.len(), MOST_KEPT);
+        desk.spares.clear();
         desk.take_back(vec![0; 10]);
+        let mut large = Vec::with_capacity(2 * READ_SIZE);
+        large.resize(READ_SIZE, 0);
+        desk.take_back(large);
+        assert!(desk.spares.is_empty());
     }
 }

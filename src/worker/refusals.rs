@@ -1,6 +1,6 @@
 //! Refused requests in the error log: each is worth a line, but nobody may fill a disk by sending many.
 //!
-//! The first of a cause is logged at once. Those that follow within the same second are counted, and the count is logged when the second
+//! The first of a cause is logged when the turn is over. Those that follow within the same second are counted, and the count is logged when the second
 //! is over.
 
 use std::mem::{Discriminant, discriminant};
@@ -21,6 +21,7 @@ struct Seen {
     /// The first one's line.
     text: String,
     more: u64,
+    is_logged: bool,
 }
 
 /// At most one entry each.
@@ -51,7 +52,15 @@ impl Refusals {
         self.note(Cause::Tls, || format!("Invalid request from ip={remote_addr}: TLS: {reason}"));
     }
 
-    /// A second has passed.
+    /// Logs what is new. The log may be slow: nothing should wait meanwhile that need not.
+    pub fn log_new(&mut self) {
+        for seen in self.seen.iter_mut().filter(|seen| !seen.is_logged) {
+            log::warn!("{}", seen.text);
+            seen.is_logged = true;
+        }
+    }
+
+    /// A second has passed, and what was new is logged.
     pub fn end_second(&mut self) {
         for Seen { text, more, .. } in self.seen.drain(..) {
             if more > 0 {
@@ -65,9 +74,7 @@ impl Refusals {
             seen.more += 1;
             return;
         }
-        let text = shorten(text());
-        log::warn!("{text}");
-        self.seen.push(Seen { cause, text, more: 0 });
+        self.seen.push(Seen { cause, text: shorten(text()), more: 0, is_logged: false });
     }
 }
 

@@ -36,9 +36,6 @@ use crate::sys::clock::unix_time;
 use crate::sys::socket::{Peer, Stream};
 use crate::tls::{Acceptor, Failure, Secured, Session};
 
-/// How often one connection reads before others have their turn.
-const READS_PER_TURN: usize = 4;
-
 /// How long a client that has just connected may say nothing before its place can be given to another: closed any earlier, a crowd that
 /// connects before it speaks would only chase itself out.
 const NEWCOMERS_TIME: Duration = Duration::from_secs(2);
@@ -211,9 +208,9 @@ impl Connection {
         Ok(self)
     }
 
-    /// Reads what has arrived, at `desk`, and goes as far as it leads. `ended` says that the client has ended its side, which by
+    /// Reads what has arrived, at `desk`, at most `reads` times, and goes as far as it leads. `ended` says that the client has ended its side, which by
     /// itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
-    pub fn on_readable(&mut self, desk: &mut Desk, ended: bool, now: Instant) -> Step {
+    pub fn on_readable(&mut self, desk: &mut Desk, ended: bool, reads: usize, now: Instant) -> Step {
         self.note_unread(ended);
         let answers = match self.state {
             State::Serving | State::Closing => true,
@@ -224,7 +221,7 @@ impl Connection {
             // Read when the response is out: till then the kernel keeps the bytes, and the client, waiting.
             return Step::Wait;
         }
-        for _ in 0..READS_PER_TURN {
+        for _ in 0..reads {
             let count = match self.read(&mut desk.scratch) {
                 Ok(Some(0)) => return self.on_end(),
                 Ok(Some(count)) => count,

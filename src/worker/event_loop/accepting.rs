@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mio::Token;
 
-use super::{EventLoop, FIRST_LISTENER, Place};
+use super::{EventLoop, FIRST_LISTENER, Place, Reading};
 use crate::worker::connection::Connection;
 use crate::worker::doors::Door;
 
@@ -152,7 +152,7 @@ impl EventLoop {
             }
         }
         let key = self.insert(connection);
-        self.read(key, false);
+        self.read(key, false, Reading::Everything);
     }
 
     fn after_failed_accept(&mut self, site: usize, error: &io::Error) -> bool {

@@ -20,7 +20,7 @@ use slab::Slab;
 use accepting::PATIENCE;
 
 use super::connection::{Connection, Step, Unserved, Watched};
-use super::desk::Desk;
+use super::desk::{Desk, READ_SIZE};
 use super::doors::Door;
 use super::neighbours::Neighbours;
 use super::refusals::Refusals;
@@ -30,6 +30,9 @@ use crate::tls::Acceptor;
 
 /// Most events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
+
+/// How often one connection reads before others have their turn.
+const READS_PER_TURN: usize = 4;
 
 /// Most connections whose TLS handshake goes on in one turn: each may cost a signature, a millisecond's work for a long RSA key, and
 /// requests that are ready wait meanwhile.
@@ -122,6 +125,15 @@ enum Reading {
     Heads,
 }
 
+impl Reading {
+    fn most_reads(self) -> usize {
+        match self {
+            Reading::Everything => READS_PER_TURN,
+            Reading::Heads => 1,
+        }
+    }
+}
+
 /// What a turn brought besides ready requests.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Turn {
@@ -205,6 +217,7 @@ impl EventLoop {
         self.is_busy = self.ready.len() >= BUSY;
         self.continue_unfinished();
         self.accept();
+        self.refusals.log_new();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + TICK;
             if let Err(error) = self.watch_doors() {
@@ -212,7 +225,6 @@ impl EventLoop {
             }
             self.end_waits();
             self.refusals.end_second();
-            self.desk.replenish();
             turn.tick = true;
         }
         Ok(turn)
@@ -224,12 +236,15 @@ impl EventLoop {
     pub fn glance(&mut self) -> Option<(usize, Box<Connection>)> {
         let turn_is_due =
             !self.again.is_empty() || self.glanced.is_due() || self.now >= self.next_sweep || self.can_accept();
-        if !self.is_busy || turn_is_due || self.acceptor.is_some() {
+        // Neither a handshake nor a file can be begun by one read then.
+        let reads_are_quick = self.acceptor.is_none() && self.rules.body_buffer >= READ_SIZE;
+        if !self.is_busy || turn_is_due || !reads_are_quick {
             return None;
         }
         // Should it fail, the next turn's poll does, too.
         self.poll.poll(&mut self.events, Some(Duration::ZERO)).ok()?;
-        self.arrived_after = std::mem::replace(&mut self.last_poll, self.now);
+        // What is put off is only read after the next poll, and may have come any time since the last one that was no glance.
+        self.arrived_after = self.last_poll;
         self.glanced = self.take_events(Reading::Heads);
         let next = self.next_ready();
         self.is_busy = next.is_some();
@@ -322,7 +337,7 @@ impl EventLoop {
             self.write(key);
         }
         if missed.readable {
-            self.read(key, missed.ended);
+            self.read(key, missed.ended, Reading::Everything);
         }
     }
 
@@ -383,7 +398,7 @@ impl EventLoop {
                         continue;
                     }
                     if event.is_readable() || event.is_read_closed() {
-                        self.read(key, event.is_read_closed());
+                        self.read(key, event.is_read_closed(), reading);
                     }
                     if event.is_writable() {
                         self.write(key);
@@ -408,7 +423,7 @@ impl EventLoop {
         true
     }
 
-    fn read(&mut self, key: usize, ended: bool) {
+    fn read(&mut self, key: usize, ended: bool, reading: Reading) {
         match self.connections.get_mut(key) {
             Some(Place::Here(connection)) => {
                 if connection.is_shaking_hands() {
@@ -419,7 +434,7 @@ impl EventLoop {
                     }
                     self.handshakes_left -= 1;
                 }
-                let step = connection.on_readable(&mut self.desk, ended, self.now);
+                let step = connection.on_readable(&mut self.desk, ended, reading.most_reads(), self.now);
                 self.follow(key, step);
             }
             Some(Place::Away(missed)) => (missed.readable, missed.ended) = (true, missed.ended || ended),
@@ -442,7 +457,7 @@ impl EventLoop {
     fn continue_unfinished(&mut self) {
         for key in std::mem::take(&mut self.again) {
             self.write(key);
-            self.read(key, false);
+            self.read(key, false, Reading::Everything);
         }
     }
 
