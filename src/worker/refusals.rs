@@ -60,8 +60,9 @@ impl Refusals {
         }
     }
 
-    /// A second has passed, and what was new is logged.
+    /// A second has passed.
     pub fn end_second(&mut self) {
+        self.log_new();
         for Seen { text, more, .. } in self.seen.drain(..) {
             if more > 0 {
                 log::warn!("{text} ({more} more like it within a second)");
@@ -101,6 +102,8 @@ mod tests {
         }
         let counts: Vec<u64> = refusals.seen.iter().map(|seen| seen.more).collect();
         assert_eq!(counts, [999, 999, 999]);
+        refusals.log_new();
+        assert!(refusals.seen.iter().all(|seen| seen.is_logged));
         refusals.end_second();
         assert!(refusals.seen.is_empty());
     }
