@@ -41,7 +41,7 @@ const HANDSHAKES_PER_TURN: usize = 16;
 /// Where so many requests are found at once, more are on their way.
 const BUSY: usize = 2;
 
-/// A request that may have waited longer than this is run only if its client is still there: looking costs a system call.
+/// A request that may have waited this long is run only if its client is still there: looking costs a system call.
 const UNQUESTIONED_WAIT: Duration = Duration::from_millis(10);
 
 /// Waits end and hearts beat to this precision.
@@ -283,7 +283,7 @@ impl EventLoop {
                 self.connections[key] = Place::Here(connection);
                 continue;
             }
-            if self.now > since + UNQUESTIONED_WAIT && connection.client_has_left() {
+            if self.now >= since + UNQUESTIONED_WAIT && connection.client_has_left() {
                 self.put_back((key, connection), Step::Left);
                 continue;
             }
