@@ -392,7 +392,8 @@ impl Crew {
         }
     }
 
-    /// Gives a connection back after its request, `now`. The next one that is ready, if the lead still lies in the slot and `more` is wanted.
+    /// Gives a connection back after its request, `now`. The next one that is ready, if the lead still lies in the slot and `more` is
+    /// wanted.
     fn done(&self, request: Request, step: Step, now: Instant, more: bool) -> Option<Request> {
         let mut slot = self.lock();
         slot.moves += 1;

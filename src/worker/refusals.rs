@@ -1,7 +1,7 @@
 //! Refused requests in the error log: each is worth a line, but nobody may fill a disk by sending many.
 //!
-//! The first of a cause is logged when the turn is over. Those that follow within the same second are counted, and the count is logged when the second
-//! is over.
+//! The first of a cause is logged when the turn is over. Those that follow within the same second are counted, and the count is
+//! logged when the second is over.
 
 use std::mem::{Discriminant, discriminant};
 

@@ -208,8 +208,8 @@ impl Connection {
         Ok(self)
     }
 
-    /// Reads what has arrived, at `desk`, at most `reads` times, and goes as far as it leads. `ended` says that the client has ended its side, which by
-    /// itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
+    /// Reads what has arrived, at `desk`, at most `reads` times, and goes as far as it leads. `ended` says that the client has ended its
+    /// side, which by itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
     pub fn on_readable(&mut self, desk: &mut Desk, ended: bool, reads: usize, now: Instant) -> Step {
         self.note_unread(ended);
         let answers = match self.state {

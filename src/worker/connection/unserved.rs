@@ -33,7 +33,8 @@ impl Unserved {
 }
 
 impl Connection {
-    /// The request that will not be served, taken out for the access log. Where its head is not whole, the request line if that can be read.
+    /// The request that will not be served, taken out for the access log. Where its head is not whole, the request line if that can be
+    /// read.
     pub fn take_unserved(&mut self, status: u16) -> Unserved {
         let mut buffer = std::mem::take(&mut self.input);
         let mut head = std::mem::take(&mut self.head);
