@@ -207,8 +207,9 @@ impl Worker {
         }
         let started = self.row.request_started_at();
         let silent = self.row.heartbeat().and_then(|beat| match started {
-            // A worker with one thread says nothing while it runs a request: `timeout` bounds that to the point.
-            Some(started) if beat <= started => after(started, self.config.timeout),
+            // A worker with one thread says nothing while it runs a request: `timeout` bounds that to the point. With several, the heart
+            // beats on: it may be a whole beat younger than the request.
+            Some(started) if self.config.threads == 1 && beat <= started => after(started, self.config.timeout),
             _ => after(beat + BETWEEN_BEATS_MS, self.config.timeout),
         });
         let silent = silent.map(|at| (at, Overdue::Silent));
@@ -232,6 +233,28 @@ impl Worker {
             Fate::Stopping { until } => Some(overdue().map_or(until, |at| at.min(until))),
             Fate::Aborted { until } => Some(until),
             Fate::Killed | Fate::Discarded => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scoreboard::Scoreboard;
+
+    #[test]
+    fn a_request_is_a_sign_of_life_of_a_single_thread_only() {
+        for (threads, silence_ms) in [(1, 0), (4, BETWEEN_BEATS_MS)] {
+            let config = Arc::new(Config { threads, timeout: 1, ..Config::default() });
+            let row = Scoreboard::new(std::num::NonZeroUsize::MIN).unwrap().row(0);
+            let worker = Worker::new(crate::sys::process::getpid(), 0, 0, row.clone(), 1, config);
+            row.set_state(State::Ready);
+            row.beat();
+            let beat = row.heartbeat().unwrap();
+            let request = row.start_request();
+            let since = if threads == 1 { row.request_started_at().unwrap() } else { beat };
+            assert_eq!(worker.overdue_at(), Some((since + silence_ms + 1000, Overdue::Silent)), "{threads} threads");
+            row.finish_request(request);
         }
     }
 }
