@@ -42,6 +42,12 @@ pub trait Exchange: Any + Send {
     /// Queues a piece behind everything written so far. The connection sends it as the client reads.
     fn queue(&mut self, piece: Piece);
 
+    /// Goes on with what is queued, as far as the kernel takes it. Never blocks.
+    ///
+    /// # Errors
+    /// The client is gone.
+    fn flush_queued(&mut self) -> io::Result<()>;
+
     /// Whether the client has not taken everything yet.
     fn has_queued(&self) -> bool;
 

@@ -19,6 +19,7 @@ mod response;
 mod response_cases;
 mod sharing;
 mod slow_clients;
+mod streaming;
 mod tls;
 mod tls_files;
 mod wsgi_input;

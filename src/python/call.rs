@@ -12,19 +12,20 @@ use super::environ::{EnvironBuilder, EnvironError, Fixtures, Site, Templates};
 use super::errors::{ErrorStream, traceback};
 use super::extras::{ClientSocket, EarlyHints};
 use super::file_wrapper::FileWrapper;
+use super::flusher::Flusher;
 use super::hooks::Hooks;
 use super::input::Input;
 use super::observer::{Observed, Observer};
 use super::raw::reference_count;
 use super::start_response::{StartResponse, as_bytes};
-use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Summary, Transmission, lock};
+use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Streamed, Summary, Transmission, lock};
 use crate::exchange::{Exchange, RequestView};
 use crate::http::error::{error_page, reason_phrase};
 use crate::http::request::Span;
 use crate::sys::fork;
 
 /// How the application is called, beyond what a [`Site`] says.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CallOptions {
     /// `wsgi.file_wrapper` may use `sendfile(2)`.
     pub sendfile: bool,
@@ -34,6 +35,8 @@ pub struct CallOptions {
     pub logs_headers: bool,
     /// The line of the Server header, or nothing.
     pub server: Arc<[u8]>,
+    /// Sends what responses hold back.
+    pub flusher: Flusher,
 }
 
 /// A request that has been answered.
@@ -107,7 +110,7 @@ impl Caller {
     /// # Errors
     /// `MemoryError`.
     pub fn new(py: Python<'_>, app: &App, sites: Vec<Site>, options: CallOptions, hooks: &Hooks) -> PyResult<Self> {
-        let kits: Vec<Kit> = sites.iter().map(|site| Kit::new(py, site, &options.server)).collect::<PyResult<_>>()?;
+        let kits: Vec<Kit> = sites.iter().map(|site| Kit::new(py, site, &options)).collect::<PyResult<_>>()?;
         let in_flight = InFlight::default();
         kits.iter().enumerate().for_each(|(site, kit)| in_flight.set(site, &kit.transmission));
         Ok(Caller {
@@ -136,7 +139,7 @@ impl Caller {
         exchange.take_back(kit.input.get().end());
         if kit.is_still_held(py) {
             // The application kept one of the objects; the next request must not appear in it.
-            match Kit::new(py, &self.sites[site], &self.options.server) {
+            match Kit::new(py, &self.sites[site], &self.options) {
                 Ok(fresh) => {
                     self.in_flight.set(site, &fresh.transmission);
                     *kit = fresh;
@@ -208,6 +211,7 @@ impl Caller {
 struct Kit {
     templates: Templates,
     transmission: Arc<Mutex<Transmission>>,
+    flusher: Flusher,
     starter: Py<StartResponse>,
     /// The method of `starter` that the application is given.
     start_response: Py<PyAny>,
@@ -221,8 +225,8 @@ struct Kit {
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl Kit {
-    fn new(py: Python<'_>, site: &Site, server: &Arc<[u8]>) -> PyResult<Kit> {
-        let transmission = transmission::shared(server);
+    fn new(py: Python<'_>, site: &Site, options: &CallOptions) -> PyResult<Kit> {
+        let transmission = transmission::shared(&options.server);
         let starter = Py::new(py, StartResponse::new(py, &transmission)?)?;
         let start_response = StartResponse::callable(starter.bind(py))?;
         let input = Py::new(py, Input::new(transmission.clone()))?;
@@ -238,7 +242,8 @@ impl Kit {
             file_wrapper: file_wrapper.as_any(),
         };
         let templates = Templates::new(py, site, &fixtures)?;
-        Ok(Kit { templates, transmission, starter, start_response, input, errors, early_hints, socket })
+        let flusher = options.flusher.clone();
+        Ok(Kit { templates, transmission, flusher, starter, start_response, input, errors, early_hints, socket })
     }
 
     /// Takes the exchange back. A thread of the application that reads or writes it at this moment has it, at most until its deadline.
@@ -323,7 +328,8 @@ impl Kit {
         Ok(true)
     }
 
-    /// Anything else that can be iterated: each block is sent before the next is asked for (PEP 3333, "Buffering and Streaming").
+    /// Anything else that can be iterated: each block is sent before the next is asked for, or the flusher sends it meanwhile (PEP 3333,
+    /// "Buffering and Streaming").
     fn iterate(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
         for block in result.try_iter()? {
             fork::end_copies();
@@ -333,18 +339,31 @@ impl Kit {
             if bytes.as_bytes().is_empty() {
                 continue;
             }
-            self.expect_started()?;
-            let wants_more = {
+            let (streamed, wants_more) = {
                 let mut transmission = lock(&self.transmission);
-                transmission.send(&[bytes], false)?;
-                transmission.sends_body()
+                expect_started(transmission.progress())?;
+                (transmission.stream(bytes)?, transmission.sends_body())
             };
-            if !wants_more {
-                break;
+            match streamed {
+                _ if !wants_more => break,
+                Streamed::Held => {}
+                Streamed::HeldUnattended => self.entrust(py)?,
+                Streamed::Sent => Transmission::wait_until_sent(&self.transmission, py)?,
             }
-            Transmission::wait_until_sent(&self.transmission, py)?;
         }
         self.expect_started()
+    }
+
+    /// Asks the flusher to look after what is held back; where there is no room for its thread, it is sent now.
+    fn entrust(&self, py: Python<'_>) -> PyResult<()> {
+        if self.flusher.look_after(&self.transmission).is_err() {
+            let mut transmission = lock(&self.transmission);
+            transmission.leave_to_itself();
+            transmission.flush()?;
+            drop(transmission);
+            Transmission::wait_until_sent(&self.transmission, py)?;
+        }
+        Ok(())
     }
 
     fn expect_started(&self) -> PyResult<()> {

@@ -28,6 +28,7 @@ mod errors;
 mod extras;
 pub mod facade;
 mod file_wrapper;
+pub mod flusher;
 pub mod home;
 pub mod hooks;
 mod input;

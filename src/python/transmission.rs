@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -25,6 +26,13 @@ const COPY_LIMIT: usize = 16 * 1024;
 
 /// Responses of up to this many bytes are put together and sent as one piece, which costs the kernel less than a list of them.
 const GATHER_LIMIT: usize = 8 * 1024;
+
+/// A block that comes this soon after the one before it may wait for company. At that pace a send for each costs a tenth of the time; at
+/// a faster one it would soon cost more than the application.
+const FAST: Duration = Duration::from_micros(50);
+
+/// How much may wait, of blocks that are no longer than [`GATHER_LIMIT`].
+const HOLD_LIMIT: usize = 32 * 1024;
 
 /// Most blocks that are handed to the kernel as they are; the writev(2) limit is 1024 on Linux, and far before it copying is cheaper.
 pub const MAX_BLOCKS: usize = 64;
@@ -120,7 +128,35 @@ pub struct Transmission {
     /// See [`response::server_line`].
     server: Arc<[u8]>,
     date: DateCache,
+    /// What waits for company, framed, if anything does; what is being put together, within a call.
     buffer: Vec<u8>,
+    /// When the last block of an iteration came.
+    last_block: Option<Instant>,
+    flushing: Flushing,
+}
+
+/// Who sees to it that what waits for company goes out though the application does not go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flushing {
+    /// Nobody, for nothing waits.
+    Nobody,
+    /// The flusher.
+    Flusher {
+        /// Something has begun to wait since it last looked.
+        has_held: bool,
+    },
+}
+
+/// What became of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "what waits must be sent by somebody"]
+pub enum Streamed {
+    /// It was sent, as far as the client takes it.
+    Sent,
+    /// It waits for company, and the [flusher](super::flusher) looks after it.
+    Held,
+    /// It waits for company, and the flusher is to be asked to look after it.
+    HeldUnattended,
 }
 
 impl Transmission {
@@ -142,6 +178,8 @@ impl Transmission {
             server,
             date: DateCache::new(),
             buffer: Vec::new(),
+            last_block: None,
+            flushing: Flushing::Nobody,
         }
     }
 
@@ -154,6 +192,7 @@ impl Transmission {
         (self.promised, self.sent, self.excess) = (0, 0, 0);
         (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
         self.is_observed = is_observed;
+        self.last_block = None;
         self.exchange = Some(exchange);
     }
 
@@ -231,13 +270,77 @@ impl Transmission {
         self.progress = Progress::Started;
     }
 
-    /// Sends `blocks` at once, after the head if that is still to go; `last` says that nothing follows.
+    /// Sends a block of an iteration, or holds it back for a moment where it follows the one before it so fast that more may be about to.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn stream(&mut self, block: &Bound<'_, PyBytes>) -> io::Result<Streamed> {
+        if self.client_gone {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let bytes = block.as_bytes();
+        if self.may_hold(bytes.len(), Instant::now()) {
+            return Ok(self.hold(bytes));
+        }
+        self.send(&[block], false).map(|()| Streamed::Sent)
+    }
+
+    fn may_hold(&mut self, length: usize, now: Instant) -> bool {
+        let is_fast = self.last_block.replace(now).is_some_and(|before| now.duration_since(before) < FAST);
+        let is_short = length <= GATHER_LIMIT && self.buffer.len() + length <= HOLD_LIMIT;
+        is_fast && is_short && !self.socket_lent && !self.has_queued()
+    }
+
+    fn hold(&mut self, block: &[u8]) -> Streamed {
+        let mut held = std::mem::take(&mut self.buffer);
+        let admitted = self.admit(block.len());
+        let back = self.frame(&mut held, admitted, false);
+        held.extend_from_slice(&block[..admitted]);
+        held.extend_from_slice(back);
+        self.buffer = held;
+        self.sent += admitted as u64;
+        match std::mem::replace(&mut self.flushing, Flushing::Flusher { has_held: true }) {
+            Flushing::Nobody => Streamed::HeldUnattended,
+            Flushing::Flusher { .. } => Streamed::Held,
+        }
+    }
+
+    /// For the flusher: sends what is held back, and goes on with what the client has not taken. Says whether that was anything, or
+    /// something was held back since the last time.
+    pub fn flush_for_a_while(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.flushing, Flushing::Flusher { has_held: false });
+        let has_queued = self.has_queued();
+        if has_queued && self.exchange.as_mut().is_some_and(|exchange| exchange.flush_queued().is_err()) {
+            self.client_gone = true;
+        }
+        // An error is the application's to hear, with its next block.
+        let _ = self.flush();
+        has_queued || before == Flushing::Flusher { has_held: true }
+    }
+
+    /// The flusher looks after this response no more.
+    pub fn leave_to_itself(&mut self) {
+        self.flushing = Flushing::Nobody;
+    }
+
+    /// Sends what is held back.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() { Ok(()) } else { self.send(&[], false) }
+    }
+
+    fn has_queued(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.has_queued())
+    }
+
+    /// Sends `blocks` at once, after the head if that is still to go and whatever is held back; `last` says that nothing follows.
     ///
     /// # Errors
     /// The client is gone.
     pub fn send(&mut self, blocks: &[&Bound<'_, PyBytes>], last: bool) -> io::Result<()> {
         let mut front = std::mem::take(&mut self.buffer);
-        front.clear();
         if self.progress == Progress::Started {
             self.render_head(&mut front);
             self.progress = Progress::Sending;
@@ -256,6 +359,7 @@ impl Transmission {
         } else {
             self.transmit(&front, blocks, admitted, back, push)
         };
+        front.clear();
         self.buffer = front;
         self.sent += admitted as u64;
         result.inspect_err(|_| self.client_gone = true)
@@ -298,7 +402,8 @@ impl Transmission {
 
     /// Completes the response with whatever framing is due, and says what becomes of the connection.
     pub fn finish(&mut self) -> Ending {
-        if self.progress != Progress::Complete && self.send(&[], true).is_err() {
+        // Where the flusher has found the client gone, nobody else has heard of it.
+        if self.client_gone || self.progress != Progress::Complete && self.send(&[], true).is_err() {
             return Ending::Gone;
         }
         if self.is_short() {
@@ -309,7 +414,7 @@ impl Transmission {
 
     /// Answers with a server-made page instead, if the head is not out yet, else leaves the response visibly incomplete.
     pub fn fail(&mut self, page: &[u8], status: u16) -> Ending {
-        if self.client_gone {
+        if self.client_gone || self.flush().is_err() {
             return Ending::Gone;
         }
         if matches!(self.progress, Progress::Sending | Progress::Complete) {
@@ -365,6 +470,7 @@ impl Transmission {
     /// # Errors
     /// The request is over, or the kernel refused.
     pub fn lend_socket(&mut self) -> io::Result<std::os::fd::RawFd> {
+        self.flush()?;
         self.socket_lent = true;
         self.exchange.as_mut().ok_or_else(request_is_over)?.lend_socket()
     }
@@ -380,7 +486,7 @@ impl Transmission {
     /// # Errors
     /// The client is gone, or has stopped reading.
     pub fn wait_until_sent(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
-        if !lock(shared).exchange.as_ref().is_some_and(|exchange| exchange.has_queued()) {
+        if !lock(shared).has_queued() {
             return Ok(());
         }
         let result = Self::without_lock(shared, py, |exchange| exchange.wait_for_client());
@@ -401,7 +507,12 @@ impl Transmission {
         py: Python<'_>,
         action: impl FnOnce(&mut dyn Exchange) -> io::Result<T> + Send,
     ) -> io::Result<T> {
-        let mut exchange = lock(shared).exchange.take().ok_or_else(request_is_over)?;
+        let mut exchange = {
+            let mut transmission = lock(shared);
+            // The flusher cannot while the exchange is out.
+            transmission.flush()?;
+            transmission.exchange.take().ok_or_else(request_is_over)?
+        };
         let result = py.detach(|| action(&mut *exchange));
         lock(shared).exchange = Some(exchange);
         result
@@ -544,17 +655,39 @@ fn request_is_over() -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::os::fd::RawFd;
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use super::*;
     use crate::exchange::{Body, RequestView};
     use crate::http::request::RequestHead;
     use crate::sys::socket::Peer;
 
-    /// A client that takes everything, and how often it was written to.
+    /// What a client has taken and in how many writes, and how much more it takes.
+    struct Wire {
+        taken: Vec<u8>,
+        writes: usize,
+        room: usize,
+        is_broken: bool,
+    }
+
+    /// A client.
     struct Reader {
         head: RequestHead,
-        writes: Arc<AtomicUsize>,
+        wire: Arc<Mutex<Wire>>,
+        queue: Vec<u8>,
+    }
+
+    impl Reader {
+        fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut wire = self.wire.lock().unwrap();
+            if wire.is_broken {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            let count = bytes.len().min(wire.room);
+            wire.room -= count;
+            wire.writes += 1;
+            wire.taken.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
     }
 
     impl Exchange for Reader {
@@ -578,14 +711,24 @@ mod tests {
         fn take_back(&mut self, _: Vec<u8>) {}
 
         fn write(&mut self, parts: &[&[u8]], _: Push) -> io::Result<usize> {
-            self.writes.fetch_add(1, Relaxed);
-            Ok(parts.iter().map(|part| part.len()).sum())
+            self.flush_queued()?;
+            if self.has_queued() { Ok(0) } else { self.take(&parts.concat()) }
         }
 
-        fn queue(&mut self, _: Piece) {}
+        fn queue(&mut self, piece: Piece) {
+            let Piece::Owned(bytes) = piece else { panic!("only bytes come here") };
+            self.queue.extend_from_slice(&bytes);
+        }
+
+        fn flush_queued(&mut self) -> io::Result<()> {
+            let queue = std::mem::take(&mut self.queue);
+            let count = if queue.is_empty() { 0 } else { self.take(&queue)? };
+            self.queue = queue[count..].to_vec();
+            Ok(())
+        }
 
         fn has_queued(&self) -> bool {
-            false
+            !self.queue.is_empty()
         }
 
         fn wait_for_client(&mut self) -> io::Result<()> {
@@ -605,18 +748,97 @@ mod tests {
         }
     }
 
+    /// A response whose head is out, and its client, who has taken nothing of a body.
+    fn begun(content_length: Option<u64>) -> (Transmission, Arc<Mutex<Wire>>) {
+        let wire = Wire { taken: Vec::new(), writes: 0, room: usize::MAX, is_broken: false };
+        let wire = Arc::new(Mutex::new(wire));
+        let mut transmission = Transmission::new(b"".as_slice().into());
+        let reader = Reader { head: RequestHead::default(), wire: wire.clone(), queue: Vec::new() };
+        transmission.begin(Box::new(reader), false);
+        let draft = Draft { status: b"200 OK".to_vec(), code: 200, content_length, ..Draft::default() };
+        transmission.start(draft);
+        transmission.send(&[], false).unwrap();
+        assert_eq!(wire.lock().unwrap().writes, 1, "the head");
+        wire.lock().unwrap().taken.clear();
+        (transmission, wire)
+    }
+
+    fn text(wire: &Mutex<Wire>) -> String {
+        String::from_utf8(wire.lock().unwrap().taken.clone()).unwrap()
+    }
+
     #[test]
     fn an_end_that_is_no_byte_is_not_written() {
         for (content_length, writes_in_all) in [(Some(0), 1), (None, 2)] {
-            let writes = Arc::new(AtomicUsize::new(0));
-            let mut transmission = Transmission::new(b"".as_slice().into());
-            transmission.begin(Box::new(Reader { head: RequestHead::default(), writes: writes.clone() }), false);
-            let draft = Draft { status: b"200 OK".to_vec(), code: 200, content_length, ..Draft::default() };
-            transmission.start(draft);
-            transmission.send(&[], false).unwrap();
-            assert_eq!(writes.load(Relaxed), 1, "the head");
+            let (mut transmission, wire) = begun(content_length);
             assert_eq!(transmission.finish(), Ending::KeepAlive);
-            assert_eq!(writes.load(Relaxed), writes_in_all, "{content_length:?}");
+            assert_eq!(wire.lock().unwrap().writes, writes_in_all, "{content_length:?}");
         }
+    }
+
+    #[test]
+    fn a_block_waits_only_right_behind_another_and_while_there_is_room() {
+        let (mut transmission, _) = begun(None);
+        let start = Instant::now();
+        assert!(!transmission.may_hold(1, start), "the first");
+        assert!(transmission.may_hold(1, start + FAST / 2));
+        assert!(!transmission.may_hold(1, start + FAST / 2 + FAST), "not right behind it");
+        assert!(!transmission.may_hold(GATHER_LIMIT + 1, start + 2 * FAST), "long");
+        for _ in 0..HOLD_LIMIT / GATHER_LIMIT - 1 {
+            assert!(transmission.may_hold(GATHER_LIMIT, start + 2 * FAST));
+            let _ = transmission.hold(&[b'x'; GATHER_LIMIT]);
+        }
+        assert!(!transmission.may_hold(GATHER_LIMIT, start + 2 * FAST), "no room");
+    }
+
+    #[test]
+    fn blocks_that_wait_leave_together_with_what_comes_next() {
+        let (mut transmission, wire) = begun(None);
+        assert_eq!(transmission.hold(b"one"), Streamed::HeldUnattended);
+        assert_eq!(transmission.hold(b"two"), Streamed::Held);
+        assert_eq!(text(&wire), "");
+        assert_eq!(transmission.finish(), Ending::KeepAlive);
+        assert_eq!(text(&wire), "3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n");
+        assert_eq!(wire.lock().unwrap().writes, 2);
+    }
+
+    #[test]
+    fn a_length_bounds_what_waits_and_an_error_lets_it_go() {
+        let (mut transmission, wire) = begun(Some(5));
+        let _ = transmission.hold(b"one");
+        let _ = transmission.hold(b"two");
+        assert_eq!(transmission.fail(b"a page", 500), Ending::Broken);
+        assert_eq!(text(&wire), "onetw");
+        assert!(transmission.length_complaint().is_some());
+    }
+
+    #[test]
+    fn the_flusher_goes_on_until_the_client_has_all_of_it() {
+        let (mut transmission, wire) = begun(None);
+        wire.lock().unwrap().room = 4;
+        let _ = transmission.hold(b"one");
+        assert!(transmission.flush_for_a_while());
+        assert_eq!(text(&wire), "3\r\no");
+        assert!(!transmission.may_hold(1, Instant::now()), "the application is to wait for the client");
+        assert!(transmission.flush_for_a_while(), "the client does not read");
+        wire.lock().unwrap().room = usize::MAX;
+        assert!(transmission.flush_for_a_while());
+        assert_eq!(text(&wire), "3\r\none\r\n");
+        assert!(!transmission.flush_for_a_while(), "nothing has happened since");
+        assert_eq!(transmission.hold(b"two"), Streamed::Held);
+        assert!(transmission.flush_for_a_while());
+        transmission.leave_to_itself();
+        assert_eq!(transmission.hold(b"six"), Streamed::HeldUnattended);
+    }
+
+    #[test]
+    fn that_the_flusher_finds_the_client_gone_is_the_end() {
+        let (mut transmission, wire) = begun(Some(3));
+        wire.lock().unwrap().is_broken = true;
+        let _ = transmission.hold(b"one");
+        assert!(transmission.flush_for_a_while());
+        assert!(transmission.client_is_gone());
+        assert_eq!(transmission.finish(), Ending::Gone);
+        assert_eq!(transmission.end(false).unwrap().1.status, CLIENT_CLOSED_REQUEST);
     }
 }

@@ -39,6 +39,7 @@ use crate::logging::{AccessFormat, AccessLog};
 use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller};
 use crate::python::environ::Site;
+use crate::python::flusher::Flusher;
 use crate::python::home::Home;
 use crate::python::hooks::{Hooks, WorkerState};
 use crate::python::log_queue::LogQueue;
@@ -227,6 +228,7 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
             environ_keys,
             logs_headers: !logged_headers.is_empty(),
             server: facade::server_line(),
+            flusher: Flusher::default(),
         },
         hooks: seat.hooks,
     };

@@ -62,6 +62,10 @@ impl Exchange for Connection {
         self.outgoing.push(piece);
     }
 
+    fn flush_queued(&mut self) -> io::Result<()> {
+        self.flush(Instant::now()).map(drop)
+    }
+
     fn has_queued(&self) -> bool {
         self.has_unsent()
     }

@@ -1,0 +1,71 @@
+"""Responses whose blocks come one right behind the other, and then nothing for a while. GATE as in process.py: a pause ends when the
+test says `release`."""
+
+import os
+import pathlib
+import time
+
+gate = pathlib.Path(os.environ["GATE"])
+
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return PATHS[environ["PATH_INFO"]](environ)
+
+
+def blocks(name):
+    for number in range(20):
+        yield b"%s %d\n" % (name, number)
+
+
+def wait():
+    while not (gate / "release").exists():
+        time.sleep(0.005)
+
+
+def pause(environ):
+    yield from blocks(b"before")
+    wait()
+    yield from blocks(b"after")
+
+
+def pause_in_close(environ):
+    class Blocks:
+        def __iter__(self):
+            return blocks(b"all")
+
+        def close(self):
+            wait()
+
+    return Blocks()
+
+
+def pause_in_input(environ):
+    yield from blocks(b"before")
+    yield b"%d bytes\n" % len(environ["wsgi.input"].read())
+
+
+def raises(environ):
+    yield from blocks(b"before")
+    raise ValueError("raised behind some blocks")
+
+
+def crowd(environ):
+    """A million blocks of one byte."""
+    return (b"x" for _ in range(1_000_000))
+
+
+def sizes(environ):
+    """Blocks of every kind of length, and the number of each as its bytes."""
+    for number in range(200):
+        yield bytes([number]) * (1, 700, 9_000, 40_000)[number % 4]
+
+
+PATHS = {
+    "/pause": pause,
+    "/pause-in-close": pause_in_close,
+    "/pause-in-input": pause_in_input,
+    "/raises": raises,
+    "/crowd": crowd,
+    "/sizes": sizes,
+}

@@ -1,0 +1,80 @@
+//! Blocks that an app yields one right behind the other: some leave together, none waits for the app.
+
+use std::time::Duration;
+
+use crate::util::server::{Plan, Server};
+
+const STREAMED: &str = "Transfer-Encoding: chunked";
+
+fn start(args: [&str; 2]) -> Server {
+    Plan::app("streams").args(args).start()
+}
+
+/// Each in a chunk of its own, as they stand on the wire.
+fn chunks(name: &str) -> Vec<u8> {
+    (0..20)
+        .map(|number| format!("{name} {number}\n"))
+        .map(|block| format!("{:X}\r\n{block}\r\n", block.len()))
+        .collect::<String>()
+        .into()
+}
+
+#[test]
+fn blocks_are_with_the_client_while_the_app_is_at_its_next_one() {
+    for args in [["--threads", "1"], ["--threads", "4"]] {
+        let server = start(args);
+        let mut client = server.connect();
+        client.send("GET /pause HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let before = client.read_until(&chunks("before"));
+        assert!(memchr::memmem::find(&before, STREAMED.as_bytes()).is_some());
+        server.release();
+        assert_eq!(client.take_rest(Duration::from_secs(10)), [&chunks("after")[..], b"0\r\n\r\n"].concat());
+        server.finish();
+    }
+}
+
+#[test]
+fn blocks_are_with_the_client_while_the_app_closes_them() {
+    let server = start(["--threads", "1"]);
+    let mut client = server.connect();
+    client.send("GET /pause-in-close HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    client.read_until(&chunks("all"));
+    server.release();
+    assert_eq!(client.take_rest(Duration::from_secs(10)), b"0\r\n\r\n");
+    server.finish();
+}
+
+#[test]
+fn blocks_are_with_the_client_while_the_app_reads_what_it_sends() {
+    let server = Plan::app("streams").args(["--body-buffer", "1000", "--body-spool", "1000"]).start();
+    let mut client = server.connect();
+    client.send("POST /pause-in-input HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n");
+    client.send([b'x'; 5000]);
+    client.read_until(&chunks("before"));
+    client.send([b'x'; 95_000]);
+    assert_eq!(client.take_rest(Duration::from_secs(10)), b"D\r\n100000 bytes\n\r\n0\r\n\r\n");
+    server.finish();
+}
+
+#[test]
+fn what_came_before_an_error_arrives_and_looks_incomplete() {
+    let mut server = start(["--threads", "1"]);
+    let mut client = server.connect();
+    client.send("GET /raises HTTP/1.1\r\nHost: test\r\n\r\n");
+    client.read_until(&chunks("before"));
+    assert_eq!(client.take_rest(Duration::from_secs(10)), b"");
+    server.allow("Error handling request GET /raises");
+    server.allow("Traceback");
+    server.finish();
+}
+
+#[test]
+fn many_blocks_and_blocks_of_every_length_arrive_whole() {
+    let server = start(["--threads", "1"]);
+    let mut client = server.connect();
+    assert_eq!(client.get("/crowd").body, vec![b'x'; 1_000_000]);
+    let sizes: Vec<u8> =
+        (0..200).flat_map(|number| vec![number; [1, 700, 9_000, 40_000][usize::from(number) % 4]]).collect();
+    assert!(client.get("/sizes").body == sizes);
+    server.finish();
+}
