@@ -193,6 +193,8 @@ impl Transmission {
         (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
         self.is_observed = is_observed;
         self.last_block = None;
+        // Whatever became of the last response, nothing of it may go out with this one.
+        self.buffer.clear();
         self.exchange = Some(exchange);
     }
 
@@ -309,6 +311,10 @@ impl Transmission {
     /// something was held back since the last time.
     pub fn flush_for_a_while(&mut self) -> bool {
         let before = std::mem::replace(&mut self.flushing, Flushing::Flusher { has_held: false });
+        if self.socket_lent {
+            // It blocks, and it is the application's; what was held went out before.
+            return false;
+        }
         let has_queued = self.has_queued();
         if has_queued && self.exchange.as_mut().is_some_and(|exchange| exchange.flush_queued().is_err()) {
             self.client_gone = true;
