@@ -42,7 +42,7 @@ const HANDSHAKES_PER_TURN: usize = 16;
 const BUSY: usize = 2;
 
 /// A request that may have waited this long is run only if its client is still there. Looking costs a system call, and hardly anybody leaves
-/// any sooner: with many clients at once, requests of half a millisecond each would wait a third of it.
+/// sooner; behind thirty others even a request of half a millisecond waits half as long.
 const UNQUESTIONED_WAIT: Duration = Duration::from_millis(30);
 
 /// Waits end and hearts beat to this precision.
