@@ -45,7 +45,7 @@ pub trait Exchange: Any + Send {
     /// Goes on with what is queued, as far as the kernel takes it. Never blocks.
     ///
     /// # Errors
-    /// The client is gone.
+    /// The client is gone, or a file became shorter than it was announced to be.
     fn flush_queued(&mut self) -> io::Result<()>;
 
     /// Whether the client has not taken everything yet.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::util::client::Client;
 use crate::util::server::{Plan, Server};
+use crate::util::tls::{Authority, Key};
 
 const STREAMED: &str = "Transfer-Encoding: chunked";
 
@@ -27,6 +29,8 @@ fn blocks_are_with_the_client_while_the_app_is_at_its_next_one() {
         client.send("GET /pause HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         let before = client.read_until(&chunks("before"));
         assert!(memchr::memmem::find(&before, STREAMED.as_bytes()).is_some());
+        // Also when the server has looked away meanwhile.
+        client.read_until(&chunks("again"));
         server.release();
         assert_eq!(client.take_rest(Duration::from_secs(10)), [&chunks("after")[..], b"0\r\n\r\n"].concat());
         server.finish();
@@ -69,10 +73,44 @@ fn what_came_before_an_error_arrives_and_looks_incomplete() {
 }
 
 #[test]
-fn many_blocks_and_blocks_of_every_length_arrive_whole() {
+fn blocks_by_the_million_are_no_million_segments() {
     let server = start(["--threads", "1"]);
     let mut client = server.connect();
-    assert_eq!(client.get("/crowd").body, vec![b'x'; 1_000_000]);
+    client.send("GET /crowd HTTP/1.1\r\nHost: test\r\n\r\n");
+    client.read_until(&b"1\r\nx\r\n".repeat(1000));
+    assert_eq!(client.read_exactly(6 * 999_000 + 5), [&b"1\r\nx\r\n".repeat(999_000)[..], b"0\r\n\r\n"].concat());
+    let segments = client.segments_received();
+    assert!(segments < 100_000, "{segments} segments");
+    server.finish();
+}
+
+#[test]
+fn a_client_that_reads_slowly_gets_all_of_it() {
+    let server = start(["--threads", "1"]);
+    let mut client = Client::connect_narrow(&server.address);
+    let flood: String = (0..10_000).map(|number| format!("{number:07}\n").repeat(100)).collect();
+    assert!(client.get("/flood").body == flood.as_bytes());
+    server.finish();
+}
+
+#[test]
+fn under_tls_nothing_waits_either() {
+    let root = Authority::root("Test root");
+    let plan = Plan::app("streams").tls(&root.server(Key::Ecdsa, &["localhost"]));
+    let server = plan.start().trusting(root.trust());
+    let mut client = server.connect();
+    client.send("GET /pause HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    client.read_until(&chunks("before"));
+    client.read_until(&chunks("again"));
+    server.release();
+    assert_eq!(client.take_rest(Duration::from_secs(10)), [&chunks("after")[..], b"0\r\n\r\n"].concat());
+    server.finish();
+}
+
+#[test]
+fn blocks_of_every_length_arrive_whole() {
+    let server = start(["--threads", "1"]);
+    let mut client = server.connect();
     let sizes: Vec<u8> =
         (0..200).flat_map(|number| vec![number; [1, 700, 9_000, 40_000][usize::from(number) % 4]]).collect();
     assert!(client.get("/sizes").body == sizes);

@@ -348,19 +348,17 @@ impl Kit {
                 _ if !wants_more => break,
                 Streamed::Held => {}
                 Streamed::HeldUnattended => self.entrust(py)?,
-                Streamed::Sent => Transmission::wait_until_sent(&self.transmission, py)?,
+                Streamed::Sent => Transmission::wait_until_taken(&self.transmission, py)?,
             }
         }
+        fork::end_copies();
         self.expect_started()
     }
 
     /// Asks the flusher to look after what is held back; where there is no room for its thread, it is sent now.
     fn entrust(&self, py: Python<'_>) -> PyResult<()> {
         if self.flusher.look_after(&self.transmission).is_err() {
-            let mut transmission = lock(&self.transmission);
-            transmission.leave_to_itself();
-            transmission.flush()?;
-            drop(transmission);
+            lock(&self.transmission).leave_to_itself();
             Transmission::wait_until_sent(&self.transmission, py)?;
         }
         Ok(())

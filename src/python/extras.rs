@@ -60,6 +60,8 @@ impl ClientSocket {
     }
 
     fn open(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        // What the application sends comes behind what it has produced.
+        Transmission::wait_until_sent(&self.transmission, py)?;
         let descriptor = lock(&self.transmission).lend_socket()?;
         let duplicate = py.import("os")?.call_method1("dup", (descriptor,))?;
         let arguments = PyDict::new(py);

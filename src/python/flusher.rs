@@ -7,15 +7,18 @@
 //!
 //! [`Transmission::stream`]: super::transmission::Transmission::stream
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use super::transmission::{Transmission, lock};
+use super::transmission::{Found, Transmission};
 
 /// How long a block may wait for others. It is looked for what waits this often, so that none does for much longer.
 const LONGEST_HOLD: Duration = Duration::from_micros(250);
 
-/// A response that has held nothing back at so many looks is not looked at any more, until it does again: being called back costs the
+/// A client that does not take what it is sent is tried again after twice as long each time, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+
+/// A response that has had nothing to send at so many looks is not looked at any more, until it does again: calling the thread costs the
 /// application more than a few looks in vain.
 const QUIET_LOOKS: u32 = 8;
 
@@ -27,7 +30,7 @@ pub struct Flusher(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     charges: Mutex<Charges>,
-    /// There is somebody to look after.
+    /// There is one more to look after.
     called: Condvar,
 }
 
@@ -37,13 +40,16 @@ struct Charges {
     responses: Vec<Charge>,
 }
 
+/// A response to look after.
 struct Charge {
     response: Weak<Mutex<Transmission>>,
     quiet_looks: u32,
+    /// Until the next look, at most.
+    pause: Duration,
 }
 
 impl Flusher {
-    /// Looks after `response` from now on, until it has been quiet for a while; the caller remembers that.
+    /// Looks after `response` from now on, until it has been quiet for a while, of which [`Transmission::leave_to_itself`] tells it.
     ///
     /// # Errors
     /// The system has no room for a thread.
@@ -54,7 +60,7 @@ impl Flusher {
             std::thread::Builder::new().name("flusher".to_owned()).spawn(move || shared.run())?;
             charges.is_running = true;
         }
-        charges.responses.push(Charge { response: Arc::downgrade(response), quiet_looks: 0 });
+        charges.responses.push(Charge { response: Arc::downgrade(response), quiet_looks: 0, pause: LONGEST_HOLD });
         self.0.called.notify_one();
         Ok(())
     }
@@ -62,18 +68,18 @@ impl Flusher {
 
 impl Shared {
     fn run(&self) {
+        let mut charges = self.lock();
         loop {
-            let mut charges = self.lock();
-            while charges.responses.is_empty() {
+            let Some(pause) = charges.responses.iter().map(|charge| charge.pause).min() else {
                 charges = self.called.wait(charges).unwrap_or_else(PoisonError::into_inner);
-            }
-            drop(charges);
-            std::thread::sleep(LONGEST_HOLD);
-            self.lock().responses.retain_mut(Charge::look);
+                continue;
+            };
+            charges = self.called.wait_timeout(charges, pause).unwrap_or_else(PoisonError::into_inner).0;
+            charges.responses.retain_mut(Charge::look);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Charges> {
+    fn lock(&self) -> MutexGuard<'_, Charges> {
         self.charges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,8 +88,15 @@ impl Charge {
     /// Sends what waits; `false` when nothing has for long enough.
     fn look(&mut self) -> bool {
         let Some(response) = self.response.upgrade() else { return false };
-        let mut response = lock(&response);
-        self.quiet_looks = if response.flush_for_a_while() { 0 } else { self.quiet_looks + 1 };
+        let mut response = match response.try_lock() {
+            Ok(response) => response,
+            Err(TryLockError::Poisoned(response)) => response.into_inner(),
+            // Somebody is sending; nobody else's blocks are to wait for that.
+            Err(TryLockError::WouldBlock) => return true,
+        };
+        let found = response.flush_for_application();
+        self.quiet_looks = if found == Found::Nothing { self.quiet_looks + 1 } else { 0 };
+        self.pause = if found == Found::SlowClient { (2 * self.pause).min(LONGEST_PAUSE) } else { LONGEST_HOLD };
         if self.quiet_looks < QUIET_LOOKS {
             return true;
         }

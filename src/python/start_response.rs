@@ -93,7 +93,7 @@ impl Write {
             return Ok(());
         }
         lock(&self.transmission).send(&[block], false)?;
-        Ok(Transmission::wait_until_sent(&self.transmission, py)?)
+        Ok(Transmission::wait_until_taken(&self.transmission, py)?)
     }
 }
 

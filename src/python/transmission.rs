@@ -18,6 +18,7 @@ use crate::http::error::reason_phrase;
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, BodyPlan, Connection};
 use crate::sys::clock::unix_time;
+use crate::sys::fork;
 use crate::sys::socket::Push;
 use crate::tls::Secured;
 
@@ -132,19 +133,21 @@ pub struct Transmission {
     buffer: Vec<u8>,
     /// When the last block of an iteration came.
     last_block: Option<Instant>,
-    flushing: Flushing,
+    /// The flusher looks after this response.
+    is_attended: bool,
+    /// The flusher has found the client gone, which the application has yet to hear.
+    flush_failed: bool,
 }
 
-/// Who sees to it that what waits for company goes out though the application does not go on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Flushing {
-    /// Nobody, for nothing waits.
-    Nobody,
-    /// The flusher.
-    Flusher {
-        /// Something has begun to wait since it last looked.
-        has_held: bool,
-    },
+/// What the flusher has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// Nothing to send.
+    Nothing,
+    /// Something, and it is sent.
+    Something,
+    /// Something, and the client does not take all of it.
+    SlowClient,
 }
 
 /// What became of a block.
@@ -179,7 +182,8 @@ impl Transmission {
             date: DateCache::new(),
             buffer: Vec::new(),
             last_block: None,
-            flushing: Flushing::Nobody,
+            is_attended: false,
+            flush_failed: false,
         }
     }
 
@@ -192,7 +196,7 @@ impl Transmission {
         (self.promised, self.sent, self.excess) = (0, 0, 0);
         (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
         self.is_observed = is_observed;
-        self.last_block = None;
+        (self.last_block, self.flush_failed) = (None, false);
         // Whatever became of the last response, nothing of it may go out with this one.
         self.buffer.clear();
         self.exchange = Some(exchange);
@@ -277,20 +281,22 @@ impl Transmission {
     /// # Errors
     /// The client is gone.
     pub fn stream(&mut self, block: &Bound<'_, PyBytes>) -> io::Result<Streamed> {
-        if self.client_gone {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
         let bytes = block.as_bytes();
-        if self.may_hold(bytes.len(), Instant::now()) {
-            return Ok(self.hold(bytes));
+        if let Some(before) = self.last_block {
+            let now = Instant::now();
+            if now.duration_since(before) < FAST && self.may_hold(bytes.len()) {
+                self.last_block = Some(now);
+                return Ok(self.hold(bytes));
+            }
         }
-        self.send(&[block], false).map(|()| Streamed::Sent)
+        self.send(&[block], false)?;
+        self.last_block = Some(Instant::now());
+        Ok(Streamed::Sent)
     }
 
-    fn may_hold(&mut self, length: usize, now: Instant) -> bool {
-        let is_fast = self.last_block.replace(now).is_some_and(|before| now.duration_since(before) < FAST);
+    fn may_hold(&self, length: usize) -> bool {
         let is_short = length <= GATHER_LIMIT && self.buffer.len() + length <= HOLD_LIMIT;
-        is_fast && is_short && !self.socket_lent && !self.has_queued()
+        is_short && !self.socket_lent && !self.flush_failed && !self.has_queued()
     }
 
     fn hold(&mut self, block: &[u8]) -> Streamed {
@@ -301,39 +307,39 @@ impl Transmission {
         held.extend_from_slice(back);
         self.buffer = held;
         self.sent += admitted as u64;
-        match std::mem::replace(&mut self.flushing, Flushing::Flusher { has_held: true }) {
-            Flushing::Nobody => Streamed::HeldUnattended,
-            Flushing::Flusher { .. } => Streamed::Held,
-        }
+        if std::mem::replace(&mut self.is_attended, true) { Streamed::Held } else { Streamed::HeldUnattended }
     }
 
-    /// For the flusher: sends what is held back, and goes on with what the client has not taken. Says whether that was anything, or
-    /// something was held back since the last time.
-    pub fn flush_for_a_while(&mut self) -> bool {
-        let before = std::mem::replace(&mut self.flushing, Flushing::Flusher { has_held: false });
-        if self.socket_lent {
-            // It blocks, and it is the application's; what was held went out before.
-            return false;
+    /// For the flusher: sends what is held back, or goes on with what the client has not taken.
+    pub fn flush_for_application(&mut self) -> Found {
+        // A lent socket blocks, and it is the application's; nothing is held then.
+        if self.socket_lent || self.client_gone || self.flush_failed {
+            return Found::Nothing;
         }
-        let has_queued = self.has_queued();
-        if has_queued && self.exchange.as_mut().is_some_and(|exchange| exchange.flush_queued().is_err()) {
-            self.client_gone = true;
+        let sent = match &mut self.exchange {
+            Some(exchange) if exchange.has_queued() => exchange.flush_queued(),
+            Some(_) if !self.buffer.is_empty() => self.flush(),
+            _ => return Found::Nothing,
+        };
+        if sent.is_err() {
+            // The application hears of it with its next block. Until then an error of its own is no consequence of this one.
+            (self.flush_failed, self.client_gone) = (true, false);
+            return Found::Nothing;
         }
-        // An error is the application's to hear, with its next block.
-        let _ = self.flush();
-        has_queued || before == Flushing::Flusher { has_held: true }
+        if self.has_queued() { Found::SlowClient } else { Found::Something }
     }
 
-    /// The flusher looks after this response no more.
+    /// The flusher looks at this response no more.
     pub fn leave_to_itself(&mut self) {
-        self.flushing = Flushing::Nobody;
+        self.is_attended = false;
     }
 
     /// Sends what is held back.
-    ///
-    /// # Errors
-    /// The client is gone.
-    pub fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
+        if fork::is_copy() {
+            // It goes out from where it was produced.
+            self.buffer.clear();
+        }
         if self.buffer.is_empty() { Ok(()) } else { self.send(&[], false) }
     }
 
@@ -346,6 +352,10 @@ impl Transmission {
     /// # Errors
     /// The client is gone.
     pub fn send(&mut self, blocks: &[&Bound<'_, PyBytes>], last: bool) -> io::Result<()> {
+        if self.flush_failed {
+            self.client_gone = true;
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let mut front = std::mem::take(&mut self.buffer);
         if self.progress == Progress::Started {
             self.render_head(&mut front);
@@ -408,8 +418,7 @@ impl Transmission {
 
     /// Completes the response with whatever framing is due, and says what becomes of the connection.
     pub fn finish(&mut self) -> Ending {
-        // Where the flusher has found the client gone, nobody else has heard of it.
-        if self.client_gone || self.progress != Progress::Complete && self.send(&[], true).is_err() {
+        if self.progress != Progress::Complete && self.send(&[], true).is_err() {
             return Ending::Gone;
         }
         if self.is_short() {
@@ -476,7 +485,6 @@ impl Transmission {
     /// # Errors
     /// The request is over, or the kernel refused.
     pub fn lend_socket(&mut self) -> io::Result<std::os::fd::RawFd> {
-        self.flush()?;
         self.socket_lent = true;
         self.exchange.as_mut().ok_or_else(request_is_over)?.lend_socket()
     }
@@ -486,12 +494,22 @@ impl Transmission {
         self.exchange.as_ref()?.request().secured.cloned()
     }
 
-    /// Waits, without the interpreter's lock, until the client has been sent everything so far: what an application has produced must not
-    /// lie about while it produces the next block (PEP 3333, "Buffering and Streaming").
+    /// Sends what is held back, and waits as [`Transmission::wait_until_taken`] does: nobody can send while the application has the
+    /// connection for itself.
     ///
     /// # Errors
     /// The client is gone, or has stopped reading.
     pub fn wait_until_sent(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
+        lock(shared).flush()?;
+        Self::wait_until_taken(shared, py)
+    }
+
+    /// Waits, without the interpreter's lock, until the client has taken everything that was sent so far: what an application has produced
+    /// must not lie about while it produces the next block (PEP 3333, "Buffering and Streaming").
+    ///
+    /// # Errors
+    /// The client is gone, or has stopped reading.
+    pub fn wait_until_taken(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
         if !lock(shared).has_queued() {
             return Ok(());
         }
@@ -499,11 +517,13 @@ impl Transmission {
         result.inspect_err(|_| lock(shared).client_gone = true)
     }
 
-    /// Reads streamed body bytes, without the interpreter's lock.
+    /// Reads streamed body bytes, without the interpreter's lock, once the client has all that the application has produced: it may be
+    /// waiting for that before it sends more.
     ///
     /// # Errors
     /// Those of [`Exchange::read_body`].
     pub fn read_body(shared: &Mutex<Self>, py: Python<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+        Self::wait_until_sent(shared, py)?;
         Self::without_lock(shared, py, |exchange| exchange.read_body(buffer))
     }
 
@@ -513,12 +533,7 @@ impl Transmission {
         py: Python<'_>,
         action: impl FnOnce(&mut dyn Exchange) -> io::Result<T> + Send,
     ) -> io::Result<T> {
-        let mut exchange = {
-            let mut transmission = lock(shared);
-            // The flusher cannot while the exchange is out.
-            transmission.flush()?;
-            transmission.exchange.take().ok_or_else(request_is_over)?
-        };
+        let mut exchange = lock(shared).exchange.take().ok_or_else(request_is_over)?;
         let result = py.detach(|| action(&mut *exchange));
         lock(shared).exchange = Some(exchange);
         result
@@ -783,18 +798,15 @@ mod tests {
     }
 
     #[test]
-    fn a_block_waits_only_right_behind_another_and_while_there_is_room() {
+    fn short_blocks_wait_while_there_is_room() {
         let (mut transmission, _) = begun(None);
-        let start = Instant::now();
-        assert!(!transmission.may_hold(1, start), "the first");
-        assert!(transmission.may_hold(1, start + FAST / 2));
-        assert!(!transmission.may_hold(1, start + FAST / 2 + FAST), "not right behind it");
-        assert!(!transmission.may_hold(GATHER_LIMIT + 1, start + 2 * FAST), "long");
+        assert!(transmission.may_hold(GATHER_LIMIT));
+        assert!(!transmission.may_hold(GATHER_LIMIT + 1), "long");
         for _ in 0..HOLD_LIMIT / GATHER_LIMIT - 1 {
-            assert!(transmission.may_hold(GATHER_LIMIT, start + 2 * FAST));
             let _ = transmission.hold(&[b'x'; GATHER_LIMIT]);
         }
-        assert!(!transmission.may_hold(GATHER_LIMIT, start + 2 * FAST), "no room");
+        assert!(transmission.may_hold(1));
+        assert!(!transmission.may_hold(GATHER_LIMIT), "no room");
     }
 
     #[test]
@@ -823,16 +835,18 @@ mod tests {
         let (mut transmission, wire) = begun(None);
         wire.lock().unwrap().room = 4;
         let _ = transmission.hold(b"one");
-        assert!(transmission.flush_for_a_while());
+        assert_eq!(transmission.flush_for_application(), Found::SlowClient);
         assert_eq!(text(&wire), "3\r\no");
-        assert!(!transmission.may_hold(1, Instant::now()), "the application is to wait for the client");
-        assert!(transmission.flush_for_a_while(), "the client does not read");
+        assert!(!transmission.may_hold(1), "the application is to wait for the client");
+        assert_eq!(transmission.flush_for_application(), Found::SlowClient);
         wire.lock().unwrap().room = usize::MAX;
-        assert!(transmission.flush_for_a_while());
+        assert!(!transmission.may_hold(1), "still");
+        assert_eq!(transmission.flush_for_application(), Found::Something);
         assert_eq!(text(&wire), "3\r\none\r\n");
-        assert!(!transmission.flush_for_a_while(), "nothing has happened since");
+        assert!(transmission.may_hold(1));
+        assert_eq!(transmission.flush_for_application(), Found::Nothing);
         assert_eq!(transmission.hold(b"two"), Streamed::Held);
-        assert!(transmission.flush_for_a_while());
+        assert_eq!(transmission.flush_for_application(), Found::Something);
         transmission.leave_to_itself();
         assert_eq!(transmission.hold(b"six"), Streamed::HeldUnattended);
     }
@@ -842,9 +856,22 @@ mod tests {
         let (mut transmission, wire) = begun(Some(3));
         wire.lock().unwrap().is_broken = true;
         let _ = transmission.hold(b"one");
-        assert!(transmission.flush_for_a_while());
-        assert!(transmission.client_is_gone());
+        assert_eq!(transmission.flush_for_application(), Found::Nothing);
+        assert!(!transmission.client_is_gone(), "an error of the application's would be taken for that");
+        assert_eq!(transmission.flush_for_application(), Found::Nothing, "once is enough");
         assert_eq!(transmission.finish(), Ending::Gone);
-        assert_eq!(transmission.end(false).unwrap().1.status, CLIENT_CLOSED_REQUEST);
+        assert!(transmission.client_is_gone());
+        let (exchange, summary) = transmission.end(false).unwrap();
+        assert_eq!(summary.status, CLIENT_CLOSED_REQUEST);
+        // The next one is another client's.
+        wire.lock().unwrap().is_broken = false;
+        transmission.begin(exchange, false);
+        transmission.start(Draft {
+            status: b"200 OK".to_vec(),
+            code: 200,
+            content_length: Some(0),
+            ..Draft::default()
+        });
+        assert_eq!(transmission.finish(), Ending::KeepAlive);
     }
 }

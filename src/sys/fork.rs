@@ -37,9 +37,14 @@ pub fn fork() -> io::Result<Forked> {
 /// Ends the process if it is a copy that the application made of a worker. Such a copy shares the worker's connections and poll:
 /// what it answers would be answered twice. To be asked wherever the application returns, so it costs one load.
 pub fn end_copies() {
-    if IS_COPY.load(Relaxed) {
+    if is_copy() {
         process::exit_now(0);
     }
+}
+
+/// Whether the process is such a copy.
+pub fn is_copy() -> bool {
+    IS_COPY.load(Relaxed)
 }
 
 /// From now on copies know that they are some.

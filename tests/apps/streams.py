@@ -25,6 +25,9 @@ def wait():
 
 def pause(environ):
     yield from blocks(b"before")
+    # Long enough for the server to look after this response no more.
+    time.sleep(0.05)
+    yield from blocks(b"again")
     wait()
     yield from blocks(b"after")
 
@@ -51,8 +54,13 @@ def raises(environ):
 
 
 def crowd(environ):
-    """A million blocks of one byte."""
+    """A million blocks of one byte, each of which the client gets in a chunk of its own."""
     return (b"x" for _ in range(1_000_000))
+
+
+def flood(environ):
+    """More than the kernel takes for a client that does not read."""
+    return (b"%07d\n" % number * 100 for number in range(10_000))
 
 
 def sizes(environ):
@@ -67,5 +75,6 @@ PATHS = {
     "/pause-in-input": pause_in_input,
     "/raises": raises,
     "/crowd": crowd,
+    "/flood": flood,
     "/sizes": sizes,
 }

@@ -50,7 +50,7 @@ impl Exchange for Connection {
 
     fn write(&mut self, parts: &[&[u8]], push: Push) -> io::Result<usize> {
         if !self.outgoing.is_empty() {
-            // Nobody else sends what is queued while the application runs; and this is how it learns that the client has gone.
+            // Hardly anybody else sends what is queued while the application runs; and this is how it learns that the client has gone.
             self.flush(Instant::now())?;
         }
         self.waits_for_end = push == Push::WithEnd && !self.wire.is_tls();
