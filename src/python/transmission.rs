@@ -131,7 +131,7 @@ pub struct Transmission {
     date: DateCache,
     /// What waits for company, framed, if anything does; what is being put together, within a call.
     buffer: Vec<u8>,
-    /// When the last block of an iteration came.
+    /// When the last block of an iteration was sent, or held back.
     last_block: Option<Instant>,
     /// The flusher looks after this response.
     is_attended: bool,
