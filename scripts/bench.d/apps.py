@@ -31,7 +31,7 @@ def big(environ, start_response):
 
 
 def stream(environ, start_response):
-    """64 blocks of 1 KB from a generator, each of which the server must send at once; /trickle shows whether it does."""
+    """64 blocks of 1 KB from a generator; /trickle shows whether a block is sent before the next one is there."""
     start_response("200 OK", [PLAIN])
     if environ["PATH_INFO"] == "/trickle":
         return trickle()
