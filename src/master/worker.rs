@@ -208,7 +208,7 @@ impl Worker {
         let started = self.row.request_started_at();
         let silent = self.row.heartbeat().and_then(|beat| match started {
             // A worker with one thread says nothing while it runs a request: `timeout` bounds that to the point. With several, the heart
-            // beats on: it may be a whole beat younger than the request.
+            // beats on, and its last beat may be nearly a whole interval older than the request.
             Some(started) if self.config.threads == 1 && beat <= started => after(started, self.config.timeout),
             _ => after(beat + BETWEEN_BEATS_MS, self.config.timeout),
         });
