@@ -494,22 +494,28 @@ impl Transmission {
         self.exchange.as_ref()?.request().secured.cloned()
     }
 
-    /// Sends what is held back, and waits as [`Transmission::wait_until_taken`] does: nobody can send while the application has the
-    /// connection for itself.
+    /// Waits, between two blocks, until the client has taken what was sent so far: what an application has produced must not lie about while
+    /// it produces the next block (PEP 3333, "Buffering and Streaming"). Where the response is whole no block will be sent after this one,
+    /// and a client that is slow to take it keeps nobody.
+    ///
+    /// # Errors
+    /// The client is gone, or has stopped reading.
+    pub fn wait_until_taken(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
+        if lock(shared).is_whole() { Ok(()) } else { Self::wait_for_client(shared, py) }
+    }
+
+    /// Sends what is held back, and waits until the client has taken everything: nobody can send while the application has the connection
+    /// for itself.
     ///
     /// # Errors
     /// The client is gone, or has stopped reading.
     pub fn wait_until_sent(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
         lock(shared).flush()?;
-        Self::wait_until_taken(shared, py)
+        Self::wait_for_client(shared, py)
     }
 
-    /// Waits, without the interpreter's lock, until the client has taken everything that was sent so far: what an application has produced
-    /// must not lie about while it produces the next block (PEP 3333, "Buffering and Streaming").
-    ///
-    /// # Errors
-    /// The client is gone, or has stopped reading.
-    pub fn wait_until_taken(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
+    /// Waits without the interpreter's lock.
+    fn wait_for_client(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
         if !lock(shared).has_queued() {
             return Ok(());
         }
@@ -537,6 +543,19 @@ impl Transmission {
         let result = py.detach(|| action(&mut *exchange));
         lock(shared).exchange = Some(exchange);
         result
+    }
+
+    /// Whether nothing of what may follow will be sent.
+    fn is_whole(&self) -> bool {
+        match self.progress {
+            Progress::Waiting | Progress::Started => false,
+            Progress::Sending => match self.plan {
+                BodyPlan::None => true,
+                BodyPlan::Length(_) => self.promised == 0,
+                BodyPlan::Chunked | BodyPlan::UntilClose => false,
+            },
+            Progress::Complete => true,
+        }
     }
 
     fn is_short(&self) -> bool {

@@ -53,6 +53,11 @@ def big(environ, start_response, query):
     return [block]
 
 
+def iterated(environ, start_response, query):
+    """The same out of an iterator, as frameworks give it."""
+    return iter(big(environ, start_response, query))
+
+
 class Stream:
     """So many blocks of 64 kB, or so many seconds between them."""
 
@@ -100,4 +105,13 @@ def text(start_response, value):
     return [data]
 
 
-PATHS = {"/": ok, "/calls": count, "/read": read, "/wait": wait, "/big": big, "/stream": stream, "/file": file}
+PATHS = {
+    "/": ok,
+    "/calls": count,
+    "/read": read,
+    "/wait": wait,
+    "/big": big,
+    "/iterated": iterated,
+    "/stream": stream,
+    "/file": file,
+}
