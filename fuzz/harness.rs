@@ -11,7 +11,7 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use monoceros::exchange::{Body, Exchange};
 use monoceros::http::blocks::KnownBlocks;
@@ -260,6 +260,9 @@ pub struct Conversation {
     is_over: bool,
 }
 
+/// How long an answer may wait for others, of which there are none: longer than any conversation.
+const COMPANY: Duration = Duration::from_secs(3600);
+
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 /// When the connection hears that the client sends nothing more.
@@ -314,6 +317,7 @@ fn go_on(
         drain(client);
         step = match step {
             Step::Wait => return true,
+            Step::Send => connection.on_writable(now),
             Step::Again => match connection.on_writable(now) {
                 Step::Wait => connection.on_readable(desk, false, 1, now),
                 step => step,
@@ -344,8 +348,13 @@ fn answer(connection: &mut Connection, conversation: &mut Conversation) -> bool 
     let view = connection.request();
     conversation.requests.push(Request::of(view.head, view.buffer, body));
     conversation.clients.push((view.remote_addr.to_owned(), view.proxied.copied()));
-    assert_eq!(connection.write(&[ANSWER], Push::Now).expect("the client is there"), ANSWER.len());
-    connection.may_keep_alive()
+    let keep_alive = connection.may_keep_alive();
+    // As if there were others, every second time.
+    connection.set_company(conversation.requests.len().is_multiple_of(2).then(|| Instant::now() + COMPANY));
+    if !keep_alive || !connection.put_by(ANSWER) {
+        assert_eq!(connection.write(&[ANSWER], Push::Now).expect("the client is there"), ANSWER.len());
+    }
+    keep_alive
 }
 
 fn drain(client: &mut UnixStream) {

@@ -39,6 +39,10 @@ pub trait Exchange: Any + Send {
     /// The client is gone, or has not read for longer than the write timeout.
     fn write(&mut self, parts: &[&[u8]], push: Push) -> io::Result<usize>;
 
+    /// Takes a whole, short `response`, to be sent in a moment together with those of other clients; `false` where none of those are in
+    /// sight, and it is to be written.
+    fn put_by(&mut self, response: &[u8]) -> bool;
+
     /// Queues a piece behind everything written so far. The connection sends it as the client reads.
     fn queue(&mut self, piece: Piece);
 

@@ -8,6 +8,7 @@ mod floors;
 
 // HTTP and WSGI, request by request.
 mod body;
+mod company;
 mod gunicorn_fixtures;
 mod h11;
 mod http_cases;

@@ -80,6 +80,15 @@ impl InFlight {
         }
     }
 
+    /// Sends what responses keep back, but those that somebody is at.
+    pub fn send_what_waits(&self) {
+        for shared in self.transmissions() {
+            if let Ok(mut transmission) = shared.try_lock() {
+                transmission.flush_for_application();
+            }
+        }
+    }
+
     fn transmissions(&self) -> Vec<Arc<Mutex<Transmission>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

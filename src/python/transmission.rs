@@ -357,7 +357,8 @@ impl Transmission {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let mut front = std::mem::take(&mut self.buffer);
-        if self.progress == Progress::Started {
+        let is_first = self.progress == Progress::Started;
+        if is_first {
             self.render_head(&mut front);
             self.progress = Progress::Sending;
         }
@@ -371,7 +372,7 @@ impl Transmission {
         let result = if front.len() + admitted + back.len() <= GATHER_LIMIT {
             gather(&mut front, blocks, admitted);
             front.extend_from_slice(back);
-            self.transmit_one(&front, push)
+            if is_first && self.put_by(&front) { Ok(()) } else { self.transmit_one(&front, push) }
         } else {
             self.transmit(&front, blocks, admitted, back, push)
         };
@@ -558,6 +559,12 @@ impl Transmission {
         }
     }
 
+    /// Leaves a whole response to be sent with others, if there are any.
+    fn put_by(&mut self, response: &[u8]) -> bool {
+        let may_wait = self.is_whole() && self.keep_alive && !self.draft.upgrade;
+        may_wait && self.exchange.as_mut().is_some_and(|exchange| exchange.put_by(response))
+    }
+
     fn is_short(&self) -> bool {
         matches!(self.plan, BodyPlan::Length(_)) && self.promised > 0
     }
@@ -714,6 +721,7 @@ mod tests {
         head: RequestHead,
         wire: Arc<Mutex<Wire>>,
         queue: Vec<u8>,
+        has_company: bool,
     }
 
     impl Reader {
@@ -755,6 +763,13 @@ mod tests {
             if self.has_queued() { Ok(0) } else { self.take(&parts.concat()) }
         }
 
+        fn put_by(&mut self, response: &[u8]) -> bool {
+            if self.has_company {
+                self.queue.extend_from_slice(response);
+            }
+            self.has_company
+        }
+
         fn queue(&mut self, piece: Piece) {
             let Piece::Owned(bytes) = piece else { panic!("only bytes come here") };
             self.queue.extend_from_slice(&bytes);
@@ -788,15 +803,20 @@ mod tests {
         }
     }
 
-    /// A response whose head is out, and its client, who has taken nothing of a body.
-    fn begun(content_length: Option<u64>) -> (Transmission, Arc<Mutex<Wire>>) {
+    /// A response of which only the head is known, and its client.
+    fn started(content_length: Option<u64>, has_company: bool) -> (Transmission, Arc<Mutex<Wire>>) {
         let wire = Wire { taken: Vec::new(), writes: 0, room: usize::MAX, is_broken: false };
         let wire = Arc::new(Mutex::new(wire));
         let mut transmission = Transmission::new(b"".as_slice().into());
-        let reader = Reader { head: RequestHead::default(), wire: wire.clone(), queue: Vec::new() };
+        let reader = Reader { head: RequestHead::default(), wire: wire.clone(), queue: Vec::new(), has_company };
         transmission.begin(Box::new(reader), false);
-        let draft = Draft { status: b"200 OK".to_vec(), code: 200, content_length, ..Draft::default() };
-        transmission.start(draft);
+        transmission.start(Draft { status: b"200 OK".to_vec(), code: 200, content_length, ..Draft::default() });
+        (transmission, wire)
+    }
+
+    /// A response whose head is out, and its client, who has taken nothing of a body.
+    fn begun(content_length: Option<u64>) -> (Transmission, Arc<Mutex<Wire>>) {
+        let (mut transmission, wire) = started(content_length, false);
         transmission.send(&[], false).unwrap();
         assert_eq!(wire.lock().unwrap().writes, 1, "the head");
         wire.lock().unwrap().taken.clear();
@@ -892,5 +912,27 @@ mod tests {
             ..Draft::default()
         });
         assert_eq!(transmission.finish(), Ending::KeepAlive);
+    }
+
+    #[test]
+    fn a_whole_response_may_wait_for_others_until_somebody_sends_it() {
+        let (mut transmission, wire) = started(Some(0), true);
+        transmission.send(&[], false).unwrap();
+        assert_eq!(wire.lock().unwrap().writes, 0);
+        assert!(transmission.is_whole());
+        assert_eq!(transmission.flush_for_application(), Found::Something);
+        assert!(text(&wire).ends_with("\r\n\r\n"));
+        assert_eq!(transmission.finish(), Ending::KeepAlive);
+        assert_eq!(wire.lock().unwrap().writes, 1);
+    }
+
+    #[test]
+    fn what_is_not_whole_or_is_to_be_followed_by_something_else_does_not_wait() {
+        for (content_length, upgrade) in [(Some(1), false), (None, false), (Some(0), true)] {
+            let (mut transmission, wire) = started(content_length, true);
+            transmission.draft.upgrade = upgrade;
+            transmission.send(&[], false).unwrap();
+            assert_eq!(wire.lock().unwrap().writes, 1, "{content_length:?} {upgrade}");
+        }
     }
 }

@@ -18,6 +18,7 @@ use mio::Waker;
 
 use super::access::Served;
 use super::connection::{Connection, Step, Unserved};
+use super::event_loop::{COMPANY_WAIT, EventLoop};
 use super::lead::{Lead, Stage};
 use super::neighbours::Neighbours;
 use super::rules::Rules;
@@ -40,6 +41,10 @@ const STAND_DOWN: Duration = Duration::from_millis(25);
 /// Requests that have lately taken longer than this are worth waking a thread to lead meanwhile; for shorter ones the waking would cost
 /// more than the wait.
 const LONG_REQUEST_NS: u64 = 500_000;
+
+/// Where requests have lately taken no longer than this, a response may wait for those behind it; one request of a second rules that out
+/// for the next fifty.
+const SHORT_REQUEST_NS: u64 = 100_000;
 
 /// How long an aborted application may take to end its request by itself; the master kills the worker a second after aborting it.
 const UNWINDING_TIME: Duration = Duration::from_millis(300);
@@ -236,6 +241,11 @@ impl Crew {
                 self.spare.wait_timeout(slot, STAND_BY).unwrap_or_else(PoisonError::into_inner).0
             };
             slot.spare_sleeps = false;
+            if slot.busy > 0 {
+                drop(slot);
+                self.send_what_waits();
+                slot = self.lock();
+            }
         }
     }
 
@@ -328,7 +338,8 @@ impl Crew {
         let mut lead = self.take_lead()?;
         loop {
             self.take_back_returned(&mut lead);
-            if let Some(request) = lead.event_loop.next_ready() {
+            if let Some(mut request) = lead.event_loop.next_ready() {
+                self.set_company(&lead.event_loop, &mut request);
                 self.leave_lead(lead, true);
                 return Some(request);
             }
@@ -405,7 +416,8 @@ impl Crew {
             if more && next.is_none() && !self.has_served_its_requests() {
                 next = event_loop.glance();
             }
-            if next.is_some() {
+            if let Some(request) = &mut next {
+                self.set_company(event_loop, request);
                 self.call_for_a_leader(&slot);
                 return next;
             }
@@ -417,6 +429,12 @@ impl Crew {
         slot.busy -= 1;
         self.tell_idle_threads(slot.busy);
         None
+    }
+
+    /// Lets the response to a request wait for the one behind it, where requests are so short that it will not be long.
+    fn set_company(&self, event_loop: &EventLoop, (_, connection): &mut Request) {
+        let has_company = event_loop.has_ready() && self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS;
+        connection.set_company(has_company.then(|| event_loop.now() + COMPANY_WAIT));
     }
 
     fn take_back_returned(&self, lead: &mut Lead) {
@@ -500,10 +518,21 @@ impl Crew {
         }
     }
 
+    /// Sends the responses that wait for others while the application goes on with its own requests, in `close()` for one.
+    fn send_what_waits(&self) {
+        let in_flight = hold(&self.in_flight).clone();
+        in_flight.iter().for_each(InFlight::send_what_waits);
+    }
+
     /// Ends the work of all threads.
     fn end(&self) {
         self.flush_access_log();
-        self.lock().is_over = true;
+        let mut slot = self.lock();
+        slot.is_over = true;
+        if let Some(lead) = &mut slot.lead {
+            lead.event_loop.send_finished();
+        }
+        drop(slot);
         self.followers.notify_all();
         self.spare.notify_all();
         self.wake_leader();

@@ -131,6 +131,13 @@ impl Client {
         u32::from_ne_bytes(info[PLACE..PLACE + 4].try_into().expect("four bytes"))
     }
 
+    /// The client's own port.
+    #[track_caller]
+    pub fn port(&self) -> u16 {
+        let address = self.stream.socket().local_addr().expect("an address");
+        address.as_socket().expect("a TCP address").port()
+    }
+
     /// Sends one byte out of band.
     pub fn send_urgent(&self, byte: u8) {
         self.stream.socket().send_out_of_band(&[byte]).expect("the server takes what is sent");

@@ -42,6 +42,11 @@ pub fn is_alive(pid: i32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z')
 }
 
+/// Whether a process has been stopped (SIGSTOP).
+pub fn is_stopped(pid: i32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state == 'T')
+}
+
 /// The live processes that carry `marker` in their environment or hold a file inside `folder` open. Neither alone is
 /// enough: a process title may overwrite the environment, and a daemon closes what it inherited. A copy of the test
 /// itself that is just about to become another program holds whatever the test had open, and belongs to nobody yet.

@@ -55,6 +55,8 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 pub enum Step {
     /// Wait for the client.
     Wait,
+    /// Send what is queued of its response, which may be all of it, together with those of other connections.
+    Send,
     /// There is more to do here at once, when others have had their turn.
     Again,
     /// Call the application with the request that is ready.
@@ -116,6 +118,8 @@ pub struct Connection {
     watched: Watched,
     /// Whether the kernel keeps the last bytes until our side ends ([`Push::WithEnd`]).
     waits_for_end: bool,
+    /// Until when its response may be kept back for those to other clients, if there are any.
+    company_until: Option<Instant>,
     /// Whether the application has the socket, which is blocking then.
     is_lent: bool,
     /// What was left behind when the application was lent a socket in place of a TLS session.
@@ -191,6 +195,7 @@ impl Connection {
             stall: Stall::default(),
             watched: Watched::Not,
             waits_for_end: false,
+            company_until: None,
             is_lent: false,
             lent: None,
         }
@@ -299,6 +304,9 @@ impl Connection {
         } else {
             self.state = State::Closing;
         }
+        if keep_alive && self.has_unsent() && self.input.is_empty() {
+            return Step::Send;
+        }
         match self.flush(now) {
             Ok(Flushed::All) => self.after_flush(now),
             Ok(Flushed::Blocked) => Step::Wait,
@@ -355,6 +363,11 @@ impl Connection {
     /// Whether it waits for a request of which nothing has arrived.
     pub fn is_idle(&self) -> bool {
         self.state == State::Head && self.input.is_empty() && !self.has_unsent()
+    }
+
+    /// Lets the response to the request that is ready be kept back for others, if it is there by `until`; `None` for not at all.
+    pub fn set_company(&mut self, until: Option<Instant>) {
+        self.company_until = until;
     }
 
     /// Puts an earlier end to the wait for the next request.

@@ -57,6 +57,14 @@ impl Exchange for Connection {
         self.outgoing.write(&mut self.wire, parts, push)
     }
 
+    fn put_by(&mut self, response: &[u8]) -> bool {
+        let is_taken = !self.has_unsent() && self.company_until.is_some_and(|until| Instant::now() < until);
+        if is_taken {
+            self.outgoing.push(Piece::Owned(response.to_vec()));
+        }
+        is_taken
+    }
+
     fn queue(&mut self, piece: Piece) {
         self.stall.begin(self.wire.stream(), Instant::now());
         self.outgoing.push(piece);
@@ -181,5 +189,78 @@ impl Connection {
             }
         }
         Ok(Some(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::settings::Config;
+    use crate::sys::socket::Peer;
+    use crate::worker::connection::Step;
+    use crate::worker::desk::Desk;
+    use crate::worker::rules::Rules;
+
+    const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    /// A connection whose request is ready, and its client, who has sent that and what is `behind`.
+    fn asked(behind: &str) -> (Connection, UnixStream) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        theirs.write_all(format!("{REQUEST}{behind}").as_bytes()).unwrap();
+        let (rules, now) = (Arc::new(Rules::new(&Config::default())), Instant::now());
+        let mut connection = Connection::new(Stream::from(OwnedFd::from(ours)), Peer::Unix, 0, rules, now);
+        assert_eq!(connection.on_readable(&mut Desk::new(), false, 1, now), Step::Call);
+        (connection, theirs)
+    }
+
+    fn received(client: &mut UnixStream) -> String {
+        let mut buffer = [0; 100];
+        let count = client.read(&mut buffer).unwrap_or(0);
+        String::from_utf8(buffer[..count].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_response_is_kept_back_only_in_company_and_in_time() {
+        let now = Instant::now();
+        for (company, is_kept) in [(None, false), (Some(now), false), (Some(now + LOOK_AGAIN), true)] {
+            let (mut connection, mut client) = asked("");
+            connection.set_company(company);
+            assert_eq!(connection.put_by(b"response"), is_kept, "{company:?}");
+            assert_eq!(received(&mut client), "");
+            assert_eq!(connection.finish(true, now), if is_kept { Step::Send } else { Step::Wait });
+            assert!(!is_kept || !connection.is_idle());
+            assert_eq!(received(&mut client), "");
+            assert_eq!(connection.on_writable(now), Step::Wait);
+            assert_eq!(received(&mut client), if is_kept { "response" } else { "" });
+            assert!(connection.is_idle());
+        }
+    }
+
+    #[test]
+    fn what_is_kept_back_goes_out_before_anything_else() {
+        let now = Instant::now();
+        let kept = |behind| {
+            let (mut connection, client) = asked(behind);
+            connection.set_company(Some(now + LOOK_AGAIN));
+            assert!(connection.put_by(b"response"));
+            (connection, client)
+        };
+        let (mut connection, mut client) = kept("");
+        assert!(!connection.put_by(b"another"), "one is enough");
+        assert_eq!(connection.write(&[b" and more"], Push::Now).unwrap(), 9);
+        assert_eq!(received(&mut client), "response and more");
+        let (mut connection, mut client) = kept(REQUEST);
+        assert_eq!(connection.finish(true, now), Step::Call, "the next request is there");
+        assert_eq!(received(&mut client), "response");
+        let (mut connection, mut client) = kept("");
+        assert_eq!(connection.finish(false, now), Step::Close);
+        assert_eq!(received(&mut client), "response");
     }
 }

@@ -1,0 +1,100 @@
+//! Short responses to requests that are at hand together: they leave together, and none waits for an app that is at something else.
+
+use nix::sys::signal::Signal;
+
+use crate::util::client::Client;
+use crate::util::process::is_stopped;
+use crate::util::server::{Plan, Server, send};
+use crate::util::tls::{Authority, Key};
+use crate::util::{PATIENCE, wait_until};
+
+/// Has the worker find these requests all at once.
+fn ask_together<const N: usize>(worker: i32, requests: [(&mut Client, &str); N]) {
+    send(worker, Signal::SIGSTOP);
+    wait_until("the worker to stand still", || is_stopped(worker));
+    for (client, target) in requests {
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+    }
+    send(worker, Signal::SIGCONT);
+}
+
+/// Clients whose connections the worker knows.
+fn known_clients<const N: usize>(server: &Server) -> [Client; N] {
+    let mut clients = [(); N].map(|()| server.connect());
+    clients.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "ok"));
+    clients
+}
+
+#[test]
+fn a_short_response_is_kept_back_for_the_next_one() {
+    let server = Server::start("company", []);
+    let worker = server.wait_for_workers(1)[0];
+    let [mut first, mut second] = known_clients(&server);
+    let mut rounds = 0;
+    // One round would do, but on a busy machine a response may not be there in time to be kept back.
+    wait_until("the first response to be kept back", || {
+        rounds += 1;
+        let target = format!("/segments?{}", first.port());
+        ask_together(worker, [(&mut first, "/"), (&mut second, &target)]);
+        let sent: usize = second.read().text().parse().expect("a number");
+        assert_eq!(first.read().text(), "ok");
+        sent == rounds
+    });
+    server.finish();
+}
+
+#[test]
+fn a_response_waits_for_no_request_that_takes_long() {
+    let root = Authority::root("Test root");
+    let secured = Plan::app("company").tls(&root.server(Key::Ecdsa, &["localhost"])).start().trusting(root.trust());
+    for server in [Server::start("company", []), secured] {
+        let worker = server.wait_for_workers(1)[0];
+        let [mut first, mut second] = known_clients(&server);
+        ask_together(worker, [(&mut first, "/"), (&mut second, "/wait")]);
+        assert_eq!(first.read().text(), "ok");
+        server.release();
+        assert_eq!(second.read().text(), "waited");
+        server.finish();
+    }
+}
+
+#[test]
+fn a_response_waits_for_none_of_several_threads() {
+    let server = Server::start("company", ["--threads", "2"]);
+    let worker = server.wait_for_workers(1)[0];
+    let [mut first, mut second, mut third, mut fourth] = known_clients(&server);
+    ask_together(worker, [(&mut first, "/"), (&mut second, "/wait"), (&mut third, "/"), (&mut fourth, "/wait")]);
+    assert_eq!(first.read().text(), "ok");
+    assert_eq!(third.read().text(), "ok");
+    server.release();
+    assert_eq!(second.read().text(), "waited");
+    assert_eq!(fourth.read().text(), "waited");
+    server.finish();
+}
+
+#[test]
+fn a_response_does_not_wait_while_the_app_closes_it() {
+    for threads in ["1", "2"] {
+        let server = Server::start("company", ["--threads", threads]);
+        let worker = server.wait_for_workers(1)[0];
+        let [mut first, mut second] = known_clients(&server);
+        ask_together(worker, [(&mut first, "/wait-in-close"), (&mut second, "/")]);
+        assert_eq!(first.read().text(), "before the wait");
+        wait_until("close() to be called", || server.entered() == 1);
+        server.release();
+        assert_eq!(second.read().text(), "ok");
+        server.finish();
+    }
+}
+
+#[test]
+fn a_worker_that_is_interrupted_sends_what_is_finished() {
+    let server = Server::start("company", []);
+    let worker = server.wait_for_workers(1)[0];
+    let [mut first, mut second, mut third] = known_clients(&server);
+    ask_together(worker, [(&mut first, "/"), (&mut second, "/interrupt"), (&mut third, "/wait")]);
+    assert_eq!(first.read().text(), "ok");
+    assert_eq!(second.read().text(), "interrupted");
+    third.expect_closed(PATIENCE);
+    server.finish();
+}
