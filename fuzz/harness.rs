@@ -11,7 +11,7 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use monoceros::exchange::{Body, Exchange};
 use monoceros::http::blocks::KnownBlocks;
@@ -260,9 +260,6 @@ pub struct Conversation {
     is_over: bool,
 }
 
-/// How long an answer may wait for others, of which there are none: longer than any conversation.
-const COMPANY: Duration = Duration::from_secs(3600);
-
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 /// When the connection hears that the client sends nothing more.
@@ -317,7 +314,11 @@ fn go_on(
         drain(client);
         step = match step {
             Step::Wait => return true,
-            Step::Send => connection.on_writable(now),
+            Step::Send => {
+                let step = connection.on_readable(desk, false, 1, now);
+                assert_eq!(step, Step::Wait, "what is put by comes before what is read");
+                connection.on_writable(now)
+            }
             Step::Again => match connection.on_writable(now) {
                 Step::Wait => connection.on_readable(desk, false, 1, now),
                 step => step,
@@ -350,7 +351,7 @@ fn answer(connection: &mut Connection, conversation: &mut Conversation) -> bool 
     conversation.clients.push((view.remote_addr.to_owned(), view.proxied.copied()));
     let keep_alive = connection.may_keep_alive();
     // As if there were others, every second time.
-    connection.set_company(conversation.requests.len().is_multiple_of(2).then(|| Instant::now() + COMPANY));
+    connection.set_company(conversation.requests.len().is_multiple_of(2));
     if !keep_alive || !connection.put_by(ANSWER) {
         assert_eq!(connection.write(&[ANSWER], Push::Now).expect("the client is there"), ANSWER.len());
     }

@@ -18,11 +18,23 @@ fn ask_together<const N: usize>(worker: i32, requests: [(&mut Client, &str); N])
     send(worker, Signal::SIGCONT);
 }
 
-/// Clients whose connections the worker knows.
+/// Clients whose connections the worker knows, and a worker whose requests have lately been short.
 fn known_clients<const N: usize>(server: &Server) -> [Client; N] {
     let mut clients = [(); N].map(|()| server.connect());
-    clients.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "ok"));
+    clients.iter_mut().for_each(ask_for_little);
     clients
+}
+
+/// Requests that take as little time as they can, one right behind the other.
+fn ask_for_little(client: &mut Client) {
+    const COUNT: usize = 30;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(COUNT));
+    (0..COUNT).for_each(|_| assert_eq!(client.read().text(), "ok"));
+}
+
+/// How many segments with data have been sent to the client with that port.
+fn segments(client: &mut Client, port: u16) -> usize {
+    client.get(&format!("/segments?{port}")).text().parse().expect("a number")
 }
 
 #[test]
@@ -30,16 +42,34 @@ fn a_short_response_is_kept_back_for_the_next_one() {
     let server = Server::start("company", []);
     let worker = server.wait_for_workers(1)[0];
     let [mut first, mut second] = known_clients(&server);
-    let mut rounds = 0;
+    let port = first.port();
     // One round would do, but on a busy machine a response may not be there in time to be kept back.
     wait_until("the first response to be kept back", || {
-        rounds += 1;
-        let target = format!("/segments?{}", first.port());
-        ask_together(worker, [(&mut first, "/"), (&mut second, &target)]);
+        let before = segments(&mut second, port);
+        ask_for_little(&mut second);
+        ask_together(worker, [(&mut first, "/"), (&mut second, &format!("/segments?{port}"))]);
         let sent: usize = second.read().text().parse().expect("a number");
         assert_eq!(first.read().text(), "ok");
-        sent == rounds
+        sent == before
     });
+    server.finish();
+}
+
+#[test]
+fn only_so_many_responses_wait_for_each_other() {
+    let server = Server::start("company", []);
+    let worker = server.wait_for_workers(1)[0];
+    let mut clients: [Client; 12] = known_clients(&server);
+    let port = clients[0].port();
+    let before = segments(&mut clients[1], port);
+    ask_for_little(&mut clients[1]);
+    let target = format!("/segments?{port}");
+    let mut requests = clients.each_mut().map(|client| (client, "/"));
+    requests[11].1 = &target;
+    ask_together(worker, requests);
+    let [others @ .., last] = &mut clients;
+    others.iter_mut().for_each(|client| assert_eq!(client.read().text(), "ok"));
+    assert_eq!(last.read().text(), (before + 1).to_string());
     server.finish();
 }
 

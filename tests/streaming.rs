@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::util::client::Client;
 use crate::util::server::{Plan, Server};
 use crate::util::tls::{Authority, Key};
+use crate::util::wait_until;
 
 const STREAMED: &str = "Transfer-Encoding: chunked";
 
@@ -45,6 +46,17 @@ fn blocks_are_with_the_client_while_the_app_closes_them() {
     client.read_until(&chunks("all"));
     server.release();
     assert_eq!(client.take_rest(Duration::from_secs(10)), b"0\r\n\r\n");
+    server.finish();
+}
+
+#[test]
+fn the_rest_of_a_long_response_is_sent_while_the_app_is_at_something_else() {
+    let server = start(["--threads", "1"]);
+    let mut client = server.connect();
+    client.send("GET /long-before-pause HTTP/1.1\r\nHost: test\r\n\r\n");
+    wait_until("the app to be at something else", || server.entered() == 1);
+    assert_eq!(client.read().body.len(), 20_000_000);
+    server.release();
     server.finish();
 }
 

@@ -80,13 +80,9 @@ impl InFlight {
         }
     }
 
-    /// Sends what responses keep back, but those that somebody is at.
-    pub fn send_what_waits(&self) {
-        for shared in self.transmissions() {
-            if let Ok(mut transmission) = shared.try_lock() {
-                transmission.flush_for_application();
-            }
-        }
+    /// Has the responses wait for no others any more ([`Transmission::hurry`]).
+    pub fn hurry(&self) {
+        self.transmissions().iter().for_each(|shared| lock(shared).hurry());
     }
 
     fn transmissions(&self) -> Vec<Arc<Mutex<Transmission>>> {
@@ -354,17 +350,20 @@ impl Kit {
                 (transmission.stream(bytes)?, transmission.sends_body())
             };
             match streamed {
-                _ if !wants_more => break,
                 Streamed::Held => {}
                 Streamed::HeldUnattended => self.entrust(py)?,
-                Streamed::Sent => Transmission::wait_until_taken(&self.transmission, py)?,
+                Streamed::Sent if wants_more => Transmission::wait_until_taken(&self.transmission, py)?,
+                Streamed::Sent => {}
+            }
+            if !wants_more {
+                break;
             }
         }
         fork::end_copies();
         self.expect_started()
     }
 
-    /// Asks the flusher to look after what is held back; where there is no room for its thread, it is sent now.
+    /// Asks the flusher to look after what waits; where there is no room for its thread, it is sent now.
     fn entrust(&self, py: Python<'_>) -> PyResult<()> {
         if self.flusher.look_after(&self.transmission).is_err() {
             lock(&self.transmission).leave_to_itself();

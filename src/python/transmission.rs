@@ -135,6 +135,10 @@ pub struct Transmission {
     last_block: Option<Instant>,
     /// The flusher looks after this response.
     is_attended: bool,
+    /// It was left to be sent with others ([`Exchange::put_by`]).
+    is_put_by: bool,
+    /// It must not be: it has taken long already.
+    is_late: bool,
     /// The flusher has found the client gone, which the application has yet to hear.
     flush_failed: bool,
 }
@@ -156,9 +160,9 @@ pub enum Found {
 pub enum Streamed {
     /// It was sent, as far as the client takes it.
     Sent,
-    /// It waits for company, and the [flusher](super::flusher) looks after it.
+    /// It waits, for company or for the client, and the [flusher](super::flusher) looks after it.
     Held,
-    /// It waits for company, and the flusher is to be asked to look after it.
+    /// It waits, and the flusher is to be asked to look after it.
     HeldUnattended,
 }
 
@@ -183,6 +187,8 @@ impl Transmission {
             buffer: Vec::new(),
             last_block: None,
             is_attended: false,
+            is_put_by: false,
+            is_late: false,
             flush_failed: false,
         }
     }
@@ -197,6 +203,7 @@ impl Transmission {
         (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
         self.is_observed = is_observed;
         (self.last_block, self.flush_failed) = (None, false);
+        (self.is_put_by, self.is_late) = (false, false);
         // Whatever became of the last response, nothing of it may go out with this one.
         self.buffer.clear();
         self.exchange = Some(exchange);
@@ -291,7 +298,9 @@ impl Transmission {
         }
         self.send(&[block], false)?;
         self.last_block = Some(Instant::now());
-        Ok(Streamed::Sent)
+        // No block will be sent after this one, so nobody need wait until the client has taken it.
+        let is_left = self.is_whole() && self.has_queued() && !self.is_put_by;
+        Ok(if is_left { self.attend() } else { Streamed::Sent })
     }
 
     fn may_hold(&self, length: usize) -> bool {
@@ -307,6 +316,10 @@ impl Transmission {
         held.extend_from_slice(back);
         self.buffer = held;
         self.sent += admitted as u64;
+        self.attend()
+    }
+
+    fn attend(&mut self) -> Streamed {
         if std::mem::replace(&mut self.is_attended, true) { Streamed::Held } else { Streamed::HeldUnattended }
     }
 
@@ -327,6 +340,16 @@ impl Transmission {
             return Found::Nothing;
         }
         if self.has_queued() { Found::SlowClient } else { Found::Something }
+    }
+
+    /// For the spare thread, while the application is at the request: the response waits for no others from now on.
+    pub fn hurry(&mut self) {
+        self.is_late = true;
+        let Some(exchange) = self.exchange.as_mut().filter(|_| self.is_put_by) else { return };
+        match exchange.flush_queued() {
+            Ok(()) => self.is_put_by = exchange.has_queued(),
+            Err(_) => (self.flush_failed, self.is_put_by) = (true, false),
+        }
     }
 
     /// The flusher looks at this response no more.
@@ -496,13 +519,12 @@ impl Transmission {
     }
 
     /// Waits, between two blocks, until the client has taken what was sent so far: what an application has produced must not lie about while
-    /// it produces the next block (PEP 3333, "Buffering and Streaming"). Where the response is whole no block will be sent after this one,
-    /// and a client that is slow to take it keeps nobody.
+    /// it produces the next block (PEP 3333, "Buffering and Streaming"). A response that was put by is somebody else's to send.
     ///
     /// # Errors
     /// The client is gone, or has stopped reading.
     pub fn wait_until_taken(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
-        if lock(shared).is_whole() { Ok(()) } else { Self::wait_for_client(shared, py) }
+        if lock(shared).is_put_by { Ok(()) } else { Self::wait_for_client(shared, py) }
     }
 
     /// Sends what is held back, and waits until the client has taken everything: nobody can send while the application has the connection
@@ -561,8 +583,10 @@ impl Transmission {
 
     /// Leaves a whole response to be sent with others, if there are any.
     fn put_by(&mut self, response: &[u8]) -> bool {
-        let may_wait = self.is_whole() && self.keep_alive && !self.draft.upgrade;
-        may_wait && self.exchange.as_mut().is_some_and(|exchange| exchange.put_by(response))
+        let may_wait = self.is_whole() && self.keep_alive && !self.draft.upgrade && !self.is_late;
+        self.is_put_by =
+            may_wait && !fork::is_copy() && self.exchange.as_mut().is_some_and(|exchange| exchange.put_by(response));
+        self.is_put_by
     }
 
     fn is_short(&self) -> bool {
@@ -920,10 +944,20 @@ mod tests {
         transmission.send(&[], false).unwrap();
         assert_eq!(wire.lock().unwrap().writes, 0);
         assert!(transmission.is_whole());
-        assert_eq!(transmission.flush_for_application(), Found::Something);
+        transmission.hurry();
         assert!(text(&wire).ends_with("\r\n\r\n"));
+        transmission.hurry();
         assert_eq!(transmission.finish(), Ending::KeepAlive);
         assert_eq!(wire.lock().unwrap().writes, 1);
+    }
+
+    #[test]
+    fn that_the_client_of_a_response_that_was_put_by_is_gone_is_the_end_of_it() {
+        let (mut transmission, wire) = started(Some(0), true);
+        transmission.send(&[], false).unwrap();
+        wire.lock().unwrap().is_broken = true;
+        transmission.hurry();
+        assert_eq!(transmission.finish(), Ending::Gone);
     }
 
     #[test]
@@ -934,5 +968,13 @@ mod tests {
             transmission.send(&[], false).unwrap();
             assert_eq!(wire.lock().unwrap().writes, 1, "{content_length:?} {upgrade}");
         }
+    }
+
+    #[test]
+    fn a_response_that_comes_late_does_not_wait() {
+        let (mut transmission, wire) = started(Some(0), true);
+        transmission.hurry();
+        transmission.send(&[], false).unwrap();
+        assert_eq!(wire.lock().unwrap().writes, 1);
     }
 }

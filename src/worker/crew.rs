@@ -18,7 +18,7 @@ use mio::Waker;
 
 use super::access::Served;
 use super::connection::{Connection, Step, Unserved};
-use super::event_loop::{COMPANY_WAIT, EventLoop};
+use super::event_loop::EventLoop;
 use super::lead::{Lead, Stage};
 use super::neighbours::Neighbours;
 use super::rules::Rules;
@@ -117,6 +117,24 @@ struct Slot {
     moves: u64,
     spare_sleeps: bool,
     is_over: bool,
+}
+
+impl Slot {
+    fn lay_down(&mut self, mut lead: Box<Lead>) {
+        if self.is_over {
+            // Nobody will take it up again.
+            lead.event_loop.send_finished();
+        }
+        (self.lead, self.leader) = (Some(lead), Leader::Nobody);
+        self.moves += 1;
+    }
+
+    fn end(&mut self) {
+        self.is_over = true;
+        if let Some(lead) = &mut self.lead {
+            lead.event_loop.send_finished();
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -243,7 +261,7 @@ impl Crew {
             slot.spare_sleeps = false;
             if slot.busy > 0 {
                 drop(slot);
-                self.send_what_waits();
+                self.hurry();
                 slot = self.lock();
             }
         }
@@ -384,9 +402,7 @@ impl Crew {
     /// Puts the lead into the slot, with or without going off to serve a request, and calls others to it where that pays.
     fn leave_lead(&self, lead: Box<Lead>, to_serve: bool) {
         let mut slot = self.lock();
-        slot.lead = Some(lead);
-        slot.leader = Leader::Nobody;
-        slot.moves += 1;
+        slot.lay_down(lead);
         if to_serve {
             slot.busy += 1;
             self.tell_idle_threads(slot.busy);
@@ -412,7 +428,12 @@ impl Crew {
             let event_loop = &mut lead.event_loop;
             event_loop.catch_up(now);
             event_loop.put_back(request, step);
-            let mut next = if more { event_loop.next_ready() } else { None };
+            let mut next = None;
+            if more {
+                next = event_loop.next_ready();
+            } else {
+                event_loop.send_finished();
+            }
             if more && next.is_none() && !self.has_served_its_requests() {
                 next = event_loop.glance();
             }
@@ -422,7 +443,10 @@ impl Crew {
                 return next;
             }
         } else {
-            slot.returned.push((request, step));
+            let (key, mut connection) = request;
+            // Whoever leads may be at something else first.
+            let step = if step == Step::Send { connection.on_writable(now) } else { step };
+            slot.returned.push(((key, connection), step));
             self.has_returned.store(true, Relaxed);
             self.wake_leader();
         }
@@ -433,8 +457,7 @@ impl Crew {
 
     /// Lets the response to a request wait for the one behind it, where requests are so short that it will not be long.
     fn set_company(&self, event_loop: &EventLoop, (_, connection): &mut Request) {
-        let has_company = event_loop.has_ready() && self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS;
-        connection.set_company(has_company.then(|| event_loop.now() + COMPANY_WAIT));
+        connection.set_company(event_loop.has_ready() && self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS);
     }
 
     fn take_back_returned(&self, lead: &mut Lead) {
@@ -482,9 +505,7 @@ impl Crew {
             let mut slot = self.lock();
             if slot.waiting > 0 || slot.is_over || lead.is_done() {
                 let over = lead.is_done();
-                slot.lead = Some(lead);
-                slot.leader = Leader::Nobody;
-                slot.moves += 1;
+                slot.lay_down(lead);
                 self.followers.notify_one();
                 drop(slot);
                 if over {
@@ -518,21 +539,16 @@ impl Crew {
         }
     }
 
-    /// Sends the responses that wait for others while the application goes on with its own requests, in `close()` for one.
-    fn send_what_waits(&self) {
+    /// Has the responses to requests that the application is at wait for no others. One may be put by already: then it is in `close()`.
+    fn hurry(&self) {
         let in_flight = hold(&self.in_flight).clone();
-        in_flight.iter().for_each(InFlight::send_what_waits);
+        in_flight.iter().for_each(InFlight::hurry);
     }
 
     /// Ends the work of all threads.
     fn end(&self) {
+        self.lock().end();
         self.flush_access_log();
-        let mut slot = self.lock();
-        slot.is_over = true;
-        if let Some(lead) = &mut slot.lead {
-            lead.event_loop.send_finished();
-        }
-        drop(slot);
         self.followers.notify_all();
         self.spare.notify_all();
         self.wake_leader();

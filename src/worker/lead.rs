@@ -62,6 +62,8 @@ impl Lead {
     /// # Errors
     /// The poll failed.
     pub fn turn(&mut self, crew: &Crew) -> std::io::Result<()> {
+        // The clients first: the log may be slow.
+        self.event_loop.send_finished();
         crew.flush_access_log();
         let turn = self.event_loop.turn()?;
         if turn.signals {

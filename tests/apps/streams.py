@@ -6,11 +6,14 @@ import pathlib
 import time
 
 gate = pathlib.Path(os.environ["GATE"])
+LONG = 20_000_000
 
 
 def application(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return PATHS[environ["PATH_INFO"]](environ)
+    path = environ["PATH_INFO"]
+    length = [("Content-Length", str(LONG))] if path == "/long-before-pause" else []
+    start_response("200 OK", [("Content-Type", "text/plain"), *length])
+    return PATHS[path](environ)
 
 
 def blocks(name):
@@ -19,6 +22,7 @@ def blocks(name):
 
 
 def wait():
+    (gate / "entered-1").touch()
     while not (gate / "release").exists():
         time.sleep(0.005)
 
@@ -41,6 +45,12 @@ def pause_in_close(environ):
             wait()
 
     return Blocks()
+
+
+def long_before_pause(environ):
+    """More than the kernel takes at once, all of it in one block, as its Content-Length says."""
+    yield b"x" * LONG
+    wait()
 
 
 def pause_in_input(environ):
@@ -72,6 +82,7 @@ def sizes(environ):
 PATHS = {
     "/pause": pause,
     "/pause-in-close": pause_in_close,
+    "/long-before-pause": long_before_pause,
     "/pause-in-input": pause_in_input,
     "/raises": raises,
     "/crowd": crowd,

@@ -55,7 +55,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 pub enum Step {
     /// Wait for the client.
     Wait,
-    /// Send what is queued of its response, which may be all of it, together with those of other connections.
+    /// Send its response, which was put by, together with those of other connections.
     Send,
     /// There is more to do here at once, when others have had their turn.
     Again,
@@ -118,8 +118,10 @@ pub struct Connection {
     watched: Watched,
     /// Whether the kernel keeps the last bytes until our side ends ([`Push::WithEnd`]).
     waits_for_end: bool,
-    /// Until when its response may be kept back for those to other clients, if there are any.
-    company_until: Option<Instant>,
+    /// Whether its response may be put by until others are sent.
+    has_company: bool,
+    /// Whether it is.
+    is_put_by: bool,
     /// Whether the application has the socket, which is blocking then.
     is_lent: bool,
     /// What was left behind when the application was lent a socket in place of a TLS session.
@@ -195,7 +197,8 @@ impl Connection {
             stall: Stall::default(),
             watched: Watched::Not,
             waits_for_end: false,
-            company_until: None,
+            has_company: false,
+            is_put_by: false,
             is_lent: false,
             lent: None,
         }
@@ -304,7 +307,7 @@ impl Connection {
         } else {
             self.state = State::Closing;
         }
-        if keep_alive && self.has_unsent() && self.input.is_empty() {
+        if std::mem::take(&mut self.is_put_by) && keep_alive && self.input.is_empty() && self.has_unsent() {
             return Step::Send;
         }
         match self.flush(now) {
@@ -365,9 +368,9 @@ impl Connection {
         self.state == State::Head && self.input.is_empty() && !self.has_unsent()
     }
 
-    /// Lets the response to the request that is ready be kept back for others, if it is there by `until`; `None` for not at all.
-    pub fn set_company(&mut self, until: Option<Instant>) {
-        self.company_until = until;
+    /// Notes whether the response to the request that is ready may be put by, until others are sent.
+    pub fn set_company(&mut self, has_company: bool) {
+        self.has_company = has_company;
     }
 
     /// Puts an earlier end to the wait for the next request.

@@ -58,11 +58,11 @@ impl Exchange for Connection {
     }
 
     fn put_by(&mut self, response: &[u8]) -> bool {
-        let is_taken = !self.has_unsent() && self.company_until.is_some_and(|until| Instant::now() < until);
-        if is_taken {
+        self.is_put_by = self.has_company && !self.has_unsent();
+        if self.is_put_by {
             self.outgoing.push(Piece::Owned(response.to_vec()));
         }
-        is_taken
+        self.is_put_by
     }
 
     fn queue(&mut self, piece: Piece) {
@@ -227,39 +227,38 @@ mod tests {
     }
 
     #[test]
-    fn a_response_is_kept_back_only_in_company_and_in_time() {
+    fn a_response_is_put_by_only_in_company() {
         let now = Instant::now();
-        for (company, is_kept) in [(None, false), (Some(now), false), (Some(now + LOOK_AGAIN), true)] {
+        for has_company in [false, true] {
             let (mut connection, mut client) = asked("");
-            connection.set_company(company);
-            assert_eq!(connection.put_by(b"response"), is_kept, "{company:?}");
-            assert_eq!(received(&mut client), "");
-            assert_eq!(connection.finish(true, now), if is_kept { Step::Send } else { Step::Wait });
-            assert!(!is_kept || !connection.is_idle());
+            connection.set_company(has_company);
+            assert_eq!(connection.put_by(b"response"), has_company);
+            assert_eq!(connection.finish(true, now), if has_company { Step::Send } else { Step::Wait });
+            assert_eq!(connection.is_idle(), !has_company);
             assert_eq!(received(&mut client), "");
             assert_eq!(connection.on_writable(now), Step::Wait);
-            assert_eq!(received(&mut client), if is_kept { "response" } else { "" });
+            assert_eq!(received(&mut client), if has_company { "response" } else { "" });
             assert!(connection.is_idle());
         }
     }
 
     #[test]
-    fn what_is_kept_back_goes_out_before_anything_else() {
+    fn what_is_put_by_goes_out_before_anything_else() {
         let now = Instant::now();
-        let kept = |behind| {
+        let put_by = |behind| {
             let (mut connection, client) = asked(behind);
-            connection.set_company(Some(now + LOOK_AGAIN));
+            connection.set_company(true);
             assert!(connection.put_by(b"response"));
             (connection, client)
         };
-        let (mut connection, mut client) = kept("");
+        let (mut connection, mut client) = put_by("");
         assert!(!connection.put_by(b"another"), "one is enough");
         assert_eq!(connection.write(&[b" and more"], Push::Now).unwrap(), 9);
         assert_eq!(received(&mut client), "response and more");
-        let (mut connection, mut client) = kept(REQUEST);
+        let (mut connection, mut client) = put_by(REQUEST);
         assert_eq!(connection.finish(true, now), Step::Call, "the next request is there");
         assert_eq!(received(&mut client), "response");
-        let (mut connection, mut client) = kept("");
+        let (mut connection, mut client) = put_by("");
         assert_eq!(connection.finish(false, now), Step::Close);
         assert_eq!(received(&mut client), "response");
     }

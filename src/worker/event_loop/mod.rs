@@ -48,7 +48,7 @@ const UNQUESTIONED_WAIT: Duration = Duration::from_millis(30);
 /// How long a whole response may wait for those to requests that are ready. Sent together, they wake their clients once instead of each
 /// time, which on a virtual machine costs as much as a short request, and neither the application nor the kernel's network code keeps
 /// driving the other out of the processor's caches.
-pub const COMPANY_WAIT: Duration = Duration::from_micros(200);
+const COMPANY_WAIT: Duration = Duration::from_micros(200);
 
 /// Most responses that wait for each other.
 const MOST_FINISHED: usize = 8;
@@ -214,12 +214,12 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    /// Waits until something happens, at most to the next tick, and does what can be done without the application.
+    /// Waits until something happens, at most to the next tick, and does what can be done without the application. Whatever was
+    /// [finished](EventLoop::send_finished) is to be sent before.
     ///
     /// # Errors
     /// The poll failed, which leaves nothing to go on with.
     pub fn turn(&mut self) -> io::Result<Turn> {
-        self.send_finished();
         let timeout = self.poll_timeout();
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -352,7 +352,8 @@ impl EventLoop {
         let place = std::mem::replace(&mut self.connections[key], Place::Here(connection));
         self.follow(key, step);
         let Place::Away(missed) = place else { return };
-        if missed.writable {
+        // Before it reads: as long as something is to be sent it looks like one whose client is behind.
+        if missed.writable || missed.readable {
             self.write(key);
         }
         if missed.readable {
