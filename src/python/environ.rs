@@ -421,7 +421,9 @@ impl EnvironBuilder {
     ) -> Result<Bound<'py, PyString>, EnvironError> {
         let raw = request.head.path.of(request.buffer);
         // The prefix is taken off the path as it was sent, before decoding, as gunicorn does.
-        let Some(below) = raw.strip_prefix(prefix) else {
+        // There is mostly none, and to compare nothing with nothing is a call, too (see `memo`).
+        let below = if prefix.is_empty() { Some(raw) } else { raw.strip_prefix(prefix) };
+        let Some(below) = below else {
             let shown = |bytes| String::from_utf8_lossy(bytes).into_owned();
             return Err(EnvironError::Misplaced(OutsideScriptName { path: shown(raw), script_name: shown(prefix) }));
         };
