@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from servers import FLOOR, OURS, WHEEL
+from servers import PEERS, OURS
 
 COLUMNS = [("req/s", "requests_per_second", "{:,.0f}"), ("CPU us/req", "cpu_us", "{:.2f}"), ("p50 us", "p50_us", "{:,.0f}"),
            ("p99 us", "p99_us", "{:,.0f}"), ("PSS MB", "pss_mb", "{:.1f}"), ("start ms", "start_ms", "{:.0f}"),
@@ -10,8 +10,8 @@ COLUMNS = [("req/s", "requests_per_second", "{:,.0f}"), ("CPU us/req", "cpu_us",
 
 
 def medians(rounds):
-    """The median of each figure over the rounds of one server."""
-    return {name: middle([one[name] for one in rounds]) for _, name, _ in COLUMNS}
+    """The median of each figure over the rounds of one row that did not fail."""
+    return {name: middle([one[name] for one in rounds if one]) for _, name, _ in COLUMNS}
 
 
 def middle(values):
@@ -19,54 +19,68 @@ def middle(values):
     return None if None in values else median(values)
 
 
-def print_load(name, load, figures, notes):
+def own(load):
+    """The row of our own server on another load, for comparison."""
+    return f"our {load}"
+
+
+def print_load(name, load, rounds, figures, notes):
     """The table of one load: a row for each server, best first, with our CPU and throughput as a ratio to it."""
     print(f"\n{name}: {load.says}")
-    ours = figures.get(OURS)
     rows = [["server", *(title for title, _, _ in COLUMNS), "our CPU", "our req/s", ""]]
-    for server, values in sorted(figures.items(), key=lambda item: item[1]["cpu_us"]):
+    for row, values in sorted(figures.items(), key=lambda item: item[1]["cpu_us"]):
         cells = ["-" if values[column] is None else text.format(values[column]) for _, column, text in COLUMNS]
-        rows.append([server, *cells, ratio(ours, values, "cpu_us"), ratio(ours, values, "requests_per_second"),
-                     notes.get(server, "")])
+        ratios = ["-", "-"]
+        if row != OURS and OURS in figures:
+            ratios = [f"{compare(rounds, row, column, ratio):.2f}x" for column in ("cpu_us", "requests_per_second")]
+        rows.append([row, *cells, *ratios, notes.get(row, "")])
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for row in rows:
         first, last = row[0].ljust(widths[0]), row[-1]
         print("  " + "  ".join([first, *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:])), last]).rstrip())
-    for server, note in notes.items():
-        if server not in figures:
-            print(f"  {server}: {note}")
+    for row, note in notes.items():
+        if row not in figures:
+            print(f"  {row}: {note}")
 
 
-def ratio(ours, theirs, column):
-    if ours is None or ours is theirs or not theirs[column]:
-        return "-"
-    return f"{ours[column] / theirs[column]:.2f}x"
+def ratio(ours, theirs):
+    return ours / theirs
 
 
-def print_goals(loads, all_figures):
-    """For each goal whose two sides were measured: the ratio of CPU per request, and whether it is met."""
+def difference(ours, theirs):
+    return ours - theirs
+
+
+def compare(rounds, row, column, how):
+    """The median over the rounds of `how` our figure compares with that row's; None without a round that has both."""
+    both = [(ours[column], theirs[column]) for ours, theirs in zip(rounds[OURS], rounds[row]) if ours and theirs]
+    return median(how(*pair) for pair in both) if both else None
+
+
+def print_goals(loads, all_rounds):
+    """For each goal whose two sides were measured: how our CPU per request compares, and whether that meets it."""
     lines = []
-    for name, load in loads.items():
-        ours = all_figures.get(name, {}).get(OURS)
-        for other, bound in load.goals:
-            theirs = goal_side(other, all_figures, name)
-            if ours and theirs and theirs[1]["cpu_us"]:
-                reached = ours["cpu_us"] / theirs[1]["cpu_us"]
+    for name, rounds in all_rounds.items():
+        for goal in loads[name].goals:
+            row = other_side(goal, rounds)
+            if row is None or not any(rounds.get(OURS, [])):
+                continue
+            if goal.plus_us:
+                reached, bound, form = compare(rounds, row, "cpu_us", difference), goal.plus_us, "{:+.2f} us to {}, goal {:+.2f}: {}"
+            else:
+                reached, bound, form = compare(rounds, row, "cpu_us", ratio), goal.times, "{:.2f}x {}, goal {:.2f}x: {}"
+            if reached is not None:
                 verdict = "met" if reached <= bound else "NOT MET"
-                lines.append(f"  {name}: {reached:.2f}x {theirs[0]}, goal {bound:.2f}x: {verdict}")
+                lines.append(f"  {name}: " + form.format(reached, row, bound, verdict))
     if lines:
         print("\nGoals (our CPU per request)")
         print("\n".join(lines))
 
 
-def goal_side(other, all_figures, name):
-    """What a goal compares with: (its name, its medians), or None where that was not measured."""
-    if other.startswith("LOAD "):
-        load = other.removeprefix("LOAD ")
-        figures = all_figures.get(load, {}).get(OURS)
-        return (f"our own {load}", figures) if figures else None
-    figures = all_figures.get(name, {})
-    if other != "best":
-        return (other, figures[other]) if other in figures else None
-    peers = [(values["cpu_us"], server) for server, values in figures.items() if server not in (OURS, WHEEL, FLOOR)]
-    return (min(peers)[1], figures[min(peers)[1]]) if peers else None
+def other_side(goal, rounds):
+    """The row that a goal compares with; None where it was not measured."""
+    if goal.load or goal.server:
+        row = own(goal.load) if goal.load else goal.server
+        return row if any(rounds.get(row, [])) else None
+    peers = [(medians(rounds[peer])["cpu_us"], peer) for peer in PEERS if any(rounds.get(peer, []))]
+    return min(peers)[1] if peers else None
