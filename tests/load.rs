@@ -89,10 +89,15 @@ fn compare_until_fair(ordinary: &mut [Client; 2]) -> Vec<[Duration; 2]> {
 }
 
 /// Both servers are asked in turn, so that a machine that is busy with something else keeps both waiting; still, at p99 that hits now one
-/// harder, now the other. So each is judged by its best second: what bad clients cost their server they cost it in every one.
+/// harder, now the other. So the one with bad clients is judged by its best second: what they cost it they cost in every one. The other is
+/// by its usual one: its best may be twice as good by luck.
 fn are_fair(rounds: &[[Duration; 2]]) -> bool {
-    let best = |server: usize| rounds.iter().map(|round| round[server]).min().expect("a round");
-    best(0) < 2 * best(1)
+    let sorted = |server: usize| {
+        let mut seconds: Vec<Duration> = rounds.iter().map(|round| round[server]).collect();
+        seconds.sort_unstable();
+        seconds
+    };
+    sorted(0)[0] < 2 * sorted(1)[(rounds.len() - 1) / 2]
 }
 
 /// How long an ordinary client waits for its answers at each of two servers: the 99th percentile.
