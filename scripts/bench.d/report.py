@@ -32,7 +32,8 @@ def print_load(name, load, rounds, figures, notes):
         cells = ["-" if values[column] is None else text.format(values[column]) for _, column, text in COLUMNS]
         ratios = ["-", "-"]
         if row != OURS and OURS in figures:
-            ratios = [f"{compare(rounds, row, column, ratio):.2f}x" for column in ("cpu_us", "requests_per_second")]
+            compared = [compare(rounds, row, column, ratio) for column in ("cpu_us", "requests_per_second")]
+            ratios = ["-" if value is None else f"{value:.2f}x" for value in compared]
         rows.append([row, *cells, *ratios, notes.get(row, "")])
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for row in rows:
@@ -52,8 +53,9 @@ def difference(ours, theirs):
 
 
 def compare(rounds, row, column, how):
-    """The median over the rounds of `how` our figure compares with that row's; None without a round that has both."""
-    both = [(ours[column], theirs[column]) for ours, theirs in zip(rounds[OURS], rounds[row]) if ours and theirs]
+    """The median over the rounds of `how` our figure compares with that row's; None without a round that has both (a server may
+    take less processor time than the kernel counts)."""
+    both = [(ours[column], theirs[column]) for ours, theirs in zip(rounds[OURS], rounds[row]) if ours and theirs and theirs[column]]
     return median(how(*pair) for pair in both) if both else None
 
 
