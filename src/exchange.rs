@@ -43,14 +43,17 @@ pub trait Exchange: Any + Send {
     /// sight, and it is to be written.
     fn put_by(&mut self, response: &[u8]) -> bool;
 
+    /// Whether the response was taken so, and is still to be sent.
+    fn is_put_by(&self) -> bool;
+
     /// Queues a piece behind everything written so far. The connection sends it as the client reads.
     fn queue(&mut self, piece: Piece);
 
-    /// Goes on with what is queued, as far as the kernel takes it. Never blocks.
+    /// Goes on with what is queued, as far as the kernel takes it, and says whether it took any. Never blocks.
     ///
     /// # Errors
     /// The client is gone, or a file became shorter than it was announced to be.
-    fn flush_queued(&mut self) -> io::Result<()>;
+    fn flush_queued(&mut self) -> io::Result<bool>;
 
     /// Whether the client has not taken everything yet.
     fn has_queued(&self) -> bool;

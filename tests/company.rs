@@ -56,7 +56,7 @@ fn a_short_response_is_kept_back_for_the_next_one() {
 }
 
 #[test]
-fn only_so_many_responses_wait_for_each_other() {
+fn responses_do_not_wait_for_all_that_are_at_hand() {
     let server = Server::start("company", []);
     let worker = server.wait_for_workers(1)[0];
     let mut clients: [Client; 12] = known_clients(&server);

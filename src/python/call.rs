@@ -350,10 +350,9 @@ impl Kit {
                 (transmission.stream(bytes)?, transmission.sends_body())
             };
             match streamed {
-                Streamed::Held => {}
-                Streamed::HeldUnattended => self.entrust(py)?,
+                Streamed::Unattended => self.entrust(py)?,
                 Streamed::Sent if wants_more => Transmission::wait_until_taken(&self.transmission, py)?,
-                Streamed::Sent => {}
+                Streamed::Attended | Streamed::Sent => {}
             }
             if !wants_more {
                 break;

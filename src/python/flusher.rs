@@ -1,4 +1,5 @@
-//! Sends what a response holds back, while the application works on its next block.
+//! Sends what a response holds back, while the application works on its next block, and what a client has not taken of one that the
+//! application has given all of, while it is at something else.
 //!
 //! An application that yields blocks one right behind the other would have each sent by a system call that costs many times what the
 //! block did. So those that follow fast wait for company ([`Transmission::stream`]), and a thread of its own sees to it that none waits
@@ -15,15 +16,15 @@ use super::transmission::{Found, Transmission};
 /// How long a block may wait for others. It is looked for what waits this often, so that none does for much longer.
 const LONGEST_HOLD: Duration = Duration::from_micros(250);
 
-/// A client that does not take what it is sent is tried again after twice as long each time, up to this.
-const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+/// A client that takes nothing of what it is sent is tried again after twice as long each time, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// A response that has had nothing to send at so many looks is not looked at any more, until it does again: calling the thread costs the
 /// application more than a few looks in vain.
 const QUIET_LOOKS: u32 = 8;
 
 /// The thread that flushes, and the responses it looks after: at most one a thread that runs the application, and listener. The thread
-/// starts with the first response that holds something back. Clones are the same one.
+/// starts with the first of them. Clones are the same one.
 #[derive(Clone, Default)]
 pub struct Flusher(Arc<Shared>);
 

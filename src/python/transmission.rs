@@ -135,9 +135,7 @@ pub struct Transmission {
     last_block: Option<Instant>,
     /// The flusher looks after this response.
     is_attended: bool,
-    /// It was left to be sent with others ([`Exchange::put_by`]).
-    is_put_by: bool,
-    /// It must not be: it has taken long already.
+    /// It must wait for no others ([`Exchange::put_by`]): it has taken long already.
     is_late: bool,
     /// The flusher has found the client gone, which the application has yet to hear.
     flush_failed: bool,
@@ -148,9 +146,9 @@ pub struct Transmission {
 pub enum Found {
     /// Nothing to send.
     Nothing,
-    /// Something, and it is sent.
+    /// Something, of which the client has taken some or all.
     Something,
-    /// Something, and the client does not take all of it.
+    /// Something, of which the client takes nothing.
     SlowClient,
 }
 
@@ -161,9 +159,9 @@ pub enum Streamed {
     /// It was sent, as far as the client takes it.
     Sent,
     /// It waits, for company or for the client, and the [flusher](super::flusher) looks after it.
-    Held,
+    Attended,
     /// It waits, and the flusher is to be asked to look after it.
-    HeldUnattended,
+    Unattended,
 }
 
 impl Transmission {
@@ -187,7 +185,6 @@ impl Transmission {
             buffer: Vec::new(),
             last_block: None,
             is_attended: false,
-            is_put_by: false,
             is_late: false,
             flush_failed: false,
         }
@@ -203,7 +200,6 @@ impl Transmission {
         (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
         self.is_observed = is_observed;
         (self.last_block, self.flush_failed) = (None, false);
-        (self.is_put_by, self.is_late) = (false, false);
         // Whatever became of the last response, nothing of it may go out with this one.
         self.buffer.clear();
         self.exchange = Some(exchange);
@@ -299,7 +295,7 @@ impl Transmission {
         self.send(&[block], false)?;
         self.last_block = Some(Instant::now());
         // No block will be sent after this one, so nobody need wait until the client has taken it.
-        let is_left = self.is_whole() && self.has_queued() && !self.is_put_by;
+        let is_left = self.is_whole() && self.has_queued() && !self.is_put_by();
         Ok(if is_left { self.attend() } else { Streamed::Sent })
     }
 
@@ -320,7 +316,7 @@ impl Transmission {
     }
 
     fn attend(&mut self) -> Streamed {
-        if std::mem::replace(&mut self.is_attended, true) { Streamed::Held } else { Streamed::HeldUnattended }
+        if std::mem::replace(&mut self.is_attended, true) { Streamed::Attended } else { Streamed::Unattended }
     }
 
     /// For the flusher: sends what is held back, or goes on with what the client has not taken.
@@ -329,26 +325,30 @@ impl Transmission {
         if self.socket_lent || self.client_gone || self.flush_failed {
             return Found::Nothing;
         }
-        let sent = match &mut self.exchange {
+        let has_sent = match &mut self.exchange {
             Some(exchange) if exchange.has_queued() => exchange.flush_queued(),
-            Some(_) if !self.buffer.is_empty() => self.flush(),
+            Some(_) if !self.buffer.is_empty() => self.flush().map(|()| true),
             _ => return Found::Nothing,
         };
-        if sent.is_err() {
-            // The application hears of it with its next block. Until then an error of its own is no consequence of this one.
-            (self.flush_failed, self.client_gone) = (true, false);
-            return Found::Nothing;
+        match has_sent {
+            Ok(true) => Found::Something,
+            Ok(false) => Found::SlowClient,
+            Err(_) => {
+                // The application hears of it with its next block. Until then an error of its own is no consequence of this one.
+                (self.flush_failed, self.client_gone) = (true, false);
+                Found::Nothing
+            }
         }
-        if self.has_queued() { Found::SlowClient } else { Found::Something }
     }
 
     /// For the spare thread, while the application is at the request: the response waits for no others from now on.
     pub fn hurry(&mut self) {
         self.is_late = true;
-        let Some(exchange) = self.exchange.as_mut().filter(|_| self.is_put_by) else { return };
-        match exchange.flush_queued() {
-            Ok(()) => self.is_put_by = exchange.has_queued(),
-            Err(_) => (self.flush_failed, self.is_put_by) = (true, false),
+        if let Some(exchange) = &mut self.exchange
+            && exchange.is_put_by()
+            && exchange.flush_queued().is_err()
+        {
+            self.flush_failed = true;
         }
     }
 
@@ -498,6 +498,8 @@ impl Transmission {
             _ => self.draft.code,
         };
         let exchange = self.exchange.take()?;
+        // Not when the next one begins: the spare thread looks at what is about to begin as well.
+        self.is_late = false;
         // While there was no response, what the draft has is an earlier one's.
         let has_headers = with_headers && self.progress != Progress::Waiting;
         let headers = if has_headers { self.draft.headers.clone() } else { Vec::new() };
@@ -524,7 +526,7 @@ impl Transmission {
     /// # Errors
     /// The client is gone, or has stopped reading.
     pub fn wait_until_taken(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
-        if lock(shared).is_put_by { Ok(()) } else { Self::wait_for_client(shared, py) }
+        if lock(shared).is_put_by() { Ok(()) } else { Self::wait_for_client(shared, py) }
     }
 
     /// Sends what is held back, and waits until the client has taken everything: nobody can send while the application has the connection
@@ -568,7 +570,7 @@ impl Transmission {
         result
     }
 
-    /// Whether nothing of what may follow will be sent.
+    /// Whether all of it has been given: what the application may add is not sent.
     fn is_whole(&self) -> bool {
         match self.progress {
             Progress::Waiting | Progress::Started => false,
@@ -584,9 +586,11 @@ impl Transmission {
     /// Leaves a whole response to be sent with others, if there are any.
     fn put_by(&mut self, response: &[u8]) -> bool {
         let may_wait = self.is_whole() && self.keep_alive && !self.draft.upgrade && !self.is_late;
-        self.is_put_by =
-            may_wait && !fork::is_copy() && self.exchange.as_mut().is_some_and(|exchange| exchange.put_by(response));
-        self.is_put_by
+        may_wait && !fork::is_copy() && self.exchange.as_mut().is_some_and(|exchange| exchange.put_by(response))
+    }
+
+    fn is_put_by(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.is_put_by())
     }
 
     fn is_short(&self) -> bool {
@@ -746,6 +750,7 @@ mod tests {
         wire: Arc<Mutex<Wire>>,
         queue: Vec<u8>,
         has_company: bool,
+        is_put_by: bool,
     }
 
     impl Reader {
@@ -788,10 +793,15 @@ mod tests {
         }
 
         fn put_by(&mut self, response: &[u8]) -> bool {
-            if self.has_company {
+            self.is_put_by = self.has_company;
+            if self.is_put_by {
                 self.queue.extend_from_slice(response);
             }
-            self.has_company
+            self.is_put_by
+        }
+
+        fn is_put_by(&self) -> bool {
+            self.is_put_by
         }
 
         fn queue(&mut self, piece: Piece) {
@@ -799,11 +809,12 @@ mod tests {
             self.queue.extend_from_slice(&bytes);
         }
 
-        fn flush_queued(&mut self) -> io::Result<()> {
+        fn flush_queued(&mut self) -> io::Result<bool> {
             let queue = std::mem::take(&mut self.queue);
             let count = if queue.is_empty() { 0 } else { self.take(&queue)? };
             self.queue = queue[count..].to_vec();
-            Ok(())
+            self.is_put_by &= self.has_queued();
+            Ok(count > 0)
         }
 
         fn has_queued(&self) -> bool {
@@ -832,7 +843,13 @@ mod tests {
         let wire = Wire { taken: Vec::new(), writes: 0, room: usize::MAX, is_broken: false };
         let wire = Arc::new(Mutex::new(wire));
         let mut transmission = Transmission::new(b"".as_slice().into());
-        let reader = Reader { head: RequestHead::default(), wire: wire.clone(), queue: Vec::new(), has_company };
+        let reader = Reader {
+            head: RequestHead::default(),
+            wire: wire.clone(),
+            queue: Vec::new(),
+            has_company,
+            is_put_by: false,
+        };
         transmission.begin(Box::new(reader), false);
         transmission.start(Draft { status: b"200 OK".to_vec(), code: 200, content_length, ..Draft::default() });
         (transmission, wire)
@@ -875,8 +892,8 @@ mod tests {
     #[test]
     fn blocks_that_wait_leave_together_with_what_comes_next() {
         let (mut transmission, wire) = begun(None);
-        assert_eq!(transmission.hold(b"one"), Streamed::HeldUnattended);
-        assert_eq!(transmission.hold(b"two"), Streamed::Held);
+        assert_eq!(transmission.hold(b"one"), Streamed::Unattended);
+        assert_eq!(transmission.hold(b"two"), Streamed::Attended);
         assert_eq!(text(&wire), "");
         assert_eq!(transmission.finish(), Ending::KeepAlive);
         assert_eq!(text(&wire), "3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n");
@@ -898,7 +915,7 @@ mod tests {
         let (mut transmission, wire) = begun(None);
         wire.lock().unwrap().room = 4;
         let _ = transmission.hold(b"one");
-        assert_eq!(transmission.flush_for_application(), Found::SlowClient);
+        assert_eq!(transmission.flush_for_application(), Found::Something);
         assert_eq!(text(&wire), "3\r\no");
         assert!(!transmission.may_hold(1), "the application is to wait for the client");
         assert_eq!(transmission.flush_for_application(), Found::SlowClient);
@@ -908,10 +925,10 @@ mod tests {
         assert_eq!(text(&wire), "3\r\none\r\n");
         assert!(transmission.may_hold(1));
         assert_eq!(transmission.flush_for_application(), Found::Nothing);
-        assert_eq!(transmission.hold(b"two"), Streamed::Held);
+        assert_eq!(transmission.hold(b"two"), Streamed::Attended);
         assert_eq!(transmission.flush_for_application(), Found::Something);
         transmission.leave_to_itself();
-        assert_eq!(transmission.hold(b"six"), Streamed::HeldUnattended);
+        assert_eq!(transmission.hold(b"six"), Streamed::Unattended);
     }
 
     #[test]
@@ -973,7 +990,16 @@ mod tests {
     #[test]
     fn a_response_that_comes_late_does_not_wait() {
         let (mut transmission, wire) = started(Some(0), true);
+        let (exchange, _) = transmission.end(false).unwrap();
+        // Also where the spare thread has looked just before it began.
         transmission.hurry();
+        transmission.begin(exchange, false);
+        transmission.start(Draft {
+            status: b"200 OK".to_vec(),
+            code: 200,
+            content_length: Some(0),
+            ..Draft::default()
+        });
         transmission.send(&[], false).unwrap();
         assert_eq!(wire.lock().unwrap().writes, 1);
     }

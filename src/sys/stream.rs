@@ -39,8 +39,8 @@ pub enum Push {
 impl Push {
     fn flags(self) -> SendFlags {
         match self {
-            Push::Now => SendFlags::NOSIGNAL,
-            Push::WithEnd => SendFlags::NOSIGNAL | SendFlags::MORE,
+            Push::Now => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            Push::WithEnd => SendFlags::NOSIGNAL | SendFlags::DONTWAIT | SendFlags::MORE,
         }
     }
 }
@@ -52,7 +52,8 @@ impl Stream {
         Ok(count)
     }
 
-    /// Writes what the kernel takes of `bytes` (send(2)), to be sent when `push` says, and says how much.
+    /// Writes what the kernel takes of `bytes` (send(2)), to be sent when `push` says, and says how much. WouldBlock where that is nothing,
+    /// also where the descriptor has been made to block.
     pub fn write(&self, bytes: &[u8], push: Push) -> io::Result<usize> {
         Ok(rustix::net::send(&self.0, bytes, push.flags())?)
     }
@@ -164,6 +165,22 @@ mod tests {
             stream.write_vectored(&[IoSlice::new(b"x")], Push::Now).unwrap_err().kind(),
             io::ErrorKind::BrokenPipe
         );
+    }
+
+    #[test]
+    fn a_write_does_not_wait_even_where_the_descriptor_would() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let stream = Stream::from(OwnedFd::from(ours));
+        stream.set_blocking(true).unwrap();
+        let block = [0; 65536];
+        let refused = loop {
+            if let Err(error) = stream.write(&block, Push::Now) {
+                break error;
+            }
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        let refused = stream.write_vectored(&[IoSlice::new(&block)], Push::WithEnd).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

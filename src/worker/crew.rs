@@ -129,8 +129,7 @@ impl Slot {
         self.moves += 1;
     }
 
-    fn end(&mut self) {
-        self.is_over = true;
+    fn send_finished(&mut self) {
         if let Some(lead) = &mut self.lead {
             lead.event_loop.send_finished();
         }
@@ -424,6 +423,7 @@ impl Crew {
     fn done(&self, request: Request, step: Step, now: Instant, more: bool) -> Option<Request> {
         let mut slot = self.lock();
         slot.moves += 1;
+        let more = more && !slot.is_over;
         if let Some(lead) = &mut slot.lead {
             let event_loop = &mut lead.event_loop;
             event_loop.catch_up(now);
@@ -431,11 +431,11 @@ impl Crew {
             let mut next = None;
             if more {
                 next = event_loop.next_ready();
+                if next.is_none() && !self.has_served_its_requests() {
+                    next = event_loop.glance();
+                }
             } else {
                 event_loop.send_finished();
-            }
-            if more && next.is_none() && !self.has_served_its_requests() {
-                next = event_loop.glance();
             }
             if let Some(request) = &mut next {
                 self.set_company(event_loop, request);
@@ -539,7 +539,8 @@ impl Crew {
         }
     }
 
-    /// Has the responses to requests that the application is at wait for no others. One may be put by already: then it is in `close()`.
+    /// Has the responses to requests that the application is at wait for no others. One may be put by already: the application then goes on
+    /// behind its last byte, in `close()` for one.
     fn hurry(&self) {
         let in_flight = hold(&self.in_flight).clone();
         in_flight.iter().for_each(InFlight::hurry);
@@ -547,8 +548,12 @@ impl Crew {
 
     /// Ends the work of all threads.
     fn end(&self) {
-        self.lock().end();
+        self.lock().send_finished();
         self.flush_access_log();
+        let mut slot = self.lock();
+        slot.is_over = true;
+        slot.send_finished();
+        drop(slot);
         self.followers.notify_all();
         self.spare.notify_all();
         self.wake_leader();
@@ -563,10 +568,10 @@ impl Crew {
         started: Instant,
     ) -> (Box<Connection>, Step, Instant) {
         let running = self.station.row.start_request();
-        let finished = caller.call(py, connection);
+        let mut finished = caller.call(py, connection);
         let ended = Instant::now();
         let duration = ended - started;
-        self.log_access(py, &finished, duration);
+        self.log_access(py, &mut finished, duration);
         if !finished.is_worker_wanted {
             self.is_dismissed.store(true, Relaxed);
         }
@@ -596,15 +601,19 @@ impl Crew {
         self.request_ns.store(average - average / 8 + newest / 8, Relaxed);
     }
 
-    fn log_access(&self, py: Python<'_>, finished: &Finished, duration: Duration) {
+    fn log_access(&self, py: Python<'_>, finished: &mut Finished, duration: Duration) {
         // With a queue it was logged while its response was at hand (python::observer).
         let Some(log) = self.access_log.as_ref().filter(|_| self.station.log_queue.is_none()) else { return };
         let mut log = loop {
             match log.try_lock() {
                 Ok(log) => break log,
                 Err(TryLockError::Poisoned(log)) => break log.into_inner(),
-                // The leader is writing, perhaps to a slow pipe: other Python threads need not wait for it.
-                Err(TryLockError::WouldBlock) => py.detach(|| std::thread::sleep(LOG_PAUSE)),
+                // The leader is writing, perhaps to a slow pipe: neither the client nor other Python threads need wait for it.
+                Err(TryLockError::WouldBlock) => {
+                    // An error comes again when the connection is done with.
+                    let _ = finished.exchange.flush_queued();
+                    py.detach(|| std::thread::sleep(LOG_PAUSE));
+                }
             }
         };
         // Nothing was sent: the application ended the request by itself (a WebSocket), or the client had gone.

@@ -120,7 +120,7 @@ pub struct Connection {
     waits_for_end: bool,
     /// Whether its response may be put by until others are sent.
     has_company: bool,
-    /// Whether it is.
+    /// Whether it was, and is still to be sent.
     is_put_by: bool,
     /// Whether the application has the socket, which is blocking then.
     is_lent: bool,
@@ -307,7 +307,7 @@ impl Connection {
         } else {
             self.state = State::Closing;
         }
-        if std::mem::take(&mut self.is_put_by) && keep_alive && self.input.is_empty() && self.has_unsent() {
+        if self.is_put_by && keep_alive && self.input.is_empty() {
             return Step::Send;
         }
         match self.flush(now) {
@@ -537,6 +537,7 @@ impl Connection {
     fn flush(&mut self, now: Instant) -> io::Result<Flushed> {
         let before = self.outgoing.sent();
         let flushed = self.outgoing.flush(&mut self.wire)?;
+        self.is_put_by &= flushed != Flushed::All;
         if flushed != Flushed::Blocked || self.outgoing.sent() > before {
             self.stall.end();
         }

@@ -65,13 +65,19 @@ impl Exchange for Connection {
         self.is_put_by
     }
 
+    fn is_put_by(&self) -> bool {
+        self.is_put_by
+    }
+
     fn queue(&mut self, piece: Piece) {
         self.stall.begin(self.wire.stream(), Instant::now());
         self.outgoing.push(piece);
     }
 
-    fn flush_queued(&mut self) -> io::Result<()> {
-        self.flush(Instant::now()).map(drop)
+    fn flush_queued(&mut self) -> io::Result<bool> {
+        let before = self.outgoing.sent();
+        self.flush(Instant::now())?;
+        Ok(self.outgoing.sent() > before)
     }
 
     fn has_queued(&self) -> bool {
