@@ -838,6 +838,11 @@ mod tests {
         }
     }
 
+    /// What the application says of a response to which there is nothing to say.
+    fn ok(content_length: Option<u64>) -> Draft {
+        Draft { status: b"200 OK".to_vec(), code: 200, content_length, ..Draft::default() }
+    }
+
     /// A response of which only the head is known, and its client.
     fn started(content_length: Option<u64>, has_company: bool) -> (Transmission, Arc<Mutex<Wire>>) {
         let wire = Wire { taken: Vec::new(), writes: 0, room: usize::MAX, is_broken: false };
@@ -851,7 +856,7 @@ mod tests {
             is_put_by: false,
         };
         transmission.begin(Box::new(reader), false);
-        transmission.start(Draft { status: b"200 OK".to_vec(), code: 200, content_length, ..Draft::default() });
+        transmission.start(ok(content_length));
         (transmission, wire)
     }
 
@@ -946,12 +951,7 @@ mod tests {
         // The next one is another client's.
         wire.lock().unwrap().is_broken = false;
         transmission.begin(exchange, false);
-        transmission.start(Draft {
-            status: b"200 OK".to_vec(),
-            code: 200,
-            content_length: Some(0),
-            ..Draft::default()
-        });
+        transmission.start(ok(Some(0)));
         assert_eq!(transmission.finish(), Ending::KeepAlive);
     }
 
@@ -994,12 +994,7 @@ mod tests {
         // Also where the spare thread has looked just before it began.
         transmission.hurry();
         transmission.begin(exchange, false);
-        transmission.start(Draft {
-            status: b"200 OK".to_vec(),
-            code: 200,
-            content_length: Some(0),
-            ..Draft::default()
-        });
+        transmission.start(ok(Some(0)));
         transmission.send(&[], false).unwrap();
         assert_eq!(wire.lock().unwrap().writes, 1);
     }
