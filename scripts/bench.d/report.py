@@ -1,8 +1,9 @@
 """What was measured, as tables for people: medians, ratios, goals."""
 
+from operator import sub, truediv
 from statistics import median
 
-from servers import PEERS, OURS
+from servers import OURS, PEERS
 
 COLUMNS = [("req/s", "requests_per_second", "{:,.0f}"), ("CPU us/req", "cpu_us", "{:.2f}"), ("p50 us", "p50_us", "{:,.0f}"),
            ("p99 us", "p99_us", "{:,.0f}"), ("PSS MB", "pss_mb", "{:.1f}"), ("start ms", "start_ms", "{:.0f}"),
@@ -32,7 +33,7 @@ def print_load(name, load, rounds, figures, notes):
         cells = ["-" if values[column] is None else text.format(values[column]) for _, column, text in COLUMNS]
         ratios = ["-", "-"]
         if row != OURS and OURS in figures:
-            compared = [compare(rounds, row, column, ratio) for column in ("cpu_us", "requests_per_second")]
+            compared = [compare(rounds, row, column, truediv) for column in ("cpu_us", "requests_per_second")]
             ratios = ["-" if value is None else f"{value:.2f}x" for value in compared]
         rows.append([row, *cells, *ratios, notes.get(row, "")])
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
@@ -44,16 +45,8 @@ def print_load(name, load, rounds, figures, notes):
             print(f"  {row}: {note}")
 
 
-def ratio(ours, theirs):
-    return ours / theirs
-
-
-def difference(ours, theirs):
-    return ours - theirs
-
-
 def compare(rounds, row, column, how):
-    """The median over the rounds of `how` our figure compares with that row's; None without a round that has both (a server may
+    """The median over the rounds of `how(ours, theirs)`, our figure and that row's; None without a round that has both (a server may
     take less processor time than the kernel counts)."""
     both = [(ours[column], theirs[column]) for ours, theirs in zip(rounds[OURS], rounds[row]) if ours and theirs and theirs[column]]
     return median(how(*pair) for pair in both) if both else None
@@ -68,9 +61,9 @@ def print_goals(loads, all_rounds):
             if row is None or not any(rounds.get(OURS, [])):
                 continue
             if goal.plus_us:
-                reached, bound, form = compare(rounds, row, "cpu_us", difference), goal.plus_us, "{:+.2f} us to {}, goal {:+.2f}: {}"
+                reached, bound, form = compare(rounds, row, "cpu_us", sub), goal.plus_us, "{:+.2f} us to {}, goal {:+.2f}: {}"
             else:
-                reached, bound, form = compare(rounds, row, "cpu_us", ratio), goal.times, "{:.2f}x {}, goal {:.2f}x: {}"
+                reached, bound, form = compare(rounds, row, "cpu_us", truediv), goal.times, "{:.2f}x {}, goal {:.2f}x: {}"
             if reached is not None:
                 verdict = "met" if reached <= bound else "NOT MET"
                 lines.append(f"  {name}: " + form.format(reached, row, bound, verdict))
