@@ -41,6 +41,8 @@ const EXIT_CONFIG: i32 = 1;
 /// Runs the program that `launch` describes, in the master or, after a fork, in a worker, and returns the process's exit status
 /// (gunicorn's: 0 stopped, 1 wrong settings, 2 wrong usage, 3 a worker failed to boot, 4 no such app).
 pub fn run(launch: Launch) -> i32 {
+    // Before anything is written; CPython does the same, but is not always there.
+    sys::signal::ignore_file_size_limit();
     exit_status(start(launch))
 }
 

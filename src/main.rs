@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use monoceros::Launch;
 
 fn main() {
+    monoceros::sys::signal::end_at_faults();
     let argv: Vec<OsString> = std::env::args_os().collect();
     let name = argv.first().cloned().unwrap_or_else(|| OsString::from("monoceros"));
     let launch = Launch::here(program(&name), vec![name], argv);

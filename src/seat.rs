@@ -44,7 +44,7 @@ pub struct Seat<App> {
     pub post: Arc<Post>,
     /// The application, where the master has loaded it.
     pub preloaded: Option<App>,
-    /// TERM, INT, QUIT and USR1 since the fork, none lost. The others that the master handles are without effect.
+    /// The worker's signals since the fork, none lost; those that only the master gives a meaning to are without effect here.
     pub signals: SignalQueue,
 }
 

@@ -22,7 +22,7 @@ use crate::python::environ::SERVER_SOFTWARE;
 use crate::python::home::{self, Home};
 use crate::python::hooks::Hooks;
 use crate::python::ssl_context::{self, ContextTerms};
-use crate::python::{environment, interpreter, spew};
+use crate::python::{environment, interpreter, signals, spew};
 use crate::seat;
 use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, Loaded, LogFormat, Sources, Value};
 use crate::tls::{self, Tls};
@@ -123,7 +123,11 @@ impl Startup {
     /// # Errors
     /// The sentence for the log.
     pub fn reload(&mut self) -> Result<(Arc<Config>, Hooks), String> {
-        let (config, hooks) = self.load().map_err(|failure| failure.to_string())?;
+        // A config file that hangs can be stopped as at the start; whatever handlers it installs, the master takes its signals back.
+        signals::begin_in_master().map_err(|error| error.to_string())?;
+        let loaded = self.load();
+        signals::started_in_master();
+        let (config, hooks) = loaded.map_err(|failure| failure.to_string())?;
         check_access_log(&config)?;
         self.log_warnings();
         Ok((config, hooks))
@@ -161,6 +165,7 @@ impl Startup {
             return Ok(None);
         }
         interpreter::start(&self.home, &self.argv).map_err(|error| error.to_string())?;
+        signals::begin_in_master().map_err(|error| error.to_string())?;
         spew::start_if(config.spew).map_err(|error| error.to_string())?;
         let app = self.load_app(config).map_err(|error| error.to_string())?;
         app::freeze().map_err(|error| error.to_string())?;

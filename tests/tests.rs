@@ -54,6 +54,7 @@ mod facade;
 mod limits;
 mod logs;
 mod python_logging;
+mod python_signals;
 
 // Real frameworks, and what all of it costs.
 mod django;

@@ -10,8 +10,10 @@ use nix::errno::Errno;
 
 use crate::seat;
 use crate::settings::{Address, Config};
-use crate::sys::signal::{Signal, SignalQueue};
+use crate::sys::signal::SignalQueue;
 use crate::sys::socket::{BindAddress, BindOptions, FileOwner, Listener};
+
+use super::start::told_to_stop;
 
 /// How often a busy address is tried at the start, and how long is waited between: gunicorn's numbers.
 const TRIES: usize = 5;
@@ -173,7 +175,7 @@ fn open_with_patience(config: &Config, address: &Address, signals: &SignalQueue)
         }
         debug!("Retrying in 1 second.");
         std::thread::sleep(BETWEEN_TRIES);
-        stop_when_asked(signals)?;
+        told_to_stop(signals).map_err(|_| NotOpened::Stopped)?;
     }
     error!("Can't connect to {address}");
     Err(NotOpened::Failed)
@@ -182,15 +184,6 @@ fn open_with_patience(config: &Config, address: &Address, signals: &SignalQueue)
 /// Whether waiting can help: another server may be about to leave, an interface about to come up.
 fn may_pass(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
-}
-
-fn stop_when_asked(signals: &SignalQueue) -> Result<(), NotOpened> {
-    while let Some(signal) = signals.next() {
-        if matches!(signal, Signal::Term | Signal::Int | Signal::Quit) {
-            return Err(NotOpened::Stopped);
-        }
-    }
-    Ok(())
 }
 
 fn open_address(config: &Config, address: &Address) -> io::Result<Listener> {

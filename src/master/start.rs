@@ -6,10 +6,11 @@ use std::time::Instant;
 use log::{debug, error, info, warn};
 
 use crate::python::hooks::ServerHook;
+use crate::python::signals::{begin_in_master, started_in_master, take_back};
 use crate::scoreboard::{MAX_WORKERS, Scoreboard};
 use crate::sys::pidfile::PidFile;
 use crate::sys::post::Post;
-use crate::sys::signal::{self, SignalQueue};
+use crate::sys::signal::{self, Signal, SignalQueue};
 use crate::sys::socket::{FileOwner, Listener};
 use crate::sys::{daemon, process, wakeup};
 
@@ -27,6 +28,9 @@ use super::{Boot, Master, Phase, signals};
 /// The exit status of a master that could not start.
 const NOT_STARTED: i32 = 1;
 
+/// That of one that was told to stop before it had started.
+const STOPPED: i32 = 0;
+
 /// The number of the generation that the start calls; workers adopted from before a re-exec in place are older.
 const FIRST_GENERATION: u64 = 1;
 
@@ -39,28 +43,33 @@ pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
     signal::reset_inherited().map_err(|error| refuse(&error))?;
     let signals = SignalQueue::new(&signals::HANDLED).map_err(|error| refuse(&error))?;
     signal::unblock_all().map_err(|error| refuse(&error))?;
+    begin_in_master().map_err(|error| refuse(&error))?;
     let service_manager = ServiceManager::from_environment();
-    let preloaded = (boot.preload)(&boot.config).map_err(|reason| refuse(&reason))?;
+    let preloaded = (boot.preload)(&boot.config);
+    take_back();
+    told_to_stop(&signals)?;
+    let preloaded = preloaded.map_err(|reason| refuse(&reason))?;
 
     let (name, count) = (upgrade.master_name(), worker_count(&boot.config));
     let shown = || shown_at_start(name, count, Vec::new());
-    may_go_on(boot.hooks.nworkers_changed(shown, count, None))?;
+    may_go_on(&signals, boot.hooks.nworkers_changed(shown, count, None))?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
     let pid_file = create_pid_file(&boot, &upgrade)?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
-    may_go_on(boot.hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| remove_pid_file())?;
+    may_go_on(&signals, boot.hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| remove_pid_file())?;
     let open = open_listeners(&boot, count, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
     let (config, hooks, tls) = (Arc::clone(&boot.config), boot.hooks.clone(), boot.tls.take());
     let serving = Generation::new(FIRST_GENERATION, config, hooks, open, tls, count);
     announce(&serving);
     let shown = || shown_at_start(name, count, listeners::list(&serving.listeners, &serving.config));
-    may_go_on(boot.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
+    may_go_on(&signals, boot.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
         remove_pid_file();
         if !upgrade.is_under_way() {
             listeners::unlink_unless(&serving.listeners, &[]);
         }
     })?;
 
+    started_in_master();
     let assembled = Master::assemble(boot, pid_file, signals, preloaded, serving, upgrade, service_manager);
     let mut master = assembled.map_err(|error| refuse(&error))?;
     master.adopt_workers(Adopted::from_environment());
@@ -155,7 +164,7 @@ fn open_listeners<App>(
     };
     opened.map_err(|error| match error {
         NotOpened::Failed => NOT_STARTED,
-        NotOpened::Stopped => 0,
+        NotOpened::Stopped => STOPPED,
     })
 }
 
@@ -165,8 +174,10 @@ fn announce(serving: &Generation) {
     info!("Using worker: {}", serving.config.effective_worker_class());
 }
 
-/// A hook that raises keeps the server from starting, except in place of one that serves: there nobody is left to go back to.
-fn may_go_on(hook: Result<(), String>) -> Result<(), i32> {
+/// A hook that raises keeps the server from starting, except in place of one that serves: there nobody is left to go back to. One that was
+/// told to stop meanwhile ends in good order.
+fn may_go_on(signals: &SignalQueue, hook: Result<(), String>) -> Result<(), i32> {
+    told_to_stop(signals)?;
     match hook {
         Err(raised) if in_place::is_under_way() => {
             error!("The server goes on without the hook that raised\n{raised}");
@@ -174,6 +185,18 @@ fn may_go_on(hook: Result<(), String>) -> Result<(), i32> {
         }
         hook => hook.map_err(|raised| refuse(&raised)),
     }
+}
+
+/// Fails with the exit status of a stop if TERM, INT or QUIT has come. What else has come waits for the master's loop.
+pub(super) fn told_to_stop(signals: &SignalQueue) -> Result<(), i32> {
+    let pending: Vec<Signal> = std::iter::from_fn(|| signals.next()).collect();
+    if let Some(stop) = pending.iter().find(|signal| matches!(signal, Signal::Term | Signal::Int | Signal::Quit)) {
+        info!("Handling signal: {stop}");
+        started_in_master();
+        return Err(STOPPED);
+    }
+    pending.into_iter().for_each(signal::push);
+    Ok(())
 }
 
 /// Says why there will be no server.

@@ -23,7 +23,8 @@ pub(super) enum Halt {
     Failed(BootFailure),
 }
 
-/// What is left of the wait for the workers after INT or QUIT cut it short: gunicorn's number.
+/// What is left of the wait for the workers after INT or QUIT cut it short: gunicorn's number. A worker that still loads the app has
+/// nothing to finish and gets no more either.
 const QUICK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long killed workers may take to disappear. One that hangs in the kernel must not keep the master.
@@ -97,7 +98,7 @@ impl<App> Master<App> {
         self.wait_for_workers(Instant::now() + REAP_TIMEOUT, listeners);
     }
 
-    /// A worker that still loads the app has nothing to finish, and does not look at signals until it has loaded.
+    /// A worker that still loads the app has nothing to finish.
     fn end_workers_quickly(&mut self, until: Instant) {
         for worker in &mut self.workers {
             if worker.is_booting() {
@@ -117,16 +118,32 @@ impl<App> Master<App> {
         }
     }
 
+    /// Kills workers whose own time to end is up, and after `loaded_by` those that still load the app: TERM has not unwound the import.
+    /// Says when to look again.
+    fn kill_the_overdue(&mut self, now: Instant, loaded_by: Instant) -> Option<Instant> {
+        for worker in &mut self.workers {
+            worker.kill_when_due(now);
+            if worker.is_booting() && now >= loaded_by {
+                worker.kill(Fate::Discarded);
+            }
+        }
+        let loads = self.workers.iter().any(|worker| worker.is_booting() && worker.end().is_some());
+        self.workers.iter().filter_map(Worker::end).chain(loads.then_some(loaded_by)).min()
+    }
+
     fn wait_for_workers(&mut self, mut deadline: Instant, listeners: &[Arc<Listener>]) {
+        let loaded_by = Instant::now() + QUICK_TIMEOUT;
         loop {
             self.refuse_newcomers(listeners);
             // No worker is meant to serve any more, so none can fail to.
             let _ = self.reap_workers();
-            if self.workers.is_empty() || Instant::now() >= deadline {
+            let now = Instant::now();
+            if self.workers.is_empty() || now >= deadline {
                 return;
             }
+            let wake = self.kill_the_overdue(now, loaded_by).into_iter().chain(self.watchdog_deadline(now));
+            let wake = wake.fold(deadline, Instant::min);
             self.keep_watchdog_quiet_while_stopping();
-            let wake = self.watchdog_deadline(Instant::now()).map_or(deadline, |next| next.min(deadline));
             self.alarm.wait(Some(wake), &self.bell);
             while let Some(signal) = self.signals.next() {
                 match signal {

@@ -150,11 +150,26 @@ impl Worker {
         }
     }
 
-    /// Tells it by TERM or QUIT to end before `until`.
+    /// Tells it by TERM or QUIT to end before `until`. One that is past its time already gets no more of it.
     pub fn stop(&mut self, signal: Signal, until: Instant) {
         self.tell(signal);
-        if !matches!(self.fate, Fate::Killed | Fate::Discarded) {
+        if !matches!(self.fate, Fate::Aborted { .. } | Fate::Killed | Fate::Discarded) {
             self.fate = Fate::Stopping { until };
+        }
+    }
+
+    /// When it is to be killed, if it has been told to end.
+    pub fn end(&self) -> Option<Instant> {
+        match self.fate {
+            Fate::Stopping { until } | Fate::Aborted { until } => Some(until),
+            Fate::Serving | Fate::Retiring | Fate::Killed | Fate::Discarded => None,
+        }
+    }
+
+    /// Kills it when the time is up in which it was told to end.
+    pub fn kill_when_due(&mut self, now: Instant) {
+        if self.end().is_some_and(|until| until <= now) {
+            self.kill(Fate::Killed);
         }
     }
 

@@ -27,8 +27,21 @@ use super::{Master, Outcome, Phase};
 /// The most workers of one generation: half of the scoreboard, because a reload needs as many again.
 pub(super) const MOST_WORKERS: usize = MAX_WORKERS.get() / 2;
 
-/// What a worker has collected since the fork when it starts to look (see [`Seat::signals`]).
-const WORKER_SIGNALS: [Signal; 4] = [Signal::Term, Signal::Int, Signal::Quit, Signal::Usr1];
+/// What a worker collects from the fork on (see [`Seat::signals`]): all that the master handles but for the end of children, which is
+/// the application's to know, and the verdict on a worker that is stuck.
+const WORKER_SIGNALS: [Signal; 11] = [
+    Signal::Term,
+    Signal::Int,
+    Signal::Quit,
+    Signal::Abrt,
+    Signal::Usr1,
+    Signal::Hup,
+    Signal::Ttin,
+    Signal::Ttou,
+    Signal::Usr2,
+    Signal::Winch,
+    Signal::Rtmin,
+];
 
 /// What the child of a fork takes with it.
 pub(super) struct Place {
@@ -327,8 +340,8 @@ impl<App> Master<App> {
         self.notice_lost_time();
         let (now, now_ms) = (Instant::now(), monotonic_ms());
         for worker in &mut self.workers {
+            worker.kill_when_due(now);
             match worker.fate {
-                Fate::Stopping { until } | Fate::Aborted { until } if until <= now => worker.kill(Fate::Killed),
                 Fate::Serving | Fate::Retiring | Fate::Stopping { .. } => worker.abort_when_overdue(now, now_ms),
                 Fate::Aborted { .. } | Fate::Killed | Fate::Discarded => {}
             }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak
 use std::time::Duration;
 
 use super::transmission::{Found, Transmission};
+use crate::sys::thread;
 
 /// How long a block may wait for others. It is looked for what waits this often, so that none does for much longer.
 const LONGEST_HOLD: Duration = Duration::from_micros(250);
@@ -58,7 +59,7 @@ impl Flusher {
         let mut charges = self.0.lock();
         if !charges.is_running {
             let shared = self.0.clone();
-            std::thread::Builder::new().name("flusher".to_owned()).spawn(move || shared.run())?;
+            thread::spawn("flusher", move || shared.run())?;
             charges.is_running = true;
         }
         charges.responses.push(Charge { response: Arc::downgrade(response), quiet_looks: 0, pause: LONGEST_HOLD });

@@ -19,6 +19,7 @@ use super::facade;
 use super::log_queue::LogQueue;
 use super::native::to_python;
 use super::observer::Observer;
+use super::signals;
 use crate::logging::{self, Diversion};
 use crate::settings::{self, Config};
 use crate::sys::process::Pid;
@@ -280,22 +281,30 @@ impl Hooks {
         })
     }
 
-    /// Calls `worker_int` or, for an abort, `worker_abort`. What they raise goes to the log.
-    pub fn interrupted(&self, py: Python<'_>, is_abort: bool) {
+    /// Calls `worker_int` or, for an abort, `worker_abort`.
+    ///
+    /// # Errors
+    /// It raised, which is meant to reach the application.
+    pub fn interrupted(&self, py: Python<'_>, is_abort: bool) -> PyResult<()> {
         let hook = if is_abort { "worker_abort" } else { "worker_int" };
-        let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.given.contains(hook)) else { return };
-        if let Err(error) = bridge.object.call_method0(py, hook)
-            && !error.is_instance_of::<PySystemExit>(py)
-        {
-            log::error!("Exception in {hook} hook\n{}", traceback(py, &error));
+        match self.0.as_ref().filter(|bridge| bridge.given.contains(hook)) {
+            Some(bridge) => bridge.object.call_method0(py, hook).map(drop),
+            None => Ok(()),
         }
     }
 
-    /// Calls `worker_int` because code has changed.
+    /// Calls `worker_int` because code has changed. What it raises goes to the log: no request is to end of it.
     pub fn code_changed(&self) {
-        if self.0.as_ref().is_some_and(|bridge| bridge.given.contains("worker_int")) {
-            Python::attach(|py| self.interrupted(py, false));
+        if self.0.as_ref().is_none_or(|bridge| !bridge.given.contains("worker_int")) {
+            return;
         }
+        Python::attach(|py| {
+            if let Err(error) = self.interrupted(py, false)
+                && !error.is_instance_of::<PySystemExit>(py)
+            {
+                log::error!("Exception in worker_int hook\n{}", traceback(py, &error));
+            }
+        });
     }
 
     /// Calls `worker_exit`; what it raises goes to the log.
@@ -386,10 +395,13 @@ impl Bridge {
         call: impl FnOnce(Python<'_>, &Py<PyAny>) -> PyResult<Py<PyAny>>,
     ) -> Result<(), Raised> {
         let server = server();
-        Python::attach(|py| {
+        let called = Python::attach(|py| {
             let shown = server.as_dict(py).and_then(|state| self.object.call_method1(py, "server", (state,)));
             shown.and_then(|_| call(py, &self.object)).map(drop).map_err(|error| traceback(py, &error))
-        })
+        });
+        // A hook may have installed handlers of its own.
+        signals::take_back();
+        called
     }
 }
 

@@ -62,13 +62,13 @@ pub fn is_running() -> bool {
 pub fn start(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
     if is_running() {
         environment::follow();
-    } else {
-        initialize(home, argv)?;
-        // SAFETY: this thread has just initialised the interpreter and holds its lock. The thread state stays registered for this thread,
-        // so that attaching later finds it again; nothing needs the pointer.
-        unsafe { ffi::PyEval_SaveThread() };
-        Python::attach(check_standard_library)?;
+        return Python::attach(|py| facade::install(py).map_err(|error| StartError::Refused(traceback(py, &error))));
     }
+    initialize(home, argv)?;
+    // SAFETY: this thread has just initialised the interpreter and holds its lock. The thread state stays registered for this thread,
+    // so that attaching later finds it again; nothing needs the pointer.
+    unsafe { ffi::PyEval_SaveThread() };
+    Python::attach(check_standard_library)?;
     Python::attach(|py| {
         let prepared = signals::disown(py).and_then(|()| facade::install(py));
         prepared.map_err(|error| StartError::Refused(traceback(py, &error)))

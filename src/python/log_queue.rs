@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
+use crate::sys::thread;
+
 /// Past this many waiting records new ones are dropped and counted: the handlers cannot keep up.
 const MOST_WAITING: usize = 10_000;
 
@@ -44,7 +46,7 @@ impl LogQueue {
     pub(super) fn start(bridge: Py<PyAny>) -> io::Result<Arc<LogQueue>> {
         let queue = Arc::new(LogQueue { state: Mutex::default(), changed: Condvar::new() });
         let own = queue.clone();
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || own.hand_over_to(&bridge))?;
+        thread::spawn_for_python("log", move || own.hand_over_to(&bridge))?;
         Ok(queue)
     }
 

@@ -31,6 +31,7 @@ mod file_wrapper;
 pub mod flusher;
 pub mod home;
 pub mod hooks;
+pub mod idle;
 mod input;
 pub mod interpreter;
 mod known_headers;

@@ -7,9 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use nix::unistd::{self, ForkResult};
 
 use super::process::{self, Pid};
+use super::signal;
 
 /// Whether this process is a copy that somebody else than [`fork`] has made.
 static IS_COPY: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`fork`] is at work.
+static IS_OURS: AtomicBool = AtomicBool::new(false);
 
 /// Which side of the fork the caller finds itself on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +26,16 @@ pub enum Forked {
 
 /// Forks the process (fork(2)). Fails with EAGAIN or ENOMEM when the system has no room for another process.
 pub fn fork() -> io::Result<Forked> {
+    notice_copies();
+    IS_OURS.store(true, Relaxed);
     // SAFETY: the master starts no thread (design, "Supervision"), so no lock can be held by a thread that the child
     // does not have, and the child may run any code. An agent that came with the interpreter, or a hook, may have threads of its
     // own; `around_fork` holds the locks of Python meanwhile, as Python does for its own forks, and that of the log.
-    match unsafe { unistd::fork() }? {
+    let forked = unsafe { unistd::fork() };
+    IS_OURS.store(false, Relaxed);
+    match forked? {
         ForkResult::Parent { child } => Ok(Forked::Parent(child)),
-        ForkResult::Child => {
-            notice_copies();
-            Ok(Forked::Child)
-        }
+        ForkResult::Child => Ok(Forked::Child),
     }
 }
 
@@ -47,17 +52,18 @@ pub fn is_copy() -> bool {
     IS_COPY.load(Relaxed)
 }
 
-/// From now on copies know that they are some.
-fn notice_copies() {
+/// From now on copies know that they are some, and have nothing of the server's signals.
+pub(super) fn notice_copies() {
     static REGISTERED: Once = Once::new();
     extern "C" fn note() {
-        IS_COPY.store(true, Relaxed);
+        if !IS_OURS.load(Relaxed) {
+            IS_COPY.store(true, Relaxed);
+            signal::leave_to_copy();
+        }
     }
     REGISTERED.call_once(|| {
-        // SAFETY: the handler only stores to an atomic, which is safe in the child of any process. It fails for want of memory
-        // only, and then copies go unnoticed, as under other servers.
+        // SAFETY: the handler stores to atomics and calls sigaction(2), which is safe in the child of any process. It fails for want of
+        // memory only, and then copies go unnoticed, as under other servers.
         unsafe { libc::pthread_atfork(None, None, Some(note)) };
     });
-    // The handler may have been inherited, and have run in this very fork.
-    IS_COPY.store(false, Relaxed);
 }

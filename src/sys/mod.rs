@@ -18,6 +18,7 @@ pub mod shared;
 pub mod signal;
 pub mod socket;
 mod stream;
+pub mod thread;
 pub mod title;
 pub mod user;
 pub mod wakeup;

@@ -1,20 +1,22 @@
 //! Signals as a queue: the handler writes one byte to a pipe and leaves; whoever owns the queue decides in its own loop.
 //!
-//! The pipe keeps the order in which signals came, and its reading end fits a poll. A forked child shares the pipe with its
-//! parent until it replaces the queue, so signals stay blocked across the fork (see [`block_all`]).
+//! The pipe keeps the order in which signals came, and its reading end fits a poll. The handler is plain sigaction(2), so whoever
+//! installs another one (CPython's `signal.signal`) replaces it, and [`take_back`] puts it back. A process that the
+//! application forks has nothing of it: the dispositions are the default ones there, and no signal of it reaches the pipe. It must
+//! not know Python; what else a signal is to set off is a function that it is given ([`interrupt_with`]).
 
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd;
-use signal_hook::SigId;
-use signal_hook::low_level;
+
+use super::fork;
 
 /// The signals monoceros gives a meaning to, in the master or in a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,22 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// Every one of them.
+    pub const ALL: [Signal; 12] = [
+        Signal::Term,
+        Signal::Int,
+        Signal::Quit,
+        Signal::Hup,
+        Signal::Ttin,
+        Signal::Ttou,
+        Signal::Usr1,
+        Signal::Usr2,
+        Signal::Winch,
+        Signal::Chld,
+        Signal::Abrt,
+        Signal::Rtmin,
+    ];
+
     /// The name as gunicorn's log shows it ("hup").
     pub fn name(self) -> &'static str {
         match self {
@@ -83,8 +101,9 @@ impl Signal {
         }
     }
 
-    fn from_number(number: i32) -> Option<Signal> {
-        ALL.into_iter().find(|signal| signal.number() == number)
+    /// The signal with this number, if it is one that has a meaning here.
+    pub fn from_number(number: i32) -> Option<Signal> {
+        Signal::ALL.into_iter().find(|signal| signal.number() == number)
     }
 }
 
@@ -94,85 +113,55 @@ impl fmt::Display for Signal {
     }
 }
 
-const ALL: [Signal; 12] = [
-    Signal::Term,
-    Signal::Int,
-    Signal::Quit,
-    Signal::Hup,
-    Signal::Ttin,
-    Signal::Ttou,
-    Signal::Usr1,
-    Signal::Usr2,
-    Signal::Winch,
-    Signal::Chld,
-    Signal::Abrt,
-    Signal::Rtmin,
-];
-
-/// The pending signals of this process. Dropping it stops the collecting; the signals it had asked for are from then on
-/// ignored, not fatal (signal-hook leaves its empty handler in place).
+/// The pending signals of this process. Dropping it stops the collecting; the signals it had asked for are from then on without
+/// effect, not fatal: the handler stays, and finds no pipe.
 #[derive(Debug)]
 pub struct SignalQueue {
     read: OwnedFd,
     write: OwnedFd,
-    actions: Vec<SigId>,
-    collected: Vec<Signal>,
 }
 
+/// The signals whose handler is to be ours: bit `n` stands for signal number `n`.
+static COLLECTED: AtomicU64 = AtomicU64::new(0);
+
+/// Where the handler writes: the writing end of the queue that was made last. -1 without one.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+
+/// Whether TERM has come since the process began to collect it.
+static TERM_CAME: AtomicBool = AtomicBool::new(false);
+
+/// The signals that also interrupt what runs: bit `n` stands for signal number `n`.
+static INTERRUPTING: AtomicU64 = AtomicU64::new(0);
+
+/// What interrupts it. It must be safe to call in a signal handler (signal-safety(7)).
+static INTERRUPT: OnceLock<fn(i32)> = OnceLock::new();
+
 impl SignalQueue {
-    /// Starts to collect `signals`. Fails when no pipe can be made or a handler cannot be installed.
+    /// Starts to collect `signals`, in place of any queue before. Fails when no pipe can be made or a handler cannot be installed.
     pub fn new(signals: &[Signal]) -> io::Result<SignalQueue> {
+        fork::notice_copies();
         let (read, write) = unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        let mut queue = SignalQueue { read, write, actions: Vec::new(), collected: Vec::new() };
-        for &signal in signals {
-            queue.add(signal)?;
-        }
-        Ok(queue)
+        PIPE.store(write.as_raw_fd(), Relaxed);
+        COLLECTED.store(bits(signals), Relaxed);
+        signals.iter().try_for_each(|signal| install(signal.number(), handler()))?;
+        Ok(SignalQueue { read, write })
     }
 
-    /// In a forked child: gives up everything inherited and starts a queue of its own, so that no signal of the child is
-    /// ever written to the parent's pipe. Call it while signals are still blocked.
+    /// In a forked child: gives up everything inherited and starts a queue of its own, so that no signal of the child is ever
+    /// written to the parent's pipe. What is collected no more gets its default disposition. Call it while signals are still
+    /// blocked.
     pub fn replace_after_fork(self, signals: &[Signal]) -> io::Result<SignalQueue> {
-        drop(self);
         TERM_CAME.store(false, Relaxed);
+        INTERRUPTING.store(0, Relaxed);
+        let dropped = collected().filter(|signal| !signals.contains(signal));
+        dropped.into_iter().try_for_each(|signal| install(signal.number(), default()))?;
         SignalQueue::new(signals)
     }
 
-    /// In a forked child that is about to become another program: collects nothing any more. Call it while signals are
-    /// still blocked.
+    /// In a forked child that is about to become another program: collects nothing any more. Call it while signals are still
+    /// blocked.
     pub fn abandon_after_fork(&mut self) {
-        self.unregister();
-    }
-
-    /// Collects one more signal, or collects it again after someone else (CPython's `signal.signal`) has installed a
-    /// handler of its own for it. That handler goes on being called as well.
-    pub fn add(&mut self, signal: Signal) -> io::Result<()> {
-        let before = installed_handler(signal.number())?;
-        if !self.collected.contains(&signal) {
-            self.register(signal)?;
-        }
-        self.take_back(signal.number(), before)
-    }
-
-    fn register(&mut self, signal: Signal) -> io::Result<()> {
-        let pipe = self.write.as_raw_fd();
-        let is_term = signal == Signal::Term;
-        let byte = signal.number() as u8;
-        // SAFETY: the action stores a flag and makes one write(2), which signal-safety(7) allows, and restores errno. The descriptor stays
-        // open as long as the action is registered: `drop` unregisters first.
-        let action = unsafe {
-            low_level::register(signal.number(), move || {
-                let errno = Errno::last_raw();
-                if is_term {
-                    TERM_CAME.store(true, Relaxed);
-                }
-                libc::write(pipe, (&raw const byte).cast(), 1);
-                Errno::set_raw(errno);
-            })
-        }?;
-        self.actions.push(action);
-        self.collected.push(signal);
-        Ok(())
+        PIPE.store(-1, Relaxed);
     }
 
     /// The oldest pending signal, None when there is none.
@@ -190,40 +179,12 @@ impl SignalQueue {
             }
         }
     }
-
-    fn unregister(&mut self) {
-        for action in self.actions.drain(..) {
-            low_level::unregister(action);
-        }
-    }
-
-    /// signal-hook installs its handler once per signal and process. When another handler has replaced it since, puts it
-    /// back and calls the other one from it.
-    fn take_back(&mut self, number: i32, before: libc::sigaction) -> io::Result<()> {
-        static HOOK: OnceLock<libc::sighandler_t> = OnceLock::new();
-        let now = installed_handler(number)?;
-        // The first registration of all has just installed the hook for sure.
-        let hook = *HOOK.get_or_init(|| now.sa_sigaction);
-        if now.sa_sigaction == hook {
-            return Ok(());
-        }
-        let mut ours = now;
-        ours.sa_sigaction = hook;
-        ours.sa_flags = libc::SA_RESTART | libc::SA_SIGINFO;
-        // SAFETY: `ours` is a whole sigaction of this very signal with the handler signal-hook installs everywhere.
-        Errno::result(unsafe { libc::sigaction(number, &ours, std::ptr::null_mut()) })?;
-        if before.sa_sigaction != libc::SIG_DFL && before.sa_sigaction != libc::SIG_IGN {
-            // SAFETY: the other handler was fit to be called by the kernel for this signal, and is called as it would be.
-            let chain = unsafe { low_level::register(number, move || call(&before, number)) }?;
-            self.actions.push(chain);
-        }
-        Ok(())
-    }
 }
 
 impl Drop for SignalQueue {
     fn drop(&mut self) {
-        self.unregister();
+        // Unless another queue has taken its place.
+        let _ = PIPE.compare_exchange(self.write.as_raw_fd(), -1, Relaxed, Relaxed);
     }
 }
 
@@ -234,12 +195,172 @@ impl AsRawFd for SignalQueue {
     }
 }
 
+/// The signals that are collected in this process.
+pub fn collected() -> impl Iterator<Item = Signal> {
+    let bits = COLLECTED.load(Relaxed);
+    Signal::ALL.into_iter().filter(move |signal| bits & bit(signal.number()) != 0)
+}
+
+/// Puts the handler back wherever somebody has replaced it; the replacement is called no more. Says whether there was one.
+pub fn take_back() -> io::Result<bool> {
+    let mut was_replaced = false;
+    for signal in collected() {
+        if !is_ours(&installed(signal.number())?) {
+            install(signal.number(), handler())?;
+            was_replaced = true;
+        }
+    }
+    Ok(was_replaced)
+}
+
+/// Puts a signal into the queue as if it had come, for a handler in another language that does ours' duty. Safe in a signal handler.
+pub fn push(signal: Signal) {
+    push_number(signal.number());
+}
+
+/// From now on exactly `signals` also call `interrupt`, from within the signal handler: it must do only what signal-safety(7) allows.
+/// The first function that is given stays.
+pub fn interrupt_with(interrupt: fn(i32), signals: &[Signal]) {
+    INTERRUPT.get_or_init(|| interrupt);
+    INTERRUPTING.store(bits(signals), Relaxed);
+}
+
 /// Whether TERM has come since the process began to collect it, also while its owner is too busy to read the queue.
 pub fn term_has_come() -> bool {
     TERM_CAME.load(Relaxed)
 }
 
-static TERM_CAME: AtomicBool = AtomicBool::new(false);
+/// In a process that somebody else has forked (a copy of this one): every signal that the handler was installed for has its default
+/// disposition, and the pipe is out of reach. Does only what signal-safety(7) allows.
+pub fn leave_to_copy() {
+    PIPE.store(-1, Relaxed);
+    for signal in Signal::ALL {
+        if installed(signal.number()).is_ok_and(|action| is_ours(&action)) {
+            let _ = install(signal.number(), default());
+        }
+    }
+}
+
+extern "C" fn collect(number: i32) {
+    let errno = Errno::last_raw();
+    if fork::is_copy() {
+        // faulthandler, for one, has put the handler back: as for every signal of a copy, the default disposition holds.
+        let _ = install(number, default());
+        // SAFETY: raise(3) touches no memory.
+        unsafe { libc::raise(number) };
+    } else {
+        push_number(number);
+        if INTERRUPTING.load(Relaxed) & bit(number) != 0
+            && let Some(interrupt) = INTERRUPT.get()
+        {
+            interrupt(number);
+        }
+    }
+    Errno::set_raw(errno);
+}
+
+fn push_number(number: i32) {
+    if number == libc::SIGTERM {
+        TERM_CAME.store(true, Relaxed);
+    }
+    let byte = number as u8;
+    // SAFETY: one byte is read, from a place that lives until the call returns. A pipe that is closed or -1 is answered with EBADF; one
+    // that is full holds more signals than anybody has yet looked at.
+    unsafe { libc::write(PIPE.load(Relaxed), (&raw const byte).cast(), 1) };
+}
+
+/// The bit of a signal's number; those of real-time signals fit as well (signal(7): 64 at most).
+fn bit(number: i32) -> u64 {
+    1_u64.checked_shl(number as u32).unwrap_or(0)
+}
+
+fn bits(signals: &[Signal]) -> u64 {
+    signals.iter().fold(0, |bits, signal| bits | bit(signal.number()))
+}
+
+/// The handler's disposition. SA_RESTART: a TERM is not to disturb a request by EINTR. Others wait meanwhile, so that they need no stack of
+/// their own.
+fn handler() -> libc::sigaction {
+    let mut action = default();
+    // SAFETY: the set is a whole one; sigfillset(3) only writes to it.
+    unsafe { libc::sigfillset(&mut action.sa_mask) };
+    action.sa_sigaction = collect as *const () as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
+    action
+}
+
+fn default() -> libc::sigaction {
+    // SAFETY: sigaction is plain data for which zeroes are valid: SIG_DFL, no flags, an empty mask.
+    unsafe { std::mem::zeroed() }
+}
+
+fn is_ours(action: &libc::sigaction) -> bool {
+    action.sa_sigaction == collect as *const () as libc::sighandler_t
+}
+
+fn install(number: i32, action: libc::sigaction) -> io::Result<()> {
+    // SAFETY: `action` is a whole sigaction whose handler is SIG_DFL, SIG_IGN, or `collect`, which does only what signal-safety(7)
+    // allows.
+    Errno::result(unsafe { libc::sigaction(number, &action, std::ptr::null_mut()) })?;
+    Ok(())
+}
+
+fn installed(number: i32) -> io::Result<libc::sigaction> {
+    let mut current = default();
+    // SAFETY: the call only fills `current` in.
+    Errno::result(unsafe { libc::sigaction(number, std::ptr::null(), &mut current) })?;
+    Ok(current)
+}
+
+/// Ends the process `after` so many seconds without asking anybody, unless [`call_off_end`] comes first: by SIGALRM, whose former
+/// disposition is lost. Whoever installs another handler for it meanwhile calls it off as well. Safe in a signal handler.
+pub fn end_process_after(seconds: u32) {
+    extern "C" fn end(_: i32) {
+        // SAFETY: _exit(2) runs no code of ours.
+        unsafe { libc::_exit(0) };
+    }
+    let mut action = default();
+    action.sa_sigaction = end as *const () as libc::sighandler_t;
+    // SAFETY: `end` only calls _exit(2), which signal-safety(7) allows; alarm(2) touches no memory.
+    unsafe {
+        libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
+        libc::alarm(seconds);
+    }
+}
+
+/// Takes [`end_process_after`] back.
+pub fn call_off_end() {
+    // SAFETY: alarm(2) touches no memory.
+    unsafe { libc::alarm(0) };
+}
+
+/// Has a file that may grow no more be an error of write(2), as CPython has it, and not the end of the process (SIGXFSZ).
+pub fn ignore_file_size_limit() {
+    let mut action = default();
+    action.sa_sigaction = libc::SIG_IGN;
+    // It fails for a number that is no signal only.
+    let _ = install(libc::SIGXFSZ, action);
+}
+
+/// Lets faults end the process. The runtime of Rust installs handlers that return from a fault which is no overflow of a stack, because
+/// the instruction will fault again; one that somebody has sent does not.
+pub fn end_at_faults() {
+    for number in [libc::SIGSEGV, libc::SIGBUS] {
+        let _ = install(number, default());
+    }
+    use_one_stack();
+}
+
+/// Takes the stack away that the runtime of Rust has given this thread for the handlers of signals. It is made for one small handler:
+/// CPython's run there too (SA_ONSTACK), one within the other, and three of them are more than it holds.
+pub fn use_one_stack() {
+    // SAFETY: a stack_t is plain data; SS_DISABLE asks for no memory. Outside a handler the call cannot fail.
+    unsafe {
+        let mut none: libc::stack_t = std::mem::zeroed();
+        none.ss_flags = libc::SS_DISABLE;
+        libc::sigaltstack(&none, std::ptr::null_mut());
+    }
+}
 
 /// Signals held back by [`block_all`], and the mask to go back to.
 #[derive(Debug)]
@@ -275,33 +396,6 @@ pub fn reset_inherited() -> io::Result<()> {
 /// the queue must be there first.
 pub fn unblock_all() -> io::Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
-}
-
-fn installed_handler(number: i32) -> io::Result<libc::sigaction> {
-    // SAFETY: sigaction is plain data for which zeroes are valid; the call only fills it in.
-    unsafe {
-        let mut current: libc::sigaction = std::mem::zeroed();
-        Errno::result(libc::sigaction(number, std::ptr::null(), &mut current))?;
-        Ok(current)
-    }
-}
-
-/// Calls a handler as the kernel would, but without the sender's details: CPython's own handler takes none.
-fn call(handler: &libc::sigaction, number: i32) {
-    // SAFETY: the address was installed as a handler of the kind its flags name (sigaction(2)), and is neither SIG_DFL
-    // nor SIG_IGN. The second kind gets a valid siginfo_t that names the signal.
-    unsafe {
-        if handler.sa_flags & libc::SA_SIGINFO == 0 {
-            let function: extern "C" fn(i32) = std::mem::transmute(handler.sa_sigaction);
-            function(number);
-        } else {
-            let mut info: libc::siginfo_t = std::mem::zeroed();
-            info.si_signo = number;
-            let function: extern "C" fn(i32, *const libc::siginfo_t, *mut libc::c_void) =
-                std::mem::transmute(handler.sa_sigaction);
-            function(number, &info, std::ptr::null_mut());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -340,7 +434,7 @@ mod tests {
 
     #[test]
     fn every_signal_has_its_own_number_and_name() {
-        for signal in ALL {
+        for signal in Signal::ALL {
             assert_eq!(Signal::from_number(signal.number()), Some(signal));
             // Real-time signals have numbers only.
             if signal == Signal::Rtmin {
@@ -389,21 +483,44 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_installed_meanwhile_is_called_as_well() {
+    fn a_handler_installed_meanwhile_counts_until_ours_is_taken_back() {
         let _alone = alone();
         static CALLS: AtomicU32 = AtomicU32::new(0);
         extern "C" fn count(_: i32) {
             CALLS.fetch_add(1, Ordering::Relaxed);
         }
-        // The first registration is past, as in a worker whose master had asked for the same signal.
-        let mut queue = SignalQueue::new(&[Signal::Hup]).unwrap();
+        let queue = SignalQueue::new(&[Signal::Hup, Signal::Usr1]).unwrap();
+        assert!(!take_back().unwrap());
         // SAFETY: the handler only counts.
         unsafe { libc::signal(libc::SIGHUP, count as *const () as libc::sighandler_t) };
         raise(Signal::Hup);
         assert_eq!((CALLS.load(Ordering::Relaxed), pending(&queue)), (1, vec![]));
-        queue.add(Signal::Hup).unwrap();
+        assert!(take_back().unwrap());
         raise(Signal::Hup);
-        assert_eq!(CALLS.load(Ordering::Relaxed), 2);
-        assert_eq!(pending(&queue), [Signal::Hup]);
+        push(Signal::Usr1);
+        assert_eq!((CALLS.load(Ordering::Relaxed), pending(&queue)), (1, vec![Signal::Hup, Signal::Usr1]));
+    }
+
+    #[test]
+    fn a_copy_of_the_process_has_default_dispositions_and_no_pipe() {
+        let _alone = alone();
+        let queue = SignalQueue::new(&[Signal::Usr2, Signal::Winch]).unwrap();
+        for number in [libc::SIGUSR2, libc::SIGWINCH] {
+            // SAFETY: the child does only what signal-safety(7) allows.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: raise(3) touches no memory.
+                unsafe { libc::raise(number) };
+                exit_now(0);
+            }
+            let end = loop {
+                match reap(crate::sys::process::Pid::from_raw(child)) {
+                    Some(end) => break end,
+                    None => std::thread::sleep(std::time::Duration::from_millis(5)),
+                }
+            };
+            let expected = if number == libc::SIGUSR2 { End::Killed(number) } else { End::Exited(0) };
+            assert_eq!((end, pending(&queue)), (expected, vec![]));
+        }
     }
 }

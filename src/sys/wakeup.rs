@@ -36,6 +36,13 @@ impl WakeupReceiver {
     }
 }
 
+impl AsRawFd for Wakeup {
+    /// Any byte that is written to it wakes the reader.
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 impl AsRawFd for WakeupReceiver {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()

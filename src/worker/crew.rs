@@ -25,11 +25,13 @@ use super::rules::Rules;
 use crate::logging::AccessLog;
 use crate::python::Python;
 use crate::python::call::{Caller, Finished, InFlight};
+use crate::python::idle::GreenletWait;
 use crate::python::log_queue::LogQueue;
-use crate::python::signals::was_interrupted;
+use crate::python::signals::{self, was_interrupted};
 use crate::python::transmission::{Ending, Summary};
 use crate::scoreboard::{Row, State};
 use crate::sys::clock::monotonic_ms;
+use crate::sys::thread;
 use crate::sys::wakeup::Wakeup;
 
 /// The spare thread looks this often whether everybody is busy; a request is held up for no longer than twice that.
@@ -79,6 +81,31 @@ pub struct Crew {
     in_flight: Mutex<Vec<InFlight>>,
     /// A hook has set `worker.alive` to False.
     is_dismissed: AtomicBool,
+    /// The main thread is to run handlers that the application has installed in Python.
+    handlers_due: AtomicBool,
+    /// The log says already what the worker was at when it was aborted.
+    has_reported_abort: AtomicBool,
+}
+
+/// Which of the threads that run the application this is.
+pub enum Role {
+    /// The interpreter's main thread: the one in which Python runs handlers of signals.
+    Main {
+        /// How it waits where the application's own threads are greenlets.
+        greenlets: Option<GreenletWait>,
+    },
+    /// Another.
+    Other,
+}
+
+/// What a thread is to do next.
+enum Task {
+    /// A request is ready.
+    Serve(Request),
+    /// Handlers of signals are due.
+    RunHandlers,
+    /// The worker ends.
+    End,
 }
 
 /// What the crew needs to know of the worker it belongs to.
@@ -147,17 +174,11 @@ enum Leader {
 type Request = (usize, Box<Connection>);
 
 impl Crew {
-    /// A crew around `lead`.
-    pub fn new(
-        lead: Lead,
-        waker: Waker,
-        station: Station,
-        access_log: Option<AccessLog>,
-        logged_headers: Vec<String>,
-    ) -> Crew {
+    /// A crew that waits for its lead ([`Crew::begin`]).
+    pub fn new(waker: Waker, station: Station, access_log: Option<AccessLog>, logged_headers: Vec<String>) -> Crew {
         Crew {
             slot: Mutex::new(Slot {
-                lead: Some(Box::new(lead)),
+                lead: None,
                 leader: Leader::Nobody,
                 returned: Vec::new(),
                 waiting: 0,
@@ -176,6 +197,8 @@ impl Crew {
             logged_headers,
             in_flight: Mutex::default(),
             is_dismissed: AtomicBool::new(false),
+            handlers_due: AtomicBool::new(false),
+            has_reported_abort: AtomicBool::new(false),
         }
     }
 
@@ -194,12 +217,14 @@ impl Crew {
         self.station.row.set_door(None);
     }
 
-    /// From now on the worker serves.
-    pub fn begin(&self) {
+    /// From now on the worker serves. All its threads are there: until now none could take the lead.
+    pub fn begin(&self, lead: Lead) {
         self.tell_idle_threads(0);
         self.station.row.set_door(Some(self.station.door));
         self.station.row.beat();
         self.announce(State::Ready);
+        self.lock().lay_down(Box::new(lead));
+        self.followers.notify_one();
     }
 
     /// With several threads, one of them at a long request says nothing about the worker: its heart then beats as long as the interpreter
@@ -215,28 +240,52 @@ impl Crew {
                 std::thread::sleep(HEARTBEAT);
             }
         };
-        std::thread::Builder::new().name("heart".to_owned()).spawn(beat).map(drop)
+        thread::spawn("heart", beat)
     }
 
     /// Leads and serves until the worker is to end. Each thread that runs the application lives here.
-    pub fn work(&self, py: Python<'_>, caller: &mut Caller) {
+    pub fn work(&self, py: Python<'_>, caller: &mut Caller, role: &Role) {
         hold(&self.in_flight).push(caller.in_flight());
-        while let Some(mut request) = py.detach(|| self.next_request()) {
-            let mut now = Instant::now();
-            for served in 1.. {
-                let (key, connection) = request;
-                let (connection, step, ended) = self.serve(py, caller, connection, now);
-                let next = self.done((key, connection), step, ended, served < REQUESTS_PER_TURN);
-                if was_interrupted(py) {
-                    self.end();
-                    return;
-                }
-                let Some(next) = next else { break };
-                request = next;
-                // It begins where this one has ended, but for who logs, which may take its time.
-                now = if self.access_log.is_none() { ended } else { Instant::now() };
+        loop {
+            let goes_on = match py.detach(|| self.next_task(role)) {
+                Task::Serve(request) => self.serve_on(py, caller, request),
+                Task::RunHandlers => self.run_handlers(py),
+                Task::End => return,
+            };
+            if !goes_on {
+                self.end();
+                return;
             }
         }
+    }
+
+    /// Serves a request, and those behind it that are ready, up to [`REQUESTS_PER_TURN`]. Says whether the worker goes on.
+    fn serve_on(&self, py: Python<'_>, caller: &mut Caller, mut request: Request) -> bool {
+        let mut now = Instant::now();
+        for served in 1.. {
+            let (key, connection) = request;
+            let (connection, step, ended) = self.serve(py, caller, connection, now);
+            let next = self.done((key, connection), step, ended, served < REQUESTS_PER_TURN);
+            if was_interrupted(py) {
+                return false;
+            }
+            let Some(next) = next else { break };
+            request = next;
+            // It begins where this one has ended, but for who logs, which may take its time.
+            now = if self.access_log.is_none() { ended } else { Instant::now() };
+        }
+        true
+    }
+
+    /// Runs handlers of signals while nothing of the application runs here. Says whether the worker goes on.
+    fn run_handlers(&self, py: Python<'_>) -> bool {
+        signals::run_due_handlers(py);
+        let mut slot = self.lock();
+        slot.moves += 1;
+        slot.busy -= 1;
+        self.tell_idle_threads(slot.busy);
+        drop(slot);
+        !was_interrupted(py)
     }
 
     /// The spare thread's life.
@@ -311,13 +360,27 @@ impl Crew {
     pub fn give_up_requests(&self) {
         // Whoever holds the interpreter may be what is stuck: from here on no record goes by way of it.
         crate::logging::divert(None);
+        self.report_abort();
+        std::thread::sleep(UNWINDING_TIME);
         let in_flight = hold(&self.in_flight).clone();
+        in_flight.iter().for_each(InFlight::give_up);
+    }
+
+    /// Says once what the worker is at when it is aborted. Whoever hears of the abort first does so: the leader, or the main thread before
+    /// it unwinds the application.
+    pub fn report_abort(&self) {
+        if self.has_reported_abort.swap(true, Relaxed) {
+            return;
+        }
+        let in_flight = hold(&self.in_flight).clone();
+        let requests: Vec<String> = in_flight.iter().flat_map(InFlight::describe).collect();
         let age = self.station.row.request_started_at().map_or(0, |since| monotonic_ms().saturating_sub(since));
-        for request in in_flight.iter().flat_map(InFlight::describe) {
+        for request in &requests {
             log::error!("Aborted while serving {request}, for {}.{:03} s", age / 1000, age % 1000);
         }
-        std::thread::sleep(UNWINDING_TIME);
-        in_flight.iter().for_each(InFlight::give_up);
+        if requests.is_empty() {
+            log::error!("Aborted while no request was in the app");
+        }
     }
 
     /// Whether the worker has served as many requests as it should, or a hook wants no more of it.
@@ -350,35 +413,74 @@ impl Crew {
         self.station.row.set_idle_threads(self.station.threads.saturating_sub(busy) as u64);
     }
 
-    /// Waits for the lead, leads until a request is ready, and leaves the lead in the slot; `None` when the worker ends.
-    fn next_request(&self) -> Option<Request> {
-        let mut lead = self.take_lead()?;
+    /// Waits for the lead, leads until there is something to do in Python, and leaves the lead in the slot.
+    fn next_task(&self, role: &Role) -> Task {
+        let mut lead = match self.take_lead(role) {
+            Ok(lead) => lead,
+            Err(task) => return task,
+        };
         loop {
             self.take_back_returned(&mut lead);
             if let Some(mut request) = lead.event_loop.next_ready() {
                 self.set_company(&lead.event_loop, &mut request);
                 self.leave_lead(lead, true);
-                return Some(request);
+                return Task::Serve(request);
             }
             self.station.row.beat();
-            if let Err(error) = lead.turn(self) {
-                log::error!("The worker cannot go on: {error}");
-                lead.stage = Stage::Over;
-            }
+            self.lead_a_turn(&mut lead, role);
             if lead.is_done() {
                 self.leave_lead(lead, false);
                 self.end();
-                return None;
+                return Task::End;
+            }
+            if self.must_run_handlers(role) {
+                self.leave_lead(lead, true);
+                return Task::RunHandlers;
             }
         }
     }
 
-    fn take_lead(&self) -> Option<Box<Lead>> {
+    fn lead_a_turn(&self, lead: &mut Lead, role: &Role) {
+        let mut most = Duration::MAX;
+        if let Role::Main { greenlets: Some(greenlets) } = role {
+            // The one thread that runs the application waits where its greenlets run meanwhile. Nobody else wants to lead then.
+            lead.event_loop.send_finished();
+            greenlets.wait(lead.event_loop.descriptor(), lead.event_loop.time_to_wait());
+            most = Duration::ZERO;
+        }
+        if let Err(error) = lead.turn(self, most) {
+            log::error!("The worker cannot go on: {error}");
+            lead.stage = Stage::Over;
+        }
+    }
+
+    fn must_run_handlers(&self, role: &Role) -> bool {
+        matches!(role, Role::Main { .. }) && self.handlers_due.swap(false, Relaxed)
+    }
+
+    /// Handlers that the application has installed in Python are due: the main thread runs them, unless it runs the application, where
+    /// Python does so itself.
+    pub fn call_main_thread(&self) {
+        self.handlers_due.store(true, Relaxed);
+        // Whoever has not seen it yet holds the slot's lock until it waits.
+        let waiting = self.lock().waiting;
+        if waiting > 0 {
+            self.followers.notify_all();
+        }
+    }
+
+    /// The lead, or what is to be done without it.
+    fn take_lead(&self, role: &Role) -> Result<Box<Lead>, Task> {
         let mut slot = self.lock();
         let mut has_waited = false;
         loop {
             if slot.is_over {
-                return None;
+                return Err(Task::End);
+            }
+            if self.must_run_handlers(role) {
+                slot.busy += 1;
+                self.tell_idle_threads(slot.busy);
+                return Err(Task::RunHandlers);
             }
             if let Some(mut lead) = slot.lead.take() {
                 slot.leader = Leader::Worker;
@@ -386,7 +488,7 @@ impl Crew {
                 if has_waited {
                     lead.event_loop.catch_up(Instant::now());
                 }
-                return Some(lead);
+                return Ok(lead);
             }
             has_waited = true;
             slot.waiting += 1;
@@ -515,7 +617,7 @@ impl Crew {
             }
             drop(slot);
             self.pass_on(&mut lead);
-            if let Err(error) = lead.turn(self) {
+            if let Err(error) = lead.turn(self, Duration::MAX) {
                 log::error!("The worker cannot go on: {error}");
                 lead.stage = Stage::Over;
             }

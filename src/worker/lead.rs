@@ -7,6 +7,7 @@ use super::crew::Crew;
 use super::event_loop::{EventLoop, TICK};
 use super::watch::Watch;
 use crate::python::hooks::Hooks;
+use crate::python::signals::Nudge;
 use crate::scoreboard::State;
 use crate::sys::process::{self, Pid};
 use crate::sys::signal::{Signal, SignalQueue};
@@ -24,6 +25,8 @@ pub struct Lead {
     pub event_loop: EventLoop,
     /// Signals of this process.
     pub signals: SignalQueue,
+    /// Tells that handlers of the application's are due.
+    pub nudge: Nudge,
     /// The master.
     pub parent: Pid,
     /// What the operator's config wants to be told of.
@@ -57,17 +60,21 @@ pub enum Stage {
 }
 
 impl Lead {
-    /// One turn of the event loop, and whatever else has come up.
+    /// One turn of the event loop, which waits for `most` at most, and whatever else has come up.
     ///
     /// # Errors
     /// The poll failed.
-    pub fn turn(&mut self, crew: &Crew) -> std::io::Result<()> {
+    pub fn turn(&mut self, crew: &Crew, most: Duration) -> std::io::Result<()> {
         // The clients first: the log may be slow.
         self.event_loop.send_finished();
         crew.flush_access_log();
-        let turn = self.event_loop.turn()?;
+        let turn = self.event_loop.turn(most)?;
         if turn.signals {
             self.handle_signals(crew);
+        }
+        if turn.handlers {
+            self.nudge.drain();
+            crew.call_main_thread();
         }
         if turn.tick {
             self.on_tick(crew);
@@ -110,11 +117,19 @@ impl Lead {
 
     /// Once a second.
     fn on_tick(&mut self, crew: &Crew) {
-        if !self.is_told_to_end() && process::getppid() != self.parent {
-            log::info!("Parent changed, shutting down: <Worker {}>", std::process::id());
+        if !self.is_told_to_end() && self.has_lost_its_parent() {
             self.finish(crew, Instant::now() + crew.graceful_timeout());
         }
         self.reload_if_changed(crew);
+    }
+
+    /// Whether the master is gone, which is said in the log.
+    fn has_lost_its_parent(&self) -> bool {
+        let is_lost = process::getppid() != self.parent;
+        if is_lost {
+            log::info!("Parent changed, shutting down: <Worker {}>", std::process::id());
+        }
+        is_lost
     }
 
     fn reload_if_changed(&mut self, crew: &Crew) {
@@ -162,7 +177,8 @@ impl Lead {
         }
         let now = Instant::now();
         let end = now + crew.graceful_timeout();
-        if crew.server_stops() || !self.event_loop.is_last_at_a_door() {
+        // The kernel sends TERM when the master dies (prctl(2)), and nobody is left to take the worker's place.
+        if self.has_lost_its_parent() || crew.server_stops() || !self.event_loop.is_last_at_a_door() {
             return self.finish(crew, end);
         }
         crew.stop_keeping_alive();

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::crew::{Crew, Station};
+use self::crew::{Crew, Role, Station};
 use self::event_loop::EventLoop;
 use self::lead::{Lead, Stage};
 use self::neighbours::Neighbours;
@@ -42,14 +42,15 @@ use crate::python::environ::Site;
 use crate::python::flusher::Flusher;
 use crate::python::home::Home;
 use crate::python::hooks::{Hooks, WorkerState};
+use crate::python::idle::GreenletWait;
 use crate::python::log_queue::LogQueue;
+use crate::python::signals::Nudge;
 use crate::python::{PyErr, Python, facade, interpreter, signals, spew, threads};
 use crate::seat::{self, Seat};
 use crate::settings::{Config, LogFormat, WorkerClass, Workers};
 use crate::sys::process;
-use crate::sys::signal::Signal;
 use crate::sys::socket::{Listener, LocalAddress};
-use crate::sys::{title, user};
+use crate::sys::{thread, title, user};
 
 /// The worker served and has ended in good order.
 pub const EXIT_OK: i32 = 0;
@@ -75,7 +76,7 @@ pub type Enter = Box<dyn Fn(&Config) -> Result<(), String>>;
 pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
     title::set(&format!("monoceros: worker [{}]", seat.config.name()));
     let hooks = seat.hooks.clone();
-    let outcome = boot(seat, launch).and_then(|worker| serve(&worker));
+    let outcome = boot(seat, launch).and_then(serve);
     hooks.unqueue_log();
     let status = match &outcome {
         Ok(()) => {
@@ -83,7 +84,7 @@ pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
             EXIT_OK
         }
         // What interrupted the import of the app is no failure of the app's.
-        Err(_) if signals::is_told_to_quit() => EXIT_OK,
+        Err(_) if signals::is_told_to_stop() => EXIT_OK,
         Err(failure) => failure.report(),
     };
     log::info!("Worker exiting (pid: {})", std::process::id());
@@ -96,6 +97,7 @@ pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
 
 /// A worker that is ready to serve.
 struct Worker {
+    lead: Lead,
     crew: Arc<Crew>,
     calls: Arc<Calls>,
     /// What `--reload` hears from the kernel.
@@ -148,9 +150,14 @@ impl BootFailure {
 /// is watched after that, because the kernel forgets the watch when the user changes (prctl(2)).
 fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
     (launch.enter)(&seat.config).map_err(BootFailure::Other)?;
-    start_python(&mut seat, launch)?;
+    let stacks = crate::logging::last_resort()
+        .map_err(|error| BootFailure::because("cannot open the error log once more", &error))?;
+    let nudge = start_python(&seat, launch)?;
+    signals::dump_stacks_to(stacks).map_err(python_failure)?;
     let state = WorkerState { ppid: seat.ppid, age: seat.age, max_requests: seat.max_requests };
     seat.hooks.post_fork(state).map_err(BootFailure::Other)?;
+    // What that hook has made of signals does not count, as under gunicorn; what the application makes of them does.
+    signals::dump_stacks_to(stacks).map_err(python_failure)?;
     become_user(&seat.config)?;
     match process::end_with_parent(seat.ppid) {
         Ok(true) => {}
@@ -161,7 +168,9 @@ fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
     app::extend_path(&python_path(&seat.config)).map_err(python_failure)?;
     let (app, broken) = load_app(&mut seat)?;
     let app = seat.hooks.post_worker_init(app).map_err(BootFailure::Other)?;
-    assemble(seat, app, broken)
+    let worker = assemble(seat, nudge, app, broken)?;
+    signals::started_in_worker();
+    Ok(worker)
 }
 
 /// The directories that the settings put on `sys.path`, in the order in which each goes to its front.
@@ -178,22 +187,18 @@ fn become_user(config: &Config) -> Result<(), BootFailure> {
 
 /// What the server itself may need of Python comes before a change of user, since the standard library may lie where only root reads; and
 /// what it will need before the project's directories, which may have modules of the same names.
-fn start_python(seat: &mut Seat<App>, launch: &Launch) -> Result<(), BootFailure> {
+fn start_python(seat: &Seat<App>, launch: &Launch) -> Result<Nudge, BootFailure> {
     interpreter::start(&launch.home, &launch.argv).map_err(|error| BootFailure::Other(error.to_string()))?;
     let calls_a_factory = seat.config.app.as_ref().is_some_and(|app| app.contains('('));
     if seat.config.user.is_some() || seat.config.group.is_some() || calls_a_factory {
         interpreter::import_own_needs().map_err(python_failure)?;
     }
-    signals::install(&seat.hooks).map_err(python_failure)?;
+    let nudge = signals::begin_in_worker(&seat.hooks).map_err(python_failure)?;
+    if signals::is_told_to_stop() {
+        return Err(BootFailure::Other("told to stop before the app was loaded".to_owned()));
+    }
     spew::start_if(seat.config.spew).map_err(python_failure)?;
-    for signal in [Signal::Int, Signal::Quit, Signal::Abrt] {
-        // Python has just taken these over; the queue must hear of them too, or the poll would sleep on.
-        seat.signals.add(signal).map_err(|error| BootFailure::because("cannot handle signals", &error))?;
-    }
-    match crate::logging::last_resort() {
-        Ok(descriptor) => signals::dump_stacks_to(descriptor).map_err(python_failure),
-        Err(error) => Err(BootFailure::because("cannot open the error log once more", &error)),
-    }
+    Ok(nudge)
 }
 
 /// The application, and the files to watch besides its modules.
@@ -203,7 +208,7 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
     }
     match app::load(&seat.config) {
         // While code is being edited a broken state is normal: show it, and wait for the next edit.
-        Err(LoadError::Import { text, files }) if seat.config.reload => {
+        Err(LoadError::Import { text, files }) if seat.config.reload && !signals::is_told_to_stop() => {
             log::error!("Error while loading the application; serving its traceback\n{text}");
             Ok((App::showing(&text).map_err(python_failure)?, files))
         }
@@ -211,11 +216,10 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
     }
 }
 
-fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, BootFailure> {
+fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<Worker, BootFailure> {
     let config = seat.config.clone();
     let rules = Arc::new(Rules::new(&config));
-    let cannot_queue = |error| BootFailure::because("cannot start a thread", &error);
-    let log_queue = seat.hooks.queue_log().map_err(cannot_queue)?;
+    let log_queue = seat.hooks.queue_log().map_err(no_thread)?;
     let access_log = open_access_log(&config, log_queue.clone())?;
     let format = access_log.as_ref().map(AccessLog::format);
     let logged_headers = format.map_or_else(Vec::new, |format| format.response_headers().to_vec());
@@ -237,9 +241,9 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
     let doors = doors::of_worker(&seat.listeners, seat.slot, config.reuse_port);
     let door = doors::number(&doors);
     let cannot_poll = |error| BootFailure::because("cannot poll", &error);
-    let mut event_loop =
-        EventLoop::new(doors, seat.signals.as_raw_fd(), rules.clone(), neighbours.clone(), config.worker_connections)
-            .map_err(cannot_poll)?;
+    let heard = (seat.signals.as_raw_fd(), nudge.as_raw_fd());
+    let mut event_loop = EventLoop::new(doors, heard, rules.clone(), neighbours.clone(), config.worker_connections)
+        .map_err(cannot_poll)?;
     if let Some(tls) = &seat.tls {
         event_loop.accept_under_tls(tls.acceptor().clone());
     }
@@ -261,14 +265,17 @@ fn assemble(seat: Seat<App>, app: App, broken: Vec<PathBuf>) -> Result<Worker, B
     let lead = Lead {
         event_loop,
         signals: seat.signals,
+        nudge,
         parent: seat.ppid,
         hooks: calls.hooks.clone(),
         watch,
         tls: seat.tls,
         stage: Stage::Serving,
     };
-    let crew = Arc::new(Crew::new(lead, waker, station, access_log, logged_headers));
-    Ok(Worker { crew, calls: Arc::new(calls), edits })
+    let crew = Arc::new(Crew::new(waker, station, access_log, logged_headers));
+    let reporter = crew.clone();
+    signals::report_aborts(move || reporter.report_abort());
+    Ok(Worker { lead, crew, calls: Arc::new(calls), edits })
 }
 
 /// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that are free, so two generations stand in
@@ -311,34 +318,37 @@ fn site(listener: &Listener, config: &Config) -> Site {
 }
 
 /// Starts the other threads, and serves in this one: the interpreter's main thread.
-fn serve(worker: &Worker) -> Result<(), BootFailure> {
-    let Worker { crew, calls, edits } = worker;
+fn serve(worker: Worker) -> Result<(), BootFailure> {
+    let Worker { lead, crew, calls, edits } = worker;
     let spare = crew.clone();
-    let spawned = std::thread::Builder::new().name("spare".to_owned()).spawn(move || spare.stand_by());
-    spawned.map_err(|error| BootFailure::because("cannot start a thread", &error))?;
-    if let Some(edits) = edits.clone() {
+    thread::spawn("spare", move || spare.stand_by()).map_err(no_thread)?;
+    if let Some(edits) = edits {
         let crew = crew.clone();
         let listen = move || edits.listen(|| crew.wake_leader());
-        let spawned = std::thread::Builder::new().name("edits".to_owned()).spawn(listen);
-        spawned.map_err(|error| BootFailure::because("cannot start a thread", &error))?;
+        thread::spawn("edits", listen).map_err(no_thread)?;
     }
     Python::attach(|py| {
         let mut caller = calls.caller(py).map_err(python_failure)?;
         for number in 1..crew.threads() {
             let (crew, calls) = (crew.clone(), calls.clone());
             let work = move |py: Python<'_>| match calls.caller(py) {
-                Ok(mut caller) => crew.work(py, &mut caller),
+                Ok(mut caller) => crew.work(py, &mut caller, &Role::Other),
                 Err(error) => log::error!("{}", crate::python::traceback(py, &error)),
             };
             threads::spawn(py, &format!("monoceros-{number}"), work).map_err(python_failure)?;
         }
         if crew.threads() > 1 {
-            crew.start_heart().map_err(|error| BootFailure::because("cannot start a thread", &error))?;
+            crew.start_heart().map_err(no_thread)?;
         }
-        crew.begin();
-        crew.work(py, &mut caller);
+        let greenlets = GreenletWait::of_patched(py).map_err(python_failure)?.filter(|_| crew.threads() == 1);
+        crew.begin(lead);
+        crew.work(py, &mut caller, &Role::Main { greenlets });
         Ok(())
     })
+}
+
+fn no_thread(error: std::io::Error) -> BootFailure {
+    BootFailure::because("cannot start a thread", &error)
 }
 
 fn python_failure(error: PyErr) -> BootFailure {

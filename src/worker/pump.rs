@@ -5,13 +5,13 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::wire::Wire;
 use crate::sys::socket::{Push, Stream};
+use crate::sys::thread;
 use crate::tls::Session;
 
 /// Bytes on their way in one direction.
@@ -26,7 +26,7 @@ pub fn start(stream: Stream, session: Box<Session>, application: Stream, patienc
     let mut client = Wire::plain(stream);
     client.begin_tls(*session);
     let pump = Pump { client: Side::new(client), application: Side::new(Wire::plain(application)), patience };
-    thread::Builder::new().name("tls-pump".to_owned()).spawn(move || pump.run()).map(drop)
+    thread::spawn("tls-pump", move || pump.run())
 }
 
 struct Pump {

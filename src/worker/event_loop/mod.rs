@@ -8,7 +8,7 @@ mod accepting;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,8 @@ pub const TICK: Duration = Duration::from_secs(1);
 const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
 const LETTER_BOX: Token = Token(2);
-const FIRST_LISTENER: usize = 3;
+const NUDGE: Token = Token(3);
+const FIRST_LISTENER: usize = 4;
 
 /// A worker's connections and the poll over them.
 pub struct EventLoop {
@@ -152,6 +153,8 @@ impl Reading {
 pub struct Turn {
     /// Signals have arrived.
     pub signals: bool,
+    /// Handlers that the application has installed in Python are due.
+    pub handlers: bool,
     /// A [`TICK`] has passed.
     pub tick: bool,
     /// Another thread wants to be heard.
@@ -161,18 +164,18 @@ pub struct Turn {
 impl Turn {
     /// Whether a turn should follow that does not wait.
     fn is_due(self) -> bool {
-        self.signals || self.woken
+        self.signals || self.handlers || self.woken
     }
 }
 
 impl EventLoop {
-    /// A loop over `doors` and the signal pipe `signals`, for at most `most_connections` at once.
+    /// A loop over `doors`, the signal pipe `signals` and what tells of Python's handlers, `nudge`; for at most `most_connections` at once.
     ///
     /// # Errors
     /// The kernel's, from epoll.
     pub fn new(
         doors: Vec<Door>,
-        signals: RawFd,
+        (signals, nudge): (RawFd, RawFd),
         rules: Arc<Rules>,
         neighbours: Arc<Neighbours>,
         most_connections: usize,
@@ -180,6 +183,7 @@ impl EventLoop {
         let poll = Poll::new()?;
         poll.registry().register(&mut SourceFd(&neighbours.letter_box()), LETTER_BOX, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&signals), SIGNALS, Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&nudge), NUDGE, Interest::READABLE)?;
         let now = Instant::now();
         let mut event_loop = EventLoop {
             poll,
@@ -214,22 +218,25 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    /// Waits until something happens, at most to the next tick, and does what can be done without the application. Whatever was
+    /// Waits until something happens, at most to the next tick and for `most`, and does what can be done without the application. Whatever was
     /// [finished](EventLoop::send_finished) is to be sent before.
     ///
     /// # Errors
     /// The poll failed, which leaves nothing to go on with.
-    pub fn turn(&mut self) -> io::Result<Turn> {
-        let timeout = self.poll_timeout();
-        match self.poll.poll(&mut self.events, Some(timeout)) {
+    pub fn turn(&mut self, most: Duration) -> io::Result<Turn> {
+        let timeout = self.time_to_wait().min(most);
+        let interrupted = match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
+            polled => polled.is_err(),
+        };
         self.now = Instant::now();
         self.arrived_after = std::mem::replace(&mut self.last_poll, self.now);
         self.handshakes_left = HANDSHAKES_PER_TURN;
         let mut turn = self.take_events(Reading::Everything);
-        turn.signals |= std::mem::take(&mut self.glanced).signals;
+        let glanced = std::mem::take(&mut self.glanced);
+        turn.signals |= glanced.signals;
+        // A handler of Python's may have interrupted the poll, and told somebody else's descriptor.
+        turn.handlers |= glanced.handlers || interrupted;
         self.is_busy = self.ready.len() >= BUSY;
         self.continue_unfinished();
         self.accept();
@@ -273,6 +280,11 @@ impl EventLoop {
     /// The kernel's, from eventfd.
     pub fn waker(&self) -> io::Result<Waker> {
         Waker::new(self.poll.registry(), WAKER)
+    }
+
+    /// The descriptor of the poll: readable when a turn finds something.
+    pub fn descriptor(&self) -> RawFd {
+        self.poll.as_raw_fd()
     }
 
     /// From now on new connections are under TLS, with this.
@@ -388,7 +400,8 @@ impl EventLoop {
         self.tick_by(time);
     }
 
-    fn poll_timeout(&self) -> Duration {
+    /// How long a turn may wait: to the next tick, if nothing is to be done before.
+    pub fn time_to_wait(&self) -> Duration {
         let can_serve = self.serves && !self.ready.is_empty();
         if can_serve || self.can_accept_now() || !self.again.is_empty() || self.glanced.is_due() {
             return Duration::ZERO;
@@ -405,6 +418,7 @@ impl EventLoop {
         for event in &events {
             match event.token() {
                 SIGNALS => turn.signals = true,
+                NUDGE => turn.handlers = true,
                 WAKER => turn.woken = true,
                 LETTER_BOX => self.letters_since = self.letters_since.or(Some(self.now)),
                 Token(number) if number < self.first_connection => {

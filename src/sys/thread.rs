@@ -1,0 +1,33 @@
+//! Threads of the server's own, and which signals they take.
+//!
+//! A signal is the main thread's: there Python runs its handlers, and a call that waits is interrupted. The kernel gives one that comes
+//! while the main thread has another pending to any thread that does not block it.
+
+use std::io;
+use std::thread::Builder;
+
+use super::signal::{block_all, use_one_stack};
+
+/// Starts a thread that never runs Python code of others, and so takes no signals.
+///
+/// # Errors
+/// The system has no room for another thread.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    // The new thread begins with the mask of this one.
+    let held = block_all()?;
+    let spawned = Builder::new().name(name.to_owned()).spawn(body);
+    held.restore()?;
+    spawned.map(drop)
+}
+
+/// Starts a thread that runs Python code of others. What that starts in its turn inherits the mask, so no signal is blocked.
+///
+/// # Errors
+/// The system has no room for another thread.
+pub fn spawn_for_python(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let body = || {
+        use_one_stack();
+        body();
+    };
+    Builder::new().name(name.to_owned()).spawn(body).map(drop)
+}
