@@ -11,6 +11,8 @@ use std::path::Path;
 /// Mutated inputs a target. `MONOCEROS_FUZZ_ROUNDS` asks for another number.
 const ROUNDS: usize = 3000;
 
+const TARGETS: &[&str] = &["head", "chunked", "proxy", "connection"];
+
 /// What a mutation puts in: the bytes and words that parsers disagree about.
 const WORDS: &[&[u8]] = &[
     b"\r\n",
@@ -60,6 +62,19 @@ fn connections() {
     run("connection", harness::connection);
 }
 
+/// What keeps an input from being there twice, and makes the same corpus the same file.
+#[test]
+fn the_packed_corpus_is_sorted_and_in_the_form_of_a_failing_input() {
+    for target in TARGETS {
+        let text = packed_corpus(target);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.is_sorted_by(|one, next| one < next), "{target}: not as fuzz/corpus.py packs it");
+        for (line, input) in lines.iter().zip(corpus(target)) {
+            assert_eq!(input.escape_ascii().to_string(), **line, "{target}");
+        }
+    }
+}
+
 fn run(target: &str, check: fn(&[u8])) {
     let corpus = corpus(target);
     corpus.iter().for_each(|input| checked(check, input));
@@ -81,12 +96,36 @@ fn checked(check: fn(&[u8]), input: &[u8]) {
 }
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    // The order of a folder is nobody's promise, and the run is to be the same everywhere.
-    paths.sort();
-    paths.iter().map(|path| fs::read(path).expect("a file of the corpus")).collect()
+    packed_corpus(target).lines().map(|line| unescape(line).unwrap_or_else(|| panic!("{target}: {line}"))).collect()
+}
+
+/// The file that `fuzz/corpus.py` packs: one input a line.
+fn packed_corpus(target: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target).with_extension("txt");
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The bytes of which `escape_ascii` has made the line.
+fn unescape(line: &str) -> Option<Vec<u8>> {
+    let mut bytes = line.bytes();
+    let mut input = Vec::new();
+    while let Some(byte) = bytes.next() {
+        input.push(if byte == b'\\' { unescape_one(&mut bytes)? } else { byte });
+    }
+    Some(input)
+}
+
+/// What stands behind a backslash.
+fn unescape_one(bytes: &mut std::str::Bytes<'_>) -> Option<u8> {
+    let digit = |byte| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    match bytes.next()? {
+        b't' => Some(b'\t'),
+        b'r' => Some(b'\r'),
+        b'n' => Some(b'\n'),
+        b'x' => Some(digit(bytes.next()?)? << 4 | digit(bytes.next()?)?),
+        byte @ (b'\'' | b'"' | b'\\') => Some(byte),
+        _ => None,
+    }
 }
 
 fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], chance: &mut Chance) {
