@@ -70,7 +70,7 @@ def unescaped(line: str, place: str) -> bytes:
     parts = PART.findall(line)
     if sum(map(len, parts)) != len(line):
         sys.exit(f"corpus: {place} is not in the form of escape_ascii")
-    return b"".join(NAMED.get(part) or bytes([int(part[2:], 16) if len(part) > 1 else ord(part)]) for part in parts)
+    return b"".join(NAMED.get(part) or (bytes.fromhex(part[2:]) if len(part) > 1 else part.encode()) for part in parts)
 
 
 if __name__ == "__main__":

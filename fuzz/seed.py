@@ -24,29 +24,29 @@ PROXY = [
 ]
 
 
-def main(folder):
+def main(folder: str) -> None:
     for number, case in enumerate(json.loads((here / "../tests/data/http-cases.json").read_text())["cases"]):
         stream = b"".join(part(text) for step in case["steps"] for text in step.get("send", []))[:4000]
         write(folder, "head", number, stream)
         write(folder, "connection", number, stream)
         write(folder, "connection", number, PROXY[number % len(PROXY)] + stream, flags=0x80)
-        head, end, body = stream.partition(b"\r\n\r\n")
+        head, _, body = stream.partition(b"\r\n\r\n")
         if b"hunked" in head and body:
             write(folder, "chunked", number, body)
     for number, header in enumerate(PROXY):
         write(folder, "proxy", number, header, flags=2)
 
 
-def part(text):
+def part(text: str | tuple[str, int]) -> bytes:
     run, times = (text, 1) if isinstance(text, str) else text
     return run.encode("latin-1") * times
 
 
-def write(folder, target, number, stream, flags=0):
+def write(folder: str, target: str, number: int, stream: bytes, flags: int = 0) -> None:
     data = bytes([flags]) + struct.pack(">H", number * 97 % 65536) + stream
-    target = pathlib.Path(folder, target)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / hashlib.sha1(data).hexdigest()).write_bytes(data)
+    inputs = pathlib.Path(folder, target)
+    inputs.mkdir(parents=True, exist_ok=True)
+    (inputs / hashlib.sha1(data, usedforsecurity=False).hexdigest()).write_bytes(data)
 
 
 main(sys.argv[1])

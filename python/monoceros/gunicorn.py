@@ -1,6 +1,7 @@
 """``python -m monoceros.gunicorn SCRIPT``: runs a program that embeds gunicorn, and serves with this server.
 
-Such a program subclasses ``gunicorn.app.base.BaseApplication`` and calls ``run()``. ``-m MODULE`` may stand for the script.
+Such a program subclasses ``gunicorn.app.base.BaseApplication`` and calls ``run()``. ``-m MODULE`` may stand for the
+script.
 """
 
 import os
@@ -12,7 +13,7 @@ from monoceros import _monoceros
 USAGE = "usage: python -m monoceros.gunicorn (SCRIPT | -m MODULE) [ARGUMENTS...]"
 
 
-def main():
+def main() -> None:
     """Runs what the command line names, with the ``gunicorn`` package that the server carries."""
     arguments = sys.argv[1:]
     is_module = arguments[:1] == ["-m"]

@@ -59,6 +59,10 @@ def __getattr__(name):
     from flask import Flask
 
     app = Flask("bench")
-    app.add_url_rule("/", "hello", lambda: HELLO.decode())
+
+    @app.route("/")
+    def hello():
+        return HELLO.decode()
+
     globals()["flask_app"] = app
     return app

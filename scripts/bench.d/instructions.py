@@ -25,7 +25,8 @@ def count(command_for, load, core, environment, cwd, work):
     folder.mkdir(parents=True)
     port = free_port()
     callgrind = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={folder}/out.%p"]
-    server = Server([*callgrind, *command_for(port)], load, core, environment, cwd, Path(work, "callgrind.log"), port, START_SECONDS)
+    command, log = [*callgrind, *command_for(port)], Path(work, "callgrind.log")
+    server = Server(command, load, core, environment, cwd, log, port, START_SECONDS)
     try:
         requests = Requests(port, load)
         requests.send(WARM_UP)
@@ -41,7 +42,8 @@ def count(command_for, load, core, environment, cwd, work):
 
 def control(pids, action):
     for pid in pids:
-        done = subprocess.run(["callgrind_control", action, str(pid)], capture_output=True, text=True, timeout=60)
+        command = ["callgrind_control", action, str(pid)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
         if done.returncode != 0:
             raise Failed("callgrind_control: " + done.stderr.strip())
 
@@ -59,7 +61,8 @@ class Requests:
         import http.client
 
         if load.tls:
-            self.connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=unverified())
+            secure = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=unverified())
+            self.connection: http.client.HTTPConnection = secure
         else:
             self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self.headers = browser_headers() if load.script == "browser.lua" else {}
@@ -80,4 +83,5 @@ class Requests:
 def browser_headers():
     """The headers of browser.lua, so that they are written down once."""
     text = Path(__file__).with_name("browser.lua").read_text()
-    return {name: value for name, _, value in re.findall(r"wrk\.headers\[\"(.+?)\"\] = (['\"])(.*)\2$", text, re.MULTILINE)}
+    found = re.findall(r"wrk\.headers\[\"(.+?)\"\] = (['\"])(.*)\2$", text, re.MULTILINE)
+    return {name: value for name, _, value in found}

@@ -1,5 +1,6 @@
 """A server's processes: started on one core, looked at through /proc, and ended by pid."""
 
+import contextlib
 import os
 import re
 import signal
@@ -55,10 +56,11 @@ class Server:
         return lines[-1] if lines else "it said nothing"
 
     def ask(self, path="/", timeout=5.0):
-        """One request of the load over a connection of its own: (whole response, seconds until the first byte of the body)."""
+        """One request of the load over its own connection: (response, seconds to the first byte of the body)."""
         method, body = self.load.method, b"x" * self.load.request_body
         with self._connect(timeout) as connection:
-            head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            head += f"Content-Length: {len(body)}\r\n\r\n"
             sent = time.monotonic()
             connection.sendall(head.encode() + body)
             response, first = b"", None
@@ -77,7 +79,7 @@ class Server:
 
     def pids(self):
         """The whole tree, the first process first."""
-        children = {}
+        children: dict[int, list[int]] = {}
         for pid, fields in all_stats():
             children.setdefault(int(fields[1]), []).append(pid)
         tree = [self.process.pid]
@@ -99,10 +101,8 @@ class Server:
         """Ends the tree: politely, then by force. Bounded in time."""
         tree = self.pids()
         end(self.process.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
         for pid in tree:
             if still_in_session(pid, self.process.pid):
                 end(pid, signal.SIGKILL)
@@ -157,10 +157,8 @@ def proportional_set_size(pid):
 
 
 def end(pid, with_signal):
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, with_signal)
-    except ProcessLookupError:
-        pass
 
 
 def free_port():

@@ -5,9 +5,10 @@ from statistics import median
 
 from servers import OURS, PEERS
 
-COLUMNS = [("req/s", "requests_per_second", "{:,.0f}"), ("CPU us/req", "cpu_us", "{:.2f}"), ("p50 us", "p50_us", "{:,.0f}"),
-           ("p99 us", "p99_us", "{:,.0f}"), ("PSS MB", "pss_mb", "{:.1f}"), ("start ms", "start_ms", "{:.0f}"),
-           ("bytes", "response_bytes", "{:,.0f}"), ("errors", "errors", "{:.0f}")]
+COLUMNS = [("req/s", "requests_per_second", "{:,.0f}"), ("CPU us/req", "cpu_us", "{:.2f}"),
+           ("p50 us", "p50_us", "{:,.0f}"), ("p99 us", "p99_us", "{:,.0f}"),
+           ("PSS MB", "pss_mb", "{:.1f}"), ("start ms", "start_ms", "{:.0f}"), ("bytes", "response_bytes", "{:,.0f}"),
+           ("errors", "errors", "{:.0f}")]
 
 
 def medians(rounds):
@@ -39,16 +40,18 @@ def print_load(name, load, rounds, figures, notes):
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for row in rows:
         first, last = row[0].ljust(widths[0]), row[-1]
-        print("  " + "  ".join([first, *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:])), last]).rstrip())
+        padded = [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
+        print("  " + "  ".join([first, *padded, last]).rstrip())
     for row, note in notes.items():
         if row not in figures:
             print(f"  {row}: {note}")
 
 
 def compare(rounds, row, column, how):
-    """The median over the rounds of `how(ours, theirs)`, our figure and that row's; None without a round that has both (a server may
-    take less processor time than the kernel counts)."""
-    both = [(ours[column], theirs[column]) for ours, theirs in zip(rounds[OURS], rounds[row]) if ours and theirs and theirs[column]]
+    """The median over the rounds of `how(ours, theirs)`, our figure and that row's; None without a round that has both
+    (a server may take less processor time than the kernel counts)."""
+    pairs = zip(rounds[OURS], rounds[row], strict=False)
+    both = [(ours[column], theirs[column]) for ours, theirs in pairs if ours and theirs and theirs[column]]
     return median(how(*pair) for pair in both) if both else None
 
 
@@ -61,9 +64,11 @@ def print_goals(loads, all_rounds):
             if row is None or not any(rounds.get(OURS, [])):
                 continue
             if goal.plus_us:
-                reached, bound, form = compare(rounds, row, "cpu_us", sub), goal.plus_us, "{:+.2f} us to {}, goal {:+.2f}: {}"
+                reached, bound = compare(rounds, row, "cpu_us", sub), goal.plus_us
+                form = "{:+.2f} us to {}, goal {:+.2f}: {}"
             else:
-                reached, bound, form = compare(rounds, row, "cpu_us", truediv), goal.times, "{:.2f}x {}, goal {:.2f}x: {}"
+                reached, bound = compare(rounds, row, "cpu_us", truediv), goal.times
+                form = "{:.2f}x {}, goal {:.2f}x: {}"
             if reached is not None:
                 verdict = "met" if reached <= bound else "NOT MET"
                 lines.append(f"  {name}: " + form.format(reached, row, bound, verdict))

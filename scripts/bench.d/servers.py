@@ -83,15 +83,16 @@ def pip_install(packages, isolated=True):
 def build_ours():
     # The same interpreter as the peers: the program embeds the one it was built for.
     environment = {**os.environ, "PYO3_PYTHON": str(PYTHON)}
-    built = subprocess.run(["cargo", "build", "--release"], cwd=ROOT, env=environment)
+    built = subprocess.run(["cargo", "build", "--release"], check=False, cwd=ROOT, env=environment)
     if built.returncode != 0:
         raise NotInstalled("cargo build --release failed")
 
 
 def install_wheel():
     """The same server as pip gives it, in the interpreter that its script starts."""
-    built = subprocess.run([ROOT / "scripts" / "wheels", PYTHON], cwd=ROOT, stdout=subprocess.DEVNULL)
-    tag = subprocess.run([PYTHON, "-c", "import sys; print('cp%d%d' % sys.version_info[:2])"], capture_output=True, text=True)
+    built = subprocess.run([ROOT / "scripts" / "wheels", PYTHON], check=False, cwd=ROOT, stdout=subprocess.DEVNULL)
+    question = "import sys; print('cp%d%d' % sys.version_info[:2])"
+    tag = subprocess.run([PYTHON, "-c", question], check=True, capture_output=True, text=True)
     wheels = sorted((ROOT / "target" / "wheels").glob(f"monoceros-*-{tag.stdout.strip()}-*.whl"))
     if built.returncode != 0 or not wheels:
         raise NotInstalled("scripts/wheels failed")
@@ -99,7 +100,8 @@ def install_wheel():
 
 
 def build_floor():
-    built = subprocess.run(["cc", "-O2", "-o", WORK / "floor", HERE / "floor.c"], capture_output=True, text=True)
+    command = ["cc", "-O2", "-o", str(WORK / "floor"), str(HERE / "floor.c")]
+    built = subprocess.run(command, check=False, capture_output=True, text=True)
     if built.returncode != 0:
         raise NotInstalled("cc could not build floor.c: " + last_line(built.stderr))
 
@@ -154,9 +156,9 @@ def command(server, load, port):
         if load.tls:
             certfile, keyfile = certificate(load.tls)
             options += ["--ssl-certificate", certfile, "--ssl-keyfile", keyfile]
-        return [scripts / "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-                "--runtime-threads", "1", "--blocking-threads", str(load.threads), "--http", "1", "--no-ws",
-                *options, app]
+        return [scripts / "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port),
+                "--workers", "1", "--runtime-threads", "1", "--blocking-threads", str(load.threads),
+                "--http", "1", "--no-ws", *options, app]
     if server == NGINX:
         return nginx_command(load, port)
     require(not load.tls)
@@ -220,7 +222,8 @@ def require(supported):
 
 def environment():
     """The same for every server: nothing of the caller's Python, the load's apps, the venv."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
+    names = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     return {
         **kept,
         "VIRTUAL_ENV": str(VENV),

@@ -1,4 +1,4 @@
-"""What error trackers and metric clients do: a thread of their own that sends in the background, and a last flush at exit."""
+"""What error trackers and metric clients do: a thread that sends in the background, and a last flush at exit."""
 
 import atexit
 import os

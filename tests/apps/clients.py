@@ -1,7 +1,7 @@
-"""For tests of clients that are slow, silent, greedy or gone: small and endless answers, and a record of what became of each.
+"""For tests of clients that are slow, silent, greedy or gone: small and endless answers, and what became of each.
 
-GATE names a folder where the app leaves files: `entered-N` when a request is in `/wait`, `began-N` and `closed-N` when a stream
-begins and when its close() was called, `exit-N` when its generator saw GeneratorExit.
+GATE names a folder where the app leaves files: `entered-N` when a request is in `/wait`, `began-N` and `closed-N` when
+a stream begins and when its close() was called, `exit-N` when its generator saw GeneratorExit.
 """
 
 import itertools

@@ -1,4 +1,7 @@
-"""Short responses to requests that come together. GATE as in process.py: what waits goes on when the test says `release`."""
+"""Short responses to requests that come together.
+
+GATE as in process.py: what waits goes on when the test says `release`.
+"""
 
 import contextlib
 import itertools

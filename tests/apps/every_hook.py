@@ -1,4 +1,7 @@
-"""A config file with every server hook. Each writes a line to the file `hooks` in GATE: its name, the process, what it saw."""
+"""A config file with every server hook.
+
+Each writes a line to the file `hooks` in GATE: its name, the process, what it saw.
+"""
 
 import os
 import pathlib
@@ -38,11 +41,12 @@ def post_worker_init(worker):
 
 
 def pre_request(worker, req):
-    _note("pre_request", req.method, req.path, req.query, req.uri, "%d.%d" % req.version, req.scheme)
+    _note("pre_request", req.method, req.path, req.query, req.uri, "{}.{}".format(*req.version), req.scheme)
 
 
 def post_request(worker, req, environ, resp):
-    _note("post_request", req.path, environ.get("PATH_INFO"), resp.status_code, resp.status.replace(" ", "_"), resp.sent)
+    status = resp.status.replace(" ", "_")
+    _note("post_request", req.path, environ.get("PATH_INFO"), resp.status_code, status, resp.sent)
 
 
 def worker_int(worker):

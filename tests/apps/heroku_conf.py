@@ -16,7 +16,8 @@ forwarded_allow_ips = "*"
 accesslog = "-"
 errorlog = "-"
 access_log_format = (
-    'at=%(s)s method=%(m)s path="%(U)s" request_id=%({x-request-id}i)s fwd="%({x-forwarded-for}i)s" service=%(M)sms bytes=%(B)s'
+    'at=%(s)s method=%(m)s path="%(U)s" request_id=%({x-request-id}i)s fwd="%({x-forwarded-for}i)s" '
+    "service=%(M)sms bytes=%(B)s"
 )
 
 

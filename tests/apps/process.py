@@ -97,7 +97,8 @@ def umask():
 
 def children(environ):
     """The server must leave the app's own children to the app."""
-    return [subprocess.run([sys.executable, "-S", "-c", "raise SystemExit(7)"]).returncode for _ in range(3)]
+    command = [sys.executable, "-S", "-c", "raise SystemExit(7)"]
+    return [subprocess.run(command, check=False).returncode for _ in range(3)]
 
 
 def own_handler(environ):
@@ -159,14 +160,16 @@ def linger(environ):
 
 def inherited(environ):
     """What a child of the app would find open."""
-    code = "import os; d = '/proc/self/fd/'; print([os.readlink(d + n) for n in os.listdir(d) if os.path.islink(d + n)])"
-    return subprocess.run([sys.executable, "-S", "-c", code], close_fds=False, capture_output=True, text=True).stdout.strip()
+    code = "import os; d = '/proc/self/fd/'; "
+    code += "print([os.readlink(d + n) for n in os.listdir(d) if os.path.islink(d + n)])"
+    command = [sys.executable, "-S", "-c", code]
+    return subprocess.run(command, check=True, close_fds=False, capture_output=True, text=True).stdout.strip()
 
 
 def orphan(environ):
     """Leave a grandchild to whoever adopts it, and say who it is."""
     code = "import os, sys; pid = os.fork(); print(pid, flush=True) if pid else os.execlp('sleep', 'sleep', '0.2')"
-    return int(subprocess.run([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, text=True).stdout)
+    return int(subprocess.run([sys.executable, "-S", "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def fork(environ):

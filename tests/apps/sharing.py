@@ -1,5 +1,6 @@
 """For tests of what several threads and workers share: who serves, and what threads of the app may do to a request."""
 
+import contextlib
 import os
 import pathlib
 import threading
@@ -33,10 +34,8 @@ def application(environ, start_response):
         time.sleep(0.1)
     elif path == "/bad-second-start":
         start_response("200 OK", [("Content-Type", "text/plain")])
-        try:
+        with contextlib.suppress(ValueError):
             start_response("nonsense", [], (ValueError, ValueError("the app's own"), None))
-        except ValueError:
-            pass
         return [b"body"]
     me = f"{os.getpid()} {threading.current_thread().name} {environ['wsgi.multithread']}"
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(me)))])

@@ -1,5 +1,7 @@
-"""Responses whose blocks come one right behind the other, and then nothing for a while. GATE as in process.py: a pause ends when the
-test says `release`."""
+"""Responses whose blocks come one right behind the other, and then nothing for a while.
+
+GATE as in process.py: a pause ends when the test says `release`.
+"""
 
 import os
 import pathlib

@@ -1,8 +1,8 @@
 """Prints the request fixtures of gunicorn's source distribution as JSON: gunicorn_fixtures.py FOLDER.
 
-The distribution is fetched by pip into FOLDER, once. A fixture is a `.http` file of escaped bytes and a `.py` file which sets what gunicorn
-is configured with and what it parses, or the exception it raises. Of gunicorn itself nothing is imported: the two modules that the `.py`
-files name are stood in for.
+The distribution is fetched by pip into FOLDER, once. A fixture is a `.http` file of escaped bytes and a `.py` file
+which sets what gunicorn is configured with and what it parses, or the exception it raises. Of gunicorn itself nothing
+is imported: the two modules that the `.py` files name are stood in for.
 """
 
 import json
@@ -48,7 +48,10 @@ def unescape(data):
     """Line ends of the file mean nothing; the stream's own are written out."""
     data = data.replace(b"\n", b"")
     escapes = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0"}
-    decode = lambda match: escapes.get(match[1]) or bytes([int(match[1][1:], 16)])
+
+    def decode(match):
+        return escapes.get(match[1]) or bytes([int(match[1][1:], 16)])
+
     return re.sub(rb"\\(r|n|t|0|x[0-9a-fA-F]{2})", decode, data)
 
 

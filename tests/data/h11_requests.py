@@ -1,7 +1,7 @@
 """Prints streams of requests and what h11, a strict parser of another make, reads in them: h11_requests.py COUNT.
 
-The streams are the rows of http-cases.json and COUNT mutations of them, the same ones every time. One JSON object a line: the stream's
-bytes, and the complete requests that h11 accepts in it, as a WSGI application would see them.
+The streams are the rows of http-cases.json and COUNT mutations of them, the same ones every time. One JSON object a
+line: the stream's bytes, and the complete requests that h11 accepts in it, as a WSGI application would see them.
 """
 
 import json
@@ -11,14 +11,18 @@ import sys
 
 import h11
 
-WORDS = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"_", b"+", b"\x85", b"\xa0", b"0", b"chunked", b"gzip, chunked"]
-WORDS += [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: a\r\n", b"HTTP/1.0", b"HTTP/1.2", b"Connection: close\r\n"]
-WORDS += [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n", b"9223372036854775808", b"http://a/", b"%2f", b"#", b"?"]
+WORDS = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"_", b"+", b"\x85", b"\xa0", b"0"]
+WORDS += [b"chunked", b"gzip, chunked"]
+WORDS += [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: a\r\n"]
+WORDS += [b"HTTP/1.0", b"HTTP/1.2", b"Connection: close\r\n"]
+WORDS += [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n", b"9223372036854775808"]
+WORDS += [b"http://a/", b"%2f", b"#", b"?"]
 
 
 def main(count):
     chance = random.Random(4)
-    seeds = [bytes_of(case) for case in json.loads((pathlib.Path(__file__).parent / "http-cases.json").read_text())["cases"]]
+    rows = json.loads(pathlib.Path(__file__).with_name("http-cases.json").read_text())["cases"]
+    seeds = [bytes_of(case) for case in rows]
     # Everything is to be read, so that what was read can be compared.
     seeds = [seed.replace(b"/noread", b"/") for seed in seeds if len(seed) < 4000]
     streams = seeds + [mutated(chance, seeds) for _ in range(count)]
@@ -88,8 +92,8 @@ def seen(request, body):
 
 def environ(headers):
     keys = {}
-    for name, value in headers:
-        name, value = name.decode("latin-1").upper(), value.decode("latin-1")
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1").upper(), raw_value.decode("latin-1")
         # Headers with an underscore are dropped unless it is set otherwise.
         if "_" in name:
             continue

@@ -41,9 +41,8 @@ def fresh(code, *arguments, environment=None):
     """Runs `code` in a new interpreter that knows the standard library and the facade, and returns what it printed."""
     setup = f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(PYTHON / 'facade')!r}]\n"
     command = [sys.executable, "-S", "-W", "error", "-c", setup + code, *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**os.environ, **(environment or {})}
-    )
+    env = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=env)
     if done.returncode:
         raise AssertionError(done.stderr)
     return done.stdout

@@ -39,9 +39,9 @@ class Imports(FacadeTest):
 
     def test_what_is_missing_says_why(self):
         with self.assertRaisesRegex(AttributeError, "dirty arbiters are not supported"):
-            gunicorn.dirty
+            _ = gunicorn.dirty
         with self.assertRaisesRegex(AttributeError, "its worker classes are sync and gthread"):
-            gunicorn.workers.ggevent
+            _ = gunicorn.workers.ggevent
 
     def test_each_module_says_why_it_exists(self):
         for path in (PYTHON / "facade").rglob("*.py"):

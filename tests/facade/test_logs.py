@@ -182,7 +182,7 @@ class Logs(FacadeTest):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
             server.bind(("127.0.0.1", 0))
             server.settimeout(10)
-            address = "udp://127.0.0.1:%d" % server.getsockname()[1]
+            address = f"udp://127.0.0.1:{server.getsockname()[1]}"
             cfg = self.files(syslog=True, syslog_addr=address, proc_name="shop:app", syslog_facility="local1")
             log = glogging.Logger(cfg)
             log.error("hi")

@@ -16,7 +16,7 @@ class Metrics(FacadeTest):
         self.agent.settimeout(10)
 
     def statsd(self, **settings):
-        address = "127.0.0.1:%d" % self.agent.getsockname()[1]
+        address = f"127.0.0.1:{self.agent.getsockname()[1]}"
         statsd = Statsd(configured(statsd_host=address, errorlog=str(self.folder / "error"), **settings))
         self.addCleanup(statsd.sock.close)
         return statsd
@@ -75,7 +75,7 @@ class Metrics(FacadeTest):
     def test_no_agent(self):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
             closed.bind(("127.0.0.1", 0))
-            refusing = "127.0.0.1:%d" % closed.getsockname()[1]
+            refusing = f"127.0.0.1:{closed.getsockname()[1]}"
         for number, (address, complaints) in enumerate({"unix:///not/here": 0, refusing: 1}.items()):
             errorlog = self.folder / str(number)
             statsd = Statsd(configured(statsd_host=address, errorlog=str(errorlog)))
@@ -86,7 +86,7 @@ class Metrics(FacadeTest):
                 statsd.sock.close()
 
     def test_the_servers_own_metrics(self):
-        address = "127.0.0.1:%d" % self.agent.getsockname()[1]
+        address = f"127.0.0.1:{self.agent.getsockname()[1]}"
         bridge = self.bridge({"statsd_host": address, "errorlog": str(self.folder / "error")})
         self.addCleanup(bridge.log.sock.close)
         bridge.metric("2 workers", "gunicorn.workers", 2, "gauge")

@@ -26,11 +26,13 @@ def pre_fork(server, worker):
 
 
 def post_fork(server, worker):
-    worker.log.info("HOOK post_fork age=%s booted=%s alive=%s nr=%s", worker.age, worker.booted, worker.alive, worker.nr)
+    seen = (worker.age, worker.booted, worker.alive, worker.nr)
+    worker.log.info("HOOK post_fork age=%s booted=%s alive=%s nr=%s", *seen)
 
 
 def post_worker_init(worker):
-    worker.log.info("HOOK post_worker_init %s sockets=%s timeout=%s", type(worker.wsgi).__name__, len(worker.sockets), worker.timeout)
+    seen = (type(worker.wsgi).__name__, len(worker.sockets), worker.timeout)
+    worker.log.info("HOOK post_worker_init %s sockets=%s timeout=%s", *seen)
 
 
 def worker_int(worker):

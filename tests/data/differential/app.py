@@ -1,6 +1,7 @@
 """The app of the differential test: each path is one thing that servers might do differently.
 
-Whoever loads it says so in the file `loaded` of the folder the server was started in, which is how the test knows that a worker is there.
+Whoever loads it says so in the file `loaded` of the folder the server was started in, which is how the test knows that
+a worker is there.
 """
 
 import os
@@ -54,7 +55,7 @@ def do_environ(environ, start_response):
     lines = []
     for key in sorted(environ):
         value = environ[key]
-        if key.startswith("wsgi.") and not isinstance(value, (bool, str, tuple)) or key == "gunicorn.socket":
+        if (key.startswith("wsgi.") and not isinstance(value, (bool, str, tuple))) or key == "gunicorn.socket":
             value = "an object"
         if key == "REMOTE_PORT":
             value = "a port"
@@ -78,7 +79,8 @@ def do_leave(environ, start_response):
 
 
 def do_software(environ, start_response):
-    name = os.environ["SERVER_SOFTWARE"].replace("gunicorn/27.0.1", "NAME/VERSION").replace("monoceros/0.1.0", "NAME/VERSION")
+    name = os.environ["SERVER_SOFTWARE"]
+    name = name.replace("gunicorn/27.0.1", "NAME/VERSION").replace("monoceros/0.1.0", "NAME/VERSION")
     return text(start_response, name + "\n")
 
 
