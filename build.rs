@@ -9,7 +9,6 @@ const NO_SHARED_LIBRARY: &str = "\
 this Python has no shared library (libpython) that the program could link. Install one, or name another interpreter with PYO3_PYTHON=/path/to/python3:
   Debian, Ubuntu:  apt-get install python3-dev
   Fedora:          dnf install python3-devel
-  macOS:           brew install python
   pyenv:           PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install 3.13";
 
 fn main() {
