@@ -502,6 +502,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a copy is what somebody else's fork makes")]
     fn a_copy_of_the_process_has_default_dispositions_and_no_pipe() {
         let _alone = alone();
         let queue = SignalQueue::new(&[Signal::Usr2, Signal::Winch]).unwrap();
