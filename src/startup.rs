@@ -25,6 +25,7 @@ use crate::python::ssl_context::{self, ContextTerms};
 use crate::python::{environment, interpreter, signals, spew};
 use crate::seat;
 use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, Loaded, LogFormat, Sources, Value};
+use crate::sys::clock;
 use crate::tls::{self, Tls};
 use crate::worker;
 
@@ -331,6 +332,9 @@ impl Surroundings {
         for (name, value) in self.replaced.borrow().iter() {
             environment::set(name, value.as_deref());
         }
+        if self.replaced.borrow().contains_key("TZ") {
+            clock::take_up_time_zone();
+        }
         change_directory(&self.directory)
     }
 
@@ -341,6 +345,9 @@ impl Surroundings {
         for (name, value) in &config.raw_env {
             replaced.entry(name.clone()).or_insert_with(|| std::env::var_os(name));
             environment::set(name, Some(value.as_ref()));
+        }
+        if replaced.contains_key("TZ") {
+            clock::take_up_time_zone();
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::LogError;
 use super::access_format::{AccessFormat, AccessRecord};
+use super::local_time;
 use super::sink::{Sink, Standard};
 
 /// The buffer is written early at this many bytes: some four hundred lines.
@@ -119,7 +120,7 @@ impl Clock {
         let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if second != self.second {
             self.second = second;
-            let local = chrono::DateTime::<chrono::Local>::from(UNIX_EPOCH + Duration::from_secs(second));
+            let local = local_time::local(UNIX_EPOCH + Duration::from_secs(second));
             self.text = local.format("[%d/%b/%Y:%H:%M:%S %z]").to_string().into_bytes();
         }
         &self.text

@@ -16,7 +16,7 @@ use std::time::Duration;
 use log::{Level, LevelFilter, Record};
 
 use super::sink::{Sink, Standard, standard_stream};
-use super::{CRITICAL, LogError, LogSettings, diversion, json};
+use super::{CRITICAL, LogError, LogSettings, diversion, json, local_time};
 
 /// Records of this crate only: those of the libraries below say nothing to an operator.
 const OWN_RECORDS: &str = "monoceros";
@@ -204,7 +204,7 @@ impl log::Log for Front {
 }
 
 fn write_line(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
-    let time = chrono::Local::now().format("%Y-%m-%d %H:%M:%S %z");
+    let time = local_time::now().format("%Y-%m-%d %H:%M:%S %z");
     // Asked anew each time: the process may have been forked since.
     let pid = std::process::id();
     writeln!(line, "[{time}] [{pid}] [{}] {}", level_name(record), record.args())

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::access_format::AccessRecord;
 use super::basic_user::basic_user;
+use super::local_time;
 
 #[derive(Serialize)]
 struct Entry<'a> {
@@ -67,7 +68,7 @@ pub(super) fn render_access(out: &mut Vec<u8>, record: &impl AccessRecord) {
 
 /// RFC 3339, local time with its offset, to the millisecond.
 fn now() -> String {
-    chrono::Local::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, false)
+    local_time::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, false)
 }
 
 /// Each byte is the Latin-1 character of that number (PEP 3333).

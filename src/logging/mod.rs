@@ -14,6 +14,7 @@ mod basic_user;
 mod diversion;
 mod error_log;
 mod json;
+mod local_time;
 mod sink;
 
 use std::fmt;

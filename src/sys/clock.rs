@@ -24,6 +24,31 @@ pub fn unix_time() -> u64 {
     read(ClockId::CLOCK_REALTIME_COARSE).tv_sec().try_into().unwrap_or(0)
 }
 
+/// By how many seconds local time is ahead of UTC at `second` since the epoch. 0 where that cannot be told.
+///
+/// What the C library has taken up counts (tzset(3)), as for Python's `time.localtime`: at its first use, and whenever somebody calls
+/// `time.tzset()`. The environment is not looked at here, which the application may be changing on another thread.
+pub fn utc_offset(second: i64) -> i32 {
+    // SAFETY: an all-zero tm is a valid value of plain numbers and a null pointer; localtime_r reads one live value and fills the other,
+    // or returns null, and keeps neither.
+    unsafe {
+        let mut local: libc::tm = std::mem::zeroed();
+        match libc::localtime_r(&second, &mut local).is_null() {
+            true => 0,
+            false => local.tm_gmtoff as i32,
+        }
+    }
+}
+
+/// Has the C library read `TZ` again, after the settings have changed it.
+pub fn take_up_time_zone() {
+    unsafe extern "C" {
+        fn tzset();
+    }
+    // SAFETY: POSIX's tzset(3), which takes nothing and returns nothing; called where no other thread changes the environment.
+    unsafe { tzset() }
+}
+
 /// The call can only fail for an unknown clock, and Linux has had these for longer than it has had anything else that is used here.
 fn read(clock: ClockId) -> TimeSpec {
     clock_gettime(clock).unwrap_or(TimeSpec::new(0, 0))
