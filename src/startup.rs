@@ -77,7 +77,7 @@ impl Startup {
 
     /// For a program that embeds the server in the interpreter that it runs in.
     pub fn embedded(launch: &Launch, embedder: Embedder) -> Startup {
-        Startup::with(CommandLine::empty(), launch, Home { executable: None }, Some(embedder))
+        Startup::with(CommandLine::empty(), launch, Home { executable: None, program: None }, Some(embedder))
     }
 
     fn with(command_line: CommandLine, launch: &Launch, home: Home, embedder: Option<Embedder>) -> Startup {
@@ -424,7 +424,7 @@ fn config_error(reason: &(impl fmt::Display + ?Sized)) -> Failure {
 /// Where the interpreter will live. One that runs already is at home.
 fn find_home(launch: &Launch) -> Result<Home, Failure> {
     if interpreter::is_running() {
-        return Ok(Home { executable: None });
+        return Ok(Home { executable: None, program: None });
     }
     let variable = |name: &str| std::env::var(name).ok();
     home::find(&find_program(&launch.program), variable).map_err(|error| config_error(&error))

@@ -36,6 +36,7 @@ mod faults_system;
 mod faults_worker;
 mod health;
 mod hooks;
+mod interpreter;
 mod privileges;
 mod recycling;
 mod reload;

@@ -79,6 +79,7 @@ impl ErrorStream {
 
 #[pymethods]
 impl ErrorStream {
+    /// Returns the number of characters, as any text stream does.
     fn write(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<usize> {
         self.was_written.store(true, Relaxed);
         if let Some(lines) = self.add(&text.to_string_lossy()) {
@@ -100,5 +101,53 @@ impl ErrorStream {
         if !text.is_empty() {
             py.detach(|| crate::logging::write_raw(text.as_bytes()));
         }
+    }
+
+    /// The log is the server's, and stays open.
+    fn close(&self, py: Python<'_>) {
+        self.flush(py);
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        false
+    }
+
+    fn isatty(&self) -> bool {
+        false
+    }
+
+    fn readable(&self) -> bool {
+        false
+    }
+
+    fn writable(&self) -> bool {
+        true
+    }
+
+    fn seekable(&self) -> bool {
+        false
+    }
+
+    /// There is none that could be handed out, as under gunicorn: the log may be reopened at any time, or be Python's.
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        let unsupported = py.import("io")?.getattr("UnsupportedOperation")?;
+        Err(PyErr::from_value(unsupported.call1(("fileno",))?))
+    }
+
+    #[getter]
+    fn name(&self) -> &'static str {
+        "<wsgi.errors>"
+    }
+
+    #[getter]
+    fn encoding(&self) -> &'static str {
+        "utf-8"
+    }
+
+    /// What becomes of characters that no encoding has.
+    #[getter]
+    fn errors(&self) -> &'static str {
+        "replace"
     }
 }

@@ -24,6 +24,8 @@ const VENV_MARKER: &str = "pyvenv.cfg";
 pub struct Home {
     /// Path for `sys.executable`; `None` lets CPython search for itself.
     pub executable: Option<PathBuf>,
+    /// The program itself, as `__main__.__file__`; `None` where a script has been started that has one of its own.
+    pub program: Option<PathBuf>,
 }
 
 /// The virtualenv was made by another Python than the one that is linked in.
@@ -54,11 +56,15 @@ pub fn find(program: &Path, environment: impl Fn(&str) -> Option<String>) -> Res
     let set = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(venv) = set("VIRTUAL_ENV").or_else(|| venv_of(program)) {
         check_version(&venv)?;
-        return Ok(Home { executable: Some(venv.join("bin/python")) });
+        return Ok(Home { executable: Some(venv.join("bin/python")), program: absolute(program) });
     }
     let named = set("PYTHONHOME").map(|home| home.join("bin/python3"));
     let executable = named.or_else(|| Some(PathBuf::from(BUILD_PYTHON))).filter(|path| path.exists());
-    Ok(Home { executable })
+    Ok(Home { executable, program: absolute(program) })
+}
+
+fn absolute(program: &Path) -> Option<PathBuf> {
+    std::path::absolute(program).ok()
 }
 
 /// The virtualenv whose `bin` holds the program, if any.

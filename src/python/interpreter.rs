@@ -8,6 +8,7 @@ use std::ffi::{CString, OsString};
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -70,9 +71,21 @@ pub fn start(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
     unsafe { ffi::PyEval_SaveThread() };
     Python::attach(check_standard_library)?;
     Python::attach(|py| {
-        let prepared = signals::disown(py).and_then(|()| facade::install(py));
+        let named = home.program.as_ref().map_or(Ok(()), |program| name_main_module(py, program));
+        let prepared = named.and_then(|()| signals::disown(py)).and_then(|()| facade::install(py));
         prepared.map_err(|error| StartError::Refused(traceback(py, &error)))
     })
+}
+
+/// Gives `__main__` what it has where a script was started: programs look there for their name or their folder.
+///
+/// A new interpreter of `multiprocessing` would run that file once more, which is no Python. It is told not to by the name in the spec: so
+/// `python -m` starts packages, whose `__main__` is not run again either.
+fn name_main_module(py: Python<'_>, program: &Path) -> PyResult<()> {
+    let main = py.import("__main__")?;
+    main.setattr("__file__", program.as_os_str())?;
+    let spec = py.import("_frozen_importlib")?.getattr("ModuleSpec")?.call1(("__main__", py.None()))?;
+    main.setattr("__spec__", spec)
 }
 
 /// A library in C that a distribution has built into its interpreter, and its libpython, is no file of its standard library. Another
