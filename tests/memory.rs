@@ -47,3 +47,46 @@ fn a_worker_does_not_grow_with_the_requests_it_serves() {
     wait_until("the clients' connections to be closed", || open_files(worker) <= files);
     server.finish();
 }
+
+/// What clients make up must not stay: CPython 3.12 keeps interned strings for ever, and no table may grow with what is sent.
+#[test]
+fn header_names_that_never_come_again_take_no_memory() {
+    // Many short names, and some that are as long as they may be; each never seen before. What is being read takes room, in each thread.
+    let cases = [
+        ("1", util::count(50_000, 4000), 24, 4_000_000),
+        ("1", util::count(50_000, 400), 8000, 4_000_000),
+        ("8", util::count(50_000, 400), 8000, 16_000_000),
+    ];
+    for (threads, requests, length, limit) in cases {
+        let server = Plan::app("wsgi_input").args(["--threads", threads]).start();
+        let worker = server.wait_for_workers(1)[0];
+        let clients = threads.parse::<usize>().expect("a number");
+        // Header blocks that come again have their places, which are few.
+        send_random_names(&server, clients, 0..8, 24);
+        let before = anonymous(worker);
+        send_random_names(&server, clients, 8..8 + requests / clients, length);
+        let grown = anonymous(worker).saturating_sub(before);
+        println!("{requests} requests with 40 names of {length} bytes, {threads} threads: {grown} bytes more");
+        assert!(grown < limit, "{requests} requests, {length} bytes, {threads} threads: {grown} bytes more");
+        server.finish();
+    }
+}
+
+/// Each client sends the `rounds`, each a request with 40 header names of its own.
+fn send_random_names(server: &Server, clients: usize, rounds: std::ops::Range<usize>, length: usize) {
+    thread::scope(|scope| {
+        for client_number in 0..clients {
+            let rounds = rounds.clone();
+            scope.spawn(move || {
+                let mut client = server.connect();
+                for round in rounds {
+                    let name =
+                        |place: usize| format!("{:x<length$}: 1\r\n", format!("n-{client_number}-{round}-{place}-"));
+                    let names: String = (0..40).map(name).collect();
+                    client.send(format!("GET / HTTP/1.1\r\nHost: test\r\n{names}\r\n"));
+                    assert_eq!(client.read().status, 200);
+                }
+            });
+        }
+    });
+}

@@ -1,15 +1,14 @@
 //! A request as the `environ` dict of PEP 3333, with gunicorn's keys (contract: REQUEST_METHOD to `gunicorn.socket`).
 //!
-//! What is the same for every request of a listener lives in a template that is copied; header names become interned keys once. Where the
+//! What is the same for every request of a listener lives in a template that is copied; header names become keys once. Where the
 //! parser has known a whole header block again, there is a template for that block, too, headers and all.
-
-use std::collections::HashMap;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use super::header_names::HeaderNames;
 use super::memo::{LONGEST, Memo, Ports};
-use super::raw::{insert_if_absent, latin1};
+use super::raw::latin1;
 use super::tls::TlsKeys;
 use crate::exchange::RequestView;
 use crate::http::blocks::{BlockId, MOST_BLOCKS};
@@ -19,9 +18,6 @@ use crate::sys::socket::Peer;
 
 /// The server's name and version, in every environ and in the process's environment.
 pub const SERVER_SOFTWARE: &str = concat!("monoceros/", env!("CARGO_PKG_VERSION"));
-
-/// Header names are the clients' to choose: past this many different ones, new names are not remembered.
-const MOST_NAMES: usize = 512;
 
 /// What an environ says of a listener and the server, the same for every request that comes in on it.
 #[derive(Debug, Clone)]
@@ -199,7 +195,7 @@ impl Template {
 /// Turns requests into environs. One for each thread that runs the app.
 pub struct EnvironBuilder {
     keys: Keys,
-    names: Names,
+    names: HeaderNames,
     query: Memo,
     raw_uri: Memo,
     path_info: Memo,
@@ -208,14 +204,6 @@ pub struct EnvironBuilder {
     proxy_addr: Memo,
     proxy_port: Memo,
     tls: TlsKeys,
-}
-
-/// The header names seen so far.
-struct Names {
-    known: Vec<Name>,
-    by_text: HashMap<Box<[u8]>, usize>,
-    /// Which name stood in each place of the last head: clients send their headers in the same order, which saves the look-up.
-    expected: Vec<usize>,
 }
 
 /// The keys and values that are always the same, made once.
@@ -232,27 +220,6 @@ struct Keys {
     http_11: Py<PyString>,
     get: Py<PyString>,
     post: Py<PyString>,
-}
-
-/// A header name as sent, its place in the environ, and its last value.
-struct Name {
-    text: Box<[u8]>,
-    key: Py<PyString>,
-    kind: NameKind,
-    value: Memo,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum NameKind {
-    /// Repeated fields are joined with `,` (RFC 9110, 5.3).
-    List,
-    /// As `List`, and each client's own: where one comes again, so does mostly the whole block. To remember it by itself would only keep
-    /// it in memory for longer.
-    Secret,
-    /// As `Secret`; repeated fields are joined with `; ` (RFC 6265, 5.4; RFC 9113, 8.2.3).
-    Cookie,
-    /// A trusted proxy's `SCRIPT_NAME`: sets the environ's own besides.
-    ScriptName,
 }
 
 impl EnvironBuilder {
@@ -274,7 +241,7 @@ impl EnvironBuilder {
         };
         EnvironBuilder {
             keys,
-            names: Names { known: Vec::new(), by_text: HashMap::new(), expected: Vec::new() },
+            names: HeaderNames::default(),
             query: Memo::new(),
             raw_uri: Memo::new(),
             path_info: Memo::new(),
@@ -428,97 +395,6 @@ impl EnvironBuilder {
             return Err(EnvironError::Misplaced(OutsideScriptName { path: shown(raw), script_name: shown(prefix) }));
         };
         Ok(self.path_info.made_of(py, below, |below| latin1(py, &decode_path(below)))?)
-    }
-}
-
-impl Names {
-    /// Adds the request's headers; returns the value of a `SCRIPT_NAME` one.
-    fn set_headers(
-        &mut self,
-        py: Python<'_>,
-        environ: &Bound<'_, PyDict>,
-        request: RequestView<'_>,
-    ) -> PyResult<Option<Vec<u8>>> {
-        let mut script_name = None;
-        for (place, header) in request.head.headers(request.buffer).enumerate() {
-            if let Some(value) = self.set_header(py, environ, place, header)? {
-                script_name = Some(value);
-            }
-        }
-        Ok(script_name)
-    }
-
-    /// Adds the header that stands in `place`; returns the value of a `SCRIPT_NAME` one.
-    fn set_header(
-        &mut self,
-        py: Python<'_>,
-        environ: &Bound<'_, PyDict>,
-        place: usize,
-        (text, value): (&[u8], &[u8]),
-    ) -> PyResult<Option<Vec<u8>>> {
-        match self.find(py, text, place) {
-            Some(known) => self.known[known].add_to(py, environ, value),
-            None => Name::new(py, text).add_to(py, environ, value),
-        }
-    }
-
-    /// The index of the name, which is remembered if there is room.
-    fn find(&mut self, py: Python<'_>, text: &[u8], place: usize) -> Option<usize> {
-        if let Some(&known) = self.expected.get(place)
-            && *self.known[known].text == *text
-        {
-            return Some(known);
-        }
-        let known = match self.by_text.get(text) {
-            Some(&known) => known,
-            None if self.known.len() == MOST_NAMES => return None,
-            None => {
-                self.known.push(Name::new(py, text));
-                self.by_text.insert(text.into(), self.known.len() - 1);
-                self.known.len() - 1
-            }
-        };
-        if self.expected.len() <= place {
-            self.expected.resize(place + 1, known);
-        }
-        self.expected[place] = known;
-        Some(known)
-    }
-}
-
-impl Name {
-    fn new(py: Python<'_>, name: &[u8]) -> Name {
-        let mut key = b"HTTP_".to_vec();
-        key.extend(name.iter().map(|byte| if *byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }));
-        let kind = match &key[..] {
-            b"HTTP_COOKIE" => NameKind::Cookie,
-            b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION" => NameKind::Secret,
-            // Only `SCRIPT_NAME` itself, which the parser lets through from trusted peers alone; `Script-Name` is
-            // anybody's.
-            b"HTTP_SCRIPT_NAME" if name.contains(&b'_') => NameKind::ScriptName,
-            _ => NameKind::List,
-        };
-        let key = match &key[..] {
-            b"HTTP_CONTENT_TYPE" | b"HTTP_CONTENT_LENGTH" if !name.contains(&b'_') => &key[b"HTTP_".len()..],
-            whole => whole,
-        };
-        let key = std::str::from_utf8(key).expect("header names are tokens, which are ASCII (http::fields)");
-        Name { text: name.into(), key: PyString::intern(py, key).unbind(), kind, value: Memo::new() }
-    }
-
-    fn add_to(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, value: &[u8]) -> PyResult<Option<Vec<u8>>> {
-        let text = match self.kind {
-            NameKind::Cookie | NameKind::Secret => latin1(py, value)?,
-            NameKind::List | NameKind::ScriptName => self.value.latin1(py, value)?,
-        };
-        let key = self.key.bind(py);
-        if !insert_if_absent(environ, key, &text)? {
-            let separator = if self.kind == NameKind::Cookie { "; " } else { "," };
-            let before = environ.get_item(key)?.expect("the key is present: the insertion was refused");
-            let joined = before.call_method1("__add__", (separator,))?.call_method1("__add__", (text,))?;
-            environ.set_item(key, joined)?;
-        }
-        Ok((self.kind == NameKind::ScriptName).then(|| value.to_vec()))
     }
 }
 

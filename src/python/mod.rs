@@ -29,6 +29,7 @@ mod extras;
 pub mod facade;
 mod file_wrapper;
 pub mod flusher;
+mod header_names;
 pub mod home;
 pub mod hooks;
 pub mod idle;

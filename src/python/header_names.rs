@@ -1,0 +1,239 @@
+//! The headers of a request, put into its environ under the names of CGI.
+//!
+//! A name is made into a key once and remembered, together with its last value; clients send the same ones again and again. But they are
+//! free to make up others, so what is remembered is bounded in number and in bytes, and nothing of theirs is interned.
+
+use std::collections::HashMap;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use super::memo::Memo;
+use super::raw::{insert_if_absent, latin1};
+use crate::exchange::RequestView;
+
+/// Names are the clients' to choose: so many are remembered at a time...
+const MOST_NAMES: usize = 128;
+
+/// ...of up to so many bytes...
+const LONGEST_NAME: usize = 64;
+
+/// ...and once all places are taken, one in so many new names takes the oldest one's. Names that never come again should cost little.
+const LEARNED_LATER: u32 = 16;
+
+/// So many places of a head have the name noted that stood there last.
+const MOST_PLACES: usize = 128;
+
+/// The header names seen lately.
+#[derive(Default)]
+pub struct HeaderNames {
+    known: Vec<Name>,
+    by_text: HashMap<Box<[u8]>, usize>,
+    /// The place of the oldest, once all places are taken.
+    oldest: usize,
+    /// Names that were new since then.
+    new_names: u32,
+    /// Which name stood in each place of the last head: clients send their headers in the same order, which saves the look-up.
+    expected: Vec<usize>,
+}
+
+/// A header name as sent, its place in the environ, and its last value.
+struct Name {
+    text: Box<[u8]>,
+    key: Py<PyString>,
+    kind: NameKind,
+    value: Memo,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NameKind {
+    /// Repeated fields are joined with `,` (RFC 9110, 5.3).
+    List,
+    /// As `List`, and each client's own: where one comes again, so does mostly the whole block. To remember it by itself would only keep
+    /// it in memory for longer.
+    Secret,
+    /// As `Secret`; repeated fields are joined with `; ` (RFC 6265, 5.4; RFC 9113, 8.2.3).
+    Cookie,
+    /// A trusted proxy's `SCRIPT_NAME`: sets the environ's own besides.
+    ScriptName,
+}
+
+impl HeaderNames {
+    /// Adds the request's headers; returns the value of a `SCRIPT_NAME` one.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn set_headers(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        request: RequestView<'_>,
+    ) -> PyResult<Option<Vec<u8>>> {
+        let mut script_name = None;
+        for (place, header) in request.head.headers(request.buffer).enumerate() {
+            if let Some(value) = self.set_header(py, environ, place, header)? {
+                script_name = Some(value);
+            }
+        }
+        Ok(script_name)
+    }
+
+    /// Adds the header that stands in `place`; returns the value of a `SCRIPT_NAME` one.
+    fn set_header(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        place: usize,
+        (text, value): (&[u8], &[u8]),
+    ) -> PyResult<Option<Vec<u8>>> {
+        match self.find(py, text, place) {
+            Some(known) => self.known[known].add_to(py, environ, value),
+            None => Name::new(py, text).add_to(py, environ, value),
+        }
+    }
+
+    /// The index of the name, if it is remembered.
+    fn find(&mut self, py: Python<'_>, text: &[u8], place: usize) -> Option<usize> {
+        if let Some(&known) = self.expected.get(place)
+            && *self.known[known].text == *text
+        {
+            return Some(known);
+        }
+        let known = match self.by_text.get(text) {
+            Some(&known) => known,
+            None => self.learn(py, text)?,
+        };
+        if place < MOST_PLACES {
+            if self.expected.len() <= place {
+                self.expected.resize(place + 1, known);
+            }
+            self.expected[place] = known;
+        }
+        Some(known)
+    }
+
+    /// Remembers a new name, as long as there is room or its turn has come; returns its index.
+    fn learn(&mut self, py: Python<'_>, text: &[u8]) -> Option<usize> {
+        if text.len() > LONGEST_NAME {
+            return None;
+        }
+        if self.known.len() < MOST_NAMES {
+            self.known.push(Name::new(py, text));
+            self.by_text.insert(text.into(), self.known.len() - 1);
+            return Some(self.known.len() - 1);
+        }
+        self.new_names = self.new_names.wrapping_add(1);
+        if !self.new_names.is_multiple_of(LEARNED_LATER) {
+            return None;
+        }
+        let place = self.oldest;
+        self.oldest = (place + 1) % MOST_NAMES;
+        let old = std::mem::replace(&mut self.known[place], Name::new(py, text));
+        self.by_text.remove(&old.text);
+        self.by_text.insert(text.into(), place);
+        Some(place)
+    }
+}
+
+impl Name {
+    fn new(py: Python<'_>, name: &[u8]) -> Name {
+        let mut key = b"HTTP_".to_vec();
+        key.extend(name.iter().map(|byte| if *byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }));
+        let kind = match &key[..] {
+            b"HTTP_COOKIE" => NameKind::Cookie,
+            b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION" => NameKind::Secret,
+            // Only `SCRIPT_NAME` itself, which the parser lets through from trusted peers alone; `Script-Name` is
+            // anybody's.
+            b"HTTP_SCRIPT_NAME" if name.contains(&b'_') => NameKind::ScriptName,
+            _ => NameKind::List,
+        };
+        let key = match &key[..] {
+            b"HTTP_CONTENT_TYPE" | b"HTTP_CONTENT_LENGTH" if !name.contains(&b'_') => &key[b"HTTP_".len()..],
+            whole => whole,
+        };
+        let key = std::str::from_utf8(key).expect("header names are tokens, which are ASCII (http::fields)");
+        let key = match INTERNED.binary_search(&key) {
+            Ok(own) => PyString::intern(py, INTERNED[own]),
+            Err(_) => PyString::new(py, key),
+        };
+        Name { text: name.into(), key: key.unbind(), kind, value: Memo::new() }
+    }
+
+    fn add_to(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, value: &[u8]) -> PyResult<Option<Vec<u8>>> {
+        let text = match self.kind {
+            NameKind::Cookie | NameKind::Secret => latin1(py, value)?,
+            NameKind::List | NameKind::ScriptName => self.value.latin1(py, value)?,
+        };
+        let key = self.key.bind(py);
+        if !insert_if_absent(environ, key, &text)? {
+            let separator = if self.kind == NameKind::Cookie { "; " } else { "," };
+            let before = environ.get_item(key)?.expect("the key is present: the insertion was refused");
+            let joined = before.call_method1("__add__", (separator,))?.call_method1("__add__", (text,))?;
+            environ.set_item(key, joined)?;
+        }
+        Ok((self.kind == NameKind::ScriptName).then(|| value.to_vec()))
+    }
+}
+
+/// Keys that are interned, so that an application's `environ["HTTP_..."]` finds the very object it asks for. Only these, which are the
+/// server's own words: CPython 3.12 keeps what is interned for ever, whoever made it up.
+const INTERNED: [&str; 48] = [
+    "CONTENT_LENGTH",
+    "CONTENT_TYPE",
+    "HTTP_ACCEPT",
+    "HTTP_ACCEPT_CHARSET",
+    "HTTP_ACCEPT_ENCODING",
+    "HTTP_ACCEPT_LANGUAGE",
+    "HTTP_ACCESS_CONTROL_REQUEST_HEADERS",
+    "HTTP_ACCESS_CONTROL_REQUEST_METHOD",
+    "HTTP_AUTHORIZATION",
+    "HTTP_CACHE_CONTROL",
+    "HTTP_CONNECTION",
+    "HTTP_CONTENT_ENCODING",
+    "HTTP_COOKIE",
+    "HTTP_DNT",
+    "HTTP_EXPECT",
+    "HTTP_FORWARDED",
+    "HTTP_HOST",
+    "HTTP_IF_MATCH",
+    "HTTP_IF_MODIFIED_SINCE",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_IF_RANGE",
+    "HTTP_IF_UNMODIFIED_SINCE",
+    "HTTP_ORIGIN",
+    "HTTP_PRAGMA",
+    "HTTP_PRIORITY",
+    "HTTP_PROXY_AUTHORIZATION",
+    "HTTP_RANGE",
+    "HTTP_REFERER",
+    "HTTP_SEC_FETCH_DEST",
+    "HTTP_SEC_FETCH_MODE",
+    "HTTP_SEC_FETCH_SITE",
+    "HTTP_SEC_FETCH_USER",
+    "HTTP_TE",
+    "HTTP_TRACEPARENT",
+    "HTTP_TRACESTATE",
+    "HTTP_TRANSFER_ENCODING",
+    "HTTP_UPGRADE",
+    "HTTP_UPGRADE_INSECURE_REQUESTS",
+    "HTTP_USER_AGENT",
+    "HTTP_VIA",
+    "HTTP_X_CSRFTOKEN",
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PORT",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_REAL_IP",
+    "HTTP_X_REQUESTED_WITH",
+    "HTTP_X_REQUEST_ID",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interned_keys_can_be_searched() {
+        assert!(INTERNED.is_sorted());
+    }
+}
