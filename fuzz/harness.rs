@@ -19,7 +19,7 @@ use monoceros::http::body::BodyDecoder;
 use monoceros::http::error::Error;
 use monoceros::http::policy::{HeaderMap, Policy};
 use monoceros::http::proxy::{self, Mode, Origin, Parsed};
-use monoceros::http::request::{Framing, HeadParser, RequestHead, Scheme, Status};
+use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme, Status};
 use monoceros::settings::{Config, ProxyProtocol};
 use monoceros::sys::socket::{Peer, Push, Stream};
 use monoceros::worker::connection::{Connection, Step};
@@ -220,7 +220,7 @@ struct Outcome {
 }
 
 fn decode(policy: &Policy, stream: &[u8], ends: impl IntoIterator<Item = usize>) -> Outcome {
-    let mut decoder = BodyDecoder::new(Framing::Chunked, policy);
+    let mut decoder = BodyDecoder::new(Framing::Chunked(Coding::Identity), policy);
     let mut outcome = Outcome { data: Vec::new(), used: 0, is_done: false, error: None };
     for end in ends {
         while outcome.used < end && !decoder.is_done() {

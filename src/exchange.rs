@@ -94,6 +94,8 @@ pub struct RequestView<'a> {
     pub remote_addr: &'a str,
     /// What a PROXY header said of the connection, if there was one.
     pub proxied: Option<&'a Origin>,
+    /// How long its body is, where no header says so: it came in chunks and nothing else, and is all there.
+    pub decoded_length: Option<u64>,
     /// Which listener accepted the connection: an index into the worker's sites.
     pub site: usize,
     /// What a trusted proxy, or the connection, says the client used.

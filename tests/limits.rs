@@ -35,7 +35,7 @@ fn a_refusal_is_a_page_a_log_line_and_a_close() {
     client.send("GET / HTTP/1.1\r\nHost: test\r\nBad Header: 1\r\n\r\n");
     let refusal = client.read();
     assert_eq!((refusal.status, refusal.reason.as_str()), (400, "Bad Request"));
-    assert_eq!(refusal.names(), ["Connection", "Content-Type", "Content-Length"]);
+    assert_eq!(refusal.names(), ["Date", "Connection", "Content-Type", "Content-Length"]);
     assert_eq!(refusal.header("Content-Type"), Some("text/html"));
     let page =
         "<html>\n  <head>\n    <title>Bad Request</title>\n  </head>\n  <body>\n    <h1><p>Bad Request</p></h1>\n    ";

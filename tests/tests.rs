@@ -18,11 +18,13 @@ mod proxies;
 mod request;
 mod response;
 mod response_cases;
+mod rfc;
 mod sharing;
 mod slow_clients;
 mod streaming;
 mod tls;
 mod tls_files;
+mod uploads;
 mod wsgi_input;
 mod wsgi_validator;
 

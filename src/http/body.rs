@@ -30,7 +30,7 @@ impl BodyDecoder {
         match framing {
             Framing::None => BodyDecoder::Length(0),
             Framing::Length(length) => BodyDecoder::Length(length),
-            Framing::Chunked => BodyDecoder::Chunked(ChunkedDecoder::new(policy)),
+            Framing::Chunked(_) => BodyDecoder::Chunked(ChunkedDecoder::new(policy)),
         }
     }
 
@@ -47,6 +47,15 @@ impl BodyDecoder {
         match self {
             BodyDecoder::Length(remaining) => Some(*remaining),
             BodyDecoder::Chunked(decoder) => decoder.is_done().then_some(0),
+        }
+    }
+
+    /// What is malformed about a body whose sender has said, at this place, that nothing more will come; `None` where the body is whole,
+    /// or some of its data is missing: then its sender has broken off.
+    pub fn missing_line_end(&self) -> Option<Error> {
+        match self {
+            BodyDecoder::Length(_) => None,
+            BodyDecoder::Chunked(decoder) => decoder.missing_line_end(),
         }
     }
 

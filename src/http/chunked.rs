@@ -53,6 +53,15 @@ impl ChunkedDecoder {
         self.state == State::Done
     }
 
+    /// See [`super::body::BodyDecoder::missing_line_end`]. In gunicorn's words.
+    pub(super) fn missing_line_end(&self) -> Option<Error> {
+        match self.state {
+            State::DataEnd { has_cr: true } => Some(Error::ChunkMissingTerminator(b"\r".to_vec())),
+            State::DataEnd { has_cr: false } | State::Trailer => Some(Error::ChunkMissingTerminator(Vec::new())),
+            State::Size | State::Data(_) | State::Done => None,
+        }
+    }
+
     /// See [`super::body::BodyDecoder::decode`].
     pub(super) fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<'a>, Error> {
         match &mut self.state {

@@ -1,7 +1,7 @@
 //! Why a request was refused, and the page that says so.
 //!
 //! One variant a cause. [`Error`] reads as gunicorn's exception text (for the log); [`Error::message`] is what gunicorn
-//! prints on the page; [`error_page`] is the whole response, byte for byte gunicorn's.
+//! prints on the page; [`ErrorPage`] is the whole response, gunicorn's but for what HTTP asks besides.
 
 use std::fmt;
 
@@ -141,24 +141,39 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The whole response for a refused request: head and page, as gunicorn sends them.
-///
-/// `status` and `reason` go into the status line; `message` is escaped for HTML. Characters above U+00FF cannot be
-/// said in latin-1 and become `?`. There is no Server and no Date, and the version is always 1.1, as in gunicorn.
-pub fn error_page(status: u16, reason: &str, message: &str) -> Vec<u8> {
-    let page = format!(
-        "<html>\n  <head>\n    <title>{reason}</title>\n  </head>\n  <body>\n    <h1><p>{reason}</p></h1>\n    {}\n  \
-         </body>\n</html>\n",
-        escape_html(message)
-    );
-    let page = latin1(&page);
-    let mut response = format!(
-        "HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n",
-        page.len()
-    )
-    .into_bytes();
-    response.extend_from_slice(&page);
-    response
+/// The whole response for a request that the server itself answers with an error: head and page, as gunicorn sends them.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorPage<'a> {
+    /// For the status line, together with its [`reason_phrase`].
+    pub status: u16,
+    /// The sentence on the page. It is escaped for HTML; characters above U+00FF cannot be said in latin-1 and become `?`.
+    pub message: &'a str,
+    /// Whether only the head was asked for: then the page is left out, and only its length told (RFC 9110, 9.3.2).
+    pub is_head: bool,
+}
+
+impl ErrorPage<'_> {
+    /// The response's bytes. There is no Server, and the version is always 1.1, as in gunicorn. `date` is said where it has to be, with a
+    /// 4xx (RFC 9110, 6.6.1); gunicorn never says it.
+    pub fn render(&self, date: &[u8]) -> Vec<u8> {
+        let (status, reason) = (self.status, reason_phrase(self.status));
+        let page = format!(
+            "<html>\n  <head>\n    <title>{reason}</title>\n  </head>\n  <body>\n    <h1><p>{reason}</p></h1>\n    {}\n  \
+             </body>\n</html>\n",
+            escape_html(self.message)
+        );
+        let page = latin1(&page);
+        let mut response = format!("HTTP/1.1 {status} {reason}\r\n").into_bytes();
+        if status < 500 {
+            response.extend_from_slice(&[b"Date: ", date, b"\r\n"].concat());
+        }
+        let fields = format!("Connection: close\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n", page.len());
+        response.extend_from_slice(fields.as_bytes());
+        if !self.is_head {
+            response.extend_from_slice(&page);
+        }
+        response
+    }
 }
 
 /// The reason phrase of a status that this server answers by itself (RFC 9110, 15); empty for any other.
@@ -282,11 +297,13 @@ mod tests {
 
     #[test]
     fn the_page_of_an_unexplained_failure_has_141_bytes_as_in_gunicorn() {
-        let response = error_page(500, reason_phrase(500), "");
+        let page = ErrorPage { status: 500, message: "", is_head: false };
+        let response = page.render(b"never said");
         let text = String::from_utf8(response).unwrap();
         let (head, page) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.ends_with("\r\nContent-Length: 141"), "{head}");
         assert_eq!(page.len(), 141);
         assert!(page.contains("<h1><p>Internal Server Error</p></h1>\n    \n  </body>"));
+        assert!(!head.contains("Date"), "{head}");
     }
 }

@@ -10,7 +10,7 @@ use super::error::{Error, quote};
 use super::grammar::{is_field_value, is_ows, is_token, trim_ows, trim_ows_end};
 use super::lenient::{self, lines};
 use super::policy::{FieldRules, HeaderMap, Policy};
-use super::request::{Framing, HeaderSpan, RequestHead, Scheme, Span, Version};
+use super::request::{Coding, Framing, HeaderSpan, RequestHead, Scheme, Span, Version};
 use super::request_line::{RequestLine, TargetForm};
 
 /// Reads the `count` header lines that stand in `buf` at `block`, the empty line included, into `head`.
@@ -212,12 +212,21 @@ impl Facts {
         }
     }
 
-    /// `chunked` comes once and last (RFC 9112, 6.1). Compressed bodies are passed on as they are (decision D3).
+    /// `chunked` comes once and last (RFC 9112, 6.1). Compressed bodies are passed on as they are (decision D3). An empty member names no
+    /// coding, and those that are known here have no parameters (RFC 9112, 7): who sends one of these would be read differently by others.
     fn note_transfer_encoding(&mut self, value: &[u8]) -> Result<(), Error> {
         for coding in value.split(|&byte| byte == b',').map(trim_ows) {
-            let is = |known: &[u8]| coding.eq_ignore_ascii_case(known);
+            let (name, has_parameters) = match memchr::memchr(b';', coding) {
+                Some(semicolon) => (trim_ows_end(&coding[..semicolon]), true),
+                None => (coding, false),
+            };
+            let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
             let is_compressed = is(b"gzip") || is(b"deflate") || is(b"compress");
-            if !is_compressed && !is(b"identity") && !is(b"chunked") {
+            let is_known = is_compressed || is(b"identity") || is(b"chunked");
+            if name.is_empty() || (is_known && has_parameters) {
+                return Err(invalid("TRANSFER-ENCODING"));
+            }
+            if !is_known {
                 return Err(Error::UnsupportedTransferCoding(quote(value)));
             }
             if self.transfer == Transfer::Chunked {
@@ -277,9 +286,16 @@ impl Facts {
         match (self.transfer, self.content_length) {
             (Transfer::Absent, None) => Ok(Framing::None),
             (Transfer::Absent, Some(length)) => Ok(Framing::Length(length)),
-            (Transfer::Chunked, None) if version == Version::Http11 => Ok(Framing::Chunked),
+            (Transfer::Chunked, None) if version == Version::Http11 => Ok(Framing::Chunked(self.coding())),
             (Transfer::Chunked, Some(_)) if version == Version::Http11 => Err(invalid("CONTENT-LENGTH")),
             _ => Err(invalid("TRANSFER-ENCODING")),
+        }
+    }
+
+    fn coding(&self) -> Coding {
+        match self.is_compressed {
+            true => Coding::Compressed,
+            false => Coding::Identity,
         }
     }
 

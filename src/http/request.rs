@@ -118,8 +118,17 @@ pub enum Framing {
     None,
     /// Content-Length, in bytes; at most 2^63 - 1.
     Length(u64),
-    /// Transfer-Encoding: chunked.
-    Chunked,
+    /// Transfer-Encoding: chunked, and what the body was encoded with before that.
+    Chunked(Coding),
+}
+
+/// What a body was encoded with before it was cut into chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// Nothing: the chunks' data is the content.
+    Identity,
+    /// Some compression, which is the application's to undo (decision D3).
+    Compressed,
 }
 
 /// The scheme that a proxy in front reports.

@@ -15,6 +15,34 @@ pub enum Connection {
     Upgrade,
 }
 
+/// What a request's method says of how its response is framed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// A response with its body.
+    #[default]
+    Whole,
+    /// The head only (HEAD: RFC 9110, 9.3.2).
+    Head,
+    /// A tunnel (CONNECT: RFC 9110, 9.3.6).
+    Tunnel,
+}
+
+impl Asked {
+    /// What a request with this `method` asks for.
+    pub fn by(method: &[u8]) -> Self {
+        match method {
+            b"HEAD" => Asked::Head,
+            b"CONNECT" => Asked::Tunnel,
+            _ => Asked::Whole,
+        }
+    }
+
+    /// Whether a response with this `status` opens a tunnel: behind its head there is no message any more that could be framed.
+    fn opens_tunnel(self, status: u16) -> bool {
+        self == Asked::Tunnel && matches!(status, 200..=299)
+    }
+}
+
 /// How the body of a response is delimited (RFC 9112, 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyPlan {
@@ -34,21 +62,33 @@ pub struct InvalidStatus;
 
 /// How the body goes out that belongs to a response with this `status` and the application's `content_length`, if any.
 ///
-/// A response to HEAD, an interim one, 204 and 304 have none, whatever the application says (RFC 9110, 6.4.1). No length is
-/// ever invented (decision D7).
-pub fn plan_body(is_head: bool, version: Version, status: u16, content_length: Option<u64>) -> BodyPlan {
+/// A response to HEAD, an interim one, 204 and 304 have none, whatever the application says (RFC 9110, 6.4.1). What follows a
+/// 2xx to CONNECT is the tunnel, up to its end. No length is ever invented (decision D7).
+pub fn plan_body(asked: Asked, version: Version, status: u16, content_length: Option<u64>) -> BodyPlan {
     match (content_length, version) {
-        _ if is_head || matches!(status, 100..=199 | 204 | 304) => BodyPlan::None,
+        _ if asked.opens_tunnel(status) => BodyPlan::UntilClose,
+        _ if asked == Asked::Head || matches!(status, 100..=199 | 204 | 304) => BodyPlan::None,
         (Some(length), _) => BodyPlan::Length(length),
         (None, Version::Http11) => BodyPlan::Chunked,
         (None, Version::Http10) => BodyPlan::UntilClose,
     }
 }
 
+/// Whether the application's Content-Length goes out with this `status`: not where there is no body that could have a length
+/// (RFC 9110, 8.6), nor before a tunnel. A 205 states its own.
+pub fn states_length(asked: Asked, status: u16) -> bool {
+    !matches!(status, 204 | 205) && !asked.opens_tunnel(status)
+}
+
+/// Whether a response with this `status` has to say that its body is empty (RFC 9110, 15.3.6).
+pub fn states_emptiness(asked: Asked, status: u16) -> bool {
+    status == 205 && !asked.opens_tunnel(status)
+}
+
 /// The code of an application's status such as `200 OK`: three digits, then nothing or one space and a reason phrase
 /// (RFC 9112, 4). Which codes make sense is the caller's to judge.
 pub fn parse_status(status: &[u8]) -> Result<u16, InvalidStatus> {
-    let (digits, rest) = status.split_first_chunk::<3>().ok_or(InvalidStatus)?;
+    let (digits, rest) = status.split_first_chunk::<CODE_LENGTH>().ok_or(InvalidStatus)?;
     let is_well_formed = digits.iter().all(u8::is_ascii_digit)
         && match rest {
             [] => true,
@@ -64,6 +104,11 @@ pub fn parse_status(status: &[u8]) -> Result<u16, InvalidStatus> {
 /// Whether `name` may be a header's name: a token (RFC 9110, 5.1).
 pub fn is_header_name(name: &[u8]) -> bool {
     is_token(name)
+}
+
+/// A header's value without the white space around it, which is SP and HTAB and nothing else (RFC 9110, 5.5).
+pub fn trim_header_value(value: &[u8]) -> &[u8] {
+    trim_ows(value)
 }
 
 /// Whether `value` may be a header's value: no controls but HTAB, so that it cannot end its line (RFC 9110, 5.5).
@@ -107,7 +152,8 @@ pub fn write_head_start(
         Version::Http11 => b"HTTP/1.1 ",
     });
     out.extend_from_slice(status);
-    out.extend_from_slice(b"\r\n");
+    // The space behind the code is there also where no reason phrase is (RFC 9112, 4).
+    out.extend_from_slice(if status.len() == CODE_LENGTH { b" \r\n" } else { b"\r\n" });
     out.extend_from_slice(server);
     out.extend_from_slice(b"Date: ");
     out.extend_from_slice(date);
@@ -204,6 +250,9 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The status line of an interim response with early hints (RFC 8297); headers and [`write_head_end`] follow.
 pub const EARLY_HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\n";
 
+/// Digits of a status code.
+const CODE_LENGTH: usize = 3;
+
 const UPPER_HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 #[cfg(test)]
@@ -224,22 +273,27 @@ mod tests {
 
     #[test]
     fn the_body_is_planned_by_method_version_status_and_length() {
+        use Asked::{Head, Tunnel, Whole};
         use BodyPlan::{Chunked, Length, None as Nothing, UntilClose};
         use Version::{Http10, Http11};
         let cases = [
-            ((false, Http11, 200, Some(5)), Length(5)),
-            ((false, Http11, 200, None), Chunked),
-            ((false, Http10, 200, None), UntilClose),
-            ((false, Http10, 200, Some(0)), Length(0)),
-            ((true, Http11, 200, Some(5)), Nothing),
-            ((true, Http10, 200, None), Nothing),
-            ((false, Http11, 204, Some(5)), Nothing),
-            ((false, Http11, 304, Some(5)), Nothing),
-            ((false, Http11, 101, None), Nothing),
-            ((false, Http11, 205, Some(0)), Length(0)),
+            ((Whole, Http11, 200, Some(5)), Length(5)),
+            ((Whole, Http11, 200, None), Chunked),
+            ((Whole, Http10, 200, None), UntilClose),
+            ((Whole, Http10, 200, Some(0)), Length(0)),
+            ((Head, Http11, 200, Some(5)), Nothing),
+            ((Head, Http10, 200, None), Nothing),
+            ((Whole, Http11, 204, Some(5)), Nothing),
+            ((Whole, Http11, 304, Some(5)), Nothing),
+            ((Whole, Http11, 101, None), Nothing),
+            ((Whole, Http11, 205, Some(0)), Length(0)),
+            ((Tunnel, Http11, 200, Some(5)), UntilClose),
+            ((Tunnel, Http11, 204, None), UntilClose),
+            ((Tunnel, Http11, 407, Some(5)), Length(5)),
+            ((Tunnel, Http10, 304, None), Nothing),
         ];
-        for ((is_head, version, status, length), plan) in cases {
-            assert_eq!(plan_body(is_head, version, status, length), plan, "{status} {version:?}");
+        for ((asked, version, status, length), plan) in cases {
+            assert_eq!(plan_body(asked, version, status, length), plan, "{status} {version:?}");
         }
     }
 
@@ -259,7 +313,7 @@ mod tests {
         write_head_end(&mut head);
         write_head_start(&mut head, Version::Http10, b"200", &server_line(Some(b"s")), b"d", Connection::Close, false);
         let expected: &[u8] = b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: today\r\nConnection: keep-alive\r\n\
-            Transfer-Encoding: chunked\r\nX-a: v\xe9\r\n\r\nHTTP/1.0 200\r\nServer: s\r\nDate: d\r\nConnection: close\r\n";
+            Transfer-Encoding: chunked\r\nX-a: v\xe9\r\n\r\nHTTP/1.0 200 \r\nServer: s\r\nDate: d\r\nConnection: close\r\n";
         assert_eq!(head, expected);
     }
 

@@ -20,7 +20,6 @@ use super::raw::reference_count;
 use super::start_response::{StartResponse, as_bytes};
 use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Streamed, Summary, Transmission, lock};
 use crate::exchange::{Exchange, RequestView};
-use crate::http::error::{error_page, reason_phrase};
 use crate::http::request::Span;
 use crate::sys::fork;
 
@@ -75,7 +74,7 @@ impl InFlight {
         for shared in self.transmissions() {
             let mut transmission = lock(&shared);
             if transmission.is_under_way() {
-                transmission.fail(&error_page(504, reason_phrase(504), ""), 504);
+                transmission.fail(504, "");
             }
         }
     }
@@ -412,8 +411,7 @@ impl Kit {
             return Ending::Gone;
         }
         self.log_error(py, error);
-        let page = error_page(500, "Internal Server Error", "");
-        lock(&self.transmission).fail(&page, 500)
+        lock(&self.transmission).fail(500, "")
     }
 
     fn refuse(&self, py: Python<'_>, error: EnvironError) -> Ending {
@@ -427,7 +425,7 @@ impl Kit {
                 String::new()
             }
         };
-        lock(&self.transmission).fail(&error_page(500, "Internal Server Error", &message), 500)
+        lock(&self.transmission).fail(500, &message)
     }
 
     fn log_error(&self, py: Python<'_>, error: &PyErr) {

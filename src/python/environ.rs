@@ -210,6 +210,8 @@ pub struct EnvironBuilder {
 struct Keys {
     /// [`FOLLOWED`], interned.
     followed: [Py<PyString>; FOLLOWED.len()],
+    content_length: Py<PyString>,
+    transfer_encoding: Py<PyString>,
     proxy_protocol: Py<PyString>,
     proxy_addr: Py<PyString>,
     proxy_port: Py<PyString>,
@@ -228,6 +230,8 @@ impl EnvironBuilder {
         let text = |text| PyString::intern(py, text).unbind();
         let keys = Keys {
             followed: FOLLOWED.map(text),
+            content_length: text("CONTENT_LENGTH"),
+            transfer_encoding: text("HTTP_TRANSFER_ENCODING"),
             proxy_protocol: text("PROXY_PROTOCOL"),
             proxy_addr: text("PROXY_ADDR"),
             proxy_port: text("PROXY_PORT"),
@@ -271,6 +275,9 @@ impl EnvironBuilder {
             Some(environ) => environ,
             None => self.build_anew(py, templates, request)?,
         };
+        if let Some(length) = request.decoded_length {
+            self.set_decoded_length(py, &environ, length)?;
+        }
         if let Some(secured) = request.secured {
             self.tls.set(py, &environ, secured)?;
         }
@@ -352,6 +359,12 @@ impl EnvironBuilder {
         });
         let scheme = known(if request.scheme == Scheme::Https { &keys.https } else { &keys.http });
         Ok([Some(method), Some(raw_uri), Some(query), None, Some(protocol), Some(addr), port, Some(scheme)])
+    }
+
+    /// The chunks have been undone, so the body is one like any other: most frameworks find it by its length alone.
+    fn set_decoded_length(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, length: u64) -> PyResult<()> {
+        environ.del_item(&self.keys.transfer_encoding)?;
+        environ.set_item(&self.keys.content_length, PyString::new(py, itoa::Buffer::new().format(length)))
     }
 
     /// What a PROXY header said besides the client: where that has connected to.

@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use super::raw::latin1_bytes;
 use super::transmission::{Draft, Progress, Transmission, lock};
-use crate::http::response;
+use crate::http::response::{self, Asked};
 
 /// What `start_response` is a method of: calling a bound method costs the interpreter less than calling an object.
 #[pyclass(frozen, module = "monoceros")]
@@ -122,8 +122,7 @@ fn read_draft(mut draft: Draft, status: &Bound<'_, PyAny>, headers: &Bound<'_, P
             read_header(&mut draft, place, &header?)?;
         }
     }
-    // A 205 has no content, and says so (RFC 9110, 15.3.6).
-    if draft.code == 205 {
+    if response::states_emptiness(draft.asked, draft.code) {
         draft.content_length = Some(0);
         response::write_header(&mut draft.headers, b"Content-Length", b"0");
     }
@@ -147,7 +146,7 @@ fn read_status(draft: &mut Draft, status: &Bound<'_, PyString>) -> PyResult<()> 
 fn read_header(draft: &mut Draft, place: usize, header: &Bound<'_, PyAny>) -> PyResult<()> {
     let (name, value) = header_pair(header)?;
     if let Some(known) = draft.known.find(place, &name, &value) {
-        if may_be_said(&mut draft.content_length, draft.code, known.length)? {
+        if may_be_said(&mut draft.content_length, (draft.asked, draft.code), known.length)? {
             draft.headers.extend_from_slice(&known.line);
         }
         return Ok(());
@@ -160,7 +159,7 @@ fn read_header(draft: &mut Draft, place: usize, header: &Bound<'_, PyAny>) -> Py
     }
     let is_length = name_bytes.eq_ignore_ascii_case(b"content-length");
     let length = if is_length { Some(content_length(value_bytes)?) } else { None };
-    if may_be_said(&mut draft.content_length, draft.code, length)? {
+    if may_be_said(&mut draft.content_length, (draft.asked, draft.code), length)? {
         let start = draft.headers.len();
         response::write_header(&mut draft.headers, name_bytes, value_bytes);
         draft.known.note(place, (name, value), &draft.headers[start..], length);
@@ -169,10 +168,9 @@ fn read_header(draft: &mut Draft, place: usize, header: &Bound<'_, PyAny>) -> Py
 }
 
 /// Whether a header goes out; `length` is its value if it is the Content-Length, which is noted as `known`.
-fn may_be_said(known: &mut Option<u64>, code: u16, length: Option<u64>) -> PyResult<bool> {
+fn may_be_said(known: &mut Option<u64>, (asked, code): (Asked, u16), length: Option<u64>) -> PyResult<bool> {
     let Some(length) = length else { return Ok(true) };
-    // No body, so no length of one (RFC 9110, 8.6); a 205 states its own.
-    if matches!(code, 204 | 205) {
+    if !response::states_length(asked, code) {
         return Ok(false);
     }
     match known.replace(length) {
@@ -221,7 +219,7 @@ pub fn name_bytes<'a>(name: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
 /// # Errors
 /// `ValueError`; the value itself is not shown, it may be a secret.
 pub fn value_bytes<'a>(name: &Bound<'_, PyString>, value: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
-    let bytes = latin1_bytes(value)?.trim_ascii();
+    let bytes = response::trim_header_value(latin1_bytes(value)?);
     if !response::is_header_value(bytes) {
         return Err(PyValueError::new_err(format!("invalid value of response header {:?}", name.to_string_lossy())));
     }

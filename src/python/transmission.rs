@@ -14,9 +14,9 @@ use pyo3::types::PyBytes;
 use super::known_headers::KnownHeaders;
 use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Piece};
 use crate::http::date::DateCache;
-use crate::http::error::reason_phrase;
+use crate::http::error::{ErrorPage, reason_phrase};
 use crate::http::request::{Span, Version};
-use crate::http::response::{self, BodyPlan, Connection};
+use crate::http::response::{self, Asked, BodyPlan, Connection};
 use crate::sys::clock::unix_time;
 use crate::sys::fork;
 use crate::sys::socket::Push;
@@ -51,6 +51,8 @@ pub struct Draft {
     pub content_length: Option<u64>,
     /// The application asked for `Connection: upgrade`.
     pub upgrade: bool,
+    /// What the request asked for.
+    pub asked: Asked,
     /// What the response before it said.
     pub known: KnownHeaders,
 }
@@ -114,7 +116,7 @@ pub struct Transmission {
     exchange: Option<Box<dyn Exchange>>,
     progress: Progress,
     draft: Draft,
-    is_head: bool,
+    asked: Asked,
     version: Version,
     plan: BodyPlan,
     /// Body bytes that `Content-Length` still promises.
@@ -170,7 +172,7 @@ impl Transmission {
             exchange: None,
             progress: Progress::Complete,
             draft: Draft::default(),
-            is_head: false,
+            asked: Asked::Whole,
             version: Version::Http11,
             plan: BodyPlan::None,
             promised: 0,
@@ -193,7 +195,7 @@ impl Transmission {
     /// Begins the response to the request in `exchange`; `is_observed` says that somebody looks at it when it is out.
     pub fn begin(&mut self, exchange: Box<dyn Exchange>, is_observed: bool) {
         let view = exchange.request();
-        self.is_head = view.head.method.of(view.buffer) == b"HEAD";
+        self.asked = Asked::by(view.head.method.of(view.buffer));
         self.version = view.head.version;
         self.progress = Progress::Waiting;
         (self.promised, self.sent, self.excess) = (0, 0, 0);
@@ -267,13 +269,13 @@ impl Transmission {
     pub fn take_draft(&mut self) -> Draft {
         let mut draft = std::mem::take(&mut self.draft);
         draft.headers.clear();
-        (draft.content_length, draft.upgrade) = (None, false);
+        (draft.content_length, draft.upgrade, draft.asked) = (None, false, self.asked);
         draft
     }
 
     /// Sets or replaces the head. Nothing is sent yet.
     pub fn start(&mut self, draft: Draft) {
-        self.plan = response::plan_body(self.is_head, self.version, draft.code, draft.content_length);
+        self.plan = response::plan_body(self.asked, self.version, draft.code, draft.content_length);
         self.promised = draft.content_length.unwrap_or(0);
         self.draft = draft;
         self.progress = Progress::Started;
@@ -451,8 +453,8 @@ impl Transmission {
         if self.keep_alive && !self.socket_lent { Ending::KeepAlive } else { Ending::Close }
     }
 
-    /// Answers with a server-made page instead, if the head is not out yet, else leaves the response visibly incomplete.
-    pub fn fail(&mut self, page: &[u8], status: u16) -> Ending {
+    /// Answers with a page of the server's own instead, if the head is not out yet, else leaves the response visibly incomplete.
+    pub fn fail(&mut self, status: u16, message: &str) -> Ending {
         if self.client_gone || self.flush().is_err() {
             return Ending::Gone;
         }
@@ -464,7 +466,9 @@ impl Transmission {
         self.draft.status = format!("{status} {}", reason_phrase(status)).into_bytes();
         self.draft.known.set_status(None);
         self.draft.headers.clear();
-        match self.transmit_one(page, Push::Now) {
+        let page = ErrorPage { status, message, is_head: self.asked == Asked::Head };
+        let page = page.render(self.date.get(unix_time()));
+        match self.transmit_one(&page, Push::Now) {
             Ok(()) => Ending::Close,
             Err(_) => {
                 self.client_gone = true;
@@ -775,6 +779,7 @@ mod tests {
                 peer: &Peer::Unix,
                 remote_addr: "",
                 proxied: None,
+                decoded_length: None,
                 site: 0,
                 scheme: crate::http::request::Scheme::Http,
                 secured: None,
@@ -910,7 +915,7 @@ mod tests {
         let (mut transmission, wire) = begun(Some(5));
         let _ = transmission.hold(b"one");
         let _ = transmission.hold(b"two");
-        assert_eq!(transmission.fail(b"a page", 500), Ending::Broken);
+        assert_eq!(transmission.fail(500, "a page"), Ending::Broken);
         assert_eq!(text(&wire), "onetw");
         assert!(transmission.length_complaint().is_some());
     }

@@ -102,6 +102,15 @@ impl BodyStore {
         }
     }
 
+    /// How many bytes have been gathered.
+    pub fn length(&self) -> u64 {
+        match self {
+            BodyStore::Memory(bytes) => bytes.len() as u64,
+            BodyStore::Whole(_, range, _) => range.len() as u64,
+            BodyStore::Spooled(_, length) => *length,
+        }
+    }
+
     /// A body that another process has gathered in `file`.
     ///
     /// # Errors

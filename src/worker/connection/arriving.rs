@@ -11,7 +11,7 @@ use crate::http::body::BodyDecoder;
 use crate::http::error::Error;
 use crate::http::proxy::{self, Origin, Parsed};
 use crate::http::request::Status;
-use crate::http::response;
+use crate::http::response::{self, Asked};
 use crate::sys::socket::Peer;
 use crate::worker::body_store::{BodyStore, Room};
 use crate::worker::desk::Arrival;
@@ -106,7 +106,7 @@ impl Connection {
 
     /// The head is complete: decides how its body is gathered, and gathers what is there.
     fn begin_body(&mut self, behind: Arrival<'_>, now: Instant) -> Step {
-        self.has_head = true;
+        self.note_request();
         self.decoder = BodyDecoder::new(self.head.framing, &self.rules.policy);
         if self.decoder.is_done() {
             self.input.extend_from_slice(behind.bytes());
@@ -128,6 +128,11 @@ impl Connection {
             }
             behind => self.gather_body(announced, behind.bytes(), now),
         }
+    }
+
+    /// The head is the current request's. What it asks for is noted while it stands in the input.
+    pub(super) fn note_request(&mut self) {
+        self.asked = Some(Asked::by(self.head.method.of(self.head.source(&self.input))));
     }
 
     fn is_whole_body(&self, announced: Option<u64>, count: usize) -> bool {

@@ -28,10 +28,10 @@ use super::wire::Wire;
 use crate::exchange::{Exchange, Piece};
 use crate::http::body::BodyDecoder;
 use crate::http::date::DateCache;
-use crate::http::error::{Error, error_page};
+use crate::http::error::{Error, ErrorPage};
 use crate::http::proxy::Origin;
 use crate::http::request::{HeadParser, RequestHead};
-use crate::http::response;
+use crate::http::response::{self, Asked};
 use crate::sys::clock::unix_time;
 use crate::sys::socket::{Peer, Stream};
 use crate::tls::{Acceptor, Failure, Secured, Session};
@@ -39,6 +39,9 @@ use crate::tls::{Acceptor, Failure, Secured, Session};
 /// How long a client that has just connected may say nothing before its place can be given to another: closed any earlier, a crowd that
 /// connects before it speaks would only chase itself out.
 const NEWCOMERS_TIME: Duration = Duration::from_secs(2);
+
+/// How a request begins that wants no body in its answer.
+const HEAD: &[u8] = b"HEAD ";
 
 /// An input buffer larger than this is given back when the connection falls idle.
 const IDLE_BUFFER: usize = 4 * 1024;
@@ -96,8 +99,8 @@ pub struct Connection {
     input: Vec<u8>,
     parser: HeadParser,
     head: RequestHead,
-    /// Whether `head` is the current request's: it was parsed whole.
-    has_head: bool,
+    /// What the current request asks for; `None` until `head` is that request's, parsed whole.
+    asked: Option<Asked>,
     body: Option<BodyStore>,
     /// The buffer of a body that the application is done with.
     returned: Vec<u8>,
@@ -188,7 +191,7 @@ impl Connection {
             input: Vec::new(),
             parser: HeadParser::new(),
             head: RequestHead::default(),
-            has_head: false,
+            asked: None,
             body: None,
             returned: Vec::new(),
             unsaved: Vec::new(),
@@ -231,7 +234,7 @@ impl Connection {
         }
         for _ in 0..reads {
             let count = match self.read(&mut desk.scratch) {
-                Ok(Some(0)) => return self.on_end(),
+                Ok(Some(0)) => return self.on_end(now),
                 Ok(Some(count)) => count,
                 Ok(None) => {
                     self.unread = false;
@@ -301,7 +304,7 @@ impl Connection {
         (self.rests_since, self.has_been_served) = (now, true);
         if keep_alive {
             self.input.drain(..self.head.len);
-            self.has_head = false;
+            self.asked = None;
             self.parser.reset();
             self.state = State::Head;
         } else {
@@ -328,7 +331,7 @@ impl Connection {
         // Who sends more without waiting for the answer is none of the checkers, and gets no turn after turn by it.
         let is_last = !serves || !self.input[self.head.len..].is_empty() || !self.may_keep_alive();
         let connection = if is_last { response::Connection::Close } else { response::Connection::KeepAlive };
-        let is_head = self.head.method.of(self.head.source(&self.input)) == b"HEAD";
+        let is_head = self.asks_for_head();
         let mut date = DateCache::new();
         let answer = response::health_answer(serves, is_head, connection, date.get(unix_time()));
         self.outgoing.push(Piece::Owned(answer));
@@ -444,14 +447,28 @@ impl Connection {
         if self.has_unsent() { Watched::ForBoth } else { Watched::ForReading }
     }
 
-    fn on_end(&self) -> Step {
+    /// The client sends nothing more. It may still read, so it is told of a body whose end is malformed; where data is missing it has
+    /// broken off.
+    fn on_end(&mut self, now: Instant) -> Step {
+        match self.state {
+            State::Body => match self.decoder.missing_line_end().map(|error| self.refuse(error, now)) {
+                None | Some(Step::Close) => Step::Left,
+                Some(step) => step,
+            },
+            // The page that it is to read still waits for room in the kernel.
+            State::Lingering(_) if self.has_unsent() => Step::Wait,
+            _ => Step::Close,
+        }
+    }
+
+    fn on_reset(&self) -> Step {
         if self.state == State::Body { Step::Left } else { Step::Close }
     }
 
     /// The connection cannot be read any further.
     fn on_broken(&mut self, error: &io::Error, now: Instant) -> Step {
         let reason = match Failure::of(error) {
-            None => return self.on_end(),
+            None => return self.on_reset(),
             Some(Failure::PlainText(arrived)) => return self.refuse_plain_text(arrived.clone(), now),
             Some(Failure::Protocol(reason)) => reason.clone(),
         };
@@ -505,18 +522,30 @@ impl Connection {
 
     /// Answers with the error's page and reads no further requests.
     fn refuse(&mut self, error: Error, now: Instant) -> Step {
+        let page = ErrorPage { status: error.status(), message: &error.message(), is_head: self.asks_for_head() };
+        self.outgoing.push(Piece::Owned(page.render(DateCache::new().get(unix_time()))));
         if self.state == State::Proxy {
             // No request has begun that could be logged.
             self.input = Vec::new();
         }
         self.body = None;
-        self.outgoing.push(Piece::Owned(error_page(error.status(), error.reason(), &error.message())));
         self.linger(now);
         match self.flush(now) {
             Ok(Flushed::All) if self.wire.shutdown_write().is_ok() => Step::Refused(error),
             Ok(Flushed::Blocked | Flushed::Paused) => Step::Refused(error),
             _ => Step::Close,
         }
+    }
+
+    /// Whether the request wants no body in its answer, as far as it has arrived.
+    fn asks_for_head(&self) -> bool {
+        if let Some(asked) = self.asked {
+            return asked == Asked::Head;
+        }
+        // An empty line may come before it.
+        let start = self.input.strip_prefix(b"\r\n").unwrap_or(&self.input);
+        let method = start.get(..HEAD.len()).unwrap_or_default();
+        method == HEAD || (self.rules.policy.casefold_http_method && method.eq_ignore_ascii_case(HEAD))
     }
 
     fn linger(&mut self, now: Instant) {

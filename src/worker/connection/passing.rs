@@ -33,7 +33,7 @@ impl Connection {
             Some(store) => store.in_memory().filter(|bytes| bytes.len() <= room),
         };
         let body: Cow<[u8]> = match (short, self.head.framing) {
-            (Some(bytes), Framing::Chunked) => Cow::Owned(response::in_one_chunk(bytes)),
+            (Some(bytes), Framing::Chunked(_)) => Cow::Owned(response::in_one_chunk(bytes)),
             // A body of known length stands in the stream as it is.
             (Some(bytes), Framing::Length(_) | Framing::None) => Cow::Borrowed(bytes),
             (None, _) => {
@@ -67,9 +67,12 @@ impl Connection {
             // The rules of a newer generation may be other ones.
             Err(error) => return self.refuse(error, now),
         }
-        self.has_head = true;
+        self.note_request();
         match BodyStore::of_file(body) {
-            Ok(store) => self.body = Some(store),
+            Ok(store) => {
+                self.body_length = store.length();
+                self.body = Some(store);
+            }
             Err(_) => return Step::Close,
         }
         self.serve()

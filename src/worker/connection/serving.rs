@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Connection, LentSession};
 use crate::exchange::{Body, Exchange, Piece, RequestView};
-use crate::http::request::Scheme;
+use crate::http::request::{Coding, Framing, Scheme};
 use crate::sys::socket::{Push, Stream};
 use crate::worker::pump;
 
@@ -28,6 +28,7 @@ impl Exchange for Connection {
             peer: &self.peer,
             remote_addr: &self.remote_addr,
             proxied: self.proxied.as_ref(),
+            decoded_length: self.decoded_length(),
             site: self.site,
             scheme: self.head.forwarded_scheme.unwrap_or(if secured.is_some() { Scheme::Https } else { Scheme::Http }),
             secured,
@@ -40,8 +41,7 @@ impl Exchange for Connection {
             log::error!("Cannot read a spooled request body: {error}");
             Body::empty()
         });
-        let is_complete = self.decoder.is_done() && self.unsaved.is_empty();
-        if is_complete { whole } else { Body::Stream(Box::new(whole)) }
+        if self.has_whole_body() { whole } else { Body::Stream(Box::new(whole)) }
     }
 
     fn take_back(&mut self, buffer: Vec<u8>) {
@@ -148,6 +148,16 @@ impl dyn Exchange {
 }
 
 impl Connection {
+    fn has_whole_body(&self) -> bool {
+        self.decoder.is_done() && self.unsaved.is_empty()
+    }
+
+    /// See [`RequestView::decoded_length`].
+    fn decoded_length(&self) -> Option<u64> {
+        let is_decoded = self.head.framing == Framing::Chunked(Coding::Identity) && self.has_whole_body();
+        is_decoded.then_some(self.body_length)
+    }
+
     /// Puts one end of a socket pair in the session's place, and a thread behind the other that carries the bytes between the two: what
     /// the application gets is a real socket, and knows nothing of TLS.
     fn lend_session(&mut self) -> io::Result<()> {

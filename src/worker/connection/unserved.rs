@@ -25,6 +25,7 @@ impl Unserved {
             peer: &self.peer,
             remote_addr: &self.remote_addr,
             proxied: None,
+            decoded_length: None,
             site: self.site,
             scheme: Scheme::Http,
             secured: None,
@@ -38,7 +39,7 @@ impl Connection {
     pub fn take_unserved(&mut self, status: u16) -> Unserved {
         let mut buffer = std::mem::take(&mut self.input);
         let mut head = std::mem::take(&mut self.head);
-        if !self.has_head {
+        if self.asked.is_none() {
             head = RequestHead::default();
             let start = if buffer.starts_with(b"\r\n") { 2 } else { 0 };
             let end = memchr::memchr2(b'\r', b'\n', &buffer[start..]).map_or(start, |length| start + length);

@@ -27,15 +27,19 @@ def amend(req, environ):
         below = req.path.removeprefix(environ["SCRIPT_NAME"])
         environ["PATH_INFO"] = unquote_to_bytes(below).decode("latin-1")
     if req.headers != req._headers_as_sent:
-        _replace_headers(req.headers, environ)
+        before, after = _as_keys(req._headers_as_sent), _as_keys(req.headers)
+        for key in before.keys() - after.keys():
+            environ.pop(key, None)
+        environ.update(item for item in after.items() if before.get(item[0]) != item[1])
 
 
-def _replace_headers(headers, environ):
-    for key in [key for key in environ if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")]:
-        del environ[key]
+def _as_keys(headers):
+    """Headers as the keys of an environ. The server knows better what some of those are that the hook has left alone."""
+    keys = {}
     for name, value in headers:
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = "HTTP_" + key
         separator = "; " if key == "HTTP_COOKIE" else ","
-        environ[key] = environ[key] + separator + value if key in environ else value
+        keys[key] = keys[key] + separator + value if key in keys else value
+    return keys
