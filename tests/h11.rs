@@ -109,6 +109,11 @@ fn difference(report: &Json, known: &Json) -> Option<String> {
             let is_coded = known["environ"].get("HTTP_TRANSFER_ENCODING").is_some();
             is_coded && value.text() == report["body_length"].number().to_string()
         }
+        // To h11 the header counts, whatever the target says.
+        Some(wanted) if name == "HTTP_HOST" => {
+            let named = ["://", "@"].map(|before| format!("{before}{}", value.text()));
+            wanted == value || named.iter().any(|named| report["RAW_URI"].text().contains(named))
+        }
         wanted => wanted == Some(value),
     };
     let differs = headers.len() != wanted.len() || !headers.iter().all(is_same);

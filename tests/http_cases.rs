@@ -59,7 +59,6 @@ const SPECIAL: &[(&str, Special)] = &[
     ("RL-07-two-leading-crlf", Special::Refused(&[400])),
     ("RL-22-empty-line-only", Special::Refused(&[400])),
     ("ME-12-PRI-method", Special::Parity),
-    ("TG-02-absolute-host-mismatch", Special::Refused(&[400])),
     ("HO-10-bad-port", Special::Refused(&[400])),
     ("HN-25-xff-and-x_ff", Special::Parity),
     // Its five bytes of a body are no request, whatever follows them.
@@ -147,6 +146,9 @@ const SEEN: &[(&str, &str, Option<&str>)] = &[
     ("TG-31-qmark-in-query", "QUERY_STRING", Some("a=?b&c=")),
     ("TG-32-empty-query", "QUERY_STRING", Some("")),
     ("TG-33-pct-utf8", "PATH_INFO", Some("/\u{e2}\u{80}\u{8e}/\u{c3}\u{a9}")),
+    ("TG-01-absolute", "HTTP_HOST", Some("a")),
+    ("TG-02-absolute-host-mismatch", "HTTP_HOST", Some("evil")),
+    ("TG-03-absolute-userinfo", "HTTP_HOST", Some("a")),
     ("HN-17-underscore", "HTTP_X_A", None),
     ("HN-20-underscore-cl", "CONTENT_LENGTH", None),
     ("HN-21-underscore-te", "HTTP_TRANSFER_ENCODING", None),

@@ -1,8 +1,9 @@
 //! Small points of RFC 9110 and RFC 9112, each with the bytes that show it: status lines, header values, the server's own pages, CONNECT,
-//! transfer codings.
+//! transfer codings, and which host counts.
 
 use std::time::Duration;
 
+use crate::util::client::{Client, Response};
 use crate::util::server::{Plan, Server};
 
 /// Answers as the query string says: `status|name: value|...`, and then `hello`.
@@ -201,4 +202,112 @@ fn a_transfer_coding_that_makes_no_sense_is_400_and_an_unknown_one_501() {
         assert_eq!(client.read().status, 400);
     }
     server.finish();
+}
+
+#[test]
+fn an_absolute_target_names_the_host_and_the_header_counts_for_nothing() {
+    // RFC 9112, 3.2.2
+    let cases = [
+        ("http://evil/x", "Host: a\r\n", "evil"),
+        ("http://evil:8080/x?q", "Host: a\r\n", "evil:8080"),
+        ("http://user:secret@evil/x", "Host: a\r\n", "evil"),
+        ("https://[::1]:8443", "Host: a\r\n", "[::1]:8443"),
+        ("http://a/x", "Host: a\r\n", "a"),
+        ("http://A:80/x", "Host: a\r\n", "A:80"),
+    ];
+    let server = Server::start("echo", []);
+    let mut client = server.connect();
+    for (target, host, seen) in cases {
+        // Twice, and with a request in the other form in between.
+        for _ in 0..2 {
+            client.send(format!("GET {target} HTTP/1.1\r\n{host}\r\n"));
+            assert_eq!(client.read().json()["HTTP_HOST"], seen, "{target}");
+            client.send(format!("GET /x HTTP/1.1\r\n{host}\r\n"));
+            assert_eq!(client.read().json()["HTTP_HOST"], "a", "after {target}");
+        }
+    }
+    // HTTP/1.0 needs no Host; the target has one.
+    let mut client = server.connect();
+    client.send("GET http://b/x HTTP/1.0\r\n\r\n");
+    assert_eq!(client.read().json()["HTTP_HOST"], "b");
+    server.finish();
+    let server = Plan::app("echo").unix().args(["--permit-missing-host", "--casefold-http-method"]).start();
+    let mut client = server.connect();
+    for headers in ["Host: a\r\n", "Host:\r\n", ""] {
+        client.send(format!("GET http://b:8080/x HTTP/1.1\r\n{headers}\r\n"));
+        let seen = client.read().json();
+        assert_eq!(seen["HTTP_HOST"], "b:8080", "{headers:?}");
+        assert_eq!((seen["SERVER_NAME"].text(), seen["SERVER_PORT"].text()), ("b", "8080"), "{headers:?}");
+    }
+    server.finish();
+}
+
+#[test]
+fn a_host_that_breaks_the_rules_is_refused_also_beside_an_absolute_target() {
+    let mut server = Server::start("echo", []);
+    for headers in ["", "Host:\r\n", "Host: a b\r\n", "Host: a\r\nHost: a\r\n"] {
+        assert_eq!(refusal(&mut server.connect(), &format!("GET http://a/ HTTP/1.1\r\n{headers}\r\n")).status, 400);
+    }
+    server.allow("Invalid request");
+    server.allow("more like it");
+    server.finish();
+}
+
+#[test]
+fn strict_host_refuses_a_target_that_contradicts_the_header() {
+    let mut server = Server::start("echo", ["--strict-host"]);
+    for (target, host) in [("http://evil/x", "a"), ("http://a:81/", "a"), ("https://a/", "a:80"), ("http://a/", "b.a")]
+    {
+        let answer = refusal(&mut server.connect(), &format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(answer.status, 400, "{target} {host}");
+    }
+    let mut client = server.connect();
+    for (target, host) in [("http://a/x", "a"), ("http://a:80/", "A"), ("http://A/", "a:80"), ("/", "a")] {
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(client.read().status, 200, "{target} {host}");
+    }
+    server.allow("Invalid request");
+    server.allow("more like it");
+    server.finish();
+    let plan = Plan::app("echo").file("conf.toml", "strict_host = true\n");
+    let path = plan.path("conf.toml").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    assert_eq!(refusal(&mut server.connect(), "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n").status, 400);
+    server.allow("Invalid request");
+    server.finish();
+}
+
+/// A hook that changes a header changes that one only.
+#[test]
+fn what_a_hook_does_to_other_headers_leaves_host_and_length_alone() {
+    let conf = "def pre_request(worker, req):\n\
+                \x20   req.headers = [header for header in req.headers if header[0] != 'X-GONE'] + [('X-NEW', '1')]\n\
+                \x20   if req.path == '/host':\n\
+                \x20       req.headers = [h for h in req.headers if h[0] != 'HOST'] + [('HOST', 'hooked')]\n";
+    let plan = Plan::app("echo").file("conf.py", conf);
+    let path = plan.path("conf.py").display().to_string();
+    let server = plan.args(["--config", &path]).start();
+    let mut client = server.connect();
+    for _ in 0..2 {
+        client.send("POST http://b/ HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\nCookie: a=1\r\nCookie: b=2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
+        let seen = client.read().json();
+        for (key, value) in [
+            ("HTTP_HOST", Some("b")),
+            ("HTTP_X_NEW", Some("1")),
+            ("HTTP_X_GONE", None),
+            ("HTTP_COOKIE", Some("a=1; b=2")),
+            ("CONTENT_LENGTH", Some("2")),
+            ("HTTP_TRANSFER_ENCODING", None),
+        ] {
+            assert_eq!(seen.get(key).map(|seen| seen.text()), value, "{key}");
+        }
+        client.send("GET /host HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.read().json()["HTTP_HOST"], "hooked");
+    }
+    server.finish();
+}
+
+fn refusal(client: &mut Client, request: &str) -> Response {
+    client.send(request);
+    client.read()
 }

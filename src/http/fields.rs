@@ -261,8 +261,8 @@ impl Facts {
         Ok(())
     }
 
-    /// Decisions D1 and D2: a Host that is there must be valid, HTTP/1.1 must have one, and an absolute target must not
-    /// contradict it.
+    /// Decisions D1 and D2: a Host that is there must be valid, and HTTP/1.1 must have one. Beside an absolute target it counts for
+    /// nothing (RFC 9112, 3.2.2), and contradicts it only where that is to be refused.
     fn check_host(&self, source: &[u8], line: &RequestLine, policy: &Policy) -> Result<(), Error> {
         let value = self.host.map_or(&b""[..], |host| host.of(source));
         if value.is_empty() {
@@ -275,6 +275,9 @@ impl Facts {
         let TargetForm::Absolute { authority, default_port } = line.form else {
             return Ok(());
         };
+        if !policy.strict_host {
+            return Ok(());
+        }
         match Authority::parse(authority.of(source)) {
             Some(target) if target.is_same_place(&host, default_port) => Ok(()),
             _ => Err(invalid("HOST")),

@@ -25,6 +25,8 @@ pub struct Policy {
     pub casefold_http_method: bool,
     /// Take an HTTP/1.1 request whose Host is missing or empty, as gunicorn does (RFC 9112, 3.2 forbids it).
     pub permit_missing_host: bool,
+    /// Refuse an absolute target that contradicts Host, instead of ignoring Host (RFC 9112, 3.2.2).
+    pub strict_host: bool,
     /// What becomes of header names with an underscore, which CGI cannot tell from a hyphen.
     pub header_map: HeaderMap,
     /// Names in upper case that a trusted peer may send with an underscore; `"*"` stands for all.
@@ -93,6 +95,7 @@ impl Default for Policy {
             permit_unconventional_http_version: false,
             casefold_http_method: false,
             permit_missing_host: false,
+            strict_host: false,
             header_map: HeaderMap::Drop,
             forwarder_headers: vec!["SCRIPT_NAME".to_owned(), "PATH_INFO".to_owned()],
             secure_scheme_headers: vec![

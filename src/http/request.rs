@@ -62,6 +62,8 @@ pub struct RequestHead {
     pub path: Span,
     /// The target's query, without its question mark.
     pub query: Span,
+    /// The host and port of a target in absolute form, which count instead of Host (RFC 9112, 3.2.2); empty for any other.
+    pub authority: Span,
     /// The version by which the request is answered.
     pub version: Version,
     /// The version as sent, such as `HTTP/1.1`.
@@ -342,6 +344,10 @@ impl HeadParser {
         head.target = line.target;
         head.path = line.path;
         head.query = line.query;
+        head.authority = match line.form {
+            TargetForm::Absolute { authority, .. } => authority,
+            TargetForm::Origin | TargetForm::Authority | TargetForm::Asterisk => Span::default(),
+        };
         head.version = line.version;
         head.version_text = line.version_text;
     }

@@ -199,6 +199,7 @@ pub struct EnvironBuilder {
     query: Memo,
     raw_uri: Memo,
     path_info: Memo,
+    authority: Memo,
     remote_addr: Memo,
     remote_ports: Ports,
     proxy_addr: Memo,
@@ -210,6 +211,7 @@ pub struct EnvironBuilder {
 struct Keys {
     /// [`FOLLOWED`], interned.
     followed: [Py<PyString>; FOLLOWED.len()],
+    host: Py<PyString>,
     content_length: Py<PyString>,
     transfer_encoding: Py<PyString>,
     proxy_protocol: Py<PyString>,
@@ -230,6 +232,7 @@ impl EnvironBuilder {
         let text = |text| PyString::intern(py, text).unbind();
         let keys = Keys {
             followed: FOLLOWED.map(text),
+            host: text("HTTP_HOST"),
             content_length: text("CONTENT_LENGTH"),
             transfer_encoding: text("HTTP_TRANSFER_ENCODING"),
             proxy_protocol: text("PROXY_PROTOCOL"),
@@ -249,6 +252,7 @@ impl EnvironBuilder {
             query: Memo::new(),
             raw_uri: Memo::new(),
             path_info: Memo::new(),
+            authority: Memo::new(),
             remote_addr: Memo::new(),
             remote_ports: Ports::new(),
             proxy_addr: Memo::new(),
@@ -275,6 +279,11 @@ impl EnvironBuilder {
             Some(environ) => environ,
             None => self.build_anew(py, templates, request)?,
         };
+        if !request.head.authority.is_empty() {
+            // It counts instead of Host (RFC 9112, 3.2.2).
+            let authority = self.authority.latin1(py, request.head.authority.of(request.buffer))?;
+            environ.set_item(&self.keys.host, authority)?;
+        }
         if let Some(length) = request.decoded_length {
             self.set_decoded_length(py, &environ, length)?;
         }

@@ -155,6 +155,8 @@ pub struct Config {
     pub require_proxy_header: bool,
     /// Accept HTTP/1.1 requests without a Host.
     pub permit_missing_host: bool,
+    /// Refuse a target that contradicts the Host header.
+    pub strict_host: bool,
     /// Accept header lines folded over several lines.
     pub permit_obsolete_folding: bool,
     /// Accept spaces between a header's name and its colon.
@@ -501,6 +503,7 @@ impl Config {
             proxy_allow_ips: Trusted::Networks(Vec::new()),
             require_proxy_header: false,
             permit_missing_host: false,
+            strict_host: false,
             permit_obsolete_folding: false,
             strip_header_spaces: false,
             permit_unconventional_http_method: false,

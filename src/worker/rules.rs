@@ -134,6 +134,7 @@ fn policy(config: &Config) -> Policy {
         permit_unconventional_http_version: config.permit_unconventional_http_version,
         casefold_http_method: config.casefold_http_method,
         permit_missing_host: config.permit_missing_host,
+        strict_host: config.strict_host,
         header_map: match config.header_map {
             settings::HeaderMap::Drop => HeaderMap::Drop,
             settings::HeaderMap::Refuse => HeaderMap::Refuse,

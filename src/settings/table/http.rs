@@ -139,6 +139,24 @@ under the address of a balancer that forgot it. A setting of our own.",
 gunicorn does; RFC 9112, section 3.2, asks for 400. A setting of our own.",
     },
     Setting {
+        name: "strict_host",
+        section: Section::Http,
+        flags: &["--strict-host"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.strict_host, value.bool()),
+            get: |config| config.strict_host.into(),
+        },
+        doc: "Refuse a target that contradicts the Host header.
+
+A request may name its host twice: in a target such as `http://shop.example/cart`, and by `Host`. The target's then
+counts, it is `HTTP_HOST`, and the header is ignored (RFC 9112, section 3.2.2). With this a request in which the two are
+not the same is answered with 400; a port that is the scheme's default may be missing on either side. For servers whose
+proxies route by the header. A setting of our own; gunicorn goes by the header.",
+    },
+    Setting {
         name: "permit_obsolete_folding",
         section: Section::Http,
         flags: &["--permit-obsolete-folding"],

@@ -58,6 +58,7 @@ static OWN: &[&str] = &[
     "body_spool",
     "require_proxy_header",
     "permit_missing_host",
+    "strict_host",
     "tls_certificates",
     "tls_watch",
     "log_format",
