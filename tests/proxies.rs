@@ -299,6 +299,50 @@ fn who_is_trusted_says_the_scheme_and_the_script() {
 }
 
 #[test]
+fn behind_a_proxy_header_the_client_that_it_names_is_asked_for() {
+    // The balancer is trusted, and passes on bytes of clients who are not: only its own connections are its own word.
+    let client = |address: &str| format!("PROXY TCP4 {address} 5.6.7.8 111 222\r\n").into_bytes();
+    let unspecified = v2(&[0x21, 0, 0, 0], b"");
+    let local = v2(&[0x20, 0, 0, 0], b"");
+    let named = v2(&[0x21, 0x11, 0, 12], V2_PAYLOAD);
+    let table: [(&str, &[u8], bool); 13] = [
+        ("127.0.0.1", &client("1.2.3.4"), false),
+        ("127.0.0.1", &named, false),
+        ("127.0.0.1,1.2.3.0/24", &client("1.2.3.4"), true),
+        ("127.0.0.1,1.2.3.0/24", &named, true),
+        ("1.2.3.4", &client("1.2.3.4"), true),
+        ("1.2.3.4", b"", false),
+        ("127.0.0.1", b"", true),
+        ("127.0.0.1", &local, true),
+        ("127.0.0.1", &unspecified, false),
+        ("127.0.0.1", b"PROXY UNKNOWN\r\n", false),
+        ("*", b"PROXY UNKNOWN\r\n", true),
+        ("*", &unspecified, true),
+        ("*", &client("1.2.3.4"), true),
+    ];
+    for unix in [false, true] {
+        for (trusted, header, is_believed) in table {
+            // A peer on a unix socket is trusted by being there.
+            let is_believed = is_believed || unix && (header.is_empty() || header == local);
+            let plan = Plan::app("echo").args(["--proxy-protocol", "auto", "--forwarded-allow-ips", trusted]);
+            let server = if unix { plan.unix() } else { plan }.start();
+            let mut client = server.connect();
+            client.send(header);
+            // For every request of the connection.
+            for _ in 0..2 {
+                let report =
+                    client.request("GET", "/x/y", &["X-Forwarded-Proto: https", "SCRIPT_NAME: /x"], b"").json();
+                let said = (report["wsgi.url_scheme"].text(), report["SCRIPT_NAME"].text());
+                let expected = if is_believed { ("https", "/x") } else { ("http", "") };
+                assert_eq!(said, expected, "{trusted} {} on unix: {unix}", header.escape_ascii());
+            }
+            drop(client);
+            server.finish();
+        }
+    }
+}
+
+#[test]
 fn headers_with_underscores_are_mapped_as_it_is_set() {
     // FW-06, FW-07
     let row = |map: &'static str, headers: &[&str]| {

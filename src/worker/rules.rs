@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::http::policy::{HeaderMap, Policy};
-use crate::http::proxy;
+use crate::http::proxy::{self, Origin};
 use crate::settings::{self, Config, ProxyProtocol, Trusted, WorkerClass};
 use crate::sys::signal::term_has_come;
 use crate::sys::socket::Peer;
@@ -83,6 +83,16 @@ impl Rules {
     /// Whether the peer may set the scheme and headers with underscores. A unix socket's peer always may, as in gunicorn.
     pub fn trusts(&self, peer: &Peer) -> bool {
         among(&self.forwarded_allow_ips, peer)
+    }
+
+    /// Whether that may be set behind a PROXY header, which `peer` has sent: by the client that it names, not by who passes on its bytes.
+    pub fn trusts_origin(&self, origin: &Origin, peer: &Peer) -> bool {
+        match origin {
+            Origin::Client { client, .. } => self.trusts(&Peer::Ip(*client)),
+            Origin::Local => self.trusts(peer),
+            // Somebody's bytes all the same.
+            Origin::Unknown | Origin::Unspecified => self.forwarded_allow_ips == Trusted::Everyone,
+        }
     }
 
     /// Whether the peer may speak for others with a PROXY header.

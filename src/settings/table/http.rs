@@ -21,7 +21,9 @@ pub(super) static ROWS: &[Setting] = &[
         doc: "Proxies whose headers are believed, with commas.
 
 Addresses, networks (`10.0.0.0/8`) and `*` for everyone. Only they may say the client's scheme (`secure_scheme_headers`)
-and send `forwarder_headers`. Peers on a unix socket are always believed. While it is not set, the environment's
+and send `forwarder_headers`. Peers on a unix socket are always believed. Behind a PROXY header
+the client that it names is looked for here, since a balancer of TCP passes on what its clients write. For one that speaks
+HTTP and replaces these headers as well, `*` will do, if nobody can go around it. While it is not set, the environment's
 `FORWARDED_ALLOW_IPS` decides.",
     },
     Setting {

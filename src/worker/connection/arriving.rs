@@ -88,6 +88,7 @@ impl Connection {
                     return Some(self.refuse(error, now));
                 }
                 self.input.drain(..len);
+                self.is_trusted = self.rules.trusts_origin(&origin, &self.peer);
                 self.proxied = Some(origin);
                 if let Origin::Client { client, .. } = origin {
                     self.peer = Peer::Ip(client);
