@@ -7,10 +7,11 @@
 //! to the descriptor, must not be set on them. A pipe is opened anew through /proc instead, which gives an
 //! open file of our own; a socket has a flag per call; anything else is asked with poll(2) first.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
+
+use crate::sys::log_file;
 
 /// Writes of at most this many bytes to a pipe are never mixed with those of another process (pipe(7)).
 const ATOMIC_WRITE: usize = libc::PIPE_BUF;
@@ -62,9 +65,9 @@ enum Manner {
 }
 
 impl Sink {
-    /// Opens `target`: `-` is `standard`, /dev/stdout and /dev/stderr are the streams themselves (opening
-    /// them by name fails on sockets and after privileges are dropped), anything else is a file created with
-    /// mode 0644 if missing and given to `owner`.
+    /// Opens `target`: `-` is `standard`, /dev/stdout and /dev/stderr are the streams themselves, and so is a
+    /// link to them (opening them by name fails on sockets and after privileges are dropped), anything else is a
+    /// file created with mode 0644 if missing and given to `owner` (see [`log_file::open`]).
     pub(super) fn open(target: &str, standard: Standard, owner: Option<(u32, u32)>) -> io::Result<Self> {
         match standard_stream(target, standard) {
             Some(stream) => Self::from_standard(stream),
@@ -95,21 +98,8 @@ impl Sink {
     }
 
     fn from_path(path: &str, owner: Option<(u32, u32)>) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.append(true).create(true).mode(0o644).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        let file = match options.open(path) {
-            // A FIFO that nobody reads (fifo(7)). Its reader may be restarting, which must keep no worker from booting: held open for
-            // both ways it takes what it has room for until somebody comes.
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => options.read(true).open(path)?,
-            opened => opened?,
-        };
+        let file = log_file::open(Path::new(path), owner)?;
         let kind = file.metadata()?.file_type();
-        if kind.is_file()
-            && let Some((user, group)) = owner
-        {
-            // Only root may give a file away; for anyone else the file is as good without.
-            let _ = std::os::unix::fs::fchown(&file, Some(user), Some(group));
-        }
         let manner = if kind.is_file() {
             Manner::File
         } else if kind.is_fifo() {
@@ -229,14 +219,16 @@ impl Sink {
     }
 }
 
-/// Which standard stream `target` names, if any; `-` is the log's own.
+/// Which standard stream `target` names, if any; `-` is the log's own. Images of containers have links to the
+/// streams in the place of log files.
 pub(super) fn standard_stream(target: &str, dash: Standard) -> Option<Standard> {
-    match target {
-        "-" => Some(dash),
-        "/dev/stdout" => Some(Standard::Output),
-        "/dev/stderr" => Some(Standard::Error),
+    let named = |name: &str| match name {
+        "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Some(Standard::Output),
+        "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => Some(Standard::Error),
         _ => None,
-    }
+    };
+    let behind_link = || named(fs::read_link(target).ok()?.to_str()?);
+    if target == "-" { Some(dash) } else { named(target).or_else(behind_link) }
 }
 
 /// The pipe behind `shared`, opened again so that its O_NONBLOCK is ours alone. Fails without /proc, or where

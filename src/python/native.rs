@@ -1,11 +1,15 @@
 //! `_monoceros`: what the server offers to the `gunicorn` package that it carries (see [`super::facade`]), as a module.
 
+use std::os::fd::{IntoRawFd, RawFd};
+use std::path::PathBuf;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule};
 
 use super::environ::SERVER_SOFTWARE;
 use crate::logging;
 use crate::settings::{self, Config, Kind, Setting, Store, Value};
+use crate::sys::log_file;
 
 /// Makes the module.
 ///
@@ -20,6 +24,7 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(write_error, &module)?)?;
     module.add_function(wrap_pyfunction!(reopen_logs, &module)?)?;
     module.add_function(wrap_pyfunction!(log_level, &module)?)?;
+    module.add_function(wrap_pyfunction!(open_log, &module)?)?;
     Ok(module)
 }
 
@@ -111,4 +116,10 @@ fn reopen_logs() -> PyResult<()> {
 #[pyfunction]
 fn log_level() -> u32 {
     logging::level()
+}
+
+/// `open_log(path, user, group)`: a descriptor of the file, to append to, which is to belong to that user and group.
+#[pyfunction]
+fn open_log(path: PathBuf, user: u32, group: u32) -> PyResult<RawFd> {
+    Ok(log_file::open(&path, Some((user, group)))?.into_raw_fd())
 }

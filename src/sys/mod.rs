@@ -9,6 +9,7 @@ pub mod clock;
 pub mod daemon;
 pub mod fork;
 pub mod inotify;
+pub mod log_file;
 pub mod memory;
 pub mod notify;
 pub mod pidfile;

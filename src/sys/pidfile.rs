@@ -3,15 +3,18 @@
 //! It has no destructor on purpose: forked children hold a copy, and only the master removes the file, by a call.
 
 use std::fmt;
-use std::fs::{self, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 use tempfile::NamedTempFile;
 
 use super::process;
+
+/// More bytes than a pid has digits, and spaces around it.
+const LONGEST: u64 = 64;
 
 /// A pid file that this process has written.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub enum Error {
     AlreadyRunning(Pid, PathBuf),
     /// The directory is missing.
     NoDirectory(PathBuf),
+    /// A FIFO, a device or a directory is in its place.
+    NotAFile(PathBuf),
     /// Reading or writing failed.
     Io(PathBuf, io::Error),
 }
@@ -39,6 +44,7 @@ impl fmt::Display for Error {
                 write!(f, "Already running on PID {pid} (or pid file '{}' is stale)", path.display())
             }
             Error::NoDirectory(path) => write!(f, "{} doesn't exist. Can't create pidfile.", path.display()),
+            Error::NotAFile(path) => write!(f, "'{}' is no regular file. Can't create pidfile.", path.display()),
             Error::Io(path, error) => write!(f, "Can't write the pid file '{}': {error}", path.display()),
         }
     }
@@ -50,6 +56,9 @@ impl PidFile {
     pub fn create(path: &Path, pid: Pid) -> Result<PidFile, Error> {
         // Absolute, so that a later chdir does not make it another file.
         let path = std::path::absolute(path).map_err(|error| Error::Io(path.to_path_buf(), error))?;
+        if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(Error::NotAFile(path));
+        }
         if let Some(other) = living_owner(&path).map_err(|error| Error::Io(path.clone(), error))?
             && other != pid
         {
@@ -99,11 +108,14 @@ fn living_owner(path: &Path) -> io::Result<Option<Pid>> {
 
 /// The pid in the file; None for no file and for garbage.
 fn read(path: &Path) -> io::Result<Option<Pid>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).trim().parse().ok().filter(|&pid| pid > 0).map(Pid::from_raw)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    // What has taken the file's place meanwhile must not keep the master.
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut text = Vec::new();
+    file.take(LONGEST).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).trim().parse().ok().filter(|&pid| pid > 0).map(Pid::from_raw))
 }
 
 #[cfg(test)]
@@ -145,6 +157,24 @@ mod tests {
             PidFile::create(&path, ours()).unwrap_err().to_string(),
             format!("Already running on PID 1 (or pid file '{}' is stale)", path.display())
         );
+    }
+
+    #[test]
+    fn what_is_no_file_is_neither_read_nor_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [path.as_path(), folder.path(), Path::new("/dev/null")] {
+            let error = PidFile::create(path, ours()).unwrap_err().to_string();
+            assert_eq!(error, format!("'{}' is no regular file. Can't create pidfile.", path.display()));
+            assert!(!fs::metadata(path).unwrap().is_file());
+        }
+        // One that leads to a file is replaced, and what it leads to stays.
+        let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+        fs::write(&target, "precious\n".repeat(20)).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        PidFile::create(&link, ours()).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious\n".repeat(20));
     }
 
     #[test]

@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{self, Gid, Uid};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::stream::peer;
@@ -124,7 +127,11 @@ impl Listener {
         // answers with EBADF.
         let probe = unsafe { libc::fcntl(fd, libc::F_GETFD) };
         Errno::result(probe)?;
-        nix::sys::socket::getsockname::<nix::sys::socket::SockaddrStorage>(fd)?;
+        // SAFETY: it is open, as was just seen, and the borrow ends with the call.
+        let is_stream = getsockopt(&unsafe { BorrowedFd::borrow_raw(fd) }, sockopt::SockType)? == SockType::Stream;
+        if !is_stream {
+            return Err(Errno::EPROTOTYPE.into());
+        }
         // SAFETY: the number is an open socket that the process was started with; nothing else in it owns it.
         let socket = unsafe { Socket::from_raw_fd(fd) };
         socket.set_cloexec(true)?;
@@ -192,7 +199,7 @@ impl Listener {
         bound?;
         let file = SocketFile::at(path)?;
         if let Some((user, group)) = options.owner {
-            std::os::unix::fs::chown(path, Some(user), Some(group)).inspect_err(|_| file.remove())?;
+            give(path, user, group).inspect_err(|_| file.remove())?;
         }
         Listener::listen(socket, address, Some(file), options.backlog)
     }
@@ -347,6 +354,18 @@ impl SocketFile {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Gives a socket's file to a user and group. Whoever may write to its folder may have put a link there since it was bound.
+fn give(path: &Path, user: u32, group: u32) -> io::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = fs::File::from(nix::fcntl::open(path, flags, Mode::empty())?);
+    let found = file.metadata()?;
+    if !found.file_type().is_socket() || found.nlink() != 1 || found.uid() != unistd::geteuid().as_raw() {
+        return Err(io::Error::other(format!("{} is not the socket that was bound there", path.display())));
+    }
+    let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+    Ok(unistd::fchownat(&file, "", user, group, AtFlags::AT_EMPTY_PATH)?)
 }
 
 fn identity(file: &fs::Metadata) -> (u64, u64, Option<SystemTime>) {
@@ -539,6 +558,22 @@ mod tests {
         assert_eq!(accept(&listener).1, Peer::Unix);
         listener.unlink();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_a_socket_of_ours_is_given_away_and_no_link_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mine = (unistd::geteuid().as_raw(), unistd::getegid().as_raw());
+        let _socket = UnixListener::bind(path("socket")).unwrap();
+        give(&path("socket"), mine.0, mine.1).unwrap();
+        std::os::unix::fs::symlink(path("socket"), path("link")).unwrap();
+        fs::write(path("file"), "").unwrap();
+        for name in ["link", "file", "missing"] {
+            assert!(give(&path(name), mine.0, mine.1).is_err(), "{name}");
+        }
+        fs::hard_link(path("socket"), path("second name")).unwrap();
+        assert!(give(&path("socket"), mine.0, mine.1).is_err());
     }
 
     #[test]

@@ -75,6 +75,45 @@ pub fn drop_privileges(uid: u32, gid: u32, initgroups: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Runs `action` with the rights to files of another user and group, and no other group's (setfsuid(2)). They are this thread's alone. For
+/// root; `None` where the system does not let it become anybody.
+pub fn acting_as<T>(uid: u32, gid: u32, action: impl FnOnce() -> T) -> Option<T> {
+    let _restored = OwnRights::give_up(uid, gid)?;
+    Some(action())
+}
+
+/// What is taken back on drop: our rights to files.
+struct OwnRights(Vec<Gid>);
+
+impl OwnRights {
+    fn give_up(uid: u32, gid: u32) -> Option<OwnRights> {
+        let own = OwnRights(unistd::getgroups().ok()?);
+        set_thread_groups(&[Gid::from_raw(gid)]).ok()?;
+        // The group first: without root's rights it cannot be changed.
+        unistd::setfsgid(Gid::from_raw(gid));
+        unistd::setfsuid(Uid::from_raw(uid));
+        // An id that there is not changes nothing, and is answered with the one in force.
+        let is_them = unistd::setfsuid(Uid::from_raw(u32::MAX)) == Uid::from_raw(uid);
+        let is_theirs = unistd::setfsgid(Gid::from_raw(u32::MAX)) == Gid::from_raw(gid);
+        (is_them && is_theirs).then_some(own)
+    }
+}
+
+impl Drop for OwnRights {
+    fn drop(&mut self) {
+        unistd::setfsuid(unistd::geteuid());
+        unistd::setfsgid(unistd::getegid());
+        // What could be given up can be taken back.
+        let _ = set_thread_groups(&self.0);
+    }
+}
+
+/// Of this thread only: the C library's setgroups(3) would change all of them (nptl(7)).
+fn set_thread_groups(groups: &[Gid]) -> rustix::io::Result<()> {
+    let groups: Vec<_> = groups.iter().map(|group| rustix::thread::Gid::from_raw(group.as_raw())).collect();
+    rustix::thread::set_thread_groups(&groups)
+}
+
 fn set_groups(user: Uid, group: Gid, initgroups: bool) -> io::Result<()> {
     match User::from_uid(user) {
         Ok(Some(known)) if initgroups => Ok(unistd::initgroups(&CString::new(known.name)?, group)?),
@@ -97,6 +136,22 @@ mod tests {
         assert_eq!(gid(None), Ok(unistd::getegid().as_raw()));
         assert_eq!(uid(Some(Spec::Name("no such"))), Err(Unknown::User("no such".into())));
         assert_eq!(gid(Some(Spec::Name("no such"))), Err(Unknown::Group("no such".into())));
+    }
+
+    #[test]
+    fn acting_as_somebody_else_ends_with_the_action() {
+        if !unistd::geteuid().is_root() {
+            return println!("not tried: this needs root");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("roots");
+        let rights = || (unistd::setfsuid(Uid::from_raw(u32::MAX)), unistd::getgroups().unwrap());
+        let before = rights();
+        let written = acting_as(54321, 54322, || (std::fs::write(&path, "x"), unistd::getgroups().unwrap())).unwrap();
+        assert_eq!(written.0.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(written.1, [Gid::from_raw(54322)]);
+        assert_eq!(rights(), before);
+        std::fs::write(&path, "x").unwrap();
     }
 
     #[test]

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 
+import _monoceros
 from gunicorn import util
 from gunicorn._native import drop_handlers
 
@@ -58,6 +59,24 @@ class SafeAtoms(dict):
     def __getitem__(self, k):
         # Names of headers and variables are case-insensitive.
         return super().get(k.lower() if k.startswith("{") else k, "-")
+
+
+class LogFile(logging.FileHandler):
+    """A log that belongs to the workers' user, who may have to open it again. What that user can have put in its place is not followed."""
+
+    def __init__(self, path, user, group):
+        self._owner = (user, group)
+        super().__init__(path)
+
+    def _open(self):
+        if os.geteuid() != 0 or self._owner == (0, 0):
+            return super()._open()
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=self._opener)
+
+    def _opener(self, path, flags):
+        descriptor = _monoceros.open_log(path, *self._owner)
+        os.set_blocking(descriptor, True)
+        return descriptor
 
 
 class Logger:
@@ -214,9 +233,10 @@ class Logger:
             handler.acquire()
             try:
                 # One that has not been opened yet will be, by its first record.
-                if handler.stream:
-                    handler.stream.close()
+                if old := handler.stream:
+                    # Should that fail, the old file goes on.
                     handler.stream = handler._open()
+                    old.close()
             finally:
                 handler.release()
 
@@ -248,14 +268,10 @@ class Logger:
         log.addHandler(handler)
 
     def _open_file(self, path):
-        util.check_is_writable(path)
-        handler = logging.FileHandler(path)
         try:
-            # Workers open it again, and may be another user by then.
-            util.chown(handler.baseFilename, self.cfg.user, self.cfg.group)
-        except OSError:
-            pass
-        return handler
+            return LogFile(path, self.cfg.user, self.cfg.group)
+        except OSError as error:
+            raise RuntimeError(f"Error: '{path}' isn't writable [{error!r}]") from None
 
     def _set_syslog_handler(self, log, cfg, fmt, name):
         """Makes `log` write to syslog as well, with the prefix that tells whose log it is."""
