@@ -1,8 +1,8 @@
 //! One page of truth about the workers: a row of counters each, in memory that master and workers share.
 //!
-//! A worker writes its own row and nobody else's; the master reads them all. One row more is the master's own word, for all
-//! to read. No locks, no messages: every field is an atomic that stands for itself. It must not know what the master
-//! concludes from it.
+//! A worker writes its own row, and can write to no other: each has a page of its own, and the worker gives up the rest at
+//! the fork ([`Row::give_up_others`]). The master reads them all. One row more is the master's own word, for all to read. No
+//! locks, no messages: every field is an atomic that stands for itself. It must not know what the master concludes from it.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::sys::clock::monotonic_ms;
-use crate::sys::shared::{Counters, SharedSlice};
+use crate::sys::shared::{Counters, SharedPages};
 
 /// Rows on the scoreboard: the most workers that can exist at once, the old and the new ones of a reload together.
 pub const MAX_WORKERS: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
@@ -77,12 +77,12 @@ pub struct Running(Option<usize>);
 impl Scoreboard {
     /// Maps a board of `rows` empty rows, and the master's.
     pub fn new(rows: NonZeroUsize) -> io::Result<Scoreboard> {
-        Ok(Scoreboard(Arc::new(SharedSlice::new(rows.saturating_add(1))?)))
+        Ok(Scoreboard(Arc::new(SharedPages::new(c"monoceros-scoreboard", rows.saturating_add(1))?)))
     }
 
     /// The row with this number; the caller knows how many there are.
     pub fn row(&self, number: usize) -> Row {
-        assert!(number < workers_rows(&self.0).len(), "row {number} of {}", workers_rows(&self.0).len());
+        assert!(number < workers_rows(&self.0), "row {number} of {}", workers_rows(&self.0));
         Row { board: Arc::clone(&self.0), number }
     }
 
@@ -92,20 +92,29 @@ impl Scoreboard {
     }
 }
 
-type Board = SharedSlice<Counters<FIELDS>>;
+type Board = SharedPages<Counters<FIELDS>>;
 
-fn workers_rows(board: &Board) -> &[Counters<FIELDS>] {
-    &board[..board.len() - 1]
+fn workers_rows(board: &Board) -> usize {
+    board.count() - 1
 }
 
 fn masters_row(board: &Board) -> &Counters<FIELDS> {
-    &board[board.len() - 1]
+    board.at(board.count() - 1)
 }
 
 impl Row {
+    /// From now on this process, which is the row's worker, writes to no other row. For the child right after the fork: no other thread
+    /// may look meanwhile.
+    ///
+    /// # Errors
+    /// The kernel has no room for two mappings more.
+    pub fn give_up_others(&self) -> io::Result<()> {
+        self.board.keep_writable(self.number)
+    }
+
     /// Empties the row for the next worker. The master calls it before the fork.
     pub fn clear(&self) {
-        self.board[self.number].iter().for_each(|counter| counter.store(0, Relaxed));
+        self.board.at(self.number).iter().for_each(|counter| counter.store(0, Relaxed));
     }
 
     /// The worker's state.
@@ -213,20 +222,18 @@ impl Row {
     /// The other rows, among the first `rows` of the board, whose workers have lately given a sign of life.
     fn living_siblings(&self, rows: usize) -> impl Iterator<Item = &Counters<FIELDS>> {
         let alive_since = monotonic_ms().saturating_sub(SILENCE_MS);
-        let siblings = workers_rows(&self.board).iter().take(rows).enumerate();
+        let siblings = (0..rows.min(workers_rows(&self.board))).filter(|&number| number != self.number);
         siblings
-            .filter(move |&(number, row)| {
-                number != self.number && row[Field::Heartbeat as usize].load(Relaxed) >= alive_since
-            })
-            .map(|(_, row)| row)
+            .map(|number| self.board.at(number))
+            .filter(move |row| row[Field::Heartbeat as usize].load(Relaxed) >= alive_since)
     }
 
     fn requests(&self) -> &[AtomicU64] {
-        &self.board[self.number][FIRST_REQUEST..]
+        &self.board.at(self.number)[FIRST_REQUEST..]
     }
 
     fn field(&self, field: Field) -> &AtomicU64 {
-        &self.board[self.number][field as usize]
+        &self.board.at(self.number)[field as usize]
     }
 }
 

@@ -44,6 +44,7 @@ mod recycling;
 mod reload;
 mod reuse_port;
 mod service_manager;
+mod shared_memory;
 mod signals;
 mod supervisord;
 mod timeout;

@@ -57,6 +57,14 @@ pub(super) struct Place {
     held: Blocked,
 }
 
+impl Place {
+    /// A worker says what concerns itself; what concerns others it only reads.
+    fn give_up_shared_memory(&self) -> io::Result<()> {
+        self.row.give_up_others()?;
+        self.tls.as_ref().map_or(Ok(()), Tls::give_up_writing)
+    }
+}
+
 /// A generation that lacks a worker, and what that worker needs.
 struct Vacancy {
     generation: u64,
@@ -196,9 +204,10 @@ impl<App> Master<App> {
     /// In the child: what it drops is everything that leaves with `self`, what it keeps is its seat.
     pub(super) fn become_worker(self, place: Place) -> Outcome<App> {
         info!("Booting worker with pid: {}", process::getpid());
+        let confined = place.give_up_shared_memory();
         let signals = self.signals.replace_after_fork(&WORKER_SIGNALS);
         restore(place.held);
-        match signals {
+        match confined.and(signals) {
             Ok(signals) => Outcome::Worker(Seat {
                 number: place.number,
                 age: place.age,

@@ -37,7 +37,7 @@ impl Bulletin {
     pub fn new(most_bytes: usize) -> io::Result<Bulletin> {
         let words = 2 + most_bytes.div_ceil(size_of::<u64>());
         let lines = NonZeroUsize::new(words.div_ceil(LINE)).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Bulletin { lines: SharedSlice::new(lines)? })
+        Ok(Bulletin { lines: SharedSlice::new(c"monoceros-bulletin", lines)? })
     }
 
     /// Writes a new edition and returns its number. For one process only.
@@ -58,6 +58,11 @@ impl Bulletin {
         }
         self.word(0).store(edition + 2, Ordering::Release);
         Ok(edition + 2)
+    }
+
+    /// From now on this process only reads. For a child right after the fork: no other thread may look meanwhile.
+    pub fn give_up_writing(&self) -> io::Result<()> {
+        self.lines.give_up_writing()
     }
 
     /// The current edition and its number, if that is not `known`; `None` also while it is being written.

@@ -1,19 +1,30 @@
-//! Memory that a process shares with the children it forks: an anonymous mapping, no file behind it.
+//! Memory that a process shares with the children it forks, and to which a child can give up writing for good.
+//!
+//! It is a file in memory rather than an anonymous mapping: that can be sealed against new ways to write to it
+//! (F_SEAL_FUTURE_WRITE, fcntl(2)), so that a child which has exchanged its mapping for one to read from cannot go back, whatever runs in
+//! it. Where there are no such files the pages are merely protected, which helps against accidents.
 
+use std::ffi::CStr;
 use std::io;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{SysconfVar, ftruncate, sysconf};
 
 /// A type that can live in shared memory.
 ///
 /// # Safety
 /// All zero bytes are a valid value; any change goes through atomics (several processes write at once); it holds no
-/// pointer (the other process may have other memory there) and needs no drop.
+/// pointer (the other process may have other memory there) and needs no drop; it needs no larger alignment than a page has.
 pub unsafe trait Shareable: Sync + 'static {}
 
 /// Counters that one process writes and others read, in cache lines of their own: two of them never meet in one.
@@ -35,21 +46,22 @@ impl<const N: usize> Deref for Counters<N> {
 /// A slice in memory shared with every child forked after it was made. Starts as zeroes. Each process unmaps its own view.
 #[derive(Debug)]
 pub struct SharedSlice<T: Shareable> {
-    /// INVARIANT: maps `length` zero-initialised or since validly written `T`s, until drop.
-    start: NonNull<T>,
+    mapping: Mapping,
     length: usize,
     items: PhantomData<T>,
 }
 
 impl<T: Shareable> SharedSlice<T> {
-    /// Maps room for `length` items (mmap(2)); pages that nobody writes cost nothing. ENOMEM when there is no room.
-    pub fn new(length: NonZeroUsize) -> io::Result<SharedSlice<T>> {
-        let bytes =
-            NonZeroUsize::new(size_of::<T>().saturating_mul(length.get())).ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in use.
-        let start =
-            unsafe { mmap_anonymous(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED) }?;
-        Ok(SharedSlice { start: start.cast(), length: length.get(), items: PhantomData })
+    /// Maps room for `length` items (mmap(2)); pages that nobody touches cost nothing. `name` is what /proc shows. ENOMEM when there is
+    /// no room.
+    pub fn new(name: &CStr, length: NonZeroUsize) -> io::Result<SharedSlice<T>> {
+        let mapping = Mapping::new(name, size_of::<T>().saturating_mul(length.get()))?;
+        Ok(SharedSlice { mapping, length: length.get(), items: PhantomData })
+    }
+
+    /// From now on this process only reads. For a child right after the fork: no other thread may look meanwhile.
+    pub fn give_up_writing(&self) -> io::Result<()> {
+        self.mapping.keep_writable(0..0)
     }
 }
 
@@ -57,30 +69,209 @@ impl<T: Shareable> Deref for SharedSlice<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the field's INVARIANT; pages are aligned for every type; `Shareable` allows shared references while
-        // others write.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+        // SAFETY: the mapping holds `length` zero-initialised or since validly written `T`s; pages are aligned for them; `Shareable`
+        // allows shared references while others write.
+        unsafe { std::slice::from_raw_parts(self.mapping.start.cast().as_ptr(), self.length) }
     }
 }
 
-impl<T: Shareable> Drop for SharedSlice<T> {
+/// The same with every item on pages of its own, so that a child can keep one to write to.
+#[derive(Debug)]
+pub struct SharedPages<T: Shareable> {
+    mapping: Mapping,
+    /// Bytes from one item to the next.
+    stride: usize,
+    length: usize,
+    items: PhantomData<T>,
+}
+
+impl<T: Shareable> SharedPages<T> {
+    /// As [`SharedSlice::new`].
+    pub fn new(name: &CStr, length: NonZeroUsize) -> io::Result<SharedPages<T>> {
+        let stride = size_of::<T>().max(1).next_multiple_of(page_size()?);
+        let mapping = Mapping::new(name, stride.saturating_mul(length.get()))?;
+        Ok(SharedPages { mapping, stride, length: length.get(), items: PhantomData })
+    }
+
+    /// How many items there are.
+    pub fn count(&self) -> usize {
+        self.length
+    }
+
+    /// The item with this number, which must be below [`SharedPages::count`].
+    pub fn at(&self, number: usize) -> &T {
+        assert!(number < self.length, "item {number} of {}", self.length);
+        // SAFETY: within the mapping, as was just seen; for the rest as in `SharedSlice`.
+        unsafe { self.mapping.start.cast::<u8>().add(number * self.stride).cast().as_ref() }
+    }
+
+    /// From now on this process writes to the item with this number only. As [`SharedSlice::give_up_writing`].
+    pub fn keep_writable(&self, number: usize) -> io::Result<()> {
+        self.mapping.keep_writable(number * self.stride..(number + 1) * self.stride)
+    }
+}
+
+/// Shared pages, unmapped on drop.
+#[derive(Debug)]
+struct Mapping {
+    /// INVARIANT: maps `bytes` bytes, to be read at least, until drop.
+    start: NonNull<libc::c_void>,
+    bytes: NonZeroUsize,
+    /// What is mapped, as long as this process may write to all of it; `None` too where there are no files in memory.
+    file: Mutex<Option<OwnedFd>>,
+}
+
+impl Mapping {
+    fn new(name: &CStr, bytes: usize) -> io::Result<Mapping> {
+        let bytes = NonZeroUsize::new(bytes.next_multiple_of(page_size()?)).ok_or(io::ErrorKind::InvalidInput)?;
+        let file = file_in_memory(name, bytes);
+        let (access, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
+        let start = match &file {
+            // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in use.
+            Some(file) => unsafe { mmap(None, bytes, access, flags, file, 0) }?,
+            // SAFETY: as above.
+            None => unsafe { mmap_anonymous(None, bytes, access, flags) }?,
+        };
+        if let Some(file) = &file {
+            // A kernel before 5.1 does not know the first; then pages are as safe as without a file.
+            let seals = [SealFlag::F_SEAL_FUTURE_WRITE, SealFlag::F_SEAL_SHRINK, SealFlag::F_SEAL_GROW];
+            for seal in seals {
+                let _ = fcntl(file, FcntlArg::F_ADD_SEALS(seal));
+            }
+        }
+        Ok(Mapping { start, bytes, file: Mutex::new(file) })
+    }
+
+    /// Only these bytes, whole pages, stay writable in this process.
+    fn keep_writable(&self, kept: Range<usize>) -> io::Result<()> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.make_read_only(0..kept.start, file.as_ref())?;
+        self.make_read_only(kept.end..self.bytes.get(), file.as_ref())
+    }
+
+    fn make_read_only(&self, pages: Range<usize>, file: Option<&OwnedFd>) -> io::Result<()> {
+        let Some(length) = NonZeroUsize::new(pages.len()) else { return Ok(()) };
+        // SAFETY: within the mapping, as the callers take care.
+        let start = unsafe { self.start.cast::<u8>().add(pages.start) };
+        match file {
+            // SAFETY: the same pages of the same file come to the same place, and nobody looks meanwhile: references into them stay good.
+            Some(file) => unsafe {
+                let (flags, offset) = (MapFlags::MAP_SHARED | MapFlags::MAP_FIXED, pages.start as libc::off_t);
+                mmap(Some(start.addr()), length, ProtFlags::PROT_READ, flags, file, offset)?;
+            },
+            // SAFETY: they stay mapped and readable, which is all that references into them need.
+            None => unsafe { mprotect(start.cast(), length.get(), ProtFlags::PROT_READ) }?,
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: exactly what `new` mapped, and no reference outlives self. It can only fail for arguments that are wrong.
-        let _ = unsafe { munmap(self.start.cast(), size_of::<T>() * self.length) };
+        let _ = unsafe { munmap(self.start, self.bytes.get()) };
     }
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread, and `T: Sync` may be read and written from any.
-unsafe impl<T: Shareable> Send for SharedSlice<T> {}
+// SAFETY: the mapping belongs to the process, not to a thread; what is in it is reached through `T: Sync` only.
+unsafe impl Send for Mapping {}
 // SAFETY: as above.
-unsafe impl<T: Shareable> Sync for SharedSlice<T> {}
+unsafe impl Sync for Mapping {}
+
+/// A file of so many zeroes that is nowhere but in memory; `None` where there are none, or none of that size.
+fn file_in_memory(name: &CStr, bytes: NonZeroUsize) -> Option<OwnedFd> {
+    // Making a file longer than this is answered with a signal that ends the process (setrlimit(2)).
+    let (longest, _) = getrlimit(Resource::RLIMIT_FSIZE).ok()?;
+    if longest < bytes.get() as u64 {
+        return None;
+    }
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    // Kernels before 6.3 do not know the third flag, later ones want to be told.
+    let not_executable = flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    let file = memfd_create(name, not_executable).or_else(|_| memfd_create(name, flags)).ok()?;
+    ftruncate(&file, bytes.get() as libc::off_t).ok()?;
+    Some(file)
+}
+
+fn page_size() -> io::Result<usize> {
+    let size = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|size| usize::try_from(size).ok());
+    size.filter(|size| size.is_power_of_two()).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
+    use crate::sys::fork::{Forked, fork};
+    use crate::sys::process::{End, exit_now, reap};
+
+    type Items = SharedPages<Counters<3>>;
 
     #[test]
     fn counters_fill_whole_cache_lines() {
         assert_eq!((size_of::<Counters<1>>(), size_of::<Counters<8>>(), size_of::<Counters<9>>()), (64, 64, 128));
+    }
+
+    #[test]
+    fn a_child_writes_to_the_item_it_has_kept_and_to_no_other() {
+        let items = Items::new(c"test", NonZeroUsize::new(4).unwrap()).unwrap();
+        let without_file = without_file(&items);
+        for items in [&items, &without_file] {
+            for (at, end) in [(2, End::Exited(0)), (1, End::Killed(libc::SIGSEGV)), (3, End::Killed(libc::SIGSEGV))] {
+                let ended = in_child(|| {
+                    items.keep_writable(2).unwrap();
+                    assert_eq!(items.at(0)[0].load(Relaxed), 7);
+                    items.at(at)[1].fetch_add(1, Relaxed);
+                });
+                items.at(0)[0].store(7, Relaxed);
+                assert_eq!(ended(), end, "{at}");
+            }
+            assert_eq!([1, 2, 3].map(|at| items.at(at)[1].load(Relaxed)), [0, 1, 0]);
+        }
+    }
+
+    #[test]
+    fn what_was_given_up_cannot_be_had_again() {
+        let slice = SharedSlice::<Counters<1>>::new(c"test", NonZeroUsize::MIN).unwrap();
+        let ended = in_child(|| {
+            slice.give_up_writing().unwrap();
+            // SAFETY: whether the pages can be made writable is what is asked here; nothing is written.
+            let asked = unsafe { mprotect(slice.mapping.start, 1, ProtFlags::PROT_WRITE) };
+            exit_now(if asked.is_err() { 3 } else { 4 });
+        });
+        assert_eq!(ended(), End::Exited(3));
+        slice[0][0].store(1, Relaxed);
+    }
+
+    fn without_file(items: &Items) -> Items {
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let bytes = items.mapping.bytes;
+        // SAFETY: as in `Mapping::new`.
+        let start = unsafe { mmap_anonymous(None, bytes, access, MapFlags::MAP_SHARED) }.unwrap();
+        let mapping = Mapping { start, bytes, file: Mutex::new(None) };
+        SharedPages { mapping, stride: items.stride, length: items.length, items: PhantomData }
+    }
+
+    /// Runs `action` in a child; what is given back waits for its end.
+    fn in_child(action: impl FnOnce()) -> impl FnOnce() -> End {
+        let (mut gate, opened) = io::pipe().unwrap();
+        match fork().unwrap() {
+            Forked::Child => {
+                drop(opened);
+                let _ = io::Read::read(&mut gate, &mut [0]);
+                action();
+                exit_now(0)
+            }
+            Forked::Parent(pid) => move || {
+                drop(opened);
+                loop {
+                    if let Some(end) = reap(pid) {
+                        return end;
+                    }
+                    std::thread::yield_now();
+                }
+            },
+        }
     }
 }

@@ -15,6 +15,7 @@ mod session;
 mod tickets;
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -119,6 +120,15 @@ impl Tls {
         };
         let basis = Arc::new(Basis { terms, files, bulletin });
         Ok(Loaded { tls: Tls { acceptor, material: Arc::new((material, 0)), basis }, warnings })
+    }
+
+    /// From now on this process takes certificates, and hands out none. For a worker right after the fork: no other thread may look
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The kernel has no room for another mapping.
+    pub fn give_up_writing(&self) -> io::Result<()> {
+        self.basis.bulletin.as_ref().map_or(Ok(()), Bulletin::give_up_writing)
     }
 
     /// What new connections are accepted with.

@@ -4,6 +4,7 @@
 //! nothing else. `MONOCEROS_TEST_PROGRAM` names another program to drive (the script that pip installs, another build, or
 //! a gunicorn to compare with).
 
+pub mod board;
 pub mod cgroup;
 pub mod client;
 pub mod json;

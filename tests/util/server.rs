@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::client::{Address, Client, Response};
 use super::tls::Trust;
-use super::{PATIENCE, apps, process, program, venv, wait_at_most, wait_until};
+use super::{PATIENCE, apps, board, process, program, venv, wait_at_most, wait_until};
 
 /// What to start. Everything has a default but the app.
 pub struct Plan {
@@ -253,10 +253,17 @@ impl Server {
         process::children(self.pid())
     }
 
+    /// Waits until there are so many workers, and all of them have said that they serve.
     #[track_caller]
     pub fn wait_for_workers(&self, count: usize) -> Vec<i32> {
-        wait_until(&format!("{count} workers, there are {}", self.workers().len()), || self.workers().len() == count);
+        let found = format!("{count} workers, there are {}", self.workers().len());
+        wait_until(&found, || self.has_serving(count));
         self.workers()
+    }
+
+    /// Whether there are so many workers, and all of them have said that they serve.
+    pub fn has_serving(&self, count: usize) -> bool {
+        board::all_serve(self.pid(), count)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

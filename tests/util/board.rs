@@ -1,0 +1,41 @@
+//! What the workers of a master say of themselves, read where they say it: on the scoreboard, a file in memory that the master holds
+//! open.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use super::process::children;
+
+/// As /proc shows it.
+const NAME: &str = "/memfd:monoceros-scoreboard";
+
+/// No test has more workers, and each new one gets the lowest row that is free.
+const ROWS: u64 = 256;
+
+/// How a row begins whose worker serves, or serves on until it is replaced.
+const SERVING: [u64; 2] = [1, 2];
+
+/// Whether a master has so many children, and all of them have said that they serve.
+pub fn all_serve(master: i32, count: usize) -> bool {
+    children(master).len() == count && serving(master).is_none_or(|serving| serving == count)
+}
+
+/// How many workers have said that they serve; `None` for a program without a scoreboard.
+pub fn serving(master: i32) -> Option<usize> {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    let board = open(master)?;
+    let state = |row: u64| {
+        let mut state = [0; 8];
+        board.read_exact_at(&mut state, row * page as u64).map(|()| u64::from_ne_bytes(state))
+    };
+    Some((0..ROWS).filter(|&row| state(row).is_ok_and(|state| SERVING.contains(&state))).count())
+}
+
+fn open(master: i32) -> Option<File> {
+    let descriptors = fs::read_dir(format!("/proc/{master}/fd")).ok()?.flatten().map(|entry| entry.path());
+    // The name is a text with more behind it, and no path.
+    let is_board = |path: &PathBuf| fs::read_link(path).is_ok_and(|name| name.to_string_lossy().starts_with(NAME));
+    let mut boards = descriptors.filter(is_board);
+    File::open(boards.next()?).ok()
+}
