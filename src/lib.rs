@@ -22,7 +22,7 @@ pub mod worker;
 use std::sync::Arc;
 
 use crate::cli::Mode;
-use crate::master::{Boot, Outcome};
+use crate::master::{Boot, Inheritance, Outcome};
 use crate::python::app::App;
 use crate::python::embedder::Embedder;
 use crate::python::hooks::Hooks;
@@ -79,6 +79,8 @@ fn start(launch: Launch) -> Result<i32, Failure> {
 }
 
 fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
+    // Before a config file runs: it may start programs of its own.
+    let inheritance = Inheritance::from_environment();
     let (config, hooks) = startup.load()?;
     if config.print_config {
         print!("{}", settings::print_config(&config));
@@ -93,7 +95,7 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
     log::debug!("{}", settings::current_configuration(&config));
     sys::title::set(&format!("monoceros: master [{}]", config.name()));
     let worker_launch = startup.worker_launch();
-    match master::run(boot(startup, config, hooks, tls, launch)) {
+    match master::run(boot(startup, config, hooks, tls, launch), inheritance) {
         Outcome::Exit(status) => {
             interpreter::run_exit_functions();
             Ok(status)

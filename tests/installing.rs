@@ -17,7 +17,7 @@ use nix::sys::signal::Signal::{SIGHUP, SIGTERM, SIGUSR2};
 use tempfile::TempDir;
 
 use util::server::{Plan, Server, send};
-use util::{process, python, root, venv, wait_until};
+use util::{board, process, python, root, venv, wait_until};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_monoceros");
@@ -33,7 +33,7 @@ def application(environ, start_response):
     except ImportError:
         flask = None
     said = {'prefix': sys.prefix, 'executable': sys.executable, 'argv': sys.argv, 'flask': flask,
-            'handed on': [name for name in os.environ if name.startswith(('GUNICORN_', 'MONOCEROS_WORKERS', 'LISTEN_'))]}
+            'handed on': [name for name in os.environ if name.startswith(('GUNICORN_', 'MONOCEROS_IN_PLACE', 'MONOCEROS_WORKERS', 'LISTEN_'))]}
     return [json.dumps(said).encode()]
 ";
 
@@ -348,7 +348,7 @@ fn upgrade(server: &Server) -> i32 {
     let read = || fs::read_to_string(&second).ok()?.trim().parse::<i32>().ok();
     wait_until("the second pid file", || read().is_some());
     let new = read().expect("just read");
-    wait_until("the new master's worker", || process::is_alive(new) && process::children(new).len() == 1);
+    wait_until("the new master's worker", || process::is_alive(new) && board::all_serve(new, 1));
     server.wait_for_log_times("Booting worker", 2);
     new
 }

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM, SIGUSR2, SIGWINCH};
 
 use crate::util::client::Client;
 use crate::util::process::{self, is_alive};
 use crate::util::server::{Plan, Server, send};
-use crate::util::wait_until;
+use crate::util::{board, wait_until};
 
 #[test]
 fn a_new_program_takes_over_and_is_promoted() {
@@ -116,7 +117,7 @@ fn winch_and_quit_finish_an_upgrade_of_a_daemon() {
     send(old, SIGUSR2);
     wait_until("the second pid file", || with_2(&pidfile).exists());
     let new: i32 = read(&with_2(&pidfile)).trim().parse().expect("a pid");
-    wait_until("the new workers", || process::children(new).len() == 1);
+    wait_until("the new workers", || board::all_serve(new, 1));
     send(old, SIGWINCH);
     wait_until("only the new master below the old", || process::children(old) == [new]);
     assert_eq!(server.get("/").status, 200);
@@ -262,9 +263,87 @@ fn an_upgrade_in_place_that_would_not_start_changes_nothing() {
     }
     server.signal_rtmin();
     server.wait_for_log_times("Starting monoceros", 2);
-    wait_until("a new worker", || server.workers().len() == 1 && server.workers() != workers);
+    wait_until("a new worker", || server.has_serving(1) && server.workers() != workers);
     assert_eq!(server.get("/").status, 200);
     server.allow("");
+    server.finish();
+}
+
+/// Named by an upgrade's variables, which are not meant for this program or name no child of it: a process of somebody else's, and one that
+/// a start script left behind when it became the server.
+#[test]
+fn processes_that_are_no_workers_of_ours_get_no_signal() {
+    let mut stranger = Command::new("sleep").arg("300").spawn().expect("sleep is there");
+    let pid = stranger.id();
+    let scripts = [
+        format!("export MONOCEROS_WORKERS= MONOCEROS_ENDING_WORKERS={pid}"),
+        format!("export MONOCEROS_WORKERS={pid} MONOCEROS_ENDING_WORKERS={pid},{pid}"),
+        format!("export MONOCEROS_IN_PLACE=$$ MONOCEROS_WORKERS={pid} MONOCEROS_ENDING_WORKERS={pid},1,0,-1"),
+        format!("export MONOCEROS_IN_PLACE={pid} MONOCEROS_WORKERS= MONOCEROS_ENDING_WORKERS={pid}"),
+        "export MONOCEROS_WORKERS= MONOCEROS_ENDING_WORKERS=$(cat child)".to_string(),
+    ];
+    for script in scripts {
+        let script = format!("cd $GATE && {{ sleep 300 & echo $! > child; }} && {script} && exec \"$@\"");
+        let mut server = Plan::app("echo").through(["sh", "-c", &script, "sh"]).start();
+        let child: i32 = read(&server.path("gate/child")).trim().parse().expect("a pid");
+        // A signal at the start would have come before there were workers.
+        assert_eq!(server.get("/").status, 200);
+        server.signal(SIGTERM);
+        assert_eq!(server.wait_for_exit().code(), Some(0));
+        assert!(is_alive(child) && is_alive(pid as i32), "{script}");
+        send(child, SIGKILL);
+        server.expect_gone();
+    }
+    stranger.kill().expect("our own child");
+    stranger.wait().expect("our own child");
+}
+
+#[test]
+fn an_upgrade_is_none_that_is_meant_for_somebody_else() {
+    let mut stranger = Command::new("sleep").arg("300").spawn().expect("sleep is there");
+    let pid = stranger.id().to_string();
+    for variables in [&["GUNICORN_PID", "GUNICORN_FD"][..], &["MONOCEROS_WORKERS", "GUNICORN_FD"], &["GUNICORN_FD"]] {
+        let plan = Plan::app("echo");
+        let pidfile = plan.path("pid");
+        let plan = plan.args(["--pid", pidfile.to_str().expect("a plain path")]);
+        // Standard output is no socket, and no number of ours.
+        let given = |plan: Plan, name: &&str| plan.env(name, if *name == "GUNICORN_FD" { "1,77" } else { &pid });
+        let server = variables.iter().fold(plan, given).start();
+        assert_eq!(read(&pidfile).trim(), server.pid().to_string(), "{variables:?}");
+        assert_eq!(server.get("/").status, 200);
+        let log = server.log();
+        assert!(!log.contains("promoted") && !log.contains("Master.2"), "{log}");
+        server.finish();
+    }
+    stranger.kill().expect("our own child");
+    stranger.wait().expect("our own child");
+}
+
+#[test]
+fn what_a_program_passes_to_the_next_is_seen_by_nobody_else() {
+    const CONFIG: &str = "\
+import os, subprocess
+
+def _look():
+    inherited = subprocess.run(['env'], capture_output=True, text=True).stdout.splitlines()
+    names = list(os.environ) + [line.split('=')[0] for line in inherited]
+    passed = [name for name in names if name.startswith(('GUNICORN_', 'MONOCEROS_', 'LISTEN_'))]
+    with open(os.path.join(os.environ['GATE'], 'passed'), 'a') as file:
+        print([name for name in passed if name != 'MONOCEROS_TEST'], file=file)
+
+_look()
+";
+    let plan = Plan::app("echo").file("conf.py", CONFIG);
+    let config = plan.path("conf.py").display().to_string();
+    let (server, _) = start_plan(plan.args(["--config", &config]));
+    let passed = || read(&server.path("gate/passed"));
+    server.signal_rtmin();
+    server.wait_for_log_times("Starting monoceros", 2);
+    let new = upgrade(&server);
+    send(new, SIGTERM);
+    wait_until("the new master to end", || !is_alive(new));
+    // At the start, for the check of the upgrade in place, after it, and in the master beside.
+    assert_eq!(passed(), "[]\n".repeat(4));
     server.finish();
 }
 
@@ -286,7 +365,7 @@ fn upgrade(server: &Server) -> i32 {
     let named = || read(&second).trim().parse().unwrap_or(0);
     wait_until("a pid file that names a child of the old master", || server.workers().contains(&named()));
     let new: i32 = named();
-    wait_until("the new master's workers", || process::children(new).len() == 1);
+    wait_until("the new master's workers", || board::all_serve(new, 1));
     new
 }
 

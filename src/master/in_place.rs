@@ -19,7 +19,9 @@ use super::upgrade::{Purpose, Successor, restore};
 use super::worker::{Fate, Worker};
 use super::{Master, Phase};
 
-/// The pids of the workers that serve, separated by commas; set, if empty, in every program started in place.
+/// The process that the next two are meant for, as systemd has it with LISTEN_PID: whatever else inherits them is not.
+pub(super) const MEANT_FOR: &str = "MONOCEROS_IN_PLACE";
+/// The pids of the workers that serve, separated by commas.
 pub(super) const SERVING: &str = "MONOCEROS_WORKERS";
 /// The pids of those that have been told to end.
 pub(super) const ENDING: &str = "MONOCEROS_ENDING_WORKERS";
@@ -30,21 +32,20 @@ const ADOPTED: u64 = 0;
 /// What the new program is asked before it may take our place.
 pub(super) const QUESTION: &str = "--check-config";
 
-/// Workers that an earlier program has left us.
+/// Workers that an earlier program in this process has left us.
+#[derive(Debug, Default)]
 pub(super) struct Adopted {
     serving: Vec<Pid>,
     ending: Vec<Pid>,
 }
 
-/// Whether this program was executed over an earlier one, until [`Adopted::from_environment`] has taken note of it.
-pub(super) fn is_under_way() -> bool {
-    env::var_os(SERVING).is_some()
-}
-
 impl Adopted {
-    /// Reads what the process was started with, and takes it out of the environment.
-    pub fn from_environment() -> Adopted {
-        Adopted { serving: take_pids(SERVING), ending: take_pids(ENDING) }
+    /// Reads what the process was started with, and takes it out of the environment; `None` where it was not executed over an earlier
+    /// program. Only children of this process are taken for workers.
+    pub fn from_environment() -> Option<Adopted> {
+        let is_meant = take_pids(MEANT_FOR) == [process::getpid()];
+        let [serving, ending] = [SERVING, ENDING].map(take_pids);
+        is_meant.then(|| Adopted { serving: children(serving), ending: children(ending) })
     }
 }
 
@@ -108,6 +109,7 @@ impl<App> Master<App> {
             let workers = self.workers.iter().filter(|worker| worker.is_serving() == serving);
             workers.map(|worker| worker.pid.to_string()).collect::<Vec<_>>().join(",")
         };
+        environment.push((MEANT_FOR.into(), self.pid.to_string().into()));
         environment.push((SERVING.into(), pids(true).into()));
         environment.push((ENDING.into(), pids(false).into()));
         self.keep_sockets_on_exec()?;
@@ -149,8 +151,13 @@ impl<App> Master<App> {
     }
 }
 
+/// A pid says nothing by itself: it may be anybody's, and the signal that it gets is one of ours.
+fn children(pids: Vec<Pid>) -> Vec<Pid> {
+    pids.into_iter().filter(|&pid| process::is_child(pid)).collect()
+}
+
 fn take_pids(name: &str) -> Vec<Pid> {
     let list = process::take_environment(name).unwrap_or_default();
     let numbers = list.to_string_lossy().into_owned();
-    numbers.split(',').filter_map(|text| text.parse().ok()).filter(|&pid| pid > 1).map(Pid::from_raw).collect()
+    numbers.split(',').filter_map(|text| text.parse().ok()).filter(|&pid| pid > 0).map(Pid::from_raw).collect()
 }

@@ -52,6 +52,8 @@ use stop::Halt;
 use upgrade::Upgrade;
 use worker::{BootFailure, Worker};
 
+pub use upgrade::Inheritance;
+
 /// What the master needs of the rest of the program.
 pub struct Boot<App> {
     /// The settings to start with.
@@ -122,10 +124,10 @@ pub enum Outcome<App> {
     Worker(Seat<App>),
 }
 
-/// Runs the master until it is told to stop. Exit statuses are gunicorn's: 0 stopped, 1 could not start, 3 a worker failed
+/// Runs the master, which goes on where an earlier one left off, until it is told to stop. Exit statuses are gunicorn's: 0 stopped, 1 could not start, 3 a worker failed
 /// to boot, 4 the app failed to load. Returns [`Outcome::Worker`] in each worker that it forks.
-pub fn run<App>(boot: Boot<App>) -> Outcome<App> {
-    match start::start(boot) {
+pub fn run<App>(boot: Boot<App>, inheritance: Inheritance) -> Outcome<App> {
+    match start::start(boot, inheritance) {
         Ok(master) => master.supervise(),
         Err(status) => Outcome::Exit(status),
     }

@@ -17,12 +17,11 @@ use crate::sys::{daemon, process, wakeup};
 use super::death::OomWatch;
 use super::generation::Generation;
 use super::hooks::shown_at_start;
-use super::in_place::{self, Adopted};
 use super::listeners::{self, NotOpened};
 use super::service_manager::{self, ServiceManager};
 use super::sizing::worker_count;
 use super::sleep::Alarm;
-use super::upgrade::{Inherited, Upgrade};
+use super::upgrade::{Inheritance, Inherited, Upgrade};
 use super::{Boot, Master, Phase, signals};
 
 /// The exit status of a master that could not start.
@@ -35,8 +34,8 @@ const STOPPED: i32 = 0;
 const FIRST_GENERATION: u64 = 1;
 
 /// Prepares everything but the workers. The error is the exit status; why is on standard error or in the log.
-pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
-    let (upgrade, inherited) = Upgrade::from_environment();
+pub(super) fn start<App>(mut boot: Boot<App>, inheritance: Inheritance) -> Result<Master<App>, i32> {
+    let Inheritance { upgrade, sockets, adopted } = inheritance;
     leave_foreground(&boot, &upgrade)?;
     // Before the pid file tells anybody whom to signal, and before anything that a Ctrl-C may interrupt. The queue first:
     // signals that waited for a re-exec in place to be over come at once.
@@ -52,17 +51,17 @@ pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
 
     let (name, count) = (upgrade.master_name(), worker_count(&boot.config));
     let shown = || shown_at_start(name, count, Vec::new());
-    may_go_on(&signals, boot.hooks.nworkers_changed(shown, count, None))?;
+    may_go_on(&signals, &upgrade, boot.hooks.nworkers_changed(shown, count, None))?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
     let pid_file = create_pid_file(&boot, &upgrade)?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
-    may_go_on(&signals, boot.hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| remove_pid_file())?;
-    let open = open_listeners(&boot, count, &inherited, &signals).inspect_err(|_| remove_pid_file())?;
+    may_go_on(&signals, &upgrade, boot.hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| remove_pid_file())?;
+    let open = open_listeners(&boot, count, &sockets, &upgrade, &signals).inspect_err(|_| remove_pid_file())?;
     let (config, hooks, tls) = (Arc::clone(&boot.config), boot.hooks.clone(), boot.tls.take());
     let serving = Generation::new(FIRST_GENERATION, config, hooks, open, tls, count);
     announce(&serving);
     let shown = || shown_at_start(name, count, listeners::list(&serving.listeners, &serving.config));
-    may_go_on(&signals, boot.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
+    may_go_on(&signals, &upgrade, boot.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
         remove_pid_file();
         if !upgrade.is_under_way() {
             listeners::unlink_unless(&serving.listeners, &[]);
@@ -72,7 +71,7 @@ pub(super) fn start<App>(mut boot: Boot<App>) -> Result<Master<App>, i32> {
     started_in_master();
     let assembled = Master::assemble(boot, pid_file, signals, preloaded, serving, upgrade, service_manager);
     let mut master = assembled.map_err(|error| refuse(&error))?;
-    master.adopt_workers(Adopted::from_environment());
+    master.adopt_workers(adopted);
     Ok(master)
 }
 
@@ -117,7 +116,7 @@ impl<App> Master<App> {
 
 /// A master that an upgrade has started is in the background already if it is to be.
 fn leave_foreground<App>(boot: &Boot<App>, upgrade: &Upgrade) -> Result<(), i32> {
-    if !boot.config.daemon || upgrade.has_parent() || in_place::is_under_way() {
+    if !boot.config.daemon || upgrade.has_parent() || upgrade.is_in_place() {
         return Ok(());
     }
     if service_manager::is_there() {
@@ -141,6 +140,7 @@ fn open_listeners<App>(
     boot: &Boot<App>,
     workers: usize,
     inherited: &Inherited,
+    upgrade: &Upgrade,
     signals: &SignalQueue,
 ) -> Result<Vec<Arc<Listener>>, i32> {
     let config = &boot.config;
@@ -153,7 +153,7 @@ fn open_listeners<App>(
             let ours = listeners::inherit(fds, config, FileOwner::Us).map_err(|reason| refuse(&reason))?;
             match listeners::open_at_start(config, workers, &ours, signals) {
                 // Old workers serve on them, and nobody is left to go back to.
-                Err(NotOpened::Failed) if in_place::is_under_way() => {
+                Err(NotOpened::Failed) if upgrade.is_in_place() => {
                     error!("The server goes on with the sockets it had.");
                     Ok(ours)
                 }
@@ -176,10 +176,10 @@ fn announce(serving: &Generation) {
 
 /// A hook that raises keeps the server from starting, except in place of one that serves: there nobody is left to go back to. One that was
 /// told to stop meanwhile ends in good order.
-fn may_go_on(signals: &SignalQueue, hook: Result<(), String>) -> Result<(), i32> {
+fn may_go_on(signals: &SignalQueue, upgrade: &Upgrade, hook: Result<(), String>) -> Result<(), i32> {
     told_to_stop(signals)?;
     match hook {
-        Err(raised) if in_place::is_under_way() => {
+        Err(raised) if upgrade.is_in_place() => {
             error!("The server goes on without the hook that raised\n{raised}");
             Ok(())
         }

@@ -15,6 +15,7 @@ use crate::sys::fork::Forked;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
 
+use super::in_place::Adopted;
 use super::service_manager::WATCHDOG_PID;
 use super::{Launch, Master, in_place};
 
@@ -32,12 +33,23 @@ const SYSTEMD_MOST: RawFd = 1024;
 /// The exit status of the child when the new program cannot be executed, as a shell has it.
 const NOT_EXECUTED: i32 = 127;
 
+/// What an earlier program has left to this one in the environment. It says so much of other processes that it is believed only where it
+/// is meant for this one, and is gone before anybody else's code could pass it on.
+#[derive(Debug)]
+pub struct Inheritance {
+    pub(super) upgrade: Upgrade,
+    pub(super) sockets: Inherited,
+    pub(super) adopted: Adopted,
+}
+
 /// Where this master stands in an upgrade.
 #[derive(Debug)]
 pub(super) struct Upgrade {
     stage: Stage,
     /// systemd opened the sockets, so their files are its own.
     by_systemd: bool,
+    /// This program was executed over an earlier one.
+    in_place: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,23 +77,38 @@ pub(super) enum Inherited {
     FromMaster(Vec<RawFd>),
 }
 
-impl Upgrade {
-    /// Reads what the process was started with, and takes it out of the environment: it is not meant for the app.
-    pub fn from_environment() -> (Upgrade, Inherited) {
-        let old = take_number(OLD_MASTER).map(Pid::from_raw);
+impl Inheritance {
+    /// Reads what the process was started with, and takes it out of the environment: it is not meant for the app, nor for what a config
+    /// file starts.
+    pub fn from_environment() -> Inheritance {
+        let old = take_number(OLD_MASTER).filter(|&pid| pid > 0).map(Pid::from_raw).filter(|&old| is_predecessor(old));
         let sockets = process::take_environment(SOCKETS);
+        let adopted = Adopted::from_environment();
         let meant = take_number(SYSTEMD_PID) == Some(process::getpid().as_raw());
         let count = take_number(SYSTEMD_COUNT).filter(|&count| meant && count > 0);
         let stage = old.map_or(Stage::Alone, |old| Stage::New { old });
-        let inherited = match (count, old.is_some() || in_place::is_under_way(), sockets) {
+        let sockets = match (count, old.is_some() || adopted.is_some(), sockets) {
             (Some(count), ..) => {
                 Inherited::FromSystemd((SYSTEMD_FIRST..).take(count.min(SYSTEMD_MOST) as usize).collect())
             }
             (None, true, Some(sockets)) => Inherited::FromMaster(descriptors(&sockets)),
             _ => Inherited::Nothing,
         };
-        let by_systemd = matches!(inherited, Inherited::FromSystemd(_));
-        (Upgrade { stage, by_systemd }, inherited)
+        let by_systemd = matches!(sockets, Inherited::FromSystemd(_));
+        let upgrade = Upgrade { stage, by_systemd, in_place: adopted.is_some() };
+        Inheritance { upgrade, sockets, adopted: adopted.unwrap_or_default() }
+    }
+}
+
+/// An older master is our parent, or has just ended. Any other process is none: an app's child may have inherited the variable.
+fn is_predecessor(old: Pid) -> bool {
+    process::getppid() == old || !process::is_alive(old)
+}
+
+impl Upgrade {
+    /// Whether this program was executed over an earlier one.
+    pub fn is_in_place(&self) -> bool {
+        self.in_place
     }
 
     /// Whether another master shares our sockets.
@@ -293,7 +320,8 @@ pub(super) enum Successor {
 
 /// The environment of our own start without what it said about sockets, masters and pids.
 fn clean_environment(launch: &Launch) -> Vec<(OsString, OsString)> {
-    let ours = [OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT, WATCHDOG_PID, in_place::SERVING, in_place::ENDING];
+    let of_in_place = [in_place::MEANT_FOR, in_place::SERVING, in_place::ENDING];
+    let ours = [&[OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT, WATCHDOG_PID], &of_in_place[..]].concat();
     let is_ours = |name: &OsStr| ours.iter().any(|&key| name == key);
     launch.environment.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
 }
@@ -308,8 +336,16 @@ fn take_number(name: &str) -> Option<i32> {
     process::take_environment(name)?.to_str()?.trim().parse().ok()
 }
 
+/// Each once: two listeners of one descriptor would close it twice.
 fn descriptors(list: &OsStr) -> Vec<RawFd> {
-    list.to_string_lossy().split(',').filter_map(|text| text.trim().parse().ok()).collect()
+    let list = list.to_string_lossy();
+    let numbers = list.split(',').filter_map(|text| text.trim().parse().ok());
+    numbers.fold(Vec::new(), |mut known, number| {
+        if !known.contains(&number) {
+            known.push(number);
+        }
+        known
+    })
 }
 
 #[cfg(test)]
@@ -318,14 +354,17 @@ mod tests {
 
     #[test]
     fn descriptors_are_read_from_a_list() {
-        for (list, fds) in [("", vec![]), ("5", vec![5]), ("3,4,17", vec![3, 4, 17]), ("3, x,", vec![3])] {
+        for (list, fds) in
+            [("", vec![]), ("5", vec![5]), ("3,4,17", vec![3, 4, 17]), ("3, x,", vec![3]), ("4,3,4", vec![4, 3])]
+        {
             assert_eq!(descriptors(OsStr::new(list)), fds, "{list:?}");
         }
     }
 
     #[test]
     fn the_pid_file_has_a_second_name_while_the_old_master_lives() {
-        let name = |stage| Upgrade { stage, by_systemd: false }.pid_file_name(Path::new("/run/app.pid"));
+        let name =
+            |stage| Upgrade { stage, by_systemd: false, in_place: false }.pid_file_name(Path::new("/run/app.pid"));
         let pid = Pid::from_raw(7);
         assert_eq!(name(Stage::Alone), Path::new("/run/app.pid"));
         assert_eq!(name(Stage::Old { new: pid }), Path::new("/run/app.pid"));

@@ -85,6 +85,12 @@ pub fn reap(pid: Pid) -> Option<End> {
     }
 }
 
+/// Whether a process is a child of this one, be it one that has ended and was not asked for yet.
+pub fn is_child(pid: Pid) -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    pid.as_raw() > 0 && !matches!(waitid(Id::Pid(pid), look), Err(Errno::ECHILD))
+}
+
 /// Reaps the orphans that the kernel hands to PID 1 and to sub-reapers; for any other process there are none. A child
 /// that `is_ours` is left for [`reap`]: each is looked at before its status is taken.
 pub fn reap_orphans(is_ours: impl Fn(Pid) -> bool) {
@@ -212,6 +218,17 @@ mod tests {
     #[test]
     fn a_child_that_was_never_ours_has_ended() {
         assert_eq!(reap(Pid::from_raw(1)), Some(End::Exited(0)));
+    }
+
+    #[test]
+    fn children_are_told_from_others_even_when_they_have_ended() {
+        let mut child = shell("exit 0");
+        let pid = Pid::from_raw(child.id() as i32);
+        assert!(is_child(pid));
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        assert!(is_child(pid));
+        child.wait().unwrap();
+        assert!(![pid, getpid(), getppid(), Pid::from_raw(0), Pid::from_raw(-1)].into_iter().any(is_child));
     }
 
     #[test]
