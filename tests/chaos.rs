@@ -16,7 +16,7 @@ use crate::util::load::{Load, version};
 use crate::util::notify::NotifySocket;
 use crate::util::process::{self, is_alive};
 use crate::util::server::{Plan, Server, send};
-use crate::util::{count, is_long, soak_seconds, wait_until};
+use crate::util::{board, count, is_long, soak_seconds, wait_until};
 
 /// Fresh and kept-alive clients, as many of each.
 const CLIENTS: usize = 3;
@@ -334,7 +334,7 @@ impl Storm {
             pidfile.to_str().expect("a plain path"),
         ]);
         let server = args.iter().fold(plan, |plan, arg| plan.args([arg])).start();
-        wait_until("all workers to have loaded the app", || server.gate_files("loaded-").len() == workers);
+        server.wait_for_workers(workers);
         let storm = Storm { server, notify, reloads: Cell::new(0), workers };
         storm.wait_for_ready(1);
         storm
@@ -440,7 +440,7 @@ impl Masters {
         send(self.pid, SIGUSR2);
         wait_until("the second pid file", || !read(&second).is_empty());
         let new: i32 = read(&second).trim().parse().expect("a pid");
-        wait_until("the new master's workers", || process::children(new).len() == self.workers);
+        wait_until("the new master's workers", || board::all_serve(new, self.workers));
         new
     }
 }

@@ -173,11 +173,6 @@ fn expect_spread(crowd: impl Fn(&Server) -> Vec<String>, is_fair: impl Fn(&[usiz
 /// With every worker at work.
 fn serving(plan: Plan, workers: usize) -> Server {
     let server = plan.start();
-    let mut answered = std::collections::HashSet::new();
-    wait_until("every worker to serve", || {
-        let mut clients: Vec<Client> = (0..2 * workers).map(|_| server.connect()).collect();
-        answered.extend(clients.iter_mut().map(|client| client.get("/").text()));
-        answered.len() >= workers || server.gate_files("loaded-").len() == workers
-    });
+    server.wait_for_workers(workers);
     server
 }

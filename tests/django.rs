@@ -10,26 +10,27 @@ use crate::util::{apps, venv};
 
 #[test]
 fn one_worker_over_tcp() {
-    drive(site());
+    drive(site(), 1);
 }
 
 #[test]
 fn one_worker_over_a_unix_socket() {
-    drive(site().unix());
+    drive(site().unix(), 1);
 }
 
 #[test]
 fn three_workers_over_tcp() {
-    drive(site().args(["--workers", "3"]));
+    drive(site().args(["--workers", "3"]), 3);
 }
 
 #[test]
 fn three_workers_over_a_unix_socket() {
-    drive(site().unix().args(["--workers", "3"]));
+    drive(site().unix().args(["--workers", "3"]), 3);
 }
 
-fn drive(plan: Plan) {
+fn drive(plan: Plan, workers: usize) {
     let mut server = plan.start();
+    server.wait_for_workers(workers);
     session(&server);
     admin_login(&server);
     upload(&server);

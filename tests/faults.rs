@@ -194,7 +194,7 @@ fn twenty_killed_workers_are_twenty_replaced_workers() {
         killed = workers[0];
         send(killed, SIGKILL);
     }
-    wait_until("two workers", || server.workers().len() == 2);
+    wait_until("two workers", || server.has_serving(2));
     assert_eq!(server.get("/").status, 200);
     server.allow("was sent SIGKILL");
     server.finish();

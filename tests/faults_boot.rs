@@ -9,9 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal::{self, SIGHUP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 
 use crate::util::load::{Load, version};
-use crate::util::process::{children, open_files};
+use crate::util::process::open_files;
 use crate::util::server::{Plan, Server};
-use crate::util::{apps, program, wait_until};
+use crate::util::{apps, board, program, wait_until};
 
 #[test]
 fn hup_with_settings_that_cannot_be_had_changes_nothing() {
@@ -147,7 +147,7 @@ fn a_hundred_hups_are_a_few_reloads() {
     wait_until("the last reload to be over", || {
         let log = server.log();
         let (called, booted) = (log.matches("Hang up: Master").count(), log.matches("Booting worker with pid").count());
-        called > 0 && booted == 2 + 2 * called && server.workers().len() == 2
+        called > 0 && booted == 2 + 2 * called && server.has_serving(2)
     });
     let reloads = server.log().matches("Hang up: Master").count();
     assert!(reloads < 30, "{reloads} reloads");
@@ -340,7 +340,7 @@ fn usr2_with_a_program_or_settings_that_fail_leaves_the_old_one_serving() {
     server.signal(SIGUSR2);
     wait_until("the new master beside the worker", || server.workers().len() == 2);
     let new = server.workers().into_iter().find(|pid| !workers.contains(pid)).expect("just counted");
-    wait_until("its worker", || children(new).len() == 1);
+    wait_until("its worker", || board::all_serve(new, 1));
     crate::util::server::send(new, SIGTERM);
     wait_until("only the old program", || server.workers() == workers);
     server.allow("");
@@ -363,7 +363,7 @@ fn a_new_program_with_other_addresses_closes_the_old_ones() {
     server.signal(SIGUSR2);
     wait_until("the new master", || server.workers().len() == 2);
     let new = server.workers().into_iter().find(|pid| !old_workers.contains(pid)).expect("just counted");
-    wait_until("its worker", || children(new).len() == 1);
+    wait_until("its worker", || board::all_serve(new, 1));
     assert!(open_files(new) <= of_old, "{} files, the old master has {of_old}", open_files(new));
     let third = crate::util::client::Address::Unix(server.path("third"));
     assert_eq!(crate::util::client::Client::connect(&third).get("/").status, 200);
@@ -392,7 +392,7 @@ fn an_odd_heritage_does_no_harm() {
     let before = server.wait_for_workers(1);
     assert_eq!(server.get("/children").text(), "[7, 7, 7]");
     server.signal(SIGHUP);
-    wait_until("a new worker", || server.workers().len() == 1 && server.workers() != before);
+    wait_until("a new worker", || server.has_serving(1) && server.workers() != before);
     server.signal(SIGTERM);
     assert_eq!(server.wait_for_exit().code(), Some(0));
     server.expect_gone();

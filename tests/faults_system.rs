@@ -21,7 +21,7 @@ use crate::util::client::{Address, Client};
 use crate::util::load::{Load, version};
 use crate::util::process::{self, cpu_ticks, is_alive};
 use crate::util::server::{Plan, Server, send};
-use crate::util::{PATIENCE, is_root, root, wait_until};
+use crate::util::{PATIENCE, board, is_root, root, wait_until};
 
 #[test]
 fn a_jumping_clock_ends_no_worker() {
@@ -112,7 +112,7 @@ fn a_system_without_memory_for_a_process_is_waited_out() {
     server.wait_for_log_times("Can't fork a worker: Cannot allocate memory", 2);
     assert_eq!(server.get("/").status, 200, "the other one serves");
     drop(tracer);
-    wait_until("a new worker", || server.workers().len() == 2 && !server.workers().contains(&workers[0]));
+    wait_until("a new worker", || server.has_serving(2) && !server.workers().contains(&workers[0]));
     assert_eq!(server.get("/").status, 200);
     server.allow("");
     server.finish();
@@ -196,7 +196,7 @@ fn logs_on_a_full_disk_stop_no_request() {
         (0..50).for_each(|_| assert_eq!(server.get("/").status, 200, "{option}"));
         let worker = server.wait_for_workers(2)[0];
         send(worker, SIGKILL);
-        wait_until("a new worker", || server.workers().len() == 2 && !server.workers().contains(&worker));
+        wait_until("a new worker", || server.has_serving(2) && !server.workers().contains(&worker));
         assert_eq!(server.get("/").status, 200, "{option}");
         server.signal(SIGTERM);
         assert_eq!(server.wait_for_exit().code(), Some(0), "{option}");
@@ -409,6 +409,7 @@ fn logs_can_be_rotated_under_load() {
     let plan = Plan::app("app").in_own_folder().file("app.py", &version(1));
     let access = plan.path("access.log");
     let mut server = plan.args(["--workers", "2", "--access-logfile", access.to_str().expect("a plain path")]).start();
+    server.wait_for_workers(2);
     let load = Load::during(&server.address, 2, |load| {
         for round in 1..=5 {
             let before = load.ok();
@@ -444,7 +445,7 @@ fn pid_1_reaps_what_it_is_given_and_ends_well() {
         .args(["--workers", "2"])
         .launch();
     let master = inside(&mut server);
-    wait_until("two workers", || process::children(master).len() == 2);
+    wait_until("two workers", || board::all_serve(master, 2));
     for _ in 0..3 {
         // Its parent dies, and PID 1 becomes the next.
         server.get("/orphan").json();
@@ -453,7 +454,7 @@ fn pid_1_reaps_what_it_is_given_and_ends_well() {
     wait_until("the orphans to be gone", || process::all_children(master).len() == 2);
     send(process::children(master)[0], SIGKILL);
     server.wait_for_log("was sent SIGKILL");
-    wait_until("a new worker", || process::children(master).len() == 2);
+    wait_until("a new worker", || board::all_serve(master, 2));
     send(master, SIGHUP);
     server.wait_for_log("Hang up: Master");
     assert_eq!(server.get("/").status, 200);
@@ -488,7 +489,7 @@ fn nothing_writable_is_needed() {
 fn a_thousand_connections_at_the_moment_of_a_reload_are_all_answered() {
     let plan = Plan::app("app").in_own_folder().file("app.py", &version(1)).args(["--workers", "2"]);
     let server = plan.start();
-    wait_until("an answer", || server.get("/").status == 200);
+    server.wait_for_workers(2);
     let Address::Tcp(port) = server.address else { unreachable!("TCP is the default") };
     server.signal(SIGHUP);
     let burst: Vec<TcpStream> =

@@ -8,26 +8,27 @@ use crate::util::server::{Plan, Server};
 
 #[test]
 fn one_worker_over_tcp() {
-    drive(Plan::app("flask_site"));
+    drive(Plan::app("flask_site"), 1);
 }
 
 #[test]
 fn one_worker_over_a_unix_socket() {
-    drive(Plan::app("flask_site").unix());
+    drive(Plan::app("flask_site").unix(), 1);
 }
 
 #[test]
 fn three_workers_over_tcp() {
-    drive(Plan::app("flask_site").args(["--workers", "3"]));
+    drive(Plan::app("flask_site").args(["--workers", "3"]), 3);
 }
 
 #[test]
 fn three_workers_over_a_unix_socket() {
-    drive(Plan::app("flask_site").unix().args(["--workers", "3"]));
+    drive(Plan::app("flask_site").unix().args(["--workers", "3"]), 3);
 }
 
-fn drive(plan: Plan) {
+fn drive(plan: Plan, workers: usize) {
     let mut server = plan.start();
+    server.wait_for_workers(workers);
     json(&mut server.connect());
     upload(&mut server.connect());
     stream(&mut server.connect());

@@ -34,7 +34,7 @@ fn a_check_is_answered_without_the_app_and_leaves_no_trace() {
         assert_ne!(checker.request(method, target, &[], body.as_bytes()).text(), "ok\n", "{method} {target}");
     }
     server.wait_for_log("Autorestarting worker after current request.");
-    wait_until("the replacement", || server.workers().len() == 1 && server.workers() != workers);
+    wait_until("the replacement", || server.has_serving(1) && server.workers() != workers);
     let lines = std::fs::read_to_string(&access).expect("the access log");
     assert!(lines.contains("/calls") && !lines.contains("from=balancer"), "{lines}");
     server.finish();
@@ -136,7 +136,7 @@ fn a_reload_and_an_upgrade_fail_no_check() {
         if !goes_on {
             kept = server.connect();
         }
-        server.workers().len() == 2 && !server.workers().iter().any(|pid| old.contains(pid))
+        server.has_serving(2) && !server.workers().iter().any(|pid| old.contains(pid))
     });
     server.signal(nix::sys::signal::Signal::SIGUSR2);
     wait_until("the new master", || server.path("pid.2").exists());

@@ -301,7 +301,7 @@ fn a_hook_may_ask_for_another_worker() {
     let before = server.wait_for_workers(1)[0];
     assert_eq!(server.get("/").status, 200);
     assert_eq!(server.get("/enough").status, 200);
-    wait_until("another worker", || !server.workers().contains(&before) && server.workers().len() == 1);
+    wait_until("another worker", || !server.workers().contains(&before) && server.has_serving(1));
     assert_eq!(server.get("/").status, 200);
     server.finish();
 }

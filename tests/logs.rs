@@ -131,6 +131,7 @@ fn lines_of_many_workers_stay_whole() {
         .args(["--workers", "3", "--access-logfile", access.to_str().expect("a plain path")])
         .args(["--access-logformat", "<%(U)s>"])
         .start();
+    server.wait_for_workers(3);
     const EACH: usize = 400;
     thread::scope(|scope| {
         for name in ["a", "b", "c", "d"] {

@@ -38,7 +38,7 @@ fn a_demanding_platform_config_runs_a_django_site() {
     wait_until("the access line", || server.stdout().contains(line));
     server.signal(SIGHUP);
     server.wait_for_log_times("Booting worker", 4);
-    wait_until("the old workers to go", || server.workers().len() == 2);
+    wait_until("the old workers to go", || server.has_serving(2));
     assert_eq!(server.get("/nowhere").status, 404);
     server.allow("Not Found: /nowhere");
     server.finish();
@@ -59,7 +59,7 @@ fn prometheus_forgets_a_worker_that_has_gone() {
     wait_until("the dead worker's gauge to go", || {
         !fs::exists(format!("{folder}/gauge_livesum_{first}.db")).expect("a folder")
     });
-    wait_until("its replacement", || server.workers().len() == 1 && server.workers()[0] != first);
+    wait_until("its replacement", || server.has_serving(1) && server.workers()[0] != first);
     let metrics = server.get("/metrics").text();
     assert!(metrics.contains("shop_requests_total 1.0"), "its requests still count: {metrics}");
     server.finish();

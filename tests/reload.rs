@@ -161,7 +161,7 @@ fn a_worker_that_has_served_max_requests_is_replaced_without_a_gap() {
     });
     load.expect_no_failure();
     wait_until("the first workers to be gone", || !before.iter().any(|pid| server.workers().contains(pid)));
-    wait_until("two workers", || server.workers().len() == 2);
+    wait_until("two workers", || server.has_serving(2));
     server.finish();
 }
 
@@ -227,7 +227,7 @@ fn nothing_leaks_over_many_reloads() {
         server.wait_for_log_times("Hang up: Master", times);
         // Two lines a generation, one for each worker.
         server.wait_for_log_times("Booting worker with pid", 2 + 2 * times);
-        wait_until("two workers", || server.workers().len() == 2);
+        wait_until("two workers", || server.has_serving(2));
     };
     reload(1);
     let files = crate::util::process::open_files(server.pid());
@@ -253,6 +253,6 @@ fn versioned(args: &[&str]) -> Server {
 }
 
 fn loaded(server: Server) -> Server {
-    wait_until("two workers to have loaded the app", || server.gate_files("loaded-").len() == 2);
+    server.wait_for_workers(2);
     server
 }

@@ -148,6 +148,7 @@ fn a_client_that_does_not_read_holds_up_nobody_for_ever() {
     // 20 MB do not fit any socket buffer: what the kernel will not take waits without stopping the others, up to the
     // point where the app itself must wait. With two workers somebody is always free.
     let server = Server::start("responses", ["--workers", "2"]);
+    server.wait_for_workers(2);
     let mut stalled = server.connect();
     stalled.send("GET /big-block HTTP/1.1\r\nHost: test\r\n\r\n");
     stalled.read_until(b"\r\n\r\n");

@@ -32,7 +32,7 @@ fn each_worker_has_a_socket_and_sockets_stay() {
         server.signal(SIGHUP);
         server.wait_for_log_times("Handling signal: hup", round + 1);
         wait_until("the new generation alone", || {
-            server.workers().len() == workers && !server.workers().iter().any(|pid| before.contains(pid))
+            server.has_serving(workers) && !server.workers().iter().any(|pid| before.contains(pid))
         });
         assert_eq!(sockets(&server), expected);
         expect_all_served(&server, CROWD);
@@ -49,12 +49,12 @@ fn a_reload_cannot_turn_it_on_and_says_so() {
     let plan = Plan::app("sharing").file("conf.py", "workers = 2");
     let conf = plan.path("conf.py").display().to_string();
     let mut server = plan.args(["--config", &conf]).start();
-    let before = all_serve(&server, 2);
+    let before = server.wait_for_workers(2);
     server.write("conf.py", "workers = 2\nreuse_port = True");
     server.signal(SIGHUP);
     server.wait_for_log("takes effect for");
     wait_until("the new generation alone", || {
-        server.workers().len() == 2 && !server.workers().iter().any(|pid| before.contains(pid))
+        server.has_serving(2) && !server.workers().iter().any(|pid| before.contains(pid))
     });
     assert_eq!(sockets(&server), 1);
     expect_all_served(&server, CROWD);
@@ -65,7 +65,7 @@ fn a_reload_cannot_turn_it_on_and_says_so() {
 #[test]
 fn what_waits_at_a_stopped_workers_socket_is_served_by_another() {
     let server = Server::start("sharing", ["--reuse-port", "--workers", "2", "--timeout", "60"]);
-    let workers = all_serve(&server, 2);
+    let workers = server.wait_for_workers(2);
     send(workers[0], SIGSTOP);
     let mut clients: Vec<Client> = (0..CROWD).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.send(GET));
@@ -73,7 +73,7 @@ fn what_waits_at_a_stopped_workers_socket_is_served_by_another() {
     let served: Vec<String> = clients.iter_mut().map(served_by).collect();
     assert!(served.iter().all(|pid| *pid == workers[1].to_string()), "{served:?}");
     send(workers[0], SIGKILL);
-    wait_until("a replacement", || server.workers().len() == 2 && !server.workers().contains(&workers[0]));
+    wait_until("a replacement", || server.has_serving(2) && !server.workers().contains(&workers[0]));
     let mut server = server;
     server.allow("was sent SIGKILL");
     server.finish();
@@ -82,11 +82,11 @@ fn what_waits_at_a_stopped_workers_socket_is_served_by_another() {
 #[test]
 fn a_worker_that_leaves_for_good_leaves_nobody_waiting() {
     let server = Server::start("sharing", ["--reuse-port", "--workers", "2"]);
-    all_serve(&server, 2);
+    server.wait_for_workers(2);
     server.signal(SIGTTOU);
     wait_until("one to go, asked all the while", || {
         expect_all_served(&server, 8);
-        server.workers().len() == 1
+        server.has_serving(1)
     });
     assert_eq!(sockets(&server), 2);
     expect_all_served(&server, CROWD);
@@ -96,7 +96,7 @@ fn a_worker_that_leaves_for_good_leaves_nobody_waiting() {
 #[test]
 fn a_busy_workers_connections_go_to_an_idle_sibling() {
     let server = Server::start("sharing", ["--reuse-port", "--workers", "2"]);
-    all_serve(&server, 2);
+    server.wait_for_workers(2);
     let mut slow = server.connect();
     slow.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
     wait_until("the slow request to be inside the app", || server.entered() == 1);
@@ -115,7 +115,7 @@ fn a_busy_workers_connections_go_to_an_idle_sibling() {
 #[test]
 fn the_kernel_spreads_connections_so_that_nobody_starves() {
     let server = Server::start("sharing", ["--reuse-port", "--workers", "4"]);
-    all_serve(&server, 4);
+    server.wait_for_workers(4);
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut clients: Vec<Client> = (0..4 * CROWD).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.send(GET));
@@ -128,7 +128,7 @@ fn the_kernel_spreads_connections_so_that_nobody_starves() {
 #[test]
 fn a_stop_serves_what_all_the_backlogs_hold() {
     let mut server = Server::start("sharing", ["--reuse-port", "--workers", "2"]);
-    all_serve(&server, 2);
+    server.wait_for_workers(2);
     let mut slow: Vec<Client> = (0..2).map(|_| server.connect()).collect();
     for (place, client) in slow.iter_mut().enumerate() {
         client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -146,18 +146,6 @@ fn a_stop_serves_what_all_the_backlogs_hold() {
     assert!(status.code() == Some(0) && took < Duration::from_secs(5), "{status} after {took:?}");
     server.expect_gone();
     server.expect_clean_log();
-}
-
-/// The workers, once each has a socket at which it serves.
-fn all_serve(server: &Server, count: usize) -> Vec<i32> {
-    let workers = server.wait_for_workers(count);
-    wait_until("every worker to serve", || {
-        let mut clients: Vec<Client> = (0..4 * count).map(|_| server.connect()).collect();
-        clients.iter_mut().for_each(|client| client.send(GET));
-        let served: std::collections::BTreeSet<String> = clients.iter_mut().map(served_by).collect();
-        served.len() == count
-    });
-    workers
 }
 
 fn expect_all_served(server: &Server, count: usize) {

@@ -11,9 +11,9 @@ use nix::sys::signal::Signal::{SIGHUP, SIGQUIT, SIGSTOP, SIGTERM, SIGUSR2};
 use crate::util::client::{Address, Client};
 use crate::util::load::version;
 use crate::util::notify::NotifySocket;
-use crate::util::process::{self, is_alive};
+use crate::util::process::is_alive;
 use crate::util::server::{Plan, Server, send};
-use crate::util::{root, wait_until};
+use crate::util::{board, root, wait_until};
 
 #[test]
 fn ready_is_said_when_a_worker_serves_and_not_before() {
@@ -82,7 +82,7 @@ fn an_upgrade_hands_the_service_on() {
     server.signal(SIGUSR2);
     wait_until("the new master beside the worker", || server.workers().len() == 2);
     let new = server.workers().into_iter().find(|pid| !workers.contains(pid)).expect("just counted");
-    wait_until("its worker", || process::children(new).len() == 1);
+    wait_until("its worker", || board::all_serve(new, 1));
     server.signal(SIGTERM);
     server.wait_for_exit();
     // The old one may say it while only it is believed (NotifyAccess=main), the new one when it is alone.
@@ -137,17 +137,17 @@ fn sockets_from_the_service_manager_are_served_through_every_upgrade_and_stay() 
         let before = server.wait_for_workers(1);
         server.signal_rtmin();
         server.wait_for_log_times("Starting monoceros", 2);
-        wait_until("a new worker in place", || server.workers().len() == 1 && server.workers() != before);
+        wait_until("a new worker in place", || server.has_serving(1) && server.workers() != before);
         server.signal(SIGHUP);
         server.wait_for_log("Hang up: Master");
         assert_eq!(server.get("/").status, 200);
 
-        wait_until("one worker", || server.workers().len() == 1);
+        wait_until("one worker", || server.has_serving(1));
         let before = server.workers();
         server.signal(SIGUSR2);
         wait_until("the new master beside the worker", || server.workers().len() == 2);
         let new = server.workers().into_iter().find(|pid| !before.contains(pid)).expect("just counted");
-        wait_until("its worker", || process::children(new).len() == 1);
+        wait_until("its worker", || board::all_serve(new, 1));
         server.signal(SIGTERM);
         assert_eq!(server.wait_for_exit().code(), Some(0));
         assert_eq!(server.get("/").status, 200, "the new master serves");

@@ -177,7 +177,7 @@ fn a_terminal_that_hangs_up_is_one_reload() {
     server.signal(Signal::SIGHUP);
     old.iter().for_each(|&pid| send(pid, Signal::SIGHUP));
     wait_until("the new workers alone", || {
-        server.workers().len() == 2 && !server.workers().iter().any(|pid| old.contains(pid))
+        server.has_serving(2) && !server.workers().iter().any(|pid| old.contains(pid))
     });
     server.workers().iter().for_each(|&pid| send(pid, Signal::SIGHUP));
     assert_eq!(server.get("/").status, 200);

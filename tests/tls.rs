@@ -556,6 +556,7 @@ fn a_busy_worker_leaves_new_clients_to_an_idle_one() {
 #[test]
 fn many_clients_at_once_each_get_their_own_answer() {
     let (server, _) = start(Plan::app("tls").args(["--workers", "2", "--threads", "2"]));
+    server.wait_for_workers(2);
     let server = Arc::new(server);
     std::thread::scope(|scope| {
         for number in 0..8 {

@@ -214,7 +214,7 @@ fn hup_takes_new_certificates_up_under_load_and_keeps_the_old_where_they_are_bad
     server.wait_for_log("keyfile \"server.key\" does not exist");
     // A worker that is replaced meanwhile has the certificates of its generation.
     crate::util::server::send(serving[0], nix::sys::signal::Signal::SIGKILL);
-    wait_until("another worker", || server.workers().len() == 2 && !server.workers().contains(&serving[0]));
+    wait_until("another worker", || server.has_serving(2) && !server.workers().contains(&serving[0]));
     wait_until_shown(&root, &server, &second);
     server.allow("Reload failed, everything stays as it was");
     server.allow("was sent SIGKILL");
@@ -246,7 +246,7 @@ fn changed_files_are_taken_up_under_load_without_a_restart() {
     assert_eq!(server.workers(), workers, "no worker was replaced");
     // A worker that comes later has them as well.
     crate::util::server::send(workers[0], nix::sys::signal::Signal::SIGKILL);
-    wait_until("another worker", || server.workers().len() == 2 && !server.workers().contains(&workers[0]));
+    wait_until("another worker", || server.has_serving(2) && !server.workers().contains(&workers[0]));
     wait_until_shown(&root, &server, &third);
     server.allow("cannot be used; the old ones stay");
     server.allow("was sent SIGKILL");

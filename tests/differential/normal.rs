@@ -8,6 +8,8 @@ pub struct Facts {
     pub master: i32,
     /// In the order in which they booted.
     pub workers: Vec<i32>,
+    /// Masters of an upgrade and whoever else writes to the log, in the order in which they first did.
+    pub others: Vec<i32>,
     pub ports: Vec<u16>,
     /// Text, and the word that stands for it; the first one that fits counts.
     pub words: Vec<(String, String)>,
@@ -20,43 +22,58 @@ impl Facts {
         for (text, word) in &self.words {
             line = line.replace(text, word);
         }
-        let line = replace_numbers(&line, &|number| self.number(number));
+        // The times first: a pid may be a year.
         let line = replace_times(&line);
+        let line = replace_numbers(&line, &|before, number, after| self.number(before, number, after));
         let line = line.replace("gunicorn", "SERVER").replace("monoceros", "SERVER");
         line.replace("27.0.1", "VERSION").replace(env!("CARGO_PKG_VERSION"), "VERSION")
     }
 
-    fn number(&self, text: &str) -> Option<String> {
+    /// Which of the processes that is, in the order in which they are shown; 0 is nobody. One that is not known is another.
+    fn group(&mut self, pid: i32) -> usize {
+        let known = [self.master].into_iter().chain(self.workers.clone()).chain(self.others.clone());
+        let (count, found) = (1 + self.workers.len() + self.others.len(), known.into_iter().position(|it| it == pid));
+        found.unwrap_or_else(|| {
+            self.others.push(pid);
+            count
+        }) + 1
+    }
+
+    /// What a number stands for between these. Only where pids are written a number is one: that a process may have the number of a status,
+    /// a length or a setting is no difference between two servers.
+    fn number(&self, before: &str, text: &str, after: &str) -> Option<String> {
         let number: i32 = text.parse().ok()?;
-        if number == self.master {
-            return Some("MASTER".into());
+        let place =
+            |pids: &[i32], name: &str| pids.iter().position(|pid| *pid == number).map(|at| format!("{name}{}", at + 1));
+        if is_place_of_a_pid(before, after) {
+            let master = (number == self.master).then(|| "MASTER".to_string());
+            return master.or_else(|| place(&self.workers, "WORKER")).or_else(|| place(&self.others, "OTHER"));
         }
-        if let Some(at) = self.workers.iter().position(|worker| *worker == number) {
-            return Some(format!("WORKER{}", at + 1));
-        }
+        // The kernel picks them above all that anybody sets.
         self.ports.iter().position(|port| i32::from(*port) == number).map(|at| format!("PORT{}", at + 1))
     }
+}
+
+/// In brackets, behind the word, or all that a file holds (`name: 123`).
+fn is_place_of_a_pid(before: &str, after: &str) -> bool {
+    let is_within = |(open, close): (char, char)| before.ends_with(open) && after.starts_with(close);
+    let is_all_of_a_file = || after.is_empty() && before.strip_suffix(": ").is_some_and(|name| !name.contains(' '));
+    [('[', ']'), ('(', ')'), ('<', '>')].into_iter().any(is_within)
+        || ["pid:", "pid: "].iter().any(|word| before.ends_with(word))
+        || is_all_of_a_file()
 }
 
 /// The error log, process by process: what each wrote is in order, what two of them wrote at the same time is not.
 /// A line without a prefix (a traceback's) belongs to the one before it.
 pub fn by_process(log: &str, facts: &Facts) -> Vec<String> {
+    let mut facts = facts.clone();
     let mut groups: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-    let mut pids = vec![0, facts.master];
-    pids.extend(&facts.workers);
     let mut at = 0;
     for line in without_inner_frames(log) {
         if let Some(pid) = log_prefix(&line) {
-            at = pids.iter().position(|known| *known == pid).unwrap_or_else(|| {
-                pids.push(pid);
-                pids.len() - 1
-            });
+            at = facts.group(pid);
         }
-        let mut text = facts.normal(&line);
-        if at >= facts.workers.len() + 2 {
-            text = text.replace(&pids[at].to_string(), &format!("OTHER{}", at - facts.workers.len() - 1));
-        }
-        groups.entry(at).or_default().push(text);
+        groups.entry(at).or_default().push(facts.normal(&line));
     }
     groups.into_values().flatten().collect()
 }
@@ -96,8 +113,8 @@ fn without_inner_frames(log: &str) -> Vec<String> {
     lines
 }
 
-/// Numbers that stand alone, given to `name`.
-fn replace_numbers(line: &str, name: &dyn Fn(&str) -> Option<String>) -> String {
+/// Numbers that stand alone, given to `name` with what stands before and behind them.
+fn replace_numbers(line: &str, name: &dyn Fn(&str, &str, &str) -> Option<String>) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
@@ -109,7 +126,8 @@ fn replace_numbers(line: &str, name: &dyn Fn(&str) -> Option<String>) -> String 
             continue;
         }
         let (word, left) = rest.split_at(end);
-        out += &name(word).unwrap_or_else(|| word.to_string());
+        let before = &line[..line.len() - rest.len()];
+        out += &name(before, word, left).unwrap_or_else(|| word.to_string());
         rest = left;
     }
     out
@@ -146,4 +164,38 @@ fn has_shape(text: &str, shape: &str) -> bool {
         other => byte == other,
     };
     text.len() >= shape.len() && text.bytes().zip(shape.bytes()).all(fits)
+}
+
+#[test]
+fn a_number_is_a_pid_only_where_pids_are_written() {
+    // The numbers of a status, a year, a default and a length.
+    for pid in [200, 2026, 2048, 158] {
+        let facts = |master, worker| Facts { master, workers: vec![worker], ports: vec![40000], ..Facts::default() };
+        for (line, as_master, as_worker) in [
+            (
+                "[2026-11-20 07:37:16 +0000] [PID] [INFO] Starting",
+                "[TIME] [MASTER] [INFO] Starting",
+                "[TIME] [WORKER1] [INFO] Starting",
+            ),
+            (
+                "Listening at: http://127.0.0.1:40000 (PID)",
+                "Listening at: http://127.0.0.1:PORT1 (MASTER)",
+                "Listening at: http://127.0.0.1:PORT1 (WORKER1)",
+            ),
+            (
+                "Worker (pid:PID) exited, pid: PID",
+                "Worker (pid:MASTER) exited, pid: MASTER",
+                "Worker (pid:WORKER1) exited, pid: WORKER1",
+            ),
+            ("first: PID", "first: MASTER", "first: WORKER1"),
+            ("127.0.0.1|<PID>|", "127.0.0.1|<MASTER>|", "127.0.0.1|<WORKER1>|"),
+            ("< HTTP/1.1 200 OK", "< HTTP/1.1 200 OK", "< HTTP/1.1 200 OK"),
+            ("< Content-Length: 158", "< Content-Length: 158", "< Content-Length: 158"),
+            ("out: backlog = 2048", "out: backlog = 2048", "out: backlog = 2048"),
+        ] {
+            let line = line.replace("PID", &pid.to_string());
+            assert_eq!(facts(pid, 7).normal(&line), as_master, "{line}");
+            assert_eq!(facts(7, pid).normal(&line), as_worker, "{line}");
+        }
+    }
 }

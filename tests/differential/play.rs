@@ -21,7 +21,7 @@ use super::case::Step;
 use super::normal::{Facts, by_process};
 use crate::util::client::Address;
 use crate::util::server::{listening_at, marker};
-use crate::util::{PATIENCE, gunicorn_venv, process, program, root, venv};
+use crate::util::{PATIENCE, board, gunicorn_venv, process, program, root, venv};
 
 /// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -295,8 +295,19 @@ impl Player {
         let has_ended = |player: &mut Player| {
             player.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()))
         };
-        self.wait("the app to be loaded", |player| player.has_loaded(times) && listens(player) || has_ended(player));
+        self.wait("the app to be loaded", |player| {
+            has_ended(player) || player.has_loaded(times) && listens(player) && player.has_settled()
+        });
         self.learn();
+    }
+
+    /// Whether the workers that have loaded the app have also said that they serve. gunicorn's say nothing, and are as good as serving then:
+    /// their signal handlers came first. Ours are about to, and what a signal does to them depends on it.
+    fn has_settled(&mut self) -> bool {
+        self.learn();
+        let children = process::children(self.facts.master);
+        let workers = children.iter().filter(|pid| self.facts.workers.contains(pid)).count();
+        board::serving(self.facts.master).is_none_or(|serving| serving == workers)
     }
 
     fn has_loaded(&self, times: usize) -> bool {
