@@ -255,8 +255,8 @@ never holds a worker. A setting of our own; gunicorn has none.",
         },
         doc: "Bytes of a request body that may go to a file.
 
-Past that the app is called, and reads the rest from the connection as it comes. A setting of our own; gunicorn has
-none.",
+Past that the app is called, and reads the rest from the connection as it comes. Such a body has no `CONTENT_LENGTH` if
+it comes in chunks, and frameworks that look for one do not find it. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "paste",
