@@ -132,7 +132,8 @@ fn ctrl_c_while_the_app_is_loaded_is_no_failure_of_the_app() {
     let app = "import os, pathlib, time\npathlib.Path(os.environ['GATE'], 'importing').touch()\ntime.sleep(30)\n";
     let mut server = Plan::app("app").in_own_folder().file("app.py", app).start();
     wait_until("the import to begin", || !server.gate_files("importing").is_empty());
-    let worker = server.wait_for_workers(1)[0];
+    // It serves nobody yet, and never will.
+    let worker = server.workers()[0];
     send(worker, SIGINT);
     wait_until("the worker to end", || !server.workers().contains(&worker));
     server.wait_for_log(&format!("[{worker}] [INFO] Worker exiting (pid: {worker})"));
