@@ -10,10 +10,11 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::http::proxy::Origin;
 use crate::http::request::{RequestHead, Scheme};
-use crate::sys::socket::{Peer, Push};
+use crate::sys::socket::{Peer, Push, Readiness};
 use crate::tls::Secured;
 
 /// What the access log shows where a client did not wait for its whole answer: nginx's number, which operators know.
@@ -58,18 +59,24 @@ pub trait Exchange: Any + Send {
     /// Whether the client has not taken everything yet.
     fn has_queued(&self) -> bool;
 
-    /// Blocks until nothing is queued any more. Called without the interpreter's lock.
+    /// What to wait for before the client can take more of what is queued.
     ///
     /// # Errors
-    /// The client is gone, or has not read for longer than the write timeout.
-    fn wait_for_client(&mut self) -> io::Result<()>;
+    /// The client has not read for longer than the write timeout.
+    fn wait_to_write(&mut self) -> io::Result<Wait>;
 
-    /// Reads body bytes that had not arrived when the application was called ([`Body::Stream`]). Blocks, so it is called without the
-    /// interpreter's lock. 0 means the end of the body.
+    /// Reads body bytes that had not arrived when the application was called ([`Body::Stream`]). Never blocks. 0 means the end of the
+    /// body.
     ///
     /// # Errors
-    /// A malformed or truncated body, or a client that stopped sending.
+    /// WouldBlock where none have come yet; a malformed or truncated body.
     fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// What to wait for before more of the body can be read.
+    ///
+    /// # Errors
+    /// The client has sent nothing for longer than it may.
+    fn wait_to_read(&mut self) -> io::Result<Wait>;
 
     /// Whether this response may say `Connection: keep-alive`: the client wants it and the worker goes on serving.
     fn may_keep_alive(&self) -> bool;
@@ -79,6 +86,18 @@ pub trait Exchange: Any + Send {
     /// # Errors
     /// The kernel's answer to changing the descriptor.
     fn lend_socket(&mut self) -> io::Result<RawFd>;
+}
+
+/// What an exchange cannot go on before. Whoever waits for it holds nothing meanwhile, and tries again then, whatever has ended the wait.
+/// The descriptor is the exchange's: it is not to be given back before nobody waits any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// The client's connection.
+    pub descriptor: RawFd,
+    /// What it is to be ready for.
+    pub readiness: Readiness,
+    /// How long to wait at most.
+    pub until: Instant,
 }
 
 /// A request as the Python floor reads it.

@@ -12,6 +12,7 @@ mod company;
 mod gunicorn_fixtures;
 mod h11;
 mod http_cases;
+mod input_threads;
 mod keepalive;
 mod leaving_clients;
 mod proxies;
@@ -25,6 +26,7 @@ mod streaming;
 mod tls;
 mod tls_files;
 mod uploads;
+mod write_callable;
 mod wsgi_input;
 mod wsgi_validator;
 

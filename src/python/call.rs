@@ -16,9 +16,11 @@ use super::flusher::Flusher;
 use super::hooks::Hooks;
 use super::input::Input;
 use super::observer::{Observed, Observer};
+use super::panics::{caught, contain};
 use super::raw::reference_count;
 use super::start_response::{StartResponse, as_bytes};
 use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Streamed, Summary, Transmission, lock};
+use super::waiting;
 use crate::exchange::{Exchange, RequestView};
 use crate::http::request::Span;
 use crate::sys::fork;
@@ -57,6 +59,8 @@ struct Served {
     ending: Ending,
     environ_values: Vec<Option<String>>,
     is_worker_wanted: bool,
+    /// The server has panicked meanwhile: nothing that it had in its hands serves another request.
+    has_panicked: bool,
 }
 
 /// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which may be what is stuck.
@@ -140,8 +144,11 @@ impl Caller {
         kit.errors.get().finish_line();
         let (mut exchange, summary) = kit.end(py, self.options.logs_headers);
         // Not before: a thread of the application may have been reading.
-        exchange.take_back(kit.input.get().end());
-        if kit.is_still_held(py) {
+        exchange.take_back(kit.input.get().end(py));
+        if served.has_panicked {
+            self.environs = EnvironBuilder::new(py);
+        }
+        if served.has_panicked || kit.is_still_held(py) {
             // The application kept one of the objects; the next request must not appear in it.
             match Kit::new(py, &self.sites[site], &self.options) {
                 Ok(fresh) => {
@@ -151,18 +158,37 @@ impl Caller {
                 Err(error) => log::error!("{}", traceback(py, &error)),
             }
         }
-        let Served { ending, environ_values, is_worker_wanted } = served;
+        let Served { ending, environ_values, is_worker_wanted, .. } = served;
         Finished { exchange, ending, summary, environ_values, is_worker_wanted }
     }
 
     /// From the environ to the last hook. The environ is let go at the end: it holds what [`Kit::is_still_held`] asks after.
     fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>) -> Served {
         let site = exchange.request().site;
-        let mut observed = self.observe(py, exchange.request());
-        let environ = self.environ(py, exchange.request(), observed.as_mut());
+        let prepared = caught(|| {
+            let mut observed = self.observe(py, exchange.request());
+            (self.environ(py, exchange.request(), observed.as_mut()), observed)
+        });
         let kit = &self.kits[site];
         let is_observed = self.observer.is_some() || !self.options.environ_keys.is_empty();
         lock(&kit.transmission).begin(exchange, is_observed);
+        let served = prepared.and_then(|(environ, observed)| caught(|| self.run(py, kit, environ, observed)));
+        served.unwrap_or_else(|panic| Served {
+            ending: kit.fall(&panic),
+            environ_values: vec![None; self.options.environ_keys.len()],
+            is_worker_wanted: true,
+            has_panicked: true,
+        })
+    }
+
+    /// From the call to the last hook.
+    fn run(
+        &self,
+        py: Python<'_>,
+        kit: &Kit,
+        environ: Result<Bound<'_, PyDict>, EnvironError>,
+        observed: Option<Observed>,
+    ) -> Served {
         let (ending, environ) = match environ {
             Ok(environ) => (kit.run(py, &self.app, &environ, self.options.sendfile), Some(environ)),
             Err(error) => (kit.refuse(py, error), None),
@@ -172,12 +198,12 @@ impl Caller {
         let is_worker_wanted = match (&self.observer, observed) {
             (Some(observer), Some(observed)) => {
                 let response = lock(&kit.transmission).view();
-                let asked = observer.after(py, &observed, environ.as_ref(), response.as_ref());
+                let asked = contain(|| observer.after(py, &observed, environ.as_ref(), response.as_ref()));
                 asked.inspect_err(|error| kit.log_error(py, error)).unwrap_or(true)
             }
             _ => true,
         };
-        Served { ending, environ_values, is_worker_wanted }
+        Served { ending, environ_values, is_worker_wanted, has_panicked: false }
     }
 
     /// Shows the request to whoever looks at them.
@@ -225,7 +251,7 @@ struct Kit {
     socket: Py<ClientSocket>,
 }
 
-/// How often it is looked whether an exchange is free again.
+/// How often it is looked whether nobody waits for a client any more.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl Kit {
@@ -250,7 +276,7 @@ impl Kit {
         Ok(Kit { templates, transmission, flusher, starter, start_response, input, errors, early_hints, socket })
     }
 
-    /// Takes the exchange back. A thread of the application that reads or writes it at this moment has it, at most until its deadline.
+    /// Takes the exchange back. A thread of the application that waits for the client at this moment leaves off first.
     fn end(&self, py: Python<'_>, with_headers: bool) -> (Box<dyn Exchange>, Summary) {
         loop {
             if let Some(ended) = lock(&self.transmission).end(with_headers) {
@@ -274,21 +300,33 @@ impl Kit {
     }
 
     fn run(&self, py: Python<'_>, app: &Py<PyAny>, environ: &Bound<'_, PyDict>, sendfile: bool) -> Ending {
-        let returned = app.bind(py).call1((environ, &self.start_response));
+        let returned = contain(|| app.bind(py).call1((environ, &self.start_response)));
         fork::end_copies();
-        let outcome = match returned {
-            Ok(result) => {
-                let outcome = self.respond(py, &result, sendfile);
-                self.close(py, &result);
-                fork::end_copies();
-                outcome
-            }
+        match returned {
+            Ok(result) => self.answer(py, &result, sendfile),
             // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the socket is theirs.
             Err(error) if error.is_instance_of::<PyStopIteration>(py) && self.progress() == Progress::Waiting => {
-                return Ending::Gone;
+                Ending::Gone
             }
-            Err(error) => Err(error),
-        };
+            Err(error) => self.fail(py, &error),
+        }
+    }
+
+    /// Sends what the application returned, and closes it. The response has its end before that: the client need not wait for a `close()`
+    /// that takes its time, nor can one add to it.
+    fn answer(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> Ending {
+        let outcome = contain(|| self.respond(py, result, sendfile));
+        let Some(close) = self.closer(py, result) else { return self.end_response(py, outcome) };
+        let outcome = outcome.and_then(|()| Ok(lock(&self.transmission).complete(true)?));
+        let failed = outcome.err().map(|error| self.fail(py, &error));
+        if let Err(error) = contain(|| close.call0()) {
+            self.log_error(py, &error);
+        }
+        fork::end_copies();
+        failed.unwrap_or_else(|| self.finish(py))
+    }
+
+    fn end_response(&self, py: Python<'_>, outcome: PyResult<()>) -> Ending {
         match outcome {
             Ok(()) => self.finish(py),
             Err(error) => self.fail(py, &error),
@@ -350,7 +388,7 @@ impl Kit {
             };
             match streamed {
                 Streamed::Unattended => self.entrust(py)?,
-                Streamed::Sent if wants_more => Transmission::wait_until_taken(&self.transmission, py)?,
+                Streamed::Sent if wants_more => waiting::until_taken(&self.transmission, py)?,
                 Streamed::Attended | Streamed::Sent => {}
             }
             if !wants_more {
@@ -365,7 +403,7 @@ impl Kit {
     fn entrust(&self, py: Python<'_>) -> PyResult<()> {
         if self.flusher.look_after(&self.transmission).is_err() {
             lock(&self.transmission).leave_to_itself();
-            Transmission::wait_until_sent(&self.transmission, py)?;
+            waiting::until_sent(&self.transmission, py)?;
         }
         Ok(())
     }
@@ -378,19 +416,13 @@ impl Kit {
         lock(&self.transmission).progress()
     }
 
-    /// Calls the result's `close()`, whatever happened before (PEP 3333). Its error is logged; the response is what it is.
-    fn close(&self, py: Python<'_>, result: &Bound<'_, PyAny>) {
+    /// The result's `close`, which is to be called whatever happened before (PEP 3333). Its error is logged; the response is what it is.
+    fn closer<'py>(&self, py: Python<'py>, result: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
         if result.is_exact_instance_of::<PyList>() || result.is_exact_instance_of::<PyTuple>() {
-            return;
+            return None;
         }
-        let closed = match result.getattr_opt(pyo3::intern!(py, "close")) {
-            Ok(Some(close)) => close.call0().map(|_| ()),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = closed {
-            self.log_error(py, &error);
-        }
+        let close = contain(|| result.getattr_opt(pyo3::intern!(py, "close")));
+        close.inspect_err(|error| self.log_error(py, error)).ok().flatten()
     }
 
     fn finish(&self, py: Python<'_>) -> Ending {
@@ -412,6 +444,15 @@ impl Kit {
         }
         self.log_error(py, error);
         lock(&self.transmission).fail(500, "")
+    }
+
+    /// After a panic of the server's, wherever it was.
+    fn fall(&self, panic: &str) -> Ending {
+        let fallen = caught(|| {
+            log::error!("Error handling request {}: a fault of the server: {panic}", self.describe_request());
+            lock(&self.transmission).fail(500, "")
+        });
+        fallen.unwrap_or(Ending::Gone)
     }
 
     fn refuse(&self, py: Python<'_>, error: EnvironError) -> Ending {
@@ -445,7 +486,7 @@ impl Kit {
 
 fn expect_started(progress: Progress) -> PyResult<()> {
     match progress {
-        Progress::Waiting => {
+        Progress::Waiting | Progress::Drafting => {
             Err(pyo3::exceptions::PyRuntimeError::new_err("the application did not call start_response"))
         }
         _ => Ok(()),

@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyString};
 use super::start_response::{header_pair, name_bytes, value_bytes};
 use super::tls::TlsSocketMethods;
 use super::transmission::{Transmission, lock};
+use super::waiting;
 use crate::http::response;
 
 /// `wsgi.early_hints(headers)`: sends a 103 response (RFC 8297) while the application goes on working.
@@ -61,7 +62,7 @@ impl ClientSocket {
 
     fn open(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         // What the application sends comes behind what it has produced.
-        Transmission::wait_until_sent(&self.transmission, py)?;
+        waiting::until_sent(&self.transmission, py)?;
         let descriptor = lock(&self.transmission).lend_socket()?;
         let duplicate = py.import("os")?.call_method1("dup", (descriptor,))?;
         let arguments = PyDict::new(py);

@@ -11,6 +11,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
+use super::panics::caught;
 use super::transmission::{Found, Transmission};
 use crate::sys::thread;
 
@@ -96,7 +97,11 @@ impl Charge {
             // Somebody is sending; nobody else's blocks are to wait for that.
             Err(TryLockError::WouldBlock) => return true,
         };
-        let found = response.flush_for_application();
+        let Ok(found) = caught(|| response.flush_for_application()) else {
+            // The application's next block meets the same fault, where it costs the request.
+            response.leave_to_itself();
+            return false;
+        };
         self.quiet_looks = if found == Found::Nothing { self.quiet_looks + 1 } else { 0 };
         self.pause = if found == Found::SlowClient { (2 * self.pause).min(LONGEST_PAUSE) } else { LONGEST_HOLD };
         if self.quiet_looks < QUIET_LOOKS {

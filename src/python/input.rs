@@ -1,17 +1,20 @@
 //! `wsgi.input`: the request's body as the file-like object of PEP 3333.
 //!
 //! The body is usually complete before the application runs, and then reading never waits. It reads past the end of no body: an
-//! application that keeps the object sees an ended stream, never another request's bytes.
+//! application that keeps the object sees an ended stream, never another request's bytes. Several threads may read: one at a time, each
+//! call as if it were alone.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use super::transmission::Transmission;
+use super::waiting;
 use crate::exchange::Body;
 
 /// How much is taken at once from a spooled file or a connection.
@@ -21,10 +24,21 @@ const BLOCK: usize = 64 * 1024;
 #[pyclass(frozen, module = "monoceros")]
 pub struct Input {
     state: Mutex<State>,
+    /// A thread has done reading.
+    is_free: Condvar,
     transmission: Arc<Mutex<Transmission>>,
 }
 
-struct State {
+/// Who has the body.
+enum State {
+    /// Nobody.
+    Free(Source),
+    /// The thread that reads; others may wait for it.
+    With { reader: ThreadId, is_awaited: bool },
+}
+
+/// What is left of the body.
+struct Source {
     /// The bytes at hand are those from `at` to `end`.
     buffer: Vec<u8>,
     at: usize,
@@ -32,9 +46,24 @@ struct State {
     rest: Rest,
 }
 
-impl State {
+impl Source {
     fn at_end() -> Self {
-        State { buffer: Vec::new(), at: 0, end: 0, rest: Rest::Nothing }
+        Source { buffer: Vec::new(), at: 0, end: 0, rest: Rest::Nothing }
+    }
+
+    fn of(body: Body) -> Self {
+        let (front, streams) = match body {
+            Body::Stream(front) => (*front, true),
+            whole => (whole, false),
+        };
+        match front {
+            Body::Memory(buffer, range) => {
+                let rest = if streams { Rest::Connection } else { Rest::Nothing };
+                Source { buffer, at: range.start, end: range.end, rest }
+            }
+            Body::File(file) => Source { rest: Rest::File { file, then_connection: streams }, ..Source::at_end() },
+            Body::Stream(_) => unreachable!("a stream's front is memory or a file"),
+        }
     }
 
     fn ready(&self) -> &[u8] {
@@ -70,6 +99,25 @@ enum Rest {
     Broken,
 }
 
+/// The body in the hands of the thread that reads, until that lets go of it.
+struct Reading<'a> {
+    input: &'a Input,
+    source: Source,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut source = std::mem::replace(&mut self.source, Source::at_end());
+        if thread::panicking() {
+            source.rest = Rest::Broken;
+        }
+        let before = std::mem::replace(&mut *self.input.lock(), State::Free(source));
+        if matches!(before, State::With { is_awaited: true, .. }) {
+            self.input.is_free.notify_all();
+        }
+    }
+}
+
 /// How many bytes a read is to return at most. `None` and negative sizes mean everything, as in `io.RawIOBase.read`.
 fn limit(size: Option<isize>) -> usize {
     size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX)
@@ -78,34 +126,62 @@ fn limit(size: Option<isize>) -> usize {
 impl Input {
     /// An input at its end, on whose transmission streamed bodies are read.
     pub fn new(transmission: Arc<Mutex<Transmission>>) -> Self {
-        Input { state: Mutex::new(State::at_end()), transmission }
+        Input { state: Mutex::new(State::Free(Source::at_end())), is_free: Condvar::new(), transmission }
     }
 
     /// Puts the next request's body in place.
     pub fn begin(&self, body: Body) {
-        let mut state = self.lock();
-        *state = State::at_end();
-        let (front, streams) = match body {
-            Body::Stream(front) => (*front, true),
-            whole => (whole, false),
-        };
-        match front {
-            Body::Memory(buffer, range) => {
-                (state.buffer, state.at, state.end) = (buffer, range.start, range.end);
-                state.rest = if streams { Rest::Connection } else { Rest::Nothing };
-            }
-            Body::File(file) => state.rest = Rest::File { file, then_connection: streams },
-            Body::Stream(_) => unreachable!("a stream's front is memory or a file"),
-        }
+        *self.lock() = State::Free(Source::of(body));
     }
 
-    /// Ends the body: whoever still holds this object reads nothing more. Returns the buffer that the body was in.
-    pub fn end(&self) -> Vec<u8> {
-        std::mem::replace(&mut *self.lock(), State::at_end()).buffer
+    /// Ends the body: whoever still holds this object reads nothing more. Returns the buffer that the body was in. A thread that reads is
+    /// waited for; the request is over, so it waits for nobody.
+    pub fn end(&self, py: Python<'_>) -> Vec<u8> {
+        // None but a handler of a signal could be below us in this thread, and none is.
+        self.begin_reading(py)
+            .map_or_else(|_| Vec::new(), |mut reading| std::mem::replace(&mut reading.source, Source::at_end()).buffer)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the body, when no other thread reads it.
+    ///
+    /// # Errors
+    /// `RuntimeError` where this very thread reads already: a handler of a signal, or a finalizer, has come in between.
+    fn begin_reading(&self, py: Python<'_>) -> PyResult<Reading<'_>> {
+        let me = thread::current().id();
+        loop {
+            if let Some(source) = self.take_source(me)? {
+                return Ok(Reading { input: self, source });
+            }
+            py.detach(|| self.wait_until_free());
+        }
+    }
+
+    /// The body for the thread `me`; `None` while another one reads.
+    fn take_source(&self, me: ThreadId) -> PyResult<Option<Source>> {
+        let mut state = self.lock();
+        match &mut *state {
+            State::Free(source) => {
+                let source = std::mem::replace(source, Source::at_end());
+                *state = State::With { reader: me, is_awaited: false };
+                Ok(Some(source))
+            }
+            State::With { reader, .. } if *reader == me => {
+                Err(PyRuntimeError::new_err("this thread is reading wsgi.input already"))
+            }
+            State::With { is_awaited, .. } => {
+                *is_awaited = true;
+                Ok(None)
+            }
+        }
+    }
+
+    fn wait_until_free(&self) {
+        let is_awaited = |state: &mut State| matches!(state, State::With { is_awaited: true, .. });
+        drop(self.is_free.wait_while(self.lock(), is_awaited).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Takes the next `wanted` bytes, or all there are; `stop` may find enough earlier.
@@ -115,25 +191,34 @@ impl Input {
         wanted: usize,
         stop: impl Fn(&[u8]) -> Option<usize>,
     ) -> PyResult<Bound<'py, PyBytes>> {
+        let mut reading = self.begin_reading(py)?;
+        let source = &mut reading.source;
         let mut searched = 0;
-        let mut state = self.lock();
         loop {
-            let ready = state.ready();
+            let ready = source.ready();
             if let Some(found) = stop(&ready[searched..]) {
                 let count = (searched + found).min(wanted);
-                return Ok(state.take(py, count));
+                return Ok(source.take(py, count));
             }
             searched = ready.len();
-            if searched >= wanted || matches!(state.rest, Rest::Nothing) {
-                return Ok(state.take(py, searched.min(wanted)));
+            if searched >= wanted || matches!(source.rest, Rest::Nothing) {
+                return Ok(source.take(py, searched.min(wanted)));
             }
-            let rest = std::mem::replace(&mut state.rest, Rest::Nothing);
-            // The lock is not held while bytes are awaited.
-            drop(state);
-            let (block, rest) = self.next_block(py, rest).inspect_err(|_| self.lock().rest = Rest::Broken)?;
-            state = self.lock();
-            state.rest = rest;
-            state.append(&block);
+            let rest = std::mem::replace(&mut source.rest, Rest::Broken);
+            let may_go_on = matches!(rest, Rest::Connection);
+            match self.next_block(py, rest) {
+                Ok((block, rest)) => {
+                    source.rest = rest;
+                    source.append(&block);
+                }
+                Err(error) => {
+                    // What a handler of a signal has raised says nothing about the body.
+                    if may_go_on && !error.is_instance_of::<PyOSError>(py) {
+                        source.rest = Rest::Connection;
+                    }
+                    return Err(error);
+                }
+            }
         }
     }
 
@@ -151,7 +236,7 @@ impl Input {
                 }
             }
             Rest::Connection => {
-                let count = Transmission::read_body(&self.transmission, py, &mut block)?;
+                let count = waiting::read_body(&self.transmission, py, &mut block)?;
                 (count, if count == 0 { Rest::Nothing } else { Rest::Connection })
             }
         };

@@ -40,6 +40,7 @@ pub mod log_queue;
 mod memo;
 mod native;
 mod observer;
+pub mod panics;
 mod raw;
 pub mod signals;
 pub mod spew;
@@ -48,6 +49,7 @@ mod start_response;
 pub mod threads;
 mod tls;
 pub mod transmission;
+mod waiting;
 
 pub use errors::traceback;
 /// The token of a thread that is attached to the interpreter; the worker only passes it on.

@@ -5,12 +5,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use super::raw::latin1_bytes;
 use super::transmission::{Draft, Progress, Transmission, lock};
+use super::waiting;
 use crate::http::response::{self, Asked};
 
 /// What `start_response` is a method of: calling a bound method costs the interpreter less than calling an object.
@@ -79,6 +80,9 @@ impl StartResponse {
     }
 }
 
+/// What `write()` answers from a headers iterator, after a head that was refused, from `close()`, and once the request is over.
+const OUT_OF_TIME: &str = "write() was called while the response has no head, or after its end";
+
 /// The `write()` callable: sends its argument at once.
 #[pyclass(frozen, module = "monoceros")]
 pub struct Write {
@@ -89,11 +93,17 @@ pub struct Write {
 impl Write {
     fn __call__(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let block = as_bytes(data)?;
-        if block.as_bytes().is_empty() {
-            return Ok(());
+        {
+            let mut transmission = lock(&self.transmission);
+            if !transmission.takes_blocks() {
+                return Err(PyRuntimeError::new_err(OUT_OF_TIME));
+            }
+            if block.as_bytes().is_empty() {
+                return Ok(());
+            }
+            transmission.send(&[block], false)?;
         }
-        lock(&self.transmission).send(&[block], false)?;
-        Ok(Transmission::wait_until_taken(&self.transmission, py)?)
+        waiting::until_taken(&self.transmission, py)
     }
 }
 

@@ -12,7 +12,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use super::known_headers::KnownHeaders;
-use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Piece};
+use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Piece, Wait};
 use crate::http::date::DateCache;
 use crate::http::error::{ErrorPage, reason_phrase};
 use crate::http::request::{Span, Version};
@@ -62,6 +62,8 @@ pub struct Draft {
 pub enum Progress {
     /// `start_response` was not called yet.
     Waiting,
+    /// It is reading the head that it was given, which may run the application's code.
+    Drafting,
     /// The head is known; nothing was sent, so it can still be replaced.
     Started,
     /// The head is out.
@@ -128,6 +130,8 @@ pub struct Transmission {
     socket_lent: bool,
     /// Python code runs between the response's last byte and what becomes of the connection.
     is_observed: bool,
+    /// So it does, because the result of the application is still to be closed.
+    is_followed: bool,
     /// See [`response::server_line`].
     server: Arc<[u8]>,
     date: DateCache,
@@ -141,6 +145,10 @@ pub struct Transmission {
     is_late: bool,
     /// The flusher has found the client gone, which the application has yet to hear.
     flush_failed: bool,
+    /// Threads that wait for the client.
+    waiters: usize,
+    /// Whether those are to give it up: the request is over.
+    is_ending: bool,
 }
 
 /// What the flusher has found.
@@ -152,6 +160,15 @@ pub enum Found {
     Something,
     /// Something, of which the client takes nothing.
     SlowClient,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tried<T> {
+    /// What was attempted.
+    Done(T),
+    /// It has to wait for the client.
+    NotYet(Wait),
 }
 
 /// What became of a block.
@@ -182,6 +199,7 @@ impl Transmission {
             client_gone: false,
             socket_lent: false,
             is_observed: false,
+            is_followed: false,
             server,
             date: DateCache::new(),
             buffer: Vec::new(),
@@ -189,6 +207,8 @@ impl Transmission {
             is_attended: false,
             is_late: false,
             flush_failed: false,
+            waiters: 0,
+            is_ending: false,
         }
     }
 
@@ -200,7 +220,7 @@ impl Transmission {
         self.progress = Progress::Waiting;
         (self.promised, self.sent, self.excess) = (0, 0, 0);
         (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
-        self.is_observed = is_observed;
+        (self.is_observed, self.is_followed, self.is_ending) = (is_observed, false, false);
         (self.last_block, self.flush_failed) = (None, false);
         // Whatever became of the last response, nothing of it may go out with this one.
         self.buffer.clear();
@@ -224,7 +244,7 @@ impl Transmission {
 
     /// The response as it stands; `None` where there is none.
     pub fn view(&self) -> Option<ResponseView> {
-        if self.progress == Progress::Waiting || self.draft.code == 0 {
+        if matches!(self.progress, Progress::Waiting | Progress::Drafting) || self.draft.code == 0 {
             return None;
         }
         Some(ResponseView {
@@ -233,7 +253,7 @@ impl Transmission {
             headers: self.draft.headers.clone(),
             sent: self.sent,
             content_length: self.draft.content_length,
-            headers_sent: matches!(self.progress, Progress::Sending | Progress::Complete),
+            headers_sent: self.is_head_out(),
             chunked: self.plan == BodyPlan::Chunked,
         })
     }
@@ -255,26 +275,36 @@ impl Transmission {
 
     /// Whether a request waits for the first byte of its answer.
     pub fn is_under_way(&self) -> bool {
-        self.exchange.is_some() && matches!(self.progress, Progress::Waiting | Progress::Started)
+        self.exchange.is_some() && !self.is_head_out()
+    }
+
+    /// Whether nothing else can be answered any more.
+    fn is_head_out(&self) -> bool {
+        matches!(self.progress, Progress::Sending | Progress::Complete)
     }
 
     /// After a head that could not be read: there is none.
     pub fn unstart(&mut self) {
-        if self.progress == Progress::Started {
+        if self.progress == Progress::Drafting {
             self.progress = Progress::Waiting;
         }
     }
 
-    /// A draft for `start_response` to fill in; its buffers, and the status until it is told, are those of an earlier response.
+    /// A draft for `start_response` to fill in; its buffers, and the status until it is told, are those of an earlier response. Until it
+    /// comes [back](Transmission::start) nothing can be sent.
     pub fn take_draft(&mut self) -> Draft {
+        self.progress = Progress::Drafting;
         let mut draft = std::mem::take(&mut self.draft);
         draft.headers.clear();
         (draft.content_length, draft.upgrade, draft.asked) = (None, false, self.asked);
         draft
     }
 
-    /// Sets or replaces the head. Nothing is sent yet.
+    /// Sets or replaces the head. Nothing is sent yet; and nothing will be, if the request has been answered meanwhile.
     pub fn start(&mut self, draft: Draft) {
+        if self.progress != Progress::Drafting {
+            return;
+        }
         self.plan = response::plan_body(self.asked, self.version, draft.code, draft.content_length);
         self.promised = draft.content_length.unwrap_or(0);
         self.draft = draft;
@@ -368,18 +398,27 @@ impl Transmission {
         if self.buffer.is_empty() { Ok(()) } else { self.send(&[], false) }
     }
 
-    fn has_queued(&self) -> bool {
+    /// Whether the client has not taken everything that was sent so far.
+    pub fn has_queued(&self) -> bool {
         self.exchange.as_ref().is_some_and(|exchange| exchange.has_queued())
+    }
+
+    /// Whether blocks of the response may be sent: its head is known, its end has not come, and neither has the request's.
+    pub fn takes_blocks(&self) -> bool {
+        self.exchange.is_some() && matches!(self.progress, Progress::Started | Progress::Sending)
     }
 
     /// Sends `blocks` at once, after the head if that is still to go and whatever is held back; `last` says that nothing follows.
     ///
     /// # Errors
-    /// The client is gone.
+    /// The client is gone, or the response does not [take blocks](Transmission::takes_blocks).
     pub fn send(&mut self, blocks: &[&Bound<'_, PyBytes>], last: bool) -> io::Result<()> {
         if self.flush_failed {
             self.client_gone = true;
             return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if !self.takes_blocks() {
+            return Err(io::Error::other("the response takes no blocks now"));
         }
         let mut front = std::mem::take(&mut self.buffer);
         let is_first = self.progress == Progress::Started;
@@ -435,16 +474,28 @@ impl Transmission {
     /// # Errors
     /// The client is gone.
     pub fn send_interim(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let too_late = matches!(self.progress, Progress::Sending | Progress::Complete);
-        if too_late || self.version == Version::Http10 {
+        if self.is_head_out() || self.version == Version::Http10 {
             return Ok(());
         }
         self.transmit_one(bytes, Push::Now).inspect_err(|_| self.client_gone = true)
     }
 
-    /// Completes the response with whatever framing is due, and says what becomes of the connection.
+    /// Completes the response with whatever framing is due. `is_followed` says that more of the application's code comes before the
+    /// connection goes on.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn complete(&mut self, is_followed: bool) -> io::Result<()> {
+        if self.progress == Progress::Complete {
+            return Ok(());
+        }
+        self.is_followed |= is_followed;
+        self.send(&[], true)
+    }
+
+    /// Completes the response, and says what becomes of the connection.
     pub fn finish(&mut self) -> Ending {
-        if self.progress != Progress::Complete && self.send(&[], true).is_err() {
+        if self.client_gone || self.complete(false).is_err() {
             return Ending::Gone;
         }
         if self.is_short() {
@@ -458,7 +509,8 @@ impl Transmission {
         if self.client_gone || self.flush().is_err() {
             return Ending::Gone;
         }
-        if matches!(self.progress, Progress::Sending | Progress::Complete) {
+        if self.is_head_out() {
+            self.progress = Progress::Complete;
             return Ending::Broken;
         }
         self.progress = Progress::Complete;
@@ -494,13 +546,18 @@ impl Transmission {
         }
     }
 
-    /// Gives the exchange back, with what the access log wants to know: the headers among it if `with_headers`.
+    /// Gives the exchange back, with what the access log wants to know: the headers among it if `with_headers`. `None` while a thread of
+    /// the application waits for the client: it is told that the request is over, and this to be asked again.
     pub fn end(&mut self, with_headers: bool) -> Option<(Box<dyn Exchange>, Summary)> {
         let status = match self.progress {
             _ if self.client_gone => CLIENT_CLOSED_REQUEST,
-            Progress::Waiting => 0,
+            Progress::Waiting | Progress::Drafting => 0,
             _ => self.draft.code,
         };
+        if self.waiters > 0 {
+            self.is_ending = true;
+            return None;
+        }
         let exchange = self.exchange.take()?;
         // Not when the next one begins: the spare thread looks at what is about to begin as well.
         self.is_late = false;
@@ -524,60 +581,74 @@ impl Transmission {
         self.exchange.as_ref()?.request().secured.cloned()
     }
 
-    /// Waits, between two blocks, until the client has taken what was sent so far: what an application has produced must not lie about while
-    /// it produces the next block (PEP 3333, "Buffering and Streaming"). A response that was put by is somebody else's to send.
+    /// One attempt at something that may have to wait for the client; where it has to, the caller is counted among those who
+    /// [wait](Transmission::leave_wait).
     ///
     /// # Errors
-    /// The client is gone, or has stopped reading.
-    pub fn wait_until_taken(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
-        if lock(shared).is_put_by() { Ok(()) } else { Self::wait_for_client(shared, py) }
-    }
-
-    /// Sends what is held back, and waits until the client has taken everything: nobody can send while the application has the connection
-    /// for itself.
-    ///
-    /// # Errors
-    /// The client is gone, or has stopped reading.
-    pub fn wait_until_sent(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
-        lock(shared).flush()?;
-        Self::wait_for_client(shared, py)
-    }
-
-    /// Waits without the interpreter's lock.
-    fn wait_for_client(shared: &Mutex<Self>, py: Python<'_>) -> io::Result<()> {
-        if !lock(shared).has_queued() {
-            return Ok(());
+    /// The request is over, or that of `action`.
+    pub fn attempt<T>(&mut self, action: impl FnOnce(&mut Self) -> io::Result<Tried<T>>) -> io::Result<Tried<T>> {
+        if self.is_over() {
+            return Err(request_is_over());
         }
-        let result = Self::without_lock(shared, py, |exchange| exchange.wait_for_client());
-        result.inspect_err(|_| lock(shared).client_gone = true)
+        let tried = action(self)?;
+        if matches!(tried, Tried::NotYet(_)) {
+            self.waiters += 1;
+        }
+        Ok(tried)
     }
 
-    /// Reads streamed body bytes, without the interpreter's lock, once the client has all that the application has produced: it may be
-    /// waiting for that before it sends more.
+    /// Somebody has waited, and has let go of the exchange's descriptor.
+    pub fn leave_wait(&mut self) {
+        self.waiters -= 1;
+    }
+
+    /// Whether who waits for the client is to give it up.
+    pub fn is_over(&self) -> bool {
+        self.is_ending || self.exchange.is_none()
+    }
+
+    /// Sends what is held back and what is queued, as far as the client takes it.
+    ///
+    /// # Errors
+    /// The client is gone, or has stopped reading.
+    pub fn try_send_all(&mut self) -> io::Result<Tried<()>> {
+        self.flush()?;
+        self.try_send_queued()
+    }
+
+    /// Sends what is queued, as far as the client takes it.
+    ///
+    /// # Errors
+    /// As [`Transmission::try_send_all`].
+    pub fn try_send_queued(&mut self) -> io::Result<Tried<()>> {
+        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        let mut tried = || {
+            exchange.flush_queued()?;
+            if exchange.has_queued() { exchange.wait_to_write().map(Tried::NotYet) } else { Ok(Tried::Done(())) }
+        };
+        tried().inspect_err(|_| self.client_gone = true)
+    }
+
+    /// Reads what is there of a streamed body, once the client has all that the application has produced: it may be waiting for that
+    /// before it sends more.
     ///
     /// # Errors
     /// Those of [`Exchange::read_body`].
-    pub fn read_body(shared: &Mutex<Self>, py: Python<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-        Self::wait_until_sent(shared, py)?;
-        Self::without_lock(shared, py, |exchange| exchange.read_body(buffer))
-    }
-
-    /// Takes the exchange out, so that neither the mutex nor the interpreter is held while `action` blocks.
-    fn without_lock<T: Send>(
-        shared: &Mutex<Self>,
-        py: Python<'_>,
-        action: impl FnOnce(&mut dyn Exchange) -> io::Result<T> + Send,
-    ) -> io::Result<T> {
-        let mut exchange = lock(shared).exchange.take().ok_or_else(request_is_over)?;
-        let result = py.detach(|| action(&mut *exchange));
-        lock(shared).exchange = Some(exchange);
-        result
+    pub fn try_read_body(&mut self, buffer: &mut [u8]) -> io::Result<Tried<usize>> {
+        if let Tried::NotYet(wait) = self.try_send_all()? {
+            return Ok(Tried::NotYet(wait));
+        }
+        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        match exchange.read_body(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => exchange.wait_to_read().map(Tried::NotYet),
+            read => read.map(Tried::Done),
+        }
     }
 
     /// Whether all of it has been given: what the application may add is not sent.
     fn is_whole(&self) -> bool {
         match self.progress {
-            Progress::Waiting | Progress::Started => false,
+            Progress::Waiting | Progress::Drafting | Progress::Started => false,
             Progress::Sending => match self.plan {
                 BodyPlan::None => true,
                 BodyPlan::Length(_) => self.promised == 0,
@@ -593,7 +664,8 @@ impl Transmission {
         may_wait && !fork::is_copy() && self.exchange.as_mut().is_some_and(|exchange| exchange.put_by(response))
     }
 
-    fn is_put_by(&self) -> bool {
+    /// Whether the response waits for others, with which somebody else sends it.
+    pub fn is_put_by(&self) -> bool {
         self.exchange.as_ref().is_some_and(|exchange| exchange.is_put_by())
     }
 
@@ -650,7 +722,7 @@ impl Transmission {
     /// is left are destructors of the application's objects, and a full access log; for them the kernel's patience is short.)
     fn push(&self, last: bool) -> Push {
         let ends = last && !self.keep_alive && !self.draft.upgrade && !self.socket_lent;
-        if ends && !self.is_observed { Push::WithEnd } else { Push::Now }
+        if ends && !self.is_observed && !self.is_followed { Push::WithEnd } else { Push::Now }
     }
 
     /// One write, and the rest queued; no write of nothing, which costs the kernel as much.
@@ -826,12 +898,16 @@ mod tests {
             !self.queue.is_empty()
         }
 
-        fn wait_for_client(&mut self) -> io::Result<()> {
-            Ok(())
+        fn wait_to_write(&mut self) -> io::Result<Wait> {
+            Err(io::ErrorKind::TimedOut.into())
         }
 
         fn read_body(&mut self, _: &mut [u8]) -> io::Result<usize> {
             Ok(0)
+        }
+
+        fn wait_to_read(&mut self) -> io::Result<Wait> {
+            Err(io::ErrorKind::TimedOut.into())
         }
 
         fn may_keep_alive(&self) -> bool {
@@ -861,6 +937,7 @@ mod tests {
             is_put_by: false,
         };
         transmission.begin(Box::new(reader), false);
+        transmission.take_draft();
         transmission.start(ok(content_length));
         (transmission, wire)
     }
@@ -956,6 +1033,7 @@ mod tests {
         // The next one is another client's.
         wire.lock().unwrap().is_broken = false;
         transmission.begin(exchange, false);
+        transmission.take_draft();
         transmission.start(ok(Some(0)));
         assert_eq!(transmission.finish(), Ending::KeepAlive);
     }
@@ -999,6 +1077,7 @@ mod tests {
         // Also where the spare thread has looked just before it began.
         transmission.hurry();
         transmission.begin(exchange, false);
+        transmission.take_draft();
         transmission.start(ok(Some(0)));
         transmission.send(&[], false).unwrap();
         assert_eq!(wire.lock().unwrap().writes, 1);

@@ -22,7 +22,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::stream::peer;
 
-pub use super::stream::{Peer, Push, Stream};
+pub use super::stream::{Peer, Push, Readiness, Stream, wait_until_ready};
 
 /// Most bytes of a response that the kernel holds before it can send them (TCP_NOTSENT_LOWAT, tcp(7)). Left to itself it would take
 /// several megabytes for a client that reads nothing, and copying those would keep everybody else waiting for more than a millisecond.

@@ -27,6 +27,7 @@ use crate::python::Python;
 use crate::python::call::{Caller, Finished, InFlight};
 use crate::python::idle::GreenletWait;
 use crate::python::log_queue::LogQueue;
+use crate::python::panics::caught;
 use crate::python::signals::{self, was_interrupted};
 use crate::python::transmission::{Ending, Summary};
 use crate::scoreboard::{Row, State};
@@ -286,6 +287,13 @@ impl Crew {
         self.tell_idle_threads(slot.busy);
         drop(slot);
         !was_interrupted(py)
+    }
+
+    /// A thread has panicked away from any request. It may have had the lead in its hands, which nobody finds then: the worker ends, and is
+    /// replaced, rather than live on deaf.
+    pub fn fall(&self, panic: &str) {
+        log::error!("The worker cannot go on: a fault of the server: {panic}");
+        self.end();
     }
 
     /// The spare thread's life.
@@ -673,22 +681,19 @@ impl Crew {
         let mut finished = caller.call(py, connection);
         let ended = Instant::now();
         let duration = ended - started;
-        self.log_access(py, &mut finished, duration);
+        if let Err(panic) = caught(|| self.log_access(py, &mut finished, duration)) {
+            log::error!("Cannot log a request: a fault of the server: {panic}");
+        }
         if !finished.is_worker_wanted {
             self.is_dismissed.store(true, Relaxed);
         }
         let Finished { exchange, ending, .. } = finished;
         let mut connection =
             exchange.into_connection().expect("every exchange here is a connection: the caller was given one");
-        let step = match ending {
-            Ending::KeepAlive => connection.finish(true, ended),
-            Ending::Close => connection.finish(false, ended),
-            Ending::Broken => {
-                connection.break_off();
-                connection.finish(false, ended)
-            }
-            Ending::Gone => Step::Close,
-        };
+        let step = caught(|| go_on(&mut connection, ending, ended)).unwrap_or_else(|panic| {
+            log::error!("Cannot go on with a connection: a fault of the server: {panic}");
+            Step::Close
+        });
         self.station.row.finish_request(running);
         self.station.row.beat();
         self.note_duration(duration);
@@ -729,6 +734,19 @@ impl Crew {
             response_headers: &self.logged_headers,
             duration,
         });
+    }
+}
+
+/// What becomes of a connection whose request has come to its `ending`.
+fn go_on(connection: &mut Connection, ending: Ending, now: Instant) -> Step {
+    match ending {
+        Ending::KeepAlive => connection.finish(true, now),
+        Ending::Close => connection.finish(false, now),
+        Ending::Broken => {
+            connection.break_off();
+            connection.finish(false, now)
+        }
+        Ending::Gone => Step::Close,
     }
 }
 

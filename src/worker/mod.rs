@@ -44,6 +44,7 @@ use crate::python::home::Home;
 use crate::python::hooks::{Hooks, WorkerState};
 use crate::python::idle::GreenletWait;
 use crate::python::log_queue::LogQueue;
+use crate::python::panics::caught;
 use crate::python::signals::Nudge;
 use crate::python::{PyErr, Python, facade, interpreter, signals, spew, threads};
 use crate::seat::{self, Seat};
@@ -321,7 +322,7 @@ fn site(listener: &Listener, config: &Config) -> Site {
 fn serve(worker: Worker) -> Result<(), BootFailure> {
     let Worker { lead, crew, calls, edits } = worker;
     let spare = crew.clone();
-    thread::spawn("spare", move || spare.stand_by()).map_err(no_thread)?;
+    thread::spawn("spare", move || live(&spare, || spare.stand_by())).map_err(no_thread)?;
     if let Some(edits) = edits {
         let crew = crew.clone();
         let listen = move || edits.listen(|| crew.wake_leader());
@@ -332,7 +333,7 @@ fn serve(worker: Worker) -> Result<(), BootFailure> {
         for number in 1..crew.threads() {
             let (crew, calls) = (crew.clone(), calls.clone());
             let work = move |py: Python<'_>| match calls.caller(py) {
-                Ok(mut caller) => crew.work(py, &mut caller, &Role::Other),
+                Ok(mut caller) => live(&crew, || crew.work(py, &mut caller, &Role::Other)),
                 Err(error) => log::error!("{}", crate::python::traceback(py, &error)),
             };
             threads::spawn(py, &format!("monoceros-{number}"), work).map_err(python_failure)?;
@@ -342,13 +343,20 @@ fn serve(worker: Worker) -> Result<(), BootFailure> {
         }
         let greenlets = GreenletWait::of_patched(py).map_err(python_failure)?.filter(|_| crew.threads() == 1);
         crew.begin(lead);
-        crew.work(py, &mut caller, &Role::Main { greenlets });
+        live(&crew, || crew.work(py, &mut caller, &Role::Main { greenlets }));
         Ok(())
     })
 }
 
 fn no_thread(error: std::io::Error) -> BootFailure {
     BootFailure::because("cannot start a thread", &error)
+}
+
+/// A thread's `life` in the crew, at whose end by a panic the crew ends.
+fn live(crew: &Crew, life: impl FnOnce()) {
+    if let Err(panic) = caught(life) {
+        crew.fall(&panic);
+    }
 }
 
 fn python_failure(error: PyErr) -> BootFailure {

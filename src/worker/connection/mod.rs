@@ -301,6 +301,7 @@ impl Connection {
         }
         self.body = None;
         self.unsaved = Vec::new();
+        self.deadline = None;
         (self.rests_since, self.has_been_served) = (now, true);
         if keep_alive {
             self.input.drain(..self.head.len);

@@ -5,12 +5,10 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 use super::{Connection, LentSession};
-use crate::exchange::{Body, Exchange, Piece, RequestView};
+use crate::exchange::{Body, Exchange, Piece, RequestView, Wait};
 use crate::http::request::{Coding, Framing, Scheme};
-use crate::sys::socket::{Push, Stream};
+use crate::sys::socket::{Push, Readiness, Stream};
 use crate::worker::pump;
 
 /// How often a client that does not read is looked at while the application waits for it.
@@ -84,19 +82,12 @@ impl Exchange for Connection {
         self.has_unsent()
     }
 
-    fn wait_for_client(&mut self) -> io::Result<()> {
-        while self.has_unsent() {
-            match self.wait(PollFlags::POLLOUT, LOOK_AGAIN) {
-                Err(error) if error.kind() == ErrorKind::TimedOut => {
-                    if self.stall.is_over(self.wire.stream(), &self.rules, Instant::now()) {
-                        return Err(error);
-                    }
-                }
-                result => result?,
-            }
-            self.flush(Instant::now())?;
+    fn wait_to_write(&mut self) -> io::Result<Wait> {
+        let now = Instant::now();
+        if self.stall.is_over(self.wire.stream(), &self.rules, now) {
+            return Err(ErrorKind::TimedOut.into());
         }
-        Ok(())
+        Ok(self.wait(Readiness::ToWrite, now + LOOK_AGAIN))
     }
 
     fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -117,13 +108,22 @@ impl Exchange for Connection {
             match self.read(buffer)? {
                 Some(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the request body ends early")),
                 Some(count) => {
+                    self.deadline = None;
                     self.pace.add(count);
                     self.input.extend_from_slice(&buffer[..count]);
                 }
-                None => self.wait_for_body()?,
+                None => return Err(ErrorKind::WouldBlock.into()),
             }
             self.pace.pause(Instant::now());
         }
+    }
+
+    fn wait_to_read(&mut self) -> io::Result<Wait> {
+        let now = Instant::now();
+        self.pace.resume(now);
+        // Of one wait, however often it is begun again before bytes come.
+        let until = *self.deadline.get_or_insert(self.pace.deadline(now, &self.rules));
+        if now >= until { Err(ErrorKind::TimedOut.into()) } else { Ok(self.wait(Readiness::ToRead, until)) }
     }
 
     fn may_keep_alive(&self) -> bool {
@@ -169,22 +169,8 @@ impl Connection {
         pump::start(below, session, theirs, self.rules.write_timeout)
     }
 
-    /// Waits for the client, at most `timeout`, with poll(2).
-    fn wait(&self, events: PollFlags, timeout: Duration) -> io::Result<()> {
-        let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(self.wire.stream()), events)];
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        match poll(&mut descriptors, timeout) {
-            Ok(0) => Err(ErrorKind::TimedOut.into()),
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn wait_for_body(&mut self) -> io::Result<()> {
-        let now = Instant::now();
-        self.pace.resume(now);
-        let deadline = self.pace.deadline(now, &self.rules);
-        self.wait(PollFlags::POLLIN, deadline.saturating_duration_since(now))
+    fn wait(&self, readiness: Readiness, until: Instant) -> Wait {
+        Wait { descriptor: self.wire.stream().as_raw_fd(), readiness, until }
     }
 
     /// Decodes streamed body bytes out of the input; `None` when more must be received first.

@@ -1,0 +1,101 @@
+//! Waiting for a client, in a thread of the application's: neither the interpreter nor the exchange is held meanwhile, so that other
+//! threads go on, answer, and end the request.
+
+use std::io;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use super::transmission::{Transmission, Tried, lock};
+use crate::exchange::Wait;
+use crate::sys::socket::wait_until_ready;
+
+/// How often who waits looks whether the request is over: whoever ends it waits for that in turn.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Waits, between two blocks, until the client has taken what was sent so far: what an application has produced must not lie about while
+/// it produces the next block (PEP 3333, "Buffering and Streaming"). A response that was put by is somebody else's to send.
+///
+/// # Errors
+/// The client is gone, or has stopped reading.
+pub fn until_taken(shared: &Mutex<Transmission>, py: Python<'_>) -> PyResult<()> {
+    let is_taken = {
+        let transmission = lock(shared);
+        transmission.is_put_by() || !transmission.has_queued()
+    };
+    if is_taken { Ok(()) } else { until_done(shared, py, Transmission::try_send_queued) }
+}
+
+/// Sends what is held back, and waits until the client has taken everything.
+///
+/// # Errors
+/// The client is gone, or has stopped reading.
+pub fn until_sent(shared: &Mutex<Transmission>, py: Python<'_>) -> PyResult<()> {
+    until_done(shared, py, Transmission::try_send_all)
+}
+
+/// Reads bytes of a streamed body, of which it waits for the first; 0 is its end.
+///
+/// # Errors
+/// A malformed or truncated body, a client that has stopped sending or reading, or a request that is over.
+pub fn read_body(shared: &Mutex<Transmission>, py: Python<'_>, buffer: &mut [u8]) -> PyResult<usize> {
+    until_done(shared, py, |transmission| transmission.try_read_body(buffer))
+}
+
+/// How a wait has ended.
+enum Woken<T> {
+    Done(T),
+    BySignal,
+}
+
+/// Repeats `action` until it need not wait. Python's handlers for signals that come meanwhile are run, and may raise.
+fn until_done<T: Send>(
+    shared: &Mutex<Transmission>,
+    py: Python<'_>,
+    mut action: impl FnMut(&mut Transmission) -> io::Result<Tried<T>> + Send,
+) -> PyResult<T> {
+    loop {
+        match py.detach(|| until_done_or_signal(shared, &mut action))? {
+            Woken::Done(done) => return Ok(done),
+            Woken::BySignal => py.check_signals()?,
+        }
+    }
+}
+
+fn until_done_or_signal<T>(
+    shared: &Mutex<Transmission>,
+    action: &mut impl FnMut(&mut Transmission) -> io::Result<Tried<T>>,
+) -> io::Result<Woken<T>> {
+    loop {
+        let tried = lock(shared).attempt(&mut *action)?;
+        let wait = match tried {
+            Tried::Done(done) => return Ok(Woken::Done(done)),
+            Tried::NotYet(wait) => wait,
+        };
+        let _waiter = Waiter(shared);
+        if sit_out(shared, &wait).is_err() {
+            return Ok(Woken::BySignal);
+        }
+    }
+}
+
+/// Waits as long as the request goes on.
+fn sit_out(shared: &Mutex<Transmission>, wait: &Wait) -> io::Result<()> {
+    loop {
+        let left = wait.until.saturating_duration_since(Instant::now());
+        let is_ready = wait_until_ready(wait.descriptor, wait.readiness, left.min(LOOK_AGAIN))?;
+        if is_ready || left <= LOOK_AGAIN || lock(shared).is_over() {
+            return Ok(());
+        }
+    }
+}
+
+/// Somebody who waits for the client.
+struct Waiter<'a>(&'a Mutex<Transmission>);
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        lock(self.0).leave_wait();
+    }
+}
