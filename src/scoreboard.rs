@@ -127,7 +127,8 @@ impl Row {
         }
     }
 
-    /// Changes the state. The worker then wakes the master.
+    /// Changes the state, which only goes forward: one thread of a worker may be told to end before another has said that it serves. The
+    /// worker then wakes the master.
     pub fn set_state(&self, state: State) {
         let number = match state {
             State::Booting => 0,
@@ -135,7 +136,7 @@ impl Row {
             State::Retiring => RETIRING,
             State::Draining => 3,
         };
-        self.field(Field::State).store(number, Relaxed);
+        self.field(Field::State).fetch_max(number, Relaxed);
     }
 
     /// When the worker last gave a sign of life, in milliseconds of the monotonic clock; None before the first one.
@@ -302,5 +303,7 @@ mod tests {
             row.set_state(state);
             assert_eq!(row.state(), state);
         }
+        row.set_state(State::Ready);
+        assert_eq!(row.state(), State::Draining, "it goes forward only");
     }
 }
