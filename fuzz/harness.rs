@@ -331,6 +331,7 @@ fn go_on(
                 connection.finish(keep_alive, now)
             }
             Step::Check => connection.answer_check(true, now),
+            Step::LastLook => connection.end(now),
             Step::Refused(error) => {
                 assert!(!conversation.is_over && conversation.refused.is_none(), "a refusal behind the end");
                 conversation.refused = Some(error.status());

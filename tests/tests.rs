@@ -8,6 +8,7 @@ mod floors;
 
 // HTTP and WSGI, request by request.
 mod body;
+mod closing;
 mod company;
 mod gunicorn_fixtures;
 mod h11;

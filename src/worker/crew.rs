@@ -152,6 +152,7 @@ impl Slot {
         if self.is_over {
             // Nobody will take it up again.
             lead.event_loop.send_finished();
+            lead.event_loop.end_connections();
         }
         (self.lead, self.leader) = (Some(lead), Leader::Nobody);
         self.moves += 1;
@@ -160,6 +161,13 @@ impl Slot {
     fn send_finished(&mut self) {
         if let Some(lead) = &mut self.lead {
             lead.event_loop.send_finished();
+        }
+    }
+
+    fn end_connections(&mut self) {
+        self.send_finished();
+        if let Some(lead) = &mut self.lead {
+            lead.event_loop.end_connections();
         }
     }
 }
@@ -662,7 +670,7 @@ impl Crew {
         self.flush_access_log();
         let mut slot = self.lock();
         slot.is_over = true;
-        slot.send_finished();
+        slot.end_connections();
         drop(slot);
         self.followers.notify_all();
         self.spare.notify_all();

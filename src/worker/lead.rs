@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::crew::Crew;
 use super::event_loop::{EventLoop, TICK};
+use super::rules::KEEPALIVE_LINGER;
 use super::watch::Watch;
 use crate::python::hooks::Hooks;
 use crate::python::signals::Nudge;
@@ -12,9 +13,6 @@ use crate::scoreboard::State;
 use crate::sys::process::{self, Pid};
 use crate::sys::signal::{Signal, SignalQueue};
 use crate::tls::Tls;
-
-/// How long a stopping worker waits for kept-alive clients to send one more request, which is answered with `Connection: close`.
-const KEEPALIVE_LINGER: Duration = Duration::from_secs(2);
 
 /// How long a worker that leaves a door of its own goes on accepting there: siblings look once a [`TICK`] who is still at his.
 const HAND_OVER: Duration = TICK.saturating_add(Duration::from_millis(500));

@@ -18,6 +18,9 @@ const SYNC_KEEPALIVE: Duration = Duration::from_secs(650);
 /// Under gthread: gunicorn's figure, which its users have tuned their balancers for.
 const GTHREAD_KEEPALIVE: Duration = Duration::from_secs(2);
 
+/// How long a stopping worker waits for kept-alive clients to send one more request, which is answered with `Connection: close`.
+pub const KEEPALIVE_LINGER: Duration = Duration::from_secs(2);
+
 /// The rules of a worker, shared by its connections.
 #[derive(Debug)]
 pub struct Rules {
@@ -102,8 +105,18 @@ impl Rules {
 
     /// Whether connections may be kept after the response that is being written.
     pub fn keeps_alive(&self) -> bool {
+        !self.keepalive.is_zero() && !self.is_stopping()
+    }
+
+    /// How long a connection is kept that falls idle now. Also where the worker is to end: its client was promised that it is kept.
+    pub fn idle_time(&self) -> Duration {
+        if self.is_stopping() { self.keepalive.min(KEEPALIVE_LINGER) } else { self.keepalive }
+    }
+
+    /// Whether the worker is to end.
+    pub fn is_stopping(&self) -> bool {
         // TERM may have come while the application runs; its response already tells the client not to come back.
-        !self.keepalive.is_zero() && !self.stopping.load(Relaxed) && !term_has_come()
+        self.stopping.load(Relaxed) || term_has_come()
     }
 
     /// From now on every response closes its connection: the worker is to end.

@@ -74,7 +74,9 @@ pub enum Step {
     Stalled,
     /// The client's TLS came to nothing, and why: log it, then wait.
     TlsFailed(String),
-    /// Close it.
+    /// Its wait is over: read once more, and close it if nothing has come.
+    LastLook,
+    /// Close it, by way of [`Connection::end`].
     Close,
 }
 
@@ -119,13 +121,11 @@ pub struct Connection {
     /// The wait for the client to read, if it is waited for.
     stall: Stall,
     watched: Watched,
-    /// Whether the kernel keeps the last bytes until our side ends ([`Push::WithEnd`]).
-    waits_for_end: bool,
     /// Whether its response may be put by until others are sent.
     has_company: bool,
     /// Whether it was, and is still to be sent.
     is_put_by: bool,
-    /// Whether the application has the socket, which is blocking then.
+    /// Whether the application was given the socket, which is blocking as long as it has the request.
     is_lent: bool,
     /// What was left behind when the application was lent a socket in place of a TLS session.
     lent: Option<Box<LentSession>>,
@@ -165,6 +165,8 @@ enum State {
     Closing,
     /// The answer is out and our side closed; so many bytes of what still comes are dropped.
     Lingering(usize),
+    /// Our side is closed, and nothing that has come lies unread.
+    Over,
 }
 
 impl Connection {
@@ -199,7 +201,6 @@ impl Connection {
             outgoing: Outgoing::default(),
             stall: Stall::default(),
             watched: Watched::Not,
-            waits_for_end: false,
             has_company: false,
             is_put_by: false,
             is_lent: false,
@@ -224,7 +225,7 @@ impl Connection {
     pub fn on_readable(&mut self, desk: &mut Desk, ended: bool, reads: usize, now: Instant) -> Step {
         self.note_unread(ended);
         let answers = match self.state {
-            State::Serving | State::Closing => true,
+            State::Serving | State::Closing | State::Over => true,
             State::Head => self.has_unsent(),
             State::Proxy | State::Body | State::Lingering(_) => false,
         };
@@ -283,12 +284,12 @@ impl Connection {
             return Step::Wait;
         }
         match self.state {
-            State::Head if self.input.is_empty() => Step::Close,
+            State::Head if self.input.is_empty() => Step::LastLook,
             // It would not understand a page.
             State::Proxy if self.acceptor.is_some() => Step::Close,
             State::Proxy | State::Head | State::Body => self.refuse(Error::RequestTimeout, now),
             State::Serving => Step::Wait,
-            State::Closing | State::Lingering(_) => Step::Close,
+            State::Closing | State::Lingering(_) | State::Over => Step::Close,
         }
     }
 
@@ -296,7 +297,7 @@ impl Connection {
     pub fn finish(&mut self, keep_alive: bool, now: Instant) -> Step {
         // What of a streamed body the application did not read lies in the way of the next request.
         let keep_alive = keep_alive && self.decoder.is_done();
-        if std::mem::take(&mut self.is_lent) && self.wire.stream().set_blocking(false).is_err() {
+        if self.is_lent && self.wire.stream().set_blocking(false).is_err() {
             return Step::Close;
         }
         self.body = None;
@@ -377,6 +378,42 @@ impl Connection {
         self.has_company = has_company;
     }
 
+    /// Ends our side, which the client is told whoever else holds the socket: a close alone says nothing while a child of the application
+    /// has a copy. What has come meanwhile is read, and so is, for a moment, what still comes: closing over unread bytes would reset the
+    /// connection, and could take the response's end with it. `Step::Close` when it can be closed.
+    pub fn end(&mut self, now: Instant) -> Step {
+        if matches!(self.state, State::Lingering(_) | State::Over) || !self.end_our_side() {
+            return Step::Close;
+        }
+        let is_all_known = !self.unread && self.decoder.is_done() && self.input.len() <= self.head.len;
+        if is_all_known && self.has_nothing_unread() {
+            return Step::Close;
+        }
+        self.input = Vec::new();
+        self.linger(now);
+        Step::Again
+    }
+
+    /// The process ends: whatever the connection was at stays as it is, which its client is told.
+    pub fn abandon(&mut self) {
+        if self.has_unsent() || self.state == State::Serving {
+            self.break_off();
+        }
+        self.end_our_side();
+    }
+
+    /// Says whether there is somebody to read on for: the socket is neither broken nor the application's.
+    fn end_our_side(&mut self) -> bool {
+        let was_open = !matches!(self.state, State::Lingering(_) | State::Over);
+        self.state = State::Over;
+        was_open && !self.is_lent && self.wire.shutdown_write().is_ok()
+    }
+
+    /// Drops a little of what has come, if something has.
+    fn has_nothing_unread(&self) -> bool {
+        !self.wire.stream().read(&mut [0; 256]).is_ok_and(|count| count > 0)
+    }
+
     /// Puts an earlier end to the wait for the next request.
     pub fn close_by(&mut self, time: Instant) {
         if self.is_idle() {
@@ -451,15 +488,17 @@ impl Connection {
     /// The client sends nothing more. It may still read, so it is told of a body whose end is malformed; where data is missing it has
     /// broken off.
     fn on_end(&mut self, now: Instant) -> Step {
-        match self.state {
+        let ended = match self.state {
             State::Body => match self.decoder.missing_line_end().map(|error| self.refuse(error, now)) {
                 None | Some(Step::Close) => Step::Left,
-                Some(step) => step,
+                Some(step) => return step,
             },
             // The page that it is to read still waits for room in the kernel.
-            State::Lingering(_) if self.has_unsent() => Step::Wait,
+            State::Lingering(_) if self.has_unsent() => return Step::Wait,
             _ => Step::Close,
-        }
+        };
+        self.end_our_side();
+        ended
     }
 
     fn on_reset(&self) -> Step {
@@ -580,7 +619,7 @@ impl Connection {
     /// Everything is out: closes, or turns to the next request.
     fn after_flush(&mut self, now: Instant) -> Step {
         match self.state {
-            State::Closing => self.close_gently(now),
+            State::Closing => self.end(now),
             State::Lingering(_) => {
                 self.deadline = Some(now + LINGER_TIME);
                 if self.wire.shutdown_write().is_ok() { Step::Wait } else { Step::Close }
@@ -591,10 +630,7 @@ impl Connection {
                 if self.input.capacity() > IDLE_BUFFER {
                     self.input = Vec::new();
                 }
-                if !self.rules.keeps_alive() {
-                    return self.close_gently(now);
-                }
-                self.deadline = Some(now + self.rules.keepalive);
+                self.deadline = Some(now + self.rules.idle_time());
                 if self.unread { Step::Again } else { Step::Wait }
             }
             State::Head => {
@@ -605,24 +641,8 @@ impl Connection {
                     step => step,
                 }
             }
-            State::Proxy | State::Body | State::Serving => Step::Wait,
+            State::Proxy | State::Body | State::Serving | State::Over => Step::Wait,
         }
-    }
-
-    /// Closes at once where nothing unread can be lying in the kernel, else after our side only: closing over unread bytes would reset the
-    /// connection and could take the response's end with it.
-    fn close_gently(&mut self, now: Instant) -> Step {
-        let nothing_unread = !self.unread && self.decoder.is_done() && self.input.len() <= self.head.len;
-        if nothing_unread && self.waits_for_end {
-            // Something may have come all the same: a reset would drop what the kernel has kept.
-            let _ = self.wire.shutdown_write();
-        }
-        if nothing_unread || self.wire.shutdown_write().is_err() {
-            return Step::Close;
-        }
-        self.input = Vec::new();
-        self.linger(now);
-        Step::Again
     }
 }
 

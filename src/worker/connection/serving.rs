@@ -51,7 +51,6 @@ impl Exchange for Connection {
             // Hardly anybody else sends what is queued while the application runs; and this is how it learns that the client has gone.
             self.flush(Instant::now())?;
         }
-        self.waits_for_end = push == Push::WithEnd && !self.wire.is_tls();
         self.outgoing.write(&mut self.wire, parts, push)
     }
 
@@ -242,6 +241,39 @@ mod tests {
             assert_eq!(received(&mut client), if has_company { "response" } else { "" });
             assert!(connection.is_idle());
         }
+    }
+
+    #[test]
+    fn what_nobody_has_told_of_is_read_before_a_close() {
+        let now = Instant::now();
+        for late in ["", "more"] {
+            let (mut connection, mut client) = asked("");
+            client.write_all(late.as_bytes()).unwrap();
+            assert_eq!(connection.write(&[b"response"], Push::WithEnd).unwrap(), 8);
+            assert_eq!(connection.finish(false, now), if late.is_empty() { Step::Close } else { Step::Again });
+            assert_eq!(received(&mut client), "response");
+            assert_eq!(client.read(&mut [0]).unwrap(), 0, "the end is told before the descriptor is closed");
+            drop(client);
+            assert_eq!(
+                connection.on_readable(&mut Desk::new(), false, 1, now),
+                if late.is_empty() { Step::Wait } else { Step::Close }
+            );
+            assert_eq!(connection.end(now), Step::Close);
+        }
+    }
+
+    #[test]
+    fn a_promise_to_be_kept_holds_for_a_moment_when_the_worker_ends() {
+        let now = Instant::now();
+        let (mut connection, mut client) = asked("");
+        assert!(connection.may_keep_alive());
+        connection.rules.stop_keeping_alive();
+        assert!(!connection.may_keep_alive());
+        assert_eq!(connection.finish(true, now), Step::Wait);
+        assert_eq!(connection.on_time(now), Step::Wait);
+        assert_eq!(connection.on_time(now + Duration::from_secs(3)), Step::LastLook);
+        client.write_all(REQUEST.as_bytes()).unwrap();
+        assert_eq!(connection.on_readable(&mut Desk::new(), false, 1, now), Step::Call);
     }
 
     #[test]

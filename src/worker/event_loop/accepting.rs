@@ -7,7 +7,7 @@ use std::time::Duration;
 use mio::Token;
 
 use super::{EventLoop, FIRST_LISTENER, Place, Reading};
-use crate::worker::connection::Connection;
+use crate::worker::connection::{Connection, Step};
 use crate::worker::doors::Door;
 
 /// Most connections accepted in one turn; those behind them wait in the kernel, where an idle sibling can take them.
@@ -118,6 +118,8 @@ impl EventLoop {
                 self.letters_since = None;
                 false
             }
+            // A sibling takes one at this moment.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
             Err(error) => {
                 self.rest(&error);
                 false
@@ -193,9 +195,13 @@ impl EventLoop {
         }
     }
 
+    /// Closes the connection that has been idle for longest, unless it is found to be idle no more: then the next one.
     fn close_oldest_idle(&mut self) {
-        if let Some(key) = self.oldest_idle() {
-            self.remove(key);
+        let count = self.connections.len();
+        while self.connections.len() == count
+            && let Some(key) = self.oldest_idle()
+        {
+            self.follow(key, Step::LastLook);
         }
     }
 

@@ -102,8 +102,6 @@ pub struct EventLoop {
     rest_until: Option<Instant>,
     /// Since when there may be connections from siblings in the letter box.
     letters_since: Option<Instant>,
-    /// Until when idle connections are kept, once the worker is to end.
-    idle_until: Option<Instant>,
 }
 
 /// Where a connection is.
@@ -195,7 +193,6 @@ impl EventLoop {
             handshakes_left: HANDSHAKES_PER_TURN,
             serves: true,
             letters_since: None,
-            idle_until: None,
             most_connections,
             first_connection: FIRST_LISTENER + doors.len(),
             doors,
@@ -352,8 +349,9 @@ impl EventLoop {
 
     /// Takes a connection back after its request, to go on as its `step` says.
     pub fn put_back(&mut self, (key, mut connection): (usize, Box<Connection>), step: Step) {
-        if let Some(time) = self.idle_until {
-            connection.close_by(time);
+        if self.rules.is_stopping() {
+            // It may have fallen idle before the worker was told.
+            connection.close_by(self.now + self.rules.idle_time());
         }
         self.desk.take_back(connection.take_returned());
         if connection.is_exchanged() {
@@ -388,15 +386,23 @@ impl EventLoop {
         self.next_sweep = self.next_sweep.min(time);
     }
 
-    /// Gives clients that are between two requests until `time` to send one more.
+    /// Tells the clients of all connections that these have come to their end: the process has, too.
+    pub fn end_connections(&mut self) {
+        for (_, connection) in &mut self.connections {
+            if let Some(connection) = connection.here() {
+                connection.abandon();
+            }
+        }
+    }
+
+    /// Gives clients that are between two requests until `time` to send one more. Those that are with the application now, and have been
+    /// promised to be kept, fall idle later ([`Rules::idle_time`]).
     pub fn close_idle_by(&mut self, time: Instant) {
         for (_, connection) in &mut self.connections {
             if let Some(connection) = connection.here() {
                 connection.close_by(time);
             }
         }
-        // Those that are with the application now fall idle later.
-        self.idle_until = Some(time);
         self.tick_by(time);
     }
 
@@ -541,7 +547,25 @@ impl EventLoop {
                 }
                 self.follow(key, Step::Again);
             }
+            Step::LastLook => self.look_once_more(key),
+            Step::Close => self.close(key),
+        }
+    }
+
+    /// Reads what has come to a connection whose wait is over, and closes it only if that is nothing.
+    fn look_once_more(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { return };
+        connection.note_unread(false);
+        let step = connection.on_readable(&mut self.desk, false, READS_PER_TURN, self.now);
+        let is_idle = step == Step::Wait && connection.is_idle();
+        self.follow(key, if is_idle { Step::Close } else { step });
+    }
+
+    fn close(&mut self, key: usize) {
+        let connection = self.connections.get_mut(key).and_then(Place::here);
+        match connection.map_or(Step::Close, |connection| connection.end(self.now)) {
             Step::Close => self.remove(key),
+            step => self.follow(key, step),
         }
     }
 

@@ -1,0 +1,141 @@
+//! How connections end: none that was promised to be kept open is closed over a request that its client has sent, and none is left open
+//! because a child of the app holds a copy of its descriptor.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::util::client::Client;
+use crate::util::server::{Plan, Server, send};
+use crate::util::wait_until;
+
+const REQUEST: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+
+/// A server that is told to end, or to reload, while the app is in the `close()` of a response that its client has, and that client.
+fn told_to_end(args: &[&str], signal: Signal) -> (Server, Client) {
+    let server = args.iter().fold(Plan::app("closing"), |plan, arg| plan.args([arg])).start();
+    let mut client = server.connect();
+    let promised = client.get("/slow-to-close");
+    assert_eq!((promised.text().as_str(), promised.header("Connection")), ("ok", Some("keep-alive")));
+    wait_until("the app to be in close()", || server.entered() == 1);
+    server.signal(signal);
+    match signal {
+        Signal::SIGHUP => assert_eq!(server.get("/").text(), "ok", "by the new worker"),
+        _ => wait_until("the worker to accept no more", || Client::try_connect(&server.address).is_err()),
+    }
+    (server, client)
+}
+
+const WORKERS: &[&[&str]] = &[&[], &["--threads", "4"], &["--preload"]];
+
+#[test]
+fn a_request_that_comes_while_the_app_closes_its_response_is_answered_whatever_the_server_was_told() {
+    for signal in [Signal::SIGHUP, Signal::SIGTERM] {
+        for args in WORKERS {
+            let (mut server, mut client) = told_to_end(args, signal);
+            client.send(REQUEST);
+            server.release();
+            let answer = client.read_for("GET").unwrap_or_else(|broken| panic!("{signal} {args:?}: {broken:?}"));
+            assert_eq!(answer.text(), "ok");
+            match signal {
+                // Nobody but the old worker knows whether it had been told yet.
+                Signal::SIGHUP => server.finish(),
+                _ => {
+                    assert!(answer.says_close());
+                    client.expect_closed(Duration::from_secs(5));
+                    assert_eq!(server.wait_for_exit().code(), Some(0));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_promised_connection_is_kept_for_a_moment_after_the_app_was_done_with_it() {
+    for signal in [Signal::SIGHUP, Signal::SIGTERM] {
+        for args in WORKERS {
+            let (mut server, mut client) = told_to_end(args, signal);
+            // Longer than idle clients are waited for: what counts is when this one falls idle.
+            assert!(client.is_silent(Duration::from_millis(2500)), "{signal} {args:?}: it has an end already");
+            server.release();
+            wait_until("close() to return", || server.path("gate/closed").exists());
+            assert!(client.is_silent(Duration::from_millis(300)), "{signal} {args:?}: closed at once");
+            client.send(REQUEST);
+            let answer = client.read_for("GET").unwrap_or_else(|broken| panic!("{signal} {args:?}: {broken:?}"));
+            assert!(answer.says_close());
+            match signal {
+                Signal::SIGHUP => server.finish(),
+                _ => assert_eq!(server.wait_for_exit().code(), Some(0)),
+            }
+        }
+    }
+}
+
+/// More than one turn of the event loop takes from the kernel are there when the worker comes round, long after their deadlines.
+#[test]
+fn requests_that_wait_in_the_kernel_at_their_connections_deadline_are_answered() {
+    let server = Server::start("closing", ["--keep-alive", "2"]);
+    let worker = server.wait_for_workers(1)[0];
+    let mut clients: Vec<_> = (0..600).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+    send(worker, Signal::SIGSTOP);
+    // It is stopped by the time that the last request is on its way.
+    clients.iter_mut().for_each(|client| client.send(REQUEST));
+    assert!(clients[0].is_silent(Duration::from_millis(3500)));
+    send(worker, Signal::SIGCONT);
+    let lost = clients.iter_mut().filter_map(|client| client.read_for("GET").err()).count();
+    assert_eq!(lost, 0, "requests got no answer");
+    server.finish();
+}
+
+#[test]
+fn an_end_is_told_though_a_child_of_the_app_holds_the_connection_too() {
+    for args in [["--keep-alive", "1"], ["--keep-alive", "1000"]] {
+        let mut server = Server::start("closing", args);
+        let [mut idle, mut closing, mut forking, mut wrong] = [(); 4].map(|()| server.connect());
+        assert_eq!(idle.get("/").status, 200);
+        // These have been accepted when the child is made, and so are its own, too.
+        for client in [&mut closing, &mut wrong] {
+            client.send("GET / HTTP/1.1\r\n");
+        }
+        assert_eq!(idle.get("/").status, 200);
+        assert_eq!(forking.get("/fork").status, 200);
+        closing.send("Host: test\r\nConnection: close\r\n\r\n");
+        assert!(closing.read().says_close());
+        closing.expect_closed(Duration::from_secs(5));
+        server.allow("Invalid request");
+        wrong.send("Host: one\r\nHost: two\r\n\r\n");
+        assert_eq!(wrong.read().status, 400);
+        wrong.expect_closed(Duration::from_secs(5));
+        if args[1] == "1000" {
+            server.signal(Signal::SIGTERM);
+        }
+        for client in [&mut idle, &mut forking] {
+            client.expect_closed(Duration::from_secs(8));
+        }
+        server.release();
+        match args[1] {
+            "1000" => assert_eq!(server.wait_for_exit().code(), Some(0)),
+            _ => server.finish(),
+        }
+    }
+}
+
+/// Where there is room for so many only, whoever goes is not one that has just asked.
+#[test]
+fn an_idle_connection_that_has_to_make_room_is_asked_first_whether_it_is_idle() {
+    let server = Server::start("closing", ["--worker-connections", "600"]);
+    let worker = server.wait_for_workers(1)[0];
+    let mut clients: Vec<_> = (0..600).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+    send(worker, Signal::SIGSTOP);
+    let mut newcomers: Vec<_> = (0..50).map(|_| server.connect()).collect();
+    newcomers.iter_mut().for_each(|client| client.send(REQUEST));
+    // The oldest ask: what the worker has heard of when it looks for one that can go is the last of them.
+    let (asking, _idle) = clients.split_at_mut(400);
+    asking.iter_mut().rev().for_each(|client| client.send(REQUEST));
+    send(worker, Signal::SIGCONT);
+    let lost = asking.iter_mut().chain(&mut newcomers).filter_map(|client| client.read_for("GET").err()).count();
+    assert_eq!(lost, 0, "requests got no answer");
+    server.finish();
+}
