@@ -10,7 +10,10 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::fs::FlockOperation;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
+
+use super::memory::file_of;
 
 /// The most bytes that go along with a connection. A Linux socket pair holds some 200 KB by default.
 pub const MOST_BYTES: usize = 64 * 1024;
@@ -34,9 +37,11 @@ pub struct Letter {
 pub struct Post {
     send: OwnedFd,
     receive: OwnedFd,
-    /// The places among the process's descriptors that the next message's will take. The kernel drops what it finds no place for,
-    /// and with it the connection, so nothing is taken out of the box without [`MOST_DESCRIPTORS`] of them.
-    reserve: Mutex<Vec<OwnedFd>>,
+    /// Locked by the process that takes a letter out, of all that share the box (fcntl(2), "Advisory record locking": such a lock is its
+    /// process's alone, and ends with it).
+    turn: OwnedFd,
+    /// The same among the threads of this process.
+    is_taking: Mutex<()>,
 }
 
 impl Post {
@@ -47,9 +52,7 @@ impl Post {
     pub fn new() -> io::Result<Post> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (send, receive) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)?;
-        let post = Post { send, receive, reserve: Mutex::new(Vec::new()) };
-        post.fill(&mut post.reserve.lock().unwrap_or_else(PoisonError::into_inner))?;
-        Ok(post)
+        Ok(Post { send, receive, turn: file_of(b"")?.into(), is_taking: Mutex::new(()) })
     }
 
     /// Puts copies of `connection` and `file`, and `bytes` (at most [`MOST_BYTES`]), into the box.
@@ -65,43 +68,65 @@ impl Post {
 
     /// Takes the oldest message out of the box; `None` when it is empty.
     ///
+    /// The kernel drops what it finds no place for among the process's descriptors, and with it the connection. Places cannot be kept free
+    /// for it: a thread of the application may take them at any moment. So the message is looked at first, which gives copies of its
+    /// descriptors, and taken out only if all of them are there.
+    ///
     /// # Errors
-    /// EMFILE or ENFILE when there is no place for its descriptors: the message stays in the box. A message without one is InvalidData.
+    /// EMFILE when there is no place for its descriptors: the message stays in the box. WouldBlock while another process takes one: there
+    /// may be more. A message without a connection is InvalidData.
     pub fn receive(&self) -> io::Result<Option<Letter>> {
-        // A panic while it was held leaves some descriptors or none.
-        let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
-        self.fill(&mut reserve)?;
-        // Given up at the last moment, so that no other thread of the process gets the places.
-        reserve.clear();
-        let received = self.receive_one();
-        // Where this fails, the next call tries again.
-        let _ = self.fill(&mut reserve);
-        received
+        // A panic while it was held leaves nothing behind.
+        let _alone = self.is_taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = Turn::take(&self.turn)?;
+        let Some(letter) = self.peek()? else { return Ok(None) };
+        // The copies are ours; those in the message go with it.
+        rustix::net::recv(&self.receive, &mut [0], RecvFlags::empty())?;
+        letter.map(Some)
     }
 
-    fn fill(&self, reserve: &mut Vec<OwnedFd>) -> io::Result<()> {
-        while reserve.len() < MOST_DESCRIPTORS {
-            reserve.push(self.receive.try_clone()?);
-        }
-        Ok(())
-    }
-
-    fn receive_one(&self) -> io::Result<Option<Letter>> {
+    /// Copies the oldest message. What is wrong with it is the inner error: such a one is to be taken out, too.
+    fn peek(&self) -> io::Result<Option<io::Result<Letter>>> {
         let mut bytes = vec![0; MOST_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut rights = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC;
-        let received = rustix::net::recvmsg(&self.receive, &mut [IoSliceMut::new(&mut bytes)], &mut rights, flags);
-        let count = match received {
-            Ok(message) => message.bytes,
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::PEEK;
+        let peeked = rustix::net::recvmsg(&self.receive, &mut [IoSliceMut::new(&mut bytes)], &mut rights, flags);
+        let message = match peeked {
+            Ok(message) => message,
             Err(rustix::io::Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        bytes.truncate(count);
+        bytes.truncate(message.bytes);
         // All of them are owned here, whether or not the kernel has found a place for each.
         let mut descriptors = rights.drain().flat_map(descriptors_in);
-        let connection = descriptors.next().ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Some(Letter { connection, file: descriptors.next(), bytes }))
+        let connection = descriptors.next();
+        let file = descriptors.next();
+        if message.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        let letter = connection.map(|connection| Letter { connection, file, bytes });
+        Ok(Some(letter.ok_or(io::ErrorKind::InvalidData.into())))
+    }
+}
+
+/// The lock of the process that takes a letter.
+struct Turn<'a>(&'a OwnedFd);
+
+impl Turn<'_> {
+    fn take(file: &OwnedFd) -> io::Result<Turn<'_>> {
+        // Not waited for: whoever has it may have been stopped.
+        rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::ACCESS => io::ErrorKind::WouldBlock.into(),
+            error => io::Error::from(error),
+        })?;
+        Ok(Turn(file))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::fs::fcntl_lock(self.0, FlockOperation::Unlock);
     }
 }
 
@@ -155,41 +180,109 @@ mod tests {
         assert_eq!((&letter.bytes[..], text.as_str()), (&b"POST /"[..], "a long body"));
     }
 
-    #[test]
-    fn a_message_stays_in_the_box_while_there_is_no_place_for_its_descriptor() {
-        use nix::sys::resource::{Resource, getrlimit, setrlimit};
-        let post = Post::new().unwrap();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        post.send(ours.as_raw_fd(), None, b"GET /").unwrap();
-        // Another process, because descriptors are the whole process's; it touches nothing but them before it exits.
-        // SAFETY: the child calls the kernel only, and ends by _exit.
+    /// What `child` gives in a process of its own, because descriptors are the whole process's; it touches little but them before it exits.
+    fn in_a_child(child: impl FnOnce() -> i32) -> i32 {
+        // SAFETY: the child calls the kernel, allocates, and ends by _exit.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
-                let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-                // No higher than what is open, and a few to play with.
-                let reserve = post.reserve.lock().unwrap().iter().map(AsRawFd::as_raw_fd).max().unwrap();
-                setrlimit(Resource::RLIMIT_NOFILE, reserve.max(theirs.as_raw_fd()) as u64 + 4, hard).unwrap();
-                let mut taken = Vec::new();
-                taken.extend(std::iter::from_fn(|| post.receive.try_clone().ok()));
-                // The reserve serves one connection...
-                let served = matches!(post.receive(), Ok(Some(_)));
-                post.send(theirs.as_raw_fd(), None, b"GET /").unwrap();
-                post.reserve.lock().unwrap().clear();
-                taken.extend(std::iter::from_fn(|| post.receive.try_clone().ok()));
-                // ...and without one none is lost.
-                let full = post.receive().is_err_and(|error| error.raw_os_error() == Some(libc::EMFILE));
-                taken.truncate(taken.len() - 2);
-                let kept = matches!(post.receive(), Ok(Some(_)));
-                let outcome = [served, full, kept].map(u8::from);
-                let code = 1 + outcome.into_iter().fold(0, |code, bit| code * 2 + i32::from(bit));
+                let code = child();
                 // SAFETY: ends the child at once.
                 unsafe { libc::_exit(code) }
             }
-            nix::unistd::ForkResult::Parent { child } => {
-                let end = nix::sys::wait::waitpid(child, None).unwrap();
-                assert_eq!(end, nix::sys::wait::WaitStatus::Exited(child, 8), "served, full, kept: bits of one less");
-            }
+            nix::unistd::ForkResult::Parent { child } => match nix::sys::wait::waitpid(child, None).unwrap() {
+                nix::sys::wait::WaitStatus::Exited(_, code) => code,
+                other => panic!("{other:?}"),
+            },
         }
+    }
+
+    /// No more descriptors than are open, and `more`.
+    fn limit_descriptors(post: &Post, more: u64) {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let highest = post.receive.try_clone().unwrap().as_raw_fd();
+        setrlimit(Resource::RLIMIT_NOFILE, highest as u64 + more, hard).unwrap();
+    }
+
+    fn is_full(received: &io::Result<Option<Letter>>) -> bool {
+        received.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EMFILE))
+    }
+
+    #[test]
+    fn a_message_stays_in_the_box_while_there_is_no_place_for_all_of_its_descriptors() {
+        let post = Post::new().unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let file = super::super::memory::file_of(b"a long body").unwrap();
+        post.send(ours.as_raw_fd(), Some(file.as_raw_fd()), b"POST /").unwrap();
+        let outcome = in_a_child(|| {
+            limit_descriptors(&post, 4);
+            let mut taken: Vec<_> = std::iter::from_fn(|| post.receive.try_clone().ok()).collect();
+            let none = is_full(&post.receive());
+            taken.pop();
+            let one = is_full(&post.receive());
+            taken.pop();
+            let both = matches!(post.receive(), Ok(Some(Letter { file: Some(_), .. })));
+            [none, one, both].into_iter().fold(1, |code, bit| code * 2 + i32::from(bit))
+        });
+        assert_eq!(outcome, 0b1111, "with no place, with one, with both");
+    }
+
+    #[test]
+    fn no_message_is_lost_to_a_thread_that_takes_every_descriptor_it_can_get() {
+        const LETTERS: usize = 100;
+        let post = Post::new().unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        (0..LETTERS).for_each(|_| post.send(ours.as_raw_fd(), None, b"GET /").unwrap());
+        let outcome = in_a_child(|| {
+            limit_descriptors(&post, 4);
+            let taken = Mutex::new(Vec::new());
+            let has_ended = std::sync::atomic::AtomicBool::new(false);
+            let take_all = || {
+                while !has_ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    taken.lock().unwrap().extend(post.receive.try_clone().ok());
+                }
+            };
+            let mut received = std::thread::scope(|scope| {
+                scope.spawn(take_all);
+                let received = (0..20_000).filter(|_| {
+                    let letter = post.receive();
+                    // A place comes free now and then, and the other thread is after it, too.
+                    drop(taken.lock().unwrap().pop());
+                    matches!(letter, Ok(Some(_)))
+                });
+                let received = received.count();
+                has_ended.store(true, std::sync::atomic::Ordering::Relaxed);
+                received
+            });
+            taken.lock().unwrap().clear();
+            received += std::iter::from_fn(|| post.receive().unwrap()).count();
+            i32::from(received != LETTERS)
+        });
+        assert_eq!(outcome, 0);
+    }
+
+    #[test]
+    fn two_processes_take_each_message_once() {
+        let post = Post::new().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let letters = [b"1", b"2", b"3", b"4", b"5", b"6", b"7"];
+        letters.iter().for_each(|bytes| post.send(ours.as_raw_fd(), None, &bytes[..]).unwrap());
+        let take = || {
+            std::iter::from_fn(|| match post.receive() {
+                Ok(letter) => letter.map(|letter| letter.bytes[0]),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    Some(0)
+                }
+            })
+            .fold(0, |sum, byte| sum + if byte == 0 { 0 } else { i32::from(byte - b'0') })
+        };
+        let outcome = std::thread::scope(|scope| {
+            let child = scope.spawn(|| in_a_child(take));
+            (take)() + child.join().unwrap()
+        });
+        assert_eq!(outcome, 1 + 2 + 3 + 4 + 5 + 6 + 7);
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Neighbours {
     /// Takes a connection that was passed on, and its next step; `None` when there is none.
     ///
     /// # Errors
-    /// There is no descriptor left for it: it waits in the letter box, for us or for a sibling.
+    /// There is no descriptor left for it: it waits in the letter box, for us or for a sibling. WouldBlock while a sibling takes one.
     pub fn take(&self, rules: &Arc<Rules>, now: Instant) -> io::Result<Option<(Box<Connection>, Step)>> {
         loop {
             let Some(letter) = self.post.receive()? else { return Ok(None) };
