@@ -58,3 +58,53 @@ fn the_config_file_may_rename_the_server() {
         server.finish();
     }
 }
+
+#[test]
+fn logging_that_was_imported_before_the_server_gets_its_loggers_all_the_same() {
+    let app = "import logging\n\
+               def application(environ, start_response):\n\
+               \x20   logging.getLogger('gunicorn.error').info('said by the app')\n\
+               \x20   start_response('200 OK', [])\n    return [b'ok']\n";
+    let plan = Plan::app("app").in_own_folder().file("app.py", app).file("sitecustomize.py", "import logging\n");
+    let folder = plan.path("").display().to_string();
+    let server = plan.env("PYTHONPATH", folder).start();
+    assert_eq!(server.get("/").text(), "ok");
+    server.wait_for_log("[INFO] said by the app");
+    server.finish();
+}
+
+#[test]
+fn a_gunicorn_that_was_imported_before_the_server_makes_room() {
+    let config = "import gunicorn\n\
+                  from gunicorn.glogging import Logger\n\
+                  def post_fork(server, worker):\n\
+                  \x20   worker.log.info('%s %s', gunicorn.SERVER, isinstance(worker.log, Logger))\n";
+    let plan = Plan::app("echo").file("conf.py", config).file("sitecustomize.py", "import gunicorn.glogging\n");
+    for file in ["__init__", "glogging"] {
+        std::fs::create_dir_all(plan.path("gunicorn")).expect("a folder");
+        std::fs::write(plan.path(&format!("gunicorn/{file}.py")), "SERVER = 'another'\n").expect("a file");
+    }
+    let (folder, path) = (plan.path("").display().to_string(), plan.path("conf.py").display().to_string());
+    let server = plan.env("PYTHONPATH", folder).args(["--config", &path]).start();
+    assert_eq!(server.get("/").status, 200);
+    server.wait_for_log("[INFO] monoceros True");
+    server.finish();
+}
+
+/// Coverage and debuggers look for the files of code, unless the name says that there is none.
+#[test]
+fn carried_code_is_named_as_no_file() {
+    let app = "import json, sys\nfrom gunicorn import util\n\
+               def application(environ, start_response):\n\
+               \x20   start_response('200 OK', [])\n\
+               \x20   finder = type(sys.meta_path[0]).find_spec\n\
+               \x20   names = {code.__code__.co_filename for code in (finder, util.parse_address)}\n\
+               \x20   frame = sys._getframe()\n\
+               \x20   while frame := frame.f_back:\n        names.add(frame.f_code.co_filename)\n\
+               \x20   return [json.dumps(sorted(names)).encode()]\n";
+    let server = Plan::app("app:application").in_own_folder().file("app.py", app).start();
+    let names = server.get("/").text();
+    assert!(names.contains("<monoceros>/finder.py") && names.contains("<monoceros>/gunicorn/util.py"), "{names}");
+    assert!(!names.contains("\"monoceros/"), "{names}");
+    server.finish();
+}

@@ -158,7 +158,7 @@ fn loader(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let name = CString::from(c"monoceros_loader");
     MODULE
-        .get_or_try_init(py, || Ok(PyModule::from_code(py, LOADER, c"monoceros/loader.py", &name)?.unbind()))
+        .get_or_try_init(py, || Ok(PyModule::from_code(py, LOADER, c"<monoceros>/loader.py", &name)?.unbind()))
         .map(|module| module.bind(py))
 }
 

@@ -66,7 +66,7 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
         sources.set_item(name, (is_package, source))?;
     }
     let name = CString::from(c"monoceros_finder");
-    let finder = PyModule::from_code(py, FINDER, c"monoceros/finder.py", &name)?;
+    let finder = PyModule::from_code(py, FINDER, c"<monoceros>/finder.py", &name)?;
     finder.call_method1("install", (sources,))?;
     Ok(())
 }
@@ -77,8 +77,12 @@ pub fn set_up_loggers() {
         return;
     }
     let set_up = Python::attach(|py| {
-        let is_loaded = interpreter::has_imported(py, "logging")?;
-        if is_loaded { py.import("gunicorn._native")?.call_method0("set_up_loggers").map(drop) } else { Ok(()) }
+        if !interpreter::has_imported(py, "logging")? {
+            return Ok(());
+        }
+        // Through the wheel's door an agent may have imported it before the server asked for anything of Python.
+        install(py)?;
+        py.import("gunicorn._native")?.call_method0("set_up_loggers").map(drop)
     });
     if let Err(error) = set_up {
         Python::attach(|py| log::error!("Cannot set up Python's loggers\n{}", traceback(py, &error)));

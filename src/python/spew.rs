@@ -16,7 +16,7 @@ pub fn start_if(is_wanted: bool) -> PyResult<()> {
         return Ok(());
     }
     Python::attach(|py| {
-        let module = PyModule::from_code(py, SOURCE, c"monoceros/spew.py", c"monoceros_spew")?;
+        let module = PyModule::from_code(py, SOURCE, c"<monoceros>/spew.py", c"monoceros_spew")?;
         module.call_method0("start").map(drop)
     })
 }
