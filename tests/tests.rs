@@ -58,6 +58,7 @@ mod cli;
 mod config;
 mod differential;
 mod facade;
+mod forging;
 mod limits;
 mod logs;
 mod python_logging;

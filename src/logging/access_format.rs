@@ -6,8 +6,9 @@
 //! as `-`. What is no directive stays as it is written.
 //!
 //! Bytes of the client become characters as in WSGI (PEP 3333: each byte is the Latin-1 character of that
-//! number) and the line is UTF-8, as Python writes it. A `"` becomes `\"`. Unlike gunicorn, control
-//! characters become `\xHH`: nobody may forge a line by sending one.
+//! number) and the line is UTF-8, as Python writes it. A `"` becomes `\"`. Unlike gunicorn, a backslash
+//! becomes two and control characters become `\xHH`: nobody may forge a line or a field by sending one
+//! (see [`super::escape`]).
 
 use std::io::Write;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode;
 
 use super::basic_user::basic_user;
-use super::json;
+use super::{escape, json};
 
 /// One answered request, as far as the access log asks. Bytes are those of the wire; a method is called only
 /// if the format names its atom.
@@ -312,8 +313,7 @@ impl Shape {
     /// Cuts and pads what stands in `out` from `start` on; widths count characters, not bytes.
     fn apply(&self, out: &mut Vec<u8>, start: usize) {
         if let Some(precision) = self.precision {
-            let end = char_starts(&out[start..]).nth(precision).map_or(out.len(), |at| start + at);
-            out.truncate(end);
+            out.truncate(start + escape::whole_escapes(&out[start..], precision));
         }
         let missing = self.width.saturating_sub(char_starts(&out[start..]).count());
         let (fill, at) = match (self.left, self.zero) {
@@ -344,33 +344,17 @@ fn push_latin1(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn push_latin1_byte(out: &mut Vec<u8>, byte: u8) {
-    if byte < 0x80 {
-        push_ascii(out, byte);
-    } else {
-        out.extend_from_slice(char::from(byte).encode_utf8(&mut [0; 2]).as_bytes());
-    }
+    if is_plain(byte) { out.push(byte) } else { escape::push_char(out, char::from(byte)) }
 }
 
-/// Appends text that is UTF-8 already, escaped.
+/// Appends text that is characters already, escaped.
 fn push_text(out: &mut Vec<u8>, text: &str) {
-    for byte in text.bytes() {
-        if byte < 0x80 { push_ascii(out, byte) } else { out.push(byte) }
-    }
+    text.chars().for_each(|character| escape::push_char(out, character));
 }
 
-/// Appends one ASCII byte, escaped where it would end the quotes or the line, or steer a terminal.
-fn push_ascii(out: &mut Vec<u8>, byte: u8) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    match byte {
-        b'"' => out.extend_from_slice(b"\\\""),
-        _ if is_plain(byte) => out.push(byte),
-        _ => out.extend_from_slice(&[b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
-    }
-}
-
-/// Whether a byte stands for itself in the line: printable ASCII but the quote.
+/// Whether a byte stands for itself in the line: printable ASCII but the quote and the backslash.
 fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && byte != b'"'
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
 
 fn push_number(out: &mut Vec<u8>, number: u64) {
@@ -546,13 +530,17 @@ mod tests {
 
     #[test]
     fn a_client_can_neither_end_the_quotes_nor_the_line() {
-        let cases: [(&[u8], &str, &str); 6] = [
+        let cases: [(&[u8], &str, &str); 10] = [
             (b"/\"x\"", "%(r)s", r#"GET /\"x\" HTTP/1.1"#),
             (b"/a%0d%0aforged", "%(U)s", r"/a\x0d\x0aforged"),
             (b"/%1b[2J%7f%00", "%(U)s", r"/\x1b[2J\x7f\x00"),
             (b"/caf\xe9", "%(r)s", "GET /café HTTP/1.1"),
             (b"/caf%C3%A9", "%(U)s", "/cafÃ©"),
             (b"/%zz%4", "%(U)s", "/%zz%4"),
+            (b"/\x9b2J%9b2J", "%(r)s %(U)s", r"GET /\x9b2J%9b2J HTTP/1.1 /\x9b2J\x9b2J"),
+            (b"/%e2%80%a8", "%(U)s", "/\u{e2}\\x80\u{a8}"),
+            (br#"/\" 200"#, "\"%(r)s\"", r#""GET /\\\" 200 HTTP/1.1""#),
+            (br#"/a\"#, "\"%(U).3s\"|\"%(U).4s\"", r#""/a"|"/a\\""#),
         ];
         for (uri, format, expected) in cases {
             assert_eq!(line(format, &get(uri)), expected);

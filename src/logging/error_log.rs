@@ -16,7 +16,7 @@ use std::time::Duration;
 use log::{Level, LevelFilter, Record};
 
 use super::sink::{Sink, Standard, standard_stream};
-use super::{CRITICAL, LogError, LogSettings, diversion, json, local_time};
+use super::{CRITICAL, LogError, LogSettings, diversion, escape, json, local_time};
 
 /// Records of this crate only: those of the libraries below say nothing to an operator.
 const OWN_RECORDS: &str = "monoceros";
@@ -24,6 +24,9 @@ const OWN_RECORDS: &str = "monoceros";
 /// How long a record waits for a target that is full. An error is worth a longer wait than an access line;
 /// still it must end.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// What lines of `wsgi.errors` are as records: the stream is for errors.
+const STREAM_LEVEL: &str = "ERROR";
 
 /// The log in use. Locked only to copy or to exchange the pointer, never while writing.
 static CURRENT: RwLock<Option<Arc<ErrorLog>>> = RwLock::new(None);
@@ -125,8 +128,21 @@ pub fn level() -> u32 {
     }
 }
 
-/// Writes `bytes` as they are to the error log's stream: the way of `wsgi.errors`. Dropped before [`init`]
-/// and where the target is full or broken.
+/// Writes lines that an application has made for the error log's stream: the way of `wsgi.errors`. In JSON each is a record.
+pub fn write_stream(text: &str) {
+    if !current().is_some_and(|log| log.settings.json) {
+        write_raw(escape::lines(text).as_bytes());
+        return;
+    }
+    let mut records = Vec::new();
+    for line in text.lines() {
+        // Writing to a Vec cannot fail.
+        let _ = json::write_record(&mut records, STREAM_LEVEL, &format_args!("{line}"));
+    }
+    write_raw(&records);
+}
+
+/// Writes `bytes` as they are to the error log's stream. Dropped before [`init`] and where the target is full or broken.
 pub fn write_raw(bytes: &[u8]) {
     if let Some(log) = current() {
         log.sink.write_piece(bytes, PATIENCE);
@@ -193,7 +209,9 @@ impl log::Log for Front {
 
     fn log(&self, record: &Record<'_>) {
         match diversion::current() {
-            Some(take) if self.enabled(record.metadata()) => take(level_number(record), &record.args().to_string()),
+            Some(take) if self.enabled(record.metadata()) => {
+                take(level_number(record), &escape::message(&record.args().to_string()));
+            }
             Some(_) => {}
             None => write(record),
         }
@@ -207,7 +225,8 @@ fn write_line(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     let time = local_time::now().format("%Y-%m-%d %H:%M:%S %z");
     // Asked anew each time: the process may have been forked since.
     let pid = std::process::id();
-    writeln!(line, "[{time}] [{pid}] [{}] {}", level_name(record), record.args())
+    let text = record.args().to_string();
+    writeln!(line, "[{time}] [{pid}] [{}] {}", level_name(record), escape::message(&text))
 }
 
 /// The level's name as Python spells it.

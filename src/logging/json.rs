@@ -1,6 +1,7 @@
 //! Both logs as JSON: one object a line (`log_format = "json"`), for those who feed their logs to a machine.
 //!
-//! Bytes of the client become characters as in the text form (see [`super::access_format`]); JSON's own escapes keep a line one line.
+//! Bytes of the client become characters as in the text form (see [`super::access_format`]); escapes of JSON's keep a line one line, and
+//! what steers terminals out of it (see [`super::escape`]).
 
 use std::fmt;
 use std::io::{self, Write};
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::access_format::AccessRecord;
 use super::basic_user::basic_user;
-use super::local_time;
+use super::{escape, local_time};
 
 #[derive(Serialize)]
 struct Entry<'a> {
@@ -41,9 +42,10 @@ struct AccessEntry {
 /// # Errors
 /// Those of `out`.
 pub(super) fn write_record(out: &mut impl Write, level: &str, message: &fmt::Arguments<'_>) -> io::Result<()> {
-    let entry = Entry { time: now(), pid: std::process::id(), level, message: message.to_string() };
-    serde_json::to_writer(&mut *out, &entry)?;
-    out.write_all(b"\n")
+    let mut line = Vec::new();
+    push(&mut line, &Entry { time: now(), pid: std::process::id(), level, message: message.to_string() });
+    line.push(b'\n');
+    out.write_all(&line)
 }
 
 /// Appends the object of one answered request to `out`.
@@ -62,8 +64,12 @@ pub(super) fn render_access(out: &mut Vec<u8>, record: &impl AccessRecord) {
         referer: record.request_header("referer").map(latin1),
         user_agent: record.request_header("user-agent").map(latin1),
     };
-    // Writing to a Vec cannot fail, and the entry holds nothing that JSON has no form for.
-    let _ = serde_json::to_writer(out, &entry);
+    push(out, &entry);
+}
+
+fn push(out: &mut Vec<u8>, entry: &impl Serialize) {
+    // An entry holds nothing that JSON has no form for.
+    escape::push_json(out, &serde_json::to_string(entry).unwrap_or_default());
 }
 
 /// RFC 3339, local time with its offset, to the millisecond.
@@ -83,10 +89,11 @@ mod tests {
     #[test]
     fn a_record_is_one_line_that_reads_back() {
         let mut line = Vec::new();
-        write_record(&mut line, "ERROR", &format_args!("first \"quoted\"\nsecond \u{1}")).unwrap();
-        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        write_record(&mut line, "ERROR", &format_args!("first \"quoted\"\nsecond \u{1}\u{85}\u{2028}")).unwrap();
+        let text = String::from_utf8(line.clone()).unwrap();
+        assert_eq!(text.find(['\n', '\u{85}', '\u{2028}']), Some(text.len() - 1));
         let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
-        assert_eq!(read["message"], "first \"quoted\"\nsecond \u{1}");
+        assert_eq!(read["message"], "first \"quoted\"\nsecond \u{1}\u{85}\u{2028}");
         assert_eq!(read["level"], "ERROR");
         assert!(chrono::DateTime::parse_from_rfc3339(read["time"].as_str().unwrap()).is_ok());
     }

@@ -13,6 +13,7 @@ pub mod access_log;
 mod basic_user;
 mod diversion;
 mod error_log;
+mod escape;
 mod json;
 mod local_time;
 mod sink;
@@ -23,7 +24,7 @@ use std::io;
 pub use access_format::{AccessFormat, AccessRecord};
 pub use access_log::AccessLog;
 pub use diversion::{Diversion, divert};
-pub use error_log::{admit, between_records, init, last_resort, level, reopen, say, write_raw};
+pub use error_log::{admit, between_records, init, last_resort, level, reopen, say, write_raw, write_stream};
 
 /// The log target of a record that shows as `CRITICAL`, the level that Python has and the crate `log` has
 /// not: `log::error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{pid})")`.

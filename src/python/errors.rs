@@ -55,7 +55,7 @@ impl ErrorStream {
         let mut line = self.take();
         if !line.is_empty() {
             line.push('\n');
-            crate::logging::write_raw(line.as_bytes());
+            crate::logging::write_stream(&line);
         }
     }
 
@@ -84,7 +84,7 @@ impl ErrorStream {
         self.was_written.store(true, Relaxed);
         if let Some(lines) = self.add(&text.to_string_lossy()) {
             // The log may be a slow pipe: other Python threads need not wait for it.
-            py.detach(|| crate::logging::write_raw(lines.as_bytes()));
+            py.detach(|| crate::logging::write_stream(&lines));
         }
         text.len()
     }
@@ -99,7 +99,7 @@ impl ErrorStream {
     fn flush(&self, py: Python<'_>) {
         let text = self.take();
         if !text.is_empty() {
-            py.detach(|| crate::logging::write_raw(text.as_bytes()));
+            py.detach(|| crate::logging::write_stream(&text));
         }
     }
 

@@ -119,8 +119,10 @@ class Logs(FacadeTest):
 
         bridge = self.bridge(objects={"logger_class": Own, "errorlog": str(self.folder / "error")})
         bridge.access(RESPONSE, REQUEST, ENVIRON, 1.0)
-        self.assertIn("Exception in the logger's access()", _monoceros.raw[0])
-        self.assertIn("KeyError: 'x'", _monoceros.raw[0])
+        level, text = _monoceros.records[-1]
+        self.assertEqual(level, 40)
+        self.assertIn("Exception in the logger's access()", text)
+        self.assertIn("KeyError: 'x'", text)
 
     def test_reopen(self):
         log = glogging.Logger(self.files())

@@ -238,7 +238,7 @@ class Bridge:
             getattr(self.log, method)(text)
         except Exception:
             # Not through the logger, which has just failed.
-            _monoceros.write_error(f"{text}\n{traceback.format_exc()}")
+            _monoceros.log(logging.ERROR, f"{text}\n{traceback.format_exc()}")
 
     def metric(self, text, name, value, kind):
         """Writes a DEBUG record that carries a metric: "gauge", "counter", "histogram" or "timer"."""

@@ -48,13 +48,25 @@ CONFIG_DEFAULTS = {
 }
 
 
+# What would end a field or a line, or steer a terminal.
+_ESCAPES = {
+    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
+    **{code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))},
+    ord('"'): '\\"', ord("\\"): "\\\\",
+}
+
+
+def _escape(value):
+    if not isinstance(value, str) or (value.isprintable() and '"' not in value and "\\" not in value):
+        return value
+    return value.translate(_ESCAPES)
+
+
 class SafeAtoms(dict):
-    """The atoms of an access line: quotes in them are escaped, and what is not there reads "-"."""
+    """The atoms of an access line: nothing in them ends a field or a line, and what is not there reads "-"."""
 
     def __init__(self, atoms):
-        super().__init__(
-            (name, value.replace('"', '\\"') if isinstance(value, str) else value) for name, value in atoms.items()
-        )
+        super().__init__((name, _escape(value)) for name, value in atoms.items())
 
     def __getitem__(self, k):
         # Names of headers and variables are case-insensitive.
