@@ -384,7 +384,7 @@ pub fn configure_logging(config: &Config, hooks: &Hooks) -> Result<(), String> {
         owner: log_owner(config)?,
     };
     logging::init(&settings).map_err(|error| format!("Error: {error}"))?;
-    hooks.open_log().map_err(|error| format!("Error: {error}"))
+    hooks.open_log(config).map_err(|error| format!("Error: {error}"))
 }
 
 /// Makes sure that the workers will be able to write the access log, and that it is theirs.

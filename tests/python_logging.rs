@@ -363,3 +363,89 @@ fn what_python_logs_of_a_request_without_an_environ_names_it() {
     server.allow("");
     server.finish();
 }
+
+/// An app that fails at `/fail`, and a config with a logger class that is told of it.
+const FAILING: &str = "def application(environ, start_response):\n\
+                       \x20   raise KeyError('lost')\n";
+
+fn failing(config: &str) -> Plan {
+    let plan = Plan::app("app").in_own_folder().file("app.py", FAILING).file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    plan.args(["--config", &path])
+}
+
+#[test]
+fn an_error_of_the_app_is_an_exception_to_a_logger_class() {
+    let config = "import sys\n\
+                  from gunicorn.glogging import Logger\n\
+                  class Mine(Logger):\n\
+                  \x20   def exception(self, msg, *args, **kwargs):\n\
+                  \x20       kind, error, trace = sys.exc_info()\n\
+                  \x20       while trace.tb_next:\n            trace = trace.tb_next\n\
+                  \x20       self.info('HEARD %s %r %s %r %s', kind.__name__, error, msg, args, trace.tb_frame.f_code.co_name)\n\
+                  \x20       super().exception(msg, *args, **kwargs)\n\
+                  logger_class = Mine\n";
+    for threads in ["1", "4"] {
+        let mut server = failing(config).args(["--threads", threads]).start();
+        assert_eq!(server.get("/x?y=%0a").status, 500);
+        server.wait_for_log(
+            "HEARD KeyError KeyError('lost') Error handling request %s %s ('GET', '/x?y=%0a') application\n",
+        );
+        server.wait_for_log("[ERROR] Error handling request GET /x?y=%0a\nTraceback (most recent call last):\n");
+        server.wait_for_log("KeyError: 'lost'\n");
+        assert_eq!(server.log().matches("KeyError: 'lost'\n").count(), 1, "{}", server.log());
+        server.allow("");
+        server.finish();
+    }
+}
+
+#[test]
+fn a_json_formatter_has_the_traceback_in_a_field() {
+    let config = "import json, logging\n\
+                  class Fields(logging.Formatter):\n\
+                  \x20   def format(self, record):\n\
+                  \x20       error = record.exc_info and self.formatException(record.exc_info)\n\
+                  \x20       return json.dumps({'message': record.getMessage(), 'args': record.args, 'error': error})\n\
+                  logconfig_dict = {'formatters': {'generic': {'()': Fields}}}\n";
+    let mut server = failing(config).launch();
+    wait_for_file(&server, "stderr", "Booting worker");
+    let log = server.log();
+    let port = log.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).expect("a port");
+    server.address = crate::util::client::Address::Tcp(port.parse().expect("a number"));
+    assert_eq!(server.get("/x").status, 500);
+    let log = wait_for_file(&server, "stderr", "Error handling");
+    let line = log.lines().find(|line| line.contains("Error handling")).expect("just seen");
+    let record = Json::parse(line);
+    assert_eq!(record.get("message").expect("a message").text(), "Error handling request GET /x");
+    let error = record.get("error").expect("a field").text();
+    assert!(error.starts_with("Traceback") && error.ends_with("KeyError: 'lost'"), "{error}");
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn statsd_counts_exceptions() {
+    let statsd = udp();
+    let address = statsd.local_addr().expect("bound");
+    let mut server = failing(&format!("statsd_host = '{address}'\n")).start();
+    assert_eq!(server.get("/x").status, 500);
+    let heard = hear(&statsd, |heard| heard.iter().any(|line| line.starts_with("gunicorn.log.exception:1|c")));
+    assert!(!heard.iter().any(|line| line.starts_with("gunicorn.log.error")), "{heard:?}");
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn an_app_that_cannot_be_imported_is_an_exception_too() {
+    let config = "from gunicorn.glogging import Logger\n\
+                  class Mine(Logger):\n\
+                  \x20   def exception(self, msg, *args, **kwargs):\n\
+                  \x20       super().exception('HEARD ' + msg, *args, **kwargs)\n\
+                  logger_class = Mine\n";
+    let plan = Plan::app("app").in_own_folder().file("app.py", "1 / 0\n").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let finished = plan.args(["--config", &path]).run();
+    assert_eq!(finished.code, Some(3));
+    assert!(finished.stderr.contains("HEARD Exception in worker process\nTraceback"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("ZeroDivisionError"), "{}", finished.stderr);
+}

@@ -60,6 +60,7 @@ mod differential;
 mod facade;
 mod forging;
 mod limits;
+mod loggers;
 mod logs;
 mod python_logging;
 mod python_signals;

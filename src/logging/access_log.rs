@@ -52,6 +52,14 @@ impl AccessLog {
         AccessLog::with_outlet(Outlet::Taker(taker), format)
     }
 
+    /// From now on `taker` takes the lines, unless somebody does already; those before go where they went.
+    pub fn hand_to(&mut self, taker: impl FnOnce() -> Taker) {
+        if matches!(self.outlet, Outlet::File { .. }) {
+            self.flush();
+            self.outlet = Outlet::Taker(taker());
+        }
+    }
+
     fn with_outlet(outlet: Outlet, format: AccessFormat) -> Self {
         AccessLog { outlet, buffer: Vec::new(), clock: format.shows_time().then(Clock::new), format }
     }

@@ -87,7 +87,8 @@ pub fn last_resort() -> io::Result<RawFd> {
     Ok(descriptor)
 }
 
-/// Logs `text` at `level`, a number of Python's `logging`, in the log's own lines: what Python hands over must not be diverted back to it.
+/// Logs `text` at `level`, a number of Python's `logging`, in the log's own lines: what Python hands over must not be diverted back to it,
+/// and whether it is wanted was Python's to know.
 pub fn say(level: u32, text: &str) {
     let (level, target) = match level {
         50.. => (Level::Error, CRITICAL),
@@ -96,9 +97,7 @@ pub fn say(level: u32, text: &str) {
         20.. => (Level::Info, OWN_RECORDS),
         _ => (Level::Debug, OWN_RECORDS),
     };
-    if level <= log::max_level() {
-        write(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
-    }
+    write(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
 }
 
 /// Sets the least level that is logged, as Python's `logging` numbers it: where that writes the logs, it decides.
@@ -179,11 +178,9 @@ fn install() {
     let lines = env_logger::Builder::new()
         .filter_module(OWN_RECORDS, LevelFilter::Trace)
         .format(|line, record| match current() {
-            Some(log) if log.threshold.admits(record) => match log.settings.json {
-                true => json::write_record(line, level_name(record), record.args()),
-                false => write_line(line, record),
-            },
-            _ => Ok(()),
+            Some(log) if log.settings.json => json::write_record(line, level_name(record), record.args()),
+            Some(_) => write_line(line, record),
+            None => Ok(()),
         })
         .target(env_logger::Target::Pipe(Box::new(CurrentLog)))
         .build();
@@ -213,7 +210,8 @@ impl log::Log for Front {
                 take(level_number(record), &escape::message(&record.args().to_string()));
             }
             Some(_) => {}
-            None => write(record),
+            None if current().is_some_and(|log| log.threshold.admits(record)) => write(record),
+            None => {}
         }
     }
 

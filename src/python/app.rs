@@ -61,6 +61,8 @@ pub enum LoadError {
         text: String,
         /// The source files that it names: where the cure will be.
         files: Vec<PathBuf>,
+        /// What was raised, for Python's logging.
+        error: PyErr,
     },
     /// The module has no such application: one sentence. gunicorn's exit code 4.
     App(String),
@@ -170,5 +172,5 @@ fn classify(py: Python<'_>, error: &PyErr) -> LoadError {
     // Without the list --reload watches less, and nothing else is lost.
     let files = loader(py)
         .and_then(|loader| loader.call_method1("files_of", (error.value(py), error.traceback(py)))?.extract());
-    LoadError::Import { text: traceback(py, error), files: files.unwrap_or_default() }
+    LoadError::Import { text: traceback(py, error), files: files.unwrap_or_default(), error: error.clone_ref(py) }
 }

@@ -15,6 +15,7 @@ use super::file_wrapper::FileWrapper;
 use super::flusher::Flusher;
 use super::hooks::Hooks;
 use super::input::Input;
+use super::loggers;
 use super::observer::{Observed, Observer};
 use super::panics::{caught, contain};
 use super::raw::reference_count;
@@ -52,6 +53,8 @@ pub struct Finished {
     pub environ_values: Vec<Option<String>>,
     /// No hook has asked for the worker to be replaced.
     pub is_worker_wanted: bool,
+    /// Python's logging was given the access line.
+    pub is_logged: bool,
 }
 
 /// What came of a request besides its response; as in [`Finished`].
@@ -61,6 +64,7 @@ struct Served {
     is_worker_wanted: bool,
     /// The server has panicked meanwhile: nothing that it had in its hands serves another request.
     has_panicked: bool,
+    is_logged: bool,
 }
 
 /// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which may be what is stuck.
@@ -109,7 +113,10 @@ pub struct Caller {
     environs: EnvironBuilder,
     options: CallOptions,
     in_flight: InFlight,
+    hooks: Hooks,
     observer: Option<Observer>,
+    /// Python's logging wrote when the observer was made.
+    python_wrote: bool,
 }
 
 impl Caller {
@@ -128,7 +135,9 @@ impl Caller {
             environs: EnvironBuilder::new(py),
             options,
             in_flight,
+            hooks: hooks.clone(),
             observer: hooks.observer(py),
+            python_wrote: loggers::python_writes(),
         })
     }
 
@@ -158,12 +167,16 @@ impl Caller {
                 Err(error) => log::error!("{}", traceback(py, &error)),
             }
         }
-        let Served { ending, environ_values, is_worker_wanted, .. } = served;
-        Finished { exchange, ending, summary, environ_values, is_worker_wanted }
+        let Served { ending, environ_values, is_worker_wanted, is_logged, .. } = served;
+        Finished { exchange, ending, summary, environ_values, is_worker_wanted, is_logged }
     }
 
     /// From the environ to the last hook. The environ is let go at the end: it holds what [`Kit::is_still_held`] asks after.
     fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>) -> Served {
+        if self.python_wrote != loggers::python_writes() {
+            self.python_wrote = !self.python_wrote;
+            self.observer = self.hooks.observer(py);
+        }
         let site = exchange.request().site;
         let prepared = caught(|| {
             let mut observed = self.observe(py, exchange.request());
@@ -177,6 +190,7 @@ impl Caller {
             ending: kit.fall(&panic),
             environ_values: vec![None; self.options.environ_keys.len()],
             is_worker_wanted: true,
+            is_logged: false,
             has_panicked: true,
         })
     }
@@ -195,6 +209,7 @@ impl Caller {
         };
         let keys = &self.options.environ_keys;
         let environ_values = environ.as_ref().map_or_else(Vec::new, |environ| values_of(environ, keys));
+        let is_logged = self.observer.as_ref().is_some_and(Observer::logs);
         let is_worker_wanted = match (&self.observer, observed) {
             (Some(observer), Some(observed)) => {
                 let response = lock(&kit.transmission).view();
@@ -203,7 +218,7 @@ impl Caller {
             }
             _ => true,
         };
-        Served { ending, environ_values, is_worker_wanted, has_panicked: false }
+        Served { ending, environ_values, is_worker_wanted, is_logged, has_panicked: false }
     }
 
     /// Shows the request to whoever looks at them.
@@ -470,10 +485,13 @@ impl Kit {
     }
 
     fn log_error(&self, py: Python<'_>, error: &PyErr) {
-        let text = traceback(py, error);
         let request = self.describe_request();
-        // Other Python threads need not wait for a slow log.
-        py.detach(|| log::error!("Error handling request {request}\n{text}"));
+        let (method, target) = request.split_once(' ').unwrap_or((&request, ""));
+        if !loggers::exception(py, error, "Error handling request %s %s", &[method, target]) {
+            let text = traceback(py, error);
+            // Other Python threads need not wait for a slow log.
+            py.detach(|| log::error!("Error handling request {request}\n{text}"));
+        }
         if error.is_instance_of::<PySystemExit>(py) {
             log::debug!("The application asked to exit; the worker goes on.");
         }

@@ -24,6 +24,7 @@ static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn._bridge", false, include_str!("facade/gunicorn/_bridge.py")),
     ("gunicorn._embedded", false, include_str!("facade/gunicorn/_embedded.py")),
     ("gunicorn._hooks", false, include_str!("facade/gunicorn/_hooks.py")),
+    ("gunicorn._json_access", false, include_str!("facade/gunicorn/_json_access.py")),
     ("gunicorn._loader", false, include_str!("loader.py")),
     ("gunicorn._native", false, include_str!("facade/gunicorn/_native.py")),
     ("gunicorn._ssl_context", false, include_str!("facade/gunicorn/_ssl_context.py")),

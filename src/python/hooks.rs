@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
@@ -15,12 +15,11 @@ use pyo3::types::PyDict;
 use super::app::App;
 use super::config_file::Objects;
 use super::errors::traceback;
-use super::facade;
-use super::log_queue::LogQueue;
+use super::loggers;
 use super::native::to_python;
 use super::observer::Observer;
 use super::signals;
-use crate::logging::{self, Diversion};
+use crate::logging;
 use crate::settings::{self, Config};
 use crate::sys::process::Pid;
 
@@ -35,8 +34,6 @@ struct Bridge {
     given: HashSet<String>,
     /// Both logs are Python's to write.
     writes_logs: bool,
-    /// Where records wait for that, in a worker.
-    queue: OnceLock<Arc<LogQueue>>,
 }
 
 /// A hook, a logger class or a logging config that cannot be used: a sentence.
@@ -162,42 +159,20 @@ impl Hooks {
     ///
     /// # Errors
     /// The logging config cannot be used, or the logger's class raised.
-    pub fn open_log(&self) -> Result<(), HookError> {
+    pub fn open_log(&self, config: &Config) -> Result<(), HookError> {
+        loggers::begin(config, self.0.as_ref().map(|bridge| &bridge.object));
         let Some(bridge) = &self.0 else {
-            logging::divert(None);
-            facade::set_up_loggers();
+            loggers::set_up();
             return Ok(());
         };
         let level = Python::attach(|py| {
             let made = bridge.object.call_method0(py, "make_log").and_then(|level| level.extract(py));
             made.map_err(|error| refusal(py, &error))
         })?;
-        logging::divert(bridge.writes_logs.then(|| self.direct()));
         if bridge.writes_logs {
-            logging::admit(level);
+            loggers::configured(level);
         }
         Ok(())
-    }
-
-    /// From now on records wait in a queue for a thread that hands them to Python's logging: the threads of a worker must not wait for
-    /// the interpreter when they log. `None` where Python does not write the logs.
-    ///
-    /// # Errors
-    /// The system has no room for another thread.
-    pub fn queue_log(&self) -> std::io::Result<Option<Arc<LogQueue>>> {
-        let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.writes_logs) else { return Ok(None) };
-        let queue = LogQueue::start(Python::attach(|py| bridge.object.clone_ref(py)))?;
-        let taker = bridge.queue.get_or_init(|| queue.clone()).clone();
-        logging::divert(Some(Arc::new(move |level, text| taker.record(level, text))));
-        Ok(Some(queue))
-    }
-
-    /// Hands over what waits in the queue, if there is one; from now on each record goes to Python at once.
-    pub fn unqueue_log(&self) {
-        if let Some(queue) = self.0.as_ref().and_then(|bridge| bridge.queue.get()) {
-            logging::divert(Some(self.direct()));
-            queue.finish();
-        }
     }
 
     /// Calls a hook that takes the server alone.
@@ -320,8 +295,7 @@ impl Hooks {
     /// # Errors
     /// One cannot be opened.
     pub fn reopen_log(&self) -> Result<(), Raised> {
-        let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.writes_logs) else { return Ok(()) };
-        Python::attach(|py| bridge.ask(py, "reopen", ()))
+        loggers::reopen()
     }
 
     /// The bridge, where the user gave this hook.
@@ -331,20 +305,17 @@ impl Hooks {
 
     /// Who looks at each request, if somebody does.
     pub(super) fn observer(&self, py: Python<'_>) -> Option<Observer> {
-        let bridge = self.0.as_ref()?;
-        let (before, after) = (bridge.given.contains("pre_request"), bridge.given.contains("post_request"));
-        (before || after || bridge.writes_logs)
-            .then(|| Observer::new(bridge.object.clone_ref(py), before, after, bridge.writes_logs))
-    }
-
-    /// A way for records that calls into Python at once.
-    fn direct(&self) -> Diversion {
-        let hooks = self.clone();
-        Arc::new(move |level, text| {
-            let Some(bridge) = &hooks.0 else { return };
-            // What fails here has nowhere else to be told.
-            Python::attach(|py| drop(bridge.object.call_method1(py, "record", (level, text))));
-        })
+        let is_given = |hook: &str| self.0.as_ref().is_some_and(|bridge| bridge.given.contains(hook));
+        let (before, after) = (is_given("pre_request"), is_given("post_request"));
+        let logs = loggers::python_writes();
+        if !(before || after || logs) {
+            return None;
+        }
+        let object = match &self.0 {
+            Some(bridge) => bridge.object.clone_ref(py),
+            None => loggers::bridge(py).inspect_err(|error| logging::say(40, &traceback(py, error))).ok()?,
+        };
+        Some(Observer::new(object, before, after, logs))
     }
 
     fn in_master(
@@ -360,12 +331,21 @@ impl Hooks {
     }
 }
 
+/// A `gunicorn._bridge.Bridge` of the settings in `config`, whose `objects` a Python config file gave.
+pub(super) fn bridge_object<'py>(
+    py: Python<'py>,
+    config: &Config,
+    objects: &Bound<'py, PyDict>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let values = PyDict::new(py);
+    for setting in settings::all() {
+        values.set_item(setting.name, to_python(py, &setting.value_in(config))?)?;
+    }
+    py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects))
+}
+
 impl Bridge {
     fn new(py: Python<'_>, config: &Config, objects: &Bound<'_, PyDict>) -> PyResult<Bridge> {
-        let values = PyDict::new(py);
-        for setting in settings::all() {
-            values.set_item(setting.name, to_python(py, &setting.value_in(config))?)?;
-        }
         // What a later source has overridden is not meant.
         let overridden = |name: &str| settings::find(name).is_none_or(|setting| !setting.value_in(config).is_object());
         for name in objects.keys() {
@@ -373,9 +353,9 @@ impl Bridge {
                 objects.del_item(name)?;
             }
         }
-        let object = py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects))?;
+        let object = bridge_object(py, config, objects)?;
         let given = object.getattr("hooks")?.try_iter()?.map(|name| name?.extract()).collect::<PyResult<_>>()?;
-        Ok(Bridge { object: object.unbind(), given, writes_logs: config.logs_through_python(), queue: OnceLock::new() })
+        Ok(Bridge { object: object.unbind(), given, writes_logs: config.logs_through_python() })
     }
 
     /// Calls a method of the bridge.

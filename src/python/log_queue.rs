@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
+use super::loggers;
 use crate::sys::thread;
 
 /// Past this many waiting records new ones are dropped and counted: the handlers cannot keep up.
@@ -39,14 +40,14 @@ enum Entry {
 }
 
 impl LogQueue {
-    /// Starts the thread that hands over to `bridge` (`gunicorn._bridge.Bridge`).
+    /// Starts the thread that hands over to Python's logging.
     ///
     /// # Errors
     /// The system has no room for another thread.
-    pub(super) fn start(bridge: Py<PyAny>) -> io::Result<Arc<LogQueue>> {
+    pub(super) fn start() -> io::Result<Arc<LogQueue>> {
         let queue = Arc::new(LogQueue { state: Mutex::default(), changed: Condvar::new() });
         let own = queue.clone();
-        thread::spawn_for_python("log", move || own.hand_over_to(&bridge))?;
+        thread::spawn_for_python("log", move || own.hand_over())?;
         Ok(queue)
     }
 
@@ -88,17 +89,17 @@ impl LogQueue {
         self.changed.notify_all();
     }
 
-    fn hand_over_to(&self, bridge: &Py<PyAny>) {
+    fn hand_over(&self) {
         loop {
             let (entries, dropped) = self.take();
             Python::attach(|py| {
                 for entry in entries {
                     // The bridge sees to exceptions; there is nobody else to tell.
-                    drop(entry.hand_over(py, bridge));
+                    drop(entry.hand_over(py));
                 }
                 if dropped > 0 {
                     let text = format!("{dropped} records were dropped: the log handlers are too slow");
-                    drop(Entry::Record(40, text).hand_over(py, bridge));
+                    drop(Entry::Record(40, text).hand_over(py));
                 }
             });
             self.lock().is_handing_over = false;
@@ -122,7 +123,8 @@ impl LogQueue {
 }
 
 impl Entry {
-    fn hand_over(self, py: Python<'_>, bridge: &Py<PyAny>) -> PyResult<Py<PyAny>> {
+    fn hand_over(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let bridge = loggers::bridge(py)?;
         match self {
             Entry::Record(level, text) => bridge.call_method1(py, "record", (level, text)),
             Entry::AccessLine(line) => bridge.call_method1(py, "access_line", (line,)),

@@ -37,6 +37,7 @@ mod input;
 pub mod interpreter;
 mod known_headers;
 pub mod log_queue;
+pub mod loggers;
 mod memo;
 mod native;
 mod observer;

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule};
 
 use super::environ::SERVER_SOFTWARE;
+use super::loggers;
 use crate::logging;
 use crate::settings::{self, Config, Kind, Setting, Store, Value};
 use crate::sys::log_file;
@@ -25,6 +26,8 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(reopen_logs, &module)?)?;
     module.add_function(wrap_pyfunction!(log_level, &module)?)?;
     module.add_function(wrap_pyfunction!(open_log, &module)?)?;
+    module.add_function(wrap_pyfunction!(access_log, &module)?)?;
+    module.add_function(wrap_pyfunction!(loggers_are, &module)?)?;
     Ok(module)
 }
 
@@ -122,4 +125,16 @@ fn log_level() -> u32 {
 #[pyfunction]
 fn open_log(path: PathBuf, user: u32, group: u32) -> PyResult<RawFd> {
     Ok(log_file::open(&path, Some((user, group)))?.into_raw_fd())
+}
+
+/// `access_log()`: the target of the access log or None, and whether its lines are JSON.
+#[pyfunction]
+fn access_log() -> (Option<String>, bool) {
+    loggers::access_log()
+}
+
+/// `loggers_are(as_made, level)`: whether both loggers are as the server made them, and the least level that the error log takes.
+#[pyfunction]
+fn loggers_are(as_made: bool, level: u32) {
+    loggers::noted(as_made, level);
 }

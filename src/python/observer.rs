@@ -39,6 +39,11 @@ impl Observer {
         Observer { bridge, before, after, logs }
     }
 
+    /// Whether it writes the access log.
+    pub fn logs(&self) -> bool {
+        self.logs
+    }
+
     /// Makes the `req` of `request`, whose body can be read from `input`.
     ///
     /// # Errors

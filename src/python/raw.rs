@@ -61,6 +61,31 @@ pub fn insert_if_absent(
     }
 }
 
+/// Calls `handle` with `error` as the exception that is being handled: what `sys.exc_info()` answers in an `except` clause.
+///
+/// # Errors
+/// Those of `handle`.
+pub fn while_handling<T>(py: Python<'_>, error: &PyErr, handle: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    let value = error.value(py);
+    // Before 3.12 the traceback of an exception that is being handled in C is not on the exception itself.
+    if let Some(traceback) = error.traceback(py) {
+        value.setattr("__traceback__", traceback)?;
+    }
+    let traceback = error.traceback(py).map_or(std::ptr::null_mut(), |traceback| traceback.into_ptr());
+    let (mut class, mut outer, mut outer_traceback) =
+        (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: attached. PyErr_GetExcInfo gives three new references or null pointers, which the last call takes back;
+    // PyErr_SetExcInfo takes the references that it is given, here new ones to live objects, or null for no traceback.
+    unsafe {
+        ffi::PyErr_GetExcInfo(&mut class, &mut outer, &mut outer_traceback);
+        ffi::PyErr_SetExcInfo(error.get_type(py).into_ptr(), value.clone().into_ptr(), traceback);
+    }
+    let handled = handle();
+    // SAFETY: as above.
+    unsafe { ffi::PyErr_SetExcInfo(class, outer, outer_traceback) };
+    handled
+}
+
 /// How many references to `object` exist.
 pub fn reference_count<T>(object: &Py<T>) -> isize {
     // SAFETY: `object` is a live object and the interpreter's lock keeps the count still while it is read.

@@ -23,13 +23,12 @@ use super::lead::{Lead, Stage};
 use super::neighbours::Neighbours;
 use super::rules::Rules;
 use crate::logging::AccessLog;
-use crate::python::Python;
 use crate::python::call::{Caller, Finished, InFlight};
 use crate::python::idle::GreenletWait;
-use crate::python::log_queue::LogQueue;
 use crate::python::panics::caught;
 use crate::python::signals::{self, was_interrupted};
 use crate::python::transmission::{Ending, Summary};
+use crate::python::{Python, loggers};
 use crate::scoreboard::{Row, State};
 use crate::sys::clock::monotonic_ms;
 use crate::sys::thread;
@@ -127,8 +126,6 @@ pub struct Station {
     pub max_requests: u64,
     /// How long a worker may take to end.
     pub graceful_timeout: Duration,
-    /// Where records wait for Python's logging, if that writes the logs.
-    pub log_queue: Option<Arc<LogQueue>>,
 }
 
 /// The lead while nobody leads, and who waits for it.
@@ -338,6 +335,9 @@ impl Crew {
         }
         let Some(log) = &self.access_log else { return };
         let mut log = hold(log);
+        if let Some(queue) = loggers::queue() {
+            log.hand_to(|| Box::new(|line| queue.access_line(line)));
+        }
         for request in &unserved {
             log.record(&Served {
                 request: request.request(),
@@ -361,7 +361,7 @@ impl Crew {
         if let Err(error) = crate::logging::reopen() {
             log::error!("Cannot reopen the error log: {error}");
         }
-        if let Some(queue) = &self.station.log_queue {
+        if let Some(queue) = loggers::queue() {
             queue.reopen();
         }
         if let Some(log) = &self.access_log
@@ -717,8 +717,8 @@ impl Crew {
     }
 
     fn log_access(&self, py: Python<'_>, finished: &mut Finished, duration: Duration) {
-        // With a queue it was logged while its response was at hand (python::observer).
-        let Some(log) = self.access_log.as_ref().filter(|_| self.station.log_queue.is_none()) else { return };
+        // What Python's logging writes it was given while the response was at hand (python::observer).
+        let Some(log) = self.access_log.as_ref().filter(|_| !finished.is_logged) else { return };
         let mut log = loop {
             match log.try_lock() {
                 Ok(log) => break log,

@@ -43,10 +43,9 @@ use crate::python::flusher::Flusher;
 use crate::python::home::Home;
 use crate::python::hooks::{Hooks, WorkerState};
 use crate::python::idle::GreenletWait;
-use crate::python::log_queue::LogQueue;
 use crate::python::panics::caught;
 use crate::python::signals::Nudge;
-use crate::python::{PyErr, Python, facade, interpreter, signals, spew, threads};
+use crate::python::{PyErr, Python, facade, interpreter, loggers, signals, spew, threads};
 use crate::seat::{self, Seat};
 use crate::settings::{Config, LogFormat, WorkerClass, Workers};
 use crate::sys::process;
@@ -59,6 +58,9 @@ pub const EXIT_OK: i32 = 0;
 pub const EXIT_BOOT_ERROR: i32 = 3;
 /// The module has no such application (gunicorn's `APP_LOAD_ERROR`).
 pub const EXIT_APP_ERROR: i32 = 4;
+
+/// What the log says before the traceback of a worker that could not begin.
+const IN_WORKER: &str = "Exception in worker process";
 
 /// What a worker needs to run Python, besides its seat.
 pub struct Launch {
@@ -78,7 +80,7 @@ pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
     title::set(&format!("monoceros: worker [{}]", seat.config.name()));
     let hooks = seat.hooks.clone();
     let outcome = boot(seat, launch).and_then(serve);
-    hooks.unqueue_log();
+    loggers::end_queue();
     let status = match &outcome {
         Ok(()) => {
             signals::ignore();
@@ -139,8 +141,9 @@ impl BootFailure {
                 log::error!("{reason}");
                 EXIT_APP_ERROR
             }
+            BootFailure::App(LoadError::Import { error, .. }) if loggers::failure(error, IN_WORKER) => EXIT_BOOT_ERROR,
             BootFailure::App(LoadError::Import { text: reason, .. }) | BootFailure::Other(reason) => {
-                log::error!("Exception in worker process\n{reason}");
+                log::error!("{IN_WORKER}\n{reason}");
                 EXIT_BOOT_ERROR
             }
         }
@@ -209,7 +212,7 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
     }
     match app::load(&seat.config) {
         // While code is being edited a broken state is normal: show it, and wait for the next edit.
-        Err(LoadError::Import { text, files }) if seat.config.reload && !signals::is_told_to_stop() => {
+        Err(LoadError::Import { text, files, .. }) if seat.config.reload && !signals::is_told_to_stop() => {
             log::error!("Error while loading the application; serving its traceback\n{text}");
             Ok((App::showing(&text).map_err(python_failure)?, files))
         }
@@ -220,8 +223,8 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
 fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<Worker, BootFailure> {
     let config = seat.config.clone();
     let rules = Arc::new(Rules::new(&config));
-    let log_queue = seat.hooks.queue_log().map_err(no_thread)?;
-    let access_log = open_access_log(&config, log_queue.clone())?;
+    loggers::begin_queue().map_err(no_thread)?;
+    let access_log = open_access_log(&config)?;
     let format = access_log.as_ref().map(AccessLog::format);
     let logged_headers = format.map_or_else(Vec::new, |format| format.response_headers().to_vec());
     let environ_keys = format.map_or_else(Vec::new, |format| format.environ_keys().to_vec());
@@ -258,7 +261,6 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
         threads: config.threads,
         max_requests: seat.max_requests,
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
-        log_queue,
     };
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken, config.reload_engine));
     let watch = watch.transpose().map_err(|error| BootFailure::because("reload_engine is inotify", &error))?;
@@ -289,14 +291,14 @@ fn rows_watched(config: &Config) -> usize {
     2 * workers + 2
 }
 
-fn open_access_log(config: &Config, log_queue: Option<Arc<LogQueue>>) -> Result<Option<AccessLog>, BootFailure> {
+fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootFailure> {
     let format = match config.log_format {
         LogFormat::Text => AccessFormat::compile(&config.access_log_format),
         LogFormat::Json => AccessFormat::json(),
     };
-    if let Some(queue) = log_queue {
+    if let Some(queue) = loggers::queue() {
         // Whether Python's logging wants lines is its own to know.
-        return Ok(Some(AccessLog::handed_to(Box::new(move |line| queue.access_line(line)), format)));
+        return Ok(Some(AccessLog::handed_to(Box::new(|line| queue.access_line(line)), format)));
     }
     let Some(target) = &config.accesslog else { return Ok(None) };
     // The file was made, and given to the workers' user, when the master checked the settings.

@@ -17,7 +17,7 @@ from gunicorn.app.base import Application
 from gunicorn.arbiter import Arbiter, Listener
 from gunicorn.config import Config
 from gunicorn.errors import ConfigError
-from gunicorn.glogging import Logger
+from gunicorn.glogging import Logger, SafeAtoms, plain
 from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
@@ -77,6 +77,10 @@ class Bridge:
         # A class of the user's own may have none.
         error_log = getattr(self.log, "error_log", None)
         return error_log.getEffectiveLevel() if isinstance(error_log, logging.Logger) else logging.DEBUG
+
+    def take_log(self):
+        """Makes `self.log` of the loggers as they are: somebody has changed them."""
+        self.log = NativeLogger.of_changed(self.cfg)
 
     # The master
 
@@ -223,8 +227,11 @@ class Bridge:
         """Writes an access line that the server has rendered, of a request that never had an environ."""
         if not getattr(self.log, "access_log_enabled", True):
             return
+        # A filter may ask for any atom.
+        atoms = SafeAtoms({})
+        atoms["line"] = line
         try:
-            self.log.access_log.info("%s", line)
+            self.log.access_log.info("%(line)s", atoms)
         except Exception:
             self._complain("Exception in the access log")
 
@@ -239,6 +246,13 @@ class Bridge:
         except Exception:
             # Not through the logger, which has just failed.
             _monoceros.log(logging.ERROR, f"{text}\n{traceback.format_exc()}")
+
+    def exception(self, text, *args):
+        """Writes the exception that is being handled."""
+        try:
+            self.log.exception(text, *map(plain, args))
+        except Exception:
+            self._complain("Exception in the logger")
 
     def metric(self, text, name, value, kind):
         """Writes a DEBUG record that carries a metric: "gauge", "counter", "histogram" or "timer"."""
@@ -313,14 +327,18 @@ class _LoadedApplication(Application):
 
 
 class NativeLogger(Logger):
-    """The logger where Python's logging is not configured: the server writes the files and the access lines."""
+    """The logger where Python's logging is not configured: the server writes, as long as nobody changes the loggers."""
+
+    @classmethod
+    def of_changed(cls, cfg):
+        """A logger over the two as they are."""
+        made = cls.__new__(cls)
+        made._take_loggers(cfg)
+        return made
 
     def setup(self, cfg):
         set_up_loggers()
         self.loglevel = self.error_log.level
-
-    def access(self, resp, req, environ, request_time):
-        """Does nothing: the server has written the line."""
 
     def reopen_files(self):
         """Reopens the server's log files, and those of handlers that somebody has added."""

@@ -1,14 +1,53 @@
 """The server's logs as Python's logging sees them where nobody configured that.
 
 Loaded as soon as an app loads `logging`, so it imports nothing else. It must not know hooks or settings.
+
+The server writes by itself as long as nobody changes the two loggers. So each of them, its handlers and its lists look for
+themselves whether they are still as they were made (`look`), and the server hears of it: from then on its lines go through
+them.
 """
 
 import logging
+import sys
 
 import _monoceros
 
+_LOGGERS = ("gunicorn.error", "gunicorn.access")
 
-class NativeHandler(logging.Handler):
+
+class _Watched:
+    """Of a logger or a handler: has a look when an attribute has changed."""
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        look()
+
+
+class _WatchedList(list):
+    """Handlers or filters: has a look when some come or go."""
+
+
+def _watched(method):
+    def change(self, *args):
+        try:
+            return method(self, *args)
+        finally:
+            look()
+
+    return change
+
+
+for _name in ("append", "clear", "extend", "insert", "pop", "remove", "__delitem__", "__iadd__", "__imul__", "__setitem__"):
+    setattr(_WatchedList, _name, _watched(getattr(list, _name)))
+
+
+class _WatchedLevels(dict):
+    """What a logger remembers of levels. `logging` clears it when any level changes, or `logging.disable` is called."""
+
+    clear = _watched(dict.clear)
+
+
+class NativeHandler(_Watched, logging.Handler):
     """Hands records to the server's error log, which puts time, pid and level before them.
 
     Once somebody gives it a formatter, what that makes of a record is written as it is.
@@ -26,21 +65,50 @@ class NativeHandler(logging.Handler):
             self.handleError(record)
 
 
+class AccessStream(_Watched, logging.StreamHandler):
+    """The access log on standard output."""
+
+    _gunicorn = True
+
+
+class AccessFile(_Watched, logging.FileHandler):
+    """The access log in a file, which is opened when there is something to write."""
+
+    _gunicorn = True
+
+
+class JsonLines(logging.Formatter):
+    """Access lines under `log_format = "json"`."""
+
+    def format(self, record):
+        # Few need it, and it brings other modules along.
+        from gunicorn._json_access import line_of
+
+        return line_of(record)
+
+
 # The message, with the traceback and the stack behind it.
 _BARE = logging.Formatter("%(message)s")
 
-
-_LOGGERS = ("gunicorn.error", "gunicorn.access")
+# What each logger was made with: its level and its handlers, with their formatters. None while they are being made.
+_made = None
 
 
 def set_up_loggers():
     """Gives `gunicorn.error` and `gunicorn.access` what apps expect to find: a level, no propagation, a handler."""
+    global _made
+    _made = None
     drop_handlers()
-    for name in _LOGGERS:
-        logging.getLogger(name).propagate = False
-    logging.getLogger("gunicorn.error").setLevel(_monoceros.log_level())
-    logging.getLogger("gunicorn.error").addHandler(NativeHandler())
-    logging.getLogger("gunicorn.access").setLevel(logging.INFO)
+    error, access = map(logging.getLogger, _LOGGERS)
+    error_handlers = [NativeHandler()]
+    access_handlers = _access_handlers()
+    _make(error, _monoceros.log_level(), error_handlers)
+    _make(access, logging.INFO, access_handlers)
+    _made = [
+        (error, error.level, [(handler, handler.formatter) for handler in error_handlers]),
+        (access, access.level, [(handler, handler.formatter) for handler in access_handlers]),
+    ]
+    look()
 
 
 def drop_handlers():
@@ -52,3 +120,61 @@ def drop_handlers():
         for handler in [handler for handler in logger.handlers if getattr(handler, "_gunicorn", False)]:
             logger.removeHandler(handler)
             handler.close()
+
+
+def look():
+    """Tells the server whether both loggers are as it made them, and the least level that the error log takes."""
+    if _made is not None:
+        _monoceros.loggers_are(all(_is_as_made(*made) for made in _made), _made[0][0].getEffectiveLevel())
+
+
+def _is_as_made(logger, level, handlers):
+    return (
+        logger.level == level
+        and not (logger.propagate or logger.disabled or logger.filters or logger.manager.disable)
+        and len(logger.handlers) == len(handlers)
+        and all(one is other for one, (other, _) in zip(logger.handlers, handlers))
+        and all(_is_plain(handler, formatter) for handler, formatter in handlers)
+        and not any(hasattr(logging.Logger, name) for name in vars(logger).keys() - {"manager"})
+        and all(_is_pythons(getattr(type(logger), name)) for name in ("handle", "callHandlers"))
+    )
+
+
+def _is_plain(handler, formatter):
+    return (
+        handler.formatter is formatter
+        and not (handler.level or handler.filters)
+        and not vars(handler).keys() & {"emit", "format", "handle"}
+    )
+
+
+def _is_pythons(method):
+    """Whether it is the method of the standard library; agents put others in their place, for all loggers."""
+    return getattr(method, "__globals__", None) is vars(logging) and not hasattr(method, "__wrapped__")
+
+
+def _make(logger, level, handlers):
+    if not isinstance(logger, _Watched):
+        kind = type(logger)
+        logger.__class__ = type(kind.__name__, (_Watched, kind), {"__module__": kind.__module__})
+    if not isinstance(logger.handlers, _WatchedList):
+        logger.handlers = _WatchedList(logger.handlers)
+    if not isinstance(logger.filters, _WatchedList):
+        logger.filters = _WatchedList(logger.filters)
+    if hasattr(logger, "_cache"):
+        logger._cache = _WatchedLevels()
+    logger.propagate = False
+    logger.setLevel(level)
+    for handler in handlers:
+        handler.filters = _WatchedList()
+        logger.addHandler(handler)
+
+
+def _access_handlers():
+    target, is_json = _monoceros.access_log()
+    if target is None:
+        return []
+    handler = AccessStream(sys.stdout) if target == "-" else AccessFile(target, delay=True)
+    if is_json:
+        handler.formatter = JsonLines()
+    return [handler]

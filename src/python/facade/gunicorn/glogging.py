@@ -49,11 +49,11 @@ CONFIG_DEFAULTS = {
 
 
 # What would end a field or a line, or steer a terminal.
-_ESCAPES = {
+_STEERING = {
     **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
     **{code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))},
-    ord('"'): '\\"', ord("\\"): "\\\\",
 }
+_ESCAPES = {**_STEERING, ord('"'): '\\"', ord("\\"): "\\\\"}
 
 
 def _escape(value):
@@ -62,11 +62,18 @@ def _escape(value):
     return value.translate(_ESCAPES)
 
 
+def plain(text):
+    """The text as one line: what would end it, or steer a terminal, is escaped."""
+    return text if text.isprintable() else text.translate(_STEERING)
+
+
 class SafeAtoms(dict):
     """The atoms of an access line: nothing in them ends a field or a line, and what is not there reads "-"."""
 
     def __init__(self, atoms):
         super().__init__((name, _escape(value)) for name, value in atoms.items())
+        # As they were, for a form of line that has escapes of its own.
+        self.raw = atoms
 
     def __getitem__(self, k):
         # Names of headers and variables are case-insensitive.
@@ -109,16 +116,19 @@ class Logger:
     atoms_wrapper_class = SafeAtoms
 
     def __init__(self, cfg):
-        self.error_log = logging.getLogger("gunicorn.error")
+        self._take_loggers(cfg)
         self.error_log.propagate = False
-        self.access_log = logging.getLogger("gunicorn.access")
         self.access_log.propagate = False
+        self.setup(cfg)
+
+    def _take_loggers(self, cfg):
+        self.error_log = logging.getLogger("gunicorn.error")
+        self.access_log = logging.getLogger("gunicorn.access")
         self.error_handlers = []
         self.access_handlers = []
         self.logfile = None
         self.lock = threading.Lock()
         self.cfg = cfg
-        self.setup(cfg)
 
     def setup(self, cfg):
         """Gives the two loggers their levels and handlers. RuntimeError where the settings cannot be used."""

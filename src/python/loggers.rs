@@ -1,0 +1,219 @@
+//! Who writes the logs: the server by itself, or Python's logging.
+//!
+//! Python's logging does where the settings ask for it, and as soon as one of the loggers `gunicorn.error` and `gunicorn.access` is no
+//! longer as the server made it: a filter, a handler, a level that an application or a hook has set must take effect. The package's
+//! `_native` watches the two and calls [`noted`]. There is no way back but a reload, which makes them anew.
+//!
+//! The lock below is only held while attached, and never across a call into Python: a fork finds it open.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::log_queue::LogQueue;
+use super::{facade, hooks, interpreter, raw};
+use crate::logging::{self, Diversion};
+use crate::settings::{Config, LogFormat};
+use crate::sys::process;
+
+/// Lines go through Python's logging.
+static PYTHON_WRITES: AtomicBool = AtomicBool::new(false);
+
+/// The worker serves: its threads must not wait for the interpreter when they log.
+static IS_SERVING: AtomicBool = AtomicBool::new(false);
+
+/// Where records of a serving worker wait for Python's logging.
+static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
+
+static IN_FORCE: Mutex<InForce> = Mutex::new(InForce { config: None, bridge: None });
+
+/// What the logs are written by.
+struct InForce {
+    config: Option<Config>,
+    /// `gunicorn._bridge.Bridge`; without hooks it is made when there is something to write.
+    bridge: Option<Py<PyAny>>,
+}
+
+/// Whether lines go through Python's logging. Costs a look at an atomic.
+pub fn python_writes() -> bool {
+    PYTHON_WRITES.load(Relaxed)
+}
+
+/// From now on `config` is in force, and `bridge` if its hooks have one; the server writes until told otherwise.
+pub(super) fn begin(config: &Config, bridge: Option<&Py<PyAny>>) {
+    PYTHON_WRITES.store(false, Relaxed);
+    logging::divert(None);
+    if interpreter::is_running() {
+        let replaced = Python::attach(|py| {
+            let bridge = bridge.map(|bridge| bridge.clone_ref(py));
+            std::mem::replace(&mut *in_force(), InForce { config: Some(config.clone()), bridge })
+        });
+        Python::attach(|_| drop(replaced));
+    } else {
+        in_force().config = Some(config.clone());
+    }
+}
+
+/// The settings ask for Python's logging, which takes records from `level` on.
+pub(super) fn configured(level: u32) {
+    logging::admit(level);
+    if !PYTHON_WRITES.swap(true, Relaxed) {
+        route();
+    }
+}
+
+/// The loggers are as they are now; `level` is the least that the error log takes.
+pub(super) fn noted(is_as_made: bool, level: u32) {
+    if !is_as_made || python_writes() {
+        configured(level);
+    }
+}
+
+/// The worker is about to serve: from now on records wait in a queue for a thread that hands them over.
+///
+/// # Errors
+/// The system has no room for another thread.
+pub fn begin_queue() -> io::Result<()> {
+    IS_SERVING.store(true, Relaxed);
+    if python_writes() { start_queue() } else { Ok(()) }
+}
+
+/// The queue, where there is one.
+pub fn queue() -> Option<&'static Arc<LogQueue>> {
+    QUEUE.get().filter(|_| python_writes())
+}
+
+/// Hands over what waits in the queue, if there is one; from now on each record goes to Python at once.
+pub fn end_queue() {
+    IS_SERVING.store(false, Relaxed);
+    if let Some(queue) = queue() {
+        logging::divert(Some(direct()));
+        queue.finish();
+    }
+}
+
+/// Opens the files of Python's logging again, where it writes. In a serving worker the queue does that.
+///
+/// # Errors
+/// The traceback.
+pub fn reopen() -> Result<(), String> {
+    if !python_writes() {
+        return Ok(());
+    }
+    Python::attach(|py| {
+        let reopened = bridge(py).and_then(|bridge| bridge.call_method0(py, "reopen"));
+        reopened.map(drop).map_err(|error| super::traceback(py, &error))
+    })
+}
+
+/// Has Python's logging write an exception, as while it is handled: `text` with `arguments`. Says whether Python writes.
+pub fn exception(py: Python<'_>, error: &PyErr, text: &str, arguments: &[&str]) -> bool {
+    if !python_writes() {
+        // An agent may have changed the class of all loggers, which nobody notices; an exception is worth a look.
+        look(py);
+    }
+    if !python_writes() {
+        return false;
+    }
+    let written = bridge(py).and_then(|bridge| {
+        let words: Vec<&str> = std::iter::once(text).chain(arguments.iter().copied()).collect();
+        let arguments = PyTuple::new(py, words)?;
+        raw::while_handling(py, error, || bridge.call_method1(py, "exception", arguments))
+    });
+    written.is_ok()
+}
+
+/// As [`exception`], for those who are not attached.
+pub fn failure(error: &PyErr, text: &str) -> bool {
+    Python::attach(|py| exception(py, error, text, &[]))
+}
+
+/// The bridge to Python's logging.
+///
+/// # Errors
+/// It had to be made, and could not be.
+pub(super) fn bridge(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    let config = {
+        let in_force = in_force();
+        match &in_force.bridge {
+            Some(bridge) => return Ok(bridge.clone_ref(py)),
+            None => in_force.config.clone().unwrap_or_default(),
+        }
+    };
+    let made = hooks::bridge_object(py, &config, &PyDict::new(py))?;
+    made.call_method0("take_log")?;
+    let state = PyDict::new(py);
+    state.set_item("age", 0)?;
+    state.set_item("ppid", process::getppid().as_raw())?;
+    state.set_item("pid", std::process::id())?;
+    made.call_method1("enter_worker", (state,))?;
+    Ok(in_force().bridge.get_or_insert(made.unbind()).clone_ref(py))
+}
+
+/// The target of the access log, and whether its lines are JSON.
+pub(super) fn access_log() -> (Option<String>, bool) {
+    let in_force = in_force();
+    let config = in_force.config.as_ref();
+    (
+        config.and_then(|config| config.accesslog.clone()),
+        config.is_some_and(|config| config.log_format == LogFormat::Json),
+    )
+}
+
+fn look(py: Python<'_>) {
+    let looked = interpreter::has_imported(py, "gunicorn._native").and_then(|is_imported| match is_imported {
+        true => py.import("gunicorn._native")?.call_method0("look").map(drop),
+        false => Ok(()),
+    });
+    if let Err(error) = looked {
+        logging::say(40, &super::traceback(py, &error));
+    }
+}
+
+/// Sends records to Python's logging.
+fn route() {
+    if IS_SERVING.load(Relaxed) {
+        if let Err(error) = start_queue() {
+            PYTHON_WRITES.store(false, Relaxed);
+            logging::say(40, &format!("The loggers have changed, but a thread cannot be started: {error}"));
+        }
+    } else if in_force().config.is_some() {
+        logging::divert(Some(direct()));
+    }
+}
+
+fn start_queue() -> io::Result<()> {
+    let queue = match QUEUE.get() {
+        Some(queue) => queue.clone(),
+        None => {
+            let started = LogQueue::start()?;
+            QUEUE.get_or_init(|| started).clone()
+        }
+    };
+    logging::divert(Some(Arc::new(move |level, text| queue.record(level, text))));
+    Ok(())
+}
+
+/// A way for records that calls into Python at once.
+fn direct() -> Diversion {
+    Arc::new(|level, text| {
+        Python::attach(|py| {
+            let recorded = bridge(py).and_then(|bridge| bridge.call_method1(py, "record", (level, text)));
+            if recorded.is_err() {
+                logging::say(level, text);
+            }
+        });
+    })
+}
+
+/// Brings the loggers that apps find in Python's `logging` up to the settings in force, if that is loaded.
+pub(super) fn set_up() {
+    facade::set_up_loggers();
+}
+
+fn in_force() -> MutexGuard<'static, InForce> {
+    IN_FORCE.lock().unwrap_or_else(PoisonError::into_inner)
+}
