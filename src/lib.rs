@@ -93,7 +93,7 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
     startup.log_warnings();
     let tls = load_tls(&startup, &config, &hooks)?;
     log::debug!("{}", settings::current_configuration(&config));
-    sys::title::set(&format!("monoceros: master [{}]", config.name()));
+    python::title::set(&format!("monoceros: master [{}]", config.name()));
     let worker_launch = startup.worker_launch();
     match master::run(boot(startup, config, hooks, tls, launch), inheritance) {
         Outcome::Exit(status) => {

@@ -51,6 +51,7 @@ mod shared_memory;
 mod signals;
 mod supervisord;
 mod timeout;
+mod titles;
 mod upgrade;
 
 // What is set, said and written.

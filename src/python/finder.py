@@ -1,5 +1,7 @@
 """Finds the `gunicorn` package that the server carries, and sees to it that its loggers are there when an app asks.
 
+It also lets the package `setproctitle` find the memory of the process's title.
+
 Python rather than Rust because import hooks are written against `importlib`; that is, against what lies below it and is
 loaded anyway, where `importlib` itself would bring other modules along.
 """
@@ -50,25 +52,23 @@ class CarriedFinder:
                 f"No module named {fullname!r}: monoceros brings a gunicorn package of its own, which has no such module",
                 name=fullname,
             )
-        if fullname == "logging":
-            return spec_of_logging()
+        if fullname in _AFTERWARDS:
+            return spec_with(fullname, path, _AFTERWARDS[fullname])
         return None
 
 
-def spec_of_logging():
-    """The real `logging`; once it is loaded, the server's loggers are set up in it.
-
-    Apps take the handlers of `logging.getLogger("gunicorn.error")` for their own loggers, so they must be there before the
-    app asks. Where no app imports `logging`, nobody pays for it.
-    """
-    spec = PathFinder.find_spec("logging")
+def spec_with(name, path, afterwards):
+    """The real module; once it is loaded, `afterwards` is called. Where nobody imports it, nobody pays for it."""
+    spec = PathFinder.find_spec(name, path)
+    if spec is None or spec.loader is None:
+        return spec
     execute = spec.loader.exec_module
 
-    def execute_and_set_up(module):
+    def execute_and_go_on(module):
         execute(module)
-        set_up_loggers()
+        afterwards()
 
-    spec.loader.exec_module = execute_and_set_up
+    spec.loader.exec_module = execute_and_go_on
     return spec
 
 
@@ -79,13 +79,25 @@ def forget_others():
 
 
 def set_up_loggers():
+    """Apps take the handlers of `logging.getLogger("gunicorn.error")` for their own, so they must be there before the app asks."""
     from gunicorn._native import set_up_loggers
 
     set_up_loggers()
 
 
+def lend_title():
+    """Lets the package take the memory of the title, as it does by itself where nobody else has."""
+    import _monoceros
+
+    _monoceros.lend_title(sys.modules["setproctitle"])
+
+
+_AFTERWARDS = {"logging": set_up_loggers, "setproctitle": lend_title}
+
+
 def install(sources):
     forget_others()
     sys.meta_path.insert(0, CarriedFinder(sources))
-    if "logging" in sys.modules:
-        set_up_loggers()
+    for name, afterwards in _AFTERWARDS.items():
+        if name in sys.modules:
+            afterwards()

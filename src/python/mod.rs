@@ -48,6 +48,7 @@ pub mod spew;
 pub mod ssl_context;
 mod start_response;
 pub mod threads;
+pub mod title;
 mod tls;
 pub mod transmission;
 mod waiting;

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule};
 
 use super::environ::SERVER_SOFTWARE;
-use super::loggers;
+use super::{loggers, title};
 use crate::logging;
 use crate::settings::{self, Config, Kind, Setting, Store, Value};
 use crate::sys::log_file;
@@ -28,6 +28,7 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(open_log, &module)?)?;
     module.add_function(wrap_pyfunction!(access_log, &module)?)?;
     module.add_function(wrap_pyfunction!(loggers_are, &module)?)?;
+    module.add_function(wrap_pyfunction!(lend_title, &module)?)?;
     Ok(module)
 }
 
@@ -137,4 +138,10 @@ fn access_log() -> (Option<String>, bool) {
 #[pyfunction]
 fn loggers_are(as_made: bool, level: u32) {
     loggers::noted(as_made, level);
+}
+
+/// `lend_title(package)`: lets the package `setproctitle` take the memory of the title.
+#[pyfunction]
+fn lend_title(package: &Bound<'_, PyAny>) -> PyResult<()> {
+    title::lend(package)
 }

@@ -2,7 +2,11 @@
 //!
 //! Linux shows the memory that held the arguments and, once that is overwritten to its last byte, the memory of the environment behind
 //! it. So the title is written there, after the environment's strings have been copied to another place.
+//!
+//! Python's package `setproctitle` does the same with the same memory. It looks for the arguments before the environment, and finds
+//! neither once we have moved and overwritten them; [`lend`] shows it what it looks for.
 
+use std::ffi::{CString, c_char};
 use std::fs;
 use std::sync::OnceLock;
 
@@ -12,17 +16,74 @@ struct Area {
     length: usize,
 }
 
+/// Claimed at the first use.
+static AREA: OnceLock<Option<Area>> = OnceLock::new();
+
 /// Shows `title` as the command line of this process, cut to the room there is. Does nothing where the system has no such memory.
 ///
 /// Must be called while the process has a single thread: the environment moves at the first call.
 pub fn set(title: &str) {
-    static AREA: OnceLock<Option<Area>> = OnceLock::new();
     if let Some(area) = AREA.get_or_init(claim) {
         area.write(title.as_bytes());
     }
+    set_name(title);
+}
+
+/// Makes the first letters of `title` the name of this thread; that of the main thread is the process's (`comm`).
+pub fn set_name(title: &str) {
+    let shown = title.split('\0').next().unwrap_or_default();
+    if let Ok(name) = CString::new(shown) {
+        // It fails only for a pointer that cannot be read.
+        let _ = nix::sys::prctl::set_name(&name);
+    }
+}
+
+/// Calls `take` while the memory looks as if the process had been started a moment ago with `count` arguments, the first of which is
+/// `first`, and as if its environment stood behind them; afterwards the environment is as before, and the title is what [`shown`] says. Where there is no such
+/// memory, or too little, `take` is called all the same.
+pub fn lend<T>(first: &[u8], count: usize, take: impl FnOnce() -> T) -> T {
+    let Some(area) = AREA.get_or_init(claim).as_ref().filter(|area| first.len() + count + 2 < area.length) else {
+        return take();
+    };
+    let title = shown();
+    let environment = area.pretend(first, count);
+    let mut entries: Vec<*mut c_char> = vec![environment];
+    // SAFETY: as in `move_environment`; the list that is put in its place lives until the old one is back.
+    let before = unsafe {
+        let mut entry = libc_environ();
+        while !entry.is_null() && !(*entry).is_null() {
+            entries.push(*entry);
+            entry = entry.add(1);
+        }
+        entries.push(std::ptr::null_mut());
+        std::mem::replace(&mut *environ_variable(), entries.as_mut_ptr())
+    };
+    let taken = take();
+    // SAFETY: as above. What `take` has made of the list is its own copy; the variables in it are those that were there.
+    unsafe { *environ_variable() = before };
+    area.write(title.as_bytes());
+    taken
+}
+
+/// What `ps` shows now: the title, or the arguments.
+pub fn shown() -> String {
+    let line = fs::read("/proc/self/cmdline").unwrap_or_default();
+    String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ")
 }
 
 impl Area {
+    /// Puts `count` arguments there, all but the first of them empty, and one variable that fills the rest. Returns the variable.
+    fn pretend(&self, first: &[u8], count: usize) -> *mut c_char {
+        let mut memory = vec![b' '; self.length];
+        let arguments = first.len() + count.max(1);
+        memory[..arguments].fill(0);
+        memory[..first.len()].copy_from_slice(first);
+        memory[self.length - 1] = 0;
+        // SAFETY: as in `write`: `length` bytes from `start`, and as many in `memory`.
+        unsafe { std::ptr::copy_nonoverlapping(memory.as_ptr(), self.start as *mut u8, self.length) };
+        (self.start + arguments) as *mut c_char
+    }
+
     fn write(&self, title: &[u8]) {
         // One byte stays NUL: the title ends there.
         let length = title.len().min(self.length - 1);
@@ -84,12 +145,18 @@ fn move_environment(range: std::ops::Range<usize>) {
 }
 
 /// The C library's list of variables.
-fn libc_environ() -> *mut *mut libc::c_char {
+fn libc_environ() -> *mut *mut c_char {
+    // SAFETY: only its value is read.
+    unsafe { *environ_variable() }
+}
+
+/// Where the C library keeps that list.
+fn environ_variable() -> *mut *mut *mut c_char {
     unsafe extern "C" {
-        static mut environ: *mut *mut libc::c_char;
+        static mut environ: *mut *mut c_char;
     }
-    // SAFETY: POSIX requires this variable of every C library; only its value is read.
-    unsafe { environ }
+    // POSIX requires this variable of every C library; only its address is taken.
+    &raw mut environ
 }
 
 #[cfg(test)]

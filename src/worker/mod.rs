@@ -45,12 +45,12 @@ use crate::python::hooks::{Hooks, WorkerState};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
 use crate::python::signals::Nudge;
-use crate::python::{PyErr, Python, facade, interpreter, loggers, signals, spew, threads};
+use crate::python::{PyErr, Python, facade, interpreter, loggers, signals, spew, threads, title};
 use crate::seat::{self, Seat};
 use crate::settings::{Config, LogFormat, WorkerClass, Workers};
 use crate::sys::process;
 use crate::sys::socket::{Listener, LocalAddress};
-use crate::sys::{thread, title, user};
+use crate::sys::{thread, user};
 
 /// The worker served and has ended in good order.
 pub const EXIT_OK: i32 = 0;
