@@ -274,3 +274,20 @@ fn untouched_loggers_cost_no_python() {
     assert_eq!(access_log_after(&server, &["/two"]), "GET / 200\nGET /two 200\n");
     server.finish();
 }
+
+#[test]
+fn a_rotation_reaches_the_apps_own_files_too() {
+    let early = "shop = logging.getLogger('shop')\nshop.addHandler(logging.FileHandler('own'))\n";
+    for arguments in [["--threads", "1"], ["--threads", "4"]] {
+        let app = app(early, "shop.warning('sold')");
+        let server = plan(&app, "").args(arguments).start();
+        assert_eq!(server.get("/late").status, 200);
+        wait_for_own(&server, "sold");
+        std::fs::rename(server.path("own"), server.path("own.1")).expect("it is there");
+        server.signal(SIGUSR1);
+        wait_until("the new file", || server.path("own").exists());
+        assert_eq!(server.get("/late").status, 200);
+        wait_for_own(&server, "sold");
+        server.finish();
+    }
+}

@@ -95,18 +95,40 @@ pub fn end_queue() {
     }
 }
 
-/// Opens the files of Python's logging again, where it writes. In a serving worker the queue does that.
+/// Opens the files of Python's logging again, also those of handlers that are the app's own.
 ///
 /// # Errors
 /// The traceback.
 pub fn reopen() -> Result<(), String> {
-    if !python_writes() {
+    if !interpreter::is_running() {
         return Ok(());
     }
-    Python::attach(|py| {
-        let reopened = bridge(py).and_then(|bridge| bridge.call_method0(py, "reopen"));
-        reopened.map(drop).map_err(|error| super::traceback(py, &error))
-    })
+    Python::attach(|py| reopen_files(py).map_err(|error| super::traceback(py, &error)))
+}
+
+/// The same in a serving worker, where whoever leads must not wait for the interpreter.
+pub fn reopen_later() {
+    if let Some(queue) = queue() {
+        return queue.reopen();
+    }
+    let reopen = || {
+        if let Err(text) = reopen() {
+            log::error!("Cannot reopen the logs\n{text}");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("reopen".to_owned()).spawn(reopen) {
+        log::error!("Cannot reopen the logs of the application: {error}");
+    }
+}
+
+fn reopen_files(py: Python<'_>) -> PyResult<()> {
+    if python_writes() {
+        return bridge(py)?.call_method0(py, "reopen").map(drop);
+    }
+    if !interpreter::has_imported(py, "logging")? {
+        return Ok(());
+    }
+    py.import("gunicorn.glogging")?.call_method0("reopen_files").map(drop)
 }
 
 /// Has Python's logging write an exception, as while it is handled: `text` with `arguments`. Says whether Python writes.

@@ -361,9 +361,7 @@ impl Crew {
         if let Err(error) = crate::logging::reopen() {
             log::error!("Cannot reopen the error log: {error}");
         }
-        if let Some(queue) = loggers::queue() {
-            queue.reopen();
-        }
+        loggers::reopen_later();
         if let Some(log) = &self.access_log
             && let Err(error) = hold(log).reopen()
         {

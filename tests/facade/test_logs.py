@@ -9,7 +9,7 @@ from unittest import mock
 import _monoceros
 from support import DURATION, ENVIRON, REQUEST, RESPONSE, FacadeTest, configured
 
-from gunicorn import _bridge, glogging
+from gunicorn import _bridge, _native, glogging
 
 
 class Logs(FacadeTest):
@@ -108,6 +108,61 @@ class Logs(FacadeTest):
         bridge.access_line('1.2.3.4 - - "GET /%41" 400')
         self.assertEqual(self.text("error"), "WARNING|100% mine\n")
         self.assertEqual(self.text("access"), 'own 200\n1.2.3.4 - - "GET /%41" 400\n')
+
+    def test_the_loggers_tell_when_they_are_no_longer_as_they_were_made(self):
+        error, access = map(logging.getLogger, ("gunicorn.error", "gunicorn.access"))
+        own = logging.NullHandler()
+        changes = [
+            lambda: access.addFilter(lambda record: True),
+            lambda: error.addHandler(own),
+            lambda: error.handlers.append(own),
+            lambda: error.handlers.clear(),
+            lambda: setattr(access, "handlers", [own]),
+            lambda: setattr(access, "propagate", True),
+            lambda: setattr(access, "disabled", True),
+            lambda: access.setLevel("ERROR"),
+            lambda: error.handlers[0].setLevel("ERROR"),
+            lambda: error.handlers[0].setFormatter(logging.Formatter()),
+            lambda: error.handlers[0].addFilter(lambda record: True),
+            lambda: setattr(error, "info", print),
+            lambda: logging.disable("INFO"),
+        ]
+        for number, change in enumerate(changes):
+            self.make_loggers()
+            self.assertEqual(_monoceros.seen[-1], (True, 20), number)
+            change()
+            self.assertEqual(_monoceros.seen[-1], (False, 20), number)
+            self.unmake_loggers()
+        self.make_loggers()
+        error.setLevel("DEBUG")
+        self.assertEqual(_monoceros.seen[-1], (False, 10))
+        self.unmake_loggers()
+
+    def test_what_changes_nothing_is_no_change(self):
+        self.make_loggers()
+        error = logging.getLogger("gunicorn.error")
+        error.setLevel(error.level)
+        error.disabled = error.propagate = False
+        error.handlers.append(logging.NullHandler())
+        error.handlers.pop()
+        logging.getLogger("gunicorn")
+        self.assertEqual(_monoceros.seen[-1], (True, 20))
+        self.unmake_loggers()
+
+    def make_loggers(self):
+        _native.set_up_loggers()
+
+    def unmake_loggers(self):
+        _native._made = None
+        logging.disable(logging.NOTSET)
+        for logger in map(logging.getLogger, ("gunicorn.error", "gunicorn.access")):
+            logger.handlers, logger.filters, logger.disabled = [], [], False
+            vars(logger).pop("info", None)
+
+    def test_atoms_hold_nothing_that_ends_a_field_or_a_line(self):
+        atoms = glogging.SafeAtoms({"a": 'a"\\\n\x1b\x9b\u2028\u202e\xe9', "B": 5})
+        self.assertEqual(atoms["a"], '\\"'.join(["a", "\\\\\\x0a\\x1b\\x9b\\u2028\\u202e\xe9"]))
+        self.assertEqual((atoms["B"], atoms["none"]), (5, "-"))
 
     def test_a_logger_that_fails_stops_nothing(self):
         class Own(glogging.Logger):

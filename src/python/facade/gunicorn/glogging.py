@@ -251,16 +251,7 @@ class Logger:
 
     def reopen_files(self):
         """Opens every log file again, under its name, after a rotation."""
-        for handler in _file_handlers():
-            handler.acquire()
-            try:
-                # One that has not been opened yet will be, by its first record.
-                if old := handler.stream:
-                    # Should that fail, the old file goes on.
-                    handler.stream = handler._open()
-                    old.close()
-            finally:
-                handler.release()
+        reopen_files()
 
     def close_on_exec(self):
         """Keeps log files from the programs that this process runs."""
@@ -329,6 +320,20 @@ def loggers():
     """Every logger there is, the root among them."""
     known = logging.root.manager.loggerDict
     return [logging.root, *(logger for logger in known.values() if isinstance(logger, logging.Logger))]
+
+
+def reopen_files():
+    """Opens the file of every handler again, under its name: also of those that belong to the app."""
+    for handler in _file_handlers():
+        handler.acquire()
+        try:
+            # One that has not been opened yet will be, by its first record.
+            if old := handler.stream:
+                # Should that fail, the old file goes on.
+                handler.stream = handler._open()
+                old.close()
+        finally:
+            handler.release()
 
 
 def _file_handlers():
