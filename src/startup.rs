@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::cli::{self, CommandLine, Mode};
 use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
 use crate::master::Launch;
-use crate::python::app::{self, App, LoadError};
+use crate::python::app::{self, App, LoadError, absolute};
 use crate::python::config_file::{self, ConfigFile, Objects};
 use crate::python::embedder::{self, Embedder};
 use crate::python::environ::SERVER_SOFTWARE;
@@ -153,7 +153,7 @@ impl Startup {
     pub fn load_app(&self, config: &Config) -> Result<App, LoadError> {
         let failed = |reason: &dyn fmt::Display| LoadError::App(reason.to_string());
         interpreter::start(&self.home, &self.argv).map_err(|error| failed(&error))?;
-        app::extend_path(&worker::python_path(config)).map_err(|error| failed(&error))?;
+        app::extend_path(&self.search_path(config)).map_err(|error| failed(&error))?;
         app::load(config)
     }
 
@@ -198,7 +198,17 @@ impl Startup {
     pub fn worker_launch(&self) -> worker::Launch {
         let surroundings = self.surroundings.clone();
         let enter = Box::new(move |config: &Config| surroundings.restore().and_then(|()| surroundings.enter(config)));
-        worker::Launch { home: self.home.clone(), argv: self.argv.clone(), enter }
+        let start = self.start().map(Path::to_owned);
+        worker::Launch { home: self.home.clone(), argv: self.argv.clone(), start, enter }
+    }
+
+    fn search_path(&self, config: &Config) -> Vec<PathBuf> {
+        app::search_path(self.start(), config)
+    }
+
+    /// The directory of the start, where apps are looked for. gunicorn's `BaseApplication` leaves `sys.path` to the program that embeds it.
+    fn start(&self) -> Option<&Path> {
+        self.embedder.is_none().then_some(self.surroundings.directory.as_path())
     }
 
     /// Hooks and loggers may be given by dotted names, to be found where the app is.
@@ -208,7 +218,7 @@ impl Startup {
             return Ok(Hooks::default());
         }
         interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
-        app::extend_path(&worker::python_path(config)).map_err(|error| config_error(&error))?;
+        app::extend_path(&self.search_path(config)).map_err(|error| config_error(&error))?;
         self.hooks = Hooks::new(config, objects, &self.hooks).map_err(|error| config_error(&error))?;
         Ok(self.hooks.clone())
     }
@@ -323,8 +333,7 @@ impl Surroundings {
 
     /// A directory as the settings name it, seen from where the program was started.
     fn resolve(&self, directory: &Path) -> PathBuf {
-        let path = self.directory.join(directory);
-        std::path::absolute(&path).unwrap_or(path)
+        absolute(&self.directory.join(directory))
     }
 
     /// Goes back to how the program was started.

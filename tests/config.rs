@@ -172,6 +172,50 @@ fn pythonpath_finds_the_app() {
     server.finish();
 }
 
+/// `sys.path` without the interpreter's own entries, as a worker sees it
+const SEARCH_PATH: &str = "import json, os, sys\n\
+    def application(environ, start_response):\n\
+    \x20   start_response('200 OK', [])\n\
+    \x20   root = os.environ['ROOT']\n\
+    \x20   own = [path for path in sys.path if not os.path.isabs(path) or path.startswith(root)]\n\
+    \x20   return [json.dumps([path.replace(root, '') for path in own]).encode()]\n";
+
+#[test]
+fn chdir_and_pythonpath_go_before_the_folder_of_the_start() {
+    // arguments, config file, what stands in front of sys.path under gunicorn
+    let table: [(&[&str], &str, &str); 6] = [
+        (&[], "", r#"["/start"]"#),
+        (&["--chdir", "../app"], "", r#"["/app", "/start"]"#),
+        (
+            &["--chdir", "../start/../app", "--pythonpath", "rel,../lib"],
+            "",
+            r#"["/lib", "/app/rel", "/app", "/start"]"#,
+        ),
+        (&["--pythonpath", "rel"], "", r#"["/start/rel", "/start"]"#),
+        (&[], "chdir = '../app'\npythonpath = 'rel'\n", r#"["/app/rel", "/app", "/start"]"#),
+        (&["--preload", "--chdir", "../link"], "", r#"["/link", "/start"]"#),
+    ];
+    for (arguments, config, expected) in table {
+        let plan = Plan::app("shown").started_in_own_folder();
+        let root = std::fs::canonicalize(plan.path("")).expect("the test's folder").display().to_string();
+        for folder in ["start", "app"] {
+            std::fs::create_dir(plan.path(folder)).expect("a folder");
+        }
+        std::os::unix::fs::symlink(plan.path("app"), plan.path("link")).expect("a link");
+        let mut plan = plan.file("app/only_here.py", "").file("start/shown.py", SEARCH_PATH).working_dir("start");
+        plan = plan.env("ROOT", root.trim_end_matches('/'));
+        for argument in arguments {
+            plan = plan.args([*argument]);
+        }
+        if !config.is_empty() {
+            plan = plan.file("start/gunicorn.conf.py", config);
+        }
+        let server = plan.start();
+        assert_eq!(server.get("/").text(), expected, "{arguments:?} {config:?}");
+        server.finish();
+    }
+}
+
 #[test]
 fn no_writable_folder_is_needed() {
     let server = Plan::app("echo").args(["--worker-tmp-dir", "/dev/shm"]).env("TMPDIR", "/nonexistent").start();

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -94,6 +94,26 @@ fn load_callable<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, P
     };
     let globals = config.raw_paste_global_conf.clone().into_py_dict(py)?;
     py.import("gunicorn.app.pasterapp")?.call_method1("get_wsgi_app", (uri, py.None(), globals))
+}
+
+/// The directories that go to the front of `sys.path`, in the order in which each is put there: where the server was started, unless an
+/// embedding program has seen to its path itself, `chdir`, and `pythonpath` as it is seen from there.
+pub fn search_path(start: Option<&Path>, config: &Config) -> Vec<PathBuf> {
+    let own = start.into_iter().flat_map(|start| [start, config.chdir.as_path()]).map(Path::to_owned);
+    own.chain(config.pythonpath.iter().map(|path| absolute(path))).collect()
+}
+
+/// As Python's `os.path.abspath`: of two names for a directory, `..` after a link means the shorter one.
+pub fn absolute(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(normal.pop()),
+            part => normal.push(part),
+        }
+    }
+    normal
 }
 
 /// Puts `directories` in front of `sys.path`, each before the ones named earlier, as `--chdir` and `--pythonpath` do.

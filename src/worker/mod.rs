@@ -68,6 +68,8 @@ pub struct Launch {
     pub home: Home,
     /// `sys.argv`
     pub argv: Vec<OsString>,
+    /// The directory of the start, which stays on `sys.path`; `None` where a program that embeds the server has seen to its path itself.
+    pub start: Option<PathBuf>,
     /// Puts the process into the working directory and environment that its settings ask for.
     pub enter: Enter,
 }
@@ -169,18 +171,12 @@ fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
         // Only where prctl(2) is forbidden; the check once a second remains.
         Err(error) => log::debug!("Cannot ask to be told of the master's end: {error}"),
     }
-    app::extend_path(&python_path(&seat.config)).map_err(python_failure)?;
+    app::extend_path(&app::search_path(launch.start.as_deref(), &seat.config)).map_err(python_failure)?;
     let (app, broken) = load_app(&mut seat)?;
     let app = seat.hooks.post_worker_init(app).map_err(BootFailure::Other)?;
     let worker = assemble(seat, nudge, app, broken)?;
     signals::started_in_worker();
     Ok(worker)
-}
-
-/// The directories that the settings put on `sys.path`, in the order in which each goes to its front.
-pub fn python_path(config: &Config) -> Vec<PathBuf> {
-    let here = std::env::current_dir().unwrap_or_else(|_| config.chdir.clone());
-    std::iter::once(here).chain(config.pythonpath.iter().cloned()).collect()
 }
 
 fn become_user(config: &Config) -> Result<(), BootFailure> {

@@ -125,6 +125,12 @@ impl Plan {
         self
     }
 
+    /// Started in a folder below the test's own.
+    pub fn working_dir(mut self, name: &str) -> Plan {
+        self.working_dir = Some(self.path(name));
+        self
+    }
+
     /// The program under another name.
     pub fn program(mut self, path: impl Into<PathBuf>) -> Plan {
         self.program = path.into();

@@ -55,7 +55,7 @@ environment's `SENDFILE` decides: `y`, `1`, `yes`, `true` are on, `n`, `0`, `no`
         },
         doc: "The directory to change to before the app is loaded.
 
-It becomes the first entry of `sys.path` as well.",
+It becomes the first entry of `sys.path` as well, in front of the directory where the server was started.",
     },
     Setting {
         name: "daemon",
@@ -208,7 +208,7 @@ Without it they have only `group`.",
         },
         doc: "Directories to put in front of sys.path, with commas.
 
-They are put there one by one, so the last one named is searched first.",
+They are put there one by one, so the last one named is searched first. A relative one is seen from `chdir`.",
     },
     Setting {
         name: "tmp_upload_dir",
