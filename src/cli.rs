@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::settings::{self, Kind, Setting, Value};
+use crate::settings::{self, Kind, Origin, Setting, Value};
 
 /// What was typed.
 #[derive(Debug)]
@@ -69,8 +69,9 @@ pub fn parse(arguments: &[String]) -> Result<CommandLine, UsageError> {
 /// # Errors
 /// As [`parse`], and a quotation that does not end.
 pub fn parse_environment(text: &str) -> Result<CommandLine, UsageError> {
-    let arguments = shlex::split(text).ok_or_else(|| usage("GUNICORN_CMD_ARGS: no closing quotation"))?;
-    parse(&arguments)
+    let arguments = shlex::split(text).ok_or_else(|| usage("no closing quotation"));
+    let read = arguments.and_then(|arguments| parse(&arguments));
+    read.map_err(|error| usage(format!("{} ({})", error.problem, Origin::EnvironmentArguments)))
 }
 
 /// One argument, looked at by itself. argparse does that for all of them before it acts on any.
@@ -484,7 +485,7 @@ mod tests {
         assert_eq!(values, ["['a:1']", "['A=b c']"]);
         assert!(parse_environment("").unwrap().assignments.is_empty());
         let error = parse_environment("--bind 'a").unwrap_err();
-        assert_eq!(error.problem, "GUNICORN_CMD_ARGS: no closing quotation");
+        assert_eq!(error.problem, "no closing quotation (GUNICORN_CMD_ARGS)");
     }
 
     #[test]

@@ -53,6 +53,10 @@ fn run_embedded(launch: Launch, embedder: Embedder) -> i32 {
 
 /// The status of a process, whose failure is told on standard error.
 fn exit_status(outcome: Result<i32, Failure>) -> i32 {
+    if outcome.is_err() {
+        // A config file may have printed something, registered functions, and made up its mind.
+        interpreter::run_exit_functions();
+    }
     match outcome {
         Ok(status) => status,
         Err(Failure::Usage(text)) => {
@@ -65,6 +69,7 @@ fn exit_status(outcome: Result<i32, Failure>) -> i32 {
             eprintln!("{gap}{text}");
             EXIT_CONFIG
         }
+        Err(Failure::Exit(exit)) => exit.perform(),
     }
 }
 

@@ -16,16 +16,16 @@ use crate::cli::{self, CommandLine, Mode};
 use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
 use crate::master::Launch;
 use crate::python::app::{self, App, LoadError, absolute};
-use crate::python::config_file::{self, ConfigFile, Objects};
+use crate::python::config_file::{self, ConfigFile, ConfigFileError, Objects};
 use crate::python::embedder::{self, Embedder};
 use crate::python::environ::SERVER_SOFTWARE;
 use crate::python::home::{self, Home};
 use crate::python::hooks::Hooks;
 use crate::python::ssl_context::{self, ContextTerms};
-use crate::python::{environment, interpreter, signals, spew};
+use crate::python::{Exit, environment, interpreter, signals, spew};
 use crate::seat;
-use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, Loaded, LogFormat, Sources, Value};
-use crate::sys::clock;
+use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, Loaded, LogFormat, Origins, Sources, Value};
+use crate::sys::{clock, user};
 use crate::tls::{self, Tls};
 use crate::worker;
 
@@ -39,6 +39,8 @@ pub enum Failure {
     Usage(String),
     /// The settings cannot be used.
     Config(String),
+    /// The config file has asked for the end of the process.
+    Exit(Exit),
 }
 
 impl fmt::Display for Failure {
@@ -46,6 +48,16 @@ impl fmt::Display for Failure {
         match self {
             Failure::Usage(text) => f.write_str(text),
             Failure::Config(text) => f.write_str(text),
+            Failure::Exit(exit) => ConfigFileError::Exit(exit.clone()).fmt(f),
+        }
+    }
+}
+
+impl From<ConfigFileError> for Failure {
+    fn from(error: ConfigFileError) -> Failure {
+        match error {
+            ConfigFileError::Exit(exit) => Failure::Exit(exit),
+            raised => Failure::Config(raised.to_string()),
         }
     }
 }
@@ -114,8 +126,10 @@ impl Startup {
         if config.reload {
             self.warnings.push("Reloader is on. Use in development only!".to_owned());
         }
-        self.surroundings.enter(&config).map_err(|reason| config_error(&reason))?;
-        let hooks = self.find_hooks(&config, objects)?;
+        seat::identity(&config).map_err(|unknown| blame_identity(&loaded.origins, &unknown))?;
+        let entered = self.surroundings.enter(&config);
+        entered.map_err(|reason| config_error(&loaded.origins.blame("chdir", reason)))?;
+        let hooks = self.find_hooks(&config, objects, &loaded.origins)?;
         Ok((Arc::new(config), hooks))
     }
 
@@ -212,14 +226,14 @@ impl Startup {
     }
 
     /// Hooks and loggers may be given by dotted names, to be found where the app is.
-    fn find_hooks(&mut self, config: &Config, objects: Option<Objects>) -> Result<Hooks, Failure> {
+    fn find_hooks(&mut self, config: &Config, objects: Option<Objects>, origins: &Origins) -> Result<Hooks, Failure> {
         // A config without hooks knows nothing of the workers, which a later one is to see again: `self.hooks` stays.
         if !Hooks::are_wanted(config) {
             return Ok(Hooks::default());
         }
         interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
         app::extend_path(&self.search_path(config)).map_err(|error| config_error(&error))?;
-        self.hooks = Hooks::new(config, objects, &self.hooks).map_err(|error| config_error(&error))?;
+        self.hooks = Hooks::new(config, objects, origins, &self.hooks).map_err(|error| config_error(&error))?;
         Ok(self.hooks.clone())
     }
 
@@ -283,21 +297,18 @@ impl Startup {
         }
     }
 
-    fn run_config(
-        &self,
-        run: impl FnOnce() -> Result<ConfigFile, config_file::ConfigFileError>,
-    ) -> Result<ReadFile, Failure> {
+    fn run_config(&self, run: impl FnOnce() -> Result<ConfigFile, ConfigFileError>) -> Result<ReadFile, Failure> {
         interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
         // A config file may import modules that lie beside it.
         app::extend_path(std::slice::from_ref(&self.surroundings.directory)).map_err(|error| config_error(&error))?;
-        let file = run().map_err(|error| Failure::Config(error.to_string()))?;
+        let file = run().map_err(Failure::from)?;
         Ok((file.values, FileOrigin::Python, Some(file.objects)))
     }
 }
 
 /// Only what the program has set counts: neither its arguments nor a config file nor `GUNICORN_CMD_ARGS` are the server's.
 fn read_embedder(embedder: &Embedder) -> Result<(Loaded, Option<Objects>), Failure> {
-    let file = embedder.read(is_setting).map_err(|error| Failure::Config(error.to_string()))?;
+    let file = embedder.read(is_setting)?;
     let sources = Sources {
         app: Some(embedder::APP.to_owned()),
         of_app: Vec::new(),
@@ -424,6 +435,14 @@ fn odd_ending(source: &ConfigSource) -> Option<String> {
 /// Whether a config file's global of that name is meant as a setting.
 fn is_setting(name: &str) -> bool {
     settings::find(name).is_some()
+}
+
+fn blame_identity(origins: &Origins, unknown: &user::Unknown) -> Failure {
+    let name = match unknown {
+        user::Unknown::User(_) => "user",
+        user::Unknown::Group(_) => "group",
+    };
+    config_error(&origins.blame(name, unknown.to_string()))
 }
 
 fn config_error(reason: &(impl fmt::Display + ?Sized)) -> Failure {

@@ -103,6 +103,141 @@ fn wrong_values_are_one_sentence_and_exit_1() {
 }
 
 #[test]
+fn a_wrong_value_is_named_with_who_gave_it() {
+    // arguments, GUNICORN_CMD_ARGS, config file, the sentence
+    let table: &[(&[&str], &str, &str, &str)] = &[
+        (&["-u", "no_user"], "", "", "invalid value for 'user': No such user: 'no_user' (command line)"),
+        (&[], "-g no_group", "", "invalid value for 'group': No such group: 'no_group' (GUNICORN_CMD_ARGS)"),
+        (&[], "", "chdir = '/no/where'", "invalid value for 'chdir': can't chdir to '/no/where': No such"),
+        (&["--chdir", "/no/where"], "", "", "(os error 2) (command line)"),
+        (&["--reload-extra-file", "/no"], "", "", "'reload_extra_files': there is no file '/no' (command line)"),
+        (
+            &["--statsd-host", "a:b"],
+            "",
+            "",
+            "'statsd_host': Value must be one of ('host:port', 'unix://PATH') (command",
+        ),
+        (&["--dirty-workers", "2"], "", "", "dirty workers are not supported ('dirty_workers' is 2) (command line)"),
+        (&[], "-w x", "", "argument -w/--workers: invalid int value: 'x' (GUNICORN_CMD_ARGS)"),
+        (
+            &[],
+            "",
+            "on_exit = 'a.b'",
+            "invalid value for 'on_exit': 'a.b' cannot be imported: No module named 'a' (config file)",
+        ),
+        (&[], "", "def on_exit(): pass", "must take 1 argument (server), and takes 0 (config file)"),
+        (
+            &["--logger-class", "no.x"],
+            "",
+            "",
+            "invalid value for 'logger_class': class uri 'no.x' invalid or not found",
+        ),
+        (&["--logger-class", "no.x"], "", "", "ModuleNotFoundError: No module named 'no' (command line)"),
+        (&["-k", "gevent"], "", "", "leave worker_class out, slow clients hold no worker here; where the app waits"),
+        (
+            &["-k", "uvicorn.workers.UvicornWorker"],
+            "",
+            "",
+            "ASGI apps are not supported; a WSGI app needs no such class",
+        ),
+        (
+            &[],
+            "",
+            "class Mine: pass\ndef worker_class(): return Mine",
+            "'__config__.Mine' is not supported: worker classes",
+        ),
+        (&[], "", "worker_class = 5", "invalid value for 'worker_class': 5 is not a string (config file)"),
+    ];
+    for (arguments, environment, config, sentence) in table {
+        let mut plan = Plan::app("echo").chdir(crate::util::apps()).env("GUNICORN_CMD_ARGS", environment);
+        if arguments.contains(&"--chdir") || config.contains("chdir") {
+            plan = Plan::app("echo").started_in_own_folder();
+        }
+        for argument in *arguments {
+            plan = plan.args([*argument]);
+        }
+        plan = plan.file("conf.py", config);
+        let path = plan.path("conf.py").display().to_string();
+        let finished = plan.args(["--config", &path]).run();
+        assert!(matches!(finished.code, Some(1 | 2)), "{sentence}: {finished:?}");
+        assert!(finished.stderr.contains(sentence), "{sentence}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn gunicorns_own_worker_classes_may_be_given_as_objects_and_by_functions() {
+    let table = [
+        ("from gunicorn.workers.gthread import ThreadWorker as worker_class", "gthread"),
+        ("import gunicorn.workers.sync\nworker_class = gunicorn.workers.sync.SyncWorker", "sync"),
+        ("def worker_class(): return 'gthread'", "gthread"),
+        ("from gunicorn.workers.gthread import ThreadWorker\nworker_class = lambda: ThreadWorker", "gthread"),
+        ("worker_class = '#sync'", "sync"),
+    ];
+    for (config, class) in table {
+        let plan = Plan::app("echo").file("conf.py", &format!("{config}\ndef on_starting(server): pass\n"));
+        let path = plan.path("conf.py").display().to_string();
+        let server = plan.args(["--config", &path]).start();
+        server.wait_for_log(&format!("Using worker: {class}"));
+        assert_eq!(server.get("/").status, 200, "{config}");
+        server.finish();
+    }
+}
+
+#[test]
+fn a_config_file_that_exits_keeps_its_status() {
+    // what it says, the status, standard error
+    let table = [
+        ("sys.exit(9)", 9, ""),
+        ("sys.exit('not here')", 1, "not here\n"),
+        ("sys.exit()", 0, ""),
+        ("raise SystemExit(['a'])", 1, "['a']\n"),
+        ("on_starting = lambda server: sys.exit(9)", 9, "Starting"),
+        ("when_ready = lambda server: sys.exit('not now')", 1, "not now\n"),
+        ("nworkers_changed = lambda server, new, old: sys.exit(9)", 9, ""),
+    ];
+    for (line, status, said) in table {
+        let config = format!("import atexit, sys\natexit.register(print, 'at exit')\nprint('configured')\n{line}\n");
+        let plan = Plan::app("echo").file("conf.py", &config);
+        let path = plan.path("conf.py").display().to_string();
+        let finished = plan.args(["--config", &path]).run();
+        assert_eq!(finished.code, Some(status), "{line}: {finished:?}");
+        assert!(finished.stderr.contains(said), "{line}: {finished:?}");
+        assert!(!finished.stderr.contains("Traceback"), "{line}: {finished:?}");
+        assert!(said.is_empty() == finished.stderr.is_empty(), "{line}: {finished:?}");
+        assert_eq!(finished.stdout, "configured\nat exit\n", "{line}");
+    }
+}
+
+#[test]
+fn a_config_file_that_exits_in_a_reload_fails_it() {
+    let plan = Plan::app("echo").file("conf.py", "");
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    let before = server.wait_for_workers(1);
+    server.write("conf.py", "import sys\nsys.exit(9)\n");
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.wait_for_log("Reload failed");
+    server.wait_for_log("the config file has ended the program with status 9");
+    assert_eq!(server.workers(), before);
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn what_a_wrong_config_file_prints_is_printed() {
+    let plan = Plan::app("echo").file("conf.py", "print('configured')\nworkers = 'many'\n");
+    let path = plan.path("conf.py").display().to_string();
+    assert_eq!(plan.args(["--config", &path]).run().stdout, "configured\n");
+}
+
+#[test]
+fn an_app_without_a_name_behind_its_colon_is_no_app() {
+    let finished = Plan::app("echo:").run();
+    assert_eq!(finished.code, Some(4), "{finished:?}");
+    assert!(finished.stderr.contains("Failed to parse '' as an attribute name or function call."), "{finished:?}");
+}
+
+#[test]
 fn a_folder_that_is_not_there_is_an_error() {
     let finished = Plan::app("echo").chdir("/no/such/folder").run();
     assert_eq!(finished.code, Some(1), "{finished:?}");

@@ -23,6 +23,26 @@ fn the_head_is_gunicorns() {
     server.finish();
 }
 
+/// PEP 3333 asks for tuples; gunicorn takes whatever unpacks into two.
+#[test]
+fn a_header_may_be_any_pair() {
+    let app = "def application(environ, start_response):\n\
+               \x20   pair = {'/list': ['X-A', 'b'], '/iterator': iter(('X-A', 'b')), '/three': ['X-A', 'b', 'c'],\n\
+               \x20           '/one': ['X-A'], '/text': 'XA', '/number': ['X-A', 1]}[environ['PATH_INFO']]\n\
+               \x20   start_response('200 OK', [['Content-Length', '0'], pair])\n\
+               \x20   return []\n";
+    let mut server = Plan::app("app").in_own_folder().file("app.py", app).start();
+    for path in ["/list", "/iterator"] {
+        assert_eq!(server.get(path).header("X-A"), Some("b"), "{path}");
+    }
+    for path in ["/three", "/one", "/text", "/number"] {
+        assert_eq!(server.get(path).status, 500, "{path}");
+        server.wait_for_log("TypeError: a response header must be a (name, value) pair of two str");
+        server.allow("");
+    }
+    server.finish();
+}
+
 /// The server knows them again; what comes of them depends on the company all the same.
 #[test]
 fn headers_that_are_the_same_objects_say_the_same_and_no_more() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, error};
 
-use crate::python::hooks::{ServerHook, ServerState};
+use crate::python::hooks::{Raised, ServerHook, ServerState};
 use crate::sys::process;
 
 use super::generation::Generation;
@@ -36,7 +36,7 @@ impl<App> Master<App> {
     }
 
     /// Calls the hooks of a reload, before anything of it is in force.
-    pub(super) fn tell_of_reload(&self, called: &Generation) -> Result<(), String> {
+    pub(super) fn tell_of_reload(&self, called: &Generation) -> Result<(), Raised> {
         let shown = || ServerState {
             num_workers: called.wanted,
             listeners: listeners::list(&called.listeners, &called.config),
@@ -59,7 +59,7 @@ impl<App> Master<App> {
     }
 
     /// `pre_fork` raised: there is no fork.
-    pub(super) fn fork_refused(&mut self, generation: u64, raised: &str) {
+    pub(super) fn fork_refused(&mut self, generation: u64, raised: &Raised) {
         error!("Exception in pre_fork hook\n{raised}");
         if self.candidate.as_ref().is_some_and(|candidate| candidate.number == generation) {
             error!("Reload failed: pre_fork raised. The old workers go on with the old settings.");
@@ -103,7 +103,7 @@ pub(super) fn shown_at_start(master_name: &'static str, num_workers: usize, list
 }
 
 /// Calls a hook whose exception changes nothing.
-fn note(hook: &str, outcome: Result<(), String>) {
+fn note(hook: &str, outcome: Result<(), Raised>) {
     if let Err(raised) = outcome {
         error!("Exception in {hook} hook\n{raised}");
     }

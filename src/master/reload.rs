@@ -59,7 +59,8 @@ impl<App> Master<App> {
         if !same(&called.listeners, &self.serving.listeners) {
             info!("Listening at: {} ({})", listeners::names(&called.listeners, &called.config), self.pid);
         }
-        self.tell_of_reload(&called).inspect_err(|_| self.take_back(&called))?;
+        let told = self.tell_of_reload(&called).inspect_err(|_| self.take_back(&called));
+        told.map_err(|raised| raised.to_string())?;
         Ok(called)
     }
 

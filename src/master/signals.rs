@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info};
 
 use crate::logging;
+use crate::python::loggers;
 use crate::sys::signal::Signal;
 
 use super::stop::Halt;
@@ -98,7 +99,7 @@ impl<App> Master<App> {
         if let Err(error) = logging::reopen() {
             error!("{error}");
         }
-        if let Err(raised) = self.serving.hooks.reopen_log() {
+        if let Err(raised) = loggers::reopen() {
             error!("Cannot reopen the logs\n{raised}");
         }
         for worker in &self.workers {

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use log::{debug, error, info, warn};
 
-use crate::python::hooks::ServerHook;
+use crate::python::Exit;
+use crate::python::hooks::{Raised, ServerHook};
 use crate::python::signals::{begin_in_master, started_in_master, take_back};
 use crate::scoreboard::{MAX_WORKERS, Scoreboard};
 use crate::sys::pidfile::PidFile;
@@ -176,14 +177,14 @@ fn announce(serving: &Generation) {
 
 /// A hook that raises keeps the server from starting, except in place of one that serves: there nobody is left to go back to. One that was
 /// told to stop meanwhile ends in good order.
-fn may_go_on(signals: &SignalQueue, upgrade: &Upgrade, hook: Result<(), String>) -> Result<(), i32> {
+fn may_go_on(signals: &SignalQueue, upgrade: &Upgrade, hook: Result<(), Raised>) -> Result<(), i32> {
     told_to_stop(signals)?;
     match hook {
         Err(raised) if upgrade.is_in_place() => {
             error!("The server goes on without the hook that raised\n{raised}");
             Ok(())
         }
-        hook => hook.map_err(|raised| refuse(&raised)),
+        hook => hook.map_err(|raised| raised.exit().map_or_else(|| refuse(&raised), Exit::perform)),
     }
 }
 

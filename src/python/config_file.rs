@@ -6,22 +6,37 @@ use std::path::Path;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyModule, PyString, PyTuple};
 
-use super::errors::traceback;
+use super::errors::{Exit, traceback};
 use crate::settings::Value;
 
 /// The name under which gunicorn runs a config file, and registers it in `sys.modules`.
 const MODULE_NAME: &str = "__config__";
 
-/// The config could not be run: Python's traceback.
+/// The config could not be run.
 #[derive(Debug)]
-pub struct ConfigFileError {
-    source: String,
-    traceback: String,
+pub enum ConfigFileError {
+    /// It raised: Python's traceback.
+    Raised {
+        /// What was run.
+        source: String,
+        /// How it ended.
+        traceback: String,
+    },
+    /// It asked for the end of the process.
+    Exit(Exit),
 }
 
 impl fmt::Display for ConfigFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Failed to read config file: {}\n{}", self.source, self.traceback)
+        match self {
+            ConfigFileError::Raised { source, traceback } => {
+                write!(f, "Failed to read config file: {source}\n{traceback}")
+            }
+            ConfigFileError::Exit(Exit { text: Some(text), .. }) => f.write_str(text),
+            ConfigFileError::Exit(Exit { status, .. }) => {
+                write!(f, "the config file has ended the program with status {status}")
+            }
+        }
     }
 }
 
@@ -76,7 +91,10 @@ pub(super) fn read(
     read: impl FnOnce(Python<'_>) -> PyResult<ConfigFile>,
 ) -> Result<ConfigFile, ConfigFileError> {
     Python::attach(|py| {
-        read(py).map_err(|error| ConfigFileError { source: source.to_owned(), traceback: traceback(py, &error) })
+        read(py).map_err(|error| match Exit::of(py, &error) {
+            Some(exit) => ConfigFileError::Exit(exit),
+            None => ConfigFileError::Raised { source: source.to_owned(), traceback: traceback(py, &error) },
+        })
     })
 }
 
@@ -89,6 +107,8 @@ pub(super) fn values(globals: &Bound<'_, PyDict>, is_setting: &dyn Fn(&str) -> b
         if name.starts_with('_') {
             continue;
         }
+        // The server knows classes by their names.
+        let object = if name == "worker_class" { named_class(object)? } else { object };
         match value(&object)? {
             Some(value) => found.push((name, value)),
             None if is_setting(&name) => {
@@ -100,6 +120,14 @@ pub(super) fn values(globals: &Bound<'_, PyDict>, is_setting: &dyn Fn(&str) -> b
         }
     }
     Ok(ConfigFile { values: found, objects: Objects(objects.unbind()) })
+}
+
+/// A class by its name, also where a function returns it; anything else as it is.
+fn named_class(object: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    if !object.is_callable() {
+        return Ok(object);
+    }
+    object.py().import("gunicorn._validators")?.call_method1("name_of_class", (object,))
 }
 
 /// A Python object as a plain value, where it is one.

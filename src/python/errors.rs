@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -12,6 +13,38 @@ const LONGEST_LINE: usize = 64 * 1024;
 /// The traceback of `error` as the interpreter would print it, without the final newline.
 pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
     format_exception(py, error).unwrap_or_else(|_| in_plain_words(py, error))
+}
+
+/// The process is asked to end (`SystemExit`): with this status and, on standard error, this text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The status.
+    pub status: i32,
+    /// What `sys.exit()` was given instead of a status.
+    pub text: Option<String>,
+}
+
+impl Exit {
+    /// Says its text, and returns the status that the process is to end with.
+    pub fn perform(&self) -> i32 {
+        if let Some(text) = &self.text {
+            eprintln!("{text}");
+        }
+        self.status
+    }
+
+    /// What `error` asks for, if it is a `SystemExit`, as the interpreter reads it at the end of a script.
+    pub fn of(py: Python<'_>, error: &PyErr) -> Option<Exit> {
+        if !error.is_instance_of::<PySystemExit>(py) {
+            return None;
+        }
+        let code = error.value(py).getattr("code").ok()?;
+        Some(match code.extract::<i32>() {
+            Ok(status) => Exit { status, text: None },
+            Err(_) if code.is_none() => Exit { status: 0, text: None },
+            Err(_) => Exit { status: 1, text: code.str().ok().map(|text| text.to_string_lossy().into_owned()) },
+        })
+    }
 }
 
 /// The same where the module `traceback` cannot be had, for want of descriptors for example: without the chain of causes.

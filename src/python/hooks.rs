@@ -14,13 +14,13 @@ use pyo3::types::PyDict;
 
 use super::app::App;
 use super::config_file::Objects;
-use super::errors::traceback;
+use super::errors::{Exit, traceback};
 use super::loggers;
 use super::native::to_python;
 use super::observer::Observer;
 use super::signals;
 use crate::logging;
-use crate::settings::{self, Config};
+use crate::settings::{self, Config, Origins};
 use crate::sys::process::Pid;
 
 /// What a config wants to be told of. Clones are the same.
@@ -123,19 +123,46 @@ impl WorkerState {
     }
 }
 
-/// A hook raised: the traceback.
-pub type Raised = String;
+/// A hook raised.
+#[derive(Debug)]
+pub struct Raised {
+    traceback: String,
+    exit: Option<Exit>,
+}
+
+impl Raised {
+    fn new(py: Python<'_>, error: &PyErr) -> Raised {
+        Raised { traceback: traceback(py, error), exit: Exit::of(py, error) }
+    }
+
+    /// It has called `sys.exit()`: the end that it asked for.
+    pub fn exit(&self) -> Option<&Exit> {
+        self.exit.as_ref()
+    }
+}
+
+/// The traceback.
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.traceback)
+    }
+}
 
 impl Hooks {
     /// Reads the hooks of `config`, whose `objects` a Python config file gave; after a reload they see the same `server` and workers as
-    /// those `before`. For a config that asks for some ([`Hooks::are_wanted`]); the interpreter must be running.
+    /// those `before`. `origins` say who gave what. For a config that asks for some ([`Hooks::are_wanted`]); the interpreter must be running.
     ///
     /// # Errors
     /// A hook that cannot be imported or called as it should be.
-    pub fn new(config: &Config, objects: Option<Objects>, before: &Hooks) -> Result<Hooks, HookError> {
+    pub fn new(
+        config: &Config,
+        objects: Option<Objects>,
+        origins: &Origins,
+        before: &Hooks,
+    ) -> Result<Hooks, HookError> {
         Python::attach(|py| {
             let objects = objects.map_or_else(|| PyDict::new(py), |objects| objects.0.into_bound(py));
-            let made = Bridge::new(py, config, &objects).and_then(|bridge| {
+            let made = Bridge::new(py, config, &objects, origins).and_then(|bridge| {
                 if let Some(before) = &before.0 {
                     bridge.object.call_method1(py, "take_over", (&before.object,))?;
                 }
@@ -238,7 +265,7 @@ impl Hooks {
     pub fn post_fork(&self, worker: WorkerState) -> Result<(), Raised> {
         let Some(bridge) = &self.0 else { return Ok(()) };
         Python::attach(|py| {
-            let state = worker.as_dict(py).map_err(|error| traceback(py, &error))?;
+            let state = worker.as_dict(py).map_err(|error| Raised::new(py, &error))?;
             bridge.ask(py, "enter_worker", (state,))?;
             bridge.ask(py, "post_fork", ())
         })
@@ -252,7 +279,7 @@ impl Hooks {
         let Some(bridge) = &self.0 else { return Ok(app) };
         Python::attach(|py| {
             let served = bridge.object.call_method1(py, "post_worker_init", (app.callable(),));
-            served.map(App::new).map_err(|error| traceback(py, &error))
+            served.map(App::new).map_err(|error| Raised::new(py, &error))
         })
     }
 
@@ -290,14 +317,6 @@ impl Hooks {
         }
     }
 
-    /// Opens the files of Python's logging again (USR1). In a worker the queue does that.
-    ///
-    /// # Errors
-    /// One cannot be opened.
-    pub fn reopen_log(&self) -> Result<(), Raised> {
-        loggers::reopen()
-    }
-
     /// The bridge, where the user gave this hook.
     pub(super) fn bridge_of(&self, hook: &str) -> Option<&Py<PyAny>> {
         self.0.as_ref().filter(|bridge| bridge.given.contains(hook)).map(|bridge| &bridge.object)
@@ -331,21 +350,22 @@ impl Hooks {
     }
 }
 
-/// A `gunicorn._bridge.Bridge` of the settings in `config`, whose `objects` a Python config file gave.
+/// A `gunicorn._bridge.Bridge` of the settings in `config`, whose `objects` a Python config file gave; `origins` says who gave which value.
 pub(super) fn bridge_object<'py>(
     py: Python<'py>,
     config: &Config,
     objects: &Bound<'py, PyDict>,
+    origins: &Origins,
 ) -> PyResult<Bound<'py, PyAny>> {
     let values = PyDict::new(py);
     for setting in settings::all() {
         values.set_item(setting.name, to_python(py, &setting.value_in(config))?)?;
     }
-    py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects))
+    py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects, who_gave(py, origins)?))
 }
 
 impl Bridge {
-    fn new(py: Python<'_>, config: &Config, objects: &Bound<'_, PyDict>) -> PyResult<Bridge> {
+    fn new(py: Python<'_>, config: &Config, objects: &Bound<'_, PyDict>, origins: &Origins) -> PyResult<Bridge> {
         // What a later source has overridden is not meant.
         let overridden = |name: &str| settings::find(name).is_none_or(|setting| !setting.value_in(config).is_object());
         for name in objects.keys() {
@@ -353,7 +373,7 @@ impl Bridge {
                 objects.del_item(name)?;
             }
         }
-        let object = bridge_object(py, config, objects)?;
+        let object = bridge_object(py, config, objects, origins)?;
         let given = object.getattr("hooks")?.try_iter()?.map(|name| name?.extract()).collect::<PyResult<_>>()?;
         Ok(Bridge { object: object.unbind(), given, writes_logs: config.logs_through_python() })
     }
@@ -365,7 +385,7 @@ impl Bridge {
         method: &str,
         arguments: impl pyo3::call::PyCallArgs<'py>,
     ) -> Result<(), Raised> {
-        self.object.bind(py).call_method1(method, arguments).map(drop).map_err(|error| traceback(py, &error))
+        self.object.bind(py).call_method1(method, arguments).map(drop).map_err(|error| Raised::new(py, &error))
     }
 
     /// Shows the bridge how the master stands, then calls.
@@ -377,12 +397,20 @@ impl Bridge {
         let server = server();
         let called = Python::attach(|py| {
             let shown = server.as_dict(py).and_then(|state| self.object.call_method1(py, "server", (state,)));
-            shown.and_then(|_| call(py, &self.object)).map(drop).map_err(|error| traceback(py, &error))
+            shown.and_then(|_| call(py, &self.object)).map(drop).map_err(|error| Raised::new(py, &error))
         });
         // A hook may have installed handlers of its own.
         signals::take_back();
         called
     }
+}
+
+fn who_gave<'py>(py: Python<'py>, origins: &Origins) -> PyResult<Bound<'py, PyDict>> {
+    let named = PyDict::new(py);
+    for (name, origin) in origins.iter() {
+        named.set_item(name, origin.to_string())?;
+    }
+    Ok(named)
 }
 
 /// What the package itself refuses (`RuntimeError`, and `ConfigError` with it) is a sentence; the rest is told by its traceback.

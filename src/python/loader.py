@@ -16,8 +16,9 @@ class AppError(Exception):
 
 def load(spec):
     """Returns the callable that `spec` names: `module`, `module:name` or `module:factory("x", k=1)`."""
-    module_name, _, expression = spec.partition(":")
-    expression = expression or "application"
+    module_name, colon, expression = spec.partition(":")
+    if not colon:
+        expression = "application"
     module = import_module(module_name, expression)
     name, call = parse(expression)
     try:

@@ -16,7 +16,8 @@ use pyo3::types::{PyDict, PyTuple};
 use super::log_queue::LogQueue;
 use super::{facade, hooks, interpreter, raw};
 use crate::logging::{self, Diversion};
-use crate::settings::{Config, LogFormat};
+use crate::settings::{Config, LogFormat, Origins};
+use crate::sys::thread;
 use crate::sys::process;
 
 /// Lines go through Python's logging.
@@ -116,7 +117,7 @@ pub fn reopen_later() {
             log::error!("Cannot reopen the logs\n{text}");
         }
     };
-    if let Err(error) = std::thread::Builder::new().name("reopen".to_owned()).spawn(reopen) {
+    if let Err(error) = thread::spawn_for_python("reopen", reopen) {
         log::error!("Cannot reopen the logs of the application: {error}");
     }
 }
@@ -165,7 +166,7 @@ pub(super) fn bridge(py: Python<'_>) -> PyResult<Py<PyAny>> {
             None => in_force.config.clone().unwrap_or_default(),
         }
     };
-    let made = hooks::bridge_object(py, &config, &PyDict::new(py))?;
+    let made = hooks::bridge_object(py, &config, &PyDict::new(py), &Origins::default())?;
     made.call_method0("take_log")?;
     let state = PyDict::new(py);
     state.set_item("age", 0)?;

@@ -53,6 +53,6 @@ mod tls;
 pub mod transmission;
 mod waiting;
 
-pub use errors::traceback;
+pub use errors::{Exit, traceback};
 /// The token of a thread that is attached to the interpreter; the worker only passes it on.
 pub use pyo3::{PyErr, Python};

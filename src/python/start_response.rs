@@ -198,18 +198,25 @@ fn read_hop_by_hop(draft: &mut Draft, name: &[u8], value: &[u8]) {
     }
 }
 
-/// A header as the application gave it: a pair of `str`.
+/// A header as the application gave it: a pair of `str`, which gunicorn takes in whatever unpacks into two.
 ///
 /// # Errors
 /// `TypeError` for anything else.
 pub fn header_pair<'py>(header: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyString>, Bound<'py, PyString>)> {
-    let refuse = || PyTypeError::new_err("a response header must be a (name, value) tuple of two str");
+    let refuse = || PyTypeError::new_err("a response header must be a (name, value) pair of two str");
+    let text = |part: &Bound<'py, PyAny>| part.cast::<PyString>().cloned().map_err(|_| refuse());
     if let Ok(pair) = header.cast::<PyTuple>() {
         let [name, value] = pair.as_slice() else { return Err(refuse()) };
-        let text = |part: &Bound<'py, PyAny>| part.cast::<PyString>().cloned().map_err(|_| refuse());
         return Ok((text(name)?, text(value)?));
     }
-    header.extract().map_err(|_| refuse())
+    if header.is_instance_of::<PyString>() {
+        return Err(refuse());
+    }
+    let mut parts = header.try_iter().map_err(|_| refuse())?;
+    match (parts.next().transpose()?, parts.next().transpose()?, parts.next().transpose()?) {
+        (Some(name), Some(value), None) => Ok((text(&name)?, text(&value)?)),
+        _ => Err(refuse()),
+    }
 }
 
 /// The bytes of a header name that may go on the wire (a token, RFC 9110, 5.1).

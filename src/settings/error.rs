@@ -52,16 +52,22 @@ pub enum Error {
         value: String,
         /// Why it is not there.
         reason: &'static str,
+        /// Who gave it.
+        origin: Origin,
+    },
+    /// A value that is well formed, and names what is not there or cannot be used.
+    Unusable {
+        /// The setting.
+        name: &'static str,
+        /// A sentence that names the value.
+        reason: String,
+        /// Who gave it.
+        origin: Origin,
     },
     /// The config file that was named is not there.
     MissingFile {
         /// Its path, as given.
         path: PathBuf,
-    },
-    /// A file that `reload` should watch is not there.
-    MissingWatchedFile {
-        /// Its path, as given.
-        path: String,
     },
     /// The config file is there, and cannot be read.
     UnreadableFile {
@@ -78,13 +84,13 @@ impl fmt::Display for Error {
             Error::InvalidValue { name, problem, origin } => {
                 write!(f, "invalid value for '{name}': {problem} ({origin})")
             }
-            Error::NotSupported { name, value, reason } => {
-                write!(f, "{reason} ('{name}' is {value})")
+            Error::NotSupported { name, value, reason, origin } => {
+                write!(f, "{reason} ('{name}' is {value}) ({origin})")
+            }
+            Error::Unusable { name, reason, origin } => {
+                write!(f, "invalid value for '{name}': {reason} ({origin})")
             }
             Error::MissingFile { path } => write!(f, "'{}' doesn't exist", path.display()),
-            Error::MissingWatchedFile { path } => {
-                write!(f, "invalid value for 'reload_extra_files': there is no file '{path}'")
-            }
             Error::UnreadableFile { path, reason } => {
                 write!(f, "the config file '{}' cannot be read: {reason}", path.display())
             }

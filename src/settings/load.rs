@@ -58,6 +58,29 @@ pub struct Loaded {
     pub config: Config,
     /// What the user should hear about before the server starts, a sentence each.
     pub warnings: Vec<String>,
+    /// Who gave each setting its value.
+    pub origins: Origins,
+}
+
+/// Who gave each setting its value, for errors that show only when the values are used.
+#[derive(Debug, Default)]
+pub struct Origins(BTreeMap<&'static str, Origin>);
+
+impl Origins {
+    /// Who gave the setting of that name its value.
+    pub fn of(&self, name: &str) -> Origin {
+        self.0.get(name).copied().unwrap_or(Origin::Default { variable: None })
+    }
+
+    /// The error of a value that cannot be used for that reason.
+    pub fn blame(&self, name: &'static str, reason: String) -> Error {
+        Error::Unusable { name, reason, origin: self.of(name) }
+    }
+
+    /// All of them, with the names of their settings.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Origin)> {
+        self.0.iter().map(|(&name, &origin)| (name, origin))
+    }
 }
 
 /// Resolves all settings.
@@ -65,7 +88,12 @@ pub struct Loaded {
 /// # Errors
 /// The first value that cannot be taken, or that asks for what is not supported.
 pub fn load(sources: Sources<'_>) -> Result<Loaded, Error> {
-    let mut loading = Loading { config: Config::blank(), missing: BTreeMap::new(), warnings: Vec::new() };
+    let mut loading = Loading {
+        config: Config::blank(),
+        missing: BTreeMap::new(),
+        warnings: Vec::new(),
+        origins: Origins::default(),
+    };
     loading.apply_defaults(&sources)?;
     loading.apply_flags(&sources.of_app, Origin::CommandLine)?;
     loading.apply_file(&sources.file, sources.file_origin)?;
@@ -74,7 +102,7 @@ pub fn load(sources: Sources<'_>) -> Result<Loaded, Error> {
     loading.config.app = sources.app.clone().or_else(|| loading.config.wsgi_app.clone());
     loading.check_watched_files()?;
     loading.report_missing()?;
-    Ok(Loaded { config: loading.config, warnings: loading.warnings })
+    Ok(Loaded { config: loading.config, warnings: loading.warnings, origins: loading.origins })
 }
 
 /// What [`load`] makes of nothing at all.
@@ -98,6 +126,7 @@ struct Loading {
     /// The last value of each setting that is missing here: only that one counts, as with the others.
     missing: BTreeMap<&'static str, Asked>,
     warnings: Vec<String>,
+    origins: Origins,
 }
 
 /// A setting that is missing here, and what was asked of it.
@@ -139,6 +168,7 @@ impl Loading {
     }
 
     fn apply(&mut self, setting: &'static Setting, value: &Value, origin: Origin) -> Result<(), Error> {
+        self.origins.0.insert(setting.name, origin);
         match &setting.store {
             Store::Field { set, .. } => set(&mut self.config, value).map_err(|problem| Error::InvalidValue {
                 name: setting.name,
@@ -167,7 +197,7 @@ impl Loading {
         for entry in &self.config.reload_extra_files {
             if !entry.contains(['*', '?', '[']) {
                 if !Path::new(entry).exists() {
-                    return Err(Error::MissingWatchedFile { path: entry.clone() });
+                    return Err(self.origins.blame("reload_extra_files", format!("there is no file '{entry}'")));
                 }
             } else if !glob::glob(entry).is_ok_and(|mut found| found.next().is_some()) {
                 self.warnings.push(format!("the pattern '{entry}' of 'reload_extra_files' matches no file"));
@@ -182,7 +212,8 @@ impl Loading {
             match asked.missing.severity {
                 _ if asked.is_harmless() => {}
                 Severity::Refuse => {
-                    return Err(Error::NotSupported { name, value: asked.value.repr(), reason });
+                    let origin = self.origins.of(name);
+                    return Err(Error::NotSupported { name, value: asked.value.repr(), reason, origin });
                 }
                 Severity::Warn => {
                     self.warnings.push(format!("the setting '{name}' has no effect: {reason}"));
@@ -356,7 +387,7 @@ mod tests {
             (
                 "worker_class",
                 Value::from("gevent"),
-                "invalid value for 'worker_class': 'gevent' is not supported: the worker classes are 'sync' and 'gthread' (config file)",
+                "invalid value for 'worker_class': 'gevent' is not supported: leave worker_class out, slow clients hold no worker here; where the app waits for other servers, set threads (config file)",
             ),
             (
                 "timeout",

@@ -41,7 +41,7 @@ use crate::python::call::{CallOptions, Caller};
 use crate::python::environ::Site;
 use crate::python::flusher::Flusher;
 use crate::python::home::Home;
-use crate::python::hooks::{Hooks, WorkerState};
+use crate::python::hooks::{Hooks, Raised, WorkerState};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
 use crate::python::signals::Nudge;
@@ -136,6 +136,10 @@ impl BootFailure {
         BootFailure::Other(format!("{context}: {reason}"))
     }
 
+    fn raised(raised: Raised) -> Self {
+        BootFailure::Other(raised.to_string())
+    }
+
     /// Logs it and names the exit status.
     fn report(&self) -> i32 {
         match self {
@@ -161,7 +165,7 @@ fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
     let nudge = start_python(&seat, launch)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     let state = WorkerState { ppid: seat.ppid, age: seat.age, max_requests: seat.max_requests };
-    seat.hooks.post_fork(state).map_err(BootFailure::Other)?;
+    seat.hooks.post_fork(state).map_err(BootFailure::raised)?;
     // What that hook has made of signals does not count, as under gunicorn; what the application makes of them does.
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     become_user(&seat.config)?;
@@ -173,7 +177,7 @@ fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
     }
     app::extend_path(&app::search_path(launch.start.as_deref(), &seat.config)).map_err(python_failure)?;
     let (app, broken) = load_app(&mut seat)?;
-    let app = seat.hooks.post_worker_init(app).map_err(BootFailure::Other)?;
+    let app = seat.hooks.post_worker_init(app).map_err(BootFailure::raised)?;
     let worker = assemble(seat, nudge, app, broken)?;
     signals::started_in_worker();
     Ok(worker)

@@ -38,6 +38,13 @@ class Settings(FacadeTest):
             with self.subTest(name=name, value=value):
                 self.assertRaises(error, configured, **{name: value})
 
+    def test_statsd_addresses(self):
+        cases = {"unix:/run/agent": "/run/agent", "unix:///run/agent": "/run/agent", "unix:agent": "agent",
+                 "unix:8126": ("unix", 8126), "unix": ("unix", 8125), "host": ("host", 8125), "[::1]:9": ("::1", 9)}
+        for value, address in cases.items():
+            with self.subTest(value=value):
+                self.assertEqual(configured(statsd_host=value).statsd_host, address)
+
     def test_no_value_leaks_into_the_next_config(self):
         config.Config().settings["raw_env"].value.append("A=b")
         self.assertEqual(config.Config().raw_env, [])

@@ -389,8 +389,23 @@ fn threads(value: &Value) -> Result<usize, ValueError> {
 fn worker_class(value: &Value) -> Result<WorkerClass, ValueError> {
     let name = value.text()?;
     match name.as_str() {
-        "sync" | "gunicorn.workers.sync.SyncWorker" | "egg:gunicorn#sync" => Ok(WorkerClass::Sync),
-        "gthread" | "gunicorn.workers.gthread.ThreadWorker" | "egg:gunicorn#gthread" => Ok(WorkerClass::Gthread),
-        _ => Err(ValueError::new(&name, "is not supported: the worker classes are 'sync' and 'gthread'")),
+        "sync" | "#sync" | "gunicorn.workers.sync.SyncWorker" | "egg:gunicorn#sync" => Ok(WorkerClass::Sync),
+        "gthread" | "#gthread" | "gunicorn.workers.gthread.ThreadWorker" | "egg:gunicorn#gthread" => {
+            Ok(WorkerClass::Gthread)
+        }
+        _ => Err(ValueError::new(&name, format!("is not supported: {}", instead_of(&name)))),
+    }
+}
+
+/// What to do for want of a worker class.
+fn instead_of(name: &str) -> &'static str {
+    let name = name.to_ascii_lowercase();
+    let is_of = |kinds: &[&str]| kinds.iter().any(|kind| name.contains(kind));
+    if is_of(&["gevent", "eventlet", "meinheld"]) {
+        "leave worker_class out, slow clients hold no worker here; where the app waits for other servers, set threads"
+    } else if is_of(&["asgi", "uvicorn", "hypercorn", "daphne", "aiohttp"]) {
+        "ASGI apps are not supported; a WSGI app needs no such class, leave worker_class out"
+    } else {
+        "worker classes written in Python are not run; leave worker_class out, or choose 'sync' or 'gthread'"
     }
 }

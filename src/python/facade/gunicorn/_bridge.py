@@ -29,17 +29,19 @@ _LOGGING = ("logconfig", "logconfig_dict", "logconfig_json", "syslog")
 class Bridge:
     """The hooks and the logger of one configuration, and the `server` and `worker` objects that they see."""
 
-    def __init__(self, values, objects):
-        """`values` are the settings in force as plain values; `objects` those that a config file gave as no such.
+    def __init__(self, values, objects, origins=None):
+        """`values` are the settings in force as plain values; `objects` those that a config file gave as no such;
+        `origins` say who gave each.
 
         Raises ConfigError for a hook that cannot be called, or a class that cannot be used.
         """
+        self._origins = origins or {}
         self.cfg = Config()
         given = {**values, **objects}
         for name in self.cfg.settings.keys() & given.keys() - _hooks.PARAMETERS.keys():
             setting = self.cfg.settings[name]
             # The server has judged what is plain; the rest only Python can.
-            _checked(name, given[name], setting.set if name in objects else setting.adopt)
+            self._checked(name, given[name], setting.set if name in objects else setting.adopt)
         self._hooks = {name: given[name] for name in _hooks.PARAMETERS if given.get(name) is not None}
         for name, value in self._hooks.items():
             self._hooks[name] = self._set_hook(name, value)
@@ -54,8 +56,18 @@ class Bridge:
         self.worker = None
         self._pending = None
 
+    def _checked(self, name, value, take):
+        try:
+            return take(value)
+        except (TypeError, ValueError, ConfigError, RuntimeError) as error:
+            raise ConfigError(self._told(name, error)) from error
+
+    def _told(self, name, error):
+        origin = f" ({self._origins[name]})" if name in self._origins else ""
+        return f"invalid value for {name!r}: {error}{origin}"
+
     def _set_hook(self, name, value):
-        hook = _checked(name, value, lambda value: _hooks.resolve(name, value))
+        hook = self._checked(name, value, lambda value: _hooks.resolve(name, value))
         if name in self.cfg.settings:
             self.cfg.settings[name].adopt(hook)
         return _hooks.shortened(hook, len(_hooks.PARAMETERS[name])) if name == "post_request" else hook
@@ -72,7 +84,7 @@ class Bridge:
         RuntimeError where the log settings cannot be used, or whatever the class raises.
         """
         drop_handlers()
-        self.log = self.cfg.logger_class(self.cfg) if self.python_logging else NativeLogger(self.cfg)
+        self.log = self._logger_class()(self.cfg) if self.python_logging else NativeLogger(self.cfg)
         self.arbiter.log = self.log
         # A class of the user's own may have none.
         error_log = getattr(self.log, "error_log", None)
@@ -81,6 +93,12 @@ class Bridge:
     def take_log(self):
         """Makes `self.log` of the loggers as they are: somebody has changed them."""
         self.log = NativeLogger.of_changed(self.cfg)
+
+    def _logger_class(self):
+        try:
+            return self.cfg.logger_class
+        except RuntimeError as error:
+            raise ConfigError(self._told("logger_class", error)) from error
 
     # The master
 
@@ -301,13 +319,6 @@ _METHODS = (
     (logging.INFO, "info"),
     (logging.NOTSET, "debug"),
 )
-
-
-def _checked(name, value, take):
-    try:
-        return take(value)
-    except (TypeError, ValueError, ConfigError, RuntimeError) as error:
-        raise ConfigError(f"invalid value for {name!r}: {error}") from error
 
 
 class _LoadedApplication(Application):

@@ -100,6 +100,12 @@ def class_or_name(value):
     return value if isinstance(value, type) else text(value)
 
 
+def name_of_class(value):
+    """The name of what `class_or_name` takes."""
+    chosen = class_or_name(value)
+    return f"{chosen.__module__}.{chosen.__qualname__}" if isinstance(chosen, type) else chosen
+
+
 def network_list(value):
     """A comma list of addresses and networks, or of "*"."""
     import ipaddress
@@ -149,13 +155,13 @@ def directory(value):
 
 
 def statsd_address(value):
-    """`HOST:PORT`, `HOST` or `unix://PATH`, as (host, port) or the path."""
+    """`HOST:PORT`, `HOST`, `unix:PATH` or `unix://PATH`, as (host, port) or the path."""
     address = value if value is None or isinstance(value, tuple) else text(value)
     if not isinstance(address, str):
         return address
-    # Without the slashes, "unix" is the name of a host.
-    if address.startswith("unix://"):
-        return address.removeprefix("unix://")
+    # Before a port "unix" is the name of a host.
+    if address.startswith("unix:") and not address.removeprefix("unix:").isdecimal():
+        return util.parse_address(address)
     try:
         return util.parse_address(f"tcp://{address}", default_port=str(STATSD_PORT))
     except RuntimeError:
