@@ -183,6 +183,7 @@ impl Startup {
         signals::begin_in_master().map_err(|error| error.to_string())?;
         spew::start_if(config.spew).map_err(|error| error.to_string())?;
         let app = self.load_app(config).map_err(|error| error.to_string())?;
+        self.hooks.preloaded(&app).map_err(|raised| raised.to_string())?;
         app::freeze().map_err(|error| error.to_string())?;
         Ok(Some(app))
     }

@@ -338,3 +338,127 @@ fn a_data_file_names_hooks_by_their_place() {
     assert_eq!(server.get("/").status, 200);
     server.finish();
 }
+
+/// What hooks of gunicorn's find on `server` and `worker`; each says what it saw in one line of the log.
+const ATTRIBUTES: &str = r#"
+import os, signal, socket, sys
+
+def sockets_of(listeners):
+    return [(str(one), one.sock.getsockname()[1] == one.getsockname()[1], one.fileno() == one.sock.fileno(),
+             one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) for one in listeners]
+
+def on_starting(server):
+    server.log.info('starting %s %s %s', server.pidfile.fname, server.pidfile.pid == os.getpid(), server.app.app_uri)
+    server.log.info('context %s', [server.START_CTX[0] == sys.executable, server.START_CTX['args'][0] == sys.executable,
+                                   server.START_CTX['cwd'] == os.getcwd()])
+    server.log.info('names %s %s', server.SIG_NAMES[signal.SIGALRM], server.app.cfg is server.cfg)
+
+def when_ready(server):
+    # A copy that goes does not close the server's own socket.
+    for one in server.LISTENERS:
+        one.sock.close()
+    server.log.info('listeners %s', sockets_of(server.LISTENERS))
+    server.log.info('app %s', server.app.wsgi() is server.app.wsgi())
+
+def post_fork(server, worker):
+    worker.log.info('forked %s %s', worker.max_requests == sys.maxsize, worker.app is server.app)
+
+def post_worker_init(worker):
+    worker.log.info('init booted=%s same=%s', worker.booted, worker.wsgi is worker.app.wsgi())
+    worker.log.info('sockets %s', sockets_of(worker.sockets))
+
+def post_request(worker, req, environ, resp):
+    worker.log.info('%s %s length=%s chunked=%s same=%s booted=%s', req.path, resp.status, resp.response_length,
+                    resp.chunked, resp.req is req, worker.booted)
+
+def worker_exit(server, worker):
+    worker.log.info('exit nr=%s sockets=%s', worker.nr, [one.fileno() for one in worker.sockets])
+"#;
+
+const RAISING: &str = "def application(environ, start_response):
+    if environ['PATH_INFO'] == '/raise':
+        raise ValueError('no')
+    if environ['PATH_INFO'] == '/late':
+        start_response('200 OK', [('Content-Length', '7')])
+        raise ValueError('no')
+    length = [] if environ['PATH_INFO'] == '/chunked' else [('Content-Length', '5')]
+    start_response('200 OK', length)
+    return [b'hello']
+";
+
+#[test]
+fn server_and_worker_have_the_attributes_that_hooks_use() {
+    for preload in [&["--workers", "1"][..], &["--preload"]] {
+        let plan = Plan::app("app").in_own_folder().file("app.py", RAISING).file("conf.py", ATTRIBUTES);
+        let (config, pid_file) = (plan.path("conf.py").display().to_string(), plan.path("pid").display().to_string());
+        let plan = preload.iter().fold(plan, |plan, argument| plan.args([*argument]));
+        let mut server = plan.args(["--config", &config, "--pid", &pid_file]).start();
+        server.wait_for_workers(1);
+        let socket = format!("[('http://127.0.0.1:{}', True, True, 1)]", server.address.port());
+        server.wait_for_log(&format!("starting {pid_file} True app\n"));
+        server.wait_for_log("context [True, True, True]");
+        server.wait_for_log("names alrm True");
+        server.wait_for_log(&format!("listeners {socket}"));
+        server.wait_for_log("app True");
+        server.wait_for_log("forked True True");
+        server.wait_for_log("init booted=False same=True");
+        server.wait_for_log(&format!("sockets {socket}"));
+        for (path, status, said) in [
+            ("/", 200, "/ 200 OK length=5 chunked=False same=True booted=True"),
+            ("/raise", 500, "/raise 500 Internal Server Error length=None chunked=False same=True"),
+            ("/chunked", 200, "/chunked 200 OK length=None chunked=True same=True"),
+            ("/late", 500, "/late 500 Internal Server Error length=None chunked=False same=True"),
+        ] {
+            assert_eq!(server.get(path).status, status, "{path}");
+            server.wait_for_log(said);
+        }
+        server.signal(SIGTERM);
+        server.wait_for_log("exit nr=4 sockets=[-1]");
+        assert_eq!(server.wait_for_exit().code(), Some(0));
+        server.expect_gone();
+    }
+}
+
+#[test]
+fn requests_are_counted_for_worker_exit_without_request_hooks() {
+    let config = "def worker_exit(server, worker): worker.log.info('exit nr=%s', worker.nr)\n";
+    let plan = Plan::app("echo").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    for _ in 0..3 {
+        assert_eq!(server.get("/").status, 200);
+    }
+    server.signal(SIGTERM);
+    server.wait_for_log("exit nr=3");
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    server.expect_gone();
+}
+
+#[test]
+fn hooks_and_their_threads_set_the_number_of_workers() {
+    let config = "import os, pathlib, threading, time\n\
+                  def on_starting(server): server.num_workers = 2\n\
+                  def nworkers_changed(server, new, old): server.log.info('changed %s %s', old, new)\n\
+                  def scale(server):\n\
+                  \x20   gate = pathlib.Path(os.environ['GATE']) / 'more'\n\
+                  \x20   while not gate.exists(): time.sleep(0.01)\n\
+                  \x20   try: server.num_workers = 'many'\n\
+                  \x20   except TypeError as error: server.log.info('%s', error)\n\
+                  \x20   server.num_workers += 1\n\
+                  def when_ready(server): threading.Thread(target=scale, args=(server,), daemon=True).start()\n\
+                  def child_exit(server, worker):\n\
+                  \x20   if server.num_workers == 3: server.num_workers = 1\n";
+    let plan = Plan::app("process").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let server = plan.args(["--config", &path]).start();
+    server.wait_for_workers(2);
+    server.wait_for_log("changed 1 2");
+    server.write("gate/more", "");
+    server.wait_for_log("num_workers is a number of workers, not 'many'");
+    server.wait_for_workers(3);
+    server.wait_for_log("changed 2 3");
+    send(server.workers()[0], SIGTERM);
+    server.wait_for_log("changed 3 1");
+    server.wait_for_workers(1);
+    server.finish();
+}

@@ -25,7 +25,8 @@ impl<App> Master<App> {
             master_name: self.name(),
             num_workers: self.serving.wanted,
             worker_age: self.age,
-            listeners: listeners::list(&self.serving.listeners, &self.serving.config),
+            listeners: listeners::shown(&self.serving.listeners, &self.serving.config),
+            pid_file: self.pid_file.as_ref().map(|file| file.path().to_owned()),
         }
     }
 
@@ -39,7 +40,7 @@ impl<App> Master<App> {
     pub(super) fn tell_of_reload(&self, called: &Generation) -> Result<(), Raised> {
         let shown = || ServerState {
             num_workers: called.wanted,
-            listeners: listeners::list(&called.listeners, &called.config),
+            listeners: listeners::shown(&called.listeners, &called.config),
             ..self.shown()
         };
         called.hooks.nworkers_changed(shown, called.wanted, Some(self.serving.wanted))?;
@@ -98,8 +99,9 @@ impl<App> Master<App> {
 }
 
 /// The master as hooks see it while it starts.
-pub(super) fn shown_at_start(master_name: &'static str, num_workers: usize, listeners: Vec<String>) -> ServerState {
-    ServerState { pid: process::getpid(), master_name, num_workers, worker_age: 0, listeners }
+pub(super) fn shown_at_start(master_name: &'static str, num_workers: usize) -> ServerState {
+    let pid = process::getpid();
+    ServerState { pid, master_name, num_workers, worker_age: 0, listeners: Vec::new(), pid_file: None }
 }
 
 /// Calls a hook whose exception changes nothing.

@@ -1,7 +1,7 @@
 //! The sockets of a generation: opened, taken over from the old generation, or inherited from the process that started us.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,6 +140,15 @@ pub(super) fn list(listeners: &[Arc<Listener>], config: &Config) -> Vec<String> 
     let mut names: Vec<String> = listeners.iter().map(|listener| listener.name(scheme)).collect();
     names.dedup();
     names
+}
+
+/// Each socket as hooks see it: the log's name for it, and its descriptor.
+pub(super) fn shown(listeners: &[Arc<Listener>], config: &Config) -> Vec<(String, RawFd)> {
+    let scheme = if config.is_tls() { "https" } else { "http" };
+    let mut shown: Vec<_> = listeners.iter().map(|listener| (listener.name(scheme), listener.as_raw_fd())).collect();
+    // Under reuse_port an address has several.
+    shown.dedup_by(|one, next| one.0 == next.0);
+    shown
 }
 
 /// What the master listens on, each once: a descriptor that is named twice must not get two owners.

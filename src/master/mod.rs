@@ -191,6 +191,7 @@ impl<App> Master<App> {
             if let ControlFlow::Break(failure) = self.reap_workers() {
                 return self.halt(Halt::Failed(failure));
             }
+            self.settle_worker_count();
             self.settle_reload();
             self.settle_upgrade();
             self.check_heartbeats();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info};
 
 use crate::logging;
-use crate::python::loggers;
+use crate::python::{hooks, loggers};
 use crate::sys::signal::Signal;
 
 use super::stop::Halt;
@@ -80,6 +80,13 @@ impl<App> Master<App> {
     pub(super) fn fail_health_checks(&mut self) {
         if !self.upgrade.is_under_way() {
             self.scoreboard.announce_stop();
+        }
+    }
+
+    /// A hook has set `server.num_workers`.
+    pub(super) fn settle_worker_count(&mut self) {
+        if let Some(count) = hooks::take_wanted_workers() {
+            self.change_worker_count(|_| count.min(MOST_WORKERS));
         }
     }
 

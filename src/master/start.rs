@@ -6,7 +6,7 @@ use std::time::Instant;
 use log::{debug, error, info, warn};
 
 use crate::python::Exit;
-use crate::python::hooks::{Raised, ServerHook};
+use crate::python::hooks::{Raised, ServerHook, ServerState};
 use crate::python::signals::{begin_in_master, started_in_master, take_back};
 use crate::scoreboard::{MAX_WORKERS, Scoreboard};
 use crate::sys::pidfile::PidFile;
@@ -51,17 +51,20 @@ pub(super) fn start<App>(mut boot: Boot<App>, inheritance: Inheritance) -> Resul
     let preloaded = preloaded.map_err(|reason| refuse(&reason))?;
 
     let (name, count) = (upgrade.master_name(), worker_count(&boot.config));
-    let shown = || shown_at_start(name, count, Vec::new());
+    let shown = || shown_at_start(name, count);
     may_go_on(&signals, &upgrade, boot.hooks.nworkers_changed(shown, count, None))?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
     let pid_file = create_pid_file(&boot, &upgrade)?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
+    let pid_path = pid_file.as_ref().map(|file| file.path().to_owned());
+    let shown = || ServerState { pid_file: pid_path.clone(), ..shown_at_start(name, count) };
     may_go_on(&signals, &upgrade, boot.hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| remove_pid_file())?;
     let open = open_listeners(&boot, count, &sockets, &upgrade, &signals).inspect_err(|_| remove_pid_file())?;
     let (config, hooks, tls) = (Arc::clone(&boot.config), boot.hooks.clone(), boot.tls.take());
     let serving = Generation::new(FIRST_GENERATION, config, hooks, open, tls, count);
     announce(&serving);
-    let shown = || shown_at_start(name, count, listeners::list(&serving.listeners, &serving.config));
+    let listening = listeners::shown(&serving.listeners, &serving.config);
+    let shown = || ServerState { listeners: listening.clone(), ..shown() };
     may_go_on(&signals, &upgrade, boot.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
         remove_pid_file();
         if !upgrade.is_under_way() {

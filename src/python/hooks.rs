@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pyo3::exceptions::{PyRuntimeError, PySystemExit};
@@ -16,6 +18,7 @@ use super::app::App;
 use super::config_file::Objects;
 use super::errors::{Exit, traceback};
 use super::loggers;
+pub use super::native::take_wanted_workers;
 use super::native::to_python;
 use super::observer::Observer;
 use super::signals;
@@ -84,8 +87,10 @@ pub struct ServerState {
     pub num_workers: usize,
     /// How many were forked so far.
     pub worker_age: u64,
-    /// The sockets, as the log shows them.
-    pub listeners: Vec<String>,
+    /// The sockets: as the log shows them, and their descriptors.
+    pub listeners: Vec<(String, RawFd)>,
+    /// Where the pid stands.
+    pub pid_file: Option<PathBuf>,
 }
 
 impl ServerState {
@@ -96,6 +101,7 @@ impl ServerState {
         state.set_item("num_workers", self.num_workers)?;
         state.set_item("worker_age", self.worker_age)?;
         state.set_item("listeners", &self.listeners)?;
+        state.set_item("pid_file", self.pid_file.as_deref().map(Path::as_os_str))?;
         Ok(state)
     }
 }
@@ -200,6 +206,15 @@ impl Hooks {
             loggers::configured(level);
         }
         Ok(())
+    }
+
+    /// In the master: this is `server.app.wsgi()`, from now on.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn preloaded(&self, app: &App) -> Result<(), Raised> {
+        let Some(bridge) = &self.0 else { return Ok(()) };
+        Python::attach(|py| bridge.ask(py, "preloaded", (app.callable(),)))
     }
 
     /// Calls a hook that takes the server alone.
@@ -309,10 +324,10 @@ impl Hooks {
         });
     }
 
-    /// Calls `worker_exit`; what it raises goes to the log.
-    pub fn worker_exit(&self) {
+    /// Calls `worker_exit`, where so many requests were served; what it raises goes to the log.
+    pub fn worker_exit(&self, served: u64) {
         let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.given.contains("worker_exit")) else { return };
-        if let Err(raised) = Python::attach(|py| bridge.ask(py, "worker_exit", ())) {
+        if let Err(raised) = Python::attach(|py| bridge.ask(py, "worker_exit", (served,))) {
             log::warn!("Exception during worker exit\n{raised}");
         }
     }
@@ -361,7 +376,8 @@ pub(super) fn bridge_object<'py>(
     for setting in settings::all() {
         values.set_item(setting.name, to_python(py, &setting.value_in(config))?)?;
     }
-    py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects, who_gave(py, origins)?))
+    let app_uri = config.paste.as_ref().or(config.app.as_ref());
+    py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects, who_gave(py, origins)?, app_uri))
 }
 
 impl Bridge {

@@ -2,6 +2,7 @@
 
 use std::os::fd::{IntoRawFd, RawFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule};
@@ -29,6 +30,7 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(access_log, &module)?)?;
     module.add_function(wrap_pyfunction!(loggers_are, &module)?)?;
     module.add_function(wrap_pyfunction!(lend_title, &module)?)?;
+    module.add_function(wrap_pyfunction!(want_workers, &module)?)?;
     Ok(module)
 }
 
@@ -114,6 +116,20 @@ fn write_error(py: Python<'_>, text: &str) {
 #[pyfunction]
 fn reopen_logs() -> PyResult<()> {
     logging::reopen().map_err(|error| pyo3::exceptions::PyOSError::new_err(error.to_string()))
+}
+
+/// How many workers a hook has asked for since the master last looked, plus one; 0 for none.
+static WANTED_WORKERS: AtomicUsize = AtomicUsize::new(0);
+
+/// `want_workers(count)`: `server.num_workers` was set.
+#[pyfunction]
+fn want_workers(count: usize) {
+    WANTED_WORKERS.store(count.saturating_add(1), Relaxed);
+}
+
+/// The number of workers that a hook has asked for since the last call.
+pub fn take_wanted_workers() -> Option<usize> {
+    WANTED_WORKERS.swap(0, Relaxed).checked_sub(1)
 }
 
 /// `log_level()`: the least level of the error log, as Python's `logging` numbers it.

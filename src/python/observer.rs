@@ -107,7 +107,7 @@ impl Observer {
         environ: Option<&Bound<'_, PyDict>>,
         response: Option<&ResponseView>,
     ) -> PyResult<bool> {
-        let response = response.map(|response| self.response(py, response)).transpose()?;
+        let response = response.map(|response| self.response(py, observed, response)).transpose()?;
         let environ = environ.map_or_else(|| PyDict::new(py), Clone::clone);
         if self.logs && response.is_some() {
             let seconds = observed.since.elapsed().as_secs_f64();
@@ -119,12 +119,13 @@ impl Observer {
         Ok(observed.is_wanted_on)
     }
 
-    fn response(&self, py: Python<'_>, response: &ResponseView) -> PyResult<Py<PyAny>> {
+    fn response(&self, py: Python<'_>, observed: &Observed, response: &ResponseView) -> PyResult<Py<PyAny>> {
         let headers = PyList::empty(py);
         for (name, value) in header_lines(&response.headers) {
             headers.append((latin1(py, name)?, latin1(py, value)?))?;
         }
         let fields = PyDict::new(py);
+        fields.set_item("req", &observed.request)?;
         fields.set_item("status", latin1(py, &response.status)?)?;
         fields.set_item("status_code", response.code)?;
         fields.set_item("headers", headers)?;

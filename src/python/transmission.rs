@@ -518,6 +518,8 @@ impl Transmission {
         self.draft.status = format!("{status} {}", reason_phrase(status)).into_bytes();
         self.draft.known.set_status(None);
         self.draft.headers.clear();
+        // The page is framed by itself: those who look at the response must not see what the application, or the last one, had in mind.
+        (self.draft.content_length, self.plan) = (None, BodyPlan::None);
         let page = ErrorPage { status, message, is_head: self.asked == Asked::Head };
         let page = page.render(self.date.get(unix_time()));
         match self.transmit_one(&page, Push::Now) {

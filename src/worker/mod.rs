@@ -80,7 +80,7 @@ pub type Enter = Box<dyn Fn(&Config) -> Result<(), String>>;
 /// Lives a worker's life and returns its exit status.
 pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
     title::set(&format!("monoceros: worker [{}]", seat.config.name()));
-    let hooks = seat.hooks.clone();
+    let (hooks, row) = (seat.hooks.clone(), seat.row.clone());
     let outcome = boot(seat, launch).and_then(serve);
     loggers::end_queue();
     let status = match &outcome {
@@ -93,7 +93,7 @@ pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
         Err(failure) => failure.report(),
     };
     log::info!("Worker exiting (pid: {})", std::process::id());
-    hooks.worker_exit();
+    hooks.worker_exit(row.served());
     if outcome.is_ok() {
         interpreter::wind_down();
     }

@@ -24,6 +24,7 @@ seen = []
 records = []
 raw = []
 reopened = []
+wanted = []
 
 # name, flags, kind, default; the section is the line without a bar before them.
 _TABLE = """
@@ -146,7 +147,11 @@ def reopen_logs():
     reopened.append(True)
 
 
+def want_workers(count):
+    wanted.append(count)
+
+
 def forget():
-    for memory in (records, raw, reopened, seen):
+    for memory in (records, raw, reopened, seen, wanted):
         memory.clear()
 

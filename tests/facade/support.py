@@ -74,6 +74,6 @@ class FacadeTest(unittest.TestCase):
     def bridge(self, values=None, objects=None):
         bridge = _bridge.Bridge(values or {}, objects or {})
         bridge.make_log()
-        bridge.server({"pid": os.getpid(), "num_workers": 2, "listeners": ["http://127.0.0.1:8000"],
+        bridge.server({"pid": os.getpid(), "num_workers": 2, "listeners": [("http://127.0.0.1:8000", 0)],
                        "addresses": [("127.0.0.1", 8000)], "master_name": "Master", "proc_name": "shop"})
         return bridge

@@ -167,8 +167,19 @@ class Hooks(FacadeTest):
         self.assertEqual(server.LISTENERS[0].getsockname(), ("127.0.0.1", 8000))
         self.assertEqual((server.pid, server.timeout, server.proc_name), (os.getpid(), 9, "shop"))
         self.assertEqual(server.worker_class.__name__, "SyncWorker")
-        with self.assertRaisesRegex(AttributeError, "SIGTTIN"):
-            server.num_workers = 3
+        woken = []
+        before = signal.signal(signal.SIGCHLD, lambda number, frame: woken.append(number))
+        self.addCleanup(signal.signal, signal.SIGCHLD, before)
+        server.num_workers = 3
+        self.assertEqual((server.num_workers, _monoceros.wanted, len(woken)), (3, [3], 1))
+        # In a worker it stays there.
+        server.pid += 1
+        server.num_workers = 4
+        server.pid -= 1
+        self.assertEqual((_monoceros.wanted, len(woken)), ([3], 1))
+        for count in (-1, "2", None):
+            with self.assertRaisesRegex(TypeError, "num_workers is a number of workers"):
+                server.num_workers = count
         with self.assertRaisesRegex(RuntimeError, "the master of monoceros is not written in Python"):
             server.spawn_worker()
         received = []

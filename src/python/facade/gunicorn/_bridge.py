@@ -6,6 +6,7 @@ happens is the server's to know, and not to be decided here.
 """
 
 import logging
+import sys
 import traceback
 from datetime import timedelta
 
@@ -13,8 +14,8 @@ import _monoceros
 from gunicorn import _hooks, util
 from gunicorn._amend import amend, remember
 from gunicorn._native import drop_handlers, set_up_loggers
-from gunicorn.app.base import Application
-from gunicorn.arbiter import Arbiter, Listener
+from gunicorn.app.wsgiapp import WSGIApplication
+from gunicorn.arbiter import Arbiter, Listener, Pidfile
 from gunicorn.config import Config
 from gunicorn.errors import ConfigError
 from gunicorn.glogging import Logger, SafeAtoms, plain
@@ -29,9 +30,9 @@ _LOGGING = ("logconfig", "logconfig_dict", "logconfig_json", "syslog")
 class Bridge:
     """The hooks and the logger of one configuration, and the `server` and `worker` objects that they see."""
 
-    def __init__(self, values, objects, origins=None):
+    def __init__(self, values, objects, origins=None, app_uri=None):
         """`values` are the settings in force as plain values; `objects` those that a config file gave as no such;
-        `origins` say who gave each.
+        `origins` say who gave each; `app_uri` names the app.
 
         Raises ConfigError for a hook that cannot be called, or a class that cannot be used.
         """
@@ -53,8 +54,10 @@ class Bridge:
         )
         self.log = None
         self.arbiter = Arbiter()
+        self._app = _application(self.cfg, app_uri)
         self.worker = None
         self._pending = None
+        self._listeners = []
 
     def _checked(self, name, value, take):
         try:
@@ -75,6 +78,7 @@ class Bridge:
     def take_over(self, previous):
         """Keeps the `server` and the workers of the bridge before a reload, and what hooks have put on them."""
         self.arbiter = previous.arbiter
+        self._listeners = previous._listeners
         self.worker = previous.worker
         self._pending = previous._pending
 
@@ -106,12 +110,17 @@ class Bridge:
         """Brings `server` up to date."""
         arbiter = self.arbiter
         arbiter.take_settings(self.cfg)
+        arbiter.app = self._app
         arbiter.log = self.log
-        if "listeners" in state:
-            arbiter.LISTENERS = [Listener(text, _address(text)) for text in state["listeners"]]
+        if "listeners" in state and state["listeners"] != self._listeners:
+            self._listeners = state["listeners"]
+            arbiter.LISTENERS = [Listener(text, _address(text), descriptor) for text, descriptor in self._listeners]
         if "num_workers" in state:
-            # The attribute itself refuses, because hooks cannot set it.
+            # Setting the attribute itself would ask the master for it.
             arbiter._num_workers = state["num_workers"]
+        pid_file = state.get("pid_file")
+        if pid_file is None or arbiter.pidfile is None or arbiter.pidfile.fname != pid_file:
+            arbiter.pidfile = pid_file and Pidfile(pid_file, state["pid"])
         for name in ("pid", "master_name", "proc_name", "worker_age"):
             if name in state:
                 setattr(arbiter, name, state[name])
@@ -148,10 +157,14 @@ class Bridge:
             worker.pid = pid
         self.call_server("child_exit", worker)
 
+    def preloaded(self, app_callable):
+        """In the master: the app is loaded."""
+        self._app.callable = app_callable
+
     def _new_worker(self, age, ppid):
         arbiter = self.arbiter
         # gunicorn tells a worker half of it, because that is how often one has to beat.
-        return Worker(age, ppid, arbiter.LISTENERS, arbiter.app, self.cfg.timeout / 2, self.cfg, self.log)
+        return Worker(age, ppid, arbiter.LISTENERS, self._app, self.cfg.timeout / 2, self.cfg, self.log)
 
     # The worker
 
@@ -159,9 +172,10 @@ class Bridge:
         """After the fork, in the worker."""
         self.worker = self._pending or self._new_worker(state["age"], state["ppid"])
         self._pending = None
-        for name in ("pid", "ppid", "age", "max_requests"):
+        for name in ("pid", "ppid", "age"):
             if name in state:
                 setattr(self.worker, name, state[name])
+        self.worker.max_requests = state.get("max_requests") or sys.maxsize
 
     def post_fork(self):
         self.call_server("post_fork", self.worker)
@@ -169,11 +183,15 @@ class Bridge:
     def post_worker_init(self, app_callable):
         """After the app was loaded. Returns the app to serve, which the hook or a tracer may have wrapped."""
         worker = self.worker
-        worker.app = _LoadedApplication(self.cfg, app_callable)
-        # Through `Application.wsgi`, because tracers wrap that method.
-        worker.wsgi = worker.app.wsgi()
-        worker.booted = True
+        if isinstance(worker.app, _ServedApplication):
+            worker.app.loaded(app_callable)
+            # Through `Application.wsgi`, because tracers wrap that method.
+            worker.wsgi = worker.app.wsgi()
+        else:
+            # The program's own, which has loaded it.
+            worker.wsgi = app_callable
         self._call_worker("post_worker_init")
+        worker.booted = True
         return worker.wsgi
 
     def worker_int(self):
@@ -185,13 +203,16 @@ class Bridge:
         self.worker.aborted = True
         self._call_worker("worker_abort")
 
-    def worker_exit(self):
-        """Before the worker ends, which what the hook raises does not change."""
+    def worker_exit(self, served=0):
+        """Before the worker ends, which what the hook raises does not change. It has `served` so many requests."""
         if self.worker is None:
             # It has failed before there was one.
             return
         # One that never served is still on its way into the loop, as far as gunicorn's flag goes.
         self.worker.alive = self.worker.alive and not self.worker.booted
+        self.worker.nr = max(self.worker.nr, served)
+        for listener in self.arbiter.LISTENERS:
+            listener.forget()
         try:
             self.call_server("worker_exit", self.worker)
         except Exception:
@@ -321,20 +342,32 @@ _METHODS = (
 )
 
 
-class _LoadedApplication(Application):
-    """`worker.app`: the app that the server has loaded."""
+def _application(cfg, app_uri):
+    """`server.app`: the application object of a program that embeds the server, else one of our own."""
+    from gunicorn import _embedded
 
-    def __init__(self, cfg, loaded):
+    return _embedded.application or _ServedApplication(cfg, app_uri)
+
+
+class _ServedApplication(WSGIApplication):
+    """`server.app` and `worker.app`: the app that the settings name."""
+
+    def __init__(self, cfg, app_uri):
         # Not the base's, which would load settings from the command line.
         self.usage = None
         self.prog = None
         self.cfg = cfg
         self.logger = None
         self.callable = None
-        self._loaded = loaded
+        self.app_uri = app_uri
+        self._loaded = None
+
+    def loaded(self, app_callable):
+        """The server has loaded it, as the worker serves it."""
+        self._loaded, self.callable = app_callable, None
 
     def load(self):
-        return self._loaded
+        return super().load() if self._loaded is None else self._loaded
 
 
 class NativeLogger(Logger):

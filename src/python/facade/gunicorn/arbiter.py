@@ -6,16 +6,54 @@ It must not manage a process by itself.
 
 import os
 import signal
+import sys
 
+import _monoceros
+from gunicorn import util
 from gunicorn.errors import HaltServer  # noqa: F401 - code outside imports it from here
 
 
-class Listener:
-    """An open socket of the master's; text like http://127.0.0.1:8000."""
+class Pidfile:
+    """The master's pid file. The server writes and removes it."""
 
-    def __init__(self, text, address):
+    def __init__(self, fname, pid):
+        self.fname = fname
+        self.pid = pid
+
+
+class Listener:
+    """An open socket of the master's; text like http://127.0.0.1:8000. What it does not know, `sock` does."""
+
+    def __init__(self, text, address, descriptor=-1):
         self._text = text
         self.cfg_addr = address
+        self._descriptor = descriptor
+        self._sock = None
+
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.sock, name)
+
+    @property
+    def sock(self):
+        """The socket. Closing it, or letting go of it, leaves the server's own open."""
+        if self._sock is None or self._sock.fileno() < 0:
+            self._sock = _lent_socket(self._descriptor)
+        return self._sock
+
+    def fileno(self):
+        return self._descriptor
+
+    def close(self):
+        """Lets go of `sock`."""
+        if self._sock is not None:
+            self._sock.close()
+
+    def forget(self):
+        """The server has closed it: its number may be another file's by now."""
+        self.close()
+        self._descriptor = -1
 
     def __str__(self):
         return self._text
@@ -25,6 +63,20 @@ class Listener:
     def getsockname(self):
         """(host, port), or the path of a unix socket."""
         return self.cfg_addr
+
+
+def _lent_socket(descriptor):
+    # Whoever wants a socket has it imported anyway; the master need not.
+    import socket
+
+    class Lent(socket.socket):
+        def close(self):
+            self.detach()
+
+        # The finalizer of a socket would close it.
+        __del__ = close
+
+    return Lent(fileno=descriptor)
 
 
 class Arbiter:
@@ -37,7 +89,7 @@ class Arbiter:
     SIGNALS = [
         getattr(signal, f"SIG{name}") for name in "HUP QUIT INT TERM TTIN TTOU USR1 USR2 WINCH".split()
     ]
-    SIG_NAMES = {number: number.name[3:].lower() for number in SIGNALS}
+    SIG_NAMES = {number: number.name[3:].lower() for number in signal.Signals}
 
     def __init__(self, app=None):
         self.app = app
@@ -58,6 +110,9 @@ class Arbiter:
         # By pid.
         self.WORKERS = {}
         self._num_workers = 0
+        self.START_CTX = {
+            "args": [sys.executable, *(getattr(sys, "argv", None) or [])], "cwd": util.getcwd(), 0: sys.executable,
+        }
         if app is not None:
             self.setup(app)
 
@@ -82,10 +137,14 @@ class Arbiter:
 
     @num_workers.setter
     def num_workers(self, count):
-        raise AttributeError(
-            "the number of workers cannot be set from Python: "
-            "send the master SIGTTIN for one more, SIGTTOU for one less"
-        )
+        if not isinstance(count, int) or count < 0:
+            raise TypeError(f"num_workers is a number of workers, not {count!r}")
+        self._num_workers = count
+        # In a worker it says nothing to the master, as in gunicorn.
+        if self.pid == os.getpid():
+            _monoceros.want_workers(count)
+            # The master looks when something wakes it, and this harms nobody.
+            os.kill(self.pid, signal.SIGCHLD)
 
     def run(self):
         """Serves `app`, where no method that the master would have to call has been written anew."""

@@ -4,6 +4,7 @@ The master's hooks get one for each process it forks, and the worker's hooks get
 run by Python, so this must not serve requests, handle signals or beat the heart.
 """
 
+import signal
 import sys
 import time
 
@@ -25,7 +26,7 @@ class Heartbeat:
 class Worker:
     """One worker. `pid` is "[booting]" until it has been forked; hooks put attributes of their own on it."""
 
-    SIGNALS = []
+    SIGNALS = [getattr(signal, f"SIG{name}") for name in "ABRT HUP QUIT INT TERM USR1 USR2 WINCH CHLD".split()]
     PIPE = []
 
     def __init__(self, age, ppid, sockets, app, timeout, cfg, log):
@@ -40,7 +41,8 @@ class Worker:
         self.aborted = False
         self.reloader = None
         self.nr = 0
-        self.max_requests = sys.maxsize
+        # Until the fork without the jitter.
+        self.max_requests = (cfg is not None and cfg.max_requests) or sys.maxsize
         # A hook that sets this to False asks for this worker to be replaced.
         self.alive = True
         self.log = log
