@@ -27,6 +27,7 @@ fn _monoceros(module: &Bound<'_, PyModule>) -> PyResult<()> {
 #[pyfunction]
 fn main(py: Python<'_>) -> PyResult<()> {
     let launch = launch(py)?;
+    IS_SERVING.store(true, Relaxed);
     signals::disown(py)?;
     process::open_standard_streams()?;
     // Detached from here on: whoever needs the interpreter attaches.
@@ -38,17 +39,30 @@ fn main(py: Python<'_>) -> PyResult<()> {
 fn carry_gunicorn(py: Python<'_>) -> PyResult<()> {
     facade::install(py)?;
     let native = py.import("_monoceros")?;
+    native.add_function(wrap_pyfunction!(run_command_line, &native)?)?;
     native.add_function(wrap_pyfunction!(run_application, &native)?)
+}
+
+/// As [`main`], for programs that call `gunicorn.app.wsgiapp.run()`.
+#[pyfunction]
+fn run_command_line(py: Python<'_>) -> PyResult<()> {
+    be_the_only_one()?;
+    main(py)
+}
+
+/// A worker that loads a module which runs an application would otherwise become a master.
+fn be_the_only_one() -> PyResult<()> {
+    match IS_SERVING.swap(true, Relaxed) {
+        true => Err(PyRuntimeError::new_err("this process runs a server already")),
+        false => Ok(()),
+    }
 }
 
 /// Serves what `application` (`gunicorn.app.base.BaseApplication`) says, and ends the process.
 #[pyfunction]
 fn run_application(application: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = application.py();
-    // A worker that loads a module which runs an application would otherwise become a master.
-    if IS_SERVING.swap(true, Relaxed) {
-        return Err(PyRuntimeError::new_err("this process runs a server already"));
-    }
+    be_the_only_one()?;
     let (launch, embedder) = (launch(py)?, Embedder::new(application)?);
     signals::disown(py)?;
     process::open_standard_streams()?;

@@ -54,7 +54,11 @@ fn the_config_file_may_rename_the_server() {
         let plan = Plan::app("echo").file("conf.py", config);
         let path = plan.path("conf.py").display().to_string();
         let server = plan.args(["--config", &path]).start();
-        assert_eq!(server.get("/").header("Server"), expected, "{config}");
+        let answer = server.get("/");
+        assert_eq!(answer.header("Server"), expected, "{config}");
+        let software =
+            if config.contains("shop/2") { "shop/2" } else { concat!("monoceros/", env!("CARGO_PKG_VERSION")) };
+        assert_eq!(answer.json()["SERVER_SOFTWARE"], *software, "{config}");
         server.finish();
     }
 }

@@ -238,6 +238,116 @@ fn a_program_that_embeds_gunicorn_serves_with_this_server() {
     }
 }
 
+/// What `mlflow server` and `airflow webserver` do: gunicorn is another process, started as a module or by its name.
+const STARTER: &str = "
+import os, signal, subprocess, sys
+
+how, *arguments = sys.argv[1:]
+command = [sys.executable, '-m', 'gunicorn'] if how == 'module' else [os.path.join(os.path.dirname(sys.executable), 'gunicorn')]
+server = subprocess.Popen(command + arguments)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda number, frame: server.send_signal(number))
+sys.exit(server.wait())
+";
+
+const SERVED: &str = "
+import gunicorn, os, sys
+
+def application(environ, start_response):
+    start_response('200 OK', [])
+    return [f\"{environ['SERVER_SOFTWARE']} {gunicorn.SERVER} {os.path.basename(sys.argv[0])}\".encode()]
+";
+
+/// Starts `STARTER` through `words`, and returns what the server that it starts says.
+fn said_through(words: &[&str], how: &str) -> String {
+    let plan = Plan::bare().bound_elsewhere().started_in_own_folder().file("starter.py", STARTER);
+    let plan = plan.file("served.py", SERVED);
+    let plan = match *words {
+        [python] => plan.through([python]),
+        [python, m, module] => plan.through([python, m, module]),
+        _ => unreachable!("one of the two"),
+    };
+    let mut server =
+        plan.program("starter.py").args([how, "--bind", "127.0.0.1:0", "--threads", "2", "served"]).start();
+    server.wait_for_log("Using worker: gthread");
+    let said = server.get("/").text();
+    server.signal(SIGHUP);
+    server.wait_for_log("Hang up: Master");
+    server.wait_for_log_times("Booting worker", 2);
+    assert_eq!(server.get("/").text(), said);
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    server.expect_gone();
+    said
+}
+
+#[test]
+fn programs_that_start_gunicorn_get_this_server_where_that_was_asked_for() {
+    let environment = Environment::with_wheel(interpreters()[0].as_path());
+    let python = environment.path("bin/python");
+    let before = environment.files();
+    let change =
+        |what| run(Command::new(&python).args(["-m", "monoceros.gunicorn", what]).env("PYTHONDONTWRITEBYTECODE", "1"));
+    let ours = |argv: &str| format!("monoceros/{VERSION} monoceros {argv}");
+
+    // Nobody has installed gunicorn: the script is ours, too.
+    let said = change("--install");
+    assert!(said.contains("monoceros-gunicorn.pth") && said.contains("bin/gunicorn"), "{said}");
+    assert_eq!(said_through(&[text(&python)], "name"), ours("gunicorn"));
+    assert_eq!(said_through(&[text(&python)], "module"), ours("monoceros"));
+    assert!(change("--uninstall").contains("removed: "));
+    assert_eq!(environment.files(), before);
+    assert_eq!(change("--uninstall"), "");
+
+    environment.pip(&["install", "gunicorn==27.0.1"]);
+    let theirs = "gunicorn/27.0.1 gunicorn ";
+    assert!(said_through(&[text(&python)], "module").starts_with(theirs));
+    for how in ["module", "name"] {
+        let said = said_through(&[text(&python), "-m", "monoceros.gunicorn"], how);
+        assert!(said.starts_with(&ours("")), "{how}: {said}");
+    }
+    change("--install");
+    for how in ["module", "name"] {
+        assert!(said_through(&[text(&python)], how).starts_with(&ours("")), "{how}");
+    }
+    change("--uninstall");
+    for how in ["module", "name"] {
+        assert!(said_through(&[text(&python)], how).starts_with(theirs), "{how}");
+    }
+}
+
+#[test]
+fn functions_framework_serves_with_this_server() {
+    let environment = Environment::with_wheel(interpreters()[0].as_path());
+    environment.pip(&["install", "functions-framework==3.10.2"]);
+    let function = "import functions_framework, gunicorn\n\n\
+                    @functions_framework.http\ndef hello(request):\n    return gunicorn.SERVER + request.args['name']\n";
+    let plan = Plan::bare().bound_elsewhere().started_in_own_folder().file("main.py", function);
+    let plan = plan.env("GUNICORN_LOG_LEVEL", "info").env("THREADS", "2");
+    let plan = plan.through([text(&environment.path("bin/python")), "-m", "monoceros.gunicorn"]);
+    let plan = plan.program("functions-framework").args(["--target", "hello", "--host", "127.0.0.1", "--port", "0"]);
+    let server = plan.start();
+    let answer = server.get("/?name=7");
+    assert_eq!((answer.text().as_str(), answer.header("Server")), ("monoceros7", Some("monoceros")));
+    server.wait_for_log("Using worker: gthread");
+    server.finish();
+}
+
+/// Long: mlflow brings a gigabyte along. `cargo test --test installing -- --ignored mlflow`
+#[test]
+#[ignore = "downloads mlflow with all it needs"]
+fn mlflow_serves_with_this_server() {
+    let environment = Environment::with_wheel(interpreters()[0].as_path());
+    environment.pip(&["install", "mlflow==2.22.1", "setuptools<81"]);
+    let plan = Plan::bare().bound_elsewhere().started_in_own_folder();
+    let plan = plan.through([text(&environment.path("bin/python")), "-m", "monoceros.gunicorn"]);
+    let plan = plan.program("mlflow").args(["server", "--host", "127.0.0.1", "--port", "0", "--workers", "2"]);
+    let server = plan.start();
+    let answer = server.get("/health");
+    assert_eq!((answer.text().as_str(), answer.header("Server")), ("OK", Some("monoceros")));
+    drop(server);
+}
+
 #[test]
 fn a_pastedeploy_file_names_the_server() {
     let environment = Environment::with_wheel(interpreters()[0].as_path());

@@ -6,6 +6,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use super::facade;
 use super::header_names::HeaderNames;
 use super::memo::{LONGEST, Memo, Ports};
 use super::raw::latin1;
@@ -131,7 +132,7 @@ impl Templates {
         dict.set_item("wsgi.input_terminated", true)?;
         dict.set_item("wsgi.early_hints", fixtures.early_hints)?;
         dict.set_item("gunicorn.socket", fixtures.socket)?;
-        dict.set_item("SERVER_SOFTWARE", SERVER_SOFTWARE)?;
+        dict.set_item("SERVER_SOFTWARE", facade::server_software(py)?)?;
         dict.set_item("SCRIPT_NAME", &site.script_name)?;
         if let Some((name, port)) = &site.server {
             dict.set_item("SERVER_NAME", name)?;

@@ -8,8 +8,9 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyModule};
+use pyo3::types::{PyDict, PyModule, PyString};
 
+use super::environ::SERVER_SOFTWARE;
 use super::errors::traceback;
 use super::{interpreter, native};
 use crate::http::response;
@@ -20,6 +21,7 @@ const SERVER: &str = "monoceros";
 /// Names of modules, whether they are packages, and their sources.
 static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn", true, include_str!("facade/gunicorn/__init__.py")),
+    ("gunicorn.__main__", false, include_str!("facade/gunicorn/__main__.py")),
     ("gunicorn._amend", false, include_str!("facade/gunicorn/_amend.py")),
     ("gunicorn._bridge", false, include_str!("facade/gunicorn/_bridge.py")),
     ("gunicorn._embedded", false, include_str!("facade/gunicorn/_embedded.py")),
@@ -107,6 +109,17 @@ pub fn server_line() -> Arc<[u8]> {
         is_valid
     });
     response::server_line(name.as_ref().map(String::as_bytes)).into()
+}
+
+/// What environs say of the server, as a config file may have changed it by `gunicorn.SERVER_SOFTWARE`.
+///
+/// # Errors
+/// `sys.modules` cannot be read, or an application has taken the name away.
+pub fn server_software(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    if interpreter::has_imported(py, "gunicorn")? {
+        return py.import("gunicorn")?.getattr("SERVER_SOFTWARE");
+    }
+    Ok(PyString::new(py, SERVER_SOFTWARE).into_any())
 }
 
 fn server_name(py: Python<'_>) -> PyResult<Option<String>> {

@@ -22,8 +22,12 @@ class CarriedLoader:
         return None
 
     def exec_module(self, module):
-        path = module.__name__.replace(".", "/") + ("/__init__.py" if self._is_package else ".py")
-        exec(compile(self._source, f"<monoceros>/{path}", "exec", dont_inherit=True), module.__dict__)
+        exec(self.get_code(module.__name__), module.__dict__)
+
+    def get_code(self, fullname):
+        # runpy asks for it: `python -m gunicorn`.
+        path = fullname.replace(".", "/") + ("/__init__.py" if self._is_package else ".py")
+        return compile(self._source, f"<monoceros>/{path}", "exec", dont_inherit=True)
 
     def get_source(self, fullname):
         # Tracebacks show lines of it (linecache).

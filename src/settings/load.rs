@@ -397,7 +397,7 @@ mod tests {
             (
                 "reload_extra_files",
                 Value::from("/nonexistent"),
-                "invalid value for 'reload_extra_files': there is no file '/nonexistent'",
+                "invalid value for 'reload_extra_files': there is no file '/nonexistent' (config file)",
             ),
             ("http_protocols", Value::from("h2,h1"), "HTTP/2 is not supported yet ('http_protocols' is 'h2,h1')"),
             (

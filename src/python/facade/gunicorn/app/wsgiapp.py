@@ -1,5 +1,6 @@
 """The program that `gunicorn` is, as a class: an app that the command line names. It must not parse the name itself."""
 
+import _monoceros
 from gunicorn import util
 from gunicorn.app.base import Application
 from gunicorn.errors import ConfigError
@@ -43,4 +44,7 @@ class WSGIApplication(Application):
 
 def run(prog=None):
     """Serves the app that the command line names."""
+    run_command_line = getattr(_monoceros, "run_command_line", None)
+    if run_command_line is not None:
+        run_command_line()
     WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]", prog=prog).run()

@@ -1,0 +1,26 @@
+"""The package ``gunicorn`` of programs that are to be served by monoceros: it gives way to the one that the server carries.
+
+``python -m monoceros.gunicorn`` puts the folder above this one on ``sys.path`` (docs/moving-from-gunicorn.md). It must
+not do more than hand over.
+"""
+
+import importlib
+import os
+import sys
+
+_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def _hand_over():
+    try:
+        from monoceros import _monoceros
+    except ImportError:
+        # Another Python, which has inherited PYTHONPATH: it gets its own gunicorn.
+        sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _FOLDER]
+    else:
+        _monoceros.carry_gunicorn()
+    del sys.modules["gunicorn"]
+    importlib.import_module("gunicorn")
+
+
+_hand_over()
