@@ -199,8 +199,8 @@ mod tests {
     #[test]
     fn the_pages_for_users_name_only_flags_that_there_are() {
         let flags: Vec<&str> = all().chain(NOT_SUPPORTED).flat_map(|setting| setting.flags).copied().collect();
-        // argparse's own, a shortened flag as an example, and the text on flags in general.
-        let others = ["--help", "--version", "--gracef", "--flag", "--"];
+        // argparse's own, a shortened flag as an example, the text on flags in general, and those of other programs.
+        let others = ["--help", "--version", "--gracef", "--flag", "--", "--install", "--uninstall", "--target"];
         for page in ["docs/moving-from-gunicorn.md", "docs/differences.md"] {
             let text = std::fs::read_to_string(in_the_tree(page)).unwrap();
             let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');

@@ -399,7 +399,11 @@ mod tests {
                 Value::from("/nonexistent"),
                 "invalid value for 'reload_extra_files': there is no file '/nonexistent' (config file)",
             ),
-            ("http_protocols", Value::from("h2,h1"), "HTTP/2 is not supported yet ('http_protocols' is 'h2,h1')"),
+            (
+                "http_protocols",
+                Value::from("h2,h1"),
+                "HTTP/2 is not supported yet ('http_protocols' is 'h2,h1') (config file)",
+            ),
             (
                 "cert_reqs",
                 Value::Int(3),
