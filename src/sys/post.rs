@@ -13,8 +13,6 @@ use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockTy
 use rustix::fs::FlockOperation;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
 
-use super::memory::file_of;
-
 /// The most bytes that go along with a connection. A Linux socket pair holds some 200 KB by default.
 pub const MOST_BYTES: usize = 64 * 1024;
 
@@ -36,10 +34,9 @@ pub struct Letter {
 #[derive(Debug)]
 pub struct Post {
     send: OwnedFd,
-    receive: OwnedFd,
     /// Locked by the process that takes a letter out, of all that share the box (fcntl(2), "Advisory record locking": such a lock is its
-    /// process's alone, and ends with it).
-    turn: OwnedFd,
+    /// process's alone, and ends with it, or where it closes any descriptor of this socket: there is one).
+    receive: OwnedFd,
     /// The same among the threads of this process.
     is_taking: Mutex<()>,
 }
@@ -52,7 +49,7 @@ impl Post {
     pub fn new() -> io::Result<Post> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (send, receive) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)?;
-        Ok(Post { send, receive, turn: file_of(b"")?.into(), is_taking: Mutex::new(()) })
+        Ok(Post { send, receive, is_taking: Mutex::new(()) })
     }
 
     /// Puts copies of `connection` and `file`, and `bytes` (at most [`MOST_BYTES`]), into the box.
@@ -78,7 +75,7 @@ impl Post {
     pub fn receive(&self) -> io::Result<Option<Letter>> {
         // A panic while it was held leaves nothing behind.
         let _alone = self.is_taking.lock().unwrap_or_else(PoisonError::into_inner);
-        let _turn = Turn::take(&self.turn)?;
+        let _turn = Turn::take(&self.receive)?;
         let Some(letter) = self.peek()? else { return Ok(None) };
         // The copies are ours; those in the message go with it.
         rustix::net::recv(&self.receive, &mut [0], RecvFlags::empty())?;
@@ -114,13 +111,13 @@ impl Post {
 struct Turn<'a>(&'a OwnedFd);
 
 impl Turn<'_> {
-    fn take(file: &OwnedFd) -> io::Result<Turn<'_>> {
+    fn take(socket: &OwnedFd) -> io::Result<Turn<'_>> {
         // Not waited for: whoever has it may have been stopped.
-        rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+        rustix::fs::fcntl_lock(socket, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
             rustix::io::Errno::ACCESS => io::ErrorKind::WouldBlock.into(),
             error => io::Error::from(error),
         })?;
-        Ok(Turn(file))
+        Ok(Turn(socket))
     }
 }
 
@@ -200,7 +197,7 @@ mod tests {
     fn limit_descriptors(post: &Post, more: u64) {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        let highest = post.receive.try_clone().unwrap().as_raw_fd();
+        let highest = post.send.try_clone().unwrap().as_raw_fd();
         setrlimit(Resource::RLIMIT_NOFILE, highest as u64 + more, hard).unwrap();
     }
 
@@ -216,7 +213,7 @@ mod tests {
         post.send(ours.as_raw_fd(), Some(file.as_raw_fd()), b"POST /").unwrap();
         let outcome = in_a_child(|| {
             limit_descriptors(&post, 4);
-            let mut taken: Vec<_> = std::iter::from_fn(|| post.receive.try_clone().ok()).collect();
+            let mut taken: Vec<_> = std::iter::from_fn(|| post.send.try_clone().ok()).collect();
             let none = is_full(&post.receive());
             taken.pop();
             let one = is_full(&post.receive());
@@ -239,7 +236,7 @@ mod tests {
             let has_ended = std::sync::atomic::AtomicBool::new(false);
             let take_all = || {
                 while !has_ended.load(std::sync::atomic::Ordering::Relaxed) {
-                    taken.lock().unwrap().extend(post.receive.try_clone().ok());
+                    taken.lock().unwrap().extend(post.send.try_clone().ok());
                 }
             };
             let mut received = std::thread::scope(|scope| {
