@@ -89,19 +89,16 @@ impl ChunkedDecoder {
 
     /// The CRLF behind a chunk's data. h11 once skipped two bytes without looking (CVE-2025-43859).
     fn end_data<'a>(&mut self, input: &'a [u8], has_cr: bool) -> Result<Decoded<'a>, Error> {
-        let found = match has_cr {
-            true => [b"\r", &input[..1]].concat(),
-            false => input[..input.len().min(CRLF.len())].to_vec(),
-        };
-        if !CRLF.starts_with(&found) {
-            return Err(Error::ChunkMissingTerminator(found));
+        let missing = &CRLF[usize::from(has_cr)..];
+        let found = &input[..input.len().min(missing.len())];
+        if !missing.starts_with(found) {
+            return Err(Error::ChunkMissingTerminator([&CRLF[..usize::from(has_cr)], found].concat()));
         }
-        let consumed = found.len() - usize::from(has_cr);
-        self.state = match found.len() == CRLF.len() {
+        self.state = match found.len() == missing.len() {
             true => State::Size,
             false => State::DataEnd { has_cr: true },
         };
-        Ok(framing(consumed))
+        Ok(framing(found.len()))
     }
 
     /// Hands the current line to `finish` once it is complete, straight from `input` when it is there as a whole.

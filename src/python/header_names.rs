@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyList, PyString};
 
 use super::memo::Memo;
 use super::raw::{insert_if_absent, latin1};
@@ -69,26 +69,28 @@ impl HeaderNames {
         environ: &Bound<'_, PyDict>,
         request: RequestView<'_>,
     ) -> PyResult<Option<Vec<u8>>> {
-        let mut script_name = None;
+        let (mut script_name, mut repeated) = (None, Vec::new());
         for (place, header) in request.head.headers(request.buffer).enumerate() {
-            if let Some(value) = self.set_header(py, environ, place, header)? {
+            if let Some(value) = self.set_header(py, environ, place, header, &mut repeated)? {
                 script_name = Some(value);
             }
         }
+        repeated.iter().try_for_each(|field: &Repeated<'_>| field.join_into(environ))?;
         Ok(script_name)
     }
 
     /// Adds the header that stands in `place`; returns the value of a `SCRIPT_NAME` one.
-    fn set_header(
+    fn set_header<'py>(
         &mut self,
-        py: Python<'_>,
-        environ: &Bound<'_, PyDict>,
+        py: Python<'py>,
+        environ: &Bound<'py, PyDict>,
         place: usize,
         (text, value): (&[u8], &[u8]),
+        repeated: &mut Vec<Repeated<'py>>,
     ) -> PyResult<Option<Vec<u8>>> {
         match self.find(py, text, place) {
-            Some(known) => self.known[known].add_to(py, environ, value),
-            None => Name::new(py, text).add_to(py, environ, value),
+            Some(known) => self.known[known].add_to(py, environ, value, repeated),
+            None => Name::new(py, text).add_to(py, environ, value, repeated),
         }
     }
 
@@ -159,7 +161,14 @@ impl Name {
         Name { text: name.into(), key: key.unbind(), kind, value: Memo::new() }
     }
 
-    fn add_to(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, value: &[u8]) -> PyResult<Option<Vec<u8>>> {
+    /// Adds a field of this name, or puts its value to those of `repeated` ones.
+    fn add_to<'py>(
+        &mut self,
+        py: Python<'py>,
+        environ: &Bound<'py, PyDict>,
+        value: &[u8],
+        repeated: &mut Vec<Repeated<'py>>,
+    ) -> PyResult<Option<Vec<u8>>> {
         let text = match self.kind {
             NameKind::Cookie | NameKind::Secret => latin1(py, value)?,
             NameKind::List | NameKind::ScriptName => self.value.latin1(py, value)?,
@@ -167,11 +176,44 @@ impl Name {
         let key = self.key.bind(py);
         if !insert_if_absent(environ, key, &text)? {
             let separator = if self.kind == NameKind::Cookie { "; " } else { "," };
-            let before = environ.get_item(key)?.expect("the key is present: the insertion was refused");
-            let joined = before.call_method1("__add__", (separator,))?.call_method1("__add__", (text,))?;
-            environ.set_item(key, joined)?;
+            Repeated::among(repeated, environ, key, separator)?.values.append(text)?;
         }
         Ok((self.kind == NameKind::ScriptName).then(|| value.to_vec()))
+    }
+}
+
+/// A field that has come more than once: its values, which are joined when all are there. Joining each to those before it would take time
+/// with the square of their number.
+struct Repeated<'py> {
+    key: Bound<'py, PyString>,
+    values: Bound<'py, PyList>,
+    separator: &'static str,
+}
+
+impl<'py> Repeated<'py> {
+    /// The one with this `key`, which is in the environ already.
+    fn among<'a>(
+        repeated: &'a mut Vec<Repeated<'py>>,
+        environ: &Bound<'py, PyDict>,
+        key: &Bound<'py, PyString>,
+        separator: &'static str,
+    ) -> PyResult<&'a Repeated<'py>> {
+        // Names may be spelled in several ways, so that equal keys need not be one object.
+        let known = repeated.iter().position(|field| field.key.is(key) || field.key.as_any().eq(key).unwrap_or(false));
+        let place = match known {
+            Some(place) => place,
+            None => {
+                let first = environ.get_item(key)?;
+                repeated.push(Repeated { key: key.clone(), values: PyList::new(key.py(), first)?, separator });
+                repeated.len() - 1
+            }
+        };
+        Ok(&repeated[place])
+    }
+
+    fn join_into(&self, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+        let separator = PyString::new(environ.py(), self.separator);
+        environ.set_item(&self.key, separator.call_method1("join", (&self.values,))?)
     }
 }
 
