@@ -203,7 +203,8 @@ fn a_body_that_breaks_off_while_it_streams_is_an_error_to_the_app() {
         client.send(rest);
         match rest.starts_with('5') {
             true => assert_eq!(client.read().text(), "37"),
-            false => assert!(matches!(client.read_for("POST"), Ok(answer) if answer.status == 500)),
+            // Where it comes with what fills the store, the app is not called at all.
+            false => assert!(matches!(client.read_for("POST"), Ok(answer) if [400, 500].contains(&answer.status))),
         }
     }
     let mut client = server.connect();
@@ -212,6 +213,7 @@ fn a_body_that_breaks_off_while_it_streams_is_an_error_to_the_app() {
     client.shutdown_write();
     assert!(matches!(client.read_for("POST"), Ok(answer) if answer.status == 500));
     assert!(matches!(client.read_for("POST"), Err(Broken::Closed)));
+    server.allow("Invalid chunk size");
     server.allow("Error handling request");
     server.allow("Traceback");
     server.finish();

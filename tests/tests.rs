@@ -40,6 +40,7 @@ mod faults_boot;
 mod faults_system;
 mod faults_worker;
 mod health;
+mod held;
 mod hooks;
 mod interpreter;
 mod privileges;

@@ -53,6 +53,8 @@ pub enum Error {
     RequestTimeout,
     /// The body is longer than `limit_request_body`.
     ContentTooLarge,
+    /// The server holds as much of unfinished requests as it may, and this one has to make room.
+    Overloaded,
     /// A client speaks plain HTTP where TLS is spoken.
     PlainHttpOnTls,
     /// A client speaks TLS where plain HTTP is spoken.
@@ -70,6 +72,7 @@ impl Error {
             Error::ForbiddenProxyRequest(_) => 403,
             Error::RequestTimeout => 408,
             Error::ContentTooLarge => 413,
+            Error::Overloaded => 503,
             _ => 400,
         }
     }
@@ -133,6 +136,7 @@ impl fmt::Display for Error {
             }
             Error::RequestTimeout => f.write_str("The request did not arrive in time"),
             Error::ContentTooLarge => f.write_str("The request body is too large"),
+            Error::Overloaded => f.write_str("The server has to make room for others"),
             Error::PlainHttpOnTls => f.write_str("Plain HTTP was sent to a port that speaks HTTPS"),
             Error::TlsOnPlainHttp => f.write_str("TLS was sent to a port that speaks plain HTTP"),
         }

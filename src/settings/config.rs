@@ -88,6 +88,10 @@ pub struct Config {
     pub client_body_min_rate: u64,
     /// Seconds in which a client must take something of its response; 0 is for ever.
     pub write_timeout: u64,
+    /// Bytes of memory for the unfinished requests of all connections of a worker; 0 is any number.
+    pub worker_buffer: u64,
+    /// Bytes of files for the request bodies of all connections of a worker; 0 is any number.
+    pub worker_spool: u64,
 
     /// Whether workers are replaced when code changes.
     pub reload: bool,
@@ -471,6 +475,8 @@ impl Config {
             client_body_timeout: 0,
             client_body_min_rate: 0,
             write_timeout: 0,
+            worker_buffer: 0,
+            worker_spool: 0,
             reload: false,
             reload_engine: ReloadEngine::Auto,
             spew: false,

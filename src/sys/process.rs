@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd;
 
@@ -25,6 +26,25 @@ pub fn working_directory() -> PathBuf {
     let place = |path: &Path| path.metadata().map(|data| (data.dev(), data.ino())).ok();
     let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
     named.filter(|path| place(path).is_some() && place(path) == place(&real)).unwrap_or(real)
+}
+
+/// How many descriptors this process may have open at once (RLIMIT_NOFILE); `None` for any number.
+pub fn descriptor_limit() -> Option<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    (soft != RLIM_INFINITY).then_some(soft)
+}
+
+/// Asks for `wanted` descriptors, or as many as this process may have; one that may have more keeps that.
+///
+/// # Errors
+/// The kernel's, from setrlimit(2).
+pub fn raise_descriptor_limit(wanted: u64) -> io::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let raised = wanted.min(hard);
+    if raised > soft {
+        setrlimit(Resource::RLIMIT_NOFILE, raised, hard)?;
+    }
+    Ok(())
 }
 
 /// How a process ended.

@@ -13,6 +13,9 @@ use crate::sys::memory;
 /// The most that is reserved for a body before its bytes arrive: a Content-Length is a claim, not memory.
 const FIRST_RESERVATION: usize = 64 * 1024;
 
+/// Where memory is short, a body of more bytes than these goes to a file.
+const WORTH_A_FILE: usize = 16 * 1024;
+
 /// A body being gathered.
 pub enum BodyStore {
     /// In memory.
@@ -46,7 +49,9 @@ impl BodyStore {
         match self {
             BodyStore::Memory(bytes) => {
                 bytes.extend_from_slice(data);
-                if bytes.len() <= rules.body_buffer { Room::Left } else { self.spool(rules) }
+                let is_long = bytes.len() > rules.body_buffer
+                    || bytes.len() > WORTH_A_FILE && rules.body_spool > 0 && rules.holdings.memory_is_short();
+                if is_long { self.spool(rules) } else { Room::Left }
             }
             // It is complete: nobody adds to it.
             BodyStore::Whole(..) => Room::Refused,
@@ -127,6 +132,7 @@ impl BodyStore {
             return Room::Exhausted;
         }
         let made = temporary_file(rules.upload_directory.as_deref()).and_then(|mut file| {
+            rules.holdings.note_descriptor(&file);
             file.write_all(bytes)?;
             Ok(file)
         });

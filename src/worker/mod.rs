@@ -11,6 +11,7 @@ mod crew;
 pub mod desk;
 mod doors;
 mod event_loop;
+mod holdings;
 mod lead;
 mod neighbours;
 mod outgoing;
@@ -160,6 +161,7 @@ impl BootFailure {
 /// is watched after that, because the kernel forgets the watch when the user changes (prctl(2)).
 fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
     (launch.enter)(&seat.config).map_err(BootFailure::Other)?;
+    raise_descriptor_limit(&seat.config);
     let stacks = crate::logging::last_resort()
         .map_err(|error| BootFailure::because("cannot open the error log once more", &error))?;
     let nudge = start_python(&seat, launch)?;
@@ -181,6 +183,17 @@ fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
     let worker = assemble(seat, nudge, app, broken)?;
     signals::started_in_worker();
     Ok(worker)
+}
+
+/// Of the usual soft limit of 1024 a thousand connections would leave nothing to the application. The hard one is not asked for where it
+/// is a thousand million: some programs that an application may start close all that they could have inherited, one by one.
+fn raise_descriptor_limit(config: &Config) {
+    const USUAL: u64 = 1 << 16;
+    // A connection, and the file of its body.
+    let wanted = USUAL.max(3 * config.worker_connections as u64);
+    if let Err(error) = process::raise_descriptor_limit(wanted) {
+        log::debug!("Cannot raise the limit of open files: {error}");
+    }
 }
 
 fn become_user(config: &Config) -> Result<(), BootFailure> {
@@ -223,6 +236,7 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
 fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<Worker, BootFailure> {
     let config = seat.config.clone();
     let rules = Arc::new(Rules::new(&config));
+    rules.beat_at(seat.row.clone());
     loggers::begin_queue().map_err(no_thread)?;
     let access_log = open_access_log(&config)?;
     let format = access_log.as_ref().map(AccessLog::format);

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::connection::UNHURRIED;
 use super::rules::Rules;
 
 /// One body's arrival.
@@ -9,18 +10,21 @@ pub struct Pace {
     /// When it began; moved forward by the time in which nobody waited for it.
     began: Instant,
     received: u64,
+    /// When its last bytes came.
+    arrived: Instant,
     paused_at: Option<Instant>,
 }
 
 impl Pace {
     /// A body whose head has just ended.
     pub fn begin(now: Instant) -> Self {
-        Pace { began: now, received: 0, paused_at: None }
+        Pace { began: now, received: 0, arrived: now, paused_at: None }
     }
 
     /// Body bytes have come.
-    pub fn add(&mut self, count: usize) {
+    pub fn add(&mut self, count: usize, now: Instant) {
         self.received += count as u64;
+        self.arrived = now;
     }
 
     /// The application has what came so far, and takes its time with it.
@@ -33,6 +37,21 @@ impl Pace {
         if let Some(since) = self.paused_at.take() {
             self.began += now.saturating_duration_since(since);
         }
+    }
+
+    /// When it began, or would have but for the time in which nobody waited for it.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Until when what came would have sufficed at the lowest rate that is permitted.
+    pub fn sufficed_until(&self, rules: &Rules) -> Instant {
+        self.began + Duration::from_secs((self.received / rules.body_min_rate.max(1)).min(u64::from(u32::MAX)))
+    }
+
+    /// Whether it has come to a stand, or comes more slowly than is permitted in the long run.
+    pub fn is_slow(&self, now: Instant, rules: &Rules) -> bool {
+        now >= self.arrived + UNHURRIED || now >= self.sufficed_until(rules).max(self.began + UNHURRIED)
     }
 
     /// When the wait that begins now ends: after a pause too long, or when the rate since the beginning has become too low.
@@ -60,10 +79,24 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pace = Pace::begin(start);
         assert_eq!(pace.deadline(at(0), &rules(100)), at(10));
-        pace.add(500);
+        pace.add(500, at(1));
         assert_eq!(pace.deadline(at(1), &rules(100)), at(11), "the pause is what ends first");
         assert_eq!(pace.deadline(at(9), &rules(100)), at(15), "the rate is what ends first");
         assert_eq!(pace.deadline(at(9), &rules(0)), at(19), "any rate will do");
+    }
+
+    #[test]
+    fn slow_is_what_stands_still_or_has_come_at_too_low_a_rate() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pace = Pace::begin(start);
+        pace.add(1, at(1));
+        assert!(!pace.is_slow(at(1), &rules(100)), "it has only just begun");
+        pace.add(1, at(2));
+        assert!(pace.is_slow(at(2), &rules(100)), "two bytes in two seconds");
+        pace.add(10_000, at(3));
+        assert!(!pace.is_slow(at(4), &rules(100)));
+        assert!(pace.is_slow(at(5), &rules(100)), "it stands still");
     }
 
     #[test]

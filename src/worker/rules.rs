@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::holdings::Holdings;
 use crate::http::policy::{HeaderMap, Policy};
 use crate::http::proxy::{self, Origin};
+use crate::scoreboard::Row;
 use crate::settings::{self, Config, ProxyProtocol, Trusted, WorkerClass};
 use crate::sys::signal::term_has_come;
 use crate::sys::socket::Peer;
@@ -50,8 +53,11 @@ pub struct Rules {
     pub proxy_mode: Option<proxy::Mode>,
     /// Whether there must be one.
     pub requires_proxy_header: bool,
+    /// What all connections hold together, and may hold.
+    pub holdings: Holdings,
     proxy_allow_ips: Trusted,
     forwarded_allow_ips: Trusted,
+    heart: OnceLock<Row>,
     stopping: AtomicBool,
 }
 
@@ -77,9 +83,24 @@ impl Rules {
                 ProxyProtocol::V2 => Some(proxy::Mode::V2),
                 ProxyProtocol::Auto => Some(proxy::Mode::Auto),
             },
+            holdings: Holdings::new(config),
+            heart: OnceLock::new(),
             proxy_allow_ips: config.proxy_allow_ips.clone(),
             forwarded_allow_ips: config.forwarded_allow_ips.clone(),
             stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on whoever waits for a client gives the worker's signs of life there.
+    pub fn beat_at(&self, row: Row) {
+        // There is one worker, which has one row.
+        let _ = self.heart.set(row);
+    }
+
+    /// The worker is alive, though it waits.
+    pub fn beat(&self) {
+        if let Some(row) = self.heart.get() {
+            row.beat();
         }
     }
 

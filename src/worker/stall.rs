@@ -28,6 +28,11 @@ impl Stall {
         self.since = None;
     }
 
+    /// Since when the client has read nothing, as far as that is known.
+    pub fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
     /// Whether the client has read nothing for longer than it may. To be asked about once a second.
     pub fn is_over(&mut self, stream: &Stream, rules: &Rules, now: Instant) -> bool {
         let Some(since) = self.since else { return false };

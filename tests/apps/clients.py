@@ -99,6 +99,14 @@ def file(environ, start_response, query):
     return environ["wsgi.file_wrapper"](opened)
 
 
+def open_files(environ, start_response, query):
+    """So many files at once."""
+    files = [open(__file__) for _ in range(int(query))]
+    for file in files:
+        file.close()
+    return text(start_response, len(files))
+
+
 def text(start_response, value):
     data = str(value).encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(data)))])
@@ -114,4 +122,5 @@ PATHS = {
     "/iterated": iterated,
     "/stream": stream,
     "/file": file,
+    "/open": open_files,
 }

@@ -107,6 +107,13 @@ pub fn cpu_time(pid: i32) -> std::time::Duration {
     std::time::Duration::from_millis(ticks * 10)
 }
 
+/// How often a process has written to anything (`syscw` of proc(5) io).
+pub fn written(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).expect("the process lives, and is ours");
+    let line = text.lines().find_map(|line| line.strip_prefix("syscw: ")).expect("io has syscw");
+    line.parse().expect("a number")
+}
+
 /// How many files a process has open.
 pub fn open_files(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())

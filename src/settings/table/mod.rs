@@ -54,6 +54,8 @@ static OWN: &[&str] = &[
     "client_body_timeout",
     "client_body_min_rate",
     "write_timeout",
+    "worker_buffer",
+    "worker_spool",
     "body_buffer",
     "body_spool",
     "require_proxy_header",

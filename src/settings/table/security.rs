@@ -141,6 +141,40 @@ not hold its connection for ever. Only time spent on waiting for the client coun
 One that takes nothing for longer is disconnected, and if the app is still producing the response, it is told by an
 error. A setting of our own.",
     },
+    Setting {
+        name: "worker_buffer",
+        section: Section::Security,
+        flags: &["--worker-buffer"],
+        meta: "BYTES",
+        kind: Kind::Int,
+        default: Default::Text("67108864"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.worker_buffer, number(value)),
+            get: |config| Value::Int(config.worker_buffer as i64),
+        },
+        doc: "Bytes of memory that a worker's unfinished requests may take; 0 is any number.
+
+Heads and bodies of all its connections together. While more than half of it is in use, bodies go to files earlier than
+at `body_buffer`. Past it the requests go that have held most for longest, bytes times seconds, with 503. A setting of
+our own.",
+    },
+    Setting {
+        name: "worker_spool",
+        section: Section::Security,
+        flags: &["--worker-spool"],
+        meta: "BYTES",
+        kind: Kind::Int,
+        default: Default::Text("2147483648"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.worker_spool, number(value)),
+            get: |config| Value::Int(config.worker_spool as i64),
+        },
+        doc: "Bytes of files that a worker's request bodies may take; 0 is any number.
+
+The files of all its connections together (`body_spool` bounds one). Past it the uploads go that have held most for
+longest, as under `worker_buffer`. Several times that must fit under `tmp_upload_dir`: once for each worker. A setting
+of our own.",
+    },
 ];
 
 fn request_line(value: &Value) -> Result<usize, ValueError> {

@@ -91,7 +91,10 @@ More than 1 makes gthread of the sync class. The app must then be safe to run in
         },
         doc: "Connections that a worker holds open at once.
 
-Past that number the connections idle for longest are closed first; further ones wait in the kernel's backlog.",
+Past that number others make room: those that have been there for two seconds without a whole request, then those idle
+for longest, then the oldest of those whose request is on its way, then those that send or read nothing. So newcomers
+and health checks are served. Clients also leave an eighth of the process's file descriptors to the app; the soft limit
+of these is raised as far as it may be, up to 65536 or three times this number.",
     },
     Setting {
         name: "max_requests",

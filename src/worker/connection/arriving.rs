@@ -1,5 +1,6 @@
 //! What arrives: a PROXY header, heads, bodies. Each step goes as far as the bytes lead.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -179,40 +180,62 @@ impl Connection {
         step
     }
 
-    fn on_body_bytes(&mut self, mut bytes: &[u8], now: Instant) -> Step {
-        while !bytes.is_empty() && !self.decoder.is_done() {
-            let decoded = match self.decoder.decode(bytes) {
-                Ok(decoded) => decoded,
-                Err(error) => return self.refuse(error, now),
-            };
-            bytes = &bytes[decoded.consumed..];
-            self.pace.add(decoded.data.len());
-            let Some(store) = &mut self.body else { return Step::Close };
-            let room = if decoded.data.is_empty() { Room::Left } else { store.add(decoded.data, &self.rules) };
+    fn on_body_bytes(&mut self, bytes: &[u8], now: Instant) -> Step {
+        let (data, rest) = match self.decode_all(bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.refuse(error, now),
+        };
+        self.pace.add(data.len(), now);
+        let Some(store) = &mut self.body else { return Step::Close };
+        let room = if data.is_empty() { Room::Left } else { store.add(&data, &self.rules) };
+        if room == Room::Refused {
+            self.unsaved = data.into_owned();
+        }
+        if self.decoder.is_done() {
+            // Pipelined: the next request's first bytes.
+            self.input.extend_from_slice(rest);
+            return self.serve();
+        }
+        if room != Room::Left {
+            self.pace.pause(now);
+            return self.serve();
+        }
+        Step::Wait
+    }
+
+    /// Decodes `bytes` as far as the body goes: its data in one piece, however small its chunks are, and what comes behind it. What the
+    /// data is put into costs as much for a chunk as for a whole read.
+    fn decode_all<'a>(&mut self, bytes: &'a [u8]) -> Result<(Cow<'a, [u8]>, &'a [u8]), Error> {
+        let (mut data, mut rest) = (Cow::Borrowed(&b""[..]), bytes);
+        while !rest.is_empty() && !self.decoder.is_done() {
+            let decoded = self.decoder.decode(rest)?;
+            rest = &rest[decoded.consumed..];
             self.body_length += decoded.data.len() as u64;
             if self.body_is_too_long() {
-                return self.refuse(Error::ContentTooLarge, now);
+                return Err(Error::ContentTooLarge);
             }
-            if room == Room::Refused {
-                self.unsaved = decoded.data.to_vec();
-            }
-            if room != Room::Left && !self.decoder.is_done() {
-                self.input.extend_from_slice(bytes);
-                self.pace.pause(now);
-                return self.serve();
+            if data.is_empty() {
+                data = Cow::Borrowed(decoded.data);
+            } else if !decoded.data.is_empty() {
+                gather(&mut data, decoded.data, rest.len());
             }
         }
-        if !self.decoder.is_done() {
-            return Step::Wait;
-        }
-        // Pipelined: the next request's first bytes.
-        self.input.extend_from_slice(bytes);
-        self.serve()
+        Ok((data, rest))
     }
 
     pub(super) fn body_is_too_long(&self) -> bool {
         self.rules.limit_request_body.is_some_and(|limit| self.body_length > limit)
     }
+}
+
+/// Puts `more` behind `data`; `rest` bytes are left that may follow.
+fn gather(data: &mut Cow<'_, [u8]>, more: &[u8], rest: usize) {
+    if let Cow::Borrowed(first) = data {
+        let mut gathered = Vec::with_capacity(first.len() + more.len() + rest);
+        gathered.extend_from_slice(first);
+        *data = Cow::Owned(gathered);
+    }
+    data.to_mut().extend_from_slice(more);
 }
 
 /// Whether these bytes begin a TLS connection: a record with a handshake in it, of version 3.x (RFC 8446, section 5.1).

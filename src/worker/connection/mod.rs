@@ -6,9 +6,11 @@
 mod arriving;
 mod passing;
 mod serving;
+mod standing;
 mod unserved;
 
 pub use passing::Luggage;
+pub use standing::{Standing, UNHURRIED};
 pub use unserved::Unserved;
 
 use std::io::{self, ErrorKind};
@@ -20,6 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::body_store::BodyStore;
 use super::desk::{Arrival, Desk};
+use super::holdings::Held;
 use super::outgoing::{Flushed, Outgoing};
 use super::pace::Pace;
 use super::rules::Rules;
@@ -35,10 +38,6 @@ use crate::http::response::{self, Asked};
 use crate::sys::clock::unix_time;
 use crate::sys::socket::{Peer, Stream};
 use crate::tls::{Acceptor, Failure, Secured, Session};
-
-/// How long a client that has just connected may say nothing before its place can be given to another: closed any earlier, a crowd that
-/// connects before it speaks would only chase itself out.
-const NEWCOMERS_TIME: Duration = Duration::from_secs(2);
 
 /// How a request begins that wants no body in its answer.
 const HEAD: &[u8] = b"HEAD ";
@@ -112,6 +111,8 @@ pub struct Connection {
     unsaved: Vec<u8>,
     /// Decoded bytes of the current request's body.
     body_length: u64,
+    /// What of that, and of its head, has been written down as held.
+    held: Held,
     outgoing: Outgoing,
     /// When the state's wait ends, if it does.
     deadline: Option<Instant>,
@@ -198,6 +199,7 @@ impl Connection {
             returned: Vec::new(),
             unsaved: Vec::new(),
             body_length: 0,
+            held: Held::default(),
             outgoing: Outgoing::default(),
             stall: Stall::default(),
             watched: Watched::Not,
@@ -223,6 +225,15 @@ impl Connection {
     /// Reads what has arrived, at `desk`, at most `reads` times, and goes as far as it leads. `ended` says that the client has ended its
     /// side, which by itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
     pub fn on_readable(&mut self, desk: &mut Desk, ended: bool, reads: usize, now: Instant) -> Step {
+        let step = self.read_on(desk, ended, reads, now);
+        // What came whole, and is about to be served, is not worth the writing; nor would it stay for long.
+        if step != Step::Call || matches!(self.body, Some(BodyStore::Memory(_) | BodyStore::Spooled(..))) {
+            self.note_held();
+        }
+        step
+    }
+
+    fn read_on(&mut self, desk: &mut Desk, ended: bool, reads: usize, now: Instant) -> Step {
         self.note_unread(ended);
         let answers = match self.state {
             State::Serving | State::Closing | State::Over => true,
@@ -303,6 +314,9 @@ impl Connection {
         self.body = None;
         self.unsaved = Vec::new();
         self.deadline = None;
+        if self.held != Held::default() {
+            self.rules.holdings.replace(std::mem::take(&mut self.held), Held::default());
+        }
         (self.rests_since, self.has_been_served) = (now, true);
         if keep_alive {
             self.input.drain(..self.head.len);
@@ -421,12 +435,6 @@ impl Connection {
         }
     }
 
-    /// Since when it has been idle, if its place may be given to another client.
-    pub fn idle_since(&self, now: Instant) -> Option<Instant> {
-        let is_settled = self.has_been_served || now.duration_since(self.rests_since) >= NEWCOMERS_TIME;
-        (self.is_idle() && is_settled).then_some(self.rests_since)
-    }
-
     /// The client's address, empty on a unix socket.
     pub fn remote_addr(&self) -> &str {
         &self.remote_addr
@@ -534,7 +542,8 @@ impl Connection {
         Ok(())
     }
 
-    fn has_unsent(&self) -> bool {
+    /// Whether something waits for the client to read.
+    pub fn has_unsent(&self) -> bool {
         !self.outgoing.is_empty() || self.wire.has_unsent()
     }
 

@@ -52,10 +52,12 @@ impl Connection {
         self.state = State::Head;
         // What arrived on the way has raised no event here.
         self.unread = true;
-        match luggage.body {
+        let step = match luggage.body {
             None => self.on_bytes(Arrival::Bytes(&luggage.bytes), now),
             Some(file) => self.replay_with_body(luggage.bytes, file, now),
-        }
+        };
+        self.note_held();
+        step
     }
 
     /// The same for a request whose body has been taken out of the stream: `bytes` are its head and what comes after the body.

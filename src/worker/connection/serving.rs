@@ -11,7 +11,7 @@ use crate::http::request::{Coding, Framing, Scheme};
 use crate::sys::socket::{Push, Readiness, Stream};
 use crate::worker::pump;
 
-/// How often a client that does not read is looked at while the application waits for it.
+/// How often a client that does not read, or send, is looked at while the application waits for it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Exchange for Connection {
@@ -82,6 +82,8 @@ impl Exchange for Connection {
     }
 
     fn wait_to_write(&mut self) -> io::Result<Wait> {
+        // It is the client that the application waits for, which has its own time for it (`write_timeout`): the worker is not stuck.
+        self.rules.beat();
         let now = Instant::now();
         if self.stall.is_over(self.wire.stream(), &self.rules, now) {
             return Err(ErrorKind::TimedOut.into());
@@ -108,7 +110,7 @@ impl Exchange for Connection {
                 Some(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the request body ends early")),
                 Some(count) => {
                     self.deadline = None;
-                    self.pace.add(count);
+                    self.pace.add(count, Instant::now());
                     self.input.extend_from_slice(&buffer[..count]);
                 }
                 None => return Err(ErrorKind::WouldBlock.into()),
@@ -118,11 +120,16 @@ impl Exchange for Connection {
     }
 
     fn wait_to_read(&mut self) -> io::Result<Wait> {
+        // As above: it is the client that is waited for.
+        self.rules.beat();
         let now = Instant::now();
         self.pace.resume(now);
         // Of one wait, however often it is begun again before bytes come.
         let until = *self.deadline.get_or_insert(self.pace.deadline(now, &self.rules));
-        if now >= until { Err(ErrorKind::TimedOut.into()) } else { Ok(self.wait(Readiness::ToRead, until)) }
+        if now >= until {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        Ok(self.wait(Readiness::ToRead, until.min(now + LOOK_AGAIN)))
     }
 
     fn may_keep_alive(&self) -> bool {
@@ -172,24 +179,19 @@ impl Connection {
         Wait { descriptor: self.wire.stream().as_raw_fd(), readiness, until }
     }
 
-    /// Decodes streamed body bytes out of the input; `None` when more must be received first.
+    /// Decodes streamed body bytes out of the input, as many as `buffer` takes, however small their chunks are; `None` when more must be
+    /// received first.
     fn decode_streamed(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        while !self.decoder.is_done() {
-            let arrived = &self.input[self.head.len..];
-            if arrived.is_empty() {
-                return Ok(None);
-            }
-            let window = &arrived[..arrived.len().min(buffer.len())];
-            let decoded = self.decoder.decode(window).map_err(io::Error::other)?;
-            let count = decoded.data.len();
-            buffer[..count].copy_from_slice(decoded.data);
-            let used = self.head.len..self.head.len + decoded.consumed;
-            self.input.drain(used);
-            if count > 0 {
-                return Ok(Some(count));
-            }
+        let (mut used, mut count) = (self.head.len, 0);
+        while !self.decoder.is_done() && count < buffer.len() && used < self.input.len() {
+            let room = buffer.len() - count;
+            let end = self.input.len().min(used + room);
+            let decoded = self.decoder.decode(&self.input[used..end]).map_err(io::Error::other)?;
+            buffer[count..count + decoded.data.len()].copy_from_slice(decoded.data);
+            (used, count) = (used + decoded.consumed, count + decoded.data.len());
         }
-        Ok(Some(0))
+        self.input.drain(self.head.len..used);
+        Ok((count > 0 || self.decoder.is_done()).then_some(count))
     }
 }
 

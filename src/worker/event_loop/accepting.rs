@@ -6,18 +6,24 @@ use std::time::Duration;
 
 use mio::Token;
 
-use super::{EventLoop, FIRST_LISTENER, Place, Reading};
-use crate::worker::connection::{Connection, Step};
+use super::{EventLoop, FIRST_LISTENER};
+use crate::worker::connection::Connection;
 use crate::worker::doors::Door;
 
-/// Most connections accepted in one turn; those behind them wait in the kernel, where an idle sibling can take them.
+/// Most requests accepted in one turn; those behind them wait in the kernel, where an idle sibling can take them.
 const ACCEPTS_PER_TURN: usize = 16;
+
+/// Most connections accepted in one turn, those that bring no request included.
+const LOOKS_PER_TURN: usize = 64;
 
 /// A worker that is busier than its siblings leaves new connections to them for this long; should nobody come, it takes them after all.
 pub(super) const PATIENCE: Duration = Duration::from_millis(5);
 
-/// How long accepting rests when the process has run out of file descriptors or memory.
-const ACCEPT_REST: Duration = Duration::from_millis(500);
+/// How long accepting rests when the process has run out of file descriptors or memory, and nobody here can make room.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// How often that is said.
+const REST_TOLD: Duration = Duration::from_secs(1);
 
 impl EventLoop {
     pub(super) fn accept(&mut self) {
@@ -28,8 +34,14 @@ impl EventLoop {
             self.make_room();
         }
         for site in 0..self.doors.len() {
-            let mut left = ACCEPTS_PER_TURN;
-            while left > 0 && self.may_accept(site) && self.has_room() && self.accept_one(site) {
+            let mut left = LOOKS_PER_TURN;
+            let most_ready = self.ready.len() + ACCEPTS_PER_TURN;
+            while left > 0
+                && self.ready.len() < most_ready
+                && self.may_accept(site)
+                && self.has_room()
+                && self.accept_one(site)
+            {
                 self.make_room();
                 left -= 1;
             }
@@ -40,9 +52,9 @@ impl EventLoop {
     pub fn stop_accepting(&mut self) {
         // Whether or not their event has come yet.
         self.letters_since = Some(self.now);
-        while self.connections.len() < self.most_connections && self.take_letter() {}
+        while !self.is_full() && self.take_letter() {}
         for site in 0..self.doors.len() {
-            while self.connections.len() < self.most_connections && self.accept_one(site) {}
+            while !self.is_full() && self.accept_one(site) {}
         }
         for mut door in self.doors.drain(..) {
             door.leave(self.poll.registry());
@@ -63,10 +75,15 @@ impl EventLoop {
 
     /// Whether connections may be waiting that could be held.
     pub(super) fn can_accept(&self) -> bool {
+        self.is_awaited() && self.has_room()
+    }
+
+    /// Whether connections may be waiting.
+    pub(super) fn is_awaited(&self) -> bool {
         let rests = self.rest_until.is_some_and(|until| self.now < until);
         let letters = self.serves && self.letters_since.is_some();
         let waiting = letters || self.doors.iter().any(|door| door.waiting_since.is_some() && self.has_use_for(door));
-        !rests && waiting && self.has_room()
+        !rests && waiting
     }
 
     pub(super) fn can_accept_now(&self) -> bool {
@@ -78,11 +95,6 @@ impl EventLoop {
     /// answered, and requests that no sibling could accept are passed on.
     fn has_use_for(&self, door: &Door) -> bool {
         self.serves || self.rules.health_path.is_some() || !door.is_shared()
-    }
-
-    /// Whether another connection may be held, or an idle one given up for it.
-    fn has_room(&self) -> bool {
-        self.connections.len() < self.most_connections || self.oldest_idle().is_some()
     }
 
     /// While a request is at hand here, or a sibling has fewer connections, or nobody here can serve, a sibling should have the first
@@ -120,10 +132,7 @@ impl EventLoop {
             }
             // A sibling takes one at this moment.
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            Err(error) => {
-                self.rest(&error);
-                false
-            }
+            Err(error) => self.make_room_after(&error),
         }
     }
 
@@ -134,6 +143,7 @@ impl EventLoop {
             Ok((stream, peer)) => {
                 let waiting_since = door.waiting_since.replace(self.now).unwrap_or(self.now);
                 self.arrived_after = self.arrived_after.min(waiting_since);
+                self.rules.holdings.note_descriptor(&stream);
                 let connection = Connection::new(stream, peer, site, self.rules.clone(), self.now);
                 self.begin(connection);
                 true
@@ -154,7 +164,7 @@ impl EventLoop {
             }
         }
         let key = self.insert(connection);
-        self.read(key, false, Reading::Everything);
+        self.read(key, false, 1);
     }
 
     fn after_failed_accept(&mut self, site: usize, error: &io::Error) -> bool {
@@ -164,8 +174,7 @@ impl EventLoop {
             return false;
         }
         if error.raw_os_error().is_some_and(|code| OUT_OF_RESOURCES.contains(&code)) {
-            self.rest(error);
-            return false;
+            return self.make_room_after(error);
         }
         // Those that concern one connection, which is gone (accept(2), "Error handling"); there may be others.
         const ONE_CONNECTION: [i32; 4] = [libc::ECONNABORTED, libc::EINTR, libc::EPROTO, libc::EPERM];
@@ -180,37 +189,19 @@ impl EventLoop {
         false
     }
 
-    /// There is nothing left to hold another connection with: takes none for a moment.
-    fn rest(&mut self, error: &io::Error) {
-        log::error!("Cannot accept connections for now: {error}");
-        self.close_oldest_idle();
+    /// There is nothing left to hold another connection with: others make room, and it goes on at once; or nobody can, and it rests for a
+    /// moment. Says whether it goes on.
+    fn make_room_after(&mut self, error: &io::Error) -> bool {
+        if self.rest_told.is_none_or(|told| self.now >= told + REST_TOLD) {
+            log::error!("Cannot accept connections for now: {error}");
+            self.rest_told = Some(self.now);
+        }
+        if self.make_much_room() {
+            return true;
+        }
         self.rest_until = Some(self.now + ACCEPT_REST);
         self.tick_by(self.now + ACCEPT_REST);
-    }
-
-    /// Gives up an idle connection for the one that has just come. Not before: that one might not come after all.
-    fn make_room(&mut self) {
-        if self.connections.len() > self.most_connections {
-            self.close_oldest_idle();
-        }
-    }
-
-    /// Closes the connection that has been idle for longest, unless it is found to be idle no more: then the next one.
-    fn close_oldest_idle(&mut self) {
-        let count = self.connections.len();
-        while self.connections.len() == count
-            && let Some(key) = self.oldest_idle()
-        {
-            self.follow(key, Step::LastLook);
-        }
-    }
-
-    fn oldest_idle(&self) -> Option<usize> {
-        let idle = self.connections.iter().filter_map(|(key, connection)| {
-            let Place::Here(connection) = connection else { return None };
-            Some((connection.idle_since(self.now)?, key))
-        });
-        idle.min().map(|(_, key)| key)
+        false
     }
 }
 

@@ -5,6 +5,8 @@
 //! Knows nothing of the interpreter.
 
 mod accepting;
+mod making_room;
+mod unfinished;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -18,6 +20,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use accepting::PATIENCE;
+use unfinished::Unfinished;
 
 use super::connection::{Connection, Step, Unserved, Watched};
 use super::desk::{Desk, READ_SIZE};
@@ -31,8 +34,18 @@ use crate::tls::Acceptor;
 /// Most events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
 
-/// How often one connection reads before others have their turn.
+/// How often one connection reads before others have their turn. A head is mostly there with the first.
 const READS_PER_TURN: usize = 4;
+
+/// How long connections with more to do than to read a head (bodies, long responses) are gone on with in one turn: new requests wait
+/// meanwhile. The one that is at it may take as long again.
+const LONGEST_WORK: Duration = Duration::from_millis(2);
+
+/// Most of them in one turn, however quick they are: what has happened meanwhile is then looked at again.
+const WORKS_PER_TURN: usize = 64;
+
+/// Most waits that are ended in one turn. Each may cost an answer.
+const ENDS_PER_TURN: usize = 64;
 
 /// Most connections whose TLS handshake goes on in one turn: each may cost a signature, a millisecond's work for a long RSA key, and
 /// requests that are ready wait meanwhile.
@@ -82,7 +95,10 @@ pub struct EventLoop {
     desk: Desk,
     /// Connections whose requests are ready, and since when.
     ready: VecDeque<(usize, Instant)>,
-    again: Vec<usize>,
+    /// Connections with more to do than what was their share.
+    unfinished: Unfinished,
+    /// Who may have to make room in this turn, in that order.
+    dispensable: VecDeque<usize>,
     /// Connections whose responses are to go out together.
     finished: VecDeque<usize>,
     /// Since when the first of those waits.
@@ -100,6 +116,10 @@ pub struct EventLoop {
     arrived_after: Instant,
     next_sweep: Instant,
     rest_until: Option<Instant>,
+    /// When it was last said that there are no descriptors.
+    rest_told: Option<Instant>,
+    /// Up to which connection the waits have been looked at, as long as not all have been.
+    waits_seen: Option<usize>,
     /// Since when there may be connections from siblings in the letter box.
     letters_since: Option<Instant>,
 }
@@ -125,23 +145,6 @@ impl Place {
         match self {
             Place::Here(connection) => Some(connection),
             Place::Away(_) => None,
-        }
-    }
-}
-
-/// What is read of the connections that a poll tells of.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    Everything,
-    /// What should be the head of a plain request. The rest is left to the next turn.
-    Heads,
-}
-
-impl Reading {
-    fn most_reads(self) -> usize {
-        match self {
-            Reading::Everything => READS_PER_TURN,
-            Reading::Heads => 1,
         }
     }
 }
@@ -198,7 +201,8 @@ impl EventLoop {
             doors,
             desk: Desk::new(),
             ready: VecDeque::new(),
-            again: Vec::new(),
+            unfinished: Unfinished::default(),
+            dispensable: VecDeque::new(),
             finished: VecDeque::new(),
             finished_since: now,
             refusals: Refusals::default(),
@@ -210,6 +214,8 @@ impl EventLoop {
             arrived_after: now,
             next_sweep: now + TICK,
             rest_until: None,
+            rest_told: None,
+            waits_seen: None,
         };
         event_loop.watch_doors()?;
         Ok(event_loop)
@@ -229,13 +235,14 @@ impl EventLoop {
         self.now = Instant::now();
         self.arrived_after = std::mem::replace(&mut self.last_poll, self.now);
         self.handshakes_left = HANDSHAKES_PER_TURN;
-        let mut turn = self.take_events(Reading::Everything);
+        let mut turn = self.take_events();
         let glanced = std::mem::take(&mut self.glanced);
         turn.signals |= glanced.signals;
         // A handler of Python's may have interrupted the poll, and told somebody else's descriptor.
         turn.handlers |= glanced.handlers || interrupted;
-        self.is_busy = self.ready.len() >= BUSY;
         self.continue_unfinished();
+        self.is_busy = self.ready.len() >= BUSY;
+        self.look_for_room();
         self.accept();
         self.refusals.log_new();
         if self.now >= self.next_sweep {
@@ -243,10 +250,11 @@ impl EventLoop {
             if let Err(error) = self.watch_doors() {
                 log::error!("Cannot watch a sibling's listener: {error}");
             }
-            self.end_waits();
+            self.waits_seen.get_or_insert(0);
             self.refusals.end_second();
             turn.tick = true;
         }
+        self.end_waits();
         Ok(turn)
     }
 
@@ -254,8 +262,7 @@ impl EventLoop {
     /// the interpreter still: under load, letting go of it between any two polls costs a good part of what a short request does. What may
     /// take longer than reading a head is left to the next turn, and so is accepting.
     pub fn glance(&mut self) -> Option<(usize, Box<Connection>)> {
-        let turn_is_due =
-            !self.again.is_empty() || self.glanced.is_due() || self.now >= self.next_sweep || self.can_accept();
+        let turn_is_due = self.has_work() || self.glanced.is_due() || self.now >= self.next_sweep || self.can_accept();
         // Neither a handshake nor a file can be begun by one read then.
         let reads_are_quick = self.acceptor.is_none() && self.rules.body_buffer >= READ_SIZE;
         if !self.is_busy || turn_is_due || !reads_are_quick {
@@ -265,7 +272,7 @@ impl EventLoop {
         self.poll.poll(&mut self.events, Some(Duration::ZERO)).ok()?;
         // What is put off is only read after the next poll, and may have come any time since the last one that was no glance.
         self.arrived_after = self.last_poll;
-        self.glanced = self.take_events(Reading::Heads);
+        self.glanced = self.take_events();
         let next = self.next_ready();
         self.is_busy = next.is_some();
         next
@@ -367,7 +374,7 @@ impl EventLoop {
             self.write(key);
         }
         if missed.readable {
-            self.read(key, missed.ended, Reading::Everything);
+            self.read(key, missed.ended, 1);
         }
     }
 
@@ -409,15 +416,22 @@ impl EventLoop {
     /// How long a turn may wait: to the next tick, if nothing is to be done before.
     pub fn time_to_wait(&self) -> Duration {
         let can_serve = self.serves && !self.ready.is_empty();
-        if can_serve || self.can_accept_now() || !self.again.is_empty() || self.glanced.is_due() {
+        if can_serve || self.can_accept_now() || self.has_work() || self.glanced.is_due() {
             return Duration::ZERO;
         }
         let until_tick = self.next_sweep.saturating_duration_since(self.now);
         // What has to wait for a sibling's or our own thread is looked at again soon.
-        if !self.ready.is_empty() || self.can_accept() { until_tick.min(PATIENCE) } else { until_tick }
+        let looks_again = !self.ready.is_empty() || self.can_accept() || self.waits_for_room();
+        if looks_again { until_tick.min(PATIENCE) } else { until_tick }
     }
 
-    fn take_events(&mut self, reading: Reading) -> Turn {
+    /// Whether there is something to go on with at once.
+    fn has_work(&self) -> bool {
+        !self.unfinished.is_empty() || self.waits_seen.is_some()
+    }
+
+    /// Takes note of what the poll has told. Heads are read at once, the rest is left for [`EventLoop::continue_unfinished`].
+    fn take_events(&mut self) -> Turn {
         let mut turn = Turn::default();
         // The events are set aside while connections are worked on; their buffer is kept.
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
@@ -432,38 +446,34 @@ impl EventLoop {
                         door.waiting_since.get_or_insert(self.now);
                     }
                 }
-                Token(number) => {
-                    let key = number - self.first_connection;
-                    if reading == Reading::Heads && self.put_off(key, event) {
-                        continue;
-                    }
-                    if event.is_readable() || event.is_read_closed() {
-                        self.read(key, event.is_read_closed(), reading);
-                    }
-                    if event.is_writable() {
-                        self.write(key);
-                    }
-                }
+                Token(number) => self.take_event(number - self.first_connection, event),
             }
         }
         self.events = events;
         turn
     }
 
-    /// Leaves a connection to the next turn, if it is not about to read a head; says whether it did.
-    fn put_off(&mut self, key: usize, event: &Event) -> bool {
-        let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { return false };
-        if connection.awaits_head() {
-            return false;
+    fn take_event(&mut self, key: usize, event: &Event) {
+        let is_readable = event.is_readable() || event.is_read_closed();
+        let place = self.connections.get_mut(key);
+        if let Some(Place::Here(connection)) = place
+            && !connection.awaits_head()
+        {
+            if is_readable {
+                connection.note_unread(event.is_read_closed());
+            }
+            self.unfinished.push(key);
+            return;
         }
-        if event.is_readable() || event.is_read_closed() {
-            connection.note_unread(event.is_read_closed());
+        if is_readable {
+            self.read(key, event.is_read_closed(), 1);
         }
-        self.again.push(key);
-        true
+        if event.is_writable() {
+            self.write(key);
+        }
     }
 
-    fn read(&mut self, key: usize, ended: bool, reading: Reading) {
+    fn read(&mut self, key: usize, ended: bool, reads: usize) {
         match self.connections.get_mut(key) {
             Some(Place::Here(connection)) => {
                 if connection.is_shaking_hands() {
@@ -474,8 +484,11 @@ impl EventLoop {
                     }
                     self.handshakes_left -= 1;
                 }
-                let step = connection.on_readable(&mut self.desk, ended, reading.most_reads(), self.now);
+                let step = connection.on_readable(&mut self.desk, ended, reads, self.now);
                 self.follow(key, step);
+                if self.rules.holdings.is_exceeded() {
+                    self.keep_within_bounds();
+                }
             }
             Some(Place::Away(missed)) => (missed.readable, missed.ended) = (true, missed.ended || ended),
             None => {}
@@ -493,11 +506,20 @@ impl EventLoop {
         }
     }
 
-    /// Goes on with connections that had more to do than their share of an earlier turn.
+    /// Goes on with connections that have more to do than to read a head: each once, those that have waited for longest first, and no
+    /// longer than for a moment.
     fn continue_unfinished(&mut self) {
-        for key in std::mem::take(&mut self.again) {
+        if self.unfinished.is_empty() {
+            return;
+        }
+        let end = Instant::now() + LONGEST_WORK;
+        for _ in 0..self.unfinished.len().min(WORKS_PER_TURN) {
+            let Some(key) = self.unfinished.pop() else { return };
             self.write(key);
-            self.read(key, false, Reading::Everything);
+            self.read(key, false, READS_PER_TURN);
+            if Instant::now() >= end {
+                return;
+            }
         }
     }
 
@@ -512,7 +534,7 @@ impl EventLoop {
             }
             Step::Again => {
                 self.register(key);
-                self.again.push(key);
+                self.unfinished.push(key);
             }
             Step::Call => self.ready.push_back((key, self.arrived_after)),
             Step::Check => {
@@ -632,18 +654,25 @@ impl EventLoop {
         }
     }
 
+    /// Ends what has lasted too long; where that is much, the rest in the next turn.
     fn end_waits(&mut self) {
-        let mut ended = Vec::new();
-        for (key, connection) in &mut self.connections {
-            if let Some(connection) = connection.here() {
+        let Some(mut key) = self.waits_seen.take() else { return };
+        let mut left = ENDS_PER_TURN;
+        while key < self.connections.capacity() {
+            if left == 0 {
+                self.waits_seen = Some(key);
+                return;
+            }
+            if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
                 match connection.on_time(self.now) {
                     Step::Wait => {}
-                    step => ended.push((key, step)),
+                    step => {
+                        self.follow(key, step);
+                        left -= 1;
+                    }
                 }
             }
-        }
-        for (key, step) in ended {
-            self.follow(key, step);
+            key += 1;
         }
     }
 }

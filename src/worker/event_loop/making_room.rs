@@ -1,0 +1,149 @@
+//! Who has to go where the worker can hold no more: connections for which there is no place, unfinished requests that take too much memory
+//! or disk, clients that have taken the application's descriptors. Newcomers and health checks always find room, and nobody waits for it
+//! longer than a moment.
+
+use std::time::Duration;
+
+use super::{EventLoop, Place};
+use crate::worker::connection::{Connection, Standing, Step};
+
+/// How long a connection that is new, or has been idle or unfinished since, keeps its place in a crowd. Most heads come at once.
+const CROWDED_TIME: Duration = Duration::from_millis(25);
+
+/// So many of the newest keep it for longer, until they count as late: closed any earlier, a crowd that connects before it speaks would
+/// only chase itself out.
+const NEWEST: usize = 64;
+
+/// How many make room at once where the process has no descriptor left.
+const SEVERAL: usize = 16;
+
+impl EventLoop {
+    /// Whether each further connection is one too many.
+    pub(super) fn is_full(&self) -> bool {
+        self.connections.len() >= self.most_connections || self.rules.holdings.is_in_reserve()
+    }
+
+    /// Whether another connection may be held, or one given up for it.
+    pub(super) fn has_room(&self) -> bool {
+        !self.is_full() || !self.dispensable.is_empty()
+    }
+
+    /// Whether clients wait that nobody can make room for yet.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.is_full() && self.is_awaited()
+    }
+
+    /// Finds who could make room in this turn, where somebody has to; gives back what the application should have.
+    pub(super) fn look_for_room(&mut self) {
+        self.dispensable.clear();
+        if self.rules.holdings.is_in_reserve() {
+            self.make_much_room();
+        } else if self.waits_for_room() {
+            self.find_dispensable(false);
+        }
+    }
+
+    /// Gives up a connection for the one that has just come, if that is one too many. Not before: that one might not come after all.
+    pub(super) fn make_room(&mut self) {
+        let is_one_too_many =
+            |this: &Self| this.connections.len() > this.most_connections || this.rules.holdings.is_in_reserve();
+        while is_one_too_many(self) && self.give_one_up() {}
+    }
+
+    /// Gives up several connections, and as many as hold what the application should have; says whether any.
+    pub(super) fn make_much_room(&mut self) -> bool {
+        self.find_dispensable(true);
+        while self.rules.holdings.is_in_reserve() && self.give_one_up() {}
+        (0..SEVERAL).filter(|_| self.give_one_up()).count() > 0
+    }
+
+    /// Ends the requests that have held most for longest, where all of them together hold too much.
+    pub(super) fn keep_within_bounds(&mut self) {
+        while let Some((good, mut excess)) = self.rules.holdings.excess() {
+            let now = self.now;
+            let cost = |connection: &Connection| {
+                // Whoever waits for the application has done nothing wrong: such a request goes last.
+                let weight = u128::from(connection.held().of(good)) * connection.held_for(now).as_millis().max(1);
+                (!connection.is_ready(), weight)
+            };
+            let mut holders: Vec<_> = self.here().filter(|(_, connection)| connection.held().of(good) > 0).collect();
+            holders.sort_unstable_by_key(|(_, connection)| std::cmp::Reverse(cost(connection)));
+            let mut leaving = Vec::new();
+            for (key, connection) in holders {
+                if excess == 0 {
+                    break;
+                }
+                excess = excess.saturating_sub(connection.held().of(good));
+                leaving.push(key);
+            }
+            if leaving.is_empty() {
+                // The application has it all.
+                break;
+            }
+            leaving.into_iter().for_each(|key| self.give_up(key));
+        }
+        if self.rules.holdings.is_in_reserve() {
+            self.make_much_room();
+        }
+    }
+
+    /// Finds who can be done without, and where it is `urgent`, who could be.
+    fn find_dispensable(&mut self, urgent: bool) {
+        let now = self.now;
+        let has_had_its_time = |standing: &Standing| now >= standing.since() + CROWDED_TIME;
+        let mut found: Vec<(Standing, usize)> =
+            self.here().filter_map(|(key, connection)| Some((connection.standing(now)?, key))).collect();
+        found.sort_unstable();
+        let fresh = found.iter().filter(|(standing, _)| matches!(standing, Standing::Fresh(_))).count();
+        let mut fresh_left = fresh.saturating_sub(NEWEST);
+        found.retain(|(standing, _)| match standing {
+            Standing::Fresh(_) if fresh_left == 0 => false,
+            Standing::Fresh(_) => {
+                fresh_left -= 1;
+                has_had_its_time(standing)
+            }
+            Standing::Idle(_) => has_had_its_time(standing),
+            Standing::Late(_) | Standing::Slow(_) => true,
+            Standing::Busy(_) => urgent,
+        });
+        self.dispensable.clear();
+        self.dispensable.extend(found.into_iter().map(|(_, key)| key));
+    }
+
+    /// Closes the one that can best be done without; says whether there was one. Those of which something has arrived meanwhile stay.
+    fn give_one_up(&mut self) -> bool {
+        while let Some(key) = self.dispensable.pop_front() {
+            let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { continue };
+            let Some(standing) = connection.standing(self.now) else { continue };
+            let moves = matches!(standing, Standing::Busy(_));
+            if !moves && !connection.has_unsent() && connection.has_arrived() {
+                connection.note_unread(false);
+                self.unfinished.push(key);
+                continue;
+            }
+            self.give_up(key);
+            return true;
+        }
+        false
+    }
+
+    fn give_up(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { return };
+        match connection.make_room() {
+            Step::Refused(error) => {
+                self.refusals.refused(connection.remote_addr(), &error);
+                self.unserved.push(connection.take_unserved(error.status()));
+            }
+            Step::Stalled => self.refusals.stalled(connection.remote_addr()),
+            _ => {}
+        }
+        self.remove(key);
+    }
+
+    fn here(&self) -> impl Iterator<Item = (usize, &Connection)> {
+        self.connections.iter().filter_map(|(key, place)| match place {
+            Place::Here(connection) => Some((key, &**connection)),
+            Place::Away(_) => None,
+        })
+    }
+}
