@@ -242,6 +242,19 @@ fn clients_leave_descriptors_to_the_application() {
 }
 
 #[test]
+fn an_application_that_takes_nearly_all_descriptors_keeps_nobody_out() {
+    let server = Plan::app("clients").through(["sh", "-c", "ulimit -n 256; exec \"$@\"", "sh"]).start();
+    server.wait_for_workers(1);
+    assert_eq!(server.get("/keep?200").text(), "200");
+    let mut kept: Vec<Client> = (0..5).map(|_| server.connect()).collect();
+    for _ in 0..20 {
+        kept.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "ok"));
+        assert_eq!(server.get("/").text(), "ok");
+    }
+    server.finish();
+}
+
+#[test]
 fn a_low_soft_limit_of_descriptors_is_raised_as_far_as_it_may_be() {
     const CLIENTS: usize = 200;
     let server = Plan::app("clients").through(["sh", "-c", "ulimit -S -n 100; exec \"$@\"", "sh"]).start();

@@ -55,17 +55,20 @@ impl BodyStore {
             }
             // It is complete: nobody adds to it.
             BodyStore::Whole(..) => Room::Refused,
-            BodyStore::Spooled(file, length) => match file.write_all(data) {
-                Ok(()) => {
-                    *length += data.len() as u64;
-                    if *length < rules.body_spool { Room::Left } else { Room::Exhausted }
+            BodyStore::Spooled(file, length) => {
+                if rules.holdings.should_move(file)
+                    && let Ok(moved) = file.try_clone()
+                {
+                    *file = moved;
                 }
-                Err(_) => {
+                if file.write_all(data).is_err() {
                     // A part of `data` may have been written: the file ends where it was whole.
                     let _ = file.set_len(*length);
-                    Room::Refused
+                    return Room::Refused;
                 }
-            },
+                *length += data.len() as u64;
+                if *length < rules.body_spool { Room::Left } else { Room::Exhausted }
+            }
         }
     }
 

@@ -113,12 +113,19 @@ impl Holdings {
         })
     }
 
-    /// Takes note of a descriptor that has just been opened for a client.
-    pub fn note_descriptor(&self, descriptor: &impl AsRawFd) {
+    /// Takes note of a descriptor that has just been opened for a client; says whether it is one of the application's.
+    pub fn note_descriptor(&self, descriptor: &impl AsRawFd) -> bool {
         let depth = descriptor.as_raw_fd().saturating_sub(self.reserve).saturating_add(1);
         if depth > 0 {
             self.in_reserve.store(depth, Relaxed);
         }
+        depth > 0
+    }
+
+    /// Whether it has one of the application's numbers still, though there is room among the others by now. It should be given one of
+    /// those: a number is only a measure of how many there are while the lower ones are in use.
+    pub fn should_move(&self, descriptor: &impl AsRawFd) -> bool {
+        descriptor.as_raw_fd() >= self.reserve && !self.is_in_reserve()
     }
 
     /// A client's descriptor has been closed.
@@ -127,6 +134,11 @@ impl Holdings {
         if self.is_in_reserve() {
             self.in_reserve.fetch_sub(1, Relaxed);
         }
+    }
+
+    /// Takes it that clients hold none of the application's.
+    pub fn leave_reserve(&self) {
+        self.in_reserve.store(0, Relaxed);
     }
 
     /// Whether clients have come to hold descriptors that should be left to the application.

@@ -107,6 +107,15 @@ def open_files(environ, start_response, query):
     return text(start_response, len(files))
 
 
+kept = []
+
+
+def keep_files(environ, start_response, query):
+    """Opens so many files for good."""
+    kept.extend(open(__file__) for _ in range(int(query)))
+    return text(start_response, len(kept))
+
+
 def text(start_response, value):
     data = str(value).encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(data)))])
@@ -123,4 +132,5 @@ PATHS = {
     "/stream": stream,
     "/file": file,
     "/open": open_files,
+    "/keep": keep_files,
 }

@@ -30,16 +30,6 @@ pub enum Standing {
     Busy(Instant),
 }
 
-impl Standing {
-    /// Since when.
-    pub fn since(self) -> Instant {
-        match self {
-            Standing::Late(since) | Standing::Idle(since) | Standing::Fresh(since) => since,
-            Standing::Slow(since) | Standing::Busy(since) => since,
-        }
-    }
-}
-
 impl Connection {
     /// Why its place may be given to another client; `None` while a request is run, or something moves.
     pub fn standing(&self, now: Instant) -> Option<Standing> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mio::Token;
 
 use super::{EventLoop, FIRST_LISTENER};
+use crate::sys::socket::Stream;
 use crate::worker::connection::Connection;
 use crate::worker::doors::Door;
 
@@ -143,13 +144,24 @@ impl EventLoop {
             Ok((stream, peer)) => {
                 let waiting_since = door.waiting_since.replace(self.now).unwrap_or(self.now);
                 self.arrived_after = self.arrived_after.min(waiting_since);
-                self.rules.holdings.note_descriptor(&stream);
+                let stream = self.take_a_clients_number(stream);
                 let connection = Connection::new(stream, peer, site, self.rules.clone(), self.now);
                 self.begin(connection);
                 true
             }
             Err(error) => self.after_failed_accept(site, &error),
         }
+    }
+
+    /// Makes room where the connection has a descriptor that should be the application's, and gives it another.
+    fn take_a_clients_number(&mut self, stream: Stream) -> Stream {
+        if self.rules.holdings.note_descriptor(&stream)
+            && self.make_much_room()
+            && self.rules.holdings.should_move(&stream)
+        {
+            return stream.duplicate().unwrap_or(stream);
+        }
+        stream
     }
 
     /// Reads a new connection's request, which has mostly arrived with it.

@@ -38,6 +38,10 @@ impl EventLoop {
         self.dispensable.clear();
         if self.rules.holdings.is_in_reserve() {
             self.make_much_room();
+            if self.connections.len() < NEWEST {
+                // It is the application that has so many: nobody is to be kept out for that.
+                self.rules.holdings.leave_reserve();
+            }
         } else if self.waits_for_room() {
             self.find_dispensable(false);
         }
@@ -50,11 +54,21 @@ impl EventLoop {
         while is_one_too_many(self) && self.give_one_up() {}
     }
 
-    /// Gives up several connections, and as many as hold what the application should have; says whether any.
+    /// Gives up as many connections as hold what the application should have, and several more that can be done without; says whether any.
     pub(super) fn make_much_room(&mut self) -> bool {
+        let mut has_made_room = false;
         self.find_dispensable(true);
-        while self.rules.holdings.is_in_reserve() && self.give_one_up() {}
-        (0..SEVERAL).filter(|_| self.give_one_up()).count() > 0
+        while self.rules.holdings.is_in_reserve() && self.give_one_up() {
+            has_made_room = true;
+        }
+        self.find_dispensable(false);
+        has_made_room |= (0..SEVERAL).filter(|_| self.give_one_up()).count() > 0;
+        if !has_made_room {
+            self.find_dispensable(true);
+            has_made_room = self.give_one_up();
+            self.dispensable.clear();
+        }
+        has_made_room
     }
 
     /// Ends the requests that have held most for longest, where all of them together hold too much.
@@ -87,27 +101,27 @@ impl EventLoop {
         }
     }
 
-    /// Finds who can be done without, and where it is `urgent`, who could be.
+    /// Finds who can be done without. Where it is `urgent`, all others follow them who are at no request of the application's.
     fn find_dispensable(&mut self, urgent: bool) {
         let now = self.now;
-        let has_had_its_time = |standing: &Standing| now >= standing.since() + CROWDED_TIME;
         let mut found: Vec<(Standing, usize)> =
             self.here().filter_map(|(key, connection)| Some((connection.standing(now)?, key))).collect();
         found.sort_unstable();
         let fresh = found.iter().filter(|(standing, _)| matches!(standing, Standing::Fresh(_))).count();
         let mut fresh_left = fresh.saturating_sub(NEWEST);
-        found.retain(|(standing, _)| match standing {
-            Standing::Fresh(_) if fresh_left == 0 => false,
-            Standing::Fresh(_) => {
-                fresh_left -= 1;
-                has_had_its_time(standing)
+        let (first, last): (Vec<_>, Vec<_>) = found.into_iter().partition(|(standing, _)| match standing {
+            Standing::Fresh(since) => {
+                let is_of_the_newest = fresh_left == 0;
+                fresh_left = fresh_left.saturating_sub(1);
+                !is_of_the_newest && now >= *since + CROWDED_TIME
             }
-            Standing::Idle(_) => has_had_its_time(standing),
+            Standing::Idle(since) => now >= *since + CROWDED_TIME,
             Standing::Late(_) | Standing::Slow(_) => true,
-            Standing::Busy(_) => urgent,
+            Standing::Busy(_) => false,
         });
+        let last = if urgent { last } else { Vec::new() };
         self.dispensable.clear();
-        self.dispensable.extend(found.into_iter().map(|(_, key)| key));
+        self.dispensable.extend(first.into_iter().chain(last).map(|(_, key)| key));
     }
 
     /// Closes the one that can best be done without; says whether there was one. Those of which something has arrived meanwhile stay.
