@@ -119,7 +119,9 @@ impl EventLoop {
             Standing::Late(_) | Standing::Slow(_) => true,
             Standing::Busy(_) => false,
         });
-        let last = if urgent { last } else { Vec::new() };
+        let mut last = if urgent { last } else { Vec::new() };
+        // Whoever was served just now is about to ask again.
+        last.sort_by_key(|(standing, _)| !matches!(standing, Standing::Fresh(_)));
         self.dispensable.clear();
         self.dispensable.extend(first.into_iter().chain(last).map(|(_, key)| key));
     }
