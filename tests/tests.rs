@@ -73,3 +73,4 @@ mod flask;
 mod load;
 mod memory;
 mod real_configs;
+mod real_programs;

@@ -200,6 +200,7 @@ ACTIONS = {
     "wait": wait,
     "hang": hang,
     "thread": thread,
+    "loaded": lambda environ: environ["QUERY_STRING"] in sys.modules,
     "python": python,
     "identity": identity,
     "children": children,

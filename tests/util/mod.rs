@@ -72,6 +72,15 @@ pub fn gunicorn_venv() -> &'static Path {
     })
 }
 
+/// The virtualenv with programs that start a server in their turn.
+pub fn programs_venv() -> &'static Path {
+    static VENV: OnceLock<PathBuf> = OnceLock::new();
+    VENV.get_or_init(|| {
+        let name = venv().file_name().expect("a name").to_string_lossy().replace("test-", "programs-");
+        venv().with_file_name(name)
+    })
+}
+
 /// The interpreter that the program was built with, found as pyo3's build finds it.
 pub fn python() -> String {
     if let Ok(chosen) = std::env::var("PYO3_PYTHON") {

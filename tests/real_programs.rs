@@ -1,0 +1,193 @@
+//! Programs that start the server in their turn, and put code of their own into its processes: tracers, and a measure of coverage. Each
+//! has a handler for TERM, which it runs before or in place of the server's, or chains.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
+
+use crate::util::server::{Plan, Server};
+use crate::util::{is_wheel, programs_venv, venv, wait_until};
+
+/// Far below `graceful_timeout`, after which a worker is killed.
+const PROMPTLY: Duration = Duration::from_secs(10);
+
+/// A way to start the server.
+struct Program {
+    name: &'static str,
+    /// What stands before the server's command line.
+    through: &'static [&'static str],
+    env: &'static [(&'static str, &'static str)],
+}
+
+const DDTRACE: Program = Program {
+    name: "ddtrace",
+    through: &["ddtrace-run"],
+    env: &[
+        ("DD_TRACE_STARTUP_LOGS", "false"),
+        ("DD_INSTRUMENTATION_TELEMETRY_ENABLED", "false"),
+        ("DD_REMOTE_CONFIGURATION_ENABLED", "false"),
+        ("DD_TRACE_AGENT_URL", "http://127.0.0.1:1"),
+    ],
+};
+
+const NEWRELIC: Program = Program {
+    name: "newrelic",
+    through: &["newrelic-admin", "run-program"],
+    // It sends nothing anywhere.
+    env: &[("NEW_RELIC_DEVELOPER_MODE", "true"), ("NEW_RELIC_LICENSE_KEY", "none")],
+};
+
+const OPENTELEMETRY: Program = Program {
+    name: "opentelemetry",
+    through: &["opentelemetry-instrument"],
+    env: &[("OTEL_TRACES_EXPORTER", "none"), ("OTEL_METRICS_EXPORTER", "none"), ("OTEL_LOGS_EXPORTER", "none")],
+};
+
+const COVERAGE: Program = Program { name: "coverage", through: &[], env: &[] };
+
+/// Each program's tests, so that one does not hide what the others show.
+macro_rules! tests_of {
+    ($($module:ident: $program:expr),*) => {$(
+        mod $module {
+            #[test]
+            fn a_request_in_flight_is_answered_when_term_comes_and_the_exit_is_clean() {
+                super::stop_with_a_request_in_flight(&$program);
+            }
+
+            #[test]
+            fn an_idle_worker_stops_promptly() {
+                super::stop_at_rest(&$program);
+            }
+
+            #[test]
+            fn a_reload_replaces_workers_promptly_and_loses_no_request() {
+                super::reload(&$program);
+            }
+        }
+    )*};
+}
+
+tests_of!(
+    ddtrace_run: super::DDTRACE,
+    newrelic_admin: super::NEWRELIC,
+    opentelemetry_instrument: super::OPENTELEMETRY,
+    coverage_with_sigterm: super::COVERAGE
+);
+
+/// `process.py`, started by way of a program. Coverage comes by a `sitecustomize`, as its manual has it for processes that are started by
+/// others.
+fn plan(program: &Program) -> Plan {
+    let mut plan = Plan::app("process").env("VIRTUAL_ENV", programs_venv().display().to_string());
+    let mut path = vec![site_packages()];
+    if program.name == "coverage" {
+        let data = plan.path("coverage").display().to_string();
+        plan = plan
+            .file("sitecustomize.py", "import coverage\ncoverage.process_startup()\n")
+            .file("coveragerc", &format!("[run]\nsigterm = true\nparallel = true\ndata_file = {data}\n"));
+        plan = {
+            let rc = plan.path("coveragerc").display().to_string();
+            plan.env("COVERAGE_PROCESS_START", rc)
+        };
+        path.insert(0, plan.path(""));
+    }
+    let path: Vec<String> = path.iter().map(|folder| folder.display().to_string()).collect();
+    plan = plan.env("PYTHONPATH", path.join(":"));
+    plan = program.env.iter().fold(plan, |plan, (name, value)| plan.env(name, value));
+    match program.through {
+        [] => plan,
+        [first, rest @ ..] => {
+            let starter = programs_venv().join("bin").join(first).display().to_string();
+            // Some look whether the server runs in the environment that they were started in.
+            let interpreter = is_wheel().then(|| venv().join("bin/python").display().to_string());
+            let plan = interpreter.iter().fold(plan, |plan, python| plan.through([python.as_str()]));
+            let plan = plan.through([starter.as_str()]);
+            rest.iter().fold(plan, |plan, word| plan.through([*word]))
+        }
+    }
+}
+
+/// Where the programs' modules lie: the script of the wheel has an interpreter of its own.
+fn site_packages() -> PathBuf {
+    let lib = fs::read_dir(programs_venv().join("lib")).expect("scripts/test has made it");
+    let python = lib.flatten().map(|entry| entry.path()).next().expect("one Python");
+    python.join("site-packages")
+}
+
+/// What each program has to show: that its code is in the worker.
+fn expect_its_mark(program: &Program, server: &Server) {
+    let loaded = server.get(&format!("/loaded?{}", program.name)).text();
+    assert_eq!(loaded, "true", "{} is not in the worker", program.name);
+}
+
+fn stop_with_a_request_in_flight(program: &Program) {
+    for args in [&[][..], &["--threads", "4"], &["--workers", "2"]] {
+        let plan = args.iter().fold(plan(program), |plan, word| plan.args([*word]));
+        let mut server = plan.start();
+        expect_its_mark(program, &server);
+        let mut client = server.connect();
+        client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+        wait_until("the request to be in the app", || server.entered() == 1);
+        server.signal(SIGTERM);
+        server.wait_for_log("Handling signal: term");
+        server.release();
+        assert_eq!(client.read().status, 200, "{} {args:?}", program.name);
+        let (status, took) = server.wait_for_exit_within(PROMPTLY);
+        assert_eq!(status.code(), Some(0), "{} {args:?} after {took:?}: {}", program.name, server.log());
+        expect_no_kill(&server);
+        expect_data(program, &server);
+        server.expect_gone();
+    }
+}
+
+fn stop_at_rest(program: &Program) {
+    for args in [&[][..], &["--threads", "4"]] {
+        let plan = args.iter().fold(plan(program), |plan, word| plan.args([*word]));
+        let mut server = plan.start();
+        expect_its_mark(program, &server);
+        server.signal(SIGTERM);
+        let (status, took) = server.wait_for_exit_within(PROMPTLY);
+        assert_eq!(status.code(), Some(0), "{} {args:?} after {took:?}: {}", program.name, server.log());
+        expect_no_kill(&server);
+        expect_data(program, &server);
+        server.expect_gone();
+    }
+}
+
+fn reload(program: &Program) {
+    let server = plan(program).start();
+    expect_its_mark(program, &server);
+    let before = server.wait_for_workers(1);
+    let mut client = server.connect();
+    client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_until("the request to be in the app", || server.entered() == 1);
+    server.signal(SIGHUP);
+    wait_until("the new worker", || server.workers().iter().any(|pid| !before.contains(pid)));
+    server.release();
+    assert_eq!(client.read().status, 200, "{}", program.name);
+    wait_until("the new worker alone", || server.has_serving(1) && server.workers() != before);
+    expect_no_kill(&server);
+    expect_data(program, &server);
+}
+
+/// The log of each program's own making may say what it likes; the master's says what became of the workers.
+fn expect_no_kill(server: &Server) {
+    let log = server.log();
+    for word in ["SIGKILL", "was sent SIGTERM", "exited with code", "WORKER TIMEOUT", "Cannot set up"] {
+        assert!(!log.contains(word), "{word} in the log:\n{log}");
+    }
+}
+
+/// Coverage has written what it measured.
+fn expect_data(program: &Program, server: &Server) {
+    if program.name != "coverage" {
+        return;
+    }
+    let files = || fs::read_dir(server.path("")).expect("the test's folder").flatten().map(|entry| entry.path());
+    let data =
+        files().filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("coverage.")));
+    let mut measured = data.filter_map(|path| fs::read(path).ok());
+    let has_app = |bytes: Vec<u8>| memchr::memmem::find(&bytes, b"process.py").is_some();
+    assert!(measured.any(has_app), "no data of the app in {:?}", files().collect::<Vec<_>>());
+}
