@@ -98,8 +98,7 @@ impl Charge {
             Err(TryLockError::WouldBlock) => return true,
         };
         let Ok(found) = caught(|| response.flush_for_application()) else {
-            // The application's next block meets the same fault, where it costs the request.
-            response.leave_to_itself();
+            response.give_up_after_fault();
             return false;
         };
         self.quiet_looks = if found == Found::Nothing { self.quiet_looks + 1 } else { 0 };

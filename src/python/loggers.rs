@@ -17,8 +17,8 @@ use super::log_queue::LogQueue;
 use super::{facade, hooks, interpreter, raw};
 use crate::logging::{self, Diversion};
 use crate::settings::{Config, LogFormat, Origins};
-use crate::sys::thread;
 use crate::sys::process;
+use crate::sys::thread;
 
 /// Lines go through Python's logging.
 static PYTHON_WRITES: AtomicBool = AtomicBool::new(false);

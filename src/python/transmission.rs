@@ -384,6 +384,14 @@ impl Transmission {
         }
     }
 
+    /// A fault of the server's has come between what was to be sent and the client: nobody knows how much of it is out. The application
+    /// hears of it as of a client that is gone.
+    pub fn give_up_after_fault(&mut self) {
+        self.flush_failed = true;
+        self.buffer.clear();
+        self.leave_to_itself();
+    }
+
     /// The flusher looks at this response no more.
     pub fn leave_to_itself(&mut self) {
         self.is_attended = false;
@@ -495,6 +503,7 @@ impl Transmission {
 
     /// Completes the response, and says what becomes of the connection.
     pub fn finish(&mut self) -> Ending {
+        self.client_gone |= self.flush_failed;
         if self.client_gone || self.complete(false).is_err() {
             return Ending::Gone;
         }

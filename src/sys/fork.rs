@@ -1,5 +1,6 @@
 //! fork(2), and nothing else: who must prepare for it (CPython, the signal mask) wraps this one function.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -12,8 +13,10 @@ use super::signal;
 /// Whether this process is a copy that somebody else than [`fork`] has made.
 static IS_COPY: AtomicBool = AtomicBool::new(false);
 
-/// Whether [`fork`] is at work.
-static IS_OURS: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    /// Whether [`fork`] is at work in this thread, and in the one that the child goes on with.
+    static IS_FORKING: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Which side of the fork the caller finds itself on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +30,12 @@ pub enum Forked {
 /// Forks the process (fork(2)). Fails with EAGAIN or ENOMEM when the system has no room for another process.
 pub fn fork() -> io::Result<Forked> {
     notice_copies();
-    IS_OURS.store(true, Relaxed);
-    // SAFETY: the master starts no thread (design, "Supervision"), so no lock can be held by a thread that the child
+    IS_FORKING.set(true);
+    // SAFETY: the master starts no thread, so no lock can be held by a thread that the child
     // does not have, and the child may run any code. An agent that came with the interpreter, or a hook, may have threads of its
     // own; `around_fork` holds the locks of Python meanwhile, as Python does for its own forks, and that of the log.
     let forked = unsafe { unistd::fork() };
-    IS_OURS.store(false, Relaxed);
+    IS_FORKING.set(false);
     match forked? {
         ForkResult::Parent { child } => Ok(Forked::Parent(child)),
         ForkResult::Child => Ok(Forked::Child),
@@ -56,7 +59,7 @@ pub fn is_copy() -> bool {
 pub(super) fn notice_copies() {
     static REGISTERED: Once = Once::new();
     extern "C" fn note() {
-        if !IS_OURS.load(Relaxed) {
+        if !IS_FORKING.get() {
             IS_COPY.store(true, Relaxed);
             signal::leave_to_copy();
         }

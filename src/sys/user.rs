@@ -143,7 +143,9 @@ mod tests {
         if !unistd::geteuid().is_root() {
             return println!("not tried: this needs root");
         }
+        // The umask is the whole process's, and other tests change it.
         let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         let path = folder.path().join("roots");
         let rights = || (unistd::setfsuid(Uid::from_raw(u32::MAX)), unistd::getgroups().unwrap());
         let before = rights();
