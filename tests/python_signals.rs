@@ -86,7 +86,8 @@ def child_exit(server, worker):
         print('helper ended with', helper.exitcode, flush=True)
 ";
     let mut server = with_config(plan("", &[]), config).start();
-    let helper_and_worker = server.wait_for_workers(2);
+    wait_until("the helper and the worker", || server.workers().len() == 2);
+    let helper_and_worker = server.workers();
     let worker: i32 = text(&server, "/").parse().expect("a pid");
     assert!(helper_and_worker.contains(&worker));
     send(worker, SIGKILL);

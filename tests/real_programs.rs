@@ -28,6 +28,7 @@ const DDTRACE: Program = Program {
         ("DD_TRACE_STARTUP_LOGS", "false"),
         ("DD_INSTRUMENTATION_TELEMETRY_ENABLED", "false"),
         ("DD_REMOTE_CONFIGURATION_ENABLED", "false"),
+        ("DD_SYMBOL_DATABASE_UPLOAD_ENABLED", "false"),
         ("DD_TRACE_AGENT_URL", "http://127.0.0.1:1"),
     ],
 };
