@@ -116,7 +116,7 @@ class Logs(FacadeTest):
             lambda: access.addFilter(lambda record: True),
             lambda: error.addHandler(own),
             lambda: error.handlers.append(own),
-            lambda: error.handlers.clear(),
+            error.handlers.clear,
             lambda: setattr(access, "handlers", [own]),
             lambda: setattr(access, "propagate", True),
             lambda: setattr(access, "disabled", True),

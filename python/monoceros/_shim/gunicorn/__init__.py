@@ -1,4 +1,4 @@
-"""The package ``gunicorn`` of programs that are to be served by monoceros: it gives way to the one that the server carries.
+"""The package ``gunicorn`` of programs that are to be served by monoceros. It gives way to the one in the server.
 
 ``python -m monoceros.gunicorn`` puts the folder above this one on ``sys.path`` (docs/moving-from-gunicorn.md). It must
 not do more than hand over.
@@ -11,7 +11,7 @@ import sys
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def _hand_over():
+def _hand_over() -> None:
     try:
         from monoceros import _monoceros
     except ImportError:

@@ -289,7 +289,8 @@ class Bridge:
     def exception(self, text, *args):
         """Writes the exception that is being handled."""
         try:
-            self.log.exception(text, *map(plain, args))
+            # The caller is handling it.
+            self.log.exception(text, *map(plain, args))  # noqa: LOG004
         except Exception:
             self._complain("Exception in the logger")
 

@@ -96,7 +96,7 @@ _made = None
 
 def set_up_loggers():
     """Gives `gunicorn.error` and `gunicorn.access` what apps expect to find: a level, no propagation, a handler."""
-    global _made
+    global _made  # noqa: PLW0603 - the state of the process, as the loggers are
     _made = None
     drop_handlers()
     error, access = map(logging.getLogger, _LOGGERS)
@@ -133,7 +133,7 @@ def _is_as_made(logger, level, handlers):
         logger.level == level
         and not (logger.propagate or logger.disabled or logger.filters or logger.manager.disable)
         and len(logger.handlers) == len(handlers)
-        and all(one is other for one, (other, _) in zip(logger.handlers, handlers))
+        and all(one is other for one, (other, _) in zip(logger.handlers, handlers, strict=True))
         and all(_is_plain(handler, formatter) for handler, formatter in handlers)
         and not any(hasattr(logging.Logger, name) for name in vars(logger).keys() - {"manager"})
         and all(_is_pythons(getattr(type(logger), name)) for name in ("handle", "callHandlers"))
