@@ -28,7 +28,6 @@ const DDTRACE: Program = Program {
         ("DD_TRACE_STARTUP_LOGS", "false"),
         ("DD_INSTRUMENTATION_TELEMETRY_ENABLED", "false"),
         ("DD_REMOTE_CONFIGURATION_ENABLED", "false"),
-        ("DD_SYMBOL_DATABASE_UPLOAD_ENABLED", "false"),
         ("DD_TRACE_AGENT_URL", "http://127.0.0.1:1"),
     ],
 };
@@ -138,6 +137,7 @@ fn stop_with_a_request_in_flight(program: &Program) {
         assert_eq!(status.code(), Some(0), "{} {args:?} after {took:?}: {}", program.name, server.log());
         expect_no_kill(&server);
         expect_data(program, &server);
+        take_away_what_ddtrace_leaves(&server);
         server.expect_gone();
     }
 }
@@ -152,7 +152,17 @@ fn stop_at_rest(program: &Program) {
         assert_eq!(status.code(), Some(0), "{} {args:?} after {took:?}: {}", program.name, server.log());
         expect_no_kill(&server);
         expect_data(program, &server);
+        take_away_what_ddtrace_leaves(&server);
         server.expect_gone();
+    }
+}
+
+/// A file for its symbol database, whether or not that is on.
+fn take_away_what_ddtrace_leaves(server: &Server) {
+    for entry in fs::read_dir(server.path("tmp")).expect("a folder").flatten() {
+        if entry.file_name().to_string_lossy().ends_with("-symdb-pids") {
+            fs::remove_file(entry.path()).expect("it is ours");
+        }
     }
 }
 

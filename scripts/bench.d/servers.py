@@ -43,6 +43,10 @@ HINTS = {"bjoern": "it needs libev: apt-get install libev-dev"}
 PEERS = list(PACKAGES)
 ALL = [OURS, WHEEL, FLOOR, *PEERS, NGINX]
 
+# An older build of ours, and its path, where the command line names one.
+BEFORE = "monoceros-before"
+older_build: "Path | None" = None
+
 
 def make_venv(python, packages):
     """The virtual environment that every server runs in, with the `packages` of the apps; kept from run to run."""
@@ -56,6 +60,8 @@ def install(server):
     """Makes `server` ready to run, or raises NotInstalled."""
     if server == OURS:
         build_ours()
+    elif server == BEFORE:
+        pass
     elif server == WHEEL:
         install_wheel()
     elif server == FLOOR:
@@ -139,6 +145,8 @@ def command(server, load, port):
     scripts = VENV / "bin"
     if server == OURS:
         return [our_program(), "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
+    if server == BEFORE:
+        return [older_build, "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
     if server == WHEEL:
         return [scripts / "monoceros", "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
     if server == FLOOR:

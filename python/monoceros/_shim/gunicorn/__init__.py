@@ -19,7 +19,8 @@ def _hand_over() -> None:
         sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _FOLDER]
     else:
         _monoceros.carry_gunicorn()
-    del sys.modules["gunicorn"]
+    # The server may have taken it out already: it makes room for its own.
+    sys.modules.pop("gunicorn", None)
     importlib.import_module("gunicorn")
 
 
