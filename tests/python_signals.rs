@@ -163,6 +163,20 @@ fn an_idle_worker_runs_the_applications_own_term_handler() {
 }
 
 #[test]
+fn a_term_handler_that_exits_in_a_request_ends_the_worker_too() {
+    let mut server = start("clean_up", &["--threads", "1"]);
+    let mut client = server.connect();
+    client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
+    wait_until("the request to be in the app", || server.entered() == 1);
+    server.signal(SIGTERM);
+    assert_eq!(client.read().status, 500);
+    let (status, took) = server.wait_for_exit_within(Duration::from_secs(40));
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert!(took < PROMPT, "it took {took:?}\n{}", server.log());
+    server.expect_gone();
+}
+
+#[test]
 fn handlers_of_other_signals_do_not_wait_for_a_request() {
     for form in FORMS {
         let mut server = start("dump", form);

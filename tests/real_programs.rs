@@ -125,6 +125,7 @@ fn stop_with_a_request_in_flight(program: &Program) {
     for args in [&[][..], &["--threads", "4"], &["--workers", "2"]] {
         let plan = args.iter().fold(plan(program), |plan, word| plan.args([*word]));
         let mut server = plan.start();
+        server.wait_for_workers(if args.contains(&"2") { 2 } else { 1 });
         expect_its_mark(program, &server);
         let mut client = server.connect();
         client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -19,6 +19,7 @@ use super::loggers;
 use super::observer::{Observed, Observer};
 use super::panics::{caught, contain};
 use super::raw::reference_count;
+use super::signals;
 use super::start_response::{StartResponse, as_bytes};
 use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Streamed, Summary, Transmission, lock};
 use super::waiting;
@@ -493,7 +494,8 @@ impl Kit {
             py.detach(|| log::error!("Error handling request {request}\n{text}"));
         }
         if error.is_instance_of::<PySystemExit>(py) {
-            log::debug!("The application asked to exit; the worker goes on.");
+            log::debug!("The application asked to exit.");
+            signals::exit_asked_for(py);
         }
     }
 

@@ -112,6 +112,8 @@ pub fn disown(py: Python<'_>) -> PyResult<()> {
             module.call_method1("signal", (signal.number(), &default))?;
         }
     }
+    // Where the server collects them already, none is to meet the default disposition.
+    signal::take_back()?;
     Ok(())
 }
 
@@ -240,6 +242,15 @@ pub fn settle(py: Python<'_>, outcome: PyResult<()>) {
     if !error.is_instance_of::<PySystemExit>(py) {
         log::error!("Error in a signal handler\n{}", super::errors::traceback(py, &error));
     } else if !has_unwound() {
+        signal::push(Signal::Term);
+    }
+}
+
+/// The application has raised SystemExit in a request, which costs that request. Where it handles TERM by itself, that was most likely its
+/// handler, whose TERM would be lost: the worker ends as at TERM.
+pub fn exit_asked_for(py: Python<'_>) {
+    let handler = py.import("_signal").and_then(|module| module.call_method1("getsignal", (Signal::Term.number(),)));
+    if handler.is_ok_and(|handler| handler.is_callable() && !handler.is_instance_of::<Handler>()) {
         signal::push(Signal::Term);
     }
 }

@@ -180,9 +180,9 @@ fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
     app::extend_path(&app::search_path(launch.start.as_deref(), &seat.config)).map_err(python_failure)?;
     let (app, broken) = load_app(&mut seat)?;
     let app = seat.hooks.post_worker_init(app).map_err(BootFailure::raised)?;
-    let worker = assemble(seat, nudge, app, broken)?;
+    // What follows is the server's own, and soon done: a TERM waits for it in the queue.
     signals::started_in_worker();
-    Ok(worker)
+    assemble(seat, nudge, app, broken)
 }
 
 /// Of the usual soft limit of 1024 a thousand connections would leave nothing to the application. The hard one is not asked for where it
