@@ -364,7 +364,8 @@ fn a_new_program_with_other_addresses_closes_the_old_ones() {
     wait_until("the new master", || server.workers().len() == 2);
     let new = server.workers().into_iter().find(|pid| !old_workers.contains(pid)).expect("just counted");
     wait_until("its worker", || board::all_serve(new, 1));
-    assert!(open_files(new) <= of_old, "{} files, the old master has {of_old}", open_files(new));
+    // It may be at something for which it has one open.
+    wait_until("no more files than the old master has", || open_files(new) <= of_old);
     let third = crate::util::client::Address::Unix(server.path("third"));
     assert_eq!(crate::util::client::Client::connect(&third).get("/").status, 200);
     server.signal(SIGTERM);
