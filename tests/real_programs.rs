@@ -134,12 +134,7 @@ fn stop_with_a_request_in_flight(program: &Program) {
         server.wait_for_log("Handling signal: term");
         server.release();
         assert_eq!(client.read().status, 200, "{} {args:?}", program.name);
-        let (status, took) = server.wait_for_exit_within(PROMPTLY);
-        assert_eq!(status.code(), Some(0), "{} {args:?} after {took:?}: {}", program.name, server.log());
-        expect_no_kill(&server);
-        expect_data(program, &server);
-        take_away_what_ddtrace_leaves(&server);
-        server.expect_gone();
+        expect_a_prompt_end(program, args, &mut server);
     }
 }
 
@@ -149,13 +144,18 @@ fn stop_at_rest(program: &Program) {
         let mut server = plan.start();
         expect_its_mark(program, &server);
         server.signal(SIGTERM);
-        let (status, took) = server.wait_for_exit_within(PROMPTLY);
-        assert_eq!(status.code(), Some(0), "{} {args:?} after {took:?}: {}", program.name, server.log());
-        expect_no_kill(&server);
-        expect_data(program, &server);
-        take_away_what_ddtrace_leaves(&server);
-        server.expect_gone();
+        expect_a_prompt_end(program, args, &mut server);
     }
+}
+
+/// A server that has been told to stop ends in good order, and leaves what it should and nothing else.
+fn expect_a_prompt_end(program: &Program, args: &[&str], server: &mut Server) {
+    let (status, took) = server.wait_for_exit_within(PROMPTLY);
+    assert_eq!(status.code(), Some(0), "{} {args:?} after {took:?}: {}", program.name, server.log());
+    expect_no_kill(server);
+    expect_data(program, server);
+    take_away_what_ddtrace_leaves(server);
+    server.expect_gone();
 }
 
 /// A file for its symbol database, whether or not that is on.

@@ -213,7 +213,7 @@ pub fn take_back() -> io::Result<bool> {
     Ok(was_replaced)
 }
 
-/// Puts a signal into the queue as if it had come, for a handler in another language that does ours' duty. Safe in a signal handler.
+/// Puts a signal into the queue as if it had come, for a handler elsewhere that does the duty of ours. Safe in a signal handler.
 pub fn push(signal: Signal) {
     push_number(signal.number());
 }
