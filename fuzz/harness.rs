@@ -18,7 +18,7 @@ use monoceros::http::blocks::KnownBlocks;
 use monoceros::http::body::BodyDecoder;
 use monoceros::http::error::Error;
 use monoceros::http::policy::{HeaderMap, Policy};
-use monoceros::http::proxy::{self, Mode, Origin, Parsed};
+use monoceros::http::proxy::{self, Origin, Parsed, ProxyMode};
 use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme, Status};
 use monoceros::settings::{Config, ProxyProtocol};
 use monoceros::sys::socket::{Peer, Push, Stream};
@@ -80,7 +80,7 @@ pub fn chunked(data: &[u8]) {
 /// The PROXY header.
 pub fn proxy(data: &[u8]) {
     let Some(input) = Input::read(data) else { return };
-    let mode = [Mode::V1, Mode::V2, Mode::Auto][usize::from(input.flags % 3)];
+    let mode = [ProxyMode::V1, ProxyMode::V2, ProxyMode::Auto][usize::from(input.flags % 3)];
     let whole = proxy::parse(input.stream, mode);
     let growing = input.ends().map(|end| proxy::parse(&input.stream[..end], mode));
     let verdict = growing.into_iter().find(|parsed| *parsed != Ok(Parsed::Partial)).unwrap_or(Ok(Parsed::Partial));

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::settings::{self, Kind, Origin, Setting, Value};
+use crate::settings::{self, Kind, Setting, Value, ValueOrigin};
 
 /// What was typed.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub const VERSION: &str = concat!("monoceros (version ", env!("CARGO_PKG_VERSION
 /// A flag that does not exist or fits several, or lacks its value; a number that is none; a second app.
 pub fn parse(arguments: &[String]) -> Result<CommandLine, UsageError> {
     let words = classify(arguments)?;
-    Parser { words: &words, at: 0, app: App::Unseen, given: Vec::new(), unrecognized: Vec::new() }.run()
+    Parser { words: &words, at: 0, app: AppArgument::Unseen, given: Vec::new(), unrecognized: Vec::new() }.run()
 }
 
 /// Reads `GUNICORN_CMD_ARGS`, whose text is split into arguments as a shell does. gunicorn ignores an app in it, and so
@@ -71,7 +71,7 @@ pub fn parse(arguments: &[String]) -> Result<CommandLine, UsageError> {
 pub fn parse_environment(text: &str) -> Result<CommandLine, UsageError> {
     let arguments = shlex::split(text).ok_or_else(|| usage("no closing quotation"));
     let read = arguments.and_then(|arguments| parse(&arguments));
-    read.map_err(|error| usage(format!("{} ({})", error.problem, Origin::EnvironmentArguments)))
+    read.map_err(|error| usage(format!("{} ({})", error.problem, ValueOrigin::EnvironmentArguments)))
 }
 
 /// One argument, looked at by itself. argparse does that for all of them before it acts on any.
@@ -106,13 +106,13 @@ enum Attached<'a> {
 struct Parser<'a> {
     words: &'a [Word<'a>],
     at: usize,
-    app: App,
+    app: AppArgument,
     given: Vec<settings::Assignment>,
     unrecognized: Vec<String>,
 }
 
 /// argparse takes the first unbroken run of plain words for the app (and gunicorn the first word of it).
-enum App {
+enum AppArgument {
     Unseen,
     Taken(Option<String>),
 }
@@ -234,8 +234,8 @@ impl<'a> Parser<'a> {
             return Err(usage(format!("unrecognized arguments: {}", self.unrecognized.join(" "))));
         }
         let app = match self.app {
-            App::Unseen => None,
-            App::Taken(app) => app,
+            AppArgument::Unseen => None,
+            AppArgument::Taken(app) => app,
         };
         Ok(CommandLine { mode: Mode::Serve, app, assignments: merged(self.given) })
     }
@@ -251,8 +251,8 @@ impl<'a> Parser<'a> {
             self.at += 1;
         }
         match self.app {
-            App::Unseen => self.app = App::Taken(run.into_iter().next()),
-            App::Taken(_) => self.unrecognized.extend(run),
+            AppArgument::Unseen => self.app = AppArgument::Taken(run.into_iter().next()),
+            AppArgument::Taken(_) => self.unrecognized.extend(run),
         }
     }
 

@@ -28,7 +28,7 @@ use crate::python::embedder::Embedder;
 use crate::python::hooks::Hooks;
 use crate::python::interpreter;
 use crate::settings::Config;
-use crate::startup::{Failure, Startup};
+use crate::startup::{Startup, StartupError};
 use crate::tls::Tls;
 
 pub use crate::master::Launch;
@@ -52,28 +52,28 @@ fn run_embedded(launch: Launch, embedder: Embedder) -> i32 {
 }
 
 /// The status of a process, whose failure is told on standard error.
-fn exit_status(outcome: Result<i32, Failure>) -> i32 {
+fn exit_status(outcome: Result<i32, StartupError>) -> i32 {
     if outcome.is_err() {
         // A config file may have printed something, registered functions, and made up its mind.
         interpreter::run_exit_functions();
     }
     match outcome {
         Ok(status) => status,
-        Err(Failure::Usage(text)) => {
+        Err(StartupError::Usage(text)) => {
             eprintln!("{text}");
             EXIT_USAGE
         }
-        Err(Failure::Config(text)) => {
+        Err(StartupError::Config(text)) => {
             // As gunicorn, which sets a sentence of its own off from what stands above it.
             let gap = if text.starts_with("Error") { "\n" } else { "" };
             eprintln!("{gap}{text}");
             EXIT_CONFIG
         }
-        Err(Failure::Exit(exit)) => exit.perform(),
+        Err(StartupError::Exit(exit)) => exit.perform(),
     }
 }
 
-fn start(launch: Launch) -> Result<i32, Failure> {
+fn start(launch: Launch) -> Result<i32, StartupError> {
     let startup = Startup::new(&launch)?;
     match startup.mode() {
         Mode::Help => print!("{}", settings::help()),
@@ -83,7 +83,7 @@ fn start(launch: Launch) -> Result<i32, Failure> {
     Ok(0)
 }
 
-fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
+fn serve(mut startup: Startup, launch: Launch) -> Result<i32, StartupError> {
     // Before a config file runs: it may start programs of its own.
     let inheritance = Inheritance::from_environment();
     let (config, hooks) = startup.load()?;
@@ -93,8 +93,8 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
     if config.print_config || config.check_config {
         return check(&mut startup, &config, &hooks);
     }
-    startup::configure_logging(&config, &hooks).map_err(Failure::Config)?;
-    startup::check_access_log(&config).map_err(Failure::Config)?;
+    startup::configure_logging(&config, &hooks).map_err(StartupError::Config)?;
+    startup::check_access_log(&config).map_err(StartupError::Config)?;
     startup.log_warnings();
     let tls = load_tls(&startup, &config, &hooks)?;
     log::debug!("{}", settings::current_configuration(&config));
@@ -110,20 +110,20 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, Failure> {
 }
 
 /// `--check-config`: whether certificates and application can be loaded, and what else the start would say or stumble over.
-fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, Failure> {
+fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, StartupError> {
     for warning in startup.take_warnings() {
         eprintln!("Warning: {warning}");
     }
-    seat::identity(config).map_err(|error| Failure::Config(format!("Error: {error}")))?;
+    seat::identity(config).map_err(|error| StartupError::Config(format!("Error: {error}")))?;
     load_tls(startup, config, hooks)?;
     let loaded = startup.load_app(config);
     interpreter::flush();
-    loaded.map_err(|error| Failure::Config(format!("Error while loading the application:\n\n{error}")))?;
+    loaded.map_err(|error| StartupError::Config(format!("Error while loading the application:\n\n{error}")))?;
     Ok(0)
 }
 
-fn load_tls(startup: &Startup, config: &Config, hooks: &Hooks) -> Result<Option<Tls>, Failure> {
-    startup.load_tls(config, hooks).map_err(|reason| Failure::Config(format!("Error: {reason}")))
+fn load_tls(startup: &Startup, config: &Config, hooks: &Hooks) -> Result<Option<Tls>, StartupError> {
+    startup.load_tls(config, hooks).map_err(|reason| StartupError::Config(format!("Error: {reason}")))
 }
 
 fn boot(startup: Startup, config: Arc<Config>, hooks: Hooks, tls: Option<Tls>, launch: Launch) -> Boot<App> {

@@ -18,7 +18,7 @@ pub const MAX_WORKERS: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
 
 /// What a worker says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum WorkerPhase {
     /// Forked, loading the app. Also what an unused row shows.
     Booting,
     /// Serving.
@@ -43,7 +43,7 @@ pub struct Row {
 /// What a row holds, each in a counter of its own.
 #[derive(Debug, Clone, Copy)]
 enum Field {
-    State,
+    WorkerPhase,
     Heartbeat,
     Served,
     Connections,
@@ -54,9 +54,9 @@ enum Field {
 /// An idle worker beats once a second; one that has been silent for longer is not counted on.
 const SILENCE_MS: u64 = 2500;
 
-/// How `State::Ready` is written in a row.
+/// How `WorkerPhase::Ready` is written in a row.
 const READY: u64 = 1;
-/// And `State::Retiring`.
+/// And `WorkerPhase::Retiring`.
 const RETIRING: u64 = 2;
 
 /// What the master's row shows once the server is to stop.
@@ -88,7 +88,7 @@ impl Scoreboard {
 
     /// The master's word to all workers: the server is to stop.
     pub fn announce_stop(&self) {
-        masters_row(&self.0)[Field::State as usize].store(STOPPING, Relaxed);
+        masters_row(&self.0)[Field::WorkerPhase as usize].store(STOPPING, Relaxed);
     }
 }
 
@@ -118,25 +118,25 @@ impl Row {
     }
 
     /// The worker's state.
-    pub fn state(&self) -> State {
-        match self.field(Field::State).load(Relaxed) {
-            READY => State::Ready,
-            RETIRING => State::Retiring,
-            3 => State::Draining,
-            _ => State::Booting,
+    pub fn state(&self) -> WorkerPhase {
+        match self.field(Field::WorkerPhase).load(Relaxed) {
+            READY => WorkerPhase::Ready,
+            RETIRING => WorkerPhase::Retiring,
+            3 => WorkerPhase::Draining,
+            _ => WorkerPhase::Booting,
         }
     }
 
     /// Changes the state, which only goes forward: one thread of a worker may be told to end before another has said that it serves. The
     /// worker then wakes the master.
-    pub fn set_state(&self, state: State) {
+    pub fn set_state(&self, state: WorkerPhase) {
         let number = match state {
-            State::Booting => 0,
-            State::Ready => READY,
-            State::Retiring => RETIRING,
-            State::Draining => 3,
+            WorkerPhase::Booting => 0,
+            WorkerPhase::Ready => READY,
+            WorkerPhase::Retiring => RETIRING,
+            WorkerPhase::Draining => 3,
         };
-        self.field(Field::State).fetch_max(number, Relaxed);
+        self.field(Field::WorkerPhase).fetch_max(number, Relaxed);
     }
 
     /// When the worker last gave a sign of life, in milliseconds of the monotonic clock; None before the first one.
@@ -202,21 +202,22 @@ impl Row {
     /// Whether a sibling serves, among the first `rows` of the board, that stands at a door for which `is_it` holds.
     pub fn sibling_at_door(&self, rows: usize, is_it: impl Fn(usize) -> bool) -> bool {
         self.living_siblings(rows).any(|row| {
-            let (state, door) = (row[Field::State as usize].load(Relaxed), row[Field::Door as usize].load(Relaxed));
+            let (state, door) =
+                (row[Field::WorkerPhase as usize].load(Relaxed), row[Field::Door as usize].load(Relaxed));
             matches!(state, READY | RETIRING) && door > 0 && is_it(door as usize - 1)
         })
     }
 
     /// Whether the master has said that the server is to stop.
     pub fn server_stops(&self) -> bool {
-        masters_row(&self.board)[Field::State as usize].load(Relaxed) == STOPPING
+        masters_row(&self.board)[Field::WorkerPhase as usize].load(Relaxed) == STOPPING
     }
 
     /// How many connections each of the siblings holds that serve and have a thread free, among the first `rows` of the board.
     pub fn connections_of_idle_siblings(&self, rows: usize) -> impl Iterator<Item = u64> {
         let field = |row: &Counters<FIELDS>, field: Field| row[field as usize].load(Relaxed);
         self.living_siblings(rows)
-            .filter(move |row| field(row, Field::IdleThreads) > 0 && field(row, Field::State) == READY)
+            .filter(move |row| field(row, Field::IdleThreads) > 0 && field(row, Field::WorkerPhase) == READY)
             .map(move |row| field(row, Field::Connections))
     }
 
@@ -245,16 +246,16 @@ mod tests {
     #[test]
     fn a_row_starts_empty_and_returns_to_it() {
         let row = Scoreboard::new(MAX_WORKERS).unwrap().row(3);
-        row.set_state(State::Retiring);
+        row.set_state(WorkerPhase::Retiring);
         row.beat();
         let request = row.start_request();
         assert!(row.request_started_at().is_some());
         row.finish_request(request);
         row.set_connections(5);
-        assert_eq!((row.state(), row.served(), row.connections()), (State::Retiring, 1, 5));
+        assert_eq!((row.state(), row.served(), row.connections()), (WorkerPhase::Retiring, 1, 5));
         assert!(row.heartbeat().is_some());
         row.clear();
-        assert_eq!((row.state(), row.served(), row.connections()), (State::Booting, 0, 0));
+        assert_eq!((row.state(), row.served(), row.connections()), (WorkerPhase::Booting, 0, 0));
         assert_eq!((row.heartbeat(), row.request_started_at()), (None, None));
     }
 
@@ -266,7 +267,7 @@ mod tests {
         theirs.set_door(Some(4));
         theirs.beat();
         assert!(!is_at(4), "it has not loaded the app");
-        theirs.set_state(State::Ready);
+        theirs.set_state(WorkerPhase::Ready);
         assert!(is_at(4) && !is_at(0) && !ours.sibling_at_door(1, |_| true));
         theirs.set_door(None);
         assert!(!is_at(4));
@@ -279,7 +280,7 @@ mod tests {
         assert!(!last.server_stops());
         board.announce_stop();
         assert!(last.server_stops() && board.row(0).server_stops());
-        assert_eq!(last.state(), State::Booting);
+        assert_eq!(last.state(), WorkerPhase::Booting);
     }
 
     #[test]
@@ -299,11 +300,11 @@ mod tests {
     #[test]
     fn every_state_survives_the_way_through_shared_memory() {
         let row = Scoreboard::new(MAX_WORKERS).unwrap().row(0);
-        for state in [State::Booting, State::Ready, State::Retiring, State::Draining] {
+        for state in [WorkerPhase::Booting, WorkerPhase::Ready, WorkerPhase::Retiring, WorkerPhase::Draining] {
             row.set_state(state);
             assert_eq!(row.state(), state);
         }
-        row.set_state(State::Ready);
-        assert_eq!(row.state(), State::Draining, "it goes forward only");
+        row.set_state(WorkerPhase::Ready);
+        assert_eq!(row.state(), WorkerPhase::Draining, "it goes forward only");
     }
 }

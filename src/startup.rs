@@ -24,7 +24,9 @@ use crate::python::hooks::Hooks;
 use crate::python::ssl_context::{self, ContextTerms};
 use crate::python::{Exit, environment, interpreter, signals, spew};
 use crate::seat;
-use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, Loaded, LogFormat, Origins, Sources, Value};
+use crate::settings::{
+    self, Assignment, Config, ConfigSource, FileOrigin, LoadedSettings, LogFormat, Origins, Sources, Value,
+};
 use crate::sys::{clock, user};
 use crate::tls::{self, Tls};
 use crate::worker;
@@ -34,7 +36,7 @@ const ARGUMENTS_VARIABLE: &str = "GUNICORN_CMD_ARGS";
 
 /// Why the program does not start: what to print, once.
 #[derive(Debug)]
-pub enum Failure {
+pub enum StartupError {
     /// The command line cannot be read.
     Usage(String),
     /// The settings cannot be used.
@@ -43,21 +45,21 @@ pub enum Failure {
     Exit(Exit),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for StartupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage(text) => f.write_str(text),
-            Failure::Config(text) => f.write_str(text),
-            Failure::Exit(exit) => ConfigFileError::Exit(exit.clone()).fmt(f),
+            StartupError::Usage(text) => f.write_str(text),
+            StartupError::Config(text) => f.write_str(text),
+            StartupError::Exit(exit) => ConfigFileError::Exit(exit.clone()).fmt(f),
         }
     }
 }
 
-impl From<ConfigFileError> for Failure {
-    fn from(error: ConfigFileError) -> Failure {
+impl From<ConfigFileError> for StartupError {
+    fn from(error: ConfigFileError) -> StartupError {
         match error {
-            ConfigFileError::Exit(exit) => Failure::Exit(exit),
-            raised => Failure::Config(raised.to_string()),
+            ConfigFileError::Exit(exit) => StartupError::Exit(exit),
+            raised => StartupError::Config(raised.to_string()),
         }
     }
 }
@@ -80,10 +82,10 @@ impl Startup {
     ///
     /// # Errors
     /// It is wrong, or names a virtualenv that cannot be used.
-    pub fn new(launch: &Launch) -> Result<Startup, Failure> {
+    pub fn new(launch: &Launch) -> Result<Startup, StartupError> {
         let arguments: Vec<String> =
             launch.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
-        let command_line = cli::parse(&arguments).map_err(|error| Failure::Usage(error.to_string()))?;
+        let command_line = cli::parse(&arguments).map_err(|error| StartupError::Usage(error.to_string()))?;
         Ok(Startup::with(command_line, launch, find_home(launch)?, None))
     }
 
@@ -113,7 +115,7 @@ impl Startup {
     ///
     /// # Errors
     /// A sentence about the first thing that is wrong.
-    pub fn load(&mut self) -> Result<(Arc<Config>, Hooks), Failure> {
+    pub fn load(&mut self) -> Result<(Arc<Config>, Hooks), StartupError> {
         self.surroundings.restore().map_err(|reason| config_error(&reason))?;
         let (loaded, objects) = self.read_layers()?;
         let mut config = loaded.config;
@@ -202,7 +204,7 @@ impl Startup {
             None => Tls::load(config),
             Some(context) => load_context(config, context).map(Some),
         };
-        let Some(tls::Loaded { tls, warnings }) = loaded.map_err(|error| error.to_string())? else {
+        let Some(tls::LoadedCertificates { tls, warnings }) = loaded.map_err(|error| error.to_string())? else {
             return Ok(None);
         };
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
@@ -227,7 +229,12 @@ impl Startup {
     }
 
     /// Hooks and loggers may be given by dotted names, to be found where the app is.
-    fn find_hooks(&mut self, config: &Config, objects: Option<Objects>, origins: &Origins) -> Result<Hooks, Failure> {
+    fn find_hooks(
+        &mut self,
+        config: &Config,
+        objects: Option<Objects>,
+        origins: &Origins,
+    ) -> Result<Hooks, StartupError> {
         // A config without hooks knows nothing of the workers, which a later one is to see again: `self.hooks` stays.
         if !Hooks::are_wanted(config) {
             return Ok(Hooks::default());
@@ -238,12 +245,14 @@ impl Startup {
         Ok(self.hooks.clone())
     }
 
-    fn read_layers(&self) -> Result<(Loaded, Option<Objects>), Failure> {
+    fn read_layers(&self) -> Result<(LoadedSettings, Option<Objects>), StartupError> {
         if let Some(embedder) = &self.embedder {
             return read_embedder(embedder);
         }
         let environment_args = match std::env::var(ARGUMENTS_VARIABLE) {
-            Ok(text) => cli::parse_environment(&text).map_err(|error| Failure::Usage(error.to_string()))?.assignments,
+            Ok(text) => {
+                cli::parse_environment(&text).map_err(|error| StartupError::Usage(error.to_string()))?.assignments
+            }
             Err(_) => Vec::new(),
         };
         let command_line = self.command_line.assignments.clone();
@@ -265,7 +274,7 @@ impl Startup {
         &self,
         command_line: &[Assignment],
         environment_args: &[Assignment],
-    ) -> Result<Vec<Assignment>, Failure> {
+    ) -> Result<Vec<Assignment>, StartupError> {
         let mut flags = command_line.iter().chain(environment_args);
         let mut given = Vec::new();
         let mut give = |name, text: String| given.extend(settings::find(name).map(|row| (row, Value::Str(text))));
@@ -286,7 +295,7 @@ impl Startup {
         Ok(given)
     }
 
-    fn read_config_file(&self, source: ConfigSource) -> Result<ReadFile, Failure> {
+    fn read_config_file(&self, source: ConfigSource) -> Result<ReadFile, StartupError> {
         match source {
             ConfigSource::None => Ok((Vec::new(), FileOrigin::Data, None)),
             ConfigSource::DataFile(path) => {
@@ -298,17 +307,17 @@ impl Startup {
         }
     }
 
-    fn run_config(&self, run: impl FnOnce() -> Result<ConfigFile, ConfigFileError>) -> Result<ReadFile, Failure> {
+    fn run_config(&self, run: impl FnOnce() -> Result<ConfigFile, ConfigFileError>) -> Result<ReadFile, StartupError> {
         interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
         // A config file may import modules that lie beside it.
         app::extend_path(std::slice::from_ref(&self.surroundings.directory)).map_err(|error| config_error(&error))?;
-        let file = run().map_err(Failure::from)?;
+        let file = run().map_err(StartupError::from)?;
         Ok((file.values, FileOrigin::Python, Some(file.objects)))
     }
 }
 
 /// Only what the program has set counts: neither its arguments nor a config file nor `GUNICORN_CMD_ARGS` are the server's.
-fn read_embedder(embedder: &Embedder) -> Result<(Loaded, Option<Objects>), Failure> {
+fn read_embedder(embedder: &Embedder) -> Result<(LoadedSettings, Option<Objects>), StartupError> {
     let file = embedder.read(is_setting)?;
     let sources = Sources {
         app: Some(embedder::APP.to_owned()),
@@ -375,7 +384,7 @@ impl Surroundings {
 }
 
 /// TLS as the `ssl_context` hook asks for it.
-fn load_context(config: &Config, mut context: ContextTerms) -> Result<tls::Loaded, tls::Error> {
+fn load_context(config: &Config, mut context: ContextTerms) -> Result<tls::LoadedCertificates, tls::Error> {
     context.certificates.extend_from_slice(&config.tls_certificates);
     let authorities = tls::Pem { name: "ssl_context".to_owned(), text: context.authorities };
     let authorities = Some(authorities).filter(|pem| !pem.text.is_empty());
@@ -438,7 +447,7 @@ fn is_setting(name: &str) -> bool {
     settings::find(name).is_some()
 }
 
-fn blame_identity(origins: &Origins, unknown: &user::Unknown) -> Failure {
+fn blame_identity(origins: &Origins, unknown: &user::Unknown) -> StartupError {
     let name = match unknown {
         user::Unknown::User(_) => "user",
         user::Unknown::Group(_) => "group",
@@ -446,12 +455,12 @@ fn blame_identity(origins: &Origins, unknown: &user::Unknown) -> Failure {
     config_error(&origins.blame(name, unknown.to_string()))
 }
 
-fn config_error(reason: &(impl fmt::Display + ?Sized)) -> Failure {
-    Failure::Config(format!("Error: {reason}"))
+fn config_error(reason: &(impl fmt::Display + ?Sized)) -> StartupError {
+    StartupError::Config(format!("Error: {reason}"))
 }
 
 /// Where the interpreter will live. One that runs already is at home.
-fn find_home(launch: &Launch) -> Result<Home, Failure> {
+fn find_home(launch: &Launch) -> Result<Home, StartupError> {
     if interpreter::is_running() {
         return Ok(Home { executable: None, program: None });
     }

@@ -128,7 +128,7 @@ struct Facts {
     content_length: Option<u64>,
     transfer: Transfer,
     is_compressed: bool,
-    connection: Connection,
+    connection: ConnectionOptions,
     expects_continue: bool,
     scheme: Option<Scheme>,
 }
@@ -145,7 +145,7 @@ enum Transfer {
 
 /// What Connection has said so far. `close` outweighs `keep-alive` wherever it stands (RFC 9110, 7.6.1; decision D9).
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Connection {
+enum ConnectionOptions {
     #[default]
     Unsaid,
     KeepAlive,
@@ -196,9 +196,9 @@ impl Facts {
     fn note_connection(&mut self, value: &[u8]) {
         for option in value.split(|&byte| byte == b',').map(trim_ows) {
             if option.eq_ignore_ascii_case(b"close") {
-                self.connection = Connection::Close;
-            } else if option.eq_ignore_ascii_case(b"keep-alive") && self.connection == Connection::Unsaid {
-                self.connection = Connection::KeepAlive;
+                self.connection = ConnectionOptions::Close;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") && self.connection == ConnectionOptions::Unsaid {
+                self.connection = ConnectionOptions::KeepAlive;
             }
         }
     }
@@ -308,9 +308,9 @@ impl Facts {
             return false;
         }
         match self.connection {
-            Connection::Close => false,
-            Connection::KeepAlive => true,
-            Connection::Unsaid => line.version == Version::Http11,
+            ConnectionOptions::Close => false,
+            ConnectionOptions::KeepAlive => true,
+            ConnectionOptions::Unsaid => line.version == Version::Http11,
         }
     }
 }

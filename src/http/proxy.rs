@@ -12,7 +12,7 @@ use super::grammar::line_length;
 
 /// Which versions are looked for (`proxy_protocol`; when it is off, nobody calls [`parse`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum ProxyMode {
     /// The text version only.
     V1,
     /// The binary version only.
@@ -76,11 +76,11 @@ impl Origin {
 /// Looks for a PROXY header at the start of `buf`, the first bytes of a connection.
 ///
 /// It never asks for more than 107 bytes of version 1 or about 4 KiB of version 2.
-pub fn parse(buf: &[u8], mode: Mode) -> Result<Parsed, Error> {
+pub fn parse(buf: &[u8], mode: ProxyMode) -> Result<Parsed, Error> {
     let candidates: &[(&[u8], Reader)] = match mode {
-        Mode::V1 => &[(V1_PREFIX, parse_v1)],
-        Mode::V2 => &[(V2_SIGNATURE, parse_v2)],
-        Mode::Auto => &[(V1_PREFIX, parse_v1), (V2_SIGNATURE, parse_v2)],
+        ProxyMode::V1 => &[(V1_PREFIX, parse_v1)],
+        ProxyMode::V2 => &[(V2_SIGNATURE, parse_v2)],
+        ProxyMode::Auto => &[(V1_PREFIX, parse_v1), (V2_SIGNATURE, parse_v2)],
     };
     for (prefix, reader) in candidates {
         if buf.starts_with(prefix) {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     /// Parses every prefix on the way, which must be `Partial` or the final verdict.
-    fn parse_growing(bytes: &[u8], mode: Mode) -> Result<Parsed, Error> {
+    fn parse_growing(bytes: &[u8], mode: ProxyMode) -> Result<Parsed, Error> {
         for end in 0..bytes.len() {
             match parse(&bytes[..end], mode) {
                 Ok(Parsed::Partial) => {}
@@ -273,9 +273,9 @@ mod tests {
         ];
         for (header, origin) in cases {
             let expected = Ok(Parsed::Header { len: header.len(), origin });
-            assert_eq!(parse_growing(&header, Mode::Auto), expected, "{header:?}");
+            assert_eq!(parse_growing(&header, ProxyMode::Auto), expected, "{header:?}");
             let followed = [&header[..], b"GET / HTTP/1.1\r\n"].concat();
-            assert_eq!(parse(&followed, Mode::Auto), expected, "{header:?}");
+            assert_eq!(parse(&followed, ProxyMode::Auto), expected, "{header:?}");
         }
     }
 
@@ -304,9 +304,9 @@ mod tests {
             "",
         ] {
             let header = format!("PROXY {line}\r\n");
-            assert!(parse_growing(header.as_bytes(), Mode::Auto).is_err(), "{line}");
+            assert!(parse_growing(header.as_bytes(), ProxyMode::Auto).is_err(), "{line}");
         }
-        assert!(parse_growing(b"PROXY TCP4 1.2.3.4 5.6.7.8 111 222\n", Mode::V1).is_err());
+        assert!(parse_growing(b"PROXY TCP4 1.2.3.4 5.6.7.8 111 222\n", ProxyMode::V1).is_err());
         for fixed in [
             [0x11, 0x11, 0, 12],
             [0x31, 0x11, 0, 12],
@@ -319,27 +319,27 @@ mod tests {
             [0x21, 0x11, 0, 0],
             [0x21, 0x11, 255, 255],
         ] {
-            assert!(parse_growing(&v2(&fixed, &[0; 36]), Mode::Auto).is_err(), "{fixed:?}");
+            assert!(parse_growing(&v2(&fixed, &[0; 36]), ProxyMode::Auto).is_err(), "{fixed:?}");
         }
     }
 
     #[test]
     fn an_endless_line_is_refused_at_byte_108() {
         let endless = [b"PROXY ".to_vec(), vec![b'A'; 200]].concat();
-        assert_eq!(parse(&endless[..106], Mode::V1), Ok(Parsed::Partial));
-        assert!(parse(&endless[..108], Mode::V1).is_err());
+        assert_eq!(parse(&endless[..106], ProxyMode::V1), Ok(Parsed::Partial));
+        assert!(parse(&endless[..108], ProxyMode::V1).is_err());
     }
 
     #[test]
     fn what_is_no_header_in_this_mode_is_a_request() {
-        let cases: [(&[u8], Mode); 7] = [
-            (b"GET / HTTP/1.1\r\n", Mode::Auto),
-            (b"PROPFIND / HTTP/1.1\r\n", Mode::Auto),
-            (b"proxy TCP4 1.2.3.4", Mode::Auto),
-            (b"PROXY\tTCP4", Mode::Auto),
-            (b"\r\nGET / HTTP/1.1\r\n", Mode::Auto),
-            (V2_SIGNATURE, Mode::V1),
-            (b"PROXY TCP4", Mode::V2),
+        let cases: [(&[u8], ProxyMode); 7] = [
+            (b"GET / HTTP/1.1\r\n", ProxyMode::Auto),
+            (b"PROPFIND / HTTP/1.1\r\n", ProxyMode::Auto),
+            (b"proxy TCP4 1.2.3.4", ProxyMode::Auto),
+            (b"PROXY\tTCP4", ProxyMode::Auto),
+            (b"\r\nGET / HTTP/1.1\r\n", ProxyMode::Auto),
+            (V2_SIGNATURE, ProxyMode::V1),
+            (b"PROXY TCP4", ProxyMode::V2),
         ];
         for (bytes, mode) in cases {
             assert_eq!(parse_growing(bytes, mode), Ok(Parsed::Absent), "{bytes:?}");

@@ -20,7 +20,7 @@ use super::request_line::{self, RequestLine, TargetForm};
 /// Reads one request head from a buffer that grows between the calls.
 #[derive(Debug, Default)]
 pub struct HeadParser {
-    stage: Stage,
+    stage: HeadStage,
     /// Where the current line starts.
     line_start: usize,
     /// Up to where the current line has been searched for its end.
@@ -168,20 +168,20 @@ impl HeadParser {
         mut known: Option<&mut KnownBlocks>,
         head: &mut RequestHead,
     ) -> Result<Status, Error> {
-        if self.stage == Stage::Start && !self.find_first_byte(buf)? {
+        if self.stage == HeadStage::Start && !self.find_first_byte(buf)? {
             return Ok(Status::Partial);
         }
         while let Some(line) = self.next_line(buf, policy)? {
             match self.stage {
-                Stage::Fields if line.is_empty() => {
+                HeadStage::Fields if line.is_empty() => {
                     self.complete(buf, policy, peer_is_trusted, known, head)?;
                     return Ok(Status::Complete);
                 }
-                Stage::Fields => self.count_field(buf, line, policy)?,
-                Stage::Start | Stage::RequestLine => {
+                HeadStage::Fields => self.count_field(buf, line, policy)?,
+                HeadStage::Start | HeadStage::RequestLine => {
                     self.line = request_line::parse(buf, line, policy)?;
                     self.fields_start = self.line_start;
-                    self.stage = Stage::Fields;
+                    self.stage = HeadStage::Fields;
                     if self.recognise(buf, peer_is_trusted, known.as_deref_mut(), head) {
                         return Ok(Status::Complete);
                     }
@@ -202,7 +202,7 @@ impl HeadParser {
         match buf.get(start) {
             None => Ok(false),
             Some(&byte) if is_token_byte(byte) => {
-                self.stage = Stage::RequestLine;
+                self.stage = HeadStage::RequestLine;
                 self.line_start = start;
                 self.searched = start;
                 Ok(true)
@@ -238,7 +238,7 @@ impl HeadParser {
     }
 
     fn check_length(&self, raw: &[u8], length: usize, policy: &Policy) -> Result<(), Error> {
-        if self.stage != Stage::Fields {
+        if self.stage != HeadStage::Fields {
             let limit = policy.longest_request_line();
             return match length > limit {
                 true => Err(Error::LimitRequestLine { size: length, limit }),
@@ -263,8 +263,8 @@ impl HeadParser {
     fn bare_line_feed(&self) -> Error {
         let what = b"bare LF as line terminator".to_vec();
         match self.stage {
-            Stage::Fields => Error::InvalidHeader(what),
-            Stage::Start | Stage::RequestLine => Error::InvalidRequestLine(what),
+            HeadStage::Fields => Error::InvalidHeader(what),
+            HeadStage::Start | HeadStage::RequestLine => Error::InvalidRequestLine(what),
         }
     }
 
@@ -423,7 +423,7 @@ pub fn decode_path(raw: &[u8]) -> Cow<'_, [u8]> {
 
 /// Which line comes next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+enum HeadStage {
     /// Not one byte of the request line yet.
     #[default]
     Start,

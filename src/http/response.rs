@@ -6,7 +6,7 @@ use super::request::Version;
 
 /// What the Connection header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connection {
+pub enum ConnectionHeader {
     /// This response is the last.
     Close,
     /// Another request may follow.
@@ -144,7 +144,7 @@ pub fn write_head_start(
     status: &[u8],
     server: &[u8],
     date: &[u8],
-    connection: Connection,
+    connection: ConnectionHeader,
     chunked: bool,
 ) {
     out.extend_from_slice(match version {
@@ -158,9 +158,9 @@ pub fn write_head_start(
     out.extend_from_slice(b"Date: ");
     out.extend_from_slice(date);
     out.extend_from_slice(match connection {
-        Connection::Close => b"\r\nConnection: close\r\n",
-        Connection::KeepAlive => b"\r\nConnection: keep-alive\r\n",
-        Connection::Upgrade => b"\r\nConnection: upgrade\r\n",
+        ConnectionHeader::Close => b"\r\nConnection: close\r\n",
+        ConnectionHeader::KeepAlive => b"\r\nConnection: keep-alive\r\n",
+        ConnectionHeader::Upgrade => b"\r\nConnection: upgrade\r\n",
     });
     if chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -229,7 +229,7 @@ pub fn in_one_chunk(body: &[u8]) -> Vec<u8> {
 
 /// The answer to a health check, whole: 200 while the server serves, 503 once it is to stop. Nobody may keep it
 /// (RFC 9111, 5.2.2.5): it is true for this moment only.
-pub fn health_answer(serves: bool, is_head: bool, connection: Connection, date: &[u8]) -> Vec<u8> {
+pub fn health_answer(serves: bool, is_head: bool, connection: ConnectionHeader, date: &[u8]) -> Vec<u8> {
     let (status, body): (&[u8], &[u8]) =
         if serves { (b"200 OK", b"ok\n") } else { (b"503 Service Unavailable", b"stopping\n") };
     let mut answer = Vec::with_capacity(256);
@@ -306,12 +306,20 @@ mod tests {
             b"200 OK",
             &server_line(Some(b"gunicorn")),
             b"today",
-            Connection::KeepAlive,
+            ConnectionHeader::KeepAlive,
             true,
         );
         write_header(&mut head, b"X-a", b" \tv\xe9 ");
         write_head_end(&mut head);
-        write_head_start(&mut head, Version::Http10, b"200", &server_line(Some(b"s")), b"d", Connection::Close, false);
+        write_head_start(
+            &mut head,
+            Version::Http10,
+            b"200",
+            &server_line(Some(b"s")),
+            b"d",
+            ConnectionHeader::Close,
+            false,
+        );
         let expected: &[u8] = b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: today\r\nConnection: keep-alive\r\n\
             Transfer-Encoding: chunked\r\nX-a: v\xe9\r\n\r\nHTTP/1.0 200 \r\nServer: s\r\nDate: d\r\nConnection: close\r\n";
         assert_eq!(head, expected);
@@ -319,11 +327,11 @@ mod tests {
 
     #[test]
     fn a_health_check_is_answered_whole_and_to_head_without_the_body() {
-        let well = health_answer(true, false, Connection::KeepAlive, b"d");
+        let well = health_answer(true, false, ConnectionHeader::KeepAlive, b"d");
         let expected = "HTTP/1.1 200 OK\r\nDate: d\r\nConnection: keep-alive\r\nContent-Type: text/plain\r\n\
             Cache-Control: no-store\r\nContent-Length: 3\r\n\r\nok\n";
         assert_eq!(String::from_utf8_lossy(&well), expected);
-        let stopping = health_answer(false, true, Connection::Close, b"d");
+        let stopping = health_answer(false, true, ConnectionHeader::Close, b"d");
         let stopping = String::from_utf8_lossy(&stopping);
         assert!(stopping.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{stopping}");
         assert!(stopping.ends_with("Content-Length: 9\r\n\r\n"), "{stopping}");

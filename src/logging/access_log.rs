@@ -15,7 +15,7 @@ use super::sink::{Sink, Standard};
 const FLUSH_AT: usize = 64 * 1024;
 
 /// How long a turn of the event loop waits for a full target before its lines are dropped.
-const PATIENCE: Duration = Duration::from_millis(20);
+const FULL_LOG_WAIT: Duration = Duration::from_millis(20);
 
 /// An open access log. Lines recorded and not flushed are lost when it is dropped.
 pub struct AccessLog {
@@ -83,7 +83,7 @@ impl AccessLog {
     pub fn flush(&mut self) {
         if !self.buffer.is_empty() {
             match &self.outlet {
-                Outlet::File { sink, .. } => sink.write_lines(&self.buffer, PATIENCE),
+                Outlet::File { sink, .. } => sink.write_lines(&self.buffer, FULL_LOG_WAIT),
                 Outlet::Taker(take) => String::from_utf8_lossy(&self.buffer).lines().for_each(take),
             }
             self.buffer.clear();

@@ -23,7 +23,7 @@ const OWN_RECORDS: &str = "monoceros";
 
 /// How long a record waits for a target that is full. An error is worth a longer wait than an access line;
 /// still it must end.
-const PATIENCE: Duration = Duration::from_millis(200);
+const FULL_LOG_WAIT: Duration = Duration::from_millis(200);
 
 /// What lines of `wsgi.errors` are as records: the stream is for errors.
 const STREAM_LEVEL: &str = "ERROR";
@@ -144,7 +144,7 @@ pub fn write_stream(text: &str) {
 /// Writes `bytes` as they are to the error log's stream. Dropped before [`init`] and where the target is full or broken.
 pub fn write_raw(bytes: &[u8]) {
     if let Some(log) = current() {
-        log.sink.write_piece(bytes, PATIENCE);
+        log.sink.write_piece(bytes, FULL_LOG_WAIT);
     }
 }
 

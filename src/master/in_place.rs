@@ -11,7 +11,7 @@ use std::{env, io};
 use log::{error, info};
 
 use crate::python::hooks::ServerHook;
-use crate::scoreboard::{MAX_WORKERS, State};
+use crate::scoreboard::{MAX_WORKERS, WorkerPhase};
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal::{self, Signal};
 
@@ -139,9 +139,9 @@ impl<App> Master<App> {
             return error!("Too many workers to adopt: worker (pid:{pid}) is on its own.");
         }
         let row = self.scoreboard.row(number);
-        row.set_state(State::Ready);
+        row.set_state(WorkerPhase::Ready);
         let mut worker = Worker::new(pid, number, number, row, ADOPTED, self.boot.config.clone());
-        worker.seen = State::Ready;
+        worker.seen = WorkerPhase::Ready;
         worker.fate = fate;
         if matches!(fate, Fate::Stopping { .. }) {
             // It may have been loading the app when it was left behind.

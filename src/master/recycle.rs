@@ -22,7 +22,7 @@ const PROPORTIONAL_EVERY: Duration = Duration::from_secs(5);
 
 /// How long and how large one worker may become, with its own share of chance.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub(super) struct RecycleLimits {
     lives_until: Option<Instant>,
     memory: Option<u64>,
     measure: MemoryMeasure,
@@ -30,12 +30,12 @@ pub(super) struct Limits {
     samples_above: u32,
 }
 
-impl Limits {
-    pub fn draw(config: &Config) -> Limits {
+impl RecycleLimits {
+    pub fn draw(config: &Config) -> RecycleLimits {
         let now = Instant::now();
         let drawn = |limit: u64, jitter: u64| (limit > 0).then(|| limit.saturating_add(up_to(jitter)));
         let lifetime = drawn(config.max_worker_lifetime, config.max_worker_lifetime_jitter).map(Duration::from_secs);
-        Limits {
+        RecycleLimits {
             lives_until: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
             memory: drawn(config.max_worker_memory, config.max_worker_memory_jitter),
             measure: config.worker_memory_measure,

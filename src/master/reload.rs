@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 
-use crate::scoreboard::State;
+use crate::scoreboard::WorkerPhase;
 use crate::settings::Config;
 use crate::sys::process::Pid;
 use crate::sys::socket::Listener;
@@ -133,7 +133,7 @@ impl<App> Master<App> {
         let Some(candidate) = self.candidate.take() else { return };
         for worker in self.workers.iter_mut().filter(|worker| worker.generation == candidate.number) {
             match worker.row.state() {
-                State::Booting => worker.kill(Fate::Discarded),
+                WorkerPhase::Booting => worker.kill(Fate::Discarded),
                 _ => worker.retire(),
             }
         }

@@ -24,13 +24,13 @@ pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
 pub(super) struct ServiceManager {
     socket: Option<OsString>,
     watchdog: Option<Watchdog>,
-    phase: Phase,
+    phase: ManagerPhase,
     status: String,
 }
 
 /// What the manager believes of us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ManagerPhase {
     /// No worker has served yet.
     Starting,
     Ready,
@@ -53,13 +53,13 @@ impl ServiceManager {
         let watchdog = interval
             .filter(|_| meant && socket.is_some())
             .map(|interval| Watchdog { every: Duration::from_micros(interval / 2), next: Instant::now() });
-        ServiceManager { socket, watchdog, phase: Phase::Starting, status: String::new() }
+        ServiceManager { socket, watchdog, phase: ManagerPhase::Starting, status: String::new() }
     }
 
     /// A worker serves, or a reload is over.
     pub fn ready(&mut self) {
-        if matches!(self.phase, Phase::Starting | Phase::Reloading) {
-            self.phase = Phase::Ready;
+        if matches!(self.phase, ManagerPhase::Starting | ManagerPhase::Reloading) {
+            self.phase = ManagerPhase::Ready;
             self.status.clear();
             // gunicorn's status.
             self.send("READY=1\nSTATUS=Gunicorn arbiter booted");
@@ -67,22 +67,22 @@ impl ServiceManager {
     }
 
     pub fn reloading(&mut self) {
-        if self.phase == Phase::Ready {
-            self.phase = Phase::Reloading;
+        if self.phase == ManagerPhase::Ready {
+            self.phase = ManagerPhase::Reloading;
             self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=Reloading", monotonic_us()));
         }
     }
 
     pub fn stopping(&mut self) {
-        if self.phase != Phase::Stopping {
-            self.phase = Phase::Stopping;
+        if self.phase != ManagerPhase::Stopping {
+            self.phase = ManagerPhase::Stopping;
             self.send("STOPPING=1\nSTATUS=Shutting down");
         }
     }
 
     /// Another master is the service from now on.
     pub fn hand_over(&mut self, pid: Pid) {
-        self.phase = Phase::Stopping;
+        self.phase = ManagerPhase::Stopping;
         self.send(&format!("MAINPID={pid}"));
     }
 
@@ -94,7 +94,7 @@ impl ServiceManager {
     /// Says how many workers serve, when that has changed.
     fn count(&mut self, serving: usize, wanted: usize) {
         let status = format!("STATUS={serving} of {wanted} workers serving");
-        if matches!(self.phase, Phase::Ready | Phase::Reloading) && status != self.status {
+        if matches!(self.phase, ManagerPhase::Ready | ManagerPhase::Reloading) && status != self.status {
             self.send(&status);
             self.status = status;
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 
-use crate::scoreboard::State;
+use crate::scoreboard::WorkerPhase;
 use crate::sys::signal::Signal;
 use crate::sys::socket::Listener;
 
@@ -112,7 +112,7 @@ impl<App> Master<App> {
     /// Once every worker drains, the kernel's queue is empty and whoever comes now is better refused than left to wait for a
     /// server that will not come. During an upgrade the other master goes on listening.
     fn refuse_newcomers(&self, listeners: &[Arc<Listener>]) {
-        let drains = |worker: &Worker| worker.row.state() == State::Draining;
+        let drains = |worker: &Worker| worker.row.state() == WorkerPhase::Draining;
         if !self.upgrade.is_under_way() && self.workers.iter().all(drains) {
             listeners.iter().for_each(|listener| listener.stop_listening());
         }

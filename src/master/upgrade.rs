@@ -45,7 +45,7 @@ pub struct Inheritance {
 /// Where this master stands in an upgrade.
 #[derive(Debug)]
 pub(super) struct Upgrade {
-    stage: Stage,
+    stage: UpgradeStage,
     /// systemd opened the sockets, so their files are its own.
     by_systemd: bool,
     /// This program was executed over an earlier one.
@@ -53,7 +53,7 @@ pub(super) struct Upgrade {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum UpgradeStage {
     Alone,
     /// We were started by this older master.
     New {
@@ -86,7 +86,7 @@ impl Inheritance {
         let adopted = Adopted::from_environment();
         let meant = take_number(SYSTEMD_PID) == Some(process::getpid().as_raw());
         let count = take_number(SYSTEMD_COUNT).filter(|&count| meant && count > 0);
-        let stage = old.map_or(Stage::Alone, |old| Stage::New { old });
+        let stage = old.map_or(UpgradeStage::Alone, |old| UpgradeStage::New { old });
         let sockets = match (count, old.is_some() || adopted.is_some(), sockets) {
             (Some(count), ..) => {
                 Inherited::FromSystemd((SYSTEMD_FIRST..).take(count.min(SYSTEMD_MOST) as usize).collect())
@@ -113,12 +113,12 @@ impl Upgrade {
 
     /// Whether another master shares our sockets.
     pub fn is_under_way(&self) -> bool {
-        matches!(self.stage, Stage::New { .. } | Stage::Old { .. })
+        matches!(self.stage, UpgradeStage::New { .. } | UpgradeStage::Old { .. })
     }
 
     /// Whether the master that started us is still there, as far as we know.
     pub fn has_parent(&self) -> bool {
-        matches!(self.stage, Stage::New { .. })
+        matches!(self.stage, UpgradeStage::New { .. })
     }
 
     /// Whether systemd opened the sockets, and so decides on them.
@@ -143,25 +143,25 @@ impl Upgrade {
     /// The newer master, if we have started one.
     pub fn new_master(&self) -> Option<Pid> {
         match self.stage {
-            Stage::Old { new } => Some(new),
-            Stage::Alone | Stage::New { .. } | Stage::Checking { .. } => None,
+            UpgradeStage::Old { new } => Some(new),
+            UpgradeStage::Alone | UpgradeStage::New { .. } | UpgradeStage::Checking { .. } => None,
         }
     }
 
     /// The child that tries the new program, if there is one.
     pub fn check(&self) -> Option<Pid> {
         match self.stage {
-            Stage::Checking { child } => Some(child),
-            Stage::Alone | Stage::New { .. } | Stage::Old { .. } => None,
+            UpgradeStage::Checking { child } => Some(child),
+            UpgradeStage::Alone | UpgradeStage::New { .. } | UpgradeStage::Old { .. } => None,
         }
     }
 
     pub fn begin_check(&mut self, child: Pid) {
-        self.stage = Stage::Checking { child };
+        self.stage = UpgradeStage::Checking { child };
     }
 
     pub fn end_check(&mut self) {
-        self.stage = Stage::Alone;
+        self.stage = UpgradeStage::Alone;
     }
 }
 
@@ -172,16 +172,16 @@ impl<App> Master<App> {
         if self.may_upgrade("USR2")
             && let Some(new) = self.start_program(Purpose::Serve)
         {
-            self.upgrade.stage = Stage::Old { new };
+            self.upgrade.stage = UpgradeStage::Old { new };
         }
     }
 
     /// One upgrade at a time. Says why not, if not.
     pub(super) fn may_upgrade(&self, signal: &str) -> bool {
         match self.upgrade.stage {
-            Stage::Old { .. } | Stage::Checking { .. } => warn!("{signal} signal ignored. Child exists."),
-            Stage::New { .. } => warn!("{signal} signal ignored. Parent exists."),
-            Stage::Alone => return true,
+            UpgradeStage::Old { .. } | UpgradeStage::Checking { .. } => warn!("{signal} signal ignored. Child exists."),
+            UpgradeStage::New { .. } => warn!("{signal} signal ignored. Parent exists."),
+            UpgradeStage::Alone => return true,
         }
         false
     }
@@ -263,17 +263,17 @@ impl<App> Master<App> {
                 error!("The new master (pid:{new}) was sent {}!", super::death::name_of(number));
             }
         }
-        self.upgrade.stage = Stage::Alone;
+        self.upgrade.stage = UpgradeStage::Alone;
     }
 
     /// The old master is gone when our parent is another process: its name, its pid file and its place are ours.
     pub(super) fn promote_when_alone(&mut self) {
-        let Stage::New { old } = self.upgrade.stage else { return };
+        let UpgradeStage::New { old } = self.upgrade.stage else { return };
         if process::getppid() == old {
             return;
         }
         info!("Master has been promoted.");
-        self.upgrade.stage = Stage::Alone;
+        self.upgrade.stage = UpgradeStage::Alone;
         self.service_manager.take_over();
         self.move_pid_file();
     }
@@ -366,8 +366,8 @@ mod tests {
         let name =
             |stage| Upgrade { stage, by_systemd: false, in_place: false }.pid_file_name(Path::new("/run/app.pid"));
         let pid = Pid::from_raw(7);
-        assert_eq!(name(Stage::Alone), Path::new("/run/app.pid"));
-        assert_eq!(name(Stage::Old { new: pid }), Path::new("/run/app.pid"));
-        assert_eq!(name(Stage::New { old: pid }), Path::new("/run/app.pid.2"));
+        assert_eq!(name(UpgradeStage::Alone), Path::new("/run/app.pid"));
+        assert_eq!(name(UpgradeStage::Old { new: pid }), Path::new("/run/app.pid"));
+        assert_eq!(name(UpgradeStage::New { old: pid }), Path::new("/run/app.pid.2"));
     }
 }

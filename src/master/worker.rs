@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use log::{error, info};
 
 use crate::logging;
-use crate::scoreboard::{Row, State};
+use crate::scoreboard::{Row, WorkerPhase};
 use crate::settings::Config;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal::Signal;
 
-use super::recycle::Limits;
+use super::recycle::RecycleLimits;
 
 /// From SIGABRT to SIGKILL: time for a traceback, as gunicorn gives.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,11 +31,11 @@ pub(super) struct Worker {
     /// Its place among the workers of its generation, see [`Seat::slot`](crate::seat::Seat::slot).
     pub slot: usize,
     /// The state the master has acted on.
-    pub seen: State,
+    pub seen: WorkerPhase,
     /// Silence before this moment does not count (milliseconds of the monotonic clock).
     pub forgiven_at: u64,
     /// How long it may live and how large it may grow.
-    pub limits: Limits,
+    pub limits: RecycleLimits,
     /// The deadline it has missed, if it was aborted for one.
     pub overdue: Option<Overdue>,
     /// When it was forked, on the same clock.
@@ -100,20 +100,20 @@ impl BootFailure {
 
 impl Worker {
     pub fn new(pid: Pid, number: usize, slot: usize, row: Row, generation: u64, config: Arc<Config>) -> Worker {
-        let (fate, seen) = (Fate::Serving, State::Booting);
-        let (limits, forked_at) = (Limits::draw(&config), monotonic_ms());
+        let (fate, seen) = (Fate::Serving, WorkerPhase::Booting);
+        let (limits, forked_at) = (RecycleLimits::draw(&config), monotonic_ms());
         let (forgiven_at, overdue) = (0, None);
         Worker { pid, generation, row, fate, number, slot, seen, forgiven_at, limits, overdue, forked_at, config }
     }
 
     pub fn is_booting(&self) -> bool {
-        self.row.state() == State::Booting
+        self.row.state() == WorkerPhase::Booting
     }
 
     /// Whether it answers requests and means to go on with that.
     pub fn is_serving(&self) -> bool {
         matches!(self.fate, Fate::Serving | Fate::Retiring)
-            && matches!(self.row.state(), State::Ready | State::Retiring)
+            && matches!(self.row.state(), WorkerPhase::Ready | WorkerPhase::Retiring)
     }
 
     /// Whether it serves and has not fallen silent.
@@ -263,7 +263,7 @@ mod tests {
             let config = Arc::new(Config { threads, timeout: 1, ..Config::default() });
             let row = Scoreboard::new(std::num::NonZeroUsize::MIN).unwrap().row(0);
             let worker = Worker::new(crate::sys::process::getpid(), 0, 0, row.clone(), 1, config);
-            row.set_state(State::Ready);
+            row.set_state(WorkerPhase::Ready);
             row.beat();
             let beat = row.heartbeat().unwrap();
             let request = row.start_request();

@@ -8,7 +8,7 @@ use std::time::Instant;
 use log::{error, info};
 
 use crate::python::hooks::Hooks;
-use crate::scoreboard::{MAX_WORKERS, Row, State};
+use crate::scoreboard::{MAX_WORKERS, Row, WorkerPhase};
 use crate::seat::Seat;
 use crate::settings::Config;
 use crate::sys::clock::monotonic_ms;
@@ -236,15 +236,15 @@ impl<App> Master<App> {
         let mut ready = Vec::new();
         for worker in &mut self.workers {
             let state = worker.row.state();
-            if worker.seen == State::Booting && state != State::Booting {
+            if worker.seen == WorkerPhase::Booting && state != WorkerPhase::Booting {
                 ready.push(worker.generation);
                 // Until now there was no deadline for the sleep to have missed, however long it was.
                 worker.forgiven_at = monotonic_ms();
             }
             match state {
-                State::Retiring if worker.fate == Fate::Serving => worker.fate = Fate::Retiring,
+                WorkerPhase::Retiring if worker.fate == Fate::Serving => worker.fate = Fate::Retiring,
                 // Somebody else has told it to finish.
-                State::Draining => worker.note_drain(),
+                WorkerPhase::Draining => worker.note_drain(),
                 _ => {}
             }
             worker.seen = state;

@@ -59,7 +59,7 @@ pub struct Finished {
 }
 
 /// What came of a request besides its response; as in [`Finished`].
-struct Served {
+struct CallOutcome {
     ending: Ending,
     environ_values: Vec<Option<String>>,
     is_worker_wanted: bool,
@@ -168,12 +168,12 @@ impl Caller {
                 Err(error) => log::error!("{}", traceback(py, &error)),
             }
         }
-        let Served { ending, environ_values, is_worker_wanted, is_logged, .. } = served;
+        let CallOutcome { ending, environ_values, is_worker_wanted, is_logged, .. } = served;
         Finished { exchange, ending, summary, environ_values, is_worker_wanted, is_logged }
     }
 
     /// From the environ to the last hook. The environ is let go at the end: it holds what [`Kit::is_still_held`] asks after.
-    fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>) -> Served {
+    fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>) -> CallOutcome {
         if self.python_wrote != loggers::python_writes() {
             self.python_wrote = !self.python_wrote;
             self.observer = self.hooks.observer(py);
@@ -187,7 +187,7 @@ impl Caller {
         let is_observed = self.observer.is_some() || !self.options.environ_keys.is_empty();
         lock(&kit.transmission).begin(exchange, is_observed);
         let served = prepared.and_then(|(environ, observed)| caught(|| self.run(py, kit, environ, observed)));
-        served.unwrap_or_else(|panic| Served {
+        served.unwrap_or_else(|panic| CallOutcome {
             ending: kit.fall(&panic),
             environ_values: vec![None; self.options.environ_keys.len()],
             is_worker_wanted: true,
@@ -203,7 +203,7 @@ impl Caller {
         kit: &Kit,
         environ: Result<Bound<'_, PyDict>, EnvironError>,
         observed: Option<Observed>,
-    ) -> Served {
+    ) -> CallOutcome {
         let (ending, environ) = match environ {
             Ok(environ) => (kit.run(py, &self.app, &environ, self.options.sendfile), Some(environ)),
             Err(error) => (kit.refuse(py, error), None),
@@ -219,7 +219,7 @@ impl Caller {
             }
             _ => true,
         };
-        Served { ending, environ_values, is_worker_wanted, is_logged, has_panicked: false }
+        CallOutcome { ending, environ_values, is_worker_wanted, is_logged, has_panicked: false }
     }
 
     /// Shows the request to whoever looks at them.

@@ -23,14 +23,14 @@ const BLOCK: usize = 64 * 1024;
 /// `wsgi.input`.
 #[pyclass(frozen, module = "monoceros")]
 pub struct Input {
-    state: Mutex<State>,
+    state: Mutex<InputState>,
     /// A thread has done reading.
     is_free: Condvar,
     transmission: Arc<Mutex<Transmission>>,
 }
 
 /// Who has the body.
-enum State {
+enum InputState {
     /// Nobody.
     Free(Source),
     /// The thread that reads; others may wait for it.
@@ -111,8 +111,8 @@ impl Drop for Reading<'_> {
         if thread::panicking() {
             source.rest = Rest::Broken;
         }
-        let before = std::mem::replace(&mut *self.input.lock(), State::Free(source));
-        if matches!(before, State::With { is_awaited: true, .. }) {
+        let before = std::mem::replace(&mut *self.input.lock(), InputState::Free(source));
+        if matches!(before, InputState::With { is_awaited: true, .. }) {
             self.input.is_free.notify_all();
         }
     }
@@ -126,12 +126,12 @@ fn limit(size: Option<isize>) -> usize {
 impl Input {
     /// An input at its end, on whose transmission streamed bodies are read.
     pub fn new(transmission: Arc<Mutex<Transmission>>) -> Self {
-        Input { state: Mutex::new(State::Free(Source::at_end())), is_free: Condvar::new(), transmission }
+        Input { state: Mutex::new(InputState::Free(Source::at_end())), is_free: Condvar::new(), transmission }
     }
 
     /// Puts the next request's body in place.
     pub fn begin(&self, body: Body) {
-        *self.lock() = State::Free(Source::of(body));
+        *self.lock() = InputState::Free(Source::of(body));
     }
 
     /// Ends the body: whoever still holds this object reads nothing more. Returns the buffer that the body was in. A thread that reads is
@@ -142,7 +142,7 @@ impl Input {
             .map_or_else(|_| Vec::new(), |mut reading| std::mem::replace(&mut reading.source, Source::at_end()).buffer)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, InputState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -164,15 +164,15 @@ impl Input {
     fn take_source(&self, me: ThreadId) -> PyResult<Option<Source>> {
         let mut state = self.lock();
         match &mut *state {
-            State::Free(source) => {
+            InputState::Free(source) => {
                 let source = std::mem::replace(source, Source::at_end());
-                *state = State::With { reader: me, is_awaited: false };
+                *state = InputState::With { reader: me, is_awaited: false };
                 Ok(Some(source))
             }
-            State::With { reader, .. } if *reader == me => {
+            InputState::With { reader, .. } if *reader == me => {
                 Err(PyRuntimeError::new_err("this thread is reading wsgi.input already"))
             }
-            State::With { is_awaited, .. } => {
+            InputState::With { is_awaited, .. } => {
                 *is_awaited = true;
                 Ok(None)
             }
@@ -180,7 +180,7 @@ impl Input {
     }
 
     fn wait_until_free(&self) {
-        let is_awaited = |state: &mut State| matches!(state, State::With { is_awaited: true, .. });
+        let is_awaited = |state: &mut InputState| matches!(state, InputState::With { is_awaited: true, .. });
         drop(self.is_free.wait_while(self.lock(), is_awaited).unwrap_or_else(PoisonError::into_inner));
     }
 

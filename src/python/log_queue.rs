@@ -17,23 +17,23 @@ use crate::sys::thread;
 const MOST_WAITING: usize = 10_000;
 
 /// How long the end of a worker waits for records to be handed over.
-const PATIENCE: Duration = Duration::from_secs(2);
+const QUEUE_WAIT: Duration = Duration::from_secs(2);
 
 /// The queue, and the thread that empties it.
 pub struct LogQueue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    waiting: VecDeque<Entry>,
+struct QueueState {
+    waiting: VecDeque<QueuedRecord>,
     dropped: usize,
     /// The thread has taken entries and is at them.
     is_handing_over: bool,
 }
 
-enum Entry {
+enum QueuedRecord {
     Record(u32, String),
     AccessLine(String),
     Reopen,
@@ -53,22 +53,22 @@ impl LogQueue {
 
     /// Adds a record; `level` is a number of Python's `logging`.
     pub fn record(&self, level: u32, text: &str) {
-        self.add(Entry::Record(level, text.to_owned()));
+        self.add(QueuedRecord::Record(level, text.to_owned()));
     }
 
     /// Adds a ready line of the access log.
     pub fn access_line(&self, line: &str) {
-        self.add(Entry::AccessLine(line.to_owned()));
+        self.add(QueuedRecord::AccessLine(line.to_owned()));
     }
 
     /// Has the files opened again when what came before has been written.
     pub fn reopen(&self) {
-        self.add(Entry::Reopen);
+        self.add(QueuedRecord::Reopen);
     }
 
     /// Waits, not attached to the interpreter and not for ever, until everything is handed over.
     pub fn finish(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + QUEUE_WAIT;
         let mut state = self.lock();
         while !state.waiting.is_empty() || state.is_handing_over {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -79,7 +79,7 @@ impl LogQueue {
         }
     }
 
-    fn add(&self, entry: Entry) {
+    fn add(&self, entry: QueuedRecord) {
         let mut state = self.lock();
         if state.waiting.len() < MOST_WAITING {
             state.waiting.push_back(entry);
@@ -99,7 +99,7 @@ impl LogQueue {
                 }
                 if dropped > 0 {
                     let text = format!("{dropped} records were dropped: the log handlers are too slow");
-                    drop(Entry::Record(40, text).hand_over(py));
+                    drop(QueuedRecord::Record(40, text).hand_over(py));
                 }
             });
             self.lock().is_handing_over = false;
@@ -107,7 +107,7 @@ impl LogQueue {
         }
     }
 
-    fn take(&self) -> (VecDeque<Entry>, usize) {
+    fn take(&self) -> (VecDeque<QueuedRecord>, usize) {
         let mut state = self.lock();
         while state.waiting.is_empty() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -116,19 +116,19 @@ impl LogQueue {
         (std::mem::take(&mut state.waiting), std::mem::take(&mut state.dropped))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         // A panic while it was held leaves plain data behind.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
+impl QueuedRecord {
     fn hand_over(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let bridge = loggers::bridge(py)?;
         match self {
-            Entry::Record(level, text) => bridge.call_method1(py, "record", (level, text)),
-            Entry::AccessLine(line) => bridge.call_method1(py, "access_line", (line,)),
-            Entry::Reopen => bridge.call_method0(py, "reopen"),
+            QueuedRecord::Record(level, text) => bridge.call_method1(py, "record", (level, text)),
+            QueuedRecord::AccessLine(line) => bridge.call_method1(py, "access_line", (line,)),
+            QueuedRecord::Reopen => bridge.call_method0(py, "reopen"),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Piece, Wait};
 use crate::http::date::DateCache;
 use crate::http::error::{ErrorPage, reason_phrase};
 use crate::http::request::{Span, Version};
-use crate::http::response::{self, Asked, BodyPlan, Connection};
+use crate::http::response::{self, Asked, BodyPlan, ConnectionHeader};
 use crate::sys::clock::unix_time;
 use crate::sys::fork;
 use crate::sys::socket::Push;
@@ -49,7 +49,7 @@ pub struct Draft {
     pub headers: Vec<u8>,
     /// The value of `Content-Length`.
     pub content_length: Option<u64>,
-    /// The application asked for `Connection: upgrade`.
+    /// The application asked for `ConnectionHeader: upgrade`.
     pub upgrade: bool,
     /// What the request asked for.
     pub asked: Asked,
@@ -688,9 +688,9 @@ impl Transmission {
         let may_keep_alive = self.exchange.as_ref().is_some_and(|exchange| exchange.may_keep_alive());
         self.keep_alive = may_keep_alive && self.plan != BodyPlan::UntilClose && !self.socket_lent;
         let connection = match (self.draft.upgrade, self.keep_alive) {
-            (true, _) => Connection::Upgrade,
-            (false, true) => Connection::KeepAlive,
-            (false, false) => Connection::Close,
+            (true, _) => ConnectionHeader::Upgrade,
+            (false, true) => ConnectionHeader::KeepAlive,
+            (false, false) => ConnectionHeader::Close,
         };
         let chunked = self.plan == BodyPlan::Chunked;
         let date = self.date.get(unix_time());

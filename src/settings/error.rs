@@ -7,7 +7,7 @@ use super::value::ValueError;
 
 /// Who gave a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum ValueOrigin {
     /// The table of settings, and a variable it names.
     Default {
         /// The variable, when the value came from the environment.
@@ -21,13 +21,13 @@ pub enum Origin {
     CommandLine,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Origin::Default { variable } => variable.unwrap_or("default"),
-            Origin::File => "config file",
-            Origin::EnvironmentArguments => "GUNICORN_CMD_ARGS",
-            Origin::CommandLine => "command line",
+            ValueOrigin::Default { variable } => variable.unwrap_or("default"),
+            ValueOrigin::File => "config file",
+            ValueOrigin::EnvironmentArguments => "GUNICORN_CMD_ARGS",
+            ValueOrigin::CommandLine => "command line",
         })
     }
 }
@@ -42,7 +42,7 @@ pub enum Error {
         /// What is wrong with which part of it.
         problem: ValueError,
         /// Who gave it.
-        origin: Origin,
+        origin: ValueOrigin,
     },
     /// A setting of gunicorn's that this server does not have.
     NotSupported {
@@ -53,7 +53,7 @@ pub enum Error {
         /// Why it is not there.
         reason: &'static str,
         /// Who gave it.
-        origin: Origin,
+        origin: ValueOrigin,
     },
     /// A value that is well formed, and names what is not there or cannot be used.
     Unusable {
@@ -62,7 +62,7 @@ pub enum Error {
         /// A sentence that names the value.
         reason: String,
         /// Who gave it.
-        origin: Origin,
+        origin: ValueOrigin,
     },
     /// The config file that was named is not there.
     MissingFile {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::config::Config;
-use super::error::{Error, Origin};
+use super::error::{Error, ValueOrigin};
 use super::setting::{Default as RowDefault, Kind, Missing, Setting, Severity, Store};
 use super::suggest::nearest_setting;
 use super::table::{all, find};
@@ -53,7 +53,7 @@ pub enum FileOrigin {
 
 /// The outcome of [`load`].
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedSettings {
     /// The settings.
     pub config: Config,
     /// What the user should hear about before the server starts, a sentence each.
@@ -64,12 +64,12 @@ pub struct Loaded {
 
 /// Who gave each setting its value, for errors that show only when the values are used.
 #[derive(Debug, Default)]
-pub struct Origins(BTreeMap<&'static str, Origin>);
+pub struct Origins(BTreeMap<&'static str, ValueOrigin>);
 
 impl Origins {
     /// Who gave the setting of that name its value.
-    pub fn of(&self, name: &str) -> Origin {
-        self.0.get(name).copied().unwrap_or(Origin::Default { variable: None })
+    pub fn of(&self, name: &str) -> ValueOrigin {
+        self.0.get(name).copied().unwrap_or(ValueOrigin::Default { variable: None })
     }
 
     /// The error of a value that cannot be used for that reason.
@@ -78,7 +78,7 @@ impl Origins {
     }
 
     /// All of them, with the names of their settings.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Origin)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, ValueOrigin)> {
         self.0.iter().map(|(&name, &origin)| (name, origin))
     }
 }
@@ -87,7 +87,7 @@ impl Origins {
 ///
 /// # Errors
 /// The first value that cannot be taken, or that asks for what is not supported.
-pub fn load(sources: Sources<'_>) -> Result<Loaded, Error> {
+pub fn load(sources: Sources<'_>) -> Result<LoadedSettings, Error> {
     let mut loading = Loading {
         config: Config::blank(),
         missing: BTreeMap::new(),
@@ -95,14 +95,14 @@ pub fn load(sources: Sources<'_>) -> Result<Loaded, Error> {
         origins: Origins::default(),
     };
     loading.apply_defaults(&sources)?;
-    loading.apply_flags(&sources.of_app, Origin::CommandLine)?;
+    loading.apply_flags(&sources.of_app, ValueOrigin::CommandLine)?;
     loading.apply_file(&sources.file, sources.file_origin)?;
-    loading.apply_flags(&sources.environment_args, Origin::EnvironmentArguments)?;
-    loading.apply_flags(&sources.command_line, Origin::CommandLine)?;
+    loading.apply_flags(&sources.environment_args, ValueOrigin::EnvironmentArguments)?;
+    loading.apply_flags(&sources.command_line, ValueOrigin::CommandLine)?;
     loading.config.app = sources.app.clone().or_else(|| loading.config.wsgi_app.clone());
     loading.check_watched_files()?;
     loading.report_missing()?;
-    Ok(Loaded { config: loading.config, warnings: loading.warnings, origins: loading.origins })
+    Ok(LoadedSettings { config: loading.config, warnings: loading.warnings, origins: loading.origins })
 }
 
 /// What [`load`] makes of nothing at all.
@@ -145,7 +145,7 @@ impl Loading {
                 false => (sources.environment)(variable),
             };
             let (value, variable) = default_value(&setting.default, &variable_of);
-            self.apply(setting, &value, Origin::Default { variable })?;
+            self.apply(setting, &value, ValueOrigin::Default { variable })?;
         }
         Ok(())
     }
@@ -153,21 +153,21 @@ impl Loading {
     fn apply_file(&mut self, values: &[(String, Value)], origin: FileOrigin) -> Result<(), Error> {
         for (name, value) in values {
             match find(name) {
-                Some(setting) => self.apply(setting, value, Origin::File)?,
+                Some(setting) => self.apply(setting, value, ValueOrigin::File)?,
                 None => self.warnings.extend(warn_of_unknown(name, origin)),
             }
         }
         Ok(())
     }
 
-    fn apply_flags(&mut self, assignments: &[Assignment], origin: Origin) -> Result<(), Error> {
+    fn apply_flags(&mut self, assignments: &[Assignment], origin: ValueOrigin) -> Result<(), Error> {
         for (setting, value) in assignments {
             self.apply(setting, value, origin)?;
         }
         Ok(())
     }
 
-    fn apply(&mut self, setting: &'static Setting, value: &Value, origin: Origin) -> Result<(), Error> {
+    fn apply(&mut self, setting: &'static Setting, value: &Value, origin: ValueOrigin) -> Result<(), Error> {
         self.origins.0.insert(setting.name, origin);
         match &setting.store {
             Store::Field { set, .. } => set(&mut self.config, value).map_err(|problem| Error::InvalidValue {
@@ -281,7 +281,7 @@ mod tests {
         find(name).unwrap_or_else(|| panic!("no setting {name}"))
     }
 
-    fn load_file(file: Vec<(&str, Value)>, file_origin: FileOrigin) -> Result<Loaded, Error> {
+    fn load_file(file: Vec<(&str, Value)>, file_origin: FileOrigin) -> Result<LoadedSettings, Error> {
         load(Sources {
             app: None,
             of_app: Vec::new(),
@@ -293,7 +293,7 @@ mod tests {
         })
     }
 
-    fn load_environment(variable: &str, text: &str) -> Result<Loaded, Error> {
+    fn load_environment(variable: &str, text: &str) -> Result<LoadedSettings, Error> {
         load(Sources {
             app: None,
             of_app: Vec::new(),

@@ -28,9 +28,9 @@ pub use self::config::{
     WorkerClass, Workers,
 };
 pub use self::document::{USAGE, current_configuration, help, print_config, reference_markdown};
-pub use self::error::{Error, Origin};
+pub use self::error::{Error, ValueOrigin};
 pub use self::file::read_file;
-pub use self::load::{Assignment, FileOrigin, Loaded, Origins, Sources, load};
+pub use self::load::{Assignment, FileOrigin, LoadedSettings, Origins, Sources, load};
 pub use self::setting::{Kind, Setting, Store};
 pub use self::source::{ConfigSource, config_path};
 pub use self::table::{NOT_SUPPORTED, all, find, is_gunicorns};

@@ -30,13 +30,13 @@ pub fn system_oom_kills() -> Option<u64> {
 /// A cgroup with memory accounting.
 #[derive(Debug, PartialEq, Eq)]
 struct Group {
-    version: Version,
+    version: CgroupVersion,
     /// Its folder and those around it, the innermost first.
     folders: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
+enum CgroupVersion {
     One,
     Two,
 }
@@ -55,14 +55,14 @@ impl Group {
         });
         let with_memory = |(controllers, _): &(&str, &str)| controllers.split(',').any(|name| name == "memory");
         if let Some((_, path)) = lines.clone().find(with_memory) {
-            return Some(Group::at(Version::One, &mount.join("memory"), path));
+            return Some(Group::at(CgroupVersion::One, &mount.join("memory"), path));
         }
         let (_, path) = lines.clone().find(|(controllers, _)| controllers.is_empty())?;
-        Some(Group::at(Version::Two, mount, path))
+        Some(Group::at(CgroupVersion::Two, mount, path))
     }
 
     /// In a container the path may be the host's, which cannot be seen from inside: then the mount itself is the group.
-    fn at(version: Version, mount: &Path, path: &str) -> Group {
+    fn at(version: CgroupVersion, mount: &Path, path: &str) -> Group {
         let inner = mount.join(path.trim_start_matches('/'));
         let inner = if inner.is_dir() { inner } else { mount.to_path_buf() };
         let folders = inner.ancestors().take_while(|folder| folder.starts_with(mount)).map(Path::to_path_buf).collect();
@@ -71,8 +71,8 @@ impl Group {
 
     fn memory_limit(&self) -> Option<u64> {
         let file = match self.version {
-            Version::One => "memory.limit_in_bytes",
-            Version::Two => "memory.max",
+            CgroupVersion::One => "memory.limit_in_bytes",
+            CgroupVersion::Two => "memory.max",
         };
         let limits = self.folders.iter().filter_map(|folder| fs::read_to_string(folder.join(file)).ok());
         limits.filter_map(|text| text.trim().parse().ok()).filter(|&limit| limit < NO_LIMIT).min()
@@ -80,8 +80,8 @@ impl Group {
 
     fn oom_kills(&self) -> Option<u64> {
         let file = match self.version {
-            Version::One => "memory.oom_control",
-            Version::Two => "memory.events",
+            CgroupVersion::One => "memory.oom_control",
+            CgroupVersion::Two => "memory.events",
         };
         field(&fs::read_to_string(self.folders.first()?.join(file)).ok()?, "oom_kill")
     }

@@ -16,7 +16,7 @@ pub(super) struct Chosen {
 /// Reads `list` for the suites in `known`.
 pub(super) fn choose(list: &str, known: &[SupportedCipherSuite]) -> Chosen {
     let (tls13, tls12): (Vec<_>, Vec<_>) = known.iter().copied().partition(|suite| suite.tls13().is_some());
-    let mut reading = Reading { known: tls12, chosen: Vec::new(), killed: Vec::new() };
+    let mut reading = CipherList { known: tls12, chosen: Vec::new(), killed: Vec::new() };
     let mut unmatched = Vec::new();
     let mut names_tls13 = false;
     for step in list.split([':', ',', ' ', ';']).filter(|step| !step.is_empty()) {
@@ -39,13 +39,13 @@ pub(super) fn openssl_name(suite: CipherSuite) -> String {
     known.map_or_else(|| tls13_name(suite), |known| known.1.to_owned())
 }
 
-struct Reading {
+struct CipherList {
     known: Vec<SupportedCipherSuite>,
     chosen: Vec<SupportedCipherSuite>,
     killed: Vec<SupportedCipherSuite>,
 }
 
-impl Reading {
+impl CipherList {
     /// Takes one step; false where it asks for suites and there is none such.
     fn take(&mut self, step: &str) -> bool {
         if step.starts_with('@') {

@@ -33,7 +33,7 @@ use self::tickets::Tickets;
 pub use self::client_certificate::ClientCertificate;
 pub use self::error::Error;
 pub use self::files::{Material, Pair, Pem, Stamp};
-pub use self::session::{Failure, MOST_UNSENT, Secured, Session};
+pub use self::session::{HandshakeFailure, MOST_UNSENT, Secured, Session};
 
 /// The most bytes of certificates and keys that a running worker can be given (`tls_watch`); far above what chains are.
 const BULLETIN_BYTES: usize = 256 * 1024;
@@ -76,7 +76,7 @@ pub struct Terms {
 }
 
 /// The outcome of [`Tls::load`].
-pub struct Loaded {
+pub struct LoadedCertificates {
     /// What to speak TLS with.
     pub tls: Tls,
     /// What the operator should hear about, a sentence each.
@@ -97,7 +97,7 @@ impl Tls {
     ///
     /// # Errors
     /// The first thing that is wrong, as a sentence.
-    pub fn load(config: &Config) -> Result<Option<Loaded>, Error> {
+    pub fn load(config: &Config) -> Result<Option<LoadedCertificates>, Error> {
         if !config.is_tls() {
             return Ok(None);
         }
@@ -108,7 +108,10 @@ impl Tls {
     ///
     /// # Errors
     /// As [`Tls::load`].
-    pub fn assemble(config: &Config, read: impl FnOnce() -> Result<(Material, Terms), Error>) -> Result<Loaded, Error> {
+    pub fn assemble(
+        config: &Config,
+        read: impl FnOnce() -> Result<(Material, Terms), Error>,
+    ) -> Result<LoadedCertificates, Error> {
         // First, so that a change while they are read is one that will be seen.
         let files = files::named_in(config).into_iter().map(|path| (path.clone(), Stamp::of(&path))).collect();
         let (material, terms) = read()?;
@@ -119,7 +122,7 @@ impl Tls {
             false => None,
         };
         let basis = Arc::new(Basis { terms, files, bulletin });
-        Ok(Loaded { tls: Tls { acceptor, material: Arc::new((material, 0)), basis }, warnings })
+        Ok(LoadedCertificates { tls: Tls { acceptor, material: Arc::new((material, 0)), basis }, warnings })
     }
 
     /// From now on this process takes certificates, and hands out none. For a worker right after the fork: no other thread may look

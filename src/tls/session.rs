@@ -34,7 +34,7 @@ thread_local! {
 /// A server's side of a TLS connection.
 pub struct Session {
     tls: ServerConnection,
-    stage: Stage,
+    stage: SessionStage,
     /// Ciphertext that rustls had no room for.
     pending: Vec<u8>,
     /// Whether the socket was empty when it was last read.
@@ -44,7 +44,7 @@ pub struct Session {
 
 /// How far a session has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Stage {
+enum SessionStage {
     /// Nothing has arrived.
     Silent,
     /// The handshake is under way.
@@ -56,7 +56,7 @@ enum Stage {
     /// It is to end without a word, so that the other side can tell.
     Abandoned,
     /// It came to nothing.
-    Failed(Failure),
+    Failed(HandshakeFailure),
 }
 
 /// What the handshake has settled.
@@ -72,9 +72,9 @@ pub struct Secured {
     pub certificate: Option<ClientCertificate>,
 }
 
-/// Why a session is over before its time. Travels inside an [`io::Error`]; see [`Failure::of`].
+/// Why a session is over before its time. Travels inside an [`io::Error`]; see [`HandshakeFailure::of`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub enum HandshakeFailure {
     /// The first bytes are of HTTP: these.
     PlainText(Vec<u8>),
     /// rustls's reason.
@@ -89,13 +89,13 @@ impl Session {
     pub fn new(acceptor: &Acceptor, arrived: Vec<u8>) -> io::Result<Session> {
         let mut tls = ServerConnection::new(acceptor.config.clone()).map_err(io::Error::other)?;
         tls.set_buffer_limit(Some(MOST_UNSENT));
-        Ok(Session { tls, stage: Stage::Silent, pending: arrived, is_drained: false, secured: None })
+        Ok(Session { tls, stage: SessionStage::Silent, pending: arrived, is_drained: false, secured: None })
     }
 
     /// Reads plain bytes; 0 when the client has ended its side. WouldBlock when there are none yet, whatever else has arrived.
     ///
     /// # Errors
-    /// A [`Failure`]; the kernel's.
+    /// A [`HandshakeFailure`]; the kernel's.
     pub fn read(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         loop {
@@ -163,8 +163,8 @@ impl Session {
 
     /// Announces that we send no more (`close_notify`, RFC 8446 section 6.1), unless the session is [abandoned](Session::abandon).
     pub fn finish(&mut self, stream: &Stream) {
-        if self.stage == Stage::Open {
-            self.stage = Stage::Finished;
+        if self.stage == SessionStage::Open {
+            self.stage = SessionStage::Finished;
             self.tls.send_close_notify();
             // A client that does not read will not read this either.
             let _ = self.flush(stream);
@@ -173,12 +173,12 @@ impl Session {
 
     /// From now on the session ends without a word: what was sent is not all that there should have been.
     pub fn abandon(&mut self) {
-        self.stage = Stage::Abandoned;
+        self.stage = SessionStage::Abandoned;
     }
 
     /// Whether the handshake is under way.
     pub fn is_shaking_hands(&self) -> bool {
-        matches!(self.stage, Stage::Silent | Stage::Shaking)
+        matches!(self.stage, SessionStage::Silent | SessionStage::Shaking)
     }
 
     /// What the handshake has settled; `None` until it is done.
@@ -188,7 +188,7 @@ impl Session {
 
     /// Gets some ciphertext through rustls. An end of the connection is told by the next read.
     fn receive(&mut self, stream: &Stream) -> io::Result<()> {
-        if let Stage::Failed(failure) = &self.stage {
+        if let SessionStage::Failed(failure) = &self.stage {
             return Err(failure.clone().into());
         }
         if !self.pending.is_empty() {
@@ -210,11 +210,11 @@ impl Session {
 
     /// Hands rustls the ciphertext, none of it being the end. What it has no room for is kept.
     fn feed(&mut self, stream: &Stream, mut arrived: &[u8]) -> io::Result<()> {
-        if self.stage == Stage::Silent && !arrived.is_empty() {
+        if self.stage == SessionStage::Silent && !arrived.is_empty() {
             if is_plain_text(arrived) {
-                return Err(self.fail(Failure::PlainText(arrived.to_vec())));
+                return Err(self.fail(HandshakeFailure::PlainText(arrived.to_vec())));
             }
-            self.stage = Stage::Shaking;
+            self.stage = SessionStage::Shaking;
         }
         loop {
             // Zero bytes are the end, of the connection or of what the client has announced.
@@ -224,7 +224,7 @@ impl Session {
                 Err(error) => {
                     // The alert that rustls has written; nobody waits for it to go.
                     let _ = self.flush(stream);
-                    return Err(self.fail(Failure::Protocol(error.to_string())));
+                    return Err(self.fail(HandshakeFailure::Protocol(error.to_string())));
                 }
             };
             if state.peer_has_closed() {
@@ -239,8 +239,8 @@ impl Session {
                 break;
             }
         }
-        if self.stage == Stage::Shaking && !self.tls.is_handshaking() {
-            self.stage = Stage::Open;
+        if self.stage == SessionStage::Shaking && !self.tls.is_handshaking() {
+            self.stage = SessionStage::Open;
             self.secured = Some(Arc::new(Secured::by(&self.tls)));
         }
         match self.flush(stream) {
@@ -250,9 +250,9 @@ impl Session {
     }
 
     /// The next read tells of it, if this one has still something to give.
-    fn fail(&mut self, failure: Failure) -> io::Error {
+    fn fail(&mut self, failure: HandshakeFailure) -> io::Error {
         self.is_drained = false;
-        self.stage = Stage::Failed(failure.clone());
+        self.stage = SessionStage::Failed(failure.clone());
         failure.into()
     }
 }
@@ -271,29 +271,29 @@ impl Secured {
     }
 }
 
-impl Failure {
+impl HandshakeFailure {
     /// The failure inside an error that a session gave.
-    pub fn of(error: &io::Error) -> Option<&Failure> {
+    pub fn of(error: &io::Error) -> Option<&HandshakeFailure> {
         error.get_ref()?.downcast_ref()
     }
 }
 
-impl From<Failure> for io::Error {
-    fn from(failure: Failure) -> io::Error {
+impl From<HandshakeFailure> for io::Error {
+    fn from(failure: HandshakeFailure) -> io::Error {
         io::Error::new(ErrorKind::InvalidData, failure)
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for HandshakeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::PlainText(_) => f.write_str("plain HTTP"),
-            Failure::Protocol(reason) => f.write_str(reason),
+            HandshakeFailure::PlainText(_) => f.write_str("plain HTTP"),
+            HandshakeFailure::Protocol(reason) => f.write_str(reason),
         }
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for HandshakeFailure {}
 
 /// Whether a client's first bytes are of HTTP: a method's letter, or the empty line that may stand before it. TLS begins with a record
 /// of type 22 (RFC 8446, section 5.1).

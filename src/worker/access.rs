@@ -9,7 +9,7 @@ use crate::logging::AccessRecord;
 use crate::python::transmission::Summary;
 
 /// One request and its response, while the connection still holds its head.
-pub struct Served<'a> {
+pub struct ServedRequest<'a> {
     /// The request.
     pub request: RequestView<'a>,
     /// The response.
@@ -22,13 +22,13 @@ pub struct Served<'a> {
     pub duration: Duration,
 }
 
-impl<'a> Served<'a> {
+impl<'a> ServedRequest<'a> {
     fn text(&self, span: Span) -> &'a [u8] {
         span.of(self.request.buffer)
     }
 }
 
-impl AccessRecord for Served<'_> {
+impl AccessRecord for ServedRequest<'_> {
     fn remote_addr(&self) -> &[u8] {
         self.request.remote_addr.as_bytes()
     }

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
-use super::access::Served;
+use super::access::ServedRequest;
 use super::connection::{Connection, Step, Unserved};
 use super::event_loop::EventLoop;
-use super::lead::{Lead, Stage};
+use super::lead::{Lead, WorkerStage};
 use super::neighbours::Neighbours;
 use super::rules::Rules;
 use crate::logging::AccessLog;
@@ -29,7 +29,7 @@ use crate::python::panics::caught;
 use crate::python::signals::{self, was_interrupted};
 use crate::python::transmission::{Ending, Summary};
 use crate::python::{Python, loggers};
-use crate::scoreboard::{Row, State};
+use crate::scoreboard::{Row, WorkerPhase};
 use crate::sys::clock::monotonic_ms;
 use crate::sys::thread;
 use crate::sys::wakeup::Wakeup;
@@ -101,7 +101,7 @@ pub enum Role {
 /// What a thread is to do next.
 enum Task {
     /// A request is ready.
-    Serve(Request),
+    Serve(ReadyRequest),
     /// Handlers of signals are due.
     RunHandlers,
     /// The worker ends.
@@ -133,7 +133,7 @@ struct Slot {
     lead: Option<Box<Lead>>,
     leader: Leader,
     /// Connections back from the application while somebody else leads, and how they go on.
-    returned: Vec<(Request, Step)>,
+    returned: Vec<(ReadyRequest, Step)>,
     /// Threads that wait to lead.
     waiting: usize,
     /// Threads that run the application.
@@ -177,7 +177,7 @@ enum Leader {
 }
 
 /// A connection whose request is ready or served, and its place in the event loop.
-type Request = (usize, Box<Connection>);
+type ReadyRequest = (usize, Box<Connection>);
 
 impl Crew {
     /// A crew that waits for its lead ([`Crew::begin`]).
@@ -228,7 +228,7 @@ impl Crew {
         self.tell_idle_threads(0);
         self.station.row.set_door(Some(self.station.door));
         self.station.row.beat();
-        self.announce(State::Ready);
+        self.announce(WorkerPhase::Ready);
         self.lock().lay_down(Box::new(lead));
         self.followers.notify_one();
     }
@@ -266,7 +266,7 @@ impl Crew {
     }
 
     /// Serves a request, and those behind it that are ready, up to [`REQUESTS_PER_TURN`]. Says whether the worker goes on.
-    fn serve_on(&self, py: Python<'_>, caller: &mut Caller, mut request: Request) -> bool {
+    fn serve_on(&self, py: Python<'_>, caller: &mut Caller, mut request: ReadyRequest) -> bool {
         let mut now = Instant::now();
         for served in 1.. {
             let (key, connection) = request;
@@ -339,7 +339,7 @@ impl Crew {
             log.hand_to(|| Box::new(|line| queue.access_line(line)));
         }
         for request in &unserved {
-            log.record(&Served {
+            log.record(&ServedRequest {
                 request: request.request(),
                 summary: &Summary { status: request.status, sent: 0, headers: Vec::new() },
                 environ_values: &[],
@@ -404,7 +404,7 @@ impl Crew {
     }
 
     /// Changes the worker's state, and lets the master know.
-    pub fn announce(&self, state: State) {
+    pub fn announce(&self, state: WorkerPhase) {
         self.station.row.set_state(state);
         self.station.wakeup.wake();
     }
@@ -464,7 +464,7 @@ impl Crew {
         }
         if let Err(error) = lead.turn(self, most) {
             log::error!("The worker cannot go on: {error}");
-            lead.stage = Stage::Over;
+            lead.stage = WorkerStage::Over;
         }
     }
 
@@ -536,7 +536,7 @@ impl Crew {
 
     /// Gives a connection back after its request, `now`. The next one that is ready, if the lead still lies in the slot and `more` is
     /// wanted.
-    fn done(&self, request: Request, step: Step, now: Instant, more: bool) -> Option<Request> {
+    fn done(&self, request: ReadyRequest, step: Step, now: Instant, more: bool) -> Option<ReadyRequest> {
         let mut slot = self.lock();
         slot.moves += 1;
         let more = more && !slot.is_over;
@@ -572,7 +572,7 @@ impl Crew {
     }
 
     /// Lets the response to a request wait for the one behind it, where requests are so short that it will not be long.
-    fn set_company(&self, event_loop: &EventLoop, (_, connection): &mut Request) {
+    fn set_company(&self, event_loop: &EventLoop, (_, connection): &mut ReadyRequest) {
         connection.set_company(event_loop.has_ready() && self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS);
     }
 
@@ -633,7 +633,7 @@ impl Crew {
             self.pass_on(&mut lead);
             if let Err(error) = lead.turn(self, Duration::MAX) {
                 log::error!("The worker cannot go on: {error}");
-                lead.stage = Stage::Over;
+                lead.stage = WorkerStage::Over;
             }
         }
     }
@@ -733,7 +733,7 @@ impl Crew {
         if finished.summary.status == 0 {
             return;
         }
-        log.record(&Served {
+        log.record(&ServedRequest {
             request: finished.exchange.request(),
             summary: &finished.summary,
             environ_values: &finished.environ_values,

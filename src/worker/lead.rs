@@ -9,7 +9,7 @@ use super::rules::KEEPALIVE_LINGER;
 use super::watch::Watch;
 use crate::python::hooks::Hooks;
 use crate::python::signals::Nudge;
-use crate::scoreboard::State;
+use crate::scoreboard::WorkerPhase;
 use crate::sys::process::{self, Pid};
 use crate::sys::signal::{Signal, SignalQueue};
 use crate::tls::Tls;
@@ -34,12 +34,12 @@ pub struct Lead {
     /// What new connections are under, for news of it.
     pub tls: Option<Tls>,
     /// Whether the worker goes on.
-    pub stage: Stage,
+    pub stage: WorkerStage,
 }
 
 /// How long a worker will go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum WorkerStage {
     /// Until it is told otherwise.
     Serving,
     /// Until a replacement is ready, which the master sees to.
@@ -89,10 +89,10 @@ impl Lead {
     /// Whether the worker has nothing more to do.
     pub fn is_done(&self) -> bool {
         match self.stage {
-            Stage::Draining(end) => self.event_loop.is_empty() || self.event_loop.now() >= end,
-            Stage::HandingOver { end, .. } => self.event_loop.now() >= end,
-            Stage::Serving | Stage::Retiring => false,
-            Stage::Over => true,
+            WorkerStage::Draining(end) => self.event_loop.is_empty() || self.event_loop.now() >= end,
+            WorkerStage::HandingOver { end, .. } => self.event_loop.now() >= end,
+            WorkerStage::Serving | WorkerStage::Retiring => false,
+            WorkerStage::Over => true,
         }
     }
 
@@ -102,9 +102,9 @@ impl Lead {
                 Signal::Term => self.drain(crew),
                 Signal::Usr1 => crew.reopen_logs(),
                 // Python has them too, to unwind an application that runs in the main thread.
-                Signal::Int | Signal::Quit => self.stage = Stage::Over,
+                Signal::Int | Signal::Quit => self.stage = WorkerStage::Over,
                 Signal::Abrt => {
-                    self.stage = Stage::Over;
+                    self.stage = WorkerStage::Over;
                     crew.give_up_requests();
                 }
                 // The rest is the master's.
@@ -131,7 +131,7 @@ impl Lead {
     }
 
     fn reload_if_changed(&mut self, crew: &Crew) {
-        if self.stage == Stage::Serving
+        if self.stage == WorkerStage::Serving
             && let Some(path) = self.watch.as_mut().and_then(Watch::changed)
         {
             log::info!("Worker reloading: {} modified", path.display());
@@ -152,7 +152,7 @@ impl Lead {
     }
 
     fn retire_when_due(&mut self, crew: &Crew) {
-        if self.stage == Stage::Serving && crew.has_served_its_requests() {
+        if self.stage == WorkerStage::Serving && crew.has_served_its_requests() {
             log::info!("Autorestarting worker after current request.");
             self.retire(crew);
         }
@@ -160,12 +160,12 @@ impl Lead {
 
     /// Asks the master for a replacement; until there is one, serving goes on.
     fn retire(&mut self, crew: &Crew) {
-        self.stage = Stage::Retiring;
-        crew.announce(State::Retiring);
+        self.stage = WorkerStage::Retiring;
+        crew.announce(WorkerPhase::Retiring);
     }
 
     fn is_told_to_end(&self) -> bool {
-        matches!(self.stage, Stage::HandingOver { .. } | Stage::Draining(_) | Stage::Over)
+        matches!(self.stage, WorkerStage::HandingOver { .. } | WorkerStage::Draining(_) | WorkerStage::Over)
     }
 
     /// TERM: ends, but not before somebody else accepts where only this worker did.
@@ -183,11 +183,11 @@ impl Lead {
         crew.leave_door();
         let until = end.min(now + HAND_OVER);
         self.event_loop.tick_by(until);
-        self.stage = Stage::HandingOver { until, end };
+        self.stage = WorkerStage::HandingOver { until, end };
     }
 
     fn end_hand_over(&mut self, crew: &Crew) {
-        if let Stage::HandingOver { until, end } = self.stage {
+        if let WorkerStage::HandingOver { until, end } = self.stage {
             match self.event_loop.now() >= until || crew.server_stops() {
                 true => self.finish(crew, end),
                 false => self.event_loop.tick_by(until),
@@ -197,10 +197,10 @@ impl Lead {
 
     /// Accepts no more, and lets what has begun end.
     fn finish(&mut self, crew: &Crew, end: Instant) {
-        self.stage = Stage::Draining(end);
+        self.stage = WorkerStage::Draining(end);
         crew.stop_keeping_alive();
         self.event_loop.stop_accepting();
         self.event_loop.close_idle_by(end.min(Instant::now() + KEEPALIVE_LINGER));
-        crew.announce(State::Draining);
+        crew.announce(WorkerPhase::Draining);
     }
 }

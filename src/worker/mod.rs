@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use self::crew::{Crew, Role, Station};
 use self::event_loop::EventLoop;
-use self::lead::{Lead, Stage};
+use self::lead::{Lead, WorkerStage};
 use self::neighbours::Neighbours;
 use self::rules::Rules;
 use self::watch::{Edits, Watch};
@@ -102,7 +102,7 @@ pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
 }
 
 /// A worker that is ready to serve.
-struct Worker {
+struct AssembledWorker {
     lead: Lead,
     crew: Arc<Crew>,
     calls: Arc<Calls>,
@@ -125,31 +125,31 @@ impl Calls {
 }
 
 /// A worker that could not begin to serve.
-enum BootFailure {
+enum BootError {
     /// The application was not to be had.
     App(LoadError),
     /// Anything else, as a sentence or traceback.
     Other(String),
 }
 
-impl BootFailure {
+impl BootError {
     fn because(context: &str, reason: &dyn Display) -> Self {
-        BootFailure::Other(format!("{context}: {reason}"))
+        BootError::Other(format!("{context}: {reason}"))
     }
 
     fn raised(raised: Raised) -> Self {
-        BootFailure::Other(raised.to_string())
+        BootError::Other(raised.to_string())
     }
 
     /// Logs it and names the exit status.
     fn report(&self) -> i32 {
         match self {
-            BootFailure::App(LoadError::App(reason)) => {
+            BootError::App(LoadError::App(reason)) => {
                 log::error!("{reason}");
                 EXIT_APP_ERROR
             }
-            BootFailure::App(LoadError::Import { error, .. }) if loggers::failure(error, IN_WORKER) => EXIT_BOOT_ERROR,
-            BootFailure::App(LoadError::Import { text: reason, .. }) | BootFailure::Other(reason) => {
+            BootError::App(LoadError::Import { error, .. }) if loggers::failure(error, IN_WORKER) => EXIT_BOOT_ERROR,
+            BootError::App(LoadError::Import { text: reason, .. }) | BootError::Other(reason) => {
                 log::error!("{IN_WORKER}\n{reason}");
                 EXIT_BOOT_ERROR
             }
@@ -159,27 +159,27 @@ impl BootFailure {
 
 /// Everything up to the first request, in the order it must have: privileges go before any code of the application runs, and the parent
 /// is watched after that, because the kernel forgets the watch when the user changes (prctl(2)).
-fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<Worker, BootFailure> {
-    (launch.enter)(&seat.config).map_err(BootFailure::Other)?;
+fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<AssembledWorker, BootError> {
+    (launch.enter)(&seat.config).map_err(BootError::Other)?;
     raise_descriptor_limit(&seat.config);
     let stacks = crate::logging::last_resort()
-        .map_err(|error| BootFailure::because("cannot open the error log once more", &error))?;
+        .map_err(|error| BootError::because("cannot open the error log once more", &error))?;
     let nudge = start_python(&seat, launch)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     let state = WorkerState { ppid: seat.ppid, age: seat.age, max_requests: seat.max_requests };
-    seat.hooks.post_fork(state).map_err(BootFailure::raised)?;
+    seat.hooks.post_fork(state).map_err(BootError::raised)?;
     // What that hook has made of signals does not count, as under gunicorn; what the application makes of them does.
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     become_user(&seat.config)?;
     match process::end_with_parent(seat.ppid) {
         Ok(true) => {}
-        Ok(false) => return Err(BootFailure::Other("the master is gone".to_owned())),
+        Ok(false) => return Err(BootError::Other("the master is gone".to_owned())),
         // Only where prctl(2) is forbidden; the check once a second remains.
         Err(error) => log::debug!("Cannot ask to be told of the master's end: {error}"),
     }
     app::extend_path(&app::search_path(launch.start.as_deref(), &seat.config)).map_err(python_failure)?;
     let (app, broken) = load_app(&mut seat)?;
-    let app = seat.hooks.post_worker_init(app).map_err(BootFailure::raised)?;
+    let app = seat.hooks.post_worker_init(app).map_err(BootError::raised)?;
     // What follows is the server's own, and soon done: a TERM waits for it in the queue.
     signals::started_in_worker();
     assemble(seat, nudge, app, broken)
@@ -196,30 +196,30 @@ fn raise_descriptor_limit(config: &Config) {
     }
 }
 
-fn become_user(config: &Config) -> Result<(), BootFailure> {
-    let (user, group) = seat::identity(config).map_err(|error| BootFailure::Other(error.to_string()))?;
+fn become_user(config: &Config) -> Result<(), BootError> {
+    let (user, group) = seat::identity(config).map_err(|error| BootError::Other(error.to_string()))?;
     user::drop_privileges(user, group, config.initgroups)
-        .map_err(|error| BootFailure::because("cannot change user or group", &error))
+        .map_err(|error| BootError::because("cannot change user or group", &error))
 }
 
 /// What the server itself may need of Python comes before a change of user, since the standard library may lie where only root reads; and
 /// what it will need before the project's directories, which may have modules of the same names.
-fn start_python(seat: &Seat<App>, launch: &Launch) -> Result<Nudge, BootFailure> {
-    interpreter::start(&launch.home, &launch.argv).map_err(|error| BootFailure::Other(error.to_string()))?;
+fn start_python(seat: &Seat<App>, launch: &Launch) -> Result<Nudge, BootError> {
+    interpreter::start(&launch.home, &launch.argv).map_err(|error| BootError::Other(error.to_string()))?;
     let calls_a_factory = seat.config.app.as_ref().is_some_and(|app| app.contains('('));
     if seat.config.user.is_some() || seat.config.group.is_some() || calls_a_factory {
         interpreter::import_own_needs().map_err(python_failure)?;
     }
     let nudge = signals::begin_in_worker(&seat.hooks).map_err(python_failure)?;
     if signals::is_told_to_stop() {
-        return Err(BootFailure::Other("told to stop before the app was loaded".to_owned()));
+        return Err(BootError::Other("told to stop before the app was loaded".to_owned()));
     }
     spew::start_if(seat.config.spew).map_err(python_failure)?;
     Ok(nudge)
 }
 
 /// The application, and the files to watch besides its modules.
-fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
+fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootError> {
     if let Some(app) = seat.preloaded.take() {
         return Ok((app, Vec::new()));
     }
@@ -229,11 +229,11 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootFailure> {
             log::error!("Error while loading the application; serving its traceback\n{text}");
             Ok((App::showing(&text).map_err(python_failure)?, files))
         }
-        result => Ok((result.map_err(BootFailure::App)?, Vec::new())),
+        result => Ok((result.map_err(BootError::App)?, Vec::new())),
     }
 }
 
-fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<Worker, BootFailure> {
+fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<AssembledWorker, BootError> {
     let config = seat.config.clone();
     let rules = Arc::new(Rules::new(&config));
     rules.beat_at(seat.row.clone());
@@ -258,7 +258,7 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
         Arc::new(Neighbours::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners));
     let doors = doors::of_worker(&seat.listeners, seat.slot, config.reuse_port);
     let door = doors::number(&doors);
-    let cannot_poll = |error| BootFailure::because("cannot poll", &error);
+    let cannot_poll = |error| BootError::because("cannot poll", &error);
     let heard = (seat.signals.as_raw_fd(), nudge.as_raw_fd());
     let mut event_loop = EventLoop::new(doors, heard, rules.clone(), neighbours.clone(), config.worker_connections)
         .map_err(cannot_poll)?;
@@ -277,7 +277,7 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
     };
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken, config.reload_engine));
-    let watch = watch.transpose().map_err(|error| BootFailure::because("reload_engine is inotify", &error))?;
+    let watch = watch.transpose().map_err(|error| BootError::because("reload_engine is inotify", &error))?;
     let edits = watch.as_ref().and_then(Watch::edits);
     let lead = Lead {
         event_loop,
@@ -287,12 +287,12 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
         hooks: calls.hooks.clone(),
         watch,
         tls: seat.tls,
-        stage: Stage::Serving,
+        stage: WorkerStage::Serving,
     };
     let crew = Arc::new(Crew::new(waker, station, access_log, logged_headers));
     let reporter = crew.clone();
     signals::report_aborts(move || reporter.report_abort());
-    Ok(Worker { lead, crew, calls: Arc::new(calls), edits })
+    Ok(AssembledWorker { lead, crew, calls: Arc::new(calls), edits })
 }
 
 /// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that are free, so two generations stand in
@@ -305,7 +305,7 @@ fn rows_watched(config: &Config) -> usize {
     2 * workers + 2
 }
 
-fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootFailure> {
+fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootError> {
     let format = match config.log_format {
         LogFormat::Text => AccessFormat::compile(&config.access_log_format),
         LogFormat::Json => AccessFormat::json(),
@@ -316,7 +316,7 @@ fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootFailure> {
     }
     let Some(target) = &config.accesslog else { return Ok(None) };
     // The file was made, and given to the workers' user, when the master checked the settings.
-    AccessLog::open(target, format, None).map(Some).map_err(|error| BootFailure::Other(error.to_string()))
+    AccessLog::open(target, format, None).map(Some).map_err(|error| BootError::Other(error.to_string()))
 }
 
 fn site(listener: &Listener, config: &Config) -> Site {
@@ -335,8 +335,8 @@ fn site(listener: &Listener, config: &Config) -> Site {
 }
 
 /// Starts the other threads, and serves in this one: the interpreter's main thread.
-fn serve(worker: Worker) -> Result<(), BootFailure> {
-    let Worker { lead, crew, calls, edits } = worker;
+fn serve(worker: AssembledWorker) -> Result<(), BootError> {
+    let AssembledWorker { lead, crew, calls, edits } = worker;
     let spare = crew.clone();
     thread::spawn("spare", move || live(&spare, || spare.stand_by())).map_err(no_thread)?;
     if let Some(edits) = edits {
@@ -364,8 +364,8 @@ fn serve(worker: Worker) -> Result<(), BootFailure> {
     })
 }
 
-fn no_thread(error: std::io::Error) -> BootFailure {
-    BootFailure::because("cannot start a thread", &error)
+fn no_thread(error: std::io::Error) -> BootError {
+    BootError::because("cannot start a thread", &error)
 }
 
 /// A thread's `life` in the crew, at whose end by a panic the crew ends.
@@ -375,6 +375,6 @@ fn live(crew: &Crew, life: impl FnOnce()) {
     }
 }
 
-fn python_failure(error: PyErr) -> BootFailure {
-    Python::attach(|py| BootFailure::Other(crate::python::traceback(py, &error)))
+fn python_failure(error: PyErr) -> BootError {
+    Python::attach(|py| BootError::Other(crate::python::traceback(py, &error)))
 }

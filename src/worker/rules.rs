@@ -50,7 +50,7 @@ pub struct Rules {
     /// The path at which the server itself answers.
     pub health_path: Option<String>,
     /// Which PROXY headers are looked for.
-    pub proxy_mode: Option<proxy::Mode>,
+    pub proxy_mode: Option<proxy::ProxyMode>,
     /// Whether there must be one.
     pub requires_proxy_header: bool,
     /// What all connections hold together, and may hold.
@@ -79,9 +79,9 @@ impl Rules {
             health_path: config.health_path.clone(),
             proxy_mode: match config.proxy_protocol {
                 ProxyProtocol::Off => None,
-                ProxyProtocol::V1 => Some(proxy::Mode::V1),
-                ProxyProtocol::V2 => Some(proxy::Mode::V2),
-                ProxyProtocol::Auto => Some(proxy::Mode::Auto),
+                ProxyProtocol::V1 => Some(proxy::ProxyMode::V1),
+                ProxyProtocol::V2 => Some(proxy::ProxyMode::V2),
+                ProxyProtocol::Auto => Some(proxy::ProxyMode::Auto),
             },
             holdings: Holdings::new(config),
             heart: OnceLock::new(),

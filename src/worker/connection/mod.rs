@@ -37,7 +37,7 @@ use crate::http::request::{HeadParser, RequestHead};
 use crate::http::response::{self, Asked};
 use crate::sys::clock::unix_time;
 use crate::sys::socket::{Peer, Stream};
-use crate::tls::{Acceptor, Failure, Secured, Session};
+use crate::tls::{Acceptor, HandshakeFailure, Secured, Session};
 
 /// How a request begins that wants no body in its answer.
 const HEAD: &[u8] = b"HEAD ";
@@ -346,7 +346,8 @@ impl Connection {
     pub fn answer_check(&mut self, serves: bool, now: Instant) -> Step {
         // Who sends more without waiting for the answer is none of the checkers, and gets no turn after turn by it.
         let is_last = !serves || !self.input[self.head.len..].is_empty() || !self.may_keep_alive();
-        let connection = if is_last { response::Connection::Close } else { response::Connection::KeepAlive };
+        let connection =
+            if is_last { response::ConnectionHeader::Close } else { response::ConnectionHeader::KeepAlive };
         let is_head = self.asks_for_head();
         let mut date = DateCache::new();
         let answer = response::health_answer(serves, is_head, connection, date.get(unix_time()));
@@ -515,10 +516,10 @@ impl Connection {
 
     /// The connection cannot be read any further.
     fn on_broken(&mut self, error: &io::Error, now: Instant) -> Step {
-        let reason = match Failure::of(error) {
+        let reason = match HandshakeFailure::of(error) {
             None => return self.on_reset(),
-            Some(Failure::PlainText(arrived)) => return self.refuse_plain_text(arrived.clone(), now),
-            Some(Failure::Protocol(reason)) => reason.clone(),
+            Some(HandshakeFailure::PlainText(arrived)) => return self.refuse_plain_text(arrived.clone(), now),
+            Some(HandshakeFailure::Protocol(reason)) => reason.clone(),
         };
         self.linger(now);
         match self.wire.stream().shutdown_write() {

@@ -18,7 +18,7 @@ const ACCEPTS_PER_TURN: usize = 16;
 const LOOKS_PER_TURN: usize = 64;
 
 /// A worker that is busier than its siblings leaves new connections to them for this long; should nobody come, it takes them after all.
-pub(super) const PATIENCE: Duration = Duration::from_millis(5);
+pub(super) const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
 
 /// How long accepting rests when the process has run out of file descriptors or memory, and nobody here can make room.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -103,7 +103,7 @@ impl EventLoop {
     fn may_accept(&self, site: usize) -> bool {
         let door = &self.doors[site];
         let Some(since) = door.waiting_since else { return false };
-        let has_waited = self.now >= since + PATIENCE;
+        let has_waited = self.now >= since + ACCEPT_BACKOFF;
         if !self.serves {
             // A connection under TLS cannot be passed on.
             let may_pass_on = !door.is_shared() && self.acceptor.is_none() && self.neighbours.one_is_idle();

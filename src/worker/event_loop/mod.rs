@@ -19,7 +19,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
-use accepting::PATIENCE;
+use accepting::ACCEPT_BACKOFF;
 use unfinished::Unfinished;
 
 use super::connection::{Connection, Step, Unserved, Watched};
@@ -422,7 +422,7 @@ impl EventLoop {
         let until_tick = self.next_sweep.saturating_duration_since(self.now);
         // What has to wait for a sibling's or our own thread is looked at again soon.
         let looks_again = !self.ready.is_empty() || self.can_accept() || self.waits_for_room();
-        if looks_again { until_tick.min(PATIENCE) } else { until_tick }
+        if looks_again { until_tick.min(ACCEPT_BACKOFF) } else { until_tick }
     }
 
     /// Whether there is something to go on with at once.
