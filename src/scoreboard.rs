@@ -48,7 +48,7 @@ enum Field {
     Served,
     Connections,
     IdleThreads,
-    Door,
+    Listener,
 }
 
 /// An idle worker beats once a second; one that has been silent for longer is not counted on.
@@ -66,7 +66,7 @@ const STOPPING: u64 = 1;
 /// go unwatched.
 const REQUESTS: usize = 64;
 
-const FIRST_REQUEST: usize = Field::Door as usize + 1;
+const FIRST_REQUEST: usize = Field::Listener as usize + 1;
 const FIELDS: usize = FIRST_REQUEST + REQUESTS;
 
 /// A request that a worker is busy with, to be given back to [`Row::finish_request`].
@@ -195,15 +195,15 @@ impl Row {
     }
 
     /// Writes at which of the sockets of a port the worker stands (see `Seat::slot`); `None` when it is about to leave it.
-    pub fn set_door(&self, door: Option<usize>) {
-        self.field(Field::Door).store(door.map_or(0, |door| door as u64 + 1), Relaxed);
+    pub fn set_listener_number(&self, door: Option<usize>) {
+        self.field(Field::Listener).store(door.map_or(0, |door| door as u64 + 1), Relaxed);
     }
 
     /// Whether a sibling serves, among the first `rows` of the board, that stands at a door for which `is_it` holds.
-    pub fn sibling_at_door(&self, rows: usize, is_it: impl Fn(usize) -> bool) -> bool {
+    pub fn has_sibling_on_listener(&self, rows: usize, is_it: impl Fn(usize) -> bool) -> bool {
         self.living_siblings(rows).any(|row| {
             let (state, door) =
-                (row[Field::WorkerPhase as usize].load(Relaxed), row[Field::Door as usize].load(Relaxed));
+                (row[Field::WorkerPhase as usize].load(Relaxed), row[Field::Listener as usize].load(Relaxed));
             matches!(state, READY | RETIRING) && door > 0 && is_it(door as usize - 1)
         })
     }
@@ -263,13 +263,13 @@ mod tests {
     fn a_door_is_somebodys_while_a_living_worker_serves_there() {
         let board = Scoreboard::new(MAX_WORKERS).unwrap();
         let (ours, theirs) = (board.row(0), board.row(1));
-        let is_at = |door| ours.sibling_at_door(2, |theirs| theirs == door);
-        theirs.set_door(Some(4));
+        let is_at = |door| ours.has_sibling_on_listener(2, |theirs| theirs == door);
+        theirs.set_listener_number(Some(4));
         theirs.beat();
         assert!(!is_at(4), "it has not loaded the app");
         theirs.set_state(WorkerPhase::Ready);
-        assert!(is_at(4) && !is_at(0) && !ours.sibling_at_door(1, |_| true));
-        theirs.set_door(None);
+        assert!(is_at(4) && !is_at(0) && !ours.has_sibling_on_listener(1, |_| true));
+        theirs.set_listener_number(None);
         assert!(!is_at(4));
     }
 

@@ -219,14 +219,14 @@ impl Crew {
     }
 
     /// Tells the siblings that somebody else has to accept where this worker did.
-    pub fn leave_door(&self) {
-        self.station.row.set_door(None);
+    pub fn give_up_socket(&self) {
+        self.station.row.set_listener_number(None);
     }
 
     /// From now on the worker serves. All its threads are there: until now none could take the lead.
     pub fn begin(&self, lead: Lead) {
         self.tell_idle_threads(0);
-        self.station.row.set_door(Some(self.station.door));
+        self.station.row.set_listener_number(Some(self.station.door));
         self.station.row.beat();
         self.announce(WorkerPhase::Ready);
         self.lock().lay_down(Box::new(lead));

@@ -176,11 +176,11 @@ impl Lead {
         let now = Instant::now();
         let end = now + crew.graceful_timeout();
         // The kernel sends TERM when the master dies (prctl(2)), and nobody is left to take the worker's place.
-        if self.has_lost_its_parent() || crew.server_stops() || !self.event_loop.is_last_at_a_door() {
+        if self.has_lost_its_parent() || crew.server_stops() || !self.event_loop.is_last_on_its_socket() {
             return self.finish(crew, end);
         }
         crew.stop_keeping_alive();
-        crew.leave_door();
+        crew.give_up_socket();
         let until = end.min(now + HAND_OVER);
         self.event_loop.tick_by(until);
         self.stage = WorkerStage::HandingOver { until, end };

@@ -9,10 +9,10 @@ mod body_store;
 pub mod connection;
 mod crew;
 pub mod desk;
-mod doors;
 mod event_loop;
 mod holdings;
 mod lead;
+mod listeners;
 mod neighbours;
 mod outgoing;
 mod pace;
@@ -256,8 +256,8 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
     };
     let neighbours =
         Arc::new(Neighbours::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners));
-    let doors = doors::of_worker(&seat.listeners, seat.slot, config.reuse_port);
-    let door = doors::number(&doors);
+    let doors = listeners::of_worker(&seat.listeners, seat.slot, config.reuse_port);
+    let door = listeners::number(&doors);
     let cannot_poll = |error| BootError::because("cannot poll", &error);
     let heard = (seat.signals.as_raw_fd(), nudge.as_raw_fd());
     let mut event_loop = EventLoop::new(doors, heard, rules.clone(), neighbours.clone(), config.worker_connections)

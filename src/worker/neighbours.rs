@@ -72,8 +72,8 @@ impl Neighbours {
     }
 
     /// Whether a sibling serves that stands at door `number` of a port with `of` doors.
-    pub fn one_stands_at(&self, number: usize, of: usize) -> bool {
-        self.row.sibling_at_door(self.rows, |door| door % of == number)
+    pub fn has_one_on_socket(&self, number: usize, of: usize) -> bool {
+        self.row.has_sibling_on_listener(self.rows, |door| door % of == number)
     }
 
     /// Passes a connection, whose request is ready, to whichever sibling takes it first.

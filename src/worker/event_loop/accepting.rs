@@ -9,7 +9,7 @@ use mio::Token;
 use super::{EventLoop, FIRST_LISTENER};
 use crate::sys::socket::Stream;
 use crate::worker::connection::Connection;
-use crate::worker::doors::Door;
+use crate::worker::listeners::WorkerListener;
 
 /// Most requests accepted in one turn; those behind them wait in the kernel, where an idle sibling can take them.
 const ACCEPTS_PER_TURN: usize = 16;
@@ -34,7 +34,7 @@ impl EventLoop {
         while self.serves && self.ready.is_empty() && self.has_room() && self.take_letter() {
             self.make_room();
         }
-        for site in 0..self.doors.len() {
+        for site in 0..self.listeners.len() {
             let mut left = LOOKS_PER_TURN;
             let most_ready = self.ready.len() + ACCEPTS_PER_TURN;
             while left > 0
@@ -54,24 +54,24 @@ impl EventLoop {
         // Whether or not their event has come yet.
         self.letters_since = Some(self.now);
         while !self.is_full() && self.take_letter() {}
-        for site in 0..self.doors.len() {
+        for site in 0..self.listeners.len() {
             while !self.is_full() && self.accept_one(site) {}
         }
-        for mut door in self.doors.drain(..) {
-            door.leave(self.poll.registry());
+        for mut listener in self.listeners.drain(..) {
+            listener.leave(self.poll.registry());
         }
     }
 
     /// Whether nobody would accept at one of the doors any more.
-    pub fn is_last_at_a_door(&self) -> bool {
-        self.doors.iter().any(|door| door.is_ours_alone(&self.neighbours))
+    pub fn is_last_on_its_socket(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.is_ours_alone(&self.neighbours))
     }
 
     /// Takes over the doors that siblings have left, and leaves those at which one stands again.
-    pub(super) fn watch_doors(&mut self) -> io::Result<()> {
+    pub(super) fn watch_listeners(&mut self) -> io::Result<()> {
         let (registry, neighbours) = (self.poll.registry(), &self.neighbours);
-        let mut doors = self.doors.iter_mut().enumerate();
-        doors.try_for_each(|(index, door)| door.watch(registry, Token(FIRST_LISTENER + index), neighbours))
+        let mut listeners = self.listeners.iter_mut().enumerate();
+        listeners.try_for_each(|(index, listener)| listener.watch(registry, Token(FIRST_LISTENER + index), neighbours))
     }
 
     /// Whether connections may be waiting that could be held.
@@ -83,34 +83,35 @@ impl EventLoop {
     pub(super) fn is_awaited(&self) -> bool {
         let rests = self.rest_until.is_some_and(|until| self.now < until);
         let letters = self.serves && self.letters_since.is_some();
-        let waiting = letters || self.doors.iter().any(|door| door.waiting_since.is_some() && self.has_use_for(door));
+        let waiting = letters
+            || self.listeners.iter().any(|listener| listener.waiting_since.is_some() && self.has_use_for(listener));
         !rests && waiting
     }
 
     pub(super) fn can_accept_now(&self) -> bool {
         let letters = self.serves && self.letters_since.is_some();
-        self.can_accept() && (letters || (0..self.doors.len()).any(|site| self.may_accept(site)))
+        self.can_accept() && (letters || (0..self.listeners.len()).any(|site| self.may_accept(site)))
     }
 
     /// Whether something may come to be done here for those who wait behind a door, though nobody here can serve: health checks are
     /// answered, and requests that no sibling could accept are passed on.
-    fn has_use_for(&self, door: &Door) -> bool {
-        self.serves || self.rules.health_path.is_some() || !door.is_shared()
+    fn has_use_for(&self, listener: &WorkerListener) -> bool {
+        self.serves || self.rules.health_path.is_some() || !listener.is_shared()
     }
 
     /// While a request is at hand here, or a sibling has fewer connections, or nobody here can serve, a sibling should have the first
     /// chance to accept; but nobody waits for long.
     fn may_accept(&self, site: usize) -> bool {
-        let door = &self.doors[site];
-        let Some(since) = door.waiting_since else { return false };
+        let listener = &self.listeners[site];
+        let Some(since) = listener.waiting_since else { return false };
         let has_waited = self.now >= since + ACCEPT_BACKOFF;
         if !self.serves {
             // A connection under TLS cannot be passed on.
-            let may_pass_on = !door.is_shared() && self.acceptor.is_none() && self.neighbours.one_is_idle();
+            let may_pass_on = !listener.is_shared() && self.acceptor.is_none() && self.neighbours.one_is_idle();
             let may_be_of_use = self.rules.health_path.is_some() || may_pass_on;
             return has_waited && may_be_of_use;
         }
-        let others_first = door.is_shared()
+        let others_first = listener.is_shared()
             && (self.neighbours.one_is_freer_than(self.connections.len())
                 || (!self.ready.is_empty() && self.neighbours.one_is_idle()));
         !others_first || has_waited
@@ -139,10 +140,10 @@ impl EventLoop {
 
     /// Accepts a connection and reads its request at once; says whether there may be another.
     fn accept_one(&mut self, site: usize) -> bool {
-        let door = &mut self.doors[site];
-        match door.listener.accept() {
+        let listener = &mut self.listeners[site];
+        match listener.socket.accept() {
             Ok((stream, peer)) => {
-                let waiting_since = door.waiting_since.replace(self.now).unwrap_or(self.now);
+                let waiting_since = listener.waiting_since.replace(self.now).unwrap_or(self.now);
                 self.arrived_after = self.arrived_after.min(waiting_since);
                 let stream = self.take_a_clients_number(stream);
                 let connection = Connection::new(stream, peer, site, self.rules.clone(), self.now);
@@ -182,7 +183,7 @@ impl EventLoop {
     fn after_failed_accept(&mut self, site: usize, error: &io::Error) -> bool {
         const OUT_OF_RESOURCES: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
         if error.kind() == ErrorKind::WouldBlock {
-            self.doors[site].waiting_since = None;
+            self.listeners[site].waiting_since = None;
             return false;
         }
         if error.raw_os_error().is_some_and(|code| OUT_OF_RESOURCES.contains(&code)) {
@@ -193,7 +194,7 @@ impl EventLoop {
         if error.raw_os_error().is_some_and(|code| ONE_CONNECTION.contains(&code) || is_network_error(code)) {
             return true;
         }
-        self.doors[site].waiting_since = None;
+        self.listeners[site].waiting_since = None;
         // Else the master has not opened it yet, or has shut it again (accept(2), EINVAL).
         if error.kind() != ErrorKind::InvalidInput {
             log::error!("Cannot accept connections: {error}");

@@ -24,7 +24,7 @@ use unfinished::Unfinished;
 
 use super::connection::{Connection, Step, Unserved, Watched};
 use super::desk::{Desk, READ_SIZE};
-use super::doors::Door;
+use super::listeners::WorkerListener;
 use super::neighbours::Neighbours;
 use super::refusals::Refusals;
 use super::rules::Rules;
@@ -81,7 +81,7 @@ pub struct EventLoop {
     poll: Poll,
     events: Events,
     rules: Arc<Rules>,
-    doors: Vec<Door>,
+    listeners: Vec<WorkerListener>,
     connections: Slab<Place>,
     neighbours: Arc<Neighbours>,
     /// What new connections begin TLS with, where they do.
@@ -170,12 +170,12 @@ impl Turn {
 }
 
 impl EventLoop {
-    /// A loop over `doors`, the signal pipe `signals` and what tells of Python's handlers, `nudge`; for at most `most_connections` at once.
+    /// A loop over `listeners`, the signal pipe `signals` and what tells of Python's handlers, `nudge`; for at most `most_connections` at once.
     ///
     /// # Errors
     /// The kernel's, from epoll.
     pub fn new(
-        doors: Vec<Door>,
+        listeners: Vec<WorkerListener>,
         (signals, nudge): (RawFd, RawFd),
         rules: Arc<Rules>,
         neighbours: Arc<Neighbours>,
@@ -197,8 +197,8 @@ impl EventLoop {
             serves: true,
             letters_since: None,
             most_connections,
-            first_connection: FIRST_LISTENER + doors.len(),
-            doors,
+            first_connection: FIRST_LISTENER + listeners.len(),
+            listeners,
             desk: Desk::new(),
             ready: VecDeque::new(),
             unfinished: Unfinished::default(),
@@ -217,7 +217,7 @@ impl EventLoop {
             rest_told: None,
             waits_seen: None,
         };
-        event_loop.watch_doors()?;
+        event_loop.watch_listeners()?;
         Ok(event_loop)
     }
 
@@ -247,7 +247,7 @@ impl EventLoop {
         self.refusals.log_new();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + TICK;
-            if let Err(error) = self.watch_doors() {
+            if let Err(error) = self.watch_listeners() {
                 log::error!("Cannot watch a sibling's listener: {error}");
             }
             self.waits_seen.get_or_insert(0);
@@ -442,8 +442,8 @@ impl EventLoop {
                 WAKER => turn.woken = true,
                 LETTER_BOX => self.letters_since = self.letters_since.or(Some(self.now)),
                 Token(number) if number < self.first_connection => {
-                    if let Some(door) = self.doors.get_mut(number - FIRST_LISTENER) {
-                        door.waiting_since.get_or_insert(self.now);
+                    if let Some(listener) = self.listeners.get_mut(number - FIRST_LISTENER) {
+                        listener.waiting_since.get_or_insert(self.now);
                     }
                 }
                 Token(number) => self.take_event(number - self.first_connection, event),

@@ -16,77 +16,77 @@ use super::neighbours::Neighbours;
 use crate::sys::socket::{Listener, LocalAddress};
 
 /// A listener and whether connections may be waiting behind it.
-pub struct Door {
+pub struct WorkerListener {
     /// The socket.
-    pub listener: Arc<Listener>,
+    pub socket: Arc<Listener>,
     /// Since when the kernel has, or may have, connections that were not accepted.
     pub waiting_since: Option<Instant>,
-    keeper: Keeper,
+    accept_mode: AcceptMode,
     is_watched: bool,
 }
 
 /// Who accepts at a door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keeper {
+enum AcceptMode {
     /// All workers, whoever is free first.
-    Everybody,
+    Shared,
     /// This worker alone, of those that deal their slots to so many doors.
-    Us(Place),
+    Own(PortShare),
     /// The siblings with these slots; everybody while there is none.
-    Siblings(Place),
+    OfSiblings(PortShare),
 }
 
 /// A door's number among those of its port, and how many those are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct PortShare {
     number: usize,
     of: usize,
 }
 
 /// The doors of the worker in `slot`, none of them watched yet.
-pub fn of_worker(listeners: &[Arc<Listener>], slot: usize, reuse_port: bool) -> Vec<Door> {
+pub fn of_worker(listeners: &[Arc<Listener>], slot: usize, reuse_port: bool) -> Vec<WorkerListener> {
     let same = |one: &Listener, other: &Listener| one.local_address() == other.local_address();
-    let place = |at: usize| Place {
+    let share = |at: usize| PortShare {
         number: listeners[..at].iter().filter(|other| same(other, &listeners[at])).count(),
         of: listeners.iter().filter(|other| same(other, &listeners[at])).count(),
     };
-    let keeper = |at: usize| match (listeners[at].local_address(), place(at)) {
-        (LocalAddress::Ip(_), place) if reuse_port && place.of > 1 => place.keeper(slot),
-        _ => Keeper::Everybody,
+    let accept_mode = |at: usize| match (listeners[at].local_address(), share(at)) {
+        (LocalAddress::Ip(_), share) if reuse_port && share.of > 1 => share.accept_mode(slot),
+        _ => AcceptMode::Shared,
     };
-    let door = |(at, listener): (usize, &Arc<Listener>)| Door {
-        listener: listener.clone(),
+    let door = |(at, listener): (usize, &Arc<Listener>)| WorkerListener {
+        socket: listener.clone(),
         waiting_since: None,
-        keeper: keeper(at),
+        accept_mode: accept_mode(at),
         is_watched: false,
     };
     listeners.iter().enumerate().map(door).collect()
 }
 
 /// The number under which siblings know where the worker stands; that of the largest port, from which those of others follow.
-pub fn number(doors: &[Door]) -> usize {
-    let ours = doors.iter().filter_map(|door| match door.keeper {
-        Keeper::Us(place) => Some(place.number),
-        Keeper::Everybody | Keeper::Siblings(_) => None,
+pub fn number(listeners: &[WorkerListener]) -> usize {
+    let ours = listeners.iter().filter_map(|door| match door.accept_mode {
+        AcceptMode::Own(share) => Some(share.number),
+        AcceptMode::Shared | AcceptMode::OfSiblings(_) => None,
     });
     ours.max().unwrap_or(0)
 }
 
-impl Place {
-    fn keeper(self, slot: usize) -> Keeper {
-        if slot % self.of == self.number { Keeper::Us(self) } else { Keeper::Siblings(self) }
+impl PortShare {
+    fn accept_mode(self, slot: usize) -> AcceptMode {
+        if slot % self.of == self.number { AcceptMode::Own(self) } else { AcceptMode::OfSiblings(self) }
     }
 }
 
-impl Door {
+impl WorkerListener {
     /// Whether others accept here as well.
     pub fn is_shared(&self) -> bool {
-        !matches!(self.keeper, Keeper::Us(_))
+        !matches!(self.accept_mode, AcceptMode::Own(_))
     }
 
     /// Whether nobody would accept here any more if this worker did not.
     pub fn is_ours_alone(&self, neighbours: &Neighbours) -> bool {
-        matches!(self.keeper, Keeper::Us(Place { number, of }) if !neighbours.one_stands_at(number, of))
+        matches!(self.accept_mode, AcceptMode::Own(PortShare { number, of }) if !neighbours.has_one_on_socket(number, of))
     }
 
     /// Watches it from now on, or no more, as is right now.
@@ -94,13 +94,13 @@ impl Door {
     /// # Errors
     /// The kernel's, from epoll.
     pub fn watch(&mut self, registry: &Registry, token: Token, neighbours: &Neighbours) -> io::Result<()> {
-        let is_to_be_watched = match self.keeper {
-            Keeper::Everybody | Keeper::Us(_) => true,
-            Keeper::Siblings(Place { number, of }) => !neighbours.one_stands_at(number, of),
+        let is_to_be_watched = match self.accept_mode {
+            AcceptMode::Shared | AcceptMode::Own(_) => true,
+            AcceptMode::OfSiblings(PortShare { number, of }) => !neighbours.has_one_on_socket(number, of),
         };
         match (self.is_watched, is_to_be_watched) {
             (false, true) => {
-                registry.register(&mut SourceFd(&self.listener.as_raw_fd()), token, Interest::READABLE)?;
+                registry.register(&mut SourceFd(&self.socket.as_raw_fd()), token, Interest::READABLE)?;
                 self.is_watched = true;
             }
             (true, false) => self.leave(registry),
@@ -112,7 +112,7 @@ impl Door {
     /// Watches it no more. The listener itself is shared with other processes; only our interest in it ends.
     pub fn leave(&mut self, registry: &Registry) {
         if self.is_watched {
-            let _ = registry.deregister(&mut SourceFd(&self.listener.as_raw_fd()));
+            let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));
         }
         (self.is_watched, self.waiting_since) = (false, None);
     }
@@ -132,13 +132,13 @@ mod tests {
         let (first, single) = (open(true), open(true));
         let second = Arc::new(first.another().unwrap());
         let listeners = [first, second, single];
-        let keepers = |slot, reuse_port| -> Vec<Keeper> {
-            of_worker(&listeners, slot, reuse_port).iter().map(|door| door.keeper).collect()
+        let keepers = |slot, reuse_port| -> Vec<AcceptMode> {
+            of_worker(&listeners, slot, reuse_port).iter().map(|door| door.accept_mode).collect()
         };
-        let (left, right) = (Place { number: 0, of: 2 }, Place { number: 1, of: 2 });
-        assert_eq!(keepers(0, true), [Keeper::Us(left), Keeper::Siblings(right), Keeper::Everybody]);
-        assert_eq!(keepers(3, true), [Keeper::Siblings(left), Keeper::Us(right), Keeper::Everybody]);
-        assert_eq!(keepers(0, false), [Keeper::Everybody; 3]);
+        let (left, right) = (PortShare { number: 0, of: 2 }, PortShare { number: 1, of: 2 });
+        assert_eq!(keepers(0, true), [AcceptMode::Own(left), AcceptMode::OfSiblings(right), AcceptMode::Shared]);
+        assert_eq!(keepers(3, true), [AcceptMode::OfSiblings(left), AcceptMode::Own(right), AcceptMode::Shared]);
+        assert_eq!(keepers(0, false), [AcceptMode::Shared; 3]);
         assert_eq!([0, 1, 2, 3].map(|slot| number(&of_worker(&listeners, slot, true))), [0, 1, 0, 1]);
     }
 }
