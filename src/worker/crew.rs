@@ -20,8 +20,8 @@ use super::access::ServedRequest;
 use super::connection::{Connection, Step, Unserved};
 use super::event_loop::EventLoop;
 use super::lead::{Lead, WorkerStage};
-use super::neighbours::Neighbours;
 use super::rules::Rules;
+use super::siblings::Siblings;
 use crate::logging::AccessLog;
 use crate::python::call::{Caller, Finished, InFlight};
 use crate::python::idle::GreenletWait;
@@ -117,7 +117,7 @@ pub struct Station {
     /// The number of the door at which the worker stands under `reuse_port`.
     pub door: usize,
     /// The other workers.
-    pub neighbours: Arc<Neighbours>,
+    pub siblings: Arc<Siblings>,
     /// What holds for all connections.
     pub rules: Arc<Rules>,
     /// Threads that run the application.
@@ -215,7 +215,7 @@ impl Crew {
 
     /// Whether all workers are to end with this one.
     pub fn server_stops(&self) -> bool {
-        self.station.neighbours.server_stops()
+        self.station.siblings.server_stops()
     }
 
     /// Tells the siblings that somebody else has to accept where this worker did.
@@ -641,11 +641,11 @@ impl Crew {
     /// Requests that nobody here can serve now go, with their connections, to siblings that can.
     fn pass_on(&self, lead: &mut Lead) {
         let mut kept = Vec::new();
-        while self.station.neighbours.one_is_idle()
+        while self.station.siblings.has_idle()
             && let Some((key, mut connection)) = lead.event_loop.next_ready()
         {
             lead.event_loop.unregister(&mut connection);
-            match self.station.neighbours.pass(connection) {
+            match self.station.siblings.pass(connection) {
                 Ok(()) => lead.event_loop.forget(key),
                 Err(connection) => kept.push((key, connection)),
             }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use super::neighbours::Neighbours;
+use super::siblings::Siblings;
 use crate::sys::socket::{Listener, LocalAddress};
 
 /// A listener and whether connections may be waiting behind it.
@@ -85,18 +85,18 @@ impl WorkerListener {
     }
 
     /// Whether nobody would accept here any more if this worker did not.
-    pub fn is_ours_alone(&self, neighbours: &Neighbours) -> bool {
-        matches!(self.accept_mode, AcceptMode::Own(PortShare { number, of }) if !neighbours.has_one_on_socket(number, of))
+    pub fn is_ours_alone(&self, siblings: &Siblings) -> bool {
+        matches!(self.accept_mode, AcceptMode::Own(PortShare { number, of }) if !siblings.has_one_on_socket(number, of))
     }
 
     /// Watches it from now on, or no more, as is right now.
     ///
     /// # Errors
     /// The kernel's, from epoll.
-    pub fn watch(&mut self, registry: &Registry, token: Token, neighbours: &Neighbours) -> io::Result<()> {
+    pub fn watch(&mut self, registry: &Registry, token: Token, siblings: &Siblings) -> io::Result<()> {
         let is_to_be_watched = match self.accept_mode {
             AcceptMode::Shared | AcceptMode::Own(_) => true,
-            AcceptMode::OfSiblings(PortShare { number, of }) => !neighbours.has_one_on_socket(number, of),
+            AcceptMode::OfSiblings(PortShare { number, of }) => !siblings.has_one_on_socket(number, of),
         };
         match (self.is_watched, is_to_be_watched) {
             (false, true) => {

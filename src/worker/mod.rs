@@ -13,12 +13,12 @@ mod event_loop;
 mod holdings;
 mod lead;
 mod listeners;
-mod neighbours;
 mod outgoing;
 mod pace;
 mod pump;
 mod refusals;
 pub mod rules;
+mod siblings;
 mod stall;
 mod watch;
 mod wire;
@@ -33,8 +33,8 @@ use std::time::Duration;
 use self::crew::{Crew, Role, Station};
 use self::event_loop::EventLoop;
 use self::lead::{Lead, WorkerStage};
-use self::neighbours::Neighbours;
 use self::rules::Rules;
+use self::siblings::Siblings;
 use self::watch::{Edits, Watch};
 use crate::logging::{AccessFormat, AccessLog};
 use crate::python::app::{self, App, LoadError};
@@ -254,20 +254,19 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
         },
         hooks: seat.hooks,
     };
-    let neighbours =
-        Arc::new(Neighbours::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners));
+    let siblings = Arc::new(Siblings::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners));
     let doors = listeners::of_worker(&seat.listeners, seat.slot, config.reuse_port);
     let door = listeners::number(&doors);
     let cannot_poll = |error| BootError::because("cannot poll", &error);
     let heard = (seat.signals.as_raw_fd(), nudge.as_raw_fd());
-    let mut event_loop = EventLoop::new(doors, heard, rules.clone(), neighbours.clone(), config.worker_connections)
+    let mut event_loop = EventLoop::new(doors, heard, rules.clone(), siblings.clone(), config.worker_connections)
         .map_err(cannot_poll)?;
     if let Some(tls) = &seat.tls {
         event_loop.accept_under_tls(tls.acceptor().clone());
     }
     let waker = event_loop.waker().map_err(cannot_poll)?;
     let station = Station {
-        neighbours,
+        siblings,
         door,
         row: seat.row,
         wakeup: seat.wakeup,

@@ -64,14 +64,14 @@ impl EventLoop {
 
     /// Whether nobody would accept at one of the doors any more.
     pub fn is_last_on_its_socket(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.is_ours_alone(&self.neighbours))
+        self.listeners.iter().any(|listener| listener.is_ours_alone(&self.siblings))
     }
 
     /// Takes over the doors that siblings have left, and leaves those at which one stands again.
     pub(super) fn watch_listeners(&mut self) -> io::Result<()> {
-        let (registry, neighbours) = (self.poll.registry(), &self.neighbours);
+        let (registry, siblings) = (self.poll.registry(), &self.siblings);
         let mut listeners = self.listeners.iter_mut().enumerate();
-        listeners.try_for_each(|(index, listener)| listener.watch(registry, Token(FIRST_LISTENER + index), neighbours))
+        listeners.try_for_each(|(index, listener)| listener.watch(registry, Token(FIRST_LISTENER + index), siblings))
     }
 
     /// Whether connections may be waiting that could be held.
@@ -107,13 +107,13 @@ impl EventLoop {
         let has_waited = self.now >= since + ACCEPT_BACKOFF;
         if !self.serves {
             // A connection under TLS cannot be passed on.
-            let may_pass_on = !listener.is_shared() && self.acceptor.is_none() && self.neighbours.one_is_idle();
+            let may_pass_on = !listener.is_shared() && self.acceptor.is_none() && self.siblings.has_idle();
             let may_be_of_use = self.rules.health_path.is_some() || may_pass_on;
             return has_waited && may_be_of_use;
         }
         let others_first = listener.is_shared()
-            && (self.neighbours.one_is_freer_than(self.connections.len())
-                || (!self.ready.is_empty() && self.neighbours.one_is_idle()));
+            && (self.siblings.has_less_loaded(self.connections.len())
+                || (!self.ready.is_empty() && self.siblings.has_idle()));
         !others_first || has_waited
     }
 
@@ -122,7 +122,7 @@ impl EventLoop {
         if self.letters_since.is_none() {
             return false;
         }
-        match self.neighbours.take(&self.rules, self.now) {
+        match self.siblings.take(&self.rules, self.now) {
             Ok(Some((connection, step))) => {
                 let key = self.insert(*connection);
                 self.follow(key, step);

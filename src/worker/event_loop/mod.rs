@@ -25,9 +25,9 @@ use unfinished::Unfinished;
 use super::connection::{Connection, Step, Unserved, Watched};
 use super::desk::{Desk, READ_SIZE};
 use super::listeners::WorkerListener;
-use super::neighbours::Neighbours;
 use super::refusals::Refusals;
 use super::rules::Rules;
+use super::siblings::Siblings;
 use crate::exchange::CLIENT_CLOSED_REQUEST;
 use crate::tls::Acceptor;
 
@@ -83,7 +83,7 @@ pub struct EventLoop {
     rules: Arc<Rules>,
     listeners: Vec<WorkerListener>,
     connections: Slab<Place>,
-    neighbours: Arc<Neighbours>,
+    siblings: Arc<Siblings>,
     /// What new connections begin TLS with, where they do.
     acceptor: Option<Acceptor>,
     /// How many handshakes may go on in this turn still.
@@ -178,11 +178,11 @@ impl EventLoop {
         listeners: Vec<WorkerListener>,
         (signals, nudge): (RawFd, RawFd),
         rules: Arc<Rules>,
-        neighbours: Arc<Neighbours>,
+        siblings: Arc<Siblings>,
         most_connections: usize,
     ) -> io::Result<EventLoop> {
         let poll = Poll::new()?;
-        poll.registry().register(&mut SourceFd(&neighbours.letter_box()), LETTER_BOX, Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&siblings.letter_box()), LETTER_BOX, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&signals), SIGNALS, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&nudge), NUDGE, Interest::READABLE)?;
         let now = Instant::now();
@@ -191,7 +191,7 @@ impl EventLoop {
             events: Events::with_capacity(EVENTS_PER_TURN),
             rules,
             connections: Slab::new(),
-            neighbours,
+            siblings,
             acceptor: None,
             handshakes_left: HANDSHAKES_PER_TURN,
             serves: true,
@@ -538,7 +538,7 @@ impl EventLoop {
             }
             Step::Call => self.ready.push_back((key, self.arrived_after)),
             Step::Check => {
-                let (serves, now) = (!self.neighbours.server_stops(), self.now);
+                let (serves, now) = (!self.siblings.server_stops(), self.now);
                 if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
                     let step = connection.answer_check(serves, now);
                     self.follow(key, step);
@@ -617,13 +617,13 @@ impl EventLoop {
 
     fn insert(&mut self, connection: Connection) -> usize {
         let key = self.connections.insert(Place::Here(Box::new(connection)));
-        self.neighbours.set_connections(self.connections.len());
+        self.siblings.set_connections(self.connections.len());
         key
     }
 
     fn remove(&mut self, key: usize) {
         drop(self.connections.try_remove(key));
-        self.neighbours.set_connections(self.connections.len());
+        self.siblings.set_connections(self.connections.len());
     }
 
     fn take_ready(&mut self) -> Option<(usize, Box<Connection>)> {

@@ -15,7 +15,7 @@ use crate::sys::post::{MOST_BYTES, Post};
 use crate::sys::socket::{Listener, Peer, Stream};
 
 /// A worker's view of its siblings.
-pub struct Neighbours {
+pub struct Siblings {
     row: Row,
     /// How many rows to look at: all that workers of this server usually have.
     rows: usize,
@@ -39,11 +39,11 @@ struct Parcel<'a> {
     bytes: &'a [u8],
 }
 
-impl Neighbours {
+impl Siblings {
     /// The siblings of the worker with this `row`, among `rows` rows.
     pub fn new(row: Row, rows: usize, post: Arc<Post>, listeners: &[Arc<Listener>]) -> Self {
         let doors = listeners.iter().map(ToString::to_string).collect();
-        Neighbours { row, rows, post, doors }
+        Siblings { row, rows, post, doors }
     }
 
     /// The descriptor that is readable when a connection may have been passed on.
@@ -62,12 +62,12 @@ impl Neighbours {
     }
 
     /// Whether a sibling has a thread that waits for work.
-    pub fn one_is_idle(&self) -> bool {
+    pub fn has_idle(&self) -> bool {
         self.row.connections_of_idle_siblings(self.rows).next().is_some()
     }
 
     /// Whether an idle sibling holds fewer connections than `connections`.
-    pub fn one_is_freer_than(&self, connections: usize) -> bool {
+    pub fn has_less_loaded(&self, connections: usize) -> bool {
         self.row.connections_of_idle_siblings(self.rows).any(|theirs| theirs < connections as u64)
     }
 
