@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::python::hooks::Hooks;
 use crate::scoreboard::Row;
 use crate::settings::{Config, UserSpec};
-use crate::sys::post::Post;
+use crate::sys::fd_channel::FdChannel;
 use crate::sys::process::Pid;
 use crate::sys::signal::SignalQueue;
 use crate::sys::socket::Listener;
@@ -41,7 +41,7 @@ pub struct Seat<App> {
     /// Requests to serve before asking for a replacement, with the jitter in it; 0 for no limit.
     pub max_requests: u64,
     /// Where busy workers leave connections for their siblings.
-    pub post: Arc<Post>,
+    pub channel: Arc<FdChannel>,
     /// The application, where the master has loaded it.
     pub preloaded: Option<App>,
     /// The worker's signals since the fork, none lost; those that only the master gives a meaning to are without effect here.

@@ -36,9 +36,9 @@ use crate::python::hooks::Hooks;
 use crate::scoreboard::Scoreboard;
 use crate::seat::Seat;
 use crate::settings::Config;
+use crate::sys::fd_channel::FdChannel;
 use crate::sys::fork::Forked;
 use crate::sys::pidfile::PidFile;
-use crate::sys::post::Post;
 use crate::sys::process::{self, Pid};
 use crate::sys::signal::SignalQueue;
 use crate::sys::wakeup::{Wakeup, WakeupReceiver};
@@ -144,7 +144,7 @@ struct Master<App> {
     alarm: Alarm,
     scoreboard: Scoreboard,
     /// Where busy workers leave connections for their siblings, of whatever generation.
-    post: Arc<Post>,
+    channel: Arc<FdChannel>,
     preloaded: Option<App>,
     /// Oldest first.
     workers: Vec<Worker>,

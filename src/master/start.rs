@@ -9,8 +9,8 @@ use crate::python::Exit;
 use crate::python::hooks::{Raised, ServerHook, ServerState};
 use crate::python::signals::{begin_in_master, started_in_master, take_back};
 use crate::scoreboard::{MAX_WORKERS, Scoreboard};
+use crate::sys::fd_channel::FdChannel;
 use crate::sys::pidfile::PidFile;
-use crate::sys::post::Post;
 use crate::sys::signal::{self, Signal, SignalQueue};
 use crate::sys::socket::{FileOwner, Listener};
 use crate::sys::{daemon, process, wakeup};
@@ -93,7 +93,7 @@ impl<App> Master<App> {
         Ok(Master {
             alarm: Alarm::new(&signals, &bell)?,
             scoreboard: Scoreboard::new(MAX_WORKERS)?,
-            post: Arc::new(Post::new()?),
+            channel: Arc::new(FdChannel::new()?),
             pid: process::getpid(),
             workers: Vec::new(),
             age: 0,

@@ -220,7 +220,7 @@ impl<App> Master<App> {
                 ppid: self.pid,
                 wakeup: self.wakeup,
                 max_requests: place.max_requests,
-                post: self.post,
+                channel: self.channel,
                 preloaded: self.preloaded,
                 signals,
             }),

@@ -630,7 +630,7 @@ impl Crew {
                 return;
             }
             drop(slot);
-            self.pass_on(&mut lead);
+            self.hand_off_ready(&mut lead);
             if let Err(error) = lead.turn(self, Duration::MAX) {
                 log::error!("The worker cannot go on: {error}");
                 lead.stage = WorkerStage::Over;
@@ -639,13 +639,13 @@ impl Crew {
     }
 
     /// Requests that nobody here can serve now go, with their connections, to siblings that can.
-    fn pass_on(&self, lead: &mut Lead) {
+    fn hand_off_ready(&self, lead: &mut Lead) {
         let mut kept = Vec::new();
         while self.station.siblings.has_idle()
             && let Some((key, mut connection)) = lead.event_loop.next_ready()
         {
             lead.event_loop.unregister(&mut connection);
-            match self.station.siblings.pass(connection) {
+            match self.station.siblings.hand_off(connection) {
                 Ok(()) => lead.event_loop.forget(key),
                 Err(connection) => kept.push((key, connection)),
             }

@@ -254,7 +254,8 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
         },
         hooks: seat.hooks,
     };
-    let siblings = Arc::new(Siblings::new(seat.row.clone(), rows_watched(&config), seat.post.clone(), &seat.listeners));
+    let siblings =
+        Arc::new(Siblings::new(seat.row.clone(), rows_watched(&config), seat.channel.clone(), &seat.listeners));
     let doors = listeners::of_worker(&seat.listeners, seat.slot, config.reuse_port);
     let door = listeners::number(&doors);
     let cannot_poll = |error| BootError::because("cannot poll", &error);

@@ -7,11 +7,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::{Connection, Luggage, Step};
+use super::connection::{Connection, HandoffBytes, Step};
 use super::rules::Rules;
 use crate::http::proxy::Origin;
 use crate::scoreboard::Row;
-use crate::sys::post::{MOST_BYTES, Post};
+use crate::sys::fd_channel::{FdChannel, MOST_BYTES};
 use crate::sys::socket::{Listener, Peer, Stream};
 
 /// A worker's view of its siblings.
@@ -19,13 +19,13 @@ pub struct Siblings {
     row: Row,
     /// How many rows to look at: all that workers of this server usually have.
     rows: usize,
-    post: Arc<Post>,
+    channel: Arc<FdChannel>,
     /// What the listeners are bound to, in the order of our sites.
     doors: Vec<String>,
 }
 
 /// A connection on its way: a line of text, then the bytes that its client has sent.
-struct Parcel<'a> {
+struct HandoffHeader<'a> {
     /// What the listener is bound to that it came in on.
     door: &'a str,
     /// The client, as the socket or a PROXY header says.
@@ -41,14 +41,14 @@ struct Parcel<'a> {
 
 impl Siblings {
     /// The siblings of the worker with this `row`, among `rows` rows.
-    pub fn new(row: Row, rows: usize, post: Arc<Post>, listeners: &[Arc<Listener>]) -> Self {
+    pub fn new(row: Row, rows: usize, channel: Arc<FdChannel>, listeners: &[Arc<Listener>]) -> Self {
         let doors = listeners.iter().map(ToString::to_string).collect();
-        Siblings { row, rows, post, doors }
+        Siblings { row, rows, channel, doors }
     }
 
     /// The descriptor that is readable when a connection may have been passed on.
-    pub fn letter_box(&self) -> RawFd {
-        self.post.as_raw_fd()
+    pub fn handoff_channel(&self) -> RawFd {
+        self.channel.as_raw_fd()
     }
 
     /// Writes how many connections we hold.
@@ -80,14 +80,14 @@ impl Siblings {
     ///
     /// # Errors
     /// It cannot travel (a body that is gone by, a response under way), or the letter box is full: it stays.
-    pub fn pass(&self, mut connection: Box<Connection>) -> Result<(), Box<Connection>> {
+    pub fn hand_off(&self, mut connection: Box<Connection>) -> Result<(), Box<Connection>> {
         let Some(door) = self.doors.get(connection.site()) else { return Err(connection) };
-        let Some(luggage) = connection.replayable(MOST_BYTES / 2) else { return Err(connection) };
+        let Some(handoff) = connection.prepare_handoff(MOST_BYTES / 2) else { return Err(connection) };
         let (peer, is_trusted, proxied) = (*connection.peer(), connection.is_trusted(), connection.proxied());
-        let has_body = luggage.body.is_some();
-        let parcel = Parcel { door, peer, is_trusted, proxied, has_body, bytes: &luggage.bytes };
-        let body = luggage.body.as_ref().map(AsRawFd::as_raw_fd);
-        match self.post.send(connection.descriptor(), body, &parcel.wrap()) {
+        let has_body = handoff.body.is_some();
+        let header = HandoffHeader { door, peer, is_trusted, proxied, has_body, bytes: &handoff.bytes };
+        let body = handoff.body.as_ref().map(AsRawFd::as_raw_fd);
+        match self.channel.send(connection.descriptor(), body, &header.encode()) {
             // Our copy of the descriptor goes; the connection lives on in the letter box.
             Ok(()) => Ok(()),
             Err(_) => Err(connection),
@@ -100,25 +100,25 @@ impl Siblings {
     /// There is no descriptor left for it: it waits in the letter box, for us or for a sibling. WouldBlock while a sibling takes one.
     pub fn take(&self, rules: &Arc<Rules>, now: Instant) -> io::Result<Option<(Box<Connection>, Step)>> {
         loop {
-            let Some(letter) = self.post.receive()? else { return Ok(None) };
-            let Some(parcel) = Parcel::unwrap(&letter.bytes) else { continue };
-            if parcel.has_body != letter.file.is_some() {
+            let Some(message) = self.channel.receive()? else { return Ok(None) };
+            let Some(header) = HandoffHeader::unwrap(&message.bytes) else { continue };
+            if header.has_body != message.file.is_some() {
                 log::error!("The body of a passed request was lost on its way: no file descriptors are left");
                 continue;
             }
             // After a reload an old worker's listener may be one that we do not have; the first of ours stands in.
-            let site = self.doors.iter().position(|door| door == parcel.door).unwrap_or(0);
-            let stream = Stream::from(letter.connection);
-            let mut connection = Connection::new(stream, parcel.peer, site, rules.clone(), now);
-            let luggage = Luggage { bytes: parcel.bytes.to_vec(), body: letter.file.map(File::from) };
-            let step = connection.replay(parcel.is_trusted, parcel.proxied, luggage, now);
+            let site = self.doors.iter().position(|door| door == header.door).unwrap_or(0);
+            let stream = Stream::from(message.connection);
+            let mut connection = Connection::new(stream, header.peer, site, rules.clone(), now);
+            let handoff = HandoffBytes { bytes: header.bytes.to_vec(), body: message.file.map(File::from) };
+            let step = connection.resume_handoff(header.is_trusted, header.proxied, handoff, now);
             return Ok(Some((Box::new(connection), step)));
         }
     }
 }
 
-impl Parcel<'_> {
-    fn wrap(&self) -> Vec<u8> {
+impl HandoffHeader<'_> {
+    fn encode(&self) -> Vec<u8> {
         let peer = match self.peer {
             Peer::Ip(address) => address.to_string(),
             Peer::Unix => "unix".to_owned(),
@@ -135,7 +135,7 @@ impl Parcel<'_> {
         message
     }
 
-    fn unwrap(message: &[u8]) -> Option<Parcel<'_>> {
+    fn unwrap(message: &[u8]) -> Option<HandoffHeader<'_>> {
         let line_end = memchr::memchr(b'\n', message)?;
         // The address comes last: the path of a unix socket may hold spaces.
         let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(5, ' ');
@@ -156,7 +156,7 @@ impl Parcel<'_> {
                     .find(|origin| origin.protocol() == word)?,
             ),
         };
-        Some(Parcel { door, peer, is_trusted, proxied, has_body, bytes: &message[line_end + 1..] })
+        Some(HandoffHeader { door, peer, is_trusted, proxied, has_body, bytes: &message[line_end + 1..] })
     }
 }
 
@@ -175,14 +175,15 @@ mod tests {
             (Peer::Ip(client), Some(Origin::Client { client, proxy })),
         ] {
             let (door, has_body) = ("unix:/a b", proxied.is_some());
-            let parcel = Parcel { door, peer, is_trusted: true, proxied, has_body, bytes: b"GET / HTTP/1.1\r\n\n" };
-            let message = parcel.wrap();
-            let found = Parcel::unwrap(&message).unwrap();
+            let header =
+                HandoffHeader { door, peer, is_trusted: true, proxied, has_body, bytes: b"GET / HTTP/1.1\r\n\n" };
+            let message = header.encode();
+            let found = HandoffHeader::unwrap(&message).unwrap();
             assert_eq!(
                 (found.door, found.peer, found.is_trusted, found.proxied, found.has_body, found.bytes),
-                (door, peer, true, proxied, has_body, parcel.bytes)
+                (door, peer, true, proxied, has_body, header.bytes)
             );
         }
-        assert!(Parcel::unwrap(b"no line").is_none());
+        assert!(HandoffHeader::unwrap(b"no line").is_none());
     }
 }

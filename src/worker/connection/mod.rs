@@ -4,12 +4,12 @@
 //! bytes may have arrived or may be sent, that time has passed, or that the application is done; it answers with a [`Step`].
 
 mod arriving;
-mod passing;
+mod handoff;
 mod serving;
 mod standing;
 mod unserved;
 
-pub use passing::Luggage;
+pub use handoff::HandoffBytes;
 pub use standing::{Standing, UNHURRIED};
 pub use unserved::Unserved;
 

@@ -31,7 +31,7 @@ impl EventLoop {
         if !self.can_accept() {
             return;
         }
-        while self.serves && self.ready.is_empty() && self.has_room() && self.take_letter() {
+        while self.serves && self.ready.is_empty() && self.has_room() && self.take_handoff() {
             self.make_room();
         }
         for site in 0..self.listeners.len() {
@@ -52,8 +52,8 @@ impl EventLoop {
     /// Takes what the kernel has already accepted on the listeners' behalf, then listens no more.
     pub fn stop_accepting(&mut self) {
         // Whether or not their event has come yet.
-        self.letters_since = Some(self.now);
-        while !self.is_full() && self.take_letter() {}
+        self.handoffs_since = Some(self.now);
+        while !self.is_full() && self.take_handoff() {}
         for site in 0..self.listeners.len() {
             while !self.is_full() && self.accept_one(site) {}
         }
@@ -82,14 +82,14 @@ impl EventLoop {
     /// Whether connections may be waiting.
     pub(super) fn is_awaited(&self) -> bool {
         let rests = self.rest_until.is_some_and(|until| self.now < until);
-        let letters = self.serves && self.letters_since.is_some();
+        let letters = self.serves && self.handoffs_since.is_some();
         let waiting = letters
             || self.listeners.iter().any(|listener| listener.waiting_since.is_some() && self.has_use_for(listener));
         !rests && waiting
     }
 
     pub(super) fn can_accept_now(&self) -> bool {
-        let letters = self.serves && self.letters_since.is_some();
+        let letters = self.serves && self.handoffs_since.is_some();
         self.can_accept() && (letters || (0..self.listeners.len()).any(|site| self.may_accept(site)))
     }
 
@@ -118,8 +118,8 @@ impl EventLoop {
     }
 
     /// Takes a connection that a busy sibling has passed on; says whether there may be another.
-    fn take_letter(&mut self) -> bool {
-        if self.letters_since.is_none() {
+    fn take_handoff(&mut self) -> bool {
+        if self.handoffs_since.is_none() {
             return false;
         }
         match self.siblings.take(&self.rules, self.now) {
@@ -129,7 +129,7 @@ impl EventLoop {
                 true
             }
             Ok(None) => {
-                self.letters_since = None;
+                self.handoffs_since = None;
                 false
             }
             // A sibling takes one at this moment.

@@ -72,7 +72,7 @@ pub const TICK: Duration = Duration::from_secs(1);
 /// Tokens of what is there once; listeners follow, then connections.
 const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
-const LETTER_BOX: Token = Token(2);
+const HANDOFF_CHANNEL: Token = Token(2);
 const NUDGE: Token = Token(3);
 const FIRST_LISTENER: usize = 4;
 
@@ -121,7 +121,7 @@ pub struct EventLoop {
     /// Up to which connection the waits have been looked at, as long as not all have been.
     waits_seen: Option<usize>,
     /// Since when there may be connections from siblings in the letter box.
-    letters_since: Option<Instant>,
+    handoffs_since: Option<Instant>,
 }
 
 /// Where a connection is.
@@ -182,7 +182,7 @@ impl EventLoop {
         most_connections: usize,
     ) -> io::Result<EventLoop> {
         let poll = Poll::new()?;
-        poll.registry().register(&mut SourceFd(&siblings.letter_box()), LETTER_BOX, Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&siblings.handoff_channel()), HANDOFF_CHANNEL, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&signals), SIGNALS, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&nudge), NUDGE, Interest::READABLE)?;
         let now = Instant::now();
@@ -195,7 +195,7 @@ impl EventLoop {
             acceptor: None,
             handshakes_left: HANDSHAKES_PER_TURN,
             serves: true,
-            letters_since: None,
+            handoffs_since: None,
             most_connections,
             first_connection: FIRST_LISTENER + listeners.len(),
             listeners,
@@ -440,7 +440,7 @@ impl EventLoop {
                 SIGNALS => turn.signals = true,
                 NUDGE => turn.handlers = true,
                 WAKER => turn.woken = true,
-                LETTER_BOX => self.letters_since = self.letters_since.or(Some(self.now)),
+                HANDOFF_CHANNEL => self.handoffs_since = self.handoffs_since.or(Some(self.now)),
                 Token(number) if number < self.first_connection => {
                     if let Some(listener) = self.listeners.get_mut(number - FIRST_LISTENER) {
                         listener.waiting_since.get_or_insert(self.now);

@@ -12,7 +12,7 @@ use crate::worker::body_store::BodyStore;
 use crate::worker::desk::Arrival;
 
 /// What of a connection goes to another worker besides its socket.
-pub struct Luggage {
+pub struct HandoffBytes {
     /// What the client has sent, and nobody has answered; without the first request's body if that has a file of its own.
     pub bytes: Vec<u8>,
     /// The body of the first request, decoded.
@@ -22,7 +22,7 @@ pub struct Luggage {
 impl Connection {
     /// What another worker needs to take this connection over, in at most `limit` bytes and a file. `None` where that cannot be: the
     /// request's body is gone by, an earlier response is still under way, or TLS has its state here.
-    pub fn replayable(&mut self, limit: usize) -> Option<Luggage> {
+    pub fn prepare_handoff(&mut self, limit: usize) -> Option<HandoffBytes> {
         let is_whole = self.state == State::Serving && self.decoder.is_done() && self.unsaved.is_empty();
         if self.wire.is_tls() || !is_whole || !self.outgoing.is_empty() || self.input.len() > limit {
             return None;
@@ -38,30 +38,36 @@ impl Connection {
             (Some(bytes), Framing::Length(_) | Framing::None) => Cow::Borrowed(bytes),
             (None, _) => {
                 let body = self.body.as_mut()?.as_file().ok()?;
-                return Some(Luggage { bytes: self.input.clone(), body: Some(body) });
+                return Some(HandoffBytes { bytes: self.input.clone(), body: Some(body) });
             }
         };
         let (head, rest) = self.input.split_at(self.head.len);
-        Some(Luggage { bytes: [head, &*body, rest].concat(), body: None })
+        Some(HandoffBytes { bytes: [head, &*body, rest].concat(), body: None })
     }
 
-    /// Goes on where [`Connection::replayable`] left off in another worker.
-    pub fn replay(&mut self, is_trusted: bool, proxied: Option<Origin>, luggage: Luggage, now: Instant) -> Step {
+    /// Goes on where [`Connection::prepare_handoff`] left off in another worker.
+    pub fn resume_handoff(
+        &mut self,
+        is_trusted: bool,
+        proxied: Option<Origin>,
+        handoff: HandoffBytes,
+        now: Instant,
+    ) -> Step {
         (self.is_trusted, self.proxied) = (is_trusted, proxied);
         // A PROXY header has been read already.
         self.state = State::Head;
         // What arrived on the way has raised no event here.
         self.unread = true;
-        let step = match luggage.body {
-            None => self.on_bytes(Arrival::Bytes(&luggage.bytes), now),
-            Some(file) => self.replay_with_body(luggage.bytes, file, now),
+        let step = match handoff.body {
+            None => self.on_bytes(Arrival::Bytes(&handoff.bytes), now),
+            Some(file) => self.resume_with_body(handoff.bytes, file, now),
         };
         self.note_held();
         step
     }
 
     /// The same for a request whose body has been taken out of the stream: `bytes` are its head and what comes after the body.
-    fn replay_with_body(&mut self, bytes: Vec<u8>, body: File, now: Instant) -> Step {
+    fn resume_with_body(&mut self, bytes: Vec<u8>, body: File, now: Instant) -> Step {
         self.input = bytes;
         match self.parser.parse(&self.input, &self.rules.policy, self.is_trusted, None, &mut self.head) {
             Ok(Status::Complete) => {}

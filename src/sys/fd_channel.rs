@@ -21,7 +21,7 @@ const MOST_DESCRIPTORS: usize = 2;
 
 /// What was in the box.
 #[derive(Debug)]
-pub struct Letter {
+pub struct Message {
     /// The connection.
     pub connection: OwnedFd,
     /// The file that went along, if one did.
@@ -32,7 +32,7 @@ pub struct Letter {
 
 /// Both ends of the box.
 #[derive(Debug)]
-pub struct Post {
+pub struct FdChannel {
     send: OwnedFd,
     /// Locked by the process that takes a letter out, of all that share the box (fcntl(2), "Advisory record locking": such a lock is its
     /// process's alone, and ends with it, or where it closes any descriptor of this socket: there is one).
@@ -41,15 +41,15 @@ pub struct Post {
     is_taking: Mutex<()>,
 }
 
-impl Post {
+impl FdChannel {
     /// An empty box; both ends non-blocking and closed on exec.
     ///
     /// # Errors
     /// No descriptors are left.
-    pub fn new() -> io::Result<Post> {
+    pub fn new() -> io::Result<FdChannel> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (send, receive) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)?;
-        Ok(Post { send, receive, is_taking: Mutex::new(()) })
+        Ok(FdChannel { send, receive, is_taking: Mutex::new(()) })
     }
 
     /// Puts copies of `connection` and `file`, and `bytes` (at most [`MOST_BYTES`]), into the box.
@@ -72,7 +72,7 @@ impl Post {
     /// # Errors
     /// EMFILE when there is no place for its descriptors: the message stays in the box. WouldBlock while another process takes one: there
     /// may be more. A message without a connection is InvalidData.
-    pub fn receive(&self) -> io::Result<Option<Letter>> {
+    pub fn receive(&self) -> io::Result<Option<Message>> {
         // A panic while it was held leaves nothing behind.
         let _alone = self.is_taking.lock().unwrap_or_else(PoisonError::into_inner);
         let _turn = Turn::take(&self.receive)?;
@@ -83,7 +83,7 @@ impl Post {
     }
 
     /// Copies the oldest message. What is wrong with it is the inner error: such a one is to be taken out, too.
-    fn peek(&self) -> io::Result<Option<io::Result<Letter>>> {
+    fn peek(&self) -> io::Result<Option<io::Result<Message>>> {
         let mut bytes = vec![0; MOST_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut rights = RecvAncillaryBuffer::new(&mut space);
@@ -102,7 +102,7 @@ impl Post {
         if message.flags.contains(ReturnFlags::CTRUNC) {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
-        let letter = connection.map(|connection| Letter { connection, file, bytes });
+        let letter = connection.map(|connection| Message { connection, file, bytes });
         Ok(Some(letter.ok_or(io::ErrorKind::InvalidData.into())))
     }
 }
@@ -127,7 +127,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl AsRawFd for Post {
+impl AsRawFd for FdChannel {
     /// Readable when a message may be waiting.
     fn as_raw_fd(&self) -> RawFd {
         self.receive.as_raw_fd()
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_connection_arrives_with_its_bytes_and_an_empty_box_is_no_error() {
-        let post = Post::new().unwrap();
+        let post = FdChannel::new().unwrap();
         assert!(post.receive().unwrap().is_none());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         post.send(ours.as_raw_fd(), None, b"GET /").unwrap();
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_file_goes_along() {
-        let post = Post::new().unwrap();
+        let post = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let file = super::super::memory::file_of(b"a long body").unwrap();
         post.send(ours.as_raw_fd(), Some(file.as_raw_fd()), b"POST /").unwrap();
@@ -204,7 +204,7 @@ mod tests {
 
     /// No more descriptors than are open, and `more`. Places that are free between them, because other tests have closed theirs, are
     /// taken first: a limit is one on the numbers.
-    fn limit_descriptors(post: &Post, more: u64) {
+    fn limit_descriptors(post: &FdChannel, more: u64) {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
         let open = std::fs::read_dir("/proc/self/fd").unwrap();
         let numbers = open.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<RawFd>().ok());
@@ -215,13 +215,13 @@ mod tests {
         setrlimit(Resource::RLIMIT_NOFILE, free as u64 + more, hard).unwrap();
     }
 
-    fn is_full(received: &io::Result<Option<Letter>>) -> bool {
+    fn is_full(received: &io::Result<Option<Message>>) -> bool {
         received.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EMFILE))
     }
 
     #[test]
     fn a_message_stays_in_the_box_while_there_is_no_place_for_all_of_its_descriptors() {
-        let post = Post::new().unwrap();
+        let post = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let file = super::super::memory::file_of(b"a long body").unwrap();
         post.send(ours.as_raw_fd(), Some(file.as_raw_fd()), b"POST /").unwrap();
@@ -232,7 +232,7 @@ mod tests {
             taken.pop();
             let one = is_full(&post.receive());
             taken.pop();
-            let both = matches!(post.receive(), Ok(Some(Letter { file: Some(_), .. })));
+            let both = matches!(post.receive(), Ok(Some(Message { file: Some(_), .. })));
             [none, one, both].into_iter().fold(1, |code, bit| code * 2 + i32::from(bit))
         });
         assert_eq!(outcome, 0b1111, "with no place, with one, with both");
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn no_message_is_lost_to_a_thread_that_takes_every_descriptor_it_can_get() {
         const LETTERS: usize = 100;
-        let post = Post::new().unwrap();
+        let post = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         (0..LETTERS).for_each(|_| post.send(ours.as_raw_fd(), None, b"GET /").unwrap());
         let outcome = in_a_child(|| {
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn two_processes_take_each_message_once() {
-        let post = Post::new().unwrap();
+        let post = FdChannel::new().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         let letters = [b"1", b"2", b"3", b"4", b"5", b"6", b"7"];
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_full_box_says_so() {
-        let post = Post::new().unwrap();
+        let post = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let error = (0..1000).find_map(|_| post.send(ours.as_raw_fd(), None, &[0; MOST_BYTES]).err()).unwrap();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
