@@ -1,17 +1,16 @@
 //! A worker: one process that runs the application for the connections it accepts.
 //!
-//! [`run`] is its life, in order. `crew` is its loop, shared by its threads: `event_loop` waits and does the input and output, `connection` turns bytes into
+//! [`run`] is its life, in order. `pool` is its loop, shared by its threads: `event_loop` waits and does the input and output, `connection` turns bytes into
 //! requests, `python::call` answers them. It must not know the master beyond what its [`Seat`] holds. `connection` and `rules` are public
 //! for the fuzz targets, which drive them without an interpreter.
 
 mod access;
 mod body_store;
 pub mod connection;
-mod crew;
 pub mod desk;
 mod event_loop;
 mod holdings;
-mod lead;
+mod leader;
 mod listeners;
 mod outgoing;
 mod pace;
@@ -20,6 +19,7 @@ mod refusals;
 pub mod rules;
 mod siblings;
 mod stall;
+mod thread_pool;
 mod watch;
 mod wire;
 
@@ -30,11 +30,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::crew::{Crew, Role, Station};
 use self::event_loop::EventLoop;
-use self::lead::{Lead, WorkerStage};
+use self::leader::{LeaderState, WorkerStage};
 use self::rules::Rules;
 use self::siblings::Siblings;
+use self::thread_pool::{Role, ThreadPool, WorkerContext};
 use self::watch::{Edits, Watch};
 use crate::logging::{AccessFormat, AccessLog};
 use crate::python::app::{self, App, LoadError};
@@ -103,8 +103,8 @@ pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
 
 /// A worker that is ready to serve.
 struct AssembledWorker {
-    lead: Lead,
-    crew: Arc<Crew>,
+    lead: LeaderState,
+    pool: Arc<ThreadPool>,
     calls: Arc<Calls>,
     /// What `--reload` hears from the kernel.
     edits: Option<Arc<Edits>>,
@@ -266,7 +266,7 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
         event_loop.accept_under_tls(tls.acceptor().clone());
     }
     let waker = event_loop.waker().map_err(cannot_poll)?;
-    let station = Station {
+    let station = WorkerContext {
         siblings,
         door,
         row: seat.row,
@@ -279,7 +279,7 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken, config.reload_engine));
     let watch = watch.transpose().map_err(|error| BootError::because("reload_engine is inotify", &error))?;
     let edits = watch.as_ref().and_then(Watch::edits);
-    let lead = Lead {
+    let lead = LeaderState {
         event_loop,
         signals: seat.signals,
         nudge,
@@ -289,10 +289,10 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
         tls: seat.tls,
         stage: WorkerStage::Serving,
     };
-    let crew = Arc::new(Crew::new(waker, station, access_log, logged_headers));
-    let reporter = crew.clone();
+    let pool = Arc::new(ThreadPool::new(waker, station, access_log, logged_headers));
+    let reporter = pool.clone();
     signals::report_aborts(move || reporter.report_abort());
-    Ok(AssembledWorker { lead, crew, calls: Arc::new(calls), edits })
+    Ok(AssembledWorker { lead, pool, calls: Arc::new(calls), edits })
 }
 
 /// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that are free, so two generations stand in
@@ -336,30 +336,30 @@ fn site(listener: &Listener, config: &Config) -> Site {
 
 /// Starts the other threads, and serves in this one: the interpreter's main thread.
 fn serve(worker: AssembledWorker) -> Result<(), BootError> {
-    let AssembledWorker { lead, crew, calls, edits } = worker;
-    let spare = crew.clone();
-    thread::spawn("spare", move || live(&spare, || spare.stand_by())).map_err(no_thread)?;
+    let AssembledWorker { lead, pool, calls, edits } = worker;
+    let spare = pool.clone();
+    thread::spawn("spare", move || live(&spare, || spare.run_standby())).map_err(no_thread)?;
     if let Some(edits) = edits {
-        let crew = crew.clone();
-        let listen = move || edits.listen(|| crew.wake_leader());
+        let pool = pool.clone();
+        let listen = move || edits.listen(|| pool.wake_leader());
         thread::spawn("edits", listen).map_err(no_thread)?;
     }
     Python::attach(|py| {
         let mut caller = calls.caller(py).map_err(python_failure)?;
-        for number in 1..crew.threads() {
-            let (crew, calls) = (crew.clone(), calls.clone());
+        for number in 1..pool.threads() {
+            let (pool, calls) = (pool.clone(), calls.clone());
             let work = move |py: Python<'_>| match calls.caller(py) {
-                Ok(mut caller) => live(&crew, || crew.work(py, &mut caller, &Role::Other)),
+                Ok(mut caller) => live(&pool, || pool.work(py, &mut caller, &Role::Other)),
                 Err(error) => log::error!("{}", crate::python::traceback(py, &error)),
             };
             threads::spawn(py, &format!("monoceros-{number}"), work).map_err(python_failure)?;
         }
-        if crew.threads() > 1 {
-            crew.start_heart().map_err(no_thread)?;
+        if pool.threads() > 1 {
+            pool.start_heartbeat().map_err(no_thread)?;
         }
-        let greenlets = GreenletWait::of_patched(py).map_err(python_failure)?.filter(|_| crew.threads() == 1);
-        crew.begin(lead);
-        live(&crew, || crew.work(py, &mut caller, &Role::Main { greenlets }));
+        let greenlets = GreenletWait::of_patched(py).map_err(python_failure)?.filter(|_| pool.threads() == 1);
+        pool.begin(lead);
+        live(&pool, || pool.work(py, &mut caller, &Role::Main { greenlets }));
         Ok(())
     })
 }
@@ -369,9 +369,9 @@ fn no_thread(error: std::io::Error) -> BootError {
 }
 
 /// A thread's `life` in the crew, at whose end by a panic the crew ends.
-fn live(crew: &Crew, life: impl FnOnce()) {
+fn live(pool: &ThreadPool, life: impl FnOnce()) {
     if let Err(panic) = caught(life) {
-        crew.fall(&panic);
+        pool.fall(&panic);
     }
 }
 

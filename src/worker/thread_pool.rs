@@ -19,7 +19,7 @@ use mio::Waker;
 use super::access::ServedRequest;
 use super::connection::{Connection, Step, Unserved};
 use super::event_loop::EventLoop;
-use super::lead::{Lead, WorkerStage};
+use super::leader::{LeaderState, WorkerStage};
 use super::rules::Rules;
 use super::siblings::Siblings;
 use crate::logging::AccessLog;
@@ -35,10 +35,10 @@ use crate::sys::thread;
 use crate::sys::wakeup::Wakeup;
 
 /// The spare thread looks this often whether everybody is busy; a request is held up for no longer than twice that.
-const STAND_BY: Duration = Duration::from_millis(5);
+const STANDBY_LOOK: Duration = Duration::from_millis(5);
 
 /// After this long without a request the spare thread sleeps until there is one.
-const STAND_DOWN: Duration = Duration::from_millis(25);
+const STANDBY_PATIENCE: Duration = Duration::from_millis(25);
 
 /// Requests that have lately taken longer than this are worth waking a thread to lead meanwhile; for shorter ones the waking would cost
 /// more than the wait.
@@ -61,17 +61,17 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const REQUESTS_PER_TURN: usize = 64;
 
 /// What the threads of a worker share.
-pub struct Crew {
-    slot: Mutex<Slot>,
+pub struct ThreadPool {
+    slot: Mutex<PoolState>,
     /// Threads that wait to lead.
     followers: Condvar,
     /// The spare thread.
-    spare: Condvar,
+    standby: Condvar,
     /// Ends the leader's poll.
     waker: Waker,
     /// What requests have lately taken, in nanoseconds: a moving average.
     request_ns: AtomicU64,
-    station: Station,
+    worker: WorkerContext,
     /// Whether there are connections in the slot's `returned`.
     has_returned: AtomicBool,
     access_log: Option<Mutex<AccessLog>>,
@@ -109,7 +109,7 @@ enum Task {
 }
 
 /// What the crew needs to know of the worker it belongs to.
-pub struct Station {
+pub struct WorkerContext {
     /// The worker's row on the scoreboard.
     pub row: Row,
     /// To be rung when the row's state changes.
@@ -129,9 +129,9 @@ pub struct Station {
 }
 
 /// The lead while nobody leads, and who waits for it.
-struct Slot {
-    lead: Option<Box<Lead>>,
-    leader: Leader,
+struct PoolState {
+    lead: Option<Box<LeaderState>>,
+    leader: LeaderThread,
     /// Connections back from the application while somebody else leads, and how they go on.
     returned: Vec<(ReadyRequest, Step)>,
     /// Threads that wait to lead.
@@ -140,18 +140,18 @@ struct Slot {
     busy: usize,
     /// Counts every time the application was entered or left: standing still means that everybody is at it.
     moves: u64,
-    spare_sleeps: bool,
+    standby_sleeps: bool,
     is_over: bool,
 }
 
-impl Slot {
-    fn lay_down(&mut self, mut lead: Box<Lead>) {
+impl PoolState {
+    fn put_back_lead(&mut self, mut lead: Box<LeaderState>) {
         if self.is_over {
             // Nobody will take it up again.
             lead.event_loop.send_finished();
             lead.event_loop.end_connections();
         }
-        (self.lead, self.leader) = (Some(lead), Leader::Nobody);
+        (self.lead, self.leader) = (Some(lead), LeaderThread::Nobody);
         self.moves += 1;
     }
 
@@ -170,7 +170,7 @@ impl Slot {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Leader {
+enum LeaderThread {
     Nobody,
     Worker,
     Spare,
@@ -179,25 +179,30 @@ enum Leader {
 /// A connection whose request is ready or served, and its place in the event loop.
 type ReadyRequest = (usize, Box<Connection>);
 
-impl Crew {
-    /// A crew that waits for its lead ([`Crew::begin`]).
-    pub fn new(waker: Waker, station: Station, access_log: Option<AccessLog>, logged_headers: Vec<String>) -> Crew {
-        Crew {
-            slot: Mutex::new(Slot {
+impl ThreadPool {
+    /// A crew that waits for its lead ([`ThreadPool::begin`]).
+    pub fn new(
+        waker: Waker,
+        worker: WorkerContext,
+        access_log: Option<AccessLog>,
+        logged_headers: Vec<String>,
+    ) -> ThreadPool {
+        ThreadPool {
+            slot: Mutex::new(PoolState {
                 lead: None,
-                leader: Leader::Nobody,
+                leader: LeaderThread::Nobody,
                 returned: Vec::new(),
                 waiting: 0,
                 busy: 0,
                 moves: 0,
-                spare_sleeps: false,
+                standby_sleeps: false,
                 is_over: false,
             }),
             followers: Condvar::new(),
-            spare: Condvar::new(),
+            standby: Condvar::new(),
             waker,
             request_ns: AtomicU64::new(0),
-            station,
+            worker,
             has_returned: AtomicBool::new(false),
             access_log: access_log.map(Mutex::new),
             logged_headers,
@@ -210,26 +215,26 @@ impl Crew {
 
     /// How many threads run the application.
     pub fn threads(&self) -> usize {
-        self.station.threads
+        self.worker.threads
     }
 
     /// Whether all workers are to end with this one.
     pub fn server_stops(&self) -> bool {
-        self.station.siblings.server_stops()
+        self.worker.siblings.server_stops()
     }
 
     /// Tells the siblings that somebody else has to accept where this worker did.
     pub fn give_up_socket(&self) {
-        self.station.row.set_listener_number(None);
+        self.worker.row.set_listener_number(None);
     }
 
     /// From now on the worker serves. All its threads are there: until now none could take the lead.
-    pub fn begin(&self, lead: Lead) {
+    pub fn begin(&self, lead: LeaderState) {
         self.tell_idle_threads(0);
-        self.station.row.set_listener_number(Some(self.station.door));
-        self.station.row.beat();
+        self.worker.row.set_listener_number(Some(self.worker.door));
+        self.worker.row.beat();
         self.announce(WorkerPhase::Ready);
-        self.lock().lay_down(Box::new(lead));
+        self.lock().put_back_lead(Box::new(lead));
         self.followers.notify_one();
     }
 
@@ -238,11 +243,11 @@ impl Crew {
     ///
     /// # Errors
     /// The system has no room for another thread.
-    pub fn start_heart(self: &Arc<Self>) -> std::io::Result<()> {
-        let crew = self.clone();
+    pub fn start_heartbeat(self: &Arc<Self>) -> std::io::Result<()> {
+        let pool = self.clone();
         let beat = move || {
-            while !crew.lock().is_over {
-                Python::attach(|_| crew.station.row.beat());
+            while !pool.lock().is_over {
+                Python::attach(|_| pool.worker.row.beat());
                 std::thread::sleep(HEARTBEAT);
             }
         };
@@ -302,24 +307,24 @@ impl Crew {
     }
 
     /// The spare thread's life.
-    pub fn stand_by(&self) {
+    pub fn run_standby(&self) {
         let mut seen = 0;
         let mut since = Instant::now();
         let mut slot = self.lock();
         while !slot.is_over {
             if slot.moves != seen {
                 (seen, since) = (slot.moves, Instant::now());
-            } else if slot.lead.is_some() && slot.busy > 0 && since.elapsed() >= STAND_BY {
-                slot = self.stand_in(slot);
+            } else if slot.lead.is_some() && slot.busy > 0 && since.elapsed() >= STANDBY_LOOK {
+                slot = self.take_over(slot);
                 continue;
             }
-            slot = if slot.busy == 0 && since.elapsed() > STAND_DOWN {
-                slot.spare_sleeps = true;
-                self.spare.wait(slot).unwrap_or_else(PoisonError::into_inner)
+            slot = if slot.busy == 0 && since.elapsed() > STANDBY_PATIENCE {
+                slot.standby_sleeps = true;
+                self.standby.wait(slot).unwrap_or_else(PoisonError::into_inner)
             } else {
-                self.spare.wait_timeout(slot, STAND_BY).unwrap_or_else(PoisonError::into_inner).0
+                self.standby.wait_timeout(slot, STANDBY_LOOK).unwrap_or_else(PoisonError::into_inner).0
             };
-            slot.spare_sleeps = false;
+            slot.standby_sleeps = false;
             if slot.busy > 0 {
                 drop(slot);
                 self.hurry();
@@ -388,7 +393,7 @@ impl Crew {
         }
         let in_flight = hold(&self.in_flight).clone();
         let requests: Vec<String> = in_flight.iter().flat_map(InFlight::describe).collect();
-        let age = self.station.row.request_started_at().map_or(0, |since| monotonic_ms().saturating_sub(since));
+        let age = self.worker.row.request_started_at().map_or(0, |since| monotonic_ms().saturating_sub(since));
         for request in &requests {
             log::error!("Aborted while serving {request}, for {}.{:03} s", age / 1000, age % 1000);
         }
@@ -400,31 +405,31 @@ impl Crew {
     /// Whether the worker has served as many requests as it should, or a hook wants no more of it.
     pub fn has_served_its_requests(&self) -> bool {
         self.is_dismissed.load(Relaxed)
-            || self.station.max_requests > 0 && self.station.row.served() >= self.station.max_requests
+            || self.worker.max_requests > 0 && self.worker.row.served() >= self.worker.max_requests
     }
 
     /// Changes the worker's state, and lets the master know.
     pub fn announce(&self, state: WorkerPhase) {
-        self.station.row.set_state(state);
-        self.station.wakeup.wake();
+        self.worker.row.set_state(state);
+        self.worker.wakeup.wake();
     }
 
     /// How long the worker may take to end.
     pub fn graceful_timeout(&self) -> Duration {
-        self.station.graceful_timeout
+        self.worker.graceful_timeout
     }
 
     /// From now on every response closes its connection.
     pub fn stop_keeping_alive(&self) {
-        self.station.rules.stop_keeping_alive();
+        self.worker.rules.stop_keeping_alive();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slot> {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         hold(&self.slot)
     }
 
     fn tell_idle_threads(&self, busy: usize) {
-        self.station.row.set_idle_threads(self.station.threads.saturating_sub(busy) as u64);
+        self.worker.row.set_idle_threads(self.worker.threads.saturating_sub(busy) as u64);
     }
 
     /// Waits for the lead, leads until there is something to do in Python, and leaves the lead in the slot.
@@ -440,7 +445,7 @@ impl Crew {
                 self.leave_lead(lead, true);
                 return Task::Serve(request);
             }
-            self.station.row.beat();
+            self.worker.row.beat();
             self.lead_a_turn(&mut lead, role);
             if lead.is_done() {
                 self.leave_lead(lead, false);
@@ -454,7 +459,7 @@ impl Crew {
         }
     }
 
-    fn lead_a_turn(&self, lead: &mut Lead, role: &Role) {
+    fn lead_a_turn(&self, lead: &mut LeaderState, role: &Role) {
         let mut most = Duration::MAX;
         if let Role::Main { greenlets: Some(greenlets) } = role {
             // The one thread that runs the application waits where its greenlets run meanwhile. Nobody else wants to lead then.
@@ -484,7 +489,7 @@ impl Crew {
     }
 
     /// The lead, or what is to be done without it.
-    fn take_lead(&self, role: &Role) -> Result<Box<Lead>, Task> {
+    fn take_lead(&self, role: &Role) -> Result<Box<LeaderState>, Task> {
         let mut slot = self.lock();
         let mut has_waited = false;
         loop {
@@ -497,7 +502,7 @@ impl Crew {
                 return Err(Task::RunHandlers);
             }
             if let Some(mut lead) = slot.lead.take() {
-                slot.leader = Leader::Worker;
+                slot.leader = LeaderThread::Worker;
                 lead.event_loop.lead_as(true);
                 if has_waited {
                     lead.event_loop.catch_up(Instant::now());
@@ -506,7 +511,7 @@ impl Crew {
             }
             has_waited = true;
             slot.waiting += 1;
-            if slot.leader == Leader::Spare {
+            if slot.leader == LeaderThread::Spare {
                 self.wake_leader();
             }
             slot = self.followers.wait(slot).unwrap_or_else(PoisonError::into_inner);
@@ -515,22 +520,22 @@ impl Crew {
     }
 
     /// Puts the lead into the slot, with or without going off to serve a request, and calls others to it where that pays.
-    fn leave_lead(&self, lead: Box<Lead>, to_serve: bool) {
+    fn leave_lead(&self, lead: Box<LeaderState>, to_serve: bool) {
         let mut slot = self.lock();
-        slot.lay_down(lead);
+        slot.put_back_lead(lead);
         if to_serve {
             slot.busy += 1;
             self.tell_idle_threads(slot.busy);
         }
-        self.call_for_a_leader(&slot);
+        self.wake_a_follower(&slot);
     }
 
-    fn call_for_a_leader(&self, slot: &Slot) {
+    fn wake_a_follower(&self, slot: &PoolState) {
         if slot.waiting > 0 && self.request_ns.load(Relaxed) > LONG_REQUEST_NS {
             self.followers.notify_one();
         }
-        if slot.spare_sleeps {
-            self.spare.notify_one();
+        if slot.standby_sleeps {
+            self.standby.notify_one();
         }
     }
 
@@ -555,7 +560,7 @@ impl Crew {
             }
             if let Some(request) = &mut next {
                 self.set_company(event_loop, request);
-                self.call_for_a_leader(&slot);
+                self.wake_a_follower(&slot);
                 return next;
             }
         } else {
@@ -576,7 +581,7 @@ impl Crew {
         connection.set_company(event_loop.has_ready() && self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS);
     }
 
-    fn take_back_returned(&self, lead: &mut Lead) {
+    fn take_back_returned(&self, lead: &mut LeaderState) {
         // What is overlooked here, because it comes back at this moment, ends the next poll.
         if !self.has_returned.load(Relaxed) {
             return;
@@ -599,21 +604,21 @@ impl Crew {
     }
 
     /// Everybody has been busy for too long: a follower leads if there is one after all, else this thread does.
-    fn stand_in<'a>(&'a self, mut slot: MutexGuard<'a, Slot>) -> MutexGuard<'a, Slot> {
+    fn take_over<'a>(&'a self, mut slot: MutexGuard<'a, PoolState>) -> MutexGuard<'a, PoolState> {
         slot.moves += 1;
         if slot.waiting > 0 {
             self.followers.notify_one();
             return slot;
         }
         let Some(lead) = slot.lead.take() else { return slot };
-        slot.leader = Leader::Spare;
+        slot.leader = LeaderThread::Spare;
         drop(slot);
-        self.lead_without_serving(lead);
+        self.lead_io_only(lead);
         self.lock()
     }
 
     /// Does everything but run the application, until a thread that can wants the lead.
-    fn lead_without_serving(&self, mut lead: Box<Lead>) {
+    fn lead_io_only(&self, mut lead: Box<LeaderState>) {
         lead.event_loop.lead_as(false);
         lead.event_loop.catch_up(Instant::now());
         loop {
@@ -621,7 +626,7 @@ impl Crew {
             let mut slot = self.lock();
             if slot.waiting > 0 || slot.is_over || lead.is_done() {
                 let over = lead.is_done();
-                slot.lay_down(lead);
+                slot.put_back_lead(lead);
                 self.followers.notify_one();
                 drop(slot);
                 if over {
@@ -639,13 +644,13 @@ impl Crew {
     }
 
     /// Requests that nobody here can serve now go, with their connections, to siblings that can.
-    fn hand_off_ready(&self, lead: &mut Lead) {
+    fn hand_off_ready(&self, lead: &mut LeaderState) {
         let mut kept = Vec::new();
-        while self.station.siblings.has_idle()
+        while self.worker.siblings.has_idle()
             && let Some((key, mut connection)) = lead.event_loop.next_ready()
         {
             lead.event_loop.unregister(&mut connection);
-            match self.station.siblings.hand_off(connection) {
+            match self.worker.siblings.hand_off(connection) {
                 Ok(()) => lead.event_loop.forget(key),
                 Err(connection) => kept.push((key, connection)),
             }
@@ -671,7 +676,7 @@ impl Crew {
         slot.end_connections();
         drop(slot);
         self.followers.notify_all();
-        self.spare.notify_all();
+        self.standby.notify_all();
         self.wake_leader();
     }
 
@@ -683,7 +688,7 @@ impl Crew {
         connection: Box<Connection>,
         started: Instant,
     ) -> (Box<Connection>, Step, Instant) {
-        let running = self.station.row.start_request();
+        let running = self.worker.row.start_request();
         let mut finished = caller.call(py, connection);
         let ended = Instant::now();
         let duration = ended - started;
@@ -700,8 +705,8 @@ impl Crew {
             log::error!("Cannot go on with a connection: a fault of the server: {panic}");
             Step::Close
         });
-        self.station.row.finish_request(running);
-        self.station.row.beat();
+        self.worker.row.finish_request(running);
+        self.worker.row.beat();
         self.note_duration(duration);
         (connection, step, ended)
     }

@@ -1,11 +1,11 @@
 //! What the leading thread has in its hands: the event loop, and the worker's duties besides requests (signals, the parent, code that has
-//! changed, the end). One thread at a time leads, see `crew`.
+//! changed, the end). One thread at a time leads, see `pool`.
 
 use std::time::{Duration, Instant};
 
-use super::crew::Crew;
 use super::event_loop::{EventLoop, TICK};
 use super::rules::KEEPALIVE_LINGER;
+use super::thread_pool::ThreadPool;
 use super::watch::Watch;
 use crate::python::hooks::Hooks;
 use crate::python::signals::Nudge;
@@ -18,7 +18,7 @@ use crate::tls::Tls;
 const HAND_OVER: Duration = TICK.saturating_add(Duration::from_millis(500));
 
 /// The lead.
-pub struct Lead {
+pub struct LeaderState {
     /// The connections.
     pub event_loop: EventLoop,
     /// Signals of this process.
@@ -57,32 +57,32 @@ pub enum WorkerStage {
     Over,
 }
 
-impl Lead {
+impl LeaderState {
     /// One turn of the event loop, which waits for `most` at most, and whatever else has come up.
     ///
     /// # Errors
     /// The poll failed.
-    pub fn turn(&mut self, crew: &Crew, most: Duration) -> std::io::Result<()> {
+    pub fn turn(&mut self, pool: &ThreadPool, most: Duration) -> std::io::Result<()> {
         // The clients first: the log may be slow.
         self.event_loop.send_finished();
-        crew.flush_access_log();
+        pool.flush_access_log();
         let turn = self.event_loop.turn(most)?;
         if turn.signals {
-            self.handle_signals(crew);
+            self.handle_signals(pool);
         }
         if turn.handlers {
             self.nudge.drain();
-            crew.call_main_thread();
+            pool.call_main_thread();
         }
         if turn.tick {
-            self.on_tick(crew);
+            self.on_tick(pool);
         }
         if self.watch.as_ref().is_some_and(Watch::is_rung) {
-            self.reload_if_changed(crew);
+            self.reload_if_changed(pool);
         }
-        self.retire_when_due(crew);
-        self.end_hand_over(crew);
-        crew.log_unserved(self.event_loop.take_unserved());
+        self.retire_when_due(pool);
+        self.end_hand_over(pool);
+        pool.log_unserved(self.event_loop.take_unserved());
         Ok(())
     }
 
@@ -96,16 +96,16 @@ impl Lead {
         }
     }
 
-    fn handle_signals(&mut self, crew: &Crew) {
+    fn handle_signals(&mut self, pool: &ThreadPool) {
         while let Some(signal) = self.signals.next() {
             match signal {
-                Signal::Term => self.drain(crew),
-                Signal::Usr1 => crew.reopen_logs(),
+                Signal::Term => self.drain(pool),
+                Signal::Usr1 => pool.reopen_logs(),
                 // Python has them too, to unwind an application that runs in the main thread.
                 Signal::Int | Signal::Quit => self.stage = WorkerStage::Over,
                 Signal::Abrt => {
                     self.stage = WorkerStage::Over;
-                    crew.give_up_requests();
+                    pool.give_up_requests();
                 }
                 // The rest is the master's.
                 _ => {}
@@ -114,11 +114,11 @@ impl Lead {
     }
 
     /// Once a second.
-    fn on_tick(&mut self, crew: &Crew) {
+    fn on_tick(&mut self, pool: &ThreadPool) {
         if !self.is_told_to_end() && self.has_lost_its_parent() {
-            self.finish(crew, Instant::now() + crew.graceful_timeout());
+            self.finish(pool, Instant::now() + pool.graceful_timeout());
         }
-        self.reload_if_changed(crew);
+        self.reload_if_changed(pool);
     }
 
     /// Whether the master is gone, which is said in the log.
@@ -130,13 +130,13 @@ impl Lead {
         is_lost
     }
 
-    fn reload_if_changed(&mut self, crew: &Crew) {
+    fn reload_if_changed(&mut self, pool: &ThreadPool) {
         if self.stage == WorkerStage::Serving
             && let Some(path) = self.watch.as_mut().and_then(Watch::changed)
         {
             log::info!("Worker reloading: {} modified", path.display());
             self.hooks.code_changed();
-            self.retire(crew);
+            self.retire(pool);
         }
         self.catch_up_with_certificates();
     }
@@ -151,17 +151,17 @@ impl Lead {
         }
     }
 
-    fn retire_when_due(&mut self, crew: &Crew) {
-        if self.stage == WorkerStage::Serving && crew.has_served_its_requests() {
+    fn retire_when_due(&mut self, pool: &ThreadPool) {
+        if self.stage == WorkerStage::Serving && pool.has_served_its_requests() {
             log::info!("Autorestarting worker after current request.");
-            self.retire(crew);
+            self.retire(pool);
         }
     }
 
     /// Asks the master for a replacement; until there is one, serving goes on.
-    fn retire(&mut self, crew: &Crew) {
+    fn retire(&mut self, pool: &ThreadPool) {
         self.stage = WorkerStage::Retiring;
-        crew.announce(WorkerPhase::Retiring);
+        pool.announce(WorkerPhase::Retiring);
     }
 
     fn is_told_to_end(&self) -> bool {
@@ -169,38 +169,38 @@ impl Lead {
     }
 
     /// TERM: ends, but not before somebody else accepts where only this worker did.
-    fn drain(&mut self, crew: &Crew) {
+    fn drain(&mut self, pool: &ThreadPool) {
         if self.is_told_to_end() {
             return;
         }
         let now = Instant::now();
-        let end = now + crew.graceful_timeout();
+        let end = now + pool.graceful_timeout();
         // The kernel sends TERM when the master dies (prctl(2)), and nobody is left to take the worker's place.
-        if self.has_lost_its_parent() || crew.server_stops() || !self.event_loop.is_last_on_its_socket() {
-            return self.finish(crew, end);
+        if self.has_lost_its_parent() || pool.server_stops() || !self.event_loop.is_last_on_its_socket() {
+            return self.finish(pool, end);
         }
-        crew.stop_keeping_alive();
-        crew.give_up_socket();
+        pool.stop_keeping_alive();
+        pool.give_up_socket();
         let until = end.min(now + HAND_OVER);
         self.event_loop.tick_by(until);
         self.stage = WorkerStage::HandingOver { until, end };
     }
 
-    fn end_hand_over(&mut self, crew: &Crew) {
+    fn end_hand_over(&mut self, pool: &ThreadPool) {
         if let WorkerStage::HandingOver { until, end } = self.stage {
-            match self.event_loop.now() >= until || crew.server_stops() {
-                true => self.finish(crew, end),
+            match self.event_loop.now() >= until || pool.server_stops() {
+                true => self.finish(pool, end),
                 false => self.event_loop.tick_by(until),
             }
         }
     }
 
     /// Accepts no more, and lets what has begun end.
-    fn finish(&mut self, crew: &Crew, end: Instant) {
+    fn finish(&mut self, pool: &ThreadPool, end: Instant) {
         self.stage = WorkerStage::Draining(end);
-        crew.stop_keeping_alive();
+        pool.stop_keeping_alive();
         self.event_loop.stop_accepting();
         self.event_loop.close_idle_by(end.min(Instant::now() + KEEPALIVE_LINGER));
-        crew.announce(WorkerPhase::Draining);
+        pool.announce(WorkerPhase::Draining);
     }
 }
