@@ -23,7 +23,7 @@ use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme,
 use monoceros::settings::{Config, ProxyProtocol};
 use monoceros::sys::socket::{Peer, Push, Stream};
 use monoceros::worker::connection::{Connection, Step};
-use monoceros::worker::desk::Desk;
+use monoceros::worker::read_context::ReadContext;
 use monoceros::worker::rules::Rules;
 
 /// Longer streams test patience only; this fits a socket's buffer.
@@ -280,7 +280,7 @@ pub fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Con
     let mut connection =
         Box::new(Connection::new(Stream::from(OwnedFd::from(server)), Peer::Unix, 0, rules(flags), now));
     let mut conversation = Conversation::default();
-    let mut desk = Desk::new();
+    let mut read_context = ReadContext::new();
     let mut start = 0;
     for &end in ends {
         client.write_all(&stream[start..end]).expect("the connection is open, and its buffer large enough");
@@ -289,13 +289,13 @@ pub fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Con
         if ended {
             client.shutdown(Shutdown::Write).expect("a socket can be shut down");
         }
-        if !go_on(&mut connection, &mut conversation, &mut desk, &mut client, ended, now) {
+        if !go_on(&mut connection, &mut conversation, &mut read_context, &mut client, ended, now) {
             return conversation;
         }
         assert!(!ended, "the connection waits for a client that sends nothing more");
     }
     client.shutdown(Shutdown::Write).expect("a socket can be shut down");
-    let is_open = go_on(&mut connection, &mut conversation, &mut desk, &mut client, true, now);
+    let is_open = go_on(&mut connection, &mut conversation, &mut read_context, &mut client, true, now);
     assert!(!is_open, "the connection waits for a client that sends nothing more");
     conversation
 }
@@ -304,30 +304,30 @@ pub fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Con
 fn go_on(
     connection: &mut Box<Connection>,
     conversation: &mut Conversation,
-    desk: &mut Desk,
+    read_context: &mut ReadContext,
     client: &mut UnixStream,
     ended: bool,
     now: Instant,
 ) -> bool {
-    let mut step = connection.on_readable(desk, ended, 1, now);
+    let mut step = connection.on_readable(read_context, ended, 1, now);
     loop {
         drain(client);
         step = match step {
             Step::Wait => return true,
             Step::Send => {
-                let step = connection.on_readable(desk, false, 1, now);
+                let step = connection.on_readable(read_context, false, 1, now);
                 assert_eq!(step, Step::Wait, "what is put by comes before what is read");
                 connection.on_writable(now)
             }
             Step::Again => match connection.on_writable(now) {
-                Step::Wait => connection.on_readable(desk, false, 1, now),
+                Step::Wait => connection.on_readable(read_context, false, 1, now),
                 step => step,
             },
             Step::Call => {
                 assert!(!conversation.is_over && conversation.refused.is_none(), "a request behind the end");
                 let keep_alive = answer(connection, conversation);
                 conversation.is_over = !keep_alive;
-                desk.take_back(connection.take_returned());
+                read_context.return_buffer(connection.take_returned());
                 connection.finish(keep_alive, now)
             }
             Step::Check => connection.answer_check(true, now),
@@ -346,7 +346,7 @@ fn go_on(
 fn answer(connection: &mut Connection, conversation: &mut Conversation) -> bool {
     let Body::Memory(buffer, range) = connection.take_body() else { panic!("the settings keep bodies in memory") };
     let body = buffer[range].to_vec();
-    connection.take_back(buffer);
+    connection.return_buffer(buffer);
     let view = connection.request();
     conversation.requests.push(Request::of(view.head, view.buffer, body));
     conversation.clients.push((view.remote_addr.to_owned(), view.proxied.copied()));

@@ -29,7 +29,7 @@ pub trait Exchange: Any + Send {
     fn take_body(&mut self) -> Body;
 
     /// Takes back the buffer of a body in memory, which nobody reads any more.
-    fn take_back(&mut self, buffer: Vec<u8>);
+    fn return_buffer(&mut self, buffer: Vec<u8>);
 
     /// Hands `parts` to the kernel, in order, as one write, after anything still queued; `push` says when that is to send them.
     ///

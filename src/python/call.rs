@@ -154,7 +154,7 @@ impl Caller {
         kit.errors.get().finish_line();
         let (mut exchange, summary) = kit.end(py, self.options.logs_headers);
         // Not before: a thread of the application may have been reading.
-        exchange.take_back(kit.input.get().end(py));
+        exchange.return_buffer(kit.input.get().end(py));
         if served.has_panicked {
             self.environs = EnvironBuilder::new(py);
         }

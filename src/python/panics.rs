@@ -102,7 +102,7 @@ mod tests {
             Body::Stream(Box::new(Body::empty()))
         }
 
-        fn take_back(&mut self, _: Vec<u8>) {}
+        fn return_buffer(&mut self, _: Vec<u8>) {}
 
         fn write(&mut self, parts: &[&[u8]], _: Push) -> io::Result<usize> {
             let before = self.written.lock().unwrap().len().min(1);

@@ -873,7 +873,7 @@ mod tests {
             Body::empty()
         }
 
-        fn take_back(&mut self, _: Vec<u8>) {}
+        fn return_buffer(&mut self, _: Vec<u8>) {}
 
         fn write(&mut self, parts: &[&[u8]], _: Push) -> io::Result<usize> {
             self.flush_queued()?;

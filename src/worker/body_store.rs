@@ -5,7 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use super::desk::Lease;
+use super::read_context::BufferPermit;
 use super::rules::Rules;
 use crate::exchange::Body;
 use crate::sys::memory;
@@ -21,7 +21,7 @@ pub enum BodyStore {
     /// In memory.
     Memory(Vec<u8>),
     /// Complete in memory, in this range of the buffer that it was read to.
-    Whole(Vec<u8>, Range<usize>, Lease),
+    Whole(Vec<u8>, Range<usize>, BufferPermit),
     /// In a file, which holds this many bytes.
     Spooled(File, u64),
 }

@@ -7,7 +7,6 @@
 mod access;
 mod body_store;
 pub mod connection;
-pub mod desk;
 mod event_loop;
 mod holdings;
 mod leader;
@@ -15,6 +14,7 @@ mod listeners;
 mod outgoing;
 mod pace;
 mod pump;
+pub mod read_context;
 mod refusals;
 pub mod rules;
 mod siblings;

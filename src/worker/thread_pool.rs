@@ -439,7 +439,7 @@ impl ThreadPool {
             Err(task) => return task,
         };
         loop {
-            self.take_back_returned(&mut lead);
+            self.take_returned_connections(&mut lead);
             if let Some(mut request) = lead.event_loop.next_ready() {
                 self.set_company(&lead.event_loop, &mut request);
                 self.leave_lead(lead, true);
@@ -581,7 +581,7 @@ impl ThreadPool {
         connection.set_company(event_loop.has_ready() && self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS);
     }
 
-    fn take_back_returned(&self, lead: &mut LeaderState) {
+    fn take_returned_connections(&self, lead: &mut LeaderState) {
         // What is overlooked here, because it comes back at this moment, ends the next poll.
         if !self.has_returned.load(Relaxed) {
             return;
@@ -622,7 +622,7 @@ impl ThreadPool {
         lead.event_loop.lead_as(false);
         lead.event_loop.catch_up(Instant::now());
         loop {
-            self.take_back_returned(&mut lead);
+            self.take_returned_connections(&mut lead);
             let mut slot = self.lock();
             if slot.waiting > 0 || slot.is_over || lead.is_done() {
                 let over = lead.is_done();

@@ -15,8 +15,8 @@ use crate::http::request::Status;
 use crate::http::response::{self, Asked};
 use crate::sys::socket::Peer;
 use crate::worker::body_store::{BodyStore, Room};
-use crate::worker::desk::Arrival;
 use crate::worker::pace::Pace;
+use crate::worker::read_context::Incoming;
 
 /// A read of up to this many bytes goes to the input buffer as it is: looking for the end of the head first would not pay.
 const SHORT_READ: usize = 2 * 1024;
@@ -25,7 +25,7 @@ const SHORT_READ: usize = 2 * 1024;
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 impl Connection {
-    pub(super) fn on_bytes(&mut self, arrival: Arrival<'_>, now: Instant) -> Step {
+    pub(super) fn on_bytes(&mut self, arrival: Incoming<'_>, now: Instant) -> Step {
         let bytes = arrival.bytes();
         match self.state {
             State::Body => {
@@ -55,7 +55,7 @@ impl Connection {
     }
 
     /// Looks for what comes next in the input; `behind` is what has come after it.
-    pub(super) fn parse(&mut self, mut behind: Arrival<'_>, now: Instant) -> Step {
+    pub(super) fn parse(&mut self, mut behind: Incoming<'_>, now: Instant) -> Step {
         if self.state == State::Proxy
             && let Some(step) = self.parse_proxy_header(now)
         {
@@ -66,7 +66,7 @@ impl Connection {
             Ok(Status::Partial) if behind.bytes().is_empty() => Step::Wait,
             Ok(Status::Partial) => {
                 self.input.extend_from_slice(behind.bytes());
-                self.parse(Arrival::Bytes(&[]), now)
+                self.parse(Incoming::Bytes(&[]), now)
             }
             Ok(Status::Complete) => self.begin_body(behind, now),
             Err(_) if is_tls_handshake(&self.input) => self.refuse(Error::TlsOnPlainHttp, now),
@@ -107,7 +107,7 @@ impl Connection {
     }
 
     /// The head is complete: decides how its body is gathered, and gathers what is there.
-    fn begin_body(&mut self, behind: Arrival<'_>, now: Instant) -> Step {
+    fn begin_body(&mut self, behind: Incoming<'_>, now: Instant) -> Step {
         self.note_request();
         self.decoder = BodyDecoder::new(self.head.framing, &self.rules.policy);
         if self.decoder.is_done() {
@@ -123,9 +123,9 @@ impl Connection {
         }
         match behind {
             // It is all there, and nothing else: where it was read to is as good a place as any.
-            Arrival::AtDesk(desk, range) if self.is_whole_body(announced, range.len()) => {
+            Incoming::InScratch(read_context, range) if self.is_whole_body(announced, range.len()) => {
                 self.decoder = BodyDecoder::Length(0);
-                self.body = Some(desk.take_body(range));
+                self.body = Some(read_context.take_body(range));
                 self.serve()
             }
             behind => self.gather_body(announced, behind.bytes(), now),

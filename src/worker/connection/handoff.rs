@@ -9,7 +9,7 @@ use crate::http::proxy::Origin;
 use crate::http::request::{Framing, Status};
 use crate::http::response;
 use crate::worker::body_store::BodyStore;
-use crate::worker::desk::Arrival;
+use crate::worker::read_context::Incoming;
 
 /// What of a connection goes to another worker besides its socket.
 pub struct HandoffBytes {
@@ -59,7 +59,7 @@ impl Connection {
         // What arrived on the way has raised no event here.
         self.unread = true;
         let step = match handoff.body {
-            None => self.on_bytes(Arrival::Bytes(&handoff.bytes), now),
+            None => self.on_bytes(Incoming::Bytes(&handoff.bytes), now),
             Some(file) => self.resume_with_body(handoff.bytes, file, now),
         };
         self.note_held();

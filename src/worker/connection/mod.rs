@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::body_store::BodyStore;
-use super::desk::{Arrival, Desk};
 use super::holdings::Held;
 use super::outgoing::{Flushed, Outgoing};
 use super::pace::Pace;
+use super::read_context::{Incoming, ReadContext};
 use super::rules::Rules;
 use super::stall::Stall;
 use super::wire::Wire;
@@ -222,10 +222,10 @@ impl Connection {
         Ok(self)
     }
 
-    /// Reads what has arrived, at `desk`, at most `reads` times, and goes as far as it leads. `ended` says that the client has ended its
+    /// Reads what has arrived, at `read_context`, at most `reads` times, and goes as far as it leads. `ended` says that the client has ended its
     /// side, which by itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
-    pub fn on_readable(&mut self, desk: &mut Desk, ended: bool, reads: usize, now: Instant) -> Step {
-        let step = self.read_on(desk, ended, reads, now);
+    pub fn on_readable(&mut self, read_context: &mut ReadContext, ended: bool, reads: usize, now: Instant) -> Step {
+        let step = self.read_on(read_context, ended, reads, now);
         // What came whole, and is about to be served, is not worth the writing; nor would it stay for long.
         if step != Step::Call || matches!(self.body, Some(BodyStore::Memory(_) | BodyStore::Spooled(..))) {
             self.note_held();
@@ -233,7 +233,7 @@ impl Connection {
         step
     }
 
-    fn read_on(&mut self, desk: &mut Desk, ended: bool, reads: usize, now: Instant) -> Step {
+    fn read_on(&mut self, read_context: &mut ReadContext, ended: bool, reads: usize, now: Instant) -> Step {
         self.note_unread(ended);
         let answers = match self.state {
             State::Serving | State::Closing | State::Over => true,
@@ -245,7 +245,7 @@ impl Connection {
             return Step::Wait;
         }
         for _ in 0..reads {
-            let count = match self.read(&mut desk.scratch) {
+            let count = match self.read(&mut read_context.scratch) {
                 Ok(Some(0)) => return self.on_end(now),
                 Ok(Some(count)) => count,
                 Ok(None) => {
@@ -255,8 +255,8 @@ impl Connection {
                 Err(error) => return self.on_broken(&error, now),
             };
             // A short read has emptied the socket, and the next arrival is a new event; the end is not, once it has been told.
-            self.unread = self.has_ended || !self.wire.is_drained_by(count, desk.scratch.len());
-            let step = self.on_bytes(Arrival::AtDesk(desk, 0..count), now);
+            self.unread = self.has_ended || !self.wire.is_drained_by(count, read_context.scratch.len());
+            let step = self.on_bytes(Incoming::InScratch(read_context, 0..count), now);
             if step != Step::Wait || !self.unread {
                 return step;
             }
@@ -645,7 +645,7 @@ impl Connection {
             }
             State::Head => {
                 self.deadline = Some(now + self.rules.head_timeout);
-                match self.parse(Arrival::Bytes(&[]), now) {
+                match self.parse(Incoming::Bytes(&[]), now) {
                     // No event will tell of what is already there.
                     Step::Wait if self.unread => Step::Again,
                     step => step,

@@ -42,7 +42,7 @@ impl Exchange for Connection {
         if self.has_whole_body() { whole } else { Body::Stream(Box::new(whole)) }
     }
 
-    fn take_back(&mut self, buffer: Vec<u8>) {
+    fn return_buffer(&mut self, buffer: Vec<u8>) {
         self.returned = buffer;
     }
 
@@ -206,7 +206,7 @@ mod tests {
     use crate::settings::Config;
     use crate::sys::socket::Peer;
     use crate::worker::connection::Step;
-    use crate::worker::desk::Desk;
+    use crate::worker::read_context::ReadContext;
     use crate::worker::rules::Rules;
 
     const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -219,7 +219,7 @@ mod tests {
         theirs.write_all(format!("{REQUEST}{behind}").as_bytes()).unwrap();
         let (rules, now) = (Arc::new(Rules::new(&Config::default())), Instant::now());
         let mut connection = Connection::new(Stream::from(OwnedFd::from(ours)), Peer::Unix, 0, rules, now);
-        assert_eq!(connection.on_readable(&mut Desk::new(), false, 1, now), Step::Call);
+        assert_eq!(connection.on_readable(&mut ReadContext::new(), false, 1, now), Step::Call);
         (connection, theirs)
     }
 
@@ -257,7 +257,7 @@ mod tests {
             assert_eq!(client.read(&mut [0]).unwrap(), 0, "the end is told before the descriptor is closed");
             drop(client);
             assert_eq!(
-                connection.on_readable(&mut Desk::new(), false, 1, now),
+                connection.on_readable(&mut ReadContext::new(), false, 1, now),
                 if late.is_empty() { Step::Wait } else { Step::Close }
             );
             assert_eq!(connection.end(now), Step::Close);
@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(connection.on_time(now), Step::Wait);
         assert_eq!(connection.on_time(now + Duration::from_secs(3)), Step::LastLook);
         client.write_all(REQUEST.as_bytes()).unwrap();
-        assert_eq!(connection.on_readable(&mut Desk::new(), false, 1, now), Step::Call);
+        assert_eq!(connection.on_readable(&mut ReadContext::new(), false, 1, now), Step::Call);
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Connection {
     fn count_held(&self) -> Held {
         let head = if self.input.is_empty() { 0 } else { self.input.capacity() };
         let (memory, spool) = match &self.body {
-            // Of the buffers that bodies may keep there are only so many (see `desk`).
+            // Of the buffers that bodies may keep there are only so many (see `read_context`).
             None | Some(BodyStore::Whole(..)) => (0, 0),
             Some(BodyStore::Memory(bytes)) => (bytes.capacity(), 0),
             Some(BodyStore::Spooled(_, length)) => (0, *length),

@@ -23,8 +23,8 @@ use accepting::ACCEPT_BACKOFF;
 use unfinished::Unfinished;
 
 use super::connection::{Connection, Step, Unserved, Watched};
-use super::desk::{Desk, READ_SIZE};
 use super::listeners::WorkerListener;
+use super::read_context::{READ_SIZE, ReadContext};
 use super::refusals::Refusals;
 use super::rules::Rules;
 use super::siblings::Siblings;
@@ -92,7 +92,7 @@ pub struct EventLoop {
     serves: bool,
     most_connections: usize,
     first_connection: usize,
-    desk: Desk,
+    read_context: ReadContext,
     /// Connections whose requests are ready, and since when.
     ready: VecDeque<(usize, Instant)>,
     /// Connections with more to do than what was their share.
@@ -199,7 +199,7 @@ impl EventLoop {
             most_connections,
             first_connection: FIRST_LISTENER + listeners.len(),
             listeners,
-            desk: Desk::new(),
+            read_context: ReadContext::new(),
             ready: VecDeque::new(),
             unfinished: Unfinished::default(),
             dispensable: VecDeque::new(),
@@ -360,7 +360,7 @@ impl EventLoop {
             // It may have fallen idle before the worker was told.
             connection.close_by(self.now + self.rules.idle_time());
         }
-        self.desk.take_back(connection.take_returned());
+        self.read_context.return_buffer(connection.take_returned());
         if connection.is_exchanged() {
             // A pump has a duplicate of the old one, for which closing it would not do (see there).
             self.unregister(&mut connection);
@@ -484,7 +484,7 @@ impl EventLoop {
                     }
                     self.handshakes_left -= 1;
                 }
-                let step = connection.on_readable(&mut self.desk, ended, reads, self.now);
+                let step = connection.on_readable(&mut self.read_context, ended, reads, self.now);
                 self.follow(key, step);
                 if self.rules.holdings.is_exceeded() {
                     self.keep_within_bounds();
@@ -578,7 +578,7 @@ impl EventLoop {
     fn look_once_more(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { return };
         connection.note_unread(false);
-        let step = connection.on_readable(&mut self.desk, false, READS_PER_TURN, self.now);
+        let step = connection.on_readable(&mut self.read_context, false, READS_PER_TURN, self.now);
         let is_idle = step == Step::Wait && connection.is_idle();
         self.follow(key, if is_idle { Step::Close } else { step });
     }

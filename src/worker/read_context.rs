@@ -13,7 +13,7 @@ pub const READ_SIZE: usize = 64 * 1024;
 const MOST_KEPT: usize = 16;
 
 /// A place to read to, and what is known from earlier reading. One policy must hold for all who use it.
-pub struct Desk {
+pub struct ReadContext {
     /// Where a read puts its bytes; they mean nothing after the turn.
     pub scratch: Vec<u8>,
     /// The header blocks of earlier requests.
@@ -21,71 +21,78 @@ pub struct Desk {
     /// What can take the place of `scratch` while that is with a request.
     spares: Vec<Vec<u8>>,
     /// Each body that keeps a buffer has one.
-    lease: Lease,
+    permit: BufferPermit,
 }
 
 /// Counts those who have one.
-pub type Lease = Arc<()>;
+pub type BufferPermit = Arc<()>;
 
 /// Bytes that have just arrived.
-pub enum Arrival<'a> {
+pub enum Incoming<'a> {
     /// From somewhere.
     Bytes(&'a [u8]),
     /// Read at a desk, to this range of its scratch.
-    AtDesk(&'a mut Desk, Range<usize>),
+    InScratch(&'a mut ReadContext, Range<usize>),
 }
 
-impl Arrival<'_> {
+impl Incoming<'_> {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Arrival::Bytes(bytes) => bytes,
-            Arrival::AtDesk(desk, range) => &desk.scratch[range.clone()],
+            Incoming::Bytes(bytes) => bytes,
+            Incoming::InScratch(read_context, range) => &read_context.scratch[range.clone()],
         }
     }
 
     /// The header blocks that are known where they have arrived.
     pub fn known(&mut self) -> Option<&mut KnownBlocks> {
         match self {
-            Arrival::Bytes(_) => None,
-            Arrival::AtDesk(desk, _) => Some(&mut desk.known),
+            Incoming::Bytes(_) => None,
+            Incoming::InScratch(read_context, _) => Some(&mut read_context.known),
         }
     }
 
     /// The same without its first `count` bytes; it has so many.
     pub fn behind(self, count: usize) -> Self {
         match self {
-            Arrival::Bytes(bytes) => Arrival::Bytes(&bytes[count..]),
-            Arrival::AtDesk(desk, range) => Arrival::AtDesk(desk, range.start + count..range.end),
+            Incoming::Bytes(bytes) => Incoming::Bytes(&bytes[count..]),
+            Incoming::InScratch(read_context, range) => {
+                Incoming::InScratch(read_context, range.start + count..range.end)
+            }
         }
     }
 }
 
-impl Desk {
+impl ReadContext {
     /// An empty one.
     pub fn new() -> Self {
-        Desk { scratch: vec![0; READ_SIZE], known: KnownBlocks::new(), spares: Vec::new(), lease: Lease::default() }
+        ReadContext {
+            scratch: vec![0; READ_SIZE],
+            known: KnownBlocks::new(),
+            spares: Vec::new(),
+            permit: BufferPermit::default(),
+        }
     }
 
     /// A body that has been read whole and stands in the scratch at `range`: with the buffer itself, if not too many are kept by others,
     /// else as a copy. Who has the buffer in the end gives it [back](Desk::take_back).
     pub fn take_body(&mut self, range: Range<usize>) -> BodyStore {
-        if Lease::strong_count(&self.lease) > MOST_KEPT {
+        if BufferPermit::strong_count(&self.permit) > MOST_KEPT {
             return BodyStore::Memory(self.scratch[range].to_vec());
         }
         let next = self.spares.pop().unwrap_or_else(|| vec![0; READ_SIZE]);
-        BodyStore::Whole(std::mem::replace(&mut self.scratch, next), range, self.lease.clone())
+        BodyStore::Whole(std::mem::replace(&mut self.scratch, next), range, self.permit.clone())
     }
 
     /// Takes back a buffer. One that it has not given away is of no use here.
-    pub fn take_back(&mut self, buffer: Vec<u8>) {
+    pub fn return_buffer(&mut self, buffer: Vec<u8>) {
         if buffer.len() == READ_SIZE && buffer.capacity() == READ_SIZE && self.spares.len() < MOST_KEPT {
             self.spares.push(buffer);
         }
     }
 }
 
-impl Default for Desk {
+impl Default for ReadContext {
     fn default() -> Self {
         Self::new()
     }
@@ -101,31 +108,31 @@ mod tests {
 
     #[test]
     fn a_body_keeps_its_buffer_and_the_next_is_read_to_another() {
-        let mut desk = Desk::new();
-        desk.scratch[7] = b'x';
-        let body = desk.take_body(5..10);
+        let mut read_context = ReadContext::new();
+        read_context.scratch[7] = b'x';
+        let body = read_context.take_body(5..10);
         assert_eq!(body.in_memory(), Some(&b"\0\0x\0\0"[..]));
-        assert_eq!((desk.scratch.len(), desk.scratch[7]), (READ_SIZE, 0));
+        assert_eq!((read_context.scratch.len(), read_context.scratch[7]), (READ_SIZE, 0));
         let BodyStore::Whole(buffer, ..) = body else { panic!("it is a copy") };
-        desk.take_back(buffer);
-        assert!(!is_copy(&desk.take_body(0..10)));
-        assert_eq!(desk.scratch[7], b'x', "it is read to again");
+        read_context.return_buffer(buffer);
+        assert!(!is_copy(&read_context.take_body(0..10)));
+        assert_eq!(read_context.scratch[7], b'x', "it is read to again");
     }
 
     #[test]
     fn buffers_are_bounded() {
-        let mut desk = Desk::new();
-        let waiting: Vec<BodyStore> = (0..100).map(|_| desk.take_body(0..10)).collect();
+        let mut read_context = ReadContext::new();
+        let waiting: Vec<BodyStore> = (0..100).map(|_| read_context.take_body(0..10)).collect();
         assert_eq!(waiting.iter().filter(|body| !is_copy(body)).count(), MOST_KEPT);
         drop(waiting);
-        assert!(!is_copy(&desk.take_body(0..10)), "those are gone");
-        (0..100).for_each(|_| desk.take_back(vec![0; READ_SIZE]));
-        assert_eq!(desk.spares.len(), MOST_KEPT);
-        desk.spares.clear();
-        desk.take_back(vec![0; 10]);
+        assert!(!is_copy(&read_context.take_body(0..10)), "those are gone");
+        (0..100).for_each(|_| read_context.return_buffer(vec![0; READ_SIZE]));
+        assert_eq!(read_context.spares.len(), MOST_KEPT);
+        read_context.spares.clear();
+        read_context.return_buffer(vec![0; 10]);
         let mut large = Vec::with_capacity(2 * READ_SIZE);
         large.resize(READ_SIZE, 0);
-        desk.take_back(large);
-        assert!(desk.spares.is_empty());
+        read_context.return_buffer(large);
+        assert!(read_context.spares.is_empty());
     }
 }
