@@ -21,7 +21,7 @@ use monoceros::http::policy::{HeaderMap, Policy};
 use monoceros::http::proxy::{self, Origin, Parsed, ProxyMode};
 use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme, Status};
 use monoceros::settings::{Config, ProxyProtocol};
-use monoceros::sys::socket::{Peer, Push, Stream};
+use monoceros::sys::socket::{Cork, Peer, Stream};
 use monoceros::worker::connection::{Connection, Step};
 use monoceros::worker::read_context::ReadContext;
 use monoceros::worker::rules::Rules;
@@ -354,7 +354,7 @@ fn answer(connection: &mut Connection, conversation: &mut Conversation) -> bool 
     // As if there were others, every second time.
     connection.set_company(conversation.requests.len().is_multiple_of(2));
     if !keep_alive || !connection.put_by(ANSWER) {
-        assert_eq!(connection.write(&[ANSWER], Push::Now).expect("the client is there"), ANSWER.len());
+        assert_eq!(connection.write(&[ANSWER], Cork::No).expect("the client is there"), ANSWER.len());
     }
     keep_alive
 }

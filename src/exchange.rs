@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use crate::http::proxy::Origin;
 use crate::http::request::{RequestHead, Scheme};
-use crate::sys::socket::{Peer, Push, Readiness};
+use crate::sys::socket::{Cork, Peer, Readiness};
 use crate::tls::Secured;
 
 /// What the access log shows where a client did not wait for its whole answer: nginx's number, which operators know.
@@ -38,7 +38,7 @@ pub trait Exchange: Any + Send {
     ///
     /// # Errors
     /// The client is gone, or has not read for longer than the write timeout.
-    fn write(&mut self, parts: &[&[u8]], push: Push) -> io::Result<usize>;
+    fn write(&mut self, parts: &[&[u8]], push: Cork) -> io::Result<usize>;
 
     /// Takes a whole, short `response`, to be sent in a moment together with those of other clients; `false` where none of those are in
     /// sight, and it is to be written.
@@ -48,7 +48,7 @@ pub trait Exchange: Any + Send {
     fn is_put_by(&self) -> bool;
 
     /// Queues a piece behind everything written so far. The connection sends it as the client reads.
-    fn queue(&mut self, piece: Piece);
+    fn queue(&mut self, piece: WriteChunk);
 
     /// Goes on with what is queued, as far as the kernel takes it, and says whether it took any. Never blocks.
     ///
@@ -147,7 +147,7 @@ impl Body {
 }
 
 /// Response bytes that wait for the client.
-pub enum Piece {
+pub enum WriteChunk {
     /// Bytes the server made: a head, a chunk's framing, a small block.
     Owned(Vec<u8>),
     /// A block of the application's, kept alive by its owner instead of being copied; only the bytes from `start` on are still to go.

@@ -36,14 +36,14 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::exchange::{Body, Exchange, Piece, RequestView, Wait};
+    use crate::exchange::{Body, Exchange, RequestView, Wait, WriteChunk};
     use crate::http::request::{RequestHead, Scheme};
     use crate::python::app::App;
     use crate::python::call::{CallOptions, Caller};
     use crate::python::environ::Site;
     use crate::python::hooks::Hooks;
     use crate::python::transmission::Ending;
-    use crate::sys::socket::{Peer, Push};
+    use crate::sys::socket::{Cork, Peer};
 
     #[test]
     fn what_a_panic_said_is_kept() {
@@ -104,7 +104,7 @@ mod tests {
 
         fn return_buffer(&mut self, _: Vec<u8>) {}
 
-        fn write(&mut self, parts: &[&[u8]], _: Push) -> io::Result<usize> {
+        fn write(&mut self, parts: &[&[u8]], _: Cork) -> io::Result<usize> {
             let before = self.written.lock().unwrap().len().min(1);
             self.pass(Trap::InWrite { before });
             let bytes = parts.concat();
@@ -120,7 +120,7 @@ mod tests {
             false
         }
 
-        fn queue(&mut self, _: Piece) {}
+        fn queue(&mut self, _: WriteChunk) {}
 
         fn flush_queued(&mut self) -> io::Result<bool> {
             Ok(true)

@@ -12,14 +12,14 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use super::known_headers::KnownHeaders;
-use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Piece, Wait};
+use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Wait, WriteChunk};
 use crate::http::date::DateCache;
 use crate::http::error::{ErrorPage, reason_phrase};
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, Asked, BodyPlan, ConnectionHeader};
 use crate::sys::clock::unix_time;
 use crate::sys::fork;
-use crate::sys::socket::Push;
+use crate::sys::socket::Cork;
 use crate::tls::Secured;
 
 /// Unsent bytes of a block up to this many are copied; longer ones keep the application's object alive instead.
@@ -467,12 +467,12 @@ impl Transmission {
         let back = self.frame(&mut front, admitted, true);
         self.sent += admitted as u64;
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        exchange.queue(Piece::Owned(front));
+        exchange.queue(WriteChunk::Owned(front));
         if admitted > 0 {
-            exchange.queue(Piece::File { file, offset, remaining: admitted as u64 });
+            exchange.queue(WriteChunk::File { file, offset, remaining: admitted as u64 });
         }
         if !back.is_empty() {
-            exchange.queue(Piece::Owned(back.to_vec()));
+            exchange.queue(WriteChunk::Owned(back.to_vec()));
         }
         Ok(())
     }
@@ -485,7 +485,7 @@ impl Transmission {
         if self.is_head_out() || self.version == Version::Http10 {
             return Ok(());
         }
-        self.transmit_one(bytes, Push::Now).inspect_err(|_| self.client_gone = true)
+        self.transmit_one(bytes, Cork::No).inspect_err(|_| self.client_gone = true)
     }
 
     /// Completes the response with whatever framing is due. `is_followed` says that more of the application's code comes before the
@@ -531,7 +531,7 @@ impl Transmission {
         (self.draft.content_length, self.plan) = (None, BodyPlan::None);
         let page = ErrorPage { status, message, is_head: self.asked == Asked::Head };
         let page = page.render(self.date.get(unix_time()));
-        match self.transmit_one(&page, Push::Now) {
+        match self.transmit_one(&page, Cork::No) {
             Ok(()) => Ending::Close,
             Err(_) => {
                 self.client_gone = true;
@@ -731,20 +731,20 @@ impl Transmission {
 
     /// The last bytes may travel with the end of the connection, if that comes at once: what is called in between could hold them up. (What
     /// is left are destructors of the application's objects, and a full access log; for them the kernel's patience is short.)
-    fn push(&self, last: bool) -> Push {
+    fn push(&self, last: bool) -> Cork {
         let ends = last && !self.keep_alive && !self.draft.upgrade && !self.socket_lent;
-        if ends && !self.is_observed && !self.is_followed { Push::WithEnd } else { Push::Now }
+        if ends && !self.is_observed && !self.is_followed { Cork::UntilShutdown } else { Cork::No }
     }
 
     /// One write, and the rest queued; no write of nothing, which costs the kernel as much.
-    fn transmit_one(&mut self, bytes: &[u8], push: Push) -> io::Result<()> {
+    fn transmit_one(&mut self, bytes: &[u8], push: Cork) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         let sent = exchange.write(&[bytes], push)?;
         if sent < bytes.len() {
-            exchange.queue(Piece::Owned(bytes[sent..].to_vec()));
+            exchange.queue(WriteChunk::Owned(bytes[sent..].to_vec()));
         }
         Ok(())
     }
@@ -756,7 +756,7 @@ impl Transmission {
         blocks: &[&Bound<'_, PyBytes>],
         admitted: usize,
         back: &[u8],
-        push: Push,
+        push: Cork,
     ) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         let mut parts: Vec<&[u8]> = Vec::with_capacity(blocks.len() + 2);
@@ -782,9 +782,9 @@ impl Transmission {
             let owner = index.checked_sub(1).and_then(|index| blocks.get(index));
             exchange.queue(match owner {
                 Some(block) if left.len() > COPY_LIMIT && part.len() == block.as_bytes().len() => {
-                    Piece::Shared { bytes: Box::new(PyBackedBytes::from((*block).clone())), start }
+                    WriteChunk::Shared { bytes: Box::new(PyBackedBytes::from((*block).clone())), start }
                 }
-                _ => Piece::Owned(left.to_vec()),
+                _ => WriteChunk::Owned(left.to_vec()),
             });
         }
         Ok(())
@@ -824,7 +824,7 @@ mod tests {
     use crate::sys::socket::Peer;
 
     /// What a client has taken and in how many writes, and how much more it takes.
-    struct Wire {
+    struct RecordingExchange {
         taken: Vec<u8>,
         writes: usize,
         room: usize,
@@ -834,7 +834,7 @@ mod tests {
     /// A client.
     struct Reader {
         head: RequestHead,
-        wire: Arc<Mutex<Wire>>,
+        wire: Arc<Mutex<RecordingExchange>>,
         queue: Vec<u8>,
         has_company: bool,
         is_put_by: bool,
@@ -875,7 +875,7 @@ mod tests {
 
         fn return_buffer(&mut self, _: Vec<u8>) {}
 
-        fn write(&mut self, parts: &[&[u8]], _: Push) -> io::Result<usize> {
+        fn write(&mut self, parts: &[&[u8]], _: Cork) -> io::Result<usize> {
             self.flush_queued()?;
             if self.has_queued() { Ok(0) } else { self.take(&parts.concat()) }
         }
@@ -892,8 +892,8 @@ mod tests {
             self.is_put_by
         }
 
-        fn queue(&mut self, piece: Piece) {
-            let Piece::Owned(bytes) = piece else { panic!("only bytes come here") };
+        fn queue(&mut self, piece: WriteChunk) {
+            let WriteChunk::Owned(bytes) = piece else { panic!("only bytes come here") };
             self.queue.extend_from_slice(&bytes);
         }
 
@@ -936,8 +936,8 @@ mod tests {
     }
 
     /// A response of which only the head is known, and its client.
-    fn started(content_length: Option<u64>, has_company: bool) -> (Transmission, Arc<Mutex<Wire>>) {
-        let wire = Wire { taken: Vec::new(), writes: 0, room: usize::MAX, is_broken: false };
+    fn started(content_length: Option<u64>, has_company: bool) -> (Transmission, Arc<Mutex<RecordingExchange>>) {
+        let wire = RecordingExchange { taken: Vec::new(), writes: 0, room: usize::MAX, is_broken: false };
         let wire = Arc::new(Mutex::new(wire));
         let mut transmission = Transmission::new(b"".as_slice().into());
         let reader = Reader {
@@ -954,7 +954,7 @@ mod tests {
     }
 
     /// A response whose head is out, and its client, who has taken nothing of a body.
-    fn begun(content_length: Option<u64>) -> (Transmission, Arc<Mutex<Wire>>) {
+    fn begun(content_length: Option<u64>) -> (Transmission, Arc<Mutex<RecordingExchange>>) {
         let (mut transmission, wire) = started(content_length, false);
         transmission.send(&[], false).unwrap();
         assert_eq!(wire.lock().unwrap().writes, 1, "the head");
@@ -962,7 +962,7 @@ mod tests {
         (transmission, wire)
     }
 
-    fn text(wire: &Mutex<Wire>) -> String {
+    fn text(wire: &Mutex<RecordingExchange>) -> String {
         String::from_utf8(wire.lock().unwrap().taken.clone()).unwrap()
     }
 

@@ -22,7 +22,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::stream::peer;
 
-pub use super::stream::{Peer, Push, Readiness, Stream, wait_until_ready};
+pub use super::stream::{Cork, Peer, Readiness, Stream, wait_until_ready};
 
 /// Most bytes of a response that the kernel holds before it can send them (TCP_NOTSENT_LOWAT, tcp(7)). Left to itself it would take
 /// several megabytes for a client that reads nothing, and copying those would keep everybody else waiting for more than a millisecond.
@@ -492,7 +492,7 @@ mod tests {
             stream.set_blocking(true).unwrap();
             client.write_all(b"ping").unwrap();
             assert_eq!(stream.read(&mut buffer).unwrap(), 4);
-            let sent = stream.write_vectored(&[IoSlice::new(b"po"), IoSlice::new(b"ng")], Push::Now).unwrap();
+            let sent = stream.write_vectored(&[IoSlice::new(b"po"), IoSlice::new(b"ng")], Cork::No).unwrap();
             stream.shutdown_write().unwrap();
             let mut answer = String::new();
             client.read_to_string(&mut answer).unwrap();
@@ -509,7 +509,7 @@ mod tests {
         let (stream, _) = accept(&listener);
         let response = vec![b'x'; 16 << 20];
         let mut held = 0;
-        while let Ok(count) = stream.write(&response[held..], Push::Now) {
+        while let Ok(count) = stream.write(&response[held..], Cork::No) {
             held += count;
         }
         assert!((100_000..1 << 20).contains(&held), "{held} bytes");

@@ -28,20 +28,20 @@ pub struct Stream(OwnedFd);
 
 /// When the kernel is to send the bytes of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Push {
+pub enum Cork {
     /// At once.
-    Now,
+    No,
     /// In one segment with the end of our side, which follows at once (MSG_MORE, send(2)). That saves both ends a segment and a wake-up.
     /// It takes [`Stream::shutdown_write`]: a close alone would drop the bytes where others have come that nobody has read. Should the
     /// end be long in coming, the kernel sends them after a fifth of a second.
-    WithEnd,
+    UntilShutdown,
 }
 
-impl Push {
+impl Cork {
     fn flags(self) -> SendFlags {
         match self {
-            Push::Now => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-            Push::WithEnd => SendFlags::NOSIGNAL | SendFlags::DONTWAIT | SendFlags::MORE,
+            Cork::No => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            Cork::UntilShutdown => SendFlags::NOSIGNAL | SendFlags::DONTWAIT | SendFlags::MORE,
         }
     }
 }
@@ -80,12 +80,12 @@ impl Stream {
 
     /// Writes what the kernel takes of `bytes` (send(2)), to be sent when `push` says, and says how much. WouldBlock where that is nothing,
     /// also where the descriptor has been made to block.
-    pub fn write(&self, bytes: &[u8], push: Push) -> io::Result<usize> {
+    pub fn write(&self, bytes: &[u8], push: Cork) -> io::Result<usize> {
         Ok(rustix::net::send(&self.0, bytes, push.flags())?)
     }
 
     /// Writes what the kernel takes of several pieces in one call (sendmsg(2); at most IOV_MAX = 1024 pieces).
-    pub fn write_vectored(&self, pieces: &[IoSlice], push: Push) -> io::Result<usize> {
+    pub fn write_vectored(&self, pieces: &[IoSlice], push: Cork) -> io::Result<usize> {
         Ok(rustix::net::sendmsg(&self.0, pieces, &mut SendAncillaryBuffer::default(), push.flags())?)
     }
 
@@ -186,9 +186,9 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         let stream = Stream::from(OwnedFd::from(ours));
-        assert_eq!(stream.write(b"x", Push::Now).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(stream.write(b"x", Cork::No).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(
-            stream.write_vectored(&[IoSlice::new(b"x")], Push::Now).unwrap_err().kind(),
+            stream.write_vectored(&[IoSlice::new(b"x")], Cork::No).unwrap_err().kind(),
             io::ErrorKind::BrokenPipe
         );
     }
@@ -200,12 +200,12 @@ mod tests {
         stream.set_blocking(true).unwrap();
         let block = [0; 65536];
         let refused = loop {
-            if let Err(error) = stream.write(&block, Push::Now) {
+            if let Err(error) = stream.write(&block, Cork::No) {
                 break error;
             }
         };
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
-        let refused = stream.write_vectored(&[IoSlice::new(&block)], Push::WithEnd).unwrap_err();
+        let refused = stream.write_vectored(&[IoSlice::new(&block)], Cork::UntilShutdown).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
     }
 
@@ -214,7 +214,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let stream = Stream::from(OwnedFd::from(ours));
         assert_eq!(stream.undelivered().unwrap(), 0);
-        assert_eq!(stream.write(b"hello", Push::Now).unwrap(), 5);
+        assert_eq!(stream.write(b"hello", Cork::No).unwrap(), 5);
         assert!(stream.undelivered().unwrap() >= 5);
         theirs.read_exact(&mut [0; 5]).unwrap();
         assert_eq!(stream.undelivered().unwrap(), 0);

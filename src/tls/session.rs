@@ -15,7 +15,7 @@ use rustls::{ProtocolVersion, ServerConnection};
 use super::Acceptor;
 use super::ciphers::openssl_name;
 use super::client_certificate::ClientCertificate;
-use crate::sys::socket::{Push, Stream};
+use crate::sys::socket::{Cork, Stream};
 
 /// How much is read from the socket at once: a whole record, and the start of the next (RFC 8446, section 5.2: 2^14 + 256 + 5 bytes).
 const READ_SIZE: usize = 20 * 1024;
@@ -306,13 +306,13 @@ struct Socket<'a>(&'a Stream);
 
 impl Write for Socket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes, Push::Now)
+        self.0.write(bytes, Cork::No)
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match parts {
-            [part] => self.0.write(part, Push::Now),
-            parts => self.0.write_vectored(parts, Push::Now),
+            [part] => self.0.write(part, Cork::No),
+            parts => self.0.write_vectored(parts, Cork::No),
         }
     }
 

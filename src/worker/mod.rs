@@ -5,23 +5,23 @@
 //! for the fuzz targets, which drive them without an interpreter.
 
 mod access;
+mod body_rate;
 mod body_store;
 pub mod connection;
 mod event_loop;
 mod holdings;
 mod leader;
 mod listeners;
-mod outgoing;
-mod pace;
-mod pump;
 pub mod read_context;
-mod refusals;
+mod rejection_log;
+mod relay;
 pub mod rules;
 mod siblings;
-mod stall;
 mod thread_pool;
+mod transport;
 mod watch;
-mod wire;
+mod write_queue;
+mod write_timeout;
 
 use std::ffi::OsString;
 use std::fmt::Display;

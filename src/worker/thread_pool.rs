@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 
 use super::access::ServedRequest;
-use super::connection::{Connection, Step, Unserved};
+use super::connection::{Connection, Step, UnservedRequest};
 use super::event_loop::EventLoop;
 use super::leader::{LeaderState, WorkerStage};
 use super::rules::Rules;
@@ -334,7 +334,7 @@ impl ThreadPool {
     }
 
     /// Adds the line of each request that was not served.
-    pub fn log_unserved(&self, unserved: Vec<Unserved>) {
+    pub fn log_unserved(&self, unserved: Vec<UnservedRequest>) {
         if unserved.is_empty() {
             return;
         }

@@ -7,15 +7,15 @@ use std::time::Instant;
 use memchr::memmem::Finder;
 
 use super::{Connection, State, Step, address_text};
-use crate::exchange::Piece;
+use crate::exchange::WriteChunk;
 use crate::http::body::BodyDecoder;
 use crate::http::error::Error;
 use crate::http::proxy::{self, Origin, Parsed};
 use crate::http::request::Status;
 use crate::http::response::{self, Asked};
 use crate::sys::socket::Peer;
+use crate::worker::body_rate::BodyRate;
 use crate::worker::body_store::{BodyStore, Room};
-use crate::worker::pace::Pace;
 use crate::worker::read_context::Incoming;
 
 /// A read of up to this many bytes goes to the input buffer as it is: looking for the end of the head first would not pay.
@@ -145,9 +145,9 @@ impl Connection {
         self.body = Some(BodyStore::new(announced));
         self.body_length = 0;
         self.state = State::Body;
-        self.pace = Pace::begin(now);
+        self.body_rate = BodyRate::begin(now);
         if self.input.len() == self.head.len && behind.is_empty() && self.head.expect_continue {
-            self.outgoing.push(Piece::Owned(response::CONTINUE.to_vec()));
+            self.write_queue.push(WriteChunk::Owned(response::CONTINUE.to_vec()));
             if self.flush(now).is_err() {
                 return Step::Close;
             }
@@ -175,7 +175,7 @@ impl Connection {
 
     fn await_body(&mut self, step: Step, now: Instant) -> Step {
         if step == Step::Wait {
-            self.deadline = Some(self.pace.deadline(now, &self.rules));
+            self.deadline = Some(self.body_rate.deadline(now, &self.rules));
         }
         step
     }
@@ -185,7 +185,7 @@ impl Connection {
             Ok(decoded) => decoded,
             Err(error) => return self.refuse(error, now),
         };
-        self.pace.add(data.len(), now);
+        self.body_rate.add(data.len(), now);
         let Some(store) = &mut self.body else { return Step::Close };
         let room = if data.is_empty() { Room::Left } else { store.add(&data, &self.rules) };
         if room == Room::Refused {
@@ -197,7 +197,7 @@ impl Connection {
             return self.serve();
         }
         if room != Room::Left {
-            self.pace.pause(now);
+            self.body_rate.pause(now);
             return self.serve();
         }
         Step::Wait

@@ -24,7 +24,7 @@ impl Connection {
     /// request's body is gone by, an earlier response is still under way, or TLS has its state here.
     pub fn prepare_handoff(&mut self, limit: usize) -> Option<HandoffBytes> {
         let is_whole = self.state == State::Serving && self.decoder.is_done() && self.unsaved.is_empty();
-        if self.wire.is_tls() || !is_whole || !self.outgoing.is_empty() || self.input.len() > limit {
+        if self.transport.is_tls() || !is_whole || !self.write_queue.is_empty() || self.input.len() > limit {
             return None;
         }
         let room = limit - self.input.len();

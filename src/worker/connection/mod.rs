@@ -7,11 +7,11 @@ mod arriving;
 mod handoff;
 mod serving;
 mod standing;
-mod unserved;
+mod unserved_request;
 
 pub use handoff::HandoffBytes;
 pub use standing::{Standing, UNHURRIED};
-pub use unserved::Unserved;
+pub use unserved_request::UnservedRequest;
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
@@ -20,15 +20,15 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::body_rate::BodyRate;
 use super::body_store::BodyStore;
 use super::holdings::Held;
-use super::outgoing::{Flushed, Outgoing};
-use super::pace::Pace;
 use super::read_context::{Incoming, ReadContext};
 use super::rules::Rules;
-use super::stall::Stall;
-use super::wire::Wire;
-use crate::exchange::{Exchange, Piece};
+use super::transport::Transport;
+use super::write_queue::{Flushed, WriteQueue};
+use super::write_timeout::WriteTimeout;
+use crate::exchange::{Exchange, WriteChunk};
 use crate::http::body::BodyDecoder;
 use crate::http::date::DateCache;
 use crate::http::error::{Error, ErrorPage};
@@ -81,7 +81,7 @@ pub enum Step {
 
 /// A client's connection.
 pub struct Connection {
-    wire: Wire,
+    transport: Transport,
     /// What TLS is to be begun with, once a PROXY header is out of the way.
     acceptor: Option<Acceptor>,
     rules: Arc<Rules>,
@@ -106,21 +106,21 @@ pub struct Connection {
     /// The buffer of a body that the application is done with.
     returned: Vec<u8>,
     decoder: BodyDecoder,
-    pace: Pace,
+    body_rate: BodyRate,
     /// Decoded body bytes that found no place in the store.
     unsaved: Vec<u8>,
     /// Decoded bytes of the current request's body.
     body_length: u64,
     /// What of that, and of its head, has been written down as held.
     held: Held,
-    outgoing: Outgoing,
+    write_queue: WriteQueue,
     /// When the state's wait ends, if it does.
     deadline: Option<Instant>,
     /// When it was accepted, or its last request was answered.
     rests_since: Instant,
     has_been_served: bool,
     /// The wait for the client to read, if it is waited for.
-    stall: Stall,
+    write_timeout: WriteTimeout,
     watched: Watched,
     /// Whether its response may be put by until others are sent.
     has_company: bool,
@@ -182,8 +182,8 @@ impl Connection {
             rests_since: now,
             has_been_served: false,
             decoder: BodyDecoder::Length(0),
-            pace: Pace::begin(now),
-            wire: Wire::plain(stream),
+            body_rate: BodyRate::begin(now),
+            transport: Transport::plain(stream),
             acceptor: None,
             rules,
             peer,
@@ -200,8 +200,8 @@ impl Connection {
             unsaved: Vec::new(),
             body_length: 0,
             held: Held::default(),
-            outgoing: Outgoing::default(),
-            stall: Stall::default(),
+            write_queue: WriteQueue::default(),
+            write_timeout: WriteTimeout::default(),
             watched: Watched::Not,
             has_company: false,
             is_put_by: false,
@@ -255,7 +255,7 @@ impl Connection {
                 Err(error) => return self.on_broken(&error, now),
             };
             // A short read has emptied the socket, and the next arrival is a new event; the end is not, once it has been told.
-            self.unread = self.has_ended || !self.wire.is_drained_by(count, read_context.scratch.len());
+            self.unread = self.has_ended || !self.transport.is_drained_by(count, read_context.scratch.len());
             let step = self.on_bytes(Incoming::InScratch(read_context, 0..count), now);
             if step != Step::Wait || !self.unread {
                 return step;
@@ -285,10 +285,10 @@ impl Connection {
 
     /// Ends waits that have lasted too long.
     pub fn on_time(&mut self, now: Instant) -> Step {
-        if self.stall.is_over(self.wire.stream(), &self.rules, now) {
+        if self.write_timeout.has_expired(self.transport.stream(), &self.rules, now) {
             // What the kernel still holds of the response is of no use to anybody.
             self.break_off();
-            self.wire.stream().reset_on_close();
+            self.transport.stream().reset_on_close();
             return Step::Stalled;
         }
         if self.deadline.is_none_or(|deadline| now < deadline) {
@@ -308,7 +308,7 @@ impl Connection {
     pub fn finish(&mut self, keep_alive: bool, now: Instant) -> Step {
         // What of a streamed body the application did not read lies in the way of the next request.
         let keep_alive = keep_alive && self.decoder.is_done();
-        if self.is_lent && self.wire.stream().set_blocking(false).is_err() {
+        if self.is_lent && self.transport.stream().set_blocking(false).is_err() {
             return Step::Close;
         }
         self.body = None;
@@ -339,7 +339,7 @@ impl Connection {
 
     /// The response stays incomplete, and the client is to see it: the connection does not end in good order.
     pub fn break_off(&mut self) {
-        self.wire.abandon();
+        self.transport.abandon();
     }
 
     /// Answers a health check; the application hears nothing of it.
@@ -351,7 +351,7 @@ impl Connection {
         let is_head = self.asks_for_head();
         let mut date = DateCache::new();
         let answer = response::health_answer(serves, is_head, connection, date.get(unix_time()));
-        self.outgoing.push(Piece::Owned(answer));
+        self.write_queue.push(WriteChunk::Owned(answer));
         self.finish(!is_last, now)
     }
 
@@ -359,7 +359,7 @@ impl Connection {
     /// that closes looks like one that has only finished sending, and that one wants its answer.
     pub fn client_has_left(&self) -> bool {
         // POLLHUP and POLLERR are told without being asked for (poll(2)).
-        let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(self.wire.stream()), PollFlags::empty())];
+        let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(self.transport.stream()), PollFlags::empty())];
         poll(&mut descriptors, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
@@ -375,7 +375,7 @@ impl Connection {
 
     /// Whether what it reads next is part of a TLS handshake.
     pub fn is_shaking_hands(&self) -> bool {
-        self.wire.is_shaking_hands()
+        self.transport.is_shaking_hands()
     }
 
     /// Whether what it reads next is a head, and it does nothing else.
@@ -421,12 +421,12 @@ impl Connection {
     fn end_our_side(&mut self) -> bool {
         let was_open = !matches!(self.state, State::Lingering(_) | State::Over);
         self.state = State::Over;
-        was_open && !self.is_lent && self.wire.shutdown_write().is_ok()
+        was_open && !self.is_lent && self.transport.shutdown_write().is_ok()
     }
 
     /// Drops a little of what has come, if something has.
     fn has_nothing_unread(&self) -> bool {
-        !self.wire.stream().read(&mut [0; 256]).is_ok_and(|count| count > 0)
+        !self.transport.stream().read(&mut [0; 256]).is_ok_and(|count| count > 0)
     }
 
     /// Puts an earlier end to the wait for the next request.
@@ -464,7 +464,7 @@ impl Connection {
     /// The socket's number, for the poll.
     pub fn descriptor(&self) -> RawFd {
         let known = self.lent.as_ref().and_then(|lent| lent.stream.as_ref());
-        known.unwrap_or(self.wire.stream()).as_raw_fd()
+        known.unwrap_or(self.transport.stream()).as_raw_fd()
     }
 
     /// Whether the application has put another descriptor in the place of the one that the poll knows.
@@ -522,7 +522,7 @@ impl Connection {
             Some(HandshakeFailure::Protocol(reason)) => reason.clone(),
         };
         self.linger(now);
-        match self.wire.stream().shutdown_write() {
+        match self.transport.stream().shutdown_write() {
             Ok(()) => Step::TlsFailed(reason),
             Err(_) => Step::Close,
         }
@@ -530,7 +530,7 @@ impl Connection {
 
     /// HTTP has come where TLS should: the client is told so in its own language.
     fn refuse_plain_text(&mut self, arrived: Vec<u8>, now: Instant) -> Step {
-        self.wire.drop_tls();
+        self.transport.drop_tls();
         self.input = arrived;
         self.refuse(Error::PlainHttpOnTls, now)
     }
@@ -538,22 +538,22 @@ impl Connection {
     /// From now on what goes over the wire is encrypted; `arrived` is what has been read from it already.
     fn begin_tls(&mut self, arrived: Vec<u8>) -> io::Result<()> {
         if let Some(acceptor) = self.acceptor.take() {
-            self.wire.begin_tls(Session::new(&acceptor, arrived)?);
+            self.transport.begin_tls(Session::new(&acceptor, arrived)?);
         }
         Ok(())
     }
 
     /// Whether something waits for the client to read.
     pub fn has_unsent(&self) -> bool {
-        !self.outgoing.is_empty() || self.wire.has_unsent()
+        !self.write_queue.is_empty() || self.transport.has_unsent()
     }
 
     fn read(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             let result = match self.state {
                 // It is dropped unread.
-                State::Lingering(_) => self.wire.stream().read(scratch),
-                _ => self.wire.read(scratch),
+                State::Lingering(_) => self.transport.stream().read(scratch),
+                _ => self.transport.read(scratch),
             };
             match result {
                 Ok(count) => return Ok(Some(count)),
@@ -573,7 +573,7 @@ impl Connection {
     /// Answers with the error's page and reads no further requests.
     fn refuse(&mut self, error: Error, now: Instant) -> Step {
         let page = ErrorPage { status: error.status(), message: &error.message(), is_head: self.asks_for_head() };
-        self.outgoing.push(Piece::Owned(page.render(DateCache::new().get(unix_time()))));
+        self.write_queue.push(WriteChunk::Owned(page.render(DateCache::new().get(unix_time()))));
         if self.state == State::Proxy {
             // No request has begun that could be logged.
             self.input = Vec::new();
@@ -581,7 +581,7 @@ impl Connection {
         self.body = None;
         self.linger(now);
         match self.flush(now) {
-            Ok(Flushed::All) if self.wire.shutdown_write().is_ok() => Step::Refused(error),
+            Ok(Flushed::All) if self.transport.shutdown_write().is_ok() => Step::Refused(error),
             Ok(Flushed::Blocked | Flushed::Paused) => Step::Refused(error),
             _ => Step::Close,
         }
@@ -614,14 +614,14 @@ impl Connection {
     }
 
     fn flush(&mut self, now: Instant) -> io::Result<Flushed> {
-        let before = self.outgoing.sent();
-        let flushed = self.outgoing.flush(&mut self.wire)?;
+        let before = self.write_queue.sent();
+        let flushed = self.write_queue.flush(&mut self.transport)?;
         self.is_put_by &= flushed != Flushed::All;
-        if flushed != Flushed::Blocked || self.outgoing.sent() > before {
-            self.stall.end();
+        if flushed != Flushed::Blocked || self.write_queue.sent() > before {
+            self.write_timeout.end();
         }
         if flushed == Flushed::Blocked {
-            self.stall.begin(self.wire.stream(), now);
+            self.write_timeout.begin(self.transport.stream(), now);
         }
         Ok(flushed)
     }
@@ -632,7 +632,7 @@ impl Connection {
             State::Closing => self.end(now),
             State::Lingering(_) => {
                 self.deadline = Some(now + LINGER_TIME);
-                if self.wire.shutdown_write().is_ok() { Step::Wait } else { Step::Close }
+                if self.transport.shutdown_write().is_ok() { Step::Wait } else { Step::Close }
             }
             // What went out was TLS's own.
             State::Head if self.input.is_empty() && !self.has_been_served => Step::Wait,

@@ -6,10 +6,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use super::{Connection, LentSession};
-use crate::exchange::{Body, Exchange, Piece, RequestView, Wait};
+use crate::exchange::{Body, Exchange, RequestView, Wait, WriteChunk};
 use crate::http::request::{Coding, Framing, Scheme};
-use crate::sys::socket::{Push, Readiness, Stream};
-use crate::worker::pump;
+use crate::sys::socket::{Cork, Readiness, Stream};
+use crate::worker::relay;
 
 /// How often a client that does not read, or send, is looked at while the application waits for it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -17,7 +17,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 impl Exchange for Connection {
     fn request(&self) -> RequestView<'_> {
         let secured = match &self.lent {
-            None => self.wire.secured(),
+            None => self.transport.secured(),
             Some(lent) => lent.secured.as_ref(),
         };
         RequestView {
@@ -46,18 +46,18 @@ impl Exchange for Connection {
         self.returned = buffer;
     }
 
-    fn write(&mut self, parts: &[&[u8]], push: Push) -> io::Result<usize> {
-        if !self.outgoing.is_empty() {
+    fn write(&mut self, parts: &[&[u8]], push: Cork) -> io::Result<usize> {
+        if !self.write_queue.is_empty() {
             // Hardly anybody else sends what is queued while the application runs; and this is how it learns that the client has gone.
             self.flush(Instant::now())?;
         }
-        self.outgoing.write(&mut self.wire, parts, push)
+        self.write_queue.write(&mut self.transport, parts, push)
     }
 
     fn put_by(&mut self, response: &[u8]) -> bool {
         self.is_put_by = self.has_company && !self.has_unsent();
         if self.is_put_by {
-            self.outgoing.push(Piece::Owned(response.to_vec()));
+            self.write_queue.push(WriteChunk::Owned(response.to_vec()));
         }
         self.is_put_by
     }
@@ -66,15 +66,15 @@ impl Exchange for Connection {
         self.is_put_by
     }
 
-    fn queue(&mut self, piece: Piece) {
-        self.stall.begin(self.wire.stream(), Instant::now());
-        self.outgoing.push(piece);
+    fn queue(&mut self, piece: WriteChunk) {
+        self.write_timeout.begin(self.transport.stream(), Instant::now());
+        self.write_queue.push(piece);
     }
 
     fn flush_queued(&mut self) -> io::Result<bool> {
-        let before = self.outgoing.sent();
+        let before = self.write_queue.sent();
         self.flush(Instant::now())?;
-        Ok(self.outgoing.sent() > before)
+        Ok(self.write_queue.sent() > before)
     }
 
     fn has_queued(&self) -> bool {
@@ -85,7 +85,7 @@ impl Exchange for Connection {
         // It is the client that the application waits for, which has its own time for it (`write_timeout`): the worker is not stuck.
         self.rules.beat();
         let now = Instant::now();
-        if self.stall.is_over(self.wire.stream(), &self.rules, now) {
+        if self.write_timeout.has_expired(self.transport.stream(), &self.rules, now) {
             return Err(ErrorKind::TimedOut.into());
         }
         Ok(self.wait(Readiness::ToWrite, now + LOOK_AGAIN))
@@ -110,12 +110,12 @@ impl Exchange for Connection {
                 Some(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the request body ends early")),
                 Some(count) => {
                     self.deadline = None;
-                    self.pace.add(count, Instant::now());
+                    self.body_rate.add(count, Instant::now());
                     self.input.extend_from_slice(&buffer[..count]);
                 }
                 None => return Err(ErrorKind::WouldBlock.into()),
             }
-            self.pace.pause(Instant::now());
+            self.body_rate.pause(Instant::now());
         }
     }
 
@@ -123,9 +123,9 @@ impl Exchange for Connection {
         // As above: it is the client that is waited for.
         self.rules.beat();
         let now = Instant::now();
-        self.pace.resume(now);
+        self.body_rate.resume(now);
         // Of one wait, however often it is begun again before bytes come.
-        let until = *self.deadline.get_or_insert(self.pace.deadline(now, &self.rules));
+        let until = *self.deadline.get_or_insert(self.body_rate.deadline(now, &self.rules));
         if now >= until {
             return Err(ErrorKind::TimedOut.into());
         }
@@ -137,12 +137,12 @@ impl Exchange for Connection {
     }
 
     fn lend_socket(&mut self) -> io::Result<RawFd> {
-        if self.wire.is_tls() {
+        if self.transport.is_tls() {
             self.lend_session()?;
         }
-        self.wire.stream().set_blocking(true)?;
+        self.transport.stream().set_blocking(true)?;
         self.is_lent = true;
-        Ok(self.wire.stream().as_raw_fd())
+        Ok(self.transport.stream().as_raw_fd())
     }
 }
 
@@ -168,15 +168,15 @@ impl Connection {
     /// the application gets is a real socket, and knows nothing of TLS.
     fn lend_session(&mut self) -> io::Result<()> {
         let (ours, theirs) = Stream::pair()?;
-        let below = self.wire.stream().duplicate()?;
-        let secured = self.wire.secured().cloned();
-        let (stream, Some(session)) = self.wire.replace(ours) else { return Err(ErrorKind::NotConnected.into()) };
+        let below = self.transport.stream().duplicate()?;
+        let secured = self.transport.secured().cloned();
+        let (stream, Some(session)) = self.transport.replace(ours) else { return Err(ErrorKind::NotConnected.into()) };
         self.lent = Some(Box::new(LentSession { stream: Some(stream), secured }));
-        pump::start(below, session, theirs, self.rules.write_timeout)
+        relay::start(below, session, theirs, self.rules.write_timeout)
     }
 
     fn wait(&self, readiness: Readiness, until: Instant) -> Wait {
-        Wait { descriptor: self.wire.stream().as_raw_fd(), readiness, until }
+        Wait { descriptor: self.transport.stream().as_raw_fd(), readiness, until }
     }
 
     /// Decodes streamed body bytes out of the input, as many as `buffer` takes, however small their chunks are; `None` when more must be
@@ -251,7 +251,7 @@ mod tests {
         for late in ["", "more"] {
             let (mut connection, mut client) = asked("");
             client.write_all(late.as_bytes()).unwrap();
-            assert_eq!(connection.write(&[b"response"], Push::WithEnd).unwrap(), 8);
+            assert_eq!(connection.write(&[b"response"], Cork::UntilShutdown).unwrap(), 8);
             assert_eq!(connection.finish(false, now), if late.is_empty() { Step::Close } else { Step::Again });
             assert_eq!(received(&mut client), "response");
             assert_eq!(client.read(&mut [0]).unwrap(), 0, "the end is told before the descriptor is closed");
@@ -289,7 +289,7 @@ mod tests {
         };
         let (mut connection, mut client) = put_by("");
         assert!(!connection.put_by(b"another"), "one is enough");
-        assert_eq!(connection.write(&[b" and more"], Push::Now).unwrap(), 9);
+        assert_eq!(connection.write(&[b" and more"], Cork::No).unwrap(), 9);
         assert_eq!(received(&mut client), "response and more");
         let (mut connection, mut client) = put_by(REQUEST);
         assert_eq!(connection.finish(true, now), Step::Call, "the next request is there");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Connection, LINGER_TIME, State, Step};
-use crate::exchange::Piece;
+use crate::exchange::WriteChunk;
 use crate::http::date::DateCache;
 use crate::http::error::{Error, ErrorPage};
 use crate::sys::clock::unix_time;
@@ -37,14 +37,14 @@ impl Connection {
             return None;
         }
         if self.has_unsent() {
-            let since = self.stall.since().filter(|&since| now >= since + UNHURRIED)?;
+            let since = self.write_timeout.since().filter(|&since| now >= since + UNHURRIED)?;
             return Some(Standing::Slow(since));
         }
         match self.state {
-            State::Body if self.pace.is_slow(now, &self.rules) => {
-                Some(Standing::Slow(self.pace.sufficed_until(&self.rules)))
+            State::Body if self.body_rate.is_slow(now, &self.rules) => {
+                Some(Standing::Slow(self.body_rate.sufficed_until(&self.rules)))
             }
-            State::Body => Some(Standing::Busy(self.pace.sufficed_until(&self.rules))),
+            State::Body => Some(Standing::Busy(self.body_rate.sufficed_until(&self.rules))),
             State::Proxy | State::Head if self.input.is_empty() && self.has_been_served => {
                 Some(Standing::Idle(self.rests_since))
             }
@@ -77,7 +77,7 @@ impl Connection {
     pub fn make_room(&mut self) -> Step {
         if self.has_unsent() && self.state != State::Proxy {
             self.break_off();
-            self.wire.stream().reset_on_close();
+            self.transport.stream().reset_on_close();
             return Step::Stalled;
         }
         let has_begun = match self.state {
@@ -91,9 +91,9 @@ impl Connection {
         }
         let error = Error::Overloaded;
         let page = ErrorPage { status: error.status(), message: &error.message(), is_head: self.asks_for_head() };
-        self.outgoing.push(Piece::Owned(page.render(DateCache::new().get(unix_time()))));
+        self.write_queue.push(WriteChunk::Owned(page.render(DateCache::new().get(unix_time()))));
         // It is closed whether or not this gets through.
-        let _ = self.outgoing.flush(&mut self.wire);
+        let _ = self.write_queue.flush(&mut self.transport);
         self.end_our_side();
         Step::Refused(error)
     }
@@ -107,7 +107,7 @@ impl Connection {
     pub fn held_for(&self, now: Instant) -> Duration {
         let since = match self.state {
             State::Head | State::Proxy => self.waits_since(self.rules.head_timeout),
-            _ => self.pace.began(),
+            _ => self.body_rate.began(),
         };
         now.saturating_duration_since(since)
     }

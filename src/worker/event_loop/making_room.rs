@@ -147,10 +147,10 @@ impl EventLoop {
         let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { return };
         match connection.make_room() {
             Step::Refused(error) => {
-                self.refusals.refused(connection.remote_addr(), &error);
+                self.rejection_log.refused(connection.remote_addr(), &error);
                 self.unserved.push(connection.take_unserved(error.status()));
             }
-            Step::Stalled => self.refusals.stalled(connection.remote_addr()),
+            Step::Stalled => self.rejection_log.stalled(connection.remote_addr()),
             _ => {}
         }
         self.remove(key);

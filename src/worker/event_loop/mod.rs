@@ -22,10 +22,10 @@ use slab::Slab;
 use accepting::ACCEPT_BACKOFF;
 use unfinished::Unfinished;
 
-use super::connection::{Connection, Step, Unserved, Watched};
+use super::connection::{Connection, Step, UnservedRequest, Watched};
 use super::listeners::WorkerListener;
 use super::read_context::{READ_SIZE, ReadContext};
-use super::refusals::Refusals;
+use super::rejection_log::RejectionLog;
 use super::rules::Rules;
 use super::siblings::Siblings;
 use crate::exchange::CLIENT_CLOSED_REQUEST;
@@ -103,8 +103,8 @@ pub struct EventLoop {
     finished: VecDeque<usize>,
     /// Since when the first of those waits.
     finished_since: Instant,
-    refusals: Refusals,
-    unserved: Vec<Unserved>,
+    rejection_log: RejectionLog,
+    unserved: Vec<UnservedRequest>,
     /// Whether the last poll makes it likely that the next one finds something at once.
     is_busy: bool,
     /// What a [glance](EventLoop::glance) has told of besides connections, for the next turn.
@@ -205,7 +205,7 @@ impl EventLoop {
             dispensable: VecDeque::new(),
             finished: VecDeque::new(),
             finished_since: now,
-            refusals: Refusals::default(),
+            rejection_log: RejectionLog::default(),
             unserved: Vec::new(),
             is_busy: false,
             glanced: Turn::default(),
@@ -244,14 +244,14 @@ impl EventLoop {
         self.is_busy = self.ready.len() >= BUSY;
         self.look_for_room();
         self.accept();
-        self.refusals.log_new();
+        self.rejection_log.log_new();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + TICK;
             if let Err(error) = self.watch_listeners() {
                 log::error!("Cannot watch a sibling's listener: {error}");
             }
             self.waits_seen.get_or_insert(0);
-            self.refusals.end_second();
+            self.rejection_log.end_second();
             turn.tick = true;
         }
         self.end_waits();
@@ -350,7 +350,7 @@ impl EventLoop {
     }
 
     /// The requests that have ended without the application since the last call.
-    pub fn take_unserved(&mut self) -> Vec<Unserved> {
+    pub fn take_unserved(&mut self) -> Vec<UnservedRequest> {
         std::mem::take(&mut self.unserved)
     }
 
@@ -546,7 +546,7 @@ impl EventLoop {
             }
             Step::Refused(error) => {
                 if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
-                    self.refusals.refused(connection.remote_addr(), &error);
+                    self.rejection_log.refused(connection.remote_addr(), &error);
                     self.unserved.push(connection.take_unserved(error.status()));
                 }
                 self.follow(key, Step::Again);
@@ -559,13 +559,13 @@ impl EventLoop {
             }
             Step::Stalled => {
                 if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
-                    self.refusals.stalled(connection.remote_addr());
+                    self.rejection_log.stalled(connection.remote_addr());
                 }
                 self.remove(key);
             }
             Step::TlsFailed(reason) => {
                 if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
-                    self.refusals.tls_failed(connection.remote_addr(), &reason);
+                    self.rejection_log.tls_failed(connection.remote_addr(), &reason);
                 }
                 self.follow(key, Step::Again);
             }

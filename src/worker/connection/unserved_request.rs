@@ -6,7 +6,7 @@ use crate::http::request::{RequestHead, Scheme, Span};
 use crate::sys::socket::Peer;
 
 /// A request that ends without the application, as far as it is known, for the access log.
-pub struct Unserved {
+pub struct UnservedRequest {
     buffer: Vec<u8>,
     head: RequestHead,
     peer: Peer,
@@ -16,7 +16,7 @@ pub struct Unserved {
     pub status: u16,
 }
 
-impl Unserved {
+impl UnservedRequest {
     /// What is known of it; what is not is empty.
     pub fn request(&self) -> RequestView<'_> {
         RequestView {
@@ -36,7 +36,7 @@ impl Unserved {
 impl Connection {
     /// The request that will not be served, taken out for the access log. Where its head is not whole, the request line if that can be
     /// read.
-    pub fn take_unserved(&mut self, status: u16) -> Unserved {
+    pub fn take_unserved(&mut self, status: u16) -> UnservedRequest {
         let mut buffer = std::mem::take(&mut self.input);
         let mut head = std::mem::take(&mut self.head);
         if self.asked.is_none() {
@@ -47,7 +47,7 @@ impl Connection {
             (head.method, head.target, head.version_text) = three_words(&buffer).unwrap_or_default();
         }
         let remote_addr = self.remote_addr.clone();
-        Unserved { buffer, head, peer: self.peer, remote_addr, site: self.site, status }
+        UnservedRequest { buffer, head, peer: self.peer, remote_addr, site: self.site, status }
     }
 }
 

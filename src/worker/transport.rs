@@ -5,20 +5,20 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::outgoing::FILE_BLOCK;
-use crate::sys::socket::{Push, Stream};
+use super::write_queue::FILE_BLOCK;
+use crate::sys::socket::{Cork, Stream};
 use crate::tls::{MOST_UNSENT, Secured, Session};
 
 /// A client's bytes, both ways.
-pub struct Wire {
+pub struct Transport {
     stream: Stream,
     tls: Option<Box<Session>>,
 }
 
-impl Wire {
+impl Transport {
     /// Bytes as they are.
     pub fn plain(stream: Stream) -> Self {
-        Wire { stream, tls: None }
+        Transport { stream, tls: None }
     }
 
     /// From now on the bytes go through `session`.
@@ -53,8 +53,8 @@ impl Wire {
         }
     }
 
-    /// Takes what it can of `bytes` and says how much. Under TLS some of it may wait here for [`Wire::flush`], and `push` means nothing.
-    pub fn write(&mut self, bytes: &[u8], push: Push) -> io::Result<usize> {
+    /// Takes what it can of `bytes` and says how much. Under TLS some of it may wait here for [`Transport::flush`], and `push` means nothing.
+    pub fn write(&mut self, bytes: &[u8], push: Cork) -> io::Result<usize> {
         match &mut self.tls {
             None => self.stream.write(bytes, push),
             Some(session) => session.write_vectored(&self.stream, &[IoSlice::new(bytes)]),
@@ -62,7 +62,7 @@ impl Wire {
     }
 
     /// The same for several pieces in a row (at most IOV_MAX).
-    pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>], push: Push) -> io::Result<usize> {
+    pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>], push: Cork) -> io::Result<usize> {
         match &mut self.tls {
             None => self.stream.write_vectored(pieces, push),
             Some(session) => session.write_vectored(&self.stream, pieces),
@@ -135,7 +135,7 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for Transport {
     /// However a connection ends in good order, its client is told.
     fn drop(&mut self) {
         self.finish();

@@ -6,7 +6,7 @@ use super::connection::UNHURRIED;
 use super::rules::Rules;
 
 /// One body's arrival.
-pub struct Pace {
+pub struct BodyRate {
     /// When it began; moved forward by the time in which nobody waited for it.
     began: Instant,
     received: u64,
@@ -15,10 +15,10 @@ pub struct Pace {
     paused_at: Option<Instant>,
 }
 
-impl Pace {
+impl BodyRate {
     /// A body whose head has just ended.
     pub fn begin(now: Instant) -> Self {
-        Pace { began: now, received: 0, arrived: now, paused_at: None }
+        BodyRate { began: now, received: 0, arrived: now, paused_at: None }
     }
 
     /// Body bytes have come.
@@ -77,36 +77,36 @@ mod tests {
     fn bytes_earn_time_up_to_the_longest_pause() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut pace = Pace::begin(start);
-        assert_eq!(pace.deadline(at(0), &rules(100)), at(10));
-        pace.add(500, at(1));
-        assert_eq!(pace.deadline(at(1), &rules(100)), at(11), "the pause is what ends first");
-        assert_eq!(pace.deadline(at(9), &rules(100)), at(15), "the rate is what ends first");
-        assert_eq!(pace.deadline(at(9), &rules(0)), at(19), "any rate will do");
+        let mut body_rate = BodyRate::begin(start);
+        assert_eq!(body_rate.deadline(at(0), &rules(100)), at(10));
+        body_rate.add(500, at(1));
+        assert_eq!(body_rate.deadline(at(1), &rules(100)), at(11), "the pause is what ends first");
+        assert_eq!(body_rate.deadline(at(9), &rules(100)), at(15), "the rate is what ends first");
+        assert_eq!(body_rate.deadline(at(9), &rules(0)), at(19), "any rate will do");
     }
 
     #[test]
     fn slow_is_what_stands_still_or_has_come_at_too_low_a_rate() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut pace = Pace::begin(start);
-        pace.add(1, at(1));
-        assert!(!pace.is_slow(at(1), &rules(100)), "it has only just begun");
-        pace.add(1, at(2));
-        assert!(pace.is_slow(at(2), &rules(100)), "two bytes in two seconds");
-        pace.add(10_000, at(3));
-        assert!(!pace.is_slow(at(4), &rules(100)));
-        assert!(pace.is_slow(at(5), &rules(100)), "it stands still");
+        let mut body_rate = BodyRate::begin(start);
+        body_rate.add(1, at(1));
+        assert!(!body_rate.is_slow(at(1), &rules(100)), "it has only just begun");
+        body_rate.add(1, at(2));
+        assert!(body_rate.is_slow(at(2), &rules(100)), "two bytes in two seconds");
+        body_rate.add(10_000, at(3));
+        assert!(!body_rate.is_slow(at(4), &rules(100)));
+        assert!(body_rate.is_slow(at(5), &rules(100)), "it stands still");
     }
 
     #[test]
     fn the_time_an_application_takes_is_not_the_clients() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut pace = Pace::begin(start);
-        pace.pause(at(1));
-        pace.pause(at(20));
-        pace.resume(at(101));
-        assert_eq!(pace.deadline(at(101), &rules(100)), at(110));
+        let mut body_rate = BodyRate::begin(start);
+        body_rate.pause(at(1));
+        body_rate.pause(at(20));
+        body_rate.resume(at(101));
+        assert_eq!(body_rate.deadline(at(101), &rules(100)), at(110));
     }
 }

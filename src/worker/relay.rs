@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::wire::Wire;
-use crate::sys::socket::{Push, Stream};
+use super::transport::Transport;
+use crate::sys::socket::{Cork, Stream};
 use crate::sys::thread;
 use crate::tls::Session;
 
@@ -23,13 +23,13 @@ const BLOCK: usize = 16 * 1024;
 /// # Errors
 /// The system has no room for another thread.
 pub fn start(stream: Stream, session: Box<Session>, application: Stream, patience: Duration) -> io::Result<()> {
-    let mut client = Wire::plain(stream);
+    let mut client = Transport::plain(stream);
     client.begin_tls(*session);
-    let pump = Pump { client: Side::new(client), application: Side::new(Wire::plain(application)), patience };
+    let pump = Relay { client: Side::new(client), application: Side::new(Transport::plain(application)), patience };
     thread::spawn("tls-pump", move || pump.run())
 }
 
-struct Pump {
+struct Relay {
     client: Side,
     application: Side,
     patience: Duration,
@@ -37,7 +37,7 @@ struct Pump {
 
 /// One of the two, and what has been read from it for the other.
 struct Side {
-    wire: Wire,
+    transport: Transport,
     block: Vec<u8>,
     start: usize,
     /// Nothing more comes from it.
@@ -48,11 +48,11 @@ struct Side {
     is_gone: bool,
 }
 
-impl Pump {
+impl Relay {
     fn run(mut self) {
         let mut leaves_by = None;
         loop {
-            let moved = carry(&mut self.client, &mut self.application) | carry(&mut self.application, &mut self.client);
+            let moved = relay(&mut self.client, &mut self.application) | relay(&mut self.application, &mut self.client);
             if self.client.is_gone || (self.client.end_is_told && self.application.end_is_told) {
                 return;
             }
@@ -74,10 +74,10 @@ impl Pump {
         let wanted = |side: &Side, other: &Side| {
             let mut events = PollFlags::empty();
             events.set(PollFlags::POLLIN, !side.has_ended && side.is_empty());
-            events.set(PollFlags::POLLOUT, !other.is_empty() || side.wire.has_unsent());
+            events.set(PollFlags::POLLOUT, !other.is_empty() || side.transport.has_unsent());
             events
         };
-        let (client, application) = (self.client.wire.stream(), self.application.wire.stream());
+        let (client, application) = (self.client.transport.stream(), self.application.transport.stream());
         let mut descriptors = [
             PollFd::new(client.as_fd(), wanted(&self.client, &self.application)),
             PollFd::new(application.as_fd(), wanted(&self.application, &self.client)),
@@ -97,8 +97,8 @@ impl Pump {
 }
 
 impl Side {
-    fn new(wire: Wire) -> Self {
-        Side { wire, block: Vec::new(), start: 0, has_ended: false, end_is_told: false, is_gone: false }
+    fn new(transport: Transport) -> Self {
+        Side { transport, block: Vec::new(), start: 0, has_ended: false, end_is_told: false, is_gone: false }
     }
 
     fn is_empty(&self) -> bool {
@@ -112,7 +112,7 @@ impl Side {
         }
         self.block.resize(BLOCK, 0);
         // What cannot be read any more has come to its end.
-        let read = unless_it_would_block(self.wire.read(&mut self.block)).unwrap_or(Some(0));
+        let read = unless_it_would_block(self.transport.read(&mut self.block)).unwrap_or(Some(0));
         self.block.truncate(read.unwrap_or(0));
         self.start = 0;
         self.has_ended = read == Some(0);
@@ -121,7 +121,7 @@ impl Side {
 }
 
 /// Moves what can be moved without waiting; says whether anything was.
-fn carry(from: &mut Side, to: &mut Side) -> bool {
+fn relay(from: &mut Side, to: &mut Side) -> bool {
     if to.is_gone {
         (from.start, from.has_ended, from.end_is_told) = (from.block.len(), true, true);
         return false;
@@ -129,18 +129,18 @@ fn carry(from: &mut Side, to: &mut Side) -> bool {
     let mut moved = from.read();
     let written = match from.is_empty() {
         true => Ok(Some(0)),
-        false => unless_it_would_block(to.wire.write(&from.block[from.start..], Push::Now)),
+        false => unless_it_would_block(to.transport.write(&from.block[from.start..], Cork::No)),
     };
     let flushed = written.and_then(|written| {
         from.start += written.unwrap_or(0);
         moved |= written.is_some_and(|count| count > 0);
-        unless_it_would_block(to.wire.flush())
+        unless_it_would_block(to.transport.flush())
     });
     match flushed {
         Err(_) => to.is_gone = true,
         Ok(Some(())) if from.has_ended && from.is_empty() && !from.end_is_told => {
             (from.end_is_told, moved) = (true, true);
-            to.is_gone |= to.wire.shutdown_write().is_err();
+            to.is_gone |= to.transport.shutdown_write().is_err();
         }
         Ok(_) => {}
     }

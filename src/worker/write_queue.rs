@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::FileExt;
 
-use super::wire::Wire;
-use crate::exchange::Piece;
-use crate::sys::socket::Push;
+use super::transport::Transport;
+use crate::exchange::WriteChunk;
+use crate::sys::socket::Cork;
 
 /// How much of a file one call of sendfile(2) is given, and how much is read at once where sendfile cannot be used.
 pub const FILE_BLOCK: usize = 256 * 1024;
@@ -20,8 +20,8 @@ const MOST_PARTS: usize = 1024;
 
 /// The queue of one connection.
 #[derive(Default)]
-pub struct Outgoing {
-    pieces: VecDeque<Piece>,
+pub struct WriteQueue {
+    pieces: VecDeque<WriteChunk>,
     /// Bytes that flushes have sent since the connection began.
     sent: u64,
 }
@@ -37,7 +37,7 @@ pub enum Flushed {
     Paused,
 }
 
-impl Outgoing {
+impl WriteQueue {
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
@@ -49,7 +49,7 @@ impl Outgoing {
     }
 
     /// Appends a piece.
-    pub fn push(&mut self, piece: Piece) {
+    pub fn push(&mut self, piece: WriteChunk) {
         self.pieces.push_back(piece);
     }
 
@@ -57,15 +57,15 @@ impl Outgoing {
     ///
     /// # Errors
     /// The connection is broken.
-    pub fn write(&self, wire: &mut Wire, parts: &[&[u8]], push: Push) -> io::Result<usize> {
+    pub fn write(&self, transport: &mut Transport, parts: &[&[u8]], push: Cork) -> io::Result<usize> {
         if !self.is_empty() {
             return Ok(0);
         }
         let sent = match parts {
-            [part] => retry(|| wire.write(part, push)),
+            [part] => retry(|| transport.write(part, push)),
             _ => {
                 let slices: Vec<IoSlice<'_>> = parts.iter().take(MOST_PARTS).map(|part| IoSlice::new(part)).collect();
-                retry(|| wire.write_vectored(&slices, push))
+                retry(|| transport.write_vectored(&slices, push))
             }
         };
         sent.map(|count| count.unwrap_or(0))
@@ -75,13 +75,13 @@ impl Outgoing {
     ///
     /// # Errors
     /// The connection is broken, or a file became shorter than it was announced to be.
-    pub fn flush(&mut self, wire: &mut Wire) -> io::Result<Flushed> {
+    pub fn flush(&mut self, transport: &mut Transport) -> io::Result<Flushed> {
         let mut budget = FLUSH_LIMIT;
         while let Some(piece) = self.pieces.front_mut() {
             if budget == 0 {
                 return Ok(Flushed::Paused);
             }
-            let Some(sent) = retry(|| send(piece, wire))? else { return Ok(Flushed::Blocked) };
+            let Some(sent) = retry(|| send(piece, transport))? else { return Ok(Flushed::Blocked) };
             self.sent += sent as u64;
             budget = budget.saturating_sub(sent);
             if left(piece) == 0 {
@@ -89,29 +89,29 @@ impl Outgoing {
             }
         }
         // Under TLS what was taken may not have gone out.
-        Ok(if retry(|| wire.flush())?.is_some() { Flushed::All } else { Flushed::Blocked })
+        Ok(if retry(|| transport.flush())?.is_some() { Flushed::All } else { Flushed::Blocked })
     }
 }
 
 /// Sends from the front of `piece`, and moves its start.
-fn send(piece: &mut Piece, wire: &mut Wire) -> io::Result<usize> {
+fn send(piece: &mut WriteChunk, transport: &mut Transport) -> io::Result<usize> {
     match piece {
-        Piece::Owned(bytes) => {
-            let sent = wire.write(bytes, Push::Now)?;
+        WriteChunk::Owned(bytes) => {
+            let sent = transport.write(bytes, Cork::No)?;
             bytes.drain(..sent);
             Ok(sent)
         }
-        Piece::Shared { bytes, start } => {
-            let sent = wire.write(&(**bytes).as_ref()[*start..], Push::Now)?;
+        WriteChunk::Shared { bytes, start } => {
+            let sent = transport.write(&(**bytes).as_ref()[*start..], Cork::No)?;
             *start += sent;
             Ok(sent)
         }
-        Piece::File { file, offset, remaining } => {
+        WriteChunk::File { file, offset, remaining } => {
             let count = usize::try_from(*remaining).unwrap_or(usize::MAX).min(FILE_BLOCK);
-            let sent = match wire.send_file(&*file, offset, count) {
+            let sent = match transport.send_file(&*file, offset, count) {
                 // A file system that sendfile(2) does not know, or TLS, which the kernel does not speak: copy instead.
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
-                    let sent = copy(file, *offset, count, wire)?;
+                    let sent = copy(file, *offset, count, transport)?;
                     *offset += sent as u64;
                     sent
                 }
@@ -127,11 +127,11 @@ fn send(piece: &mut Piece, wire: &mut Wire) -> io::Result<usize> {
     }
 }
 
-fn copy(file: &impl std::os::fd::AsFd, offset: u64, count: usize, wire: &mut Wire) -> io::Result<usize> {
+fn copy(file: &impl std::os::fd::AsFd, offset: u64, count: usize, transport: &mut Transport) -> io::Result<usize> {
     let file = File::from(file.as_fd().try_clone_to_owned()?);
-    let mut block = vec![0; count.min(wire.most_at_once())];
+    let mut block = vec![0; count.min(transport.most_at_once())];
     let read = file.read_at(&mut block, offset)?;
-    wire.write(&block[..read], Push::Now)
+    transport.write(&block[..read], Cork::No)
 }
 
 /// Calls `action` again when a signal interrupts it; `None` when it would block.
@@ -146,10 +146,10 @@ fn retry<T>(mut action: impl FnMut() -> io::Result<T>) -> io::Result<Option<T>> 
     }
 }
 
-fn left(piece: &Piece) -> u64 {
+fn left(piece: &WriteChunk) -> u64 {
     match piece {
-        Piece::Owned(bytes) => bytes.len() as u64,
-        Piece::Shared { bytes, start } => ((**bytes).as_ref().len() - start) as u64,
-        Piece::File { remaining, .. } => *remaining,
+        WriteChunk::Owned(bytes) => bytes.len() as u64,
+        WriteChunk::Shared { bytes, start } => ((**bytes).as_ref().len() - start) as u64,
+        WriteChunk::File { remaining, .. } => *remaining,
     }
 }

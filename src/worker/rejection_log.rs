@@ -12,7 +12,7 @@ const LONGEST_TEXT: usize = 400;
 
 /// The causes of the current second.
 #[derive(Default)]
-pub struct Refusals {
+pub struct RejectionLog {
     seen: Vec<Seen>,
 }
 
@@ -34,7 +34,7 @@ enum Cause {
     Tls,
 }
 
-impl Refusals {
+impl RejectionLog {
     /// A request from `remote_addr` was refused.
     pub fn refused(&mut self, remote_addr: &str, error: &Error) {
         self.note(Cause::Refused(discriminant(error)), || format!("Invalid request from ip={remote_addr}: {error}"));
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn one_entry_a_cause_and_second() {
-        let mut refusals = Refusals::default();
+        let mut refusals = RejectionLog::default();
         for round in 0..1000_u32 {
             refusals.refused("1.2.3.4", &Error::InvalidMethod(round.to_string().into_bytes()));
             refusals.refused("1.2.3.4", &Error::RequestTimeout);

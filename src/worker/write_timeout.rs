@@ -10,16 +10,16 @@ use crate::sys::socket::Stream;
 /// That the buffer takes more is no good measure of it: the kernel says so only when a third of the buffer is free again, which on a slow
 /// line can take minutes. So it is also asked how much the client has acknowledged.
 #[derive(Default)]
-pub struct Stall {
+pub struct WriteTimeout {
     since: Option<Instant>,
     undelivered: usize,
 }
 
-impl Stall {
+impl WriteTimeout {
     /// The kernel takes no more for `stream`.
     pub fn begin(&mut self, stream: &Stream, now: Instant) {
         if self.since.is_none() {
-            *self = Stall { since: Some(now), undelivered: stream.undelivered().unwrap_or(0) };
+            *self = WriteTimeout { since: Some(now), undelivered: stream.undelivered().unwrap_or(0) };
         }
     }
 
@@ -34,7 +34,7 @@ impl Stall {
     }
 
     /// Whether the client has read nothing for longer than it may. To be asked about once a second.
-    pub fn is_over(&mut self, stream: &Stream, rules: &Rules, now: Instant) -> bool {
+    pub fn has_expired(&mut self, stream: &Stream, rules: &Rules, now: Instant) -> bool {
         let Some(since) = self.since else { return false };
         let undelivered = stream.undelivered().unwrap_or(self.undelivered);
         let has_read = undelivered < self.undelivered;
@@ -55,7 +55,7 @@ mod tests {
 
     use super::*;
     use crate::settings::Config;
-    use crate::sys::socket::Push;
+    use crate::sys::socket::Cork;
 
     #[test]
     fn a_client_that_reads_anything_at_all_has_its_time_again() {
@@ -63,17 +63,17 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let stream = Stream::from(OwnedFd::from(ours));
-        while stream.write(&[0; 4096], Push::Now).is_ok() {}
+        while stream.write(&[0; 4096], Cork::No).is_ok() {}
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut stall = Stall::default();
-        assert!(!stall.is_over(&stream, &rules, at(100)), "nothing waits");
+        let mut stall = WriteTimeout::default();
+        assert!(!stall.has_expired(&stream, &rules, at(100)), "nothing waits");
         stall.begin(&stream, at(0));
         stall.begin(&stream, at(5));
-        assert!(!stall.is_over(&stream, &rules, at(9)));
+        assert!(!stall.has_expired(&stream, &rules, at(9)));
         theirs.read_exact(&mut [0; 8192]).unwrap();
-        assert!(!stall.is_over(&stream, &rules, at(10)), "it has read");
-        assert!(!stall.is_over(&stream, &rules, at(19)));
-        assert!(stall.is_over(&stream, &rules, at(20)));
+        assert!(!stall.has_expired(&stream, &rules, at(10)), "it has read");
+        assert!(!stall.has_expired(&stream, &rules, at(19)));
+        assert!(stall.has_expired(&stream, &rules, at(20)));
     }
 }
