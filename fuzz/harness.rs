@@ -23,8 +23,8 @@ use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme,
 use monoceros::settings::{Config, ProxyProtocol};
 use monoceros::sys::socket::{Cork, Peer, Stream};
 use monoceros::worker::connection::{Connection, Step};
+use monoceros::worker::connection_limits::ConnectionLimits;
 use monoceros::worker::read_context::ReadContext;
-use monoceros::worker::rules::Rules;
 
 /// Longer streams test patience only; this fits a socket's buffer.
 const LONGEST: usize = 32 * 1024;
@@ -372,13 +372,13 @@ fn drain(client: &mut UnixStream) {
 }
 
 /// Rules for each byte of flags, made once.
-fn rules(flags: u8) -> Arc<Rules> {
-    static RULES: OnceLock<Vec<Arc<Rules>>> = OnceLock::new();
+fn rules(flags: u8) -> Arc<ConnectionLimits> {
+    static RULES: OnceLock<Vec<Arc<ConnectionLimits>>> = OnceLock::new();
     let rules = RULES.get_or_init(|| {
         let base = Config::default();
         let with = |flags: u8| {
             let proxy_protocol = if flags & 0x80 != 0 { ProxyProtocol::Auto } else { ProxyProtocol::Off };
-            let mut rules = Rules::new(&Config { proxy_protocol, body_buffer: LONGEST, ..base.clone() });
+            let mut rules = ConnectionLimits::new(&Config { proxy_protocol, body_buffer: LONGEST, ..base.clone() });
             rules.policy = policy(flags);
             Arc::new(rules)
         };

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::connection::UNHURRIED;
-use super::rules::Rules;
+use super::connection_limits::ConnectionLimits;
 
 /// One body's arrival.
 pub struct BodyRate {
@@ -45,22 +45,22 @@ impl BodyRate {
     }
 
     /// Until when what came would have sufficed at the lowest rate that is permitted.
-    pub fn sufficed_until(&self, rules: &Rules) -> Instant {
-        self.began + Duration::from_secs((self.received / rules.body_min_rate.max(1)).min(u64::from(u32::MAX)))
+    pub fn sufficed_until(&self, limits: &ConnectionLimits) -> Instant {
+        self.began + Duration::from_secs((self.received / limits.body_min_rate.max(1)).min(u64::from(u32::MAX)))
     }
 
     /// Whether it has come to a stand, or comes more slowly than is permitted in the long run.
-    pub fn is_slow(&self, now: Instant, rules: &Rules) -> bool {
-        now >= self.arrived + UNHURRIED || now >= self.sufficed_until(rules).max(self.began + UNHURRIED)
+    pub fn is_slow(&self, now: Instant, limits: &ConnectionLimits) -> bool {
+        now >= self.arrived + UNHURRIED || now >= self.sufficed_until(limits).max(self.began + UNHURRIED)
     }
 
     /// When the wait that begins now ends: after a pause too long, or when the rate since the beginning has become too low.
-    pub fn deadline(&self, now: Instant, rules: &Rules) -> Instant {
-        let pause_ends = now + rules.body_timeout;
-        let Some(earned) = self.received.checked_div(rules.body_min_rate) else { return pause_ends };
+    pub fn deadline(&self, now: Instant, limits: &ConnectionLimits) -> Instant {
+        let pause_ends = now + limits.body_timeout;
+        let Some(earned) = self.received.checked_div(limits.body_min_rate) else { return pause_ends };
         // More than a century of credit is as good as any.
         let earned = Duration::from_secs(earned.min(u64::from(u32::MAX)));
-        pause_ends.min(self.began + rules.body_timeout + earned)
+        pause_ends.min(self.began + limits.body_timeout + earned)
     }
 }
 
@@ -69,8 +69,8 @@ mod tests {
     use super::*;
     use crate::settings::Config;
 
-    fn rules(rate: u64) -> Rules {
-        Rules::new(&Config { client_body_timeout: 10, client_body_min_rate: rate, ..Config::default() })
+    fn limits(rate: u64) -> ConnectionLimits {
+        ConnectionLimits::new(&Config { client_body_timeout: 10, client_body_min_rate: rate, ..Config::default() })
     }
 
     #[test]
@@ -78,11 +78,11 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut body_rate = BodyRate::begin(start);
-        assert_eq!(body_rate.deadline(at(0), &rules(100)), at(10));
+        assert_eq!(body_rate.deadline(at(0), &limits(100)), at(10));
         body_rate.add(500, at(1));
-        assert_eq!(body_rate.deadline(at(1), &rules(100)), at(11), "the pause is what ends first");
-        assert_eq!(body_rate.deadline(at(9), &rules(100)), at(15), "the rate is what ends first");
-        assert_eq!(body_rate.deadline(at(9), &rules(0)), at(19), "any rate will do");
+        assert_eq!(body_rate.deadline(at(1), &limits(100)), at(11), "the pause is what ends first");
+        assert_eq!(body_rate.deadline(at(9), &limits(100)), at(15), "the rate is what ends first");
+        assert_eq!(body_rate.deadline(at(9), &limits(0)), at(19), "any rate will do");
     }
 
     #[test]
@@ -91,12 +91,12 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut body_rate = BodyRate::begin(start);
         body_rate.add(1, at(1));
-        assert!(!body_rate.is_slow(at(1), &rules(100)), "it has only just begun");
+        assert!(!body_rate.is_slow(at(1), &limits(100)), "it has only just begun");
         body_rate.add(1, at(2));
-        assert!(body_rate.is_slow(at(2), &rules(100)), "two bytes in two seconds");
+        assert!(body_rate.is_slow(at(2), &limits(100)), "two bytes in two seconds");
         body_rate.add(10_000, at(3));
-        assert!(!body_rate.is_slow(at(4), &rules(100)));
-        assert!(body_rate.is_slow(at(5), &rules(100)), "it stands still");
+        assert!(!body_rate.is_slow(at(4), &limits(100)));
+        assert!(body_rate.is_slow(at(5), &limits(100)), "it stands still");
     }
 
     #[test]
@@ -107,6 +107,6 @@ mod tests {
         body_rate.pause(at(1));
         body_rate.pause(at(20));
         body_rate.resume(at(101));
-        assert_eq!(body_rate.deadline(at(101), &rules(100)), at(110));
+        assert_eq!(body_rate.deadline(at(101), &limits(100)), at(110));
     }
 }

@@ -5,8 +5,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
 
+use super::connection_limits::ConnectionLimits;
 use super::read_context::BufferPermit;
-use super::rules::Rules;
 use crate::exchange::Body;
 use crate::sys::memory;
 
@@ -45,18 +45,18 @@ impl BodyStore {
     }
 
     /// Adds `data`, and says whether more may follow.
-    pub fn add(&mut self, data: &[u8], rules: &Rules) -> Room {
+    pub fn add(&mut self, data: &[u8], limits: &ConnectionLimits) -> Room {
         match self {
             BodyStore::Memory(bytes) => {
                 bytes.extend_from_slice(data);
-                let is_long = bytes.len() > rules.body_buffer
-                    || bytes.len() > WORTH_A_FILE && rules.body_spool > 0 && rules.holdings.memory_is_short();
-                if is_long { self.spool(rules) } else { Room::Left }
+                let is_long = bytes.len() > limits.body_buffer
+                    || bytes.len() > WORTH_A_FILE && limits.body_spool > 0 && limits.holdings.memory_is_short();
+                if is_long { self.spool(limits) } else { Room::Left }
             }
             // It is complete: nobody adds to it.
             BodyStore::Whole(..) => Room::Refused,
             BodyStore::Spooled(file, length) => {
-                if rules.holdings.should_move(file)
+                if limits.holdings.should_move(file)
                     && let Ok(moved) = file.try_clone()
                 {
                     *file = moved;
@@ -67,7 +67,7 @@ impl BodyStore {
                     return Room::Refused;
                 }
                 *length += data.len() as u64;
-                if *length < rules.body_spool { Room::Left } else { Room::Exhausted }
+                if *length < limits.body_spool { Room::Left } else { Room::Exhausted }
             }
         }
     }
@@ -129,13 +129,13 @@ impl BodyStore {
     }
 
     /// Moves the bytes into a file. Where none can be made (a read-only root, a full disk) they stay, and the rest streams.
-    fn spool(&mut self, rules: &Rules) -> Room {
+    fn spool(&mut self, limits: &ConnectionLimits) -> Room {
         let BodyStore::Memory(bytes) = self else { return Room::Left };
-        if rules.body_spool == 0 {
+        if limits.body_spool == 0 {
             return Room::Exhausted;
         }
-        let made = temporary_file(rules.upload_directory.as_deref()).and_then(|mut file| {
-            rules.holdings.note_descriptor(&file);
+        let made = temporary_file(limits.upload_directory.as_deref()).and_then(|mut file| {
+            limits.holdings.note_descriptor(&file);
             file.write_all(bytes)?;
             Ok(file)
         });
@@ -143,7 +143,7 @@ impl BodyStore {
             Ok(file) => {
                 let length = bytes.len() as u64;
                 *self = BodyStore::Spooled(file, length);
-                if length < rules.body_spool { Room::Left } else { Room::Exhausted }
+                if length < limits.body_spool { Room::Left } else { Room::Exhausted }
             }
             Err(error) => {
                 log::warn!("Cannot keep a request body in a temporary file ({error}); streaming it to the application");

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::connection_limits::KEEPALIVE_LINGER;
 use super::event_loop::{EventLoop, TICK};
-use super::rules::KEEPALIVE_LINGER;
 use super::thread_pool::ThreadPool;
 use super::watch::Watch;
 use crate::python::hooks::Hooks;

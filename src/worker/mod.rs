@@ -1,13 +1,14 @@
 //! A worker: one process that runs the application for the connections it accepts.
 //!
 //! [`run`] is its life, in order. `pool` is its loop, shared by its threads: `event_loop` waits and does the input and output, `connection` turns bytes into
-//! requests, `python::call` answers them. It must not know the master beyond what its [`Seat`] holds. `connection` and `rules` are public
+//! requests, `python::call` answers them. It must not know the master beyond what its [`Seat`] holds. `connection` and `limits` are public
 //! for the fuzz targets, which drive them without an interpreter.
 
 mod access;
 mod body_rate;
 mod body_store;
 pub mod connection;
+pub mod connection_limits;
 mod event_loop;
 mod holdings;
 mod leader;
@@ -15,7 +16,6 @@ mod listeners;
 pub mod read_context;
 mod rejection_log;
 mod relay;
-pub mod rules;
 mod siblings;
 mod thread_pool;
 mod transport;
@@ -30,9 +30,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::connection_limits::ConnectionLimits;
 use self::event_loop::EventLoop;
 use self::leader::{LeaderState, WorkerStage};
-use self::rules::Rules;
 use self::siblings::Siblings;
 use self::thread_pool::{Role, ThreadPool, WorkerContext};
 use self::watch::{Edits, Watch};
@@ -235,8 +235,8 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootError> {
 
 fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<AssembledWorker, BootError> {
     let config = seat.config.clone();
-    let rules = Arc::new(Rules::new(&config));
-    rules.beat_at(seat.row.clone());
+    let limits = Arc::new(ConnectionLimits::new(&config));
+    limits.beat_at(seat.row.clone());
     loggers::begin_queue().map_err(no_thread)?;
     let access_log = open_access_log(&config)?;
     let format = access_log.as_ref().map(AccessLog::format);
@@ -260,7 +260,7 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
     let door = listeners::number(&doors);
     let cannot_poll = |error| BootError::because("cannot poll", &error);
     let heard = (seat.signals.as_raw_fd(), nudge.as_raw_fd());
-    let mut event_loop = EventLoop::new(doors, heard, rules.clone(), siblings.clone(), config.worker_connections)
+    let mut event_loop = EventLoop::new(doors, heard, limits.clone(), siblings.clone(), config.worker_connections)
         .map_err(cannot_poll)?;
     if let Some(tls) = &seat.tls {
         event_loop.accept_under_tls(tls.acceptor().clone());
@@ -271,7 +271,7 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
         door,
         row: seat.row,
         wakeup: seat.wakeup,
-        rules,
+        limits,
         threads: config.threads,
         max_requests: seat.max_requests,
         graceful_timeout: Duration::from_secs(config.graceful_timeout),

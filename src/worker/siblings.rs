@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::{Connection, HandoffBytes, Step};
-use super::rules::Rules;
+use super::connection_limits::ConnectionLimits;
 use crate::http::proxy::Origin;
 use crate::scoreboard::Row;
 use crate::sys::fd_channel::{FdChannel, MOST_BYTES};
@@ -98,7 +98,7 @@ impl Siblings {
     ///
     /// # Errors
     /// There is no descriptor left for it: it waits in the letter box, for us or for a sibling. WouldBlock while a sibling takes one.
-    pub fn take(&self, rules: &Arc<Rules>, now: Instant) -> io::Result<Option<(Box<Connection>, Step)>> {
+    pub fn take(&self, limits: &Arc<ConnectionLimits>, now: Instant) -> io::Result<Option<(Box<Connection>, Step)>> {
         loop {
             let Some(message) = self.channel.receive()? else { return Ok(None) };
             let Some(header) = HandoffHeader::unwrap(&message.bytes) else { continue };
@@ -109,7 +109,7 @@ impl Siblings {
             // After a reload an old worker's listener may be one that we do not have; the first of ours stands in.
             let site = self.doors.iter().position(|door| door == header.door).unwrap_or(0);
             let stream = Stream::from(message.connection);
-            let mut connection = Connection::new(stream, header.peer, site, rules.clone(), now);
+            let mut connection = Connection::new(stream, header.peer, site, limits.clone(), now);
             let handoff = HandoffBytes { bytes: header.bytes.to_vec(), body: message.file.map(File::from) };
             let step = connection.resume_handoff(header.is_trusted, header.proxied, handoff, now);
             return Ok(Some((Box::new(connection), step)));

@@ -18,9 +18,9 @@ use mio::Waker;
 
 use super::access::ServedRequest;
 use super::connection::{Connection, Step, UnservedRequest};
+use super::connection_limits::ConnectionLimits;
 use super::event_loop::EventLoop;
 use super::leader::{LeaderState, WorkerStage};
-use super::rules::Rules;
 use super::siblings::Siblings;
 use crate::logging::AccessLog;
 use crate::python::call::{Caller, Finished, InFlight};
@@ -119,7 +119,7 @@ pub struct WorkerContext {
     /// The other workers.
     pub siblings: Arc<Siblings>,
     /// What holds for all connections.
-    pub rules: Arc<Rules>,
+    pub limits: Arc<ConnectionLimits>,
     /// Threads that run the application.
     pub threads: usize,
     /// Requests after which the worker asks for a replacement; 0 for no limit.
@@ -421,7 +421,7 @@ impl ThreadPool {
 
     /// From now on every response closes its connection.
     pub fn stop_keeping_alive(&self) {
-        self.worker.rules.stop_keeping_alive();
+        self.worker.limits.stop_keeping_alive();
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {
@@ -553,7 +553,7 @@ impl ThreadPool {
             if more {
                 next = event_loop.next_ready();
                 if next.is_none() && !self.has_served_its_requests() {
-                    next = event_loop.glance();
+                    next = event_loop.try_poll_heads();
                 }
             } else {
                 event_loop.send_finished();

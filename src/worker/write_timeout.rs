@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::rules::Rules;
+use super::connection_limits::ConnectionLimits;
 use crate::sys::socket::Stream;
 
 /// The wait of a connection whose kernel buffer is full.
@@ -34,7 +34,7 @@ impl WriteTimeout {
     }
 
     /// Whether the client has read nothing for longer than it may. To be asked about once a second.
-    pub fn has_expired(&mut self, stream: &Stream, rules: &Rules, now: Instant) -> bool {
+    pub fn has_expired(&mut self, stream: &Stream, limits: &ConnectionLimits, now: Instant) -> bool {
         let Some(since) = self.since else { return false };
         let undelivered = stream.undelivered().unwrap_or(self.undelivered);
         let has_read = undelivered < self.undelivered;
@@ -42,7 +42,7 @@ impl WriteTimeout {
         if has_read {
             self.since = Some(now);
         }
-        !has_read && now >= since + rules.write_timeout
+        !has_read && now >= since + limits.write_timeout
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_client_that_reads_anything_at_all_has_its_time_again() {
-        let rules = Rules::new(&Config { write_timeout: 10, ..Config::default() });
+        let limits = ConnectionLimits::new(&Config { write_timeout: 10, ..Config::default() });
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let stream = Stream::from(OwnedFd::from(ours));
@@ -67,13 +67,13 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut stall = WriteTimeout::default();
-        assert!(!stall.has_expired(&stream, &rules, at(100)), "nothing waits");
+        assert!(!stall.has_expired(&stream, &limits, at(100)), "nothing waits");
         stall.begin(&stream, at(0));
         stall.begin(&stream, at(5));
-        assert!(!stall.has_expired(&stream, &rules, at(9)));
+        assert!(!stall.has_expired(&stream, &limits, at(9)));
         theirs.read_exact(&mut [0; 8192]).unwrap();
-        assert!(!stall.has_expired(&stream, &rules, at(10)), "it has read");
-        assert!(!stall.has_expired(&stream, &rules, at(19)));
-        assert!(stall.has_expired(&stream, &rules, at(20)));
+        assert!(!stall.has_expired(&stream, &limits, at(10)), "it has read");
+        assert!(!stall.has_expired(&stream, &limits, at(19)));
+        assert!(stall.has_expired(&stream, &limits, at(20)));
     }
 }

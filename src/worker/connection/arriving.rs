@@ -35,7 +35,7 @@ impl Connection {
             State::Lingering(left) => self.drop_bytes(left, bytes.len()),
             _ => {
                 if self.input.is_empty() {
-                    self.deadline = Some(now + self.rules.head_timeout);
+                    self.deadline = Some(now + self.limits.head_timeout);
                 }
                 let end = self.end_of_head(bytes);
                 self.input.extend_from_slice(&bytes[..end]);
@@ -61,7 +61,7 @@ impl Connection {
         {
             return step;
         }
-        let policy = &self.rules.policy;
+        let policy = &self.limits.policy;
         match self.parser.parse(&self.input, policy, self.is_trusted, behind.known(), &mut self.head) {
             Ok(Status::Partial) if behind.bytes().is_empty() => Step::Wait,
             Ok(Status::Partial) => {
@@ -76,20 +76,20 @@ impl Connection {
 
     /// Takes a PROXY header off the input; `None` when the first request begins.
     fn parse_proxy_header(&mut self, now: Instant) -> Option<Step> {
-        let mode = self.rules.proxy_mode?;
+        let mode = self.limits.proxy_mode?;
         match proxy::parse(&self.input, mode) {
             Ok(Parsed::Partial) => return Some(Step::Wait),
-            Ok(Parsed::Absent) if self.rules.requires_proxy_header => {
+            Ok(Parsed::Absent) if self.limits.requires_proxy_header => {
                 return Some(self.refuse(Error::InvalidProxyHeader("missing"), now));
             }
             Ok(Parsed::Absent) => {}
             Ok(Parsed::Header { len, origin }) => {
-                if !self.rules.takes_proxy_headers_from(&self.peer) {
+                if !self.limits.takes_proxy_headers_from(&self.peer) {
                     let error = Error::ForbiddenProxyRequest(self.remote_addr.clone());
                     return Some(self.refuse(error, now));
                 }
                 self.input.drain(..len);
-                self.is_trusted = self.rules.trusts_origin(&origin, &self.peer);
+                self.is_trusted = self.limits.trusts_origin(&origin, &self.peer);
                 self.proxied = Some(origin);
                 if let Origin::Client { client, .. } = origin {
                     self.peer = Peer::Ip(client);
@@ -109,14 +109,14 @@ impl Connection {
     /// The head is complete: decides how its body is gathered, and gathers what is there.
     fn begin_body(&mut self, behind: Incoming<'_>, now: Instant) -> Step {
         self.note_request();
-        self.decoder = BodyDecoder::new(self.head.framing, &self.rules.policy);
+        self.decoder = BodyDecoder::new(self.head.framing, &self.limits.policy);
         if self.decoder.is_done() {
             self.input.extend_from_slice(behind.bytes());
             let step = self.serve();
             return if self.is_health_check() { Step::Check } else { step };
         }
         let announced = self.decoder.remaining_length();
-        if let (Some(length), Some(limit)) = (announced, self.rules.limit_request_body)
+        if let (Some(length), Some(limit)) = (announced, self.limits.limit_request_body)
             && length > limit
         {
             return self.refuse(Error::ContentTooLarge, now);
@@ -138,7 +138,7 @@ impl Connection {
     }
 
     fn is_whole_body(&self, announced: Option<u64>, count: usize) -> bool {
-        announced == Some(count as u64) && self.input.len() == self.head.len && count <= self.rules.body_buffer
+        announced == Some(count as u64) && self.input.len() == self.head.len && count <= self.limits.body_buffer
     }
 
     fn gather_body(&mut self, announced: Option<u64>, behind: &[u8], now: Instant) -> Step {
@@ -168,14 +168,14 @@ impl Connection {
     }
 
     fn is_health_check(&self) -> bool {
-        let Some(path) = &self.rules.health_path else { return false };
+        let Some(path) = &self.limits.health_path else { return false };
         let source = self.head.source(&self.input);
         self.head.path.of(source) == path.as_bytes() && matches!(self.head.method.of(source), b"GET" | b"HEAD")
     }
 
     fn await_body(&mut self, step: Step, now: Instant) -> Step {
         if step == Step::Wait {
-            self.deadline = Some(self.body_rate.deadline(now, &self.rules));
+            self.deadline = Some(self.body_rate.deadline(now, &self.limits));
         }
         step
     }
@@ -187,7 +187,7 @@ impl Connection {
         };
         self.body_rate.add(data.len(), now);
         let Some(store) = &mut self.body else { return Step::Close };
-        let room = if data.is_empty() { Room::Left } else { store.add(&data, &self.rules) };
+        let room = if data.is_empty() { Room::Left } else { store.add(&data, &self.limits) };
         if room == Room::Refused {
             self.unsaved = data.into_owned();
         }
@@ -224,7 +224,7 @@ impl Connection {
     }
 
     pub(super) fn body_is_too_long(&self) -> bool {
-        self.rules.limit_request_body.is_some_and(|limit| self.body_length > limit)
+        self.limits.limit_request_body.is_some_and(|limit| self.body_length > limit)
     }
 }
 

@@ -69,7 +69,7 @@ impl Connection {
     /// The same for a request whose body has been taken out of the stream: `bytes` are its head and what comes after the body.
     fn resume_with_body(&mut self, bytes: Vec<u8>, body: File, now: Instant) -> Step {
         self.input = bytes;
-        match self.parser.parse(&self.input, &self.rules.policy, self.is_trusted, None, &mut self.head) {
+        match self.parser.parse(&self.input, &self.limits.policy, self.is_trusted, None, &mut self.head) {
             Ok(Status::Complete) => {}
             Ok(Status::Partial) => return Step::Close,
             // The rules of a newer generation may be other ones.

@@ -22,9 +22,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::body_rate::BodyRate;
 use super::body_store::BodyStore;
+use super::connection_limits::ConnectionLimits;
 use super::holdings::Held;
 use super::read_context::{Incoming, ReadContext};
-use super::rules::Rules;
 use super::transport::Transport;
 use super::write_queue::{Flushed, WriteQueue};
 use super::write_timeout::WriteTimeout;
@@ -84,7 +84,7 @@ pub struct Connection {
     transport: Transport,
     /// What TLS is to be begun with, once a PROXY header is out of the way.
     acceptor: Option<Acceptor>,
-    rules: Arc<Rules>,
+    limits: Arc<ConnectionLimits>,
     peer: Peer,
     remote_addr: String,
     site: usize,
@@ -172,20 +172,20 @@ enum State {
 
 impl Connection {
     /// A connection just accepted on listener number `site`.
-    pub fn new(stream: Stream, peer: Peer, site: usize, rules: Arc<Rules>, now: Instant) -> Self {
-        let state = if rules.proxy_mode.is_some() { State::Proxy } else { State::Head };
+    pub fn new(stream: Stream, peer: Peer, site: usize, limits: Arc<ConnectionLimits>, now: Instant) -> Self {
+        let state = if limits.proxy_mode.is_some() { State::Proxy } else { State::Head };
         Connection {
-            is_trusted: rules.trusts(&peer),
+            is_trusted: limits.trusts(&peer),
             proxied: None,
             remote_addr: address_text(&peer),
-            deadline: Some(now + rules.head_timeout),
+            deadline: Some(now + limits.head_timeout),
             rests_since: now,
             has_been_served: false,
             decoder: BodyDecoder::Length(0),
             body_rate: BodyRate::begin(now),
             transport: Transport::plain(stream),
             acceptor: None,
-            rules,
+            limits,
             peer,
             site,
             state,
@@ -285,7 +285,7 @@ impl Connection {
 
     /// Ends waits that have lasted too long.
     pub fn on_time(&mut self, now: Instant) -> Step {
-        if self.write_timeout.has_expired(self.transport.stream(), &self.rules, now) {
+        if self.write_timeout.has_expired(self.transport.stream(), &self.limits, now) {
             // What the kernel still holds of the response is of no use to anybody.
             self.break_off();
             self.transport.stream().reset_on_close();
@@ -315,7 +315,7 @@ impl Connection {
         self.unsaved = Vec::new();
         self.deadline = None;
         if self.held != Held::default() {
-            self.rules.holdings.replace(std::mem::take(&mut self.held), Held::default());
+            self.limits.holdings.replace(std::mem::take(&mut self.held), Held::default());
         }
         (self.rests_since, self.has_been_served) = (now, true);
         if keep_alive {
@@ -595,7 +595,7 @@ impl Connection {
         // An empty line may come before it.
         let start = self.input.strip_prefix(b"\r\n").unwrap_or(&self.input);
         let method = start.get(..HEAD.len()).unwrap_or_default();
-        method == HEAD || (self.rules.policy.casefold_http_method && method.eq_ignore_ascii_case(HEAD))
+        method == HEAD || (self.limits.policy.casefold_http_method && method.eq_ignore_ascii_case(HEAD))
     }
 
     fn linger(&mut self, now: Instant) {
@@ -640,11 +640,11 @@ impl Connection {
                 if self.input.capacity() > IDLE_BUFFER {
                     self.input = Vec::new();
                 }
-                self.deadline = Some(now + self.rules.idle_time());
+                self.deadline = Some(now + self.limits.idle_time());
                 if self.unread { Step::Again } else { Step::Wait }
             }
             State::Head => {
-                self.deadline = Some(now + self.rules.head_timeout);
+                self.deadline = Some(now + self.limits.head_timeout);
                 match self.parse(Incoming::Bytes(&[]), now) {
                     // No event will tell of what is already there.
                     Step::Wait if self.unread => Step::Again,

@@ -83,9 +83,9 @@ impl Exchange for Connection {
 
     fn wait_to_write(&mut self) -> io::Result<Wait> {
         // It is the client that the application waits for, which has its own time for it (`write_timeout`): the worker is not stuck.
-        self.rules.beat();
+        self.limits.beat();
         let now = Instant::now();
-        if self.write_timeout.has_expired(self.transport.stream(), &self.rules, now) {
+        if self.write_timeout.has_expired(self.transport.stream(), &self.limits, now) {
             return Err(ErrorKind::TimedOut.into());
         }
         Ok(self.wait(Readiness::ToWrite, now + LOOK_AGAIN))
@@ -121,11 +121,11 @@ impl Exchange for Connection {
 
     fn wait_to_read(&mut self) -> io::Result<Wait> {
         // As above: it is the client that is waited for.
-        self.rules.beat();
+        self.limits.beat();
         let now = Instant::now();
         self.body_rate.resume(now);
         // Of one wait, however often it is begun again before bytes come.
-        let until = *self.deadline.get_or_insert(self.body_rate.deadline(now, &self.rules));
+        let until = *self.deadline.get_or_insert(self.body_rate.deadline(now, &self.limits));
         if now >= until {
             return Err(ErrorKind::TimedOut.into());
         }
@@ -133,7 +133,7 @@ impl Exchange for Connection {
     }
 
     fn may_keep_alive(&self) -> bool {
-        self.head.keep_alive && self.rules.keeps_alive()
+        self.head.keep_alive && self.limits.keeps_alive()
     }
 
     fn lend_socket(&mut self) -> io::Result<RawFd> {
@@ -172,7 +172,7 @@ impl Connection {
         let secured = self.transport.secured().cloned();
         let (stream, Some(session)) = self.transport.replace(ours) else { return Err(ErrorKind::NotConnected.into()) };
         self.lent = Some(Box::new(LentSession { stream: Some(stream), secured }));
-        relay::start(below, session, theirs, self.rules.write_timeout)
+        relay::start(below, session, theirs, self.limits.write_timeout)
     }
 
     fn wait(&self, readiness: Readiness, until: Instant) -> Wait {
@@ -206,8 +206,8 @@ mod tests {
     use crate::settings::Config;
     use crate::sys::socket::Peer;
     use crate::worker::connection::Step;
+    use crate::worker::connection_limits::ConnectionLimits;
     use crate::worker::read_context::ReadContext;
-    use crate::worker::rules::Rules;
 
     const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -217,8 +217,8 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
         theirs.write_all(format!("{REQUEST}{behind}").as_bytes()).unwrap();
-        let (rules, now) = (Arc::new(Rules::new(&Config::default())), Instant::now());
-        let mut connection = Connection::new(Stream::from(OwnedFd::from(ours)), Peer::Unix, 0, rules, now);
+        let (limits, now) = (Arc::new(ConnectionLimits::new(&Config::default())), Instant::now());
+        let mut connection = Connection::new(Stream::from(OwnedFd::from(ours)), Peer::Unix, 0, limits, now);
         assert_eq!(connection.on_readable(&mut ReadContext::new(), false, 1, now), Step::Call);
         (connection, theirs)
     }
@@ -269,7 +269,7 @@ mod tests {
         let now = Instant::now();
         let (mut connection, mut client) = asked("");
         assert!(connection.may_keep_alive());
-        connection.rules.stop_keeping_alive();
+        connection.limits.stop_keeping_alive();
         assert!(!connection.may_keep_alive());
         assert_eq!(connection.finish(true, now), Step::Wait);
         assert_eq!(connection.on_time(now), Step::Wait);

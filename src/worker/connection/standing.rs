@@ -41,10 +41,10 @@ impl Connection {
             return Some(Standing::Slow(since));
         }
         match self.state {
-            State::Body if self.body_rate.is_slow(now, &self.rules) => {
-                Some(Standing::Slow(self.body_rate.sufficed_until(&self.rules)))
+            State::Body if self.body_rate.is_slow(now, &self.limits) => {
+                Some(Standing::Slow(self.body_rate.sufficed_until(&self.limits)))
             }
-            State::Body => Some(Standing::Busy(self.body_rate.sufficed_until(&self.rules))),
+            State::Body => Some(Standing::Busy(self.body_rate.sufficed_until(&self.limits))),
             State::Proxy | State::Head if self.input.is_empty() && self.has_been_served => {
                 Some(Standing::Idle(self.rests_since))
             }
@@ -57,7 +57,7 @@ impl Connection {
     fn standing_at_head(&self, now: Instant) -> Standing {
         let since = match self.input.is_empty() {
             true => self.rests_since,
-            false => self.waits_since(self.rules.head_timeout),
+            false => self.waits_since(self.limits.head_timeout),
         };
         if now >= since + UNHURRIED { Standing::Late(since) } else { Standing::Fresh(since) }
     }
@@ -106,7 +106,7 @@ impl Connection {
     /// How long it has held that.
     pub fn held_for(&self, now: Instant) -> Duration {
         let since = match self.state {
-            State::Head | State::Proxy => self.waits_since(self.rules.head_timeout),
+            State::Head | State::Proxy => self.waits_since(self.limits.head_timeout),
             _ => self.body_rate.began(),
         };
         now.saturating_duration_since(since)
@@ -116,7 +116,7 @@ impl Connection {
     pub(super) fn note_held(&mut self) {
         let held = self.count_held();
         if held != self.held {
-            self.rules.holdings.replace(self.held, held);
+            self.limits.holdings.replace(self.held, held);
             self.held = held;
         }
     }
@@ -136,8 +136,8 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.held != Held::default() {
-            self.rules.holdings.replace(self.held, Held::default());
+            self.limits.holdings.replace(self.held, Held::default());
         }
-        self.rules.holdings.note_closed();
+        self.limits.holdings.note_closed();
     }
 }

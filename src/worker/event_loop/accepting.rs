@@ -39,7 +39,7 @@ impl EventLoop {
             let most_ready = self.ready.len() + ACCEPTS_PER_TURN;
             while left > 0
                 && self.ready.len() < most_ready
-                && self.may_accept(site)
+                && self.should_accept(site)
                 && self.has_room()
                 && self.accept_one(site)
             {
@@ -90,25 +90,25 @@ impl EventLoop {
 
     pub(super) fn can_accept_now(&self) -> bool {
         let letters = self.serves && self.handoffs_since.is_some();
-        self.can_accept() && (letters || (0..self.listeners.len()).any(|site| self.may_accept(site)))
+        self.can_accept() && (letters || (0..self.listeners.len()).any(|site| self.should_accept(site)))
     }
 
     /// Whether something may come to be done here for those who wait behind a door, though nobody here can serve: health checks are
     /// answered, and requests that no sibling could accept are passed on.
     fn has_use_for(&self, listener: &WorkerListener) -> bool {
-        self.serves || self.rules.health_path.is_some() || !listener.is_shared()
+        self.serves || self.limits.health_path.is_some() || !listener.is_shared()
     }
 
     /// While a request is at hand here, or a sibling has fewer connections, or nobody here can serve, a sibling should have the first
     /// chance to accept; but nobody waits for long.
-    fn may_accept(&self, site: usize) -> bool {
+    fn should_accept(&self, site: usize) -> bool {
         let listener = &self.listeners[site];
         let Some(since) = listener.waiting_since else { return false };
         let has_waited = self.now >= since + ACCEPT_BACKOFF;
         if !self.serves {
             // A connection under TLS cannot be passed on.
             let may_pass_on = !listener.is_shared() && self.acceptor.is_none() && self.siblings.has_idle();
-            let may_be_of_use = self.rules.health_path.is_some() || may_pass_on;
+            let may_be_of_use = self.limits.health_path.is_some() || may_pass_on;
             return has_waited && may_be_of_use;
         }
         let others_first = listener.is_shared()
@@ -122,7 +122,7 @@ impl EventLoop {
         if self.handoffs_since.is_none() {
             return false;
         }
-        match self.siblings.take(&self.rules, self.now) {
+        match self.siblings.take(&self.limits, self.now) {
             Ok(Some((connection, step))) => {
                 let key = self.insert(*connection);
                 self.follow(key, step);
@@ -146,7 +146,7 @@ impl EventLoop {
                 let waiting_since = listener.waiting_since.replace(self.now).unwrap_or(self.now);
                 self.arrived_after = self.arrived_after.min(waiting_since);
                 let stream = self.take_a_clients_number(stream);
-                let connection = Connection::new(stream, peer, site, self.rules.clone(), self.now);
+                let connection = Connection::new(stream, peer, site, self.limits.clone(), self.now);
                 self.begin(connection);
                 true
             }
@@ -156,9 +156,9 @@ impl EventLoop {
 
     /// Makes room where the connection has a descriptor that should be the application's, and gives it another.
     fn take_a_clients_number(&mut self, stream: Stream) -> Stream {
-        if self.rules.holdings.note_descriptor(&stream)
+        if self.limits.holdings.note_descriptor(&stream)
             && self.make_much_room()
-            && self.rules.holdings.should_move(&stream)
+            && self.limits.holdings.should_move(&stream)
         {
             return stream.duplicate().unwrap_or(stream);
         }

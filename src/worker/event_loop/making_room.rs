@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{EventLoop, Place};
+use super::{ConnectionEntry, EventLoop};
 use crate::worker::connection::{Connection, Standing, Step};
 
 /// How long a connection that is new, or has been idle or unfinished since, keeps its place in a crowd. Most heads come at once.
@@ -20,7 +20,7 @@ const SEVERAL: usize = 16;
 impl EventLoop {
     /// Whether each further connection is one too many.
     pub(super) fn is_full(&self) -> bool {
-        self.connections.len() >= self.most_connections || self.rules.holdings.is_in_reserve()
+        self.connections.len() >= self.most_connections || self.limits.holdings.is_in_reserve()
     }
 
     /// Whether another connection may be held, or one given up for it.
@@ -36,11 +36,11 @@ impl EventLoop {
     /// Finds who could make room in this turn, where somebody has to; gives back what the application should have.
     pub(super) fn look_for_room(&mut self) {
         self.dispensable.clear();
-        if self.rules.holdings.is_in_reserve() {
+        if self.limits.holdings.is_in_reserve() {
             self.make_much_room();
             if self.connections.len() < NEWEST {
                 // It is the application that has so many: nobody is to be kept out for that.
-                self.rules.holdings.leave_reserve();
+                self.limits.holdings.leave_reserve();
             }
         } else if self.waits_for_room() {
             self.find_dispensable(false);
@@ -50,7 +50,7 @@ impl EventLoop {
     /// Gives up a connection for the one that has just come, if that is one too many. Not before: that one might not come after all.
     pub(super) fn make_room(&mut self) {
         let is_one_too_many =
-            |this: &Self| this.connections.len() > this.most_connections || this.rules.holdings.is_in_reserve();
+            |this: &Self| this.connections.len() > this.most_connections || this.limits.holdings.is_in_reserve();
         while is_one_too_many(self) && self.give_one_up() {}
     }
 
@@ -58,7 +58,7 @@ impl EventLoop {
     pub(super) fn make_much_room(&mut self) -> bool {
         let mut has_made_room = false;
         self.find_dispensable(true);
-        while self.rules.holdings.is_in_reserve() && self.give_one_up() {
+        while self.limits.holdings.is_in_reserve() && self.give_one_up() {
             has_made_room = true;
         }
         self.find_dispensable(false);
@@ -73,14 +73,14 @@ impl EventLoop {
 
     /// Ends the requests that have held most for longest, where all of them together hold too much.
     pub(super) fn keep_within_bounds(&mut self) {
-        while let Some((good, mut excess)) = self.rules.holdings.excess() {
+        while let Some((good, mut excess)) = self.limits.holdings.excess() {
             let now = self.now;
             let cost = |connection: &Connection| {
                 // Whoever waits for the application has done nothing wrong: such a request goes last.
                 let weight = u128::from(connection.held().of(good)) * connection.held_for(now).as_millis().max(1);
                 (!connection.is_ready(), weight)
             };
-            let mut holders: Vec<_> = self.here().filter(|(_, connection)| connection.held().of(good) > 0).collect();
+            let mut holders: Vec<_> = self.idle().filter(|(_, connection)| connection.held().of(good) > 0).collect();
             holders.sort_unstable_by_key(|(_, connection)| std::cmp::Reverse(cost(connection)));
             let mut leaving = Vec::new();
             for (key, connection) in holders {
@@ -96,7 +96,7 @@ impl EventLoop {
             }
             leaving.into_iter().for_each(|key| self.give_up(key));
         }
-        if self.rules.holdings.is_in_reserve() {
+        if self.limits.holdings.is_in_reserve() {
             self.make_much_room();
         }
     }
@@ -105,7 +105,7 @@ impl EventLoop {
     fn find_dispensable(&mut self, urgent: bool) {
         let now = self.now;
         let mut found: Vec<(Standing, usize)> =
-            self.here().filter_map(|(key, connection)| Some((connection.standing(now)?, key))).collect();
+            self.idle().filter_map(|(key, connection)| Some((connection.standing(now)?, key))).collect();
         found.sort_unstable();
         let fresh = found.iter().filter(|(standing, _)| matches!(standing, Standing::Fresh(_))).count();
         let mut fresh_left = fresh.saturating_sub(NEWEST);
@@ -129,7 +129,7 @@ impl EventLoop {
     /// Closes the one that can best be done without; says whether there was one. Those of which something has arrived meanwhile stay.
     fn give_one_up(&mut self) -> bool {
         while let Some(key) = self.dispensable.pop_front() {
-            let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { continue };
+            let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) else { continue };
             let Some(standing) = connection.standing(self.now) else { continue };
             let moves = matches!(standing, Standing::Busy(_));
             if !moves && !connection.has_unsent() && connection.has_arrived() {
@@ -144,7 +144,7 @@ impl EventLoop {
     }
 
     fn give_up(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { return };
+        let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) else { return };
         match connection.make_room() {
             Step::Refused(error) => {
                 self.rejection_log.refused(connection.remote_addr(), &error);
@@ -156,10 +156,10 @@ impl EventLoop {
         self.remove(key);
     }
 
-    fn here(&self) -> impl Iterator<Item = (usize, &Connection)> {
+    fn idle(&self) -> impl Iterator<Item = (usize, &Connection)> {
         self.connections.iter().filter_map(|(key, place)| match place {
-            Place::Here(connection) => Some((key, &**connection)),
-            Place::Away(_) => None,
+            ConnectionEntry::Idle(connection) => Some((key, &**connection)),
+            ConnectionEntry::CheckedOut(_) => None,
         })
     }
 }

@@ -23,10 +23,10 @@ use accepting::ACCEPT_BACKOFF;
 use unfinished::Unfinished;
 
 use super::connection::{Connection, Step, UnservedRequest, Watched};
+use super::connection_limits::ConnectionLimits;
 use super::listeners::WorkerListener;
 use super::read_context::{READ_SIZE, ReadContext};
 use super::rejection_log::RejectionLog;
-use super::rules::Rules;
 use super::siblings::Siblings;
 use crate::exchange::CLIENT_CLOSED_REQUEST;
 use crate::tls::Acceptor;
@@ -52,7 +52,7 @@ const ENDS_PER_TURN: usize = 64;
 const HANDSHAKES_PER_TURN: usize = 16;
 
 /// Where so many requests are found at once, more are on their way.
-const BUSY: usize = 2;
+const BUSY_EVENTS: usize = 2;
 
 /// A request that may have waited this long is run only if its client is still there. Looking costs a system call, and hardly anybody leaves
 /// sooner; behind thirty others even a request of half a millisecond waits half as long.
@@ -80,9 +80,9 @@ const FIRST_LISTENER: usize = 4;
 pub struct EventLoop {
     poll: Poll,
     events: Events,
-    rules: Arc<Rules>,
+    limits: Arc<ConnectionLimits>,
     listeners: Vec<WorkerListener>,
-    connections: Slab<Place>,
+    connections: Slab<ConnectionEntry>,
     siblings: Arc<Siblings>,
     /// What new connections begin TLS with, where they do.
     acceptor: Option<Acceptor>,
@@ -107,8 +107,8 @@ pub struct EventLoop {
     unserved: Vec<UnservedRequest>,
     /// Whether the last poll makes it likely that the next one finds something at once.
     is_busy: bool,
-    /// What a [glance](EventLoop::glance) has told of besides connections, for the next turn.
-    glanced: Turn,
+    /// What a [try_poll_heads](EventLoop::glance) has told of besides connections, for the next turn.
+    polled_before: Turn,
     /// The time, as far as it is known here: asking costs more than most of what is done between two polls.
     now: Instant,
     last_poll: Instant,
@@ -125,26 +125,26 @@ pub struct EventLoop {
 }
 
 /// Where a connection is.
-enum Place {
+enum ConnectionEntry {
     /// Here.
-    Here(Box<Connection>),
+    Idle(Box<Connection>),
     /// With the application; what the poll said of it meanwhile.
-    Away(Missed),
+    CheckedOut(PendingEvents),
 }
 
 /// Events of a connection that was away.
 #[derive(Clone, Copy, Default)]
-struct Missed {
+struct PendingEvents {
     readable: bool,
     ended: bool,
     writable: bool,
 }
 
-impl Place {
-    fn here(&mut self) -> Option<&mut Connection> {
+impl ConnectionEntry {
+    fn idle(&mut self) -> Option<&mut Connection> {
         match self {
-            Place::Here(connection) => Some(connection),
-            Place::Away(_) => None,
+            ConnectionEntry::Idle(connection) => Some(connection),
+            ConnectionEntry::CheckedOut(_) => None,
         }
     }
 }
@@ -177,7 +177,7 @@ impl EventLoop {
     pub fn new(
         listeners: Vec<WorkerListener>,
         (signals, nudge): (RawFd, RawFd),
-        rules: Arc<Rules>,
+        limits: Arc<ConnectionLimits>,
         siblings: Arc<Siblings>,
         most_connections: usize,
     ) -> io::Result<EventLoop> {
@@ -189,7 +189,7 @@ impl EventLoop {
         let mut event_loop = EventLoop {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
-            rules,
+            limits,
             connections: Slab::new(),
             siblings,
             acceptor: None,
@@ -208,7 +208,7 @@ impl EventLoop {
             rejection_log: RejectionLog::default(),
             unserved: Vec::new(),
             is_busy: false,
-            glanced: Turn::default(),
+            polled_before: Turn::default(),
             now,
             last_poll: now,
             arrived_after: now,
@@ -236,12 +236,12 @@ impl EventLoop {
         self.arrived_after = std::mem::replace(&mut self.last_poll, self.now);
         self.handshakes_left = HANDSHAKES_PER_TURN;
         let mut turn = self.take_events();
-        let glanced = std::mem::take(&mut self.glanced);
-        turn.signals |= glanced.signals;
+        let polled_before = std::mem::take(&mut self.polled_before);
+        turn.signals |= polled_before.signals;
         // A handler of Python's may have interrupted the poll, and told somebody else's descriptor.
-        turn.handlers |= glanced.handlers || interrupted;
+        turn.handlers |= polled_before.handlers || interrupted;
         self.continue_unfinished();
-        self.is_busy = self.ready.len() >= BUSY;
+        self.is_busy = self.ready.len() >= BUSY_EVENTS;
         self.look_for_room();
         self.accept();
         self.rejection_log.log_new();
@@ -261,10 +261,11 @@ impl EventLoop {
     /// Looks, without waiting, for requests that have come meanwhile, and hands out the first. For a thread that has just served, and has
     /// the interpreter still: under load, letting go of it between any two polls costs a good part of what a short request does. What may
     /// take longer than reading a head is left to the next turn, and so is accepting.
-    pub fn glance(&mut self) -> Option<(usize, Box<Connection>)> {
-        let turn_is_due = self.has_work() || self.glanced.is_due() || self.now >= self.next_sweep || self.can_accept();
+    pub fn try_poll_heads(&mut self) -> Option<(usize, Box<Connection>)> {
+        let turn_is_due =
+            self.has_work() || self.polled_before.is_due() || self.now >= self.next_sweep || self.can_accept();
         // Neither a handshake nor a file can be begun by one read then.
-        let reads_are_quick = self.acceptor.is_none() && self.rules.body_buffer >= READ_SIZE;
+        let reads_are_quick = self.acceptor.is_none() && self.limits.body_buffer >= READ_SIZE;
         if !self.is_busy || turn_is_due || !reads_are_quick {
             return None;
         }
@@ -272,7 +273,7 @@ impl EventLoop {
         self.poll.poll(&mut self.events, Some(Duration::ZERO)).ok()?;
         // What is put off is only read after the next poll, and may have come any time since the last one that was no glance.
         self.arrived_after = self.last_poll;
-        self.glanced = self.take_events();
+        self.polled_before = self.take_events();
         let next = self.next_ready();
         self.is_busy = next.is_some();
         next
@@ -329,7 +330,7 @@ impl EventLoop {
 
     /// Puts a ready connection back where [`EventLoop::next_ready`] found it.
     pub fn keep_ready(&mut self, (key, connection): (usize, Box<Connection>)) {
-        self.connections[key] = Place::Here(connection);
+        self.connections[key] = ConnectionEntry::Idle(connection);
         // It has waited already: whether its client is still there is to be asked.
         let since = self.now.checked_sub(UNQUESTIONED_WAIT).unwrap_or(self.now);
         self.ready.push_front((key, since));
@@ -356,9 +357,9 @@ impl EventLoop {
 
     /// Takes a connection back after its request, to go on as its `step` says.
     pub fn put_back(&mut self, (key, mut connection): (usize, Box<Connection>), step: Step) {
-        if self.rules.is_stopping() {
+        if self.limits.is_stopping() {
             // It may have fallen idle before the worker was told.
-            connection.close_by(self.now + self.rules.idle_time());
+            connection.close_by(self.now + self.limits.idle_time());
         }
         self.read_context.return_buffer(connection.take_returned());
         if connection.is_exchanged() {
@@ -366,9 +367,9 @@ impl EventLoop {
             self.unregister(&mut connection);
             connection.drop_old_descriptor();
         }
-        let place = std::mem::replace(&mut self.connections[key], Place::Here(connection));
+        let place = std::mem::replace(&mut self.connections[key], ConnectionEntry::Idle(connection));
         self.follow(key, step);
-        let Place::Away(missed) = place else { return };
+        let ConnectionEntry::CheckedOut(missed) = place else { return };
         // Before it reads: as long as something is to be sent it looks like one whose client is behind.
         if missed.writable || missed.readable {
             self.write(key);
@@ -396,17 +397,17 @@ impl EventLoop {
     /// Tells the clients of all connections that these have come to their end: the process has, too.
     pub fn end_connections(&mut self) {
         for (_, connection) in &mut self.connections {
-            if let Some(connection) = connection.here() {
+            if let Some(connection) = connection.idle() {
                 connection.abandon();
             }
         }
     }
 
     /// Gives clients that are between two requests until `time` to send one more. Those that are with the application now, and have been
-    /// promised to be kept, fall idle later ([`Rules::idle_time`]).
+    /// promised to be kept, fall idle later ([`ConnectionLimits::idle_time`]).
     pub fn close_idle_by(&mut self, time: Instant) {
         for (_, connection) in &mut self.connections {
-            if let Some(connection) = connection.here() {
+            if let Some(connection) = connection.idle() {
                 connection.close_by(time);
             }
         }
@@ -416,7 +417,7 @@ impl EventLoop {
     /// How long a turn may wait: to the next tick, if nothing is to be done before.
     pub fn time_to_wait(&self) -> Duration {
         let can_serve = self.serves && !self.ready.is_empty();
-        if can_serve || self.can_accept_now() || self.has_work() || self.glanced.is_due() {
+        if can_serve || self.can_accept_now() || self.has_work() || self.polled_before.is_due() {
             return Duration::ZERO;
         }
         let until_tick = self.next_sweep.saturating_duration_since(self.now);
@@ -456,7 +457,7 @@ impl EventLoop {
     fn take_event(&mut self, key: usize, event: &Event) {
         let is_readable = event.is_readable() || event.is_read_closed();
         let place = self.connections.get_mut(key);
-        if let Some(Place::Here(connection)) = place
+        if let Some(ConnectionEntry::Idle(connection)) = place
             && !connection.awaits_head()
         {
             if is_readable {
@@ -475,7 +476,7 @@ impl EventLoop {
 
     fn read(&mut self, key: usize, ended: bool, reads: usize) {
         match self.connections.get_mut(key) {
-            Some(Place::Here(connection)) => {
+            Some(ConnectionEntry::Idle(connection)) => {
                 if connection.is_shaking_hands() {
                     if self.handshakes_left == 0 {
                         connection.note_unread(ended);
@@ -486,22 +487,24 @@ impl EventLoop {
                 }
                 let step = connection.on_readable(&mut self.read_context, ended, reads, self.now);
                 self.follow(key, step);
-                if self.rules.holdings.is_exceeded() {
+                if self.limits.holdings.is_exceeded() {
                     self.keep_within_bounds();
                 }
             }
-            Some(Place::Away(missed)) => (missed.readable, missed.ended) = (true, missed.ended || ended),
+            Some(ConnectionEntry::CheckedOut(missed)) => {
+                (missed.readable, missed.ended) = (true, missed.ended || ended)
+            }
             None => {}
         }
     }
 
     fn write(&mut self, key: usize) {
         match self.connections.get_mut(key) {
-            Some(Place::Here(connection)) => {
+            Some(ConnectionEntry::Idle(connection)) => {
                 let step = connection.on_writable(self.now);
                 self.follow(key, step);
             }
-            Some(Place::Away(missed)) => missed.writable = true,
+            Some(ConnectionEntry::CheckedOut(missed)) => missed.writable = true,
             None => {}
         }
     }
@@ -539,32 +542,32 @@ impl EventLoop {
             Step::Call => self.ready.push_back((key, self.arrived_after)),
             Step::Check => {
                 let (serves, now) = (!self.siblings.server_stops(), self.now);
-                if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
+                if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
                     let step = connection.answer_check(serves, now);
                     self.follow(key, step);
                 }
             }
             Step::Refused(error) => {
-                if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
+                if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
                     self.rejection_log.refused(connection.remote_addr(), &error);
                     self.unserved.push(connection.take_unserved(error.status()));
                 }
                 self.follow(key, Step::Again);
             }
             Step::Left => {
-                if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
+                if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
                     self.unserved.push(connection.take_unserved(CLIENT_CLOSED_REQUEST));
                 }
                 self.remove(key);
             }
             Step::Stalled => {
-                if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
+                if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
                     self.rejection_log.stalled(connection.remote_addr());
                 }
                 self.remove(key);
             }
             Step::TlsFailed(reason) => {
-                if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
+                if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
                     self.rejection_log.tls_failed(connection.remote_addr(), &reason);
                 }
                 self.follow(key, Step::Again);
@@ -576,7 +579,7 @@ impl EventLoop {
 
     /// Reads what has come to a connection whose wait is over, and closes it only if that is nothing.
     fn look_once_more(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { return };
+        let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) else { return };
         connection.note_unread(false);
         let step = connection.on_readable(&mut self.read_context, false, READS_PER_TURN, self.now);
         let is_idle = step == Step::Wait && connection.is_idle();
@@ -584,7 +587,7 @@ impl EventLoop {
     }
 
     fn close(&mut self, key: usize) {
-        let connection = self.connections.get_mut(key).and_then(Place::here);
+        let connection = self.connections.get_mut(key).and_then(ConnectionEntry::idle);
         match connection.map_or(Step::Close, |connection| connection.end(self.now)) {
             Step::Close => self.remove(key),
             step => self.follow(key, step),
@@ -592,7 +595,7 @@ impl EventLoop {
     }
 
     fn register(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key).and_then(Place::here) else { return };
+        let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) else { return };
         let (watched, wanted) = (connection.watched(), connection.to_be_watched());
         if watched >= wanted {
             return;
@@ -616,7 +619,7 @@ impl EventLoop {
     }
 
     fn insert(&mut self, connection: Connection) -> usize {
-        let key = self.connections.insert(Place::Here(Box::new(connection)));
+        let key = self.connections.insert(ConnectionEntry::Idle(Box::new(connection)));
         self.siblings.set_connections(self.connections.len());
         key
     }
@@ -631,7 +634,7 @@ impl EventLoop {
             let Some(connection) = self.take_out(key) else { continue };
             if !connection.is_ready() {
                 // The place is another connection's by now.
-                self.connections[key] = Place::Here(connection);
+                self.connections[key] = ConnectionEntry::Idle(connection);
                 continue;
             }
             if self.now >= since + UNQUESTIONED_WAIT && connection.client_has_left() {
@@ -645,8 +648,8 @@ impl EventLoop {
 
     fn take_out(&mut self, key: usize) -> Option<Box<Connection>> {
         let place = self.connections.get_mut(key)?;
-        match std::mem::replace(place, Place::Away(Missed::default())) {
-            Place::Here(connection) => Some(connection),
+        match std::mem::replace(place, ConnectionEntry::CheckedOut(PendingEvents::default())) {
+            ConnectionEntry::Idle(connection) => Some(connection),
             away => {
                 *place = away;
                 None
@@ -663,7 +666,7 @@ impl EventLoop {
                 self.waits_seen = Some(key);
                 return;
             }
-            if let Some(connection) = self.connections.get_mut(key).and_then(Place::here) {
+            if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
                 match connection.on_time(self.now) {
                     Step::Wait => {}
                     step => {

@@ -26,7 +26,7 @@ pub const KEEPALIVE_LINGER: Duration = Duration::from_secs(2);
 
 /// The rules of a worker, shared by its connections.
 #[derive(Debug)]
-pub struct Rules {
+pub struct ConnectionLimits {
     /// What a request may look like.
     pub policy: Policy,
     /// From the first byte of a request to the end of its head.
@@ -61,10 +61,10 @@ pub struct Rules {
     stopping: AtomicBool,
 }
 
-impl Rules {
+impl ConnectionLimits {
     /// The rules that `config` asks for.
     pub fn new(config: &Config) -> Self {
-        Rules {
+        ConnectionLimits {
             policy: policy(config),
             head_timeout: bound(config.client_header_timeout),
             body_timeout: bound(config.client_body_timeout),
