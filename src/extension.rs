@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use crate::Launch;
+use crate::ExecCommand;
 use crate::python::embedder::Embedder;
 use crate::python::{facade, signals};
 use crate::sys::process;
@@ -69,7 +69,7 @@ fn run_application(application: &Bound<'_, PyAny>) -> PyResult<()> {
     py.detach(|| std::process::exit(crate::run_embedded(launch, embedder)))
 }
 
-fn launch(py: Python<'_>) -> PyResult<Launch> {
+fn launch(py: Python<'_>) -> PyResult<ExecCommand> {
     let sys = py.import("sys")?;
     let argv: Vec<OsString> = sys.getattr("argv")?.extract()?;
     let whole: Vec<OsString> = sys.getattr("orig_argv")?.extract()?;
@@ -78,7 +78,7 @@ fn launch(py: Python<'_>) -> PyResult<Launch> {
     let executable = executable.filter(|path| !path.is_empty()).or_else(|| whole.first().cloned()).unwrap_or_default();
     let Start { program, command } = start(&argv, &whole, executable, process::executed_path());
     let program = std::path::absolute(&program).map_or(program, Into::into);
-    Ok(Launch::here(program, command, argv))
+    Ok(ExecCommand::here(program, command, argv))
 }
 
 /// What to execute for a start like this one, and what its command line begins with.

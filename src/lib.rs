@@ -12,12 +12,12 @@ pub mod logging;
 pub mod master;
 pub mod python;
 pub mod scoreboard;
-pub mod seat;
 pub mod settings;
 mod startup;
 pub mod sys;
 pub mod tls;
 pub mod worker;
+pub mod worker_init;
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use crate::settings::Config;
 use crate::startup::{Startup, StartupError};
 use crate::tls::Tls;
 
-pub use crate::master::Launch;
+pub use crate::master::ExecCommand;
 
 /// The command line was wrong (argparse's status).
 const EXIT_USAGE: i32 = 2;
@@ -40,14 +40,14 @@ const EXIT_CONFIG: i32 = 1;
 
 /// Runs the program that `launch` describes, in the master or, after a fork, in a worker, and returns the process's exit status
 /// (gunicorn's: 0 stopped, 1 wrong settings, 2 wrong usage, 3 a worker failed to boot, 4 no such app).
-pub fn run(launch: Launch) -> i32 {
+pub fn run(launch: ExecCommand) -> i32 {
     // Before anything is written; CPython does the same, but is not always there.
     sys::signal::ignore_file_size_limit();
     exit_status(start(launch))
 }
 
 /// As [`run`], for a Python program that embeds the server: settings and app are those of its application object.
-fn run_embedded(launch: Launch, embedder: Embedder) -> i32 {
+fn run_embedded(launch: ExecCommand, embedder: Embedder) -> i32 {
     exit_status(serve(Startup::embedded(&launch, embedder), launch))
 }
 
@@ -73,7 +73,7 @@ fn exit_status(outcome: Result<i32, StartupError>) -> i32 {
     }
 }
 
-fn start(launch: Launch) -> Result<i32, StartupError> {
+fn start(launch: ExecCommand) -> Result<i32, StartupError> {
     let startup = Startup::new(&launch)?;
     match startup.mode() {
         Mode::Help => print!("{}", settings::help()),
@@ -83,7 +83,7 @@ fn start(launch: Launch) -> Result<i32, StartupError> {
     Ok(0)
 }
 
-fn serve(mut startup: Startup, launch: Launch) -> Result<i32, StartupError> {
+fn serve(mut startup: Startup, launch: ExecCommand) -> Result<i32, StartupError> {
     // Before a config file runs: it may start programs of its own.
     let inheritance = Inheritance::from_environment();
     let (config, hooks) = startup.load()?;
@@ -105,7 +105,7 @@ fn serve(mut startup: Startup, launch: Launch) -> Result<i32, StartupError> {
             interpreter::run_exit_functions();
             Ok(status)
         }
-        Outcome::Worker(seat) => Ok(worker::run(seat, &worker_launch)),
+        Outcome::Worker(init) => Ok(worker::run(init, &worker_launch)),
     }
 }
 
@@ -114,7 +114,7 @@ fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, S
     for warning in startup.take_warnings() {
         eprintln!("Warning: {warning}");
     }
-    seat::identity(config).map_err(|error| StartupError::Config(format!("Error: {error}")))?;
+    worker_init::identity(config).map_err(|error| StartupError::Config(format!("Error: {error}")))?;
     load_tls(startup, config, hooks)?;
     let loaded = startup.load_app(config);
     interpreter::flush();
@@ -126,7 +126,7 @@ fn load_tls(startup: &Startup, config: &Config, hooks: &Hooks) -> Result<Option<
     startup.load_tls(config, hooks).map_err(|reason| StartupError::Config(format!("Error: {reason}")))
 }
 
-fn boot(startup: Startup, config: Arc<Config>, hooks: Hooks, tls: Option<Tls>, launch: Launch) -> Boot<App> {
+fn boot(startup: Startup, config: Arc<Config>, hooks: Hooks, tls: Option<Tls>, launch: ExecCommand) -> Boot<App> {
     let startup = std::rc::Rc::new(std::cell::RefCell::new(startup));
     let (for_preload, for_tls) = (startup.clone(), startup.clone());
     Boot {

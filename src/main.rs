@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use monoceros::Launch;
+use monoceros::ExecCommand;
 
 fn main() {
     monoceros::sys::signal::end_at_faults();
     let argv: Vec<OsString> = std::env::args_os().collect();
     let name = argv.first().cloned().unwrap_or_else(|| OsString::from("monoceros"));
-    let launch = Launch::here(program(&name), vec![name], argv);
+    let launch = ExecCommand::here(program(&name), vec![name], argv);
     std::process::exit(monoceros::run(launch));
 }
 

@@ -194,7 +194,7 @@ impl Row {
         self.field(Field::IdleThreads).store(count, Relaxed);
     }
 
-    /// Writes at which of the sockets of a port the worker stands (see `Seat::slot`); `None` when it is about to leave it.
+    /// Writes at which of the sockets of a port the worker stands (see `WorkerInit::slot`); `None` when it is about to leave it.
     pub fn set_listener_number(&self, door: Option<usize>) {
         self.field(Field::Listener).store(door.map_or(0, |door| door as u64 + 1), Relaxed);
     }

@@ -14,22 +14,22 @@ use std::sync::Arc;
 
 use crate::cli::{self, CommandLine, Mode};
 use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
-use crate::master::Launch;
+use crate::master::ExecCommand;
 use crate::python::app::{self, App, LoadError, absolute};
 use crate::python::config_file::{self, ConfigFile, ConfigFileError, Objects};
 use crate::python::embedder::{self, Embedder};
 use crate::python::environ::SERVER_SOFTWARE;
-use crate::python::home::{self, Home};
 use crate::python::hooks::Hooks;
+use crate::python::python_home::{self, PythonHome};
 use crate::python::ssl_context::{self, ContextTerms};
 use crate::python::{Exit, environment, interpreter, signals, spew};
-use crate::seat;
 use crate::settings::{
     self, Assignment, Config, ConfigSource, FileOrigin, LoadedSettings, LogFormat, Origins, Sources, Value,
 };
 use crate::sys::{clock, user};
 use crate::tls::{self, Tls};
 use crate::worker;
+use crate::worker_init;
 
 /// Flags for every start, as gunicorn reads them.
 const ARGUMENTS_VARIABLE: &str = "GUNICORN_CMD_ARGS";
@@ -68,8 +68,8 @@ impl From<ConfigFileError> for StartupError {
 pub struct Startup {
     command_line: CommandLine,
     argv: Vec<OsString>,
-    home: Home,
-    surroundings: Surroundings,
+    home: PythonHome,
+    surroundings: ProcessEnv,
     warnings: Vec<String>,
     /// Those of the last settings that had any.
     hooks: Hooks,
@@ -82,7 +82,7 @@ impl Startup {
     ///
     /// # Errors
     /// It is wrong, or names a virtualenv that cannot be used.
-    pub fn new(launch: &Launch) -> Result<Startup, StartupError> {
+    pub fn new(launch: &ExecCommand) -> Result<Startup, StartupError> {
         let arguments: Vec<String> =
             launch.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
         let command_line = cli::parse(&arguments).map_err(|error| StartupError::Usage(error.to_string()))?;
@@ -90,16 +90,16 @@ impl Startup {
     }
 
     /// For a program that embeds the server in the interpreter that it runs in.
-    pub fn embedded(launch: &Launch, embedder: Embedder) -> Startup {
-        Startup::with(CommandLine::empty(), launch, Home { executable: None, program: None }, Some(embedder))
+    pub fn embedded(launch: &ExecCommand, embedder: Embedder) -> Startup {
+        Startup::with(CommandLine::empty(), launch, PythonHome { executable: None, program: None }, Some(embedder))
     }
 
-    fn with(command_line: CommandLine, launch: &Launch, home: Home, embedder: Option<Embedder>) -> Startup {
+    fn with(command_line: CommandLine, launch: &ExecCommand, home: PythonHome, embedder: Option<Embedder>) -> Startup {
         Startup {
             command_line,
             argv: launch.argv.clone(),
             home,
-            surroundings: Surroundings::new(launch.cwd.clone()),
+            surroundings: ProcessEnv::new(launch.cwd.clone()),
             warnings: Vec::new(),
             hooks: Hooks::default(),
             embedder,
@@ -128,7 +128,7 @@ impl Startup {
         if config.reload {
             self.warnings.push("Reloader is on. Use in development only!".to_owned());
         }
-        seat::identity(&config).map_err(|unknown| blame_identity(&loaded.origins, &unknown))?;
+        worker_init::identity(&config).map_err(|unknown| blame_identity(&loaded.origins, &unknown))?;
         let entered = self.surroundings.enter(&config);
         entered.map_err(|reason| config_error(&loaded.origins.blame("chdir", reason)))?;
         let hooks = self.find_hooks(&config, objects, &loaded.origins)?;
@@ -212,11 +212,11 @@ impl Startup {
     }
 
     /// What a worker needs to run Python.
-    pub fn worker_launch(&self) -> worker::Launch {
+    pub fn worker_launch(&self) -> worker::PythonSetup {
         let surroundings = self.surroundings.clone();
         let enter = Box::new(move |config: &Config| surroundings.restore().and_then(|()| surroundings.enter(config)));
         let start = self.start().map(Path::to_owned);
-        worker::Launch { home: self.home.clone(), argv: self.argv.clone(), start, enter }
+        worker::PythonSetup { home: self.home.clone(), argv: self.argv.clone(), start, enter }
     }
 
     fn search_path(&self, config: &Config) -> Vec<PathBuf> {
@@ -340,16 +340,16 @@ type ReadFile = (Vec<(String, Value)>, FileOrigin, Option<Objects>);
 /// Clones are the same surroundings. The master enters them for what it does itself (relative paths, a preloaded app); each worker enters
 /// those of its own settings, so that a worker forked after a failed reload is like the others of its generation.
 #[derive(Clone)]
-struct Surroundings {
+struct ProcessEnv {
     /// Where the program was started; found again by path, so that a directory put in its place (a new release) is entered.
     directory: PathBuf,
     /// What `raw_env` has replaced in the environment.
     replaced: Rc<RefCell<BTreeMap<String, Option<OsString>>>>,
 }
 
-impl Surroundings {
+impl ProcessEnv {
     fn new(directory: PathBuf) -> Self {
-        Surroundings { directory, replaced: Rc::default() }
+        ProcessEnv { directory, replaced: Rc::default() }
     }
 
     /// A directory as the settings name it, seen from where the program was started.
@@ -432,7 +432,7 @@ fn log_owner(config: &Config) -> Result<Option<(u32, u32)>, String> {
     if config.user.is_none() && config.group.is_none() {
         return Ok(None);
     }
-    seat::identity(config).map(Some).map_err(|error| format!("Error: {error}"))
+    worker_init::identity(config).map(Some).map_err(|error| format!("Error: {error}"))
 }
 
 /// What to say of a config file that is read as Python though its name does not say so.
@@ -460,12 +460,12 @@ fn config_error(reason: &(impl fmt::Display + ?Sized)) -> StartupError {
 }
 
 /// Where the interpreter will live. One that runs already is at home.
-fn find_home(launch: &Launch) -> Result<Home, StartupError> {
+fn find_home(launch: &ExecCommand) -> Result<PythonHome, StartupError> {
     if interpreter::is_running() {
-        return Ok(Home { executable: None, program: None });
+        return Ok(PythonHome { executable: None, program: None });
     }
     let variable = |name: &str| std::env::var(name).ok();
-    home::find(&find_program(&launch.program), variable).map_err(|error| config_error(&error))
+    python_home::find(&find_program(&launch.program), variable).map_err(|error| config_error(&error))
 }
 
 /// The file behind the program's name, to see whether it lies in a virtualenv.

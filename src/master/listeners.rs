@@ -8,10 +8,10 @@ use std::time::Duration;
 use log::{debug, error, warn};
 use nix::errno::Errno;
 
-use crate::seat;
 use crate::settings::{Address, Config};
 use crate::sys::signal::SignalQueue;
 use crate::sys::socket::{BindAddress, BindOptions, FileOwner, Listener};
+use crate::worker_init;
 
 use super::start::told_to_stop;
 
@@ -210,7 +210,7 @@ fn socket_owner(config: &Config) -> io::Result<Option<(u32, u32)>> {
     if config.user.is_none() && config.group.is_none() {
         return Ok(None);
     }
-    seat::identity(config).map(Some).map_err(|unknown| io::Error::other(unknown.to_string()))
+    worker_init::identity(config).map(Some).map_err(|unknown| io::Error::other(unknown.to_string()))
 }
 
 fn bind_address(address: &Address) -> BindAddress {

@@ -6,22 +6,22 @@
 //! are calls.
 
 mod certificates;
-mod chance;
-mod death;
+mod exit_reason;
 mod generation;
 mod hooks;
 mod in_place;
+mod jitter;
 mod listeners;
 mod recycle;
 mod reload;
 mod service_manager;
 mod signals;
-mod sizing;
-mod sleep;
 mod start;
 mod stop;
 mod upgrade;
+mod waiter;
 mod worker;
+mod worker_count;
 mod workers;
 
 use std::env;
@@ -34,7 +34,6 @@ use std::time::Instant;
 
 use crate::python::hooks::Hooks;
 use crate::scoreboard::Scoreboard;
-use crate::seat::Seat;
 use crate::settings::Config;
 use crate::sys::fd_channel::FdChannel;
 use crate::sys::fork::Forked;
@@ -43,13 +42,14 @@ use crate::sys::process::{self, Pid};
 use crate::sys::signal::SignalQueue;
 use crate::sys::wakeup::{Wakeup, WakeupReceiver};
 use crate::tls::Tls;
+use crate::worker_init::WorkerInit;
 
-use death::OomWatch;
+use exit_reason::OomWatch;
 use generation::Generation;
 use service_manager::ServiceManager;
-use sleep::Alarm;
-use stop::Halt;
+use stop::StopReason;
 use upgrade::Upgrade;
+use waiter::MasterWaiter;
 use worker::{BootFailure, Worker};
 
 pub use upgrade::Inheritance;
@@ -74,7 +74,7 @@ pub struct Boot<App> {
     /// Forks, telling an interpreter that may be running in the master.
     pub fork: fn() -> io::Result<Forked>,
     /// How this program was started, to start it once more (USR2).
-    pub launch: Launch,
+    pub launch: ExecCommand,
 }
 
 /// Reads settings, and the hooks that they name.
@@ -88,7 +88,7 @@ pub type LoadTls = Box<dyn FnMut(&Config, &Hooks) -> Result<Option<Tls>, String>
 
 /// A program, its arguments and its surroundings, as they were at the start.
 #[derive(Debug, Clone)]
-pub struct Launch {
+pub struct ExecCommand {
     /// The file to execute; looked for in PATH when it has no slash.
     pub program: OsString,
     /// What its command line begins with: its name, and whatever else leads to the server before the server's own arguments
@@ -102,10 +102,10 @@ pub struct Launch {
     pub environment: Vec<(OsString, OsString)>,
 }
 
-impl Launch {
+impl ExecCommand {
     /// A start in the working directory and environment of this moment.
-    pub fn here(program: OsString, command: Vec<OsString>, argv: Vec<OsString>) -> Launch {
-        Launch { program, command, argv, cwd: process::working_directory(), environment: env::vars_os().collect() }
+    pub fn here(program: OsString, command: Vec<OsString>, argv: Vec<OsString>) -> ExecCommand {
+        ExecCommand { program, command, argv, cwd: process::working_directory(), environment: env::vars_os().collect() }
     }
 
     /// All arguments with which to execute the program again: `question`, if there is one, in front of the server's own, because an
@@ -121,7 +121,7 @@ pub enum Outcome<App> {
     /// The master is done: the process ends with this status.
     Exit(i32),
     /// This process is a new worker and this is its seat.
-    Worker(Seat<App>),
+    Worker(WorkerInit<App>),
 }
 
 /// Runs the master, which goes on where an earlier one left off, until it is told to stop. Exit statuses are gunicorn's: 0 stopped, 1 could not start, 3 a worker failed
@@ -140,8 +140,8 @@ struct Master<App> {
     signals: SignalQueue,
     /// The workers' end of the bell, handed on at each fork.
     wakeup: Wakeup,
-    bell: WakeupReceiver,
-    alarm: Alarm,
+    wakeup_receiver: WakeupReceiver,
+    waiter: MasterWaiter,
     scoreboard: Scoreboard,
     /// Where busy workers leave connections for their siblings, of whatever generation.
     channel: Arc<FdChannel>,
@@ -189,7 +189,7 @@ impl<App> Master<App> {
             }
             self.note_states();
             if let ControlFlow::Break(failure) = self.reap_workers() {
-                return self.halt(Halt::Failed(failure));
+                return self.halt(StopReason::Failed(failure));
             }
             self.settle_worker_count();
             self.settle_reload();
@@ -198,8 +198,8 @@ impl<App> Master<App> {
             self.recycle_workers();
             self.watch_certificates();
             self.stop_surplus();
-            if let Some(place) = self.maintain_worker_count() {
-                return self.become_worker(place);
+            if let Some(child) = self.maintain_worker_count() {
+                return self.become_worker(child);
             }
             self.report_to_service_manager();
             self.report_backlog(Instant::now());
@@ -224,7 +224,7 @@ mod tests {
     fn arguments(command: &[&str], question: Option<&str>) -> Vec<OsString> {
         let words = |words: &[&str]| words.iter().map(OsString::from).collect();
         let argv = words(&["monoceros", "-w", "2", "--", "app"]);
-        Launch { program: "x".into(), command: words(command), argv, cwd: "/".into(), environment: Vec::new() }
+        ExecCommand { program: "x".into(), command: words(command), argv, cwd: "/".into(), environment: Vec::new() }
             .arguments(question)
     }
 

@@ -9,7 +9,7 @@ use crate::sys::memory;
 use crate::sys::process::Pid;
 
 use super::Master;
-use super::chance::up_to;
+use super::jitter::up_to;
 use super::worker::{Fate, Worker};
 
 /// Samples above the limit, one after the other, that condemn a worker: a peak is no leak.

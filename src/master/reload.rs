@@ -15,8 +15,8 @@ use crate::sys::process::Pid;
 use crate::sys::socket::Listener;
 
 use super::generation::Generation;
-use super::sizing::worker_count;
 use super::worker::Fate;
+use super::worker_count::worker_count;
 use super::{Master, Phase, listeners};
 
 impl<App> Master<App> {

@@ -9,7 +9,7 @@ use crate::logging;
 use crate::python::{hooks, loggers};
 use crate::sys::signal::Signal;
 
-use super::stop::Halt;
+use super::stop::StopReason;
 use super::workers::MOST_WORKERS;
 use super::{Master, Phase};
 
@@ -30,7 +30,7 @@ pub(super) const HANDLED: [Signal; 11] = [
 
 impl<App> Master<App> {
     /// Handles what is pending, in the order in which it came. The pipe's size bounds how much that can be.
-    pub(super) fn handle_signals(&mut self) -> ControlFlow<Halt> {
+    pub(super) fn handle_signals(&mut self) -> ControlFlow<StopReason> {
         while let Some(signal) = self.signals.next() {
             match signal {
                 Signal::Chld => debug!("Handling signal: {signal}"),
@@ -39,15 +39,15 @@ impl<App> Master<App> {
             self.handle(signal)?;
         }
         match self.phase {
-            Phase::Leaving(at) if at <= Instant::now() => ControlFlow::Break(Halt::Graceful),
+            Phase::Leaving(at) if at <= Instant::now() => ControlFlow::Break(StopReason::Graceful),
             _ => ControlFlow::Continue(()),
         }
     }
 
-    fn handle(&mut self, signal: Signal) -> ControlFlow<Halt> {
+    fn handle(&mut self, signal: Signal) -> ControlFlow<StopReason> {
         match signal {
             Signal::Term => return self.stop_gracefully(),
-            Signal::Int | Signal::Quit => return ControlFlow::Break(Halt::Quick),
+            Signal::Int | Signal::Quit => return ControlFlow::Break(StopReason::Quick),
             Signal::Hup => self.reload_wanted = true,
             Signal::Ttin => self.change_worker_count(|count| (count + 1).min(MOST_WORKERS)),
             Signal::Ttou => self.change_worker_count(one_less),
@@ -62,10 +62,10 @@ impl<App> Master<App> {
     }
 
     /// At once, or after `shutdown_delay`, which a second TERM does not cut short.
-    fn stop_gracefully(&mut self) -> ControlFlow<Halt> {
+    fn stop_gracefully(&mut self) -> ControlFlow<StopReason> {
         let delay = Duration::from_secs(self.serving.config.shutdown_delay);
         if delay.is_zero() {
-            return ControlFlow::Break(Halt::Graceful);
+            return ControlFlow::Break(StopReason::Graceful);
         }
         if !matches!(self.phase, Phase::Leaving(_)) {
             info!("Serving on for {} s before the stop", delay.as_secs());

@@ -15,14 +15,14 @@ use crate::sys::signal::{self, Signal, SignalQueue};
 use crate::sys::socket::{FileOwner, Listener};
 use crate::sys::{daemon, process, wakeup};
 
-use super::death::OomWatch;
+use super::exit_reason::OomWatch;
 use super::generation::Generation;
 use super::hooks::shown_at_start;
 use super::listeners::{self, NotOpened};
 use super::service_manager::{self, ServiceManager};
-use super::sizing::worker_count;
-use super::sleep::Alarm;
 use super::upgrade::{Inheritance, Inherited, Upgrade};
+use super::waiter::MasterWaiter;
+use super::worker_count::worker_count;
 use super::{Boot, Master, Phase, signals};
 
 /// The exit status of a master that could not start.
@@ -89,9 +89,9 @@ impl<App> Master<App> {
         upgrade: Upgrade,
         service_manager: ServiceManager,
     ) -> std::io::Result<Master<App>> {
-        let (wakeup, bell) = wakeup::pair()?;
+        let (wakeup, wakeup_receiver) = wakeup::pair()?;
         Ok(Master {
-            alarm: Alarm::new(&signals, &bell)?,
+            waiter: MasterWaiter::new(&signals, &wakeup_receiver)?,
             scoreboard: Scoreboard::new(MAX_WORKERS)?,
             channel: Arc::new(FdChannel::new()?),
             pid: process::getpid(),
@@ -107,7 +107,7 @@ impl<App> Master<App> {
             pid_file,
             signals,
             wakeup,
-            bell,
+            wakeup_receiver,
             preloaded,
             serving,
             upgrade,

@@ -14,7 +14,7 @@ use super::{Master, Outcome, listeners};
 
 /// Why the master stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Halt {
+pub(super) enum StopReason {
     /// TERM: requests in flight may finish.
     Graceful,
     /// INT or QUIT: at once.
@@ -31,7 +31,7 @@ const QUICK_TIMEOUT: Duration = Duration::from_secs(2);
 const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl<App> Master<App> {
-    pub(super) fn halt(mut self, halt: Halt) -> Outcome<App> {
+    pub(super) fn halt(mut self, halt: StopReason) -> Outcome<App> {
         self.tell_of_the_stop();
         self.drop_upgrade_check();
         self.fail_health_checks();
@@ -40,11 +40,11 @@ impl<App> Master<App> {
         self.look_who_is_left();
         close_and_unlink(listeners);
         let status = match halt {
-            Halt::Graceful | Halt::Quick => {
+            StopReason::Graceful | StopReason::Quick => {
                 info!("Shutting down: {}", self.name());
                 0
             }
-            Halt::Failed(failure) => {
+            StopReason::Failed(failure) => {
                 error!("Shutting down: {}", self.name());
                 error!("Reason: {}", failure.reason());
                 failure.status()
@@ -86,12 +86,12 @@ impl<App> Master<App> {
         self.promote_when_alone();
     }
 
-    fn stop_workers(&mut self, halt: Halt, listeners: &[Arc<Listener>]) {
+    fn stop_workers(&mut self, halt: StopReason, listeners: &[Arc<Listener>]) {
         let until = Instant::now() + Duration::from_secs(self.serving.config.graceful_timeout);
         match halt {
-            Halt::Graceful => self.workers.iter_mut().for_each(|worker| worker.stop(Signal::Term, until)),
-            Halt::Quick => self.end_workers_quickly(until),
-            Halt::Failed(_) => self.workers.iter_mut().for_each(|worker| worker.kill(Fate::Discarded)),
+            StopReason::Graceful => self.workers.iter_mut().for_each(|worker| worker.stop(Signal::Term, until)),
+            StopReason::Quick => self.end_workers_quickly(until),
+            StopReason::Failed(_) => self.workers.iter_mut().for_each(|worker| worker.kill(Fate::Discarded)),
         }
         self.wait_for_workers(until, listeners);
         self.workers.iter_mut().for_each(|worker| worker.kill(Fate::Killed));
@@ -144,7 +144,7 @@ impl<App> Master<App> {
             let wake = self.kill_the_overdue(now, loaded_by).into_iter().chain(self.watchdog_deadline(now));
             let wake = wake.fold(deadline, Instant::min);
             self.keep_watchdog_quiet_while_stopping();
-            self.alarm.wait(Some(wake), &self.bell);
+            self.waiter.wait(Some(wake), &self.wakeup_receiver);
             while let Some(signal) = self.signals.next() {
                 match signal {
                     Signal::Int | Signal::Quit => {

@@ -17,7 +17,7 @@ use crate::sys::signal;
 
 use super::in_place::Adopted;
 use super::service_manager::WATCHDOG_PID;
-use super::{Launch, Master, in_place};
+use super::{ExecCommand, Master, in_place};
 
 /// The old master's pid.
 const OLD_MASTER: &str = "GUNICORN_PID";
@@ -232,7 +232,7 @@ impl<App> Master<App> {
     }
 
     /// The environment of our own start, with the sockets in it.
-    pub(super) fn environment_to_pass(&self, launch: &Launch, successor: Successor) -> Vec<(OsString, OsString)> {
+    pub(super) fn environment_to_pass(&self, launch: &ExecCommand, successor: Successor) -> Vec<(OsString, OsString)> {
         let mut environment = clean_environment(launch);
         let mut pass = |name: &str, value: String| environment.push((name.into(), value.into()));
         if successor == Successor::Beside {
@@ -260,7 +260,7 @@ impl<App> Master<App> {
             Some(End::Exited(0)) => info!("The new master (pid:{new}) has ended."),
             Some(End::Exited(code)) => error!("The new master (pid:{new}) exited with code {code}."),
             Some(End::Killed(number)) => {
-                error!("The new master (pid:{new}) was sent {}!", super::death::name_of(number));
+                error!("The new master (pid:{new}) was sent {}!", super::exit_reason::name_of(number));
             }
         }
         self.upgrade.stage = UpgradeStage::Alone;
@@ -319,7 +319,7 @@ pub(super) enum Successor {
 }
 
 /// The environment of our own start without what it said about sockets, masters and pids.
-fn clean_environment(launch: &Launch) -> Vec<(OsString, OsString)> {
+fn clean_environment(launch: &ExecCommand) -> Vec<(OsString, OsString)> {
     let of_in_place = [in_place::MEANT_FOR, in_place::SERVING, in_place::ENDING];
     let ours = [&[OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT, WATCHDOG_PID], &of_in_place[..]].concat();
     let is_ours = |name: &OsStr| ours.iter().any(|&key| name == key);

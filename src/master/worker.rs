@@ -28,7 +28,7 @@ pub(super) struct Worker {
     pub fate: Fate,
     /// Its number on the scoreboard.
     pub number: usize,
-    /// Its place among the workers of its generation, see [`Seat::slot`](crate::seat::Seat::slot).
+    /// Its place among the workers of its generation, see [`WorkerInit::slot`](crate::seat::Seat::slot).
     pub slot: usize,
     /// The state the master has acted on.
     pub seen: WorkerPhase,

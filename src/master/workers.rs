@@ -9,7 +9,6 @@ use log::{error, info};
 
 use crate::python::hooks::Hooks;
 use crate::scoreboard::{MAX_WORKERS, Row, WorkerPhase};
-use crate::seat::Seat;
 use crate::settings::Config;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::fork::Forked;
@@ -17,9 +16,10 @@ use crate::sys::process::{self, End, Pid};
 use crate::sys::signal::{Blocked, Signal, block_all};
 use crate::sys::socket::Listener;
 use crate::tls::Tls;
+use crate::worker_init::WorkerInit;
 
-use super::chance::up_to;
 use super::generation::Generation;
+use super::jitter::up_to;
 use super::upgrade::restore;
 use super::worker::{BootFailure, Fate, Worker};
 use super::{Master, Outcome, Phase};
@@ -27,7 +27,7 @@ use super::{Master, Outcome, Phase};
 /// The most workers of one generation: half of the scoreboard, because a reload needs as many again.
 pub(super) const MOST_WORKERS: usize = MAX_WORKERS.get() / 2;
 
-/// What a worker collects from the fork on (see [`Seat::signals`]): all that the master handles but for the end of children, which is
+/// What a worker collects from the fork on (see [`WorkerInit::signals`]): all that the master handles but for the end of children, which is
 /// the application's to know, and the verdict on a worker that is stuck.
 const WORKER_SIGNALS: [Signal; 11] = [
     Signal::Term,
@@ -44,7 +44,7 @@ const WORKER_SIGNALS: [Signal; 11] = [
 ];
 
 /// What the child of a fork takes with it.
-pub(super) struct Place {
+pub(super) struct ForkedChild {
     number: usize,
     age: u64,
     config: Arc<Config>,
@@ -57,7 +57,7 @@ pub(super) struct Place {
     held: Blocked,
 }
 
-impl Place {
+impl ForkedChild {
     /// A worker says what concerns itself; what concerns others it only reads.
     fn give_up_shared_memory(&self) -> io::Result<()> {
         self.row.give_up_others()?;
@@ -66,7 +66,7 @@ impl Place {
 }
 
 /// A generation that lacks a worker, and what that worker needs.
-struct Vacancy {
+struct SpawnRequest {
     generation: u64,
     config: Arc<Config>,
     hooks: Hooks,
@@ -77,11 +77,11 @@ struct Vacancy {
 
 impl<App> Master<App> {
     /// Forks what is missing. Some only in the new worker.
-    pub(super) fn maintain_worker_count(&mut self) -> Option<Place> {
+    pub(super) fn maintain_worker_count(&mut self) -> Option<ForkedChild> {
         let before = self.workers.len();
-        while let Some(vacancy) = self.next_vacancy() {
-            if let Some(place) = self.spawn_worker(vacancy) {
-                return Some(place);
+        while let Some(request) = self.next_spawn() {
+            if let Some(child) = self.spawn_worker(request) {
+                return Some(child);
             }
         }
         if self.workers.len() != before {
@@ -94,13 +94,13 @@ impl<App> Master<App> {
         [Some(&self.serving), self.candidate.as_ref()].into_iter().flatten()
     }
 
-    fn next_vacancy(&self) -> Option<Vacancy> {
+    fn next_spawn(&self) -> Option<SpawnRequest> {
         let now = Instant::now();
         let lacking = self.generations().find(|generation| {
             let present = self.workers.iter().filter(|worker| worker.counts_for(generation.number)).count();
             present < self.places(generation) && generation.backoff.until(now).is_none()
         })?;
-        Some(Vacancy {
+        Some(SpawnRequest {
             generation: lacking.number,
             config: Arc::clone(&lacking.config),
             hooks: lacking.hooks.clone(),
@@ -134,48 +134,48 @@ impl<App> Master<App> {
     }
 
     /// Some in the child. A fork that fails is tried again later.
-    fn spawn_worker(&mut self, vacancy: Vacancy) -> Option<Place> {
+    fn spawn_worker(&mut self, request: SpawnRequest) -> Option<ForkedChild> {
         let Some(number) = self.free_row() else {
-            self.fork_failed(vacancy.generation, &io::Error::other("too many workers are still finishing"));
+            self.fork_failed(request.generation, &io::Error::other("too many workers are still finishing"));
             return None;
         };
         let row = self.scoreboard.row(number);
         row.clear();
-        if let Err(raised) = vacancy.hooks.pre_fork(|| self.shown(), self.age + 1) {
-            self.fork_refused(vacancy.generation, &raised);
+        if let Err(raised) = request.hooks.pre_fork(|| self.shown(), self.age + 1) {
+            self.fork_refused(request.generation, &raised);
             return None;
         }
-        let max_requests = with_jitter(&vacancy.config);
+        let max_requests = with_jitter(&request.config);
         // No signal of the child may reach our pipe, which it shares until it has one of its own.
         match block_all().map(|held| (held, (self.boot.fork)())) {
             Ok((held, Ok(Forked::Child))) => {
-                let Vacancy { config, hooks, listeners, tls, slot, .. } = vacancy;
+                let SpawnRequest { config, hooks, listeners, tls, slot, .. } = request;
                 let age = self.age + 1;
-                Some(Place { number, age, config, hooks, listeners, tls, slot, row, max_requests, held })
+                Some(ForkedChild { number, age, config, hooks, listeners, tls, slot, row, max_requests, held })
             }
             Ok((held, Ok(Forked::Parent(pid)))) => {
                 restore(held);
-                self.add_worker(pid, number, row, vacancy);
+                self.add_worker(pid, number, row, request);
                 None
             }
             Ok((held, Err(error))) => {
                 restore(held);
-                self.fork_failed(vacancy.generation, &error);
+                self.fork_failed(request.generation, &error);
                 None
             }
             Err(error) => {
-                self.fork_failed(vacancy.generation, &error);
+                self.fork_failed(request.generation, &error);
                 None
             }
         }
     }
 
-    fn add_worker(&mut self, pid: Pid, number: usize, row: Row, vacancy: Vacancy) {
+    fn add_worker(&mut self, pid: Pid, number: usize, row: Row, request: SpawnRequest) {
         self.age += 1;
-        if let Err(raised) = vacancy.hooks.forked(pid) {
+        if let Err(raised) = request.hooks.forked(pid) {
             error!("{raised}");
         }
-        self.workers.push(Worker::new(pid, number, vacancy.slot, row, vacancy.generation, vacancy.config));
+        self.workers.push(Worker::new(pid, number, request.slot, row, request.generation, request.config));
     }
 
     fn fork_failed(&mut self, generation: u64, error: &io::Error) {
@@ -202,24 +202,24 @@ impl<App> Master<App> {
     }
 
     /// In the child: what it drops is everything that leaves with `self`, what it keeps is its seat.
-    pub(super) fn become_worker(self, place: Place) -> Outcome<App> {
+    pub(super) fn become_worker(self, child: ForkedChild) -> Outcome<App> {
         info!("Booting worker with pid: {}", process::getpid());
-        let confined = place.give_up_shared_memory();
+        let confined = child.give_up_shared_memory();
         let signals = self.signals.replace_after_fork(&WORKER_SIGNALS);
-        restore(place.held);
+        restore(child.held);
         match confined.and(signals) {
-            Ok(signals) => Outcome::Worker(Seat {
-                number: place.number,
-                age: place.age,
-                config: place.config,
-                hooks: place.hooks,
-                listeners: place.listeners,
-                tls: place.tls,
-                slot: place.slot,
-                row: place.row,
+            Ok(signals) => Outcome::Worker(WorkerInit {
+                number: child.number,
+                age: child.age,
+                config: child.config,
+                hooks: child.hooks,
+                listeners: child.listeners,
+                tls: child.tls,
+                slot: child.slot,
+                row: child.row,
                 ppid: self.pid,
                 wakeup: self.wakeup,
-                max_requests: place.max_requests,
+                max_requests: child.max_requests,
                 channel: self.channel,
                 preloaded: self.preloaded,
                 signals,

@@ -14,7 +14,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::errors::traceback;
-use super::home::{self, Home};
+use super::python_home::{self, PythonHome};
 use super::{environment, facade, signals};
 use crate::logging;
 use crate::sys::fork::Forked;
@@ -35,13 +35,13 @@ impl fmt::Display for StartError {
         match self {
             StartError::Argument(reason) => write!(f, "cannot start the Python interpreter: {reason}"),
             StartError::Refused(reason) => {
-                write!(f, "cannot start the Python interpreter: {reason}; {}", home::what_is_linked())
+                write!(f, "cannot start the Python interpreter: {reason}; {}", python_home::what_is_linked())
             }
             StartError::ForeignLibrary(prefix) => write!(
                 f,
                 "the standard library in {prefix} is another Python's; {}. Use a virtual environment made by that one, or \
                  build monoceros with PYO3_PYTHON set to the other, or install its wheel there",
-                home::what_is_linked()
+                python_home::what_is_linked()
             ),
         }
     }
@@ -60,7 +60,7 @@ pub fn is_running() -> bool {
 ///
 /// # Errors
 /// CPython's reason, for example a standard library that it cannot find.
-pub fn start(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
+pub fn start(home: &PythonHome, argv: &[OsString]) -> Result<(), StartError> {
     if is_running() {
         environment::follow();
         return Python::attach(|py| facade::install(py).map_err(|error| StartError::Refused(traceback(py, &error))));
@@ -187,7 +187,7 @@ fn flush_standard_streams(py: Python<'_>) {
     }
 }
 
-fn initialize(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
+fn initialize(home: &PythonHome, argv: &[OsString]) -> Result<(), StartError> {
     // SAFETY: `config` is initialised by PyConfig_InitPythonConfig before any use, its strings are set through the functions made for it,
     // and it is cleared on every way out. No interpreter runs yet, and this is the process's main thread.
     unsafe {
@@ -205,7 +205,7 @@ fn initialize(home: &Home, argv: &[OsString]) -> Result<(), StartError> {
 ///
 /// # Safety
 /// `config` was initialised and the interpreter is not running.
-unsafe fn configure(config: &mut ffi::PyConfig, home: &Home, argv: &[OsString]) -> Result<(), StartError> {
+unsafe fn configure(config: &mut ffi::PyConfig, home: &PythonHome, argv: &[OsString]) -> Result<(), StartError> {
     let argv: Vec<CString> = argv.iter().map(|argument| c_string(argument.clone())).collect::<Result<_, _>>()?;
     let mut pointers: Vec<*mut std::ffi::c_char> = argv.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
     let config_pointer: *mut ffi::PyConfig = config;

@@ -1,7 +1,7 @@
 //! A worker: one process that runs the application for the connections it accepts.
 //!
 //! [`run`] is its life, in order. `pool` is its loop, shared by its threads: `event_loop` waits and does the input and output, `connection` turns bytes into
-//! requests, `python::call` answers them. It must not know the master beyond what its [`Seat`] holds. `connection` and `limits` are public
+//! requests, `python::call` answers them. It must not know the master beyond what its [`WorkerInit`] holds. `connection` and `limits` are public
 //! for the fuzz targets, which drive them without an interpreter.
 
 mod access;
@@ -41,17 +41,17 @@ use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller};
 use crate::python::environ::Site;
 use crate::python::flusher::Flusher;
-use crate::python::home::Home;
 use crate::python::hooks::{Hooks, Raised, WorkerState};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
+use crate::python::python_home::PythonHome;
 use crate::python::signals::Nudge;
 use crate::python::{PyErr, Python, facade, interpreter, loggers, signals, spew, threads, title};
-use crate::seat::{self, Seat};
 use crate::settings::{Config, LogFormat, WorkerClass, Workers};
 use crate::sys::process;
 use crate::sys::socket::{Listener, LocalAddress};
 use crate::sys::{thread, user};
+use crate::worker_init::{self, WorkerInit};
 
 /// The worker served and has ended in good order.
 pub const EXIT_OK: i32 = 0;
@@ -64,9 +64,9 @@ pub const EXIT_APP_ERROR: i32 = 4;
 const IN_WORKER: &str = "Exception in worker process";
 
 /// What a worker needs to run Python, besides its seat.
-pub struct Launch {
+pub struct PythonSetup {
     /// The environment for an interpreter that is not running yet.
-    pub home: Home,
+    pub home: PythonHome,
     /// `sys.argv`
     pub argv: Vec<OsString>,
     /// The directory of the start, which stays on `sys.path`; `None` where a program that embeds the server has seen to its path itself.
@@ -79,10 +79,10 @@ pub struct Launch {
 pub type Enter = Box<dyn Fn(&Config) -> Result<(), String>>;
 
 /// Lives a worker's life and returns its exit status.
-pub fn run(seat: Seat<App>, launch: &Launch) -> i32 {
-    title::set(&format!("monoceros: worker [{}]", seat.config.name()));
-    let (hooks, row) = (seat.hooks.clone(), seat.row.clone());
-    let outcome = boot(seat, launch).and_then(serve);
+pub fn run(init: WorkerInit<App>, launch: &PythonSetup) -> i32 {
+    title::set(&format!("monoceros: worker [{}]", init.config.name()));
+    let (hooks, row) = (init.hooks.clone(), init.row.clone());
+    let outcome = boot(init, launch).and_then(serve);
     loggers::end_queue();
     let status = match &outcome {
         Ok(()) => {
@@ -159,30 +159,30 @@ impl BootError {
 
 /// Everything up to the first request, in the order it must have: privileges go before any code of the application runs, and the parent
 /// is watched after that, because the kernel forgets the watch when the user changes (prctl(2)).
-fn boot(mut seat: Seat<App>, launch: &Launch) -> Result<AssembledWorker, BootError> {
-    (launch.enter)(&seat.config).map_err(BootError::Other)?;
-    raise_descriptor_limit(&seat.config);
+fn boot(mut init: WorkerInit<App>, launch: &PythonSetup) -> Result<AssembledWorker, BootError> {
+    (launch.enter)(&init.config).map_err(BootError::Other)?;
+    raise_descriptor_limit(&init.config);
     let stacks = crate::logging::last_resort()
         .map_err(|error| BootError::because("cannot open the error log once more", &error))?;
-    let nudge = start_python(&seat, launch)?;
+    let nudge = start_python(&init, launch)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
-    let state = WorkerState { ppid: seat.ppid, age: seat.age, max_requests: seat.max_requests };
-    seat.hooks.post_fork(state).map_err(BootError::raised)?;
+    let state = WorkerState { ppid: init.ppid, age: init.age, max_requests: init.max_requests };
+    init.hooks.post_fork(state).map_err(BootError::raised)?;
     // What that hook has made of signals does not count, as under gunicorn; what the application makes of them does.
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
-    become_user(&seat.config)?;
-    match process::end_with_parent(seat.ppid) {
+    become_user(&init.config)?;
+    match process::end_with_parent(init.ppid) {
         Ok(true) => {}
         Ok(false) => return Err(BootError::Other("the master is gone".to_owned())),
         // Only where prctl(2) is forbidden; the check once a second remains.
         Err(error) => log::debug!("Cannot ask to be told of the master's end: {error}"),
     }
-    app::extend_path(&app::search_path(launch.start.as_deref(), &seat.config)).map_err(python_failure)?;
-    let (app, broken) = load_app(&mut seat)?;
-    let app = seat.hooks.post_worker_init(app).map_err(BootError::raised)?;
+    app::extend_path(&app::search_path(launch.start.as_deref(), &init.config)).map_err(python_failure)?;
+    let (app, broken) = load_app(&mut init)?;
+    let app = init.hooks.post_worker_init(app).map_err(BootError::raised)?;
     // What follows is the server's own, and soon done: a TERM waits for it in the queue.
     signals::started_in_worker();
-    assemble(seat, nudge, app, broken)
+    assemble(init, nudge, app, broken)
 }
 
 /// Of the usual soft limit of 1024 a thousand connections would leave nothing to the application. The hard one is not asked for where it
@@ -197,35 +197,35 @@ fn raise_descriptor_limit(config: &Config) {
 }
 
 fn become_user(config: &Config) -> Result<(), BootError> {
-    let (user, group) = seat::identity(config).map_err(|error| BootError::Other(error.to_string()))?;
+    let (user, group) = worker_init::identity(config).map_err(|error| BootError::Other(error.to_string()))?;
     user::drop_privileges(user, group, config.initgroups)
         .map_err(|error| BootError::because("cannot change user or group", &error))
 }
 
 /// What the server itself may need of Python comes before a change of user, since the standard library may lie where only root reads; and
 /// what it will need before the project's directories, which may have modules of the same names.
-fn start_python(seat: &Seat<App>, launch: &Launch) -> Result<Nudge, BootError> {
+fn start_python(init: &WorkerInit<App>, launch: &PythonSetup) -> Result<Nudge, BootError> {
     interpreter::start(&launch.home, &launch.argv).map_err(|error| BootError::Other(error.to_string()))?;
-    let calls_a_factory = seat.config.app.as_ref().is_some_and(|app| app.contains('('));
-    if seat.config.user.is_some() || seat.config.group.is_some() || calls_a_factory {
+    let calls_a_factory = init.config.app.as_ref().is_some_and(|app| app.contains('('));
+    if init.config.user.is_some() || init.config.group.is_some() || calls_a_factory {
         interpreter::import_own_needs().map_err(python_failure)?;
     }
-    let nudge = signals::begin_in_worker(&seat.hooks).map_err(python_failure)?;
+    let nudge = signals::begin_in_worker(&init.hooks).map_err(python_failure)?;
     if signals::is_told_to_stop() {
         return Err(BootError::Other("told to stop before the app was loaded".to_owned()));
     }
-    spew::start_if(seat.config.spew).map_err(python_failure)?;
+    spew::start_if(init.config.spew).map_err(python_failure)?;
     Ok(nudge)
 }
 
 /// The application, and the files to watch besides its modules.
-fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootError> {
-    if let Some(app) = seat.preloaded.take() {
+fn load_app(init: &mut WorkerInit<App>) -> Result<(App, Vec<PathBuf>), BootError> {
+    if let Some(app) = init.preloaded.take() {
         return Ok((app, Vec::new()));
     }
-    match app::load(&seat.config) {
+    match app::load(&init.config) {
         // While code is being edited a broken state is normal: show it, and wait for the next edit.
-        Err(LoadError::Import { text, files, .. }) if seat.config.reload && !signals::is_told_to_stop() => {
+        Err(LoadError::Import { text, files, .. }) if init.config.reload && !signals::is_told_to_stop() => {
             log::error!("Error while loading the application; serving its traceback\n{text}");
             Ok((App::showing(&text).map_err(python_failure)?, files))
         }
@@ -233,10 +233,10 @@ fn load_app(seat: &mut Seat<App>) -> Result<(App, Vec<PathBuf>), BootError> {
     }
 }
 
-fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<AssembledWorker, BootError> {
-    let config = seat.config.clone();
+fn assemble(init: WorkerInit<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<AssembledWorker, BootError> {
+    let config = init.config.clone();
     let limits = Arc::new(ConnectionLimits::new(&config));
-    limits.beat_at(seat.row.clone());
+    limits.beat_at(init.row.clone());
     loggers::begin_queue().map_err(no_thread)?;
     let access_log = open_access_log(&config)?;
     let format = access_log.as_ref().map(AccessLog::format);
@@ -244,7 +244,7 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
     let environ_keys = format.map_or_else(Vec::new, |format| format.environ_keys().to_vec());
     let calls = Calls {
         app,
-        sites: seat.listeners.iter().map(|listener| site(listener, &config)).collect(),
+        sites: init.listeners.iter().map(|listener| site(listener, &config)).collect(),
         options: CallOptions {
             sendfile: config.sendfile,
             environ_keys,
@@ -252,28 +252,28 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
             server: facade::server_line(),
             flusher: Flusher::default(),
         },
-        hooks: seat.hooks,
+        hooks: init.hooks,
     };
     let siblings =
-        Arc::new(Siblings::new(seat.row.clone(), rows_watched(&config), seat.channel.clone(), &seat.listeners));
-    let doors = listeners::of_worker(&seat.listeners, seat.slot, config.reuse_port);
+        Arc::new(Siblings::new(init.row.clone(), rows_watched(&config), init.channel.clone(), &init.listeners));
+    let doors = listeners::of_worker(&init.listeners, init.slot, config.reuse_port);
     let door = listeners::number(&doors);
     let cannot_poll = |error| BootError::because("cannot poll", &error);
-    let heard = (seat.signals.as_raw_fd(), nudge.as_raw_fd());
+    let heard = (init.signals.as_raw_fd(), nudge.as_raw_fd());
     let mut event_loop = EventLoop::new(doors, heard, limits.clone(), siblings.clone(), config.worker_connections)
         .map_err(cannot_poll)?;
-    if let Some(tls) = &seat.tls {
+    if let Some(tls) = &init.tls {
         event_loop.accept_under_tls(tls.acceptor().clone());
     }
     let waker = event_loop.waker().map_err(cannot_poll)?;
     let station = WorkerContext {
         siblings,
         door,
-        row: seat.row,
-        wakeup: seat.wakeup,
+        row: init.row,
+        wakeup: init.wakeup,
         limits,
         threads: config.threads,
-        max_requests: seat.max_requests,
+        max_requests: init.max_requests,
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
     };
     let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken, config.reload_engine));
@@ -281,12 +281,12 @@ fn assemble(seat: Seat<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Re
     let edits = watch.as_ref().and_then(Watch::edits);
     let lead = LeaderState {
         event_loop,
-        signals: seat.signals,
+        signals: init.signals,
         nudge,
-        parent: seat.ppid,
+        parent: init.ppid,
         hooks: calls.hooks.clone(),
         watch,
-        tls: seat.tls,
+        tls: init.tls,
         stage: WorkerStage::Serving,
     };
     let pool = Arc::new(ThreadPool::new(waker, station, access_log, logged_headers));

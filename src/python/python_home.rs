@@ -21,7 +21,7 @@ const VENV_MARKER: &str = "pyvenv.cfg";
 
 /// The interpreter's home: the `python` it shall believe to be, from which CPython derives `sys.prefix` and site-packages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Home {
+pub struct PythonHome {
     /// Path for `sys.executable`; `None` lets CPython search for itself.
     pub executable: Option<PathBuf>,
     /// The program itself, as `__main__.__file__`; `None` where a script has been started that has one of its own.
@@ -52,15 +52,15 @@ impl fmt::Display for WrongVersion {
 ///
 /// # Errors
 /// The virtualenv belongs to another minor version, whose packages could not be imported.
-pub fn find(program: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Home, WrongVersion> {
+pub fn find(program: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<PythonHome, WrongVersion> {
     let set = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(venv) = set("VIRTUAL_ENV").or_else(|| venv_of(program)) {
         check_version(&venv)?;
-        return Ok(Home { executable: Some(venv.join("bin/python")), program: absolute(program) });
+        return Ok(PythonHome { executable: Some(venv.join("bin/python")), program: absolute(program) });
     }
     let named = set("PYTHONHOME").map(|home| home.join("bin/python3"));
     let executable = named.or_else(|| Some(PathBuf::from(BUILD_PYTHON))).filter(|path| path.exists());
-    Ok(Home { executable, program: absolute(program) })
+    Ok(PythonHome { executable, program: absolute(program) })
 }
 
 fn absolute(program: &Path) -> Option<PathBuf> {

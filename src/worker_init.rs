@@ -16,7 +16,7 @@ use crate::sys::wakeup::Wakeup;
 use crate::tls::Tls;
 
 /// A worker's place. `App` is what preloading the application gave (the master only carries it from one to the other).
-pub struct Seat<App> {
+pub struct WorkerInit<App> {
     /// Its row on the scoreboard; free numbers are used again.
     pub number: usize,
     /// How many workers were forked before it and including it, as gunicorn's `worker.age`.

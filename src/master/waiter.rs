@@ -18,37 +18,37 @@ const OVERSLEPT: Duration = Duration::from_secs(1);
 /// How often a master that was started by an upgrade looks whether the old one is gone: nothing tells it.
 const PARENT_CHECK: Duration = Duration::from_secs(1);
 
-pub(super) struct Alarm {
+pub(super) struct MasterWaiter {
     poll: Poll,
     events: Events,
 }
 
 /// How a sleep ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Woken {
+pub(super) enum WakeReason {
     InTime,
     /// Long after the deadline.
     Overslept,
 }
 
-impl Alarm {
-    pub fn new(signals: &SignalQueue, bell: &WakeupReceiver) -> io::Result<Alarm> {
+impl MasterWaiter {
+    pub fn new(signals: &SignalQueue, wakeup_receiver: &WakeupReceiver) -> io::Result<MasterWaiter> {
         let poll = Poll::new()?;
         // Which of the two it was does not matter: the loop looks at everything.
         poll.registry().register(&mut SourceFd(&signals.as_raw_fd()), Token(0), Interest::READABLE)?;
-        poll.registry().register(&mut SourceFd(&bell.as_raw_fd()), Token(1), Interest::READABLE)?;
-        Ok(Alarm { poll, events: Events::with_capacity(2) })
+        poll.registry().register(&mut SourceFd(&wakeup_receiver.as_raw_fd()), Token(1), Interest::READABLE)?;
+        Ok(MasterWaiter { poll, events: Events::with_capacity(2) })
     }
 
     /// Waits until something happens, or until `deadline`; None waits for ever.
-    pub fn wait(&mut self, deadline: Option<Instant>, bell: &WakeupReceiver) -> Woken {
+    pub fn wait(&mut self, deadline: Option<Instant>, wakeup_receiver: &WakeupReceiver) -> WakeReason {
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         // The only failure in a loop that owns its descriptors is EINTR, which is a wake-up as well.
         let _ = self.poll.poll(&mut self.events, timeout);
-        bell.drain();
+        wakeup_receiver.drain();
         match deadline {
-            Some(deadline) if Instant::now().saturating_duration_since(deadline) > OVERSLEPT => Woken::Overslept,
-            _ => Woken::InTime,
+            Some(deadline) if Instant::now().saturating_duration_since(deadline) > OVERSLEPT => WakeReason::Overslept,
+            _ => WakeReason::InTime,
         }
     }
 }
@@ -57,7 +57,7 @@ impl<App> Master<App> {
     pub(super) fn sleep(&mut self) {
         self.notice_lost_time();
         let deadline = self.next_deadline(Instant::now());
-        if self.alarm.wait(deadline, &self.bell) == Woken::Overslept {
+        if self.waiter.wait(deadline, &self.wakeup_receiver) == WakeReason::Overslept {
             self.forgive_heartbeats();
         }
         self.woken_at = Instant::now();
