@@ -3,7 +3,6 @@
 //! Everything here takes plain values and answers with `io::Result` or a small error of its own. It must not know the
 //! settings, HTTP, Python or who calls it, and it never logs: the caller knows what the failure meant.
 
-pub mod bulletin;
 pub mod cgroup;
 pub mod clock;
 pub mod daemon;
@@ -15,6 +14,7 @@ pub mod memory;
 pub mod notify;
 pub mod pidfile;
 pub mod process;
+pub mod seqlock;
 pub mod shared;
 pub mod signal;
 pub mod socket;

@@ -25,7 +25,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::settings::{CertReqs, Config};
-use crate::sys::bulletin::Bulletin;
+use crate::sys::seqlock::SeqlockPage;
 
 use self::names::Certificates;
 use self::tickets::Tickets;
@@ -53,7 +53,7 @@ struct Basis {
     /// The files that the material is from, as they were right before they were read.
     files: Vec<(PathBuf, Option<Stamp>)>,
     /// Where the master leaves new certificates for the workers, under `tls_watch`.
-    bulletin: Option<Bulletin>,
+    page: Option<SeqlockPage>,
 }
 
 /// What new connections are accepted with.
@@ -117,11 +117,11 @@ impl Tls {
         let (material, terms) = read()?;
         let mut warnings = material.warnings();
         let acceptor = Acceptor::new(&material, &terms, &mut warnings)?;
-        let bulletin = match config.tls_watch {
-            true => Some(Bulletin::new(BULLETIN_BYTES).map_err(Error::NoMemory)?),
+        let page = match config.tls_watch {
+            true => Some(SeqlockPage::new(BULLETIN_BYTES).map_err(Error::NoMemory)?),
             false => None,
         };
-        let basis = Arc::new(Basis { terms, files, bulletin });
+        let basis = Arc::new(Basis { terms, files, page });
         Ok(LoadedCertificates { tls: Tls { acceptor, material: Arc::new((material, 0)), basis }, warnings })
     }
 
@@ -131,7 +131,7 @@ impl Tls {
     /// # Errors
     /// The kernel has no room for another mapping.
     pub fn give_up_writing(&self) -> io::Result<()> {
-        self.basis.bulletin.as_ref().map_or(Ok(()), Bulletin::give_up_writing)
+        self.basis.page.as_ref().map_or(Ok(()), SeqlockPage::give_up_writing)
     }
 
     /// What new connections are accepted with.
@@ -146,7 +146,7 @@ impl Tls {
 
     /// Whether the files are to be watched.
     pub fn is_watched(&self) -> bool {
-        self.basis.bulletin.is_some()
+        self.basis.page.is_some()
     }
 
     /// In the master: takes the certificates of `fresh`, for this and for every worker that has a clone of it. The terms stay, whatever
@@ -157,11 +157,11 @@ impl Tls {
     pub fn renew(&mut self, fresh: &Tls) -> Result<(), Error> {
         let material = fresh.material.0.clone();
         let acceptor = Acceptor::new(&material, &self.basis.terms, &mut Vec::new())?;
-        let edition = match &self.basis.bulletin {
-            Some(bulletin) => bulletin.publish(&material.to_bytes()).map_err(|_| Error::TooLong(BULLETIN_BYTES))?,
+        let version = match &self.basis.page {
+            Some(page) => page.publish(&material.to_bytes()).map_err(|_| Error::TooLong(BULLETIN_BYTES))?,
             None => 0,
         };
-        (self.acceptor, self.material) = (acceptor, Arc::new((material, edition)));
+        (self.acceptor, self.material) = (acceptor, Arc::new((material, version)));
         Ok(())
     }
 
@@ -170,13 +170,13 @@ impl Tls {
     /// # Errors
     /// It cannot be used after all; what was there stays.
     pub fn catch_up(&mut self) -> Result<bool, Error> {
-        let Some(bulletin) = &self.basis.bulletin else { return Ok(false) };
-        let Some((edition, bytes)) = bulletin.read(self.material.1) else { return Ok(false) };
+        let Some(page) = &self.basis.page else { return Ok(false) };
+        let Some((version, bytes)) = page.read(self.material.1) else { return Ok(false) };
         let material =
             Material::from_bytes(&bytes).ok_or_else(|| Error::Unusable("the bulletin is garbled".to_owned()))?;
         let acceptor = Acceptor::new(&material, &self.basis.terms, &mut Vec::new());
         // Whatever comes of it, this edition has been seen.
-        self.material = Arc::new((material, edition));
+        self.material = Arc::new((material, version));
         self.acceptor = acceptor?;
         Ok(true)
     }

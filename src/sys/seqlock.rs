@@ -18,7 +18,7 @@ const TRIES: usize = 8;
 /// The first word is the edition, odd while the page is being written (a sequence lock: readers never block the writer), the second its
 /// length in bytes.
 #[derive(Debug)]
-pub struct Bulletin {
+pub struct SeqlockPage {
     lines: SharedSlice<Counters<LINE>>,
 }
 
@@ -32,12 +32,12 @@ impl fmt::Display for TooLong {
     }
 }
 
-impl Bulletin {
+impl SeqlockPage {
     /// A page for up to `most_bytes`; what is not written costs no memory. Its edition is 0. Fails with ENOMEM.
-    pub fn new(most_bytes: usize) -> io::Result<Bulletin> {
+    pub fn new(most_bytes: usize) -> io::Result<SeqlockPage> {
         let words = 2 + most_bytes.div_ceil(size_of::<u64>());
         let lines = NonZeroUsize::new(words.div_ceil(LINE)).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Bulletin { lines: SharedSlice::new(c"monoceros-bulletin", lines)? })
+        Ok(SeqlockPage { lines: SharedSlice::new(c"monoceros-bulletin", lines)? })
     }
 
     /// Writes a new edition and returns its number. For one process only.
@@ -46,8 +46,8 @@ impl Bulletin {
         if 2 + chunks.len() > self.lines.len() * LINE {
             return Err(TooLong);
         }
-        let edition = self.word(0).load(Ordering::Relaxed);
-        self.word(0).store(edition + 1, Ordering::Relaxed);
+        let version = self.word(0).load(Ordering::Relaxed);
+        self.word(0).store(version + 1, Ordering::Relaxed);
         // The odd number is seen before any of the words that follow.
         fence(Ordering::Release);
         self.word(1).store(bytes.len() as u64, Ordering::Relaxed);
@@ -56,8 +56,8 @@ impl Bulletin {
             word[..chunk.len()].copy_from_slice(chunk);
             self.word(2 + at).store(u64::from_le_bytes(word), Ordering::Relaxed);
         }
-        self.word(0).store(edition + 2, Ordering::Release);
-        Ok(edition + 2)
+        self.word(0).store(version + 2, Ordering::Release);
+        Ok(version + 2)
     }
 
     /// From now on this process only reads. For a child right after the fork: no other thread may look meanwhile.
@@ -68,18 +68,18 @@ impl Bulletin {
     /// The current edition and its number, if that is not `known`; `None` also while it is being written.
     pub fn read(&self, known: u64) -> Option<(u64, Vec<u8>)> {
         for _ in 0..TRIES {
-            let edition = self.word(0).load(Ordering::Acquire);
-            if edition == known {
+            let version = self.word(0).load(Ordering::Acquire);
+            if version == known {
                 return None;
             }
-            if edition % 2 == 1 {
+            if version % 2 == 1 {
                 continue;
             }
             let bytes = self.copy();
             // The words are read before the number is looked at again.
             fence(Ordering::Acquire);
-            if self.word(0).load(Ordering::Relaxed) == edition {
-                return Some((edition, bytes));
+            if self.word(0).load(Ordering::Relaxed) == version {
+                return Some((version, bytes));
             }
         }
         None
@@ -107,21 +107,21 @@ mod tests {
 
     #[test]
     fn an_edition_is_read_once_and_whole() {
-        let bulletin = Bulletin::new(100).unwrap();
+        let bulletin = SeqlockPage::new(100).unwrap();
         assert_eq!(bulletin.read(0), None);
         for length in [0, 1, 7, 8, 9, 100] {
             let bytes: Vec<u8> = (0..length).collect();
             let known = bulletin.publish(b"older").unwrap();
-            let edition = bulletin.publish(&bytes).unwrap();
-            assert_eq!(bulletin.read(known), Some((edition, bytes)));
-            assert_eq!(bulletin.read(edition), None);
+            let version = bulletin.publish(&bytes).unwrap();
+            assert_eq!(bulletin.read(known), Some((version, bytes)));
+            assert_eq!(bulletin.read(version), None);
         }
         assert_eq!(bulletin.publish(&[0; 200]), Err(TooLong));
     }
 
     #[test]
     fn a_reader_beside_a_writer_never_sees_half_an_edition() {
-        let bulletin = Bulletin::new(4096).unwrap();
+        let bulletin = SeqlockPage::new(4096).unwrap();
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for round in 0..2000_u32 {
@@ -130,9 +130,9 @@ mod tests {
             });
             let mut known = 0;
             while !writer.is_finished() {
-                if let Some((edition, bytes)) = bulletin.read(known) {
+                if let Some((version, bytes)) = bulletin.read(known) {
                     assert!(bytes.iter().all(|&byte| byte == bytes[0]) && !bytes.is_empty());
-                    known = edition;
+                    known = version;
                 }
             }
         });
