@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::app::App;
-use super::environ::{EnvironBuilder, EnvironError, Fixtures, Site, Templates};
+use super::environ::{EnvironBuilder, EnvironError, EnvironTemplates, Fixtures, ListenerInfo};
 use super::errors::{ErrorStream, traceback};
 use super::extras::{ClientSocket, EarlyHints};
 use super::file_wrapper::FileWrapper;
@@ -16,18 +16,20 @@ use super::flusher::Flusher;
 use super::hooks::Hooks;
 use super::input::Input;
 use super::loggers;
-use super::observer::{Observed, Observer};
 use super::panics::{caught, contain};
 use super::raw::reference_count;
+use super::request_hooks::{HookedRequest, RequestHooks};
+use super::response_writer::{
+    self, Disposition, MAX_BLOCKS, Progress, ResponseSummary, ResponseWriter, Streamed, lock,
+};
 use super::signals;
 use super::start_response::{StartResponse, as_bytes};
-use super::transmission::{self, Ending, MAX_BLOCKS, Progress, Streamed, Summary, Transmission, lock};
 use super::waiting;
 use crate::exchange::{Exchange, RequestView};
 use crate::http::request::Span;
 use crate::sys::fork;
 
-/// How the application is called, beyond what a [`Site`] says.
+/// How the application is called, beyond what a [`ListenerInfo`] says.
 #[derive(Clone)]
 pub struct CallOptions {
     /// `wsgi.file_wrapper` may use `sendfile(2)`.
@@ -47,9 +49,9 @@ pub struct Finished {
     /// The connection, back from the application.
     pub exchange: Box<dyn Exchange>,
     /// What becomes of it.
-    pub ending: Ending,
+    pub ending: Disposition,
     /// What was sent.
-    pub summary: Summary,
+    pub summary: ResponseSummary,
     /// The values of [`CallOptions::environ_keys`], in their order, as the application left them.
     pub environ_values: Vec<Option<String>>,
     /// No hook has asked for the worker to be replaced.
@@ -60,7 +62,7 @@ pub struct Finished {
 
 /// What came of a request besides its response; as in [`Finished`].
 struct CallOutcome {
-    ending: Ending,
+    ending: Disposition,
     environ_values: Vec<Option<String>>,
     is_worker_wanted: bool,
     /// The server has panicked meanwhile: nothing that it had in its hands serves another request.
@@ -70,7 +72,7 @@ struct CallOutcome {
 
 /// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which may be what is stuck.
 #[derive(Clone, Default)]
-pub struct InFlight(Arc<Mutex<Vec<Arc<Mutex<Transmission>>>>>);
+pub struct InFlight(Arc<Mutex<Vec<Arc<Mutex<ResponseWriter>>>>>);
 
 impl InFlight {
     /// What is being served: method, target and client.
@@ -81,27 +83,27 @@ impl InFlight {
     /// Answers with 504 whatever was not answered yet: the application will not.
     pub fn give_up(&self) {
         for shared in self.transmissions() {
-            let mut transmission = lock(&shared);
-            if transmission.is_under_way() {
-                transmission.fail(504, "");
+            let mut response = lock(&shared);
+            if response.is_under_way() {
+                response.fail(504, "");
             }
         }
     }
 
-    /// Has the responses wait for no others any more ([`Transmission::hurry`]).
+    /// Has the responses wait for no others any more ([`ResponseWriter::hurry`]).
     pub fn hurry(&self) {
         self.transmissions().iter().for_each(|shared| lock(shared).hurry());
     }
 
-    fn transmissions(&self) -> Vec<Arc<Mutex<Transmission>>> {
+    fn transmissions(&self) -> Vec<Arc<Mutex<ResponseWriter>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, site: usize, transmission: &Arc<Mutex<Transmission>>) {
+    fn set(&self, site: usize, response: &Arc<Mutex<ResponseWriter>>) {
         let mut transmissions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match transmissions.get_mut(site) {
-            Some(known) => *known = transmission.clone(),
-            None => transmissions.push(transmission.clone()),
+            Some(known) => *known = response.clone(),
+            None => transmissions.push(response.clone()),
         }
     }
 }
@@ -109,29 +111,36 @@ impl InFlight {
 /// Calls the application, one request after another. One for each thread that runs it.
 pub struct Caller {
     app: Py<PyAny>,
-    sites: Vec<Site>,
-    kits: Vec<Kit>,
+    listener_infos: Vec<ListenerInfo>,
+    kits: Vec<RequestObjects>,
     environs: EnvironBuilder,
     options: CallOptions,
     in_flight: InFlight,
     hooks: Hooks,
-    observer: Option<Observer>,
+    observer: Option<RequestHooks>,
     /// Python's logging wrote when the observer was made.
     python_wrote: bool,
 }
 
 impl Caller {
-    /// Makes ready to call `app` for requests on `sites`, each shown to the `hooks` that want to see it.
+    /// Makes ready to call `app` for requests on `listener_infos`, each shown to the `hooks` that want to see it.
     ///
     /// # Errors
     /// `MemoryError`.
-    pub fn new(py: Python<'_>, app: &App, sites: Vec<Site>, options: CallOptions, hooks: &Hooks) -> PyResult<Self> {
-        let kits: Vec<Kit> = sites.iter().map(|site| Kit::new(py, site, &options)).collect::<PyResult<_>>()?;
+    pub fn new(
+        py: Python<'_>,
+        app: &App,
+        listener_infos: Vec<ListenerInfo>,
+        options: CallOptions,
+        hooks: &Hooks,
+    ) -> PyResult<Self> {
+        let kits: Vec<RequestObjects> =
+            listener_infos.iter().map(|site| RequestObjects::new(py, site, &options)).collect::<PyResult<_>>()?;
         let in_flight = InFlight::default();
-        kits.iter().enumerate().for_each(|(site, kit)| in_flight.set(site, &kit.transmission));
+        kits.iter().enumerate().for_each(|(site, kit)| in_flight.set(site, &kit.response));
         Ok(Caller {
             app: app.callable().clone_ref(py),
-            sites,
+            listener_infos,
             kits,
             environs: EnvironBuilder::new(py),
             options,
@@ -160,9 +169,9 @@ impl Caller {
         }
         if served.has_panicked || kit.is_still_held(py) {
             // The application kept one of the objects; the next request must not appear in it.
-            match Kit::new(py, &self.sites[site], &self.options) {
+            match RequestObjects::new(py, &self.listener_infos[site], &self.options) {
                 Ok(fresh) => {
-                    self.in_flight.set(site, &fresh.transmission);
+                    self.in_flight.set(site, &fresh.response);
                     *kit = fresh;
                 }
                 Err(error) => log::error!("{}", traceback(py, &error)),
@@ -172,7 +181,7 @@ impl Caller {
         Finished { exchange, ending, summary, environ_values, is_worker_wanted, is_logged }
     }
 
-    /// From the environ to the last hook. The environ is let go at the end: it holds what [`Kit::is_still_held`] asks after.
+    /// From the environ to the last hook. The environ is let go at the end: it holds what [`RequestObjects::is_still_held`] asks after.
     fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>) -> CallOutcome {
         if self.python_wrote != loggers::python_writes() {
             self.python_wrote = !self.python_wrote;
@@ -185,7 +194,7 @@ impl Caller {
         });
         let kit = &self.kits[site];
         let is_observed = self.observer.is_some() || !self.options.environ_keys.is_empty();
-        lock(&kit.transmission).begin(exchange, is_observed);
+        lock(&kit.response).begin(exchange, is_observed);
         let served = prepared.and_then(|(environ, observed)| caught(|| self.run(py, kit, environ, observed)));
         served.unwrap_or_else(|panic| CallOutcome {
             ending: kit.fall(&panic),
@@ -200,9 +209,9 @@ impl Caller {
     fn run(
         &self,
         py: Python<'_>,
-        kit: &Kit,
+        kit: &RequestObjects,
         environ: Result<Bound<'_, PyDict>, EnvironError>,
-        observed: Option<Observed>,
+        observed: Option<HookedRequest>,
     ) -> CallOutcome {
         let (ending, environ) = match environ {
             Ok(environ) => (kit.run(py, &self.app, &environ, self.options.sendfile), Some(environ)),
@@ -210,10 +219,10 @@ impl Caller {
         };
         let keys = &self.options.environ_keys;
         let environ_values = environ.as_ref().map_or_else(Vec::new, |environ| values_of(environ, keys));
-        let is_logged = self.observer.as_ref().is_some_and(Observer::logs);
+        let is_logged = self.observer.as_ref().is_some_and(RequestHooks::logs);
         let is_worker_wanted = match (&self.observer, observed) {
             (Some(observer), Some(observed)) => {
-                let response = lock(&kit.transmission).view();
+                let response = lock(&kit.response).view();
                 let asked = contain(|| observer.after(py, &observed, environ.as_ref(), response.as_ref()));
                 asked.inspect_err(|error| kit.log_error(py, error)).unwrap_or(true)
             }
@@ -223,7 +232,7 @@ impl Caller {
     }
 
     /// Shows the request to whoever looks at them.
-    fn observe(&self, py: Python<'_>, request: RequestView<'_>) -> Option<Observed> {
+    fn observe(&self, py: Python<'_>, request: RequestView<'_>) -> Option<HookedRequest> {
         let observer = self.observer.as_ref()?;
         let observed = observer.see(py, request, self.kits[request.site].input.bind(py).as_any());
         observed.inspect_err(|error| log::error!("{}", traceback(py, error))).ok()
@@ -234,7 +243,7 @@ impl Caller {
         &mut self,
         py: Python<'py>,
         request: RequestView<'_>,
-        observed: Option<&mut Observed>,
+        observed: Option<&mut HookedRequest>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let templates = &mut self.kits[request.site].templates;
         let (Some(observer), Some(observed)) = (&self.observer, observed) else {
@@ -254,9 +263,9 @@ impl Caller {
 
 /// The objects that a request's environ and call are made with. They serve one request after another, as long as no application keeps
 /// one of them.
-struct Kit {
-    templates: Templates,
-    transmission: Arc<Mutex<Transmission>>,
+struct RequestObjects {
+    templates: EnvironTemplates,
+    response: Arc<Mutex<ResponseWriter>>,
     flusher: Flusher,
     starter: Py<StartResponse>,
     /// The method of `starter` that the application is given.
@@ -270,15 +279,15 @@ struct Kit {
 /// How often it is looked whether nobody waits for a client any more.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-impl Kit {
-    fn new(py: Python<'_>, site: &Site, options: &CallOptions) -> PyResult<Kit> {
-        let transmission = transmission::shared(&options.server);
-        let starter = Py::new(py, StartResponse::new(py, &transmission)?)?;
+impl RequestObjects {
+    fn new(py: Python<'_>, site: &ListenerInfo, options: &CallOptions) -> PyResult<RequestObjects> {
+        let response = response_writer::shared(&options.server);
+        let starter = Py::new(py, StartResponse::new(py, &response)?)?;
         let start_response = StartResponse::callable(starter.bind(py))?;
-        let input = Py::new(py, Input::new(transmission.clone()))?;
+        let input = Py::new(py, Input::new(response.clone()))?;
         let errors = Py::new(py, ErrorStream::new())?;
-        let early_hints = Py::new(py, EarlyHints::new(transmission.clone()))?;
-        let socket = Py::new(py, ClientSocket::new(transmission.clone()))?;
+        let early_hints = Py::new(py, EarlyHints::new(response.clone()))?;
+        let socket = Py::new(py, ClientSocket::new(response.clone()))?;
         let file_wrapper = py.get_type::<FileWrapper>();
         let fixtures = Fixtures {
             input: input.bind(py).as_any(),
@@ -287,15 +296,15 @@ impl Kit {
             socket: socket.bind(py).as_any(),
             file_wrapper: file_wrapper.as_any(),
         };
-        let templates = Templates::new(py, site, &fixtures)?;
+        let templates = EnvironTemplates::new(py, site, &fixtures)?;
         let flusher = options.flusher.clone();
-        Ok(Kit { templates, transmission, flusher, starter, start_response, input, errors, early_hints, socket })
+        Ok(RequestObjects { templates, response, flusher, starter, start_response, input, errors, early_hints, socket })
     }
 
     /// Takes the exchange back. A thread of the application that waits for the client at this moment leaves off first.
-    fn end(&self, py: Python<'_>, with_headers: bool) -> (Box<dyn Exchange>, Summary) {
+    fn end(&self, py: Python<'_>, with_headers: bool) -> (Box<dyn Exchange>, ResponseSummary) {
         loop {
-            if let Some(ended) = lock(&self.transmission).end(with_headers) {
+            if let Some(ended) = lock(&self.response).end(with_headers) {
                 return ended;
             }
             py.detach(|| std::thread::sleep(LOOK_AGAIN));
@@ -315,14 +324,14 @@ impl Kit {
             || self.socket.get().was_used(py)
     }
 
-    fn run(&self, py: Python<'_>, app: &Py<PyAny>, environ: &Bound<'_, PyDict>, sendfile: bool) -> Ending {
+    fn run(&self, py: Python<'_>, app: &Py<PyAny>, environ: &Bound<'_, PyDict>, sendfile: bool) -> Disposition {
         let returned = contain(|| app.bind(py).call1((environ, &self.start_response)));
         fork::end_copies();
         match returned {
             Ok(result) => self.answer(py, &result, sendfile),
             // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the socket is theirs.
             Err(error) if error.is_instance_of::<PyStopIteration>(py) && self.progress() == Progress::Waiting => {
-                Ending::Gone
+                Disposition::Gone
             }
             Err(error) => self.fail(py, &error),
         }
@@ -330,10 +339,10 @@ impl Kit {
 
     /// Sends what the application returned, and closes it. The response has its end before that: the client need not wait for a `close()`
     /// that takes its time, nor can one add to it.
-    fn answer(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> Ending {
+    fn answer(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> Disposition {
         let outcome = contain(|| self.respond(py, result, sendfile));
         let Some(close) = self.closer(py, result) else { return self.end_response(py, outcome) };
-        let outcome = outcome.and_then(|()| Ok(lock(&self.transmission).complete(true)?));
+        let outcome = outcome.and_then(|()| Ok(lock(&self.response).complete(true)?));
         let failed = outcome.err().map(|error| self.fail(py, &error));
         if let Err(error) = contain(|| close.call0()) {
             self.log_error(py, &error);
@@ -342,7 +351,7 @@ impl Kit {
         failed.unwrap_or_else(|| self.finish(py))
     }
 
-    fn end_response(&self, py: Python<'_>, outcome: PyResult<()>) -> Ending {
+    fn end_response(&self, py: Python<'_>, outcome: PyResult<()>) -> Disposition {
         match outcome {
             Ok(()) => self.finish(py),
             Err(error) => self.fail(py, &error),
@@ -369,20 +378,20 @@ impl Kit {
     }
 
     fn send_last(&self, blocks: &[&Bound<'_, PyBytes>]) -> PyResult<()> {
-        let mut transmission = lock(&self.transmission);
-        expect_started(transmission.progress())?;
-        Ok(transmission.send(blocks, true)?)
+        let mut response = lock(&self.response);
+        expect_started(response.progress())?;
+        Ok(response.send(blocks, true)?)
     }
 
     /// A file that the kernel can send; `false` where it must be read instead.
     fn send_file(&self, py: Python<'_>, wrapper: &FileWrapper) -> PyResult<bool> {
         self.expect_started()?;
         let Some(range) = wrapper.range(py) else { return Ok(false) };
-        let mut transmission = lock(&self.transmission);
-        if transmission.progress() != Progress::Started {
+        let mut response = lock(&self.response);
+        if response.progress() != Progress::Started {
             return Ok(false);
         }
-        transmission.send_file(range.file, range.offset, range.length)?;
+        response.send_file(range.file, range.offset, range.length)?;
         Ok(true)
     }
 
@@ -398,13 +407,13 @@ impl Kit {
                 continue;
             }
             let (streamed, wants_more) = {
-                let mut transmission = lock(&self.transmission);
-                expect_started(transmission.progress())?;
-                (transmission.stream(bytes)?, transmission.sends_body())
+                let mut response = lock(&self.response);
+                expect_started(response.progress())?;
+                (response.stream(bytes)?, response.sends_body())
             };
             match streamed {
                 Streamed::Unattended => self.entrust(py)?,
-                Streamed::Sent if wants_more => waiting::until_taken(&self.transmission, py)?,
+                Streamed::Sent if wants_more => waiting::until_taken(&self.response, py)?,
                 Streamed::Attended | Streamed::Sent => {}
             }
             if !wants_more {
@@ -417,9 +426,9 @@ impl Kit {
 
     /// Asks the flusher to look after what waits; where there is no room for its thread, it is sent now.
     fn entrust(&self, py: Python<'_>) -> PyResult<()> {
-        if self.flusher.look_after(&self.transmission).is_err() {
-            lock(&self.transmission).leave_to_itself();
-            waiting::until_sent(&self.transmission, py)?;
+        if self.flusher.look_after(&self.response).is_err() {
+            lock(&self.response).leave_to_itself();
+            waiting::until_sent(&self.response, py)?;
         }
         Ok(())
     }
@@ -429,7 +438,7 @@ impl Kit {
     }
 
     fn progress(&self) -> Progress {
-        lock(&self.transmission).progress()
+        lock(&self.response).progress()
     }
 
     /// The result's `close`, which is to be called whatever happened before (PEP 3333). Its error is logged; the response is what it is.
@@ -441,10 +450,10 @@ impl Kit {
         close.inspect_err(|error| self.log_error(py, error)).ok().flatten()
     }
 
-    fn finish(&self, py: Python<'_>) -> Ending {
+    fn finish(&self, py: Python<'_>) -> Disposition {
         let (ending, complaint) = {
-            let mut transmission = lock(&self.transmission);
-            (transmission.finish(), transmission.length_complaint())
+            let mut response = lock(&self.response);
+            (response.finish(), response.length_complaint())
         };
         if let Some(complaint) = complaint {
             let request = self.describe_request();
@@ -453,25 +462,25 @@ impl Kit {
         ending
     }
 
-    fn fail(&self, py: Python<'_>, error: &PyErr) -> Ending {
-        if lock(&self.transmission).client_is_gone() {
+    fn fail(&self, py: Python<'_>, error: &PyErr) -> Disposition {
+        if lock(&self.response).client_is_gone() {
             log::debug!("Ignoring connection reset by the client: {}", self.describe_request());
-            return Ending::Gone;
+            return Disposition::Gone;
         }
         self.log_error(py, error);
-        lock(&self.transmission).fail(500, "")
+        lock(&self.response).fail(500, "")
     }
 
     /// After a panic of the server's, wherever it was.
-    fn fall(&self, panic: &str) -> Ending {
+    fn fall(&self, panic: &str) -> Disposition {
         let fallen = caught(|| {
             log::error!("Error handling request {}: a fault of the server: {panic}", self.describe_request());
-            lock(&self.transmission).fail(500, "")
+            lock(&self.response).fail(500, "")
         });
-        fallen.unwrap_or(Ending::Gone)
+        fallen.unwrap_or(Disposition::Gone)
     }
 
-    fn refuse(&self, py: Python<'_>, error: EnvironError) -> Ending {
+    fn refuse(&self, py: Python<'_>, error: EnvironError) -> Disposition {
         let message = match error {
             EnvironError::Misplaced(error) => {
                 log::warn!("Configuration problem: {}", error.message());
@@ -482,7 +491,7 @@ impl Kit {
                 String::new()
             }
         };
-        lock(&self.transmission).fail(500, &message)
+        lock(&self.response).fail(500, &message)
     }
 
     fn log_error(&self, py: Python<'_>, error: &PyErr) {
@@ -500,7 +509,7 @@ impl Kit {
     }
 
     fn describe_request(&self) -> String {
-        lock(&self.transmission).describe_request()
+        lock(&self.response).describe_request()
     }
 }
 

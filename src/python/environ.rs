@@ -8,9 +8,9 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::facade;
 use super::header_names::HeaderNames;
-use super::memo::{LONGEST, Memo, Ports};
 use super::raw::latin1;
 use super::tls::TlsKeys;
+use super::value_cache::{LONGEST, LastValueCache, PortCache};
 use crate::exchange::RequestView;
 use crate::http::blocks::{BlockId, MOST_BLOCKS};
 use crate::http::proxy::Origin;
@@ -22,7 +22,7 @@ pub const SERVER_SOFTWARE: &str = concat!("monoceros/", env!("CARGO_PKG_VERSION"
 
 /// What an environ says of a listener and the server, the same for every request that comes in on it.
 #[derive(Debug, Clone)]
-pub struct Site {
+pub struct ListenerInfo {
     /// `SERVER_NAME` and `SERVER_PORT`; none on a unix socket, where the Host header says them.
     pub server: Option<(String, String)>,
     /// The path of a unix socket: `SERVER_NAME` when there is no Host header either.
@@ -78,8 +78,8 @@ impl From<PyErr> for EnvironError {
 }
 
 /// What a site's environs are copied from.
-pub struct Templates {
-    site: Site,
+pub struct EnvironTemplates {
+    site: ListenerInfo,
     /// For requests whose headers are yet to be added.
     plain: Template,
     /// For those with a known header block, in the block's place; none for a block whose path has a prefix of its own.
@@ -92,12 +92,12 @@ pub struct Templates {
 /// put in before the copy.
 struct Template {
     dict: Py<PyDict>,
-    /// What stands under each of [`FOLLOWED`]; none where the copies are told.
-    shown: [Option<Py<PyString>>; FOLLOWED.len()],
+    /// What stands under each of [`VOLATILE_KEYS`]; none where the copies are told.
+    shown: [Option<Py<PyString>>; VOLATILE_KEYS.len()],
 }
 
 /// The keys whose values change from request to request, and may well not.
-const FOLLOWED: [&str; 8] = [
+const VOLATILE_KEYS: [&str; 8] = [
     "REQUEST_METHOD",
     "RAW_URI",
     "QUERY_STRING",
@@ -112,15 +112,15 @@ const FOLLOWED: [&str; 8] = [
 const PATH_INFO: usize = 3;
 const REMOTE_PORT: usize = 6;
 
-/// The values of [`FOLLOWED`] in one request's environ; `None` for one that the copy is told, or that is not there.
-type Followed<'py> = [Option<Bound<'py, PyString>>; FOLLOWED.len()];
+/// The values of [`VOLATILE_KEYS`] in one request's environ; `None` for one that the copy is told, or that is not there.
+type VolatileValues<'py> = [Option<Bound<'py, PyString>>; VOLATILE_KEYS.len()];
 
-impl Templates {
+impl EnvironTemplates {
     /// Builds the plain one.
     ///
     /// # Errors
     /// `MemoryError`.
-    pub fn new(py: Python<'_>, site: &Site, fixtures: &Fixtures<'_>) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, site: &ListenerInfo, fixtures: &Fixtures<'_>) -> PyResult<Self> {
         let dict = PyDict::new(py);
         dict.set_item("wsgi.version", PyTuple::new(py, [1, 0])?)?;
         dict.set_item("wsgi.input", fixtures.input)?;
@@ -139,11 +139,11 @@ impl Templates {
             dict.set_item("SERVER_PORT", port)?;
         }
         // Standing here already, what every request sets makes room in the copies, which then need not grow.
-        for key in FOLLOWED.into_iter().filter(|key| *key != "REMOTE_PORT" || site.server.is_some()) {
+        for key in VOLATILE_KEYS.into_iter().filter(|key| *key != "REMOTE_PORT" || site.server.is_some()) {
             dict.set_item(key, "")?;
         }
         let plain = Template { dict: dict.unbind(), shown: Default::default() };
-        Ok(Templates { site: site.clone(), plain, of_blocks: Vec::new(), blocks: 0 })
+        Ok(EnvironTemplates { site: site.clone(), plain, of_blocks: Vec::new(), blocks: 0 })
     }
 
     /// How many references to each of the [`Fixtures`] there are here.
@@ -168,7 +168,12 @@ impl Templates {
 
 impl Template {
     /// A copy in which the values stand.
-    fn copy<'py>(&mut self, py: Python<'py>, keys: &Keys, values: &Followed<'py>) -> PyResult<Bound<'py, PyDict>> {
+    fn copy<'py>(
+        &mut self,
+        py: Python<'py>,
+        keys: &Keys,
+        values: &VolatileValues<'py>,
+    ) -> PyResult<Bound<'py, PyDict>> {
         let dict = self.dict.bind(py);
         let mut are_all_here = true;
         for ((key, shown), value) in keys.followed.iter().zip(&mut self.shown).zip(values) {
@@ -197,21 +202,21 @@ impl Template {
 pub struct EnvironBuilder {
     keys: Keys,
     names: HeaderNames,
-    query: Memo,
-    raw_uri: Memo,
-    path_info: Memo,
-    authority: Memo,
-    remote_addr: Memo,
-    remote_ports: Ports,
-    proxy_addr: Memo,
-    proxy_port: Memo,
+    query: LastValueCache,
+    raw_uri: LastValueCache,
+    path_info: LastValueCache,
+    authority: LastValueCache,
+    remote_addr: LastValueCache,
+    remote_ports: PortCache,
+    proxy_addr: LastValueCache,
+    proxy_port: LastValueCache,
     tls: TlsKeys,
 }
 
 /// The keys and values that are always the same, made once.
 struct Keys {
-    /// [`FOLLOWED`], interned.
-    followed: [Py<PyString>; FOLLOWED.len()],
+    /// [`VOLATILE_KEYS`], interned.
+    followed: [Py<PyString>; VOLATILE_KEYS.len()],
     host: Py<PyString>,
     content_length: Py<PyString>,
     transfer_encoding: Py<PyString>,
@@ -232,7 +237,7 @@ impl EnvironBuilder {
     pub fn new(py: Python<'_>) -> Self {
         let text = |text| PyString::intern(py, text).unbind();
         let keys = Keys {
-            followed: FOLLOWED.map(text),
+            followed: VOLATILE_KEYS.map(text),
             host: text("HTTP_HOST"),
             content_length: text("CONTENT_LENGTH"),
             transfer_encoding: text("HTTP_TRANSFER_ENCODING"),
@@ -250,14 +255,14 @@ impl EnvironBuilder {
         EnvironBuilder {
             keys,
             names: HeaderNames::default(),
-            query: Memo::new(),
-            raw_uri: Memo::new(),
-            path_info: Memo::new(),
-            authority: Memo::new(),
-            remote_addr: Memo::new(),
-            remote_ports: Ports::new(),
-            proxy_addr: Memo::new(),
-            proxy_port: Memo::new(),
+            query: LastValueCache::new(),
+            raw_uri: LastValueCache::new(),
+            path_info: LastValueCache::new(),
+            authority: LastValueCache::new(),
+            remote_addr: LastValueCache::new(),
+            remote_ports: PortCache::new(),
+            proxy_addr: LastValueCache::new(),
+            proxy_port: LastValueCache::new(),
             tls: TlsKeys::new(py),
         }
     }
@@ -269,7 +274,7 @@ impl EnvironBuilder {
     pub fn build<'py>(
         &mut self,
         py: Python<'py>,
-        templates: &mut Templates,
+        templates: &mut EnvironTemplates,
         request: RequestView<'_>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let environ = match request.head.block {
@@ -304,7 +309,7 @@ impl EnvironBuilder {
     fn build_known<'py>(
         &mut self,
         py: Python<'py>,
-        templates: &mut Templates,
+        templates: &mut EnvironTemplates,
         request: RequestView<'_>,
         block: BlockId,
     ) -> Result<Option<Bound<'py, PyDict>>, EnvironError> {
@@ -323,7 +328,7 @@ impl EnvironBuilder {
     fn build_anew<'py>(
         &mut self,
         py: Python<'py>,
-        templates: &mut Templates,
+        templates: &mut EnvironTemplates,
         request: RequestView<'_>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let values = self.followed(py, request, &templates.site)?;
@@ -340,7 +345,12 @@ impl EnvironBuilder {
     }
 
     /// What the request line and the connection say; not the path, which may depend on a header.
-    fn followed<'py>(&mut self, py: Python<'py>, request: RequestView<'_>, site: &Site) -> PyResult<Followed<'py>> {
+    fn followed<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: RequestView<'_>,
+        site: &ListenerInfo,
+    ) -> PyResult<VolatileValues<'py>> {
         let (keys, head, buffer) = (&self.keys, request.head, request.buffer);
         let known = |text: &Py<PyString>| text.bind(py).clone();
         let method = match head.method.of(buffer) {
@@ -393,7 +403,7 @@ impl EnvironBuilder {
         &mut self,
         py: Python<'_>,
         environ: &Bound<'_, PyDict>,
-        site: &Site,
+        site: &ListenerInfo,
         request: RequestView<'_>,
     ) -> PyResult<()> {
         if let Peer::Ip(address) = request.peer {
@@ -421,7 +431,12 @@ impl EnvironBuilder {
     }
 }
 
-fn set_server_from_host(py: Python<'_>, environ: &Bound<'_, PyDict>, site: &Site, scheme: Scheme) -> PyResult<()> {
+fn set_server_from_host(
+    py: Python<'_>,
+    environ: &Bound<'_, PyDict>,
+    site: &ListenerInfo,
+    scheme: Scheme,
+) -> PyResult<()> {
     let host = environ.get_item("HTTP_HOST")?.map(|host| host.to_string()).filter(|host| !host.is_empty());
     let Some(host) = host else {
         environ.set_item("SERVER_NAME", &site.socket_path)?;

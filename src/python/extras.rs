@@ -7,22 +7,22 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
 
+use super::response_writer::{ResponseWriter, lock};
 use super::start_response::{header_pair, name_bytes, value_bytes};
 use super::tls::TlsSocketMethods;
-use super::transmission::{Transmission, lock};
 use super::waiting;
 use crate::http::response;
 
 /// `wsgi.early_hints(headers)`: sends a 103 response (RFC 8297) while the application goes on working.
 #[pyclass(frozen, module = "monoceros")]
 pub struct EarlyHints {
-    transmission: Arc<Mutex<Transmission>>,
+    response: Arc<Mutex<ResponseWriter>>,
 }
 
 impl EarlyHints {
-    /// One for the responses of `transmission`.
-    pub fn new(transmission: Arc<Mutex<Transmission>>) -> Self {
-        EarlyHints { transmission }
+    /// One for the responses of `response`.
+    pub fn new(response: Arc<Mutex<ResponseWriter>>) -> Self {
+        EarlyHints { response }
     }
 }
 
@@ -35,7 +35,7 @@ impl EarlyHints {
             response::write_header(&mut interim, name_bytes(&name)?, value_bytes(&name, &value)?);
         }
         response::write_head_end(&mut interim);
-        Ok(lock(&self.transmission).send_interim(&interim)?)
+        Ok(lock(&self.response).send_interim(&interim)?)
     }
 }
 
@@ -45,14 +45,14 @@ impl EarlyHints {
 /// the application's, and ends with the request. Under TLS it answers `getpeercert()` and its kin besides, and those take nothing.
 #[pyclass(frozen, module = "monoceros")]
 pub struct ClientSocket {
-    transmission: Arc<Mutex<Transmission>>,
+    response: Arc<Mutex<ResponseWriter>>,
     socket: PyOnceLock<Py<PyAny>>,
 }
 
 impl ClientSocket {
-    /// One for the request that `transmission` answers.
-    pub fn new(transmission: Arc<Mutex<Transmission>>) -> Self {
-        ClientSocket { transmission, socket: PyOnceLock::new() }
+    /// One for the request that `response` answers.
+    pub fn new(response: Arc<Mutex<ResponseWriter>>) -> Self {
+        ClientSocket { response, socket: PyOnceLock::new() }
     }
 
     /// Whether it was used: such an object belongs to one connection and must not be given to another request.
@@ -62,8 +62,8 @@ impl ClientSocket {
 
     fn open(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         // What the application sends comes behind what it has produced.
-        waiting::until_sent(&self.transmission, py)?;
-        let descriptor = lock(&self.transmission).lend_socket()?;
+        waiting::until_sent(&self.response, py)?;
+        let descriptor = lock(&self.response).lend_socket()?;
         let duplicate = py.import("os")?.call_method1("dup", (descriptor,))?;
         let arguments = PyDict::new(py);
         arguments.set_item("fileno", duplicate)?;
@@ -79,7 +79,7 @@ impl ClientSocket {
     fn __getattr__<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
         // Questions about TLS can be asked without taking the connection.
         if TlsSocketMethods::NAMES.iter().any(|known| name == known)
-            && let Some(secured) = lock(&self.transmission).secured()
+            && let Some(secured) = lock(&self.response).secured()
         {
             return Bound::new(py, TlsSocketMethods::new(secured))?.into_any().getattr(name);
         }

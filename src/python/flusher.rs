@@ -2,17 +2,17 @@
 //! application has given all of, while it is at something else.
 //!
 //! An application that yields blocks one right behind the other would have each sent by a system call that costs many times what the
-//! block did. So those that follow fast wait for company ([`Transmission::stream`]), and a thread of its own sees to it that none waits
+//! block did. So those that follow fast wait for company ([`ResponseWriter::stream`]), and a thread of its own sees to it that none waits
 //! for the application: PEP 3333 ("Buffering and Streaming") asks the server to guarantee that transmission continues while the next
 //! block is produced. It needs no interpreter, and knows neither requests nor connections.
 //!
-//! [`Transmission::stream`]: super::transmission::Transmission::stream
+//! [`ResponseWriter::stream`]: super::transmission::Transmission::stream
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use super::panics::caught;
-use super::transmission::{Found, Transmission};
+use super::response_writer::{Found, ResponseWriter};
 use crate::sys::thread;
 
 /// How long a block may wait for others. It is looked for what waits this often, so that none does for much longer.
@@ -45,18 +45,18 @@ struct Charges {
 
 /// A response to look after.
 struct Charge {
-    response: Weak<Mutex<Transmission>>,
+    response: Weak<Mutex<ResponseWriter>>,
     quiet_looks: u32,
     /// Until the next look, at most.
     pause: Duration,
 }
 
 impl Flusher {
-    /// Looks after `response` from now on, until it has been quiet for a while, of which [`Transmission::leave_to_itself`] tells it.
+    /// Looks after `response` from now on, until it has been quiet for a while, of which [`ResponseWriter::leave_to_itself`] tells it.
     ///
     /// # Errors
     /// The system has no room for a thread.
-    pub fn look_after(&self, response: &Arc<Mutex<Transmission>>) -> std::io::Result<()> {
+    pub fn look_after(&self, response: &Arc<Mutex<ResponseWriter>>) -> std::io::Result<()> {
         let mut charges = self.0.lock();
         if !charges.is_running {
             let shared = self.0.clone();

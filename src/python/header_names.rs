@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use super::memo::Memo;
 use super::raw::{insert_if_absent, latin1};
+use super::value_cache::LastValueCache;
 use crate::exchange::RequestView;
 
 /// Names are the clients' to choose: so many are remembered at a time...
@@ -42,7 +42,7 @@ struct Name {
     text: Box<[u8]>,
     key: Py<PyString>,
     kind: NameKind,
-    value: Memo,
+    value: LastValueCache,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -158,7 +158,7 @@ impl Name {
             Ok(own) => PyString::intern(py, INTERNED[own]),
             Err(_) => PyString::new(py, key),
         };
-        Name { text: name.into(), key: key.unbind(), kind, value: Memo::new() }
+        Name { text: name.into(), key: key.unbind(), kind, value: LastValueCache::new() }
     }
 
     /// Adds a field of this name, or puts its value to those of `repeated` ones.

@@ -20,7 +20,7 @@ use super::errors::{Exit, traceback};
 use super::loggers;
 pub use super::native::take_wanted_workers;
 use super::native::to_python;
-use super::observer::Observer;
+use super::request_hooks::RequestHooks;
 use super::signals;
 use crate::logging;
 use crate::settings::{self, Config, Origins};
@@ -338,7 +338,7 @@ impl Hooks {
     }
 
     /// Who looks at each request, if somebody does.
-    pub(super) fn observer(&self, py: Python<'_>) -> Option<Observer> {
+    pub(super) fn observer(&self, py: Python<'_>) -> Option<RequestHooks> {
         let is_given = |hook: &str| self.0.as_ref().is_some_and(|bridge| bridge.given.contains(hook));
         let (before, after) = (is_given("pre_request"), is_given("post_request"));
         let logs = loggers::python_writes();
@@ -349,7 +349,7 @@ impl Hooks {
             Some(bridge) => bridge.object.clone_ref(py),
             None => loggers::bridge(py).inspect_err(|error| logging::say(40, &traceback(py, error))).ok()?,
         };
-        Some(Observer::new(object, before, after, logs))
+        Some(RequestHooks::new(object, before, after, logs))
     }
 
     fn in_master(

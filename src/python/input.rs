@@ -13,7 +13,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use super::transmission::Transmission;
+use super::response_writer::ResponseWriter;
 use super::waiting;
 use crate::exchange::Body;
 
@@ -26,7 +26,7 @@ pub struct Input {
     state: Mutex<InputState>,
     /// A thread has done reading.
     is_free: Condvar,
-    transmission: Arc<Mutex<Transmission>>,
+    response: Arc<Mutex<ResponseWriter>>,
 }
 
 /// Who has the body.
@@ -125,8 +125,8 @@ fn limit(size: Option<isize>) -> usize {
 
 impl Input {
     /// An input at its end, on whose transmission streamed bodies are read.
-    pub fn new(transmission: Arc<Mutex<Transmission>>) -> Self {
-        Input { state: Mutex::new(InputState::Free(Source::at_end())), is_free: Condvar::new(), transmission }
+    pub fn new(response: Arc<Mutex<ResponseWriter>>) -> Self {
+        Input { state: Mutex::new(InputState::Free(Source::at_end())), is_free: Condvar::new(), response }
     }
 
     /// Puts the next request's body in place.
@@ -236,7 +236,7 @@ impl Input {
                 }
             }
             Rest::Connection => {
-                let count = waiting::read_body(&self.transmission, py, &mut block)?;
+                let count = waiting::read_body(&self.response, py, &mut block)?;
                 (count, if count == 0 { Rest::Nothing } else { Rest::Connection })
             }
         };

@@ -2,7 +2,7 @@
 //!
 //! [`home`] and [`interpreter`] start and end it; [`config_file`] and [`app`] run what the operator names; [`call`] takes one request
 //! through the application, with [`environ`] before it, `input`, `errors`, `start_response` and `extras` in its hands, and
-//! `transmission` turning what it says into HTTP. The connection is known only as an [`crate::exchange::Exchange`].
+//! `response` turning what it says into HTTP. The connection is known only as an [`crate::exchange::Exchange`].
 //!
 //! Who is attached when: the application and everything that touches its objects runs attached. Whatever may block (a slow client, a
 //! slow log, the event loop's poll) runs detached. No Rust lock is held across a call into Python. Python references are dropped while
@@ -29,20 +29,20 @@ mod extras;
 pub mod facade;
 mod file_wrapper;
 pub mod flusher;
+mod header_line_cache;
 mod header_names;
 pub mod hooks;
 pub mod idle;
 mod input;
 pub mod interpreter;
-mod known_headers;
 pub mod log_queue;
 pub mod loggers;
-mod memo;
 mod native;
-mod observer;
 pub mod panics;
 pub mod python_home;
 mod raw;
+mod request_hooks;
+pub mod response_writer;
 pub mod signals;
 pub mod spew;
 pub mod ssl_context;
@@ -50,7 +50,7 @@ mod start_response;
 pub mod threads;
 pub mod title;
 mod tls;
-pub mod transmission;
+mod value_cache;
 mod waiting;
 
 pub use errors::{Exit, traceback};

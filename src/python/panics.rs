@@ -40,9 +40,9 @@ mod tests {
     use crate::http::request::{RequestHead, Scheme};
     use crate::python::app::App;
     use crate::python::call::{CallOptions, Caller};
-    use crate::python::environ::Site;
+    use crate::python::environ::ListenerInfo;
     use crate::python::hooks::Hooks;
-    use crate::python::transmission::Ending;
+    use crate::python::response_writer::Disposition;
     use crate::sys::socket::{Cork, Peer};
 
     #[test]
@@ -159,7 +159,7 @@ mod tests {
 
     fn caller(py: Python<'_>) -> Caller {
         let app = App::new(py.eval(APP, None, None).unwrap().unbind());
-        let site = Site {
+        let site = ListenerInfo {
             server: None,
             socket_path: String::new(),
             multithread: false,
@@ -182,14 +182,14 @@ mod tests {
         Python::attach(|py| {
             let mut caller = caller(py);
             for (trap, begins_with, ending) in [
-                (Trap::Nowhere, "HTTP/1.1 200 OK", Ending::KeepAlive),
-                (Trap::InReadBody, "HTTP/1.1 500 ", Ending::Close),
+                (Trap::Nowhere, "HTTP/1.1 200 OK", Disposition::KeepAlive),
+                (Trap::InReadBody, "HTTP/1.1 500 ", Disposition::Close),
                 // Nobody knows how much of the head is out.
-                (Trap::InWrite { before: 0 }, "", Ending::Broken),
+                (Trap::InWrite { before: 0 }, "", Disposition::Broken),
                 // Whoever sends the second block meets it: the application's thread, or the flusher's.
-                (Trap::InWrite { before: 1 }, "HTTP/1.1 200 OK", Ending::Broken),
-                (Trap::InHasQueued, "HTTP/1.1 500 ", Ending::Close),
-                (Trap::Nowhere, "HTTP/1.1 200 OK", Ending::KeepAlive),
+                (Trap::InWrite { before: 1 }, "HTTP/1.1 200 OK", Disposition::Broken),
+                (Trap::InHasQueued, "HTTP/1.1 500 ", Disposition::Close),
+                (Trap::Nowhere, "HTTP/1.1 200 OK", Disposition::KeepAlive),
             ] {
                 let written = Arc::default();
                 let exchange =
@@ -198,7 +198,7 @@ mod tests {
                 let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
                 assert!(text.starts_with(begins_with), "{trap:?}: {text}");
                 assert!(text.matches("HTTP/1.1").count() <= 1, "{trap:?}: {text}");
-                let is_met_by_flusher = ending == Ending::Broken && finished.ending == Ending::Gone;
+                let is_met_by_flusher = ending == Disposition::Broken && finished.ending == Disposition::Gone;
                 assert!(finished.ending == ending || is_met_by_flusher, "{trap:?}: {:?}", finished.ending);
                 assert_eq!(finished.environ_values.len(), 1, "{trap:?}");
             }

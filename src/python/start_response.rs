@@ -10,25 +10,25 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use super::raw::latin1_bytes;
-use super::transmission::{Draft, Progress, Transmission, lock};
+use super::response_writer::{Progress, ResponseHead, ResponseWriter, lock};
 use super::waiting;
 use crate::http::response::{self, Asked};
 
 /// What `start_response` is a method of: calling a bound method costs the interpreter less than calling an object.
 #[pyclass(frozen, module = "monoceros")]
 pub struct StartResponse {
-    transmission: Arc<Mutex<Transmission>>,
+    response: Arc<Mutex<ResponseWriter>>,
     write: Py<Write>,
 }
 
 impl StartResponse {
-    /// One for the responses of `transmission`.
+    /// One for the responses of `response`.
     ///
     /// # Errors
     /// `MemoryError`.
-    pub fn new(py: Python<'_>, transmission: &Arc<Mutex<Transmission>>) -> PyResult<Self> {
-        let write = Py::new(py, Write { transmission: transmission.clone() })?;
-        Ok(StartResponse { transmission: transmission.clone(), write })
+    pub fn new(py: Python<'_>, response: &Arc<Mutex<ResponseWriter>>) -> PyResult<Self> {
+        let write = Py::new(py, Write { response: response.clone() })?;
+        Ok(StartResponse { response: response.clone(), write })
     }
 
     /// `start_response(status, headers, exc_info=None) -> write`, which holds a reference to `this`.
@@ -55,20 +55,20 @@ impl StartResponse {
         headers: &Bound<'py, PyAny>,
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Py<Write>> {
-        let draft = self.take_draft(exc_info)?;
-        let draft = read_draft(draft, status, headers).inspect_err(|_| lock(&self.transmission).unstart())?;
-        lock(&self.transmission).start(draft);
+        let head = self.take_draft(exc_info)?;
+        let head = read_head(head, status, headers).inspect_err(|_| lock(&self.response).unstart())?;
+        lock(&self.response).start(head);
         Ok(self.write.clone_ref(py))
     }
 }
 
 impl StartResponse {
     /// The head to be filled in, where there may be one still.
-    fn take_draft(&self, exc_info: Option<&Bound<'_, PyAny>>) -> PyResult<Draft> {
+    fn take_draft(&self, exc_info: Option<&Bound<'_, PyAny>>) -> PyResult<ResponseHead> {
         let progress = {
-            let mut transmission = lock(&self.transmission);
-            match (transmission.progress(), exc_info) {
-                (Progress::Waiting, _) | (Progress::Started, Some(_)) => return Ok(transmission.take_draft()),
+            let mut response = lock(&self.response);
+            match (response.progress(), exc_info) {
+                (Progress::Waiting, _) | (Progress::Started, Some(_)) => return Ok(response.take_draft()),
                 (progress, _) => progress,
             }
         };
@@ -86,7 +86,7 @@ const OUT_OF_TIME: &str = "write() was called while the response has no head, or
 /// The `write()` callable: sends its argument at once.
 #[pyclass(frozen, module = "monoceros")]
 pub struct Write {
-    transmission: Arc<Mutex<Transmission>>,
+    response: Arc<Mutex<ResponseWriter>>,
 }
 
 #[pymethods]
@@ -94,16 +94,16 @@ impl Write {
     fn __call__(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let block = as_bytes(data)?;
         {
-            let mut transmission = lock(&self.transmission);
-            if !transmission.takes_blocks() {
+            let mut response = lock(&self.response);
+            if !response.takes_blocks() {
                 return Err(PyRuntimeError::new_err(OUT_OF_TIME));
             }
             if block.as_bytes().is_empty() {
                 return Ok(());
             }
-            transmission.send(&[block], false)?;
+            response.send(&[block], false)?;
         }
-        waiting::until_taken(&self.transmission, py)
+        waiting::until_taken(&self.response, py)
     }
 }
 
@@ -118,61 +118,61 @@ pub fn as_bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py
     })
 }
 
-fn read_draft(mut draft: Draft, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<Draft> {
+fn read_head(mut head: ResponseHead, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<ResponseHead> {
     let status = status.cast::<PyString>().map_err(|_| PyTypeError::new_err("the response status must be a str"))?;
-    if !draft.known.is_status(status) {
-        read_status(&mut draft, status)?;
+    if !head.known.is_status(status) {
+        read_status(&mut head, status)?;
     }
     if let Ok(list) = headers.cast_exact::<PyList>() {
         for (place, header) in list.iter().enumerate() {
-            read_header(&mut draft, place, &header)?;
+            read_header(&mut head, place, &header)?;
         }
     } else {
         for (place, header) in headers.try_iter()?.enumerate() {
-            read_header(&mut draft, place, &header?)?;
+            read_header(&mut head, place, &header?)?;
         }
     }
-    if response::states_emptiness(draft.asked, draft.code) {
-        draft.content_length = Some(0);
-        response::write_header(&mut draft.headers, b"Content-Length", b"0");
+    if response::states_emptiness(head.asked, head.code) {
+        head.content_length = Some(0);
+        response::write_header(&mut head.headers, b"Content-Length", b"0");
     }
-    Ok(draft)
+    Ok(head)
 }
 
-fn read_status(draft: &mut Draft, status: &Bound<'_, PyString>) -> PyResult<()> {
+fn read_status(head: &mut ResponseHead, status: &Bound<'_, PyString>) -> PyResult<()> {
     let bytes = latin1_bytes(status)?;
     let code = response::parse_status(bytes)
         .map_err(|_| PyValueError::new_err(format!("invalid response status {:?}", status.to_string_lossy())))?;
     if code < 200 {
         return Err(PyValueError::new_err(format!("{code} is an interim status; a response needs a final one")));
     }
-    draft.code = code;
-    draft.status.clear();
-    draft.status.extend_from_slice(bytes);
-    draft.known.set_status(Some(status));
+    head.code = code;
+    head.status.clear();
+    head.status.extend_from_slice(bytes);
+    head.known.set_status(Some(status));
     Ok(())
 }
 
-fn read_header(draft: &mut Draft, place: usize, header: &Bound<'_, PyAny>) -> PyResult<()> {
+fn read_header(head: &mut ResponseHead, place: usize, header: &Bound<'_, PyAny>) -> PyResult<()> {
     let (name, value) = header_pair(header)?;
-    if let Some(known) = draft.known.find(place, &name, &value) {
-        if may_be_said(&mut draft.content_length, (draft.asked, draft.code), known.length)? {
-            draft.headers.extend_from_slice(&known.line);
+    if let Some(known) = head.known.find(place, &name, &value) {
+        if may_be_said(&mut head.content_length, (head.asked, head.code), known.length)? {
+            head.headers.extend_from_slice(&known.line);
         }
         return Ok(());
     }
     let name_bytes = name_bytes(&name)?;
     let value_bytes = value_bytes(&name, &value)?;
     if response::is_hop_by_hop(name_bytes) {
-        read_hop_by_hop(draft, name_bytes, value_bytes);
+        read_hop_by_hop(head, name_bytes, value_bytes);
         return Ok(());
     }
     let is_length = name_bytes.eq_ignore_ascii_case(b"content-length");
     let length = if is_length { Some(content_length(value_bytes)?) } else { None };
-    if may_be_said(&mut draft.content_length, (draft.asked, draft.code), length)? {
-        let start = draft.headers.len();
-        response::write_header(&mut draft.headers, name_bytes, value_bytes);
-        draft.known.note(place, (name, value), &draft.headers[start..], length);
+    if may_be_said(&mut head.content_length, (head.asked, head.code), length)? {
+        let start = head.headers.len();
+        response::write_header(&mut head.headers, name_bytes, value_bytes);
+        head.known.note(place, (name, value), &head.headers[start..], length);
     }
     Ok(())
 }
@@ -190,11 +190,11 @@ fn may_be_said(known: &mut Option<u64>, (asked, code): (Asked, u16), length: Opt
 }
 
 /// These belong to the server (RFC 9110, 7.6.1); only a WebSocket upgrade that the application runs itself on the lent socket is let through.
-fn read_hop_by_hop(draft: &mut Draft, name: &[u8], value: &[u8]) {
+fn read_hop_by_hop(head: &mut ResponseHead, name: &[u8], value: &[u8]) {
     if name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"upgrade") {
-        draft.upgrade = true;
+        head.upgrade = true;
     } else if name.eq_ignore_ascii_case(b"upgrade") && value.eq_ignore_ascii_case(b"websocket") {
-        response::write_header(&mut draft.headers, name, value);
+        response::write_header(&mut head.headers, name, value);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-use super::transmission::{Transmission, Tried, lock};
+use super::response_writer::{ResponseWriter, Tried, lock};
 use crate::exchange::Wait;
 use crate::sys::socket::wait_until_ready;
 
@@ -19,28 +19,28 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// The client is gone, or has stopped reading.
-pub fn until_taken(shared: &Mutex<Transmission>, py: Python<'_>) -> PyResult<()> {
+pub fn until_taken(shared: &Mutex<ResponseWriter>, py: Python<'_>) -> PyResult<()> {
     let is_taken = {
-        let transmission = lock(shared);
-        transmission.is_put_by() || !transmission.has_queued()
+        let response = lock(shared);
+        response.is_put_by() || !response.has_queued()
     };
-    if is_taken { Ok(()) } else { until_done(shared, py, Transmission::try_send_queued) }
+    if is_taken { Ok(()) } else { until_done(shared, py, ResponseWriter::try_send_queued) }
 }
 
 /// Sends what is held back, and waits until the client has taken everything.
 ///
 /// # Errors
 /// The client is gone, or has stopped reading.
-pub fn until_sent(shared: &Mutex<Transmission>, py: Python<'_>) -> PyResult<()> {
-    until_done(shared, py, Transmission::try_send_all)
+pub fn until_sent(shared: &Mutex<ResponseWriter>, py: Python<'_>) -> PyResult<()> {
+    until_done(shared, py, ResponseWriter::try_send_all)
 }
 
 /// Reads bytes of a streamed body, of which it waits for the first; 0 is its end.
 ///
 /// # Errors
 /// A malformed or truncated body, a client that has stopped sending or reading, or a request that is over.
-pub fn read_body(shared: &Mutex<Transmission>, py: Python<'_>, buffer: &mut [u8]) -> PyResult<usize> {
-    until_done(shared, py, |transmission| transmission.try_read_body(buffer))
+pub fn read_body(shared: &Mutex<ResponseWriter>, py: Python<'_>, buffer: &mut [u8]) -> PyResult<usize> {
+    until_done(shared, py, |response| response.try_read_body(buffer))
 }
 
 /// How a wait has ended.
@@ -51,9 +51,9 @@ enum Woken<T> {
 
 /// Repeats `action` until it need not wait. Python's handlers for signals that come meanwhile are run, and may raise.
 fn until_done<T: Send>(
-    shared: &Mutex<Transmission>,
+    shared: &Mutex<ResponseWriter>,
     py: Python<'_>,
-    mut action: impl FnMut(&mut Transmission) -> io::Result<Tried<T>> + Send,
+    mut action: impl FnMut(&mut ResponseWriter) -> io::Result<Tried<T>> + Send,
 ) -> PyResult<T> {
     loop {
         match py.detach(|| until_done_or_signal(shared, &mut action))? {
@@ -64,8 +64,8 @@ fn until_done<T: Send>(
 }
 
 fn until_done_or_signal<T>(
-    shared: &Mutex<Transmission>,
-    action: &mut impl FnMut(&mut Transmission) -> io::Result<Tried<T>>,
+    shared: &Mutex<ResponseWriter>,
+    action: &mut impl FnMut(&mut ResponseWriter) -> io::Result<Tried<T>>,
 ) -> io::Result<Woken<T>> {
     loop {
         let tried = lock(shared).attempt(&mut *action)?;
@@ -81,7 +81,7 @@ fn until_done_or_signal<T>(
 }
 
 /// Waits as long as the request goes on.
-fn sit_out(shared: &Mutex<Transmission>, wait: &Wait) -> io::Result<()> {
+fn sit_out(shared: &Mutex<ResponseWriter>, wait: &Wait) -> io::Result<()> {
     loop {
         let left = wait.until.saturating_duration_since(Instant::now());
         let is_ready = wait_until_ready(wait.descriptor, wait.readiness, left.min(LOOK_AGAIN))?;
@@ -92,7 +92,7 @@ fn sit_out(shared: &Mutex<Transmission>, wait: &Wait) -> io::Result<()> {
 }
 
 /// Somebody who waits for the client.
-struct Waiter<'a>(&'a Mutex<Transmission>);
+struct Waiter<'a>(&'a Mutex<ResponseWriter>);
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {

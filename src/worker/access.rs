@@ -6,14 +6,14 @@ use crate::exchange::RequestView;
 use crate::http::request::Span;
 use crate::http::response::header_lines;
 use crate::logging::AccessRecord;
-use crate::python::transmission::Summary;
+use crate::python::response_writer::ResponseSummary;
 
 /// One request and its response, while the connection still holds its head.
 pub struct ServedRequest<'a> {
     /// The request.
     pub request: RequestView<'a>,
     /// The response.
-    pub summary: &'a Summary,
+    pub summary: &'a ResponseSummary,
     /// Values of the format's environ keys.
     pub environ_values: &'a [Option<String>],
     /// Names of response headers that the format asks for.

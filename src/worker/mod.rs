@@ -39,7 +39,7 @@ use self::watch::{Edits, Watch};
 use crate::logging::{AccessFormat, AccessLog};
 use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller};
-use crate::python::environ::Site;
+use crate::python::environ::ListenerInfo;
 use crate::python::flusher::Flusher;
 use crate::python::hooks::{Hooks, Raised, WorkerState};
 use crate::python::idle::GreenletWait;
@@ -113,14 +113,14 @@ struct AssembledWorker {
 /// What each thread needs to call the application.
 struct Calls {
     app: App,
-    sites: Vec<Site>,
+    listener_infos: Vec<ListenerInfo>,
     options: CallOptions,
     hooks: Hooks,
 }
 
 impl Calls {
     fn caller(&self, py: Python<'_>) -> Result<Caller, PyErr> {
-        Caller::new(py, &self.app, self.sites.clone(), self.options.clone(), &self.hooks)
+        Caller::new(py, &self.app, self.listener_infos.clone(), self.options.clone(), &self.hooks)
     }
 }
 
@@ -244,7 +244,7 @@ fn assemble(init: WorkerInit<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>)
     let environ_keys = format.map_or_else(Vec::new, |format| format.environ_keys().to_vec());
     let calls = Calls {
         app,
-        sites: init.listeners.iter().map(|listener| site(listener, &config)).collect(),
+        listener_infos: init.listeners.iter().map(|listener| site(listener, &config)).collect(),
         options: CallOptions {
             sendfile: config.sendfile,
             environ_keys,
@@ -319,13 +319,13 @@ fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootError> {
     AccessLog::open(target, format, None).map(Some).map_err(|error| BootError::Other(error.to_string()))
 }
 
-fn site(listener: &Listener, config: &Config) -> Site {
+fn site(listener: &Listener, config: &Config) -> ListenerInfo {
     let (server, socket_path) = match listener.local_address() {
         LocalAddress::Ip(address) => (Some((address.ip().to_string(), address.port().to_string())), String::new()),
         LocalAddress::Unix(path) => (None, path.display().to_string()),
         LocalAddress::Abstract(name) => (None, format!("@{}", name.escape_ascii())),
     };
-    Site {
+    ListenerInfo {
         server,
         socket_path,
         multithread: config.effective_worker_class() == WorkerClass::Gthread,

@@ -26,8 +26,8 @@ use crate::logging::AccessLog;
 use crate::python::call::{Caller, Finished, InFlight};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
+use crate::python::response_writer::{Disposition, ResponseSummary};
 use crate::python::signals::{self, was_interrupted};
-use crate::python::transmission::{Ending, Summary};
 use crate::python::{Python, loggers};
 use crate::scoreboard::{Row, WorkerPhase};
 use crate::sys::clock::monotonic_ms;
@@ -346,7 +346,7 @@ impl ThreadPool {
         for request in &unserved {
             log.record(&ServedRequest {
                 request: request.request(),
-                summary: &Summary { status: request.status, sent: 0, headers: Vec::new() },
+                summary: &ResponseSummary { status: request.status, sent: 0, headers: Vec::new() },
                 environ_values: &[],
                 response_headers: &self.logged_headers,
                 duration: Duration::ZERO,
@@ -749,15 +749,15 @@ impl ThreadPool {
 }
 
 /// What becomes of a connection whose request has come to its `ending`.
-fn go_on(connection: &mut Connection, ending: Ending, now: Instant) -> Step {
+fn go_on(connection: &mut Connection, ending: Disposition, now: Instant) -> Step {
     match ending {
-        Ending::KeepAlive => connection.finish(true, now),
-        Ending::Close => connection.finish(false, now),
-        Ending::Broken => {
+        Disposition::KeepAlive => connection.finish(true, now),
+        Disposition::Close => connection.finish(false, now),
+        Disposition::Broken => {
             connection.break_off();
             connection.finish(false, now)
         }
-        Ending::Gone => Step::Close,
+        Disposition::Gone => Step::Close,
     }
 }
 

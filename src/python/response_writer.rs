@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-use super::known_headers::KnownHeaders;
+use super::header_line_cache::HeaderLineCache;
 use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Wait, WriteChunk};
 use crate::http::date::DateCache;
 use crate::http::error::{ErrorPage, reason_phrase};
@@ -40,7 +40,7 @@ pub const MAX_BLOCKS: usize = 64;
 
 /// What `start_response` was told.
 #[derive(Default)]
-pub struct Draft {
+pub struct ResponseHead {
     /// The status line's text after the version: `200 OK`.
     pub status: Vec<u8>,
     /// Its number.
@@ -54,7 +54,7 @@ pub struct Draft {
     /// What the request asked for.
     pub asked: Asked,
     /// What the response before it said.
-    pub known: KnownHeaders,
+    pub known: HeaderLineCache,
 }
 
 /// How far a response has come.
@@ -74,7 +74,7 @@ pub enum Progress {
 
 /// What becomes of the connection after the response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ending {
+pub enum Disposition {
     /// The next request may follow.
     KeepAlive,
     /// Close after the queued bytes have gone out.
@@ -86,7 +86,7 @@ pub enum Ending {
 }
 
 /// What is remembered of a response for the access log.
-pub struct Summary {
+pub struct ResponseSummary {
     /// The status code; 0 when nothing was sent, [`CLIENT_CLOSED_REQUEST`] when the client did not wait for all of it.
     pub status: u16,
     /// Body bytes sent, without framing.
@@ -114,10 +114,10 @@ pub struct ResponseView {
 }
 
 /// A response in the making and the exchange it goes out on.
-pub struct Transmission {
+pub struct ResponseWriter {
     exchange: Option<Box<dyn Exchange>>,
     progress: Progress,
-    draft: Draft,
+    head: ResponseHead,
     asked: Asked,
     version: Version,
     plan: BodyPlan,
@@ -183,12 +183,12 @@ pub enum Streamed {
     Unattended,
 }
 
-impl Transmission {
+impl ResponseWriter {
     fn new(server: Arc<[u8]>) -> Self {
-        Transmission {
+        ResponseWriter {
             exchange: None,
             progress: Progress::Complete,
-            draft: Draft::default(),
+            head: ResponseHead::default(),
             asked: Asked::Whole,
             version: Version::Http11,
             plan: BodyPlan::None,
@@ -244,15 +244,15 @@ impl Transmission {
 
     /// The response as it stands; `None` where there is none.
     pub fn view(&self) -> Option<ResponseView> {
-        if matches!(self.progress, Progress::Waiting | Progress::Drafting) || self.draft.code == 0 {
+        if matches!(self.progress, Progress::Waiting | Progress::Drafting) || self.head.code == 0 {
             return None;
         }
         Some(ResponseView {
-            status: self.draft.status.clone(),
-            code: self.draft.code,
-            headers: self.draft.headers.clone(),
+            status: self.head.status.clone(),
+            code: self.head.code,
+            headers: self.head.headers.clone(),
             sent: self.sent,
-            content_length: self.draft.content_length,
+            content_length: self.head.content_length,
             headers_sent: self.is_head_out(),
             chunked: self.plan == BodyPlan::Chunked,
         })
@@ -292,22 +292,22 @@ impl Transmission {
 
     /// A draft for `start_response` to fill in; its buffers, and the status until it is told, are those of an earlier response. Until it
     /// comes [back](Transmission::start) nothing can be sent.
-    pub fn take_draft(&mut self) -> Draft {
+    pub fn take_draft(&mut self) -> ResponseHead {
         self.progress = Progress::Drafting;
-        let mut draft = std::mem::take(&mut self.draft);
-        draft.headers.clear();
-        (draft.content_length, draft.upgrade, draft.asked) = (None, false, self.asked);
-        draft
+        let mut head = std::mem::take(&mut self.head);
+        head.headers.clear();
+        (head.content_length, head.upgrade, head.asked) = (None, false, self.asked);
+        head
     }
 
     /// Sets or replaces the head. Nothing is sent yet; and nothing will be, if the request has been answered meanwhile.
-    pub fn start(&mut self, draft: Draft) {
+    pub fn start(&mut self, head: ResponseHead) {
         if self.progress != Progress::Drafting {
             return;
         }
-        self.plan = response::plan_body(self.asked, self.version, draft.code, draft.content_length);
-        self.promised = draft.content_length.unwrap_or(0);
-        self.draft = draft;
+        self.plan = response::plan_body(self.asked, self.version, head.code, head.content_length);
+        self.promised = head.content_length.unwrap_or(0);
+        self.head = head;
         self.progress = Progress::Started;
     }
 
@@ -502,40 +502,40 @@ impl Transmission {
     }
 
     /// Completes the response, and says what becomes of the connection.
-    pub fn finish(&mut self) -> Ending {
+    pub fn finish(&mut self) -> Disposition {
         self.client_gone |= self.flush_failed;
         if self.client_gone || self.complete(false).is_err() {
-            return Ending::Gone;
+            return Disposition::Gone;
         }
         if self.is_short() {
-            return Ending::Broken;
+            return Disposition::Broken;
         }
-        if self.keep_alive && !self.socket_lent { Ending::KeepAlive } else { Ending::Close }
+        if self.keep_alive && !self.socket_lent { Disposition::KeepAlive } else { Disposition::Close }
     }
 
     /// Answers with a page of the server's own instead, if the head is not out yet, else leaves the response visibly incomplete.
-    pub fn fail(&mut self, status: u16, message: &str) -> Ending {
+    pub fn fail(&mut self, status: u16, message: &str) -> Disposition {
         if self.client_gone || self.flush().is_err() {
-            return Ending::Gone;
+            return Disposition::Gone;
         }
         if self.is_head_out() {
             self.progress = Progress::Complete;
-            return Ending::Broken;
+            return Disposition::Broken;
         }
         self.progress = Progress::Complete;
-        self.draft.code = status;
-        self.draft.status = format!("{status} {}", reason_phrase(status)).into_bytes();
-        self.draft.known.set_status(None);
-        self.draft.headers.clear();
+        self.head.code = status;
+        self.head.status = format!("{status} {}", reason_phrase(status)).into_bytes();
+        self.head.known.set_status(None);
+        self.head.headers.clear();
         // The page is framed by itself: those who look at the response must not see what the application, or the last one, had in mind.
-        (self.draft.content_length, self.plan) = (None, BodyPlan::None);
+        (self.head.content_length, self.plan) = (None, BodyPlan::None);
         let page = ErrorPage { status, message, is_head: self.asked == Asked::Head };
         let page = page.render(self.date.get(unix_time()));
         match self.transmit_one(&page, Cork::No) {
-            Ok(()) => Ending::Close,
+            Ok(()) => Disposition::Close,
             Err(_) => {
                 self.client_gone = true;
-                Ending::Gone
+                Disposition::Gone
             }
         }
     }
@@ -559,11 +559,11 @@ impl Transmission {
 
     /// Gives the exchange back, with what the access log wants to know: the headers among it if `with_headers`. `None` while a thread of
     /// the application waits for the client: it is told that the request is over, and this to be asked again.
-    pub fn end(&mut self, with_headers: bool) -> Option<(Box<dyn Exchange>, Summary)> {
+    pub fn end(&mut self, with_headers: bool) -> Option<(Box<dyn Exchange>, ResponseSummary)> {
         let status = match self.progress {
             _ if self.client_gone => CLIENT_CLOSED_REQUEST,
             Progress::Waiting | Progress::Drafting => 0,
-            _ => self.draft.code,
+            _ => self.head.code,
         };
         if self.waiters > 0 {
             self.is_ending = true;
@@ -574,8 +574,8 @@ impl Transmission {
         self.is_late = false;
         // While there was no response, what the draft has is an earlier one's.
         let has_headers = with_headers && self.progress != Progress::Waiting;
-        let headers = if has_headers { self.draft.headers.clone() } else { Vec::new() };
-        Some((exchange, Summary { status, sent: self.sent, headers }))
+        let headers = if has_headers { self.head.headers.clone() } else { Vec::new() };
+        Some((exchange, ResponseSummary { status, sent: self.sent, headers }))
     }
 
     /// Lends the client's socket to the application; the connection ends with the request.
@@ -630,7 +630,7 @@ impl Transmission {
     /// Sends what is queued, as far as the client takes it.
     ///
     /// # Errors
-    /// As [`Transmission::try_send_all`].
+    /// As [`ResponseWriter::try_send_all`].
     pub fn try_send_queued(&mut self) -> io::Result<Tried<()>> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         let mut tried = || {
@@ -671,7 +671,7 @@ impl Transmission {
 
     /// Leaves a whole response to be sent with others, if there are any.
     fn put_by(&mut self, response: &[u8]) -> bool {
-        let may_wait = self.is_whole() && self.keep_alive && !self.draft.upgrade && !self.is_late;
+        let may_wait = self.is_whole() && self.keep_alive && !self.head.upgrade && !self.is_late;
         may_wait && !fork::is_copy() && self.exchange.as_mut().is_some_and(|exchange| exchange.put_by(response))
     }
 
@@ -687,15 +687,15 @@ impl Transmission {
     fn render_head(&mut self, out: &mut Vec<u8>) {
         let may_keep_alive = self.exchange.as_ref().is_some_and(|exchange| exchange.may_keep_alive());
         self.keep_alive = may_keep_alive && self.plan != BodyPlan::UntilClose && !self.socket_lent;
-        let connection = match (self.draft.upgrade, self.keep_alive) {
+        let connection = match (self.head.upgrade, self.keep_alive) {
             (true, _) => ConnectionHeader::Upgrade,
             (false, true) => ConnectionHeader::KeepAlive,
             (false, false) => ConnectionHeader::Close,
         };
         let chunked = self.plan == BodyPlan::Chunked;
         let date = self.date.get(unix_time());
-        response::write_head_start(out, self.version, &self.draft.status, &self.server, date, connection, chunked);
-        out.extend_from_slice(&self.draft.headers);
+        response::write_head_start(out, self.version, &self.head.status, &self.server, date, connection, chunked);
+        out.extend_from_slice(&self.head.headers);
         response::write_head_end(out);
     }
 
@@ -732,7 +732,7 @@ impl Transmission {
     /// The last bytes may travel with the end of the connection, if that comes at once: what is called in between could hold them up. (What
     /// is left are destructors of the application's objects, and a full access log; for them the kernel's patience is short.)
     fn push(&self, last: bool) -> Cork {
-        let ends = last && !self.keep_alive && !self.draft.upgrade && !self.socket_lent;
+        let ends = last && !self.keep_alive && !self.head.upgrade && !self.socket_lent;
         if ends && !self.is_observed && !self.is_followed { Cork::UntilShutdown } else { Cork::No }
     }
 
@@ -792,13 +792,13 @@ impl Transmission {
 }
 
 /// Locks a transmission. A panic while it was held leaves plain data behind, so poisoning carries no news.
-pub fn lock(shared: &Mutex<Transmission>) -> MutexGuard<'_, Transmission> {
+pub fn lock(shared: &Mutex<ResponseWriter>) -> MutexGuard<'_, ResponseWriter> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A shared transmission, whose responses name the server by `server` (a [`response::server_line`]).
-pub fn shared(server: &Arc<[u8]>) -> Arc<Mutex<Transmission>> {
-    Arc::new(Mutex::new(Transmission::new(server.clone())))
+pub fn shared(server: &Arc<[u8]>) -> Arc<Mutex<ResponseWriter>> {
+    Arc::new(Mutex::new(ResponseWriter::new(server.clone())))
 }
 
 /// Copies the first `admitted` bytes of `blocks` behind `front`.
@@ -931,15 +931,15 @@ mod tests {
     }
 
     /// What the application says of a response to which there is nothing to say.
-    fn ok(content_length: Option<u64>) -> Draft {
-        Draft { status: b"200 OK".to_vec(), code: 200, content_length, ..Draft::default() }
+    fn ok(content_length: Option<u64>) -> ResponseHead {
+        ResponseHead { status: b"200 OK".to_vec(), code: 200, content_length, ..ResponseHead::default() }
     }
 
     /// A response of which only the head is known, and its client.
-    fn started(content_length: Option<u64>, has_company: bool) -> (Transmission, Arc<Mutex<RecordingExchange>>) {
+    fn started(content_length: Option<u64>, has_company: bool) -> (ResponseWriter, Arc<Mutex<RecordingExchange>>) {
         let wire = RecordingExchange { taken: Vec::new(), writes: 0, room: usize::MAX, is_broken: false };
         let wire = Arc::new(Mutex::new(wire));
-        let mut transmission = Transmission::new(b"".as_slice().into());
+        let mut response = ResponseWriter::new(b"".as_slice().into());
         let reader = Reader {
             head: RequestHead::default(),
             wire: wire.clone(),
@@ -947,19 +947,19 @@ mod tests {
             has_company,
             is_put_by: false,
         };
-        transmission.begin(Box::new(reader), false);
-        transmission.take_draft();
-        transmission.start(ok(content_length));
-        (transmission, wire)
+        response.begin(Box::new(reader), false);
+        response.take_draft();
+        response.start(ok(content_length));
+        (response, wire)
     }
 
     /// A response whose head is out, and its client, who has taken nothing of a body.
-    fn begun(content_length: Option<u64>) -> (Transmission, Arc<Mutex<RecordingExchange>>) {
-        let (mut transmission, wire) = started(content_length, false);
-        transmission.send(&[], false).unwrap();
+    fn begun(content_length: Option<u64>) -> (ResponseWriter, Arc<Mutex<RecordingExchange>>) {
+        let (mut response, wire) = started(content_length, false);
+        response.send(&[], false).unwrap();
         assert_eq!(wire.lock().unwrap().writes, 1, "the head");
         wire.lock().unwrap().taken.clear();
-        (transmission, wire)
+        (response, wire)
     }
 
     fn text(wire: &Mutex<RecordingExchange>) -> String {
@@ -969,128 +969,128 @@ mod tests {
     #[test]
     fn an_end_that_is_no_byte_is_not_written() {
         for (content_length, writes_in_all) in [(Some(0), 1), (None, 2)] {
-            let (mut transmission, wire) = begun(content_length);
-            assert_eq!(transmission.finish(), Ending::KeepAlive);
+            let (mut response, wire) = begun(content_length);
+            assert_eq!(response.finish(), Disposition::KeepAlive);
             assert_eq!(wire.lock().unwrap().writes, writes_in_all, "{content_length:?}");
         }
     }
 
     #[test]
     fn short_blocks_wait_while_there_is_room() {
-        let (mut transmission, _) = begun(None);
-        assert!(transmission.may_hold(GATHER_LIMIT));
-        assert!(!transmission.may_hold(GATHER_LIMIT + 1), "long");
+        let (mut response, _) = begun(None);
+        assert!(response.may_hold(GATHER_LIMIT));
+        assert!(!response.may_hold(GATHER_LIMIT + 1), "long");
         for _ in 0..HOLD_LIMIT / GATHER_LIMIT - 1 {
-            let _ = transmission.hold(&[b'x'; GATHER_LIMIT]);
+            let _ = response.hold(&[b'x'; GATHER_LIMIT]);
         }
-        assert!(transmission.may_hold(1));
-        assert!(!transmission.may_hold(GATHER_LIMIT), "no room");
+        assert!(response.may_hold(1));
+        assert!(!response.may_hold(GATHER_LIMIT), "no room");
     }
 
     #[test]
     fn blocks_that_wait_leave_together_with_what_comes_next() {
-        let (mut transmission, wire) = begun(None);
-        assert_eq!(transmission.hold(b"one"), Streamed::Unattended);
-        assert_eq!(transmission.hold(b"two"), Streamed::Attended);
+        let (mut response, wire) = begun(None);
+        assert_eq!(response.hold(b"one"), Streamed::Unattended);
+        assert_eq!(response.hold(b"two"), Streamed::Attended);
         assert_eq!(text(&wire), "");
-        assert_eq!(transmission.finish(), Ending::KeepAlive);
+        assert_eq!(response.finish(), Disposition::KeepAlive);
         assert_eq!(text(&wire), "3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n");
         assert_eq!(wire.lock().unwrap().writes, 2);
     }
 
     #[test]
     fn a_length_bounds_what_waits_and_an_error_lets_it_go() {
-        let (mut transmission, wire) = begun(Some(5));
-        let _ = transmission.hold(b"one");
-        let _ = transmission.hold(b"two");
-        assert_eq!(transmission.fail(500, "a page"), Ending::Broken);
+        let (mut response, wire) = begun(Some(5));
+        let _ = response.hold(b"one");
+        let _ = response.hold(b"two");
+        assert_eq!(response.fail(500, "a page"), Disposition::Broken);
         assert_eq!(text(&wire), "onetw");
-        assert!(transmission.length_complaint().is_some());
+        assert!(response.length_complaint().is_some());
     }
 
     #[test]
     fn the_flusher_goes_on_until_the_client_has_all_of_it() {
-        let (mut transmission, wire) = begun(None);
+        let (mut response, wire) = begun(None);
         wire.lock().unwrap().room = 4;
-        let _ = transmission.hold(b"one");
-        assert_eq!(transmission.flush_for_application(), Found::Something);
+        let _ = response.hold(b"one");
+        assert_eq!(response.flush_for_application(), Found::Something);
         assert_eq!(text(&wire), "3\r\no");
-        assert!(!transmission.may_hold(1), "the application is to wait for the client");
-        assert_eq!(transmission.flush_for_application(), Found::SlowClient);
+        assert!(!response.may_hold(1), "the application is to wait for the client");
+        assert_eq!(response.flush_for_application(), Found::SlowClient);
         wire.lock().unwrap().room = usize::MAX;
-        assert!(!transmission.may_hold(1), "still");
-        assert_eq!(transmission.flush_for_application(), Found::Something);
+        assert!(!response.may_hold(1), "still");
+        assert_eq!(response.flush_for_application(), Found::Something);
         assert_eq!(text(&wire), "3\r\none\r\n");
-        assert!(transmission.may_hold(1));
-        assert_eq!(transmission.flush_for_application(), Found::Nothing);
-        assert_eq!(transmission.hold(b"two"), Streamed::Attended);
-        assert_eq!(transmission.flush_for_application(), Found::Something);
-        transmission.leave_to_itself();
-        assert_eq!(transmission.hold(b"six"), Streamed::Unattended);
+        assert!(response.may_hold(1));
+        assert_eq!(response.flush_for_application(), Found::Nothing);
+        assert_eq!(response.hold(b"two"), Streamed::Attended);
+        assert_eq!(response.flush_for_application(), Found::Something);
+        response.leave_to_itself();
+        assert_eq!(response.hold(b"six"), Streamed::Unattended);
     }
 
     #[test]
     fn that_the_flusher_finds_the_client_gone_is_the_end() {
-        let (mut transmission, wire) = begun(Some(3));
+        let (mut response, wire) = begun(Some(3));
         wire.lock().unwrap().is_broken = true;
-        let _ = transmission.hold(b"one");
-        assert_eq!(transmission.flush_for_application(), Found::Nothing);
-        assert!(!transmission.client_is_gone(), "an error of the application's would be taken for that");
-        assert_eq!(transmission.flush_for_application(), Found::Nothing, "once is enough");
-        assert_eq!(transmission.finish(), Ending::Gone);
-        assert!(transmission.client_is_gone());
-        let (exchange, summary) = transmission.end(false).unwrap();
+        let _ = response.hold(b"one");
+        assert_eq!(response.flush_for_application(), Found::Nothing);
+        assert!(!response.client_is_gone(), "an error of the application's would be taken for that");
+        assert_eq!(response.flush_for_application(), Found::Nothing, "once is enough");
+        assert_eq!(response.finish(), Disposition::Gone);
+        assert!(response.client_is_gone());
+        let (exchange, summary) = response.end(false).unwrap();
         assert_eq!(summary.status, CLIENT_CLOSED_REQUEST);
         // The next one is another client's.
         wire.lock().unwrap().is_broken = false;
-        transmission.begin(exchange, false);
-        transmission.take_draft();
-        transmission.start(ok(Some(0)));
-        assert_eq!(transmission.finish(), Ending::KeepAlive);
+        response.begin(exchange, false);
+        response.take_draft();
+        response.start(ok(Some(0)));
+        assert_eq!(response.finish(), Disposition::KeepAlive);
     }
 
     #[test]
     fn a_whole_response_may_wait_for_others_until_somebody_sends_it() {
-        let (mut transmission, wire) = started(Some(0), true);
-        transmission.send(&[], false).unwrap();
+        let (mut response, wire) = started(Some(0), true);
+        response.send(&[], false).unwrap();
         assert_eq!(wire.lock().unwrap().writes, 0);
-        assert!(transmission.is_whole());
-        transmission.hurry();
+        assert!(response.is_whole());
+        response.hurry();
         assert!(text(&wire).ends_with("\r\n\r\n"));
-        transmission.hurry();
-        assert_eq!(transmission.finish(), Ending::KeepAlive);
+        response.hurry();
+        assert_eq!(response.finish(), Disposition::KeepAlive);
         assert_eq!(wire.lock().unwrap().writes, 1);
     }
 
     #[test]
     fn that_the_client_of_a_response_that_was_put_by_is_gone_is_the_end_of_it() {
-        let (mut transmission, wire) = started(Some(0), true);
-        transmission.send(&[], false).unwrap();
+        let (mut response, wire) = started(Some(0), true);
+        response.send(&[], false).unwrap();
         wire.lock().unwrap().is_broken = true;
-        transmission.hurry();
-        assert_eq!(transmission.finish(), Ending::Gone);
+        response.hurry();
+        assert_eq!(response.finish(), Disposition::Gone);
     }
 
     #[test]
     fn what_is_not_whole_or_is_to_be_followed_by_something_else_does_not_wait() {
         for (content_length, upgrade) in [(Some(1), false), (None, false), (Some(0), true)] {
-            let (mut transmission, wire) = started(content_length, true);
-            transmission.draft.upgrade = upgrade;
-            transmission.send(&[], false).unwrap();
+            let (mut response, wire) = started(content_length, true);
+            response.head.upgrade = upgrade;
+            response.send(&[], false).unwrap();
             assert_eq!(wire.lock().unwrap().writes, 1, "{content_length:?} {upgrade}");
         }
     }
 
     #[test]
     fn a_response_that_comes_late_does_not_wait() {
-        let (mut transmission, wire) = started(Some(0), true);
-        let (exchange, _) = transmission.end(false).unwrap();
+        let (mut response, wire) = started(Some(0), true);
+        let (exchange, _) = response.end(false).unwrap();
         // Also where the spare thread has looked just before it began.
-        transmission.hurry();
-        transmission.begin(exchange, false);
-        transmission.take_draft();
-        transmission.start(ok(Some(0)));
-        transmission.send(&[], false).unwrap();
+        response.hurry();
+        response.begin(exchange, false);
+        response.take_draft();
+        response.start(ok(Some(0)));
+        response.send(&[], false).unwrap();
         assert_eq!(wire.lock().unwrap().writes, 1);
     }
 }

@@ -9,15 +9,15 @@ use super::raw::latin1;
 pub const LONGEST: usize = 512;
 
 /// The last text seen in some place, and the `str` made of it.
-pub struct Memo {
+pub struct LastValueCache {
     text: Vec<u8>,
     made: Option<Py<PyString>>,
 }
 
-impl Memo {
+impl LastValueCache {
     /// A memo of nothing.
     pub const fn new() -> Self {
-        Memo { text: Vec::new(), made: None }
+        LastValueCache { text: Vec::new(), made: None }
     }
 
     /// `text` as a latin-1 `str`: the one made last time if it is the same text.
@@ -66,12 +66,12 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 const MOST_PORTS: usize = 64;
 
 /// The ports of the clients that are connected, as texts, as far as they have different places.
-pub struct Ports(Vec<Option<(u16, Py<PyString>)>>);
+pub struct PortCache(Vec<Option<(u16, Py<PyString>)>>);
 
-impl Ports {
+impl PortCache {
     /// None yet.
     pub const fn new() -> Self {
-        Ports(Vec::new())
+        PortCache(Vec::new())
     }
 
     /// The port's decimal digits.

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::raw::latin1;
-use super::transmission::ResponseView;
+use super::response_writer::ResponseView;
 use crate::exchange::RequestView;
 use crate::http::proxy::Origin;
 use crate::http::request::{Scheme, Span, Version};
@@ -17,7 +17,7 @@ use crate::http::response::header_lines;
 use crate::sys::socket::Peer;
 
 /// Shows requests and responses to the operator's code.
-pub struct Observer {
+pub struct RequestHooks {
     /// `gunicorn._bridge.Bridge`
     bridge: Py<PyAny>,
     before: bool,
@@ -26,17 +26,17 @@ pub struct Observer {
 }
 
 /// A request that was shown.
-pub struct Observed {
+pub struct HookedRequest {
     request: Py<PyAny>,
     since: Instant,
     /// No hook has set `worker.alive` to False.
     is_wanted_on: bool,
 }
 
-impl Observer {
+impl RequestHooks {
     /// `before` and `after` say whether there is a `pre_request` and a `post_request` hook, `logs` whether the access log is Python's.
-    pub fn new(bridge: Py<PyAny>, before: bool, after: bool, logs: bool) -> Observer {
-        Observer { bridge, before, after, logs }
+    pub fn new(bridge: Py<PyAny>, before: bool, after: bool, logs: bool) -> RequestHooks {
+        RequestHooks { bridge, before, after, logs }
     }
 
     /// Whether it writes the access log.
@@ -48,7 +48,7 @@ impl Observer {
     ///
     /// # Errors
     /// `MemoryError`.
-    pub fn see(&self, py: Python<'_>, request: RequestView<'_>, input: &Bound<'_, PyAny>) -> PyResult<Observed> {
+    pub fn see(&self, py: Python<'_>, request: RequestView<'_>, input: &Bound<'_, PyAny>) -> PyResult<HookedRequest> {
         let head = request.head;
         let text = |span: Span| latin1(py, span.of(request.buffer));
         let fields = PyDict::new(py);
@@ -70,14 +70,14 @@ impl Observer {
         fields.set_item("proxy_protocol_info", request.proxied.map(|origin| proxy_info(py, origin)).transpose()?)?;
         fields.set_item("keep_alive", head.keep_alive)?;
         let request = self.bridge.bind(py).call_method("request", (), Some(&fields))?;
-        Ok(Observed { request: request.unbind(), since: Instant::now(), is_wanted_on: true })
+        Ok(HookedRequest { request: request.unbind(), since: Instant::now(), is_wanted_on: true })
     }
 
     /// Calls `pre_request`.
     ///
     /// # Errors
     /// It raised.
-    pub fn before(&self, py: Python<'_>, observed: &mut Observed) -> PyResult<()> {
+    pub fn before(&self, py: Python<'_>, observed: &mut HookedRequest) -> PyResult<()> {
         if self.before {
             observed.is_wanted_on = self.bridge.call_method1(py, "pre_request", (&observed.request,))?.extract(py)?;
         }
@@ -88,7 +88,7 @@ impl Observer {
     ///
     /// # Errors
     /// What was put there cannot be used.
-    pub fn amend(&self, py: Python<'_>, observed: &Observed, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+    pub fn amend(&self, py: Python<'_>, observed: &HookedRequest, environ: &Bound<'_, PyDict>) -> PyResult<()> {
         if self.before {
             self.bridge.call_method1(py, "amend", (&observed.request, environ))?;
         }
@@ -103,7 +103,7 @@ impl Observer {
     pub fn after(
         &self,
         py: Python<'_>,
-        observed: &Observed,
+        observed: &HookedRequest,
         environ: Option<&Bound<'_, PyDict>>,
         response: Option<&ResponseView>,
     ) -> PyResult<bool> {
@@ -119,7 +119,7 @@ impl Observer {
         Ok(observed.is_wanted_on)
     }
 
-    fn response(&self, py: Python<'_>, observed: &Observed, response: &ResponseView) -> PyResult<Py<PyAny>> {
+    fn response(&self, py: Python<'_>, observed: &HookedRequest, response: &ResponseView) -> PyResult<Py<PyAny>> {
         let headers = PyList::empty(py);
         for (name, value) in header_lines(&response.headers) {
             headers.append((latin1(py, name)?, latin1(py, value)?))?;

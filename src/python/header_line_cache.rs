@@ -14,13 +14,13 @@ const LONGEST_LINE: usize = 256;
 
 /// The last response's status and headers.
 #[derive(Default)]
-pub struct KnownHeaders {
+pub struct HeaderLineCache {
     status: Option<Py<PyString>>,
-    places: Vec<Option<KnownHeader>>,
+    places: Vec<Option<HeaderLine>>,
 }
 
 /// A header that was valid and went out.
-pub struct KnownHeader {
+pub struct HeaderLine {
     name: Py<PyString>,
     value: Py<PyString>,
     /// The line it makes.
@@ -29,7 +29,7 @@ pub struct KnownHeader {
     pub length: Option<u64>,
 }
 
-impl KnownHeaders {
+impl HeaderLineCache {
     /// Whether the last status was this object.
     pub fn is_status(&self, status: &Bound<'_, PyString>) -> bool {
         self.status.as_ref().is_some_and(|known| known.is(status))
@@ -41,7 +41,7 @@ impl KnownHeaders {
     }
 
     /// The header of the last response in this place, if it was these two objects.
-    pub fn find(&self, place: usize, name: &Bound<'_, PyString>, value: &Bound<'_, PyString>) -> Option<&KnownHeader> {
+    pub fn find(&self, place: usize, name: &Bound<'_, PyString>, value: &Bound<'_, PyString>) -> Option<&HeaderLine> {
         let known = self.places.get(place)?.as_ref()?;
         (known.value.is(value) && known.name.is(name)).then_some(known)
     }
@@ -68,6 +68,6 @@ impl KnownHeaders {
         let mut kept = known.take().map_or_else(Vec::new, |known| known.line);
         kept.clear();
         kept.extend_from_slice(line);
-        *known = Some(KnownHeader { name: name.unbind(), value: value.unbind(), line: kept, length });
+        *known = Some(HeaderLine { name: name.unbind(), value: value.unbind(), line: kept, length });
     }
 }
