@@ -14,9 +14,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use monoceros::exchange::{Body, Exchange};
-use monoceros::http::blocks::KnownBlocks;
 use monoceros::http::body::BodyDecoder;
 use monoceros::http::error::Error;
+use monoceros::http::header_cache::HeaderCache;
 use monoceros::http::policy::{HeaderMap, Policy};
 use monoceros::http::proxy::{self, Origin, Parsed, ProxyMode};
 use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme, Status};
@@ -36,7 +36,7 @@ pub fn head(data: &[u8]) {
     let trusted = input.flags & 0x80 != 0;
     let mut parsed = RequestHead::default();
     // What the one learns, the other may recognise.
-    let mut known = KnownBlocks::new();
+    let mut known = HeaderCache::new();
     let whole = HeadParser::new().parse(input.stream, &policy, trusted, Some(&mut known), &mut parsed);
 
     let (mut parser, mut other) = (HeadParser::new(), RequestHead::default());

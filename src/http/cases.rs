@@ -3,9 +3,9 @@
 
 use serde::Deserialize;
 
-use super::blocks::KnownBlocks;
 use super::body::BodyDecoder;
 use super::error::{Error, ErrorPage};
+use super::header_cache::HeaderCache;
 use super::policy::{HeaderMap, Policy};
 use super::request::{HeadParser, RequestHead, Scheme, Status, decode_path};
 
@@ -115,7 +115,7 @@ struct Model<'p> {
     policy: &'p Policy,
     trusted: bool,
     parser: HeadParser,
-    known: KnownBlocks,
+    known: HeaderCache,
     head: RequestHead,
     buffer: Vec<u8>,
     body: Option<(Request, BodyDecoder)>,
@@ -130,7 +130,7 @@ impl<'p> Model<'p> {
             policy,
             trusted,
             parser: HeadParser::new(),
-            known: KnownBlocks::new(),
+            known: HeaderCache::new(),
             head: RequestHead::default(),
             buffer: Vec::new(),
             body: None,

@@ -42,7 +42,7 @@ pub(super) fn read(
         }
     };
     let fields = split(block.of(source), slots)?;
-    let trust = Trust { policy, peer_is_trusted };
+    let trust = ForwarderTrust { policy, peer_is_trusted };
     let facts = collect(source, block, fields, line.version, &trust, &mut head.headers)?;
     head.fields_start = block.start as usize;
     facts.settle(source, line, policy, head)?;
@@ -63,10 +63,10 @@ fn collect(
     block: Span,
     fields: &[Header<'_>],
     version: Version,
-    trust: &Trust<'_>,
+    trust: &ForwarderTrust<'_>,
     kept: &mut Vec<HeaderSpan>,
-) -> Result<Facts, Error> {
-    let mut facts = Facts::default();
+) -> Result<FieldSummary, Error> {
+    let mut facts = FieldSummary::default();
     let block = block.of(source);
     kept.clear();
     for field in fields {
@@ -81,12 +81,12 @@ fn collect(
 }
 
 /// What the peer may say, and what becomes of what it may not.
-struct Trust<'a> {
+struct ForwarderTrust<'a> {
     policy: &'a Policy,
     peer_is_trusted: bool,
 }
 
-impl Trust<'_> {
+impl ForwarderTrust<'_> {
     /// Whether a field of this name is passed on. One with an underscore could pose as one with a hyphen, which is the
     /// same name in a WSGI environ.
     fn keeps(&self, name: &[u8]) -> Result<bool, Error> {
@@ -122,7 +122,7 @@ impl Trust<'_> {
 
 /// What the fields seen so far add up to.
 #[derive(Default)]
-struct Facts {
+struct FieldSummary {
     host: Option<Span>,
     has_content_type: bool,
     content_length: Option<u64>,
@@ -152,7 +152,7 @@ enum ConnectionOptions {
     Close,
 }
 
-impl Facts {
+impl FieldSummary {
     /// Takes note of a field. The names are told apart by length first, since nearly all fields are none of them.
     fn note(&mut self, source: &[u8], name: &[u8], value: &[u8], version: Version) -> Result<(), Error> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
@@ -241,7 +241,7 @@ impl Facts {
         Ok(())
     }
 
-    fn note_scheme(&mut self, name: &[u8], value: &[u8], trust: &Trust<'_>) -> Result<(), Error> {
+    fn note_scheme(&mut self, name: &[u8], value: &[u8], trust: &ForwarderTrust<'_>) -> Result<(), Error> {
         let Some(scheme) = trust.scheme(name, value) else {
             return Ok(());
         };

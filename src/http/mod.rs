@@ -9,10 +9,10 @@
 //! head; [`response`] writes the answer.
 #![forbid(unsafe_code)]
 
-pub mod blocks;
 pub mod body;
 pub mod date;
 pub mod error;
+pub mod header_cache;
 pub mod policy;
 pub mod proxy;
 pub mod request;

@@ -10,10 +10,10 @@ use std::borrow::Cow;
 use memchr::memchr;
 use percent_encoding::percent_decode;
 
-use super::blocks::{BlockId, Circumstances, KnownBlocks};
 use super::error::{Error, quote};
 use super::fields;
 use super::grammar::{is_token_byte, line_length};
+use super::header_cache::{CacheKey, CachedBlockId, HeaderCache};
 use super::policy::Policy;
 use super::request_line::{self, RequestLine, TargetForm};
 
@@ -81,7 +81,7 @@ pub struct RequestHead {
     /// What a trusted peer says about its client's scheme; `None` when it says nothing or is not trusted.
     pub forwarded_scheme: Option<Scheme>,
     /// Which of the known header blocks this head's is; `None` for one that has just been read.
-    pub block: Option<BlockId>,
+    pub block: Option<CachedBlockId>,
     /// The head as the compatibility switches have changed it; empty when none is on.
     pub(super) rewritten: Vec<u8>,
 }
@@ -165,7 +165,7 @@ impl HeadParser {
         buf: &[u8],
         policy: &Policy,
         peer_is_trusted: bool,
-        mut known: Option<&mut KnownBlocks>,
+        mut known: Option<&mut HeaderCache>,
         head: &mut RequestHead,
     ) -> Result<Status, Error> {
         if self.stage == HeadStage::Start && !self.find_first_byte(buf)? {
@@ -182,7 +182,7 @@ impl HeadParser {
                     self.line = request_line::parse(buf, line, policy)?;
                     self.fields_start = self.line_start;
                     self.stage = HeadStage::Fields;
-                    if self.recognise(buf, peer_is_trusted, known.as_deref_mut(), head) {
+                    if self.lookup(buf, peer_is_trusted, known.as_deref_mut(), head) {
                         return Ok(Status::Complete);
                     }
                 }
@@ -287,7 +287,7 @@ impl HeadParser {
         buf: &[u8],
         policy: &Policy,
         peer_is_trusted: bool,
-        known: Option<&mut KnownBlocks>,
+        known: Option<&mut HeaderCache>,
         head: &mut RequestHead,
     ) -> Result<(), Error> {
         self.fill_request_line(head);
@@ -296,22 +296,22 @@ impl HeadParser {
         let block = Span::new(self.fields_start, self.line_start);
         fields::read(buf, &self.line, block, self.fields, policy, peer_is_trusted, head)?;
         if let Some(known) = known {
-            self.learn(buf, peer_is_trusted, known, head);
+            self.insert(buf, peer_is_trusted, known, head);
         }
         Ok(())
     }
 
     /// Whether the header block behind the request line is a known one, which then completes the head.
-    fn recognise(
+    fn lookup(
         &mut self,
         buf: &[u8],
         peer_is_trusted: bool,
-        known: Option<&mut KnownBlocks>,
+        known: Option<&mut HeaderCache>,
         head: &mut RequestHead,
     ) -> bool {
         let (Some(known), Some(circumstances)) = (known, self.circumstances(peer_is_trusted)) else { return false };
         let place = self.likely_block;
-        let Some(block) = known.recognise(buf, self.fields_start, circumstances, place, head) else { return false };
+        let Some(block) = known.lookup(buf, self.fields_start, circumstances, place, head) else { return false };
         self.likely_block = block.place();
         self.unknown_blocks = 0;
         head.rewritten.clear();
@@ -319,7 +319,7 @@ impl HeadParser {
         true
     }
 
-    fn learn(&mut self, buf: &[u8], peer_is_trusted: bool, known: &mut KnownBlocks, head: &RequestHead) {
+    fn insert(&mut self, buf: &[u8], peer_is_trusted: bool, known: &mut HeaderCache, head: &RequestHead) {
         self.unknown_blocks = self.unknown_blocks.wrapping_add(1);
         let may_come_again =
             self.unknown_blocks <= LEARNED_AT_FIRST || self.unknown_blocks.is_multiple_of(LEARNED_LATER);
@@ -328,14 +328,14 @@ impl HeadParser {
             && head.rewritten.is_empty()
         {
             let block = Span::new(self.fields_start, head.len);
-            self.likely_block = known.learn(buf, block, circumstances, head).unwrap_or(self.likely_block);
+            self.likely_block = known.insert(buf, block, circumstances, head).unwrap_or(self.likely_block);
         }
     }
 
     /// What the meaning of the header block depends on; `None` where it depends on the request target, too.
-    fn circumstances(&self, peer_is_trusted: bool) -> Option<Circumstances> {
+    fn circumstances(&self, peer_is_trusted: bool) -> Option<CacheKey> {
         let version = self.line.version;
-        matches!(self.line.form, TargetForm::Origin).then_some(Circumstances { version, peer_is_trusted })
+        matches!(self.line.form, TargetForm::Origin).then_some(CacheKey { version, peer_is_trusted })
     }
 
     fn fill_request_line(&self, head: &mut RequestHead) {

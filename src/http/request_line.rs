@@ -38,7 +38,7 @@ pub(super) enum TargetForm {
 pub(super) fn parse(buf: &[u8], line: Span, policy: &Policy) -> Result<RequestLine, Error> {
     let refuse = || Error::InvalidRequestLine(quote(line.of(buf)));
     let (method, rest) = split_at_space(buf, line).ok_or_else(refuse)?;
-    let marks = Marks::find(rest.of(buf));
+    let marks = TargetOffsets::find(rest.of(buf));
     let behind = rest.skip(marks.end).of(buf);
     let ends_well = behind.first() == Some(&b' ');
     // What is wrong with the method is said first, save of a line that has no three words.
@@ -60,7 +60,7 @@ pub(super) fn parse(buf: &[u8], line: Span, policy: &Policy) -> Result<RequestLi
 
 /// What one pass over a target finds.
 #[derive(Clone, Copy)]
-struct Marks {
+struct TargetOffsets {
     /// Where its visible characters end.
     end: usize,
     /// Where its path ends: at the first `?` or `#`.
@@ -69,12 +69,12 @@ struct Marks {
     query_end: usize,
 }
 
-impl Marks {
+impl TargetOffsets {
     fn find(text: &[u8]) -> Self {
         let path_end = end_of(text, 0, is_path_byte);
         let query_end = end_of(text, path_end, |byte| is_path_byte(byte) || byte == b'?');
         let end = end_of(text, query_end, |byte| byte.is_ascii_graphic());
-        Marks { end, path_end, query_end }
+        TargetOffsets { end, path_end, query_end }
     }
 }
 
@@ -169,7 +169,7 @@ fn default_port(scheme: &[u8]) -> Option<u16> {
 }
 
 /// Where path and query stand. A fragment does not belong into a request and is left out, as gunicorn does.
-fn path_and_query(buf: &[u8], target: Span, form: TargetForm, marks: Marks) -> (Span, Span) {
+fn path_and_query(buf: &[u8], target: Span, form: TargetForm, marks: TargetOffsets) -> (Span, Span) {
     // No authority has a `?` or a `#`.
     let (before, _fragment) = target.split_at(marks.query_end);
     let (before, query) = before.split_at(marks.path_end);

@@ -12,7 +12,7 @@ use super::raw::latin1;
 use super::tls::TlsKeys;
 use super::value_cache::{LONGEST, LastValueCache, PortCache};
 use crate::exchange::RequestView;
-use crate::http::blocks::{BlockId, MOST_BLOCKS};
+use crate::http::header_cache::{CachedBlockId, MOST_BLOCKS};
 use crate::http::proxy::Origin;
 use crate::http::request::{Scheme, decode_path};
 use crate::sys::socket::Peer;
@@ -83,7 +83,7 @@ pub struct EnvironTemplates {
     /// For requests whose headers are yet to be added.
     plain: Template,
     /// For those with a known header block, in the block's place; none for a block whose path has a prefix of its own.
-    of_blocks: Vec<Option<(BlockId, Option<Template>)>>,
+    of_blocks: Vec<Option<(CachedBlockId, Option<Template>)>>,
     /// How many of `of_blocks` have one.
     blocks: usize,
 }
@@ -151,11 +151,11 @@ impl EnvironTemplates {
         1 + self.blocks
     }
 
-    fn has_block(&self, block: BlockId) -> bool {
+    fn has_block(&self, block: CachedBlockId) -> bool {
         matches!(self.of_blocks.get(block.place()), Some(Some((known, _))) if *known == block)
     }
 
-    fn keep(&mut self, block: BlockId, dict: Option<Bound<'_, PyDict>>) {
+    fn keep(&mut self, block: CachedBlockId, dict: Option<Bound<'_, PyDict>>) {
         if self.of_blocks.is_empty() {
             self.of_blocks.resize_with(MOST_BLOCKS, || None);
         }
@@ -311,7 +311,7 @@ impl EnvironBuilder {
         py: Python<'py>,
         templates: &mut EnvironTemplates,
         request: RequestView<'_>,
-        block: BlockId,
+        block: CachedBlockId,
     ) -> Result<Option<Bound<'py, PyDict>>, EnvironError> {
         if !templates.has_block(block) {
             let dict = templates.plain.dict.bind(py).copy()?;

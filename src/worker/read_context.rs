@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::body_store::BodyStore;
-use crate::http::blocks::KnownBlocks;
+use crate::http::header_cache::HeaderCache;
 
 /// What is read from a socket at once.
 pub const READ_SIZE: usize = 64 * 1024;
@@ -17,7 +17,7 @@ pub struct ReadContext {
     /// Where a read puts its bytes; they mean nothing after the turn.
     pub scratch: Vec<u8>,
     /// The header blocks of earlier requests.
-    pub known: KnownBlocks,
+    pub known: HeaderCache,
     /// What can take the place of `scratch` while that is with a request.
     spares: Vec<Vec<u8>>,
     /// Each body that keeps a buffer has one.
@@ -45,7 +45,7 @@ impl Incoming<'_> {
     }
 
     /// The header blocks that are known where they have arrived.
-    pub fn known(&mut self) -> Option<&mut KnownBlocks> {
+    pub fn known(&mut self) -> Option<&mut HeaderCache> {
         match self {
             Incoming::Bytes(_) => None,
             Incoming::InScratch(read_context, _) => Some(&mut read_context.known),
@@ -68,7 +68,7 @@ impl ReadContext {
     pub fn new() -> Self {
         ReadContext {
             scratch: vec![0; READ_SIZE],
-            known: KnownBlocks::new(),
+            known: HeaderCache::new(),
             spares: Vec::new(),
             permit: BufferPermit::default(),
         }

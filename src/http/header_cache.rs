@@ -15,8 +15,8 @@ const LONGEST_BLOCK: usize = 2048;
 
 /// Blocks read so far. One policy must hold for all of them.
 #[derive(Debug, Default)]
-pub struct KnownBlocks {
-    blocks: Vec<Block>,
+pub struct HeaderCache {
+    blocks: Vec<CachedBlock>,
     /// The place of the oldest, once all places are taken.
     oldest: usize,
     /// The place of the one that was last seen.
@@ -26,13 +26,13 @@ pub struct KnownBlocks {
 
 /// A block in its place: equal for two requests only if their blocks are equal, byte for byte, and mean the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockId {
+pub struct CachedBlockId {
     place: usize,
     /// Counts the blocks that there have been.
     number: u64,
 }
 
-impl BlockId {
+impl CachedBlockId {
     /// The place among [`MOST_BLOCKS`] that it has as long as it is known.
     pub fn place(self) -> usize {
         self.place
@@ -41,17 +41,17 @@ impl BlockId {
 
 /// What a block depends on besides its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Circumstances {
+pub(super) struct CacheKey {
     pub(super) version: Version,
     pub(super) peer_is_trusted: bool,
 }
 
 /// A valid block and what it says.
 #[derive(Debug, Default)]
-struct Block {
+struct CachedBlock {
     /// From the first header line to the empty line, that included.
     bytes: Vec<u8>,
-    circumstances: Circumstances,
+    circumstances: CacheKey,
     number: u64,
     headers: Vec<HeaderSpan>,
     framing: Framing,
@@ -60,32 +60,32 @@ struct Block {
     forwarded_scheme: Option<Scheme>,
 }
 
-impl KnownBlocks {
+impl HeaderCache {
     /// None yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Fills what the headers say into `head` if a known block stands in `buf` at `start`, and says which. Looks in the place `likely`,
+    /// Fills what the headers say into `head` if a known block stands in `buf` at `start`, and says which. Looks in the place `hint`,
     /// where the connection's last one was, and then at the one that was seen last. A `head` that this block has filled before is left
     /// as it is.
-    pub(super) fn recognise(
+    pub(super) fn lookup(
         &mut self,
         buf: &[u8],
         start: usize,
-        circumstances: Circumstances,
-        likely: usize,
+        circumstances: CacheKey,
+        hint: usize,
         head: &mut RequestHead,
-    ) -> Option<BlockId> {
+    ) -> Option<CachedBlockId> {
         let is_it = |place: &usize| {
             self.blocks
                 .get(*place)
                 .is_some_and(|block| block.circumstances == circumstances && buf[start..].starts_with(&block.bytes))
         };
-        let place = [likely, self.latest].into_iter().find(is_it)?;
+        let place = [hint, self.latest].into_iter().find(is_it)?;
         self.latest = place;
         let block = &self.blocks[place];
-        let id = BlockId { place, number: block.number };
+        let id = CachedBlockId { place, number: block.number };
         if head.block.replace(id) != Some(id) {
             block.fill(head);
         }
@@ -95,18 +95,18 @@ impl KnownBlocks {
     }
 
     /// Keeps the block that was read from `buf` at `span` into `head`; returns its place.
-    pub(super) fn learn(
+    pub(super) fn insert(
         &mut self,
         buf: &[u8],
         span: Span,
-        circumstances: Circumstances,
+        circumstances: CacheKey,
         head: &RequestHead,
     ) -> Option<usize> {
         let bytes = span.of(buf);
         if bytes.len() > LONGEST_BLOCK {
             return None;
         }
-        let is_it = |block: &Block| block.circumstances == circumstances && block.bytes == bytes;
+        let is_it = |block: &CachedBlock| block.circumstances == circumstances && block.bytes == bytes;
         let place = match self.blocks.iter().position(is_it) {
             Some(place) => place,
             None => self.add(bytes, circumstances, head),
@@ -115,11 +115,11 @@ impl KnownBlocks {
         Some(place)
     }
 
-    fn add(&mut self, bytes: &[u8], circumstances: Circumstances, head: &RequestHead) -> usize {
+    fn add(&mut self, bytes: &[u8], circumstances: CacheKey, head: &RequestHead) -> usize {
         let place = match self.blocks.len() {
             MOST_BLOCKS => self.oldest,
             count => {
-                self.blocks.push(Block::default());
+                self.blocks.push(CachedBlock::default());
                 count
             }
         };
@@ -136,7 +136,7 @@ impl KnownBlocks {
     }
 }
 
-impl Block {
+impl CachedBlock {
     fn fill(&self, head: &mut RequestHead) {
         head.headers.clone_from(&self.headers);
         head.framing = self.framing;
@@ -154,17 +154,17 @@ mod tests {
 
     /// Reads whole heads, one after another, as they would come on one connection.
     struct Reader {
-        known: KnownBlocks,
+        known: HeaderCache,
         parser: HeadParser,
         head: RequestHead,
     }
 
     impl Reader {
         fn new() -> Reader {
-            Reader { known: KnownBlocks::new(), parser: HeadParser::new(), head: RequestHead::default() }
+            Reader { known: HeaderCache::new(), parser: HeadParser::new(), head: RequestHead::default() }
         }
 
-        fn read(&mut self, text: &str, trusted: bool) -> Option<BlockId> {
+        fn read(&mut self, text: &str, trusted: bool) -> Option<CachedBlockId> {
             self.parser.reset();
             let (buf, policy) = (text.as_bytes(), Policy::default());
             let status = self.parser.parse(buf, &policy, trusted, Some(&mut self.known), &mut self.head);
