@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::connection_limits::KEEPALIVE_LINGER;
 use super::event_loop::{EventLoop, TICK};
+use super::file_watcher::FileWatcher;
 use super::thread_pool::ThreadPool;
-use super::watch::Watch;
 use crate::python::hooks::Hooks;
 use crate::python::signals::Nudge;
 use crate::scoreboard::WorkerPhase;
@@ -30,7 +30,7 @@ pub struct LeaderState {
     /// What the operator's config wants to be told of.
     pub hooks: Hooks,
     /// What `--reload` looks at, if it is on.
-    pub watch: Option<Watch>,
+    pub watch: Option<FileWatcher>,
     /// What new connections are under, for news of it.
     pub tls: Option<Tls>,
     /// Whether the worker goes on.
@@ -77,7 +77,7 @@ impl LeaderState {
         if turn.tick {
             self.on_tick(pool);
         }
-        if self.watch.as_ref().is_some_and(Watch::is_rung) {
+        if self.watch.as_ref().is_some_and(FileWatcher::has_changes) {
             self.reload_if_changed(pool);
         }
         self.retire_when_due(pool);
@@ -132,7 +132,7 @@ impl LeaderState {
 
     fn reload_if_changed(&mut self, pool: &ThreadPool) {
         if self.stage == WorkerStage::Serving
-            && let Some(path) = self.watch.as_mut().and_then(Watch::changed)
+            && let Some(path) = self.watch.as_mut().and_then(FileWatcher::changed)
         {
             log::info!("Worker reloading: {} modified", path.display());
             self.hooks.code_changed();

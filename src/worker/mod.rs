@@ -10,6 +10,7 @@ mod body_store;
 pub mod connection;
 pub mod connection_limits;
 mod event_loop;
+mod file_watcher;
 mod holdings;
 mod leader;
 mod listeners;
@@ -19,7 +20,6 @@ mod relay;
 mod siblings;
 mod thread_pool;
 mod transport;
-mod watch;
 mod write_queue;
 mod write_timeout;
 
@@ -32,10 +32,10 @@ use std::time::Duration;
 
 use self::connection_limits::ConnectionLimits;
 use self::event_loop::EventLoop;
+use self::file_watcher::{ChangeNotifier, FileWatcher};
 use self::leader::{LeaderState, WorkerStage};
 use self::siblings::Siblings;
 use self::thread_pool::{Role, ThreadPool, WorkerContext};
-use self::watch::{Edits, Watch};
 use crate::logging::{AccessFormat, AccessLog};
 use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller};
@@ -107,7 +107,7 @@ struct AssembledWorker {
     pool: Arc<ThreadPool>,
     calls: Arc<Calls>,
     /// What `--reload` hears from the kernel.
-    edits: Option<Arc<Edits>>,
+    edits: Option<Arc<ChangeNotifier>>,
 }
 
 /// What each thread needs to call the application.
@@ -276,9 +276,9 @@ fn assemble(init: WorkerInit<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>)
         max_requests: init.max_requests,
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
     };
-    let watch = config.reload.then(|| Watch::new(&config.reload_extra_files, broken, config.reload_engine));
+    let watch = config.reload.then(|| FileWatcher::new(&config.reload_extra_files, broken, config.reload_engine));
     let watch = watch.transpose().map_err(|error| BootError::because("reload_engine is inotify", &error))?;
-    let edits = watch.as_ref().and_then(Watch::edits);
+    let edits = watch.as_ref().and_then(FileWatcher::edits);
     let lead = LeaderState {
         event_loop,
         signals: init.signals,

@@ -13,24 +13,24 @@ use crate::settings::ReloadEngine;
 use crate::sys::inotify::Folders;
 
 /// The files of the loaded modules and those the operator added, with the times they were last changed.
-pub struct Watch {
+pub struct FileWatcher {
     extra: Vec<String>,
     broken: Vec<PathBuf>,
     known: HashMap<PathBuf, SystemTime>,
     /// The folders of those files, where the kernel tells of changes.
-    edits: Option<Arc<Edits>>,
+    edits: Option<Arc<ChangeNotifier>>,
     listened_to: HashSet<PathBuf>,
 }
 
 /// What the kernel tells. A thread of its own listens, because nobody else may wait for it.
-pub struct Edits {
+pub struct ChangeNotifier {
     folders: Folders,
     /// The names of the watched files: a log that is written beside them is no reason to look at all of them.
     names: Mutex<HashSet<OsString>>,
-    is_rung: AtomicBool,
+    has_changes: AtomicBool,
 }
 
-impl Watch {
+impl FileWatcher {
     /// Watches the modules loaded so far and later, the paths or glob patterns in `extra`, and the files that kept the application from
     /// loading, which are no modules.
     ///
@@ -39,23 +39,23 @@ impl Watch {
     pub fn new(extra: &[String], broken: Vec<PathBuf>, engine: ReloadEngine) -> io::Result<Self> {
         let edits = match engine {
             ReloadEngine::Poll => None,
-            ReloadEngine::Auto => Edits::new().ok(),
-            ReloadEngine::Inotify => Some(Edits::new()?),
+            ReloadEngine::Auto => ChangeNotifier::new().ok(),
+            ReloadEngine::Inotify => Some(ChangeNotifier::new()?),
         };
         let (known, listened_to) = (HashMap::new(), HashSet::new());
-        let mut watch = Watch { extra: extra.to_vec(), broken, known, edits: edits.map(Arc::new), listened_to };
+        let mut watch = FileWatcher { extra: extra.to_vec(), broken, known, edits: edits.map(Arc::new), listened_to };
         watch.changed();
         Ok(watch)
     }
 
     /// What a thread is to listen to, if there is anything.
-    pub fn edits(&self) -> Option<Arc<Edits>> {
+    pub fn edits(&self) -> Option<Arc<ChangeNotifier>> {
         self.edits.clone()
     }
 
     /// Whether the kernel has told of a file that may be a watched one.
-    pub fn is_rung(&self) -> bool {
-        self.edits.as_ref().is_some_and(|edits| edits.is_rung.load(Ordering::Acquire))
+    pub fn has_changes(&self) -> bool {
+        self.edits.as_ref().is_some_and(|edits| edits.has_changes.load(Ordering::Acquire))
     }
 
     /// A file that has changed since the last look, if one has. Files that are new to the watch are taken as they are.
@@ -63,7 +63,7 @@ impl Watch {
         let files = self.files();
         if let Some(edits) = &self.edits {
             // Before the look: what changes during it rings again.
-            edits.is_rung.store(false, Ordering::Release);
+            edits.has_changes.store(false, Ordering::Release);
             edits.listen_to(&files, &mut self.listened_to);
         }
         let mut changed = None;
@@ -88,9 +88,9 @@ impl Watch {
     }
 }
 
-impl Edits {
-    fn new() -> io::Result<Edits> {
-        Ok(Edits { folders: Folders::new()?, names: Mutex::default(), is_rung: AtomicBool::new(false) })
+impl ChangeNotifier {
+    fn new() -> io::Result<ChangeNotifier> {
+        Ok(ChangeNotifier { folders: Folders::new()?, names: Mutex::default(), has_changes: AtomicBool::new(false) })
     }
 
     /// Waits for news, for ever; calls `wake` when there is some.
@@ -98,7 +98,7 @@ impl Edits {
         while let Ok(changed) = self.folders.wait() {
             let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             if changed.is_none_or(|changed| changed.iter().any(|name| names.contains(name))) {
-                self.is_rung.store(true, Ordering::Release);
+                self.has_changes.store(true, Ordering::Release);
                 wake();
             }
         }
