@@ -16,7 +16,7 @@ use std::time::Duration;
 use log::{Level, LevelFilter, Record};
 
 use super::sink::{Sink, Standard, standard_stream};
-use super::{CRITICAL, LogError, LogSettings, diversion, escape, json, local_time};
+use super::{CRITICAL, LogError, LogSettings, escape, json, local_time, redirect};
 
 /// Records of this crate only: those of the libraries below say nothing to an operator.
 const OWN_RECORDS: &str = "monoceros";
@@ -205,7 +205,7 @@ impl log::Log for Front {
     }
 
     fn log(&self, record: &Record<'_>) {
-        match diversion::current() {
+        match redirect::current() {
             Some(take) if self.enabled(record.metadata()) => {
                 take(level_number(record), &escape::message(&record.args().to_string()));
             }

@@ -11,11 +11,11 @@
 pub mod access_format;
 pub mod access_log;
 mod basic_user;
-mod diversion;
 mod error_log;
 mod escape;
 mod json;
 mod local_time;
+mod redirect;
 mod sink;
 
 use std::fmt;
@@ -23,8 +23,8 @@ use std::io;
 
 pub use access_format::{AccessFormat, AccessRecord};
 pub use access_log::AccessLog;
-pub use diversion::{Diversion, divert};
 pub use error_log::{admit, between_records, init, last_resort, level, reopen, say, write_raw, write_stream};
+pub use redirect::{LogRedirect, redirect};
 
 /// The log target of a record that shows as `CRITICAL`, the level that Python has and the crate `log` has
 /// not: `log::error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{pid})")`.

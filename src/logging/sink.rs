@@ -42,7 +42,7 @@ pub(super) enum Standard {
 #[derive(Debug)]
 pub(super) struct Sink {
     file: File,
-    manner: Manner,
+    manner: WriteMode,
     /// The target would not take a line within the wait. Until it takes one again nobody waits for it, or a
     /// dead pipe would cost the wait at every line.
     stalled: AtomicBool,
@@ -53,7 +53,7 @@ pub(super) struct Sink {
 
 /// How a target is written without blocking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
+enum WriteMode {
     /// A regular file: one write however long; it never waits.
     File,
     /// A pipe whose open file is ours and non-blocking.
@@ -85,14 +85,14 @@ impl Sink {
         if kind.is_fifo()
             && let Ok(own) = reopen_pipe(&shared)
         {
-            return Ok(Self::new(own, Manner::Pipe));
+            return Ok(Self::new(own, WriteMode::Pipe));
         }
         let manner = if kind.is_file() {
-            Manner::File
+            WriteMode::File
         } else if kind.is_socket() {
-            Manner::Socket
+            WriteMode::Socket
         } else {
-            Manner::Shared
+            WriteMode::Shared
         };
         Ok(Self::new(shared, manner))
     }
@@ -101,16 +101,16 @@ impl Sink {
         let file = log_file::open(Path::new(path), owner)?;
         let kind = file.metadata()?.file_type();
         let manner = if kind.is_file() {
-            Manner::File
+            WriteMode::File
         } else if kind.is_fifo() {
-            Manner::Pipe
+            WriteMode::Pipe
         } else {
-            Manner::Shared
+            WriteMode::Shared
         };
         Ok(Self::new(file, manner))
     }
 
-    fn new(file: File, manner: Manner) -> Self {
+    fn new(file: File, manner: WriteMode) -> Self {
         Sink { file, manner, stalled: AtomicBool::new(false), torn: AtomicBool::new(false) }
     }
 
@@ -135,7 +135,7 @@ impl Sink {
     /// lines small enough to be atomic. What the target does not take within `patience` (for all of it
     /// together) is dropped.
     pub(super) fn write_lines(&self, mut lines: &[u8], patience: Duration) {
-        if self.manner == Manner::File {
+        if self.manner == WriteMode::File {
             self.write_piece(lines, patience);
             return;
         }
@@ -195,16 +195,16 @@ impl Sink {
     /// One try that never blocks: `WouldBlock` where the target is full.
     fn write_once(&self, bytes: &[u8]) -> io::Result<usize> {
         match self.manner {
-            Manner::File | Manner::Pipe => (&self.file).write(bytes),
-            Manner::Socket => {
+            WriteMode::File | WriteMode::Pipe => (&self.file).write(bytes),
+            WriteMode::Socket => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
                 Ok(send(self.file.as_raw_fd(), bytes, flags)?)
             }
             // Writable means room for this many bytes; past them a blocking write would wait.
-            Manner::Shared if self.writable_before(Instant::now()) => {
+            WriteMode::Shared if self.writable_before(Instant::now()) => {
                 (&self.file).write(&bytes[..bytes.len().min(ATOMIC_WRITE)])
             }
-            Manner::Shared => Err(io::ErrorKind::WouldBlock.into()),
+            WriteMode::Shared => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_stalled_target_costs_one_wait_and_then_none_until_it_is_read_again() {
-        for manner in [Manner::Pipe, Manner::Shared, Manner::Socket] {
+        for manner in [WriteMode::Pipe, WriteMode::Shared, WriteMode::Socket] {
             let (mut reader, sink) = stalled_target(manner);
             let start = Instant::now();
             assert!(!sink.write_piece(b"dropped\n", SHORT));
@@ -331,14 +331,14 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let own = reopen_pipe(&File::from(OwnedFd::from(writer.try_clone().unwrap())));
-        assert!(own.is_err() || !Sink::new(own.unwrap(), Manner::Pipe).write_piece(b"x\n", SHORT));
-        let sink = Sink::new(File::from(OwnedFd::from(writer)), Manner::Shared);
+        assert!(own.is_err() || !Sink::new(own.unwrap(), WriteMode::Pipe).write_piece(b"x\n", SHORT));
+        let sink = Sink::new(File::from(OwnedFd::from(writer)), WriteMode::Shared);
         assert!(!sink.write_piece(b"x\n", SHORT));
     }
 
     #[test]
     fn a_line_cut_by_a_full_target_is_ended_before_the_next() {
-        let (mut reader, sink) = stalled_target(Manner::Pipe);
+        let (mut reader, sink) = stalled_target(WriteMode::Pipe);
         drain(&mut reader);
         let huge = [b'x'; 1 << 20];
         assert!(!sink.write_piece(&huge, Duration::ZERO));
@@ -348,8 +348,8 @@ mod tests {
     }
 
     /// A full pipe or socket, with its reading end non-blocking.
-    fn stalled_target(manner: Manner) -> (File, Sink) {
-        let (reader, writer) = if manner == Manner::Socket {
+    fn stalled_target(manner: WriteMode) -> (File, Sink) {
+        let (reader, writer) = if manner == WriteMode::Socket {
             let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
             reader.set_nonblocking(true).unwrap();
             (File::from(OwnedFd::from(reader)), File::from(OwnedFd::from(writer)))
@@ -363,7 +363,7 @@ mod tests {
                 .unwrap();
             (own, File::from(OwnedFd::from(writer)))
         };
-        let writer = if manner == Manner::Pipe { reopen_pipe(&writer).unwrap() } else { writer };
+        let writer = if manner == WriteMode::Pipe { reopen_pipe(&writer).unwrap() } else { writer };
         let sink = Sink::new(writer, manner);
         while sink.write_once(&[b'x'; ATOMIC_WRITE]).is_ok() {}
         (reader, sink)

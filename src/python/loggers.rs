@@ -15,7 +15,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::log_queue::LogQueue;
 use super::{facade, hooks, interpreter, raw};
-use crate::logging::{self, Diversion};
+use crate::logging::{self, LogRedirect};
 use crate::settings::{Config, LogFormat, Origins};
 use crate::sys::process;
 use crate::sys::thread;
@@ -46,7 +46,7 @@ pub fn python_writes() -> bool {
 /// From now on `config` is in force, and `bridge` if its hooks have one; the server writes until told otherwise.
 pub(super) fn begin(config: &Config, bridge: Option<&Py<PyAny>>) {
     PYTHON_WRITES.store(false, Relaxed);
-    logging::divert(None);
+    logging::redirect(None);
     if interpreter::is_running() {
         let replaced = Python::attach(|py| {
             let bridge = bridge.map(|bridge| bridge.clone_ref(py));
@@ -91,7 +91,7 @@ pub fn queue() -> Option<&'static Arc<LogQueue>> {
 pub fn end_queue() {
     IS_SERVING.store(false, Relaxed);
     if let Some(queue) = queue() {
-        logging::divert(Some(direct()));
+        logging::redirect(Some(direct()));
         queue.finish();
     }
 }
@@ -204,7 +204,7 @@ fn route() {
             logging::say(40, &format!("The loggers have changed, but a thread cannot be started: {error}"));
         }
     } else if in_force().config.is_some() {
-        logging::divert(Some(direct()));
+        logging::redirect(Some(direct()));
     }
 }
 
@@ -216,12 +216,12 @@ fn start_queue() -> io::Result<()> {
             QUEUE.get_or_init(|| started).clone()
         }
     };
-    logging::divert(Some(Arc::new(move |level, text| queue.record(level, text))));
+    logging::redirect(Some(Arc::new(move |level, text| queue.record(level, text))));
     Ok(())
 }
 
 /// A way for records that calls into Python at once.
-fn direct() -> Diversion {
+fn direct() -> LogRedirect {
     Arc::new(|level, text| {
         Python::attach(|py| {
             let recorded = bridge(py).and_then(|bridge| bridge.call_method1(py, "record", (level, text)));

@@ -378,7 +378,7 @@ impl ThreadPool {
     /// the clients in its stead.
     pub fn give_up_requests(&self) {
         // Whoever holds the interpreter may be what is stuck: from here on no record goes by way of it.
-        crate::logging::divert(None);
+        crate::logging::redirect(None);
         self.report_abort();
         std::thread::sleep(UNWINDING_TIME);
         let in_flight = hold(&self.in_flight).clone();
