@@ -388,13 +388,13 @@ fn load_context(config: &Config, mut context: ContextTerms) -> Result<tls::Loade
     context.certificates.extend_from_slice(&config.tls_certificates);
     let authorities = tls::Pem { name: "ssl_context".to_owned(), text: context.authorities };
     let authorities = Some(authorities).filter(|pem| !pem.text.is_empty());
-    let terms = tls::Terms {
+    let terms = tls::TlsOptions {
         cert_reqs: context.cert_reqs,
         ciphers: context.ciphers,
         tls12: context.tls12,
         tls13: context.tls13,
     };
-    Tls::assemble(config, || Ok((tls::Material::of(&context.certificates, authorities)?, terms)))
+    Tls::assemble(config, || Ok((tls::CertificateBundle::of(&context.certificates, authorities)?, terms)))
 }
 
 fn change_directory(path: &Path) -> Result<(), String> {

@@ -18,9 +18,9 @@ const LONGEST_FILE: u64 = 8 * 1024 * 1024;
 
 /// Everything that a server's identity is made of.
 #[derive(Clone)]
-pub struct Material {
+pub struct CertificateBundle {
     /// The server's certificates, the default one first. Never empty.
-    pub pairs: Vec<Pair>,
+    pub pairs: Vec<CertifiedPair>,
     /// Who signs clients' certificates.
     pub authorities: Option<Pem>,
     /// What session tickets are encrypted with: the same for all workers, and new each time, so that no session outlives the
@@ -30,7 +30,7 @@ pub struct Material {
 
 /// A certificate with its chain, and its key.
 #[derive(Clone)]
-pub struct Pair {
+pub struct CertifiedPair {
     /// The certificates, the server's own first.
     pub certificates: Pem,
     /// The key.
@@ -46,29 +46,29 @@ pub struct Pem {
     pub text: Vec<u8>,
 }
 
-impl Material {
+impl CertificateBundle {
     /// Reads the files that `config` names.
     ///
     /// # Errors
     /// One cannot be read, or certfile is missing.
-    pub fn read(config: &Config) -> Result<Material, Error> {
+    pub fn read(config: &Config) -> Result<CertificateBundle, Error> {
         if config.certfile.is_none() && config.keyfile.is_some() {
             return Err(Error::KeyAlone);
         }
         let authorities = config.ca_certs.as_ref().map(|path| Pem::read("ca_certs", path)).transpose()?;
-        Material::of(&certificates_named_in(config), authorities)
+        CertificateBundle::of(&certificates_named_in(config), authorities)
     }
 
     /// Reads these certificates and keys.
     ///
     /// # Errors
     /// One cannot be read.
-    pub fn of(certificates: &[CertificateFiles], authorities: Option<Pem>) -> Result<Material, Error> {
-        let pairs = certificates.iter().map(|files| Pair::read(&files.certificate, files.key.as_ref()));
+    pub fn of(certificates: &[CertificateFiles], authorities: Option<Pem>) -> Result<CertificateBundle, Error> {
+        let pairs = certificates.iter().map(|files| CertifiedPair::read(&files.certificate, files.key.as_ref()));
         let pairs = pairs.collect::<Result<_, _>>()?;
         let mut ticket_seed = [0; 32];
         rand::fill(&mut ticket_seed).map_err(|_| Error::Unusable("there are no random numbers".to_owned()))?;
-        Ok(Material { pairs, authorities, ticket_seed })
+        Ok(CertificateBundle { pairs, authorities, ticket_seed })
     }
 
     /// What is odd, and no error.
@@ -76,12 +76,12 @@ impl Material {
         self.pairs.iter().filter_map(|pair| pair.certificates.chain_gap()).collect()
     }
 
-    /// Everything in one row of bytes, for [`Material::from_bytes`]: parts, each behind its length. The seed, the authorities' name and
+    /// Everything in one row of bytes, for [`CertificateBundle::from_bytes`]: parts, each behind its length. The seed, the authorities' name and
     /// text (both empty without them), then four parts a pair.
     pub fn to_bytes(&self) -> Vec<u8> {
         let authorities = self.authorities.as_ref().map_or([&[][..], &[]], Pem::parts);
         let mut parts: Vec<&[u8]> = vec![&self.ticket_seed, authorities[0], authorities[1]];
-        for Pair { certificates, key } in &self.pairs {
+        for CertifiedPair { certificates, key } in &self.pairs {
             parts.extend(certificates.parts());
             parts.extend(key.parts());
         }
@@ -93,8 +93,8 @@ impl Material {
         bytes
     }
 
-    /// What [`Material::to_bytes`] has packed; `None` for anything else.
-    pub fn from_bytes(mut bytes: &[u8]) -> Option<Material> {
+    /// What [`CertificateBundle::to_bytes`] has packed; `None` for anything else.
+    pub fn from_bytes(mut bytes: &[u8]) -> Option<CertificateBundle> {
         let mut parts = Vec::new();
         while let Some((length, rest)) = bytes.split_first_chunk() {
             let (part, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
@@ -105,30 +105,30 @@ impl Material {
         if pairs.is_empty() || pairs.len() % 4 != 0 || !bytes.is_empty() {
             return None;
         }
-        Some(Material {
+        Some(CertificateBundle {
             ticket_seed: (*seed).try_into().ok()?,
             authorities: match authority.is_empty() {
                 true => None,
                 false => Some(Pem::from_parts(authority, certificates)?),
             },
-            pairs: pairs.chunks_exact(4).map(Pair::from_parts).collect::<Option<_>>()?,
+            pairs: pairs.chunks_exact(4).map(CertifiedPair::from_parts).collect::<Option<_>>()?,
         })
     }
 }
 
-impl Pair {
-    fn read(certificate: &Path, key: Option<&PathBuf>) -> Result<Pair, Error> {
+impl CertifiedPair {
+    fn read(certificate: &Path, key: Option<&PathBuf>) -> Result<CertifiedPair, Error> {
         let certificates = Pem::read("certfile", certificate)?;
         let key = match key {
             Some(path) => Pem::read("keyfile", path)?,
             None => certificates.clone(),
         };
-        Ok(Pair { certificates, key })
+        Ok(CertifiedPair { certificates, key })
     }
 
-    fn from_parts(parts: &[&[u8]]) -> Option<Pair> {
+    fn from_parts(parts: &[&[u8]]) -> Option<CertifiedPair> {
         let [certificates_name, certificates, key_name, key] = parts else { return None };
-        Some(Pair {
+        Some(CertifiedPair {
             certificates: Pem::from_parts(certificates_name, certificates)?,
             key: Pem::from_parts(key_name, key)?,
         })
@@ -240,14 +240,17 @@ mod tests {
     #[test]
     fn material_comes_out_as_it_was_packed() {
         for authorities in [None, Some(pem("ca"))] {
-            let pair = |name: &str| Pair { certificates: pem(name), key: pem("key") };
-            let material = Material { pairs: vec![pair("a"), pair("b")], authorities, ticket_seed: [7; 32] };
+            let pair = |name: &str| CertifiedPair { certificates: pem(name), key: pem("key") };
+            let material = CertificateBundle { pairs: vec![pair("a"), pair("b")], authorities, ticket_seed: [7; 32] };
             let bytes = material.to_bytes();
-            let found = Material::from_bytes(&bytes).unwrap();
+            let found = CertificateBundle::from_bytes(&bytes).unwrap();
             assert_eq!(found.to_bytes(), bytes);
             assert_eq!((found.pairs.len(), found.authorities.is_some()), (2, material.authorities.is_some()));
             for length in 0..bytes.len() {
-                assert!(Material::from_bytes(&bytes[..length]).is_none_or(|part| part.pairs.len() < 2), "{length}");
+                assert!(
+                    CertificateBundle::from_bytes(&bytes[..length]).is_none_or(|part| part.pairs.len() < 2),
+                    "{length}"
+                );
             }
         }
     }

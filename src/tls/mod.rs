@@ -32,7 +32,7 @@ use self::tickets::Tickets;
 
 pub use self::client_certificate::ClientCertificate;
 pub use self::error::Error;
-pub use self::files::{Material, Pair, Pem, Stamp};
+pub use self::files::{CertificateBundle, CertifiedPair, Pem, Stamp};
 pub use self::session::{HandshakeFailure, MOST_UNSENT, Secured, Session};
 
 /// The most bytes of certificates and keys that a running worker can be given (`tls_watch`); far above what chains are.
@@ -43,13 +43,13 @@ const BULLETIN_BYTES: usize = 256 * 1024;
 pub struct Tls {
     acceptor: Acceptor,
     /// What the acceptor was made of, and the bulletin's edition that this stood in.
-    material: Arc<(Material, u64)>,
-    basis: Arc<Basis>,
+    material: Arc<(CertificateBundle, u64)>,
+    basis: Arc<SharedConfig>,
 }
 
 /// What stays the same when certificates are renewed.
-struct Basis {
-    terms: Terms,
+struct SharedConfig {
+    terms: TlsOptions,
     /// The files that the material is from, as they were right before they were read.
     files: Vec<(PathBuf, Option<Stamp>)>,
     /// Where the master leaves new certificates for the workers, under `tls_watch`.
@@ -64,7 +64,7 @@ pub struct Acceptor {
 
 /// What holds of connections besides certificates and keys.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct TlsOptions {
     /// Whether clients show certificates.
     pub cert_reqs: CertReqs,
     /// An OpenSSL cipher list.
@@ -101,7 +101,7 @@ impl Tls {
         if !config.is_tls() {
             return Ok(None);
         }
-        Tls::assemble(config, || Ok((Material::read(config)?, Terms::new(config)))).map(Some)
+        Tls::assemble(config, || Ok((CertificateBundle::read(config)?, TlsOptions::new(config)))).map(Some)
     }
 
     /// The same of material and on terms that `read` knows, whatever `config` says of them; the files to watch are those of `config`.
@@ -110,7 +110,7 @@ impl Tls {
     /// As [`Tls::load`].
     pub fn assemble(
         config: &Config,
-        read: impl FnOnce() -> Result<(Material, Terms), Error>,
+        read: impl FnOnce() -> Result<(CertificateBundle, TlsOptions), Error>,
     ) -> Result<LoadedCertificates, Error> {
         // First, so that a change while they are read is one that will be seen.
         let files = files::named_in(config).into_iter().map(|path| (path.clone(), Stamp::of(&path))).collect();
@@ -121,7 +121,7 @@ impl Tls {
             true => Some(SeqlockPage::new(BULLETIN_BYTES).map_err(Error::NoMemory)?),
             false => None,
         };
-        let basis = Arc::new(Basis { terms, files, page });
+        let basis = Arc::new(SharedConfig { terms, files, page });
         Ok(LoadedCertificates { tls: Tls { acceptor, material: Arc::new((material, 0)), basis }, warnings })
     }
 
@@ -172,8 +172,8 @@ impl Tls {
     pub fn catch_up(&mut self) -> Result<bool, Error> {
         let Some(page) = &self.basis.page else { return Ok(false) };
         let Some((version, bytes)) = page.read(self.material.1) else { return Ok(false) };
-        let material =
-            Material::from_bytes(&bytes).ok_or_else(|| Error::Unusable("the bulletin is garbled".to_owned()))?;
+        let material = CertificateBundle::from_bytes(&bytes)
+            .ok_or_else(|| Error::Unusable("the bulletin is garbled".to_owned()))?;
         let acceptor = Acceptor::new(&material, &self.basis.terms, &mut Vec::new());
         // Whatever comes of it, this edition has been seen.
         self.material = Arc::new((material, version));
@@ -182,10 +182,10 @@ impl Tls {
     }
 }
 
-impl Terms {
+impl TlsOptions {
     /// What `config` says.
-    pub fn new(config: &Config) -> Terms {
-        Terms { cert_reqs: config.cert_reqs, ciphers: config.ciphers.clone(), tls12: true, tls13: true }
+    pub fn new(config: &Config) -> TlsOptions {
+        TlsOptions { cert_reqs: config.cert_reqs, ciphers: config.ciphers.clone(), tls12: true, tls13: true }
     }
 
     fn versions(&self) -> Vec<&'static SupportedProtocolVersion> {
@@ -199,7 +199,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// What is wrong with the one or the other.
-    fn new(material: &Material, terms: &Terms, warnings: &mut Vec<String>) -> Result<Acceptor, Error> {
+    fn new(material: &CertificateBundle, terms: &TlsOptions, warnings: &mut Vec<String>) -> Result<Acceptor, Error> {
         let mut provider = aws_lc_rs::default_provider();
         if let Some(list) = &terms.ciphers {
             let chosen = ciphers::choose(list, &provider.cipher_suites);
@@ -227,8 +227,8 @@ impl Acceptor {
 }
 
 fn client_verifier(
-    material: &Material,
-    terms: &Terms,
+    material: &CertificateBundle,
+    terms: &TlsOptions,
     provider: &Arc<CryptoProvider>,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn ClientCertVerifier>, Error> {

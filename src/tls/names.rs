@@ -13,7 +13,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use super::error::Error;
-use super::files::{Pair, parse};
+use super::files::{CertifiedPair, parse};
 
 /// The server's certificates, ready to sign with. The first is the default.
 pub(super) struct Certificates(Vec<Named>);
@@ -29,7 +29,7 @@ impl Certificates {
     ///
     /// # Errors
     /// A certificate or key that cannot be used, or two that do not belong together.
-    pub fn new(pairs: &[Pair], provider: &CryptoProvider) -> Result<Certificates, Error> {
+    pub fn new(pairs: &[CertifiedPair], provider: &CryptoProvider) -> Result<Certificates, Error> {
         pairs.iter().map(|pair| Named::new(pair, provider)).collect::<Result<_, _>>().map(Certificates)
     }
 
@@ -58,7 +58,7 @@ impl fmt::Debug for Certificates {
 }
 
 impl Named {
-    fn new(pair: &Pair, provider: &CryptoProvider) -> Result<Named, Error> {
+    fn new(pair: &CertifiedPair, provider: &CryptoProvider) -> Result<Named, Error> {
         let chain = pair.certificates.certificates()?;
         let own = parse(&chain[0]).ok_or_else(|| Error::BadCertificate(pair.certificates.name.clone()))?;
         let key = provider
