@@ -4,7 +4,7 @@
 mod util;
 
 // The shape of the source tree.
-mod floors;
+mod layers;
 
 // HTTP and WSGI, request by request.
 mod body;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::util::root;
 
 /// Every top module and its floor. Where modules of one floor build on each other the numbers say in which order.
-const FLOORS: &[(&str, u32)] = &[
+const LAYERS: &[(&str, u32)] = &[
     ("http", 0),
     ("settings", 0),
     ("sys", 0),
@@ -46,9 +46,9 @@ fn every_module_names_only_modules_below_its_own() {
     let mut faults = Vec::new();
     each_line(|file, module, line| {
         for named in modules_named(line) {
-            let own = floor(module).unwrap_or_else(|| panic!("{module} has no floor in this test"));
+            let own = layer(module).unwrap_or_else(|| panic!("{module} has no layer in this test"));
             // What lib.rs itself declares (an error type, a version) belongs to nobody's floor.
-            let Some(other) = floor(named) else { continue };
+            let Some(other) = layer(named) else { continue };
             if named != module && other >= own {
                 faults.push(format!("{}: {module} must not name {named}: {}", file.display(), line.trim()));
             }
@@ -143,6 +143,6 @@ fn names_path(line: &str, name: &str) -> bool {
     })
 }
 
-fn floor(module: &str) -> Option<u32> {
-    FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
+fn layer(module: &str) -> Option<u32> {
+    LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
