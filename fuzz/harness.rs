@@ -15,11 +15,13 @@ use std::time::Instant;
 
 use monoceros::exchange::{Body, Exchange};
 use monoceros::http::body::BodyDecoder;
+use monoceros::http::encode::{BodyEncoder, LengthFault};
 use monoceros::http::error::Error;
 use monoceros::http::header_cache::HeaderCache;
 use monoceros::http::policy::{HeaderMap, Policy};
 use monoceros::http::proxy::{self, Origin, Parsed, ProxyMode};
-use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme, Status};
+use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme, Status, Version};
+use monoceros::http::response::{Asked, BodyPlan};
 use monoceros::settings::{Config, ProxyProtocol};
 use monoceros::sys::socket::{Cork, Peer, Stream};
 use monoceros::worker::connection::{Connection, Step};
@@ -74,6 +76,44 @@ pub fn chunked(data: &[u8]) {
     match (&whole.error, &pieces.error) {
         (Some(one), Some(other)) => assert_same_error(one, other),
         (one, other) => assert_eq!(one, other),
+    }
+}
+
+/// The response's framing: blocks of the stream go through the encoder, and what comes out means what went in.
+pub fn response(data: &[u8]) {
+    let Some(input) = Input::read(data) else { return };
+    let version = if input.flags & 1 == 0 { Version::Http11 } else { Version::Http10 };
+    let asked = [Asked::Whole, Asked::Head, Asked::Tunnel][usize::from(input.flags >> 1 & 3) % 3];
+    let status = [200, 204, 205, 304, 404][usize::from(input.flags >> 3 & 7) % 5];
+    let length = (input.flags & 0x40 != 0).then_some(u64::from(input.seed));
+    let mut encoder = BodyEncoder::new(asked, version, status, length);
+    let (mut wire, mut start) = (Vec::new(), 0);
+    for end in input.ends() {
+        let block = &input.stream[start..end];
+        let framed = encoder.frame(&mut wire, block.len(), end == input.stream.len());
+        wire.extend_from_slice(&block[..framed.admitted]);
+        wire.extend_from_slice(framed.tail);
+        start = end;
+    }
+    let admitted = usize::try_from(encoder.admitted()).expect("no more than the stream");
+    let body = &input.stream[..admitted];
+    let excess = (input.stream.len() - admitted) as u64;
+    match encoder.plan() {
+        BodyPlan::None => assert!(wire.is_empty() && admitted == 0),
+        BodyPlan::UntilClose => assert!(wire == body && excess == 0),
+        BodyPlan::Length(promised) => {
+            assert!(wire == body && admitted as u64 <= promised);
+            let fault = match promised.checked_sub(admitted as u64) {
+                Some(missing) if missing > 0 => Some(LengthFault::Missing(missing)),
+                _ => (excess > 0).then_some(LengthFault::Excess(excess)),
+            };
+            assert_eq!(encoder.length_fault(), fault);
+        }
+        BodyPlan::Chunked => {
+            let decoded = decode(&Policy::default(), &wire, [wire.len()]);
+            assert!(decoded.is_done && decoded.error.is_none() && decoded.used == wire.len());
+            assert!(decoded.data == body && excess == 0);
+        }
     }
 }
 

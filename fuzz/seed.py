@@ -33,6 +33,7 @@ def main(folder: str) -> None:
         head, _, body = stream.partition(b"\r\n\r\n")
         if b"hunked" in head and body:
             write(folder, "chunked", number, body)
+        write(folder, "response", number, stream[:200], flags=number % 128)
     for number, header in enumerate(PROXY):
         write(folder, "proxy", number, header, flags=2)
 

@@ -11,7 +11,7 @@ use std::path::Path;
 /// Mutated inputs a target. `MONOCEROS_FUZZ_ROUNDS` asks for another number.
 const ROUNDS: usize = 3000;
 
-const TARGETS: &[&str] = &["head", "chunked", "proxy", "connection"];
+const TARGETS: &[&str] = &["head", "chunked", "proxy", "connection", "response"];
 
 /// What a mutation puts in: the bytes and words that parsers disagree about.
 const WORDS: &[&[u8]] = &[
@@ -50,6 +50,11 @@ fn heads() {
 #[test]
 fn chunked_bodies() {
     run("chunked", harness::chunked);
+}
+
+#[test]
+fn response_framing() {
+    run("response", harness::response);
 }
 
 #[test]

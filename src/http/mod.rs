@@ -11,6 +11,7 @@
 
 pub mod body;
 pub mod date;
+pub mod encode;
 pub mod error;
 pub mod header_cache;
 pub mod policy;

@@ -14,6 +14,7 @@ use pyo3::types::PyBytes;
 use super::header_line_cache::HeaderLineCache;
 use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Wait, WriteChunk};
 use crate::http::date::DateCache;
+use crate::http::encode::{BodyEncoder, Framed, LengthFault};
 use crate::http::error::{ErrorPage, reason_phrase};
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, Asked, BodyPlan, ConnectionHeader};
@@ -120,11 +121,7 @@ pub struct ResponseWriter {
     head: ResponseHead,
     asked: Asked,
     version: Version,
-    plan: BodyPlan,
-    /// Body bytes that `Content-Length` still promises.
-    promised: u64,
-    sent: u64,
-    excess: u64,
+    encoder: BodyEncoder,
     keep_alive: bool,
     client_gone: bool,
     socket_lent: bool,
@@ -191,10 +188,7 @@ impl ResponseWriter {
             head: ResponseHead::default(),
             asked: Asked::Whole,
             version: Version::Http11,
-            plan: BodyPlan::None,
-            promised: 0,
-            sent: 0,
-            excess: 0,
+            encoder: BodyEncoder::without_body(),
             keep_alive: false,
             client_gone: false,
             socket_lent: false,
@@ -218,7 +212,7 @@ impl ResponseWriter {
         self.asked = Asked::by(view.head.method.of(view.buffer));
         self.version = view.head.version;
         self.progress = Progress::Waiting;
-        (self.promised, self.sent, self.excess) = (0, 0, 0);
+        self.encoder = BodyEncoder::without_body();
         (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
         (self.is_observed, self.is_followed, self.is_ending) = (is_observed, false, false);
         (self.last_block, self.flush_failed) = (None, false);
@@ -239,7 +233,7 @@ impl ResponseWriter {
 
     /// Whether the client asked for the head only.
     pub fn sends_body(&self) -> bool {
-        self.plan != BodyPlan::None
+        self.encoder.plan() != BodyPlan::None
     }
 
     /// The response as it stands; `None` where there is none.
@@ -251,10 +245,10 @@ impl ResponseWriter {
             status: self.head.status.clone(),
             code: self.head.code,
             headers: self.head.headers.clone(),
-            sent: self.sent,
+            sent: self.encoder.admitted(),
             content_length: self.head.content_length,
             headers_sent: self.is_head_out(),
-            chunked: self.plan == BodyPlan::Chunked,
+            chunked: self.encoder.plan() == BodyPlan::Chunked,
         })
     }
 
@@ -305,8 +299,7 @@ impl ResponseWriter {
         if self.progress != Progress::Drafting {
             return;
         }
-        self.plan = response::plan_body(self.asked, self.version, head.code, head.content_length);
-        self.promised = head.content_length.unwrap_or(0);
+        self.encoder = BodyEncoder::new(self.asked, self.version, head.code, head.content_length);
         self.head = head;
         self.progress = Progress::Started;
     }
@@ -338,12 +331,10 @@ impl ResponseWriter {
 
     fn hold(&mut self, block: &[u8]) -> Streamed {
         let mut held = std::mem::take(&mut self.buffer);
-        let admitted = self.admit(block.len());
-        let back = self.frame(&mut held, admitted, false);
-        held.extend_from_slice(&block[..admitted]);
-        held.extend_from_slice(back);
+        let framed = self.encoder.frame(&mut held, block.len(), false);
+        held.extend_from_slice(&block[..framed.admitted]);
+        held.extend_from_slice(framed.tail);
         self.buffer = held;
-        self.sent += admitted as u64;
         self.attend()
     }
 
@@ -435,22 +426,20 @@ impl ResponseWriter {
             self.progress = Progress::Sending;
         }
         let offered = blocks.iter().map(|block| block.as_bytes().len()).sum();
-        let admitted = self.admit(offered);
-        let back = self.frame(&mut front, admitted, last);
+        let Framed { admitted, tail } = self.encoder.frame(&mut front, offered, last);
         if last {
             self.progress = Progress::Complete;
         }
         let push = self.push(last);
-        let result = if front.len() + admitted + back.len() <= GATHER_LIMIT {
+        let result = if front.len() + admitted + tail.len() <= GATHER_LIMIT {
             gather(&mut front, blocks, admitted);
-            front.extend_from_slice(back);
+            front.extend_from_slice(tail);
             if is_first && self.put_by(&front) { Ok(()) } else { self.transmit_one(&front, push) }
         } else {
-            self.transmit(&front, blocks, admitted, back, push)
+            self.transmit(&front, blocks, admitted, tail, push)
         };
         front.clear();
         self.buffer = front;
-        self.sent += admitted as u64;
         result.inspect_err(|_| self.client_gone = true)
     }
 
@@ -463,16 +452,15 @@ impl ResponseWriter {
         front.clear();
         self.render_head(&mut front);
         self.progress = Progress::Complete;
-        let admitted = self.admit(usize::try_from(length).unwrap_or(usize::MAX));
-        let back = self.frame(&mut front, admitted, true);
-        self.sent += admitted as u64;
+        let offered = usize::try_from(length).unwrap_or(usize::MAX);
+        let Framed { admitted, tail } = self.encoder.frame(&mut front, offered, true);
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         exchange.queue(WriteChunk::Owned(front));
         if admitted > 0 {
             exchange.queue(WriteChunk::File { file, offset, remaining: admitted as u64 });
         }
-        if !back.is_empty() {
-            exchange.queue(WriteChunk::Owned(back.to_vec()));
+        if !tail.is_empty() {
+            exchange.queue(WriteChunk::Owned(tail.to_vec()));
         }
         Ok(())
     }
@@ -507,7 +495,7 @@ impl ResponseWriter {
         if self.client_gone || self.complete(false).is_err() {
             return Disposition::Gone;
         }
-        if self.is_short() {
+        if self.encoder.is_short() {
             return Disposition::Broken;
         }
         if self.keep_alive && !self.socket_lent { Disposition::KeepAlive } else { Disposition::Close }
@@ -528,7 +516,7 @@ impl ResponseWriter {
         self.head.known.set_status(None);
         self.head.headers.clear();
         // The page is framed by itself: those who look at the response must not see what the application, or the last one, had in mind.
-        (self.head.content_length, self.plan) = (None, BodyPlan::None);
+        (self.head.content_length, self.encoder) = (None, BodyEncoder::without_body());
         let page = ErrorPage { status, message, is_head: self.asked == Asked::Head };
         let page = page.render(self.date.get(unix_time()));
         match self.transmit_one(&page, Cork::No) {
@@ -542,19 +530,14 @@ impl ResponseWriter {
 
     /// Why the body did not fit its `Content-Length`, if it did not.
     pub fn length_complaint(&self) -> Option<String> {
-        if self.excess > 0 {
-            Some(format!(
-                "the application produced {} bytes more than its Content-Length; they were not sent",
-                self.excess
-            ))
-        } else if self.is_short() {
-            Some(format!(
-                "the application produced {} bytes less than its Content-Length; the connection is closed",
-                self.promised
-            ))
-        } else {
-            None
-        }
+        Some(match self.encoder.length_fault()? {
+            LengthFault::Excess(bytes) => {
+                format!("the application produced {bytes} bytes more than its Content-Length; they were not sent")
+            }
+            LengthFault::Missing(bytes) => {
+                format!("the application produced {bytes} bytes less than its Content-Length; the connection is closed")
+            }
+        })
     }
 
     /// Gives the exchange back, with what the access log wants to know: the headers among it if `with_headers`. `None` while a thread of
@@ -575,7 +558,7 @@ impl ResponseWriter {
         // While there was no response, what the draft has is an earlier one's.
         let has_headers = with_headers && self.progress != Progress::Waiting;
         let headers = if has_headers { self.head.headers.clone() } else { Vec::new() };
-        Some((exchange, ResponseSummary { status, sent: self.sent, headers }))
+        Some((exchange, ResponseSummary { status, sent: self.encoder.admitted(), headers }))
     }
 
     /// Lends the client's socket to the application; the connection ends with the request.
@@ -660,11 +643,7 @@ impl ResponseWriter {
     fn is_whole(&self) -> bool {
         match self.progress {
             Progress::Waiting | Progress::Drafting | Progress::Started => false,
-            Progress::Sending => match self.plan {
-                BodyPlan::None => true,
-                BodyPlan::Length(_) => self.promised == 0,
-                BodyPlan::Chunked | BodyPlan::UntilClose => false,
-            },
+            Progress::Sending => self.encoder.is_whole(),
             Progress::Complete => true,
         }
     }
@@ -680,53 +659,19 @@ impl ResponseWriter {
         self.exchange.as_ref().is_some_and(|exchange| exchange.is_put_by())
     }
 
-    fn is_short(&self) -> bool {
-        matches!(self.plan, BodyPlan::Length(_)) && self.promised > 0
-    }
-
     fn render_head(&mut self, out: &mut Vec<u8>) {
         let may_keep_alive = self.exchange.as_ref().is_some_and(|exchange| exchange.may_keep_alive());
-        self.keep_alive = may_keep_alive && self.plan != BodyPlan::UntilClose && !self.socket_lent;
+        self.keep_alive = may_keep_alive && self.encoder.plan() != BodyPlan::UntilClose && !self.socket_lent;
         let connection = match (self.head.upgrade, self.keep_alive) {
             (true, _) => ConnectionHeader::Upgrade,
             (false, true) => ConnectionHeader::KeepAlive,
             (false, false) => ConnectionHeader::Close,
         };
-        let chunked = self.plan == BodyPlan::Chunked;
+        let chunked = self.encoder.plan() == BodyPlan::Chunked;
         let date = self.date.get(unix_time());
         response::write_head_start(out, self.version, &self.head.status, &self.server, date, connection, chunked);
         out.extend_from_slice(&self.head.headers);
         response::write_head_end(out);
-    }
-
-    /// How many of `offered` body bytes the framing has room for.
-    fn admit(&mut self, offered: usize) -> usize {
-        match self.plan {
-            BodyPlan::None => 0,
-            BodyPlan::Chunked | BodyPlan::UntilClose => offered,
-            BodyPlan::Length(_) => {
-                let admitted = offered.min(usize::try_from(self.promised).unwrap_or(usize::MAX));
-                self.promised -= admitted as u64;
-                self.excess += (offered - admitted) as u64;
-                admitted
-            }
-        }
-    }
-
-    /// Frames `admitted` body bytes: adds what goes before them to `front`, returns what goes behind.
-    fn frame(&self, front: &mut Vec<u8>, admitted: usize, last: bool) -> &'static [u8] {
-        if self.plan != BodyPlan::Chunked {
-            return b"";
-        }
-        if admitted > 0 {
-            response::write_chunk_size(front, admitted);
-        }
-        match (admitted > 0, last) {
-            (true, true) => b"\r\n0\r\n\r\n",
-            (true, false) => response::CHUNK_END,
-            (false, true) => response::LAST_CHUNK,
-            (false, false) => b"",
-        }
     }
 
     /// The last bytes may travel with the end of the connection, if that comes at once: what is called in between could hold them up. (What
