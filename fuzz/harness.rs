@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use monoceros::exchange::{Body, Exchange};
+use monoceros::exchange::{Body, Exchange, Hint};
 use monoceros::http::body::BodyDecoder;
 use monoceros::http::encode::{BodyEncoder, LengthFault};
 use monoceros::http::error::Error;
@@ -23,7 +23,7 @@ use monoceros::http::proxy::{self, Origin, Parsed, ProxyMode};
 use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme, Status, Version};
 use monoceros::http::response::{Asked, BodyPlan};
 use monoceros::settings::{Config, ProxyProtocol};
-use monoceros::sys::socket::{Cork, Peer, Stream};
+use monoceros::sys::socket::{Peer, Stream};
 use monoceros::worker::connection::{Connection, Step};
 use monoceros::worker::connection_limits::ConnectionLimits;
 use monoceros::worker::read_context::ReadContext;
@@ -392,10 +392,9 @@ fn answer(connection: &mut Connection, conversation: &mut Conversation) -> bool 
     conversation.clients.push((view.remote_addr.to_owned(), view.proxied.copied()));
     let keep_alive = connection.may_keep_alive();
     // As if there were others, every second time.
-    connection.set_company(conversation.requests.len().is_multiple_of(2));
-    if !keep_alive || !connection.put_by(ANSWER) {
-        assert_eq!(connection.write(&[ANSWER], Cork::No).expect("the client is there"), ANSWER.len());
-    }
+    connection.begin_response(conversation.requests.len().is_multiple_of(2));
+    let hint = if keep_alive { Hint::LastOfResponse } else { Hint::Now };
+    assert_eq!(connection.send(&[ANSWER], hint).expect("the client is there"), ANSWER.len());
     keep_alive
 }
 

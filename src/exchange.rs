@@ -4,6 +4,9 @@
 //! [`Exchange`]; the Python floor holds it as a trait object while the application runs and gives it back when it is done. Nothing here
 //! knows an interpreter, an event loop or a socket.
 
+#[cfg(test)]
+pub mod recording;
+
 use std::any::Any;
 use std::fs::File;
 use std::io;
@@ -14,7 +17,7 @@ use std::time::Instant;
 
 use crate::http::proxy::Origin;
 use crate::http::request::{RequestHead, Scheme};
-use crate::sys::socket::{Cork, Peer, Readiness};
+use crate::sys::socket::{Peer, Readiness};
 use crate::tls::Secured;
 
 /// What the access log shows where a client did not wait for its whole answer: nginx's number, which operators know.
@@ -31,35 +34,42 @@ pub trait Exchange: Any + Send {
     /// Takes back the buffer of a body in memory, which nobody reads any more.
     fn return_buffer(&mut self, buffer: Vec<u8>);
 
-    /// Hands `parts` to the kernel, in order, as one write, after anything still queued; `push` says when that is to send them.
+    /// Sends `parts`, in order, behind everything sent before: at once, or in a moment together with what follows, as `hint` allows.
+    /// What the client does not take is kept for it, and goes out as it reads.
     ///
-    /// Returns how many bytes went out: fewer than all when the client reads slowly, 0 while older bytes are queued. Never blocks.
-    /// The caller queues what is left.
+    /// Returns how many bytes were taken over: all but for a client that is so far behind that no more is kept for it
+    /// (`response_buffer`, `response_spool`). Never blocks.
     ///
     /// # Errors
     /// The client is gone, or has not read for longer than the write timeout.
-    fn write(&mut self, parts: &[&[u8]], push: Cork) -> io::Result<usize>;
+    fn send(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize>;
 
-    /// Takes a whole, short `response`, to be sent in a moment together with those of other clients; `false` where none of those are in
-    /// sight, and it is to be written.
-    fn put_by(&mut self, response: &[u8]) -> bool;
+    /// Sends a range of a file behind everything sent before, by the kernel alone as the client reads (sendfile(2)).
+    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64);
 
-    /// Whether the response was taken so, and is still to be sent.
-    fn is_put_by(&self) -> bool;
-
-    /// Queues a piece behind everything written so far. The connection sends it as the client reads.
-    fn queue(&mut self, piece: WriteChunk);
-
-    /// Goes on with what is queued, as far as the kernel takes it, and says whether it took any. Never blocks.
+    /// Goes on with what was kept, as far as the kernel takes it. Never blocks.
     ///
     /// # Errors
-    /// The client is gone, or a file became shorter than it was announced to be.
-    fn flush_queued(&mut self) -> io::Result<bool>;
+    /// As [`Exchange::send`], or a file became shorter than it was announced to be.
+    fn flush(&mut self) -> io::Result<()>;
 
-    /// Whether the client has not taken everything yet.
-    fn has_queued(&self) -> bool;
+    /// For the standby thread, while the application is at the request: sends what has waited for long enough for more to come. Says
+    /// whether anything has waited, or does still. That the client is gone is told to the application, with its next call.
+    fn flush_due(&mut self, now: Instant) -> bool;
 
-    /// What to wait for before the client can take more of what is queued.
+    /// For the standby thread, while the application is at the request: the response has taken long already, so it waits for no others.
+    fn hurry(&mut self);
+
+    /// How many bytes of what was sent the kernel does not have yet.
+    fn unsent(&self) -> u64;
+
+    /// Keeps nothing of this response in a file: the application waits for the client instead.
+    fn avoid_files(&mut self);
+
+    /// The server has failed at this response, nobody knows how far: nothing more of it is sent.
+    fn give_up(&mut self);
+
+    /// What to wait for before the client can take more.
     ///
     /// # Errors
     /// The client has not read for longer than the write timeout.
@@ -123,6 +133,19 @@ pub struct RequestView<'a> {
     pub secured: Option<&'a Arc<Secured>>,
 }
 
+/// What the sender knows of what comes behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// Nothing: the bytes are to go out now.
+    Now,
+    /// They are a block of an iteration, and the next may come at once.
+    MoreSoon,
+    /// They are a whole response, and the connection is kept.
+    LastOfResponse,
+    /// They are the last bytes before the end of the connection, which comes at once.
+    LastOfConnection,
+}
+
 /// A request's body when the application is called.
 pub enum Body {
     /// Complete, in memory: in this range of a buffer. Empty for a request without one.
@@ -144,26 +167,4 @@ impl Body {
     pub fn empty() -> Self {
         Body::of(Vec::new())
     }
-}
-
-/// Response bytes that wait for the client.
-pub enum WriteChunk {
-    /// Bytes the server made: a head, a chunk's framing, a small block.
-    Owned(Vec<u8>),
-    /// A block of the application's, kept alive by its owner instead of being copied; only the bytes from `start` on are still to go.
-    Shared {
-        /// Whatever keeps the bytes alive.
-        bytes: Box<dyn AsRef<[u8]> + Send>,
-        /// Offset of the first byte that was not sent.
-        start: usize,
-    },
-    /// A range of a file, sent by the kernel (`sendfile(2)`).
-    File {
-        /// The file; a descriptor of our own, so the application may close its one.
-        file: OwnedFd,
-        /// Offset of the next byte to send.
-        offset: u64,
-        /// Bytes still to send.
-        remaining: u64,
-    },
 }

@@ -368,7 +368,16 @@ impl RequestHead {
         let fields = &source[self.fields_start..];
         self.headers.iter().map(move |header| (header.name.of(fields), header.value.of(fields)))
     }
+
+    /// Whether the head says that a proxy has passed the request on. As in [`RequestHead::headers`], `source` is what the spans point into.
+    pub fn names_a_proxy(&self, source: &[u8]) -> bool {
+        self.headers(source).any(|(name, _)| PROXY_HEADERS.iter().any(|known| name.eq_ignore_ascii_case(known)))
+    }
 }
+
+/// What proxies add to a request (RFC 7239; RFC 9110, 7.6.3; and what was there before those).
+const PROXY_HEADERS: [&[u8]; 6] =
+    [b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-real-ip"];
 
 impl Span {
     /// The range from `start` to `end`. Both are at most [`HEAD_CEILING`] and a little, so that they fit.

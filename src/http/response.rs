@@ -134,6 +134,16 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
     }
 }
 
+/// Whether this header asks that the response is not held back for a slow reader: nginx's `X-Accel-Buffering: no`.
+pub fn says_live(name: &[u8], value: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(LIVE.0) && value.eq_ignore_ascii_case(LIVE.1)
+}
+
+/// Appends what [`says_live`] has found, for a proxy before the server that looks for it, too.
+pub fn write_live(out: &mut Vec<u8>) {
+    write_header(out, LIVE.0, LIVE.1);
+}
+
 /// Appends the server's part of a head to `out`: the status line with the application's `status`, which
 /// [`parse_status`] has accepted, then `server` (a [`server_line`]), Date, Connection and, if `chunked`, Transfer-Encoding.
 ///
@@ -249,6 +259,8 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The status line of an interim response with early hints (RFC 8297); headers and [`write_head_end`] follow.
 pub const EARLY_HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\n";
+
+const LIVE: (&[u8], &[u8]) = (b"X-Accel-Buffering", b"no");
 
 /// Digits of a status code.
 const CODE_LENGTH: usize = 3;

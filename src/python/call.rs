@@ -1,7 +1,7 @@
 //! One request through the application: environ, call, iteration, `close()`, and what happens when any of them fails.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyStopIteration, PySystemExit};
 use pyo3::prelude::*;
@@ -12,16 +12,13 @@ use super::environ::{EnvironBuilder, EnvironError, EnvironTemplates, Fixtures, L
 use super::errors::{ErrorStream, traceback};
 use super::extras::{ClientSocket, EarlyHints};
 use super::file_wrapper::FileWrapper;
-use super::flusher::Flusher;
 use super::hooks::Hooks;
 use super::input::Input;
 use super::loggers;
 use super::panics::{caught, contain};
 use super::raw::reference_count;
 use super::request_hooks::{HookedRequest, RequestHooks};
-use super::response_writer::{
-    self, Disposition, MAX_BLOCKS, Progress, ResponseSummary, ResponseWriter, Streamed, lock,
-};
+use super::response_writer::{self, Disposition, MAX_BLOCKS, Progress, ResponseSummary, ResponseWriter, lock};
 use super::signals;
 use super::start_response::{StartResponse, as_bytes};
 use super::waiting;
@@ -40,8 +37,6 @@ pub struct CallOptions {
     pub logs_headers: bool,
     /// The line of the Server header, or nothing.
     pub server: Arc<[u8]>,
-    /// Sends what responses hold back.
-    pub flusher: Flusher,
 }
 
 /// A request that has been answered.
@@ -70,6 +65,17 @@ struct CallOutcome {
     is_logged: bool,
 }
 
+/// What the standby thread has found at a look for bytes that wait for more to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Look {
+    /// None wait.
+    Nothing,
+    /// A thread is sending, or receiving: nobody knows.
+    Locked,
+    /// Some wait, or have waited.
+    Waits,
+}
+
 /// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which may be what is stuck.
 #[derive(Clone, Default)]
 pub struct InFlight(Arc<Mutex<Vec<Arc<Mutex<ResponseWriter>>>>>);
@@ -90,9 +96,32 @@ impl InFlight {
         }
     }
 
-    /// Has the responses wait for no others any more ([`ResponseWriter::hurry`]).
-    pub fn hurry(&self) {
-        self.transmissions().iter().for_each(|shared| lock(shared).hurry());
+    /// For the standby thread: sends what has waited for long enough ([`Exchange::flush_due`]). With `hurry`, the responses wait for no
+    /// others either ([`Exchange::hurry`]).
+    pub fn flush_due(&self, now: Instant, hurry: bool) -> Look {
+        let looks = self.transmissions().into_iter().map(|shared| {
+            let mut response = match shared.try_lock() {
+                Ok(response) => response,
+                Err(TryLockError::Poisoned(response)) => response.into_inner(),
+                // A thread is sending; what others have waiting must not wait for that.
+                Err(TryLockError::WouldBlock) => return Look::Locked,
+            };
+            let looked = caught(|| {
+                if hurry {
+                    response.hurry();
+                }
+                response.flush_due(now)
+            });
+            match looked {
+                Ok(true) => Look::Waits,
+                Ok(false) => Look::Nothing,
+                Err(_) => {
+                    response.give_up_after_fault();
+                    Look::Nothing
+                }
+            }
+        });
+        looks.max().unwrap_or(Look::Nothing)
     }
 
     fn transmissions(&self) -> Vec<Arc<Mutex<ResponseWriter>>> {
@@ -266,7 +295,6 @@ impl Caller {
 struct RequestObjects {
     templates: EnvironTemplates,
     response: Arc<Mutex<ResponseWriter>>,
-    flusher: Flusher,
     starter: Py<StartResponse>,
     /// The method of `starter` that the application is given.
     start_response: Py<PyAny>,
@@ -297,8 +325,7 @@ impl RequestObjects {
             file_wrapper: file_wrapper.as_any(),
         };
         let templates = EnvironTemplates::new(py, site, &fixtures)?;
-        let flusher = options.flusher.clone();
-        Ok(RequestObjects { templates, response, flusher, starter, start_response, input, errors, early_hints, socket })
+        Ok(RequestObjects { templates, response, starter, start_response, input, errors, early_hints, socket })
     }
 
     /// Takes the exchange back. A thread of the application that waits for the client at this moment leaves off first.
@@ -362,11 +389,11 @@ impl RequestObjects {
     fn respond(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<()> {
         // Mostly it is one block, and all there: head and body in one write.
         if let Some(block) = only_block(result) {
-            return self.send_last(&[as_bytes(&block)?]);
+            return self.send_last(py, &[as_bytes(&block)?]);
         }
         if let Some(blocks) = blocks_at_hand(result) {
             let blocks: Vec<&Bound<'_, PyBytes>> = blocks.iter().map(as_bytes).collect::<PyResult<_>>()?;
-            return self.send_last(&blocks);
+            return self.send_last(py, &blocks);
         }
         if sendfile
             && let Ok(wrapper) = result.cast_exact::<FileWrapper>()
@@ -377,10 +404,14 @@ impl RequestObjects {
         self.iterate(py, result)
     }
 
-    fn send_last(&self, blocks: &[&Bound<'_, PyBytes>]) -> PyResult<()> {
-        let mut response = lock(&self.response);
-        expect_started(response.progress())?;
-        Ok(response.send(blocks, true)?)
+    fn send_last(&self, py: Python<'_>, blocks: &[&Bound<'_, PyBytes>]) -> PyResult<()> {
+        let has_backlog = {
+            let mut response = lock(&self.response);
+            expect_started(response.progress())?;
+            response.send(blocks, true)?;
+            response.has_backlog()
+        };
+        if has_backlog { waiting::until_kept(&self.response, py) } else { Ok(()) }
     }
 
     /// A file that the kernel can send; `false` where it must be read instead.
@@ -395,8 +426,8 @@ impl RequestObjects {
         Ok(true)
     }
 
-    /// Anything else that can be iterated: each block is sent before the next is asked for, or the flusher sends it meanwhile (PEP 3333,
-    /// "Buffering and Streaming").
+    /// Anything else that can be iterated: each block is sent, or kept for the client, before the next is asked for (PEP 3333, "Buffering
+    /// and Streaming").
     fn iterate(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
         for block in result.try_iter()? {
             fork::end_copies();
@@ -406,15 +437,14 @@ impl RequestObjects {
             if bytes.as_bytes().is_empty() {
                 continue;
             }
-            let (streamed, wants_more) = {
+            let (wants_more, has_backlog) = {
                 let mut response = lock(&self.response);
                 expect_started(response.progress())?;
-                (response.stream(bytes)?, response.sends_body())
+                response.stream(bytes)?;
+                (response.sends_body(), response.has_backlog())
             };
-            match streamed {
-                Streamed::Unattended => self.entrust(py)?,
-                Streamed::Sent if wants_more => waiting::until_taken(&self.response, py)?,
-                Streamed::Attended | Streamed::Sent => {}
+            if has_backlog {
+                waiting::until_kept(&self.response, py)?;
             }
             if !wants_more {
                 break;
@@ -422,15 +452,6 @@ impl RequestObjects {
         }
         fork::end_copies();
         self.expect_started()
-    }
-
-    /// Asks the flusher to look after what waits; where there is no room for its thread, it is sent now.
-    fn entrust(&self, py: Python<'_>) -> PyResult<()> {
-        if self.flusher.look_after(&self.response).is_err() {
-            lock(&self.response).leave_to_itself();
-            waiting::until_sent(&self.response, py)?;
-        }
-        Ok(())
     }
 
     fn expect_started(&self) -> PyResult<()> {

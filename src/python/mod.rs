@@ -28,7 +28,6 @@ mod errors;
 mod extras;
 pub mod facade;
 mod file_wrapper;
-pub mod flusher;
 mod header_line_cache;
 mod header_names;
 pub mod hooks;

@@ -3,38 +3,28 @@
 //! Decides what goes on the wire and when (framing, keep-alive, what is cut or missing), and hands it to the [`Exchange`]. The objects
 //! that the application holds share it behind a mutex, which is never held while Python code runs or the kernel is waited for.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use super::header_line_cache::HeaderLineCache;
-use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Wait, WriteChunk};
+use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Hint, RequestView, Wait};
 use crate::http::date::DateCache;
 use crate::http::encode::{BodyEncoder, Framed, LengthFault};
 use crate::http::error::{ErrorPage, reason_phrase};
 use crate::http::request::{Span, Version};
 use crate::http::response::{self, Asked, BodyPlan, ConnectionHeader};
 use crate::sys::clock::unix_time;
-use crate::sys::fork;
-use crate::sys::socket::Cork;
+use crate::sys::socket::Peer;
 use crate::tls::Secured;
-
-/// Unsent bytes of a block up to this many are copied; longer ones keep the application's object alive instead.
-const COPY_LIMIT: usize = 16 * 1024;
 
 /// Responses of up to this many bytes are put together and sent as one piece, which costs the kernel less than a list of them.
 const GATHER_LIMIT: usize = 8 * 1024;
-
-/// A block that comes this soon after the one before it may wait for company. At that pace a send for each costs a tenth of the time; at
-/// a faster one it would soon cost more than the application.
-const FAST: Duration = Duration::from_micros(50);
-
-/// How much may wait, of blocks that are no longer than [`GATHER_LIMIT`].
-const HOLD_LIMIT: usize = 32 * 1024;
 
 /// Most blocks that are handed to the kernel as they are; the writev(2) limit is 1024 on Linux, and far before it copying is cheaper.
 pub const MAX_BLOCKS: usize = 64;
@@ -50,8 +40,10 @@ pub struct ResponseHead {
     pub headers: Vec<u8>,
     /// The value of `Content-Length`.
     pub content_length: Option<u64>,
-    /// The application asked for `ConnectionHeader: upgrade`.
+    /// The application asked for `Connection: upgrade`.
     pub upgrade: bool,
+    /// The application said `X-Accel-Buffering: no`: what its client does not take slows it down.
+    pub is_live: bool,
     /// What the request asked for.
     pub asked: Asked,
     /// What the response before it said.
@@ -132,31 +124,14 @@ pub struct ResponseWriter {
     /// See [`response::server_line`].
     server: Arc<[u8]>,
     date: DateCache,
-    /// What waits for company, framed, if anything does; what is being put together, within a call.
+    /// What is being put together, within a call.
     buffer: Vec<u8>,
-    /// When the last block of an iteration was sent, or held back.
-    last_block: Option<Instant>,
-    /// The flusher looks after this response.
-    is_attended: bool,
-    /// It must wait for no others ([`Exchange::put_by`]): it has taken long already.
-    is_late: bool,
-    /// The flusher has found the client gone, which the application has yet to hear.
-    flush_failed: bool,
+    /// What the exchange has not taken over, which the application waits for.
+    backlog: VecDeque<Unsent>,
     /// Threads that wait for the client.
     waiters: usize,
     /// Whether those are to give it up: the request is over.
     is_ending: bool,
-}
-
-/// What the flusher has found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found {
-    /// Nothing to send.
-    Nothing,
-    /// Something, of which the client has taken some or all.
-    Something,
-    /// Something, of which the client takes nothing.
-    SlowClient,
 }
 
 /// What came of an attempt.
@@ -168,16 +143,10 @@ pub enum Tried<T> {
     NotYet(Wait),
 }
 
-/// What became of a block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use = "what waits must be sent by somebody"]
-pub enum Streamed {
-    /// It was sent, as far as the client takes it.
-    Sent,
-    /// It waits, for company or for the client, and the [flusher](super::flusher) looks after it.
-    Attended,
-    /// It waits, and the flusher is to be asked to look after it.
-    Unattended,
+/// Bytes that wait until the exchange takes them over; those up to `start` it has.
+struct Unsent {
+    bytes: Box<dyn AsRef<[u8]> + Send>,
+    start: usize,
 }
 
 impl ResponseWriter {
@@ -197,10 +166,7 @@ impl ResponseWriter {
             server,
             date: DateCache::new(),
             buffer: Vec::new(),
-            last_block: None,
-            is_attended: false,
-            is_late: false,
-            flush_failed: false,
+            backlog: VecDeque::new(),
             waiters: 0,
             is_ending: false,
         }
@@ -215,9 +181,9 @@ impl ResponseWriter {
         self.encoder = BodyEncoder::without_body();
         (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
         (self.is_observed, self.is_followed, self.is_ending) = (is_observed, false, false);
-        (self.last_block, self.flush_failed) = (None, false);
         // Whatever became of the last response, nothing of it may go out with this one.
         self.buffer.clear();
+        self.backlog.clear();
         self.exchange = Some(exchange);
     }
 
@@ -290,116 +256,60 @@ impl ResponseWriter {
         self.progress = Progress::Drafting;
         let mut head = std::mem::take(&mut self.head);
         head.headers.clear();
-        (head.content_length, head.upgrade, head.asked) = (None, false, self.asked);
+        (head.content_length, head.upgrade, head.is_live, head.asked) = (None, false, false, self.asked);
         head
     }
 
     /// Sets or replaces the head. Nothing is sent yet; and nothing will be, if the request has been answered meanwhile.
-    pub fn start(&mut self, head: ResponseHead) {
+    pub fn start(&mut self, mut head: ResponseHead) {
         if self.progress != Progress::Drafting {
             return;
         }
         self.encoder = BodyEncoder::new(self.asked, self.version, head.code, head.content_length);
+        if head.is_live
+            && let Some(exchange) = &mut self.exchange
+        {
+            exchange.avoid_files();
+            if comes_from_a_proxy(exchange.request()) {
+                // It buffers, too, unless it is told.
+                response::write_live(&mut head.headers);
+            }
+        }
         self.head = head;
         self.progress = Progress::Started;
     }
 
-    /// Sends a block of an iteration, or holds it back for a moment where it follows the one before it so fast that more may be about to.
+    /// Sends a block of an iteration. It may wait a moment for the next.
     ///
     /// # Errors
     /// The client is gone.
-    pub fn stream(&mut self, block: &Bound<'_, PyBytes>) -> io::Result<Streamed> {
-        let bytes = block.as_bytes();
-        if let Some(before) = self.last_block {
-            let now = Instant::now();
-            if now.duration_since(before) < FAST && self.may_hold(bytes.len()) {
-                self.last_block = Some(now);
-                return Ok(self.hold(bytes));
-            }
-        }
-        self.send(&[block], false)?;
-        self.last_block = Some(Instant::now());
-        // No block will be sent after this one, so nobody need wait until the client has taken it.
-        let is_left = self.is_whole() && self.has_queued() && !self.is_put_by();
-        Ok(if is_left { self.attend() } else { Streamed::Sent })
+    pub fn stream(&mut self, block: &Bound<'_, PyBytes>) -> io::Result<()> {
+        self.send_with(&[block], false, Hint::MoreSoon)
     }
 
-    fn may_hold(&self, length: usize) -> bool {
-        let is_short = length <= GATHER_LIMIT && self.buffer.len() + length <= HOLD_LIMIT;
-        is_short && !self.socket_lent && !self.flush_failed && !self.has_queued()
+    /// As [`Exchange::flush_due`].
+    pub fn flush_due(&mut self, now: Instant) -> bool {
+        self.exchange.as_mut().is_some_and(|exchange| exchange.flush_due(now))
     }
 
-    fn hold(&mut self, block: &[u8]) -> Streamed {
-        let mut held = std::mem::take(&mut self.buffer);
-        let framed = self.encoder.frame(&mut held, block.len(), false);
-        held.extend_from_slice(&block[..framed.admitted]);
-        held.extend_from_slice(framed.tail);
-        self.buffer = held;
-        self.attend()
-    }
-
-    fn attend(&mut self) -> Streamed {
-        if std::mem::replace(&mut self.is_attended, true) { Streamed::Attended } else { Streamed::Unattended }
-    }
-
-    /// For the flusher: sends what is held back, or goes on with what the client has not taken.
-    pub fn flush_for_application(&mut self) -> Found {
-        // A lent socket blocks, and it is the application's; nothing is held then.
-        if self.socket_lent || self.client_gone || self.flush_failed {
-            return Found::Nothing;
-        }
-        let has_sent = match &mut self.exchange {
-            Some(exchange) if exchange.has_queued() => exchange.flush_queued(),
-            Some(_) if !self.buffer.is_empty() => self.flush().map(|()| true),
-            _ => return Found::Nothing,
-        };
-        match has_sent {
-            Ok(true) => Found::Something,
-            Ok(false) => Found::SlowClient,
-            Err(_) => {
-                // The application hears of it with its next block. Until then an error of its own is no consequence of this one.
-                (self.flush_failed, self.client_gone) = (true, false);
-                Found::Nothing
-            }
-        }
-    }
-
-    /// For the spare thread, while the application is at the request: the response waits for no others from now on.
+    /// As [`Exchange::hurry`].
     pub fn hurry(&mut self) {
-        self.is_late = true;
-        if let Some(exchange) = &mut self.exchange
-            && exchange.is_put_by()
-            && exchange.flush_queued().is_err()
-        {
-            self.flush_failed = true;
+        if let Some(exchange) = &mut self.exchange {
+            exchange.hurry();
         }
     }
 
     /// A fault of the server's has come between what was to be sent and the client: nobody knows how much of it is out. The application
     /// hears of it as of a client that is gone.
     pub fn give_up_after_fault(&mut self) {
-        self.flush_failed = true;
-        self.buffer.clear();
-        self.leave_to_itself();
-    }
-
-    /// The flusher looks at this response no more.
-    pub fn leave_to_itself(&mut self) {
-        self.is_attended = false;
-    }
-
-    /// Sends what is held back.
-    fn flush(&mut self) -> io::Result<()> {
-        if fork::is_copy() {
-            // It goes out from where it was produced.
-            self.buffer.clear();
+        if let Some(exchange) = &mut self.exchange {
+            exchange.give_up();
         }
-        if self.buffer.is_empty() { Ok(()) } else { self.send(&[], false) }
     }
 
-    /// Whether the client has not taken everything that was sent so far.
-    pub fn has_queued(&self) -> bool {
-        self.exchange.as_ref().is_some_and(|exchange| exchange.has_queued())
+    /// Whether the application has to wait until the client has taken more.
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
     }
 
     /// Whether blocks of the response may be sent: its head is known, its end has not come, and neither has the request's.
@@ -412,10 +322,11 @@ impl ResponseWriter {
     /// # Errors
     /// The client is gone, or the response does not [take blocks](Transmission::takes_blocks).
     pub fn send(&mut self, blocks: &[&Bound<'_, PyBytes>], last: bool) -> io::Result<()> {
-        if self.flush_failed {
-            self.client_gone = true;
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
+        self.send_with(blocks, last, Hint::Now)
+    }
+
+    /// As [`ResponseWriter::send`]; `hint` is what is said of the bytes where nothing better is known.
+    fn send_with(&mut self, blocks: &[&Bound<'_, PyBytes>], last: bool, hint: Hint) -> io::Result<()> {
         if !self.takes_blocks() {
             return Err(io::Error::other("the response takes no blocks now"));
         }
@@ -430,13 +341,13 @@ impl ResponseWriter {
         if last {
             self.progress = Progress::Complete;
         }
-        let push = self.push(last);
+        let hint = self.hint(is_first, last).unwrap_or(hint);
         let result = if front.len() + admitted + tail.len() <= GATHER_LIMIT {
             gather(&mut front, blocks, admitted);
             front.extend_from_slice(tail);
-            if is_first && self.put_by(&front) { Ok(()) } else { self.transmit_one(&front, push) }
+            self.transmit_one(&front, hint)
         } else {
-            self.transmit(&front, blocks, admitted, tail, push)
+            self.transmit(&front, blocks, admitted, tail, hint)
         };
         front.clear();
         self.buffer = front;
@@ -454,15 +365,10 @@ impl ResponseWriter {
         self.progress = Progress::Complete;
         let offered = usize::try_from(length).unwrap_or(usize::MAX);
         let Framed { admitted, tail } = self.encoder.frame(&mut front, offered, true);
+        self.transmit_one(&front, Hint::Now)?;
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        exchange.queue(WriteChunk::Owned(front));
-        if admitted > 0 {
-            exchange.queue(WriteChunk::File { file, offset, remaining: admitted as u64 });
-        }
-        if !tail.is_empty() {
-            exchange.queue(WriteChunk::Owned(tail.to_vec()));
-        }
-        Ok(())
+        exchange.send_file(file, offset, admitted as u64);
+        if tail.is_empty() { Ok(()) } else { self.transmit_one(tail, Hint::Now) }
     }
 
     /// Sends an informational response (103 Early Hints, RFC 8297). Does nothing once the final head is out, or for HTTP/1.0.
@@ -473,7 +379,7 @@ impl ResponseWriter {
         if self.is_head_out() || self.version == Version::Http10 {
             return Ok(());
         }
-        self.transmit_one(bytes, Cork::No).inspect_err(|_| self.client_gone = true)
+        self.transmit_one(bytes, Hint::Now).inspect_err(|_| self.client_gone = true)
     }
 
     /// Completes the response with whatever framing is due. `is_followed` says that more of the application's code comes before the
@@ -491,11 +397,10 @@ impl ResponseWriter {
 
     /// Completes the response, and says what becomes of the connection.
     pub fn finish(&mut self) -> Disposition {
-        self.client_gone |= self.flush_failed;
         if self.client_gone || self.complete(false).is_err() {
             return Disposition::Gone;
         }
-        if self.encoder.is_short() {
+        if self.encoder.is_short() || self.has_backlog() {
             return Disposition::Broken;
         }
         if self.keep_alive && !self.socket_lent { Disposition::KeepAlive } else { Disposition::Close }
@@ -506,6 +411,7 @@ impl ResponseWriter {
         if self.client_gone || self.flush().is_err() {
             return Disposition::Gone;
         }
+        self.backlog.clear();
         if self.is_head_out() {
             self.progress = Progress::Complete;
             return Disposition::Broken;
@@ -519,7 +425,7 @@ impl ResponseWriter {
         (self.head.content_length, self.encoder) = (None, BodyEncoder::without_body());
         let page = ErrorPage { status, message, is_head: self.asked == Asked::Head };
         let page = page.render(self.date.get(unix_time()));
-        match self.transmit_one(&page, Cork::No) {
+        match self.transmit_one(&page, Hint::Now) {
             Ok(()) => Disposition::Close,
             Err(_) => {
                 self.client_gone = true;
@@ -553,8 +459,6 @@ impl ResponseWriter {
             return None;
         }
         let exchange = self.exchange.take()?;
-        // Not when the next one begins: the spare thread looks at what is about to begin as well.
-        self.is_late = false;
         // While there was no response, what the draft has is an earlier one's.
         let has_headers = with_headers && self.progress != Progress::Waiting;
         let headers = if has_headers { self.head.headers.clone() } else { Vec::new() };
@@ -601,37 +505,60 @@ impl ResponseWriter {
         self.is_ending || self.exchange.is_none()
     }
 
-    /// Sends what is held back and what is queued, as far as the client takes it.
+    /// Sends everything that was kept, as far as the client takes it.
     ///
     /// # Errors
     /// The client is gone, or has stopped reading.
     pub fn try_send_all(&mut self) -> io::Result<Tried<()>> {
+        if let Tried::NotYet(wait) = self.try_send_backlog()? {
+            return Ok(Tried::NotYet(wait));
+        }
         self.flush()?;
-        self.try_send_queued()
+        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        if exchange.unsent() == 0 {
+            return Ok(Tried::Done(()));
+        }
+        exchange.wait_to_write().map(Tried::NotYet).inspect_err(|_| self.client_gone = true)
     }
 
-    /// Sends what is queued, as far as the client takes it.
+    /// Hands over what the exchange had no room for, as far as it has by now.
     ///
     /// # Errors
     /// As [`ResponseWriter::try_send_all`].
-    pub fn try_send_queued(&mut self) -> io::Result<Tried<()>> {
+    pub fn try_send_backlog(&mut self) -> io::Result<Tried<()>> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        let backlog = &mut self.backlog;
         let mut tried = || {
-            exchange.flush_queued()?;
-            if exchange.has_queued() { exchange.wait_to_write().map(Tried::NotYet) } else { Ok(Tried::Done(())) }
+            while let Some(Unsent { bytes, start }) = backlog.front_mut() {
+                let left = &(**bytes).as_ref()[*start..];
+                let taken = exchange.send(&[left], Hint::Now)?;
+                if taken < left.len() {
+                    *start += taken;
+                    return exchange.wait_to_write().map(Tried::NotYet);
+                }
+                backlog.pop_front();
+            }
+            Ok(Tried::Done(()))
         };
         tried().inspect_err(|_| self.client_gone = true)
     }
 
-    /// Reads what is there of a streamed body, once the client has all that the application has produced: it may be waiting for that
-    /// before it sends more.
+    /// Sends what waits for more to come, and goes on with what the client has not taken.
+    fn flush(&mut self) -> io::Result<()> {
+        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        exchange.flush().inspect_err(|_| self.client_gone = true)
+    }
+
+    /// Reads what is there of a streamed body. What the application has produced goes out before: the client may be waiting for that before
+    /// it sends more.
     ///
     /// # Errors
     /// Those of [`Exchange::read_body`].
     pub fn try_read_body(&mut self, buffer: &mut [u8]) -> io::Result<Tried<usize>> {
-        if let Tried::NotYet(wait) = self.try_send_all()? {
+        if let Tried::NotYet(wait) = self.try_send_backlog()? {
             return Ok(Tried::NotYet(wait));
         }
+        self.flush()?;
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         match exchange.read_body(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => exchange.wait_to_read().map(Tried::NotYet),
@@ -646,17 +573,6 @@ impl ResponseWriter {
             Progress::Sending => self.encoder.is_whole(),
             Progress::Complete => true,
         }
-    }
-
-    /// Leaves a whole response to be sent with others, if there are any.
-    fn put_by(&mut self, response: &[u8]) -> bool {
-        let may_wait = self.is_whole() && self.keep_alive && !self.head.upgrade && !self.is_late;
-        may_wait && !fork::is_copy() && self.exchange.as_mut().is_some_and(|exchange| exchange.put_by(response))
-    }
-
-    /// Whether the response waits for others, with which somebody else sends it.
-    pub fn is_put_by(&self) -> bool {
-        self.exchange.as_ref().is_some_and(|exchange| exchange.is_put_by())
     }
 
     fn render_head(&mut self, out: &mut Vec<u8>) {
@@ -674,34 +590,35 @@ impl ResponseWriter {
         response::write_head_end(out);
     }
 
-    /// The last bytes may travel with the end of the connection, if that comes at once: what is called in between could hold them up. (What
-    /// is left are destructors of the application's objects, and a full access log; for them the kernel's patience is short.)
-    fn push(&self, last: bool) -> Cork {
-        let ends = last && !self.keep_alive && !self.head.upgrade && !self.socket_lent;
-        if ends && !self.is_observed && !self.is_followed { Cork::UntilShutdown } else { Cork::No }
+    /// What is known of the bytes that are about to be sent: whether they are all of the response, or the last before the end of the
+    /// connection. That must come at once then: what is called in between could hold them up. (What is left are destructors of the
+    /// application's objects, and a full access log; for them the kernel's patience is short.)
+    fn hint(&self, is_first: bool, last: bool) -> Option<Hint> {
+        if self.head.upgrade || self.socket_lent {
+            return None;
+        }
+        if self.keep_alive {
+            return (is_first && self.is_whole()).then_some(Hint::LastOfResponse);
+        }
+        (last && !self.is_observed && !self.is_followed).then_some(Hint::LastOfConnection)
     }
 
-    /// One write, and the rest queued; no write of nothing, which costs the kernel as much.
-    fn transmit_one(&mut self, bytes: &[u8], push: Cork) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
+    fn transmit_one(&mut self, bytes: &[u8], hint: Hint) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        let sent = exchange.write(&[bytes], push)?;
-        if sent < bytes.len() {
-            exchange.queue(WriteChunk::Owned(bytes[sent..].to_vec()));
+        let taken = exchange.send(&[bytes], hint)?;
+        if taken < bytes.len() {
+            self.backlog.push_back(Unsent { bytes: Box::new(bytes[taken..].to_vec()), start: 0 });
         }
         Ok(())
     }
 
-    /// One write of everything, and the rest queued.
     fn transmit(
         &mut self,
         front: &[u8],
         blocks: &[&Bound<'_, PyBytes>],
         admitted: usize,
-        back: &[u8],
-        push: Cork,
+        tail: &[u8],
+        hint: Hint,
     ) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         let mut parts: Vec<&[u8]> = Vec::with_capacity(blocks.len() + 2);
@@ -713,35 +630,33 @@ impl ResponseWriter {
             room -= part.len();
             parts.push(part);
         }
-        if !back.is_empty() {
-            parts.push(back);
-        }
-        let mut sent = exchange.write(&parts, push)?;
+        parts.push(tail);
+        let mut taken = exchange.send(&parts, hint)?;
         for (index, part) in parts.iter().enumerate() {
-            if sent >= part.len() {
-                sent -= part.len();
+            let start = taken.min(part.len());
+            taken -= start;
+            if start == part.len() {
                 continue;
             }
-            let left = &part[sent..];
-            let start = std::mem::take(&mut sent);
             let owner = index.checked_sub(1).and_then(|index| blocks.get(index));
-            exchange.queue(match owner {
-                Some(block) if left.len() > COPY_LIMIT && part.len() == block.as_bytes().len() => {
-                    WriteChunk::Shared { bytes: Box::new(PyBackedBytes::from((*block).clone())), start }
+            self.backlog.push_back(match owner {
+                // Nothing of it is copied: the object is the application's.
+                Some(block) if part.len() == block.as_bytes().len() => {
+                    Unsent { bytes: Box::new(PyBackedBytes::from((*block).clone())), start }
                 }
-                _ => WriteChunk::Owned(left.to_vec()),
+                _ => Unsent { bytes: Box::new(part[start..].to_vec()), start: 0 },
             });
         }
         Ok(())
     }
 }
 
-/// Locks a transmission. A panic while it was held leaves plain data behind, so poisoning carries no news.
+/// Locks a response. A panic while it was held leaves plain data behind, so poisoning carries no news.
 pub fn lock(shared: &Mutex<ResponseWriter>) -> MutexGuard<'_, ResponseWriter> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A shared transmission, whose responses name the server by `server` (a [`response::server_line`]).
+/// A shared response writer, whose responses name the server by `server` (a [`response::server_line`]).
 pub fn shared(server: &Arc<[u8]>) -> Arc<Mutex<ResponseWriter>> {
     Arc::new(Mutex::new(ResponseWriter::new(server.clone())))
 }
@@ -755,125 +670,18 @@ fn gather(front: &mut Vec<u8>, blocks: &[&Bound<'_, PyBytes>], admitted: usize) 
     }
 }
 
+fn comes_from_a_proxy(request: RequestView<'_>) -> bool {
+    *request.peer == Peer::Unix || request.proxied.is_some() || request.head.names_a_proxy(request.buffer)
+}
+
 fn request_is_over() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the request is over")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::RawFd;
-
     use super::*;
-    use crate::exchange::{Body, RequestView};
-    use crate::http::request::RequestHead;
-    use crate::sys::socket::Peer;
-
-    /// What a client has taken and in how many writes, and how much more it takes.
-    struct RecordingExchange {
-        taken: Vec<u8>,
-        writes: usize,
-        room: usize,
-        is_broken: bool,
-    }
-
-    /// A client.
-    struct Reader {
-        head: RequestHead,
-        wire: Arc<Mutex<RecordingExchange>>,
-        queue: Vec<u8>,
-        has_company: bool,
-        is_put_by: bool,
-    }
-
-    impl Reader {
-        fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut wire = self.wire.lock().unwrap();
-            if wire.is_broken {
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
-            let count = bytes.len().min(wire.room);
-            wire.room -= count;
-            wire.writes += 1;
-            wire.taken.extend_from_slice(&bytes[..count]);
-            Ok(count)
-        }
-    }
-
-    impl Exchange for Reader {
-        fn request(&self) -> RequestView<'_> {
-            RequestView {
-                buffer: b"",
-                head: &self.head,
-                peer: &Peer::Unix,
-                remote_addr: "",
-                proxied: None,
-                decoded_length: None,
-                site: 0,
-                scheme: crate::http::request::Scheme::Http,
-                secured: None,
-            }
-        }
-
-        fn take_body(&mut self) -> Body {
-            Body::empty()
-        }
-
-        fn return_buffer(&mut self, _: Vec<u8>) {}
-
-        fn write(&mut self, parts: &[&[u8]], _: Cork) -> io::Result<usize> {
-            self.flush_queued()?;
-            if self.has_queued() { Ok(0) } else { self.take(&parts.concat()) }
-        }
-
-        fn put_by(&mut self, response: &[u8]) -> bool {
-            self.is_put_by = self.has_company;
-            if self.is_put_by {
-                self.queue.extend_from_slice(response);
-            }
-            self.is_put_by
-        }
-
-        fn is_put_by(&self) -> bool {
-            self.is_put_by
-        }
-
-        fn queue(&mut self, piece: WriteChunk) {
-            let WriteChunk::Owned(bytes) = piece else { panic!("only bytes come here") };
-            self.queue.extend_from_slice(&bytes);
-        }
-
-        fn flush_queued(&mut self) -> io::Result<bool> {
-            let queue = std::mem::take(&mut self.queue);
-            let count = if queue.is_empty() { 0 } else { self.take(&queue)? };
-            self.queue = queue[count..].to_vec();
-            self.is_put_by &= self.has_queued();
-            Ok(count > 0)
-        }
-
-        fn has_queued(&self) -> bool {
-            !self.queue.is_empty()
-        }
-
-        fn wait_to_write(&mut self) -> io::Result<Wait> {
-            Err(io::ErrorKind::TimedOut.into())
-        }
-
-        fn read_body(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            Ok(0)
-        }
-
-        fn wait_to_read(&mut self) -> io::Result<Wait> {
-            Err(io::ErrorKind::TimedOut.into())
-        }
-
-        fn may_keep_alive(&self) -> bool {
-            true
-        }
-
-        fn lend_socket(&mut self) -> io::Result<RawFd> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-    }
+    use crate::exchange::recording::{Received, RecordingExchange};
 
     /// What the application says of a response to which there is nothing to say.
     fn ok(content_length: Option<u64>) -> ResponseHead {
@@ -881,113 +689,108 @@ mod tests {
     }
 
     /// A response of which only the head is known, and its client.
-    fn started(content_length: Option<u64>, has_company: bool) -> (ResponseWriter, Arc<Mutex<RecordingExchange>>) {
-        let wire = RecordingExchange { taken: Vec::new(), writes: 0, room: usize::MAX, is_broken: false };
-        let wire = Arc::new(Mutex::new(wire));
+    fn started(head: ResponseHead) -> (ResponseWriter, Arc<Mutex<Received>>) {
+        let (exchange, received) = RecordingExchange::new();
         let mut response = ResponseWriter::new(b"".as_slice().into());
-        let reader = Reader {
-            head: RequestHead::default(),
-            wire: wire.clone(),
-            queue: Vec::new(),
-            has_company,
-            is_put_by: false,
-        };
-        response.begin(Box::new(reader), false);
+        response.begin(Box::new(exchange), false);
         response.take_draft();
-        response.start(ok(content_length));
-        (response, wire)
+        response.start(head);
+        (response, received)
     }
 
     /// A response whose head is out, and its client, who has taken nothing of a body.
-    fn begun(content_length: Option<u64>) -> (ResponseWriter, Arc<Mutex<RecordingExchange>>) {
-        let (mut response, wire) = started(content_length, false);
+    fn begun(content_length: Option<u64>) -> (ResponseWriter, Arc<Mutex<Received>>) {
+        let (mut response, received) = started(ok(content_length));
         response.send(&[], false).unwrap();
-        assert_eq!(wire.lock().unwrap().writes, 1, "the head");
-        wire.lock().unwrap().taken.clear();
-        (response, wire)
-    }
-
-    fn text(wire: &Mutex<RecordingExchange>) -> String {
-        String::from_utf8(wire.lock().unwrap().taken.clone()).unwrap()
+        assert_eq!(std::mem::take(&mut received.lock().unwrap().hints).len(), 1, "the head");
+        received.lock().unwrap().bytes.clear();
+        (response, received)
     }
 
     #[test]
-    fn an_end_that_is_no_byte_is_not_written() {
-        for (content_length, writes_in_all) in [(Some(0), 1), (None, 2)] {
-            let (mut response, wire) = begun(content_length);
+    fn an_end_without_bytes_is_not_written() {
+        for (content_length, writes) in [(Some(0), 0), (None, 1)] {
+            let (mut response, received) = begun(content_length);
             assert_eq!(response.finish(), Disposition::KeepAlive);
-            assert_eq!(wire.lock().unwrap().writes, writes_in_all, "{content_length:?}");
+            assert_eq!(received.lock().unwrap().hints.len(), writes, "{content_length:?}");
         }
     }
 
     #[test]
-    fn short_blocks_wait_while_there_is_room() {
-        let (mut response, _) = begun(None);
-        assert!(response.may_hold(GATHER_LIMIT));
-        assert!(!response.may_hold(GATHER_LIMIT + 1), "long");
-        for _ in 0..HOLD_LIMIT / GATHER_LIMIT - 1 {
-            let _ = response.hold(&[b'x'; GATHER_LIMIT]);
+    fn what_is_sent_says_what_comes_behind_it() {
+        let with_upgrade = ResponseHead { upgrade: true, ..ok(Some(0)) };
+        let rows = [
+            ("whole", ok(Some(0)), true, Hint::LastOfResponse),
+            ("not whole", ok(Some(1)), false, Hint::Now),
+            ("a last chunk", ok(None), true, Hint::LastOfResponse),
+            ("more to come", ok(None), false, Hint::Now),
+            ("another protocol", with_upgrade, true, Hint::Now),
+        ];
+        for (name, head, last, hint) in rows {
+            let (mut response, received) = started(head);
+            response.send(&[], last).unwrap();
+            assert_eq!(received.lock().unwrap().hints, [hint], "{name}");
         }
-        assert!(response.may_hold(1));
-        assert!(!response.may_hold(GATHER_LIMIT), "no room");
     }
 
     #[test]
-    fn blocks_that_wait_leave_together_with_what_comes_next() {
-        let (mut response, wire) = begun(None);
-        assert_eq!(response.hold(b"one"), Streamed::Unattended);
-        assert_eq!(response.hold(b"two"), Streamed::Attended);
-        assert_eq!(text(&wire), "");
-        assert_eq!(response.finish(), Disposition::KeepAlive);
-        assert_eq!(text(&wire), "3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n");
-        assert_eq!(wire.lock().unwrap().writes, 2);
+    fn the_end_of_the_connection_comes_with_the_last_bytes_where_nothing_is_called_between() {
+        for (is_observed, is_followed, hint) in
+            [(false, false, Hint::LastOfConnection), (true, false, Hint::Now), (false, true, Hint::Now)]
+        {
+            let (mut response, received) = started(ok(None));
+            response.version = Version::Http10;
+            response.start_again(ok(None));
+            response.is_observed = is_observed;
+            response.complete(is_followed).unwrap();
+            assert_eq!(received.lock().unwrap().hints, [hint], "{is_observed} {is_followed}");
+        }
     }
 
     #[test]
-    fn a_length_bounds_what_waits_and_an_error_lets_it_go() {
-        let (mut response, wire) = begun(Some(5));
-        let _ = response.hold(b"one");
-        let _ = response.hold(b"two");
+    fn what_the_exchange_has_no_room_for_is_handed_over_later() {
+        let (mut response, received) = begun(Some(10));
+        received.lock().unwrap().room = 4;
+        response.transmit_one(b"0123456789", Hint::Now).unwrap();
+        assert!(response.has_backlog());
+        assert!(matches!(response.try_send_backlog().unwrap(), Tried::NotYet(_)));
+        received.lock().unwrap().room = 3;
+        assert!(matches!(response.try_send_backlog().unwrap(), Tried::NotYet(_)));
+        received.lock().unwrap().room = usize::MAX;
+        assert_eq!(response.try_send_backlog().unwrap(), Tried::Done(()));
+        assert!(!response.has_backlog());
+        assert_eq!(received.lock().unwrap().bytes, b"0123456789");
+    }
+
+    #[test]
+    fn a_response_that_ends_before_that_is_incomplete() {
+        let (mut response, received) = begun(None);
+        received.lock().unwrap().room = 4;
+        response.transmit_one(b"0123456789", Hint::Now).unwrap();
+        assert_eq!(response.finish(), Disposition::Broken);
+        let (exchange, _) = response.end(false).unwrap();
+        received.lock().unwrap().room = usize::MAX;
+        response.begin(exchange, false);
+        assert!(!response.has_backlog(), "the next one is another client's");
+    }
+
+    #[test]
+    fn an_error_behind_the_head_leaves_the_response_incomplete() {
+        let (mut response, received) = begun(Some(5));
         assert_eq!(response.fail(500, "a page"), Disposition::Broken);
-        assert_eq!(text(&wire), "onetw");
+        assert_eq!(received.lock().unwrap().bytes, b"");
         assert!(response.length_complaint().is_some());
     }
 
     #[test]
-    fn the_flusher_goes_on_until_the_client_has_all_of_it() {
-        let (mut response, wire) = begun(None);
-        wire.lock().unwrap().room = 4;
-        let _ = response.hold(b"one");
-        assert_eq!(response.flush_for_application(), Found::Something);
-        assert_eq!(text(&wire), "3\r\no");
-        assert!(!response.may_hold(1), "the application is to wait for the client");
-        assert_eq!(response.flush_for_application(), Found::SlowClient);
-        wire.lock().unwrap().room = usize::MAX;
-        assert!(!response.may_hold(1), "still");
-        assert_eq!(response.flush_for_application(), Found::Something);
-        assert_eq!(text(&wire), "3\r\none\r\n");
-        assert!(response.may_hold(1));
-        assert_eq!(response.flush_for_application(), Found::Nothing);
-        assert_eq!(response.hold(b"two"), Streamed::Attended);
-        assert_eq!(response.flush_for_application(), Found::Something);
-        response.leave_to_itself();
-        assert_eq!(response.hold(b"six"), Streamed::Unattended);
-    }
-
-    #[test]
-    fn that_the_flusher_finds_the_client_gone_is_the_end() {
-        let (mut response, wire) = begun(Some(3));
-        wire.lock().unwrap().is_broken = true;
-        let _ = response.hold(b"one");
-        assert_eq!(response.flush_for_application(), Found::Nothing);
-        assert!(!response.client_is_gone(), "an error of the application's would be taken for that");
-        assert_eq!(response.flush_for_application(), Found::Nothing, "once is enough");
+    fn a_client_that_is_gone_is_the_end_of_its_request_only() {
+        let (mut response, received) = begun(Some(3));
+        received.lock().unwrap().is_gone = true;
         assert_eq!(response.finish(), Disposition::Gone);
         assert!(response.client_is_gone());
         let (exchange, summary) = response.end(false).unwrap();
         assert_eq!(summary.status, CLIENT_CLOSED_REQUEST);
-        // The next one is another client's.
-        wire.lock().unwrap().is_broken = false;
+        received.lock().unwrap().is_gone = false;
         response.begin(exchange, false);
         response.take_draft();
         response.start(ok(Some(0)));
@@ -995,47 +798,18 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_response_may_wait_for_others_until_somebody_sends_it() {
-        let (mut response, wire) = started(Some(0), true);
-        response.send(&[], false).unwrap();
-        assert_eq!(wire.lock().unwrap().writes, 0);
-        assert!(response.is_whole());
-        response.hurry();
-        assert!(text(&wire).ends_with("\r\n\r\n"));
-        response.hurry();
-        assert_eq!(response.finish(), Disposition::KeepAlive);
-        assert_eq!(wire.lock().unwrap().writes, 1);
-    }
-
-    #[test]
-    fn that_the_client_of_a_response_that_was_put_by_is_gone_is_the_end_of_it() {
-        let (mut response, wire) = started(Some(0), true);
-        response.send(&[], false).unwrap();
-        wire.lock().unwrap().is_broken = true;
-        response.hurry();
-        assert_eq!(response.finish(), Disposition::Gone);
-    }
-
-    #[test]
-    fn what_is_not_whole_or_is_to_be_followed_by_something_else_does_not_wait() {
-        for (content_length, upgrade) in [(Some(1), false), (None, false), (Some(0), true)] {
-            let (mut response, wire) = started(content_length, true);
-            response.head.upgrade = upgrade;
-            response.send(&[], false).unwrap();
-            assert_eq!(wire.lock().unwrap().writes, 1, "{content_length:?} {upgrade}");
+    fn a_live_response_keeps_out_of_files() {
+        for is_live in [false, true] {
+            let (_, received) = started(ResponseHead { is_live, ..ok(None) });
+            assert_eq!(received.lock().unwrap().avoids_files, is_live);
         }
     }
 
-    #[test]
-    fn a_response_that_comes_late_does_not_wait() {
-        let (mut response, wire) = started(Some(0), true);
-        let (exchange, _) = response.end(false).unwrap();
-        // Also where the spare thread has looked just before it began.
-        response.hurry();
-        response.begin(exchange, false);
-        response.take_draft();
-        response.start(ok(Some(0)));
-        response.send(&[], false).unwrap();
-        assert_eq!(wire.lock().unwrap().writes, 1);
+    impl ResponseWriter {
+        /// As after a second `start_response` with `exc_info`.
+        fn start_again(&mut self, head: ResponseHead) {
+            self.take_draft();
+            self.start(head);
+        }
     }
 }

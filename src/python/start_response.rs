@@ -103,7 +103,7 @@ impl Write {
             }
             response.send(&[block], false)?;
         }
-        waiting::until_taken(&self.response, py)
+        waiting::until_kept(&self.response, py)
     }
 }
 
@@ -165,6 +165,10 @@ fn read_header(head: &mut ResponseHead, place: usize, header: &Bound<'_, PyAny>)
     let value_bytes = value_bytes(&name, &value)?;
     if response::is_hop_by_hop(name_bytes) {
         read_hop_by_hop(head, name_bytes, value_bytes);
+        return Ok(());
+    }
+    if response::says_live(name_bytes, value_bytes) {
+        head.is_live = true;
         return Ok(());
     }
     let is_length = name_bytes.eq_ignore_ascii_case(b"content-length");

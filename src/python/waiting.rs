@@ -14,20 +14,16 @@ use crate::sys::socket::wait_until_ready;
 /// How often who waits looks whether the request is over: whoever ends it waits for that in turn.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Waits, between two blocks, until the client has taken what was sent so far: what an application has produced must not lie about while
-/// it produces the next block (PEP 3333, "Buffering and Streaming"). A response that was put by is somebody else's to send.
+/// Waits for a client that is so far behind that no more is kept for it, until all that the application has produced so far is.
 ///
 /// # Errors
 /// The client is gone, or has stopped reading.
-pub fn until_taken(shared: &Mutex<ResponseWriter>, py: Python<'_>) -> PyResult<()> {
-    let is_taken = {
-        let response = lock(shared);
-        response.is_put_by() || !response.has_queued()
-    };
-    if is_taken { Ok(()) } else { until_done(shared, py, ResponseWriter::try_send_queued) }
+pub fn until_kept(shared: &Mutex<ResponseWriter>, py: Python<'_>) -> PyResult<()> {
+    let has_backlog = lock(shared).has_backlog();
+    if has_backlog { until_done(shared, py, ResponseWriter::try_send_backlog) } else { Ok(()) }
 }
 
-/// Sends what is held back, and waits until the client has taken everything.
+/// Waits until the client has taken everything.
 ///
 /// # Errors
 /// The client is gone, or has stopped reading.

@@ -136,6 +136,10 @@ pub struct Config {
     pub body_buffer: usize,
     /// Bytes of a request body that may go to a file before the rest is streamed to the app.
     pub body_spool: u64,
+    /// Bytes of a response that are held in memory for a client that does not take them.
+    pub response_buffer: usize,
+    /// Bytes of a response that may go to a file for such a client.
+    pub response_spool: u64,
     /// Directories put in front of `sys.path`, one by one in this order.
     pub pythonpath: Vec<PathBuf>,
     /// A PasteDeploy file that describes the app, `FILE` or `FILE#NAME`; it goes before the app.
@@ -498,6 +502,8 @@ impl Config {
             tmp_upload_dir: None,
             body_buffer: 0,
             body_spool: 0,
+            response_buffer: 0,
+            response_spool: 0,
             pythonpath: Vec::new(),
             paste: None,
             raw_paste_global_conf: Vec::new(),

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::Path;
 
 use super::connection_limits::ConnectionLimits;
 use super::read_context::BufferPermit;
+use super::spool::temporary_file;
 use crate::exchange::Body;
 use crate::sys::memory;
 
@@ -134,8 +134,7 @@ impl BodyStore {
         if limits.body_spool == 0 {
             return Room::Exhausted;
         }
-        let made = temporary_file(limits.upload_directory.as_deref()).and_then(|mut file| {
-            limits.holdings.note_descriptor(&file);
+        let made = temporary_file(limits).and_then(|mut file| {
             file.write_all(bytes)?;
             Ok(file)
         });
@@ -150,12 +149,5 @@ impl BodyStore {
                 Room::Exhausted
             }
         }
-    }
-}
-
-fn temporary_file(directory: Option<&Path>) -> io::Result<File> {
-    match directory {
-        Some(directory) => tempfile::tempfile_in(directory),
-        None => tempfile::tempfile(),
     }
 }

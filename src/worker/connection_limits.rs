@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::holdings::Holdings;
+use super::standby::Standby;
 use crate::http::policy::{HeaderMap, Policy};
 use crate::http::proxy::{self, Origin};
 use crate::scoreboard::Row;
@@ -43,9 +44,13 @@ pub struct ConnectionLimits {
     pub body_buffer: usize,
     /// Bytes of a body kept in a file.
     pub body_spool: u64,
+    /// Bytes of a response kept in memory for a client that does not take them.
+    pub response_buffer: usize,
+    /// Bytes of a response kept in a file for it.
+    pub response_spool: u64,
     /// Bytes a body may have at all.
     pub limit_request_body: Option<u64>,
-    /// Where spooled bodies go; `None` is the system's temporary directory.
+    /// Where spooled bodies and responses go; `None` is the system's temporary directory.
     pub upload_directory: Option<PathBuf>,
     /// The path at which the server itself answers.
     pub health_path: Option<String>,
@@ -55,10 +60,14 @@ pub struct ConnectionLimits {
     pub requires_proxy_header: bool,
     /// What all connections hold together, and may hold.
     pub holdings: Holdings,
+    /// Sends what waits for more to come while the application runs.
+    pub standby: Standby,
     proxy_allow_ips: Trusted,
     forwarded_allow_ips: Trusted,
     heart: OnceLock<Row>,
     stopping: AtomicBool,
+    /// No file can be made for responses, which has been said in the log.
+    lacks_spool: AtomicBool,
 }
 
 impl ConnectionLimits {
@@ -73,6 +82,8 @@ impl ConnectionLimits {
             keepalive: keepalive(config),
             body_buffer: config.body_buffer,
             body_spool: config.body_spool,
+            response_buffer: config.response_buffer,
+            response_spool: config.response_spool,
             limit_request_body: Some(config.limit_request_body).filter(|&limit| limit > 0),
             upload_directory: config.tmp_upload_dir.clone(),
             requires_proxy_header: config.require_proxy_header,
@@ -84,10 +95,26 @@ impl ConnectionLimits {
                 ProxyProtocol::Auto => Some(proxy::ProxyMode::Auto),
             },
             holdings: Holdings::new(config),
+            standby: Standby::new(),
             heart: OnceLock::new(),
             proxy_allow_ips: config.proxy_allow_ips.clone(),
             forwarded_allow_ips: config.forwarded_allow_ips.clone(),
             stopping: AtomicBool::new(false),
+            lacks_spool: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether what a client does not take of its response may go to a file.
+    pub fn may_spool_responses(&self) -> bool {
+        self.response_spool > 0 && !self.lacks_spool.load(Relaxed)
+    }
+
+    /// No file can be made for a response. From now on applications wait for clients that do not read; it is said once.
+    pub fn note_no_spool(&self, error: &std::io::Error) {
+        if !self.lacks_spool.swap(true, Relaxed) {
+            log::warn!(
+                "Cannot keep a response in a temporary file ({error}); the app waits for clients that do not read"
+            );
         }
     }
 

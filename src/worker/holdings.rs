@@ -33,9 +33,9 @@ pub struct Holdings {
 /// What one connection holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Bytes in memory, of heads and bodies.
+    /// Bytes in memory, of heads, bodies and responses.
     pub memory: u64,
-    /// Bytes of a body in a file.
+    /// Bytes in files, of bodies and responses.
     pub spool: u64,
 }
 
@@ -68,6 +68,11 @@ impl Stock {
         }
     }
 
+    /// Bytes up to the bound.
+    fn room(&self) -> u64 {
+        self.most.saturating_sub(self.used.load(Relaxed))
+    }
+
     /// Bytes beyond the bound.
     fn excess(&self) -> u64 {
         self.used.load(Relaxed).saturating_sub(self.most)
@@ -97,6 +102,11 @@ impl Holdings {
     /// Whether so much memory is in use that bodies had better go to files.
     pub fn memory_is_short(&self) -> bool {
         self.memory.used.load(Relaxed) > self.memory.most / 2
+    }
+
+    /// How many more bytes files may take.
+    pub fn spool_room(&self) -> u64 {
+        self.spool.room()
     }
 
     /// Whether there is too much of anything.
@@ -144,6 +154,14 @@ impl Holdings {
     /// Whether clients have come to hold descriptors that should be left to the application.
     pub fn is_in_reserve(&self) -> bool {
         self.in_reserve.load(Relaxed) > 0
+    }
+}
+
+impl std::ops::Add for Held {
+    type Output = Held;
+
+    fn add(self, other: Held) -> Held {
+        Held { memory: self.memory + other.memory, spool: self.spool + other.spool }
     }
 }
 

@@ -5,6 +5,7 @@
 //! for the fuzz targets, which drive them without an interpreter.
 
 mod access;
+mod batching;
 mod body_rate;
 mod body_store;
 pub mod connection;
@@ -18,6 +19,8 @@ pub mod read_context;
 mod rejection_log;
 mod relay;
 mod siblings;
+mod spool;
+mod standby;
 mod thread_pool;
 mod transport;
 mod write_queue;
@@ -40,7 +43,6 @@ use crate::logging::{AccessFormat, AccessLog};
 use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller};
 use crate::python::environ::ListenerInfo;
-use crate::python::flusher::Flusher;
 use crate::python::hooks::{Hooks, Raised, WorkerState};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
@@ -250,7 +252,6 @@ fn assemble(init: WorkerInit<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>)
             environ_keys,
             logs_headers: !logged_headers.is_empty(),
             server: facade::server_line(),
-            flusher: Flusher::default(),
         },
         hooks: init.hooks,
     };

@@ -17,13 +17,15 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 
 use super::access::ServedRequest;
+use super::batching::{LONGEST_WAIT, SHORT_REQUEST_NS};
 use super::connection::{Connection, Step, UnservedRequest};
 use super::connection_limits::ConnectionLimits;
 use super::event_loop::EventLoop;
 use super::leader::{LeaderState, WorkerStage};
 use super::siblings::Siblings;
+use super::standby::{Attention, BUSY_LOOK};
 use crate::logging::AccessLog;
-use crate::python::call::{Caller, Finished, InFlight};
+use crate::python::call::{Caller, Finished, InFlight, Look};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
 use crate::python::response_writer::{Disposition, ResponseSummary};
@@ -34,19 +36,15 @@ use crate::sys::clock::monotonic_ms;
 use crate::sys::thread;
 use crate::sys::wakeup::Wakeup;
 
-/// The spare thread looks this often whether everybody is busy; a request is held up for no longer than twice that.
-const STANDBY_LOOK: Duration = Duration::from_millis(5);
-
-/// After this long without a request the spare thread sleeps until there is one.
+/// After this long without a request the standby thread sleeps until there is one.
 const STANDBY_PATIENCE: Duration = Duration::from_millis(25);
+
+/// After so many looks in vain it is no longer attentive to bytes that wait: calling it costs the application more than a few of those.
+const QUIET_LOOKS: u32 = 8;
 
 /// Requests that have lately taken longer than this are worth waking a thread to lead meanwhile; for shorter ones the waking would cost
 /// more than the wait.
 const LONG_REQUEST_NS: u64 = 500_000;
-
-/// Where requests have lately taken no longer than this, a response may wait for those behind it; one request of a second rules that out
-/// for the next fifty.
-const SHORT_REQUEST_NS: u64 = 100_000;
 
 /// How long an aborted application may take to end its request by itself; the master kills the worker a second after aborting it.
 const UNWINDING_TIME: Duration = Duration::from_millis(300);
@@ -65,8 +63,6 @@ pub struct ThreadPool {
     slot: Mutex<PoolState>,
     /// Threads that wait to lead.
     followers: Condvar,
-    /// The spare thread.
-    standby: Condvar,
     /// Ends the leader's poll.
     waker: Waker,
     /// What requests have lately taken, in nanoseconds: a moving average.
@@ -140,7 +136,6 @@ struct PoolState {
     busy: usize,
     /// Counts every time the application was entered or left: standing still means that everybody is at it.
     moves: u64,
-    standby_sleeps: bool,
     is_over: bool,
 }
 
@@ -169,6 +164,12 @@ impl PoolState {
     }
 }
 
+/// What the standby thread saw when it last looked at the threads.
+struct BusyLook {
+    moves: u64,
+    since: Instant,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LeaderThread {
     Nobody,
@@ -195,11 +196,9 @@ impl ThreadPool {
                 waiting: 0,
                 busy: 0,
                 moves: 0,
-                standby_sleeps: false,
                 is_over: false,
             }),
             followers: Condvar::new(),
-            standby: Condvar::new(),
             waker,
             request_ns: AtomicU64::new(0),
             worker,
@@ -306,31 +305,59 @@ impl ThreadPool {
         self.end();
     }
 
-    /// The spare thread's life.
+    /// The standby thread's life: it sends what has waited for long enough while the application runs, and leads when every other thread
+    /// has been busy for a few milliseconds.
     pub fn run_standby(&self) {
-        let mut seen = 0;
-        let mut since = Instant::now();
-        let mut slot = self.lock();
-        while !slot.is_over {
-            if slot.moves != seen {
-                (seen, since) = (slot.moves, Instant::now());
-            } else if slot.lead.is_some() && slot.busy > 0 && since.elapsed() >= STANDBY_LOOK {
-                slot = self.take_over(slot);
+        let standby = &self.worker.limits.standby;
+        let mut busy = BusyLook { moves: 0, since: Instant::now() };
+        let (mut quiet_looks, mut hurried) = (0, Instant::now());
+        loop {
+            let Some(is_idle) = self.look_after_threads(&mut busy) else { return };
+            let attention = match (quiet_looks < QUIET_LOOKS, is_idle) {
+                (true, _) => Attention::ToBytes,
+                (false, false) => Attention::ToThreads,
+                (false, true) => Attention::Asleep,
+            };
+            standby.set_attention(attention);
+            // Whoever came before that saw it attentive: it looks once more.
+            let must_wait_on = attention == Attention::Asleep && !self.is_idle();
+            let found = self.flush_due(Instant::now(), false);
+            if must_wait_on || found != Look::Nothing && attention != Attention::ToBytes {
+                quiet_looks = QUIET_LOOKS - 1;
                 continue;
             }
-            slot = if slot.busy == 0 && since.elapsed() > STANDBY_PATIENCE {
-                slot.standby_sleeps = true;
-                self.standby.wait(slot).unwrap_or_else(PoisonError::into_inner)
-            } else {
-                self.standby.wait_timeout(slot, STANDBY_LOOK).unwrap_or_else(PoisonError::into_inner).0
-            };
-            slot.standby_sleeps = false;
-            if slot.busy > 0 {
-                drop(slot);
-                self.hurry();
-                slot = self.lock();
+            standby.wait(attention);
+            let now = Instant::now();
+            let hurry = now >= hurried + BUSY_LOOK;
+            if hurry {
+                hurried = now;
             }
+            quiet_looks = if self.flush_due(now, hurry) == Look::Waits { 0 } else { quiet_looks + 1 };
         }
+    }
+
+    /// Sends what has waited for long enough; with `hurry`, also responses that wait for others.
+    fn flush_due(&self, now: Instant, hurry: bool) -> Look {
+        let in_flight = hold(&self.in_flight).clone();
+        in_flight.iter().map(|requests| requests.flush_due(now, hurry)).max().unwrap_or(Look::Nothing)
+    }
+
+    /// Leads, if every thread is busy, until one wants to. Says whether none has had a request for a while; `None` when the worker is over.
+    fn look_after_threads(&self, look: &mut BusyLook) -> Option<bool> {
+        let mut slot = self.lock();
+        if slot.is_over {
+            return None;
+        }
+        if slot.moves != look.moves {
+            *look = BusyLook { moves: slot.moves, since: Instant::now() };
+        } else if slot.lead.is_some() && slot.busy > 0 && look.since.elapsed() >= BUSY_LOOK {
+            slot = self.take_over(slot);
+        }
+        Some(slot.busy == 0 && look.since.elapsed() > STANDBY_PATIENCE)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.lock().busy == 0
     }
 
     /// Adds the line of each request that was not served.
@@ -534,9 +561,7 @@ impl ThreadPool {
         if slot.waiting > 0 && self.request_ns.load(Relaxed) > LONG_REQUEST_NS {
             self.followers.notify_one();
         }
-        if slot.standby_sleeps {
-            self.standby.notify_one();
-        }
+        self.worker.limits.standby.call_for(Attention::ToThreads);
     }
 
     /// Gives a connection back after its request, `now`. The next one that is ready, if the lead still lies in the slot and `more` is
@@ -578,7 +603,7 @@ impl ThreadPool {
 
     /// Lets the response to a request wait for the one behind it, where requests are so short that it will not be long.
     fn set_company(&self, event_loop: &EventLoop, (_, connection): &mut ReadyRequest) {
-        connection.set_company(event_loop.has_ready() && self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS);
+        connection.begin_response(event_loop.has_ready() && self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS);
     }
 
     fn take_returned_connections(&self, lead: &mut LeaderState) {
@@ -636,7 +661,10 @@ impl ThreadPool {
             }
             drop(slot);
             self.hand_off_ready(&mut lead);
-            if let Err(error) = lead.turn(self, Duration::MAX) {
+            // Nobody else sends what waits for more to come.
+            let waits = self.flush_due(Instant::now(), true) == Look::Waits;
+            let most = if waits { LONGEST_WAIT } else { BUSY_LOOK };
+            if let Err(error) = lead.turn(self, most) {
                 log::error!("The worker cannot go on: {error}");
                 lead.stage = WorkerStage::Over;
             }
@@ -660,13 +688,6 @@ impl ThreadPool {
         }
     }
 
-    /// Has the responses to requests that the application is at wait for no others. One may be put by already: the application then goes on
-    /// behind its last byte, in `close()` for one.
-    fn hurry(&self) {
-        let in_flight = hold(&self.in_flight).clone();
-        in_flight.iter().for_each(InFlight::hurry);
-    }
-
     /// Ends the work of all threads.
     fn end(&self) {
         self.lock().send_finished();
@@ -676,7 +697,7 @@ impl ThreadPool {
         slot.end_connections();
         drop(slot);
         self.followers.notify_all();
-        self.standby.notify_all();
+        self.worker.limits.standby.call();
         self.wake_leader();
     }
 
@@ -729,7 +750,7 @@ impl ThreadPool {
                 // The leader is writing, perhaps to a slow pipe: neither the client nor other Python threads need wait for it.
                 Err(TryLockError::WouldBlock) => {
                     // An error comes again when the connection is done with.
-                    let _ = finished.exchange.flush_queued();
+                    let _ = finished.exchange.flush();
                     py.detach(|| std::thread::sleep(LOG_PAUSE));
                 }
             }

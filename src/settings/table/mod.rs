@@ -58,6 +58,8 @@ static OWN: &[&str] = &[
     "worker_spool",
     "body_buffer",
     "body_spool",
+    "response_buffer",
+    "response_spool",
     "require_proxy_header",
     "permit_missing_host",
     "strict_host",

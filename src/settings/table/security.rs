@@ -154,7 +154,7 @@ error. A setting of our own.",
         },
         doc: "Bytes of memory that a worker's unfinished requests may take; 0 is any number.
 
-Heads and bodies of all its connections together. While more than half of it is in use, bodies go to files earlier than
+Heads, bodies and waiting responses of all its connections together. While more than half of it is in use, bodies go to files earlier than
 at `body_buffer`. Past it the requests go that have held most for longest, bytes times seconds, with 503. A setting of
 our own.",
     },
@@ -169,11 +169,11 @@ our own.",
             set: |config, value| put(&mut config.worker_spool, number(value)),
             get: |config| Value::Int(config.worker_spool as i64),
         },
-        doc: "Bytes of files that a worker's request bodies may take; 0 is any number.
+        doc: "Bytes of files that a worker's bodies and responses may take; 0 is any number.
 
-The files of all its connections together (`body_spool` bounds one). Past it the uploads go that have held most for
-longest, as under `worker_buffer`. Several times that must fit under `tmp_upload_dir`: once for each worker. A setting
-of our own.",
+The files of all its connections together (`body_spool` and `response_spool` bound one). Past it the uploads go that have
+held most for longest, as under `worker_buffer`, and apps wait for clients that do not read. Several times that must fit
+under `tmp_upload_dir`: once for each worker. A setting of our own.",
     },
 ];
 

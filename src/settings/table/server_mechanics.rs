@@ -259,6 +259,39 @@ Past that the app is called, and reads the rest from the connection as it comes.
 it comes in chunks, and frameworks that look for one do not find it. A setting of our own; gunicorn has none.",
     },
     Setting {
+        name: "response_buffer",
+        section: Section::ServerMechanics,
+        flags: &["--response-buffer"],
+        meta: "BYTES",
+        kind: Kind::Int,
+        default: Default::Text("65536"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.response_buffer, size(value)),
+            get: |config| Value::Int(config.response_buffer as i64),
+        },
+        doc: "Bytes of a response that are held in memory for a slow client.
+
+What it does not take beyond that goes to a file under `tmp_upload_dir`. The app goes on at once, so a slow reader never holds a worker. A
+setting of our own; gunicorn has none.",
+    },
+    Setting {
+        name: "response_spool",
+        section: Section::ServerMechanics,
+        flags: &["--response-spool"],
+        meta: "BYTES",
+        kind: Kind::Int,
+        default: Default::Text("1073741824"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.response_spool, number(value)),
+            get: |config| Value::Int(config.response_spool as i64),
+        },
+        doc: "Bytes of a response that may go to a file for a slow client; 0 for none.
+
+Past that, and where no file can be made, the app waits until the client has read. A response with the header
+`X-Accel-Buffering: no` never goes to a file: what is live slows down with its reader. A setting of our own; gunicorn
+has none.",
+    },
+    Setting {
         name: "paste",
         section: Section::ServerMechanics,
         flags: &["--paste", "--paster"],

@@ -7,7 +7,6 @@ use std::time::Instant;
 use memchr::memmem::Finder;
 
 use super::{Connection, State, Step, address_text};
-use crate::exchange::WriteChunk;
 use crate::http::body::BodyDecoder;
 use crate::http::error::Error;
 use crate::http::proxy::{self, Origin, Parsed};
@@ -147,8 +146,8 @@ impl Connection {
         self.state = State::Body;
         self.body_rate = BodyRate::begin(now);
         if self.input.len() == self.head.len && behind.is_empty() && self.head.expect_continue {
-            self.write_queue.push(WriteChunk::Owned(response::CONTINUE.to_vec()));
-            if self.flush(now).is_err() {
+            self.write_queue.push(response::CONTINUE);
+            if self.flush_output(now).is_err() {
                 return Step::Close;
             }
         }

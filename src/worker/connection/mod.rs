@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::batching::{Batching, Waits};
 use super::body_rate::BodyRate;
 use super::body_store::BodyStore;
 use super::connection_limits::ConnectionLimits;
@@ -28,7 +29,7 @@ use super::read_context::{Incoming, ReadContext};
 use super::transport::Transport;
 use super::write_queue::{Flushed, WriteQueue};
 use super::write_timeout::WriteTimeout;
-use crate::exchange::{Exchange, WriteChunk};
+use crate::exchange::Exchange;
 use crate::http::body::BodyDecoder;
 use crate::http::date::DateCache;
 use crate::http::error::{Error, ErrorPage};
@@ -57,7 +58,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 pub enum Step {
     /// Wait for the client.
     Wait,
-    /// Send its response, which was put by, together with those of other connections.
+    /// Send its response, which was deferred, together with those of other connections.
     Send,
     /// There is more to do here at once, when others have had their turn.
     Again,
@@ -122,10 +123,10 @@ pub struct Connection {
     /// The wait for the client to read, if it is waited for.
     write_timeout: WriteTimeout,
     watched: Watched,
-    /// Whether its response may be put by until others are sent.
-    has_company: bool,
-    /// Whether it was, and is still to be sent.
-    is_put_by: bool,
+    /// What of the response waits for more to come.
+    batching: Batching,
+    /// Why nothing can be sent any more, once that is so.
+    output_failure: Option<ErrorKind>,
     /// Whether the application was given the socket, which is blocking as long as it has the request.
     is_lent: bool,
     /// What was left behind when the application was lent a socket in place of a TLS session.
@@ -203,8 +204,8 @@ impl Connection {
             write_queue: WriteQueue::default(),
             write_timeout: WriteTimeout::default(),
             watched: Watched::Not,
-            has_company: false,
-            is_put_by: false,
+            batching: Batching::default(),
+            output_failure: None,
             is_lent: false,
             lent: None,
         }
@@ -275,7 +276,7 @@ impl Connection {
         if !self.has_unsent() {
             return Step::Wait;
         }
-        match self.flush(now) {
+        match self.flush_output(now) {
             Ok(Flushed::All) => self.after_flush(now),
             Ok(Flushed::Blocked) => Step::Wait,
             Ok(Flushed::Paused) => Step::Again,
@@ -326,10 +327,14 @@ impl Connection {
         } else {
             self.state = State::Closing;
         }
-        if self.is_put_by && keep_alive && self.input.is_empty() {
+        if self.output_failure.is_some() {
+            return Step::Close;
+        }
+        self.write_queue.set_avoids_files(false);
+        if self.batching.waits() == Waits::ForResponses && keep_alive && self.input.is_empty() {
             return Step::Send;
         }
-        match self.flush(now) {
+        match self.flush_output(now) {
             Ok(Flushed::All) => self.after_flush(now),
             Ok(Flushed::Blocked) => Step::Wait,
             Ok(Flushed::Paused) => Step::Again,
@@ -351,7 +356,7 @@ impl Connection {
         let is_head = self.asks_for_head();
         let mut date = DateCache::new();
         let answer = response::health_answer(serves, is_head, connection, date.get(unix_time()));
-        self.write_queue.push(WriteChunk::Owned(answer));
+        self.write_queue.push(&answer);
         self.finish(!is_last, now)
     }
 
@@ -388,9 +393,9 @@ impl Connection {
         self.state == State::Head && self.input.is_empty() && !self.has_unsent()
     }
 
-    /// Notes whether the response to the request that is ready may be put by, until others are sent.
-    pub fn set_company(&mut self, has_company: bool) {
-        self.has_company = has_company;
+    /// The application is about to be called. `has_company` says that other requests are ready, whose responses this one's may wait for.
+    pub fn begin_response(&mut self, has_company: bool) {
+        self.batching.begin(has_company);
     }
 
     /// Ends our side, which the client is told whoever else holds the socket: a close alone says nothing while a child of the application
@@ -573,14 +578,14 @@ impl Connection {
     /// Answers with the error's page and reads no further requests.
     fn refuse(&mut self, error: Error, now: Instant) -> Step {
         let page = ErrorPage { status: error.status(), message: &error.message(), is_head: self.asks_for_head() };
-        self.write_queue.push(WriteChunk::Owned(page.render(DateCache::new().get(unix_time()))));
+        self.write_queue.push(&page.render(DateCache::new().get(unix_time())));
         if self.state == State::Proxy {
             // No request has begun that could be logged.
             self.input = Vec::new();
         }
         self.body = None;
         self.linger(now);
-        match self.flush(now) {
+        match self.flush_output(now) {
             Ok(Flushed::All) if self.transport.shutdown_write().is_ok() => Step::Refused(error),
             Ok(Flushed::Blocked | Flushed::Paused) => Step::Refused(error),
             _ => Step::Close,
@@ -613,10 +618,10 @@ impl Connection {
         }
     }
 
-    fn flush(&mut self, now: Instant) -> io::Result<Flushed> {
+    fn flush_output(&mut self, now: Instant) -> io::Result<Flushed> {
         let before = self.write_queue.sent();
         let flushed = self.write_queue.flush(&mut self.transport)?;
-        self.is_put_by &= flushed != Flushed::All;
+        self.batching.end_wait();
         if flushed != Flushed::Blocked || self.write_queue.sent() > before {
             self.write_timeout.end();
         }

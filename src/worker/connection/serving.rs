@@ -2,14 +2,17 @@
 
 use std::any::Any;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use super::{Connection, LentSession};
-use crate::exchange::{Body, Exchange, RequestView, Wait, WriteChunk};
+use crate::exchange::{Body, Exchange, Hint, RequestView, Wait};
 use crate::http::request::{Coding, Framing, Scheme};
+use crate::sys::fork;
 use crate::sys::socket::{Cork, Readiness, Stream};
+use crate::worker::batching::Waits;
 use crate::worker::relay;
+use crate::worker::standby::Attention;
 
 /// How often a client that does not read, or send, is looked at while the application waits for it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -46,46 +49,78 @@ impl Exchange for Connection {
         self.returned = buffer;
     }
 
-    fn write(&mut self, parts: &[&[u8]], push: Cork) -> io::Result<usize> {
-        if !self.write_queue.is_empty() {
-            // Hardly anybody else sends what is queued while the application runs; and this is how it learns that the client has gone.
-            self.flush(Instant::now())?;
+    fn send(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize> {
+        self.check_output()?;
+        let length = parts.iter().map(|part| part.len()).sum();
+        if self.defers(hint, length) {
+            parts.iter().for_each(|part| self.write_queue.push(part));
+            if hint == Hint::MoreSoon {
+                self.limits.standby.call_for(Attention::ToBytes);
+            }
+            return Ok(length);
         }
-        self.write_queue.write(&mut self.transport, parts, push)
-    }
-
-    fn put_by(&mut self, response: &[u8]) -> bool {
-        self.is_put_by = self.has_company && !self.has_unsent();
-        if self.is_put_by {
-            self.write_queue.push(WriteChunk::Owned(response.to_vec()));
+        let sent = self.send_now(parts, hint);
+        if let Err(error) = &sent {
+            self.fail_output(error.kind());
         }
-        self.is_put_by
+        if hint == Hint::MoreSoon {
+            self.batching.block_was_sent();
+        }
+        sent
     }
 
-    fn is_put_by(&self) -> bool {
-        self.is_put_by
+    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
+        self.batching.end_wait();
+        self.write_queue.push_file(file, offset, length);
     }
 
-    fn queue(&mut self, piece: WriteChunk) {
-        self.write_timeout.begin(self.transport.stream(), Instant::now());
-        self.write_queue.push(piece);
+    fn flush(&mut self) -> io::Result<()> {
+        self.check_output()?;
+        self.leave_to_original();
+        self.flush_output(Instant::now()).map(drop).inspect_err(|error| self.fail_output(error.kind()))
     }
 
-    fn flush_queued(&mut self) -> io::Result<bool> {
-        let before = self.write_queue.sent();
-        self.flush(Instant::now())?;
-        Ok(self.write_queue.sent() > before)
+    fn flush_due(&mut self, now: Instant) -> bool {
+        match self.batching.waits() {
+            // A lent socket blocks, and it is the application's.
+            _ if self.is_lent || self.output_failure.is_some() => false,
+            Waits::ForResponses => false,
+            Waits::ForBlock(until) if now < until => true,
+            Waits::Not if !self.has_unsent() => false,
+            Waits::ForBlock(_) | Waits::Not => {
+                // The application hears of a failure with its next call.
+                let _ = Exchange::flush(self);
+                true
+            }
+        }
     }
 
-    fn has_queued(&self) -> bool {
-        self.has_unsent()
+    fn hurry(&mut self) {
+        self.batching.leave_company();
+        if self.batching.waits() == Waits::ForResponses {
+            let _ = Exchange::flush(self);
+        }
+    }
+
+    fn unsent(&self) -> u64 {
+        self.write_queue.waiting()
+    }
+
+    fn avoid_files(&mut self) {
+        self.write_queue.set_avoids_files(true);
+    }
+
+    fn give_up(&mut self) {
+        self.fail_output(ErrorKind::BrokenPipe);
     }
 
     fn wait_to_write(&mut self) -> io::Result<Wait> {
         // It is the client that the application waits for, which has its own time for it (`write_timeout`): the worker is not stuck.
         self.limits.beat();
+        self.check_output()?;
         let now = Instant::now();
         if self.write_timeout.has_expired(self.transport.stream(), &self.limits, now) {
+            self.fail_output(ErrorKind::TimedOut);
             return Err(ErrorKind::TimedOut.into());
         }
         Ok(self.wait(Readiness::ToWrite, now + LOOK_AGAIN))
@@ -154,6 +189,76 @@ impl dyn Exchange {
 }
 
 impl Connection {
+    /// Whether the bytes wait for more to come. Nothing does behind what waits for the client, in a copy of the process, or on a socket
+    /// that is the application's.
+    fn defers(&mut self, hint: Hint, length: usize) -> bool {
+        if !matches!(hint, Hint::MoreSoon | Hint::LastOfResponse) || self.is_lent || fork::is_copy() {
+            return false;
+        }
+        let waits_for_client = self.batching.waits() == Waits::Not && self.has_unsent();
+        !waits_for_client && self.batching.defers(hint, length, self.write_queue.in_memory())
+    }
+
+    /// Hands what waits and `parts` to the kernel, and keeps what it does not take.
+    fn send_now(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize> {
+        self.leave_to_original();
+        let cork = if hint == Hint::LastOfConnection { Cork::UntilShutdown } else { Cork::No };
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if length == 0 {
+            // The end has come, and no block follows.
+            if matches!(self.batching.waits(), Waits::ForBlock(_)) {
+                self.flush_output(Instant::now())?;
+            }
+            return Ok(0);
+        }
+        if self.batching.waits() == Waits::Not && self.has_unsent() {
+            // This is how it learns that the client has gone.
+            self.flush_output(Instant::now())?;
+        }
+        self.batching.end_wait();
+        let sent = self.write_queue.write(&mut self.transport, parts, cork)?;
+        if sent == length && self.write_queue.is_empty() {
+            return Ok(length);
+        }
+        self.write_timeout.begin(self.transport.stream(), Instant::now());
+        Ok(sent + self.keep(parts, sent))
+    }
+
+    /// In a copy of the process: what waits for more goes out from where it was produced.
+    fn leave_to_original(&mut self) {
+        if self.batching.waits() != Waits::Not && fork::is_copy() {
+            self.write_queue.clear();
+            self.batching.end_wait();
+        }
+    }
+
+    /// Keeps what is left of `parts` behind the first `sent` bytes, as far as there is room, and returns how much.
+    fn keep(&mut self, parts: &[&[u8]], mut sent: usize) -> usize {
+        let mut kept = 0;
+        for part in parts {
+            let left = &part[sent.min(part.len())..];
+            sent = sent.saturating_sub(part.len());
+            let count = self.write_queue.keep(left, &self.limits);
+            kept += count;
+            if count < left.len() {
+                break;
+            }
+        }
+        self.note_held();
+        kept
+    }
+
+    /// Whether anything can be sent still.
+    fn check_output(&self) -> io::Result<()> {
+        self.output_failure.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    fn fail_output(&mut self, kind: ErrorKind) {
+        self.output_failure.get_or_insert(kind);
+        self.write_queue.clear();
+        self.batching.end_wait();
+    }
+
     fn has_whole_body(&self) -> bool {
         self.decoder.is_done() && self.unsaved.is_empty()
     }
@@ -198,7 +303,6 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
@@ -230,15 +334,16 @@ mod tests {
     }
 
     #[test]
-    fn a_response_is_put_by_only_in_company() {
+    fn a_response_is_deferred_only_in_company() {
         let now = Instant::now();
         for has_company in [false, true] {
             let (mut connection, mut client) = asked("");
-            connection.set_company(has_company);
-            assert_eq!(connection.put_by(b"response"), has_company);
+            connection.begin_response(has_company);
+            assert_eq!(connection.send(&[b"response"], Hint::LastOfResponse).unwrap(), 8);
+            assert_eq!(connection.batching.waits() == Waits::ForResponses, has_company);
             assert_eq!(connection.finish(true, now), if has_company { Step::Send } else { Step::Wait });
             assert_eq!(connection.is_idle(), !has_company);
-            assert_eq!(received(&mut client), "");
+            assert_eq!(received(&mut client), if has_company { "" } else { "response" });
             assert_eq!(connection.on_writable(now), Step::Wait);
             assert_eq!(received(&mut client), if has_company { "response" } else { "" });
             assert!(connection.is_idle());
@@ -251,7 +356,7 @@ mod tests {
         for late in ["", "more"] {
             let (mut connection, mut client) = asked("");
             client.write_all(late.as_bytes()).unwrap();
-            assert_eq!(connection.write(&[b"response"], Cork::UntilShutdown).unwrap(), 8);
+            assert_eq!(connection.send(&[b"response"], Hint::LastOfConnection).unwrap(), 8);
             assert_eq!(connection.finish(false, now), if late.is_empty() { Step::Close } else { Step::Again });
             assert_eq!(received(&mut client), "response");
             assert_eq!(client.read(&mut [0]).unwrap(), 0, "the end is told before the descriptor is closed");
@@ -279,22 +384,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_by_goes_out_before_anything_else() {
+    fn a_deferred_response_goes_out_before_anything_else() {
         let now = Instant::now();
-        let put_by = |behind| {
+        let deferred = |behind| {
             let (mut connection, client) = asked(behind);
-            connection.set_company(true);
-            assert!(connection.put_by(b"response"));
+            connection.begin_response(true);
+            assert_eq!(connection.send(&[b"response"], Hint::LastOfResponse).unwrap(), 8);
+            assert_eq!(connection.batching.waits(), Waits::ForResponses);
             (connection, client)
         };
-        let (mut connection, mut client) = put_by("");
-        assert!(!connection.put_by(b"another"), "one is enough");
-        assert_eq!(connection.write(&[b" and more"], Cork::No).unwrap(), 9);
+        let (mut connection, mut client) = deferred("");
+        assert_eq!(connection.send(&[b" and more"], Hint::Now).unwrap(), 9);
         assert_eq!(received(&mut client), "response and more");
-        let (mut connection, mut client) = put_by(REQUEST);
+        let (mut connection, mut client) = deferred(REQUEST);
         assert_eq!(connection.finish(true, now), Step::Call, "the next request is there");
         assert_eq!(received(&mut client), "response");
-        let (mut connection, mut client) = put_by("");
+        let (mut connection, mut client) = deferred("");
         assert_eq!(connection.finish(false, now), Step::Close);
         assert_eq!(received(&mut client), "response");
     }

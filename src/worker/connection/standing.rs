@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::{Connection, LINGER_TIME, State, Step};
-use crate::exchange::WriteChunk;
 use crate::http::date::DateCache;
 use crate::http::error::{Error, ErrorPage};
 use crate::sys::clock::unix_time;
@@ -91,7 +90,7 @@ impl Connection {
         }
         let error = Error::Overloaded;
         let page = ErrorPage { status: error.status(), message: &error.message(), is_head: self.asks_for_head() };
-        self.write_queue.push(WriteChunk::Owned(page.render(DateCache::new().get(unix_time()))));
+        self.write_queue.push(&page.render(DateCache::new().get(unix_time())));
         // It is closed whether or not this gets through.
         let _ = self.write_queue.flush(&mut self.transport);
         self.end_our_side();
@@ -129,7 +128,7 @@ impl Connection {
             Some(BodyStore::Memory(bytes)) => (bytes.capacity(), 0),
             Some(BodyStore::Spooled(_, length)) => (0, *length),
         };
-        Held { memory: (head + memory + self.unsaved.capacity()) as u64, spool }
+        Held { memory: (head + memory + self.unsaved.capacity()) as u64, spool } + self.write_queue.held()
     }
 }
 

@@ -22,6 +22,7 @@ use slab::Slab;
 use accepting::ACCEPT_BACKOFF;
 use unfinished::Unfinished;
 
+use super::batching::{MOST_RESPONSES, RESPONSE_WAIT};
 use super::connection::{Connection, Step, UnservedRequest, Watched};
 use super::connection_limits::ConnectionLimits;
 use super::listeners::WorkerListener;
@@ -57,14 +58,6 @@ const BUSY_EVENTS: usize = 2;
 /// A request that may have waited this long is run only if its client is still there. Looking costs a system call, and hardly anybody leaves
 /// sooner; behind thirty others even a request of half a millisecond waits half as long.
 const UNQUESTIONED_WAIT: Duration = Duration::from_millis(30);
-
-/// How long a whole response may wait for those to requests that are ready. Sent together, they wake their clients once instead of each
-/// time, which on a virtual machine costs as much as a short request, and neither the application nor the kernel's network code keeps
-/// driving the other out of the processor's caches.
-const COMPANY_WAIT: Duration = Duration::from_micros(200);
-
-/// Most responses that wait for each other.
-const MOST_FINISHED: usize = 8;
 
 /// Waits end and hearts beat to this precision.
 pub const TICK: Duration = Duration::from_secs(1);
@@ -310,7 +303,7 @@ impl EventLoop {
     /// The next connection whose request is ready, taken out of the loop; it comes back through [`EventLoop::put_back`].
     pub fn next_ready(&mut self) -> Option<(usize, Box<Connection>)> {
         let next = self.take_ready();
-        if next.is_none() || self.finished.len() >= MOST_FINISHED || self.now >= self.finished_since + COMPANY_WAIT {
+        if next.is_none() || self.finished.len() >= MOST_RESPONSES || self.now >= self.finished_since + RESPONSE_WAIT {
             self.send_finished();
         }
         next

@@ -1,0 +1,154 @@
+//! An exchange for unit tests, which writes down what is sent.
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::{Body, Exchange, Hint, RequestView, Wait};
+use crate::http::request::{RequestHead, Scheme};
+use crate::sys::socket::{Peer, Readiness};
+
+/// What has reached a client, with what was said of it.
+pub struct Received {
+    /// The bytes of all responses.
+    pub bytes: Vec<u8>,
+    /// What was said of each part.
+    pub hints: Vec<Hint>,
+    /// How many more bytes are taken over for the client.
+    pub room: usize,
+    /// Whether the client is gone.
+    pub is_gone: bool,
+    /// Whether the response keeps out of files.
+    pub avoids_files: bool,
+    /// Where the exchange panics, once.
+    pub trap: Option<Trap>,
+}
+
+/// Where an exchange panics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trap {
+    /// Where the body is read.
+    InReadBody,
+    /// Where bytes are sent, with so many parts sent before.
+    InSend {
+        /// How many.
+        before: usize,
+    },
+    /// Where what waits is sent.
+    InFlush,
+}
+
+/// An exchange with such a client. Its request has a body that is read as it comes.
+pub struct RecordingExchange {
+    head: RequestHead,
+    received: Arc<Mutex<Received>>,
+}
+
+impl RecordingExchange {
+    /// One for a client that takes everything, and what it has received.
+    pub fn new() -> (RecordingExchange, Arc<Mutex<Received>>) {
+        let received = Arc::new(Mutex::new(Received {
+            bytes: Vec::new(),
+            hints: Vec::new(),
+            room: usize::MAX,
+            is_gone: false,
+            avoids_files: false,
+            trap: None,
+        }));
+        (RecordingExchange { head: RequestHead::default(), received: received.clone() }, received)
+    }
+
+    fn pass(&self, here: Trap) {
+        let is_set = {
+            let mut received = self.received.lock().unwrap();
+            received.trap.take_if(|trap| *trap == here).is_some()
+        };
+        assert!(!is_set, "trapped {here:?}");
+    }
+}
+
+impl Exchange for RecordingExchange {
+    fn request(&self) -> RequestView<'_> {
+        RequestView {
+            buffer: b"",
+            head: &self.head,
+            peer: &Peer::Unix,
+            remote_addr: "",
+            proxied: None,
+            decoded_length: None,
+            site: 0,
+            scheme: Scheme::Http,
+            secured: None,
+        }
+    }
+
+    fn take_body(&mut self) -> Body {
+        Body::Stream(Box::new(Body::empty()))
+    }
+
+    fn return_buffer(&mut self, _: Vec<u8>) {}
+
+    fn send(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize> {
+        let before = self.received.lock().unwrap().hints.len();
+        self.pass(Trap::InSend { before });
+        let mut received = self.received.lock().unwrap();
+        if received.is_gone {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let bytes = parts.concat();
+        let count = bytes.len().min(received.room);
+        received.room -= count;
+        if count > 0 {
+            received.hints.push(hint);
+            received.bytes.extend_from_slice(&bytes[..count]);
+        }
+        Ok(count)
+    }
+
+    fn send_file(&mut self, _: OwnedFd, _: u64, _: u64) {}
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pass(Trap::InFlush);
+        Ok(())
+    }
+
+    fn flush_due(&mut self, _: Instant) -> bool {
+        false
+    }
+
+    fn hurry(&mut self) {}
+
+    fn unsent(&self) -> u64 {
+        0
+    }
+
+    fn avoid_files(&mut self) {
+        self.received.lock().unwrap().avoids_files = true;
+    }
+
+    fn give_up(&mut self) {
+        self.received.lock().unwrap().is_gone = true;
+    }
+
+    fn wait_to_write(&mut self) -> io::Result<Wait> {
+        Ok(Wait { descriptor: -1, readiness: Readiness::ToWrite, until: Instant::now() })
+    }
+
+    fn read_body(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.pass(Trap::InReadBody);
+        Ok(0)
+    }
+
+    fn wait_to_read(&mut self) -> io::Result<Wait> {
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    fn may_keep_alive(&self) -> bool {
+        true
+    }
+
+    fn lend_socket(&mut self) -> io::Result<RawFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
