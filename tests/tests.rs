@@ -3,7 +3,8 @@
 
 mod util;
 
-// The shape of the source tree.
+// The shape of the source tree, and what is said of it.
+mod documents;
 mod layers;
 
 // HTTP and WSGI, request by request.
