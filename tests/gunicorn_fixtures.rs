@@ -65,7 +65,7 @@ fn fixtures() -> Vec<Json> {
     Json::parse(&String::from_utf8_lossy(&made.stdout)).list().to_vec()
 }
 
-/// A config file for a fixture. Half of them know no Host (decision D1).
+/// A config file for a fixture. Half of them know no Host (docs/decisions/0001-missing-host.md).
 fn config(settings: &Json) -> String {
     let Json::Object(members) = settings else { panic!("settings are an object") };
     let line = |(name, value): &(String, Json)| match value {

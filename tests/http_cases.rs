@@ -54,7 +54,7 @@ enum Pace {
 /// A letter so many times: no end of a request line, and no chunk.
 const TAIL: usize = 1 << 20;
 
-/// Rows whose column OURS is no plain "400c" or "accept", under the settled decisions D1 to D10.
+/// Rows whose column OURS leaves a choice, and what docs/decisions has chosen.
 const SPECIAL: &[(&str, Special)] = &[
     ("RL-07-two-leading-crlf", Special::Refused(&[400])),
     ("RL-22-empty-line-only", Special::Refused(&[400])),
