@@ -5,16 +5,18 @@
 //! there is, or go on after a refusal. What is accepted must mean the same when it is written out again.
 #![allow(dead_code, reason = "each target uses one of the functions")]
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Read, Write};
 use std::mem::discriminant;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use monoceros::exchange::{Body, Exchange, Hint};
 use monoceros::http::body::BodyDecoder;
+use monoceros::http::connection::{Action, BodySink, Context, Http1, Received, Room};
 use monoceros::http::encode::{BodyEncoder, LengthFault};
 use monoceros::http::error::Error;
 use monoceros::http::header_cache::HeaderCache;
@@ -134,12 +136,13 @@ pub fn proxy(data: &[u8]) {
     }
 }
 
-/// The connection's state machine, with an application that answers everything, over a socket pair.
+/// The connection, with an application that answers everything, over a socket pair; and its state machine over slices.
 pub fn connection(data: &[u8]) {
     let Some(input) = Input::read(data) else { return };
     let whole = converse(input.flags, input.stream, &[input.stream.len()], Finish::WithTheLast);
     let pieces = converse(input.flags, input.stream, &input.ends().collect::<Vec<_>>(), Finish::AfterTheLast);
     assert_eq!(whole, pieces);
+    assert_eq!(whole, converse_without_a_socket(input.flags, input.stream, input.ends()));
 }
 
 /// A fuzzer's input, taken apart.
@@ -383,6 +386,122 @@ fn go_on(
     }
 }
 
+/// The same of the protocol's state alone, over slices of the `stream`.
+pub fn converse_without_a_socket(flags: u8, stream: &[u8], ends: impl Iterator<Item = usize>) -> Conversation {
+    let mut conversation = Conversation::default();
+    let mut machine = Machine::new(flags);
+    let mut start = 0;
+    for end in ends.filter(|&end| end > 0) {
+        if !machine.read(&stream[start..end], &mut conversation) {
+            return conversation;
+        }
+        start = end;
+    }
+    if let Action::Refuse(refusal) = machine.http.on_eof(false, &mut machine.input, &machine.rules.http, machine.now) {
+        conversation.refused = Some(refusal.error.status());
+    }
+    conversation
+}
+
+/// A connection's state, and what is its caller's.
+struct Machine {
+    http: Http1,
+    rules: Arc<ConnectionLimits>,
+    input: Vec<u8>,
+    head: RequestHead,
+    body: Gathered,
+    origin: Option<Origin>,
+    now: Instant,
+}
+
+/// A body, kept whole.
+struct Gathered(Vec<u8>);
+
+impl BodySink for &mut Gathered {
+    fn begin(&mut self, _: Option<u64>) {
+        self.0.clear();
+    }
+
+    fn add(&mut self, data: Cow<'_, [u8]>) -> Room {
+        self.0.extend_from_slice(&data);
+        Room::Left
+    }
+}
+
+impl Machine {
+    fn new(flags: u8) -> Self {
+        let (rules, now) = (rules(flags), Instant::now());
+        let (input, head, body) = (Vec::new(), RequestHead::default(), Gathered(Vec::new()));
+        Machine { http: Http1::new(&rules.http, now), rules, input, head, body, origin: None, now }
+    }
+
+    /// Goes as far as the bytes lead; false when that is the connection's end.
+    fn read(&mut self, bytes: &[u8], conversation: &mut Conversation) -> bool {
+        let mut action = self.act(|http, context, now| http.on_bytes(bytes, context, now));
+        loop {
+            action = match action {
+                Action::Wait | Action::Rest | Action::SendContinue => return true,
+                Action::EndProxy(origin) => {
+                    self.origin = origin;
+                    if self.input.is_empty() {
+                        return true;
+                    }
+                    self.act(|http, context, now| http.on_bytes(&[], context, now))
+                }
+                Action::Serve(received) => {
+                    let keep_alive = self.answer(bytes, received, conversation);
+                    self.http.finish(keep_alive, &self.input, self.now);
+                    if !keep_alive {
+                        conversation.is_over = true;
+                        return false;
+                    }
+                    self.act(|http, context, now| http.on_flushed(Duration::ZERO, context, now))
+                }
+                Action::Refuse(refusal) => {
+                    conversation.refused = Some(refusal.error.status());
+                    return false;
+                }
+                action => panic!("nothing but bytes has come: {action:?}"),
+            };
+        }
+    }
+
+    fn act(&mut self, act: impl FnOnce(&mut Http1, Context<'_, &mut Gathered>, Instant) -> Action) -> Action {
+        let origin = self.origin.as_ref();
+        let is_trusted = origin.is_none_or(|origin| self.rules.trusts_origin(origin, &Peer::Unix));
+        let context = Context {
+            limits: &self.rules.http,
+            is_trusted,
+            known: None,
+            input: &mut self.input,
+            head: &mut self.head,
+            sink: &mut self.body,
+        };
+        act(&mut self.http, context, self.now)
+    }
+
+    /// Takes the request off the input; says whether another may follow.
+    fn answer(&mut self, bytes: &[u8], received: Received, conversation: &mut Conversation) -> bool {
+        let body = match received {
+            Received::NoBody => Vec::new(),
+            Received::LastBytes(count) => bytes[bytes.len() - count..].to_vec(),
+            Received::Stored { length, .. } => {
+                assert_eq!(length, self.body.0.len() as u64);
+                self.body.0.clone()
+            }
+            Received::Part(_) => panic!("there is room"),
+        };
+        conversation.requests.push(Request::of(&self.head, &self.input, body));
+        let client = match self.origin {
+            Some(Origin::Client { client, .. }) => client.ip().to_string(),
+            _ => String::new(),
+        };
+        conversation.clients.push((client, self.origin));
+        self.input.drain(..self.head.len);
+        self.head.keep_alive && self.rules.keeps_alive()
+    }
+}
+
 fn answer(connection: &mut Connection, conversation: &mut Conversation) -> bool {
     let Body::Memory(buffer, range) = connection.take_body() else { panic!("the settings keep bodies in memory") };
     let body = buffer[range].to_vec();
@@ -418,7 +537,7 @@ fn rules(flags: u8) -> Arc<ConnectionLimits> {
         let with = |flags: u8| {
             let proxy_protocol = if flags & 0x80 != 0 { ProxyProtocol::Auto } else { ProxyProtocol::Off };
             let mut rules = ConnectionLimits::new(&Config { proxy_protocol, body_buffer: LONGEST, ..base.clone() });
-            rules.policy = policy(flags);
+            rules.http.policy = policy(flags);
             Arc::new(rules)
         };
         (0..=u8::MAX).map(with).collect()

@@ -177,7 +177,7 @@ impl<'p> Model<'p> {
         {
             return Ok(false);
         }
-        self.parser.reset();
+        self.parser = HeadParser::with_hint(self.parser.hint());
         let request = Request::of(&self.head, &self.buffer);
         self.body = Some((request, BodyDecoder::new(self.head.framing, self.policy)));
         self.buffer.drain(..self.head.len);

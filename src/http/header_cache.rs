@@ -165,7 +165,7 @@ mod tests {
         }
 
         fn read(&mut self, text: &str, trusted: bool) -> Option<CachedBlockId> {
-            self.parser.reset();
+            self.parser = HeadParser::with_hint(self.parser.hint());
             let (buf, policy) = (text.as_bytes(), Policy::default());
             let status = self.parser.parse(buf, &policy, trusted, Some(&mut self.known), &mut self.head);
             assert_eq!(status, Ok(Status::Complete), "{text}");

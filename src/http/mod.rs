@@ -5,11 +5,12 @@
 //! that tick by themselves, Python or the log. So every rule here is tested with byte strings, and fuzzed alone.
 //!
 //! In reading order: [`request`] (the incremental head parser) calls `request_line` and `fields`, which lean on
-//! `authority`, `lenient` and `grammar`; [`blocks`] knows again what was read before; [`body`] decodes what follows the
-//! head; [`response`] writes the answer.
+//! `authority`, `lenient` and `grammar`; [`header_cache`] knows again what was read before; [`body`] decodes what follows the
+//! head; [`response`] writes the answer; [`connection`] is the state between them, from one request to the next.
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod connection;
 pub mod date;
 pub mod encode;
 pub mod error;

@@ -32,9 +32,15 @@ pub struct HeadParser {
     /// Bytes of the field that the current line would continue, when folding is permitted.
     field_length: usize,
     line: RequestLine,
-    /// The place of the connection's last header block among the known ones.
+    hint: CacheHint,
+}
+
+/// What the heads of a connection have shown that is of use for its next one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CacheHint {
+    /// The place of the last header block among the known ones.
     likely_block: usize,
-    /// How many header blocks in a row were not known on this connection.
+    /// How many header blocks in a row were not known.
     unknown_blocks: u32,
 }
 
@@ -148,10 +154,14 @@ impl HeadParser {
         Self::default()
     }
 
-    /// Forgets the request, for the next one on the connection.
-    pub fn reset(&mut self) {
-        let (likely_block, unknown_blocks) = (self.likely_block, self.unknown_blocks);
-        *self = HeadParser { likely_block, unknown_blocks, ..Self::default() };
+    /// The same, on a connection whose last parser has left this [`HeadParser::hint`].
+    pub fn with_hint(hint: CacheHint) -> Self {
+        HeadParser { hint, ..Self::default() }
+    }
+
+    /// For the next parser on this connection.
+    pub fn hint(&self) -> CacheHint {
+        self.hint
     }
 
     /// Looks at what has been added to `buf` since the last call, and fills `head` once the head is complete.
@@ -310,25 +320,25 @@ impl HeadParser {
         head: &mut RequestHead,
     ) -> bool {
         let (Some(known), Some(circumstances)) = (known, self.circumstances(peer_is_trusted)) else { return false };
-        let place = self.likely_block;
+        let place = self.hint.likely_block;
         let Some(block) = known.lookup(buf, self.fields_start, circumstances, place, head) else { return false };
-        self.likely_block = block.place();
-        self.unknown_blocks = 0;
+        self.hint.likely_block = block.place();
+        self.hint.unknown_blocks = 0;
         head.rewritten.clear();
         self.fill_request_line(head);
         true
     }
 
     fn insert(&mut self, buf: &[u8], peer_is_trusted: bool, known: &mut HeaderCache, head: &RequestHead) {
-        self.unknown_blocks = self.unknown_blocks.wrapping_add(1);
+        self.hint.unknown_blocks = self.hint.unknown_blocks.wrapping_add(1);
         let may_come_again =
-            self.unknown_blocks <= LEARNED_AT_FIRST || self.unknown_blocks.is_multiple_of(LEARNED_LATER);
+            self.hint.unknown_blocks <= LEARNED_AT_FIRST || self.hint.unknown_blocks.is_multiple_of(LEARNED_LATER);
         if let Some(circumstances) = self.circumstances(peer_is_trusted)
             && may_come_again
             && head.rewritten.is_empty()
         {
             let block = Span::new(self.fields_start, head.len);
-            self.likely_block = known.insert(buf, block, circumstances, head).unwrap_or(self.likely_block);
+            self.hint.likely_block = known.insert(buf, block, circumstances, head).unwrap_or(self.hint.likely_block);
         }
     }
 

@@ -8,6 +8,7 @@ use super::connection_limits::ConnectionLimits;
 use super::read_context::BufferPermit;
 use super::spool::temporary_file;
 use crate::exchange::Body;
+use crate::http::connection::Room;
 use crate::sys::memory;
 
 /// The most that is reserved for a body before its bytes arrive: a Content-Length is a claim, not memory.
@@ -26,16 +27,9 @@ pub enum BodyStore {
     Spooled(File, u64),
 }
 
-/// Whether a body can go on gathering.
+/// The disk is full: the bytes were not kept. They stream to the application before the rest does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
-    /// It can.
-    Left,
-    /// It is as long as bodies are kept, or there is no place for a file: the rest streams to the application.
-    Exhausted,
-    /// The disk is full: these bytes were not kept, and stream to the application before the rest does.
-    Refused,
-}
+pub struct NotKept;
 
 impl BodyStore {
     /// An empty store for a body that is `announced` bytes long, if that was said.
@@ -44,17 +38,21 @@ impl BodyStore {
         BodyStore::Memory(Vec::with_capacity(announced.min(FIRST_RESERVATION)))
     }
 
-    /// Adds `data`, and says whether more may follow.
-    pub fn add(&mut self, data: &[u8], limits: &ConnectionLimits) -> Room {
+    /// Adds `data`, and says whether more may follow. It may not where the body is as long as bodies are kept, or there is no place for a
+    /// file: the rest then streams to the application.
+    ///
+    /// # Errors
+    /// The data was not kept.
+    pub fn add(&mut self, data: &[u8], limits: &ConnectionLimits) -> Result<Room, NotKept> {
         match self {
             BodyStore::Memory(bytes) => {
                 bytes.extend_from_slice(data);
-                let is_long = bytes.len() > limits.body_buffer
+                let is_long = bytes.len() > limits.http.body_buffer
                     || bytes.len() > WORTH_A_FILE && limits.body_spool > 0 && limits.holdings.memory_is_short();
-                if is_long { self.spool(limits) } else { Room::Left }
+                Ok(if is_long { self.spool(limits) } else { Room::Left })
             }
             // It is complete: nobody adds to it.
-            BodyStore::Whole(..) => Room::Refused,
+            BodyStore::Whole(..) => Err(NotKept),
             BodyStore::Spooled(file, length) => {
                 if limits.holdings.should_move(file)
                     && let Ok(moved) = file.try_clone()
@@ -64,10 +62,10 @@ impl BodyStore {
                 if file.write_all(data).is_err() {
                     // A part of `data` may have been written: the file ends where it was whole.
                     let _ = file.set_len(*length);
-                    return Room::Refused;
+                    return Err(NotKept);
                 }
                 *length += data.len() as u64;
-                if *length < limits.body_spool { Room::Left } else { Room::Exhausted }
+                Ok(if *length < limits.body_spool { Room::Left } else { Room::Exhausted })
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What holds for every connection of a worker: the protocol policy, who is trusted, and the bounds in bytes and seconds.
+//! What holds for every connection of a worker: the protocol's rules, who is trusted, and the bounds in bytes and seconds.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::holdings::Holdings;
 use super::standby::Standby;
+use crate::http::connection::Http1Limits;
 use crate::http::policy::{HeaderMap, Policy};
-use crate::http::proxy::{self, Origin};
+use crate::http::proxy::{Origin, ProxyMode};
 use crate::scoreboard::Row;
 use crate::settings::{self, Config, ProxyProtocol, Trusted, WorkerClass};
 use crate::sys::signal::term_has_come;
@@ -28,36 +29,22 @@ pub const KEEPALIVE_LINGER: Duration = Duration::from_secs(2);
 /// The rules of a worker, shared by its connections.
 #[derive(Debug)]
 pub struct ConnectionLimits {
-    /// What a request may look like.
-    pub policy: Policy,
-    /// From the first byte of a request to the end of its head.
-    pub head_timeout: Duration,
-    /// Between two arrivals of body bytes, and how long a body may arrive below its rate.
-    pub body_timeout: Duration,
-    /// Bytes a second that a body has to come in at; 0 is any rate.
-    pub body_min_rate: u64,
+    /// The protocol's.
+    pub http: Http1Limits,
     /// For a client that takes nothing of what is waiting for it.
     pub write_timeout: Duration,
     /// For a connection between two requests; zero closes it after the response.
     pub keepalive: Duration,
-    /// Bytes of a body kept in memory.
-    pub body_buffer: usize,
     /// Bytes of a body kept in a file.
     pub body_spool: u64,
     /// Bytes of a response kept in memory for a client that does not take them.
     pub response_buffer: usize,
     /// Bytes of a response kept in a file for it.
     pub response_spool: u64,
-    /// Bytes a body may have at all.
-    pub limit_request_body: Option<u64>,
     /// Where spooled bodies and responses go; `None` is the system's temporary directory.
     pub upload_directory: Option<PathBuf>,
     /// The path at which the server itself answers.
     pub health_path: Option<String>,
-    /// Which PROXY headers are looked for.
-    pub proxy_mode: Option<proxy::ProxyMode>,
-    /// Whether there must be one.
-    pub requires_proxy_header: bool,
     /// What all connections hold together, and may hold.
     pub holdings: Holdings,
     /// Sends what waits for more to come while the application runs.
@@ -74,26 +61,14 @@ impl ConnectionLimits {
     /// The rules that `config` asks for.
     pub fn new(config: &Config) -> Self {
         ConnectionLimits {
-            policy: policy(config),
-            head_timeout: bound(config.client_header_timeout),
-            body_timeout: bound(config.client_body_timeout),
-            body_min_rate: config.client_body_min_rate,
+            http: http1(config),
             write_timeout: bound(config.write_timeout),
             keepalive: keepalive(config),
-            body_buffer: config.body_buffer,
             body_spool: config.body_spool,
             response_buffer: config.response_buffer,
             response_spool: config.response_spool,
-            limit_request_body: Some(config.limit_request_body).filter(|&limit| limit > 0),
             upload_directory: config.tmp_upload_dir.clone(),
-            requires_proxy_header: config.require_proxy_header,
             health_path: config.health_path.clone(),
-            proxy_mode: match config.proxy_protocol {
-                ProxyProtocol::Off => None,
-                ProxyProtocol::V1 => Some(proxy::ProxyMode::V1),
-                ProxyProtocol::V2 => Some(proxy::ProxyMode::V2),
-                ProxyProtocol::Auto => Some(proxy::ProxyMode::Auto),
-            },
             holdings: Holdings::new(config),
             standby: Standby::new(),
             heart: OnceLock::new(),
@@ -191,6 +166,24 @@ fn among(trusted: &Trusted, peer: &Peer) -> bool {
     match peer {
         Peer::Unix => true,
         Peer::Ip(address) => trusted.contains(IpAddr::to_canonical(&address.ip())),
+    }
+}
+
+fn http1(config: &Config) -> Http1Limits {
+    Http1Limits {
+        policy: policy(config),
+        head_timeout: bound(config.client_header_timeout),
+        body_timeout: bound(config.client_body_timeout),
+        body_min_rate: config.client_body_min_rate,
+        body_buffer: config.body_buffer,
+        limit_request_body: Some(config.limit_request_body).filter(|&limit| limit > 0),
+        proxy_mode: match config.proxy_protocol {
+            ProxyProtocol::Off => None,
+            ProxyProtocol::V1 => Some(ProxyMode::V1),
+            ProxyProtocol::V2 => Some(ProxyMode::V2),
+            ProxyProtocol::Auto => Some(ProxyMode::Auto),
+        },
+        requires_proxy_header: config.require_proxy_header,
     }
 }
 

@@ -6,7 +6,6 @@
 
 mod access;
 mod batching;
-mod body_rate;
 mod body_store;
 pub mod connection;
 pub mod connection_limits;

@@ -31,34 +31,26 @@ pub type BufferPermit = Arc<()>;
 pub enum Incoming<'a> {
     /// From somewhere.
     Bytes(&'a [u8]),
-    /// Read at a desk, to this range of its scratch.
+    /// Read to this range of the context's scratch.
     InScratch(&'a mut ReadContext, Range<usize>),
 }
 
 impl Incoming<'_> {
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
+    /// The bytes, and the header blocks that are known where they have arrived.
+    pub fn parts(&mut self) -> (&[u8], Option<&mut HeaderCache>) {
         match self {
-            Incoming::Bytes(bytes) => bytes,
-            Incoming::InScratch(read_context, range) => &read_context.scratch[range.clone()],
-        }
-    }
-
-    /// The header blocks that are known where they have arrived.
-    pub fn known(&mut self) -> Option<&mut HeaderCache> {
-        match self {
-            Incoming::Bytes(_) => None,
-            Incoming::InScratch(read_context, _) => Some(&mut read_context.known),
-        }
-    }
-
-    /// The same without its first `count` bytes; it has so many.
-    pub fn behind(self, count: usize) -> Self {
-        match self {
-            Incoming::Bytes(bytes) => Incoming::Bytes(&bytes[count..]),
+            Incoming::Bytes(bytes) => (bytes, None),
             Incoming::InScratch(read_context, range) => {
-                Incoming::InScratch(read_context, range.start + count..range.end)
+                (&read_context.scratch[range.clone()], Some(&mut read_context.known))
             }
+        }
+    }
+
+    /// The last `count` bytes, of which it has so many, as a body that has come whole.
+    pub fn into_body(self, count: usize) -> BodyStore {
+        match self {
+            Incoming::Bytes(bytes) => BodyStore::Memory(bytes[bytes.len() - count..].to_vec()),
+            Incoming::InScratch(read_context, range) => read_context.take_body(range.end - count..range.end),
         }
     }
 }
@@ -75,7 +67,7 @@ impl ReadContext {
     }
 
     /// A body that has been read whole and stands in the scratch at `range`: with the buffer itself, if not too many are kept by others,
-    /// else as a copy. Who has the buffer in the end gives it [back](Desk::take_back).
+    /// else as a copy. Who has the buffer in the end gives it back by [`ReadContext::return_buffer`].
     pub fn take_body(&mut self, range: Range<usize>) -> BodyStore {
         if BufferPermit::strong_count(&self.permit) > MOST_KEPT {
             return BodyStore::Memory(self.scratch[range].to_vec());

@@ -1,243 +1,127 @@
-//! What arrives: a PROXY header, heads, bodies. Each step goes as far as the bytes lead.
+//! What arrives, and what the protocol makes of it.
 
-use std::borrow::Cow;
-use std::sync::LazyLock;
 use std::time::Instant;
 
-use memchr::memmem::Finder;
-
-use super::{Connection, State, Step, address_text};
-use crate::http::body::BodyDecoder;
-use crate::http::error::Error;
-use crate::http::proxy::{self, Origin, Parsed};
-use crate::http::request::Status;
-use crate::http::response::{self, Asked};
-use crate::sys::socket::Peer;
-use crate::worker::body_rate::BodyRate;
-use crate::worker::body_store::{BodyStore, Room};
+use super::request::Gatherer;
+use super::{Connection, Step};
+use crate::http::connection::{Action, Context, Http1, Received, Refusal};
+use crate::http::date::DateCache;
+use crate::http::error::{Error, ErrorPage};
+use crate::http::header_cache::HeaderCache;
+use crate::http::proxy::Origin;
+use crate::http::response;
+use crate::sys::clock::unix_time;
 use crate::worker::read_context::Incoming;
+use crate::worker::write_queue::Flushed;
 
-/// A read of up to this many bytes goes to the input buffer as it is: looking for the end of the head first would not pay.
-const SHORT_READ: usize = 2 * 1024;
-
-/// What ends a head.
-static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
+/// An input buffer larger than this is given back when the connection falls idle.
+const IDLE_BUFFER: usize = 4 * 1024;
 
 impl Connection {
-    pub(super) fn on_bytes(&mut self, arrival: Incoming<'_>, now: Instant) -> Step {
-        let bytes = arrival.bytes();
-        match self.state {
-            State::Body => {
-                let step = self.on_body_bytes(bytes, now);
-                self.await_body(step, now)
+    /// Bytes have come: goes as far as they lead.
+    pub(super) fn on_bytes(&mut self, mut arrival: Incoming<'_>, now: Instant) -> Step {
+        let (bytes, known) = arrival.parts();
+        let (http, context) = self.split(known);
+        let mut action = http.on_bytes(bytes, context, now);
+        if let Action::EndProxy(origin) = action {
+            if let Some(step) = self.end_proxy(origin, now) {
+                return step;
             }
-            State::Lingering(left) => self.drop_bytes(left, bytes.len()),
-            _ => {
-                if self.input.is_empty() {
-                    self.deadline = Some(now + self.limits.head_timeout);
-                }
-                let end = self.end_of_head(bytes);
-                self.input.extend_from_slice(&bytes[..end]);
-                self.parse(arrival.behind(end), now)
+            let (http, context) = self.split(arrival.parts().1);
+            action = http.on_bytes(&[], context, now);
+        }
+        if let Action::Serve(Received::LastBytes(count)) = action {
+            self.request.store = Some(arrival.into_body(count));
+        }
+        self.take_action(action, now)
+    }
+
+    /// The protocol, and what it works on.
+    pub(super) fn split<'a>(
+        &'a mut self,
+        known: Option<&'a mut HeaderCache>,
+    ) -> (&'a mut Http1, Context<'a, Gatherer<'a>>) {
+        let (head, sink) = self.request.parts(&self.limits);
+        let (limits, is_trusted, input) = (&self.limits.http, self.client.is_trusted, &mut self.input);
+        (&mut self.http, Context { limits, is_trusted, known, input, head, sink })
+    }
+
+    /// Does what the protocol says, and says what the event loop has to do.
+    pub(super) fn take_action(&mut self, action: Action, now: Instant) -> Step {
+        match action {
+            // `finish` and `on_bytes` see to the last two themselves.
+            Action::Wait | Action::Flush | Action::EndProxy(_) => Step::Wait,
+            Action::SendContinue => {
+                self.output.push(response::CONTINUE);
+                if self.output.flush(&mut self.transport, now).is_ok() { Step::Wait } else { Step::Close }
             }
+            Action::Serve(received) => {
+                let may_be_check = matches!(received, Received::NoBody);
+                self.request.begin(received, &mut self.input);
+                if may_be_check && self.is_health_check() { Step::Check } else { Step::Call }
+            }
+            Action::Refuse(refusal) => self.refuse(refusal, now),
+            Action::Rest => {
+                self.shrink();
+                Step::Wait
+            }
+            Action::ShutDown if self.transport.shutdown_write().is_ok() => Step::Wait,
+            Action::ShutDown | Action::Close => Step::Close,
+            Action::LastLook => Step::LastLook,
+            Action::Left => Step::Left,
         }
     }
 
-    /// How much of `bytes` goes to the input: a long body that came with its head is not to make a detour there.
-    fn end_of_head(&self, bytes: &[u8]) -> usize {
-        match self.state {
-            State::Head if bytes.len() > SHORT_READ => {
-                EMPTY_LINE.find(bytes).map_or(bytes.len(), |at| at + EMPTY_LINE.needle().len())
-            }
-            _ => bytes.len(),
-        }
-    }
-
-    /// Looks for what comes next in the input; `behind` is what has come after it.
-    pub(super) fn parse(&mut self, mut behind: Incoming<'_>, now: Instant) -> Step {
-        if self.state == State::Proxy
-            && let Some(step) = self.parse_proxy_header(now)
+    /// A PROXY header has been looked for, and said `origin`; `None` where the request goes on
+    /// behind it in the input.
+    fn end_proxy(&mut self, origin: Option<Origin>, now: Instant) -> Option<Step> {
+        if let Some(origin) = origin
+            && let Err(error) = self.client.take_proxy_header(origin, &self.limits)
         {
-            return step;
+            // No request has begun that could be logged.
+            self.input = Vec::new();
+            return Some(self.refuse_as(error, now));
         }
-        let policy = &self.limits.policy;
-        match self.parser.parse(&self.input, policy, self.is_trusted, behind.known(), &mut self.head) {
-            Ok(Status::Partial) if behind.bytes().is_empty() => Step::Wait,
-            Ok(Status::Partial) => {
-                self.input.extend_from_slice(behind.bytes());
-                self.parse(Incoming::Bytes(&[]), now)
-            }
-            Ok(Status::Complete) => self.begin_body(behind, now),
-            Err(_) if is_tls_handshake(&self.input) => self.refuse(Error::TlsOnPlainHttp, now),
-            Err(error) => self.refuse(error, now),
+        if self.acceptor.is_none() {
+            return self.input.is_empty().then_some(Step::Wait);
         }
-    }
-
-    /// Takes a PROXY header off the input; `None` when the first request begins.
-    fn parse_proxy_header(&mut self, now: Instant) -> Option<Step> {
-        let mode = self.limits.proxy_mode?;
-        match proxy::parse(&self.input, mode) {
-            Ok(Parsed::Partial) => return Some(Step::Wait),
-            Ok(Parsed::Absent) if self.limits.requires_proxy_header => {
-                return Some(self.refuse(Error::InvalidProxyHeader("missing"), now));
-            }
-            Ok(Parsed::Absent) => {}
-            Ok(Parsed::Header { len, origin }) => {
-                if !self.limits.takes_proxy_headers_from(&self.peer) {
-                    let error = Error::ForbiddenProxyRequest(self.remote_addr.clone());
-                    return Some(self.refuse(error, now));
-                }
-                self.input.drain(..len);
-                self.is_trusted = self.limits.trusts_origin(&origin, &self.peer);
-                self.proxied = Some(origin);
-                if let Origin::Client { client, .. } = origin {
-                    self.peer = Peer::Ip(client);
-                    self.remote_addr = address_text(&self.peer);
-                }
-            }
-            Err(error) => return Some(self.refuse(error, now)),
-        }
-        self.state = State::Head;
-        self.acceptor.as_ref()?;
         let arrived = std::mem::take(&mut self.input);
-        // The bytes behind the header are read again, through TLS, whether or not more of them come.
-        self.unread = true;
+        // The bytes behind the header are read again, through TLS, whether or not more of them
+        // come.
+        self.arrivals.note(false);
         Some(if self.begin_tls(arrived).is_ok() { Step::Again } else { Step::Close })
-    }
-
-    /// The head is complete: decides how its body is gathered, and gathers what is there.
-    fn begin_body(&mut self, behind: Incoming<'_>, now: Instant) -> Step {
-        self.note_request();
-        self.decoder = BodyDecoder::new(self.head.framing, &self.limits.policy);
-        if self.decoder.is_done() {
-            self.input.extend_from_slice(behind.bytes());
-            let step = self.serve();
-            return if self.is_health_check() { Step::Check } else { step };
-        }
-        let announced = self.decoder.remaining_length();
-        if let (Some(length), Some(limit)) = (announced, self.limits.limit_request_body)
-            && length > limit
-        {
-            return self.refuse(Error::ContentTooLarge, now);
-        }
-        match behind {
-            // It is all there, and nothing else: where it was read to is as good a place as any.
-            Incoming::InScratch(read_context, range) if self.is_whole_body(announced, range.len()) => {
-                self.decoder = BodyDecoder::Length(0);
-                self.body = Some(read_context.take_body(range));
-                self.serve()
-            }
-            behind => self.gather_body(announced, behind.bytes(), now),
-        }
-    }
-
-    /// The head is the current request's. What it asks for is noted while it stands in the input.
-    pub(super) fn note_request(&mut self) {
-        self.asked = Some(Asked::by(self.head.method.of(self.head.source(&self.input))));
-    }
-
-    fn is_whole_body(&self, announced: Option<u64>, count: usize) -> bool {
-        announced == Some(count as u64) && self.input.len() == self.head.len && count <= self.limits.body_buffer
-    }
-
-    fn gather_body(&mut self, announced: Option<u64>, behind: &[u8], now: Instant) -> Step {
-        self.body = Some(BodyStore::new(announced));
-        self.body_length = 0;
-        self.state = State::Body;
-        self.body_rate = BodyRate::begin(now);
-        if self.input.len() == self.head.len && behind.is_empty() && self.head.expect_continue {
-            self.write_queue.push(response::CONTINUE);
-            if self.flush_output(now).is_err() {
-                return Step::Close;
-            }
-        }
-        let mut arrived = std::mem::take(&mut self.input);
-        let mut step = self.on_body_bytes(&arrived[self.head.len..], now);
-        if step == Step::Wait {
-            step = self.on_body_bytes(behind, now);
-        } else {
-            self.input.extend_from_slice(behind);
-        }
-        // The head stays in front; behind it what the body did not use up.
-        let rest = std::mem::take(&mut self.input);
-        arrived.truncate(self.head.len);
-        arrived.extend_from_slice(&rest);
-        self.input = arrived;
-        self.await_body(step, now)
     }
 
     fn is_health_check(&self) -> bool {
         let Some(path) = &self.limits.health_path else { return false };
-        let source = self.head.source(&self.input);
-        self.head.path.of(source) == path.as_bytes() && matches!(self.head.method.of(source), b"GET" | b"HEAD")
+        let head = &self.request.head;
+        let source = head.source(self.request.bytes());
+        head.path.of(source) == path.as_bytes() && matches!(head.method.of(source), b"GET" | b"HEAD")
     }
 
-    fn await_body(&mut self, step: Step, now: Instant) -> Step {
-        if step == Step::Wait {
-            self.deadline = Some(self.body_rate.deadline(now, &self.limits));
+    /// Refuses what the protocol has not objected to.
+    pub(super) fn refuse_as(&mut self, error: Error, now: Instant) -> Step {
+        let action = self.http.refuse(error, &mut self.input, &self.limits.http, now);
+        self.take_action(action, now)
+    }
+
+    /// Answers with the error's page; no further requests are read.
+    pub(super) fn refuse(&mut self, Refusal { error, is_head }: Refusal, now: Instant) -> Step {
+        let page = ErrorPage { status: error.status(), message: &error.message(), is_head };
+        self.output.push(&page.render(DateCache::new().get(unix_time())));
+        self.request.store = None;
+        match self.output.flush(&mut self.transport, now) {
+            Ok(Flushed::All) if self.transport.shutdown_write().is_ok() => Step::Refused(error),
+            Ok(Flushed::Blocked | Flushed::Paused) => Step::Refused(error),
+            _ => Step::Close,
         }
-        step
     }
 
-    fn on_body_bytes(&mut self, bytes: &[u8], now: Instant) -> Step {
-        let (data, rest) = match self.decode_all(bytes) {
-            Ok(decoded) => decoded,
-            Err(error) => return self.refuse(error, now),
-        };
-        self.body_rate.add(data.len(), now);
-        let Some(store) = &mut self.body else { return Step::Close };
-        let room = if data.is_empty() { Room::Left } else { store.add(&data, &self.limits) };
-        if room == Room::Refused {
-            self.unsaved = data.into_owned();
+    /// Gives back what a connection between two requests has no use for.
+    fn shrink(&mut self) {
+        if self.input.capacity() > IDLE_BUFFER {
+            self.input = Vec::new();
         }
-        if self.decoder.is_done() {
-            // Pipelined: the next request's first bytes.
-            self.input.extend_from_slice(rest);
-            return self.serve();
-        }
-        if room != Room::Left {
-            self.body_rate.pause(now);
-            return self.serve();
-        }
-        Step::Wait
+        self.request.shrink();
     }
-
-    /// Decodes `bytes` as far as the body goes: its data in one piece, however small its chunks are, and what comes behind it. What the
-    /// data is put into costs as much for a chunk as for a whole read.
-    fn decode_all<'a>(&mut self, bytes: &'a [u8]) -> Result<(Cow<'a, [u8]>, &'a [u8]), Error> {
-        let (mut data, mut rest) = (Cow::Borrowed(&b""[..]), bytes);
-        while !rest.is_empty() && !self.decoder.is_done() {
-            let decoded = self.decoder.decode(rest)?;
-            rest = &rest[decoded.consumed..];
-            self.body_length += decoded.data.len() as u64;
-            if self.body_is_too_long() {
-                return Err(Error::ContentTooLarge);
-            }
-            if data.is_empty() {
-                data = Cow::Borrowed(decoded.data);
-            } else if !decoded.data.is_empty() {
-                gather(&mut data, decoded.data, rest.len());
-            }
-        }
-        Ok((data, rest))
-    }
-
-    pub(super) fn body_is_too_long(&self) -> bool {
-        self.limits.limit_request_body.is_some_and(|limit| self.body_length > limit)
-    }
-}
-
-/// Puts `more` behind `data`; `rest` bytes are left that may follow.
-fn gather(data: &mut Cow<'_, [u8]>, more: &[u8], rest: usize) {
-    if let Cow::Borrowed(first) = data {
-        let mut gathered = Vec::with_capacity(first.len() + more.len() + rest);
-        gathered.extend_from_slice(first);
-        *data = Cow::Owned(gathered);
-    }
-    data.to_mut().extend_from_slice(more);
-}
-
-/// Whether these bytes begin a TLS connection: a record with a handshake in it, of version 3.x (RFC 8446, section 5.1).
-fn is_tls_handshake(input: &[u8]) -> bool {
-    matches!(input, [22] | [22, 3, ..])
 }

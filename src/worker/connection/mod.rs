@@ -1,10 +1,18 @@
 //! One client's connection: bytes in, requests out, response bytes back, and a deadline for every wait.
 //!
-//! Knows `http` and a wire; knows no interpreter and no event loop, so it is tested over a socket pair. The event loop tells it that
-//! bytes may have arrived or may be sent, that time has passed, or that the application is done; it answers with a [`Step`].
+//! The connection has the transport, the write queue and the input buffer. [`Http1`] has the state: it says what the bytes that have
+//! come and the time that has passed mean, and the connection does it. The event loop tells the connection that bytes may have arrived
+//! or may be sent, that time has passed, or that the application is done; the connection answers with a [`Step`].
+//!
+//! It must not know an interpreter or the event loop. So it is tested over a socket pair.
 
+mod arrivals;
 mod arriving;
+mod client;
 mod handoff;
+mod lent;
+mod output;
+mod request;
 mod serving;
 mod standing;
 mod unserved_request;
@@ -16,49 +24,37 @@ pub use unserved_request::UnservedRequest;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::batching::{Batching, Waits};
-use super::body_rate::BodyRate;
+use self::arrivals::Arrivals;
+use self::client::Client;
+use self::lent::Lent;
+use self::output::Output;
+use self::request::Request;
 use super::body_store::BodyStore;
 use super::connection_limits::ConnectionLimits;
 use super::holdings::Held;
 use super::read_context::{Incoming, ReadContext};
 use super::transport::Transport;
-use super::write_queue::{Flushed, WriteQueue};
-use super::write_timeout::WriteTimeout;
+use super::write_queue::Flushed;
 use crate::exchange::Exchange;
-use crate::http::body::BodyDecoder;
+use crate::http::connection::{Action, Http1, Stage};
 use crate::http::date::DateCache;
-use crate::http::error::{Error, ErrorPage};
+use crate::http::error::Error;
 use crate::http::proxy::Origin;
-use crate::http::request::{HeadParser, RequestHead};
-use crate::http::response::{self, Asked};
+use crate::http::response;
 use crate::sys::clock::unix_time;
 use crate::sys::socket::{Peer, Stream};
-use crate::tls::{Acceptor, HandshakeFailure, Secured, Session};
-
-/// How a request begins that wants no body in its answer.
-const HEAD: &[u8] = b"HEAD ";
-
-/// An input buffer larger than this is given back when the connection falls idle.
-const IDLE_BUFFER: usize = 4 * 1024;
-
-/// After a refusal the client may still be sending, and closing at once would reset its connection before it has read the answer. So the
-/// rest is read and dropped, this much of it...
-const LINGER_BYTES: usize = 64 * 1024;
-
-/// ...and this long (gunicorn's figures).
-const LINGER_TIME: Duration = Duration::from_secs(2);
+use crate::tls::{Acceptor, HandshakeFailure, Session};
 
 /// What the event loop is to do next with a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Wait for the client.
     Wait,
-    /// Send its response, which was deferred, together with those of other connections.
+    /// Send its response, which was put off, together with those of other connections.
     Send,
     /// There is more to do here at once, when others have had their turn.
     Again,
@@ -74,7 +70,7 @@ pub enum Step {
     Stalled,
     /// The client's TLS came to nothing, and why: log it, then wait.
     TlsFailed(String),
-    /// Its wait is over: read once more, and close it if nothing has come.
+    /// Its wait for a request is over: read once more, and close it if nothing has come.
     LastLook,
     /// Close it, by way of [`Connection::end`].
     Close,
@@ -86,58 +82,19 @@ pub struct Connection {
     /// What TLS is to be begun with, once a PROXY header is out of the way.
     acceptor: Option<Acceptor>,
     limits: Arc<ConnectionLimits>,
-    peer: Peer,
-    remote_addr: String,
-    site: usize,
-    is_trusted: bool,
-    /// What a PROXY header said, if there was one.
-    proxied: Option<Origin>,
-    state: State,
-    /// Whether the kernel may hold bytes, or the end, that no new event will tell of.
-    unread: bool,
-    /// Whether the client has said that it sends nothing more; told once, while the bytes before it may still be unread.
-    has_ended: bool,
-    /// Received and not used up; the current request's head is in front while it is served.
+    client: Client,
+    /// What HTTP makes of what has come.
+    http: Http1,
+    arrivals: Arrivals,
+    /// Received and not used up. The head of a request that is on its way is in front.
     input: Vec<u8>,
-    parser: HeadParser,
-    head: RequestHead,
-    /// What the current request asks for; `None` until `head` is that request's, parsed whole.
-    asked: Option<Asked>,
-    body: Option<BodyStore>,
-    /// The buffer of a body that the application is done with.
-    returned: Vec<u8>,
-    decoder: BodyDecoder,
-    body_rate: BodyRate,
-    /// Decoded body bytes that found no place in the store.
-    unsaved: Vec<u8>,
-    /// Decoded bytes of the current request's body.
-    body_length: u64,
-    /// What of that, and of its head, has been written down as held.
+    /// The request that is on its way, ready, or with the application.
+    request: Box<Request>,
+    /// What the input and the request are recorded to hold.
     held: Held,
-    write_queue: WriteQueue,
-    /// When the state's wait ends, if it does.
-    deadline: Option<Instant>,
-    /// When it was accepted, or its last request was answered.
-    rests_since: Instant,
-    has_been_served: bool,
-    /// The wait for the client to read, if it is waited for.
-    write_timeout: WriteTimeout,
+    output: Output,
     watched: Watched,
-    /// What of the response waits for more to come.
-    batching: Batching,
-    /// Why nothing can be sent any more, once that is so.
-    output_failure: Option<ErrorKind>,
-    /// Whether the application was given the socket, which is blocking as long as it has the request.
-    is_lent: bool,
-    /// What was left behind when the application was lent a socket in place of a TLS session.
-    lent: Option<Box<LentSession>>,
-}
-
-/// A TLS session that went to a pump, as far as the connection needs it still.
-struct LentSession {
-    /// The descriptor that the poll knows, until it knows it no more.
-    stream: Option<Stream>,
-    secured: Option<Arc<Secured>>,
+    lent: Lent,
 }
 
 /// What the event loop's poll tells of a connection. It is told more only when that is needed, and never less again: each change is a
@@ -152,62 +109,22 @@ pub enum Watched {
     ForBoth,
 }
 
-/// What the connection is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// A PROXY header may come before the first request.
-    Proxy,
-    /// Waiting for a request, or reading its head.
-    Head,
-    /// Reading its body.
-    Body,
-    /// The request is ready, or with the application.
-    Serving,
-    /// Nothing follows but the queued bytes.
-    Closing,
-    /// The answer is out and our side closed; so many bytes of what still comes are dropped.
-    Lingering(usize),
-    /// Our side is closed, and nothing that has come lies unread.
-    Over,
-}
-
 impl Connection {
     /// A connection just accepted on listener number `site`.
     pub fn new(stream: Stream, peer: Peer, site: usize, limits: Arc<ConnectionLimits>, now: Instant) -> Self {
-        let state = if limits.proxy_mode.is_some() { State::Proxy } else { State::Head };
         Connection {
-            is_trusted: limits.trusts(&peer),
-            proxied: None,
-            remote_addr: address_text(&peer),
-            deadline: Some(now + limits.head_timeout),
-            rests_since: now,
-            has_been_served: false,
-            decoder: BodyDecoder::Length(0),
-            body_rate: BodyRate::begin(now),
+            client: Client::new(peer, site, &limits),
+            http: Http1::new(&limits.http, now),
             transport: Transport::plain(stream),
             acceptor: None,
             limits,
-            peer,
-            site,
-            state,
-            unread: false,
-            has_ended: false,
+            arrivals: Arrivals::default(),
             input: Vec::new(),
-            parser: HeadParser::new(),
-            head: RequestHead::default(),
-            asked: None,
-            body: None,
-            returned: Vec::new(),
-            unsaved: Vec::new(),
-            body_length: 0,
+            request: Box::default(),
             held: Held::default(),
-            write_queue: WriteQueue::default(),
-            write_timeout: WriteTimeout::default(),
+            output: Output::default(),
             watched: Watched::Not,
-            batching: Batching::default(),
-            output_failure: None,
-            is_lent: false,
-            lent: None,
+            lent: Lent::No,
         }
     }
 
@@ -217,7 +134,7 @@ impl Connection {
     /// Those of [`Session::new`].
     pub fn under_tls(mut self, acceptor: Acceptor) -> io::Result<Self> {
         self.acceptor = Some(acceptor);
-        if self.state == State::Head {
+        if !self.http.expect_tls() {
             self.begin_tls(Vec::new())?;
         }
         Ok(self)
@@ -227,8 +144,8 @@ impl Connection {
     /// side, which by itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
     pub fn on_readable(&mut self, read_context: &mut ReadContext, ended: bool, reads: usize, now: Instant) -> Step {
         let step = self.read_on(read_context, ended, reads, now);
-        // What came whole, and is about to be served, is not worth the writing; nor would it stay for long.
-        if step != Step::Call || matches!(self.body, Some(BodyStore::Memory(_) | BodyStore::Spooled(..))) {
+        // A request that came whole is served next: what it holds is not worth recording.
+        if step != Step::Call || matches!(self.request.store, Some(BodyStore::Memory(_) | BodyStore::Spooled(..))) {
             self.note_held();
         }
         step
@@ -236,13 +153,7 @@ impl Connection {
 
     fn read_on(&mut self, read_context: &mut ReadContext, ended: bool, reads: usize, now: Instant) -> Step {
         self.note_unread(ended);
-        let answers = match self.state {
-            State::Serving | State::Closing | State::Over => true,
-            State::Head => self.has_unsent(),
-            State::Proxy | State::Body | State::Lingering(_) => false,
-        };
-        if answers {
-            // Read when the response is out: till then the kernel keeps the bytes, and the client, waiting.
+        if !self.http.takes_bytes(self.has_unsent()) {
             return Step::Wait;
         }
         for _ in 0..reads {
@@ -250,15 +161,14 @@ impl Connection {
                 Ok(Some(0)) => return self.on_end(now),
                 Ok(Some(count)) => count,
                 Ok(None) => {
-                    self.unread = false;
+                    self.arrivals.note_nothing();
                     return Step::Wait;
                 }
                 Err(error) => return self.on_broken(&error, now),
             };
-            // A short read has emptied the socket, and the next arrival is a new event; the end is not, once it has been told.
-            self.unread = self.has_ended || !self.transport.is_drained_by(count, read_context.scratch.len());
+            self.arrivals.note_read(self.transport.is_drained_by(count, read_context.scratch.len()));
             let step = self.on_bytes(Incoming::InScratch(read_context, 0..count), now);
-            if step != Step::Wait || !self.unread {
+            if step != Step::Wait || !self.arrivals.may_be_unread() {
                 return step;
             }
         }
@@ -267,8 +177,7 @@ impl Connection {
 
     /// Notes that bytes may have arrived, or the end.
     pub fn note_unread(&mut self, ended: bool) {
-        self.unread = true;
-        self.has_ended |= ended;
+        self.arrivals.note(ended);
     }
 
     /// Sends what is queued; goes on once it is out.
@@ -276,7 +185,7 @@ impl Connection {
         if !self.has_unsent() {
             return Step::Wait;
         }
-        match self.flush_output(now) {
+        match self.output.flush(&mut self.transport, now) {
             Ok(Flushed::All) => self.after_flush(now),
             Ok(Flushed::Blocked) => Step::Wait,
             Ok(Flushed::Paused) => Step::Again,
@@ -286,55 +195,35 @@ impl Connection {
 
     /// Ends waits that have lasted too long.
     pub fn on_time(&mut self, now: Instant) -> Step {
-        if self.write_timeout.has_expired(self.transport.stream(), &self.limits, now) {
+        if self.output.has_stalled(self.transport.stream(), &self.limits, now) {
             // What the kernel still holds of the response is of no use to anybody.
             self.break_off();
             self.transport.stream().reset_on_close();
             return Step::Stalled;
         }
-        if self.deadline.is_none_or(|deadline| now < deadline) {
-            return Step::Wait;
-        }
-        match self.state {
-            State::Head if self.input.is_empty() => Step::LastLook,
-            // It would not understand a page.
-            State::Proxy if self.acceptor.is_some() => Step::Close,
-            State::Proxy | State::Head | State::Body => self.refuse(Error::RequestTimeout, now),
-            State::Serving => Step::Wait,
-            State::Closing | State::Lingering(_) | State::Over => Step::Close,
-        }
+        let action = self.http.on_time(&mut self.input, &self.limits.http, now);
+        self.take_action(action, now)
     }
 
     /// The application is done and everything it sent is handed over or queued; goes on with the next request if there may be one.
     pub fn finish(&mut self, keep_alive: bool, now: Instant) -> Step {
         // What of a streamed body the application did not read lies in the way of the next request.
-        let keep_alive = keep_alive && self.decoder.is_done();
-        if self.is_lent && self.transport.stream().set_blocking(false).is_err() {
+        let keep_alive = keep_alive && self.request.has_come_whole();
+        if self.lent.is_lent() && self.transport.stream().set_blocking(false).is_err() {
             return Step::Close;
         }
-        self.body = None;
-        self.unsaved = Vec::new();
-        self.deadline = None;
+        self.request.drop_body();
         if self.held != Held::default() {
             self.limits.holdings.replace(std::mem::take(&mut self.held), Held::default());
         }
-        (self.rests_since, self.has_been_served) = (now, true);
         if keep_alive {
-            self.input.drain(..self.head.len);
-            self.asked = None;
-            self.parser.reset();
-            self.state = State::Head;
-        } else {
-            self.state = State::Closing;
+            self.request.end(&mut self.input);
         }
-        if self.output_failure.is_some() {
-            return Step::Close;
-        }
-        self.write_queue.set_avoids_files(false);
-        if self.batching.waits() == Waits::ForResponses && keep_alive && self.input.is_empty() {
+        self.http.finish(keep_alive, &self.input, now);
+        if self.output.waits_for_responses() && keep_alive && self.input.is_empty() {
             return Step::Send;
         }
-        match self.flush_output(now) {
+        match self.output.flush(&mut self.transport, now) {
             Ok(Flushed::All) => self.after_flush(now),
             Ok(Flushed::Blocked) => Step::Wait,
             Ok(Flushed::Paused) => Step::Again,
@@ -350,13 +239,13 @@ impl Connection {
     /// Answers a health check; the application hears nothing of it.
     pub fn answer_check(&mut self, serves: bool, now: Instant) -> Step {
         // Who sends more without waiting for the answer is none of the checkers, and gets no turn after turn by it.
-        let is_last = !serves || !self.input[self.head.len..].is_empty() || !self.may_keep_alive();
+        let is_last = !serves || !self.input.is_empty() || !self.may_keep_alive();
         let connection =
             if is_last { response::ConnectionHeader::Close } else { response::ConnectionHeader::KeepAlive };
-        let is_head = self.asks_for_head();
+        let is_head = self.http.asks_for_head(&self.input, &self.limits.http);
         let mut date = DateCache::new();
         let answer = response::health_answer(serves, is_head, connection, date.get(unix_time()));
-        self.write_queue.push(&answer);
+        self.output.push(&answer);
         self.finish(!is_last, now)
     }
 
@@ -370,12 +259,12 @@ impl Connection {
 
     /// The buffer of a body that the application is done with; empty if there is none.
     pub fn take_returned(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.returned)
+        std::mem::take(&mut self.request.returned)
     }
 
     /// Whether it has a request for the application.
     pub fn is_ready(&self) -> bool {
-        self.state == State::Serving
+        self.http.is_serving()
     }
 
     /// Whether what it reads next is part of a TLS handshake.
@@ -385,38 +274,38 @@ impl Connection {
 
     /// Whether what it reads next is a head, and it does nothing else.
     pub fn awaits_head(&self) -> bool {
-        self.state == State::Head && !self.has_unsent()
+        self.http.awaits_head() && !self.has_unsent()
     }
 
     /// Whether it waits for a request of which nothing has arrived.
     pub fn is_idle(&self) -> bool {
-        self.state == State::Head && self.input.is_empty() && !self.has_unsent()
+        matches!(self.http.stage(), Stage::Idle { .. }) && !self.has_unsent()
     }
 
     /// The application is about to be called. `has_company` says that other requests are ready, whose responses this one's may wait for.
     pub fn begin_response(&mut self, has_company: bool) {
-        self.batching.begin(has_company);
+        self.output.begin(has_company);
     }
 
     /// Ends our side, which the client is told whoever else holds the socket: a close alone says nothing while a child of the application
     /// has a copy. What has come meanwhile is read, and so is, for a moment, what still comes: closing over unread bytes would reset the
     /// connection, and could take the response's end with it. `Step::Close` when it can be closed.
     pub fn end(&mut self, now: Instant) -> Step {
-        if matches!(self.state, State::Lingering(_) | State::Over) || !self.end_our_side() {
+        if !self.end_our_side() {
             return Step::Close;
         }
-        let is_all_known = !self.unread && self.decoder.is_done() && self.input.len() <= self.head.len;
+        let is_all_known = !self.arrivals.may_be_unread() && self.input.is_empty() && !self.request.has_more();
         if is_all_known && self.has_nothing_unread() {
             return Step::Close;
         }
         self.input = Vec::new();
-        self.linger(now);
+        self.http.linger(now);
         Step::Again
     }
 
     /// The process ends: whatever the connection was at stays as it is, which its client is told.
     pub fn abandon(&mut self) {
-        if self.has_unsent() || self.state == State::Serving {
+        if self.has_unsent() || self.http.is_serving() {
             self.break_off();
         }
         self.end_our_side();
@@ -424,9 +313,7 @@ impl Connection {
 
     /// Says whether there is somebody to read on for: the socket is neither broken nor the application's.
     fn end_our_side(&mut self) -> bool {
-        let was_open = !matches!(self.state, State::Lingering(_) | State::Over);
-        self.state = State::Over;
-        was_open && !self.is_lent && self.transport.shutdown_write().is_ok()
+        self.http.close() && !self.lent.is_lent() && self.transport.shutdown_write().is_ok()
     }
 
     /// Drops a little of what has come, if something has.
@@ -437,51 +324,48 @@ impl Connection {
     /// Puts an earlier end to the wait for the next request.
     pub fn close_by(&mut self, time: Instant) {
         if self.is_idle() {
-            self.deadline = Some(self.deadline.map_or(time, |deadline| deadline.min(time)));
+            self.http.close_by(time);
         }
     }
 
     /// The client's address, empty on a unix socket.
     pub fn remote_addr(&self) -> &str {
-        &self.remote_addr
+        &self.client.remote_addr
     }
 
     /// The number of its listener among the worker's.
     pub fn site(&self) -> usize {
-        self.site
+        self.client.site
     }
 
     /// The client.
     pub fn peer(&self) -> &Peer {
-        &self.peer
+        &self.client.peer
     }
 
     /// Whether the socket's peer may speak for others.
     pub fn is_trusted(&self) -> bool {
-        self.is_trusted
+        self.client.is_trusted
     }
 
     /// What a PROXY header said of the connection, if there was one.
     pub fn proxied(&self) -> Option<Origin> {
-        self.proxied
+        self.client.proxied
     }
 
     /// The socket's number, for the poll.
     pub fn descriptor(&self) -> RawFd {
-        let known = self.lent.as_ref().and_then(|lent| lent.stream.as_ref());
-        known.unwrap_or(self.transport.stream()).as_raw_fd()
+        self.lent.known_stream().unwrap_or(self.transport.stream()).as_raw_fd()
     }
 
     /// Whether the application has put another descriptor in the place of the one that the poll knows.
     pub fn is_exchanged(&self) -> bool {
-        self.lent.as_ref().is_some_and(|lent| lent.stream.is_some())
+        self.lent.known_stream().is_some()
     }
 
     /// The poll knows the old descriptor no more: goes on over the other one.
     pub fn drop_old_descriptor(&mut self) {
-        if let Some(lent) = &mut self.lent {
-            lent.stream = None;
-        }
+        self.lent.drop_known_stream();
     }
 
     /// What the poll watches it for.
@@ -499,34 +383,29 @@ impl Connection {
         if self.has_unsent() { Watched::ForBoth } else { Watched::ForReading }
     }
 
-    /// The client sends nothing more. It may still read, so it is told of a body whose end is malformed; where data is missing it has
-    /// broken off.
+    /// The client has ended its side.
     fn on_end(&mut self, now: Instant) -> Step {
-        let ended = match self.state {
-            State::Body => match self.decoder.missing_line_end().map(|error| self.refuse(error, now)) {
-                None | Some(Step::Close) => Step::Left,
-                Some(step) => return step,
+        let has_unsent = self.has_unsent();
+        let ended = match self.http.on_eof(has_unsent, &mut self.input, &self.limits.http, now) {
+            Action::Wait => return Step::Wait,
+            Action::Refuse(refusal) => match self.refuse(refusal, now) {
+                Step::Close => Step::Left,
+                step => return step,
             },
-            // The page that it is to read still waits for room in the kernel.
-            State::Lingering(_) if self.has_unsent() => return Step::Wait,
-            _ => Step::Close,
+            action => self.take_action(action, now),
         };
         self.end_our_side();
         ended
     }
 
-    fn on_reset(&self) -> Step {
-        if self.state == State::Body { Step::Left } else { Step::Close }
-    }
-
     /// The connection cannot be read any further.
     fn on_broken(&mut self, error: &io::Error, now: Instant) -> Step {
         let reason = match HandshakeFailure::of(error) {
-            None => return self.on_reset(),
+            None => return self.take_action(self.http.on_broken(), now),
             Some(HandshakeFailure::PlainText(arrived)) => return self.refuse_plain_text(arrived.clone(), now),
             Some(HandshakeFailure::Protocol(reason)) => reason.clone(),
         };
-        self.linger(now);
+        self.http.linger(now);
         match self.transport.stream().shutdown_write() {
             Ok(()) => Step::TlsFailed(reason),
             Err(_) => Step::Close,
@@ -537,7 +416,7 @@ impl Connection {
     fn refuse_plain_text(&mut self, arrived: Vec<u8>, now: Instant) -> Step {
         self.transport.drop_tls();
         self.input = arrived;
-        self.refuse(Error::PlainHttpOnTls, now)
+        self.refuse_as(Error::PlainHttpOnTls, now)
     }
 
     /// From now on what goes over the wire is encrypted; `arrived` is what has been read from it already.
@@ -550,120 +429,43 @@ impl Connection {
 
     /// Whether something waits for the client to read.
     pub fn has_unsent(&self) -> bool {
-        !self.write_queue.is_empty() || self.transport.has_unsent()
+        !self.output.is_empty() || self.transport.has_unsent()
     }
 
     fn read(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
-        loop {
-            let result = match self.state {
-                // It is dropped unread.
-                State::Lingering(_) => self.transport.stream().read(scratch),
-                _ => self.transport.read(scratch),
-            };
-            match result {
-                Ok(count) => return Ok(Some(count)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error),
-            }
+        match self.http.stage() {
+            // It is dropped unread.
+            Stage::Lingering { .. } => receive(|| self.transport.stream().read(scratch)),
+            _ => receive(|| self.transport.read(scratch)),
         }
-    }
-
-    fn serve(&mut self) -> Step {
-        self.state = State::Serving;
-        self.deadline = None;
-        Step::Call
-    }
-
-    /// Answers with the error's page and reads no further requests.
-    fn refuse(&mut self, error: Error, now: Instant) -> Step {
-        let page = ErrorPage { status: error.status(), message: &error.message(), is_head: self.asks_for_head() };
-        self.write_queue.push(&page.render(DateCache::new().get(unix_time())));
-        if self.state == State::Proxy {
-            // No request has begun that could be logged.
-            self.input = Vec::new();
-        }
-        self.body = None;
-        self.linger(now);
-        match self.flush_output(now) {
-            Ok(Flushed::All) if self.transport.shutdown_write().is_ok() => Step::Refused(error),
-            Ok(Flushed::Blocked | Flushed::Paused) => Step::Refused(error),
-            _ => Step::Close,
-        }
-    }
-
-    /// Whether the request wants no body in its answer, as far as it has arrived.
-    fn asks_for_head(&self) -> bool {
-        if let Some(asked) = self.asked {
-            return asked == Asked::Head;
-        }
-        // An empty line may come before it.
-        let start = self.input.strip_prefix(b"\r\n").unwrap_or(&self.input);
-        let method = start.get(..HEAD.len()).unwrap_or_default();
-        method == HEAD || (self.limits.policy.casefold_http_method && method.eq_ignore_ascii_case(HEAD))
-    }
-
-    fn linger(&mut self, now: Instant) {
-        self.state = State::Lingering(LINGER_BYTES);
-        self.deadline = Some(now + LINGER_TIME);
-    }
-
-    fn drop_bytes(&mut self, left: usize, count: usize) -> Step {
-        match left.checked_sub(count) {
-            Some(left) => {
-                self.state = State::Lingering(left);
-                Step::Wait
-            }
-            None => Step::Close,
-        }
-    }
-
-    fn flush_output(&mut self, now: Instant) -> io::Result<Flushed> {
-        let before = self.write_queue.sent();
-        let flushed = self.write_queue.flush(&mut self.transport)?;
-        self.batching.end_wait();
-        if flushed != Flushed::Blocked || self.write_queue.sent() > before {
-            self.write_timeout.end();
-        }
-        if flushed == Flushed::Blocked {
-            self.write_timeout.begin(self.transport.stream(), now);
-        }
-        Ok(flushed)
     }
 
     /// Everything is out: closes, or turns to the next request.
     fn after_flush(&mut self, now: Instant) -> Step {
-        match self.state {
-            State::Closing => self.end(now),
-            State::Lingering(_) => {
-                self.deadline = Some(now + LINGER_TIME);
-                if self.transport.shutdown_write().is_ok() { Step::Wait } else { Step::Close }
-            }
-            // What went out was TLS's own.
-            State::Head if self.input.is_empty() && !self.has_been_served => Step::Wait,
-            State::Head if self.input.is_empty() => {
-                if self.input.capacity() > IDLE_BUFFER {
-                    self.input = Vec::new();
-                }
-                self.deadline = Some(now + self.limits.idle_time());
-                if self.unread { Step::Again } else { Step::Wait }
-            }
-            State::Head => {
-                self.deadline = Some(now + self.limits.head_timeout);
-                match self.parse(Incoming::Bytes(&[]), now) {
-                    // No event will tell of what is already there.
-                    Step::Wait if self.unread => Step::Again,
-                    step => step,
-                }
-            }
-            State::Proxy | State::Body | State::Serving | State::Over => Step::Wait,
+        let is_at_head = matches!(self.http.stage(), Stage::Head { .. });
+        let idle_time = self.limits.idle_time();
+        let (http, context) = self.split(None);
+        let action = http.on_flushed(idle_time, context, now);
+        if let Action::Close = action {
+            return self.end(now);
+        }
+        let reads_on = is_at_head || matches!(action, Action::Rest);
+        match self.take_action(action, now) {
+            // No event will tell of what is already there.
+            Step::Wait if reads_on && self.arrivals.may_be_unread() => Step::Again,
+            step => step,
         }
     }
 }
 
-fn address_text(peer: &Peer) -> String {
-    match peer {
-        Peer::Ip(address) => address.ip().to_string(),
-        Peer::Unix => String::new(),
+/// What `read` gives; `None` where nothing is there.
+fn receive(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+    loop {
+        match read() {
+            Ok(count) => return Ok(Some(count)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        }
     }
 }

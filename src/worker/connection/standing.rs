@@ -1,117 +1,106 @@
-//! What a connection costs the others, and how little it would be missed: where a worker can hold no more, some have to go.
+//! What a connection costs the others, and how little it would be missed. Where a worker can hold
+//! no more connections, memory or disk space, it ends some.
 
 use std::time::{Duration, Instant};
 
-use super::{Connection, LINGER_TIME, State, Step};
+use super::{Connection, Step};
+use crate::http::connection::Stage;
 use crate::http::date::DateCache;
 use crate::http::error::{Error, ErrorPage};
 use crate::sys::clock::unix_time;
 use crate::sys::socket::{Readiness, wait_until_ready};
-use crate::worker::body_store::BodyStore;
 use crate::worker::holdings::Held;
 
-/// How long a client may take for its head, or stand still at its body or its response, before it counts as one that is in no hurry:
-/// its place is then the first, or may at all, be given to another.
+/// How long a client may take for its head, or stand still at its body or its response, before it
+/// counts as slow. A slow client is ended before others are, or where others are not ended at all.
 pub const UNHURRIED: Duration = Duration::from_secs(2);
 
-/// Why its place may be given to another, and since when. What is less goes first.
+/// Why a connection may be ended to make room, and since when it is so. What is less goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// It has been there for [`UNHURRIED`] without sending a whole head.
     Late(Instant),
     /// It is between two requests.
     Idle(Instant),
-    /// Its head is on the way, it has said nothing yet, or it was refused and what it still sends is dropped.
+    /// Its head is on the way, it has said nothing yet, or it was refused and what it still sends
+    /// is dropped.
     Fresh(Instant),
-    /// Its body comes slowly, or its response is not read. Of bodies it is the moment up to which the bytes that came would have sufficed.
+    /// Its body comes slowly, or its response is not read. For a body, the time is until when the
+    /// bytes that came would have sufficed.
     Slow(Instant),
-    /// Its body comes well. It goes only where the application would be left without something, and nobody else is there.
+    /// Its body comes well. It is ended only where the application would be left without something,
+    /// and there is nobody else. The time is as for [`Standing::Slow`].
     Busy(Instant),
 }
 
 impl Connection {
-    /// Why its place may be given to another client; `None` while a request is run, or something moves.
+    /// Why it may be ended to make room; `None` while its request is served, or its response moves.
     pub fn standing(&self, now: Instant) -> Option<Standing> {
-        if self.state == State::Serving {
+        if self.http.is_serving() {
             return None;
         }
         if self.has_unsent() {
-            let since = self.write_timeout.since().filter(|&since| now >= since + UNHURRIED)?;
+            let since = self.output.stalled_since().filter(|&since| now >= since + UNHURRIED)?;
             return Some(Standing::Slow(since));
         }
-        match self.state {
-            State::Body if self.body_rate.is_slow(now, &self.limits) => {
-                Some(Standing::Slow(self.body_rate.sufficed_until(&self.limits)))
+        let limits = &self.limits.http;
+        let since = self.http.waits_since(limits);
+        match self.http.stage() {
+            Stage::Body { body, .. } if body.rate().is_slow(now, UNHURRIED, limits) => {
+                Some(Standing::Slow(body.rate().sufficed_until(limits)))
             }
-            State::Body => Some(Standing::Busy(self.body_rate.sufficed_until(&self.limits))),
-            State::Proxy | State::Head if self.input.is_empty() && self.has_been_served => {
-                Some(Standing::Idle(self.rests_since))
+            Stage::Body { body, .. } => Some(Standing::Busy(body.rate().sufficed_until(limits))),
+            Stage::Idle { .. } if self.http.has_served() => Some(Standing::Idle(since)),
+            Stage::Proxy { .. } | Stage::Idle { .. } | Stage::Head { .. } if now >= since + UNHURRIED => {
+                Some(Standing::Late(since))
             }
-            State::Proxy | State::Head => Some(self.standing_at_head(now)),
-            State::Lingering(_) => Some(Standing::Fresh(self.waits_since(LINGER_TIME))),
-            State::Closing | State::Serving | State::Over => None,
+            Stage::Proxy { .. } | Stage::Idle { .. } | Stage::Head { .. } | Stage::Lingering { .. } => {
+                Some(Standing::Fresh(since))
+            }
+            Stage::Closing | Stage::Serving | Stage::Over => None,
         }
-    }
-
-    fn standing_at_head(&self, now: Instant) -> Standing {
-        let since = match self.input.is_empty() {
-            true => self.rests_since,
-            false => self.waits_since(self.limits.head_timeout),
-        };
-        if now >= since + UNHURRIED { Standing::Late(since) } else { Standing::Fresh(since) }
-    }
-
-    /// When the wait began that its deadline ends.
-    fn waits_since(&self, patience: Duration) -> Instant {
-        self.deadline.and_then(|deadline| deadline.checked_sub(patience)).unwrap_or(self.rests_since)
     }
 
     /// Whether something waits in the kernel to be read, be it the end.
     pub fn has_arrived(&self) -> bool {
-        self.unread || wait_until_ready(self.descriptor(), Readiness::ToRead, Duration::ZERO).unwrap_or(false)
+        self.arrivals.may_be_unread()
+            || wait_until_ready(self.descriptor(), Readiness::ToRead, Duration::ZERO).unwrap_or(false)
     }
 
-    /// Has it leave at once: a request that has begun is told why, as far as the kernel takes that; what it costs is not to be paid any
-    /// longer. What is to be logged, before it is closed.
+    /// Ends it at once. A client whose request has begun is told why, as far as the kernel takes
+    /// that. Returns what is to be logged before the connection is closed.
     pub fn make_room(&mut self) -> Step {
-        if self.has_unsent() && self.state != State::Proxy {
+        if self.has_unsent() && !matches!(self.http.stage(), Stage::Proxy { .. }) {
             self.break_off();
             self.transport.stream().reset_on_close();
             return Step::Stalled;
         }
-        let has_begun = match self.state {
-            State::Head => !self.input.is_empty(),
-            State::Body | State::Serving => true,
-            State::Proxy | State::Closing | State::Lingering(_) | State::Over => false,
-        };
-        if !has_begun {
+        if !matches!(self.http.stage(), Stage::Head { .. } | Stage::Body { .. } | Stage::Serving) {
             self.end_our_side();
             return Step::Close;
         }
         let error = Error::Overloaded;
-        let page = ErrorPage { status: error.status(), message: &error.message(), is_head: self.asks_for_head() };
-        self.write_queue.push(&page.render(DateCache::new().get(unix_time())));
+        let is_head = self.http.asks_for_head(&self.input, &self.limits.http);
+        let page = ErrorPage { status: error.status(), message: &error.message(), is_head };
+        self.output.push(&page.render(DateCache::new().get(unix_time())));
         // It is closed whether or not this gets through.
-        let _ = self.write_queue.flush(&mut self.transport);
+        let _ = self.output.flush(&mut self.transport, Instant::now());
         self.end_our_side();
         Step::Refused(error)
     }
 
-    /// What it holds, as last written down.
+    /// What it holds, as last recorded.
     pub fn held(&self) -> Held {
         self.held
     }
 
     /// How long it has held that.
     pub fn held_for(&self, now: Instant) -> Duration {
-        let since = match self.state {
-            State::Head | State::Proxy => self.waits_since(self.limits.head_timeout),
-            _ => self.body_rate.began(),
-        };
+        let since = self.request.began().unwrap_or_else(|| self.http.waits_since(&self.limits.http));
         now.saturating_duration_since(since)
     }
 
-    /// Writes down what it holds.
+    /// Records what it holds.
     pub(super) fn note_held(&mut self) {
         let held = self.count_held();
         if held != self.held {
@@ -121,14 +110,9 @@ impl Connection {
     }
 
     fn count_held(&self) -> Held {
-        let head = if self.input.is_empty() { 0 } else { self.input.capacity() };
-        let (memory, spool) = match &self.body {
-            // Of the buffers that bodies may keep there are only so many (see `read_context`).
-            None | Some(BodyStore::Whole(..)) => (0, 0),
-            Some(BodyStore::Memory(bytes)) => (bytes.capacity(), 0),
-            Some(BodyStore::Spooled(_, length)) => (0, *length),
-        };
-        Held { memory: (head + memory + self.unsaved.capacity()) as u64, spool } + self.write_queue.held()
+        let input = if self.input.is_empty() { 0 } else { self.input.capacity() };
+        let (request, spool) = self.request.held();
+        Held { memory: (input + request) as u64, spool } + self.output.held()
     }
 }
 

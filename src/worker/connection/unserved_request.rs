@@ -1,6 +1,7 @@
 //! Requests that end without the application, for the access log.
 
 use super::Connection;
+use super::client::Client;
 use crate::exchange::RequestView;
 use crate::http::request::{RequestHead, Scheme, Span};
 use crate::sys::socket::Peer;
@@ -34,20 +35,21 @@ impl UnservedRequest {
 }
 
 impl Connection {
-    /// The request that will not be served, taken out for the access log. Where its head is not whole, the request line if that can be
-    /// read.
+    /// The request that will not be served, taken out for the access log. Where its head is not
+    /// whole, the request line if that can be read.
     pub fn take_unserved(&mut self, status: u16) -> UnservedRequest {
-        let mut buffer = std::mem::take(&mut self.input);
-        let mut head = std::mem::take(&mut self.head);
-        if self.asked.is_none() {
+        let is_ready = !self.request.bytes().is_empty();
+        let mut buffer = if is_ready { self.request.take_bytes() } else { std::mem::take(&mut self.input) };
+        let mut head = std::mem::take(&mut self.request.head);
+        if !self.http.has_whole_head() {
             head = RequestHead::default();
             let start = if buffer.starts_with(b"\r\n") { 2 } else { 0 };
             let end = memchr::memchr2(b'\r', b'\n', &buffer[start..]).map_or(start, |length| start + length);
             buffer = buffer[start..end].to_vec();
             (head.method, head.target, head.version_text) = three_words(&buffer).unwrap_or_default();
         }
-        let remote_addr = self.remote_addr.clone();
-        UnservedRequest { buffer, head, peer: self.peer, remote_addr, site: self.site, status }
+        let Client { peer, site, .. } = self.client;
+        UnservedRequest { buffer, head, peer, remote_addr: self.client.remote_addr.clone(), site, status }
     }
 }
 

@@ -258,7 +258,7 @@ impl EventLoop {
         let turn_is_due =
             self.has_work() || self.polled_before.is_due() || self.now >= self.next_sweep || self.can_accept();
         // Neither a handshake nor a file can be begun by one read then.
-        let reads_are_quick = self.acceptor.is_none() && self.limits.body_buffer >= READ_SIZE;
+        let reads_are_quick = self.acceptor.is_none() && self.limits.http.body_buffer >= READ_SIZE;
         if !self.is_busy || turn_is_due || !reads_are_quick {
             return None;
         }

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection::UNHURRIED;
-use super::connection_limits::ConnectionLimits;
+use super::Http1Limits;
 
 /// One body's arrival.
+#[derive(Debug)]
 pub struct BodyRate {
     /// When it began; moved forward by the time in which nobody waited for it.
     began: Instant,
@@ -45,17 +45,19 @@ impl BodyRate {
     }
 
     /// Until when what came would have sufficed at the lowest rate that is permitted.
-    pub fn sufficed_until(&self, limits: &ConnectionLimits) -> Instant {
+    pub fn sufficed_until(&self, limits: &Http1Limits) -> Instant {
         self.began + Duration::from_secs((self.received / limits.body_min_rate.max(1)).min(u64::from(u32::MAX)))
     }
 
-    /// Whether it has come to a stand, or comes more slowly than is permitted in the long run.
-    pub fn is_slow(&self, now: Instant, limits: &ConnectionLimits) -> bool {
-        now >= self.arrived + UNHURRIED || now >= self.sufficed_until(limits).max(self.began + UNHURRIED)
+    /// Whether no bytes have come for `patience`, or they come more slowly than is permitted in the
+    /// long run, which `patience` after the beginning is long enough to tell.
+    pub fn is_slow(&self, now: Instant, patience: Duration, limits: &Http1Limits) -> bool {
+        now >= self.arrived + patience || now >= self.sufficed_until(limits).max(self.began + patience)
     }
 
-    /// When the wait that begins now ends: after a pause too long, or when the rate since the beginning has become too low.
-    pub fn deadline(&self, now: Instant, limits: &ConnectionLimits) -> Instant {
+    /// When the wait that begins now ends: after a pause too long, or when the rate since the
+    /// beginning has become too low.
+    pub fn deadline(&self, now: Instant, limits: &Http1Limits) -> Instant {
         let pause_ends = now + limits.body_timeout;
         let Some(earned) = self.received.checked_div(limits.body_min_rate) else { return pause_ends };
         // More than a century of credit is as good as any.
@@ -67,10 +69,21 @@ impl BodyRate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Config;
+    use crate::http::policy::Policy;
 
-    fn limits(rate: u64) -> ConnectionLimits {
-        ConnectionLimits::new(&Config { client_body_timeout: 10, client_body_min_rate: rate, ..Config::default() })
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    fn limits(rate: u64) -> Http1Limits {
+        Http1Limits {
+            policy: Policy::default(),
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            body_min_rate: rate,
+            body_buffer: 0,
+            limit_request_body: None,
+            proxy_mode: None,
+            requires_proxy_header: false,
+        }
     }
 
     #[test]
@@ -91,12 +104,12 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut body_rate = BodyRate::begin(start);
         body_rate.add(1, at(1));
-        assert!(!body_rate.is_slow(at(1), &limits(100)), "it has only just begun");
+        assert!(!body_rate.is_slow(at(1), PATIENCE, &limits(100)), "it has only just begun");
         body_rate.add(1, at(2));
-        assert!(body_rate.is_slow(at(2), &limits(100)), "two bytes in two seconds");
+        assert!(body_rate.is_slow(at(2), PATIENCE, &limits(100)), "two bytes in two seconds");
         body_rate.add(10_000, at(3));
-        assert!(!body_rate.is_slow(at(4), &limits(100)));
-        assert!(body_rate.is_slow(at(5), &limits(100)), "it stands still");
+        assert!(!body_rate.is_slow(at(4), PATIENCE, &limits(100)));
+        assert!(body_rate.is_slow(at(5), PATIENCE, &limits(100)), "it stands still");
     }
 
     #[test]

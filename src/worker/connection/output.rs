@@ -1,0 +1,231 @@
+//! What goes out to a client: sent at once, put off for a moment, or kept until the client takes it.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use crate::exchange::Hint;
+use crate::sys::fork;
+use crate::sys::socket::{Cork, Stream};
+use crate::worker::batching::{Batching, Waits};
+use crate::worker::connection_limits::ConnectionLimits;
+use crate::worker::holdings::Held;
+use crate::worker::standby::Attention;
+use crate::worker::transport::Transport;
+use crate::worker::write_queue::{Flushed, WriteQueue};
+use crate::worker::write_timeout::WriteTimeout;
+
+/// The way out of one connection.
+#[derive(Default)]
+pub(super) struct Output {
+    queue: WriteQueue,
+    /// What of the response waits for more to come.
+    batching: Batching,
+    /// The wait for the client to read, if it is waited for.
+    timeout: WriteTimeout,
+    /// Why nothing can be sent any more, once that is so.
+    failure: Option<ErrorKind>,
+}
+
+impl Output {
+    /// A response begins. `has_company` says that other requests are ready, whose responses this one
+    /// may wait for.
+    pub(super) fn begin(&mut self, has_company: bool) {
+        self.batching.begin(has_company);
+        self.queue.set_avoids_files(false);
+    }
+
+    /// See [`crate::exchange::Exchange::send`].
+    pub(super) fn send(
+        &mut self,
+        transport: &mut Transport,
+        limits: &ConnectionLimits,
+        parts: &[&[u8]],
+        hint: Hint,
+    ) -> io::Result<usize> {
+        self.check()?;
+        let length = parts.iter().map(|part| part.len()).sum();
+        if self.defers(transport, hint, length) {
+            parts.iter().for_each(|part| self.queue.push(part));
+            if hint == Hint::MoreSoon {
+                limits.standby.call_for(Attention::ToBytes);
+            }
+            return Ok(length);
+        }
+        let sent = self.send_now(transport, limits, parts, length, hint);
+        if hint == Hint::MoreSoon {
+            self.batching.block_was_sent();
+        }
+        sent.inspect_err(|error| self.fail(error.kind()))
+    }
+
+    /// Whether the bytes wait for more to come. Nothing does behind what waits for the client, nor
+    /// in a copy of the process.
+    fn defers(&mut self, transport: &Transport, hint: Hint, length: usize) -> bool {
+        if !matches!(hint, Hint::MoreSoon | Hint::LastOfResponse) || fork::is_copy() {
+            return false;
+        }
+        !self.waits_for_client(transport) && self.batching.defers(hint, length, self.queue.in_memory())
+    }
+
+    /// Hands what waits and `parts` to the kernel, and keeps what it does not take.
+    fn send_now(
+        &mut self,
+        transport: &mut Transport,
+        limits: &ConnectionLimits,
+        parts: &[&[u8]],
+        length: usize,
+        hint: Hint,
+    ) -> io::Result<usize> {
+        self.leave_to_original();
+        if length == 0 {
+            // The end has come, and no block follows.
+            if matches!(self.batching.waits(), Waits::ForBlock(_)) {
+                self.flush(transport, Instant::now())?;
+            }
+            return Ok(0);
+        }
+        if self.waits_for_client(transport) {
+            // This is how the application learns that the client has gone.
+            self.flush(transport, Instant::now())?;
+        }
+        self.batching.end_wait();
+        let cork = if hint == Hint::LastOfConnection { Cork::UntilShutdown } else { Cork::No };
+        let sent = self.queue.write(transport, parts, cork)?;
+        if sent == length && self.queue.is_empty() {
+            return Ok(length);
+        }
+        self.timeout.begin(transport.stream(), Instant::now());
+        Ok(sent + self.keep(limits, parts, sent))
+    }
+
+    /// Keeps what is left of `parts` behind the first `sent` bytes, as far as there is room, and
+    /// returns how much.
+    fn keep(&mut self, limits: &ConnectionLimits, parts: &[&[u8]], mut sent: usize) -> usize {
+        let mut kept = 0;
+        for part in parts {
+            let left = &part[sent.min(part.len())..];
+            sent = sent.saturating_sub(part.len());
+            let count = self.queue.keep(left, limits);
+            kept += count;
+            if count < left.len() {
+                break;
+            }
+        }
+        kept
+    }
+
+    /// Queues bytes of the server's own.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.batching.end_wait();
+        self.queue.push(bytes);
+    }
+
+    /// Queues a range of a file.
+    pub(super) fn push_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
+        self.batching.end_wait();
+        self.queue.push_file(file, offset, length);
+    }
+
+    /// Sends what is queued, as far as the kernel takes it.
+    ///
+    /// # Errors
+    /// The client is gone, or a file became shorter than it was announced to be.
+    pub(super) fn flush(&mut self, transport: &mut Transport, now: Instant) -> io::Result<Flushed> {
+        self.check()?;
+        self.leave_to_original();
+        self.batching.end_wait();
+        let before = self.queue.sent();
+        let flushed = self.queue.flush(transport).inspect_err(|error| self.fail(error.kind()))?;
+        if flushed != Flushed::Blocked || self.queue.sent() > before {
+            self.timeout.end();
+        }
+        if flushed == Flushed::Blocked {
+            self.timeout.begin(transport.stream(), now);
+        }
+        Ok(flushed)
+    }
+
+    /// Sends what has waited for long enough for the next block; says whether anything has.
+    pub(super) fn flush_due(&mut self, transport: &mut Transport, now: Instant) -> bool {
+        let Waits::ForBlock(until) = self.batching.waits() else { return false };
+        if now >= until {
+            // The application hears of a failure with its next call.
+            let _ = self.flush(transport, now);
+        }
+        true
+    }
+
+    /// The response waits for no others from now on.
+    pub(super) fn hurry(&mut self, transport: &mut Transport, now: Instant) {
+        self.batching.leave_company();
+        if self.waits_for_responses() {
+            // As above.
+            let _ = self.flush(transport, now);
+        }
+    }
+
+    /// In a copy of the process: what waits for more goes out from where it was produced.
+    fn leave_to_original(&mut self) {
+        if self.batching.waits() != Waits::Not && fork::is_copy() {
+            self.queue.clear();
+            self.batching.end_wait();
+        }
+    }
+
+    /// Whether anything can be sent still.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn check(&self) -> io::Result<()> {
+        self.failure.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    /// Nothing more is sent.
+    pub(super) fn fail(&mut self, kind: ErrorKind) {
+        self.failure.get_or_insert(kind);
+        self.queue.clear();
+        self.batching.end_wait();
+        self.timeout.end();
+    }
+
+    /// Whether the client has taken nothing for longer than it may. To be asked about once a second.
+    pub(super) fn has_stalled(&mut self, stream: &Stream, limits: &ConnectionLimits, now: Instant) -> bool {
+        self.timeout.has_expired(stream, limits, now)
+    }
+
+    /// Since when the client takes nothing, as far as that is known.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        self.timeout.since()
+    }
+
+    /// Keeps nothing of the response in a file.
+    pub(super) fn avoid_files(&mut self) {
+        self.queue.set_avoids_files(true);
+    }
+
+    /// Whether nothing is queued.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// How many bytes are queued.
+    pub(super) fn waiting(&self) -> u64 {
+        self.queue.waiting()
+    }
+
+    /// What the queue holds of the worker's goods.
+    pub(super) fn held(&self) -> Held {
+        self.queue.held()
+    }
+
+    /// Whether what is queued waits for other responses.
+    pub(super) fn waits_for_responses(&self) -> bool {
+        self.batching.waits() == Waits::ForResponses
+    }
+
+    /// Whether what is queued waits for the client.
+    pub(super) fn waits_for_client(&self, transport: &Transport) -> bool {
+        self.batching.waits() == Waits::Not && (!self.queue.is_empty() || transport.has_unsent())
+    }
+}

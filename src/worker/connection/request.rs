@@ -1,0 +1,303 @@
+//! One request, from the moment it is whole, or the application has to read the rest of it, until
+//! it is answered.
+//!
+//! Knows the request and nothing of the connection: who serves it needs no more than this and what
+//! is fixed for the client.
+
+use std::borrow::Cow;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::client::Client;
+use crate::exchange::{Body, RequestView};
+use crate::http::connection::{BodyReader, BodySink, Http1Limits, Received, Room};
+use crate::http::error::Error;
+use crate::http::request::{Coding, Framing, RequestHead, Scheme};
+use crate::tls::Secured;
+use crate::worker::body_store::{BodyStore, NotKept};
+use crate::worker::connection_limits::ConnectionLimits;
+
+/// A request and its body. A connection has one, which it fills again and again.
+#[derive(Default)]
+pub(super) struct Request {
+    pub(super) head: RequestHead,
+    /// What the head's spans point into. Where the application has to read the rest of the body,
+    /// what has come of that and is not decoded stands behind it. Empty while the request is not
+    /// ready: till then its bytes are in the connection's input.
+    bytes: Vec<u8>,
+    pub(super) store: Option<BodyStore>,
+    /// Decoded body bytes that found no place in the store.
+    unsaved: Vec<u8>,
+    /// Decoded bytes of a body that has come whole.
+    length: u64,
+    /// The rest of a body that has not.
+    rest: Option<Box<BodyReader>>,
+    /// When the wait for more of the rest ends, as long as the application waits.
+    wait_ends: Option<Instant>,
+    /// When its body began to come, if that did not come with the head.
+    began: Option<Instant>,
+    /// The buffer of a body that the application is done with.
+    pub(super) returned: Vec<u8>,
+}
+
+/// Gathers a request's body.
+pub(super) struct Gatherer<'a> {
+    store: &'a mut Option<BodyStore>,
+    unsaved: &'a mut Vec<u8>,
+    limits: &'a ConnectionLimits,
+}
+
+impl Request {
+    /// What a connection fills while the request is on its way.
+    pub(super) fn parts<'a>(&'a mut self, limits: &'a ConnectionLimits) -> (&'a mut RequestHead, Gatherer<'a>) {
+        (&mut self.head, Gatherer { store: &mut self.store, unsaved: &mut self.unsaved, limits })
+    }
+
+    /// It is ready: takes its bytes from the front of `input`, and leaves those of the next request
+    /// there.
+    pub(super) fn begin(&mut self, received: Received, input: &mut Vec<u8>) {
+        debug_assert!(self.bytes.is_empty(), "the last request is not over");
+        (self.length, self.began, self.rest) = match received {
+            Received::NoBody => (0, None, None),
+            Received::LastBytes(count) => (count as u64, None, None),
+            Received::Stored { length, began } => (length, Some(began), None),
+            Received::Part(reader) => (0, Some(reader.rate().began()), Some(reader)),
+        };
+        std::mem::swap(&mut self.bytes, input);
+        if self.rest.is_none() && self.bytes.len() > self.head.len {
+            input.extend_from_slice(&self.bytes[self.head.len..]);
+            self.bytes.truncate(self.head.len);
+        }
+    }
+
+    /// As the application sees it.
+    pub(super) fn view<'a>(&'a self, client: &'a Client, secured: Option<&'a Arc<Secured>>) -> RequestView<'a> {
+        RequestView {
+            buffer: self.head.source(&self.bytes),
+            head: &self.head,
+            peer: &client.peer,
+            remote_addr: &client.remote_addr,
+            proxied: client.proxied.as_ref(),
+            decoded_length: self.decoded_length(),
+            site: client.site,
+            scheme: self.head.forwarded_scheme.unwrap_or(if secured.is_some() { Scheme::Https } else { Scheme::Http }),
+            secured,
+        }
+    }
+
+    /// See [`crate::exchange::Exchange::take_body`].
+    pub(super) fn take_body(&mut self) -> Body {
+        let Some(store) = self.store.take() else { return Body::empty() };
+        let whole = store.into_body().unwrap_or_else(|error| {
+            log::error!("Cannot read a spooled request body: {error}");
+            Body::empty()
+        });
+        if self.has_whole_body() { whole } else { Body::Stream(Box::new(whole)) }
+    }
+
+    /// Reads what had not come of the body when the application was called; `receive` reads from
+    /// the client, `None` where nothing is there. See [`crate::exchange::Exchange::read_body`].
+    pub(super) fn read_body(
+        &mut self,
+        buffer: &mut [u8],
+        limits: &Http1Limits,
+        mut receive: impl FnMut(&mut [u8]) -> io::Result<Option<usize>>,
+    ) -> io::Result<usize> {
+        if !self.unsaved.is_empty() {
+            let count = self.unsaved.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&self.unsaved[..count]);
+            self.unsaved.drain(..count);
+            return Ok(count);
+        }
+        let Some(rest) = &mut self.rest else { return Ok(0) };
+        loop {
+            let (used, count) = rest.read(&self.bytes[self.head.len..], buffer, limits).map_err(body_error)?;
+            self.bytes.drain(self.head.len..self.head.len + used);
+            if count > 0 || rest.is_done() {
+                return Ok(count);
+            }
+            match receive(buffer)? {
+                Some(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the request body ends early")),
+                Some(count) => {
+                    self.wait_ends = None;
+                    rest.receive(count, Instant::now());
+                    self.bytes.extend_from_slice(&buffer[..count]);
+                }
+                None => return Err(ErrorKind::WouldBlock.into()),
+            }
+            rest.pause(Instant::now());
+        }
+    }
+
+    /// Until when the client has time to send more of the body. That is of one wait, however often
+    /// it is begun again before bytes come.
+    ///
+    /// # Errors
+    /// The client has sent nothing for longer than it may.
+    pub(super) fn wait_for_body(&mut self, limits: &Http1Limits, now: Instant) -> io::Result<Instant> {
+        // Who has nothing more to come waits for nothing.
+        let Some(rest) = &mut self.rest else { return Ok(now) };
+        rest.resume(now);
+        let until = *self.wait_ends.get_or_insert(rest.rate().deadline(now, limits));
+        if now >= until { Err(ErrorKind::TimedOut.into()) } else { Ok(until) }
+    }
+
+    /// Whether all of its body has come. What the application has not read of it lies in the way of
+    /// the next request.
+    pub(super) fn has_come_whole(&self) -> bool {
+        self.rest.as_ref().is_none_or(|rest| rest.is_done())
+    }
+
+    /// Whether all of its body has come, and nothing of it has to be streamed.
+    pub(super) fn has_whole_body(&self) -> bool {
+        self.has_come_whole() && self.unsaved.is_empty()
+    }
+
+    /// Whether more has come than its own bytes, or has still to come.
+    pub(super) fn has_more(&self) -> bool {
+        !self.has_come_whole() || self.bytes.len() > self.head.len
+    }
+
+    /// The bytes of its head.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Those, for somebody else.
+    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Its body is of no use any more.
+    pub(super) fn drop_body(&mut self) {
+        self.store = None;
+        self.unsaved = Vec::new();
+    }
+
+    /// It is answered: gives back what has come behind a streamed body, with the buffer where
+    /// `input` has no use for its own.
+    pub(super) fn end(&mut self, input: &mut Vec<u8>) {
+        self.bytes.drain(..self.head.len);
+        (self.rest, self.wait_ends, self.began) = (None, None, None);
+        if input.is_empty() {
+            std::mem::swap(&mut self.bytes, input);
+        }
+        debug_assert!(self.bytes.is_empty(), "a streamed body and the next request's bytes");
+    }
+
+    /// Frees the buffer that it does not use between two requests.
+    pub(super) fn shrink(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+    }
+
+    /// When its body began to come.
+    pub(super) fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
+    /// Memory that it holds, and room in files, in bytes.
+    pub(super) fn held(&self) -> (usize, u64) {
+        let (memory, spool) = match &self.store {
+            // Of the buffers that bodies may keep there are only so many (see `read_context`).
+            None | Some(BodyStore::Whole(..)) => (0, 0),
+            Some(BodyStore::Memory(bytes)) => (bytes.capacity(), 0),
+            Some(BodyStore::Spooled(_, length)) => (0, *length),
+        };
+        let bytes = if self.bytes.is_empty() { 0 } else { self.bytes.capacity() };
+        (bytes + memory + self.unsaved.capacity(), spool)
+    }
+
+    /// See [`RequestView::decoded_length`].
+    fn decoded_length(&self) -> Option<u64> {
+        let is_decoded = self.head.framing == Framing::Chunked(Coding::Identity) && self.has_whole_body();
+        is_decoded.then(|| self.rest.as_ref().map_or(self.length, |rest| rest.length()))
+    }
+}
+
+impl BodySink for Gatherer<'_> {
+    fn begin(&mut self, announced: Option<u64>) {
+        *self.store = Some(BodyStore::new(announced));
+    }
+
+    fn add(&mut self, data: Cow<'_, [u8]>) -> Room {
+        let store = self.store.get_or_insert_with(|| BodyStore::new(None));
+        store.add(&data, self.limits).unwrap_or_else(|NotKept| {
+            *self.unsaved = data.into_owned();
+            Room::Exhausted
+        })
+    }
+}
+
+fn body_error(error: Error) -> io::Error {
+    match error {
+        Error::ContentTooLarge => io::Error::other("the request body is longer than limit_request_body"),
+        error => io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::connection::{Action, Context, Http1};
+    use crate::settings::Config;
+
+    /// The request that these bytes make, whose body is kept up to two bytes, and what stays in the
+    /// input.
+    fn request(bytes: &str, limits: &ConnectionLimits) -> (Request, Vec<u8>) {
+        let (mut request, mut input, now) = (Request::default(), Vec::new(), Instant::now());
+        let (head, sink) = request.parts(limits);
+        let context = Context { limits: &limits.http, is_trusted: false, known: None, input: &mut input, head, sink };
+        let action = Http1::new(&limits.http, now).on_bytes(bytes.as_bytes(), context, now);
+        let Action::Serve(received) = action else { panic!("no request: {action:?}") };
+        request.begin(received, &mut input);
+        (request, input)
+    }
+
+    fn limits() -> ConnectionLimits {
+        ConnectionLimits::new(&Config { body_buffer: 2, body_spool: 0, ..Config::default() })
+    }
+
+    #[test]
+    fn what_comes_behind_a_request_is_the_next_ones() {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for behind in ["", "GET "] {
+            let (mut request, mut input) = request(&format!("{head}{behind}"), &limits());
+            assert_eq!((request.bytes(), &input[..]), (head.as_bytes(), behind.as_bytes()));
+            assert!(request.has_whole_body() && !request.has_more());
+            request.end(&mut input);
+            assert_eq!((request.bytes(), &input[..]), (&b""[..], behind.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_body_is_read_to_its_end_and_no_further() {
+        let limits = limits();
+        let begin = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        let (mut request, mut input) = request(begin, &limits);
+        assert!(matches!(request.take_body(), Body::Stream(_)));
+        assert!(!request.has_come_whole() && request.has_more());
+        let mut arrivals = [Some(&b"3\r\nab"[..]), None, Some(b"c\r\n0\r\n\r\nGET ")].into_iter();
+        let mut receive = |buffer: &mut [u8]| {
+            let arrived = arrivals.next().expect("no more is asked for");
+            Ok(arrived.map(|bytes| {
+                buffer[..bytes.len()].copy_from_slice(bytes);
+                bytes.len()
+            }))
+        };
+        let mut read = || {
+            let mut buffer = [0; 100];
+            let count = request.read_body(&mut buffer, &limits.http, &mut receive)?;
+            Ok::<_, io::Error>(buffer[..count].to_vec())
+        };
+        assert_eq!(read().unwrap(), b"ab");
+        assert_eq!(read().unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(read().unwrap(), b"c");
+        assert_eq!(read().unwrap(), b"");
+        assert!(request.has_whole_body());
+        request.end(&mut input);
+        assert_eq!(input, b"GET ");
+    }
+}
