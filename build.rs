@@ -1,7 +1,8 @@
-//! For the program: finds the libpython to link, writes its directory into the rpath, and says what to install when there is none. The
-//! wheel's extension module links none.
+//! For the program: finds the libpython to link, writes its directory into the rpath, and says what
+//! to install when there is none. The wheel's extension module links none.
 //!
-//! pyo3 decides which interpreter is meant (`PYO3_PYTHON`, then an active virtualenv, then `python3`); this script only follows it.
+//! pyo3 decides which interpreter is meant (`PYO3_PYTHON`, then an active virtualenv, then
+//! `python3`); this script only follows it.
 
 use std::process::Command;
 
@@ -16,7 +17,8 @@ fn main() {
     println!("cargo:rerun-if-env-changed=VIRTUAL_ENV");
     println!("cargo:rerun-if-env-changed=PYO3_BUILD_EXTENSION_MODULE");
     let python = pyo3_build_config::get();
-    // maturin sets this for the wheel, which links no libpython: the interpreter that imports it brings its own.
+    // maturin sets this for the wheel, which links no libpython: the interpreter that imports it
+    // brings its own.
     let is_extension = std::env::var_os("PYO3_BUILD_EXTENSION_MODULE").is_some();
     if !is_extension {
         if !python.shared() {
@@ -33,7 +35,8 @@ fn main() {
     println!("cargo:rustc-env=MONOCEROS_PYTHON={built_with}");
 }
 
-/// The interpreter behind `executable`: a virtualenv that happened to be active during the build must not be wired into the program.
+/// The interpreter behind `executable`: a virtualenv that happened to be active during the build
+/// must not be wired into the program.
 fn base_executable(executable: &str) -> String {
     Command::new(executable)
         .args(["-c", "import sys; print(sys._base_executable)"])

@@ -1,8 +1,10 @@
-//! What must hold for any bytes whatever, once for the fuzzer and for the short run in `tests/fuzz_short.rs`.
+//! What must hold for any bytes whatever, once for the fuzzer and for the short run in
+//! `tests/fuzz_short.rs`.
 //!
-//! Common to all targets: the first byte chooses the settings, the next two where the stream is cut into segments, the rest is the
-//! stream. Any segmentation must lead to the same requests and the same verdict as all bytes at once; nothing may panic, read past what
-//! there is, or go on after a refusal. What is accepted must mean the same when it is written out again.
+//! Common to all targets: the first byte chooses the settings, the next two where the stream is cut
+//! into segments, the rest is the stream. Any segmentation must lead to the same requests and the
+//! same verdict as all bytes at once; nothing may panic, read past what there is, or go on after a
+//! refusal. What is accepted must mean the same when it is written out again.
 #![allow(dead_code, reason = "each target uses one of the functions")]
 
 use std::borrow::Cow;
@@ -163,7 +165,8 @@ impl<'a> Input<'a> {
         policy(self.flags)
     }
 
-    /// Where the segments end, the last at the stream's end: all of one length where the seed is small, of varying lengths else.
+    /// Where the segments end, the last at the stream's end: all of one length where the seed is
+    /// small, of varying lengths else.
     fn ends(&self) -> impl Iterator<Item = usize> + use<'a> {
         let length = self.stream.len();
         let mut state = u32::from(self.seed);
@@ -238,7 +241,8 @@ impl Request {
     }
 }
 
-/// Written out in the plainest form, it is the same request: no header hides another, no framing another length.
+/// Written out in the plainest form, it is the same request: no header hides another, no framing
+/// another length.
 fn expect_same_again(request: &Request, policy: &Policy) {
     let mut text = [&request.method[..], b" ", &request.target, b" ", &request.version, b"\r\n"].concat();
     for (name, value) in &request.headers {
@@ -247,7 +251,8 @@ fn expect_same_again(request: &Request, policy: &Policy) {
     text.extend(b"\r\n");
     let mut head = RequestHead::default();
     let verdict = HeadParser::new().parse(&text, policy, false, None, &mut head);
-    // Dropped headers and trimmed values make it shorter, a space after each colon longer: so only the limit may object.
+    // Dropped headers and trimmed values make it shorter, a space after each colon longer: so only
+    // the limit may object.
     match verdict {
         Ok(Status::Complete) => assert_eq!(*request, Request::of(&head, &text, Vec::new())),
         Err(Error::LimitRequestHeaders(_)) => {}
@@ -274,7 +279,8 @@ fn decode(policy: &Policy, stream: &[u8], ends: impl IntoIterator<Item = usize>)
                     outcome.data.extend_from_slice(decoded.data);
                 }
                 Err(error) => {
-                    // How far framing was used up before it was found to be wrong depends on the pieces; the data does not.
+                    // How far framing was used up before it was found to be wrong depends on the
+                    // pieces; the data does not.
                     outcome.used = 0;
                     outcome.error = Some(error);
                     return outcome;
@@ -314,7 +320,8 @@ pub enum Finish {
     AfterTheLast,
 }
 
-/// Sends `stream` in segments that end at `ends`, the last of them at its end, and says what came of it.
+/// Sends `stream` in segments that end at `ends`, the last of them at its end, and says what came
+/// of it.
 pub fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Conversation {
     let (mut client, server) = UnixStream::pair().expect("a socket pair");
     client.set_nonblocking(true).expect("a socket can be made non-blocking");

@@ -1,8 +1,10 @@
-//! One page of truth about the workers: a row of counters each, in memory that master and workers share.
+//! One page of truth about the workers: a row of counters each, in memory that master and workers
+//! share.
 //!
-//! A worker writes its own row, and can write to no other: each has a page of its own, and the worker gives up the rest at
-//! the fork ([`Row::give_up_others`]). The master reads them all. One row more is the master's own word, for all to read. No
-//! locks, no messages: every field is an atomic that stands for itself. It must not know what the master concludes from it.
+//! A worker writes its own row, and can write to no other: each has a page of its own, and the
+//! worker gives up the rest at the fork ([`Row::give_up_others`]). The master reads them all. One
+//! row more is the master's own word, for all to read. No locks, no messages: every field is an
+//! atomic that stands for itself. It must not know what the master concludes from it.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -13,7 +15,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::shared::{Counters, SharedPages};
 
-/// Rows on the scoreboard: the most workers that can exist at once, the old and the new ones of a reload together.
+/// Rows on the scoreboard: the most workers that can exist at once, the old and the new ones of a
+/// reload together.
 pub const MAX_WORKERS: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
 
 /// What a worker says of itself.
@@ -62,8 +65,8 @@ const RETIRING: u64 = 2;
 /// What the master's row shows once the server is to stop.
 const STOPPING: u64 = 1;
 
-/// Requests of one worker that the board can watch at once, each in a counter behind the fields. Those of more threads than that
-/// go unwatched.
+/// Requests of one worker that the board can watch at once, each in a counter behind the fields.
+/// Those of more threads than that go unwatched.
 const REQUESTS: usize = 64;
 
 const FIRST_REQUEST: usize = Field::Listener as usize + 1;
@@ -103,8 +106,8 @@ fn masters_row(board: &Board) -> &Counters<FIELDS> {
 }
 
 impl Row {
-    /// From now on this process, which is the row's worker, writes to no other row. For the child right after the fork: no other thread
-    /// may look meanwhile.
+    /// From now on this process, which is the row's worker, writes to no other row. For the child
+    /// right after the fork: no other thread may look meanwhile.
     ///
     /// # Errors
     /// The kernel has no room for two mappings more.
@@ -127,8 +130,8 @@ impl Row {
         }
     }
 
-    /// Changes the state, which only goes forward: one thread of a worker may be told to end before another has said that it serves. The
-    /// worker then wakes the master.
+    /// Changes the state, which only goes forward: one thread of a worker may be told to end before
+    /// another has said that it serves. The worker then wakes the master.
     pub fn set_state(&self, state: WorkerPhase) {
         let number = match state {
             WorkerPhase::Booting => 0,
@@ -139,7 +142,8 @@ impl Row {
         self.field(Field::WorkerPhase).fetch_max(number, Relaxed);
     }
 
-    /// When the worker last gave a sign of life, in milliseconds of the monotonic clock; None before the first one.
+    /// When the worker last gave a sign of life, in milliseconds of the monotonic clock; None
+    /// before the first one.
     pub fn heartbeat(&self) -> Option<u64> {
         Some(self.field(Field::Heartbeat).load(Relaxed)).filter(|&at| at != 0)
     }
@@ -154,7 +158,8 @@ impl Row {
         self.field(Field::Served).load(Relaxed)
     }
 
-    /// When the oldest request that the worker is busy with began (milliseconds of the monotonic clock); None while idle.
+    /// When the oldest request that the worker is busy with began (milliseconds of the monotonic
+    /// clock); None while idle.
     pub fn request_started_at(&self) -> Option<u64> {
         self.requests().iter().map(|request| request.load(Relaxed)).filter(|&at| at != 0).min()
     }
@@ -194,12 +199,14 @@ impl Row {
         self.field(Field::IdleThreads).store(count, Relaxed);
     }
 
-    /// Writes at which of the sockets of a port the worker stands (see `WorkerInit::slot`); `None` when it is about to leave it.
+    /// Writes at which of the sockets of a port the worker stands (see `WorkerInit::slot`); `None`
+    /// when it is about to leave it.
     pub fn set_listener_number(&self, door: Option<usize>) {
         self.field(Field::Listener).store(door.map_or(0, |door| door as u64 + 1), Relaxed);
     }
 
-    /// Whether a sibling serves, among the first `rows` of the board, that stands at a door for which `is_it` holds.
+    /// Whether a sibling serves, among the first `rows` of the board, that stands at a door for
+    /// which `is_it` holds.
     pub fn has_sibling_on_listener(&self, rows: usize, is_it: impl Fn(usize) -> bool) -> bool {
         self.living_siblings(rows).any(|row| {
             let (state, door) =
@@ -213,7 +220,8 @@ impl Row {
         masters_row(&self.board)[Field::WorkerPhase as usize].load(Relaxed) == STOPPING
     }
 
-    /// How many connections each of the siblings holds that serve and have a thread free, among the first `rows` of the board.
+    /// How many connections each of the siblings holds that serve and have a thread free, among the
+    /// first `rows` of the board.
     pub fn connections_of_idle_siblings(&self, rows: usize) -> impl Iterator<Item = u64> {
         let field = |row: &Counters<FIELDS>, field: Field| row[field as usize].load(Relaxed);
         self.living_siblings(rows)
@@ -221,7 +229,8 @@ impl Row {
             .map(move |row| field(row, Field::Connections))
     }
 
-    /// The other rows, among the first `rows` of the board, whose workers have lately given a sign of life.
+    /// The other rows, among the first `rows` of the board, whose workers have lately given a sign
+    /// of life.
     fn living_siblings(&self, rows: usize) -> impl Iterator<Item = &Counters<FIELDS>> {
         let alive_since = monotonic_ms().saturating_sub(SILENCE_MS);
         let siblings = (0..rows.min(workers_rows(&self.board))).filter(|&number| number != self.number);

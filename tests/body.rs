@@ -59,8 +59,8 @@ fn a_chunked_body_is_like_one_with_a_length_when_it_is_there() {
     server.finish();
 }
 
-/// Where a CRLF is due and the end comes, the body is malformed, and its sender may still read why; as in gunicorn. Where data is missing
-/// the sender has broken off.
+/// Where a CRLF is due and the end comes, the body is malformed, and its sender may still read why;
+/// as in gunicorn. Where data is missing the sender has broken off.
 #[test]
 fn a_chunked_body_without_its_last_line_end_is_refused() {
     let plan = Plan::app("echo");

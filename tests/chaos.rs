@@ -1,5 +1,6 @@
-//! Everything an operator or an accident does to the process tree, under load that counts every outcome: nothing may fail
-//! that could have been served. Short by default; `MONOCEROS_CHAOS=long` runs the numbers that `scripts/chaos` promises.
+//! Everything an operator or an accident does to the process tree, under load that counts every
+//! outcome: nothing may fail that could have been served. Short by default; `MONOCEROS_CHAOS=long`
+//! runs the numbers that `scripts/chaos` promises.
 
 use std::cell::Cell;
 use std::fs;
@@ -99,7 +100,8 @@ fn no_request_fails_while_the_number_of_workers_changes() {
         let load = storm.under_load(|| {
             let mut handled = [0, 0];
             for step in 0..count(200, 16) {
-                // Up and down without a pattern that repeats soon, between one and three more than at first.
+                // Up and down without a pattern that repeats soon, between one and three more than
+                // at first.
                 let up = wanted == 1 || (wanted < workers + 3 && step * 7 % 5 < 3);
                 wanted = if up { wanted + 1 } else { wanted - 1 };
                 storm.server.signal(if up { SIGTTIN } else { SIGTTOU });
@@ -376,7 +378,8 @@ impl Storm {
         wait_until(&format!("version {number}"), || self.server.get("/").text().starts_with(&wanted));
     }
 
-    /// A request as no client may make it; whether it was refused, as it should be unless its worker was killed at that moment.
+    /// A request as no client may make it; whether it was refused, as it should be unless its
+    /// worker was killed at that moment.
     fn says_nonsense(&self, number: usize) -> bool {
         const NONSENSE: [&str; 4] = [
             "NONSENSE\r\n\r\n",

@@ -124,7 +124,8 @@ fn several_binds_are_all_served() {
 
 #[test]
 fn an_inherited_descriptor_is_served() {
-    // The harness's own listener, handed over by number. Servers of other tests inherit it too, which harms nobody.
+    // The harness's own listener, handed over by number. Servers of other tests inherit it too,
+    // which harms nobody.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("bound").port();
     fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).expect("our own descriptor");

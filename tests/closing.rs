@@ -1,5 +1,6 @@
-//! How connections end: none that was promised to be kept open is closed over a request that its client has sent, and none is left open
-//! because a child of the app holds a copy of its descriptor.
+//! How connections end: none that was promised to be kept open is closed over a request that its
+//! client has sent, and none is left open because a child of the app holds a copy of its
+//! descriptor.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::util::wait_until;
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
-/// A server that is told to end, or to reload, while the app is in the `close()` of a response that its client has, and that client.
+/// A server that is told to end, or to reload, while the app is in the `close()` of a response that
+/// its client has, and that client.
 fn told_to_end(args: &[&str], signal: Signal) -> (Server, Client) {
     let server = args.iter().fold(Plan::app("closing"), |plan, arg| plan.args([arg])).start();
     let mut client = server.connect();
@@ -71,7 +73,8 @@ fn a_promised_connection_is_kept_for_a_moment_after_the_app_was_done_with_it() {
     }
 }
 
-/// More than one turn of the event loop takes from the kernel are there when the worker comes round, long after their deadlines.
+/// More than one turn of the event loop takes from the kernel are there when the worker comes
+/// round, long after their deadlines.
 #[test]
 fn requests_that_wait_in_the_kernel_at_their_connections_deadline_are_answered() {
     let server = Server::start("closing", ["--keep-alive", "2"]);
@@ -131,7 +134,8 @@ fn an_idle_connection_that_has_to_make_room_is_asked_first_whether_it_is_idle() 
     send(worker, Signal::SIGSTOP);
     let mut newcomers: Vec<_> = (0..50).map(|_| server.connect()).collect();
     newcomers.iter_mut().for_each(|client| client.send(REQUEST));
-    // The oldest ask: what the worker has heard of when it looks for one that can go is the last of them.
+    // The oldest ask: what the worker has heard of when it looks for one that can go is the last of
+    // them.
     let (asking, _idle) = clients.split_at_mut(400);
     asking.iter_mut().rev().for_each(|client| client.send(REQUEST));
     send(worker, Signal::SIGCONT);

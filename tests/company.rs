@@ -1,4 +1,5 @@
-//! Short responses to requests that are at hand together: they leave together, and none waits for an app that is at something else.
+//! Short responses to requests that are at hand together: they leave together, and none waits for
+//! an app that is at something else.
 
 use nix::sys::signal::Signal;
 
@@ -43,7 +44,8 @@ fn a_short_response_is_kept_back_for_the_next_one() {
     let worker = server.wait_for_workers(1)[0];
     let [mut first, mut second] = known_clients(&server);
     let port = first.port();
-    // One round would do, but on a busy machine a response may not be there in time to be kept back.
+    // One round would do, but on a busy machine a response may not be there in time to be kept
+    // back.
     wait_until("the first response to be kept back", || {
         let before = segments(&mut second, port);
         ask_for_little(&mut second);

@@ -1,4 +1,5 @@
-//! Settings from files, environment and command line: which wins, and what is said about wrong ones.
+//! Settings from files, environment and command line: which wins, and what is said about wrong
+//! ones.
 
 use crate::util::server::{Finished, Plan};
 

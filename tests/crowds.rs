@@ -1,5 +1,5 @@
-//! More clients than a worker may hold, clients that only stay, and how they spread over the workers (rows SV-55 and SV-56 of the
-//! fault matrix). `MONOCEROS_CHAOS=long` doubles the numbers.
+//! More clients than a worker may hold, clients that only stay, and how they spread over the
+//! workers (rows SV-55 and SV-56 of the fault matrix). `MONOCEROS_CHAOS=long` doubles the numbers.
 
 use std::collections::HashMap;
 use std::thread;
@@ -48,7 +48,8 @@ fn thousands_of_idle_connections_cost_little() {
     server.finish();
 }
 
-/// How many files this process may have open once it has asked for all it can get. The servers it starts inherit that.
+/// How many files this process may have open once it has asked for all it can get. The servers it
+/// starts inherit that.
 fn files_allowed() -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the hard limit may be had");
@@ -150,9 +151,10 @@ fn requests_of_kept_connections_spread_over_the_workers() {
     );
 }
 
-/// Four workers each get their part of what a crowd asks for: `crowd` gives the worker of each answer, `is_fair` judges how many each
-/// gave. Siblings wait for a worker for milliseconds only; where the machine gives it no turn for longer they go on without it. So one
-/// fair crowd of five is enough, and an unfair server has none.
+/// Four workers each get their part of what a crowd asks for: `crowd` gives the worker of each
+/// answer, `is_fair` judges how many each gave. Siblings wait for a worker for milliseconds only;
+/// where the machine gives it no turn for longer they go on without it. So one fair crowd of five
+/// is enough, and an unfair server has none.
 fn expect_spread(crowd: impl Fn(&Server) -> Vec<String>, is_fair: impl Fn(&[usize]) -> bool) {
     let mut seen = Vec::new();
     for _ in 0..5 {

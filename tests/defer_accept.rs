@@ -1,4 +1,5 @@
-//! `defer_accept`: a connection that says nothing is the kernel's, for a while; nobody is lost by it.
+//! `defer_accept`: a connection that says nothing is the kernel's, for a while; nobody is lost by
+//! it.
 
 use std::fs;
 use std::time::Duration;
@@ -56,7 +57,8 @@ fn a_reload_turns_it_on_and_off_for_sockets_in_use() {
     server.finish();
 }
 
-/// A client that has only connected, once such a one is in `state`: the master sees to that when it knows that a worker serves.
+/// A client that has only connected, once such a one is in `state`: the master sees to that when it
+/// knows that a worker serves.
 fn silent_client(server: &Server, state: &str) -> Client {
     let mut client = None;
     wait_until("a silent client's state to be the one that is set", || {
@@ -68,8 +70,9 @@ fn silent_client(server: &Server, state: &str) -> Client {
     client.expect("it has just connected")
 }
 
-/// In which of the two states connections to the server's port are, at its end. From one look at the table: beside tests that leave tens of
-/// thousands of connections behind that can take so long that the kernel gives one up meanwhile.
+/// In which of the two states connections to the server's port are, at its end. From one look at
+/// the table: beside tests that leave tens of thousands of connections behind that can take so long
+/// that the kernel gives one up meanwhile.
 fn states(server: &Server) -> Vec<&'static str> {
     let local = format!(":{:04X}", server.address.port());
     let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");

@@ -1,10 +1,12 @@
-//! gunicorn and monoceros side by side: the same command lines, environments, config files, requests and signals, and the same to be seen
-//! of them: exit status, stdout, error log, files, titles, and responses byte for byte.
+//! gunicorn and monoceros side by side: the same command lines, environments, config files,
+//! requests and signals, and the same to be seen of them: exit status, stdout, error log, files,
+//! titles, and responses byte for byte.
 //!
-//! The cases are data (`data/differential/*.cases`; `case.rs` tells their language). Where a case differs, and should, it names the
-//! anchors of `docs/differences.md` that say so, with the lines that differ: a line that nobody allowed fails the test, and so does an
-//! allowance that nothing needs. `DIFFERENTIAL=words cargo test --test tests differential` plays only the cases with these words in their
-//! title, and shows both transcripts.
+//! The cases are data (`data/differential/*.cases`; `case.rs` tells their language). Where a case
+//! differs, and should, it names the anchors of `docs/differences.md` that say so, with the lines
+//! that differ: a line that nobody allowed fails the test, and so does an allowance that nothing
+//! needs. `DIFFERENTIAL=words cargo test --test tests differential` plays only the cases with these
+//! words in their title, and shows both transcripts.
 
 mod case;
 mod normal;
@@ -55,8 +57,9 @@ fn everything_an_operator_sees_is_gunicorns_or_a_difference_that_is_written_down
     assert!(count >= AT_LEAST, "only {count} cases");
 }
 
-/// Both servers are many processes, and on a busy machine one may be late where the other is not. A case that differs is played again,
-/// alone; what it shows then counts. Many that differ are no accident.
+/// Both servers are many processes, and on a busy machine one may be late where the other is not. A
+/// case that differs is played again, alone; what it shows then counts. Many that differ are no
+/// accident.
 fn once_more(differing: Vec<(&Job<'_>, Vec<String>)>, known: &str) -> Vec<String> {
     if differing.len() > MOST_ACCIDENTS {
         return differing.into_iter().flat_map(|(_, reports)| reports).collect();

@@ -1,5 +1,5 @@
-//! A Django project over real HTTP, with one worker and with three, over TCP and over a unix socket: sessions, the admin
-//! behind its CSRF form, a 20 MB upload, a stream, static files.
+//! A Django project over real HTTP, with one worker and with three, over TCP and over a unix
+//! socket: sessions, the admin behind its CSRF form, a 20 MB upload, a stream, static files.
 
 use std::process::Command;
 
@@ -87,7 +87,8 @@ fn static_files(client: &mut Client) {
     let css = client.get("/static/site.css");
     assert_eq!((css.status, css.text().as_str()), (200, "body { color: #123456; }\n"));
     assert_eq!(css.header("Content-Type"), Some("text/css; charset=\"utf-8\""));
-    // WhiteNoise hands a file over with wsgi.file_wrapper; a part of it, and none of it if it is known.
+    // WhiteNoise hands a file over with wsgi.file_wrapper; a part of it, and none of it if it is
+    // known.
     let part = client.request("GET", "/static/site.css", &["Range: bytes=5-9"], b"");
     assert_eq!((part.status, part.text().as_str()), (206, "{ col"));
     let modified = css.header("Last-Modified").expect("a date").to_string();

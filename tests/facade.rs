@@ -1,4 +1,5 @@
-//! The `gunicorn` package that the server carries: its own tests, and how it is found inside the server.
+//! The `gunicorn` package that the server carries: its own tests, and how it is found inside the
+//! server.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! Faults at the start and in the app: one clear sentence, the right exit code, and service where it is possible.
+//! Faults at the start and in the app: one clear sentence, the right exit code, and service where
+//! it is possible.
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;

@@ -1,5 +1,6 @@
-//! Faults at boot and at a reload (rows SV-15 to SV-35 of the fault matrix that are not in `reload`, `faults` and
-//! `upgrade`), and signals in every order: the old workers serve on, and the tree converges.
+//! Faults at boot and at a reload (rows SV-15 to SV-35 of the fault matrix that are not in
+//! `reload`, `faults` and `upgrade`), and signals in every order: the old workers serve on, and the
+//! tree converges.
 
 use std::fs;
 use std::net::TcpListener;
@@ -177,7 +178,8 @@ fn a_storm_of_signals_leaves_the_right_number_of_workers() {
         }
         assert_eq!(server.get("/").status, 200);
     }
-    // A reload begins with what the settings say, as gunicorn's; signals that came while it was under way count.
+    // A reload begins with what the settings say, as gunicorn's; signals that came while it was
+    // under way count.
     server.signal(SIGHUP);
     server.wait_for_workers(2);
     server.finish();
@@ -207,7 +209,8 @@ fn term_under_load_cuts_no_answer_short() {
     });
     drop(idle);
     println!("{load}");
-    // Who comes when all is over is refused; one that came in the moment between may be reset, each client once.
+    // Who comes when all is over is refused; one that came in the moment between may be reset, each
+    // client once.
     assert!(load.failed() - load.refused() <= 6, "{load}");
     server.expect_gone();
     server.expect_clean_log();

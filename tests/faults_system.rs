@@ -1,6 +1,6 @@
-//! Faults of the system around the server (rows SV-38 to SV-65 of the fault matrix that are not in `faults` and `logs`): no
-//! room, no descriptors, odd clocks, odd roots, PID 1, system calls that fail. Each is tried where the machine allows it,
-//! and says so where it does not.
+//! Faults of the system around the server (rows SV-38 to SV-65 of the fault matrix that are not in
+//! `faults` and `logs`): no room, no descriptors, odd clocks, odd roots, PID 1, system calls that
+//! fail. Each is tried where the machine allows it, and says so where it does not.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
@@ -429,7 +429,8 @@ fn logs_can_be_rotated_under_load() {
         .filter(|path| path.to_string_lossy().contains("access.log"))
         .flat_map(|path| fs::read_to_string(path).expect("a log").lines().map(String::from).collect::<Vec<_>>())
         .collect();
-    // The last requests of a client may have been logged though their answers were not counted any more.
+    // The last requests of a client may have been logged though their answers were not counted any
+    // more.
     assert!((load.ok()..load.ok() + 10).contains(&lines.len()), "{} lines for {} answers", lines.len(), load.ok());
     assert!(lines.iter().all(|line| line.starts_with("127.0.0.1 - - [") && line.ends_with('"')), "a torn line");
     assert_eq!(server.wait_for_exit().code(), Some(0));
@@ -468,7 +469,8 @@ fn nothing_writable_is_needed() {
     if !is_root() {
         return println!("skipped: only root can mount");
     }
-    // Everything is read only, there is neither /tmp nor /dev/shm, nobody knows the user, and there is no home.
+    // Everything is read only, there is neither /tmp nor /dev/shm, nobody knows the user, and there
+    // is no home.
     let script = "mount --rbind / /mnt && mount -o remount,bind,ro /mnt && mount -t tmpfs -o ro none /mnt/dev/shm && \
                   exec chroot /mnt env -u HOME -u TMPDIR \"$@\"";
     let app = root().join("examples/hello");

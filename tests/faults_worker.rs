@@ -1,5 +1,6 @@
-//! Faults inside a worker (rows SV-01 to SV-13, SV-58 to SV-60 of the fault matrix that are not in `faults` and `timeout`):
-//! whatever the app does to its process, the others serve and a new one comes.
+//! Faults inside a worker (rows SV-01 to SV-13, SV-58 to SV-60 of the fault matrix that are not in
+//! `faults` and `timeout`): whatever the app does to its process, the others serve and a new one
+//! comes.
 
 use std::fs;
 use std::time::Duration;
@@ -55,7 +56,8 @@ fn a_kill_from_outside_is_not_called_a_want_of_memory() {
     assert_eq!(server.get("/").status, 200);
     send(worker, nix::sys::signal::Signal::SIGKILL);
     server.wait_for_log(&format!("Worker (pid:{worker}) was sent SIGKILL! "));
-    // Unless the kernel did kill somebody for memory at this very moment, on a machine that is that busy.
+    // Unless the kernel did kill somebody for memory at this very moment, on a machine that is that
+    // busy.
     let log = server.log();
     assert!(log.contains("Not by this server, nor by the kernel") || log.contains("has just killed"), "{log}");
     server.wait_for_workers(1);
@@ -142,7 +144,8 @@ fn the_apps_children_inherit_no_socket() {
     let server = Server::start("process", ["--access-logfile", "-"]);
     let mut client = server.connect();
     let found = client.get("/inherited").text();
-    // What the test itself was started with, or opened for another test, passes through the server to the app's children.
+    // What the test itself was started with, or opened for another test, passes through the server
+    // to the app's children.
     let own: Vec<String> = fs::read_dir("/proc/self/fd")
         .expect("/proc is mounted")
         .filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.display().to_string()))

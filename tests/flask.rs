@@ -63,7 +63,8 @@ fn stream(client: &mut Client) {
 }
 
 fn events(server: &Server) {
-    // A first request, so that what is timed is the stream and not the first call of a fresh worker.
+    // A first request, so that what is timed is the stream and not the first call of a fresh
+    // worker.
     (0..6).for_each(|_| assert_eq!(server.get("/count").status, 200));
     // The fastest of some: what else the machine is at may hold one of them up.
     let fastest = (0..3).map(|_| first_event(server)).min().expect("some");

@@ -1,4 +1,5 @@
-//! Nothing that a client or an application sends makes a line, ends a field or steers a terminal, in any way of logging.
+//! Nothing that a client or an application sends makes a line, ends a field or steers a terminal,
+//! in any way of logging.
 
 use crate::util::json::Json;
 use crate::util::server::{Plan, Server};
@@ -14,7 +15,8 @@ const APP: &str = "import urllib.parse\n\
                    \x20       raise ValueError('raised ' + text)\n\
                    \x20   start_response('200 OK', [])\n    return [b'ok']\n";
 
-/// A user named `a\n"b\<C1>[2J<U+2028>`, an agent that ends the quotes with a backslash of its own, and a path that erases the screen.
+/// A user named `a\n"b\<C1>[2J<U+2028>`, an agent that ends the quotes with a backslash of its own,
+/// and a path that erases the screen.
 const REQUEST: &[u8] = b"GET /x%9b2J%0d%0a HTTP/1.1\r\nHost: x\r\nAuthorization: Basic YQoiYlzCm1sySuKAqDpw\r\n\
                          User-Agent: \\\" 200 \"\x9b\r\nConnection: close\r\n\r\n";
 

@@ -1,5 +1,6 @@
-//! The fuzz targets' harness, for a few seconds and always in the same way: the committed corpus, then mutations of it that a seed
-//! decides. docs/fuzzing.md has the long run. `splits` asks of chosen streams what the fuzzer asks of any.
+//! The fuzz targets' harness, for a few seconds and always in the same way: the committed corpus,
+//! then mutations of it that a seed decides. docs/fuzzing.md has the long run. `splits` asks of
+//! chosen streams what the fuzzer asks of any.
 
 #[path = "../fuzz/harness.rs"]
 mod harness;

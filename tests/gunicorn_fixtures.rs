@@ -1,5 +1,6 @@
-//! gunicorn's own request fixtures against the real program: the same verdict and the same request, sent at once, byte by byte and in
-//! pieces of random length. They are fetched with pip when the tests run (`data/gunicorn_fixtures.py`).
+//! gunicorn's own request fixtures against the real program: the same verdict and the same request,
+//! sent at once, byte by byte and in pieces of random length. They are fetched with pip when the
+//! tests run (`data/gunicorn_fixtures.py`).
 
 use std::collections::BTreeMap;
 use std::process::Command;

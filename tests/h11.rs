@@ -1,5 +1,6 @@
-//! The program against h11, another strict parser: of any stream that both accept, both must have understood the same requests. And what
-//! only the program accepts must be something that it is known to accept.
+//! The program against h11, another strict parser: of any stream that both accept, both must have
+//! understood the same requests. And what only the program accepts must be something that it is
+//! known to accept.
 
 use std::collections::VecDeque;
 use std::process::Command;

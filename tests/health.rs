@@ -28,7 +28,8 @@ fn a_check_is_answered_without_the_app_and_leaves_no_trace() {
     }
     let head = checker.request("HEAD", "/healthz", &[], b"");
     assert_eq!((head.status, head.content_length()), (200, Some(3)));
-    // The next request of the connection is an ordinary one, and everything beside the path is the app's.
+    // The next request of the connection is an ordinary one, and everything beside the path is the
+    // app's.
     assert_eq!(checker.get("/calls").text(), "0", "the app was not called");
     for (method, target, body) in [("GET", "/healthz/", ""), ("POST", "/healthz", ""), ("GET", "/healthz", "x")] {
         assert_ne!(checker.request(method, target, &[], body.as_bytes()).text(), "ok\n", "{method} {target}");
@@ -121,7 +122,8 @@ fn a_reload_and_an_upgrade_fail_no_check() {
     let mut kept = server.connect();
     server.signal(SIGHUP);
     wait_until("the new generation alone", || {
-        // A worker that drains says so by closing, at the latest when the next check is on its way; but not that the service is gone.
+        // A worker that drains says so by closing, at the latest when the next check is on its way;
+        // but not that the service is gone.
         let _ = kept.try_send(CHECK);
         let goes_on = match kept.read_for("GET") {
             Ok(answer) => {

@@ -1,5 +1,5 @@
-//! What clients can hold of a worker by sending little: its time, its places, its descriptors, its memory and its disk. Whatever they hold,
-//! others are served at once, and no worker is ended.
+//! What clients can hold of a worker by sending little: its time, its places, its descriptors, its
+//! memory and its disk. Whatever they hold, others are served at once, and no worker is ended.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -48,7 +48,8 @@ fn a_crowd_of_uploads_in_tiny_chunks_keeps_nobody_waiting() {
         (0..8).map(|_| wait_at_p99(&mut ordinary)).skip(3).collect()
     });
     println!("an ordinary client waited at p99, second by second: {seconds:?}");
-    // What the uploads cost they cost in every second; a busy machine is busier in some than in others.
+    // What the uploads cost they cost in every second; a busy machine is busier in some than in
+    // others.
     let best = seconds.into_iter().min().expect("some seconds");
     assert!(best < AT_P99, "{best:?} at best");
     assert_eq!(server.workers(), [worker], "{}", server.log());
@@ -87,8 +88,8 @@ impl Upload {
     }
 }
 
-/// How long a client that asks all the time waits for its answers within a second: the 99th percentile. Requests that it would have sent
-/// while it waited count as if they had been.
+/// How long a client that asks all the time waits for its answers within a second: the 99th
+/// percentile. Requests that it would have sent while it waited count as if they had been.
 fn wait_at_p99(client: &mut Client) -> Duration {
     const INTERVAL: Duration = Duration::from_millis(2);
     let (start, mut waits) = (Instant::now(), Vec::new());
@@ -408,7 +409,8 @@ fn a_worker_that_waits_for_a_client_is_not_stuck() {
 
 #[test]
 fn a_crowd_that_has_not_been_read_yet_is_not_sent_away() {
-    // Everybody's request is in the kernel while the worker stands still: it has more places to give than it seems.
+    // Everybody's request is in the kernel while the worker stands still: it has more places to
+    // give than it seems.
     const HELD: usize = 100;
     let server = Server::start("clients", ["--worker-connections", "100", "--timeout", "0"]);
     let worker = server.wait_for_workers(1)[0];

@@ -1,4 +1,5 @@
-//! Server hooks: each in its process, at its moment, with the arguments gunicorn gives it; and what an exception in one costs.
+//! Server hooks: each in its process, at its moment, with the arguments gunicorn gives it; and what
+//! an exception in one costs.
 
 use std::fs;
 
@@ -339,7 +340,8 @@ fn a_data_file_names_hooks_by_their_place() {
     server.finish();
 }
 
-/// What hooks of gunicorn's find on `server` and `worker`; each says what it saw in one line of the log.
+/// What hooks of gunicorn's find on `server` and `worker`; each says what it saw in one line of the
+/// log.
 const ATTRIBUTES: &str = r#"
 import os, signal, socket, sys
 

@@ -1,5 +1,6 @@
-//! All rows of `data/http-cases.json` against the real program: each in one segment and byte by byte, with the same
-//! verdict (split invariance). The app counts its calls, so a request that was refused and served all the same shows.
+//! All rows of `data/http-cases.json` against the real program: each in one segment and byte by
+//! byte, with the same verdict (split invariance). The app counts its calls, so a request that was
+//! refused and served all the same shows.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -126,7 +127,8 @@ enum Special {
     Parity,
 }
 
-/// What the app must have seen in the first request of a row: a member of its report, and the value. `None`: absent.
+/// What the app must have seen in the first request of a row: a member of its report, and the
+/// value. `None`: absent.
 const SEEN: &[(&str, &str, Option<&str>)] = &[
     ("TG-01-absolute", "PATH_INFO", Some("/x")),
     ("TG-01-absolute", "QUERY_STRING", Some("q=1")),
@@ -215,7 +217,8 @@ fn a_megabyte_of_nonsense_behind_a_row_changes_nothing_and_is_not_kept() {
     run_rows(&server, cases(), Pace::OneSegment);
     let before = anonymous(worker);
     let highest = peak_during(worker, || {
-        // Behind a request that is not complete it would be a part of it; behind the end of the stream it cannot come.
+        // Behind a request that is not complete it would be a part of it; behind the end of the
+        // stream it cannot come.
         let is_half_closed = |case: &Json| case["steps"].list().iter().any(|step| step.get("half_close").is_some());
         let is_complete = |case: &Json| !matches!(verdict(case), Verdict::Waits) && !is_half_closed(case);
         let rows: Vec<Json> = cases().into_iter().filter(is_complete).collect();
@@ -320,7 +323,8 @@ fn send(client: &mut Client, case: &Json, pace: Pace) {
     }
 }
 
-/// Single bytes; past the part where a border can matter, odd-sized pieces, or the long rows would take minutes.
+/// Single bytes; past the part where a border can matter, odd-sized pieces, or the long rows would
+/// take minutes.
 fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (single, rest) = bytes.split_at(bytes.len().min(2000));
     single.chunks(1).chain(rest.chunks(997))
@@ -336,8 +340,9 @@ fn bytes(parts: &Json) -> Vec<u8> {
     parts.list().iter().flat_map(run).collect()
 }
 
-/// As many answers as the verdict speaks of, and whether the connection is open after them. Open is proved by one more
-/// request on it, which must be answered: so the next response is not mixed up with what went before.
+/// As many answers as the verdict speaks of, and whether the connection is open after them. Open is
+/// proved by one more request on it, which must be answered: so the next response is not mixed up
+/// with what went before.
 fn collect(client: &mut Client, case: &Json, verdict: &Verdict, pace: Pace) -> (Vec<Response>, End) {
     let methods = methods(case);
     let (expected, patience) = match verdict {
@@ -455,7 +460,8 @@ fn refusals(ours: &str) -> Vec<u16> {
     statuses
 }
 
-/// What gunicorn did. "RAW" stands for an answer which its recorder could not read as one (an interim one before it).
+/// What gunicorn did. "RAW" stands for an answer which its recorder could not read as one (an
+/// interim one before it).
 fn parity(case: &Json) -> Verdict {
     let row = &case["gunicorn"];
     let status = |status: &Json| match status {

@@ -19,7 +19,8 @@ fn each_byte_goes_to_one_of_them_and_the_end_comes_once_it_is_there() {
         for _ in 0..10 {
             let mut client = server.connect();
             client.send("POST /share HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
-            // A line comes in three pieces, with time enough between them for a reader to wait for the rest of it.
+            // A line comes in three pieces, with time enough between them for a reader to wait for
+            // the rest of it.
             for _ in 0..100 {
                 for piece in [&[b'x'; 300][..], &[b'y'; 400], b"zzz\n"] {
                     client.send([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());

@@ -1,8 +1,10 @@
-//! Both doors as users get them: the wheel by pip, into environments of every kind, and the program by cargo.
+//! Both doors as users get them: the wheel by pip, into environments of every kind, and the program
+//! by cargo.
 //!
-//! The wheel is tried with the interpreter of the tests and with the system's own python3, where that is of the same version: on Debian it is
-//! linked statically, as many are. `scripts/wheels --check` names others by `MONOCEROS_TEST_INTERPRETERS` (paths with colons between) and
-//! a folder with a wheel for each by `MONOCEROS_TEST_WHEELS`.
+//! The wheel is tried with the interpreter of the tests and with the system's own python3, where
+//! that is of the same version: on Debian it is linked statically, as many are.
+//! `scripts/wheels --check` names others by `MONOCEROS_TEST_INTERPRETERS` (paths with colons
+//! between) and a folder with a wheel for each by `MONOCEROS_TEST_WHEELS`.
 
 #[allow(dead_code, reason = "these tests need less of it than the others")]
 mod util;
@@ -238,7 +240,8 @@ fn a_program_that_embeds_gunicorn_serves_with_this_server() {
     }
 }
 
-/// What `mlflow server` and `airflow webserver` do: gunicorn is another process, started as a module or by its name.
+/// What `mlflow server` and `airflow webserver` do: gunicorn is another process, started as a
+/// module or by its name.
 const STARTER: &str = "
 import os, signal, subprocess, sys
 
@@ -440,7 +443,8 @@ fn the_program_says_which_libpython_it_was_built_for_where_it_meets_another() {
     refused("PYTHONHOME", "/nowhere", "; this monoceros was built for libpython");
     for interpreter in interpreters() {
         let modules = run(Command::new(interpreter).args(["-c", "import sys; print(*sys.builtin_module_names)"]));
-        // One that has half of its standard library built in: another libpython cannot use the rest.
+        // One that has half of its standard library built in: another libpython cannot use the
+        // rest.
         let is_whole = !modules.split_whitespace().any(|module| module == "math");
         let complaint = match (tag(interpreter) == tag(python().as_ref()), is_whole) {
             (true, true) => continue,

@@ -1,4 +1,5 @@
-//! The interpreter as programs find it: the module `__main__`, the stream `wsgi.errors`, and the time zone.
+//! The interpreter as programs find it: the module `__main__`, the stream `wsgi.errors`, and the
+//! time zone.
 
 use crate::util::server::{Plan, Server};
 use crate::util::{self, wait_until};
@@ -109,7 +110,8 @@ fn a_name_without_a_path_is_looked_for_as_the_shell_does() {
     server.finish();
 }
 
-/// gunicorn's lines are written by Python's logging, in the local time of the process: an app that sets it sets theirs.
+/// gunicorn's lines are written by Python's logging, in the local time of the process: an app that
+/// sets it sets theirs.
 #[test]
 fn the_logs_are_in_the_time_zone_that_the_app_has_set() {
     let plan = plan().env("TZ", "UTC");

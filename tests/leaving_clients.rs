@@ -15,7 +15,8 @@ fn connections_that_come_and_go_leave_nothing_behind() {
     let worker = server.wait_for_workers(1)[0];
     let before = server.files_at_rest(worker);
     for round in 0..400 {
-        // AB-01, AB-02: closed, or reset, at once. AB-03, AB-04: reset in the middle of a head, of a body.
+        // AB-01, AB-02: closed, or reset, at once. AB-03, AB-04: reset in the middle of a head, of
+        // a body.
         drop(server.connect());
         server.connect().reset();
         for begun in ["GET / HTTP/1.1\r\nHo", "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nsome"] {
@@ -39,7 +40,8 @@ fn a_request_whose_client_has_left_is_not_run() {
         let mut first = server.connect();
         first.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
         wait_until("the first request to be inside the app", || server.entered() == 1);
-        // While the only worker is busy, one client asks and is gone, one asks and has only finished sending.
+        // While the only worker is busy, one client asks and is gone, one asks and has only
+        // finished sending.
         let mut gone = server.connect();
         gone.send("GET /stream?1 HTTP/1.1\r\nHost: a\r\n\r\n");
         if is_unix {
@@ -118,7 +120,8 @@ fn a_client_that_has_only_finished_sending_costs_no_time() {
 
 #[test]
 fn a_refusal_is_read_by_who_is_still_sending() {
-    // AB-10, AB-11: what is behind it is dropped for a while before the close, which would else reset the connection.
+    // AB-10, AB-11: what is behind it is dropped for a while before the close, which would else
+    // reset the connection.
     let mut server = Server::start("clients", ["--limit-request-body", "1000"]);
     let rows = [
         ("GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -141,7 +144,8 @@ fn a_refusal_is_read_by_who_is_still_sending() {
 
 #[test]
 fn a_body_that_the_app_leaves_alone_is_in_nobodys_way() {
-    // AB-12: kept whole, and dropped. AB-13: streamed, so the connection ends behind the answer, which arrives.
+    // AB-12: kept whole, and dropped. AB-13: streamed, so the connection ends behind the answer,
+    // which arrives.
     let server = Server::start("clients", ["--body-buffer", "1000", "--body-spool", "3000000"]);
     let mut client = server.connect();
     assert_eq!(client.request("POST", "/", &[], &vec![b'x'; 2_000_000]).text(), "ok");
@@ -185,7 +189,8 @@ fn a_file_that_shrinks_or_a_client_that_leaves_ends_its_transfer() {
     wait_until("the connection's files to be closed", || open_files(worker) <= files);
     let mut client = ask();
     fs::File::options().write(true).open(&big).and_then(|file| file.set_len(5_000_000)).expect("the file shrinks");
-    // Nothing is made up for the bytes that are gone: the connection ends before the length that was promised.
+    // Nothing is made up for the bytes that are gone: the connection ends before the length that
+    // was promised.
     let rest = client.take_rest(4 * PATIENCE);
     assert!(rest.len() < 30_000_000 - 1000, "{} bytes more", rest.len());
     assert_eq!(server.get("/").text(), "ok");

@@ -1,6 +1,8 @@
-//! Crowds of bad clients, and bodies far larger than memory may grow. What each test measures it also prints.
+//! Crowds of bad clients, and bodies far larger than memory may grow. What each test measures it
+//! also prints.
 //!
-//! `MONOCEROS_TEST_FULL=1` asks for the sizes that are promised where the ordinary run makes do with less.
+//! `MONOCEROS_TEST_FULL=1` asks for the sizes that are promised where the ordinary run makes do
+//! with less.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,13 +21,15 @@ const DRIPPING: usize = 500;
 /// Clients that ask for 10 MB and read nothing.
 const DEAF: usize = 200;
 
-/// Seconds that a bad client has, as the server is told. Long enough that all of them are there at the same time.
+/// Seconds that a bad client has, as the server is told. Long enough that all of them are there at
+/// the same time.
 const TIMEOUT: u64 = 12;
 
 /// How often an ordinary client asks.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long one comparison of two servers lasts: one tick of their clocks, and a byte from each that drips.
+/// How long one comparison of two servers lasts: one tick of their clocks, and a byte from each
+/// that drips.
 const ROUND: Duration = Duration::from_secs(1);
 
 /// How many comparisons there are, and how many at most: as long as the bad clients are there.
@@ -79,7 +83,8 @@ fn hundreds_of_bad_clients_cost_their_connections_and_nobody_elses_time() {
     calm.finish();
 }
 
-/// Compares the two servers until the one with the bad clients has shown that it does as well as it should.
+/// Compares the two servers until the one with the bad clients has shown that it does as well as it
+/// should.
 fn compare_until_fair(ordinary: &mut [Client; 2]) -> Vec<[Duration; 2]> {
     let mut rounds = Vec::new();
     while rounds.len() < FEWEST_ROUNDS || (rounds.len() < MOST_ROUNDS && !are_fair(&rounds)) {
@@ -88,9 +93,10 @@ fn compare_until_fair(ordinary: &mut [Client; 2]) -> Vec<[Duration; 2]> {
     rounds
 }
 
-/// Both servers are asked in turn, so that a machine that is busy with something else keeps both waiting; still, at p99 that hits now one
-/// harder, now the other. So the one with bad clients is judged by its best second: what they cost it they cost in every one. The other is
-/// by its usual one: its best may be twice as good by luck.
+/// Both servers are asked in turn, so that a machine that is busy with something else keeps both
+/// waiting; still, at p99 that hits now one harder, now the other. So the one with bad clients is
+/// judged by its best second: what they cost it they cost in every one. The other is by its usual
+/// one: its best may be twice as good by luck.
 fn are_fair(rounds: &[[Duration; 2]]) -> bool {
     let sorted = |server: usize| {
         let mut seconds: Vec<Duration> = rounds.iter().map(|round| round[server]).collect();
@@ -118,8 +124,9 @@ fn compare(ordinary: &mut [Client; 2]) -> [Duration; 2] {
     })
 }
 
-/// Who waits does not ask meanwhile. The requests left out count as if they had been sent in time, or a server that stands still for a
-/// second would show as one slow answer ("coordinated omission").
+/// Who waits does not ask meanwhile. The requests left out count as if they had been sent in time,
+/// or a server that stands still for a second would show as one slow answer ("coordinated
+/// omission").
 fn add_wait(waits: &mut Vec<Duration>, mut wait: Duration) {
     waits.push(wait);
     while wait > INTERVAL {

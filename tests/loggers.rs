@@ -1,4 +1,5 @@
-//! What applications and hooks do to the loggers `gunicorn.error` and `gunicorn.access` takes effect, as under gunicorn.
+//! What applications and hooks do to the loggers `gunicorn.error` and `gunicorn.access` takes
+//! effect, as under gunicorn.
 
 use nix::sys::signal::Signal::{SIGHUP, SIGUSR1};
 

@@ -16,7 +16,8 @@ fn a_master_stays_under_3_mb_and_a_hello_worker_under_9() {
     }
     let (master, worker) = (pss(server.pid()), pss(worker));
     println!("master {} kB, worker {} kB", master / 1024, worker / 1024);
-    // The wheel's master holds an interpreter, of which the kernel counts the half that it shares with its worker.
+    // The wheel's master holds an interpreter, of which the kernel counts the half that it shares
+    // with its worker.
     let limit = if util::is_wheel() { 8_000_000 } else { 3_000_000 };
     assert!(master < limit, "the master takes {master} bytes");
     assert!(worker < 9_000_000, "the worker takes {worker} bytes");
@@ -48,10 +49,12 @@ fn a_worker_does_not_grow_with_the_requests_it_serves() {
     server.finish();
 }
 
-/// What clients make up must not stay: CPython 3.12 keeps interned strings for ever, and no table may grow with what is sent.
+/// What clients make up must not stay: CPython 3.12 keeps interned strings for ever, and no table
+/// may grow with what is sent.
 #[test]
 fn header_names_that_never_come_again_take_no_memory() {
-    // Many short names, and some that are as long as they may be; each never seen before. What is being read takes room, in each thread.
+    // Many short names, and some that are as long as they may be; each never seen before. What is
+    // being read takes room, in each thread.
     let cases = [
         ("1", util::count(50_000, 4000), 24, 4_000_000),
         ("1", util::count(50_000, 400), 8000, 4_000_000),

@@ -1,4 +1,5 @@
-//! User, group, umask: what root gives away before the app is loaded. These tests need root and say so when they are not.
+//! User, group, umask: what root gives away before the app is loaded. These tests need root and say
+//! so when they are not.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -198,8 +199,9 @@ fn stop(mut server: Server) {
     server.expect_gone();
 }
 
-/// The app that tells its identity, in a folder which any user may enter; `None`, and a word, without root. The app is
-/// preloaded: its imports must not depend on whether anybody but root may read the interpreter's own folder.
+/// The app that tells its identity, in a folder which any user may enter; `None`, and a word,
+/// without root. The app is preloaded: its imports must not depend on whether anybody but root may
+/// read the interpreter's own folder.
 fn as_root() -> Option<Plan> {
     if !is_root() {
         println!("not tried: this needs root");

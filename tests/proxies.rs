@@ -1,4 +1,5 @@
-//! What proxies say: the PROXY protocol, forwarded schemes, headers with underscores. The rows PP and FW of the fault table.
+//! What proxies say: the PROXY protocol, forwarded schemes, headers with underscores. The rows PP
+//! and FW of the fault table.
 
 use std::time::Duration;
 
@@ -272,7 +273,8 @@ fn who_is_not_trusted_says_nothing_about_the_scheme_or_the_script() {
 
 #[test]
 fn who_is_trusted_says_the_scheme_and_the_script() {
-    // FW-04: as a peer on a unix socket always is; FW-05: as an IPv4 address is, however the kernel writes it.
+    // FW-04: as a peer on a unix socket always is; FW-05: as an IPv4 address is, however the kernel
+    // writes it.
     let plans = [
         Plan::app("echo"),
         Plan::app("echo").unix().args(["--forwarded-allow-ips", "10.0.0.1"]),
@@ -300,7 +302,8 @@ fn who_is_trusted_says_the_scheme_and_the_script() {
 
 #[test]
 fn behind_a_proxy_header_the_client_that_it_names_is_asked_for() {
-    // The balancer is trusted, and passes on bytes of clients who are not: only its own connections are its own word.
+    // The balancer is trusted, and passes on bytes of clients who are not: only its own connections
+    // are its own word.
     let client = |address: &str| format!("PROXY TCP4 {address} 5.6.7.8 111 222\r\n").into_bytes();
     let unspecified = v2(&[0x21, 0, 0, 0], b"");
     let local = v2(&[0x20, 0, 0, 0], b"");

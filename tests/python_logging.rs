@@ -1,4 +1,5 @@
-//! Logs by way of Python: apps that borrow the server's handlers, logger classes, logging configs, syslog, statsd; and JSON.
+//! Logs by way of Python: apps that borrow the server's handlers, logger classes, logging configs,
+//! syslog, statsd; and JSON.
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -146,7 +147,8 @@ fn logging_configs_of_each_kind_are_used() {
         let plan =
             plan.file(name, &content.replace("FOLDER", folder)).file("conf.py", &config.replace("FOLDER", folder));
         let path = plan.path("conf.py").display().to_string();
-        // Where Python's handlers are the user's, nothing of the start is on stderr but what came before the settings.
+        // Where Python's handlers are the user's, nothing of the start is on stderr but what came
+        // before the settings.
         let mut server = plan.args(["--config", &path]).launch();
         let log = wait_for_file(&server, "all.log", "Listening at");
         let port = log.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).expect("a port");
@@ -281,7 +283,8 @@ fn hear(socket: &UdpSocket, enough: impl Fn(&[String]) -> bool) -> Vec<String> {
     heard
 }
 
-/// The recipe by which people send gunicorn's records to a logging package of their own: a `setup` that does not call its parent's.
+/// The recipe by which people send gunicorn's records to a logging package of their own: a `setup`
+/// that does not call its parent's.
 #[test]
 fn a_logger_class_with_a_setup_of_its_own_gets_each_record_once() {
     let config = "import logging\n\

@@ -1,4 +1,5 @@
-//! Signals where the application, an agent or a hook has its own ideas about them: who handles what, and when.
+//! Signals where the application, an agent or a hook has its own ideas about them: who handles
+//! what, and when.
 
 use std::time::Duration;
 
@@ -158,7 +159,8 @@ fn an_idle_worker_runs_the_applications_own_term_handler() {
         assert_eq!(server.gate_files("handler-").len(), 2, "{}", server.log());
         assert_eq!(server.gate_files("goodbye-").len(), 2, "atexit\n{}", server.log());
         assert_eq!(server.stdout().matches("worker_exit").count(), 2, "{}", server.stdout());
-        // The client has its answer before the worker is out of the request, which the handler may meet, and be told of.
+        // The client has its answer before the worker is out of the request, which the handler may
+        // meet, and be told of.
         server.allow("Error handling request GET /");
         server.allow("Traceback");
         server.expect_clean_log();
@@ -414,7 +416,8 @@ fn workers_say_that_they_leave_because_their_master_is_gone() {
     }
 }
 
-/// All of them at once, in any order: each is the server's to handle, whatever the application does meanwhile.
+/// All of them at once, in any order: each is the server's to handle, whatever the application does
+/// meanwhile.
 #[test]
 fn a_storm_of_signals_loses_none_that_matters() {
     for mode in ["", "chain", "dump"] {

@@ -1,5 +1,6 @@
-//! Programs that start the server in their turn, and put code of their own into its processes: tracers, and a measure of coverage. Each
-//! has a handler for TERM, which it runs before or in place of the server's, or chains.
+//! Programs that start the server in their turn, and put code of their own into its processes:
+//! tracers, and a measure of coverage. Each has a handler for TERM, which it runs before or in
+//! place of the server's, or chains.
 
 use std::fs;
 use std::path::PathBuf;
@@ -76,8 +77,8 @@ tests_of!(
     coverage_with_sigterm: super::COVERAGE
 );
 
-/// `process.py`, started by way of a program. Coverage comes by a `sitecustomize`, as its manual has it for processes that are started by
-/// others.
+/// `process.py`, started by way of a program. Coverage comes by a `sitecustomize`, as its manual
+/// has it for processes that are started by others.
 fn plan(program: &Program) -> Plan {
     let mut plan = Plan::app("process").env("VIRTUAL_ENV", programs_venv().display().to_string());
     let mut path = vec![site_packages()];
@@ -148,7 +149,8 @@ fn stop_at_rest(program: &Program) {
     }
 }
 
-/// A server that has been told to stop ends in good order, and leaves what it should and nothing else.
+/// A server that has been told to stop ends in good order, and leaves what it should and nothing
+/// else.
 fn expect_a_prompt_end(program: &Program, args: &[&str], server: &mut Server) {
     let (status, took) = server.wait_for_exit_within(PROMPTLY);
     assert_eq!(status.code(), Some(0), "{} {args:?} after {took:?}: {}", program.name, server.log());
@@ -183,7 +185,8 @@ fn reload(program: &Program) {
     expect_data(program, &server);
 }
 
-/// The log of each program's own making may say what it likes; the master's says what became of the workers.
+/// The log of each program's own making may say what it likes; the master's says what became of the
+/// workers.
 fn expect_no_kill(server: &Server) {
     let log = server.log();
     for word in ["SIGKILL", "was sent SIGTERM", "exited with code", "WORKER TIMEOUT", "Cannot set up"] {

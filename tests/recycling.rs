@@ -1,4 +1,5 @@
-//! Workers that are replaced for their age or their size: one at a time, each serving until another does.
+//! Workers that are replaced for their age or their size: one at a time, each serving until another
+//! does.
 
 use std::time::Duration;
 

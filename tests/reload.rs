@@ -1,4 +1,5 @@
-//! HUP: new code, new settings, and what happens when they are bad. Also `--reload` and workers that retire.
+//! HUP: new code, new settings, and what happens when they are bad. Also `--reload` and workers
+//! that retire.
 
 use std::thread;
 use std::time::Duration;
@@ -247,7 +248,8 @@ fn versioned_plan(args: &[&str]) -> Plan {
     args.iter().fold(plan, |plan, arg| plan.args([arg]))
 }
 
-/// With both workers past the import of the first version: what the test writes next is no longer read by them.
+/// With both workers past the import of the first version: what the test writes next is no longer
+/// read by them.
 fn versioned(args: &[&str]) -> Server {
     loaded(versioned_plan(args).start())
 }

@@ -98,7 +98,8 @@ fn each_request_has_an_environ_of_its_own() {
     server.finish();
 }
 
-/// The server knows a header block again: what does not come from the headers must still be each request's own.
+/// The server knows a header block again: what does not come from the headers must still be each
+/// request's own.
 #[test]
 fn requests_with_the_same_headers_have_each_their_own_line_and_client() {
     let server = Server::start("echo", []);
@@ -322,7 +323,8 @@ fn a_trusted_proxy_sends_the_headers_that_are_set_for_it() {
     }
 }
 
-/// Objects of the environ serve one request after another, as long as no app keeps one: new ones would cost each request twice its time.
+/// Objects of the environ serve one request after another, as long as no app keeps one: new ones
+/// would cost each request twice its time.
 #[test]
 fn the_objects_of_an_environ_serve_again_unless_the_app_keeps_one() {
     let app = "kept = []\n\

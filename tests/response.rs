@@ -165,8 +165,9 @@ fn big_blocks_and_many_blocks_arrive_whole() {
 
 #[test]
 fn a_client_that_does_not_read_holds_up_nobody_for_ever() {
-    // 20 MB do not fit any socket buffer: what the kernel will not take waits without stopping the others, up to the
-    // point where the app itself must wait. With two workers somebody is always free.
+    // 20 MB do not fit any socket buffer: what the kernel will not take waits without stopping the
+    // others, up to the point where the app itself must wait. With two workers somebody is always
+    // free.
     let server = Server::start("responses", ["--workers", "2"]);
     server.wait_for_workers(2);
     let mut stalled = server.connect();

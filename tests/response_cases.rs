@@ -1,8 +1,9 @@
-//! What an app can do to its response, well or badly: the rows RS-01 to RS-72 and some more. Each row is `GET /row` on a
-//! connection, then `GET /ok` on the same one, so a response that is mixed up with the next shows.
+//! What an app can do to its response, well or badly: the rows RS-01 to RS-72 and some more. Each
+//! row is `GET /row` on a connection, then `GET /ok` on the same one, so a response that is mixed
+//! up with the next shows.
 //!
-//! A row that fails answers with the 500 page, and closes; a response that has begun and cannot be finished is cut, never
-//! ended as if it were whole.
+//! A row that fails answers with the 500 page, and closes; a response that has begun and cannot be
+//! finished is cut, never ended as if it were whole.
 
 use std::time::Duration;
 
@@ -101,7 +102,8 @@ const ROWS: &[(&str, &str, Seen)] = &[
     ("WS-37", "exhausted-iterator", Whole(200, Chunked, b"")),
 ];
 
-/// Rows whose iterable counts its close() calls: each must be 1 for each request, whatever went wrong.
+/// Rows whose iterable counts its close() calls: each must be 1 for each request, whatever went
+/// wrong.
 const CLOSED_ONCE: &[&str] = &[
     "baseline",
     "short-body",

@@ -1,4 +1,5 @@
-//! `reuse_port`: one port, a socket for each worker, all of them the master's, so that no backlog goes with a worker.
+//! `reuse_port`: one port, a socket for each worker, all of them the master's, so that no backlog
+//! goes with a worker.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -158,7 +159,8 @@ fn served_by(client: &mut Client) -> String {
     client.read().text().split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// How many sockets listen on the server's port (proc(5), net/tcp: the local address, then the state, 0A).
+/// How many sockets listen on the server's port (proc(5), net/tcp: the local address, then the
+/// state, 0A).
 fn sockets(server: &Server) -> usize {
     let Address::Tcp(port) = server.address else { panic!("no port: {:?}", server.address) };
     let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");

@@ -1,5 +1,5 @@
-//! Small points of RFC 9110 and RFC 9112, each with the bytes that show it: status lines, header values, the server's own pages, CONNECT,
-//! transfer codings, and which host counts.
+//! Small points of RFC 9110 and RFC 9112, each with the bytes that show it: status lines, header
+//! values, the server's own pages, CONNECT, transfer codings, and which host counts.
 
 use std::time::Duration;
 
@@ -135,7 +135,8 @@ fn a_failed_head_request_has_no_body_either() {
 
 #[test]
 fn a_tunnel_is_not_framed() {
-    // RFC 9110, 9.3.6: a 2xx answer to CONNECT has neither Content-Length nor Transfer-Encoding; what follows is the tunnel.
+    // RFC 9110, 9.3.6: a 2xx answer to CONNECT has neither Content-Length nor Transfer-Encoding;
+    // what follows is the tunnel.
     let server = answering();
     let connect = |query: &str| answer_to(&server, &format!("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n{query}"));
     let tunnel = "def application(environ, start_response):\n\

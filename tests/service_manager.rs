@@ -85,7 +85,8 @@ fn an_upgrade_hands_the_service_on() {
     wait_until("its worker", || board::all_serve(new, 1));
     server.signal(SIGTERM);
     server.wait_for_exit();
-    // The old one may say it while only it is believed (NotifyAccess=main), the new one when it is alone.
+    // The old one may say it while only it is believed (NotifyAccess=main), the new one when it is
+    // alone.
     notify.wait_for(&format!("MAINPID={new}"), 2);
     assert_eq!(notify.count("STOPPING=1"), 0, "the service goes on: {:?}", notify.heard());
     assert!(!is_alive(old));
@@ -96,7 +97,8 @@ fn an_upgrade_hands_the_service_on() {
 
 #[test]
 fn the_app_does_not_see_the_service_managers_socket() {
-    // With a Python config the interpreter, and its copy of the environment, is older than the master's first step.
+    // With a Python config the interpreter, and its copy of the environment, is older than the
+    // master's first step.
     for config in ["conf.toml", "conf.py"] {
         let plan = Plan::app("process").file(config, "");
         let notify = NotifySocket::at(&plan.path("notify"));

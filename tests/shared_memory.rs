@@ -1,4 +1,5 @@
-//! The memory that master and workers share: a worker writes what concerns itself, and nothing else, whatever runs in it.
+//! The memory that master and workers share: a worker writes what concerns itself, and nothing
+//! else, whatever runs in it.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! Threads of a worker and workers of a server share the work: nobody waits behind somebody else's request while anybody is free.
+//! Threads of a worker and workers of a server share the work: nobody waits behind somebody else's
+//! request while anybody is free.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -20,7 +21,8 @@ fn served_by(client: &mut Client) -> i32 {
     text.split(' ').next().and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{text:?}"))
 }
 
-/// Six clients, some of whose connections one of two workers has; and the one whose request that worker is at.
+/// Six clients, some of whose connections one of two workers has; and the one whose request that
+/// worker is at.
 fn clients_of_a_busy_worker_among_others(server: &Server) -> (Vec<Client>, Client) {
     server.wait_for_workers(2);
     let mut clients: Vec<Client> = (0..6).map(|_| server.connect()).collect();
@@ -60,7 +62,8 @@ fn one_thread_is_the_main_thread() {
 fn a_request_on_a_busy_workers_connection_goes_to_an_idle_sibling_with_its_connection() {
     let server = Server::start("sharing", ["--workers", "2"]);
     let (mut clients, mut slow) = clients_of_a_busy_worker_among_others(&server);
-    // All six are answered though some of their connections were the busy worker's; twice, the second time where they are now.
+    // All six are answered though some of their connections were the busy worker's; twice, the
+    // second time where they are now.
     for body in ["Content-Length: 4\r\n\r\nbody", "Transfer-Encoding: chunked\r\n\r\n1\r\nb\r\n3\r\nody\r\n0\r\n\r\n"] {
         let served: Vec<i32> = clients
             .iter_mut()
@@ -140,7 +143,8 @@ fn garbage_behind_a_request_does_not_cut_its_response() {
     server.finish();
 }
 
-/// In memory, and in a file already; of a known length, and in chunks; with another request behind it.
+/// In memory, and in a file already; of a known length, and in chunks; with another request behind
+/// it.
 #[test]
 fn a_request_with_a_long_body_goes_to_an_idle_sibling_too() {
     let server = Server::start("sharing", ["--workers", "2", "--body-buffer", "200000"]);
@@ -168,7 +172,8 @@ fn a_request_with_a_long_body_goes_to_an_idle_sibling_too() {
     server.finish();
 }
 
-/// What lies unread when a connection is closed makes the kernel reset it, and drop whatever it has not sent yet.
+/// What lies unread when a connection is closed makes the kernel reset it, and drop whatever it has
+/// not sent yet.
 #[test]
 fn bytes_behind_the_last_request_do_not_cost_its_response() {
     let server = Server::start("sharing", []);
@@ -225,7 +230,8 @@ fn a_second_head_that_cannot_be_read_is_no_head() {
 #[test]
 fn quick_requests_do_not_wait_behind_slow_ones() {
     const LIMIT: Duration = Duration::from_millis(20);
-    // A busy machine gives some process no turn for longer than that; a server that makes people wait has no good round.
+    // A busy machine gives some process no turn for longer than that; a server that makes people
+    // wait has no good round.
     let mut seen = Vec::new();
     for _ in 0..5 {
         let server = Plan::app("process").args(["--workers", "2"]).start();
@@ -240,7 +246,8 @@ fn quick_requests_do_not_wait_behind_slow_ones() {
     panic!("quick requests waited: {seen:?}");
 }
 
-/// What 99 of 100 quick requests on eight kept connections take at most, while a ninth client asks for a second of sleep each time.
+/// What 99 of 100 quick requests on eight kept connections take at most, while a ninth client asks
+/// for a second of sleep each time.
 fn quick_p99(server: &Server) -> Duration {
     const SLOW: usize = 4;
     let is_over = AtomicBool::new(false);

@@ -207,7 +207,8 @@ fn ttin_ttin_ttou_lands_on_one_more() {
     server.wait_for_workers(1);
     for (signal, line, times) in [(SIGTTIN, "ttin", 1), (SIGTTIN, "ttin", 2), (SIGTTOU, "ttou", 1)] {
         server.signal(signal);
-        // Two of a kind that are pending at once are one to the kernel; once handled, each must count.
+        // Two of a kind that are pending at once are one to the kernel; once handled, each must
+        // count.
         server.wait_for_log_times(&format!("Handling signal: {line}"), times);
     }
     server.wait_for_workers(2);

@@ -1,4 +1,5 @@
-//! Clients that are slow, silent or greedy: each costs its connection, and nobody else anything. The rows SL of the fault table.
+//! Clients that are slow, silent or greedy: each costs its connection, and nobody else anything.
+//! The rows SL of the fault table.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -143,7 +144,8 @@ fn a_client_that_reads_nothing_is_cut_and_the_app_told() {
     assert_eq!(server.gate_files("exit-").len(), 1, "the generator was not told");
     // The worker is free again.
     assert_eq!(server.get("/").text(), "ok");
-    // One block, which the loop sends: the app is done at once, and the connection is cut all the same.
+    // One block, which the loop sends: the app is done at once, and the connection is cut all the
+    // same.
     let worker = server.wait_for_workers(1)[0];
     let files = server.files_at_rest(worker);
     let mut second = Client::connect_narrow(&server.address);
@@ -184,7 +186,8 @@ fn slow_bodies_and_slow_readers_leave_both_threads_to_others() {
             client
         })
         .collect();
-    // However the app gives it: where its Content-Length is met nothing more is to come, and the rest is the loop's to send.
+    // However the app gives it: where its Content-Length is met nothing more is to come, and the
+    // rest is the loop's to send.
     let mut readers: Vec<Client> = ["big", "iterated"]
         .repeat(3)
         .into_iter()

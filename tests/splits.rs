@@ -1,5 +1,6 @@
-//! However a client's bytes are cut into segments, a connection makes the same requests of them: streams with everything in them that a
-//! border can fall into, cut at every place, at every pair of places, into single bytes, and at places that a seed decides.
+//! However a client's bytes are cut into segments, a connection makes the same requests of them:
+//! streams with everything in them that a border can fall into, cut at every place, at every pair
+//! of places, into single bytes, and at places that a seed decides.
 
 use crate::Chance;
 use crate::harness::{Conversation, Finish, converse};

@@ -1,4 +1,5 @@
-//! Blocks that an app yields one right behind the other: some leave together, none waits for the app.
+//! Blocks that an app yields one right behind the other: some leave together, none waits for the
+//! app.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The real supervisord (from the test virtualenv) over the examples in conf/supervisord, with our paths in them: it starts,
-//! reloads, signals, upgrades, stops and gives up.
+//! The real supervisord (from the test virtualenv) over the examples in conf/supervisord, with our
+//! paths in them: it starts, reloads, signals, upgrades, stops and gives up.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,8 @@ fn it_gives_up_on_an_app_that_cannot_be_loaded() {
     let Some(supervisor) = Supervisor::start("monoceros.conf", "raise RuntimeError('bad deploy')\n") else { return };
     supervisor.wait_for("monoceros", "FATAL");
     let log = supervisor.own_log();
-    // On a busy machine even such a start may take the second after which supervisord takes it for a success, and counts anew.
+    // On a busy machine even such a start may take the second after which supervisord takes it for
+    // a success, and counts anew.
     let since = log.rfind("entered RUNNING state").unwrap_or(0);
     let expected = if since == 0 { 4 } else { 5 };
     assert_eq!(log[since..].matches("exit status 3").count(), expected, "one start and three retries: {log}");

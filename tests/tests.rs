@@ -1,5 +1,6 @@
-//! The tests of monoceros from outside: the real program, real sockets, real signals. One binary; each module is one
-//! side of what a user sees. `cargo test` runs them all, `cargo test --test tests signals` one of them.
+//! The tests of monoceros from outside: the real program, real sockets, real signals. One binary;
+//! each module is one side of what a user sees. `cargo test` runs them all,
+//! `cargo test --test tests signals` one of them.
 
 mod util;
 

@@ -1,4 +1,5 @@
-//! The titles that `ps` shows: ours, and those that hooks and applications set by the package `setproctitle`.
+//! The titles that `ps` shows: ours, and those that hooks and applications set by the package
+//! `setproctitle`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -39,7 +40,8 @@ fn plan(config: &str) -> Plan {
     plan.env("KEPT", "and found again").args(["--config", &path, "--name", "shop"])
 }
 
-/// Sets the title that the query says, and tells what it was before and what has become of the environment.
+/// Sets the title that the query says, and tells what it was before and what has become of the
+/// environment.
 const APP: &str = "import os\n\
                    def application(environ, start_response):\n\
                    \x20   start_response('200 OK', [])\n\
@@ -84,7 +86,8 @@ fn a_title_that_a_config_has_set_gives_way_to_ours_and_may_be_set_again() {
     server.finish();
 }
 
-/// Airflow 2's webserver counts the children of the master whose title begins so, and replaces workers one by one.
+/// Airflow 2's webserver counts the children of the master whose title begins so, and replaces
+/// workers one by one.
 #[test]
 fn airflows_monitor_finds_its_workers_ready() {
     let config = "import setproctitle\n\
@@ -110,7 +113,8 @@ fn airflows_monitor_finds_its_workers_ready() {
 fn a_title_that_was_set_before_the_server_began_gives_way() {
     let before = "import setproctitle\nsetproctitle.setproctitle('before')\n";
     let plan = plan("").file("sitecustomize.py", before);
-    // Where the wheel's packages are: sitecustomize runs before the virtualenv's own are found by the program.
+    // Where the wheel's packages are: sitecustomize runs before the virtualenv's own are found by
+    // the program.
     let packages: PathBuf = crate::util::venv().join("lib");
     let packages = fs::read_dir(packages).expect("a folder").flatten().next().expect("a version").path();
     let path = format!("{}:{}", plan.path("").display(), packages.join("site-packages").display());

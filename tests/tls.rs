@@ -1,4 +1,5 @@
-//! TLS from outside: openssl, curl, Python and a client of our own, which may stall, lie, leave, and be somebody.
+//! TLS from outside: openssl, curl, Python and a client of our own, which may stall, lie, leave,
+//! and be somebody.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -147,7 +148,8 @@ fn a_hundred_megabytes_go_up_and_down() {
     server.finish();
 }
 
-/// Ten connections, each with the session of the one before: how many were resumed, and how many workers served them.
+/// Ten connections, each with the session of the one before: how many were resumed, and how many
+/// workers served them.
 const RESUME: &str = r#"
 import http.client, socket, ssl, sys
 port, root, version = int(sys.argv[1]), sys.argv[2], getattr(ssl.TLSVersion, sys.argv[3])
@@ -271,7 +273,8 @@ fn hundreds_of_stalled_handshakes_cost_their_connections_and_nobody_elses_time()
     let stalled: Vec<TcpStream> = (0..200)
         .map(|number| {
             let mut stream = TcpStream::connect(("127.0.0.1", server.address.port())).expect("the server accepts");
-            // Some say nothing, some stop in the middle of their hello, some never answer the server's.
+            // Some say nothing, some stop in the middle of their hello, some never answer the
+            // server's.
             let said = [0, 1, hello.len() / 2, hello.len()][number % 4];
             stream.write_all(&hello[..said]).expect("the server takes what is sent");
             stream
@@ -282,7 +285,8 @@ fn hundreds_of_stalled_handshakes_cost_their_connections_and_nobody_elses_time()
     // Give or take an ordinary one that was closing when they were counted.
     assert!(open >= 195, "only {open} of them are there");
     println!("p99 alone {:?}, among stalled handshakes {:?}", p99(&alone), p99(&among));
-    // How long the slowest waits is the machine's business; that one in two waits at all would be the server's.
+    // How long the slowest waits is the machine's business; that one in two waits at all would be
+    // the server's.
     assert!(among[among.len() / 2] < Duration::from_millis(100), "{:?}", among[among.len() / 2]);
     wait_until("the stalled ones to be closed", || open_files(worker) <= files);
     drop(stalled);
@@ -519,7 +523,8 @@ fn a_stopping_worker_finishes_what_it_has_begun() {
     let mut idle = server.connect();
     assert_eq!(idle.get("/").text(), "ok");
     server.signal(SIGTERM);
-    // Requests on a kept connection are answered, up to the one whose answer says that it is the last.
+    // Requests on a kept connection are answered, up to the one whose answer says that it is the
+    // last.
     wait_until("the last answer", || {
         let _ = idle.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         match idle.read_for("GET") {
@@ -527,7 +532,8 @@ fn a_stopping_worker_finishes_what_it_has_begun() {
                 assert_eq!(answer.text(), "ok");
                 answer.says_close()
             }
-            // It was closed while the request was on its way: HTTP's own race (RFC 9112, section 9.3.1).
+            // It was closed while the request was on its way: HTTP's own race (RFC 9112, section
+            // 9.3.1).
             Err(Broken::Closed) => true,
             Err(broken) => panic!("{broken:?}"),
         }
@@ -552,7 +558,8 @@ fn a_busy_worker_leaves_new_clients_to_an_idle_one() {
     server.finish();
 }
 
-/// What a client and the server agree on is of no concern to another client: nothing is shared but the sockets.
+/// What a client and the server agree on is of no concern to another client: nothing is shared but
+/// the sockets.
 #[test]
 fn many_clients_at_once_each_get_their_own_answer() {
     let (server, _) = start(Plan::app("tls").args(["--workers", "2", "--threads", "2"]));

@@ -1,4 +1,5 @@
-//! Certificates and keys as operators handle them: mistaken, renewed while clients come and go, one for each host.
+//! Certificates and keys as operators handle them: mistaken, renewed while clients come and go, one
+//! for each host.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -302,7 +303,8 @@ fn a_reload_turns_tls_on_and_off() {
     server.finish();
 }
 
-/// A config file with an `ssl_context` hook, beside the pairs `server`, `other` and the authority `clients.pem`.
+/// A config file with an `ssl_context` hook, beside the pairs `server`, `other` and the authority
+/// `clients.pem`.
 fn hooked(hook: &str) -> (Plan, [Issued; 2], [Authority; 2]) {
     let authorities = ["Test root", "Client root"].map(Authority::root);
     let issued = ["localhost", "other.example"].map(|name| authorities[0].server(Key::Ecdsa, &[name, "localhost"]));

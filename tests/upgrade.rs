@@ -161,7 +161,8 @@ fn masters_that_are_stopped_together_leave_no_socket_file() {
     server.expect_clean_log();
 }
 
-/// `on_exit` keeps both at their very end, so that neither has ended when the other looks whether it is the last.
+/// `on_exit` keeps both at their very end, so that neither has ended when the other looks whether
+/// it is the last.
 #[test]
 fn masters_that_end_at_the_same_moment_leave_no_socket_file() {
     const CONFIG: &str = "\
@@ -269,8 +270,8 @@ fn an_upgrade_in_place_that_would_not_start_changes_nothing() {
     server.finish();
 }
 
-/// Named by an upgrade's variables, which are not meant for this program or name no child of it: a process of somebody else's, and one that
-/// a start script left behind when it became the server.
+/// Named by an upgrade's variables, which are not meant for this program or name no child of it: a
+/// process of somebody else's, and one that a start script left behind when it became the server.
 #[test]
 fn processes_that_are_no_workers_of_ours_get_no_signal() {
     let mut stranger = Command::new("sleep").arg("300").spawn().expect("sleep is there");

@@ -1,4 +1,5 @@
-//! Request bodies in chunks, as frameworks see them: most of them find a body by its `CONTENT_LENGTH` alone.
+//! Request bodies in chunks, as frameworks see them: most of them find a body by its
+//! `CONTENT_LENGTH` alone.
 
 use crate::util::server::{Plan, Server};
 
@@ -73,7 +74,8 @@ fn a_decoded_body_has_its_length_and_no_coding() {
     server.finish();
 }
 
-/// A request that goes to an idle sibling is read there once more, or takes its body along as a file.
+/// A request that goes to an idle sibling is read there once more, or takes its body along as a
+/// file.
 #[test]
 fn a_request_that_is_passed_on_keeps_its_length() {
     let conf = "def pre_request(worker, req):\n    req.headers.append(('X-MORE', '1'))\n";

@@ -1,5 +1,5 @@
-//! The `write()` that start_response returns, called where it must not be (PEP 3333, "The write() Callable"): its caller gets an error,
-//! and the wire nothing. `apps/writes.py` calls it.
+//! The `write()` that start_response returns, called where it must not be (PEP 3333, "The write()
+//! Callable"): its caller gets an error, and the wire nothing. `apps/writes.py` calls it.
 
 use std::time::Duration;
 

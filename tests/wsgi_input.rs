@@ -1,4 +1,5 @@
-//! wsgi.input, call by call: WS-01 to WS-08. `apps/wsgi_input.py` runs the calls which the query string names.
+//! wsgi.input, call by call: WS-01 to WS-08. `apps/wsgi_input.py` runs the calls which the query
+//! string names.
 
 use crate::util::client::Client;
 use crate::util::json::Json;

@@ -1,5 +1,6 @@
-//! Hosts and ports, as in the Host header and in the authority of a target (RFC 3986, 3.2; RFC 9110, 7.2).
-//! Nothing is resolved here; the question is only whether the text can name a host, and whether two texts name the same.
+//! Hosts and ports, as in the Host header and in the authority of a target (RFC 3986, 3.2; RFC
+//! 9110, 7.2). Nothing is resolved here; the question is only whether the text can name a host, and
+//! whether two texts name the same.
 
 use std::net::Ipv6Addr;
 
@@ -12,7 +13,8 @@ pub(super) struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Takes `text` apart. `None` unless it is a host that is not empty, and a port, if any, of at most 65535.
+    /// Takes `text` apart. `None` unless it is a host that is not empty, and a port, if any, of at
+    /// most 65535.
     pub(super) fn parse(text: &'a [u8]) -> Option<Self> {
         let (host, after) = match text.first()? {
             b'[' => split_ip_literal(text)?,
@@ -32,7 +34,8 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// `[::1]:80` into the literal with its brackets, and the rest. An IPvFuture does not exist yet and is refused.
+/// `[::1]:80` into the literal with its brackets, and the rest. An IPvFuture does not exist yet and
+/// is refused.
 fn split_ip_literal(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr::memchr(b']', text)?;
     let address = std::str::from_utf8(&text[1..end]).ok()?;

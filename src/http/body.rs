@@ -8,7 +8,8 @@ use super::request::Framing;
 /// Tells body bytes from framing, for one request.
 #[derive(Debug)]
 pub enum BodyDecoder {
-    /// Delimited by Content-Length; so many bytes are still to come. A request without a body has none.
+    /// Delimited by Content-Length; so many bytes are still to come. A request without a body has
+    /// none.
     Length(u64),
     /// Delimited by chunks (RFC 9112, 7.1).
     Chunked(ChunkedDecoder),
@@ -24,8 +25,8 @@ pub struct Decoded<'a> {
 }
 
 impl BodyDecoder {
-    /// A decoder for the body that follows a head with this framing. From `policy` it takes the limits of chunk lines
-    /// and trailers.
+    /// A decoder for the body that follows a head with this framing. From `policy` it takes the
+    /// limits of chunk lines and trailers.
     pub fn new(framing: Framing, policy: &Policy) -> Self {
         match framing {
             Framing::None => BodyDecoder::Length(0),
@@ -50,8 +51,9 @@ impl BodyDecoder {
         }
     }
 
-    /// What is malformed about a body whose sender has said, at this place, that nothing more will come; `None` where the body is whole,
-    /// or some of its data is missing: then its sender has broken off.
+    /// What is malformed about a body whose sender has said, at this place, that nothing more will
+    /// come; `None` where the body is whole, or some of its data is missing: then its sender has
+    /// broken off.
     pub fn missing_line_end(&self) -> Option<Error> {
         match self {
             BodyDecoder::Length(_) => None,
@@ -59,9 +61,10 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes one step into `input`, which starts where the last step ended. Call again with the rest until the body is
-    /// done or nothing is left: a step uses up at least one byte unless one of these is so. Bytes that were used up
-    /// need not be kept. After an error the connection has no next request.
+    /// Takes one step into `input`, which starts where the last step ended. Call again with the
+    /// rest until the body is done or nothing is left: a step uses up at least one byte unless one
+    /// of these is so. Bytes that were used up need not be kept. After an error the connection has
+    /// no next request.
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<'a>, Error> {
         match self {
             BodyDecoder::Length(remaining) => Ok(take_data(remaining, input)),

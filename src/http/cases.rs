@@ -1,5 +1,6 @@
-//! The catalogue of request cases, and properties of whole byte streams: the parser and the decoder together, as the
-//! connection will use them. What only a socket can show (closing, waiting) is left to the tests of the program.
+//! The catalogue of request cases, and properties of whole byte streams: the parser and the decoder
+//! together, as the connection will use them. What only a socket can show (closing, waiting) is
+//! left to the tests of the program.
 
 use serde::Deserialize;
 

@@ -1,6 +1,8 @@
-//! The chunked coding (RFC 9112, 7.1), strict: CRLF only, sizes in hexadecimal only, extensions and trailers by the grammar.
+//! The chunked coding (RFC 9112, 7.1), strict: CRLF only, sizes in hexadecimal only, extensions and
+//! trailers by the grammar.
 //!
-//! Lines are short, so one that arrives in pieces is kept until it is whole; chunk data is never kept.
+//! Lines are short, so one that arrives in pieces is kept until it is whole; chunk data is never
+//! kept.
 
 use memchr::memchr;
 
@@ -14,7 +16,8 @@ use super::policy::{FieldRules, Policy};
 #[derive(Debug)]
 pub struct ChunkedDecoder {
     state: State,
-    /// The part of the current line that earlier calls have brought; at most `rules.longest_field` and a CR.
+    /// The part of the current line that earlier calls have brought; at most `rules.longest_field`
+    /// and a CR.
     line: Vec<u8>,
     /// Trailer fields seen.
     trailers: usize,
@@ -101,7 +104,8 @@ impl ChunkedDecoder {
         Ok(framing(found.len()))
     }
 
-    /// Hands the current line to `finish` once it is complete, straight from `input` when it is there as a whole.
+    /// Hands the current line to `finish` once it is complete, straight from `input` when it is
+    /// there as a whole.
     fn read_line<'a>(
         &mut self,
         input: &'a [u8],
@@ -114,7 +118,8 @@ impl ChunkedDecoder {
             finish(self, end_line(piece, &self.state)?)?;
             return Ok(framing(piece.len() + 1));
         }
-        // Checked before it is kept: the start as soon as it is there, the length before memory is spent on it.
+        // Checked before it is kept: the start as soon as it is there, the length before memory is
+        // spent on it.
         let mut line = std::mem::take(&mut self.line);
         let room = (self.rules.longest_field + CRLF.len()).saturating_sub(line.len());
         line.extend_from_slice(&piece[..piece.len().min(room)]);
@@ -187,7 +192,8 @@ fn framing<'a>(consumed: usize) -> Decoded<'a> {
     Decoded { consumed, data: &[] }
 }
 
-/// A line whose line feed has been seen, without its carriage return; without one it is refused (decision D4).
+/// A line whose line feed has been seen, without its carriage return; without one it is refused
+/// (decision D4).
 fn end_line<'a>(raw: &'a [u8], state: &State) -> Result<&'a [u8], Error> {
     match raw.strip_suffix(b"\r") {
         Some(line) => Ok(line),
@@ -196,7 +202,8 @@ fn end_line<'a>(raw: &'a [u8], state: &State) -> Result<&'a [u8], Error> {
     }
 }
 
-/// `chunk-size [ chunk-ext ]`. White space behind the size is bad white space, allowed only before an extension.
+/// `chunk-size [ chunk-ext ]`. White space behind the size is bad white space, allowed only before
+/// an extension.
 fn parse_size_line(line: &[u8]) -> Result<u64, Error> {
     let (digits, extension) = match memchr(b';', line) {
         Some(semicolon) => (trim_ows_end(&line[..semicolon]), &line[semicolon..]),
@@ -212,7 +219,8 @@ fn parse_size_line(line: &[u8]) -> Result<u64, Error> {
     }
 }
 
-/// Hexadecimal digits, at most 2^63 - 1: what does not fit a size must not wrap around to one that does.
+/// Hexadecimal digits, at most 2^63 - 1: what does not fit a size must not wrap around to one that
+/// does.
 fn parse_size(digits: &[u8]) -> Option<u64> {
     let size = digits.iter().try_fold(0_u64, |size, &digit| {
         let digit = char::from(digit).to_digit(16)?;
@@ -221,7 +229,8 @@ fn parse_size(digits: &[u8]) -> Option<u64> {
     (!digits.is_empty() && size <= i64::MAX as u64).then_some(size)
 }
 
-/// `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )` (RFC 9112, 7.1.1). Their meaning is ignored.
+/// `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )` (RFC 9112, 7.1.1). Their
+/// meaning is ignored.
 fn is_extension(mut rest: &[u8]) -> bool {
     while !rest.is_empty() {
         let Some(after) = skip_one_extension(rest) else {

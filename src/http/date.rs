@@ -21,8 +21,8 @@ impl DateCache {
         DateCache { second: None, rendered: [0; DATE_LENGTH] }
     }
 
-    /// A second since the epoch as an IMF-fixdate in GMT (RFC 9110, 5.6.7), for the Date header. After 9999 it is the last one that can
-    /// be said in this format.
+    /// A second since the epoch as an IMF-fixdate in GMT (RFC 9110, 5.6.7), for the Date header.
+    /// After 9999 it is the last one that can be said in this format.
     pub fn get(&mut self, second: u64) -> &[u8; DATE_LENGTH] {
         if self.second != Some(second) {
             self.render(second);

@@ -1,14 +1,16 @@
 //! Why a request was refused, and the page that says so.
 //!
-//! One variant a cause. [`Error`] reads as gunicorn's exception text (for the log); [`Error::message`] is what gunicorn
-//! prints on the page; [`ErrorPage`] is the whole response, gunicorn's but for what HTTP asks besides.
+//! One variant a cause. [`Error`] reads as gunicorn's exception text (for the log);
+//! [`Error::message`] is what gunicorn prints on the page; [`ErrorPage`] is the whole response,
+//! gunicorn's but for what HTTP asks besides.
 
 use std::fmt;
 
 /// The cause of a refusal. Bytes are quoted from the request, at most 8190 of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The request line is not `method SP target SP version`, or the target is in none of the four forms.
+    /// The request line is not `method SP target SP version`, or the target is in none of the four
+    /// forms.
     InvalidRequestLine(Vec<u8>),
     /// The method is not a token, or not one that gunicorn takes.
     InvalidMethod(Vec<u8>),
@@ -33,7 +35,8 @@ pub enum Error {
         /// Bytes allowed.
         limit: usize,
     },
-    /// Too many header or trailer fields, or one that is too long; which of them, in gunicorn's words.
+    /// Too many header or trailer fields, or one that is too long; which of them, in gunicorn's
+    /// words.
     LimitRequestHeaders(&'static str),
     /// Two headers of a trusted peer disagree about http and https.
     InvalidSchemeHeaders,
@@ -82,7 +85,8 @@ impl Error {
         reason_phrase(self.status())
     }
 
-    /// The sentence on the error page. For some causes gunicorn wraps the exception's text once more.
+    /// The sentence on the error page. For some causes gunicorn wraps the exception's text once
+    /// more.
     pub fn message(&self) -> String {
         match self {
             Error::InvalidRequestLine(_) => format!("Invalid Request Line '{self}'"),
@@ -145,20 +149,23 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The whole response for a request that the server itself answers with an error: head and page, as gunicorn sends them.
+/// The whole response for a request that the server itself answers with an error: head and page, as
+/// gunicorn sends them.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorPage<'a> {
     /// For the status line, together with its [`reason_phrase`].
     pub status: u16,
-    /// The sentence on the page. It is escaped for HTML; characters above U+00FF cannot be said in latin-1 and become `?`.
+    /// The sentence on the page. It is escaped for HTML; characters above U+00FF cannot be said in
+    /// latin-1 and become `?`.
     pub message: &'a str,
-    /// Whether only the head was asked for: then the page is left out, and only its length told (RFC 9110, 9.3.2).
+    /// Whether only the head was asked for: then the page is left out, and only its length told
+    /// (RFC 9110, 9.3.2).
     pub is_head: bool,
 }
 
 impl ErrorPage<'_> {
-    /// The response's bytes. There is no Server, and the version is always 1.1, as in gunicorn. `date` is said where it has to be, with a
-    /// 4xx (RFC 9110, 6.6.1); gunicorn never says it.
+    /// The response's bytes. There is no Server, and the version is always 1.1, as in gunicorn.
+    /// `date` is said where it has to be, with a 4xx (RFC 9110, 6.6.1); gunicorn never says it.
     pub fn render(&self, date: &[u8]) -> Vec<u8> {
         let (status, reason) = (self.status, reason_phrase(self.status));
         let page = format!(
@@ -180,7 +187,8 @@ impl ErrorPage<'_> {
     }
 }
 
-/// The reason phrase of a status that this server answers by itself (RFC 9110, 15); empty for any other.
+/// The reason phrase of a status that this server answers by itself (RFC 9110, 15); empty for any
+/// other.
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
@@ -203,7 +211,8 @@ pub(super) fn quote(bytes: &[u8]) -> Vec<u8> {
     bytes[..bytes.len().min(QUOTE_LIMIT)].to_vec()
 }
 
-/// The most bytes of a request that an error quotes: gunicorn's longest line, so nothing is cut under its limits.
+/// The most bytes of a request that an error quotes: gunicorn's longest line, so nothing is cut
+/// under its limits.
 const QUOTE_LIMIT: usize = 8190;
 
 /// `raw` as Python shows a str decoded from latin-1.
@@ -216,7 +225,8 @@ fn bytes(raw: &[u8]) -> String {
     format!("b{}", python_repr(raw, |_| false))
 }
 
-/// Python's `repr`: single quotes unless only double ones avoid escaping; what is not printable as an escape.
+/// Python's `repr`: single quotes unless only double ones avoid escaping; what is not printable as
+/// an escape.
 fn python_repr(raw: &[u8], is_printable_above_ascii: fn(u8) -> bool) -> String {
     let delimiter = match raw.contains(&b'\'') && !raw.contains(&b'"') {
         true => '"',

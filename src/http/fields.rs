@@ -1,7 +1,8 @@
 //! The header block, and what its fields mean for framing, connection and trust.
 //!
-//! `httparse` splits the block; everything it does not know is checked here in one loop: singletons, Content-Length
-//! against Transfer-Encoding (RFC 9112, 6), Host (RFC 9112, 3.2), Expect, Connection, scheme headers, underscores.
+//! `httparse` splits the block; everything it does not know is checked here in one loop:
+//! singletons, Content-Length against Transfer-Encoding (RFC 9112, 6), Host (RFC 9112, 3.2),
+//! Expect, Connection, scheme headers, underscores.
 
 use httparse::{EMPTY_HEADER, Header};
 
@@ -13,7 +14,8 @@ use super::policy::{FieldRules, HeaderMap, Policy};
 use super::request::{Coding, Framing, HeaderSpan, RequestHead, Scheme, Span, Version};
 use super::request_line::{RequestLine, TargetForm};
 
-/// Reads the `count` header lines that stand in `buf` at `block`, the empty line included, into `head`.
+/// Reads the `count` header lines that stand in `buf` at `block`, the empty line included, into
+/// `head`.
 pub(super) fn read(
     buf: &[u8],
     line: &RequestLine,
@@ -87,8 +89,8 @@ struct ForwarderTrust<'a> {
 }
 
 impl ForwarderTrust<'_> {
-    /// Whether a field of this name is passed on. One with an underscore could pose as one with a hyphen, which is the
-    /// same name in a WSGI environ.
+    /// Whether a field of this name is passed on. One with an underscore could pose as one with a
+    /// hyphen, which is the same name in a WSGI environ.
     fn keeps(&self, name: &[u8]) -> Result<bool, Error> {
         // Names are too short for a vectorised search to pay.
         if name.iter().all(|&byte| byte != b'_') || self.may_forward(name) {
@@ -106,7 +108,8 @@ impl ForwarderTrust<'_> {
         self.peer_is_trusted && names.iter().any(|known| known == "*" || known.as_bytes().eq_ignore_ascii_case(name))
     }
 
-    /// The scheme that this field claims, if it is one of the secure scheme headers of a trusted peer.
+    /// The scheme that this field claims, if it is one of the secure scheme headers of a trusted
+    /// peer.
     fn scheme(&self, name: &[u8], value: &[u8]) -> Option<Scheme> {
         if !self.peer_is_trusted {
             return None;
@@ -143,7 +146,8 @@ enum Transfer {
     Chunked,
 }
 
-/// What Connection has said so far. `close` outweighs `keep-alive` wherever it stands (RFC 9110, 7.6.1; decision D9).
+/// What Connection has said so far. `close` outweighs `keep-alive` wherever it stands (RFC 9110,
+/// 7.6.1; decision D9).
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum ConnectionOptions {
     #[default]
@@ -153,7 +157,8 @@ enum ConnectionOptions {
 }
 
 impl FieldSummary {
-    /// Takes note of a field. The names are told apart by length first, since nearly all fields are none of them.
+    /// Takes note of a field. The names are told apart by length first, since nearly all fields are
+    /// none of them.
     fn note(&mut self, source: &[u8], name: &[u8], value: &[u8], version: Version) -> Result<(), Error> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
@@ -177,7 +182,8 @@ impl FieldSummary {
         }
     }
 
-    /// A second media type would leave the meaning of the body to the reader (RFC 9110, 5.3 and 8.3).
+    /// A second media type would leave the meaning of the body to the reader (RFC 9110, 5.3 and
+    /// 8.3).
     fn note_content_type(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.has_content_type, true) {
             false => Ok(()),
@@ -212,8 +218,9 @@ impl FieldSummary {
         }
     }
 
-    /// `chunked` comes once and last (RFC 9112, 6.1). Compressed bodies are passed on as they are (decision D3). An empty member names no
-    /// coding, and those that are known here have no parameters (RFC 9112, 7): who sends one of these would be read differently by others.
+    /// `chunked` comes once and last (RFC 9112, 6.1). Compressed bodies are passed on as they are
+    /// (decision D3). An empty member names no coding, and those that are known here have no
+    /// parameters (RFC 9112, 7): who sends one of these would be read differently by others.
     fn note_transfer_encoding(&mut self, value: &[u8]) -> Result<(), Error> {
         for coding in value.split(|&byte| byte == b',').map(trim_ows) {
             let (name, has_parameters) = match memchr::memchr(b';', coding) {
@@ -261,8 +268,9 @@ impl FieldSummary {
         Ok(())
     }
 
-    /// Decisions D1 and D2: a Host that is there must be valid, and HTTP/1.1 must have one. Beside an absolute target it counts for
-    /// nothing (RFC 9112, 3.2.2), and contradicts it only where that is to be refused.
+    /// Decisions D1 and D2: a Host that is there must be valid, and HTTP/1.1 must have one. Beside
+    /// an absolute target it counts for nothing (RFC 9112, 3.2.2), and contradicts it only where
+    /// that is to be refused.
     fn check_host(&self, source: &[u8], line: &RequestLine, policy: &Policy) -> Result<(), Error> {
         let value = self.host.map_or(&b""[..], |host| host.of(source));
         if value.is_empty() {
@@ -302,7 +310,8 @@ impl FieldSummary {
         }
     }
 
-    /// After CONNECT the bytes belong to a tunnel, and after a compressed body gunicorn does not go on either.
+    /// After CONNECT the bytes belong to a tunnel, and after a compressed body gunicorn does not go
+    /// on either.
     fn keeps_alive(&self, line: &RequestLine) -> bool {
         if self.is_compressed || matches!(line.form, TargetForm::Authority) {
             return false;
@@ -324,8 +333,8 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     (!value.is_empty() && length <= i64::MAX as u64).then_some(length)
 }
 
-/// Checks one trailer field, a line without its CRLF, by the rules for headers. `is_first` tells whether no other trailer
-/// came before it, so that it has nothing to continue.
+/// Checks one trailer field, a line without its CRLF, by the rules for headers. `is_first` tells
+/// whether no other trailer came before it, so that it has nothing to continue.
 pub(super) fn check_trailer(line: &[u8], is_first: bool, rules: &FieldRules) -> Result<(), Error> {
     if !is_first && line.first().is_some_and(|&byte| is_ows(byte)) {
         return match rules.permit_obsolete_folding && is_field_value(line) {

@@ -1,4 +1,5 @@
-//! The character classes of RFC 9110, as tables and small predicates. They judge bytes and know no message.
+//! The character classes of RFC 9110, as tables and small predicates. They judge bytes and know no
+//! message.
 
 /// Whether `byte` may stand in a token, the alphabet of methods and field names (RFC 9110, 5.6.2).
 pub(super) fn is_token_byte(byte: u8) -> bool {
@@ -10,13 +11,14 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
 }
 
-/// Whether `byte` may stand in a request target before its query and its fragment. Like gunicorn this takes more than RFC 3986, 3.3:
-/// whatever is visible.
+/// Whether `byte` may stand in a request target before its query and its fragment. Like gunicorn
+/// this takes more than RFC 3986, 3.3: whatever is visible.
 pub(super) fn is_path_byte(byte: u8) -> bool {
     PATH[usize::from(byte)]
 }
 
-/// Whether `bytes` may be a field value: visible characters, obs-text, SP and HTAB (RFC 9110, 5.5). Empty is valid.
+/// Whether `bytes` may be a field value: visible characters, obs-text, SP and HTAB (RFC 9110, 5.5).
+/// Empty is valid.
 pub(super) fn is_field_value(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
 }
@@ -40,8 +42,8 @@ pub(super) fn trim_ows_end(bytes: &[u8]) -> &[u8] {
 
 /// The length of the line that `raw` holds so far, a line feed not included.
 ///
-/// A carriage return at the end is not counted, because it may be half of the CRLF that ends the line. So a limit
-/// is hit at the same byte, however the bytes were cut into segments.
+/// A carriage return at the end is not counted, because it may be half of the CRLF that ends the
+/// line. So a limit is hit at the same byte, however the bytes were cut into segments.
 pub(super) fn line_length(raw: &[u8]) -> usize {
     raw.len() - usize::from(raw.ends_with(b"\r"))
 }

@@ -1,9 +1,11 @@
 //! Header blocks that have been read before.
 //!
-//! A client sends the same headers with every request on its connection, often to the last byte, and so do many clients of one kind. The
-//! lines between request line and body are then the bytes of an earlier request, and comparing them is all that need be done: what they
-//! mean is known, and whoever makes something of them can tell by a number that he has made it before. Only blocks that were found
-//! valid are kept, each with the circumstances under which it was. Request lines are not known here; nor is what becomes of a request.
+//! A client sends the same headers with every request on its connection, often to the last byte,
+//! and so do many clients of one kind. The lines between request line and body are then the bytes
+//! of an earlier request, and comparing them is all that need be done: what they mean is known, and
+//! whoever makes something of them can tell by a number that he has made it before. Only blocks
+//! that were found valid are kept, each with the circumstances under which it was. Request lines
+//! are not known here; nor is what becomes of a request.
 
 use super::request::{Framing, HeaderSpan, RequestHead, Scheme, Span, Version};
 
@@ -24,7 +26,8 @@ pub struct HeaderCache {
     learned: u64,
 }
 
-/// A block in its place: equal for two requests only if their blocks are equal, byte for byte, and mean the same.
+/// A block in its place: equal for two requests only if their blocks are equal, byte for byte, and
+/// mean the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CachedBlockId {
     place: usize,
@@ -66,9 +69,9 @@ impl HeaderCache {
         Self::default()
     }
 
-    /// Fills what the headers say into `head` if a known block stands in `buf` at `start`, and says which. Looks in the place `hint`,
-    /// where the connection's last one was, and then at the one that was seen last. A `head` that this block has filled before is left
-    /// as it is.
+    /// Fills what the headers say into `head` if a known block stands in `buf` at `start`, and says
+    /// which. Looks in the place `hint`, where the connection's last one was, and then at the one
+    /// that was seen last. A `head` that this block has filled before is left as it is.
     pub(super) fn lookup(
         &mut self,
         buf: &[u8],

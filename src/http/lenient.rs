@@ -1,14 +1,15 @@
 //! What gunicorn's compatibility switches forgive, undone before anyone reads it.
 //!
-//! Under such a switch the head is copied into a canonical form, and the strict rules read the copy. So leniency costs
-//! those who ask for it, and no rule has a second version.
+//! Under such a switch the head is copied into a canonical form, and the strict rules read the
+//! copy. So leniency costs those who ask for it, and no rule has a second version.
 
 use super::grammar::{is_ows, trim_ows, trim_ows_end};
 use super::policy::Policy;
 use super::request::Span;
 
-/// Copies the head in `buf` into `out`: everything before `block` with the method in upper case if asked for, then the
-/// header lines of `block`, which ends with the empty line, unfolded and without spaces before the colon if asked for.
+/// Copies the head in `buf` into `out`: everything before `block` with the method in upper case if
+/// asked for, then the header lines of `block`, which ends with the empty line, unfolded and
+/// without spaces before the colon if asked for.
 ///
 /// Spans of the request line stay valid; the header block starts where it did.
 pub(super) fn rewrite(buf: &[u8], method: Span, block: Span, policy: &Policy, out: &mut Vec<u8>) {

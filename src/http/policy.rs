@@ -1,10 +1,12 @@
 //! What a request may look like: the user's choices, as plain data.
 //!
-//! The worker fills it from the settings once; the parsers only read it. It must not know where a value came from.
+//! The worker fills it from the settings once; the parsers only read it. It must not know where a
+//! value came from.
 
 use super::grammar::is_ows;
 
-/// gunicorn's request settings, under gunicorn's names. `Policy::default()` holds gunicorn's defaults.
+/// gunicorn's request settings, under gunicorn's names. `Policy::default()` holds gunicorn's
+/// defaults.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// Longest request line in bytes, its CRLF not counted; 0 stands for no limit of its own.
@@ -23,7 +25,8 @@ pub struct Policy {
     pub permit_unconventional_http_version: bool,
     /// Turn the method into upper case.
     pub casefold_http_method: bool,
-    /// Take an HTTP/1.1 request whose Host is missing or empty, as gunicorn does (RFC 9112, 3.2 forbids it).
+    /// Take an HTTP/1.1 request whose Host is missing or empty, as gunicorn does (RFC 9112, 3.2
+    /// forbids it).
     pub permit_missing_host: bool,
     /// Refuse an absolute target that contradicts Host, instead of ignoring Host (RFC 9112, 3.2.2).
     pub strict_host: bool,
@@ -31,7 +34,8 @@ pub struct Policy {
     pub header_map: HeaderMap,
     /// Names in upper case that a trusted peer may send with an underscore; `"*"` stands for all.
     pub forwarder_headers: Vec<String>,
-    /// Header in upper case and the value by which a trusted peer says that its client came over https.
+    /// Header in upper case and the value by which a trusted peer says that its client came over
+    /// https.
     pub secure_scheme_headers: Vec<(String, String)>,
 }
 
@@ -63,7 +67,8 @@ impl Policy {
         }
     }
 
-    /// The most fields in one head or trailer section; 0 means gunicorn's ceiling, as it does there.
+    /// The most fields in one head or trailer section; 0 means gunicorn's ceiling, as it does
+    /// there.
     pub(super) fn most_fields(&self) -> usize {
         match self.limit_request_fields {
             0 => FIELDS_CEILING,
@@ -76,7 +81,8 @@ impl Policy {
         self.permit_obsolete_folding && line.first().is_some_and(|&byte| is_ows(byte))
     }
 
-    /// Whether a switch is on under which what the parser reports is not byte for byte what was sent.
+    /// Whether a switch is on under which what the parser reports is not byte for byte what was
+    /// sent.
     pub(super) fn rewrites_heads(&self) -> bool {
         self.permit_obsolete_folding || self.strip_header_spaces || self.casefold_http_method
     }

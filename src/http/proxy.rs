@@ -1,7 +1,8 @@
 //! The PROXY protocol, versions 1 and 2: how a load balancer says whose connection it passes on
 //! (<https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>).
 //!
-//! It stands before the first request only. Whether the peer may send one is the caller's to decide.
+//! It stands before the first request only. Whether the peer may send one is the caller's to
+//! decide.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -147,8 +148,8 @@ fn parse_port(text: &str) -> Option<u16> {
     is_plain.then(|| text.parse().ok())?
 }
 
-/// Signature, version and command, family and transport, length, addresses (section 2.2). What follows the addresses
-/// (TLVs) is skipped unread.
+/// Signature, version and command, family and transport, length, addresses (section 2.2). What
+/// follows the addresses (TLVs) is skipped unread.
 fn parse_v2(buf: &[u8]) -> Result<Parsed, Error> {
     let Some(&[version_command, family_transport, high, low]) = buf.get(V2_SIGNATURE.len()..V2_FIXED) else {
         return Ok(Parsed::Partial);
@@ -227,7 +228,8 @@ const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and transport, length: 16 bytes.
 const V2_FIXED: usize = V2_SIGNATURE.len() + 4;
 
-/// The most bytes behind the fixed part that are waited for. Addresses and the usual TLVs need a few hundred.
+/// The most bytes behind the fixed part that are waited for. Addresses and the usual TLVs need a
+/// few hundred.
 const V2_LONGEST: usize = 4096;
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The request head, parsed as it arrives.
 //!
-//! [`HeadParser`] walks the lines of a growing buffer and looks at each byte once, so a client that sends one byte at a
-//! time costs no more in total than one that sends all at once. What can be refused early is: the first byte, a bare
-//! line feed, a line or a head over its limit, a request line that is wrong. The verdict depends on the bytes alone,
-//! never on how they were cut into segments. Once the empty line is there, `fields` reads the headers.
+//! [`HeadParser`] walks the lines of a growing buffer and looks at each byte once, so a client that
+//! sends one byte at a time costs no more in total than one that sends all at once. What can be
+//! refused early is: the first byte, a bare line feed, a line or a head over its limit, a request
+//! line that is wrong. The verdict depends on the bytes alone, never on how they were cut into
+//! segments. Once the empty line is there, `fields` reads the headers.
 
 use std::borrow::Cow;
 
@@ -55,10 +56,12 @@ pub enum Status {
 
 /// A request head: where its parts stand, and what it means for the connection.
 ///
-/// Spans point into [`RequestHead::source`]. The same value can be filled again and again; its vectors are kept.
+/// Spans point into [`RequestHead::source`]. The same value can be filled again and again; its
+/// vectors are kept.
 #[derive(Debug, Default)]
 pub struct RequestHead {
-    /// Bytes of the head in the buffer, with the empty line before it, if any, and the one at its end.
+    /// Bytes of the head in the buffer, with the empty line before it, if any, and the one at its
+    /// end.
     pub len: usize,
     /// The method.
     pub method: Span,
@@ -68,7 +71,8 @@ pub struct RequestHead {
     pub path: Span,
     /// The target's query, without its question mark.
     pub query: Span,
-    /// The host and port of a target in absolute form, which count instead of Host (RFC 9112, 3.2.2); empty for any other.
+    /// The host and port of a target in absolute form, which count instead of Host (RFC 9112,
+    /// 3.2.2); empty for any other.
     pub authority: Span,
     /// The version by which the request is answered.
     pub version: Version,
@@ -84,7 +88,8 @@ pub struct RequestHead {
     pub expect_continue: bool,
     /// Whether the client's side allows another request on this connection.
     pub keep_alive: bool,
-    /// What a trusted peer says about its client's scheme; `None` when it says nothing or is not trusted.
+    /// What a trusted peer says about its client's scheme; `None` when it says nothing or is not
+    /// trusted.
     pub forwarded_scheme: Option<Scheme>,
     /// Which of the known header blocks this head's is; `None` for one that has just been read.
     pub block: Option<CachedBlockId>,
@@ -164,12 +169,13 @@ impl HeadParser {
         self.hint
     }
 
-    /// Looks at what has been added to `buf` since the last call, and fills `head` once the head is complete.
+    /// Looks at what has been added to `buf` since the last call, and fills `head` once the head is
+    /// complete.
     ///
-    /// `buf` starts at the first byte of the request every time; nothing is removed from it here. `peer_is_trusted`
-    /// tells whether the peer may set the scheme and headers with underscores. A header block that is among the `known`
-    /// is not read again, and one that is not becomes known. After an error the bytes that follow have no meaning:
-    /// answer, and close the connection.
+    /// `buf` starts at the first byte of the request every time; nothing is removed from it here.
+    /// `peer_is_trusted` tells whether the peer may set the scheme and headers with underscores. A
+    /// header block that is among the `known` is not read again, and one that is not becomes known.
+    /// After an error the bytes that follow have no meaning: answer, and close the connection.
     pub fn parse(
         &mut self,
         buf: &[u8],
@@ -201,8 +207,9 @@ impl HeadParser {
         Ok(Status::Partial)
     }
 
-    /// Skips one empty line, left behind by some clients after a body (RFC 9112, 2.2), and refuses what cannot begin
-    /// a method: TLS, SOCKS, a second empty line. False while that byte is not there.
+    /// Skips one empty line, left behind by some clients after a body (RFC 9112, 2.2), and refuses
+    /// what cannot begin a method: TLS, SOCKS, a second empty line. False while that byte is not
+    /// there.
     fn find_first_byte(&mut self, buf: &[u8]) -> Result<bool, Error> {
         let start = match buf {
             [] | [b'\r'] => return Ok(false),
@@ -227,8 +234,8 @@ impl HeadParser {
         }
     }
 
-    /// The next line without its CRLF, or `None` until it is complete. Lines over their limit are refused as soon as
-    /// they are, whether or not their end has arrived.
+    /// The next line without its CRLF, or `None` until it is complete. Lines over their limit are
+    /// refused as soon as they are, whether or not their end has arrived.
     fn next_line(&mut self, buf: &[u8], policy: &Policy) -> Result<Option<Span>, Error> {
         let found = memchr(b'\n', &buf[self.searched..]).map(|at| self.searched + at);
         let raw = &buf[self.line_start..found.unwrap_or(buf.len())];
@@ -269,7 +276,8 @@ impl HeadParser {
         }
     }
 
-    /// RFC 9112, 2.2 lets a server take a bare line feed; every smuggling list shows why not to (decision D4).
+    /// RFC 9112, 2.2 lets a server take a bare line feed; every smuggling list shows why not to
+    /// (decision D4).
     fn bare_line_feed(&self) -> Error {
         let what = b"bare LF as line terminator".to_vec();
         match self.stage {
@@ -311,7 +319,8 @@ impl HeadParser {
         Ok(())
     }
 
-    /// Whether the header block behind the request line is a known one, which then completes the head.
+    /// Whether the header block behind the request line is a known one, which then completes the
+    /// head.
     fn lookup(
         &mut self,
         buf: &[u8],
@@ -342,7 +351,8 @@ impl HeadParser {
         }
     }
 
-    /// What the meaning of the header block depends on; `None` where it depends on the request target, too.
+    /// What the meaning of the header block depends on; `None` where it depends on the request
+    /// target, too.
     fn circumstances(&self, peer_is_trusted: bool) -> Option<CacheKey> {
         let version = self.line.version;
         matches!(self.line.form, TargetForm::Origin).then_some(CacheKey { version, peer_is_trusted })
@@ -364,7 +374,8 @@ impl HeadParser {
 }
 
 impl RequestHead {
-    /// The bytes that the spans point into: `buf`, the buffer that was parsed, save under a compatibility switch.
+    /// The bytes that the spans point into: `buf`, the buffer that was parsed, save under a
+    /// compatibility switch.
     pub fn source<'a>(&'a self, buf: &'a [u8]) -> &'a [u8] {
         match self.rewritten.is_empty() {
             true => buf,
@@ -372,8 +383,8 @@ impl RequestHead {
         }
     }
 
-    /// The headers that the policy keeps, in order: names as sent, values without white space around them. `source` is what
-    /// [`RequestHead::source`] returns.
+    /// The headers that the policy keeps, in order: names as sent, values without white space
+    /// around them. `source` is what [`RequestHead::source`] returns.
     pub fn headers<'a>(&'a self, source: &'a [u8]) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> {
         let fields = &source[self.fields_start..];
         self.headers.iter().map(move |header| (header.name.of(fields), header.value.of(fields)))
@@ -390,7 +401,8 @@ const PROXY_HEADERS: [&[u8]; 6] =
     [b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-real-ip"];
 
 impl Span {
-    /// The range from `start` to `end`. Both are at most [`HEAD_CEILING`] and a little, so that they fit.
+    /// The range from `start` to `end`. Both are at most [`HEAD_CEILING`] and a little, so that
+    /// they fit.
     pub(super) fn new(start: usize, end: usize) -> Self {
         Span { start: start as u32, end: end as u32 }
     }
@@ -434,8 +446,8 @@ impl Span {
     }
 }
 
-/// The bytes that the percent-encoded `raw` stands for (RFC 3986, 2.1). An invalid escape is left as it is, as
-/// `urllib.parse.unquote` does.
+/// The bytes that the percent-encoded `raw` stands for (RFC 3986, 2.1). An invalid escape is left
+/// as it is, as `urllib.parse.unquote` does.
 pub fn decode_path(raw: &[u8]) -> Cow<'_, [u8]> {
     percent_decode(raw).into()
 }
@@ -452,12 +464,13 @@ enum HeadStage {
 
 const CRLF: &[u8] = b"\r\n";
 
-/// Where none of this many blocks in a row was known, as behind a proxy that gives each request a number of its own, the
-/// next ones are not worth remembering, nor the places of others...
+/// Where none of this many blocks in a row was known, as behind a proxy that gives each request a
+/// number of its own, the next ones are not worth remembering, nor the places of others...
 const LEARNED_AT_FIRST: u32 = 4;
 
 /// ...but for one in so many, since the client may have changed.
 const LEARNED_LATER: u32 = 16;
 
-/// However high the limits are set, a head ends here: 16 MiB. It also keeps every [`Span`] within 32 bits.
+/// However high the limits are set, a head ends here: 16 MiB. It also keeps every [`Span`] within
+/// 32 bits.
 const HEAD_CEILING: usize = 16 << 20;

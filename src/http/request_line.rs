@@ -1,5 +1,5 @@
-//! The request line: `method SP request-target SP HTTP-version` (RFC 9112, 3), by gunicorn's strict rules.
-//! It judges one complete line and knows no header.
+//! The request line: `method SP request-target SP HTTP-version` (RFC 9112, 3), by gunicorn's strict
+//! rules. It judges one complete line and knows no header.
 
 use memchr::memchr;
 
@@ -137,7 +137,8 @@ fn connect_form(text: &[u8]) -> Option<TargetForm> {
     authority.port.map(|_| TargetForm::Authority)
 }
 
-/// `scheme://[userinfo@]host[:port]...` (RFC 9112, 3.2.2). An empty host is an error (RFC 9110, 4.2.1).
+/// `scheme://[userinfo@]host[:port]...` (RFC 9112, 3.2.2). An empty host is an error (RFC 9110,
+/// 4.2.1).
 fn absolute_form(buf: &[u8], target: Span) -> Option<TargetForm> {
     let text = target.of(buf);
     let scheme_end = memchr(b':', text)?;
@@ -168,7 +169,8 @@ fn default_port(scheme: &[u8]) -> Option<u16> {
     }
 }
 
-/// Where path and query stand. A fragment does not belong into a request and is left out, as gunicorn does.
+/// Where path and query stand. A fragment does not belong into a request and is left out, as
+/// gunicorn does.
 fn path_and_query(buf: &[u8], target: Span, form: TargetForm, marks: TargetOffsets) -> (Span, Span) {
     // No authority has a `?` or a `#`.
     let (before, _fragment) = target.split_at(marks.query_end);
@@ -182,8 +184,8 @@ fn path_and_query(buf: &[u8], target: Span, form: TargetForm, marks: TargetOffse
     (path, query.skip(1))
 }
 
-/// An empty path in a URI means `/` (RFC 9110, 4.2.3). A span must point at one: there is always the `//` that
-/// comes before the authority.
+/// An empty path in a URI means `/` (RFC 9110, 4.2.3). A span must point at one: there is always
+/// the `//` that comes before the authority.
 fn slash_before(buf: &[u8], authority: Span) -> Span {
     let before = &buf[..authority.start as usize];
     let slash = memchr::memrchr(b'/', before).unwrap_or(0);

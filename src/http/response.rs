@@ -1,5 +1,6 @@
-//! The response, as bytes: head, chunk frames, interim responses. The caller decides what to say; this module knows how it
-//! is said, in gunicorn's order: status line, Server, Date, Connection, Transfer-Encoding, then the application's headers.
+//! The response, as bytes: head, chunk frames, interim responses. The caller decides what to say;
+//! this module knows how it is said, in gunicorn's order: status line, Server, Date, Connection,
+//! Transfer-Encoding, then the application's headers.
 
 use super::grammar::{is_field_value, is_token, trim_ows};
 use super::request::Version;
@@ -37,7 +38,8 @@ impl Asked {
         }
     }
 
-    /// Whether a response with this `status` opens a tunnel: behind its head there is no message any more that could be framed.
+    /// Whether a response with this `status` opens a tunnel: behind its head there is no message
+    /// any more that could be framed.
     fn opens_tunnel(self, status: u16) -> bool {
         self == Asked::Tunnel && matches!(status, 200..=299)
     }
@@ -48,7 +50,8 @@ impl Asked {
 pub enum BodyPlan {
     /// Nothing follows the head; what the application yields is dropped.
     None,
-    /// So many bytes, as the application's Content-Length promises; more are cut, and after fewer the connection ends.
+    /// So many bytes, as the application's Content-Length promises; more are cut, and after fewer
+    /// the connection ends.
     Length(u64),
     /// Chunks, ended by [`LAST_CHUNK`].
     Chunked,
@@ -60,10 +63,12 @@ pub enum BodyPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidStatus;
 
-/// How the body goes out that belongs to a response with this `status` and the application's `content_length`, if any.
+/// How the body goes out that belongs to a response with this `status` and the application's
+/// `content_length`, if any.
 ///
-/// A response to HEAD, an interim one, 204 and 304 have none, whatever the application says (RFC 9110, 6.4.1). What follows a
-/// 2xx to CONNECT is the tunnel, up to its end. No length is ever invented (decision D7).
+/// A response to HEAD, an interim one, 204 and 304 have none, whatever the application says (RFC
+/// 9110, 6.4.1). What follows a 2xx to CONNECT is the tunnel, up to its end. No length is ever
+/// invented (decision D7).
 pub fn plan_body(asked: Asked, version: Version, status: u16, content_length: Option<u64>) -> BodyPlan {
     match (content_length, version) {
         _ if asked.opens_tunnel(status) => BodyPlan::UntilClose,
@@ -74,8 +79,8 @@ pub fn plan_body(asked: Asked, version: Version, status: u16, content_length: Op
     }
 }
 
-/// Whether the application's Content-Length goes out with this `status`: not where there is no body that could have a length
-/// (RFC 9110, 8.6), nor before a tunnel. A 205 states its own.
+/// Whether the application's Content-Length goes out with this `status`: not where there is no body
+/// that could have a length (RFC 9110, 8.6), nor before a tunnel. A 205 states its own.
 pub fn states_length(asked: Asked, status: u16) -> bool {
     !matches!(status, 204 | 205) && !asked.opens_tunnel(status)
 }
@@ -85,8 +90,8 @@ pub fn states_emptiness(asked: Asked, status: u16) -> bool {
     status == 205 && !asked.opens_tunnel(status)
 }
 
-/// The code of an application's status such as `200 OK`: three digits, then nothing or one space and a reason phrase
-/// (RFC 9112, 4). Which codes make sense is the caller's to judge.
+/// The code of an application's status such as `200 OK`: three digits, then nothing or one space
+/// and a reason phrase (RFC 9112, 4). Which codes make sense is the caller's to judge.
 pub fn parse_status(status: &[u8]) -> Result<u16, InvalidStatus> {
     let (digits, rest) = status.split_first_chunk::<CODE_LENGTH>().ok_or(InvalidStatus)?;
     let is_well_formed = digits.iter().all(u8::is_ascii_digit)
@@ -106,18 +111,20 @@ pub fn is_header_name(name: &[u8]) -> bool {
     is_token(name)
 }
 
-/// A header's value without the white space around it, which is SP and HTAB and nothing else (RFC 9110, 5.5).
+/// A header's value without the white space around it, which is SP and HTAB and nothing else (RFC
+/// 9110, 5.5).
 pub fn trim_header_value(value: &[u8]) -> &[u8] {
     trim_ows(value)
 }
 
-/// Whether `value` may be a header's value: no controls but HTAB, so that it cannot end its line (RFC 9110, 5.5).
+/// Whether `value` may be a header's value: no controls but HTAB, so that it cannot end its line
+/// (RFC 9110, 5.5).
 pub fn is_header_value(value: &[u8]) -> bool {
     is_field_value(value)
 }
 
-/// Whether a header of this name is the server's own and dropped when it comes from the application: the hop-by-hop ones
-/// (RFC 9110, 7.6.1), and Server and Date, exactly as in gunicorn.
+/// Whether a header of this name is the server's own and dropped when it comes from the
+/// application: the hop-by-hop ones (RFC 9110, 7.6.1), and Server and Date, exactly as in gunicorn.
 pub fn is_hop_by_hop(name: &[u8]) -> bool {
     let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
     match name.len() {
@@ -177,7 +184,8 @@ pub fn write_head_start(
     }
 }
 
-/// The Server header as a line, or nothing where there is to be none. The name has been accepted by [`is_header_value`].
+/// The Server header as a line, or nothing where there is to be none. The name has been accepted by
+/// [`is_header_value`].
 pub fn server_line(name: Option<&[u8]>) -> Vec<u8> {
     let mut line = Vec::new();
     if let Some(name) = name {
@@ -186,8 +194,8 @@ pub fn server_line(name: Option<&[u8]>) -> Vec<u8> {
     line
 }
 
-/// Appends one header line to `out`, without the white space around the value. Name and value have been accepted by
-/// [`is_header_name`] and [`is_header_value`].
+/// Appends one header line to `out`, without the white space around the value. Name and value have
+/// been accepted by [`is_header_name`] and [`is_header_value`].
 pub fn write_header(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -208,8 +216,8 @@ pub fn write_head_end(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends what goes before a chunk's data: its length in upper-case hexadecimal, and CRLF. An empty chunk would end the
-/// body, so `length` is at least 1; [`CHUNK_END`] follows the data.
+/// Appends what goes before a chunk's data: its length in upper-case hexadecimal, and CRLF. An
+/// empty chunk would end the body, so `length` is at least 1; [`CHUNK_END`] follows the data.
 pub fn write_chunk_size(out: &mut Vec<u8>, length: usize) {
     debug_assert!(length > 0, "an empty chunk ends the body");
     let digits = (usize::BITS - length.leading_zeros()).div_ceil(4);
@@ -237,8 +245,8 @@ pub fn in_one_chunk(body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The answer to a health check, whole: 200 while the server serves, 503 once it is to stop. Nobody may keep it
-/// (RFC 9111, 5.2.2.5): it is true for this moment only.
+/// The answer to a health check, whole: 200 while the server serves, 503 once it is to stop. Nobody
+/// may keep it (RFC 9111, 5.2.2.5): it is true for this moment only.
 pub fn health_answer(serves: bool, is_head: bool, connection: ConnectionHeader, date: &[u8]) -> Vec<u8> {
     let (status, body): (&[u8], &[u8]) =
         if serves { (b"200 OK", b"ok\n") } else { (b"503 Service Unavailable", b"stopping\n") };
@@ -257,7 +265,8 @@ pub fn health_answer(serves: bool, is_head: bool, connection: ConnectionHeader, 
 /// The interim response that asks for the body (RFC 9110, 15.2.1), whole.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The status line of an interim response with early hints (RFC 8297); headers and [`write_head_end`] follow.
+/// The status line of an interim response with early hints (RFC 8297); headers and
+/// [`write_head_end`] follow.
 pub const EARLY_HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\n";
 
 const LIVE: (&[u8], &[u8]) = (b"X-Accel-Buffering", b"no");

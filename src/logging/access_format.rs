@@ -1,14 +1,14 @@
-//! The access line: gunicorn's `access_log_format`, compiled once and then rendered for each request without
-//! allocating.
+//! The access line: gunicorn's `access_log_format`, compiled once and then rendered for each
+//! request without allocating.
 //!
-//! The format is Python's `%` formatting over named atoms (gunicorn's setting `access_log_format` lists
-//! them): `%(h)s`, `%(D)06d`, `%({host}i)s`. A name that is not known, and a value that is not there, shows
-//! as `-`. What is no directive stays as it is written.
+//! The format is Python's `%` formatting over named atoms (gunicorn's setting `access_log_format`
+//! lists them): `%(h)s`, `%(D)06d`, `%({host}i)s`. A name that is not known, and a value that is
+//! not there, shows as `-`. What is no directive stays as it is written.
 //!
-//! Bytes of the client become characters as in WSGI (PEP 3333: each byte is the Latin-1 character of that
-//! number) and the line is UTF-8, as Python writes it. A `"` becomes `\"`. Unlike gunicorn, a backslash
-//! becomes two and control characters become `\xHH`: nobody may forge a line or a field by sending one
-//! (see [`super::escape`]).
+//! Bytes of the client become characters as in WSGI (PEP 3333: each byte is the Latin-1 character
+//! of that number) and the line is UTF-8, as Python writes it. A `"` becomes `\"`. Unlike gunicorn,
+//! a backslash becomes two and control characters become `\xHH`: nobody may forge a line or a field
+//! by sending one (see [`super::escape`]).
 
 use std::io::Write;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use percent_encoding::percent_decode;
 use super::basic_user::basic_user;
 use super::{escape, json};
 
-/// One answered request, as far as the access log asks. Bytes are those of the wire; a method is called only
-/// if the format names its atom.
+/// One answered request, as far as the access log asks. Bytes are those of the wire; a method is
+/// called only if the format names its atom.
 pub trait AccessRecord {
     /// REMOTE_ADDR; empty for a unix socket.
     fn remote_addr(&self) -> &[u8];
@@ -41,8 +41,8 @@ pub trait AccessRecord {
     fn duration(&self) -> Duration;
     /// A request header by its lower-case name; the last one if there are several.
     fn request_header(&self, name: &str) -> Option<&[u8]>;
-    /// The response header named by [`AccessFormat::response_headers`] at `index`; the last one if there are
-    /// several.
+    /// The response header named by [`AccessFormat::response_headers`] at `index`; the last one if
+    /// there are several.
     fn response_header(&self, index: usize) -> Option<&[u8]>;
     /// The environ value named by [`AccessFormat::environ_keys`] at `index`, as `str()` shows it.
     fn environ_value(&self, index: usize) -> Option<&str>;
@@ -132,8 +132,8 @@ impl AccessFormat {
         AccessFormat { segments, environ_keys: Vec::new(), response_headers: Vec::new() }
     }
 
-    /// The environ keys that the format asks for, in lower case: `%({wsgi.url_scheme}e)s`. gunicorn compares
-    /// them without regard to case.
+    /// The environ keys that the format asks for, in lower case: `%({wsgi.url_scheme}e)s`. gunicorn
+    /// compares them without regard to case.
     pub fn environ_keys(&self) -> &[String] {
         &self.environ_keys
     }
@@ -152,7 +152,8 @@ impl AccessFormat {
         })
     }
 
-    /// Appends the line of `record`, with its line end, to `out`. `time` is the rendered time of day.
+    /// Appends the line of `record`, with its line end, to `out`. `time` is the rendered time of
+    /// day.
     pub(super) fn render(&self, out: &mut Vec<u8>, record: &impl AccessRecord, time: &[u8]) {
         for segment in &self.segments {
             match segment {
@@ -225,8 +226,8 @@ fn index_of(names: &mut Vec<String>, name: &str) -> usize {
     })
 }
 
-/// Takes `%(name)`, flags, width, precision and conversion off the start of `text`: the name, the shape, and
-/// what follows. None where it is no directive.
+/// Takes `%(name)`, flags, width, precision and conversion off the start of `text`: the name, the
+/// shape, and what follows. None where it is no directive.
 fn parse_directive(text: &str) -> Option<(&str, Shape, &str)> {
     let inside = text.strip_prefix("%(")?;
     let end = closing_parenthesis(inside)?;
@@ -252,7 +253,8 @@ fn parse_directive(text: &str) -> Option<(&str, Shape, &str)> {
     Some((name, shape, &rest[1..]))
 }
 
-/// Where the parenthesis closes that was opened before `text`; Python lets names hold pairs of them.
+/// Where the parenthesis closes that was opened before `text`; Python lets names hold pairs of
+/// them.
 fn closing_parenthesis(text: &str) -> Option<usize> {
     let mut depth = 1;
     text.bytes().position(|byte| {
@@ -265,8 +267,8 @@ fn closing_parenthesis(text: &str) -> Option<usize> {
     })
 }
 
-/// Takes the digits at the start of `text`: their number (0 if there are none) and the rest. None past
-/// [`MAX_WIDTH`].
+/// Takes the digits at the start of `text`: their number (0 if there are none) and the rest. None
+/// past [`MAX_WIDTH`].
 fn take_number(text: &str) -> Option<(usize, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number = if digits == 0 { 0 } else { text[..digits].parse().ok()? };

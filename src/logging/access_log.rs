@@ -1,8 +1,8 @@
-//! The access log: a line for each answered request, gathered in a buffer and written once a turn of the
-//! event loop.
+//! The access log: a line for each answered request, gathered in a buffer and written once a turn
+//! of the event loop.
 //!
-//! Lines bear gunicorn's text (see [`super::access_format`]). They cost no system call and no allocation
-//! each; what a crash of the process may lose are the lines of one turn.
+//! Lines bear gunicorn's text (see [`super::access_format`]). They cost no system call and no
+//! allocation each; what a crash of the process may lose are the lines of one turn.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,8 +40,8 @@ enum Outlet {
 pub type Taker = Box<dyn Fn(&str) + Send>;
 
 impl AccessLog {
-    /// Opens `target`: `-` for standard output, or a file to append to, which is given to `owner` (user and
-    /// group id) if there is one.
+    /// Opens `target`: `-` for standard output, or a file to append to, which is given to `owner`
+    /// (user and group id) if there is one.
     pub fn open(target: &str, format: AccessFormat, owner: Option<(u32, u32)>) -> Result<Self, LogError> {
         let sink = open_sink(target, owner)?;
         Ok(AccessLog::with_outlet(Outlet::File { target: target.to_owned(), owner, sink }, format))
@@ -52,7 +52,8 @@ impl AccessLog {
         AccessLog::with_outlet(Outlet::Taker(taker), format)
     }
 
-    /// From now on `taker` takes the lines, unless somebody does already; those before go where they went.
+    /// From now on `taker` takes the lines, unless somebody does already; those before go where
+    /// they went.
     pub fn hand_to(&mut self, taker: impl FnOnce() -> Taker) {
         if matches!(self.outlet, Outlet::File { .. }) {
             self.flush();
@@ -78,8 +79,8 @@ impl AccessLog {
         }
     }
 
-    /// Writes what has been recorded; free when there is nothing. Called once a turn of the loop, before it
-    /// sleeps, and at the end. Lines that the target does not take are dropped.
+    /// Writes what has been recorded; free when there is nothing. Called once a turn of the loop,
+    /// before it sleeps, and at the end. Lines that the target does not take are dropped.
     pub fn flush(&mut self) {
         if !self.buffer.is_empty() {
             match &self.outlet {
@@ -90,8 +91,8 @@ impl AccessLog {
         }
     }
 
-    /// Opens the target again (USR1, after log rotation); what was recorded before goes to the old file.
-    /// Where it fails the old one stays in use.
+    /// Opens the target again (USR1, after log rotation); what was recorded before goes to the old
+    /// file. Where it fails the old one stays in use.
     pub fn reopen(&mut self) -> Result<(), LogError> {
         self.flush();
         if let Outlet::File { target, owner, sink } = &mut self.outlet {
@@ -109,8 +110,8 @@ fn open_sink(target: &str, owner: Option<(u32, u32)>) -> Result<Sink, LogError> 
     })
 }
 
-/// The time of day as the Common Log Format shows it, `[20/Nov/2026:07:37:18 +0000]`, rendered at most once a
-/// second.
+/// The time of day as the Common Log Format shows it, `[20/Nov/2026:07:37:18 +0000]`, rendered at
+/// most once a second.
 #[derive(Debug)]
 struct Clock {
     second: u64,

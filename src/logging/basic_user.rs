@@ -1,7 +1,7 @@
 //! The user of Basic credentials (RFC 7617), which gunicorn's `%(u)s` shows.
 
-/// The user named by an Authorization value, or None for other schemes, an empty name, one that is not UTF-8
-/// and broken base64. Allocates no more than the header is long.
+/// The user named by an Authorization value, or None for other schemes, an empty name, one that is
+/// not UTF-8 and broken base64. Allocates no more than the header is long.
 pub(super) fn basic_user(authorization: &[u8]) -> Option<String> {
     let space = memchr::memchr(b' ', authorization)?;
     let (scheme, credentials) = authorization.split_at(space);
@@ -14,8 +14,8 @@ pub(super) fn basic_user(authorization: &[u8]) -> Option<String> {
     String::from_utf8(user).ok().filter(|user| !user.is_empty())
 }
 
-/// Base64 (RFC 4648) as leniently as Python's `b64decode`: other bytes are skipped, what follows the padding
-/// is ignored, missing padding is an error.
+/// Base64 (RFC 4648) as leniently as Python's `b64decode`: other bytes are skipped, what follows
+/// the padding is ignored, missing padding is an error.
 fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len() / 4 * 3);
     let (mut bits, mut digits, mut padding) = (0u32, 0, 0);
@@ -39,7 +39,8 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
         bits = bits << 6 | u32::from(value);
         digits = (digits + 1) % 4;
         if digits != 1 {
-            // Eight bits are complete at the second, third and fourth digit, with 4, 2 and 0 bits left over.
+            // Eight bits are complete at the second, third and fourth digit, with 4, 2 and 0 bits
+            // left over.
             let left_over = [0, 6, 4, 2][digits];
             out.push((bits >> left_over) as u8);
         }

@@ -4,9 +4,9 @@
 //! [2026-11-20 07:37:16 +0000] [31384] [INFO] Starting monoceros 0.1.0
 //! ```
 //!
-//! env_logger is installed once for the life of the process; what may change under HUP (target, level) sits
-//! in [`CURRENT`]. A record is formatted into one buffer and leaves in one write, so a traceback stays
-//! together and lines of many processes do not mix.
+//! env_logger is installed once for the life of the process; what may change under HUP (target,
+//! level) sits in [`CURRENT`]. A record is formatted into one buffer and leaves in one write, so a
+//! traceback stays together and lines of many processes do not mix.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -21,8 +21,8 @@ use super::{CRITICAL, LogError, LogSettings, escape, json, local_time, redirect}
 /// Records of this crate only: those of the libraries below say nothing to an operator.
 const OWN_RECORDS: &str = "monoceros";
 
-/// How long a record waits for a target that is full. An error is worth a longer wait than an access line;
-/// still it must end.
+/// How long a record waits for a target that is full. An error is worth a longer wait than an
+/// access line; still it must end.
 const FULL_LOG_WAIT: Duration = Duration::from_millis(200);
 
 /// What lines of `wsgi.errors` are as records: the stream is for errors.
@@ -48,8 +48,9 @@ struct ErrorLog {
 
 /// Starts the error log, or re-points it when called again (HUP).
 ///
-/// All or nothing: where the target cannot be opened the log in use stays as it is, and the error tells why.
-/// Call it after daemonizing, or call [`reopen`] then: a standard stream is taken as it is at this moment.
+/// All or nothing: where the target cannot be opened the log in use stays as it is, and the error
+/// tells why. Call it after daemonizing, or call [`reopen`] then: a standard stream is taken as it
+/// is at this moment.
 pub fn init(settings: &LogSettings) -> Result<(), LogError> {
     let opened = ErrorLog::open(settings)?;
     log::set_max_level(opened.threshold.filter());
@@ -58,8 +59,8 @@ pub fn init(settings: &LogSettings) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Opens the target again (USR1, after log rotation). Where that fails the old file stays in use and the
-/// error is returned.
+/// Opens the target again (USR1, after log rotation). Where that fails the old file stays in use
+/// and the error is returned.
 pub fn reopen() -> Result<(), LogError> {
     match current() {
         Some(log) => ErrorLog::open(&log.settings).map(exchange),
@@ -67,8 +68,9 @@ pub fn reopen() -> Result<(), LogError> {
     }
 }
 
-/// A descriptor of the error log that stays the same while targets come and go, for those who must write when nothing else works any
-/// more (CPython's faulthandler). Before [`init`] it is standard error's.
+/// A descriptor of the error log that stays the same while targets come and go, for those who must
+/// write when nothing else works any more (CPython's faulthandler). Before [`init`] it is standard
+/// error's.
 ///
 /// # Errors
 /// No descriptors are left.
@@ -87,8 +89,8 @@ pub fn last_resort() -> io::Result<RawFd> {
     Ok(descriptor)
 }
 
-/// Logs `text` at `level`, a number of Python's `logging`, in the log's own lines: what Python hands over must not be diverted back to it,
-/// and whether it is wanted was Python's to know.
+/// Logs `text` at `level`, a number of Python's `logging`, in the log's own lines: what Python
+/// hands over must not be diverted back to it, and whether it is wanted was Python's to know.
 pub fn say(level: u32, text: &str) {
     let (level, target) = match level {
         50.. => (Level::Error, CRITICAL),
@@ -100,7 +102,8 @@ pub fn say(level: u32, text: &str) {
     write(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
 }
 
-/// Sets the least level that is logged, as Python's `logging` numbers it: where that writes the logs, it decides.
+/// Sets the least level that is logged, as Python's `logging` numbers it: where that writes the
+/// logs, it decides.
 pub fn admit(level: u32) {
     log::set_max_level(match level {
         40.. => LevelFilter::Error,
@@ -110,7 +113,8 @@ pub fn admit(level: u32) {
     });
 }
 
-/// Runs `fork` while no other thread of this process is in the midst of a record: the child would find its lock held for ever.
+/// Runs `fork` while no other thread of this process is in the midst of a record: the child would
+/// find its lock held for ever.
 pub fn between_records<T>(fork: impl FnOnce() -> T) -> T {
     let _gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
     fork()
@@ -127,7 +131,8 @@ pub fn level() -> u32 {
     }
 }
 
-/// Writes lines that an application has made for the error log's stream: the way of `wsgi.errors`. In JSON each is a record.
+/// Writes lines that an application has made for the error log's stream: the way of `wsgi.errors`.
+/// In JSON each is a record.
 pub fn write_stream(text: &str) {
     if !current().is_some_and(|log| log.settings.json) {
         write_raw(escape::lines(text).as_bytes());
@@ -141,7 +146,8 @@ pub fn write_stream(text: &str) {
     write_raw(&records);
 }
 
-/// Writes `bytes` as they are to the error log's stream. Dropped before [`init`] and where the target is full or broken.
+/// Writes `bytes` as they are to the error log's stream. Dropped before [`init`] and where the
+/// target is full or broken.
 pub fn write_raw(bytes: &[u8]) {
     if let Some(log) = current() {
         log.sink.write_piece(bytes, FULL_LOG_WAIT);

@@ -1,19 +1,22 @@
-//! What clients and applications say, made fit for a log: it makes no line of its own, ends no field and steers no terminal.
+//! What clients and applications say, made fit for a log: it makes no line of its own, ends no
+//! field and steers no terminal.
 //!
-//! Three places, three rules. A field of an access line ([`push_char`]) may hold no quote and no backslash either. A text of the
-//! error log ([`message`]) may have several lines, as tracebacks do, but none of the further ones reads like a record. JSON
-//! ([`push_json`]) has escapes of its own, which serde_json uses below U+0020 only.
+//! Three places, three rules. A field of an access line ([`push_char`]) may hold no quote and no
+//! backslash either. A text of the error log ([`message`]) may have several lines, as tracebacks
+//! do, but none of the further ones reads like a record. JSON ([`push_json`]) has escapes of its
+//! own, which serde_json uses below U+0020 only.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a character ends lines or steers terminals: C0, DEL, C1, the separators of lines and paragraphs, and those that change the
-/// direction of what follows.
+/// Whether a character ends lines or steers terminals: C0, DEL, C1, the separators of lines and
+/// paragraphs, and those that change the direction of what follows.
 fn steers(character: char) -> bool {
     matches!(character, '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Appends a character of a field, escaped as Python's `repr` would where it steers, and behind a backslash where it is a quote or one.
+/// Appends a character of a field, escaped as Python's `repr` would where it steers, and behind a
+/// backslash where it is a quote or one.
 pub(super) fn push_char(out: &mut Vec<u8>, character: char) {
     match character {
         '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
@@ -30,7 +33,8 @@ fn escaped(character: char) -> String {
     }
 }
 
-/// The length of the longest start of an escaped field that has at most `characters` and cuts no escape apart.
+/// The length of the longest start of an escaped field that has at most `characters` and cuts no
+/// escape apart.
 pub(super) fn whole_escapes(field: &[u8], characters: usize) -> usize {
     let (mut at, mut left) = (0, characters);
     while at < field.len() {
@@ -59,8 +63,8 @@ fn utf8_length(first: u8) -> usize {
     }
 }
 
-/// A text of the error log: what steers is escaped, but for tabs and the ends of lines, and a further line that reads like the head of
-/// a record is set off by a space.
+/// A text of the error log: what steers is escaped, but for tabs and the ends of lines, and a
+/// further line that reads like the head of a record is set off by a space.
 pub(super) fn message(text: &str) -> Cow<'_, str> {
     let first_end = text.find('\n').map_or(text.len(), |end| end + 1);
     let (first, rest) = text.split_at(first_end);
@@ -70,7 +74,8 @@ pub(super) fn message(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The same for a text all of whose lines are somebody else's: what an application writes to `wsgi.errors`.
+/// The same for a text all of whose lines are somebody else's: what an application writes to
+/// `wsgi.errors`.
 pub(super) fn lines(text: &str) -> Cow<'_, str> {
     if !text.split_inclusive('\n').any(reads_like_a_record) {
         return plain(text);

@@ -1,7 +1,9 @@
-//! Both logs as JSON: one object a line (`log_format = "json"`), for those who feed their logs to a machine.
+//! Both logs as JSON: one object a line (`log_format = "json"`), for those who feed their logs to a
+//! machine.
 //!
-//! Bytes of the client become characters as in the text form (see [`super::access_format`]); escapes of JSON's keep a line one line, and
-//! what steers terminals out of it (see [`super::escape`]).
+//! Bytes of the client become characters as in the text form (see [`super::access_format`]);
+//! escapes of JSON's keep a line one line, and what steers terminals out of it (see
+//! [`super::escape`]).
 
 use std::fmt;
 use std::io::{self, Write};

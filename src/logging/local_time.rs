@@ -1,6 +1,7 @@
 //! Local time for log lines: that of the process, as Python's logging has it.
 //!
-//! An application that sets `TZ` and calls `time.tzset()`, as Django does, sets it for the logs, too; so it does under gunicorn.
+//! An application that sets `TZ` and calls `time.tzset()`, as Django does, sets it for the logs,
+//! too; so it does under gunicorn.
 
 use std::time::SystemTime;
 

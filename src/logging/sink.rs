@@ -1,11 +1,12 @@
-//! Where log lines end up: a file, a pipe, a socket or a terminal, and how each is written without ever
-//! blocking for ever.
+//! Where log lines end up: a file, a pipe, a socket or a terminal, and how each is written without
+//! ever blocking for ever.
 //!
 //! Knows bytes and line ends, nothing of what the lines say.
 //!
-//! Standard streams are shared with whoever started us, so O_NONBLOCK, which belongs to the open file and not
-//! to the descriptor, must not be set on them. A pipe is opened anew through /proc instead, which gives an
-//! open file of our own; a socket has a flag per call; anything else is asked with poll(2) first.
+//! Standard streams are shared with whoever started us, so O_NONBLOCK, which belongs to the open
+//! file and not to the descriptor, must not be set on them. A pipe is opened anew through /proc
+//! instead, which gives an open file of our own; a socket has a flag per call; anything else is
+//! asked with poll(2) first.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -22,10 +23,12 @@ use nix::sys::socket::{MsgFlags, send};
 
 use crate::sys::log_file;
 
-/// Writes of at most this many bytes to a pipe are never mixed with those of another process (pipe(7)).
+/// Writes of at most this many bytes to a pipe are never mixed with those of another process
+/// (pipe(7)).
 const ATOMIC_WRITE: usize = libc::PIPE_BUF;
 
-/// How often one piece is tried again after a signal or a partial write; past it the rest is dropped.
+/// How often one piece is tried again after a signal or a partial write; past it the rest is
+/// dropped.
 const MAX_ATTEMPTS: usize = 64;
 
 /// A standard stream of the process.
@@ -37,17 +40,17 @@ pub(super) enum Standard {
     Error,
 }
 
-/// An open log target. Writing takes `&self`: the kernel orders the writes of threads and processes, not a
-/// lock.
+/// An open log target. Writing takes `&self`: the kernel orders the writes of threads and
+/// processes, not a lock.
 #[derive(Debug)]
 pub(super) struct Sink {
     file: File,
     manner: WriteMode,
-    /// The target would not take a line within the wait. Until it takes one again nobody waits for it, or a
-    /// dead pipe would cost the wait at every line.
+    /// The target would not take a line within the wait. Until it takes one again nobody waits for
+    /// it, or a dead pipe would cost the wait at every line.
     stalled: AtomicBool,
-    /// The last write ended within a line (disk full): the next one starts a new line, so that at most one
-    /// line is torn.
+    /// The last write ended within a line (disk full): the next one starts a new line, so that at
+    /// most one line is torn.
     torn: AtomicBool,
 }
 
@@ -65,9 +68,10 @@ enum WriteMode {
 }
 
 impl Sink {
-    /// Opens `target`: `-` is `standard`, /dev/stdout and /dev/stderr are the streams themselves, and so is a
-    /// link to them (opening them by name fails on sockets and after privileges are dropped), anything else is a
-    /// file created with mode 0644 if missing and given to `owner` (see [`log_file::open`]).
+    /// Opens `target`: `-` is `standard`, /dev/stdout and /dev/stderr are the streams themselves,
+    /// and so is a link to them (opening them by name fails on sockets and after privileges are
+    /// dropped), anything else is a file created with mode 0644 if missing and given to `owner`
+    /// (see [`log_file::open`]).
     pub(super) fn open(target: &str, standard: Standard, owner: Option<(u32, u32)>) -> io::Result<Self> {
         match standard_stream(target, standard) {
             Some(stream) => Self::from_standard(stream),
@@ -131,9 +135,9 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes many whole lines, in one write where no other process can come between, else in pieces of whole
-    /// lines small enough to be atomic. What the target does not take within `patience` (for all of it
-    /// together) is dropped.
+    /// Writes many whole lines, in one write where no other process can come between, else in
+    /// pieces of whole lines small enough to be atomic. What the target does not take within
+    /// `patience` (for all of it together) is dropped.
     pub(super) fn write_lines(&self, mut lines: &[u8], patience: Duration) {
         if self.manner == WriteMode::File {
             self.write_piece(lines, patience);
@@ -149,8 +153,8 @@ impl Sink {
         }
     }
 
-    /// Writes one piece that belongs together (a record with its traceback) in one write(2) where the target
-    /// takes it whole. Says whether all of it was taken.
+    /// Writes one piece that belongs together (a record with its traceback) in one write(2) where
+    /// the target takes it whole. Says whether all of it was taken.
     pub(super) fn write_piece(&self, piece: &[u8], patience: Duration) -> bool {
         if self.torn.load(Ordering::Relaxed) {
             if !self.put(b"\n", patience).is_empty() {
@@ -166,8 +170,8 @@ impl Sink {
         left.is_empty()
     }
 
-    /// Puts bytes into the target until it has taken them, fails, or `patience` is over; answers with what is
-    /// left.
+    /// Puts bytes into the target until it has taken them, fails, or `patience` is over; answers
+    /// with what is left.
     fn put<'a>(&self, mut left: &'a [u8], patience: Duration) -> &'a [u8] {
         let mut deadline = None;
         for _ in 0..MAX_ATTEMPTS {
@@ -219,8 +223,8 @@ impl Sink {
     }
 }
 
-/// Which standard stream `target` names, if any; `-` is the log's own. Images of containers have links to the
-/// streams in the place of log files.
+/// Which standard stream `target` names, if any; `-` is the log's own. Images of containers have
+/// links to the streams in the place of log files.
 pub(super) fn standard_stream(target: &str, dash: Standard) -> Option<Standard> {
     let named = |name: &str| match name {
         "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Some(Standard::Output),
@@ -231,14 +235,14 @@ pub(super) fn standard_stream(target: &str, dash: Standard) -> Option<Standard> 
     if target == "-" { Some(dash) } else { named(target).or_else(behind_link) }
 }
 
-/// The pipe behind `shared`, opened again so that its O_NONBLOCK is ours alone. Fails without /proc, or where
-/// the pipe is another user's.
+/// The pipe behind `shared`, opened again so that its O_NONBLOCK is ours alone. Fails without
+/// /proc, or where the pipe is another user's.
 fn reopen_pipe(shared: &File) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(format!("/proc/self/fd/{}", shared.as_raw_fd()))
 }
 
-/// How many bytes at the start of `lines` make the longest run of whole lines within `limit`; a first line
-/// longer than that goes alone.
+/// How many bytes at the start of `lines` make the longest run of whole lines within `limit`; a
+/// first line longer than that goes alone.
 fn whole_lines(lines: &[u8], limit: usize) -> usize {
     if lines.len() <= limit {
         return lines.len();

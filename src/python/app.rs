@@ -29,8 +29,9 @@ impl App {
         &self.callable
     }
 
-    /// An application that answers every request with the traceback that kept the real one from loading. For `--reload`: a developer
-    /// sees the traceback in the browser, and saving the file brings the app back.
+    /// An application that answers every request with the traceback that kept the real one from
+    /// loading. For `--reload`: a developer sees the traceback in the browser, and saving the file
+    /// brings the app back.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -76,8 +77,8 @@ impl fmt::Display for LoadError {
     }
 }
 
-/// Loads the application that the settings name: the one of a PasteDeploy file, or `module`, `module:name`,
-/// `module:factory("x", k=1)`.
+/// Loads the application that the settings name: the one of a PasteDeploy file, or `module`,
+/// `module:name`, `module:factory("x", k=1)`.
 ///
 /// # Errors
 /// The import raised, or the module holds no such callable.
@@ -96,14 +97,16 @@ fn load_callable<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, P
     py.import("gunicorn.app.pasterapp")?.call_method1("get_wsgi_app", (uri, py.None(), globals))
 }
 
-/// The directories that go to the front of `sys.path`, in the order in which each is put there: where the server was started, unless an
-/// embedding program has seen to its path itself, `chdir`, and `pythonpath` as it is seen from there.
+/// The directories that go to the front of `sys.path`, in the order in which each is put there:
+/// where the server was started, unless an embedding program has seen to its path itself, `chdir`,
+/// and `pythonpath` as it is seen from there.
 pub fn search_path(start: Option<&Path>, config: &Config) -> Vec<PathBuf> {
     let own = start.into_iter().flat_map(|start| [start, config.chdir.as_path()]).map(Path::to_owned);
     own.chain(config.pythonpath.iter().map(|path| absolute(path))).collect()
 }
 
-/// As Python's `os.path.abspath`: of two names for a directory, `..` after a link means the shorter one.
+/// As Python's `os.path.abspath`: of two names for a directory, `..` after a link means the shorter
+/// one.
 pub fn absolute(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut normal = PathBuf::new();
@@ -116,13 +119,15 @@ pub fn absolute(path: &Path) -> PathBuf {
     normal
 }
 
-/// Puts `directories` in front of `sys.path`, each before the ones named earlier, as `--chdir` and `--pythonpath` do.
+/// Puts `directories` in front of `sys.path`, each before the ones named earlier, as `--chdir` and
+/// `--pythonpath` do.
 ///
 /// # Errors
 /// `sys.path` is not a list (an app's doing) or memory ran out.
 pub fn extend_path(directories: &[PathBuf]) -> PyResult<()> {
     Python::attach(|py| {
-        // What the loader imports is the standard library's, whatever modules of these names a project has.
+        // What the loader imports is the standard library's, whatever modules of these names a
+        // project has.
         loader(py)?;
         let path = py.import("sys")?.getattr("path")?;
         for directory in directories {
@@ -135,8 +140,9 @@ pub fn extend_path(directories: &[PathBuf]) -> PyResult<()> {
     })
 }
 
-/// Takes everything loaded so far out of the garbage collector's sight (`gc.freeze`), before workers are forked: a collection in
-/// a worker would write to each object's header, and so copy the pages that all workers share.
+/// Takes everything loaded so far out of the garbage collector's sight (`gc.freeze`), before
+/// workers are forked: a collection in a worker would write to each object's header, and so copy
+/// the pages that all workers share.
 ///
 /// # Errors
 /// `MemoryError`, or a finalizer's doing.

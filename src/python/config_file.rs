@@ -42,7 +42,8 @@ impl fmt::Display for ConfigFileError {
 
 /// What a config file says.
 pub struct ConfigFile {
-    /// Its globals that can be values of settings, in order of definition. An object stands as it is shown.
+    /// Its globals that can be values of settings, in order of definition. An object stands as it
+    /// is shown.
     pub values: Vec<(String, Value)>,
     /// The objects behind those values: hooks, classes.
     pub objects: Objects,
@@ -51,7 +52,8 @@ pub struct ConfigFile {
 /// Objects of a config file, by the names of the settings that they were given for.
 pub struct Objects(pub(super) Py<PyDict>);
 
-/// Runs the file at `path` and returns what it says; `is_setting` names the globals that are taken whatever they hold.
+/// Runs the file at `path` and returns what it says; `is_setting` names the globals that are taken
+/// whatever they hold.
 ///
 /// # Errors
 /// The file cannot be read, or raised.
@@ -69,7 +71,8 @@ pub fn run_file(path: &Path, is_setting: impl Fn(&str) -> bool) -> Result<Config
     })
 }
 
-/// Imports the module `name` (`-c python:NAME`), again if it was imported before, and returns its globals as [`run_file`] does.
+/// Imports the module `name` (`-c python:NAME`), again if it was imported before, and returns its
+/// globals as [`run_file`] does.
 ///
 /// # Errors
 /// The import raised.

@@ -1,5 +1,5 @@
-//! A Python program that embeds the server: it has made an application object (`gunicorn.app.base.BaseApplication`), which holds its
-//! settings and knows how to load its app.
+//! A Python program that embeds the server: it has made an application object
+//! (`gunicorn.app.base.BaseApplication`), which holds its settings and knows how to load its app.
 
 use std::cell::Cell;
 
@@ -30,8 +30,8 @@ impl Embedder {
         Ok(Embedder { application: application.clone().unbind(), was_read: Cell::new(false) })
     }
 
-    /// What the program has set; after the first time it is asked to load its settings again. `is_setting` as in
-    /// [`config_file::run_file`].
+    /// What the program has set; after the first time it is asked to load its settings again.
+    /// `is_setting` as in [`config_file::run_file`].
     ///
     /// # Errors
     /// Loading them raised.

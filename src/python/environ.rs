@@ -1,7 +1,9 @@
-//! A request as the `environ` dict of PEP 3333, with gunicorn's keys (contract: REQUEST_METHOD to `gunicorn.socket`).
+//! A request as the `environ` dict of PEP 3333, with gunicorn's keys (contract: REQUEST_METHOD to
+//! `gunicorn.socket`).
 //!
-//! What is the same for every request of a listener lives in a template that is copied; header names become keys once. Where the
-//! parser has known a whole header block again, there is a template for that block, too, headers and all.
+//! What is the same for every request of a listener lives in a template that is copied; header
+//! names become keys once. Where the parser has known a whole header block again, there is a
+//! template for that block, too, headers and all.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -20,7 +22,8 @@ use crate::sys::socket::Peer;
 /// The server's name and version, in every environ and in the process's environment.
 pub const SERVER_SOFTWARE: &str = concat!("monoceros/", env!("CARGO_PKG_VERSION"));
 
-/// What an environ says of a listener and the server, the same for every request that comes in on it.
+/// What an environ says of a listener and the server, the same for every request that comes in on
+/// it.
 #[derive(Debug, Clone)]
 pub struct ListenerInfo {
     /// `SERVER_NAME` and `SERVER_PORT`; none on a unix socket, where the Host header says them.
@@ -49,7 +52,8 @@ pub struct Fixtures<'a> {
     pub file_wrapper: &'a Bound<'a, PyAny>,
 }
 
-/// The request's path does not lie below `SCRIPT_NAME`: a proxy or the operator has it wrong. Answered with 500, as gunicorn does.
+/// The request's path does not lie below `SCRIPT_NAME`: a proxy or the operator has it wrong.
+/// Answered with 500, as gunicorn does.
 #[derive(Debug)]
 pub struct OutsideScriptName {
     path: String,
@@ -82,14 +86,15 @@ pub struct EnvironTemplates {
     site: ListenerInfo,
     /// For requests whose headers are yet to be added.
     plain: Template,
-    /// For those with a known header block, in the block's place; none for a block whose path has a prefix of its own.
+    /// For those with a known header block, in the block's place; none for a block whose path has a
+    /// prefix of its own.
     of_blocks: Vec<Option<(CachedBlockId, Option<Template>)>>,
     /// How many of `of_blocks` have one.
     blocks: usize,
 }
 
-/// An environ to be copied. It follows the requests: what the last one's environ had stands in it, so that only what differs has to be
-/// put in before the copy.
+/// An environ to be copied. It follows the requests: what the last one's environ had stands in it,
+/// so that only what differs has to be put in before the copy.
 struct Template {
     dict: Py<PyDict>,
     /// What stands under each of [`VOLATILE_KEYS`]; none where the copies are told.
@@ -112,7 +117,8 @@ const VOLATILE_KEYS: [&str; 8] = [
 const PATH_INFO: usize = 3;
 const REMOTE_PORT: usize = 6;
 
-/// The values of [`VOLATILE_KEYS`] in one request's environ; `None` for one that the copy is told, or that is not there.
+/// The values of [`VOLATILE_KEYS`] in one request's environ; `None` for one that the copy is told,
+/// or that is not there.
 type VolatileValues<'py> = [Option<Bound<'py, PyString>>; VOLATILE_KEYS.len()];
 
 impl EnvironTemplates {
@@ -138,7 +144,8 @@ impl EnvironTemplates {
             dict.set_item("SERVER_NAME", name)?;
             dict.set_item("SERVER_PORT", port)?;
         }
-        // Standing here already, what every request sets makes room in the copies, which then need not grow.
+        // Standing here already, what every request sets makes room in the copies, which then need
+        // not grow.
         for key in VOLATILE_KEYS.into_iter().filter(|key| *key != "REMOTE_PORT" || site.server.is_some()) {
             dict.set_item(key, "")?;
         }
@@ -305,7 +312,8 @@ impl EnvironBuilder {
         Ok(environ)
     }
 
-    /// From the template of the request's header block, which is made if there is none yet. None where the path depends on the headers.
+    /// From the template of the request's header block, which is made if there is none yet. None
+    /// where the path depends on the headers.
     fn build_known<'py>(
         &mut self,
         py: Python<'py>,
@@ -381,7 +389,8 @@ impl EnvironBuilder {
         Ok([Some(method), Some(raw_uri), Some(query), None, Some(protocol), Some(addr), port, Some(scheme)])
     }
 
-    /// The chunks have been undone, so the body is one like any other: most frameworks find it by its length alone.
+    /// The chunks have been undone, so the body is one like any other: most frameworks find it by
+    /// its length alone.
     fn set_decoded_length(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, length: u64) -> PyResult<()> {
         environ.del_item(&self.keys.transfer_encoding)?;
         environ.set_item(&self.keys.content_length, PyString::new(py, itoa::Buffer::new().format(length)))
@@ -398,7 +407,8 @@ impl EnvironBuilder {
         Ok(())
     }
 
-    /// On a unix socket the Host header is all there is to name the server, and only a PROXY header names a client's port.
+    /// On a unix socket the Host header is all there is to name the server, and only a PROXY header
+    /// names a client's port.
     fn set_names_on_unix(
         &mut self,
         py: Python<'_>,

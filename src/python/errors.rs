@@ -33,7 +33,8 @@ impl Exit {
         self.status
     }
 
-    /// What `error` asks for, if it is a `SystemExit`, as the interpreter reads it at the end of a script.
+    /// What `error` asks for, if it is a `SystemExit`, as the interpreter reads it at the end of a
+    /// script.
     pub fn of(py: Python<'_>, error: &PyErr) -> Option<Exit> {
         if !error.is_instance_of::<PySystemExit>(py) {
             return None;
@@ -47,14 +48,16 @@ impl Exit {
     }
 }
 
-/// The same where the module `traceback` cannot be had, for want of descriptors for example: without the chain of causes.
+/// The same where the module `traceback` cannot be had, for want of descriptors for example:
+/// without the chain of causes.
 fn in_plain_words(py: Python<'_>, error: &PyErr) -> String {
     let stack = error.traceback(py).and_then(|traceback| traceback.format().ok()).unwrap_or_default();
     format!("{stack}{error}")
 }
 
 fn format_exception(py: Python<'_>, error: &PyErr) -> PyResult<String> {
-    // All three parts: before 3.12 the traceback of an exception that is being handled in C is not on the exception itself.
+    // All three parts: before 3.12 the traceback of an exception that is being handled in C is not
+    // on the exception itself.
     let parts = (error.get_type(py), error.value(py), error.traceback(py));
     let lines = py.import("traceback")?.call_method1("format_exception", parts)?;
     let text = PyString::new(py, "").call_method1("join", (lines,))?;
@@ -63,8 +66,8 @@ fn format_exception(py: Python<'_>, error: &PyErr) -> PyResult<String> {
 
 /// `wsgi.errors` (PEP 3333, "Input and Error Streams"): text for the error log.
 ///
-/// Whole lines are written at once, so that those of several workers never mix; an unfinished line waits for its end, a `flush()`, or the
-/// end of the request.
+/// Whole lines are written at once, so that those of several workers never mix; an unfinished line
+/// waits for its end, a `flush()`, or the end of the request.
 #[pyclass(frozen, module = "monoceros")]
 pub struct ErrorStream {
     unfinished: Mutex<String>,
@@ -162,7 +165,8 @@ impl ErrorStream {
         false
     }
 
-    /// There is none that could be handed out, as under gunicorn: the log may be reopened at any time, or be Python's.
+    /// There is none that could be handed out, as under gunicorn: the log may be reopened at any
+    /// time, or be Python's.
     fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
         let unsupported = py.import("io")?.getattr("UnsupportedOperation")?;
         Err(PyErr::from_value(unsupported.call1(("fileno",))?))

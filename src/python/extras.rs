@@ -1,5 +1,5 @@
-//! Environ entries that few applications touch, each a small object that does its work when it is first used: `gunicorn.socket` and
-//! `wsgi.early_hints`.
+//! Environ entries that few applications touch, each a small object that does its work when it is
+//! first used: `gunicorn.socket` and `wsgi.early_hints`.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,8 @@ use super::tls::TlsSocketMethods;
 use super::waiting;
 use crate::http::response;
 
-/// `wsgi.early_hints(headers)`: sends a 103 response (RFC 8297) while the application goes on working.
+/// `wsgi.early_hints(headers)`: sends a 103 response (RFC 8297) while the application goes on
+/// working.
 #[pyclass(frozen, module = "monoceros")]
 pub struct EarlyHints {
     response: Arc<Mutex<ResponseWriter>>,
@@ -41,8 +42,9 @@ impl EarlyHints {
 
 /// `gunicorn.socket`: the client's socket, for libraries that speak WebSocket themselves.
 ///
-/// It becomes a real `socket.socket` (of a duplicated descriptor) when an attribute is first asked for; from then on the connection is
-/// the application's, and ends with the request. Under TLS it answers `getpeercert()` and its kin besides, and those take nothing.
+/// It becomes a real `socket.socket` (of a duplicated descriptor) when an attribute is first asked
+/// for; from then on the connection is the application's, and ends with the request. Under TLS it
+/// answers `getpeercert()` and its kin besides, and those take nothing.
 #[pyclass(frozen, module = "monoceros")]
 pub struct ClientSocket {
     response: Arc<Mutex<ResponseWriter>>,
@@ -55,7 +57,8 @@ impl ClientSocket {
         ClientSocket { response, socket: PyOnceLock::new() }
     }
 
-    /// Whether it was used: such an object belongs to one connection and must not be given to another request.
+    /// Whether it was used: such an object belongs to one connection and must not be given to
+    /// another request.
     pub fn was_used(&self, py: Python<'_>) -> bool {
         self.socket.get(py).is_some()
     }

@@ -1,8 +1,8 @@
-//! The `gunicorn` package inside the server: config files, logger classes and apps that import it find one, whether or not
-//! gunicorn is installed.
+//! The `gunicorn` package inside the server: config files, logger classes and apps that import it
+//! find one, whether or not gunicorn is installed.
 //!
-//! Its modules (`facade/`) are part of the program. A finder in front of `sys.meta_path` hands them out when they are asked
-//! for, so that they cost nothing where nobody does.
+//! Its modules (`facade/`) are part of the program. A finder in front of `sys.meta_path` hands them
+//! out when they are asked for, so that they cost nothing where nobody does.
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
@@ -74,7 +74,8 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Brings the loggers that apps find in Python's `logging` up to the settings in force, if that is loaded.
+/// Brings the loggers that apps find in Python's `logging` up to the settings in force, if that is
+/// loaded.
 pub fn set_up_loggers() {
     if !interpreter::is_running() {
         return;
@@ -83,7 +84,8 @@ pub fn set_up_loggers() {
         if !interpreter::has_imported(py, "logging")? {
             return Ok(());
         }
-        // Through the wheel's door an agent may have imported it before the server asked for anything of Python.
+        // Through the wheel's door an agent may have imported it before the server asked for
+        // anything of Python.
         install(py)?;
         py.import("gunicorn._native")?.call_method0("set_up_loggers").map(drop)
     });
@@ -92,8 +94,8 @@ pub fn set_up_loggers() {
     }
 }
 
-/// The line of the Server header, as a config file may have changed it: by `gunicorn.SERVER`, or by a
-/// `gunicorn.http.wsgi.Response.default_headers` of its own.
+/// The line of the Server header, as a config file may have changed it: by `gunicorn.SERVER`, or by
+/// a `gunicorn.http.wsgi.Response.default_headers` of its own.
 pub fn server_line() -> Arc<[u8]> {
     let name = Python::attach(|py| {
         server_name(py).unwrap_or_else(|error| {
@@ -111,7 +113,8 @@ pub fn server_line() -> Arc<[u8]> {
     response::server_line(name.as_ref().map(String::as_bytes)).into()
 }
 
-/// What environs say of the server, as a config file may have changed it by `gunicorn.SERVER_SOFTWARE`.
+/// What environs say of the server, as a config file may have changed it by
+/// `gunicorn.SERVER_SOFTWARE`.
 ///
 /// # Errors
 /// `sys.modules` cannot be read, or an application has taken the name away.

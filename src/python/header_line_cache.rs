@@ -1,7 +1,8 @@
-//! What an application says in the same words again: status and headers whose objects are those of the last response.
+//! What an application says in the same words again: status and headers whose objects are those of
+//! the last response.
 //!
-//! Strings do not change, so the same object is the same text, which has been checked and rendered before. Many applications give their
-//! headers as constants.
+//! Strings do not change, so the same object is the same text, which has been checked and rendered
+//! before. Many applications give their headers as constants.
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;

@@ -1,7 +1,8 @@
 //! The headers of a request, put into its environ under the names of CGI.
 //!
-//! A name is made into a key once and remembered, together with its last value; clients send the same ones again and again. But they are
-//! free to make up others, so what is remembered is bounded in number and in bytes, and nothing of theirs is interned.
+//! A name is made into a key once and remembered, together with its last value; clients send the
+//! same ones again and again. But they are free to make up others, so what is remembered is bounded
+//! in number and in bytes, and nothing of theirs is interned.
 
 use std::collections::HashMap;
 
@@ -18,7 +19,8 @@ const MOST_NAMES: usize = 128;
 /// ...of up to so many bytes...
 const LONGEST_NAME: usize = 64;
 
-/// ...and once all places are taken, one in so many new names takes the oldest one's. Names that never come again should cost little.
+/// ...and once all places are taken, one in so many new names takes the oldest one's. Names that
+/// never come again should cost little.
 const LEARNED_LATER: u32 = 16;
 
 /// So many places of a head have the name noted that stood there last.
@@ -33,7 +35,8 @@ pub struct HeaderNames {
     oldest: usize,
     /// Names that were new since then.
     new_names: u32,
-    /// Which name stood in each place of the last head: clients send their headers in the same order, which saves the look-up.
+    /// Which name stood in each place of the last head: clients send their headers in the same
+    /// order, which saves the look-up.
     expected: Vec<usize>,
 }
 
@@ -49,8 +52,8 @@ struct Name {
 enum NameKind {
     /// Repeated fields are joined with `,` (RFC 9110, 5.3).
     List,
-    /// As `List`, and each client's own: where one comes again, so does mostly the whole block. To remember it by itself would only keep
-    /// it in memory for longer.
+    /// As `List`, and each client's own: where one comes again, so does mostly the whole block. To
+    /// remember it by itself would only keep it in memory for longer.
     Secret,
     /// As `Secret`; repeated fields are joined with `; ` (RFC 6265, 5.4; RFC 9113, 8.2.3).
     Cookie,
@@ -144,8 +147,8 @@ impl Name {
         let kind = match &key[..] {
             b"HTTP_COOKIE" => NameKind::Cookie,
             b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION" => NameKind::Secret,
-            // Only `SCRIPT_NAME` itself, which the parser lets through from trusted peers alone; `Script-Name` is
-            // anybody's.
+            // Only `SCRIPT_NAME` itself, which the parser lets through from trusted peers alone;
+            // `Script-Name` is anybody's.
             b"HTTP_SCRIPT_NAME" if name.contains(&b'_') => NameKind::ScriptName,
             _ => NameKind::List,
         };
@@ -182,8 +185,8 @@ impl Name {
     }
 }
 
-/// A field that has come more than once: its values, which are joined when all are there. Joining each to those before it would take time
-/// with the square of their number.
+/// A field that has come more than once: its values, which are joined when all are there. Joining
+/// each to those before it would take time with the square of their number.
 struct Repeated<'py> {
     key: Bound<'py, PyString>,
     values: Bound<'py, PyList>,
@@ -217,8 +220,9 @@ impl<'py> Repeated<'py> {
     }
 }
 
-/// Keys that are interned, so that an application's `environ["HTTP_..."]` finds the very object it asks for. Only these, which are the
-/// server's own words: CPython 3.12 keeps what is interned for ever, whoever made it up.
+/// Keys that are interned, so that an application's `environ["HTTP_..."]` finds the very object it
+/// asks for. Only these, which are the server's own words: CPython 3.12 keeps what is interned for
+/// ever, whoever made it up.
 const INTERNED: [&str; 48] = [
     "CONTENT_LENGTH",
     "CONTENT_TYPE",

@@ -1,8 +1,9 @@
 //! Server hooks, and Python's logging: what the operator's config wants to be told of, and told by.
 //!
-//! The objects that hooks are given (`server`, `worker`, `req`, `resp`, their `log` and `cfg`) are those of the `gunicorn` package
-//! that the server carries; its module `_bridge` keeps them up to date. This side decides when, and turns exceptions into text.
-//! Nothing here shows pyo3 to the floors above: without a config that asks for any of it, [`Hooks`] is empty and costs one look.
+//! The objects that hooks are given (`server`, `worker`, `req`, `resp`, their `log` and `cfg`) are
+//! those of the `gunicorn` package that the server carries; its module `_bridge` keeps them up to
+//! date. This side decides when, and turns exceptions into text. Nothing here shows pyo3 to the
+//! floors above: without a config that asks for any of it, [`Hooks`] is empty and costs one look.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -155,8 +156,9 @@ impl fmt::Display for Raised {
 }
 
 impl Hooks {
-    /// Reads the hooks of `config`, whose `objects` a Python config file gave; after a reload they see the same `server` and workers as
-    /// those `before`. `origins` say who gave what. For a config that asks for some ([`Hooks::are_wanted`]); the interpreter must be running.
+    /// Reads the hooks of `config`, whose `objects` a Python config file gave; after a reload they
+    /// see the same `server` and workers as those `before`. `origins` say who gave what. For a
+    /// config that asks for some ([`Hooks::are_wanted`]); the interpreter must be running.
     ///
     /// # Errors
     /// A hook that cannot be imported or called as it should be.
@@ -188,7 +190,8 @@ impl Hooks {
         self.0.as_ref().is_some_and(|bridge| bridge.writes_logs)
     }
 
-    /// Makes the logger of hooks and, where Python is to write the logs, sends it the records from here on; otherwise brings them back.
+    /// Makes the logger of hooks and, where Python is to write the logs, sends it the records from
+    /// here on; otherwise brings them back.
     ///
     /// # Errors
     /// The logging config cannot be used, or the logger's class raised.
@@ -244,7 +247,8 @@ impl Hooks {
     /// # Errors
     /// It raised.
     pub fn pre_fork(&self, server: impl FnOnce() -> ServerState, age: u64) -> Result<(), Raised> {
-        // The worker object of this moment is the one that later hooks are given, whichever of them there are.
+        // The worker object of this moment is the one that later hooks are given, whichever of them
+        // there are.
         let Some(bridge) = &self.0 else { return Ok(()) };
         bridge.with_server(server, |py, object| object.call_method1(py, "pre_fork", (age,)))
     }
@@ -286,7 +290,8 @@ impl Hooks {
         })
     }
 
-    /// Calls `post_worker_init`: the app is loaded. Returns the app to serve, which the hook may have wrapped.
+    /// Calls `post_worker_init`: the app is loaded. Returns the app to serve, which the hook may
+    /// have wrapped.
     ///
     /// # Errors
     /// It raised.
@@ -310,7 +315,8 @@ impl Hooks {
         }
     }
 
-    /// Calls `worker_int` because code has changed. What it raises goes to the log: no request is to end of it.
+    /// Calls `worker_int` because code has changed. What it raises goes to the log: no request is
+    /// to end of it.
     pub fn code_changed(&self) {
         if self.0.as_ref().is_none_or(|bridge| !bridge.given.contains("worker_int")) {
             return;
@@ -365,7 +371,8 @@ impl Hooks {
     }
 }
 
-/// A `gunicorn._bridge.Bridge` of the settings in `config`, whose `objects` a Python config file gave; `origins` says who gave which value.
+/// A `gunicorn._bridge.Bridge` of the settings in `config`, whose `objects` a Python config file
+/// gave; `origins` says who gave which value.
 pub(super) fn bridge_object<'py>(
     py: Python<'py>,
     config: &Config,
@@ -429,7 +436,8 @@ fn who_gave<'py>(py: Python<'py>, origins: &Origins) -> PyResult<Bound<'py, PyDi
     Ok(named)
 }
 
-/// What the package itself refuses (`RuntimeError`, and `ConfigError` with it) is a sentence; the rest is told by its traceback.
+/// What the package itself refuses (`RuntimeError`, and `ConfigError` with it) is a sentence; the
+/// rest is told by its traceback.
 pub(super) fn refusal(py: Python<'_>, error: &PyErr) -> HookError {
     let is_sentence = [py.get_type::<PyRuntimeError>().into_any()]
         .into_iter()

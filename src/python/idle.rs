@@ -1,7 +1,9 @@
-//! How a worker waits whose application has replaced the standard library's waiting (gevent's or eventlet's `patch_all`).
+//! How a worker waits whose application has replaced the standard library's waiting (gevent's or
+//! eventlet's `patch_all`).
 //!
-//! The application's threads are greenlets of the main thread then, and run only while that thread waits in the patched library: under
-//! gunicorn its sync worker waits in `select.select`, and so does ours. Everybody else waits in the poll, without the interpreter.
+//! The application's threads are greenlets of the main thread then, and run only while that thread
+//! waits in the patched library: under gunicorn its sync worker waits in `select.select`, and so
+//! does ours. Everybody else waits in the poll, without the interpreter.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -15,7 +17,8 @@ use super::{interpreter, signals};
 pub struct GreenletWait(Py<PyAny>);
 
 impl GreenletWait {
-    /// The way to wait where the application has patched the library; `None` where it has not. Asked once the application is loaded.
+    /// The way to wait where the application has patched the library; `None` where it has not.
+    /// Asked once the application is loaded.
     ///
     /// # Errors
     /// The application has made something else of `sys.modules`.
@@ -28,7 +31,8 @@ impl GreenletWait {
         Ok((!select.is_instance_of::<PyCFunction>()).then(|| GreenletWait(select.unbind())))
     }
 
-    /// Waits until `descriptor` can be read, at most for `timeout`, while greenlets run. What is raised meanwhile hits nobody.
+    /// Waits until `descriptor` can be read, at most for `timeout`, while greenlets run. What is
+    /// raised meanwhile hits nobody.
     pub fn wait(&self, descriptor: RawFd, timeout: Duration) {
         Python::attach(|py| {
             let nothing: [RawFd; 0] = [];

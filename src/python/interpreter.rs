@@ -1,8 +1,9 @@
 //! Starting CPython inside the program, forking around it, and ending it as a script would end.
 //!
-//! The interpreter is started by the process that first needs it: the master for a Python config file or a preloaded app, else each
-//! worker. Through the wheel's door it runs from the beginning. Whoever has started it lets go of its lock at once, so that everything
-//! else attaches when it has work (`Python::attach`).
+//! The interpreter is started by the process that first needs it: the master for a Python config
+//! file or a preloaded app, else each worker. Through the wheel's door it runs from the beginning.
+//! Whoever has started it lets go of its lock at once, so that everything else attaches when it has
+//! work (`Python::attach`).
 
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -49,12 +50,13 @@ impl fmt::Display for StartError {
 
 /// Whether an interpreter runs in this process.
 pub fn is_running() -> bool {
-    // SAFETY: may be called at any time, also before initialisation (C API, "Before Python Initialization").
+    // SAFETY: may be called at any time, also before initialisation (C API, "Before Python
+    // Initialization").
     unsafe { ffi::Py_IsInitialized() != 0 }
 }
 
-/// Starts the interpreter in `home` with `argv` as `sys.argv`. One that runs already keeps its own, and learns what the server has
-/// meanwhile taken out of the environment.
+/// Starts the interpreter in `home` with `argv` as `sys.argv`. One that runs already keeps its own,
+/// and learns what the server has meanwhile taken out of the environment.
 ///
 /// Python's own signal handlers are not installed: signals are the server's.
 ///
@@ -66,8 +68,9 @@ pub fn start(home: &PythonHome, argv: &[OsString]) -> Result<(), StartError> {
         return Python::attach(|py| facade::install(py).map_err(|error| StartError::Refused(traceback(py, &error))));
     }
     initialize(home, argv)?;
-    // SAFETY: this thread has just initialised the interpreter and holds its lock. The thread state stays registered for this thread,
-    // so that attaching later finds it again; nothing needs the pointer.
+    // SAFETY: this thread has just initialised the interpreter and holds its lock. The thread state
+    // stays registered for this thread, so that attaching later finds it again; nothing needs the
+    // pointer.
     unsafe { ffi::PyEval_SaveThread() };
     Python::attach(check_standard_library)?;
     Python::attach(|py| {
@@ -77,10 +80,12 @@ pub fn start(home: &PythonHome, argv: &[OsString]) -> Result<(), StartError> {
     })
 }
 
-/// Gives `__main__` what it has where a script was started: programs look there for their name or their folder.
+/// Gives `__main__` what it has where a script was started: programs look there for their name or
+/// their folder.
 ///
-/// A new interpreter of `multiprocessing` would run that file once more, which is no Python. It is told not to by the name in the spec: so
-/// `python -m` starts packages, whose `__main__` is not run again either.
+/// A new interpreter of `multiprocessing` would run that file once more, which is no Python. It is
+/// told not to by the name in the spec: so `python -m` starts packages, whose `__main__` is not run
+/// again either.
 fn name_main_module(py: Python<'_>, program: &Path) -> PyResult<()> {
     let main = py.import("__main__")?;
     main.setattr("__file__", program.as_os_str())?;
@@ -88,8 +93,9 @@ fn name_main_module(py: Python<'_>, program: &Path) -> PyResult<()> {
     main.setattr("__spec__", spec)
 }
 
-/// A library in C that a distribution has built into its interpreter, and its libpython, is no file of its standard library. Another
-/// libpython of the same version starts with that one, and lacks half of it.
+/// A library in C that a distribution has built into its interpreter, and its libpython, is no file
+/// of its standard library. Another libpython of the same version starts with that one, and lacks
+/// half of it.
 fn check_standard_library(py: Python<'_>) -> Result<(), StartError> {
     py.import("math").map(drop).map_err(|_| {
         let prefix = py.import("sys").and_then(|sys| sys.getattr("base_prefix"));
@@ -97,7 +103,8 @@ fn check_standard_library(py: Python<'_>) -> Result<(), StartError> {
     })
 }
 
-/// Imports the modules of the standard library that the server will need later, when it may no longer be allowed to read them.
+/// Imports the modules of the standard library that the server will need later, when it may no
+/// longer be allowed to read them.
 ///
 /// # Errors
 /// One cannot be imported.
@@ -105,8 +112,8 @@ pub fn import_own_needs() -> PyResult<()> {
     Python::attach(|py| ["ast", "threading", "traceback"].iter().try_for_each(|name| py.import(*name).map(drop)))
 }
 
-/// Runs `fork` with the interpreter, if there is one, told before and after (`PyOS_BeforeFork(3)` and its siblings), so that the child's
-/// locks and thread list are sound.
+/// Runs `fork` with the interpreter, if there is one, told before and after (`PyOS_BeforeFork(3)`
+/// and its siblings), so that the child's locks and thread list are sound.
 ///
 /// # Errors
 /// Those of `fork`.
@@ -118,7 +125,8 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
     Python::attach(|py| {
         // Or each child would print it once more.
         flush_standard_streams(py);
-        // SAFETY: attached, as all three demand; each fork attempt is followed by exactly one of the two others, in the right process.
+        // SAFETY: attached, as all three demand; each fork attempt is followed by exactly one of
+        // the two others, in the right process.
         unsafe {
             ffi::PyOS_BeforeFork();
             let forked = fork();
@@ -131,9 +139,9 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
     })
 }
 
-/// Ends Python's part of the process as the end of a script does: waits for non-daemon threads, runs `atexit`, flushes the standard
-/// streams. The interpreter itself is left standing: the process is about to end, and tearing down under daemon threads is how
-/// interpreters crash.
+/// Ends Python's part of the process as the end of a script does: waits for non-daemon threads,
+/// runs `atexit`, flushes the standard streams. The interpreter itself is left standing: the
+/// process is about to end, and tearing down under daemon threads is how interpreters crash.
 pub fn wind_down() {
     if !is_running() {
         return;
@@ -147,7 +155,8 @@ pub fn wind_down() {
     run_exit_functions();
 }
 
-/// The same without waiting for threads, for the master: those that a hook has started are not to keep it.
+/// The same without waiting for threads, for the master: those that a hook has started are not to
+/// keep it.
 pub fn run_exit_functions() {
     if !is_running() {
         return;
@@ -172,7 +181,8 @@ fn call_at_the_end(py: Python<'_>, module: &str, function: &str) {
     }
 }
 
-/// Writes out what `print` has left in Python's buffers: a process that only looks ends without asking Python.
+/// Writes out what `print` has left in Python's buffers: a process that only looks ends without
+/// asking Python.
 pub fn flush() {
     if is_running() {
         Python::attach(flush_standard_streams);
@@ -188,8 +198,9 @@ fn flush_standard_streams(py: Python<'_>) {
 }
 
 fn initialize(home: &PythonHome, argv: &[OsString]) -> Result<(), StartError> {
-    // SAFETY: `config` is initialised by PyConfig_InitPythonConfig before any use, its strings are set through the functions made for it,
-    // and it is cleared on every way out. No interpreter runs yet, and this is the process's main thread.
+    // SAFETY: `config` is initialised by PyConfig_InitPythonConfig before any use, its strings are
+    // set through the functions made for it, and it is cleared on every way out. No interpreter
+    // runs yet, and this is the process's main thread.
     unsafe {
         let mut config = std::mem::zeroed::<ffi::PyConfig>();
         ffi::PyConfig_InitPythonConfig(&mut config);
@@ -213,7 +224,8 @@ unsafe fn configure(config: &mut ffi::PyConfig, home: &PythonHome, argv: &[OsStr
     unsafe {
         if let Some(executable) = &home.executable {
             let executable = c_string(executable.as_os_str().to_owned())?;
-            // program_name is what getpath looks at to find pyvenv.cfg (PEP 405), also where `executable` is set.
+            // program_name is what getpath looks at to find pyvenv.cfg (PEP 405), also where
+            // `executable` is set.
             let fields = [&raw mut (*config_pointer).program_name, &raw mut (*config_pointer).executable];
             for field in fields {
                 check(ffi::PyConfig_SetBytesString(config_pointer, field, executable.as_ptr()))?;

@@ -1,7 +1,7 @@
 //! Records on their way to Python's logging.
 //!
-//! A thread that logs may be the one that leads the event loop, which must never wait for the interpreter. So records wait here for a
-//! thread of their own, which attaches for them.
+//! A thread that logs may be the one that leads the event loop, which must never wait for the
+//! interpreter. So records wait here for a thread of their own, which attaches for them.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,10 +1,12 @@
 //! Who writes the logs: the server by itself, or Python's logging.
 //!
-//! Python's logging does where the settings ask for it, and as soon as one of the loggers `gunicorn.error` and `gunicorn.access` is no
-//! longer as the server made it: a filter, a handler, a level that an application or a hook has set must take effect. The package's
-//! `_native` watches the two and calls [`noted`]. There is no way back but a reload, which makes them anew.
+//! Python's logging does where the settings ask for it, and as soon as one of the loggers
+//! `gunicorn.error` and `gunicorn.access` is no longer as the server made it: a filter, a handler,
+//! a level that an application or a hook has set must take effect. The package's `_native` watches
+//! the two and calls [`noted`]. There is no way back but a reload, which makes them anew.
 //!
-//! The lock below is only held while attached, and never across a call into Python: a fork finds it open.
+//! The lock below is only held while attached, and never across a call into Python: a fork finds it
+//! open.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -43,7 +45,8 @@ pub fn python_writes() -> bool {
     PYTHON_WRITES.load(Relaxed)
 }
 
-/// From now on `config` is in force, and `bridge` if its hooks have one; the server writes until told otherwise.
+/// From now on `config` is in force, and `bridge` if its hooks have one; the server writes until
+/// told otherwise.
 pub(super) fn begin(config: &Config, bridge: Option<&Py<PyAny>>) {
     PYTHON_WRITES.store(false, Relaxed);
     logging::redirect(None);
@@ -73,7 +76,8 @@ pub(super) fn noted(is_as_made: bool, level: u32) {
     }
 }
 
-/// The worker is about to serve: from now on records wait in a queue for a thread that hands them over.
+/// The worker is about to serve: from now on records wait in a queue for a thread that hands them
+/// over.
 ///
 /// # Errors
 /// The system has no room for another thread.
@@ -87,7 +91,8 @@ pub fn queue() -> Option<&'static Arc<LogQueue>> {
     QUEUE.get().filter(|_| python_writes())
 }
 
-/// Hands over what waits in the queue, if there is one; from now on each record goes to Python at once.
+/// Hands over what waits in the queue, if there is one; from now on each record goes to Python at
+/// once.
 pub fn end_queue() {
     IS_SERVING.store(false, Relaxed);
     if let Some(queue) = queue() {
@@ -132,10 +137,12 @@ fn reopen_files(py: Python<'_>) -> PyResult<()> {
     py.import("gunicorn.glogging")?.call_method0("reopen_files").map(drop)
 }
 
-/// Has Python's logging write an exception, as while it is handled: `text` with `arguments`. Says whether Python writes.
+/// Has Python's logging write an exception, as while it is handled: `text` with `arguments`. Says
+/// whether Python writes.
 pub fn exception(py: Python<'_>, error: &PyErr, text: &str, arguments: &[&str]) -> bool {
     if !python_writes() {
-        // An agent may have changed the class of all loggers, which nobody notices; an exception is worth a look.
+        // An agent may have changed the class of all loggers, which nobody notices; an exception is
+        // worth a look.
         look(py);
     }
     if !python_writes() {
@@ -232,7 +239,8 @@ fn direct() -> LogRedirect {
     })
 }
 
-/// Brings the loggers that apps find in Python's `logging` up to the settings in force, if that is loaded.
+/// Brings the loggers that apps find in Python's `logging` up to the settings in force, if that is
+/// loaded.
 pub(super) fn set_up() {
     facade::set_up_loggers();
 }

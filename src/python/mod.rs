@@ -1,12 +1,13 @@
 //! CPython: the only floor that knows it.
 //!
-//! [`home`] and [`interpreter`] start and end it; [`config_file`] and [`app`] run what the operator names; [`call`] takes one request
-//! through the application, with [`environ`] before it, `input`, `errors`, `start_response` and `extras` in its hands, and
-//! `response` turning what it says into HTTP. The connection is known only as an [`crate::exchange::Exchange`].
+//! [`home`] and [`interpreter`] start and end it; [`config_file`] and [`app`] run what the operator
+//! names; [`call`] takes one request through the application, with [`environ`] before it, `input`,
+//! `errors`, `start_response` and `extras` in its hands, and `response` turning what it says into
+//! HTTP. The connection is known only as an [`crate::exchange::Exchange`].
 //!
-//! Who is attached when: the application and everything that touches its objects runs attached. Whatever may block (a slow client, a
-//! slow log, the event loop's poll) runs detached. No Rust lock is held across a call into Python. Python references are dropped while
-//! attached.
+//! Who is attached when: the application and everything that touches its objects runs attached.
+//! Whatever may block (a slow client, a slow log, the event loop's poll) runs detached. No Rust
+//! lock is held across a call into Python. Python references are dropped while attached.
 
 /// The text of a Python file of this floor, as the interpreter takes it.
 macro_rules! embedded_source {

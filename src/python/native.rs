@@ -1,4 +1,5 @@
-//! `_monoceros`: what the server offers to the `gunicorn` package that it carries (see [`super::facade`]), as a module.
+//! `_monoceros`: what the server offers to the `gunicorn` package that it carries (see
+//! [`super::facade`]), as a module.
 
 use std::os::fd::{IntoRawFd, RawFd};
 use std::path::PathBuf;
@@ -138,7 +139,8 @@ fn log_level() -> u32 {
     logging::level()
 }
 
-/// `open_log(path, user, group)`: a descriptor of the file, to append to, which is to belong to that user and group.
+/// `open_log(path, user, group)`: a descriptor of the file, to append to, which is to belong to
+/// that user and group.
 #[pyfunction]
 fn open_log(path: PathBuf, user: u32, group: u32) -> PyResult<RawFd> {
     Ok(log_file::open(&path, Some((user, group)))?.into_raw_fd())
@@ -150,7 +152,8 @@ fn access_log() -> (Option<String>, bool) {
     loggers::access_log()
 }
 
-/// `loggers_are(as_made, level)`: whether both loggers are as the server made them, and the least level that the error log takes.
+/// `loggers_are(as_made, level)`: whether both loggers are as the server made them, and the least
+/// level that the error log takes.
 #[pyfunction]
 fn loggers_are(as_made: bool, level: u32) {
     loggers::noted(as_made, level);

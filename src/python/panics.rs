@@ -1,4 +1,5 @@
-//! A panic below a request is a fault of the server's. It costs that request: never the thread, nor the worker with all its others.
+//! A panic below a request is a fault of the server's. It costs that request: never the thread, nor
+//! the worker with all its others.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pyo3::exceptions::PySystemError;
 use pyo3::prelude::*;
 
-/// Calls `action`, and makes an exception of a panic in it. (One that comes by way of Python, from a method that the application has called,
-/// goes on as a panic where Rust takes the exception.)
+/// Calls `action`, and makes an exception of a panic in it. (One that comes by way of Python, from
+/// a method that the application has called, goes on as a panic where Rust takes the exception.)
 ///
 /// # Errors
 /// That of `action`, or `SystemError` for a panic.
@@ -15,8 +16,8 @@ pub fn contain<T>(action: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     caught(action).unwrap_or_else(|panic| Err(PySystemError::new_err(format!("a fault of the server: {panic}"))))
 }
 
-/// Calls `action`; what a panic in it said is the error. Whatever `action` has in its hands must bear being left at any moment: plain data
-/// does, behind mutexes whose poison is ignored.
+/// Calls `action`; what a panic in it said is the error. Whatever `action` has in its hands must
+/// bear being left at any moment: plain data does, behind mutexes whose poison is ignored.
 ///
 /// # Errors
 /// It has panicked.

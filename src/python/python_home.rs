@@ -1,6 +1,7 @@
 //! Which Python environment the embedded interpreter is to live in.
 //!
-//! Pure path work before the interpreter starts: reads the environment and `pyvenv.cfg` files, starts nothing.
+//! Pure path work before the interpreter starts: reads the environment and `pyvenv.cfg` files,
+//! starts nothing.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,8 @@ use std::path::{Path, PathBuf};
 /// The Python this program is linked to, `major.minor`.
 pub const PYTHON_VERSION: &str = env!("MONOCEROS_PYTHON_VERSION");
 
-/// The interpreter the program was built with: it knows its own standard library, and stands in where no virtualenv is named.
+/// The interpreter the program was built with: it knows its own standard library, and stands in
+/// where no virtualenv is named.
 const BUILD_PYTHON: &str = env!("MONOCEROS_PYTHON");
 
 /// A part of a sentence: which libpython this program was built for.
@@ -19,12 +21,14 @@ pub fn what_is_linked() -> String {
 /// The file by which a virtual environment is known (PEP 405).
 const VENV_MARKER: &str = "pyvenv.cfg";
 
-/// The interpreter's home: the `python` it shall believe to be, from which CPython derives `sys.prefix` and site-packages.
+/// The interpreter's home: the `python` it shall believe to be, from which CPython derives
+/// `sys.prefix` and site-packages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PythonHome {
     /// Path for `sys.executable`; `None` lets CPython search for itself.
     pub executable: Option<PathBuf>,
-    /// The program itself, as `__main__.__file__`; `None` where a script has been started that has one of its own.
+    /// The program itself, as `__main__.__file__`; `None` where a script has been started that has
+    /// one of its own.
     pub program: Option<PathBuf>,
 }
 
@@ -47,8 +51,8 @@ impl fmt::Display for WrongVersion {
     }
 }
 
-/// Finds the home: an active virtualenv (`VIRTUAL_ENV`), else the one `program` is installed in, else `PYTHONHOME`, else the Python the
-/// program was built with.
+/// Finds the home: an active virtualenv (`VIRTUAL_ENV`), else the one `program` is installed in,
+/// else `PYTHONHOME`, else the Python the program was built with.
 ///
 /// # Errors
 /// The virtualenv belongs to another minor version, whose packages could not be imported.
@@ -81,7 +85,8 @@ fn check_version(venv: &Path) -> Result<(), WrongVersion> {
     }
 }
 
-/// `major.minor` of the `version` line (`python -m venv`) or the `version_info` line (virtualenv, uv).
+/// `major.minor` of the `version` line (`python -m venv`) or the `version_info` line (virtualenv,
+/// uv).
 fn version_in(marker: &str) -> Option<String> {
     marker.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;

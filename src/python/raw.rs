@@ -1,32 +1,36 @@
-//! The few places where the interpreter's C interface is called directly because the request path shows it in profiles.
+//! The few places where the interpreter's C interface is called directly because the request path
+//! shows it in profiles.
 //!
-//! Every function here is safe to call: each `unsafe` block states the fact it rests on, and failures come back as `PyErr`. Nothing here
-//! knows WSGI.
+//! Every function here is safe to call: each `unsafe` block states the fact it rests on, and
+//! failures come back as `PyErr`. Nothing here knows WSGI.
 
 use pyo3::exceptions::PyUnicodeEncodeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyStringMethods};
 
-/// A `str` whose code points are the bytes of `text`: PEP 3333's "bytes as latin-1" for environ values.
+/// A `str` whose code points are the bytes of `text`: PEP 3333's "bytes as latin-1" for environ
+/// values.
 ///
 /// # Errors
 /// `MemoryError`.
 pub fn latin1<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyString>> {
-    // SAFETY: the pointer and length describe an initialised slice; the result is a new reference to a str, or null with an exception set.
+    // SAFETY: the pointer and length describe an initialised slice; the result is a new reference
+    // to a str, or null with an exception set.
     unsafe {
         let object = ffi::PyUnicode_DecodeLatin1(text.as_ptr().cast(), text.len() as ffi::Py_ssize_t, std::ptr::null());
         Ok(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked())
     }
 }
 
-/// The bytes that stand for `text` on the wire (ISO-8859-1, PEP 3333 "Unicode Issues"), without a copy: CPython stores such strings one
-/// byte a character.
+/// The bytes that stand for `text` on the wire (ISO-8859-1, PEP 3333 "Unicode Issues"), without a
+/// copy: CPython stores such strings one byte a character.
 ///
 /// # Errors
 /// `UnicodeEncodeError` when a character lies outside latin-1.
 pub fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
-    // SAFETY: `text` is a str, alive for as long as the slice is borrowed, and strings do not change.
+    // SAFETY: `text` is a str, alive for as long as the slice is borrowed, and strings do not
+    // change.
     match unsafe { text.data() }? {
         pyo3::types::string::PyStringData::Ucs1(bytes) => Ok(bytes),
         _ => Err(PyUnicodeEncodeError::new_err((
@@ -50,8 +54,9 @@ pub fn insert_if_absent(
     key: &Bound<'_, PyString>,
     value: &Bound<'_, PyString>,
 ) -> PyResult<bool> {
-    // SAFETY: all three are live objects of the right type; PyDict_SetDefault borrows them and returns a borrowed reference, or null with
-    // an exception set. PyDict_Size of a dict cannot fail.
+    // SAFETY: all three are live objects of the right type; PyDict_SetDefault borrows them and
+    // returns a borrowed reference, or null with an exception set. PyDict_Size of a dict cannot
+    // fail.
     unsafe {
         let before = ffi::PyDict_Size(dict.as_ptr());
         if ffi::PyDict_SetDefault(dict.as_ptr(), key.as_ptr(), value.as_ptr()).is_null() {
@@ -61,21 +66,24 @@ pub fn insert_if_absent(
     }
 }
 
-/// Calls `handle` with `error` as the exception that is being handled: what `sys.exc_info()` answers in an `except` clause.
+/// Calls `handle` with `error` as the exception that is being handled: what `sys.exc_info()`
+/// answers in an `except` clause.
 ///
 /// # Errors
 /// Those of `handle`.
 pub fn while_handling<T>(py: Python<'_>, error: &PyErr, handle: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     let value = error.value(py);
-    // Before 3.12 the traceback of an exception that is being handled in C is not on the exception itself.
+    // Before 3.12 the traceback of an exception that is being handled in C is not on the exception
+    // itself.
     if let Some(traceback) = error.traceback(py) {
         value.setattr("__traceback__", traceback)?;
     }
     let traceback = error.traceback(py).map_or(std::ptr::null_mut(), |traceback| traceback.into_ptr());
     let (mut class, mut outer, mut outer_traceback) =
         (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: attached. PyErr_GetExcInfo gives three new references or null pointers, which the last call takes back;
-    // PyErr_SetExcInfo takes the references that it is given, here new ones to live objects, or null for no traceback.
+    // SAFETY: attached. PyErr_GetExcInfo gives three new references or null pointers, which the
+    // last call takes back; PyErr_SetExcInfo takes the references that it is given, here new ones
+    // to live objects, or null for no traceback.
     unsafe {
         ffi::PyErr_GetExcInfo(&mut class, &mut outer, &mut outer_traceback);
         ffi::PyErr_SetExcInfo(error.get_type(py).into_ptr(), value.clone().into_ptr(), traceback);
@@ -88,6 +96,7 @@ pub fn while_handling<T>(py: Python<'_>, error: &PyErr, handle: impl FnOnce() ->
 
 /// How many references to `object` exist.
 pub fn reference_count<T>(object: &Py<T>) -> isize {
-    // SAFETY: `object` is a live object and the interpreter's lock keeps the count still while it is read.
+    // SAFETY: `object` is a live object and the interpreter's lock keeps the count still while it
+    // is read.
     unsafe { ffi::Py_REFCNT(object.as_ptr()) }
 }

@@ -1,7 +1,8 @@
-//! Who looks at each request besides the app: the hooks `pre_request` and `post_request`, and a logger class that writes the access log.
+//! Who looks at each request besides the app: the hooks `pre_request` and `post_request`, and a
+//! logger class that writes the access log.
 //!
-//! They are given gunicorn's `req` and `resp`, which cost some microseconds to make; where the config has nothing of the kind there is no
-//! observer.
+//! They are given gunicorn's `req` and `resp`, which cost some microseconds to make; where the
+//! config has nothing of the kind there is no observer.
 
 use std::time::Instant;
 
@@ -34,7 +35,8 @@ pub struct HookedRequest {
 }
 
 impl RequestHooks {
-    /// `before` and `after` say whether there is a `pre_request` and a `post_request` hook, `logs` whether the access log is Python's.
+    /// `before` and `after` say whether there is a `pre_request` and a `post_request` hook, `logs`
+    /// whether the access log is Python's.
     pub fn new(bridge: Py<PyAny>, before: bool, after: bool, logs: bool) -> RequestHooks {
         RequestHooks { bridge, before, after, logs }
     }
@@ -95,8 +97,9 @@ impl RequestHooks {
         Ok(())
     }
 
-    /// Writes the access line and calls `post_request`. Neither can fail the request: the bridge logs what they raise. Returns whether the
-    /// worker is to go on: a hook may have set `worker.alive` to False.
+    /// Writes the access line and calls `post_request`. Neither can fail the request: the bridge
+    /// logs what they raise. Returns whether the worker is to go on: a hook may have set
+    /// `worker.alive` to False.
     ///
     /// # Errors
     /// `MemoryError`.

@@ -1,11 +1,14 @@
-//! Signals as Python sees them: `signal.getsignal()` answers a callable for each one that is the server's, and calling it does the
-//! server's duty. docs/internals/signals.md says who owns which signal when.
+//! Signals as Python sees them: `signal.getsignal()` answers a callable for each one that is the
+//! server's, and calling it does the server's duty. docs/internals/signals.md says who owns which
+//! signal when.
 //!
-//! The handler of `sys::signal` is what the kernel calls. For signals that must unwind what runs (INT, QUIT, ABRT; TERM too while the
-//! application is loaded) it has CPython's own machinery call the callable as well, between two bytecodes of the main thread, and
-//! `SystemExit` then unwinds the application, as it does under gunicorn. An application that installs a handler of its own replaces
-//! ours: CPython's handler is what the kernel calls then, and a descriptor of ours ([`Nudge`]) tells the poll that there is something to
-//! run. `_signal` is what is below `signal`, and loaded anyway. It must not know the worker's threads nor the master's loop.
+//! The handler of `sys::signal` is what the kernel calls. For signals that must unwind what runs
+//! (INT, QUIT, ABRT; TERM too while the application is loaded) it has CPython's own machinery call
+//! the callable as well, between two bytecodes of the main thread, and `SystemExit` then unwinds
+//! the application, as it does under gunicorn. An application that installs a handler of its own
+//! replaces ours: CPython's handler is what the kernel calls then, and a descriptor of ours
+//! ([`Nudge`]) tells the poll that there is something to run. `_signal` is what is below `signal`,
+//! and loaded anyway. It must not know the worker's threads nor the master's loop.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
@@ -24,7 +27,8 @@ use crate::sys::wakeup::{self, Wakeup, WakeupReceiver};
 /// The last signal that unwound something; 0 before any.
 static UNWOUND_BY: AtomicI32 = AtomicI32::new(0);
 
-/// Whether the process has not served yet: TERM then unwinds the import of the application, or the hook that runs.
+/// Whether the process has not served yet: TERM then unwinds the import of the application, or the
+/// hook that runs.
 static IS_STARTING: AtomicBool = AtomicBool::new(false);
 
 /// Whether this is a master, which ends itself where Python does not come to its handlers.
@@ -45,7 +49,8 @@ const STOPS: [Signal; 3] = [Signal::Term, Signal::Int, Signal::Quit];
 /// What unwinds a worker's application.
 const UNWINDING: [Signal; 3] = [Signal::Int, Signal::Quit, Signal::Abrt];
 
-/// How long a master that starts may take to end once it is told to. C code that waits for a network runs no handlers.
+/// How long a master that starts may take to end once it is told to. C code that waits for a
+/// network runs no handlers.
 const START_ENDS_WITHIN: u32 = 2;
 
 /// Tells a poll that handlers of Python's are due.
@@ -98,9 +103,10 @@ impl Handler {
     }
 }
 
-/// Takes away the handlers that stand in an interpreter which the server has not started or has only just started: the one that CPython
-/// installs by itself (`KeyboardInterrupt` at Ctrl-C), and those of agents that begin with the interpreter. What is ignored stays so.
-/// Called in the main thread, as Python demands.
+/// Takes away the handlers that stand in an interpreter which the server has not started or has
+/// only just started: the one that CPython installs by itself (`KeyboardInterrupt` at Ctrl-C), and
+/// those of agents that begin with the interpreter. What is ignored stays so. Called in the main
+/// thread, as Python demands.
 ///
 /// # Errors
 /// Not the main thread, or a Ctrl-C that has come meanwhile.
@@ -117,9 +123,10 @@ pub fn disown(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// In a master that starts or reads its settings again, if Python runs in it: its signals are the server's in Python's eyes too, and those
-/// that stop it interrupt the import, the config file or the hook that is under way, until [`started_in_master`]. To be called again when an
-/// interpreter has been started.
+/// In a master that starts or reads its settings again, if Python runs in it: its signals are the
+/// server's in Python's eyes too, and those that stop it interrupt the import, the config file or
+/// the hook that is under way, until [`started_in_master`]. To be called again when an interpreter
+/// has been started.
 ///
 /// # Errors
 /// Not the main thread, or `MemoryError`.
@@ -134,7 +141,8 @@ pub fn begin_in_master() -> PyResult<()> {
     Ok(())
 }
 
-/// In a new worker, whose queue is there: its signals are the server's in Python's eyes too. They tell `hooks`.
+/// In a new worker, whose queue is there: its signals are the server's in Python's eyes too. They
+/// tell `hooks`.
 ///
 /// # Errors
 /// Not the main thread, `MemoryError`, or the system has no room for two descriptors.
@@ -154,7 +162,8 @@ pub fn begin_in_worker(hooks: &Hooks) -> PyResult<Nudge> {
     Ok(Nudge { _write: write, read })
 }
 
-/// In a master: the start is over, or the settings are read. Signals are the loop's alone, whatever handlers that has left behind.
+/// In a master: the start is over, or the settings are read. Signals are the loop's alone, whatever
+/// handlers that has left behind.
 pub fn started_in_master() {
     IS_STARTING.store(false, Relaxed);
     ENDS_ITSELF.store(false, Relaxed);
@@ -163,13 +172,15 @@ pub fn started_in_master() {
     take_back();
 }
 
-/// In a worker: the application is loaded, and what it makes of signals holds. From now on TERM unwinds nothing of ours.
+/// In a worker: the application is loaded, and what it makes of signals holds. From now on TERM
+/// unwinds nothing of ours.
 pub fn started_in_worker() {
     IS_STARTING.store(false, Relaxed);
     signal::interrupt_with(interrupt_python, &UNWINDING);
 }
 
-/// Makes the server's signals its own again, after code that may have taken some: a preloaded application, a config file, a hook.
+/// Makes the server's signals its own again, after code that may have taken some: a preloaded
+/// application, a config file, a hook.
 pub fn take_back() {
     let taken = match signal::take_back() {
         Ok(false) => return,
@@ -184,8 +195,9 @@ pub fn take_back() {
     }
 }
 
-/// Has the stacks of all Python threads written to `descriptor` when the process is aborted or crashes, also while one of them holds the
-/// interpreter in C code. Called after [`begin_in_worker`], whose handler for ABRT then follows; called again, it goes in front of that
+/// Has the stacks of all Python threads written to `descriptor` when the process is aborted or
+/// crashes, also while one of them holds the interpreter in C code. Called after
+/// [`begin_in_worker`], whose handler for ABRT then follows; called again, it goes in front of that
 /// handler again.
 ///
 /// # Errors
@@ -202,13 +214,14 @@ pub fn dump_stacks_to(descriptor: RawFd) -> PyResult<()> {
     })
 }
 
-/// Says what `report` has to say of the requests in flight when the worker is aborted, before anything is unwound. The first one stays.
+/// Says what `report` has to say of the requests in flight when the worker is aborted, before
+/// anything is unwound. The first one stays.
 pub fn report_aborts(report: impl Fn() + Send + Sync + 'static) {
     ABORT_REPORT.get_or_init(|| Box::new(report));
 }
 
-/// From now on the process ends anyway: INT and QUIT have nothing more to say. (A Ctrl-C reaches the worker twice, from the terminal and
-/// from its master.)
+/// From now on the process ends anyway: INT and QUIT have nothing more to say. (A Ctrl-C reaches
+/// the worker twice, from the terminal and from its master.)
 pub fn ignore() {
     let ignored: PyResult<()> = Python::attach(|py| {
         // Those that have come already still want to unwind somebody; let them do it here.
@@ -226,8 +239,9 @@ pub fn ignore() {
     }
 }
 
-/// Runs handlers that are due while nothing of the application runs, in the main thread, and sees to it that the next signal is told of:
-/// an event loop of the application's may have taken the descriptor.
+/// Runs handlers that are due while nothing of the application runs, in the main thread, and sees
+/// to it that the next signal is told of: an event loop of the application's may have taken the
+/// descriptor.
 pub fn run_due_handlers(py: Python<'_>) {
     settle(py, py.check_signals());
     if let Err(error) = arm(py) {
@@ -235,8 +249,8 @@ pub fn run_due_handlers(py: Python<'_>) {
     }
 }
 
-/// Deals with what a handler has raised while nothing of the application ran: there is nobody to be unwound. Its SystemExit ends the
-/// worker as TERM does.
+/// Deals with what a handler has raised while nothing of the application ran: there is nobody to be
+/// unwound. Its SystemExit ends the worker as TERM does.
 pub fn settle(py: Python<'_>, outcome: PyResult<()>) {
     let Err(error) = outcome else { return };
     if !error.is_instance_of::<PySystemExit>(py) {
@@ -246,8 +260,9 @@ pub fn settle(py: Python<'_>, outcome: PyResult<()>) {
     }
 }
 
-/// The application has raised SystemExit in a request, which costs that request. Where it handles TERM by itself, that was most likely its
-/// handler, whose TERM would be lost: the worker ends as at TERM.
+/// The application has raised SystemExit in a request, which costs that request. Where it handles
+/// TERM by itself, that was most likely its handler, whose TERM would be lost: the worker ends as
+/// at TERM.
 pub fn exit_asked_for(py: Python<'_>) {
     let handler = py.import("_signal").and_then(|module| module.call_method1("getsignal", (Signal::Term.number(),)));
     if handler.is_ok_and(|handler| handler.is_callable() && !handler.is_instance_of::<Handler>()) {
@@ -255,7 +270,8 @@ pub fn exit_asked_for(py: Python<'_>) {
     }
 }
 
-/// Runs handlers of signals that arrived outside Python code, and says whether the worker is to end at once.
+/// Runs handlers of signals that arrived outside Python code, and says whether the worker is to end
+/// at once.
 pub fn was_interrupted(py: Python<'_>) -> bool {
     settle(py, py.check_signals());
     has_unwound()
@@ -272,8 +288,8 @@ fn has_unwound() -> bool {
     UNWINDING.iter().any(|signal| signal.number() == number)
 }
 
-/// What unwinds the application at INT, QUIT and ABRT. An exception of the hook's takes the place of `SystemExit`, as under gunicorn: the
-/// application may have an answer to it.
+/// What unwinds the application at INT, QUIT and ABRT. An exception of the hook's takes the place
+/// of `SystemExit`, as under gunicorn: the application may have an answer to it.
 fn interrupt(py: Python<'_>, hooks: &Hooks, signal: Signal) -> PyErr {
     let is_abort = signal == Signal::Abrt;
     if is_abort && let Some(report) = ABORT_REPORT.get() {
@@ -298,7 +314,8 @@ fn show(py: Python<'_>, duty: Duty) -> PyResult<()> {
     put(py, &ours)
 }
 
-/// CPython's handler comes first, and is what the kernel calls for a moment; nothing that comes then is lost, because Python calls ours.
+/// CPython's handler comes first, and is what the kernel calls for a moment; nothing that comes
+/// then is lost, because Python calls ours.
 fn put(py: Python<'_>, ours: &Py<Handler>) -> PyResult<()> {
     let module = py.import("_signal")?;
     for signal in signal::collected() {
@@ -315,7 +332,8 @@ fn arm(py: Python<'_>) -> PyResult<()> {
     py.import("_signal")?.call_method("set_wakeup_fd", (NUDGED.load(Relaxed),), Some(&options)).map(drop)
 }
 
-/// Has each process that the application forks begin without the server's handlers, in Python's eyes as in the kernel's.
+/// Has each process that the application forks begin without the server's handlers, in Python's
+/// eyes as in the kernel's.
 fn leave_copies_alone(py: Python<'_>) -> PyResult<()> {
     // Forks of ours inherit the registration.
     static REGISTERED: AtomicBool = AtomicBool::new(false);
@@ -345,10 +363,11 @@ fn leave_copy_alone(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Has CPython call the handler that stands in its table, as soon as the main thread runs Python code. Called in a signal handler.
+/// Has CPython call the handler that stands in its table, as soon as the main thread runs Python
+/// code. Called in a signal handler.
 fn interrupt_python(number: i32) {
-    // SAFETY: may be called from a signal handler and without the interpreter's lock (C API, "Signal Handling"); an interpreter runs,
-    // else nobody would have asked for it.
+    // SAFETY: may be called from a signal handler and without the interpreter's lock (C API,
+    // "Signal Handling"); an interpreter runs, else nobody would have asked for it.
     unsafe { ffi::PyErr_SetInterruptEx(number) };
     if ENDS_ITSELF.load(Relaxed) {
         signal::end_process_after(START_ENDS_WITHIN);

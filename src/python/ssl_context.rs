@@ -1,4 +1,5 @@
-//! The `ssl_context` hook: what its context was told, as plain values. Reading them is done in Python (`gunicorn._ssl_context`).
+//! The `ssl_context` hook: what its context was told, as plain values. Reading them is done in
+//! Python (`gunicorn._ssl_context`).
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! The title of the process where Python's package `setproctitle` may have one of its own: both write to the same memory.
+//! The title of the process where Python's package `setproctitle` may have one of its own: both
+//! write to the same memory.
 
 use std::ffi::OsString;
 
@@ -11,8 +12,8 @@ use crate::sys::title;
 /// The package.
 const PACKAGE: &str = "setproctitle";
 
-/// Shows `title` as the command line of this process. Once the package is loaded it does that, because it remembers how much of the last
-/// title it has to erase.
+/// Shows `title` as the command line of this process. Once the package is loaded it does that,
+/// because it remembers how much of the last title it has to erase.
 ///
 /// Must be called while the process has a single thread.
 pub fn set(title: &str) {
@@ -34,7 +35,8 @@ pub fn set(title: &str) {
     title::set(title);
 }
 
-/// Lets the package, which has just been loaded, take the memory of the title: its functions look for it when they are first called.
+/// Lets the package, which has just been loaded, take the memory of the title: its functions look
+/// for it when they are first called.
 ///
 /// # Errors
 /// Those of its functions.

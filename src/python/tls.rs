@@ -1,5 +1,5 @@
-//! What an application learns of TLS: the environ's keys, under the names that mod_ssl has given them (gunicorn has none), and the
-//! questions that Python's `ssl.SSLSocket` answers.
+//! What an application learns of TLS: the environ's keys, under the names that mod_ssl has given
+//! them (gunicorn has none), and the questions that Python's `ssl.SSLSocket` answers.
 
 use std::sync::Arc;
 
@@ -38,7 +38,8 @@ impl TlsKeys {
         }
     }
 
-    /// Adds what holds for a connection. A client whose certificate is not good does not come this far.
+    /// Adds what holds for a connection. A client whose certificate is not good does not come this
+    /// far.
     pub fn set(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, secured: &Secured) -> PyResult<()> {
         environ.set_item(&self.https, &self.on)?;
         let Some(certificate) = &secured.certificate else { return environ.set_item(&self.verify, &self.none) };
@@ -102,7 +103,8 @@ impl TlsSocketMethods {
     }
 }
 
-/// The certificate as the dict that Python's `ssl` makes of it, made by the same code. That reads files only: this one is in memory.
+/// The certificate as the dict that Python's `ssl` makes of it, made by the same code. That reads
+/// files only: this one is in memory.
 fn decode<'py>(py: Python<'py>, pem: &str) -> PyResult<Bound<'py, PyAny>> {
     let os = py.import("os")?;
     let file = os.call_method1("memfd_create", ("certificate",))?;

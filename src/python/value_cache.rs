@@ -56,8 +56,8 @@ impl LastValueCache {
 /// Texts up to this long are compared byte by byte.
 const SHORT: usize = 8;
 
-/// A call of memcmp(3), for the one byte of a path like `/`, costs a hundredth of a short request: between two requests the kernel drives
-/// its code out of the caches.
+/// A call of memcmp(3), for the one byte of a path like `/`, costs a hundredth of a short request:
+/// between two requests the kernel drives its code out of the caches.
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && if a.len() <= SHORT { a.iter().zip(b).all(|(a, b)| a == b) } else { a == b }
 }

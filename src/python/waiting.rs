@@ -1,5 +1,5 @@
-//! Waiting for a client, in a thread of the application's: neither the interpreter nor the exchange is held meanwhile, so that other
-//! threads go on, answer, and end the request.
+//! Waiting for a client, in a thread of the application's: neither the interpreter nor the exchange
+//! is held meanwhile, so that other threads go on, answer, and end the request.
 
 use std::io;
 use std::sync::Mutex;
@@ -34,7 +34,8 @@ pub fn until_sent(shared: &Mutex<ResponseWriter>, py: Python<'_>) -> PyResult<()
 /// Reads bytes of a streamed body, of which it waits for the first; 0 is its end.
 ///
 /// # Errors
-/// A malformed or truncated body, a client that has stopped sending or reading, or a request that is over.
+/// A malformed or truncated body, a client that has stopped sending or reading, or a request that
+/// is over.
 pub fn read_body(shared: &Mutex<ResponseWriter>, py: Python<'_>, buffer: &mut [u8]) -> PyResult<usize> {
     until_done(shared, py, |response| response.try_read_body(buffer))
 }
@@ -45,7 +46,8 @@ enum Woken<T> {
     BySignal,
 }
 
-/// Repeats `action` until it need not wait. Python's handlers for signals that come meanwhile are run, and may raise.
+/// Repeats `action` until it need not wait. Python's handlers for signals that come meanwhile are
+/// run, and may raise.
 fn until_done<T: Send>(
     shared: &Mutex<ResponseWriter>,
     py: Python<'_>,

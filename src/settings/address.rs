@@ -28,9 +28,9 @@ pub enum Address {
 }
 
 impl Address {
-    /// Reads one `bind` value: `HOST`, `HOST:PORT`, `:PORT`, `[IPV6]:PORT`, each also after `tcp://`; `unix:PATH`,
-    /// `unix://PATH`, `fd://N`. Text after `unix:` that begins with NUL names an abstract socket.
-    /// The error names the part that cannot be read.
+    /// Reads one `bind` value: `HOST`, `HOST:PORT`, `:PORT`, `[IPV6]:PORT`, each also after
+    /// `tcp://`; `unix:PATH`, `unix://PATH`, `fd://N`. Text after `unix:` that begins with NUL
+    /// names an abstract socket. The error names the part that cannot be read.
     pub fn parse(text: &str) -> Result<Address, ValueError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix_address(path.strip_prefix("//").unwrap_or(path), text);
@@ -59,7 +59,8 @@ impl Address {
     }
 }
 
-/// As gunicorn's log names an address that cannot be bound: `('127.0.0.1', 8000)`, a path, a number.
+/// As gunicorn's log names an address that cannot be bound: `('127.0.0.1', 8000)`, a path, a
+/// number.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

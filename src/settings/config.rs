@@ -1,7 +1,8 @@
 //! What the program reads: one typed field a setting, under gunicorn's names.
 //!
-//! A field holds what the user said in the program's own types. What must be looked up in the world (a user's id, a
-//! host's address, whether a directory exists) stays a name here: `sys/` and `lib.rs` resolve it when it is needed.
+//! A field holds what the user said in the program's own types. What must be looked up in the world
+//! (a user's id, a host's address, whether a directory exists) stays a name here: `sys/` and
+//! `lib.rs` resolve it when it is needed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +12,8 @@ use super::address::Address;
 use super::trust::Trusted;
 use super::value::Value;
 
-/// Every setting, resolved from defaults, config file, environment and command line. Made by [`super::load`].
+/// Every setting, resolved from defaults, config file, environment and command line. Made by
+/// [`super::load`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where the config file was asked for (`-c`), as given.
@@ -64,12 +66,13 @@ pub struct Config {
     pub graceful_timeout: u64,
     /// Seconds between the signal to stop and the moment at which workers stop accepting.
     pub shutdown_delay: u64,
-    /// The path at which the server itself answers health checks; `None` leaves every path to the app.
+    /// The path at which the server itself answers health checks; `None` leaves every path to the
+    /// app.
     pub health_path: Option<String>,
     /// Workers that a reload boots at once; 0 is all of them.
     pub reload_surge: usize,
-    /// Seconds an idle connection is kept; 0 closes after every response. `None`: the user has not said, and the
-    /// worker class chooses.
+    /// Seconds an idle connection is kept; 0 closes after every response. `None`: the user has not
+    /// said, and the worker class chooses.
     pub keepalive: Option<u64>,
 
     /// Longest request line in bytes without its CRLF; 0 is unlimited, never above 8190.
@@ -207,11 +210,13 @@ pub struct Config {
     pub capture_output: bool,
     /// What the lines of both logs look like.
     pub log_format: LogFormat,
-    /// The class of the logger that hooks are given and, unless it is the default, that writes the logs: its name or itself.
+    /// The class of the logger that hooks are given and, unless it is the default, that writes the
+    /// logs: its name or itself.
     pub logger_class: Value,
     /// A file for Python's `logging.config.fileConfig`.
     pub logconfig: Option<PathBuf>,
-    /// A dict for Python's `logging.config.dictConfig`: a map, or an object where it holds what only Python can.
+    /// A dict for Python's `logging.config.dictConfig`: a map, or an object where it holds what
+    /// only Python can.
     pub logconfig_dict: Value,
     /// The same in a JSON file.
     pub logconfig_json: Option<PathBuf>,
@@ -244,17 +249,20 @@ pub struct Config {
 }
 
 impl Config {
-    /// The class of the workers that run: more than one thread makes gthread of sync, as in gunicorn.
+    /// The class of the workers that run: more than one thread makes gthread of sync, as in
+    /// gunicorn.
     pub fn effective_worker_class(&self) -> WorkerClass {
         if self.threads > 1 { WorkerClass::Gthread } else { self.worker_class }
     }
 
-    /// Whether the sockets speak TLS. A key alone says so too, as in gunicorn; it is a mistake that is found when the files are read.
+    /// Whether the sockets speak TLS. A key alone says so too, as in gunicorn; it is a mistake that
+    /// is found when the files are read.
     pub fn is_tls(&self) -> bool {
         self.certfile.is_some() || self.keyfile.is_some() || !self.tls_certificates.is_empty()
     }
 
-    /// Whether records and access lines go through Python's logging, because the user configured something of it.
+    /// Whether records and access lines go through Python's logging, because the user configured
+    /// something of it.
     pub fn logs_through_python(&self) -> bool {
         !["gunicorn.glogging.Logger", "simple"].map(Value::from).contains(&self.logger_class)
             || self.logconfig.is_some()
@@ -408,7 +416,8 @@ impl fmt::Display for CertificateFiles {
     }
 }
 
-/// What becomes of a header whose name holds an underscore, since `A_B` and `A-B` share one environ key.
+/// What becomes of a header whose name holds an underscore, since `A_B` and `A-B` share one environ
+/// key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderMap {
     /// Left out silently.
@@ -440,8 +449,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Where [`super::load`] starts: nothing set. Not a usable config, and so not public: the real defaults stand in
-    /// the table and pass through the same setters as the user's values.
+    /// Where [`super::load`] starts: nothing set. Not a usable config, and so not public: the real
+    /// defaults stand in the table and pass through the same setters as the user's values.
     pub(super) fn blank() -> Config {
         Config {
             config: String::new(),

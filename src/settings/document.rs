@@ -1,4 +1,5 @@
-//! What people read about the settings, made from the rows: `--help`, `--print-config` and `docs/settings.md`.
+//! What people read about the settings, made from the rows: `--help`, `--print-config` and
+//! `docs/settings.md`.
 
 use super::config::Config;
 use super::setting::{Default, Kind, Missing, Section, Setting, Severity, Store};
@@ -37,7 +38,8 @@ pub fn current_configuration(config: &Config) -> String {
     format!("Current configuration:{lines}")
 }
 
-/// `docs/settings.md`: the reference of every setting, and the list of those that are not supported.
+/// `docs/settings.md`: the reference of every setting, and the list of those that are not
+/// supported.
 pub fn reference_markdown() -> String {
     let defaults = Config::default();
     let mut out = String::from(REFERENCE_HEAD);
@@ -199,7 +201,8 @@ mod tests {
     #[test]
     fn the_pages_for_users_name_only_flags_that_there_are() {
         let flags: Vec<&str> = all().chain(NOT_SUPPORTED).flat_map(|setting| setting.flags).copied().collect();
-        // argparse's own, a shortened flag as an example, the text on flags in general, and those of other programs.
+        // argparse's own, a shortened flag as an example, the text on flags in general, and those
+        // of other programs.
         let others = ["--help", "--version", "--gracef", "--flag", "--", "--install", "--uninstall", "--target"];
         for page in ["docs/moving-from-gunicorn.md", "docs/differences.md"] {
             let text = std::fs::read_to_string(in_the_tree(page)).unwrap();

@@ -1,4 +1,5 @@
-//! Config files of data: TOML, YAML and JSON, read by the crate `config`. Python files are the Python floor's.
+//! Config files of data: TOML, YAML and JSON, read by the crate `config`. Python files are the
+//! Python floor's.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,10 +11,12 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use super::error::Error;
 use super::value::Value;
 
-/// Reads the top-level keys of a data file and their values, sorted by key. The ending chooses the language.
+/// Reads the top-level keys of a data file and their values, sorted by key. The ending chooses the
+/// language.
 ///
 /// # Errors
-/// The file cannot be read, or is not what its ending says; the text names the file and, where known, the line.
+/// The file cannot be read, or is not what its ending says; the text names the file and, where
+/// known, the line.
 pub fn read_file(path: &Path) -> Result<Vec<(String, Value)>, Error> {
     let unreadable = |reason: String| Error::UnreadableFile { path: path.to_owned(), reason };
     let format = format_of(path).ok_or_else(|| unreadable("it does not end in .toml, .yaml, .yml or .json".into()))?;
@@ -74,7 +77,8 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(i64::try_from(number).map_or_else(|_| Value::Str(number.to_string()), Value::Int))
     }
 
-    /// Numbers that are not whole become text: no setting takes them, and the error then shows what was written.
+    /// Numbers that are not whole become text: no setting takes them, and the error then shows what
+    /// was written.
     fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
         Ok(Value::Str(number.to_string()))
     }

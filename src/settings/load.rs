@@ -1,7 +1,9 @@
-//! From defaults, config file, environment and command line to one [`Config`], in that order; later ones win.
+//! From defaults, config file, environment and command line to one [`Config`], in that order; later
+//! ones win.
 //!
-//! Where each of them comes from is the caller's: the environment is a function, the config file a list of values.
-//! So the whole chain can be run again on SIGHUP, and in a test without touching the process.
+//! Where each of them comes from is the caller's: the environment is a function, the config file a
+//! list of values. So the whole chain can be run again on SIGHUP, and in a test without touching
+//! the process.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +22,8 @@ pub type Assignment = (&'static Setting, Value);
 pub struct Sources<'a> {
     /// The app that the command line names.
     pub app: Option<String>,
-    /// What goes with the app and comes before the config file: values and the settings that they are for.
+    /// What goes with the app and comes before the config file: values and the settings that they
+    /// are for.
     pub of_app: Vec<Assignment>,
     /// What the config file says, in its order; empty without one.
     pub file: Vec<(String, Value)>,
@@ -41,8 +44,8 @@ impl Sources<'_> {
     }
 }
 
-/// What kind of config file the values are from. In Python any global name may stand, for the file's own use; in data a
-/// key that is no setting is a mistake.
+/// What kind of config file the values are from. In Python any global name may stand, for the
+/// file's own use; in data a key that is no setting is a mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileOrigin {
     /// Global names of a Python file or module.
@@ -123,7 +126,8 @@ pub(super) fn defaults() -> Config {
 /// The state between the layers.
 struct Loading {
     config: Config,
-    /// The last value of each setting that is missing here: only that one counts, as with the others.
+    /// The last value of each setting that is missing here: only that one counts, as with the
+    /// others.
     missing: BTreeMap<&'static str, Asked>,
     warnings: Vec<String>,
     origins: Origins,
@@ -137,7 +141,8 @@ struct Asked {
 }
 
 impl Loading {
-    /// A variable is looked at only where nobody gives the setting: a `PORT` meant for something else does no harm.
+    /// A variable is looked at only where nobody gives the setting: a `PORT` meant for something
+    /// else does no harm.
     fn apply_defaults(&mut self, sources: &Sources<'_>) -> Result<(), Error> {
         for setting in all() {
             let variable_of = |variable: &str| match sources.give(setting.name) {

@@ -181,7 +181,8 @@ pub enum Store {
 /// What to do about a setting that is not there.
 #[derive(Debug)]
 pub struct Missing {
-    /// Values, as Python prints them, that ask for nothing: gunicorn's default among them. `*` is every value.
+    /// Values, as Python prints them, that ask for nothing: gunicorn's default among them. `*` is
+    /// every value.
     pub harmless: &'static [&'static str],
     /// Why, as a sentence without a full stop.
     pub reason: &'static str,

@@ -19,15 +19,16 @@ pub enum ConfigSource {
     DataFile(PathBuf),
 }
 
-/// Finds the config file: `-c` of the command line, else `-c` of `GUNICORN_CMD_ARGS`, else `gunicorn.conf.py` in the
-/// current directory. Given but empty is as good as not given.
+/// Finds the config file: `-c` of the command line, else `-c` of `GUNICORN_CMD_ARGS`, else
+/// `gunicorn.conf.py` in the current directory. Given but empty is as good as not given.
 ///
 /// # Errors
 /// The file that was asked for does not exist.
 pub fn config_path(command_line: &[Assignment], environment_args: &[Assignment]) -> Result<ConfigSource, Error> {
     let given = [command_line, environment_args].into_iter().flatten();
     let locations = given.filter(|(setting, _)| setting.name == "config").map(|(_, value)| value.to_string());
-    // `--config ""` is what start scripts pass when their user has set nothing; to gunicorn it is as if it were not there.
+    // `--config ""` is what start scripts pass when their user has set nothing; to gunicorn it is
+    // as if it were not there.
     let Some(location) = locations.map(|location| location.trim().to_owned()).find(|location| !location.is_empty())
     else {
         let default = Path::new(DEFAULT_FILE);

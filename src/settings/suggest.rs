@@ -3,7 +3,8 @@
 use super::setting::Setting;
 use super::table::{NOT_SUPPORTED, all};
 
-/// The setting whose flag has that name (`log_level` for `--log-level`), or whose own name differs by a slip or two.
+/// The setting whose flag has that name (`log_level` for `--log-level`), or whose own name differs
+/// by a slip or two.
 pub(super) fn nearest_setting(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase().replace('-', "_");
     let settings = || all().chain(NOT_SUPPORTED);

@@ -16,8 +16,9 @@ pub enum Trusted {
 }
 
 impl Trusted {
-    /// Reads addresses, networks and `*`, as a list or with commas. A network with bits set after its prefix
-    /// (`10.0.0.1/8`) is refused: it is nearly always a mistake, and gunicorn refuses it too.
+    /// Reads addresses, networks and `*`, as a list or with commas. A network with bits set after
+    /// its prefix (`10.0.0.1/8`) is refused: it is nearly always a mistake, and gunicorn refuses it
+    /// too.
     pub fn read(value: &Value) -> Result<Trusted, ValueError> {
         let items = value.comma_separated()?;
         let networks: Result<Vec<IpNet>, ValueError> =
@@ -26,7 +27,8 @@ impl Trusted {
         Ok(if items.iter().any(|item| item == "*") { Trusted::Everyone } else { Trusted::Networks(networks) })
     }
 
-    /// Whether `peer` is one of them. An IPv4 address mapped into IPv6, as a socket for both gives it, counts as IPv4.
+    /// Whether `peer` is one of them. An IPv4 address mapped into IPv6, as a socket for both gives
+    /// it, counts as IPv4.
     pub fn contains(&self, peer: IpAddr) -> bool {
         match self {
             Trusted::Everyone => true,

@@ -1,7 +1,8 @@
-//! A setting's value before it has a type: as a config file, the environment or the command line gave it.
+//! A setting's value before it has a type: as a config file, the environment or the command line
+//! gave it.
 //!
-//! The readers here are the only conversions there are; each says in its error what it would have taken. They never
-//! name the setting: the caller knows which one it is and adds that.
+//! The readers here are the only conversions there are; each says in its error what it would have
+//! taken. They never name the setting: the caller knows which one it is and adds that.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,7 +26,8 @@ pub enum Value {
     Object(String),
 }
 
-/// Why a value cannot be taken: the offending part, and what is wrong with it, as the end of a sentence.
+/// Why a value cannot be taken: the offending part, and what is wrong with it, as the end of a
+/// sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError {
     value: String,
@@ -52,7 +54,8 @@ impl fmt::Display for ValueError {
 impl std::error::Error for ValueError {}
 
 impl Value {
-    /// A whole number from 0 to `max`. Text may have a base: `0x1f`, `0o17`, `0b1`. True is 1, as in Python.
+    /// A whole number from 0 to `max`. Text may have a base: `0x1f`, `0o17`, `0b1`. True is 1, as
+    /// in Python.
     pub fn count(&self, max: i64) -> Result<i64, ValueError> {
         let number = match self {
             Value::Int(number) => Some(*number),
@@ -69,7 +72,8 @@ impl Value {
         }
     }
 
-    /// File mode bits: as [`Value::count`], but text with a leading zero is octal (`0022`), as in a shell.
+    /// File mode bits: as [`Value::count`], but text with a leading zero is octal (`0022`), as in a
+    /// shell.
     pub fn mode(&self) -> Result<u32, ValueError> {
         let number = match self {
             Value::Str(text) => match parse_mode(text) {

@@ -1,7 +1,8 @@
-//! What the cgroup of this process allows it and has done to it: its memory limit, and the kernel's out-of-memory kills.
+//! What the cgroup of this process allows it and has done to it: its memory limit, and the kernel's
+//! out-of-memory kills.
 //!
-//! Both versions of cgroups (cgroups(7)) are read, at the place where distributions and containers mount them. A file that
-//! is not there is no answer, never an error.
+//! Both versions of cgroups (cgroups(7)) are read, at the place where distributions and containers
+//! mount them. A file that is not there is no answer, never an error.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,17 +13,20 @@ const MOUNT: &str = "/sys/fs/cgroup";
 /// Version 1 says "no limit" by a number of pages near the end of the address space.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// The least memory that the process's cgroup, or one around it, may use, in bytes; None where nothing limits it.
+/// The least memory that the process's cgroup, or one around it, may use, in bytes; None where
+/// nothing limits it.
 pub fn memory_limit() -> Option<u64> {
     Group::of_this_process()?.memory_limit()
 }
 
-/// How many processes of this process's cgroup the kernel has killed for want of memory; None where nobody counts.
+/// How many processes of this process's cgroup the kernel has killed for want of memory; None where
+/// nobody counts.
 pub fn oom_kills() -> Option<u64> {
     Group::of_this_process()?.oom_kills()
 }
 
-/// How many processes of the whole system the kernel has killed for want of memory (proc(5), vmstat).
+/// How many processes of the whole system the kernel has killed for want of memory (proc(5),
+/// vmstat).
 pub fn system_oom_kills() -> Option<u64> {
     field(&fs::read_to_string("/proc/vmstat").ok()?, "oom_kill")
 }
@@ -46,8 +50,8 @@ impl Group {
         Group::find(&fs::read_to_string("/proc/self/cgroup").ok()?, Path::new(MOUNT))
     }
 
-    /// `memberships` are lines of "number:controllers:path"; version 2 has the number 0 and no controllers. On a hybrid
-    /// system memory is accounted where version 1 names it.
+    /// `memberships` are lines of "number:controllers:path"; version 2 has the number 0 and no
+    /// controllers. On a hybrid system memory is accounted where version 1 names it.
     fn find(memberships: &str, mount: &Path) -> Option<Group> {
         let lines = memberships.lines().filter_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -61,7 +65,8 @@ impl Group {
         Some(Group::at(CgroupVersion::Two, mount, path))
     }
 
-    /// In a container the path may be the host's, which cannot be seen from inside: then the mount itself is the group.
+    /// In a container the path may be the host's, which cannot be seen from inside: then the mount
+    /// itself is the group.
     fn at(version: CgroupVersion, mount: &Path, path: &str) -> Group {
         let inner = mount.join(path.trim_start_matches('/'));
         let inner = if inner.is_dir() { inner } else { mount.to_path_buf() };

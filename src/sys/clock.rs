@@ -1,13 +1,15 @@
-//! Clocks that need not be exact: those that are asked at every request, and the one that several processes can share.
+//! Clocks that need not be exact: those that are asked at every request, and the one that several
+//! processes can share.
 //!
-//! The coarse clocks of Linux lag behind by a few milliseconds at most, and reading them costs a tenth of reading the exact ones
-//! (clock_gettime(2), CLOCK_MONOTONIC_COARSE).
+//! The coarse clocks of Linux lag behind by a few milliseconds at most, and reading them costs a
+//! tenth of reading the exact ones (clock_gettime(2), CLOCK_MONOTONIC_COARSE).
 
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 
-/// Milliseconds of CLOCK_MONOTONIC (clock_gettime(2)): the same scale in the master and in every worker, untouched by
-/// changes of the wall clock. `Instant` would do, were its value not private to the process.
+/// Milliseconds of CLOCK_MONOTONIC (clock_gettime(2)): the same scale in the master and in every
+/// worker, untouched by changes of the wall clock. `Instant` would do, were its value not private
+/// to the process.
 pub fn monotonic_ms() -> u64 {
     let now = read(ClockId::CLOCK_MONOTONIC_COARSE);
     now.tv_sec() as u64 * 1000 + now.tv_nsec() as u64 / 1_000_000
@@ -24,13 +26,15 @@ pub fn unix_time() -> u64 {
     read(ClockId::CLOCK_REALTIME_COARSE).tv_sec().try_into().unwrap_or(0)
 }
 
-/// By how many seconds local time is ahead of UTC at `second` since the epoch. 0 where that cannot be told.
+/// By how many seconds local time is ahead of UTC at `second` since the epoch. 0 where that cannot
+/// be told.
 ///
-/// What the C library has taken up counts (tzset(3)), as for Python's `time.localtime`: at its first use, and whenever somebody calls
-/// `time.tzset()`. The environment is not looked at here, which the application may be changing on another thread.
+/// What the C library has taken up counts (tzset(3)), as for Python's `time.localtime`: at its
+/// first use, and whenever somebody calls `time.tzset()`. The environment is not looked at here,
+/// which the application may be changing on another thread.
 pub fn utc_offset(second: i64) -> i32 {
-    // SAFETY: an all-zero tm is a valid value of plain numbers and a null pointer; localtime_r reads one live value and fills the other,
-    // or returns null, and keeps neither.
+    // SAFETY: an all-zero tm is a valid value of plain numbers and a null pointer; localtime_r
+    // reads one live value and fills the other, or returns null, and keeps neither.
     unsafe {
         let mut local: libc::tm = std::mem::zeroed();
         match libc::localtime_r(&second, &mut local).is_null() {
@@ -45,11 +49,13 @@ pub fn take_up_time_zone() {
     unsafe extern "C" {
         fn tzset();
     }
-    // SAFETY: POSIX's tzset(3), which takes nothing and returns nothing; called where no other thread changes the environment.
+    // SAFETY: POSIX's tzset(3), which takes nothing and returns nothing; called where no other
+    // thread changes the environment.
     unsafe { tzset() }
 }
 
-/// The call can only fail for an unknown clock, and Linux has had these for longer than it has had anything else that is used here.
+/// The call can only fail for an unknown clock, and Linux has had these for longer than it has had
+/// anything else that is used here.
 fn read(clock: ClockId) -> TimeSpec {
     clock_gettime(clock).unwrap_or(TimeSpec::new(0, 0))
 }

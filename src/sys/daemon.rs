@@ -18,9 +18,10 @@ pub enum Output {
     Inherited,
 }
 
-/// Leaves the foreground: fork, new session, fork again (so that no terminal can become ours), umask 022, standard input on
-/// /dev/null, output and error as `output` says. Returns in the grandchild only; the others end with status 0. `fork` is the
-/// caller's, because an interpreter may have to be told of it.
+/// Leaves the foreground: fork, new session, fork again (so that no terminal can become ours),
+/// umask 022, standard input on /dev/null, output and error as `output` says. Returns in the
+/// grandchild only; the others end with status 0. `fork` is the caller's, because an interpreter
+/// may have to be told of it.
 pub fn daemonize(fork: impl Fn() -> io::Result<Forked>, output: Output) -> io::Result<()> {
     leave_to_child(&fork)?;
     setsid()?;

@@ -1,8 +1,9 @@
-//! A letter box between workers: a client's connection, with what has been read from it, on its way to whoever takes it first. What is
-//! too long for a message goes along as a file.
+//! A letter box between workers: a client's connection, with what has been read from it, on its way
+//! to whoever takes it first. What is too long for a message goes along as a file.
 //!
-//! One socket pair, made by the master and inherited by every worker: all may send, all may receive, the kernel keeps each message whole
-//! and wakes those who wait. It must not know what the bytes say.
+//! One socket pair, made by the master and inherited by every worker: all may send, all may
+//! receive, the kernel keeps each message whole and wakes those who wait. It must not know what the
+//! bytes say.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,7 +14,8 @@ use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockTy
 use rustix::fs::FlockOperation;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
 
-/// The most bytes that go along with a connection. A Linux socket pair holds some 200 KB by default.
+/// The most bytes that go along with a connection. A Linux socket pair holds some 200 KB by
+/// default.
 pub const MOST_BYTES: usize = 64 * 1024;
 
 /// Most descriptors in a message: a connection and a file.
@@ -34,8 +36,9 @@ pub struct Message {
 #[derive(Debug)]
 pub struct FdChannel {
     send: OwnedFd,
-    /// Locked by the process that takes a letter out, of all that share the box (fcntl(2), "Advisory record locking": such a lock is its
-    /// process's alone, and ends with it, or where it closes any descriptor of this socket: there is one).
+    /// Locked by the process that takes a letter out, of all that share the box (fcntl(2),
+    /// "Advisory record locking": such a lock is its process's alone, and ends with it, or where it
+    /// closes any descriptor of this socket: there is one).
     receive: OwnedFd,
     /// The same among the threads of this process.
     is_taking: Mutex<()>,
@@ -65,13 +68,15 @@ impl FdChannel {
 
     /// Takes the oldest message out of the box; `None` when it is empty.
     ///
-    /// The kernel drops what it finds no place for among the process's descriptors, and with it the connection. Places cannot be kept free
-    /// for it: a thread of the application may take them at any moment. So the message is looked at first, which gives copies of its
-    /// descriptors, and taken out only if all of them are there.
+    /// The kernel drops what it finds no place for among the process's descriptors, and with it the
+    /// connection. Places cannot be kept free for it: a thread of the application may take them at
+    /// any moment. So the message is looked at first, which gives copies of its descriptors, and
+    /// taken out only if all of them are there.
     ///
     /// # Errors
-    /// EMFILE when there is no place for its descriptors: the message stays in the box. WouldBlock while another process takes one: there
-    /// may be more. A message without a connection is InvalidData.
+    /// EMFILE when there is no place for its descriptors: the message stays in the box. WouldBlock
+    /// while another process takes one: there may be more. A message without a connection is
+    /// InvalidData.
     pub fn receive(&self) -> io::Result<Option<Message>> {
         // A panic while it was held leaves nothing behind.
         let _alone = self.is_taking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +87,8 @@ impl FdChannel {
         letter.map(Some)
     }
 
-    /// Copies the oldest message. What is wrong with it is the inner error: such a one is to be taken out, too.
+    /// Copies the oldest message. What is wrong with it is the inner error: such a one is to be
+    /// taken out, too.
     fn peek(&self) -> io::Result<Option<io::Result<Message>>> {
         let mut bytes = vec![0; MOST_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
@@ -178,7 +184,8 @@ mod tests {
         assert_eq!((&letter.bytes[..], text.as_str()), (&b"POST /"[..], "a long body"));
     }
 
-    /// What `child` gives in a process of its own, because descriptors are the whole process's; it touches little but them before it exits.
+    /// What `child` gives in a process of its own, because descriptors are the whole process's; it
+    /// touches little but them before it exits.
     fn in_a_child(child: impl FnOnce() -> i32) -> i32 {
         code_of(begin_child(child))
     }
@@ -202,8 +209,8 @@ mod tests {
         }
     }
 
-    /// No more descriptors than are open, and `more`. Places that are free between them, because other tests have closed theirs, are
-    /// taken first: a limit is one on the numbers.
+    /// No more descriptors than are open, and `more`. Places that are free between them, because
+    /// other tests have closed theirs, are taken first: a limit is one on the numbers.
     fn limit_descriptors(post: &FdChannel, more: u64) {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
         let open = std::fs::read_dir("/proc/self/fd").unwrap();

@@ -19,8 +19,8 @@ impl Folders {
         Ok(Folders(Inotify::init(InitFlags::IN_CLOEXEC)?))
     }
 
-    /// Listens to one more folder: for files that have been written to their end, or put in their place. Half of a file that is just being
-    /// written is no news.
+    /// Listens to one more folder: for files that have been written to their end, or put in their
+    /// place. Half of a file that is just being written is no news.
     ///
     /// # Errors
     /// It is no folder, or there are too many.
@@ -30,7 +30,8 @@ impl Folders {
         Ok(())
     }
 
-    /// Waits for news, and gives the names of the files. None of them: so much has happened that the kernel has lost count.
+    /// Waits for news, and gives the names of the files. None of them: so much has happened that
+    /// the kernel has lost count.
     ///
     /// # Errors
     /// The descriptor is of no use any more.

@@ -1,8 +1,9 @@
 //! Files that root opens for somebody else: the logs of workers that run as another user.
 //!
-//! What that user may write to, the application may have put a link in, to any file of the system. So such a file is opened with that
-//! user's rights, from which nothing can be won. Only what these do not reach is opened with root's own, and then by a path
-//! in which nobody but root can have laid a link.
+//! What that user may write to, the application may have put a link in, to any file of the system.
+//! So such a file is opened with that user's rights, from which nothing can be won. Only what these
+//! do not reach is opened with root's own, and then by a path in which nobody but root can have
+//! laid a link.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
@@ -24,10 +25,12 @@ const MOST_LINKS: usize = 40;
 /// A log that the server has made may be read by everybody.
 const MODE: u32 = 0o644;
 
-/// Opens a log to append to it, and makes it if it is missing. It never blocks: a FIFO that nobody reads is opened all the same.
+/// Opens a log to append to it, and makes it if it is missing. It never blocks: a FIFO that nobody
+/// reads is opened all the same.
 ///
-/// Where this process is root and the log is to belong to `owner` (user and group id), it is theirs in the end or theirs to write to.
-/// What is not root's is not given away, and no link is followed that another user can have laid: each is an error that says so.
+/// Where this process is root and the log is to belong to `owner` (user and group id), it is theirs
+/// in the end or theirs to write to. What is not root's is not given away, and no link is followed
+/// that another user can have laid: each is an error that says so.
 pub fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
     let Some((uid, gid)) = owner.filter(|_| unistd::geteuid().is_root()) else { return append(path) };
     if uid != 0
@@ -45,8 +48,8 @@ pub fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
     Ok(file)
 }
 
-/// A FIFO without a reader is ENXIO (fifo(7)). Its reader may be restarting, which must keep no worker from booting: held open for
-/// both ways it takes what it has room for until somebody comes.
+/// A FIFO without a reader is ENXIO (fifo(7)). Its reader may be restarting, which must keep no
+/// worker from booting: held open for both ways it takes what it has room for until somebody comes.
 fn append(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(MODE).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
@@ -81,7 +84,8 @@ fn give(file: &File, found: &Metadata, uid: u32, gid: u32) -> io::Result<()> {
     std::os::unix::fs::fchown(file, Some(uid), Some(gid))
 }
 
-/// Walks to the folder in which the last name of `path` stands, or what that leads to, link by link.
+/// Walks to the folder in which the last name of `path` stands, or what that leads to, link by
+/// link.
 fn follow(path: &Path) -> io::Result<(OwnedFd, OsString)> {
     let mut left = names(&std::path::absolute(path)?);
     let mut directory = root()?;

@@ -9,7 +9,8 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::process::Pid;
 
-/// The resident set size of a process in bytes: every page it has in memory, shared ones too. None when it is gone.
+/// The resident set size of a process in bytes: every page it has in memory, shared ones too. None
+/// when it is gone.
 pub fn resident(pid: Pid) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
@@ -17,8 +18,9 @@ pub fn resident(pid: Pid) -> Option<u64> {
     Some(pages * page_size as u64)
 }
 
-/// The proportional set size of a process in bytes: a page that N processes share counts for its Nth part. The kernel walks
-/// all its pages for that. None when it is gone, or belongs to another user.
+/// The proportional set size of a process in bytes: a page that N processes share counts for its
+/// Nth part. The kernel walks all its pages for that. None when it is gone, or belongs to another
+/// user.
 pub fn proportional(pid: Pid) -> Option<u64> {
     kilobytes(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:")
 }
@@ -28,7 +30,8 @@ pub fn total() -> Option<u64> {
     kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
 }
 
-/// A file without a name that is nowhere but in memory (memfd_create(2)), with these bytes in it, to be read from its start.
+/// A file without a name that is nowhere but in memory (memfd_create(2)), with these bytes in it,
+/// to be read from its start.
 ///
 /// # Errors
 /// No descriptor or no memory is left, or the machine has no such files (`vm.memfd_noexec`).
@@ -42,24 +45,27 @@ pub fn file_of(bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Lets go of the code that the process has in memory (MADV_DONTNEED, madvise(2)): what runs next comes back from the page cache, the rest
-/// does not, and no longer counts as the process's. For one that has a long start behind it and little to do from then on. Code that
-/// somebody has changed (a debugger, a tracer, an agent) stays.
+/// Lets go of the code that the process has in memory (MADV_DONTNEED, madvise(2)): what runs next
+/// comes back from the page cache, the rest does not, and no longer counts as the process's. For
+/// one that has a long start behind it and little to do from then on. Code that somebody has
+/// changed (a debugger, a tracer, an agent) stays.
 ///
 /// # Errors
 /// The process's map cannot be read (proc(5)), or the kernel refuses.
 pub fn give_back_code() -> io::Result<()> {
     for (start, length) in unchanged_code(&fs::read_to_string("/proc/self/smaps")?) {
-        // SAFETY: the range is a private mapping of a file, not writable, of which no page is the process's own: each is what the file
-        // says, and is read from there again when it is next touched.
+        // SAFETY: the range is a private mapping of a file, not writable, of which no page is the
+        // process's own: each is what the file says, and is read from there again when it is next
+        // touched.
         let advised = unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_DONTNEED) };
         Errno::result(advised)?;
     }
     Ok(())
 }
 
-/// Start and length of each mapping of a file's code in the map, if the process has no page of its own in it:
-/// `55d0c8a00000-55d0c8e00000 r-xp 00100000 fe:01 1234    /usr/bin/server`, and further down `Anonymous:             0 kB`.
+/// Start and length of each mapping of a file's code in the map, if the process has no page of its
+/// own in it: `55d0c8a00000-55d0c8e00000 r-xp 00100000 fe:01 1234    /usr/bin/server`, and further
+/// down `Anonymous:             0 kB`.
 fn unchanged_code(map: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut current = None;

@@ -1,7 +1,8 @@
 //! The kernel, one module a subject: the only floor (with `python`) that holds unsafe code.
 //!
-//! Everything here takes plain values and answers with `io::Result` or a small error of its own. It must not know the
-//! settings, HTTP, Python or who calls it, and it never logs: the caller knows what the failure meant.
+//! Everything here takes plain values and answers with `io::Result` or a small error of its own. It
+//! must not know the settings, HTTP, Python or who calls it, and it never logs: the caller knows
+//! what the failure meant.
 
 pub mod cgroup;
 pub mod clock;

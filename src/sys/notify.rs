@@ -6,8 +6,9 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Sends `state` ("READY=1\nSTATUS=...") to the manager's socket, which `$NOTIFY_SOCKET` names: a path, or `@` and an
-/// abstract name. Never waits: a manager that does not listen is an error, not a hang.
+/// Sends `state` ("READY=1\nSTATUS=...") to the manager's socket, which `$NOTIFY_SOCKET` names: a
+/// path, or `@` and an abstract name. Never waits: a manager that does not listen is an error, not
+/// a hang.
 pub fn notify(notify_socket: &OsStr, state: &str) -> io::Result<()> {
     let address = match notify_socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,

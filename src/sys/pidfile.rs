@@ -1,6 +1,7 @@
 //! The pid file: how other programs find the master.
 //!
-//! It has no destructor on purpose: forked children hold a copy, and only the master removes the file, by a call.
+//! It has no destructor on purpose: forked children hold a copy, and only the master removes the
+//! file, by a call.
 
 use std::fmt;
 use std::fs::{self, OpenOptions, Permissions};
@@ -51,8 +52,9 @@ impl fmt::Display for Error {
 }
 
 impl PidFile {
-    /// Writes `pid` and a line end to `path`, mode 0644, whole or not at all (a new file renamed over the old one). A file
-    /// that names another living process is left alone; garbage and dead pids are written over.
+    /// Writes `pid` and a line end to `path`, mode 0644, whole or not at all (a new file renamed
+    /// over the old one). A file that names another living process is left alone; garbage and dead
+    /// pids are written over.
     pub fn create(path: &Path, pid: Pid) -> Result<PidFile, Error> {
         // Absolute, so that a later chdir does not make it another file.
         let path = std::path::absolute(path).map_err(|error| Error::Io(path.to_path_buf(), error))?;
@@ -77,8 +79,8 @@ impl PidFile {
         &self.path
     }
 
-    /// Moves it to another name: removes the old file, writes the new one. When the new one cannot be written there is
-    /// no file left.
+    /// Moves it to another name: removes the old file, writes the new one. When the new one cannot
+    /// be written there is no file left.
     pub fn rename(self, path: &Path) -> Result<PidFile, Error> {
         self.remove();
         PidFile::create(path, self.pid)
@@ -101,7 +103,8 @@ fn write_whole(directory: &Path, path: &Path, pid: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// The living process that the file names, if it names one. EPERM from kill(2) means alive and somebody else's.
+/// The living process that the file names, if it names one. EPERM from kill(2) means alive and
+/// somebody else's.
 fn living_owner(path: &Path) -> io::Result<Option<Pid>> {
     Ok(read(path)?.filter(|&pid| process::is_alive(pid)))
 }

@@ -1,4 +1,5 @@
-//! A page that one process writes again and again and its children read: bytes in shared memory, with an edition number.
+//! A page that one process writes again and again and its children read: bytes in shared memory,
+//! with an edition number.
 
 use std::fmt;
 use std::io;
@@ -15,8 +16,8 @@ const TRIES: usize = 8;
 
 /// The page. Every process that was forked after it was made sees what is published.
 ///
-/// The first word is the edition, odd while the page is being written (a sequence lock: readers never block the writer), the second its
-/// length in bytes.
+/// The first word is the edition, odd while the page is being written (a sequence lock: readers
+/// never block the writer), the second its length in bytes.
 #[derive(Debug)]
 pub struct SeqlockPage {
     lines: SharedSlice<Counters<LINE>>,
@@ -33,7 +34,8 @@ impl fmt::Display for TooLong {
 }
 
 impl SeqlockPage {
-    /// A page for up to `most_bytes`; what is not written costs no memory. Its edition is 0. Fails with ENOMEM.
+    /// A page for up to `most_bytes`; what is not written costs no memory. Its edition is 0. Fails
+    /// with ENOMEM.
     pub fn new(most_bytes: usize) -> io::Result<SeqlockPage> {
         let words = 2 + most_bytes.div_ceil(size_of::<u64>());
         let lines = NonZeroUsize::new(words.div_ceil(LINE)).ok_or(io::ErrorKind::InvalidInput)?;
@@ -60,12 +62,14 @@ impl SeqlockPage {
         Ok(version + 2)
     }
 
-    /// From now on this process only reads. For a child right after the fork: no other thread may look meanwhile.
+    /// From now on this process only reads. For a child right after the fork: no other thread may
+    /// look meanwhile.
     pub fn give_up_writing(&self) -> io::Result<()> {
         self.lines.give_up_writing()
     }
 
-    /// The current edition and its number, if that is not `known`; `None` also while it is being written.
+    /// The current edition and its number, if that is not `known`; `None` also while it is being
+    /// written.
     pub fn read(&self, known: u64) -> Option<(u64, Vec<u8>)> {
         for _ in 0..TRIES {
             let version = self.word(0).load(Ordering::Acquire);

@@ -1,8 +1,10 @@
-//! Memory that a process shares with the children it forks, and to which a child can give up writing for good.
+//! Memory that a process shares with the children it forks, and to which a child can give up
+//! writing for good.
 //!
-//! It is a file in memory rather than an anonymous mapping: that can be sealed against new ways to write to it
-//! (F_SEAL_FUTURE_WRITE, fcntl(2)), so that a child which has exchanged its mapping for one to read from cannot go back, whatever runs in
-//! it. Where there are no such files the pages are merely protected, which helps against accidents.
+//! It is a file in memory rather than an anonymous mapping: that can be sealed against new ways to
+//! write to it (F_SEAL_FUTURE_WRITE, fcntl(2)), so that a child which has exchanged its mapping for
+//! one to read from cannot go back, whatever runs in it. Where there are no such files the pages
+//! are merely protected, which helps against accidents.
 
 use std::ffi::CStr;
 use std::io;
@@ -23,11 +25,13 @@ use nix::unistd::{SysconfVar, ftruncate, sysconf};
 /// A type that can live in shared memory.
 ///
 /// # Safety
-/// All zero bytes are a valid value; any change goes through atomics (several processes write at once); it holds no
-/// pointer (the other process may have other memory there) and needs no drop; it needs no larger alignment than a page has.
+/// All zero bytes are a valid value; any change goes through atomics (several processes write at
+/// once); it holds no pointer (the other process may have other memory there) and needs no drop; it
+/// needs no larger alignment than a page has.
 pub unsafe trait Shareable: Sync + 'static {}
 
-/// Counters that one process writes and others read, in cache lines of their own: two of them never meet in one.
+/// Counters that one process writes and others read, in cache lines of their own: two of them never
+/// meet in one.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Counters<const N: usize>([AtomicU64; N]);
@@ -43,7 +47,8 @@ impl<const N: usize> Deref for Counters<N> {
     }
 }
 
-/// A slice in memory shared with every child forked after it was made. Starts as zeroes. Each process unmaps its own view.
+/// A slice in memory shared with every child forked after it was made. Starts as zeroes. Each
+/// process unmaps its own view.
 #[derive(Debug)]
 pub struct SharedSlice<T: Shareable> {
     mapping: Mapping,
@@ -52,14 +57,15 @@ pub struct SharedSlice<T: Shareable> {
 }
 
 impl<T: Shareable> SharedSlice<T> {
-    /// Maps room for `length` items (mmap(2)); pages that nobody touches cost nothing. `name` is what /proc shows. ENOMEM when there is
-    /// no room.
+    /// Maps room for `length` items (mmap(2)); pages that nobody touches cost nothing. `name` is
+    /// what /proc shows. ENOMEM when there is no room.
     pub fn new(name: &CStr, length: NonZeroUsize) -> io::Result<SharedSlice<T>> {
         let mapping = Mapping::new(name, size_of::<T>().saturating_mul(length.get()))?;
         Ok(SharedSlice { mapping, length: length.get(), items: PhantomData })
     }
 
-    /// From now on this process only reads. For a child right after the fork: no other thread may look meanwhile.
+    /// From now on this process only reads. For a child right after the fork: no other thread may
+    /// look meanwhile.
     pub fn give_up_writing(&self) -> io::Result<()> {
         self.mapping.keep_writable(0..0)
     }
@@ -69,8 +75,8 @@ impl<T: Shareable> Deref for SharedSlice<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping holds `length` zero-initialised or since validly written `T`s; pages are aligned for them; `Shareable`
-        // allows shared references while others write.
+        // SAFETY: the mapping holds `length` zero-initialised or since validly written `T`s; pages
+        // are aligned for them; `Shareable` allows shared references while others write.
         unsafe { std::slice::from_raw_parts(self.mapping.start.cast().as_ptr(), self.length) }
     }
 }
@@ -105,7 +111,8 @@ impl<T: Shareable> SharedPages<T> {
         unsafe { self.mapping.start.cast::<u8>().add(number * self.stride).cast().as_ref() }
     }
 
-    /// From now on this process writes to the item with this number only. As [`SharedSlice::give_up_writing`].
+    /// From now on this process writes to the item with this number only. As
+    /// [`SharedSlice::give_up_writing`].
     pub fn keep_writable(&self, number: usize) -> io::Result<()> {
         self.mapping.keep_writable(number * self.stride..(number + 1) * self.stride)
     }
@@ -117,7 +124,8 @@ struct Mapping {
     /// INVARIANT: maps `bytes` bytes, to be read at least, until drop.
     start: NonNull<libc::c_void>,
     bytes: NonZeroUsize,
-    /// What is mapped, as long as this process may write to all of it; `None` too where there are no files in memory.
+    /// What is mapped, as long as this process may write to all of it; `None` too where there are
+    /// no files in memory.
     file: Mutex<Option<OwnedFd>>,
 }
 
@@ -127,13 +135,15 @@ impl Mapping {
         let file = file_in_memory(name, bytes);
         let (access, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
         let start = match &file {
-            // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in use.
+            // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in
+            // use.
             Some(file) => unsafe { mmap(None, bytes, access, flags, file, 0) }?,
             // SAFETY: as above.
             None => unsafe { mmap_anonymous(None, bytes, access, flags) }?,
         };
         if let Some(file) = &file {
-            // A kernel before 5.1 does not know the first; then pages are as safe as without a file.
+            // A kernel before 5.1 does not know the first; then pages are as safe as without a
+            // file.
             let seals = [SealFlag::F_SEAL_FUTURE_WRITE, SealFlag::F_SEAL_SHRINK, SealFlag::F_SEAL_GROW];
             for seal in seals {
                 let _ = fcntl(file, FcntlArg::F_ADD_SEALS(seal));
@@ -154,7 +164,8 @@ impl Mapping {
         // SAFETY: within the mapping, as the callers take care.
         let start = unsafe { self.start.cast::<u8>().add(pages.start) };
         match file {
-            // SAFETY: the same pages of the same file come to the same place, and nobody looks meanwhile: references into them stay good.
+            // SAFETY: the same pages of the same file come to the same place, and nobody looks
+            // meanwhile: references into them stay good.
             Some(file) => unsafe {
                 let (flags, offset) = (MapFlags::MAP_SHARED | MapFlags::MAP_FIXED, pages.start as libc::off_t);
                 mmap(Some(start.addr()), length, ProtFlags::PROT_READ, flags, file, offset)?;
@@ -168,19 +179,23 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly what `new` mapped, and no reference outlives self. It can only fail for arguments that are wrong.
+        // SAFETY: exactly what `new` mapped, and no reference outlives self. It can only fail for
+        // arguments that are wrong.
         let _ = unsafe { munmap(self.start, self.bytes.get()) };
     }
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread; what is in it is reached through `T: Sync` only.
+// SAFETY: the mapping belongs to the process, not to a thread; what is in it is reached through
+// `T: Sync` only.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
-/// A file of so many zeroes that is nowhere but in memory; `None` where there are none, or none of that size.
+/// A file of so many zeroes that is nowhere but in memory; `None` where there are none, or none of
+/// that size.
 fn file_in_memory(name: &CStr, bytes: NonZeroUsize) -> Option<OwnedFd> {
-    // Making a file longer than this is answered with a signal that ends the process (setrlimit(2)).
+    // Making a file longer than this is answered with a signal that ends the process
+    // (setrlimit(2)).
     let (longest, _) = getrlimit(Resource::RLIMIT_FSIZE).ok()?;
     if longest < bytes.get() as u64 {
         return None;
@@ -236,7 +251,8 @@ mod tests {
         let slice = SharedSlice::<Counters<1>>::new(c"test", NonZeroUsize::MIN).unwrap();
         let ended = in_child(|| {
             slice.give_up_writing().unwrap();
-            // SAFETY: whether the pages can be made writable is what is asked here; nothing is written.
+            // SAFETY: whether the pages can be made writable is what is asked here; nothing is
+            // written.
             let asked = unsafe { mprotect(slice.mapping.start, 1, ProtFlags::PROT_WRITE) };
             exit_now(if asked.is_err() { 3 } else { 4 });
         });

@@ -1,9 +1,11 @@
-//! Signals as a queue: the handler writes one byte to a pipe and leaves; whoever owns the queue decides in its own loop.
+//! Signals as a queue: the handler writes one byte to a pipe and leaves; whoever owns the queue
+//! decides in its own loop.
 //!
-//! The pipe keeps the order in which signals came, and its reading end fits a poll. The handler is plain sigaction(2), so whoever
-//! installs another one (CPython's `signal.signal`) replaces it, and [`take_back`] puts it back. A process that the
-//! application forks has nothing of it: the dispositions are the default ones there, and no signal of it reaches the pipe. It must
-//! not know Python; what else a signal is to set off is a function that it is given ([`interrupt_with`]).
+//! The pipe keeps the order in which signals came, and its reading end fits a poll. The handler is
+//! plain sigaction(2), so whoever installs another one (CPython's `signal.signal`) replaces it, and
+//! [`take_back`] puts it back. A process that the application forks has nothing of it: the
+//! dispositions are the default ones there, and no signal of it reaches the pipe. It must not know
+//! Python; what else a signal is to set off is a function that it is given ([`interrupt_with`]).
 
 use std::fmt;
 use std::io;
@@ -113,8 +115,8 @@ impl fmt::Display for Signal {
     }
 }
 
-/// The pending signals of this process. Dropping it stops the collecting; the signals it had asked for are from then on without
-/// effect, not fatal: the handler stays, and finds no pipe.
+/// The pending signals of this process. Dropping it stops the collecting; the signals it had asked
+/// for are from then on without effect, not fatal: the handler stays, and finds no pipe.
 #[derive(Debug)]
 pub struct SignalQueue {
     read: OwnedFd,
@@ -137,7 +139,8 @@ static INTERRUPTING: AtomicU64 = AtomicU64::new(0);
 static INTERRUPT: OnceLock<fn(i32)> = OnceLock::new();
 
 impl SignalQueue {
-    /// Starts to collect `signals`, in place of any queue before. Fails when no pipe can be made or a handler cannot be installed.
+    /// Starts to collect `signals`, in place of any queue before. Fails when no pipe can be made or
+    /// a handler cannot be installed.
     pub fn new(signals: &[Signal]) -> io::Result<SignalQueue> {
         fork::notice_copies();
         let (read, write) = unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
@@ -147,9 +150,9 @@ impl SignalQueue {
         Ok(SignalQueue { read, write })
     }
 
-    /// In a forked child: gives up everything inherited and starts a queue of its own, so that no signal of the child is ever
-    /// written to the parent's pipe. What is collected no more gets its default disposition. Call it while signals are still
-    /// blocked.
+    /// In a forked child: gives up everything inherited and starts a queue of its own, so that no
+    /// signal of the child is ever written to the parent's pipe. What is collected no more gets its
+    /// default disposition. Call it while signals are still blocked.
     pub fn replace_after_fork(self, signals: &[Signal]) -> io::Result<SignalQueue> {
         TERM_CAME.store(false, Relaxed);
         INTERRUPTING.store(0, Relaxed);
@@ -158,8 +161,8 @@ impl SignalQueue {
         SignalQueue::new(signals)
     }
 
-    /// In a forked child that is about to become another program: collects nothing any more. Call it while signals are still
-    /// blocked.
+    /// In a forked child that is about to become another program: collects nothing any more. Call
+    /// it while signals are still blocked.
     pub fn abandon_after_fork(&mut self) {
         PIPE.store(-1, Relaxed);
     }
@@ -201,7 +204,8 @@ pub fn collected() -> impl Iterator<Item = Signal> {
     Signal::ALL.into_iter().filter(move |signal| bits & bit(signal.number()) != 0)
 }
 
-/// Puts the handler back wherever somebody has replaced it; the replacement is called no more. Says whether there was one.
+/// Puts the handler back wherever somebody has replaced it; the replacement is called no more. Says
+/// whether there was one.
 pub fn take_back() -> io::Result<bool> {
     let mut was_replaced = false;
     for signal in collected() {
@@ -213,25 +217,28 @@ pub fn take_back() -> io::Result<bool> {
     Ok(was_replaced)
 }
 
-/// Puts a signal into the queue as if it had come, for a handler elsewhere that does the duty of ours. Safe in a signal handler.
+/// Puts a signal into the queue as if it had come, for a handler elsewhere that does the duty of
+/// ours. Safe in a signal handler.
 pub fn push(signal: Signal) {
     push_number(signal.number());
 }
 
-/// From now on exactly `signals` also call `interrupt`, from within the signal handler: it must do only what signal-safety(7) allows.
-/// The first function that is given stays.
+/// From now on exactly `signals` also call `interrupt`, from within the signal handler: it must do
+/// only what signal-safety(7) allows. The first function that is given stays.
 pub fn interrupt_with(interrupt: fn(i32), signals: &[Signal]) {
     INTERRUPT.get_or_init(|| interrupt);
     INTERRUPTING.store(bits(signals), Relaxed);
 }
 
-/// Whether TERM has come since the process began to collect it, also while its owner is too busy to read the queue.
+/// Whether TERM has come since the process began to collect it, also while its owner is too busy to
+/// read the queue.
 pub fn term_has_come() -> bool {
     TERM_CAME.load(Relaxed)
 }
 
-/// In a process that somebody else has forked (a copy of this one): every signal that the handler was installed for has its default
-/// disposition, and the pipe is out of reach. Does only what signal-safety(7) allows.
+/// In a process that somebody else has forked (a copy of this one): every signal that the handler
+/// was installed for has its default disposition, and the pipe is out of reach. Does only what
+/// signal-safety(7) allows.
 pub fn leave_to_copy() {
     PIPE.store(-1, Relaxed);
     for signal in Signal::ALL {
@@ -244,7 +251,8 @@ pub fn leave_to_copy() {
 extern "C" fn collect(number: i32) {
     let errno = Errno::last_raw();
     if fork::is_copy() {
-        // faulthandler, for one, has put the handler back: as for every signal of a copy, the default disposition holds.
+        // faulthandler, for one, has put the handler back: as for every signal of a copy, the
+        // default disposition holds.
         let _ = install(number, default());
         // SAFETY: raise(3) touches no memory.
         unsafe { libc::raise(number) };
@@ -264,8 +272,9 @@ fn push_number(number: i32) {
         TERM_CAME.store(true, Relaxed);
     }
     let byte = number as u8;
-    // SAFETY: one byte is read, from a place that lives until the call returns. A pipe that is closed or -1 is answered with EBADF; one
-    // that is full holds more signals than anybody has yet looked at.
+    // SAFETY: one byte is read, from a place that lives until the call returns. A pipe that is
+    // closed or -1 is answered with EBADF; one that is full holds more signals than anybody has yet
+    // looked at.
     unsafe { libc::write(PIPE.load(Relaxed), (&raw const byte).cast(), 1) };
 }
 
@@ -278,8 +287,8 @@ fn bits(signals: &[Signal]) -> u64 {
     signals.iter().fold(0, |bits, signal| bits | bit(signal.number()))
 }
 
-/// The handler's disposition. SA_RESTART: a TERM is not to disturb a request by EINTR. Others wait meanwhile, so that they need no stack of
-/// their own.
+/// The handler's disposition. SA_RESTART: a TERM is not to disturb a request by EINTR. Others wait
+/// meanwhile, so that they need no stack of their own.
 fn handler() -> libc::sigaction {
     let mut action = default();
     // SAFETY: the set is a whole one; sigfillset(3) only writes to it.
@@ -299,8 +308,8 @@ fn is_ours(action: &libc::sigaction) -> bool {
 }
 
 fn install(number: i32, action: libc::sigaction) -> io::Result<()> {
-    // SAFETY: `action` is a whole sigaction whose handler is SIG_DFL, SIG_IGN, or `collect`, which does only what signal-safety(7)
-    // allows.
+    // SAFETY: `action` is a whole sigaction whose handler is SIG_DFL, SIG_IGN, or `collect`, which
+    // does only what signal-safety(7) allows.
     Errno::result(unsafe { libc::sigaction(number, &action, std::ptr::null_mut()) })?;
     Ok(())
 }
@@ -312,8 +321,9 @@ fn installed(number: i32) -> io::Result<libc::sigaction> {
     Ok(current)
 }
 
-/// Ends the process `after` so many seconds without asking anybody, unless [`call_off_end`] comes first: by SIGALRM, whose former
-/// disposition is lost. Whoever installs another handler for it meanwhile calls it off as well. Safe in a signal handler.
+/// Ends the process `after` so many seconds without asking anybody, unless [`call_off_end`] comes
+/// first: by SIGALRM, whose former disposition is lost. Whoever installs another handler for it
+/// meanwhile calls it off as well. Safe in a signal handler.
 pub fn end_process_after(seconds: u32) {
     extern "C" fn end(_: i32) {
         // SAFETY: _exit(2) runs no code of ours.
@@ -334,7 +344,8 @@ pub fn call_off_end() {
     unsafe { libc::alarm(0) };
 }
 
-/// Has a file that may grow no more be an error of write(2), as CPython has it, and not the end of the process (SIGXFSZ).
+/// Has a file that may grow no more be an error of write(2), as CPython has it, and not the end of
+/// the process (SIGXFSZ).
 pub fn ignore_file_size_limit() {
     let mut action = default();
     action.sa_sigaction = libc::SIG_IGN;
@@ -342,8 +353,9 @@ pub fn ignore_file_size_limit() {
     let _ = install(libc::SIGXFSZ, action);
 }
 
-/// Lets faults end the process. The runtime of Rust installs handlers that return from a fault which is no overflow of a stack, because
-/// the instruction will fault again; one that somebody has sent does not.
+/// Lets faults end the process. The runtime of Rust installs handlers that return from a fault
+/// which is no overflow of a stack, because the instruction will fault again; one that somebody has
+/// sent does not.
 pub fn end_at_faults() {
     for number in [libc::SIGSEGV, libc::SIGBUS] {
         let _ = install(number, default());
@@ -351,10 +363,12 @@ pub fn end_at_faults() {
     use_one_stack();
 }
 
-/// Takes the stack away that the runtime of Rust has given this thread for the handlers of signals. It is made for one small handler:
-/// CPython's run there too (SA_ONSTACK), one within the other, and three of them are more than it holds.
+/// Takes the stack away that the runtime of Rust has given this thread for the handlers of signals.
+/// It is made for one small handler: CPython's run there too (SA_ONSTACK), one within the other,
+/// and three of them are more than it holds.
 pub fn use_one_stack() {
-    // SAFETY: a stack_t is plain data; SS_DISABLE asks for no memory. Outside a handler the call cannot fail.
+    // SAFETY: a stack_t is plain data; SS_DISABLE asks for no memory. Outside a handler the call
+    // cannot fail.
     unsafe {
         let mut none: libc::stack_t = std::mem::zeroed();
         none.ss_flags = libc::SS_DISABLE;
@@ -367,8 +381,8 @@ pub fn use_one_stack() {
 #[must_use = "signals stay blocked until restore()"]
 pub struct Blocked(SigSet);
 
-/// Holds back every signal until [`Blocked::restore`]: around a fork, so that the child takes none before it has a queue
-/// of its own.
+/// Holds back every signal until [`Blocked::restore`]: around a fork, so that the child takes none
+/// before it has a queue of its own.
 pub fn block_all() -> io::Result<Blocked> {
     let mut old = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut old))?;
@@ -382,8 +396,8 @@ impl Blocked {
     }
 }
 
-/// Forgets an ignored SIGCHLD that the process which started us left behind: under it the kernel would throw away the exit
-/// statuses of the workers (wait(2)).
+/// Forgets an ignored SIGCHLD that the process which started us left behind: under it the kernel
+/// would throw away the exit statuses of the workers (wait(2)).
 pub fn reset_inherited() -> io::Result<()> {
     // SAFETY: no handler of ours is installed yet, and SIG_DFL needs none.
     if unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) } == libc::SIG_ERR {
@@ -392,8 +406,8 @@ pub fn reset_inherited() -> io::Result<()> {
     Ok(())
 }
 
-/// Lets every signal come, whatever mask the process was started with. After a re-exec in place signals wait behind it, so
-/// the queue must be there first.
+/// Lets every signal come, whatever mask the process was started with. After a re-exec in place
+/// signals wait behind it, so the queue must be there first.
 pub fn unblock_all() -> io::Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
@@ -453,12 +467,14 @@ mod tests {
         let queue = SignalQueue::new(&[Signal::Usr2, Signal::Winch]).unwrap();
         let held = block_all().unwrap();
         let Forked::Parent(child) = fork().unwrap() else {
-            // Only what a fork of a process with threads may do: no assertion that prints, just a status.
+            // Only what a fork of a process with threads may do: no assertion that prints, just a
+            // status.
             raise(Signal::Winch);
             let Ok(own) = queue.replace_after_fork(&[Signal::Usr2]) else { exit_now(1) };
             raise(Signal::Usr2);
             let Ok(()) = held.restore() else { exit_now(2) };
-            // WINCH was not asked for: without effect. USR2 was held back across the fork and is ours alone.
+            // WINCH was not asked for: without effect. USR2 was held back across the fork and is
+            // ours alone.
             exit_now(if pending(&own) == [Signal::Usr2] { 0 } else { 3 });
         };
         held.restore().unwrap();

@@ -1,7 +1,7 @@
 //! Listening sockets: bound, inherited, accepted from with one accept4(2) a connection.
 //!
-//! They must not know which process they are in: unlinking a unix socket's file is an explicit call, because after a fork
-//! many processes hold the listener.
+//! They must not know which process they are in: unlinking a unix socket's file is an explicit
+//! call, because after a fork many processes hold the listener.
 
 use std::fmt;
 use std::fs;
@@ -24,12 +24,14 @@ use super::stream::peer;
 
 pub use super::stream::{Cork, Peer, Readiness, Stream, wait_until_ready};
 
-/// Most bytes of a response that the kernel holds before it can send them (TCP_NOTSENT_LOWAT, tcp(7)). Left to itself it would take
-/// several megabytes for a client that reads nothing, and copying those would keep everybody else waiting for more than a millisecond.
-/// What a client that does read has in flight does not count.
+/// Most bytes of a response that the kernel holds before it can send them (TCP_NOTSENT_LOWAT,
+/// tcp(7)). Left to itself it would take several megabytes for a client that reads nothing, and
+/// copying those would keep everybody else waiting for more than a millisecond. What a client that
+/// does read has in flight does not count.
 const UNSENT_LIMIT: u32 = 512 * 1024;
 
-/// For how many seconds a connection that says nothing is kept from us, if it is; the kernel's smallest measure.
+/// For how many seconds a connection that says nothing is kept from us, if it is; the kernel's
+/// smallest measure.
 const DEFERRED_FOR: libc::c_int = 1;
 
 /// Where to listen.
@@ -46,7 +48,8 @@ pub enum BindAddress {
     Unix(PathBuf),
     /// A unix socket in Linux's abstract name space; the name without its leading NUL.
     Abstract(Vec<u8>),
-    /// A descriptor that is open already: inherited from systemd, supervisord or the master before an upgrade.
+    /// A descriptor that is open already: inherited from systemd, supervisord or the master before
+    /// an upgrade.
     Fd(RawFd),
 }
 
@@ -92,8 +95,8 @@ pub enum FileOwner {
     ServiceManager,
 }
 
-/// The file a unix listener made. Device, inode and birth tell it from one that another server has put in its place: the inode
-/// alone may be the old one's, used again.
+/// The file a unix listener made. Device, inode and birth tell it from one that another server has
+/// put in its place: the inode alone may be the old one's, used again.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -104,8 +107,9 @@ struct SocketFile {
 }
 
 impl Listener {
-    /// Binds `address` and listens. EADDRINUSE also for a unix socket on which another server answers; a regular file at
-    /// the path of a unix socket is EEXIST and stays. [`BindAddress::Fd`] is taken as it is.
+    /// Binds `address` and listens. EADDRINUSE also for a unix socket on which another server
+    /// answers; a regular file at the path of a unix socket is EEXIST and stays.
+    /// [`BindAddress::Fd`] is taken as it is.
     pub fn bind(address: &BindAddress, options: BindOptions) -> io::Result<Listener> {
         match address {
             BindAddress::Tcp { host, port } => Listener::bind_tcp(address, resolve(host, *port)?, options),
@@ -119,12 +123,12 @@ impl Listener {
         }
     }
 
-    /// Takes over an inherited descriptor under its own number (an upgrade passes it on by number). It is told to listen
-    /// only if it does not yet: a second listen(2) would undo the backlog its maker chose. Fails with EBADF or ENOTSOCK
-    /// when it is no socket.
+    /// Takes over an inherited descriptor under its own number (an upgrade passes it on by number).
+    /// It is told to listen only if it does not yet: a second listen(2) would undo the backlog its
+    /// maker chose. Fails with EBADF or ENOTSOCK when it is no socket.
     pub fn from_fd(fd: RawFd, backlog: u32, file_owner: FileOwner) -> io::Result<Listener> {
-        // SAFETY: whether it is open is what is asked here: the borrow ends with this one call, which an unused number
-        // answers with EBADF.
+        // SAFETY: whether it is open is what is asked here: the borrow ends with this one call,
+        // which an unused number answers with EBADF.
         let probe = unsafe { libc::fcntl(fd, libc::F_GETFD) };
         Errno::result(probe)?;
         // SAFETY: it is open, as was just seen, and the borrow ends with the call.
@@ -132,7 +136,8 @@ impl Listener {
         if !is_stream {
             return Err(Errno::EPROTOTYPE.into());
         }
-        // SAFETY: the number is an open socket that the process was started with; nothing else in it owns it.
+        // SAFETY: the number is an open socket that the process was started with; nothing else in
+        // it owns it.
         let socket = unsafe { Socket::from_raw_fd(fd) };
         socket.set_cloexec(true)?;
         let file = match (local_address(&socket)?, file_owner) {
@@ -147,8 +152,9 @@ impl Listener {
         }
     }
 
-    /// Binds one more socket to the port of this one, which must have SO_REUSEPORT too. The kernel gives it no connections
-    /// before [`Listener::open`]. EADDRINUSE when this one does not share its port; EINVAL when it has none.
+    /// Binds one more socket to the port of this one, which must have SO_REUSEPORT too. The kernel
+    /// gives it no connections before [`Listener::open`]. EADDRINUSE when this one does not share
+    /// its port; EINVAL when it has none.
     pub fn another(&self) -> io::Result<Listener> {
         let LocalAddress::Ip(ip) = self.local else { return Err(Errno::EINVAL.into()) };
         Listener::wrap(bound_tcp(ip, true)?, &self.address, None)
@@ -159,8 +165,9 @@ impl Listener {
         self.socket.listen(backlog.try_into().unwrap_or(i32::MAX))
     }
 
-    /// Whether the kernel keeps a TCP connection until its first bytes are there (TCP_DEFER_ACCEPT, tcp(7)). One that stays silent is
-    /// handed out after [`DEFERRED_FOR`]. Means nothing for other sockets.
+    /// Whether the kernel keeps a TCP connection until its first bytes are there (TCP_DEFER_ACCEPT,
+    /// tcp(7)). One that stays silent is handed out after [`DEFERRED_FOR`]. Means nothing for other
+    /// sockets.
     pub fn defer_accept(&self, is_on: bool) -> io::Result<()> {
         if !matches!(self.local, LocalAddress::Ip(_)) {
             return Ok(());
@@ -192,7 +199,8 @@ impl Listener {
     fn bind_unix(address: &BindAddress, path: &Path, options: BindOptions) -> io::Result<Listener> {
         remove_stale_socket(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // The permissions must be right from the first moment: a chmod after bind would leave a gap.
+        // The permissions must be right from the first moment: a chmod after bind would leave a
+        // gap.
         let old_umask = umask(Mode::from_bits_truncate(options.umask as libc::mode_t));
         let bound = socket.bind(&SockAddr::unix(path)?);
         umask(old_umask);
@@ -222,7 +230,8 @@ impl Listener {
         Ok(Listener { socket, address: address.clone(), local, file })
     }
 
-    /// Accepts one connection (accept4(2)), non-blocking and closed on exec. WouldBlock when none is waiting.
+    /// Accepts one connection (accept4(2)), non-blocking and closed on exec. WouldBlock when none
+    /// is waiting.
     pub fn accept(&self) -> io::Result<(Stream, Peer)> {
         let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
         let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -237,7 +246,8 @@ impl Listener {
         })?;
         // SAFETY: the kernel has just handed out this descriptor, to us alone.
         let stream = Stream::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        // SAFETY: zeroes are a valid sockaddr_storage, and the kernel wrote at most `length` bytes of an address over them.
+        // SAFETY: zeroes are a valid sockaddr_storage, and the kernel wrote at most `length` bytes
+        // of an address over them.
         Ok((stream, peer(unsafe { storage.assume_init_ref() })))
     }
 
@@ -255,8 +265,8 @@ impl Listener {
         }
     }
 
-    /// Whether this listener is what a setting asks for with `address`: the same words, or words for the same place
-    /// (a port of 0 is content with any).
+    /// Whether this listener is what a setting asks for with `address`: the same words, or words
+    /// for the same place (a port of 0 is content with any).
     pub fn serves(&self, address: &BindAddress) -> bool {
         if self.address == *address {
             return true;
@@ -272,8 +282,8 @@ impl Listener {
         }
     }
 
-    /// How many connections wait to be accepted, for a TCP socket (tcp(7), TCP_INFO: of a listening socket `tcpi_unacked`
-    /// counts them). `None` for other sockets.
+    /// How many connections wait to be accepted, for a TCP socket (tcp(7), TCP_INFO: of a listening
+    /// socket `tcpi_unacked` counts them). `None` for other sockets.
     pub fn waiting(&self) -> Option<u32> {
         let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
         let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -291,8 +301,9 @@ impl Listener {
         asked.ok().map(|_| unsafe { info.assume_init() }.tcpi_unacked)
     }
 
-    /// Listens no more, in every process that shares the socket: from now on clients are refused at once. What waits in the
-    /// backlog is lost, so all of it should have been accepted. A socket that somebody gave us is theirs, and stays.
+    /// Listens no more, in every process that shares the socket: from now on clients are refused at
+    /// once. What waits in the backlog is lost, so all of it should have been accepted. A socket
+    /// that somebody gave us is theirs, and stays.
     pub fn stop_listening(&self) {
         if !matches!(self.address, BindAddress::Fd(_)) {
             // It may have been shut down already by another of its owners.
@@ -300,18 +311,20 @@ impl Listener {
         }
     }
 
-    /// Removes the file of a unix socket, if this server made it and it is still the same one. For the last owner.
+    /// Removes the file of a unix socket, if this server made it and it is still the same one. For
+    /// the last owner.
     pub fn unlink(&self) {
         if let Some(file) = &self.file {
             file.remove();
         }
     }
 
-    /// Closes the socket, and [removes](Listener::unlink) its file if no other process has it open. For one of several owners: the
-    /// other gets a connection without a request.
+    /// Closes the socket, and [removes](Listener::unlink) its file if no other process has it open.
+    /// For one of several owners: the other gets a connection without a request.
     pub fn close_and_unlink(self) {
         drop(self.socket);
-        // Where nobody can say that nobody listens the file is left alone: one too many is replaced at the next start.
+        // Where nobody can say that nobody listens the file is left alone: one too many is replaced
+        // at the next start.
         if let Some(file) = self.file
             && knock(&file.path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         {
@@ -356,7 +369,8 @@ impl SocketFile {
     }
 }
 
-/// Gives a socket's file to a user and group. Whoever may write to its folder may have put a link there since it was bound.
+/// Gives a socket's file to a user and group. Whoever may write to its folder may have put a link
+/// there since it was bound.
 fn give(path: &Path, user: u32, group: u32) -> io::Result<()> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = fs::File::from(nix::fcntl::open(path, flags, Mode::empty())?);

@@ -1,7 +1,8 @@
 //! Connections, non-blocking: what one system call moves, and no more.
 //!
-//! Reads and writes go by way of rustix, straight to the kernel: in a process with threads the C library's functions are points of
-//! cancellation (pthreads(7)), which costs each of them two locked instructions.
+//! Reads and writes go by way of rustix, straight to the kernel: in a process with threads the C
+//! library's functions are points of cancellation (pthreads(7)), which costs each of them two
+//! locked instructions.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -21,8 +22,8 @@ pub enum Peer {
     Unix,
 }
 
-/// A connection. Non-blocking unless [`Stream::set_blocking`] says otherwise; closed on drop. A peer that is gone is
-/// an error (EPIPE), never a SIGPIPE.
+/// A connection. Non-blocking unless [`Stream::set_blocking`] says otherwise; closed on drop. A
+/// peer that is gone is an error (EPIPE), never a SIGPIPE.
 #[derive(Debug)]
 pub struct Stream(OwnedFd);
 
@@ -31,9 +32,10 @@ pub struct Stream(OwnedFd);
 pub enum Cork {
     /// At once.
     No,
-    /// In one segment with the end of our side, which follows at once (MSG_MORE, send(2)). That saves both ends a segment and a wake-up.
-    /// It takes [`Stream::shutdown_write`]: a close alone would drop the bytes where others have come that nobody has read. Should the
-    /// end be long in coming, the kernel sends them after a fifth of a second.
+    /// In one segment with the end of our side, which follows at once (MSG_MORE, send(2)). That
+    /// saves both ends a segment and a wake-up. It takes [`Stream::shutdown_write`]: a close alone
+    /// would drop the bytes where others have come that nobody has read. Should the end be long in
+    /// coming, the kernel sends them after a fifth of a second.
     UntilShutdown,
 }
 
@@ -55,7 +57,8 @@ pub enum Readiness {
     ToWrite,
 }
 
-/// Waits until `descriptor` is ready, or broken, or closed, for at most `timeout` (poll(2)); says whether it is.
+/// Waits until `descriptor` is ready, or broken, or closed, for at most `timeout` (poll(2)); says
+/// whether it is.
 ///
 /// # Errors
 /// Interrupted by a signal.
@@ -67,7 +70,8 @@ pub fn wait_until_ready(descriptor: RawFd, readiness: Readiness, timeout: Durati
     let mut polled = libc::pollfd { fd: descriptor, events, revents: 0 };
     // Rounded up: a wait of half a millisecond is not to be none at all.
     let milliseconds = timeout.as_micros().div_ceil(1000).try_into().unwrap_or(i32::MAX);
-    // SAFETY: the kernel reads and writes one pollfd, which is there; a number that is no descriptor is its answer, not a fault.
+    // SAFETY: the kernel reads and writes one pollfd, which is there; a number that is no
+    // descriptor is its answer, not a fault.
     Ok(Errno::result(unsafe { libc::poll(&raw mut polled, 1, milliseconds) })? > 0)
 }
 
@@ -78,19 +82,20 @@ impl Stream {
         Ok(count)
     }
 
-    /// Writes what the kernel takes of `bytes` (send(2)), to be sent when `push` says, and says how much. WouldBlock where that is nothing,
-    /// also where the descriptor has been made to block.
+    /// Writes what the kernel takes of `bytes` (send(2)), to be sent when `push` says, and says how
+    /// much. WouldBlock where that is nothing, also where the descriptor has been made to block.
     pub fn write(&self, bytes: &[u8], push: Cork) -> io::Result<usize> {
         Ok(rustix::net::send(&self.0, bytes, push.flags())?)
     }
 
-    /// Writes what the kernel takes of several pieces in one call (sendmsg(2); at most IOV_MAX = 1024 pieces).
+    /// Writes what the kernel takes of several pieces in one call (sendmsg(2); at most IOV_MAX =
+    /// 1024 pieces).
     pub fn write_vectored(&self, pieces: &[IoSlice], push: Cork) -> io::Result<usize> {
         Ok(rustix::net::sendmsg(&self.0, pieces, &mut SendAncillaryBuffer::default(), push.flags())?)
     }
 
-    /// Sends up to `count` bytes of `file` from `offset`, which it moves on (sendfile(2)). 0 when the file ends there.
-    /// EINVAL when the file is of a kind that must be copied instead.
+    /// Sends up to `count` bytes of `file` from `offset`, which it moves on (sendfile(2)). 0 when
+    /// the file ends there. EINVAL when the file is of a kind that must be copied instead.
     pub fn send_file(&self, file: impl AsFd, offset: &mut u64, count: usize) -> io::Result<usize> {
         let mut position = i64::try_from(*offset).map_err(|_| Errno::EOVERFLOW)?;
         let sent = nix::sys::sendfile::sendfile64(&self.0, file, Some(&mut position), count)?;
@@ -103,8 +108,9 @@ impl Stream {
         Ok(nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Write)?)
     }
 
-    /// How many bytes the kernel holds that the peer has not acknowledged (TIOCOUTQ: tcp(7), unix(7)): when this shrinks, the peer
-    /// reads, even if it takes long until there is room for another write.
+    /// How many bytes the kernel holds that the peer has not acknowledged (TIOCOUTQ: tcp(7),
+    /// unix(7)): when this shrinks, the peer reads, even if it takes long until there is room for
+    /// another write.
     pub fn undelivered(&self) -> io::Result<usize> {
         let mut count: libc::c_int = 0;
         // SAFETY: TIOCOUTQ writes one int, to `count`, which outlives the call.
@@ -113,13 +119,15 @@ impl Stream {
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
-    /// Makes the close drop what was not delivered and reset the connection (SO_LINGER 0, socket(7)), instead of leaving the kernel to
-    /// offer it to a peer that does not read. Where the kernel will not, it is an ordinary close.
+    /// Makes the close drop what was not delivered and reset the connection (SO_LINGER 0,
+    /// socket(7)), instead of leaving the kernel to offer it to a peer that does not read. Where
+    /// the kernel will not, it is an ordinary close.
     pub fn reset_on_close(&self) {
         let _ = socket2::SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
     }
 
-    /// Two streams that are each other's peers, both non-blocking and closed on exec (socketpair(2)).
+    /// Two streams that are each other's peers, both non-blocking and closed on exec
+    /// (socketpair(2)).
     pub fn pair() -> io::Result<(Stream, Stream)> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let (one, other) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
@@ -160,7 +168,8 @@ pub(super) fn peer(storage: &libc::sockaddr_storage) -> Peer {
     let start: *const libc::sockaddr_storage = storage;
     match i32::from(storage.ss_family) {
         libc::AF_INET => {
-            // SAFETY: the family says which of the address structures the storage, large and aligned enough for all, holds.
+            // SAFETY: the family says which of the address structures the storage, large and
+            // aligned enough for all, holds.
             let v4 = unsafe { &*start.cast::<libc::sockaddr_in>() };
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
             Peer::Ip(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())

@@ -1,7 +1,8 @@
 //! Threads of the server's own, and which signals they take.
 //!
-//! A signal is the main thread's: there Python runs its handlers, and a call that waits is interrupted. The kernel gives one that comes
-//! while the main thread has another pending to any thread that does not block it.
+//! A signal is the main thread's: there Python runs its handlers, and a call that waits is
+//! interrupted. The kernel gives one that comes while the main thread has another pending to any
+//! thread that does not block it.
 
 use std::io;
 use std::thread::Builder;
@@ -20,7 +21,8 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
     spawned.map(drop)
 }
 
-/// Starts a thread that runs Python code of others. What that starts in its turn inherits the mask, so no signal is blocked.
+/// Starts a thread that runs Python code of others. What that starts in its turn inherits the mask,
+/// so no signal is blocked.
 ///
 /// # Errors
 /// The system has no room for another thread.

@@ -1,10 +1,12 @@
 //! The title under which `ps` shows a process, as setproctitle(3) of the BSDs sets it.
 //!
-//! Linux shows the memory that held the arguments and, once that is overwritten to its last byte, the memory of the environment behind
-//! it. So the title is written there, after the environment's strings have been copied to another place.
+//! Linux shows the memory that held the arguments and, once that is overwritten to its last byte,
+//! the memory of the environment behind it. So the title is written there, after the environment's
+//! strings have been copied to another place.
 //!
-//! Python's package `setproctitle` does the same with the same memory. It looks for the arguments before the environment, and finds
-//! neither once we have moved and overwritten them; [`lend`] shows it what it looks for.
+//! Python's package `setproctitle` does the same with the same memory. It looks for the arguments
+//! before the environment, and finds neither once we have moved and overwritten them; [`lend`]
+//! shows it what it looks for.
 
 use std::ffi::{CString, c_char};
 use std::fs;
@@ -19,7 +21,8 @@ struct Area {
 /// Claimed at the first use.
 static AREA: OnceLock<Option<Area>> = OnceLock::new();
 
-/// Shows `title` as the command line of this process, cut to the room there is. Does nothing where the system has no such memory.
+/// Shows `title` as the command line of this process, cut to the room there is. Does nothing where
+/// the system has no such memory.
 ///
 /// Must be called while the process has a single thread: the environment moves at the first call.
 pub fn set(title: &str) {
@@ -29,7 +32,8 @@ pub fn set(title: &str) {
     set_name(title);
 }
 
-/// Makes the first letters of `title` the name of this thread; that of the main thread is the process's (`comm`).
+/// Makes the first letters of `title` the name of this thread; that of the main thread is the
+/// process's (`comm`).
 pub fn set_name(title: &str) {
     let shown = title.split('\0').next().unwrap_or_default();
     if let Ok(name) = CString::new(shown) {
@@ -38,9 +42,10 @@ pub fn set_name(title: &str) {
     }
 }
 
-/// Calls `take` while the memory looks as if the process had been started a moment ago with `count` arguments, the first of which is
-/// `first`, and as if its environment stood behind them; afterwards the environment is as before, and the title is what [`shown`] says. Where there is no such
-/// memory, or too little, `take` is called all the same.
+/// Calls `take` while the memory looks as if the process had been started a moment ago with `count`
+/// arguments, the first of which is `first`, and as if its environment stood behind them;
+/// afterwards the environment is as before, and the title is what [`shown`] says. Where there is no
+/// such memory, or too little, `take` is called all the same.
 pub fn lend<T>(first: &[u8], count: usize, take: impl FnOnce() -> T) -> T {
     let Some(area) = AREA.get_or_init(claim).as_ref().filter(|area| first.len() + count + 2 < area.length) else {
         return take();
@@ -48,7 +53,8 @@ pub fn lend<T>(first: &[u8], count: usize, take: impl FnOnce() -> T) -> T {
     let title = shown();
     let environment = area.pretend(first, count);
     let mut entries: Vec<*mut c_char> = vec![environment];
-    // SAFETY: as in `move_environment`; the list that is put in its place lives until the old one is back.
+    // SAFETY: as in `move_environment`; the list that is put in its place lives until the old one
+    // is back.
     let before = unsafe {
         let mut entry = libc_environ();
         while !entry.is_null() && !(*entry).is_null() {
@@ -59,7 +65,8 @@ pub fn lend<T>(first: &[u8], count: usize, take: impl FnOnce() -> T) -> T {
         std::mem::replace(&mut *environ_variable(), entries.as_mut_ptr())
     };
     let taken = take();
-    // SAFETY: as above. What `take` has made of the list is its own copy; the variables in it are those that were there.
+    // SAFETY: as above. What `take` has made of the list is its own copy; the variables in it are
+    // those that were there.
     unsafe { *environ_variable() = before };
     area.write(title.as_bytes());
     taken
@@ -72,7 +79,8 @@ pub fn shown() -> String {
 }
 
 impl Area {
-    /// Puts `count` arguments there, all but the first of them empty, and one variable that fills the rest. Returns the variable.
+    /// Puts `count` arguments there, all but the first of them empty, and one variable that fills
+    /// the rest. Returns the variable.
     fn pretend(&self, first: &[u8], count: usize) -> *mut c_char {
         let mut memory = vec![b' '; self.length];
         let arguments = first.len() + count.max(1);
@@ -88,8 +96,9 @@ impl Area {
         // One byte stays NUL: the title ends there.
         let length = title.len().min(self.length - 1);
         let memory = self.start as *mut u8;
-        // SAFETY: the kernel says that `length` bytes from `start` are this process's own arguments and environment, both writable;
-        // nothing reads them any more: the environment was moved away, and `main` has copied the arguments.
+        // SAFETY: the kernel says that `length` bytes from `start` are this process's own arguments
+        // and environment, both writable; nothing reads them any more: the environment was moved
+        // away, and `main` has copied the arguments.
         unsafe {
             std::ptr::copy_nonoverlapping(title.as_ptr(), memory, length);
             std::ptr::write_bytes(memory.add(length), 0, self.length - length);
@@ -110,26 +119,31 @@ fn claim() -> Option<Area> {
     (arguments_end > arguments).then(|| Area { start: arguments, length: arguments_end - arguments })
 }
 
-/// Whether the memory really holds the command line. Under an emulator (valgrind) it is the emulator's own.
+/// Whether the memory really holds the command line. Under an emulator (valgrind) it is the
+/// emulator's own.
 fn holds(start: usize, end: usize, command_line: &[u8]) -> bool {
-    // SAFETY: the kernel says that these bytes are mapped and hold the arguments this process was started with.
+    // SAFETY: the kernel says that these bytes are mapped and hold the arguments this process was
+    // started with.
     let memory = unsafe { std::slice::from_raw_parts(start as *const u8, end.saturating_sub(start)) };
     !memory.is_empty() && memory == command_line
 }
 
-/// The addresses `arg_start`, `arg_end`, `env_start` and `env_end`: fields 48 to 51 of proc_pid_stat(5).
+/// The addresses `arg_start`, `arg_end`, `env_start` and `env_end`: fields 48 to 51 of
+/// proc_pid_stat(5).
 fn bounds(stat: &str) -> Option<[usize; 4]> {
-    // The second field is the program's name in brackets, which may hold anything; the third follows its last bracket.
+    // The second field is the program's name in brackets, which may hold anything; the third
+    // follows its last bracket.
     let (_, fields) = stat.rsplit_once(')')?;
     let addresses: Vec<usize> =
         fields.split_ascii_whitespace().skip(48 - 3).take(4).filter_map(|field| field.parse().ok()).collect();
     <[usize; 4]>::try_from(addresses).ok().filter(|addresses| addresses[0] != 0)
 }
 
-/// Replaces each variable that lies in `range` by a copy of it, which stays for the life of the process.
+/// Replaces each variable that lies in `range` by a copy of it, which stays for the life of the
+/// process.
 fn move_environment(range: std::ops::Range<usize>) {
-    // SAFETY: `environ` is the list that environ(7) describes, ended by a null pointer, of NUL-terminated strings; with a single thread
-    // nobody else changes it meanwhile.
+    // SAFETY: `environ` is the list that environ(7) describes, ended by a null pointer, of
+    // NUL-terminated strings; with a single thread nobody else changes it meanwhile.
     unsafe {
         let mut entry = libc_environ();
         while !entry.is_null() && !(*entry).is_null() {

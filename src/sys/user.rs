@@ -57,10 +57,12 @@ pub fn gid(group: Option<Spec>) -> Result<u32, Unknown> {
     }
 }
 
-/// Becomes the given user and group, as far as they differ from the present ones. With `initgroups` the user's
-/// supplementary groups too; without it a group change drops root's, which would else stay with the worker.
+/// Becomes the given user and group, as far as they differ from the present ones. With `initgroups`
+/// the user's supplementary groups too; without it a group change drops root's, which would else
+/// stay with the worker.
 ///
-/// The order is the only one that works: after setuid nothing may be changed any more (credentials(7)).
+/// The order is the only one that works: after setuid nothing may be changed any more
+/// (credentials(7)).
 pub fn drop_privileges(uid: u32, gid: u32, initgroups: bool) -> io::Result<()> {
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     if unistd::geteuid().is_root() && (group != unistd::getegid() || user != unistd::geteuid()) {
@@ -75,8 +77,9 @@ pub fn drop_privileges(uid: u32, gid: u32, initgroups: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs `action` with the rights to files of another user and group, and no other group's (setfsuid(2)). They are this thread's alone. For
-/// root; `None` where the system does not let it become anybody.
+/// Runs `action` with the rights to files of another user and group, and no other group's
+/// (setfsuid(2)). They are this thread's alone. For root; `None` where the system does not let it
+/// become anybody.
 pub fn acting_as<T>(uid: u32, gid: u32, action: impl FnOnce() -> T) -> Option<T> {
     let _restored = OwnRights::give_up(uid, gid)?;
     Some(action())

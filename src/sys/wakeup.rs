@@ -1,4 +1,5 @@
-//! A pipe that carries no data, only "look again": a worker's way to tell the master that its scoreboard row changed.
+//! A pipe that carries no data, only "look again": a worker's way to tell the master that its
+//! scoreboard row changed.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -21,8 +22,8 @@ pub fn pair() -> io::Result<(Wakeup, WakeupReceiver)> {
 }
 
 impl Wakeup {
-    /// Wakes the reader. A full pipe is as good as a byte: the reader has a wake-up pending. A reader that is gone
-    /// needs none.
+    /// Wakes the reader. A full pipe is as good as a byte: the reader has a wake-up pending. A
+    /// reader that is gone needs none.
     pub fn wake(&self) {
         let _ = unistd::write(&self.0, &[0]);
     }

@@ -1,7 +1,8 @@
 //! OpenSSL's cipher lists (openssl-ciphers(1)), read for the suites that rustls has.
 //!
-//! A list is a row of steps: `A+B` adds the suites that are both A and B, `-A` takes out, `!A` takes out for good, `+A` moves to the end.
-//! For TLS 1.3, whose suites OpenSSL keeps out of these lists, only their names are known here.
+//! A list is a row of steps: `A+B` adds the suites that are both A and B, `-A` takes out, `!A`
+//! takes out for good, `+A` moves to the end. For TLS 1.3, whose suites OpenSSL keeps out of these
+//! lists, only their names are known here.
 
 use rustls::{CipherSuite, SupportedCipherSuite};
 
@@ -121,7 +122,8 @@ enum Cipher {
     ChaCha20,
 }
 
-/// The suites of rustls for TLS 1.2: OpenSSL's name, the kind of key in the certificate, the cipher. All are ECDHE.
+/// The suites of rustls for TLS 1.2: OpenSSL's name, the kind of key in the certificate, the
+/// cipher. All are ECDHE.
 const SUITES: [(CipherSuite, &str, Key, Cipher); 6] = [
     (CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384", Key::Ecdsa, Cipher::Aes256),
     (CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "ECDHE-ECDSA-AES128-GCM-SHA256", Key::Ecdsa, Cipher::Aes128),

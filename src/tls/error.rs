@@ -1,4 +1,5 @@
-//! What can be wrong with certificates, keys and ciphers: a sentence each, with the name of the file.
+//! What can be wrong with certificates, keys and ciphers: a sentence each, with the name of the
+//! file.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,5 @@
-//! Certificates and keys as bytes: read from files, checked, and packed to go from the master to its workers.
+//! Certificates and keys as bytes: read from files, checked, and packed to go from the master to
+//! its workers.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -23,8 +24,8 @@ pub struct CertificateBundle {
     pub pairs: Vec<CertifiedPair>,
     /// Who signs clients' certificates.
     pub authorities: Option<Pem>,
-    /// What session tickets are encrypted with: the same for all workers, and new each time, so that no session outlives the
-    /// certificates that vouched for it.
+    /// What session tickets are encrypted with: the same for all workers, and new each time, so
+    /// that no session outlives the certificates that vouched for it.
     pub ticket_seed: [u8; 32],
 }
 
@@ -76,8 +77,9 @@ impl CertificateBundle {
         self.pairs.iter().filter_map(|pair| pair.certificates.chain_gap()).collect()
     }
 
-    /// Everything in one row of bytes, for [`CertificateBundle::from_bytes`]: parts, each behind its length. The seed, the authorities' name and
-    /// text (both empty without them), then four parts a pair.
+    /// Everything in one row of bytes, for [`CertificateBundle::from_bytes`]: parts, each behind
+    /// its length. The seed, the authorities' name and text (both empty without them), then four
+    /// parts a pair.
     pub fn to_bytes(&self) -> Vec<u8> {
         let authorities = self.authorities.as_ref().map_or([&[][..], &[]], Pem::parts);
         let mut parts: Vec<&[u8]> = vec![&self.ticket_seed, authorities[0], authorities[1]];
@@ -178,7 +180,8 @@ impl Pem {
         })
     }
 
-    /// A sentence about a certificate that is followed by one which did not sign it: clients will not get from the one to the other.
+    /// A sentence about a certificate that is followed by one which did not sign it: clients will
+    /// not get from the one to the other.
     fn chain_gap(&self) -> Option<String> {
         let chain = self.certificates().ok()?;
         let parsed: Vec<Certificate> = chain.iter().filter_map(|der| parse(der)).collect();
@@ -191,7 +194,8 @@ impl Pem {
     }
 }
 
-/// What tells a file from the one that was there before: device, inode, size, and the time of its last change.
+/// What tells a file from the one that was there before: device, inode, size, and the time of its
+/// last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp(u64, u64, u64, i64, i64);
 

@@ -1,8 +1,9 @@
 //! TLS: from the files that the settings name to connections that are encrypted.
 //!
-//! [`Tls::load`] reads and checks everything in the master, before any worker is forked, so that a mistake is found at the start (or
-//! keeps the old certificates, on HUP) and workers need not be able to read a key. [`Session`] is one connection: ciphertext on a
-//! non-blocking socket on one side, plain bytes on the other; it never waits. The protocol itself is rustls's.
+//! [`Tls::load`] reads and checks everything in the master, before any worker is forked, so that a
+//! mistake is found at the start (or keeps the old certificates, on HUP) and workers need not be
+//! able to read a key. [`Session`] is one connection: ciphertext on a non-blocking socket on one
+//! side, plain bytes on the other; it never waits. The protocol itself is rustls's.
 //!
 //! It must not know HTTP, Python, the event loop or the master, and it does not log.
 
@@ -35,7 +36,8 @@ pub use self::error::Error;
 pub use self::files::{CertificateBundle, CertifiedPair, Pem, Stamp};
 pub use self::session::{HandshakeFailure, MOST_UNSENT, Secured, Session};
 
-/// The most bytes of certificates and keys that a running worker can be given (`tls_watch`); far above what chains are.
+/// The most bytes of certificates and keys that a running worker can be given (`tls_watch`); far
+/// above what chains are.
 const BULLETIN_BYTES: usize = 256 * 1024;
 
 /// What a generation of workers speaks TLS with. Clones share everything.
@@ -93,7 +95,8 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads and checks what `config` names; `None` where it asks for no TLS. Relative paths are taken from the working directory.
+    /// Reads and checks what `config` names; `None` where it asks for no TLS. Relative paths are
+    /// taken from the working directory.
     ///
     /// # Errors
     /// The first thing that is wrong, as a sentence.
@@ -104,7 +107,8 @@ impl Tls {
         Tls::assemble(config, || Ok((CertificateBundle::read(config)?, TlsOptions::new(config)))).map(Some)
     }
 
-    /// The same of material and on terms that `read` knows, whatever `config` says of them; the files to watch are those of `config`.
+    /// The same of material and on terms that `read` knows, whatever `config` says of them; the
+    /// files to watch are those of `config`.
     ///
     /// # Errors
     /// As [`Tls::load`].
@@ -125,8 +129,8 @@ impl Tls {
         Ok(LoadedCertificates { tls: Tls { acceptor, material: Arc::new((material, 0)), basis }, warnings })
     }
 
-    /// From now on this process takes certificates, and hands out none. For a worker right after the fork: no other thread may look
-    /// meanwhile.
+    /// From now on this process takes certificates, and hands out none. For a worker right after
+    /// the fork: no other thread may look meanwhile.
     ///
     /// # Errors
     /// The kernel has no room for another mapping.
@@ -149,8 +153,9 @@ impl Tls {
         self.basis.page.is_some()
     }
 
-    /// In the master: takes the certificates of `fresh`, for this and for every worker that has a clone of it. The terms stay, whatever
-    /// a hook says of them now: what is agreed on with clients changes with a reload.
+    /// In the master: takes the certificates of `fresh`, for this and for every worker that has a
+    /// clone of it. The terms stay, whatever a hook says of them now: what is agreed on with
+    /// clients changes with a reload.
     ///
     /// # Errors
     /// They do not go with the terms, or are too many; nothing has changed then.
@@ -195,7 +200,8 @@ impl TlsOptions {
 }
 
 impl Acceptor {
-    /// An acceptor made of `material`, on these terms; what the operator should hear is added to `warnings`.
+    /// An acceptor made of `material`, on these terms; what the operator should hear is added to
+    /// `warnings`.
     ///
     /// # Errors
     /// What is wrong with the one or the other.
@@ -219,7 +225,8 @@ impl Acceptor {
             .map_err(|error| Error::Unusable(error.to_string()))?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(certificates));
-        // Python's contexts choose by the server's order; without a list of the operator's there is nothing to insist on.
+        // Python's contexts choose by the server's order; without a list of the operator's there is
+        // nothing to insist on.
         config.ignore_client_order = terms.ciphers.is_some();
         config.ticketer = Arc::new(Tickets::new(material.ticket_seed));
         Ok(Acceptor { config: Arc::new(config) })

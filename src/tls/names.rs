@@ -1,4 +1,5 @@
-//! Which certificate a client is shown: the one for the host that it names (SNI, RFC 6066, section 3), else the default.
+//! Which certificate a client is shown: the one for the host that it names (SNI, RFC 6066, section
+//! 3), else the default.
 
 use std::fmt;
 use std::sync::Arc;
@@ -65,7 +66,8 @@ impl Named {
             .key_provider
             .load_private_key(pair.key.key()?)
             .map_err(|error| Error::BadKey(pair.key.name.clone(), reason(&error)))?;
-        // Not rustls's own check: it cannot read certificates of version 1, which OpenSSL makes and serves.
+        // Not rustls's own check: it cannot read certificates of version 1, which OpenSSL makes and
+        // serves.
         let public = own.tbs_certificate.subject_public_key_info.to_der().ok();
         if let (Some(theirs), Some(ours)) = (public, key.public_key())
             && *ours != theirs
@@ -91,7 +93,8 @@ fn names(certificate: &Certificate) -> Vec<String> {
     dns.collect()
 }
 
-/// Whether a certificate's name stands for `host`; a star stands for its first label, and for one label only (RFC 6125, 6.4.3).
+/// Whether a certificate's name stands for `host`; a star stands for its first label, and for one
+/// label only (RFC 6125, 6.4.3).
 fn matches(name: &str, host: &str) -> bool {
     match name.strip_prefix("*.") {
         Some(rest) => host.split_once('.').is_some_and(|(first, domain)| !first.is_empty() && domain == rest),

@@ -1,8 +1,9 @@
 //! One connection under TLS: ciphertext on a non-blocking socket, plain bytes for whoever holds it.
 //!
-//! It reads and writes like the socket, which each call is given, and never waits: the handshake goes on inside [`Session::read`] as its
-//! bytes arrive. Written bytes that the kernel does not take yet stay here as ciphertext, at most [`MOST_UNSENT`], and nothing more is
-//! taken until they are out.
+//! It reads and writes like the socket, which each call is given, and never waits: the handshake
+//! goes on inside [`Session::read`] as its bytes arrive. Written bytes that the kernel does not
+//! take yet stay here as ciphertext, at most [`MOST_UNSENT`], and nothing more is taken until they
+//! are out.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -17,7 +18,8 @@ use super::ciphers::openssl_name;
 use super::client_certificate::ClientCertificate;
 use crate::sys::socket::{Cork, Stream};
 
-/// How much is read from the socket at once: a whole record, and the start of the next (RFC 8446, section 5.2: 2^14 + 256 + 5 bytes).
+/// How much is read from the socket at once: a whole record, and the start of the next (RFC 8446,
+/// section 5.2: 2^14 + 256 + 5 bytes).
 const READ_SIZE: usize = 20 * 1024;
 
 /// The most bytes that are encrypted before the kernel has taken them.
@@ -27,7 +29,8 @@ pub const MOST_UNSENT: usize = 64 * 1024;
 const MOST_DECRYPTED: usize = 16 * 1024;
 
 thread_local! {
-    /// Ciphertext on its way from a socket into rustls. One for each thread: between two reads it holds nothing.
+    /// Ciphertext on its way from a socket into rustls. One for each thread: between two reads it
+    /// holds nothing.
     static ARRIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
 }
 
@@ -72,7 +75,8 @@ pub struct Secured {
     pub certificate: Option<ClientCertificate>,
 }
 
-/// Why a session is over before its time. Travels inside an [`io::Error`]; see [`HandshakeFailure::of`].
+/// Why a session is over before its time. Travels inside an [`io::Error`]; see
+/// [`HandshakeFailure::of`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HandshakeFailure {
     /// The first bytes are of HTTP: these.
@@ -92,7 +96,8 @@ impl Session {
         Ok(Session { tls, stage: SessionStage::Silent, pending: arrived, is_drained: false, secured: None })
     }
 
-    /// Reads plain bytes; 0 when the client has ended its side. WouldBlock when there are none yet, whatever else has arrived.
+    /// Reads plain bytes; 0 when the client has ended its side. WouldBlock when there are none yet,
+    /// whatever else has arrived.
     ///
     /// # Errors
     /// A [`HandshakeFailure`]; the kernel's.
@@ -110,7 +115,8 @@ impl Session {
                 },
                 // The same end will be found by the next read.
                 Err(_) if filled > 0 => return Ok(filled),
-                // Many clients close without announcing it. Whether something is missing HTTP says by itself.
+                // Many clients close without announcing it. Whether something is missing HTTP says
+                // by itself.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 Err(error) => return Err(error),
             }
@@ -120,12 +126,14 @@ impl Session {
         }
     }
 
-    /// Whether the last read, if it had room to spare, has left nothing behind that the kernel will not tell of.
+    /// Whether the last read, if it had room to spare, has left nothing behind that the kernel will
+    /// not tell of.
     pub fn is_drained(&self) -> bool {
         self.is_drained
     }
 
-    /// Takes bytes to send, in order, and says how many; what the kernel takes of them goes out at once.
+    /// Takes bytes to send, in order, and says how many; what the kernel takes of them goes out at
+    /// once.
     ///
     /// # Errors
     /// WouldBlock, and nothing was taken, while older bytes wait; the kernel's.
@@ -161,7 +169,8 @@ impl Session {
         self.tls.wants_write()
     }
 
-    /// Announces that we send no more (`close_notify`, RFC 8446 section 6.1), unless the session is [abandoned](Session::abandon).
+    /// Announces that we send no more (`close_notify`, RFC 8446 section 6.1), unless the session is
+    /// [abandoned](Session::abandon).
     pub fn finish(&mut self, stream: &Stream) {
         if self.stage == SessionStage::Open {
             self.stage = SessionStage::Finished;
@@ -171,7 +180,8 @@ impl Session {
         }
     }
 
-    /// From now on the session ends without a word: what was sent is not all that there should have been.
+    /// From now on the session ends without a word: what was sent is not all that there should have
+    /// been.
     pub fn abandon(&mut self) {
         self.stage = SessionStage::Abandoned;
     }
@@ -295,8 +305,8 @@ impl fmt::Display for HandshakeFailure {
 
 impl std::error::Error for HandshakeFailure {}
 
-/// Whether a client's first bytes are of HTTP: a method's letter, or the empty line that may stand before it. TLS begins with a record
-/// of type 22 (RFC 8446, section 5.1).
+/// Whether a client's first bytes are of HTTP: a method's letter, or the empty line that may stand
+/// before it. TLS begins with a record of type 22 (RFC 8446, section 5.1).
 fn is_plain_text(arrived: &[u8]) -> bool {
     arrived.first().is_some_and(|&first| first.is_ascii_alphabetic() || first == b'\r' || first == b'\n')
 }

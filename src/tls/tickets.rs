@@ -1,8 +1,9 @@
-//! Session tickets that every worker of a generation can read (RFC 5077, RFC 8446 section 4.6.1), so that a client resumes its session
-//! wherever its next connection lands.
+//! Session tickets that every worker of a generation can read (RFC 5077, RFC 8446 section 4.6.1),
+//! so that a client resumes its session wherever its next connection lands.
 //!
-//! The key of each epoch is derived from a seed that the workers share and that changes with the certificates. Workers need not speak to
-//! each other for it: an epoch is a stretch of the monotonic clock, which is the same in all processes.
+//! The key of each epoch is derived from a seed that the workers share and that changes with the
+//! certificates. Workers need not speak to each other for it: an epoch is a stretch of the
+//! monotonic clock, which is the same in all processes.
 
 use std::fmt;
 
@@ -20,7 +21,8 @@ const LIFETIME_S: u32 = 12 * 60 * 60;
 
 const EPOCH_BYTES: usize = size_of::<u64>();
 
-/// Makes tickets and reads them. A ticket is the number of its epoch, a nonce, and the session's state, sealed.
+/// Makes tickets and reads them. A ticket is the number of its epoch, a nonce, and the session's
+/// state, sealed.
 pub(super) struct Tickets {
     seed: hmac::Key,
 }

@@ -34,7 +34,8 @@
 //!     -- ++ the same for any number of lines, but at least one
 //! ```
 //!
-//! `$DIR` in a step is the folder that the server is started in. The error log is stderr, and the file `log` there.
+//! `$DIR` in a step is the folder that the server is started in. The error log is stderr, and the
+//! file `log` there.
 
 use std::fs;
 use std::path::Path;

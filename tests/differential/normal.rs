@@ -1,4 +1,5 @@
-//! What may differ between any two runs, taken out of a transcript: pids, ports, times, folders, the servers' names.
+//! What may differ between any two runs, taken out of a transcript: pids, ports, times, folders,
+//! the servers' names.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,8 @@ pub struct Facts {
     pub master: i32,
     /// In the order in which they booted.
     pub workers: Vec<i32>,
-    /// Masters of an upgrade and whoever else writes to the log, in the order in which they first did.
+    /// Masters of an upgrade and whoever else writes to the log, in the order in which they first
+    /// did.
     pub others: Vec<i32>,
     pub ports: Vec<u16>,
     /// Text, and the word that stands for it; the first one that fits counts.
@@ -29,7 +31,8 @@ impl Facts {
         line.replace("27.0.1", "VERSION").replace(env!("CARGO_PKG_VERSION"), "VERSION")
     }
 
-    /// Which of the processes that is, in the order in which they are shown; 0 is nobody. One that is not known is another.
+    /// Which of the processes that is, in the order in which they are shown; 0 is nobody. One that
+    /// is not known is another.
     fn group(&mut self, pid: i32) -> usize {
         let known = [self.master].into_iter().chain(self.workers.clone()).chain(self.others.clone());
         let (count, found) = (1 + self.workers.len() + self.others.len(), known.into_iter().position(|it| it == pid));
@@ -39,8 +42,9 @@ impl Facts {
         }) + 1
     }
 
-    /// What a number stands for between these. Only where pids are written a number is one: that a process may have the number of a status,
-    /// a length or a setting is no difference between two servers.
+    /// What a number stands for between these. Only where pids are written a number is one: that a
+    /// process may have the number of a status, a length or a setting is no difference between two
+    /// servers.
     fn number(&self, before: &str, text: &str, after: &str) -> Option<String> {
         let number: i32 = text.parse().ok()?;
         let place =
@@ -63,8 +67,8 @@ fn is_place_of_a_pid(before: &str, after: &str) -> bool {
         || is_all_of_a_file()
 }
 
-/// The error log, process by process: what each wrote is in order, what two of them wrote at the same time is not.
-/// A line without a prefix (a traceback's) belongs to the one before it.
+/// The error log, process by process: what each wrote is in order, what two of them wrote at the
+/// same time is not. A line without a prefix (a traceback's) belongs to the one before it.
 pub fn by_process(log: &str, facts: &Facts) -> Vec<String> {
     let mut facts = facts.clone();
     let mut groups: BTreeMap<usize, Vec<String>> = BTreeMap::new();

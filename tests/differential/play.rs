@@ -301,8 +301,9 @@ impl Player {
         self.learn();
     }
 
-    /// Whether the workers that have loaded the app have also said that they serve. gunicorn's say nothing, and are as good as serving then:
-    /// their signal handlers came first. Ours are about to, and what a signal does to them depends on it.
+    /// Whether the workers that have loaded the app have also said that they serve. gunicorn's say
+    /// nothing, and are as good as serving then: their signal handlers came first. Ours are about
+    /// to, and what a signal does to them depends on it.
     fn has_settled(&mut self) -> bool {
         self.learn();
         let children = process::children(self.facts.master);

@@ -3,7 +3,8 @@
 use super::case::{Allowance, Filter, Line};
 use super::play::IN_VAIN;
 
-/// What is wrong with a case: lines that differ and should not, and allowances that nothing needs any more.
+/// What is wrong with a case: lines that differ and should not, and allowances that nothing needs
+/// any more.
 pub fn faults(
     gunicorn: &[String],
     ours: &[String],
@@ -48,7 +49,8 @@ pub fn faults(
     faults
 }
 
-/// What did not come about. When both servers share it there is no difference, but nothing was shown either.
+/// What did not come about. When both servers share it there is no difference, but nothing was
+/// shown either.
 fn mishaps(lines: &[String], side: &str) -> Vec<String> {
     let in_vain = lines.iter().filter(|line| line.starts_with(IN_VAIN) || *line == "< (silence)");
     in_vain.map(|line| format!("{side}: {line}")).collect()
@@ -72,7 +74,8 @@ fn setting(line: &str) -> Option<&str> {
     Some(line.strip_prefix("out: ")?.split_once(" =")?.0)
 }
 
-/// The lines that are not in a longest common subsequence, in order: `-` only in the first, `+` only in the second.
+/// The lines that are not in a longest common subsequence, in order: `-` only in the first, `+`
+/// only in the second.
 fn difference(first: &[String], second: &[String]) -> Vec<(char, String)> {
     let mut common = vec![vec![0; second.len() + 1]; first.len() + 1];
     for i in (0..first.len()).rev() {

@@ -1,5 +1,5 @@
-//! What the workers of a master say of themselves, read where they say it: on the scoreboard, a file in memory that the master holds
-//! open.
+//! What the workers of a master say of themselves, read where they say it: on the scoreboard, a
+//! file in memory that the master holds open.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -95,7 +95,8 @@ impl Client {
         Ok(Client { stream, unread: Vec::new() })
     }
 
-    /// A client whose kernel takes little at a time of what it does not read, so that a server soon has to wait.
+    /// A client whose kernel takes little at a time of what it does not read, so that a server soon
+    /// has to wait.
     #[track_caller]
     pub fn connect_narrow(address: &Address) -> Client {
         let Address::Tcp(port) = address else { panic!("a TCP address") };
@@ -111,14 +112,16 @@ impl Client {
         self.stream.socket().set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set");
     }
 
-    /// Drops off the net: from now on its kernel throws away what the server sends, acknowledges nothing and says nothing, as when its
-    /// machine has lost power. The client must not send any more.
+    /// Drops off the net: from now on its kernel throws away what the server sends, acknowledges
+    /// nothing and says nothing, as when its machine has lost power. The client must not send any
+    /// more.
     pub fn vanish(&self) {
         let drop_all = socket2::SockFilter::new(nix::libc::BPF_RET as u16, 0, 0, 0);
         self.stream.socket().attach_filter(&[drop_all]).expect("a socket takes a filter");
     }
 
-    /// How many TCP segments with data have come so far (`tcpi_data_segs_in`, linux/tcp.h; the `libc` crate ends before it).
+    /// How many TCP segments with data have come so far (`tcpi_data_segs_in`, linux/tcp.h; the
+    /// `libc` crate ends before it).
     pub fn segments_received(&self) -> u32 {
         const PLACE: usize = 152;
         let mut info = [0u8; 256];
@@ -165,7 +168,8 @@ impl Client {
         self.read()
     }
 
-    /// A request with extra header lines (each without its CRLF) and, for a body, its Content-Length.
+    /// A request with extra header lines (each without its CRLF) and, for a body, its
+    /// Content-Length.
     #[track_caller]
     pub fn request(&mut self, method: &str, target: &str, headers: &[&str], body: &[u8]) -> Response {
         let mut message = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n");
@@ -352,7 +356,8 @@ impl Client {
         self.unread.is_empty() && matches!(self.fill(Instant::now() + span), Err(Stop::Silence))
     }
 
-    /// One read: more in `unread`, or why there is not. A reset counts as the end: only what was read matters.
+    /// One read: more in `unread`, or why there is not. A reset counts as the end: only what was
+    /// read matters.
     fn fill(&mut self, end: Instant) -> Result<(), Stop> {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -1,4 +1,5 @@
-//! JSON as the test apps answer it: enough of RFC 8259 to read their answers and `tests/data`, strict about the rest.
+//! JSON as the test apps answer it: enough of RFC 8259 to read their answers and `tests/data`,
+//! strict about the rest.
 
 use std::ops::Index;
 
@@ -14,7 +15,8 @@ pub enum Json {
 }
 
 impl Json {
-    /// Reads one value; panics with the place of the first fault, for a test has no use for a half answer.
+    /// Reads one value; panics with the place of the first fault, for a test has no use for a half
+    /// answer.
     #[track_caller]
     pub fn parse(text: &str) -> Json {
         let mut reader = Reader { bytes: text.as_bytes(), at: 0 };

@@ -1,5 +1,5 @@
-//! A load client that counts every outcome. It asks for something of its own each time, so that a lost, crossed or
-//! shortened answer shows.
+//! A load client that counts every outcome. It asks for something of its own each time, so that a
+//! lost, crossed or shortened answer shows.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::client::{Address, Broken, Client, Response};
 
-/// An app that answers with a version, the query string and the length of the body; `{}` is replaced by the version. It
-/// says when it is loaded.
+/// An app that answers with a version, the query string and the length of the body; `{}` is
+/// replaced by the version. It says when it is loaded.
 pub const APP: &str = r#"
 import os, pathlib
 
@@ -55,8 +55,8 @@ pub struct Load {
     errors: AtomicUsize,
     wrong: AtomicUsize,
     silent: AtomicUsize,
-    /// Kept connections that the server had closed before it saw the next request: HTTP's own race, asked again
-    /// (RFC 9112 section 9.3.1).
+    /// Kept connections that the server had closed before it saw the next request: HTTP's own race,
+    /// asked again (RFC 9112 section 9.3.1).
     again: AtomicUsize,
     slowest_ms: AtomicUsize,
     /// The first failures, in words.

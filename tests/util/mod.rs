@@ -1,8 +1,9 @@
-//! What every test shares: the program under test, a raw client, and the world as the tests find it.
+//! What every test shares: the program under test, a raw client, and the world as the tests find
+//! it.
 //!
-//! The tests are black box. They know the program by its name, its arguments, its signals, its log and its sockets, and
-//! nothing else. `MONOCEROS_TEST_PROGRAM` names another program to drive (the script that pip installs, another build, or
-//! a gunicorn to compare with).
+//! The tests are black box. They know the program by its name, its arguments, its signals, its log
+//! and its sockets, and nothing else. `MONOCEROS_TEST_PROGRAM` names another program to drive (the
+//! script that pip installs, another build, or a gunicorn to compare with).
 
 pub mod board;
 pub mod cgroup;
@@ -21,8 +22,8 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a thing that must happen may take before the test gives up. Far above what it takes, so that a busy
-/// machine fails no test; what has a deadline of its own is tested against that.
+/// How long a thing that must happen may take before the test gives up. Far above what it takes, so
+/// that a busy machine fails no test; what has a deadline of its own is tested against that.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The repository's top folder.
@@ -50,7 +51,8 @@ pub fn is_wheel() -> bool {
     read.is_ok() && start == *b"#!"
 }
 
-/// The virtualenv with the test apps' frameworks; `scripts/test --venv` makes it when it is not there.
+/// The virtualenv with the test apps' frameworks; `scripts/test --venv` makes it when it is not
+/// there.
 pub fn venv() -> &'static Path {
     static VENV: OnceLock<PathBuf> = OnceLock::new();
     VENV.get_or_init(|| {
@@ -63,7 +65,8 @@ pub fn venv() -> &'static Path {
     })
 }
 
-/// The virtualenv with the real gunicorn, away from the apps' own: `import gunicorn` must not find it there.
+/// The virtualenv with the real gunicorn, away from the apps' own: `import gunicorn` must not find
+/// it there.
 pub fn gunicorn_venv() -> &'static Path {
     static VENV: OnceLock<PathBuf> = OnceLock::new();
     VENV.get_or_init(|| {
@@ -96,7 +99,8 @@ fn is_python_3(candidate: &str) -> bool {
     asked.is_ok_and(|answer| answer.status.success())
 }
 
-/// Waits until `condition` holds, for as long as `PATIENCE`; `what` completes the sentence "waited in vain for".
+/// Waits until `condition` holds, for as long as `PATIENCE`; `what` completes the sentence "waited
+/// in vain for".
 #[track_caller]
 pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     wait_at_most(PATIENCE, what, condition);
@@ -123,7 +127,8 @@ pub fn is_long() -> bool {
     std::env::var("MONOCEROS_CHAOS").is_ok_and(|mode| mode == "long")
 }
 
-/// How long everything is done at once: `MONOCEROS_SOAK` seconds, else ten minutes in the long form of the fault suite.
+/// How long everything is done at once: `MONOCEROS_SOAK` seconds, else ten minutes in the long form
+/// of the fault suite.
 pub fn soak_seconds() -> u64 {
     let asked = std::env::var("MONOCEROS_SOAK").ok().and_then(|seconds| seconds.parse().ok());
     asked.unwrap_or(count(600, 10) as u64)

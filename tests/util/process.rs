@@ -19,7 +19,8 @@ pub fn all_children(parent: i32) -> Vec<i32> {
     all().filter(|&pid| stat(pid).is_some_and(|(_, ppid)| ppid == parent)).collect()
 }
 
-/// User and system time of a process so far, in ticks: a hundred a second (fields 14 and 15 of proc(5) stat).
+/// User and system time of a process so far, in ticks: a hundred a second (fields 14 and 15 of
+/// proc(5) stat).
 pub fn cpu_ticks(pid: i32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
     let fields: Vec<&str> = stat[stat.rfind(')').expect("a command") + 2..].split(' ').collect();
@@ -47,9 +48,10 @@ pub fn is_stopped(pid: i32) -> bool {
     stat(pid).is_some_and(|(state, _)| state == 'T')
 }
 
-/// The live processes that carry `marker` in their environment or hold a file inside `folder` open. Neither alone is
-/// enough: a process title may overwrite the environment, and a daemon closes what it inherited. A copy of the test
-/// itself that is just about to become another program holds whatever the test had open, and belongs to nobody yet.
+/// The live processes that carry `marker` in their environment or hold a file inside `folder` open.
+/// Neither alone is enough: a process title may overwrite the environment, and a daemon closes what
+/// it inherited. A copy of the test itself that is just about to become another program holds
+/// whatever the test had open, and belongs to nobody yet.
 pub fn belonging_to(marker: &str, folder: &Path) -> Vec<i32> {
     let program = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
     let own = program(std::process::id() as i32);
@@ -64,8 +66,8 @@ pub fn pss(pid: i32) -> u64 {
     kilobytes * 1024
 }
 
-/// The memory that is a process's alone and of no file, in bytes: unlike the PSS it does not change with the processes that come and go
-/// beside it.
+/// The memory that is a process's alone and of no file, in bytes: unlike the PSS it does not change
+/// with the processes that come and go beside it.
 pub fn anonymous(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("status has RssAnon");
@@ -124,7 +126,8 @@ fn all() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// State and parent of a process. The command name may hold anything, so the fields count from its last `)`.
+/// State and parent of a process. The command name may hold anything, so the fields count from its
+/// last `)`.
 fn stat(pid: i32) -> Option<(char, i32)> {
     let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let text = String::from_utf8_lossy(&text).into_owned();

@@ -1,5 +1,5 @@
-//! The real program: started on a free port or a unix socket in a folder of its own, spoken to by signals, watched
-//! through its log and /proc, and left with nothing behind.
+//! The real program: started on a free port or a unix socket in a folder of its own, spoken to by
+//! signals, watched through its log and /proc, and left with nothing behind.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -231,7 +231,8 @@ impl Plan {
         }
         command.env("HOME", self.dir.path()).env("TMPDIR", self.path("tmp")).env("GATE", self.path("gate"));
         command.env("VIRTUAL_ENV", venv()).env("LANG", "C.UTF-8").env("MONOCEROS_TEST", marker);
-        // A module that is rewritten within a second keeps its time stamp, and Python would trust the stale bytecode.
+        // A module that is rewritten within a second keeps its time stamp, and Python would trust
+        // the stale bytecode.
         command.env("PYTHONDONTWRITEBYTECODE", "1");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
     }
@@ -304,8 +305,9 @@ impl Server {
         self.connect().get(target)
     }
 
-    /// How many files a worker has open while nobody is connected. Makes a request, whose answer says that those before it are over, and
-    /// waits for the end of its connection: the client sees that before the worker lets go of it.
+    /// How many files a worker has open while nobody is connected. Makes a request, whose answer
+    /// says that those before it are over, and waits for the end of its connection: the client sees
+    /// that before the worker lets go of it.
     #[track_caller]
     pub fn files_at_rest(&self, worker: i32) -> usize {
         let mut client = self.connect();
@@ -385,8 +387,8 @@ impl Server {
         }
     }
 
-    /// Asks the server to end, and holds it to what every end must be: exit code 0, no process, no temporary file and
-    /// no fault in the log left behind.
+    /// Asks the server to end, and holds it to what every end must be: exit code 0, no process, no
+    /// temporary file and no fault in the log left behind.
     #[track_caller]
     pub fn finish(self) {
         self.finish_keeping(|| ());
@@ -422,7 +424,8 @@ impl Server {
         assert!(bad.is_none(), "unexpected in the log: {bad:?}\n{log}");
     }
 
-    /// Every live process of this test's server, whatever has become of it: daemons and upgrades too.
+    /// Every live process of this test's server, whatever has become of it: daemons and upgrades
+    /// too.
     pub fn processes(&self) -> Vec<i32> {
         process::belonging_to(&self.marker, self.dir.path())
     }
@@ -455,7 +458,8 @@ pub fn marker() -> String {
     format!("{}-{}-", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The address in the newest "Listening at" line: `http://127.0.0.1:43210 (123)` or `unix:/path (123)`.
+/// The address in the newest "Listening at" line: `http://127.0.0.1:43210 (123)` or
+/// `unix:/path (123)`.
 pub fn listening_at(log: &str) -> Option<Address> {
     let line = log.lines().rev().find_map(|line| line.split_once("Listening at: ").map(|(_, rest)| rest))?;
     let first = line.split([' ', ',']).next()?;

@@ -1,4 +1,5 @@
-//! Certificates made for a test, clients that trust them, and the programs that speak TLS for a living.
+//! Certificates made for a test, clients that trust them, and the programs that speak TLS for a
+//! living.
 
 use std::fmt;
 use std::io;
@@ -214,7 +215,8 @@ pub struct Ran {
     pub succeeded: bool,
 }
 
-/// Runs openssl; `input` is typed to it, and its end comes when `openssl` has ended by itself or its input is used up.
+/// Runs openssl; `input` is typed to it, and its end comes when `openssl` has ended by itself or
+/// its input is used up.
 pub fn openssl(arguments: &[&str], input: &str) -> Ran {
     run(Command::new("openssl").args(arguments), input)
 }

@@ -1,7 +1,7 @@
 //! The rows, chapter by chapter. Their order here is their order in help and in the reference.
 //!
-//! A row is a mention of a field of `Config` and of everything that can be said about it. The setters are one
-//! expression each: a reader of `Value`, and the field it goes to.
+//! A row is a mention of a field of `Config` and of everything that can be said about it. The
+//! setters are one expression each: a reader of `Value`, and the field it goes to.
 
 mod config_file;
 mod debugging;
@@ -83,7 +83,8 @@ pub fn find(name: &str) -> Option<&'static Setting> {
     all().chain(NOT_SUPPORTED).find(|setting| setting.name == name)
 }
 
-/// The largest number of seconds: over a hundred years, and still far from where a clock's sum would overflow.
+/// The largest number of seconds: over a hundred years, and still far from where a clock's sum
+/// would overflow.
 const MAX_SECONDS: i64 = u32::MAX as i64;
 
 /// Stores what a reader made of a value, or hands its error on.

@@ -1,8 +1,9 @@
 //! gunicorn's settings that this server does not have, each with the reason.
 //!
-//! They are rows as well, so that the command line knows their flags and answers with the reason instead of
-//! "unrecognized arguments". A value that asks for nothing (gunicorn's default) passes. Where the server does its whole
-//! work without the setting, or the setting only adjusts another one of this list, a warning is enough.
+//! They are rows as well, so that the command line knows their flags and answers with the reason
+//! instead of "unrecognized arguments". A value that asks for nothing (gunicorn's default) passes.
+//! Where the server does its whole work without the setting, or the setting only adjusts another
+//! one of this list, a warning is enough.
 
 use crate::settings::setting::{Default, Kind, Missing, Section, Setting, Severity, Store};
 

@@ -1,5 +1,5 @@
-//! Server hooks: functions of the operator's that the server calls. Only their names are kept here; the Python floor
-//! holds the functions.
+//! Server hooks: functions of the operator's that the server calls. Only their names are kept here;
+//! the Python floor holds the functions.
 
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 

@@ -324,7 +324,8 @@ Repeat it for several. `\\=` is an equals sign in the name.",
     },
 ];
 
-/// Real booleans, and the words that gunicorn takes for "on" in the environment, with their opposites.
+/// Real booleans, and the words that gunicorn takes for "on" in the environment, with their
+/// opposites.
 fn sendfile(value: &Value) -> Result<bool, ValueError> {
     let word = match value {
         Value::None => return Ok(true),
@@ -354,7 +355,8 @@ fn path_value(path: &Path) -> Value {
     Value::Str(path.display().to_string())
 }
 
-/// Names and values, as the environment can hold them: setting others would be an error at the worst moment.
+/// Names and values, as the environment can hold them: setting others would be an error at the
+/// worst moment.
 fn variables(value: &Value) -> Result<Vec<(String, String)>, ValueError> {
     let texts = value.texts()?;
     let variable = |text: &String| match text.split_once('=') {
@@ -368,8 +370,8 @@ fn variables(value: &Value) -> Result<Vec<(String, String)>, ValueError> {
         .collect()
 }
 
-/// Digits are an id, anything else a name. An empty name is refused: an unset variable in a script would otherwise
-/// leave the workers with the rights of root.
+/// Digits are an id, anything else a name. An empty name is refused: an unset variable in a script
+/// would otherwise leave the workers with the rights of root.
 fn account(value: &Value) -> Result<Option<UserSpec>, ValueError> {
     let text = match value {
         Value::None => return Ok(None),

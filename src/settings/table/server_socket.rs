@@ -83,7 +83,8 @@ stops does not know of it.",
     },
 ];
 
-/// At least one address. As in gunicorn, descriptors crowd out the rest: whoever hands over open sockets means those.
+/// At least one address. As in gunicorn, descriptors crowd out the rest: whoever hands over open
+/// sockets means those.
 fn addresses(value: &Value) -> Result<Vec<Address>, ValueError> {
     let texts = value.texts()?;
     let mut addresses = texts.iter().map(|text| Address::parse(text)).collect::<Result<Vec<_>, _>>()?;

@@ -364,7 +364,8 @@ fn memory_measure(value: &Value) -> Result<MemoryMeasure, ValueError> {
     known.ok_or_else(|| ValueError::new(&name, "is neither 'rss' nor 'pss'"))
 }
 
-/// As a request's path stands in its first line: no query, and nothing that would have to be encoded.
+/// As a request's path stands in its first line: no query, and nothing that would have to be
+/// encoded.
 fn health_path(value: &Value) -> Result<Option<String>, ValueError> {
     let Some(path) = value.optional_text()? else { return Ok(None) };
     let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
