@@ -1,6 +1,6 @@
 //! Hosts and ports, as in the Host header and in the authority of a target (RFC 3986, 3.2; RFC
-//! 9110, 7.2). Nothing is resolved here; the question is only whether the text can name a host, and
-//! whether two texts name the same.
+//! 9110, 7.2). Nothing is resolved here. The questions are whether a text can name a host, and
+//! whether two texts name the same one.
 
 use std::net::Ipv6Addr;
 
@@ -28,7 +28,7 @@ impl<'a> Authority<'a> {
         Some(Authority { host, port })
     }
 
-    /// Whether both name the same place, a missing port standing for `default_port`.
+    /// Whether both name the same host and port. A missing port stands for `default_port`.
     pub(super) fn is_same_place(&self, other: &Authority<'_>, default_port: Option<u16>) -> bool {
         self.host.eq_ignore_ascii_case(other.host) && self.port.or(default_port) == other.port.or(default_port)
     }

@@ -1,4 +1,4 @@
-//! The request body, decoded as it arrives. Zero copy: what comes out are slices of what went in.
+//! The request body, decoded as it arrives. Zero copy: the decoded data are slices of the input.
 
 use super::chunked::ChunkedDecoder;
 use super::error::Error;
@@ -8,8 +8,8 @@ use super::request::Framing;
 /// Tells body bytes from framing, for one request.
 #[derive(Debug)]
 pub enum BodyDecoder {
-    /// Delimited by Content-Length; so many bytes are still to come. A request without a body has
-    /// none.
+    /// Delimited by Content-Length: the number of bytes still to come, 0 for a request without a
+    /// body.
     Length(u64),
     /// Delimited by chunks (RFC 9112, 7.1).
     Chunked(ChunkedDecoder),
@@ -25,8 +25,8 @@ pub struct Decoded<'a> {
 }
 
 impl BodyDecoder {
-    /// A decoder for the body that follows a head with this framing. From `policy` it takes the
-    /// limits of chunk lines and trailers.
+    /// A decoder for the body that follows a head with this framing. The limits of chunk lines and
+    /// trailers come from `policy`.
     pub fn new(framing: Framing, policy: &Policy) -> Self {
         match framing {
             Framing::None => BodyDecoder::Length(0),
@@ -43,7 +43,8 @@ impl BodyDecoder {
         }
     }
 
-    /// How many body bytes are still to come, in bytes; `None` when only the chunks will tell.
+    /// How many bytes of the body are still to come; `None` for a chunked body, whose length is not
+    /// known beforehand.
     pub fn remaining_length(&self) -> Option<u64> {
         match self {
             BodyDecoder::Length(remaining) => Some(*remaining),
@@ -51,9 +52,9 @@ impl BodyDecoder {
         }
     }
 
-    /// What is malformed about a body whose sender has said, at this place, that nothing more will
-    /// come; `None` where the body is whole, or some of its data is missing: then its sender has
-    /// broken off.
+    /// What is malformed about a body whose sender ends its side of the connection here. `None`
+    /// where the body is complete, and where some of its data is missing: such a sender has broken
+    /// off.
     pub fn missing_line_end(&self) -> Option<Error> {
         match self {
             BodyDecoder::Length(_) => None,
@@ -61,10 +62,10 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes one step into `input`, which starts where the last step ended. Call again with the
-    /// rest until the body is done or nothing is left: a step uses up at least one byte unless one
-    /// of these is so. Bytes that were used up need not be kept. After an error the connection has
-    /// no next request.
+    /// Takes one step into `input`, which starts where the last step ended. Call it again with the
+    /// rest until the body is done or the input is empty; until then each step consumes at least
+    /// one byte. Consumed bytes need not be kept. After an error the connection has no next
+    /// request.
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<'a>, Error> {
         match self {
             BodyDecoder::Length(remaining) => Ok(take_data(remaining, input)),

@@ -1,6 +1,6 @@
 //! The catalogue of request cases, and properties of whole byte streams: the parser and the decoder
-//! together, as the connection will use them. What only a socket can show (closing, waiting) is
-//! left to the tests of the program.
+//! together, as the connection uses them. What only a socket can show (closing, waiting) is left to
+//! the tests of the program.
 
 use serde::Deserialize;
 
@@ -65,7 +65,7 @@ fn catalogue() -> Vec<Case> {
     catalogue.try_deserialize::<Catalogue>().unwrap().cases
 }
 
-/// What one request came to.
+/// One request that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Request {
     method: Vec<u8>,
@@ -209,7 +209,7 @@ fn run_bytewise(bytes: &[u8]) -> (Vec<Request>, End) {
     run(bytes.chunks(1), &Policy::default(), true)
 }
 
-/// As a connection that comes after one which sent the same.
+/// The same bytes on a second connection, when the header cache knows their header blocks.
 fn run_again(bytes: &[u8]) -> (Vec<Request>, End) {
     let policy = Policy::default();
     let mut first = Model::new(&policy, true);
@@ -220,7 +220,8 @@ fn run_again(bytes: &[u8]) -> (Vec<Request>, End) {
     (second.finished, end)
 }
 
-/// The numbers of the answers, or their number and the end, that the catalogue asks for.
+/// What the catalogue asks for: how many requests reach the application, and how the stream may
+/// end.
 struct Verdict {
     /// Requests that reach the application; `None` when the row does not say.
     requests: Option<usize>,

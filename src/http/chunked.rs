@@ -1,7 +1,7 @@
 //! The chunked coding (RFC 9112, 7.1), strict: CRLF only, sizes in hexadecimal only, extensions and
 //! trailers by the grammar.
 //!
-//! Lines are short, so one that arrives in pieces is kept until it is whole; chunk data is never
+//! Lines are short, so one that arrives in pieces is kept until it is complete. Chunk data is never
 //! kept.
 
 use memchr::memchr;
@@ -16,8 +16,8 @@ use super::policy::{FieldRules, Policy};
 #[derive(Debug)]
 pub struct ChunkedDecoder {
     state: State,
-    /// The part of the current line that earlier calls have brought; at most `rules.longest_field`
-    /// and a CR.
+    /// The part of the current line that earlier calls have read; at most `rules.longest_field` and
+    /// a CR.
     line: Vec<u8>,
     /// Trailer fields seen.
     trailers: usize,
@@ -30,7 +30,7 @@ pub struct ChunkedDecoder {
 enum State {
     /// A line with the next chunk's size.
     Size,
-    /// So many bytes of data.
+    /// The chunk's data, of which this many bytes are still to come.
     Data(u64),
     /// The CRLF behind the data, and whether its CR has been seen.
     DataEnd {
@@ -56,7 +56,7 @@ impl ChunkedDecoder {
         self.state == State::Done
     }
 
-    /// See [`super::body::BodyDecoder::missing_line_end`]. In gunicorn's words.
+    /// See [`super::body::BodyDecoder::missing_line_end`]. The error has gunicorn's words.
     pub(super) fn missing_line_end(&self) -> Option<Error> {
         match self.state {
             State::DataEnd { has_cr: true } => Some(Error::ChunkMissingTerminator(b"\r".to_vec())),
@@ -80,7 +80,7 @@ impl ChunkedDecoder {
         }
     }
 
-    /// One element of framing, or the part of it that is there.
+    /// Decodes one element of framing, or the part of it that has arrived.
     fn skip_framing<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<'a>, Error> {
         match self.state {
             _ if input.is_empty() => Ok(framing(0)),
@@ -104,8 +104,8 @@ impl ChunkedDecoder {
         Ok(framing(found.len()))
     }
 
-    /// Hands the current line to `finish` once it is complete, straight from `input` when it is
-    /// there as a whole.
+    /// Hands the current line to `finish` once it is complete, without a copy when all of it is in
+    /// `input`.
     fn read_line<'a>(
         &mut self,
         input: &'a [u8],
@@ -118,8 +118,8 @@ impl ChunkedDecoder {
             finish(self, end_line(piece, &self.state)?)?;
             return Ok(framing(piece.len() + 1));
         }
-        // Checked before it is kept: the start as soon as it is there, the length before memory is
-        // spent on it.
+        // A line is checked before it is kept: its start as soon as it arrives, its length before
+        // memory is spent on it.
         let mut line = std::mem::take(&mut self.line);
         let room = (self.rules.longest_field + CRLF.len()).saturating_sub(line.len());
         line.extend_from_slice(&piece[..piece.len().min(room)]);
@@ -134,7 +134,7 @@ impl ChunkedDecoder {
         Ok(framing(piece.len() + 1))
     }
 
-    /// Refuses what no continuation of `raw` can make a valid line.
+    /// Refuses a line that begins with `raw` and cannot become valid, whatever follows.
     fn check_line(&self, raw: &[u8]) -> Result<(), Error> {
         let length = line_length(raw);
         let longest = self.rules.longest_field;
@@ -192,8 +192,8 @@ fn framing<'a>(consumed: usize) -> Decoded<'a> {
     Decoded { consumed, data: &[] }
 }
 
-/// A line whose line feed has been seen, without its carriage return; without one it is refused
-/// (decision D4).
+/// Removes the carriage return from a line whose line feed has been read. A bare line feed is
+/// refused (docs/decisions/0004-bare-line-feeds.md).
 fn end_line<'a>(raw: &'a [u8], state: &State) -> Result<&'a [u8], Error> {
     match raw.strip_suffix(b"\r") {
         Some(line) => Ok(line),
@@ -219,8 +219,8 @@ fn parse_size_line(line: &[u8]) -> Result<u64, Error> {
     }
 }
 
-/// Hexadecimal digits, at most 2^63 - 1: what does not fit a size must not wrap around to one that
-/// does.
+/// Hexadecimal digits, at most 2^63 - 1: a size that is too large must not wrap around to one that
+/// fits.
 fn parse_size(digits: &[u8]) -> Option<u64> {
     let size = digits.iter().try_fold(0_u64, |size, &digit| {
         let digit = char::from(digit).to_digit(16)?;

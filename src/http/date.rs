@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use httpdate::HttpDate;
 
-/// Keeps the last rendered date. One for each thread that writes responses.
+/// Keeps the last rendered date. Each thread that writes responses has one.
 #[derive(Debug)]
 pub struct DateCache {
     /// The second since the epoch that `rendered` shows; none before the first call.
@@ -21,8 +21,8 @@ impl DateCache {
         DateCache { second: None, rendered: [0; DATE_LENGTH] }
     }
 
-    /// A second since the epoch as an IMF-fixdate in GMT (RFC 9110, 5.6.7), for the Date header.
-    /// After 9999 it is the last one that can be said in this format.
+    /// A second since the epoch as an IMF-fixdate in GMT (RFC 9110, 5.6.7), for the Date header. A
+    /// second after the year 9999 is shown as the last one that this format can express.
     pub fn get(&mut self, second: u64) -> &[u8; DATE_LENGTH] {
         if self.second != Some(second) {
             self.render(second);

@@ -1,8 +1,8 @@
 //! Why a request was refused, and the page that says so.
 //!
-//! One variant a cause. [`Error`] reads as gunicorn's exception text (for the log);
-//! [`Error::message`] is what gunicorn prints on the page; [`ErrorPage`] is the whole response,
-//! gunicorn's but for what HTTP asks besides.
+//! Each cause is a variant. [`Error`] displays as gunicorn's exception text (for the log);
+//! [`Error::message`] is what gunicorn prints on the page; [`ErrorPage`] is the whole response. It
+//! differs from gunicorn's only where HTTP demands more.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub enum Error {
     InvalidHeaderName(Vec<u8>),
     /// The header with this name goes on in a second line (RFC 9112, 5.2).
     ObsoleteFolding(Vec<u8>),
-    /// A Transfer-Encoding with a coding that nobody here knows.
+    /// A Transfer-Encoding with a coding that this server does not know.
     UnsupportedTransferCoding(Vec<u8>),
     /// An Expect other than `100-continue`.
     ExpectationFailed(Vec<u8>),
@@ -42,7 +42,7 @@ pub enum Error {
     InvalidSchemeHeaders,
     /// A chunk-size line without a size in hexadecimal, or with one past 2^63.
     InvalidChunkSize(Vec<u8>),
-    /// Chunk data not followed by CRLF; what stood there.
+    /// Chunk data not followed by CRLF, with the bytes that stood there instead.
     ChunkMissingTerminator(Vec<u8>),
     /// A chunk extension outside the grammar (RFC 9112, 7.1.1).
     InvalidChunkExtension(&'static str),
@@ -56,7 +56,8 @@ pub enum Error {
     RequestTimeout,
     /// The body is longer than `limit_request_body`.
     ContentTooLarge,
-    /// The server holds as much of unfinished requests as it may, and this one has to make room.
+    /// The worker holds as many bytes of unfinished requests as it may, and closes this one to make
+    /// room.
     Overloaded,
     /// A client speaks plain HTTP where TLS is spoken.
     PlainHttpOnTls,
@@ -155,17 +156,17 @@ impl std::error::Error for Error {}
 pub struct ErrorPage<'a> {
     /// For the status line, together with its [`reason_phrase`].
     pub status: u16,
-    /// The sentence on the page. It is escaped for HTML; characters above U+00FF cannot be said in
+    /// The sentence on the page. It is escaped for HTML; characters above U+00FF have no byte in
     /// latin-1 and become `?`.
     pub message: &'a str,
-    /// Whether only the head was asked for: then the page is left out, and only its length told
-    /// (RFC 9110, 9.3.2).
+    /// Whether only the head was asked for: then the page is left out, and Content-Length states
+    /// its length (RFC 9110, 9.3.2).
     pub is_head: bool,
 }
 
 impl ErrorPage<'_> {
     /// The response's bytes. There is no Server, and the version is always 1.1, as in gunicorn.
-    /// `date` is said where it has to be, with a 4xx (RFC 9110, 6.6.1); gunicorn never says it.
+    /// `date` is sent where it is required, with a 4xx (RFC 9110, 6.6.1); gunicorn never sends it.
     pub fn render(&self, date: &[u8]) -> Vec<u8> {
         let (status, reason) = (self.status, reason_phrase(self.status));
         let page = format!(
@@ -187,8 +188,8 @@ impl ErrorPage<'_> {
     }
 }
 
-/// The reason phrase of a status that this server answers by itself (RFC 9110, 15); empty for any
-/// other.
+/// The reason phrase of a status that this server sends on its own account (RFC 9110, 15); empty
+/// for any other.
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
@@ -206,7 +207,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// What of `bytes` an error carries: its first `QUOTE_LIMIT` bytes.
+/// The part of `bytes` that an error carries: its first `QUOTE_LIMIT` bytes.
 pub(super) fn quote(bytes: &[u8]) -> Vec<u8> {
     bytes[..bytes.len().min(QUOTE_LIMIT)].to_vec()
 }

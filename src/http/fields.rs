@@ -82,7 +82,7 @@ fn collect(
     Ok(facts)
 }
 
-/// What the peer may say, and what becomes of what it may not.
+/// Which fields the peer may set, and what happens to those that it may not.
 struct ForwarderTrust<'a> {
     policy: &'a Policy,
     peer_is_trusted: bool,
@@ -123,7 +123,7 @@ impl ForwarderTrust<'_> {
     }
 }
 
-/// What the fields seen so far add up to.
+/// The meaning of the fields read so far.
 #[derive(Default)]
 struct FieldSummary {
     host: Option<Span>,
@@ -136,7 +136,7 @@ struct FieldSummary {
     scheme: Option<Scheme>,
 }
 
-/// What Transfer-Encoding has said so far.
+/// The Transfer-Encoding read so far.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Transfer {
     #[default]
@@ -146,8 +146,8 @@ enum Transfer {
     Chunked,
 }
 
-/// What Connection has said so far. `close` outweighs `keep-alive` wherever it stands (RFC 9110,
-/// 7.6.1; decision D9).
+/// The Connection options read so far. `close` outweighs `keep-alive` wherever it stands (RFC 9112,
+/// 9.3; docs/decisions/0006-close-outweighs-keep-alive.md).
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum ConnectionOptions {
     #[default]
@@ -157,8 +157,8 @@ enum ConnectionOptions {
 }
 
 impl FieldSummary {
-    /// Takes note of a field. The names are told apart by length first, since nearly all fields are
-    /// none of them.
+    /// Records what a field means. Names are compared by length first, since nearly all fields mean
+    /// nothing to the server.
     fn note(&mut self, source: &[u8], name: &[u8], value: &[u8], version: Version) -> Result<(), Error> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
@@ -209,7 +209,8 @@ impl FieldSummary {
         }
     }
 
-    /// Even equal repeats are refused: who repeats a length has merged two messages' heads.
+    /// Equal repeats are refused as well: a sender that repeats a length has merged the heads of
+    /// two messages.
     fn note_content_length(&mut self, value: &[u8]) -> Result<(), Error> {
         let length = parse_length(value).ok_or_else(|| invalid("CONTENT-LENGTH"))?;
         match self.content_length.replace(length) {
@@ -219,8 +220,9 @@ impl FieldSummary {
     }
 
     /// `chunked` comes once and last (RFC 9112, 6.1). Compressed bodies are passed on as they are
-    /// (decision D3). An empty member names no coding, and those that are known here have no
-    /// parameters (RFC 9112, 7): who sends one of these would be read differently by others.
+    /// (docs/decisions/0003-compressed-transfer-codings.md). An empty list member names no coding,
+    /// and the codings known here have no parameters (RFC 9112, 7). Both are refused, because other
+    /// recipients would read them differently.
     fn note_transfer_encoding(&mut self, value: &[u8]) -> Result<(), Error> {
         for coding in value.split(|&byte| byte == b',').map(trim_ows) {
             let (name, has_parameters) = match memchr::memchr(b';', coding) {
@@ -258,7 +260,7 @@ impl FieldSummary {
         }
     }
 
-    /// Fills in what only all fields together can tell.
+    /// Fills in what depends on all fields together.
     fn settle(&self, source: &[u8], line: &RequestLine, policy: &Policy, head: &mut RequestHead) -> Result<(), Error> {
         self.check_host(source, line, policy)?;
         head.framing = self.framing(line.version)?;
@@ -268,9 +270,9 @@ impl FieldSummary {
         Ok(())
     }
 
-    /// Decisions D1 and D2: a Host that is there must be valid, and HTTP/1.1 must have one. Beside
-    /// an absolute target it counts for nothing (RFC 9112, 3.2.2), and contradicts it only where
-    /// that is to be refused.
+    /// A Host must be valid, and HTTP/1.1 must have one (docs/decisions/0001-missing-host.md).
+    /// Beside an absolute target Host is ignored (RFC 9112, 3.2.2); a contradiction between the two
+    /// is refused only under `strict_host` (docs/decisions/0002-contradicting-authority.md).
     fn check_host(&self, source: &[u8], line: &RequestLine, policy: &Policy) -> Result<(), Error> {
         let value = self.host.map_or(&b""[..], |host| host.of(source));
         if value.is_empty() {
@@ -292,7 +294,7 @@ impl FieldSummary {
         }
     }
 
-    /// RFC 9112, 6.3, where every case that two readers could take differently is an error.
+    /// RFC 9112, 6.3. Every case that two recipients could read differently is an error.
     fn framing(&self, version: Version) -> Result<Framing, Error> {
         match (self.transfer, self.content_length) {
             (Transfer::Absent, None) => Ok(Framing::None),
@@ -310,8 +312,8 @@ impl FieldSummary {
         }
     }
 
-    /// After CONNECT the bytes belong to a tunnel, and after a compressed body gunicorn does not go
-    /// on either.
+    /// After CONNECT the bytes belong to a tunnel. After a compressed body the connection ends, as
+    /// it does in gunicorn.
     fn keeps_alive(&self, line: &RequestLine) -> bool {
         if self.is_compressed || matches!(line.form, TargetForm::Authority) {
             return false;
@@ -334,7 +336,7 @@ fn parse_length(value: &[u8]) -> Option<u64> {
 }
 
 /// Checks one trailer field, a line without its CRLF, by the rules for headers. `is_first` tells
-/// whether no other trailer came before it, so that it has nothing to continue.
+/// whether it is the first trailer, which has no field to continue.
 pub(super) fn check_trailer(line: &[u8], is_first: bool, rules: &FieldRules) -> Result<(), Error> {
     if !is_first && line.first().is_some_and(|&byte| is_ows(byte)) {
         return match rules.permit_obsolete_folding && is_field_value(line) {
@@ -357,7 +359,7 @@ pub(super) fn check_trailer(line: &[u8], is_first: bool, rules: &FieldRules) -> 
     }
 }
 
-/// Fields that frame, route or authenticate come before the body or not at all (RFC 9110, 6.5.1).
+/// Fields for framing, routing or authentication must not be trailers (RFC 9110, 6.5.1).
 fn is_forbidden_trailer(name: &[u8]) -> bool {
     FORBIDDEN_TRAILERS.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
 }

@@ -1,5 +1,5 @@
-//! The character classes of RFC 9110, as tables and small predicates. They judge bytes and know no
-//! message.
+//! The character classes of RFC 9110, as tables and small predicates. They know bytes, and nothing
+//! of messages.
 
 /// Whether `byte` may stand in a token, the alphabet of methods and field names (RFC 9110, 5.6.2).
 pub(super) fn is_token_byte(byte: u8) -> bool {
@@ -12,7 +12,7 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 }
 
 /// Whether `byte` may stand in a request target before its query and its fragment. Like gunicorn
-/// this takes more than RFC 3986, 3.3: whatever is visible.
+/// this takes more than RFC 3986, 3.3 does: every visible byte.
 pub(super) fn is_path_byte(byte: u8) -> bool {
     PATH[usize::from(byte)]
 }
@@ -40,7 +40,7 @@ pub(super) fn trim_ows_end(bytes: &[u8]) -> &[u8] {
     end.map_or(&[], |end| &bytes[..=end])
 }
 
-/// The length of the line that `raw` holds so far, a line feed not included.
+/// The length of the line that `raw` holds so far, without the line feed.
 ///
 /// A carriage return at the end is not counted, because it may be half of the CRLF that ends the
 /// line. So a limit is hit at the same byte, however the bytes were cut into segments.

@@ -1,21 +1,21 @@
 //! Header blocks that have been read before.
 //!
 //! A client sends the same headers with every request on its connection, often to the last byte,
-//! and so do many clients of one kind. The lines between request line and body are then the bytes
-//! of an earlier request, and comparing them is all that need be done: what they mean is known, and
-//! whoever makes something of them can tell by a number that he has made it before. Only blocks
-//! that were found valid are kept, each with the circumstances under which it was. Request lines
-//! are not known here; nor is what becomes of a request.
+//! and so do many clients of one kind. The lines between request line and body then equal those of
+//! an earlier request, and a comparison replaces parsing. Whatever a caller derives from a block it
+//! can keep under the block's number ([`CachedBlockId`]). Only valid blocks are kept, each with the
+//! circumstances it was valid under ([`CacheKey`]). The cache knows nothing of request lines, nor
+//! of what happens to a request.
 
 use super::request::{Framing, HeaderSpan, RequestHead, Scheme, Span, Version};
 
-/// Most blocks that are kept; a new one takes the place of the oldest.
+/// Most blocks that are kept; a new one replaces the oldest.
 pub const MOST_BLOCKS: usize = 64;
 
-/// Longer blocks are not kept: what they cost to read is little beside what their requests cost.
+/// Longer blocks are not kept: reading them costs little beside the rest of their requests.
 const LONGEST_BLOCK: usize = 2048;
 
-/// Blocks read so far. One policy must hold for all of them.
+/// The blocks read so far. One policy must hold for all of them.
 #[derive(Debug, Default)]
 pub struct HeaderCache {
     blocks: Vec<CachedBlock>,
@@ -26,17 +26,17 @@ pub struct HeaderCache {
     learned: u64,
 }
 
-/// A block in its place: equal for two requests only if their blocks are equal, byte for byte, and
+/// Names a block. Two requests have equal ids only if their blocks are equal, byte for byte, and
 /// mean the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CachedBlockId {
     place: usize,
-    /// Counts the blocks that there have been.
+    /// How many blocks were inserted before this one. It is never used again.
     number: u64,
 }
 
 impl CachedBlockId {
-    /// The place among [`MOST_BLOCKS`] that it has as long as it is known.
+    /// The block's place in the cache, below [`MOST_BLOCKS`].
     pub fn place(self) -> usize {
         self.place
     }
@@ -64,14 +64,14 @@ struct CachedBlock {
 }
 
 impl HeaderCache {
-    /// None yet.
+    /// An empty cache.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Fills what the headers say into `head` if a known block stands in `buf` at `start`, and says
-    /// which. Looks in the place `hint`, where the connection's last one was, and then at the one
-    /// that was seen last. A `head` that this block has filled before is left as it is.
+    /// Fills `head` from a known block if `buf` holds one at `start`, and returns its id. It looks
+    /// at the place `hint`, where the connection's last block was, and then at the block that was
+    /// seen last. A `head` that the same block filled before is left as it is.
     pub(super) fn lookup(
         &mut self,
         buf: &[u8],
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(reader.head.forwarded_scheme, Some(Scheme::Https));
         assert_eq!(reader.read(&request("GET http://a/ HTTP/1.1"), false), None);
         assert_eq!(reader.read(&request("GET / HTTP/1.1").replace("Host: a", "Host: b"), false), None);
-        // Not the connection's last one, so it is read again; but known it is.
+        // It is not the connection's last block, so it is read again; but the cache still holds it.
         let count = reader.known.blocks.len();
         reader.parser = HeadParser::new();
         assert_eq!(reader.read(&request("GET / HTTP/1.1"), true), None);
@@ -233,7 +233,7 @@ mod tests {
             reader.read(&format!("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: {number}\r\n\r\n"), false);
         }
         assert!(reader.known.blocks.len() < 12, "{}", reader.known.blocks.len());
-        // One that comes to stay is known soon.
+        // A block that comes again and again is cached soon.
         let seen = (0..40).filter_map(|_| reader.read("GET / HTTP/1.1\r\nHost: a\r\n\r\n", false)).count();
         assert!(seen > 20, "{seen}");
     }

@@ -1,7 +1,7 @@
-//! What gunicorn's compatibility switches forgive, undone before anyone reads it.
+//! gunicorn's compatibility switches: what they permit is rewritten before the parser reads it.
 //!
 //! Under such a switch the head is copied into a canonical form, and the strict rules read the
-//! copy. So leniency costs those who ask for it, and no rule has a second version.
+//! copy. So only those who ask for leniency pay for it, and no rule has a second version.
 
 use super::grammar::{is_ows, trim_ows, trim_ows_end};
 use super::policy::Policy;

@@ -1,9 +1,9 @@
 //! HTTP/1.1 as a language: bytes in, values out, and back.
 //!
-//! This floor reads request heads, request bodies and PROXY headers, and writes response heads,
-//! chunk frames and error pages. It knows RFC 9110, RFC 9112 and gunicorn's policy on top of them;
-//! it must not know sockets, threads, clocks that tick by themselves, Python or the log. So every
-//! rule here is tested with byte strings, and fuzzed alone.
+//! This layer reads request heads, request bodies and PROXY headers, and writes response heads,
+//! chunk frames and error pages. It knows RFC 9110, RFC 9112 and gunicorn's policy on top of them.
+//! It must not know sockets, threads, clocks, Python or the log. So every rule here is tested with
+//! byte strings, and fuzzed alone.
 //!
 //! In reading order: [`request`] (the incremental head parser) calls `request_line` and `fields`, which lean on
 //! `authority`, `lenient` and `grammar`; [`header_cache`] knows again what was read before; [`body`] decodes what follows the

@@ -30,7 +30,7 @@ pub struct Policy {
     pub permit_missing_host: bool,
     /// Refuse an absolute target that contradicts Host, instead of ignoring Host (RFC 9112, 3.2.2).
     pub strict_host: bool,
-    /// What becomes of header names with an underscore, which CGI cannot tell from a hyphen.
+    /// What happens to header names with an underscore, which CGI cannot tell from a hyphen.
     pub header_map: HeaderMap,
     /// Names in upper case that a trusted peer may send with an underscore; `"*"` stands for all.
     pub forwarder_headers: Vec<String>,
@@ -39,7 +39,7 @@ pub struct Policy {
     pub secure_scheme_headers: Vec<(String, String)>,
 }
 
-/// What becomes of a header whose name has an underscore.
+/// What happens to a header whose name has an underscore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderMap {
     /// The header is dropped, silently.
@@ -76,13 +76,12 @@ impl Policy {
         }
     }
 
-    /// Whether `line` goes on with the field before it (RFC 9112, 5.2), and may.
+    /// Whether `line` continues the field before it (RFC 9112, 5.2), and the policy permits that.
     pub(super) fn continues_field(&self, line: &[u8]) -> bool {
         self.permit_obsolete_folding && line.first().is_some_and(|&byte| is_ows(byte))
     }
 
-    /// Whether a switch is on under which what the parser reports is not byte for byte what was
-    /// sent.
+    /// Whether a switch is on under which the parser reports other bytes than were sent.
     pub(super) fn rewrites_heads(&self) -> bool {
         self.permit_obsolete_folding || self.strip_header_spaces || self.casefold_http_method
     }

@@ -1,8 +1,8 @@
 //! The PROXY protocol, versions 1 and 2: how a load balancer says whose connection it passes on
 //! (<https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>).
 //!
-//! It stands before the first request only. Whether the peer may send one is the caller's to
-//! decide.
+//! A PROXY header stands before the first request only. The caller decides whether the peer may
+//! send one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -11,7 +11,7 @@ use memchr::memchr;
 use super::error::{Error, quote};
 use super::grammar::line_length;
 
-/// Which versions are looked for (`proxy_protocol`; when it is off, nobody calls [`parse`]).
+/// Which versions are looked for (`proxy_protocol`; when it is off, [`parse`] is not called).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyMode {
     /// The text version only.
@@ -25,7 +25,7 @@ pub enum ProxyMode {
 /// What the start of a connection turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// It may yet become a PROXY header; call again with more bytes.
+    /// The bytes may be the start of a PROXY header; call again with more of them.
     Partial,
     /// No PROXY header: a request starts at the first byte, as gunicorn allows.
     Absent,
@@ -43,7 +43,8 @@ pub enum Parsed {
 pub enum Origin {
     /// The sender's own (version 2, LOCAL): the socket's address stays.
     Local,
-    /// One that the sender cannot describe (version 1, UNKNOWN): the socket's address stays.
+    /// A connection that the sender cannot describe (version 1, UNKNOWN): the socket's address
+    /// stays.
     Unknown,
     /// The same in version 2 (UNSPEC).
     Unspecified,
@@ -57,7 +58,8 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The word for it in a version 1 header; those that only version 2 has are gunicorn's.
+    /// The name of the protocol in a version 1 header. For what only version 2 has it is
+    /// gunicorn's.
     pub fn protocol(&self) -> &'static str {
         match self {
             Origin::Local => "LOCAL",
@@ -228,8 +230,7 @@ const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and transport, length: 16 bytes.
 const V2_FIXED: usize = V2_SIGNATURE.len() + 4;
 
-/// The most bytes behind the fixed part that are waited for. Addresses and the usual TLVs need a
-/// few hundred.
+/// The most bytes that may follow the fixed part. Addresses and the usual TLVs need a few hundred.
 const V2_LONGEST: usize = 4096;
 
 #[cfg(test)]

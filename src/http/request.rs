@@ -1,10 +1,10 @@
 //! The request head, parsed as it arrives.
 //!
-//! [`HeadParser`] walks the lines of a growing buffer and looks at each byte once, so a client that
-//! sends one byte at a time costs no more in total than one that sends all at once. What can be
-//! refused early is: the first byte, a bare line feed, a line or a head over its limit, a request
-//! line that is wrong. The verdict depends on the bytes alone, never on how they were cut into
-//! segments. Once the empty line is there, `fields` reads the headers.
+//! [`HeadParser`] walks the lines of a growing buffer and looks at each byte once. So a client that
+//! sends one byte at a time costs no more in total than one that sends all at once. Faults are
+//! refused as early as they can be seen: a wrong first byte, a bare line feed, a line or a head
+//! over its limit, a malformed request line. The verdict depends on the bytes alone, never on how
+//! they were cut into segments. Once the empty line has arrived, `fields` reads the headers.
 
 use std::borrow::Cow;
 
@@ -24,13 +24,14 @@ pub struct HeadParser {
     stage: HeadStage,
     /// Where the current line starts.
     line_start: usize,
-    /// Up to where the current line has been searched for its end.
+    /// How far the current line has been searched for its end.
     searched: usize,
     /// Where the first header line starts.
     fields_start: usize,
     /// Header lines seen.
     fields: usize,
-    /// Bytes of the field that the current line would continue, when folding is permitted.
+    /// Bytes of the field that the current line continues if it is folded, when folding is
+    /// permitted.
     field_length: usize,
     line: RequestLine,
     hint: CacheHint,
@@ -60,8 +61,7 @@ pub enum Status {
 /// vectors are kept.
 #[derive(Debug, Default)]
 pub struct RequestHead {
-    /// Bytes of the head in the buffer, with the empty line before it, if any, and the one at its
-    /// end.
+    /// Bytes of the head in the buffer, the empty lines before it and at its end included.
     pub len: usize,
     /// The method.
     pub method: Span,
@@ -71,10 +71,10 @@ pub struct RequestHead {
     pub path: Span,
     /// The target's query, without its question mark.
     pub query: Span,
-    /// The host and port of a target in absolute form, which count instead of Host (RFC 9112,
-    /// 3.2.2); empty for any other.
+    /// The host and port of a target in absolute form, which replace Host (RFC 9112, 3.2.2); empty
+    /// for any other.
     pub authority: Span,
-    /// The version by which the request is answered.
+    /// The version that decides how the request is answered.
     pub version: Version,
     /// The version as sent, such as `HTTP/1.1`.
     pub version_text: Span,
@@ -91,7 +91,7 @@ pub struct RequestHead {
     /// What a trusted peer says about its client's scheme; `None` when it says nothing or is not
     /// trusted.
     pub forwarded_scheme: Option<Scheme>,
-    /// Which of the known header blocks this head's is; `None` for one that has just been read.
+    /// The id of the header block if the cache knew it; `None` for one that has just been parsed.
     pub block: Option<CachedBlockId>,
     /// The head as the compatibility switches have changed it; empty when none is on.
     pub(super) rewritten: Vec<u8>,
@@ -131,16 +131,17 @@ pub enum Framing {
     None,
     /// Content-Length, in bytes; at most 2^63 - 1.
     Length(u64),
-    /// Transfer-Encoding: chunked, and what the body was encoded with before that.
+    /// Transfer-Encoding: chunked, and the coding that was applied before it.
     Chunked(Coding),
 }
 
-/// What a body was encoded with before it was cut into chunks.
+/// The coding of a body before it was cut into chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// Nothing: the chunks' data is the content.
     Identity,
-    /// Some compression, which is the application's to undo (decision D3).
+    /// A compression, which the application must undo
+    /// (docs/decisions/0003-compressed-transfer-codings.md).
     Compressed,
 }
 
@@ -169,13 +170,14 @@ impl HeadParser {
         self.hint
     }
 
-    /// Looks at what has been added to `buf` since the last call, and fills `head` once the head is
+    /// Parses the bytes added to `buf` since the last call, and fills `head` once the head is
     /// complete.
     ///
-    /// `buf` starts at the first byte of the request every time; nothing is removed from it here.
-    /// `peer_is_trusted` tells whether the peer may set the scheme and headers with underscores. A
-    /// header block that is among the `known` is not read again, and one that is not becomes known.
-    /// After an error the bytes that follow have no meaning: answer, and close the connection.
+    /// `buf` starts at the first byte of the request every time; the parser removes nothing from
+    /// it. `peer_is_trusted` tells whether the peer may set the scheme and headers with
+    /// underscores. A header block that `known` holds is not parsed again; one that it does not
+    /// hold is added. After an error the bytes that follow have no meaning: answer, and close the
+    /// connection.
     pub fn parse(
         &mut self,
         buf: &[u8],
@@ -208,8 +210,8 @@ impl HeadParser {
     }
 
     /// Skips one empty line, left behind by some clients after a body (RFC 9112, 2.2), and refuses
-    /// what cannot begin a method: TLS, SOCKS, a second empty line. False while that byte is not
-    /// there.
+    /// what cannot begin a method: TLS, SOCKS, a second empty line. False until that byte has
+    /// arrived.
     fn find_first_byte(&mut self, buf: &[u8]) -> Result<bool, Error> {
         let start = match buf {
             [] | [b'\r'] => return Ok(false),
@@ -224,7 +226,7 @@ impl HeadParser {
                 self.searched = start;
                 Ok(true)
             }
-            // In gunicorn's words where it has some: an empty method, an empty line.
+            // gunicorn's words, where it has some: an empty method, an empty line.
             Some(b' ') => Err(Error::InvalidMethod(Vec::new())),
             Some(b'\n') => Err(self.bare_line_feed()),
             Some(_) => {
@@ -234,8 +236,8 @@ impl HeadParser {
         }
     }
 
-    /// The next line without its CRLF, or `None` until it is complete. Lines over their limit are
-    /// refused as soon as they are, whether or not their end has arrived.
+    /// The next line without its CRLF, or `None` until it is complete. A line is refused as soon as
+    /// it is over its limit, whether or not its end has arrived.
     fn next_line(&mut self, buf: &[u8], policy: &Policy) -> Result<Option<Span>, Error> {
         let found = memchr(b'\n', &buf[self.searched..]).map(|at| self.searched + at);
         let raw = &buf[self.line_start..found.unwrap_or(buf.len())];
@@ -266,7 +268,7 @@ impl HeadParser {
             true => self.field_length,
             false => 0,
         };
-        // The empty line at the end is no field and has no limit to keep.
+        // The empty line at the end is no field and has no limit.
         if length > 0 && continued + length + CRLF.len() > policy.longest_field() {
             return Err(Error::LimitRequestHeaders("limit request headers fields size"));
         }
@@ -276,8 +278,8 @@ impl HeadParser {
         }
     }
 
-    /// RFC 9112, 2.2 lets a server take a bare line feed; every smuggling list shows why not to
-    /// (decision D4).
+    /// RFC 9112, 2.2 lets a server accept a bare line feed. This one refuses it, against request
+    /// smuggling (docs/decisions/0004-bare-line-feeds.md).
     fn bare_line_feed(&self) -> Error {
         let what = b"bare LF as line terminator".to_vec();
         match self.stage {
@@ -319,7 +321,7 @@ impl HeadParser {
         Ok(())
     }
 
-    /// Whether the header block behind the request line is a known one, which then completes the
+    /// Whether the cache knows the header block behind the request line, which then completes the
     /// head.
     fn lookup(
         &mut self,
@@ -351,8 +353,8 @@ impl HeadParser {
         }
     }
 
-    /// What the meaning of the header block depends on; `None` where it depends on the request
-    /// target, too.
+    /// What the meaning of the header block depends on besides its bytes; `None` where it depends
+    /// on the request target as well.
     fn circumstances(&self, peer_is_trusted: bool) -> Option<CacheKey> {
         let version = self.line.version;
         matches!(self.line.form, TargetForm::Origin).then_some(CacheKey { version, peer_is_trusted })
@@ -464,11 +466,12 @@ enum HeadStage {
 
 const CRLF: &[u8] = b"\r\n";
 
-/// Where none of this many blocks in a row was known, as behind a proxy that gives each request a
-/// number of its own, the next ones are not worth remembering, nor the places of others...
+/// Once this many blocks in a row were not in the cache, the next ones are not inserted: they would
+/// only replace others. So it is behind a proxy that gives each request a number of its own.
 const LEARNED_AT_FIRST: u32 = 4;
 
-/// ...but for one in so many, since the client may have changed.
+/// Of those next ones, one in this many is inserted all the same, since the client may have
+/// changed.
 const LEARNED_LATER: u32 = 16;
 
 /// However high the limits are set, a head ends here: 16 MiB. It also keeps every [`Span`] within

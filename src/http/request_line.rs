@@ -1,5 +1,5 @@
 //! The request line: `method SP request-target SP HTTP-version` (RFC 9112, 3), by gunicorn's strict
-//! rules. It judges one complete line and knows no header.
+//! rules. It reads one complete line and knows nothing of headers.
 
 use memchr::memchr;
 
@@ -41,7 +41,7 @@ pub(super) fn parse(buf: &[u8], line: Span, policy: &Policy) -> Result<RequestLi
     let marks = TargetOffsets::find(rest.of(buf));
     let behind = rest.skip(marks.end).of(buf);
     let ends_well = behind.first() == Some(&b' ');
-    // What is wrong with the method is said first, save of a line that has no three words.
+    // A wrong method is reported first, except for a line that has fewer than three words.
     if !ends_well && memchr(b' ', behind).is_none() {
         return Err(refuse());
     }
@@ -58,7 +58,7 @@ pub(super) fn parse(buf: &[u8], line: Span, policy: &Policy) -> Result<RequestLi
     Ok(RequestLine { method, target, form, path, query, version, version_text })
 }
 
-/// What one pass over a target finds.
+/// The offsets that one pass over a target finds.
 #[derive(Clone, Copy)]
 struct TargetOffsets {
     /// Where its visible characters end.
@@ -78,7 +78,7 @@ impl TargetOffsets {
     }
 }
 
-/// Where the bytes from `start` on end that `belong` together.
+/// The end of the run of bytes from `start` on for which `belong` holds.
 fn end_of(text: &[u8], start: usize, belong: impl Fn(u8) -> bool) -> usize {
     text[start..].iter().position(|&byte| !belong(byte)).map_or(text.len(), |at| start + at)
 }
@@ -111,7 +111,8 @@ fn split_at_space(buf: &[u8], span: Span) -> Option<(Span, Span)> {
     Some((before, after.skip(1)))
 }
 
-/// A token (RFC 9110, 9.1); and, unless permitted, none that no registered method looks like.
+/// A method is a token (RFC 9110, 9.1). Unless the policy permits others, it also looks like a
+/// registered one.
 fn check_method(method: &[u8], policy: &Policy) -> Result<(), Error> {
     let looks_registered =
         (3..=20).contains(&method.len()) && !method.iter().any(|&byte| byte.is_ascii_lowercase() || byte == b'#');
@@ -131,7 +132,8 @@ fn target_form(buf: &[u8], target: Span, method: MethodName) -> Option<TargetFor
     }
 }
 
-/// CONNECT names the other end of a tunnel, host and port, and nothing else (RFC 9112, 3.2.3).
+/// The target of CONNECT is the other end of a tunnel: host and port, and nothing else (RFC 9112,
+/// 3.2.3).
 fn connect_form(text: &[u8]) -> Option<TargetForm> {
     let authority = Authority::parse(text)?;
     authority.port.map(|_| TargetForm::Authority)
@@ -169,10 +171,10 @@ fn default_port(scheme: &[u8]) -> Option<u16> {
     }
 }
 
-/// Where path and query stand. A fragment does not belong into a request and is left out, as
-/// gunicorn does.
+/// Where path and query stand. A fragment does not belong into a request. It is left out, as in
+/// gunicorn.
 fn path_and_query(buf: &[u8], target: Span, form: TargetForm, marks: TargetOffsets) -> (Span, Span) {
-    // No authority has a `?` or a `#`.
+    // An authority contains neither `?` nor `#`.
     let (before, _fragment) = target.split_at(marks.query_end);
     let (before, query) = before.split_at(marks.path_end);
     let path = match form {
@@ -184,8 +186,8 @@ fn path_and_query(buf: &[u8], target: Span, form: TargetForm, marks: TargetOffse
     (path, query.skip(1))
 }
 
-/// An empty path in a URI means `/` (RFC 9110, 4.2.3). A span must point at one: there is always
-/// the `//` that comes before the authority.
+/// An empty path in a URI means `/` (RFC 9110, 4.2.3). The span needs a `/` to point at: one of the
+/// `//` before the authority.
 fn slash_before(buf: &[u8], authority: Span) -> Span {
     let before = &buf[..authority.start as usize];
     let slash = memchr::memrchr(b'/', before).unwrap_or(0);

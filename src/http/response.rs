@@ -1,5 +1,5 @@
-//! The response, as bytes: head, chunk frames, interim responses. The caller decides what to say;
-//! this module knows how it is said, in gunicorn's order: status line, Server, Date, Connection,
+//! The response, as bytes: head, chunk frames, interim responses. The caller decides what is sent;
+//! this module knows its form, in gunicorn's order: status line, Server, Date, Connection,
 //! Transfer-Encoding, then the application's headers.
 
 use super::grammar::{is_field_value, is_token, trim_ows};
@@ -16,7 +16,7 @@ pub enum ConnectionHeader {
     Upgrade,
 }
 
-/// What a request's method says of how its response is framed.
+/// How a request's method changes the framing of its response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Asked {
     /// A response with its body.
@@ -39,7 +39,7 @@ impl Asked {
     }
 
     /// Whether a response with this `status` opens a tunnel: behind its head there is no message
-    /// any more that could be framed.
+    /// that could be framed.
     fn opens_tunnel(self, status: u16) -> bool {
         self == Asked::Tunnel && matches!(status, 200..=299)
     }
@@ -50,8 +50,8 @@ impl Asked {
 pub enum BodyPlan {
     /// Nothing follows the head; what the application yields is dropped.
     None,
-    /// So many bytes, as the application's Content-Length promises; more are cut, and after fewer
-    /// the connection ends.
+    /// As many bytes as the application's Content-Length promises. Bytes beyond that are cut; after
+    /// fewer the connection ends.
     Length(u64),
     /// Chunks, ended by [`LAST_CHUNK`].
     Chunked,
@@ -63,12 +63,12 @@ pub enum BodyPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidStatus;
 
-/// How the body goes out that belongs to a response with this `status` and the application's
+/// How the body of a response with this `status` is delimited, given the application's
 /// `content_length`, if any.
 ///
-/// A response to HEAD, an interim one, 204 and 304 have none, whatever the application says (RFC
-/// 9110, 6.4.1). What follows a 2xx to CONNECT is the tunnel, up to its end. No length is ever
-/// invented (decision D7).
+/// A response to HEAD, an interim response, 204 and 304 have no body, whatever the application
+/// sends (RFC 9110, 6.4.1). What follows a 2xx to CONNECT is the tunnel, up to its end. The server
+/// never invents a length.
 pub fn plan_body(asked: Asked, version: Version, status: u16, content_length: Option<u64>) -> BodyPlan {
     match (content_length, version) {
         _ if asked.opens_tunnel(status) => BodyPlan::UntilClose,
@@ -80,7 +80,7 @@ pub fn plan_body(asked: Asked, version: Version, status: u16, content_length: Op
 }
 
 /// Whether the application's Content-Length goes out with this `status`: not where there is no body
-/// that could have a length (RFC 9110, 8.6), nor before a tunnel. A 205 states its own.
+/// that could have a length (RFC 9110, 8.6), nor before a tunnel. A 205 states its own length.
 pub fn states_length(asked: Asked, status: u16) -> bool {
     !matches!(status, 204 | 205) && !asked.opens_tunnel(status)
 }
@@ -91,7 +91,7 @@ pub fn states_emptiness(asked: Asked, status: u16) -> bool {
 }
 
 /// The code of an application's status such as `200 OK`: three digits, then nothing or one space
-/// and a reason phrase (RFC 9112, 4). Which codes make sense is the caller's to judge.
+/// and a reason phrase (RFC 9112, 4). The caller judges which codes make sense.
 pub fn parse_status(status: &[u8]) -> Result<u16, InvalidStatus> {
     let (digits, rest) = status.split_first_chunk::<CODE_LENGTH>().ok_or(InvalidStatus)?;
     let is_well_formed = digits.iter().all(u8::is_ascii_digit)
@@ -123,8 +123,8 @@ pub fn is_header_value(value: &[u8]) -> bool {
     is_field_value(value)
 }
 
-/// Whether a header of this name is the server's own and dropped when it comes from the
-/// application: the hop-by-hop ones (RFC 9110, 7.6.1), and Server and Date, exactly as in gunicorn.
+/// Whether a header of this name is the server's own and dropped when the application sets it: the
+/// hop-by-hop headers (RFC 9110, 7.6.1), Server and Date, exactly as in gunicorn.
 pub fn is_hop_by_hop(name: &[u8]) -> bool {
     let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
     match name.len() {
@@ -154,7 +154,7 @@ pub fn write_live(out: &mut Vec<u8>) {
 /// Appends the server's part of a head to `out`: the status line with the application's `status`, which
 /// [`parse_status`] has accepted, then `server` (a [`server_line`]), Date, Connection and, if `chunked`, Transfer-Encoding.
 ///
-/// The version is the request's, as gunicorn answers; but never above 1.1.
+/// The version is the request's, as in gunicorn, but never above 1.1.
 pub fn write_head_start(
     out: &mut Vec<u8>,
     version: Version,
@@ -169,7 +169,8 @@ pub fn write_head_start(
         Version::Http11 => b"HTTP/1.1 ",
     });
     out.extend_from_slice(status);
-    // The space behind the code is there also where no reason phrase is (RFC 9112, 4).
+    // The space behind the code is required also without a reason phrase (RFC 9112, 4), which is
+    // never invented (docs/decisions/0005-no-invented-status-text.md).
     out.extend_from_slice(if status.len() == CODE_LENGTH { b" \r\n" } else { b"\r\n" });
     out.extend_from_slice(server);
     out.extend_from_slice(b"Date: ");
@@ -184,7 +185,7 @@ pub fn write_head_start(
     }
 }
 
-/// The Server header as a line, or nothing where there is to be none. The name has been accepted by
+/// The Server header as a line; empty without a name. The name has been accepted by
 /// [`is_header_value`].
 pub fn server_line(name: Option<&[u8]>) -> Vec<u8> {
     let mut line = Vec::new();
@@ -216,8 +217,8 @@ pub fn write_head_end(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends what goes before a chunk's data: its length in upper-case hexadecimal, and CRLF. An
-/// empty chunk would end the body, so `length` is at least 1; [`CHUNK_END`] follows the data.
+/// Appends what precedes a chunk's data: its length in upper-case hexadecimal, and CRLF. An empty
+/// chunk would end the body, so `length` is at least 1; [`CHUNK_END`] follows the data.
 pub fn write_chunk_size(out: &mut Vec<u8>, length: usize) {
     debug_assert!(length > 0, "an empty chunk ends the body");
     let digits = (usize::BITS - length.leading_zeros()).div_ceil(4);
@@ -227,13 +228,13 @@ pub fn write_chunk_size(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// What goes behind a chunk's data.
+/// What follows a chunk's data.
 pub const CHUNK_END: &[u8] = b"\r\n";
 
 /// The last chunk, an empty trailer section included.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// A whole body as one chunk and the last one.
+/// A whole body as one chunk, followed by the last chunk.
 pub fn in_one_chunk(body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + 32);
     if !body.is_empty() {
@@ -245,8 +246,8 @@ pub fn in_one_chunk(body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The answer to a health check, whole: 200 while the server serves, 503 once it is to stop. Nobody
-/// may keep it (RFC 9111, 5.2.2.5): it is true for this moment only.
+/// The complete answer to a health check: 200 while the server serves, 503 once it must stop. No
+/// cache may store it (RFC 9111, 5.2.2.5): it is true for this moment only.
 pub fn health_answer(serves: bool, is_head: bool, connection: ConnectionHeader, date: &[u8]) -> Vec<u8> {
     let (status, body): (&[u8], &[u8]) =
         if serves { (b"200 OK", b"ok\n") } else { (b"503 Service Unavailable", b"stopping\n") };
