@@ -51,7 +51,7 @@ fn a_worker_reads_new_certificates_and_can_write_none() {
     let server = plan.start().trusting(root.trust());
     server.wait_for_workers(1);
     let report = server.get("/").json();
-    let (all, writable) = (mappings(&report, "bulletin", "size"), mappings(&report, "bulletin", "made_writable"));
+    let (all, writable) = (mappings(&report, "seqlock", "size"), mappings(&report, "seqlock", "made_writable"));
     assert_eq!((all.len(), writable.len()), (1, 0), "{report:?}");
     server.finish();
 }

@@ -2,7 +2,7 @@
 //! out-of-memory kills.
 //!
 //! Both versions of cgroups (cgroups(7)) are read, at the place where distributions and containers
-//! mount them. A file that is not there is no answer, never an error.
+//! mount them. A missing file means "unknown", never an error.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub fn memory_limit() -> Option<u64> {
 }
 
 /// How many processes of this process's cgroup the kernel has killed for want of memory; None where
-/// nobody counts.
+/// the kernel does not count them.
 pub fn oom_kills() -> Option<u64> {
     Group::of_this_process()?.oom_kills()
 }
@@ -51,7 +51,7 @@ impl Group {
     }
 
     /// `memberships` are lines of "number:controllers:path"; version 2 has the number 0 and no
-    /// controllers. On a hybrid system memory is accounted where version 1 names it.
+    /// controllers. On a hybrid system the version 1 hierarchy accounts for memory.
     fn find(memberships: &str, mount: &Path) -> Option<Group> {
         let lines = memberships.lines().filter_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cgroups_are_no_answer() {
+    fn without_cgroups_nothing_is_known() {
         assert_eq!(Group::find("", Path::new("/nonexistent")), None);
         assert_eq!(Group::find("0::/\n", Path::new("/nonexistent")).unwrap().memory_limit(), None);
     }

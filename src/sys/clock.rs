@@ -1,5 +1,5 @@
-//! Clocks that need not be exact: those that are asked at every request, and the one that several
-//! processes can share.
+//! Clocks that need not be exact: those that are read at every request, and the one that several
+//! processes share.
 //!
 //! The coarse clocks of Linux lag behind by a few milliseconds at most, and reading them costs a
 //! tenth of reading the exact ones (clock_gettime(2), CLOCK_MONOTONIC_COARSE).
@@ -8,8 +8,8 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 
 /// Milliseconds of CLOCK_MONOTONIC (clock_gettime(2)): the same scale in the master and in every
-/// worker, untouched by changes of the wall clock. `Instant` would do, were its value not private
-/// to the process.
+/// worker, untouched by changes of the wall clock. `Instant` does not do, because its value is
+/// private to the process.
 pub fn monotonic_ms() -> u64 {
     let now = read(ClockId::CLOCK_MONOTONIC_COARSE);
     now.tv_sec() as u64 * 1000 + now.tv_nsec() as u64 / 1_000_000
@@ -21,17 +21,17 @@ pub fn monotonic_us() -> u64 {
     now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000
 }
 
-/// Seconds since the epoch (CLOCK_REALTIME). A clock before 1970 is shown as its beginning.
+/// Seconds since the epoch (CLOCK_REALTIME). A clock set before 1970 reads 0.
 pub fn unix_time() -> u64 {
     read(ClockId::CLOCK_REALTIME_COARSE).tv_sec().try_into().unwrap_or(0)
 }
 
-/// By how many seconds local time is ahead of UTC at `second` since the epoch. 0 where that cannot
-/// be told.
+/// By how many seconds local time is ahead of UTC at `second` since the epoch. 0 where that is
+/// unknown.
 ///
-/// What the C library has taken up counts (tzset(3)), as for Python's `time.localtime`: at its
-/// first use, and whenever somebody calls `time.tzset()`. The environment is not looked at here,
-/// which the application may be changing on another thread.
+/// The time zone is the one that the C library has read (tzset(3)), as for Python's
+/// `time.localtime`: at its first use, and at each call of `time.tzset()`. This function does not
+/// read the environment, which the application may be changing on another thread.
 pub fn utc_offset(second: i64) -> i32 {
     // SAFETY: an all-zero tm is a valid value of plain numbers and a null pointer; localtime_r
     // reads one live value and fills the other, or returns null, and keeps neither.
@@ -54,8 +54,7 @@ pub fn take_up_time_zone() {
     unsafe { tzset() }
 }
 
-/// The call can only fail for an unknown clock, and Linux has had these for longer than it has had
-/// anything else that is used here.
+/// The call fails for an unknown clock only. Every kernel that the server runs on has these.
 fn read(clock: ClockId) -> TimeSpec {
     clock_gettime(clock).unwrap_or(TimeSpec::new(0, 0))
 }

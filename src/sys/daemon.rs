@@ -1,4 +1,4 @@
-//! Into the background: away from the terminal, its session and the shell that waits.
+//! Daemonizing: leaving the terminal, its session and the shell that waits.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -14,13 +14,13 @@ use super::process;
 pub enum Output {
     /// To /dev/null.
     Null,
-    /// Where they went before, unless that is a terminal.
+    /// Unchanged, unless they are a terminal.
     Inherited,
 }
 
 /// Leaves the foreground: fork, new session, fork again (so that no terminal can become ours),
 /// umask 022, standard input on /dev/null, output and error as `output` says. Returns in the
-/// grandchild only; the others end with status 0. `fork` is the caller's, because an interpreter
+/// grandchild only; the others end with status 0. The caller passes `fork`, because an interpreter
 /// may have to be told of it.
 pub fn daemonize(fork: impl Fn() -> io::Result<Forked>, output: Output) -> io::Result<()> {
     leave_to_child(&fork)?;

@@ -1,9 +1,10 @@
-//! A letter box between workers: a client's connection, with what has been read from it, on its way
-//! to whoever takes it first. What is too long for a message goes along as a file.
+//! A channel between workers, for handing off connections: a client's connection, with the bytes
+//! that were read from it, goes to the worker that receives it first. Bytes that are too many for a
+//! message travel in a file.
 //!
-//! One socket pair, made by the master and inherited by every worker: all may send, all may
-//! receive, the kernel keeps each message whole and wakes those who wait. It must not know what the
-//! bytes say.
+//! It is one socket pair, made by the master and inherited by every worker. All may send, all may
+//! receive; the kernel keeps each message whole and wakes the workers that wait. The channel must
+//! not know what the bytes mean.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -14,38 +15,37 @@ use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockTy
 use rustix::fs::FlockOperation;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
 
-/// The most bytes that go along with a connection. A Linux socket pair holds some 200 KB by
-/// default.
+/// The most bytes in a message. A Linux socket pair holds some 200 KB by default.
 pub const MOST_BYTES: usize = 64 * 1024;
 
 /// Most descriptors in a message: a connection and a file.
 const MOST_DESCRIPTORS: usize = 2;
 
-/// What was in the box.
+/// A message that was received.
 #[derive(Debug)]
 pub struct Message {
     /// The connection.
     pub connection: OwnedFd,
-    /// The file that went along, if one did.
+    /// The file that was sent with it, if any.
     pub file: Option<OwnedFd>,
     /// The bytes.
     pub bytes: Vec<u8>,
 }
 
-/// Both ends of the box.
+/// Both ends of the channel.
 #[derive(Debug)]
 pub struct FdChannel {
     send: OwnedFd,
-    /// Locked by the process that takes a letter out, of all that share the box (fcntl(2),
-    /// "Advisory record locking": such a lock is its process's alone, and ends with it, or where it
-    /// closes any descriptor of this socket: there is one).
+    /// Locked by the process that receives, among all that share the channel (fcntl(2), "Advisory
+    /// record locking"). Such a lock belongs to its process. It ends with the process, and also
+    /// when the process closes any descriptor of this socket; each process has only this one.
     receive: OwnedFd,
-    /// The same among the threads of this process.
+    /// Locked by the thread that receives, among those of this process.
     is_taking: Mutex<()>,
 }
 
 impl FdChannel {
-    /// An empty box; both ends non-blocking and closed on exec.
+    /// An empty channel; both ends are non-blocking and closed on exec.
     ///
     /// # Errors
     /// No descriptors are left.
@@ -55,10 +55,10 @@ impl FdChannel {
         Ok(FdChannel { send, receive, is_taking: Mutex::new(()) })
     }
 
-    /// Puts copies of `connection` and `file`, and `bytes` (at most [`MOST_BYTES`]), into the box.
+    /// Sends copies of `connection` and `file`, and `bytes` (at most [`MOST_BYTES`]).
     ///
     /// # Errors
-    /// The box is full (WouldBlock), or the message too long.
+    /// The channel is full (WouldBlock), or the message too long.
     pub fn send(&self, connection: RawFd, file: Option<RawFd>, bytes: &[u8]) -> io::Result<()> {
         let descriptors: Vec<RawFd> = std::iter::once(connection).chain(file).collect();
         let rights = [ControlMessage::ScmRights(&descriptors)];
@@ -66,29 +66,29 @@ impl FdChannel {
         Ok(())
     }
 
-    /// Takes the oldest message out of the box; `None` when it is empty.
+    /// Receives the oldest message; `None` when there is none.
     ///
-    /// The kernel drops what it finds no place for among the process's descriptors, and with it the
-    /// connection. Places cannot be kept free for it: a thread of the application may take them at
-    /// any moment. So the message is looked at first, which gives copies of its descriptors, and
-    /// taken out only if all of them are there.
+    /// A process at its limit of descriptors gets none from the kernel, and the connection of a
+    /// message that it takes is lost. Descriptors cannot be reserved for it: a thread of the
+    /// application may take them at any moment. So the message is peeked at first, which copies its
+    /// descriptors, and removed only once all of them have arrived.
     ///
     /// # Errors
-    /// EMFILE when there is no place for its descriptors: the message stays in the box. WouldBlock
-    /// while another process takes one: there may be more. A message without a connection is
-    /// InvalidData.
+    /// EMFILE when the process has no free descriptors: the message stays in the channel.
+    /// WouldBlock while another process receives: there may be more messages. InvalidData for a
+    /// message without a connection.
     pub fn receive(&self) -> io::Result<Option<Message>> {
-        // A panic while it was held leaves nothing behind.
+        // A panic while the lock was held leaves no state to repair.
         let _alone = self.is_taking.lock().unwrap_or_else(PoisonError::into_inner);
         let _turn = Turn::take(&self.receive)?;
         let Some(letter) = self.peek()? else { return Ok(None) };
-        // The copies are ours; those in the message go with it.
+        // We own the copies. The descriptors in the message end with it.
         rustix::net::recv(&self.receive, &mut [0], RecvFlags::empty())?;
         letter.map(Some)
     }
 
-    /// Copies the oldest message. What is wrong with it is the inner error: such a one is to be
-    /// taken out, too.
+    /// Copies the oldest message. The inner error says what is wrong with it: such a message must
+    /// be removed, too.
     fn peek(&self) -> io::Result<Option<io::Result<Message>>> {
         let mut bytes = vec![0; MOST_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
@@ -101,7 +101,7 @@ impl FdChannel {
             Err(error) => return Err(error.into()),
         };
         bytes.truncate(message.bytes);
-        // All of them are owned here, whether or not the kernel has found a place for each.
+        // All of them are owned from here on, so that an early return closes them.
         let mut descriptors = rights.drain().flat_map(descriptors_in);
         let connection = descriptors.next();
         let file = descriptors.next();
@@ -113,12 +113,12 @@ impl FdChannel {
     }
 }
 
-/// The lock of the process that takes a letter.
+/// The lock of the process that receives.
 struct Turn<'a>(&'a OwnedFd);
 
 impl Turn<'_> {
     fn take(socket: &OwnedFd) -> io::Result<Turn<'_>> {
-        // Not waited for: whoever has it may have been stopped.
+        // Do not wait for the lock: the process that holds it may have been stopped.
         rustix::fs::fcntl_lock(socket, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
             rustix::io::Errno::ACCESS => io::ErrorKind::WouldBlock.into(),
             error => io::Error::from(error),
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_arrives_with_its_bytes_and_an_empty_box_is_no_error() {
+    fn a_connection_arrives_with_its_bytes_and_an_empty_channel_is_no_error() {
         let post = FdChannel::new().unwrap();
         assert!(post.receive().unwrap().is_none());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_goes_along() {
+    fn a_file_is_sent_with_the_connection() {
         let post = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let file = super::super::memory::file_of(b"a long body").unwrap();
@@ -184,8 +184,8 @@ mod tests {
         assert_eq!((&letter.bytes[..], text.as_str()), (&b"POST /"[..], "a long body"));
     }
 
-    /// What `child` gives in a process of its own, because descriptors are the whole process's; it
-    /// touches little but them before it exits.
+    /// The status of `child`, run in a process of its own: a limit on descriptors holds for the
+    /// whole process. It touches little else before it exits.
     fn in_a_child(child: impl FnOnce() -> i32) -> i32 {
         code_of(begin_child(child))
     }
@@ -209,8 +209,8 @@ mod tests {
         }
     }
 
-    /// No more descriptors than are open, and `more`. Places that are free between them, because
-    /// other tests have closed theirs, are taken first: a limit is one on the numbers.
+    /// Limits the descriptors to those that are open, and `more`. Free numbers between them, which
+    /// other tests have closed, are taken first: the limit is one on the numbers.
     fn limit_descriptors(post: &FdChannel, more: u64) {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
         let open = std::fs::read_dir("/proc/self/fd").unwrap();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_stays_in_the_box_while_there_is_no_place_for_all_of_its_descriptors() {
+    fn a_message_stays_in_the_channel_while_its_descriptors_do_not_fit() {
         let post = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let file = super::super::memory::file_of(b"a long body").unwrap();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_is_lost_to_a_thread_that_takes_every_descriptor_it_can_get() {
+    fn no_message_is_lost_while_a_thread_takes_every_free_descriptor() {
         const LETTERS: usize = 100;
         let post = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
@@ -264,7 +264,7 @@ mod tests {
                 scope.spawn(take_all);
                 let received = (0..20_000).filter(|_| {
                     let letter = post.receive();
-                    // A place comes free now and then, and the other thread is after it, too.
+                    // A descriptor is freed now and then, and the other thread wants it, too.
                     drop(taken.lock().unwrap().pop());
                     matches!(letter, Ok(Some(_)))
                 });
@@ -296,13 +296,13 @@ mod tests {
             })
             .fold(0, |sum, byte| sum + if byte == 0 { 0 } else { i32::from(byte - b'0') })
         };
-        // Both are forked from a thread that holds nothing of the box.
+        // Both are forked from a thread that holds no lock of the channel.
         let children = [begin_child(take), begin_child(take)];
         assert_eq!(children.map(code_of).into_iter().sum::<i32>(), 1 + 2 + 3 + 4 + 5 + 6 + 7);
     }
 
     #[test]
-    fn a_full_box_says_so() {
+    fn a_full_channel_would_block() {
         let post = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let error = (0..1000).find_map(|_| post.send(ours.as_raw_fd(), None, &[0; MOST_BYTES]).err()).unwrap();

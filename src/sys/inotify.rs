@@ -1,4 +1,4 @@
-//! Being told by the kernel that files in some folders have changed (inotify(7)).
+//! Notices of the kernel about changed files in some folders (inotify(7)).
 
 use std::ffi::OsString;
 use std::io;
@@ -7,11 +7,11 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-/// Folders that are listened to.
+/// The folders that are watched.
 pub struct Folders(Inotify);
 
 impl Folders {
-    /// None yet.
+    /// Watches no folder yet.
     ///
     /// # Errors
     /// The kernel has no more instances for this user.
@@ -19,8 +19,8 @@ impl Folders {
         Ok(Folders(Inotify::init(InitFlags::IN_CLOEXEC)?))
     }
 
-    /// Listens to one more folder: for files that have been written to their end, or put in their
-    /// place. Half of a file that is just being written is no news.
+    /// Watches one more folder for files that were closed after writing, or renamed into it. A file
+    /// that is still being written is not reported.
     ///
     /// # Errors
     /// It is no folder, or there are too many.
@@ -30,11 +30,11 @@ impl Folders {
         Ok(())
     }
 
-    /// Waits for news, and gives the names of the files. None of them: so much has happened that
-    /// the kernel has lost count.
+    /// Waits for changes, and returns the names of the files. `None` means that the kernel's queue
+    /// has overflowed: any file may have changed.
     ///
     /// # Errors
-    /// The descriptor is of no use any more.
+    /// The descriptor cannot be read any longer.
     pub fn wait(&self) -> io::Result<Option<Vec<OsString>>> {
         let events = loop {
             match self.0.read_events() {

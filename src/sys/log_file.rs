@@ -1,9 +1,9 @@
-//! Files that root opens for somebody else: the logs of workers that run as another user.
+//! Files that root opens for another user: the logs of workers that run without root's rights.
 //!
-//! What that user may write to, the application may have put a link in, to any file of the system.
-//! So such a file is opened with that user's rights, from which nothing can be won. Only what these
-//! do not reach is opened with root's own, and then by a path in which nobody but root can have
-//! laid a link.
+//! In a folder that the user may write to, the application may have made a link to any file of the
+//! system. So the file is opened with the user's rights first, which gain an attacker nothing. Only
+//! a file that these do not reach is opened with root's rights, and then by a path in which only
+//! root can have made a link.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
@@ -19,18 +19,18 @@ use nix::unistd;
 
 use super::user;
 
-/// More links in one path than anybody has laid: the kernel's own bound (path_resolution(7)).
+/// Most links in one path: the kernel's own bound (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
-/// A log that the server has made may be read by everybody.
+/// Every user may read a log that the server has made.
 const MODE: u32 = 0o644;
 
-/// Opens a log to append to it, and makes it if it is missing. It never blocks: a FIFO that nobody
-/// reads is opened all the same.
+/// Opens a log to append to it, and makes it if it is missing. It never blocks: a FIFO without a
+/// reader is opened all the same.
 ///
-/// Where this process is root and the log is to belong to `owner` (user and group id), it is theirs
-/// in the end or theirs to write to. What is not root's is not given away, and no link is followed
-/// that another user can have laid: each is an error that says so.
+/// Where this process is root and `owner` (user and group id) is given, the owner owns the file in
+/// the end, or may write to it. A file that does not belong to root is not given away, and a link
+/// that another user can have made is not followed: both are errors that say so.
 pub fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
     let Some((uid, gid)) = owner.filter(|_| unistd::geteuid().is_root()) else { return append(path) };
     if uid != 0
@@ -49,7 +49,8 @@ pub fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
 }
 
 /// A FIFO without a reader is ENXIO (fifo(7)). Its reader may be restarting, which must keep no
-/// worker from booting: held open for both ways it takes what it has room for until somebody comes.
+/// worker from booting. Opened for reading and writing, the FIFO takes what it has room for until a
+/// reader comes.
 fn append(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(MODE).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
@@ -59,7 +60,7 @@ fn append(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The same for a name that is no link.
+/// The same for a name in `directory`. A link is not followed.
 fn append_at(directory: &OwnedFd, name: &OsStr) -> nix::Result<OwnedFd> {
     let flags =
         OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -70,7 +71,8 @@ fn append_at(directory: &OwnedFd, name: &OsStr) -> nix::Result<OwnedFd> {
     }
 }
 
-/// Gives away what is root's and no other file under a second name (link(2)).
+/// Gives the file to a user, if it is root's and has no second name (link(2)) under which it may be
+/// another file.
 fn give(file: &File, found: &Metadata, uid: u32, gid: u32) -> io::Result<()> {
     if (found.uid(), found.gid()) == (uid, gid) {
         return Ok(());
@@ -84,8 +86,7 @@ fn give(file: &File, found: &Metadata, uid: u32, gid: u32) -> io::Result<()> {
     std::os::unix::fs::fchown(file, Some(uid), Some(gid))
 }
 
-/// Walks to the folder in which the last name of `path` stands, or what that leads to, link by
-/// link.
+/// Resolves `path` link by link, to a folder and the name in it.
 fn follow(path: &Path) -> io::Result<(OwnedFd, OsString)> {
     let mut left = names(&std::path::absolute(path)?);
     let mut directory = root()?;
@@ -131,7 +132,7 @@ fn root() -> nix::Result<OwnedFd> {
 
 /// Whether only root can have put this link into that folder.
 fn is_roots_own(link: &Metadata, folder: &Metadata) -> bool {
-    // What a sticky folder holds is its owner's alone to move, as in /tmp.
+    // In a sticky folder, such as /tmp, only the owner of a file may rename it.
     let is_closed = folder.mode() & (libc::S_IWGRP | libc::S_IWOTH) == 0 || folder.mode() & libc::S_ISVTX != 0;
     link.uid() == 0 && link.nlink() == 1 && folder.uid() == 0 && is_closed
 }
@@ -146,7 +147,8 @@ mod tests {
     /// A user and a group that need no account.
     const THEM: (u32, u32) = (54321, 54322);
 
-    /// A folder of root's that all may enter, with one of theirs in it; `None` without root.
+    /// A folder of root's that all may enter, with one of the other user's in it; `None` without
+    /// root.
     fn folders() -> Option<(tempfile::TempDir, PathBuf)> {
         if !unistd::geteuid().is_root() {
             println!("not tried: this needs root");
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_log_and_one_of_roots_become_theirs_in_anybodys_folder() {
+    fn a_new_log_and_one_of_roots_are_given_to_the_user_in_any_folder() {
         let Some((folder, theirs)) = folders() else { return };
         for path in [
             folder.path().join("new"),
@@ -183,14 +185,14 @@ mod tests {
             open(&path, Some(THEM)).unwrap();
             assert_eq!(owner(&path), THEM, "{path:?}");
         }
-        // A change of group alone.
+        // Only the group changes.
         let path = folder.path().join("group");
         open(&path, Some((0, THEM.1))).unwrap();
         assert_eq!(owner(&path), (0, THEM.1));
     }
 
     #[test]
-    fn a_link_of_theirs_leads_to_nothing_that_they_could_not_write_to() {
+    fn a_link_of_the_user_leads_to_no_file_that_the_user_could_not_write_to() {
         let Some((folder, theirs)) = folders() else { return };
         let secret = roots(&folder.path().join("secret"));
         let missing = folder.path().join("missing");
@@ -206,14 +208,14 @@ mod tests {
         }
         assert_eq!((owner(&secret), fs::read_to_string(&secret).unwrap()), ((0, 0), "secret\n".into()));
         assert!(!missing.exists());
-        // Their own file is theirs by whatever way.
+        // The user's own file is opened, whatever way leads to it.
         symlink(theirs.join("log"), theirs.join("fine")).unwrap();
         open(&theirs.join("fine"), Some(THEM)).unwrap();
         assert_eq!(owner(&theirs.join("log")), THEM);
     }
 
     #[test]
-    fn links_of_roots_are_followed_and_what_is_somebody_elses_stays() {
+    fn links_of_roots_are_followed_and_a_file_of_another_user_is_not_given_away() {
         let Some((folder, _)) = folders() else { return };
         let real = folder.path().join("real");
         fs::create_dir(&real).unwrap();
@@ -227,7 +229,7 @@ mod tests {
         assert_eq!(owner(&strangers), (54323, 54323));
         symlink("loop", real.join("loop")).unwrap();
         assert_eq!(open(&real.join("loop"), Some((0, THEM.1))).unwrap_err().raw_os_error(), Some(libc::ELOOP));
-        // In a folder that others may write to, a link of root's may have been moved.
+        // In a folder that others may write to, they may have moved a link of root's.
         fs::set_permissions(&real, fs::Permissions::from_mode(0o777)).unwrap();
         assert!(open(&real.join("log"), Some((0, THEM.1))).is_err());
         fs::set_permissions(&real, fs::Permissions::from_mode(0o1777)).unwrap();

@@ -1,4 +1,4 @@
-//! Memory in numbers: of a process, and of the machine (proc(5)); and giving some back.
+//! The memory of a process and of the machine in numbers (proc(5)), and giving some back.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
@@ -30,13 +30,12 @@ pub fn total() -> Option<u64> {
     kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
 }
 
-/// A file without a name that is nowhere but in memory (memfd_create(2)), with these bytes in it,
-/// to be read from its start.
+/// An unnamed file in memory (memfd_create(2)) that holds these bytes, to be read from its start.
 ///
 /// # Errors
 /// No descriptor or no memory is left, or the machine has no such files (`vm.memfd_noexec`).
 pub fn file_of(bytes: &[u8]) -> io::Result<File> {
-    // Kernels before 6.3 do not know the second flag, later ones want to be told.
+    // Kernels before 6.3 do not know the second flag; later ones warn without it.
     let not_executable = MFdFlags::MFD_CLOEXEC | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
     let made = memfd_create(c"body", not_executable).or_else(|_| memfd_create(c"body", MFdFlags::MFD_CLOEXEC));
     let mut file = File::from(made?);
@@ -45,10 +44,10 @@ pub fn file_of(bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Lets go of the code that the process has in memory (MADV_DONTNEED, madvise(2)): what runs next
-/// comes back from the page cache, the rest does not, and no longer counts as the process's. For
-/// one that has a long start behind it and little to do from then on. Code that somebody has
-/// changed (a debugger, a tracer, an agent) stays.
+/// Gives back the pages of code that the process has in memory (MADV_DONTNEED, madvise(2)). Code
+/// that runs again is mapped from the page cache; the rest no longer counts as the process's
+/// memory. This is for a process that does little after a long start. Code that a debugger, a
+/// tracer or an agent has changed stays.
 ///
 /// # Errors
 /// The process's map cannot be read (proc(5)), or the kernel refuses.
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn only_code_of_files_that_nobody_has_changed_is_given_back() {
+    fn only_unchanged_code_of_files_is_given_back() {
         let mapping = |permissions, path, anonymous| {
             let size = "Size:                  8 kB\nRss:                   8 kB";
             format!(
@@ -127,7 +126,7 @@ mod tests {
         assert_eq!(unchanged_code(&map), []);
         let map = format!("{map}{}{map}", mapping("r-xp", path, 0));
         assert_eq!(unchanged_code(&map), [(0x7f00_0000_1000, 0x2000)]);
-        // And life goes on.
+        // The process goes on.
         give_back_code().unwrap();
         give_back_code().unwrap();
     }

@@ -1,8 +1,8 @@
-//! The kernel, one module a subject: the only floor (with `python`) that holds unsafe code.
+//! The kernel, one module for each subject. Only this layer and `python` hold unsafe code.
 //!
 //! Everything here takes plain values and answers with `io::Result` or a small error of its own. It
-//! must not know the settings, HTTP, Python or who calls it, and it never logs: the caller knows
-//! what the failure meant.
+//! must not know the settings, HTTP, Python or its callers. It never logs: the caller knows what a
+//! failure means.
 
 pub mod cgroup;
 pub mod clock;

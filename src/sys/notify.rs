@@ -1,4 +1,4 @@
-//! News for the service manager: sd_notify(3), without its library.
+//! Notifications for the service manager: sd_notify(3), without its library.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,8 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Sends `state` ("READY=1\nSTATUS=...") to the manager's socket, which `$NOTIFY_SOCKET` names: a
-/// path, or `@` and an abstract name. Never waits: a manager that does not listen is an error, not
-/// a hang.
+/// path, or `@` and an abstract name. It never waits: a manager that does not read is an error.
 pub fn notify(notify_socket: &OsStr, state: &str) -> io::Result<()> {
     let address = match notify_socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,

@@ -1,4 +1,4 @@
-//! The pid file: how other programs find the master.
+//! The pid file, by which other programs find the master.
 //!
 //! It has no destructor on purpose: forked children hold a copy, and only the master removes the
 //! file, by a call.
@@ -24,7 +24,7 @@ pub struct PidFile {
     pid: Pid,
 }
 
-/// Why there is none.
+/// Why the pid file cannot be written.
 #[derive(Debug)]
 pub enum Error {
     /// It names a living process.
@@ -54,7 +54,7 @@ impl fmt::Display for Error {
 impl PidFile {
     /// Writes `pid` and a line end to `path`, mode 0644, whole or not at all (a new file renamed
     /// over the old one). A file that names another living process is left alone; garbage and dead
-    /// pids are written over.
+    /// pids are overwritten.
     pub fn create(path: &Path, pid: Pid) -> Result<PidFile, Error> {
         // Absolute, so that a later chdir does not make it another file.
         let path = std::path::absolute(path).map_err(|error| Error::Io(path.to_path_buf(), error))?;
@@ -74,13 +74,13 @@ impl PidFile {
         Ok(PidFile { path, pid })
     }
 
-    /// Where it is.
+    /// The file's absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Moves it to another name: removes the old file, writes the new one. When the new one cannot
-    /// be written there is no file left.
+    /// Gives the file another name: removes the old file, writes the new one. When the new one
+    /// cannot be written there is no file left.
     pub fn rename(self, path: &Path) -> Result<PidFile, Error> {
         self.remove();
         PidFile::create(path, self.pid)
@@ -89,7 +89,7 @@ impl PidFile {
     /// Removes the file, if it still holds our pid.
     pub fn remove(&self) {
         if matches!(read(&self.path), Ok(Some(pid)) if pid == self.pid) {
-            // Gone is gone, whoever did it.
+            // A file that is gone already needs no removing.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -103,15 +103,15 @@ fn write_whole(directory: &Path, path: &Path, pid: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// The living process that the file names, if it names one. EPERM from kill(2) means alive and
-/// somebody else's.
+/// The living process that the file names, if it names one. EPERM from kill(2) means that the
+/// process lives and belongs to another user.
 fn living_owner(path: &Path) -> io::Result<Option<Pid>> {
     Ok(read(path)?.filter(|&pid| process::is_alive(pid)))
 }
 
 /// The pid in the file; None for no file and for garbage.
 fn read(path: &Path) -> io::Result<Option<Pid>> {
-    // What has taken the file's place meanwhile must not keep the master.
+    // A FIFO or a device in the file's place must not block the master.
     let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
@@ -172,7 +172,7 @@ mod tests {
             assert_eq!(error, format!("'{}' is no regular file. Can't create pidfile.", path.display()));
             assert!(!fs::metadata(path).unwrap().is_file());
         }
-        // One that leads to a file is replaced, and what it leads to stays.
+        // A link to a file is replaced; the file stays.
         let (link, target) = (folder.path().join("link"), folder.path().join("target"));
         fs::write(&target, "precious\n".repeat(20)).unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();

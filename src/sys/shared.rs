@@ -1,10 +1,10 @@
 //! Memory that a process shares with the children it forks, and to which a child can give up
 //! writing for good.
 //!
-//! It is a file in memory rather than an anonymous mapping: that can be sealed against new ways to
-//! write to it (F_SEAL_FUTURE_WRITE, fcntl(2)), so that a child which has exchanged its mapping for
-//! one to read from cannot go back, whatever runs in it. Where there are no such files the pages
-//! are merely protected, which helps against accidents.
+//! The memory is a file in memory, not an anonymous mapping, because a file can be sealed against
+//! new writable mappings (F_SEAL_FUTURE_WRITE, fcntl(2)). A child that has replaced its mapping by
+//! a read-only one cannot go back, whatever runs in it. On a system without such files the pages
+//! are only protected, which helps against accidents.
 
 use std::ffi::CStr;
 use std::io;
@@ -30,8 +30,8 @@ use nix::unistd::{SysconfVar, ftruncate, sysconf};
 /// needs no larger alignment than a page has.
 pub unsafe trait Shareable: Sync + 'static {}
 
-/// Counters that one process writes and others read, in cache lines of their own: two of them never
-/// meet in one.
+/// Counters that one process writes and others read, in cache lines of their own: no two `Counters`
+/// share one.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Counters<const N: usize>([AtomicU64; N]);
@@ -57,7 +57,7 @@ pub struct SharedSlice<T: Shareable> {
 }
 
 impl<T: Shareable> SharedSlice<T> {
-    /// Maps room for `length` items (mmap(2)); pages that nobody touches cost nothing. `name` is
+    /// Maps room for `length` items (mmap(2)); pages that are never touched cost nothing. `name` is
     /// what /proc shows. ENOMEM when there is no room.
     pub fn new(name: &CStr, length: NonZeroUsize) -> io::Result<SharedSlice<T>> {
         let mapping = Mapping::new(name, size_of::<T>().saturating_mul(length.get()))?;
@@ -65,7 +65,7 @@ impl<T: Shareable> SharedSlice<T> {
     }
 
     /// From now on this process only reads. For a child right after the fork: no other thread may
-    /// look meanwhile.
+    /// use the memory meanwhile.
     pub fn give_up_writing(&self) -> io::Result<()> {
         self.mapping.keep_writable(0..0)
     }
@@ -81,7 +81,7 @@ impl<T: Shareable> Deref for SharedSlice<T> {
     }
 }
 
-/// The same with every item on pages of its own, so that a child can keep one to write to.
+/// The same with every item on pages of its own, so that a child can keep one of them writable.
 #[derive(Debug)]
 pub struct SharedPages<T: Shareable> {
     mapping: Mapping,
@@ -121,11 +121,11 @@ impl<T: Shareable> SharedPages<T> {
 /// Shared pages, unmapped on drop.
 #[derive(Debug)]
 struct Mapping {
-    /// INVARIANT: maps `bytes` bytes, to be read at least, until drop.
+    /// INVARIANT: maps `bytes` bytes, readable at least, until drop.
     start: NonNull<libc::c_void>,
     bytes: NonZeroUsize,
-    /// What is mapped, as long as this process may write to all of it; `None` too where there are
-    /// no files in memory.
+    /// The file that is mapped, as long as this process may write to all of it. `None` also on a
+    /// system without files in memory.
     file: Mutex<Option<OwnedFd>>,
 }
 
@@ -142,8 +142,8 @@ impl Mapping {
             None => unsafe { mmap_anonymous(None, bytes, access, flags) }?,
         };
         if let Some(file) = &file {
-            // A kernel before 5.1 does not know the first; then pages are as safe as without a
-            // file.
+            // A kernel before 5.1 does not know the first seal; then the pages are as safe as
+            // without a file.
             let seals = [SealFlag::F_SEAL_FUTURE_WRITE, SealFlag::F_SEAL_SHRINK, SealFlag::F_SEAL_GROW];
             for seal in seals {
                 let _ = fcntl(file, FcntlArg::F_ADD_SEALS(seal));
@@ -161,16 +161,17 @@ impl Mapping {
 
     fn make_read_only(&self, pages: Range<usize>, file: Option<&OwnedFd>) -> io::Result<()> {
         let Some(length) = NonZeroUsize::new(pages.len()) else { return Ok(()) };
-        // SAFETY: within the mapping, as the callers take care.
+        // SAFETY: both callers pass a range within the mapping.
         let start = unsafe { self.start.cast::<u8>().add(pages.start) };
         match file {
-            // SAFETY: the same pages of the same file come to the same place, and nobody looks
-            // meanwhile: references into them stay good.
+            // SAFETY: the same pages of the same file are mapped at the same address, and no other
+            // thread uses them meanwhile, so references into them stay valid.
             Some(file) => unsafe {
                 let (flags, offset) = (MapFlags::MAP_SHARED | MapFlags::MAP_FIXED, pages.start as libc::off_t);
                 mmap(Some(start.addr()), length, ProtFlags::PROT_READ, flags, file, offset)?;
             },
-            // SAFETY: they stay mapped and readable, which is all that references into them need.
+            // SAFETY: the pages stay mapped and readable, which is all that references into them
+            // need.
             None => unsafe { mprotect(start.cast(), length.get(), ProtFlags::PROT_READ) }?,
         }
         Ok(())
@@ -191,7 +192,7 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
-/// A file of so many zeroes that is nowhere but in memory; `None` where there are none, or none of
+/// A file in memory of this many zeroes; `None` on a system without such files, or without one of
 /// that size.
 fn file_in_memory(name: &CStr, bytes: NonZeroUsize) -> Option<OwnedFd> {
     // Making a file longer than this is answered with a signal that ends the process
@@ -201,7 +202,7 @@ fn file_in_memory(name: &CStr, bytes: NonZeroUsize) -> Option<OwnedFd> {
         return None;
     }
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    // Kernels before 6.3 do not know the third flag, later ones want to be told.
+    // Kernels before 6.3 do not know the third flag; later ones warn without it.
     let not_executable = flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
     let file = memfd_create(name, not_executable).or_else(|_| memfd_create(name, flags)).ok()?;
     ftruncate(&file, bytes.get() as libc::off_t).ok()?;
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_writes_to_the_item_it_has_kept_and_to_no_other() {
+    fn a_child_can_write_only_to_the_item_it_has_kept() {
         let items = Items::new(c"test", NonZeroUsize::new(4).unwrap()).unwrap();
         let without_file = without_file(&items);
         for items in [&items, &without_file] {
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_cannot_be_had_again() {
+    fn a_page_that_was_given_up_cannot_be_made_writable_again() {
         let slice = SharedSlice::<Counters<1>>::new(c"test", NonZeroUsize::MIN).unwrap();
         let ended = in_child(|| {
             slice.give_up_writing().unwrap();
@@ -269,7 +270,7 @@ mod tests {
         SharedPages { mapping, stride: items.stride, length: items.length, items: PhantomData }
     }
 
-    /// Runs `action` in a child; what is given back waits for its end.
+    /// Runs `action` in a child; the returned function waits for its end.
     fn in_child(action: impl FnOnce()) -> impl FnOnce() -> End {
         let (mut gate, opened) = io::pipe().unwrap();
         match fork().unwrap() {

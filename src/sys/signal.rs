@@ -1,11 +1,11 @@
-//! Signals as a queue: the handler writes one byte to a pipe and leaves; whoever owns the queue
-//! decides in its own loop.
+//! Signals as a queue: the handler writes one byte to a pipe and returns; the owner of the queue
+//! reads it in its own loop.
 //!
-//! The pipe keeps the order in which signals came, and its reading end fits a poll. The handler is
-//! plain sigaction(2), so whoever installs another one (CPython's `signal.signal`) replaces it, and
-//! [`take_back`] puts it back. A process that the application forks has nothing of it: the
-//! dispositions are the default ones there, and no signal of it reaches the pipe. It must not know
-//! Python; what else a signal is to set off is a function that it is given ([`interrupt_with`]).
+//! The pipe keeps the order in which signals came, and its reading end can be polled. The handler
+//! is installed by sigaction(2), so another one (CPython's `signal.signal`) replaces it, and
+//! [`take_back`] reinstalls it. A process that the application forks takes no part: its
+//! dispositions are the default ones, and its signals do not reach the pipe. This module must not
+//! know Python; a function that a signal must call besides is passed in ([`interrupt_with`]).
 
 use std::fmt;
 use std::io;
@@ -23,7 +23,7 @@ use super::fork;
 /// The signals monoceros gives a meaning to, in the master or in a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Stop when what is in flight is done.
+    /// Stop once the requests in flight are answered.
     Term,
     /// Stop at once (Ctrl-C).
     Int,
@@ -35,15 +35,15 @@ pub enum Signal {
     Ttin,
     /// One worker less.
     Ttou,
-    /// Open the log files again.
+    /// Reopen the log files.
     Usr1,
-    /// Start a new program over the same sockets.
+    /// Start a new program with the same sockets.
     Usr2,
     /// Stop the workers, keep the master.
     Winch,
     /// A child ended.
     Chld,
-    /// A worker is past its time.
+    /// A worker is over its timeout.
     Abrt,
     /// Become the new program in place, with the same pid. The first real-time signal (signal(7)).
     Rtmin,
@@ -98,7 +98,8 @@ impl Signal {
             Signal::Winch => libc::SIGWINCH,
             Signal::Chld => libc::SIGCHLD,
             Signal::Abrt => libc::SIGABRT,
-            // The C library keeps the lowest ones for itself, so the number is its to say.
+            // The C library keeps the lowest ones for itself, and so knows which number is the
+            // first.
             Signal::Rtmin => libc::SIGRTMIN(),
         }
     }
@@ -115,15 +116,15 @@ impl fmt::Display for Signal {
     }
 }
 
-/// The pending signals of this process. Dropping it stops the collecting; the signals it had asked
-/// for are from then on without effect, not fatal: the handler stays, and finds no pipe.
+/// The pending signals of this process. Dropping it stops the collecting. The signals that it
+/// collected then have no effect, instead of being fatal: the handler stays, and finds no pipe.
 #[derive(Debug)]
 pub struct SignalQueue {
     read: OwnedFd,
     write: OwnedFd,
 }
 
-/// The signals whose handler is to be ours: bit `n` stands for signal number `n`.
+/// The signals whose handler must be ours: bit `n` stands for signal number `n`.
 static COLLECTED: AtomicU64 = AtomicU64::new(0);
 
 /// Where the handler writes: the writing end of the queue that was made last. -1 without one.
@@ -135,7 +136,7 @@ static TERM_CAME: AtomicBool = AtomicBool::new(false);
 /// The signals that also interrupt what runs: bit `n` stands for signal number `n`.
 static INTERRUPTING: AtomicU64 = AtomicU64::new(0);
 
-/// What interrupts it. It must be safe to call in a signal handler (signal-safety(7)).
+/// The function that interrupts. It must be safe to call in a signal handler (signal-safety(7)).
 static INTERRUPT: OnceLock<fn(i32)> = OnceLock::new();
 
 impl SignalQueue {
@@ -151,8 +152,8 @@ impl SignalQueue {
     }
 
     /// In a forked child: gives up everything inherited and starts a queue of its own, so that no
-    /// signal of the child is ever written to the parent's pipe. What is collected no more gets its
-    /// default disposition. Call it while signals are still blocked.
+    /// signal of the child is ever written to the parent's pipe. A signal that is no longer
+    /// collected gets its default disposition. Call it while signals are still blocked.
     pub fn replace_after_fork(self, signals: &[Signal]) -> io::Result<SignalQueue> {
         TERM_CAME.store(false, Relaxed);
         INTERRUPTING.store(0, Relaxed);
@@ -161,8 +162,8 @@ impl SignalQueue {
         SignalQueue::new(signals)
     }
 
-    /// In a forked child that is about to become another program: collects nothing any more. Call
-    /// it while signals are still blocked.
+    /// In a forked child that is about to become another program: collects no signals any longer.
+    /// Call it while signals are still blocked.
     pub fn abandon_after_fork(&mut self) {
         PIPE.store(-1, Relaxed);
     }
@@ -204,7 +205,7 @@ pub fn collected() -> impl Iterator<Item = Signal> {
     Signal::ALL.into_iter().filter(move |signal| bits & bit(signal.number()) != 0)
 }
 
-/// Puts the handler back wherever somebody has replaced it; the replacement is called no more. Says
+/// Reinstalls the handler wherever it was replaced; the replacement is no longer called. Returns
 /// whether there was one.
 pub fn take_back() -> io::Result<bool> {
     let mut was_replaced = false;
@@ -217,14 +218,14 @@ pub fn take_back() -> io::Result<bool> {
     Ok(was_replaced)
 }
 
-/// Puts a signal into the queue as if it had come, for a handler elsewhere that does the duty of
-/// ours. Safe in a signal handler.
+/// Puts a signal into the queue as if it had come, for another handler that stands in for ours.
+/// Safe in a signal handler.
 pub fn push(signal: Signal) {
     push_number(signal.number());
 }
 
 /// From now on exactly `signals` also call `interrupt`, from within the signal handler: it must do
-/// only what signal-safety(7) allows. The first function that is given stays.
+/// only what signal-safety(7) allows. Later calls change the signals, not the function.
 pub fn interrupt_with(interrupt: fn(i32), signals: &[Signal]) {
     INTERRUPT.get_or_init(|| interrupt);
     INTERRUPTING.store(bits(signals), Relaxed);
@@ -236,9 +237,9 @@ pub fn term_has_come() -> bool {
     TERM_CAME.load(Relaxed)
 }
 
-/// In a process that somebody else has forked (a copy of this one): every signal that the handler
-/// was installed for has its default disposition, and the pipe is out of reach. Does only what
-/// signal-safety(7) allows.
+/// In a process that the application has forked (a copy of this one): gives every signal that the
+/// handler was installed for its default disposition, and makes the pipe unreachable. Does only
+/// what signal-safety(7) allows.
 pub fn leave_to_copy() {
     PIPE.store(-1, Relaxed);
     for signal in Signal::ALL {
@@ -251,8 +252,8 @@ pub fn leave_to_copy() {
 extern "C" fn collect(number: i32) {
     let errno = Errno::last_raw();
     if fork::is_copy() {
-        // faulthandler, for one, has put the handler back: as for every signal of a copy, the
-        // default disposition holds.
+        // faulthandler, for one, has put the handler back. In a copy the default disposition holds
+        // for every signal.
         let _ = install(number, default());
         // SAFETY: raise(3) touches no memory.
         unsafe { libc::raise(number) };
@@ -273,8 +274,8 @@ fn push_number(number: i32) {
     }
     let byte = number as u8;
     // SAFETY: one byte is read, from a place that lives until the call returns. A pipe that is
-    // closed or -1 is answered with EBADF; one that is full holds more signals than anybody has yet
-    // looked at.
+    // closed or -1 is answered with EBADF; one that is full holds more signals than have yet been
+    // read.
     unsafe { libc::write(PIPE.load(Relaxed), (&raw const byte).cast(), 1) };
 }
 
@@ -287,8 +288,8 @@ fn bits(signals: &[Signal]) -> u64 {
     signals.iter().fold(0, |bits, signal| bits | bit(signal.number()))
 }
 
-/// The handler's disposition. SA_RESTART: a TERM is not to disturb a request by EINTR. Others wait
-/// meanwhile, so that they need no stack of their own.
+/// The handler's disposition. SA_RESTART: a TERM must not disturb a request by EINTR. Other signals
+/// are blocked meanwhile, so that their handlers need no stack of their own.
 fn handler() -> libc::sigaction {
     let mut action = default();
     // SAFETY: the set is a whole one; sigfillset(3) only writes to it.
@@ -321,9 +322,9 @@ fn installed(number: i32) -> io::Result<libc::sigaction> {
     Ok(current)
 }
 
-/// Ends the process `after` so many seconds without asking anybody, unless [`call_off_end`] comes
-/// first: by SIGALRM, whose former disposition is lost. Whoever installs another handler for it
-/// meanwhile calls it off as well. Safe in a signal handler.
+/// Ends the process after `seconds`, unless [`call_off_end`] is called before. It uses SIGALRM,
+/// whose former disposition is lost; another handler for that signal, installed meanwhile, also
+/// prevents the end. Safe in a signal handler.
 pub fn end_process_after(seconds: u32) {
     extern "C" fn end(_: i32) {
         // SAFETY: _exit(2) runs no code of ours.
@@ -344,18 +345,18 @@ pub fn call_off_end() {
     unsafe { libc::alarm(0) };
 }
 
-/// Has a file that may grow no more be an error of write(2), as CPython has it, and not the end of
-/// the process (SIGXFSZ).
+/// Makes a write(2) past the limit of a file's size an error, as in CPython, and not the end of the
+/// process (SIGXFSZ).
 pub fn ignore_file_size_limit() {
     let mut action = default();
     action.sa_sigaction = libc::SIG_IGN;
-    // It fails for a number that is no signal only.
+    // It fails only for a number that is no signal.
     let _ = install(libc::SIGXFSZ, action);
 }
 
 /// Lets faults end the process. The runtime of Rust installs handlers that return from a fault
-/// which is no overflow of a stack, because the instruction will fault again; one that somebody has
-/// sent does not.
+/// which is not a stack overflow, because the instruction will fault again. A SIGSEGV sent by
+/// kill(2) does not come again, and would be lost.
 pub fn end_at_faults() {
     for number in [libc::SIGSEGV, libc::SIGBUS] {
         let _ = install(number, default());
@@ -363,9 +364,9 @@ pub fn end_at_faults() {
     use_one_stack();
 }
 
-/// Takes the stack away that the runtime of Rust has given this thread for the handlers of signals.
-/// It is made for one small handler: CPython's run there too (SA_ONSTACK), one within the other,
-/// and three of them are more than it holds.
+/// Disables the alternate signal stack that the runtime of Rust has given this thread. It is made
+/// for one small handler. CPython's handlers run there too (SA_ONSTACK), one within the other, and
+/// three of them overflow it.
 pub fn use_one_stack() {
     // SAFETY: a stack_t is plain data; SS_DISABLE asks for no memory. Outside a handler the call
     // cannot fail.
@@ -376,12 +377,12 @@ pub fn use_one_stack() {
     }
 }
 
-/// Signals held back by [`block_all`], and the mask to go back to.
+/// Signals blocked by [`block_all`], with the mask to restore.
 #[derive(Debug)]
 #[must_use = "signals stay blocked until restore()"]
 pub struct Blocked(SigSet);
 
-/// Holds back every signal until [`Blocked::restore`]: around a fork, so that the child takes none
+/// Blocks every signal until [`Blocked::restore`]: around a fork, so that the child takes none
 /// before it has a queue of its own.
 pub fn block_all() -> io::Result<Blocked> {
     let mut old = SigSet::empty();
@@ -390,14 +391,14 @@ pub fn block_all() -> io::Result<Blocked> {
 }
 
 impl Blocked {
-    /// Lets the held back signals come.
+    /// Unblocks the signals.
     pub fn restore(self) -> io::Result<()> {
         Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None)?)
     }
 }
 
-/// Forgets an ignored SIGCHLD that the process which started us left behind: under it the kernel
-/// would throw away the exit statuses of the workers (wait(2)).
+/// Resets a SIGCHLD that the process which started us has ignored: under that disposition the
+/// kernel discards the exit statuses of the workers (wait(2)).
 pub fn reset_inherited() -> io::Result<()> {
     // SAFETY: no handler of ours is installed yet, and SIG_DFL needs none.
     if unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) } == libc::SIG_ERR {
@@ -406,8 +407,8 @@ pub fn reset_inherited() -> io::Result<()> {
     Ok(())
 }
 
-/// Lets every signal come, whatever mask the process was started with. After a re-exec in place
-/// signals wait behind it, so the queue must be there first.
+/// Unblocks every signal, whatever mask the process was started with. After an exec in place
+/// signals may be pending, so the queue must exist before.
 pub fn unblock_all() -> io::Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
@@ -420,7 +421,7 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// Signals belong to the process, and so to every test in it: one at a time.
+    /// Signals belong to the process, which all tests share: one of them at a time.
     static ALONE: Mutex<()> = Mutex::new(());
 
     fn alone() -> std::sync::MutexGuard<'static, ()> {
@@ -467,14 +468,14 @@ mod tests {
         let queue = SignalQueue::new(&[Signal::Usr2, Signal::Winch]).unwrap();
         let held = block_all().unwrap();
         let Forked::Parent(child) = fork().unwrap() else {
-            // Only what a fork of a process with threads may do: no assertion that prints, just a
-            // status.
+            // The child does only what a fork of a process with threads may do: no assertion that
+            // prints, just a status.
             raise(Signal::Winch);
             let Ok(own) = queue.replace_after_fork(&[Signal::Usr2]) else { exit_now(1) };
             raise(Signal::Usr2);
             let Ok(()) = held.restore() else { exit_now(2) };
-            // WINCH was not asked for: without effect. USR2 was held back across the fork and is
-            // ours alone.
+            // The child does not collect WINCH, so it has no effect. USR2 was blocked across the
+            // fork and belongs to the child alone.
             exit_now(if pending(&own) == [Signal::Usr2] { 0 } else { 3 });
         };
         held.restore().unwrap();
@@ -499,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_installed_meanwhile_counts_until_ours_is_taken_back() {
+    fn a_handler_installed_meanwhile_runs_until_ours_is_reinstalled() {
         let _alone = alone();
         static CALLS: AtomicU32 = AtomicU32::new(0);
         extern "C" fn count(_: i32) {

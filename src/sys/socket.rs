@@ -1,4 +1,4 @@
-//! Listening sockets: bound, inherited, accepted from with one accept4(2) a connection.
+//! Listening sockets: bound, inherited, accepted from with one accept4(2) per connection.
 //!
 //! They must not know which process they are in: unlinking a unix socket's file is an explicit
 //! call, because after a fork many processes hold the listener.
@@ -25,13 +25,13 @@ use super::stream::peer;
 pub use super::stream::{Cork, Peer, Readiness, Stream, wait_until_ready};
 
 /// Most bytes of a response that the kernel holds before it can send them (TCP_NOTSENT_LOWAT,
-/// tcp(7)). Left to itself it would take several megabytes for a client that reads nothing, and
-/// copying those would keep everybody else waiting for more than a millisecond. What a client that
-/// does read has in flight does not count.
+/// tcp(7)). Without this limit it takes several megabytes for a client that reads nothing, and
+/// copying those makes every other client wait for more than a millisecond. Bytes in flight to a
+/// client that reads do not count.
 const UNSENT_LIMIT: u32 = 512 * 1024;
 
-/// For how many seconds a connection that says nothing is kept from us, if it is; the kernel's
-/// smallest measure.
+/// For how many seconds the kernel keeps a silent connection back under TCP_DEFER_ACCEPT: its
+/// smallest value.
 const DEFERRED_FOR: libc::c_int = 1;
 
 /// Where to listen.
@@ -48,8 +48,7 @@ pub enum BindAddress {
     Unix(PathBuf),
     /// A unix socket in Linux's abstract name space; the name without its leading NUL.
     Abstract(Vec<u8>),
-    /// A descriptor that is open already: inherited from systemd, supervisord or the master before
-    /// an upgrade.
+    /// An open descriptor, inherited from systemd, supervisord or the old master of an upgrade.
     Fd(RawFd),
 }
 
@@ -58,7 +57,7 @@ pub enum BindAddress {
 pub struct BindOptions {
     /// Connections the kernel holds until they are accepted (listen(2)).
     pub backlog: u32,
-    /// The permissions to take from a unix socket's file, which starts from 0777.
+    /// The permissions to remove from a unix socket's file, which starts from 0777.
     pub umask: u32,
     /// The user and group to own a unix socket's file.
     pub owner: Option<(u32, u32)>,
@@ -86,30 +85,29 @@ pub enum LocalAddress {
     Abstract(Vec<u8>),
 }
 
-/// Who made the file of an inherited unix socket, and so who removes it in the end.
+/// Which program made the file of an inherited unix socket, and so removes it in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileOwner {
-    /// This server, in the master before an upgrade.
+    /// This server: the old master of an upgrade.
     Us,
     /// The service manager that passed the socket.
     ServiceManager,
 }
 
-/// The file a unix listener made. Device, inode and birth tell it from one that another server has
-/// put in its place: the inode alone may be the old one's, used again.
+/// The file a unix listener made. Device, inode and birth time tell it from a file that another
+/// server has put in its place: the kernel may use an inode again.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Where the file system knows it.
+    /// `None` where the file system does not record it.
     born: Option<SystemTime>,
 }
 
 impl Listener {
-    /// Binds `address` and listens. EADDRINUSE also for a unix socket on which another server
-    /// answers; a regular file at the path of a unix socket is EEXIST and stays.
-    /// [`BindAddress::Fd`] is taken as it is.
+    /// Binds `address` and listens. A unix socket on which another server answers is EADDRINUSE; a
+    /// regular file at its path is EEXIST and stays. [`BindAddress::Fd`] is used as it is.
     pub fn bind(address: &BindAddress, options: BindOptions) -> io::Result<Listener> {
         match address {
             BindAddress::Tcp { host, port } => Listener::bind_tcp(address, resolve(host, *port)?, options),
@@ -124,11 +122,10 @@ impl Listener {
     }
 
     /// Takes over an inherited descriptor under its own number (an upgrade passes it on by number).
-    /// It is told to listen only if it does not yet: a second listen(2) would undo the backlog its
-    /// maker chose. Fails with EBADF or ENOTSOCK when it is no socket.
+    /// listen(2) is called only if it does not listen yet: a second call would undo the backlog
+    /// that its maker chose. Fails with EBADF or ENOTSOCK when it is no socket.
     pub fn from_fd(fd: RawFd, backlog: u32, file_owner: FileOwner) -> io::Result<Listener> {
-        // SAFETY: whether it is open is what is asked here: the borrow ends with this one call,
-        // which an unused number answers with EBADF.
+        // SAFETY: the call asks whether the number is open. It answers an unused one with EBADF.
         let probe = unsafe { libc::fcntl(fd, libc::F_GETFD) };
         Errno::result(probe)?;
         // SAFETY: it is open, as was just seen, and the borrow ends with the call.
@@ -166,8 +163,8 @@ impl Listener {
     }
 
     /// Whether the kernel keeps a TCP connection until its first bytes are there (TCP_DEFER_ACCEPT,
-    /// tcp(7)). One that stays silent is handed out after [`DEFERRED_FOR`]. Means nothing for other
-    /// sockets.
+    /// tcp(7)). A connection that stays silent is accepted after [`DEFERRED_FOR`]. It has no effect
+    /// on other sockets.
     pub fn defer_accept(&self, is_on: bool) -> io::Result<()> {
         if !matches!(self.local, LocalAddress::Ip(_)) {
             return Ok(());
@@ -199,8 +196,8 @@ impl Listener {
     fn bind_unix(address: &BindAddress, path: &Path, options: BindOptions) -> io::Result<Listener> {
         remove_stale_socket(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // The permissions must be right from the first moment: a chmod after bind would leave a
-        // gap.
+        // The permissions must be right from the first moment: between bind and a chmod other users
+        // could connect.
         let old_umask = umask(Mode::from_bits_truncate(options.umask as libc::mode_t));
         let bound = socket.bind(&SockAddr::unix(path)?);
         umask(old_umask);
@@ -224,7 +221,7 @@ impl Listener {
         if matches!(local, LocalAddress::Ip(_)) {
             // On Linux accepted sockets inherit it: no setsockopt per connection.
             socket.set_tcp_nodelay(true)?;
-            // A kernel without this option holds more; nothing else changes.
+            // A kernel without this option buffers more; nothing else changes.
             let _ = socket.set_tcp_notsent_lowat(UNSENT_LIMIT);
         }
         Ok(Listener { socket, address: address.clone(), local, file })
@@ -265,8 +262,8 @@ impl Listener {
         }
     }
 
-    /// Whether this listener is what a setting asks for with `address`: the same words, or words
-    /// for the same place (a port of 0 is content with any).
+    /// Whether a setting that names `address` means this listener: its spelling or its address is
+    /// the same. A port of 0 matches any port.
     pub fn serves(&self, address: &BindAddress) -> bool {
         if self.address == *address {
             return true;
@@ -301,12 +298,12 @@ impl Listener {
         asked.ok().map(|_| unsafe { info.assume_init() }.tcpi_unacked)
     }
 
-    /// Listens no more, in every process that shares the socket: from now on clients are refused at
-    /// once. What waits in the backlog is lost, so all of it should have been accepted. A socket
-    /// that somebody gave us is theirs, and stays.
+    /// Stops listening, in every process that shares the socket: from now on clients are refused at
+    /// once. Connections in the backlog are lost, so all of them should have been accepted. A
+    /// socket that was passed to the server keeps listening.
     pub fn stop_listening(&self) {
         if !matches!(self.address, BindAddress::Fd(_)) {
-            // It may have been shut down already by another of its owners.
+            // Another process that shares it may have shut it down already.
             let _ = self.socket.shutdown(std::net::Shutdown::Both);
         }
     }
@@ -320,10 +317,11 @@ impl Listener {
     }
 
     /// Closes the socket, and [removes](Listener::unlink) its file if no other process has it open.
-    /// For one of several owners: the other gets a connection without a request.
+    /// For one of several owners: it connects to find out, so another owner gets a connection
+    /// without a request.
     pub fn close_and_unlink(self) {
         drop(self.socket);
-        // Where nobody can say that nobody listens the file is left alone: one too many is replaced
+        // Where it stays unknown whether a process listens, the file stays: a stale one is replaced
         // at the next start.
         if let Some(file) = self.file
             && knock(&file.path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
@@ -363,14 +361,14 @@ impl SocketFile {
     fn remove(&self) {
         let same = |found: fs::Metadata| identity(&found) == (self.device, self.inode, self.born);
         if fs::symlink_metadata(&self.path).is_ok_and(same) {
-            // Somebody may have been faster; gone is gone.
+            // A file that is gone already needs no removing.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Gives a socket's file to a user and group. Whoever may write to its folder may have put a link
-/// there since it was bound.
+/// Gives a socket's file to a user and group. A user who may write to its folder may have put a
+/// link there since it was bound.
 fn give(path: &Path, user: u32, group: u32) -> io::Result<()> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = fs::File::from(nix::fcntl::open(path, flags, Mode::empty())?);
@@ -404,7 +402,7 @@ fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     first.copied().ok_or_else(|| io::Error::other(format!("no address for the host {host}")))
 }
 
-/// Makes room at `path`: a socket nobody listens on goes, everything else is an error.
+/// Makes room at `path`: a socket without a listener is removed, everything else is an error.
 fn remove_stale_socket(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -420,12 +418,12 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Whether somebody listens there. EAGAIN is a listener whose backlog is full (unix(7)).
+/// Whether a process listens there. EAGAIN is a listener whose backlog is full (unix(7)).
 fn is_answered(path: &Path) -> bool {
     knock(path).map_or_else(|error| error.kind() == io::ErrorKind::WouldBlock, |()| true)
 }
 
-/// Connects, without waiting, and says how that went.
+/// Tries to connect, without waiting.
 fn knock(path: &Path) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

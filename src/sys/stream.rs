@@ -1,4 +1,4 @@
-//! Connections, non-blocking: what one system call moves, and no more.
+//! Connections, non-blocking: each method is one system call.
 //!
 //! Reads and writes go by way of rustix, straight to the kernel: in a process with threads the C
 //! library's functions are points of cancellation (pthreads(7)), which costs each of them two
@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, socketpair};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// A TCP client.
@@ -33,9 +33,9 @@ pub enum Cork {
     /// At once.
     No,
     /// In one segment with the end of our side, which follows at once (MSG_MORE, send(2)). That
-    /// saves both ends a segment and a wake-up. It takes [`Stream::shutdown_write`]: a close alone
-    /// would drop the bytes where others have come that nobody has read. Should the end be long in
-    /// coming, the kernel sends them after a fifth of a second.
+    /// saves both ends a segment and a wake-up. [`Stream::shutdown_write`] must follow: a close
+    /// alone drops the bytes if unread ones have arrived. Without an end the kernel sends them
+    /// after a fifth of a second.
     UntilShutdown,
 }
 
@@ -82,8 +82,8 @@ impl Stream {
         Ok(count)
     }
 
-    /// Writes what the kernel takes of `bytes` (send(2)), to be sent when `push` says, and says how
-    /// much. WouldBlock where that is nothing, also where the descriptor has been made to block.
+    /// Writes what the kernel takes of `bytes` (send(2)), and returns how many that are. WouldBlock
+    /// where it takes none, even if the descriptor is a blocking one.
     pub fn write(&self, bytes: &[u8], push: Cork) -> io::Result<usize> {
         Ok(rustix::net::send(&self.0, bytes, push.flags())?)
     }
@@ -94,8 +94,8 @@ impl Stream {
         Ok(rustix::net::sendmsg(&self.0, pieces, &mut SendAncillaryBuffer::default(), push.flags())?)
     }
 
-    /// Sends up to `count` bytes of `file` from `offset`, which it moves on (sendfile(2)). 0 when
-    /// the file ends there. EINVAL when the file is of a kind that must be copied instead.
+    /// Sends up to `count` bytes of `file` from `offset`, which it advances (sendfile(2)). 0 when
+    /// the file ends there. EINVAL for a kind of file that must be copied instead.
     pub fn send_file(&self, file: impl AsFd, offset: &mut u64, count: usize) -> io::Result<usize> {
         let mut position = i64::try_from(*offset).map_err(|_| Errno::EOVERFLOW)?;
         let sent = nix::sys::sendfile::sendfile64(&self.0, file, Some(&mut position), count)?;
@@ -109,7 +109,7 @@ impl Stream {
     }
 
     /// How many bytes the kernel holds that the peer has not acknowledged (TIOCOUTQ: tcp(7),
-    /// unix(7)): when this shrinks, the peer reads, even if it takes long until there is room for
+    /// unix(7)): a number that shrinks shows that the peer reads, even before there is room for
     /// another write.
     pub fn undelivered(&self) -> io::Result<usize> {
         let mut count: libc::c_int = 0;
@@ -120,8 +120,8 @@ impl Stream {
     }
 
     /// Makes the close drop what was not delivered and reset the connection (SO_LINGER 0,
-    /// socket(7)), instead of leaving the kernel to offer it to a peer that does not read. Where
-    /// the kernel will not, it is an ordinary close.
+    /// socket(7)), so that the kernel does not go on to offer it to a peer that does not read. If
+    /// the option fails, the close is an ordinary one.
     pub fn reset_on_close(&self) {
         let _ = socket2::SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
     }

@@ -1,15 +1,15 @@
 //! Threads of the server's own, and which signals they take.
 //!
-//! A signal is the main thread's: there Python runs its handlers, and a call that waits is
-//! interrupted. The kernel gives one that comes while the main thread has another pending to any
-//! thread that does not block it.
+//! Signals belong to the main thread: there Python runs its handlers, and a waiting call is
+//! interrupted. While the main thread has one pending, the kernel gives the next to any thread that
+//! does not block it.
 
 use std::io;
 use std::thread::Builder;
 
 use super::signal::{block_all, use_one_stack};
 
-/// Starts a thread that never runs Python code of others, and so takes no signals.
+/// Starts a thread that never runs Python code of the application, and so blocks all signals.
 ///
 /// # Errors
 /// The system has no room for another thread.
@@ -21,8 +21,8 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
     spawned.map(drop)
 }
 
-/// Starts a thread that runs Python code of others. What that starts in its turn inherits the mask,
-/// so no signal is blocked.
+/// Starts a thread that runs Python code of the application. The processes that this code starts
+/// inherit the mask, so no signal is blocked.
 ///
 /// # Errors
 /// The system has no room for another thread.

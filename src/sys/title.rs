@@ -4,9 +4,9 @@
 //! the memory of the environment behind it. So the title is written there, after the environment's
 //! strings have been copied to another place.
 //!
-//! Python's package `setproctitle` does the same with the same memory. It looks for the arguments
-//! before the environment, and finds neither once we have moved and overwritten them; [`lend`]
-//! shows it what it looks for.
+//! Python's package `setproctitle` does the same with the same memory. It searches for the
+//! arguments in front of the environment, and finds neither once they are moved and overwritten;
+//! [`lend`] shows it what it searches for.
 
 use std::ffi::{CString, c_char};
 use std::fs;
@@ -18,13 +18,13 @@ struct Area {
     length: usize,
 }
 
-/// Claimed at the first use.
+/// Found at the first use.
 static AREA: OnceLock<Option<Area>> = OnceLock::new();
 
-/// Shows `title` as the command line of this process, cut to the room there is. Does nothing where
-/// the system has no such memory.
+/// Shows `title` as the command line of this process, cut to the memory's length. It does nothing
+/// where the system has no such memory.
 ///
-/// Must be called while the process has a single thread: the environment moves at the first call.
+/// Call it while the process has a single thread: the first call moves the environment.
 pub fn set(title: &str) {
     if let Some(area) = AREA.get_or_init(claim) {
         area.write(title.as_bytes());
@@ -43,9 +43,9 @@ pub fn set_name(title: &str) {
 }
 
 /// Calls `take` while the memory looks as if the process had been started a moment ago with `count`
-/// arguments, the first of which is `first`, and as if its environment stood behind them;
-/// afterwards the environment is as before, and the title is what [`shown`] says. Where there is no
-/// such memory, or too little, `take` is called all the same.
+/// arguments, the first of which is `first`, and as if its environment stood behind them.
+/// Afterwards the environment is as before; [`shown`] tells the title that `take` has written.
+/// Where there is no such memory, or too little, `take` is called all the same.
 pub fn lend<T>(first: &[u8], count: usize, take: impl FnOnce() -> T) -> T {
     let Some(area) = AREA.get_or_init(claim).as_ref().filter(|area| first.len() + count + 2 < area.length) else {
         return take();

@@ -1,4 +1,4 @@
-//! Users and groups: from names to ids, and from root to somebody less.
+//! Users and groups: looking up their ids, and giving up root's rights.
 
 use std::ffi::CString;
 use std::fmt;
@@ -9,9 +9,9 @@ use nix::unistd::{self, Gid, Group, Uid, User};
 /// A user or group as a setting gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spec<'a> {
-    /// To be looked up.
+    /// A name, which is looked up.
     Name(&'a str),
-    /// Taken as it is: containers run under ids that no passwd file lists.
+    /// An id, which is used as it is: containers run under ids that no passwd file lists.
     Id(u32),
 }
 
@@ -58,11 +58,10 @@ pub fn gid(group: Option<Spec>) -> Result<u32, Unknown> {
 }
 
 /// Becomes the given user and group, as far as they differ from the present ones. With `initgroups`
-/// the user's supplementary groups too; without it a group change drops root's, which would else
-/// stay with the worker.
+/// the user's supplementary groups too; without it a change of group drops root's, which would
+/// otherwise stay with the worker.
 ///
-/// The order is the only one that works: after setuid nothing may be changed any more
-/// (credentials(7)).
+/// The order is the only one that works: after setuid no other id may be changed (credentials(7)).
 pub fn drop_privileges(uid: u32, gid: u32, initgroups: bool) -> io::Result<()> {
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     if unistd::geteuid().is_root() && (group != unistd::getegid() || user != unistd::geteuid()) {
@@ -78,14 +77,14 @@ pub fn drop_privileges(uid: u32, gid: u32, initgroups: bool) -> io::Result<()> {
 }
 
 /// Runs `action` with the rights to files of another user and group, and no other group's
-/// (setfsuid(2)). They are this thread's alone. For root; `None` where the system does not let it
-/// become anybody.
+/// (setfsuid(2)). Other threads are not affected. Only root can do it; `None` where the system does
+/// not allow it.
 pub fn acting_as<T>(uid: u32, gid: u32, action: impl FnOnce() -> T) -> Option<T> {
     let _restored = OwnRights::give_up(uid, gid)?;
     Some(action())
 }
 
-/// What is taken back on drop: our rights to files.
+/// Restores the rights to files on drop.
 struct OwnRights(Vec<Gid>);
 
 impl OwnRights {
@@ -95,7 +94,7 @@ impl OwnRights {
         // The group first: without root's rights it cannot be changed.
         unistd::setfsgid(Gid::from_raw(gid));
         unistd::setfsuid(Uid::from_raw(uid));
-        // An id that there is not changes nothing, and is answered with the one in force.
+        // An invalid id changes nothing, and the call returns the id in force.
         let is_them = unistd::setfsuid(Uid::from_raw(u32::MAX)) == Uid::from_raw(uid);
         let is_theirs = unistd::setfsgid(Gid::from_raw(u32::MAX)) == Gid::from_raw(gid);
         (is_them && is_theirs).then_some(own)
@@ -106,7 +105,7 @@ impl Drop for OwnRights {
     fn drop(&mut self) {
         unistd::setfsuid(unistd::geteuid());
         unistd::setfsgid(unistd::getegid());
-        // What could be given up can be taken back.
+        // Rights that could be given up can be taken back.
         let _ = set_thread_groups(&self.0);
     }
 }
@@ -130,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_looked_up_ids_are_taken_nothing_means_ourselves() {
+    fn names_are_looked_up_ids_are_used_as_they_are_and_none_means_the_process() {
         assert_eq!(uid(Some(Spec::Name("root"))), Ok(0));
         assert_eq!(gid(Some(Spec::Name("root"))), Ok(0));
         assert_eq!(uid(Some(Spec::Id(54321))), Ok(54321));
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn staying_who_we_are_needs_no_privilege() {
+    fn keeping_user_and_group_needs_no_privilege() {
         drop_privileges(uid(None).unwrap(), gid(None).unwrap(), false).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! A pipe that carries no data, only "look again": a worker's way to tell the master that its
+//! A pipe that carries no data and only wakes: a worker tells the master with it that its
 //! scoreboard row changed.
 
 use std::io;
@@ -11,7 +11,7 @@ use nix::unistd;
 #[derive(Debug)]
 pub struct Wakeup(OwnedFd);
 
-/// The reading end, for the poll of the one who is woken.
+/// The reading end, for the reader's poll.
 #[derive(Debug)]
 pub struct WakeupReceiver(OwnedFd);
 
@@ -22,7 +22,7 @@ pub fn pair() -> io::Result<(Wakeup, WakeupReceiver)> {
 }
 
 impl Wakeup {
-    /// Wakes the reader. A full pipe is as good as a byte: the reader has a wake-up pending. A
+    /// Wakes the reader. A full pipe needs no further byte: the reader has a wake-up pending. A
     /// reader that is gone needs none.
     pub fn wake(&self) {
         let _ = unistd::write(&self.0, &[0]);
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_wake_ups_are_taken_in_one_go_and_a_full_pipe_does_not_block() {
+    fn many_wake_ups_are_drained_at_once_and_a_full_pipe_does_not_block() {
         let (wakeup, receiver) = pair().unwrap();
         for _ in 0..100_000 {
             wakeup.wake();
