@@ -2,13 +2,13 @@
 //! request without allocating.
 //!
 //! The format is Python's `%` formatting over named atoms (gunicorn's setting `access_log_format`
-//! lists them): `%(h)s`, `%(D)06d`, `%({host}i)s`. A name that is not known, and a value that is
-//! not there, shows as `-`. What is no directive stays as it is written.
+//! lists them): `%(h)s`, `%(D)06d`, `%({host}i)s`. An unknown name and a missing value show as `-`.
+//! Text that is no directive is copied.
 //!
 //! Bytes of the client become characters as in WSGI (PEP 3333: each byte is the Latin-1 character
 //! of that number) and the line is UTF-8, as Python writes it. A `"` becomes `\"`. Unlike gunicorn,
-//! a backslash becomes two and control characters become `\xHH`: nobody may forge a line or a field
-//! by sending one (see [`super::escape`]).
+//! a backslash becomes two and control characters become `\xHH`: no client can forge a line or a
+//! field by sending one (see [`super::escape`]).
 
 use std::io::Write;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use percent_encoding::percent_decode;
 use super::basic_user::basic_user;
 use super::{escape, json};
 
-/// One answered request, as far as the access log asks. Bytes are those of the wire; a method is
-/// called only if the format names its atom.
+/// The values of one answered request that the access log can show. Bytes are those of the wire. A
+/// method is called only if the format names its atom.
 pub trait AccessRecord {
     /// REMOTE_ADDR; empty for a unix socket.
     fn remote_addr(&self) -> &[u8];
@@ -37,7 +37,8 @@ pub trait AccessRecord {
     fn status(&self) -> u16;
     /// Body bytes sent, chunk framing not counted.
     fn bytes_sent(&self) -> u64;
-    /// From the complete request head to the last byte of the response handed over.
+    /// From the complete request head to the moment when the last byte of the response was handed
+    /// over.
     fn duration(&self) -> Duration;
     /// A request header by its lower-case name; the last one if there are several.
     fn request_header(&self, name: &str) -> Option<&[u8]>;
@@ -62,7 +63,7 @@ enum Segment {
     Atom(Atom),
     /// All of the request as a JSON object.
     Json,
-    /// An atom with a width, a precision or a flag, which few formats use.
+    /// An atom with a width, a precision or a flag; few formats use them.
     Shaped(Atom, Shape),
 }
 
@@ -98,11 +99,12 @@ struct Shape {
     precision: Option<usize>,
 }
 
-/// The widest a directive may be asked to be; a longer width is a slip of the pen.
+/// The largest width of a directive. A larger number is a mistake, and the directive is copied as
+/// text.
 const MAX_WIDTH: usize = 4096;
 
 impl AccessFormat {
-    /// Compiles `format`; nothing in it is an error.
+    /// Compiles `format`. No text is an error.
     pub fn compile(format: &str) -> Self {
         let mut compiled =
             AccessFormat { segments: Vec::new(), environ_keys: Vec::new(), response_headers: Vec::new() };
@@ -126,24 +128,24 @@ impl AccessFormat {
         compiled
     }
 
-    /// A JSON object a line, whose fields are fixed (see [`super::json`]).
+    /// One JSON object per line, whose fields are fixed (see [`super::json`]).
     pub fn json() -> Self {
         let segments = vec![Segment::Json, Segment::Literal(b"\n".to_vec())];
         AccessFormat { segments, environ_keys: Vec::new(), response_headers: Vec::new() }
     }
 
-    /// The environ keys that the format asks for, in lower case: `%({wsgi.url_scheme}e)s`. gunicorn
+    /// The environ keys that the format names, in lower case: `%({wsgi.url_scheme}e)s`. gunicorn
     /// compares them without regard to case.
     pub fn environ_keys(&self) -> &[String] {
         &self.environ_keys
     }
 
-    /// The response headers that the format asks for, in lower case: `%({content-type}o)s`.
+    /// The response headers that the format names, in lower case: `%({content-type}o)s`.
     pub fn response_headers(&self) -> &[String] {
         &self.response_headers
     }
 
-    /// Whether the format shows the time of day, so that nobody asks the clock for nothing.
+    /// Whether the format shows the time of day. If not, the clock need not be read.
     pub(super) fn shows_time(&self) -> bool {
         let is_time = |atom: &Atom| *atom == Atom::Time;
         self.segments.iter().any(|segment| match segment {
@@ -238,23 +240,24 @@ fn parse_directive(text: &str) -> Option<(&str, Shape, &str)> {
         shape.zero |= flag == '0';
         rest = &rest[1..];
     }
-    (shape.width, rest) = take_number(rest)?;
+    (shape.width, rest) = split_number(rest)?;
     if let Some(after) = rest.strip_prefix('.') {
-        let (precision, after) = take_number(after)?;
+        let (precision, after) = split_number(after)?;
         (shape.precision, rest) = (Some(precision), after);
     }
     let conversion = rest.chars().next()?;
     match conversion {
         's' | 'r' | 'a' => shape.zero = false,
-        // A precision of numbers would add zeros in Python; nobody gives one.
+        // In Python a precision adds zeros to a number. That is not supported, because no access
+        // log uses it.
         'd' | 'i' | 'u' => shape.precision = None,
         _ => return None,
     }
     Some((name, shape, &rest[1..]))
 }
 
-/// Where the parenthesis closes that was opened before `text`; Python lets names hold pairs of
-/// them.
+/// The place in `text` of the parenthesis that closes the one before it. As in Python a name may
+/// contain pairs of them.
 fn closing_parenthesis(text: &str) -> Option<usize> {
     let mut depth = 1;
     text.bytes().position(|byte| {
@@ -267,9 +270,9 @@ fn closing_parenthesis(text: &str) -> Option<usize> {
     })
 }
 
-/// Takes the digits at the start of `text`: their number (0 if there are none) and the rest. None
+/// Splits the digits off the start of `text`: their number (0 if there are none) and the rest. None
 /// past [`MAX_WIDTH`].
-fn take_number(text: &str) -> Option<(usize, &str)> {
+fn split_number(text: &str) -> Option<(usize, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number = if digits == 0 { 0 } else { text[..digits].parse().ok()? };
     (number <= MAX_WIDTH).then_some((number, &text[digits..]))
@@ -312,7 +315,7 @@ impl Atom {
 }
 
 impl Shape {
-    /// Cuts and pads what stands in `out` from `start` on; widths count characters, not bytes.
+    /// Cuts and pads the text in `out` from `start` on. Widths count characters, not bytes.
     fn apply(&self, out: &mut Vec<u8>, start: usize) {
         if let Some(precision) = self.precision {
             out.truncate(start + escape::whole_escapes(&out[start..], precision));
@@ -349,7 +352,7 @@ fn push_latin1_byte(out: &mut Vec<u8>, byte: u8) {
     if is_plain(byte) { out.push(byte) } else { escape::push_char(out, char::from(byte)) }
 }
 
-/// Appends text that is characters already, escaped.
+/// Appends text, escaped.
 fn push_text(out: &mut Vec<u8>, text: &str) {
     text.chars().for_each(|character| escape::push_char(out, character));
 }
@@ -376,7 +379,7 @@ fn push_decimal_seconds(out: &mut Vec<u8>, duration: Duration) {
     out[point] = b'.';
 }
 
-/// `<PID>`: of this process now, which may have been forked since the format was compiled.
+/// `<PID>` of this process, which may have been forked since the format was compiled.
 fn push_pid(out: &mut Vec<u8>) {
     // Writing to a Vec cannot fail.
     let _ = write!(out, "<{}>", std::process::id());

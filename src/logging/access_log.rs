@@ -1,8 +1,8 @@
-//! The access log: a line for each answered request, gathered in a buffer and written once a turn
+//! The access log: a line for each answered request, gathered in a buffer and written once per turn
 //! of the event loop.
 //!
-//! Lines bear gunicorn's text (see [`super::access_format`]). They cost no system call and no
-//! allocation each; what a crash of the process may lose are the lines of one turn.
+//! Lines have gunicorn's text (see [`super::access_format`]). A line costs neither a system call
+//! nor an allocation of its own. A crash of the process loses the lines of one turn at most.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -32,7 +32,7 @@ enum Outlet {
         owner: Option<(u32, u32)>,
         sink: Sink,
     },
-    /// Somebody takes them, one by one.
+    /// A function takes them, one by one.
     Taker(Taker),
 }
 
@@ -41,19 +41,19 @@ pub type Taker = Box<dyn Fn(&str) + Send>;
 
 impl AccessLog {
     /// Opens `target`: `-` for standard output, or a file to append to, which is given to `owner`
-    /// (user and group id) if there is one.
+    /// (user and group id), if any.
     pub fn open(target: &str, format: AccessFormat, owner: Option<(u32, u32)>) -> Result<Self, LogError> {
         let sink = open_sink(target, owner)?;
         Ok(AccessLog::with_outlet(Outlet::File { target: target.to_owned(), owner, sink }, format))
     }
 
-    /// A log whose lines `taker` takes at each flush.
+    /// A log that passes its lines to `taker` at each flush.
     pub fn handed_to(taker: Taker, format: AccessFormat) -> Self {
         AccessLog::with_outlet(Outlet::Taker(taker), format)
     }
 
-    /// From now on `taker` takes the lines, unless somebody does already; those before go where
-    /// they went.
+    /// Passes the lines to `taker` from now on, unless another taker is set. Earlier lines still go
+    /// to the earlier target.
     pub fn hand_to(&mut self, taker: impl FnOnce() -> Taker) {
         if matches!(self.outlet, Outlet::File { .. }) {
             self.flush();
@@ -65,7 +65,7 @@ impl AccessLog {
         AccessLog { outlet, buffer: Vec::new(), clock: format.shows_time().then(Clock::new), format }
     }
 
-    /// The format, for what it asks to be kept of a response.
+    /// The format, which tells the values to keep of a response.
     pub fn format(&self) -> &AccessFormat {
         &self.format
     }
@@ -79,8 +79,8 @@ impl AccessLog {
         }
     }
 
-    /// Writes what has been recorded; free when there is nothing. Called once a turn of the loop,
-    /// before it sleeps, and at the end. Lines that the target does not take are dropped.
+    /// Writes the recorded lines, if any. The event loop calls it once per turn before it sleeps,
+    /// and at the end. Lines that the target does not take are dropped.
     pub fn flush(&mut self) {
         if !self.buffer.is_empty() {
             match &self.outlet {
@@ -91,8 +91,8 @@ impl AccessLog {
         }
     }
 
-    /// Opens the target again (USR1, after log rotation); what was recorded before goes to the old
-    /// file. Where it fails the old one stays in use.
+    /// Reopens the target (USR1, after log rotation). Lines recorded before go to the old file. If
+    /// it fails, the old file stays in use.
     pub fn reopen(&mut self) -> Result<(), LogError> {
         self.flush();
         if let Outlet::File { target, owner, sink } = &mut self.outlet {
@@ -120,7 +120,7 @@ struct Clock {
 
 impl Clock {
     fn new() -> Self {
-        // No second before the first: u64::MAX is never now.
+        // No second is rendered yet: u64::MAX is never the current one.
         Clock { second: u64::MAX, text: Vec::new() }
     }
 

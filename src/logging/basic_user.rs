@@ -5,7 +5,7 @@
 pub(super) fn basic_user(authorization: &[u8]) -> Option<String> {
     let space = memchr::memchr(b' ', authorization)?;
     let (scheme, credentials) = authorization.split_at(space);
-    // gunicorn looks at the first five letters only; `basically` is not a scheme anyone has.
+    // gunicorn looks at the first five letters only; no scheme is called `basically`.
     if !scheme.eq_ignore_ascii_case(b"basic") {
         return None;
     }
@@ -14,8 +14,8 @@ pub(super) fn basic_user(authorization: &[u8]) -> Option<String> {
     String::from_utf8(user).ok().filter(|user| !user.is_empty())
 }
 
-/// Base64 (RFC 4648) as leniently as Python's `b64decode`: other bytes are skipped, what follows
-/// the padding is ignored, missing padding is an error.
+/// Base64 (RFC 4648), as lenient as Python's `b64decode`: other bytes are skipped, bytes after the
+/// padding are ignored, missing padding is an error.
 fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len() / 4 * 3);
     let (mut bits, mut digits, mut padding) = (0u32, 0, 0);

@@ -4,8 +4,8 @@
 //! [2026-11-20 07:37:16 +0000] [31384] [INFO] Starting monoceros 0.1.0
 //! ```
 //!
-//! env_logger is installed once for the life of the process; what may change under HUP (target,
-//! level) sits in [`CURRENT`]. A record is formatted into one buffer and leaves in one write, so a
+//! env_logger is installed once for the life of the process. [`CURRENT`] holds what may change
+//! under HUP: target and level. A record is formatted into one buffer and written at once, so a
 //! traceback stays together and lines of many processes do not mix.
 
 use std::io::{self, Write};
@@ -18,20 +18,20 @@ use log::{Level, LevelFilter, Record};
 use super::sink::{Sink, Standard, standard_stream};
 use super::{CRITICAL, LogError, LogSettings, escape, json, local_time, redirect};
 
-/// Records of this crate only: those of the libraries below say nothing to an operator.
+/// Only records of this crate are written: those of libraries tell an operator nothing.
 const OWN_RECORDS: &str = "monoceros";
 
 /// How long a record waits for a target that is full. An error is worth a longer wait than an
-/// access line; still it must end.
+/// access line, but a bounded one.
 const FULL_LOG_WAIT: Duration = Duration::from_millis(200);
 
-/// What lines of `wsgi.errors` are as records: the stream is for errors.
+/// The level of lines from `wsgi.errors` when they become records: the stream is for errors.
 const STREAM_LEVEL: &str = "ERROR";
 
-/// The log in use. Locked only to copy or to exchange the pointer, never while writing.
+/// The log in use. The lock is held only to copy or to exchange the pointer, never while writing.
 static CURRENT: RwLock<Option<Arc<ErrorLog>>> = RwLock::new(None);
 
-/// Makes the lines of [`CURRENT`].
+/// Formats the lines of [`CURRENT`].
 static LINES: OnceLock<env_logger::Logger> = OnceLock::new();
 
 /// Held while a record is written.
@@ -46,11 +46,11 @@ struct ErrorLog {
     sink: Sink,
 }
 
-/// Starts the error log, or re-points it when called again (HUP).
+/// Starts the error log, or points it to another target when called again (HUP).
 ///
-/// All or nothing: where the target cannot be opened the log in use stays as it is, and the error
-/// tells why. Call it after daemonizing, or call [`reopen`] then: a standard stream is taken as it
-/// is at this moment.
+/// If the target cannot be opened, the log in use stays unchanged and the error tells why. Call it
+/// after daemonizing, or call [`reopen`] then: it uses the standard streams that are open at this
+/// moment.
 pub fn init(settings: &LogSettings) -> Result<(), LogError> {
     let opened = ErrorLog::open(settings)?;
     log::set_max_level(opened.threshold.filter());
@@ -59,8 +59,8 @@ pub fn init(settings: &LogSettings) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Opens the target again (USR1, after log rotation). Where that fails the old file stays in use
-/// and the error is returned.
+/// Reopens the target (USR1, after log rotation). If that fails, the old file stays in use and the
+/// error is returned.
 pub fn reopen() -> Result<(), LogError> {
     match current() {
         Some(log) => ErrorLog::open(&log.settings).map(exchange),
@@ -68,9 +68,9 @@ pub fn reopen() -> Result<(), LogError> {
     }
 }
 
-/// A descriptor of the error log that stays the same while targets come and go, for those who must
-/// write when nothing else works any more (CPython's faulthandler). Before [`init`] it is standard
-/// error's.
+/// A descriptor of the error log whose number stays the same while the target changes, for code
+/// that can only write to a descriptor (CPython's faulthandler). Before [`init`] it is a copy of
+/// standard error.
 ///
 /// # Errors
 /// No descriptors are left.
@@ -89,8 +89,8 @@ pub fn last_resort() -> io::Result<RawFd> {
     Ok(descriptor)
 }
 
-/// Logs `text` at `level`, a number of Python's `logging`, in the log's own lines: what Python
-/// hands over must not be diverted back to it, and whether it is wanted was Python's to know.
+/// Logs `text` in the log's own lines. Records from Python must not be redirected back to it, and
+/// Python has already applied its levels.
 pub fn say(level: u32, text: &str) {
     let (level, target) = match level {
         50.. => (Level::Error, CRITICAL),
@@ -102,8 +102,7 @@ pub fn say(level: u32, text: &str) {
     write(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
 }
 
-/// Sets the least level that is logged, as Python's `logging` numbers it: where that writes the
-/// logs, it decides.
+/// Sets the least level that is logged. Python's `logging` decides it where it writes the logs.
 pub fn admit(level: u32) {
     log::set_max_level(match level {
         40.. => LevelFilter::Error,
@@ -113,14 +112,14 @@ pub fn admit(level: u32) {
     });
 }
 
-/// Runs `fork` while no other thread of this process is in the midst of a record: the child would
-/// find its lock held for ever.
+/// Runs `fork` while no other thread of this process writes a record: otherwise its lock would stay
+/// held in the child for ever.
 pub fn between_records<T>(fork: impl FnOnce() -> T) -> T {
     let _gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
     fork()
 }
 
-/// The least level that is logged, as Python's `logging` numbers it.
+/// The least level that is logged.
 pub fn level() -> u32 {
     match current().map_or(Threshold::Info, |log| log.threshold) {
         Threshold::Debug => 10,
@@ -131,8 +130,8 @@ pub fn level() -> u32 {
     }
 }
 
-/// Writes lines that an application has made for the error log's stream: the way of `wsgi.errors`.
-/// In JSON each is a record.
+/// Writes lines of an application to the error log's stream, for `wsgi.errors`. In JSON each line
+/// is a record.
 pub fn write_stream(text: &str) {
     if !current().is_some_and(|log| log.settings.json) {
         write_raw(escape::lines(text).as_bytes());
@@ -146,8 +145,8 @@ pub fn write_stream(text: &str) {
     write_raw(&records);
 }
 
-/// Writes `bytes` as they are to the error log's stream. Dropped before [`init`] and where the
-/// target is full or broken.
+/// Writes `bytes` as they are to the error log's stream. They are dropped before [`init`], and when
+/// the target is full or broken.
 pub fn write_raw(bytes: &[u8]) {
     if let Some(log) = current() {
         log.sink.write_piece(bytes, FULL_LOG_WAIT);
@@ -171,15 +170,15 @@ fn current() -> Option<Arc<ErrorLog>> {
 
 fn exchange(log: ErrorLog) {
     if let Some(descriptor) = &mut *LAST_RESORT.lock().unwrap_or_else(PoisonError::into_inner) {
-        // Should it fail, stacks go where the log was before.
+        // If it fails, faulthandler's stacks go to the former target.
         let _ = log.sink.lay_under(descriptor);
     }
     let replaced = CURRENT.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::new(log));
-    // The old file is closed here, with the lock already let go.
+    // The old file is closed here, after the lock was released.
     drop(replaced);
 }
 
-/// Puts env_logger in place; a second call finds it there and changes nothing.
+/// Installs env_logger. A second call changes nothing.
 fn install() {
     let lines = env_logger::Builder::new()
         .filter_module(OWN_RECORDS, LevelFilter::Trace)
@@ -202,7 +201,7 @@ fn write(record: &Record<'_>) {
     }
 }
 
-/// Sends records to whoever has asked for them, else to the log's own lines.
+/// Passes records to the redirect, if one is set, else to the log's own lines.
 struct Front;
 
 impl log::Log for Front {
@@ -221,13 +220,13 @@ impl log::Log for Front {
         }
     }
 
-    /// Each record is written whole at once.
+    /// Nothing is buffered: each record is written at once.
     fn flush(&self) {}
 }
 
 fn write_line(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     let time = local_time::now().format("%Y-%m-%d %H:%M:%S %z");
-    // Asked anew each time: the process may have been forked since.
+    // Asked each time: the process may have been forked since.
     let pid = std::process::id();
     let text = record.args().to_string();
     writeln!(line, "[{time}] [{pid}] [{}] {}", level_name(record), escape::message(&text))
@@ -285,13 +284,13 @@ impl Threshold {
         }
     }
 
-    /// What `filter` cannot tell apart: an error from a critical one.
+    /// Tells an error from a critical error, which `filter` cannot.
     fn admits(self, record: &Record<'_>) -> bool {
         self != Threshold::Critical || record.target() == CRITICAL
     }
 }
 
-/// env_logger's way to whichever log is in use: a whole record at each call.
+/// Writes to the log that is in use. env_logger passes a whole record at each call.
 struct CurrentLog;
 
 impl Write for CurrentLog {
@@ -346,9 +345,9 @@ mod tests {
         }
     }
 
-    /// One test for all that is global, since tests of one process run side by side.
+    /// One test for all the global state, since tests of one process run at the same time.
     #[test]
-    fn the_log_is_opened_repointed_and_reopened_all_or_nothing() {
+    fn opening_repointing_and_reopening_the_log_change_all_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let (first, second) = (folder.path().join("first"), folder.path().join("second"));
 

@@ -1,22 +1,22 @@
-//! What clients and applications say, made fit for a log: it makes no line of its own, ends no
-//! field and steers no terminal.
+//! Escapes text of clients and applications for a log, so that it cannot add a line, end a field or
+//! control a terminal.
 //!
-//! Three places, three rules. A field of an access line ([`push_char`]) may hold no quote and no
-//! backslash either. A text of the error log ([`message`]) may have several lines, as tracebacks
-//! do, but none of the further ones reads like a record. JSON ([`push_json`]) has escapes of its
-//! own, which serde_json uses below U+0020 only.
+//! There are three rules. A field of an access line ([`push_char`]) contains neither quotes nor
+//! backslashes either. A text of the error log ([`message`]) may have several lines, as tracebacks
+//! do, but no further line reads like a record. JSON ([`push_json`]) has escapes of its own, which
+//! serde_json uses below U+0020 only.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a character ends lines or steers terminals: C0, DEL, C1, the separators of lines and
-/// paragraphs, and those that change the direction of what follows.
+/// Whether a character ends lines or controls terminals: C0, DEL, C1, the separators of lines and
+/// paragraphs, and those that change the direction of the text.
 fn steers(character: char) -> bool {
     matches!(character, '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Appends a character of a field, escaped as Python's `repr` would where it steers, and behind a
-/// backslash where it is a quote or one.
+/// Appends a character of a field. A control character is escaped as in Python's `repr`; a quote or
+/// a backslash gets a backslash before it.
 pub(super) fn push_char(out: &mut Vec<u8>, character: char) {
     match character {
         '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
@@ -33,8 +33,8 @@ fn escaped(character: char) -> String {
     }
 }
 
-/// The length of the longest start of an escaped field that has at most `characters` and cuts no
-/// escape apart.
+/// The length in bytes of the longest start of an escaped field that has at most `characters` and
+/// ends between two escapes.
 pub(super) fn whole_escapes(field: &[u8], characters: usize) -> usize {
     let (mut at, mut left) = (0, characters);
     while at < field.len() {
@@ -63,8 +63,8 @@ fn utf8_length(first: u8) -> usize {
     }
 }
 
-/// A text of the error log: what steers is escaped, but for tabs and the ends of lines, and a
-/// further line that reads like the head of a record is set off by a space.
+/// A text of the error log. Control characters are escaped, except tabs and line ends. A space is
+/// put before a further line that reads like the head of a record.
 pub(super) fn message(text: &str) -> Cow<'_, str> {
     let first_end = text.find('\n').map_or(text.len(), |end| end + 1);
     let (first, rest) = text.split_at(first_end);
@@ -74,8 +74,8 @@ pub(super) fn message(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The same for a text all of whose lines are somebody else's: what an application writes to
-/// `wsgi.errors`.
+/// The same for a text that an application writes to `wsgi.errors`, where the first line is checked
+/// as well.
 pub(super) fn lines(text: &str) -> Cow<'_, str> {
     if !text.split_inclusive('\n').any(reads_like_a_record) {
         return plain(text);
@@ -90,7 +90,7 @@ pub(super) fn lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(set_off)
 }
 
-/// Escapes what steers, but for tabs and the ends of lines.
+/// Escapes control characters, except tabs and line ends.
 fn plain(text: &str) -> Cow<'_, str> {
     let is_meant = |character: char| matches!(character, '\n' | '\t');
     if !text.chars().any(|character| steers(character) && !is_meant(character)) {
@@ -118,7 +118,7 @@ fn reads_like_a_record(line: &str) -> bool {
         })
 }
 
-/// Appends a line of JSON, in which only strings can hold what steers.
+/// Appends a line of JSON, whose strings alone can contain control characters.
 pub(super) fn push_json(out: &mut Vec<u8>, json: &str) {
     let mut rest = json;
     while let Some(at) = rest.find(steers) {
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_holds_nothing_that_ends_it_or_steers() {
+    fn a_field_holds_nothing_that_ends_it_or_controls_a_terminal() {
         let cases = [
             ("plain \u{e9}\u{20ac}", "plain \u{e9}\u{20ac}"),
             ("\"\\", "\\\"\\\\"),

@@ -1,9 +1,7 @@
-//! Both logs as JSON: one object a line (`log_format = "json"`), for those who feed their logs to a
-//! machine.
+//! Both logs as JSON: one object per line (`log_format = "json"`), for log collectors.
 //!
-//! Bytes of the client become characters as in the text form (see [`super::access_format`]);
-//! escapes of JSON's keep a line one line, and what steers terminals out of it (see
-//! [`super::escape`]).
+//! Bytes of the client become characters as in the text form (see [`super::access_format`]); JSON's
+//! escapes keep an object on one line, and control characters out of it (see [`super::escape`]).
 
 use std::fmt;
 use std::io::{self, Write};
@@ -70,7 +68,7 @@ pub(super) fn render_access(out: &mut Vec<u8>, record: &impl AccessRecord) {
 }
 
 fn push(out: &mut Vec<u8>, entry: &impl Serialize) {
-    // An entry holds nothing that JSON has no form for.
+    // JSON has a form for every field of an entry, so this cannot fail.
     escape::push_json(out, &serde_json::to_string(entry).unwrap_or_default());
 }
 

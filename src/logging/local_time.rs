@@ -1,7 +1,7 @@
-//! Local time for log lines: that of the process, as Python's logging has it.
+//! Local time for log lines: that of the process, as in Python's logging.
 //!
-//! An application that sets `TZ` and calls `time.tzset()`, as Django does, sets it for the logs,
-//! too; so it does under gunicorn.
+//! An application that sets `TZ` and calls `time.tzset()`, as Django does, sets it for the logs as
+//! well, as under gunicorn.
 
 use std::time::SystemTime;
 
@@ -9,14 +9,14 @@ use chrono::{DateTime, FixedOffset, Offset, Utc};
 
 use crate::sys::clock;
 
-/// `time` with its distance from UTC.
+/// `time` with its offset from UTC.
 pub fn local(time: SystemTime) -> DateTime<FixedOffset> {
     let time = DateTime::<Utc>::from(time);
     let offset = FixedOffset::east_opt(clock::utc_offset(time.timestamp())).unwrap_or_else(|| Utc.fix());
     time.with_timezone(&offset)
 }
 
-/// The time that it is.
+/// The current time.
 pub fn now() -> DateTime<FixedOffset> {
     local(SystemTime::now())
 }

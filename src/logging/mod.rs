@@ -1,13 +1,13 @@
 //! The two logs: what the server says (the error log) and what it served (the access log).
 //!
-//! Both write gunicorn's lines, so that whatever reads gunicorn's logs reads these. Both hold to
-//! one promise, kept in [`sink`]: a line goes out whole or not at all, and no target, however full,
-//! broken or stalled, stops the server. This floor knows no settings table, no HTTP and no Python:
-//! plain values come in, bytes go out.
+//! Both write gunicorn's lines, so that programs that read gunicorn's logs read these. [`sink`]
+//! keeps one promise for both: a line is written whole or not at all, and no target, however full,
+//! broken or stalled, stops the server. This layer knows neither the settings table, nor HTTP, nor
+//! Python: it takes plain values and writes bytes.
 //!
-//! There are no threads here and no lock is held for longer than a copy of a pointer or one bounded
-//! write. Whoever forks does so between two records ([`between_records`]): a hook may have started
-//! threads that log.
+//! It has no threads, and holds no lock for longer than a copy of a pointer or one bounded write. A
+//! process forks between two records ([`between_records`]): a hook may have started threads that
+//! log.
 
 pub mod access_format;
 pub mod access_log;
@@ -27,11 +27,11 @@ pub use access_log::AccessLog;
 pub use error_log::{admit, between_records, init, last_resort, level, reopen, say, write_raw, write_stream};
 pub use redirect::{LogRedirect, redirect};
 
-/// The log target of a record that shows as `CRITICAL`, the level that Python has and the crate
-/// `log` has not: `log::error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{pid})")`.
+/// The log target of a record that is shown as `CRITICAL`, a level of Python that the crate `log`
+/// lacks: `log::error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{pid})")`.
 pub const CRITICAL: &str = "monoceros::critical";
 
-/// What the error log needs to know of the settings.
+/// The settings of the error log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     /// Where the lines go: `-` for standard error, or a file to append to.
@@ -39,10 +39,10 @@ pub struct LogSettings {
     /// The least level written: debug, info, warning, error or critical in any case; anything else
     /// means info, as in gunicorn.
     pub level: String,
-    /// Whether a line is a JSON object.
+    /// Whether each line is a JSON object.
     pub json: bool,
-    /// Whether file descriptors 1 and 2 are laid onto the error log's file. Of no effect where
-    /// `errorlog` is a standard stream.
+    /// Whether file descriptors 1 and 2 become the error log's file. It has no effect if `errorlog`
+    /// is a standard stream.
     pub capture_output: bool,
     /// The user and group id that own the file, so that workers without privileges can reopen it.
     pub owner: Option<(u32, u32)>,

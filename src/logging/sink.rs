@@ -1,12 +1,12 @@
 //! Where log lines end up: a file, a pipe, a socket or a terminal, and how each is written without
-//! ever blocking for ever.
+//! blocking for ever.
 //!
-//! Knows bytes and line ends, nothing of what the lines say.
+//! It knows bytes and line ends, nothing of the lines' content.
 //!
-//! Standard streams are shared with whoever started us, so O_NONBLOCK, which belongs to the open
-//! file and not to the descriptor, must not be set on them. A pipe is opened anew through /proc
-//! instead, which gives an open file of our own; a socket has a flag per call; anything else is
-//! asked with poll(2) first.
+//! The server shares its standard streams with the process that started it. So O_NONBLOCK, which
+//! belongs to the open file and not to the descriptor, must not be set on them. A pipe is opened
+//! again through /proc instead, which gives an open file of our own; a socket takes a flag per
+//! call; anything else is polled before each write.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -46,8 +46,8 @@ pub(super) enum Standard {
 pub(super) struct Sink {
     file: File,
     manner: WriteMode,
-    /// The target would not take a line within the wait. Until it takes one again nobody waits for
-    /// it, or a dead pipe would cost the wait at every line.
+    /// The target did not take a line within the wait. Until it takes one again, writers do not
+    /// wait for it; otherwise a stalled pipe would cost the wait at every line.
     stalled: AtomicBool,
     /// The last write ended within a line (disk full): the next one starts a new line, so that at
     /// most one line is torn.
@@ -59,11 +59,11 @@ pub(super) struct Sink {
 enum WriteMode {
     /// A regular file: one write however long; it never waits.
     File,
-    /// A pipe whose open file is ours and non-blocking.
+    /// A pipe with an open file of our own, non-blocking.
     Pipe,
-    /// A socket (journald gives one as standard output): non-blocking by the call.
+    /// A socket (journald passes one as standard output): each call is non-blocking.
     Socket,
-    /// A terminal, a device, or a pipe that we share: writable first, then written.
+    /// A terminal, a device, or a pipe that we share: it is polled, then written.
     Shared,
 }
 
@@ -123,21 +123,21 @@ impl Sink {
         self.file.as_fd().try_clone_to_owned()
     }
 
-    /// Lays `descriptor` onto this target; its number stays.
+    /// Makes `descriptor` refer to this target; its number stays.
     pub(super) fn lay_under(&self, descriptor: &mut OwnedFd) -> io::Result<()> {
         Ok(nix::unistd::dup3(&self.file, descriptor, OFlag::O_CLOEXEC)?)
     }
 
-    /// Lays file descriptors 1 and 2 onto this target.
+    /// Makes file descriptors 1 and 2 refer to this target.
     pub(super) fn capture_standard_streams(&self) -> io::Result<()> {
         nix::unistd::dup2_stdout(&self.file)?;
         nix::unistd::dup2_stderr(&self.file)?;
         Ok(())
     }
 
-    /// Writes many whole lines, in one write where no other process can come between, else in
-    /// pieces of whole lines small enough to be atomic. What the target does not take within
-    /// `patience` (for all of it together) is dropped.
+    /// Writes many whole lines: in one write where other processes cannot interleave theirs, else
+    /// in pieces of whole lines that are small enough to be atomic. Lines that the target does not
+    /// take within `patience`, for all of them together, are dropped.
     pub(super) fn write_lines(&self, mut lines: &[u8], patience: Duration) {
         if self.manner == WriteMode::File {
             self.write_piece(lines, patience);
@@ -153,8 +153,8 @@ impl Sink {
         }
     }
 
-    /// Writes one piece that belongs together (a record with its traceback) in one write(2) where
-    /// the target takes it whole. Says whether all of it was taken.
+    /// Writes one record, such as a traceback, in one write(2) if the target takes it whole.
+    /// Returns whether all of it was taken.
     pub(super) fn write_piece(&self, piece: &[u8], patience: Duration) -> bool {
         if self.torn.load(Ordering::Relaxed) {
             if !self.put(b"\n", patience).is_empty() {
@@ -170,8 +170,8 @@ impl Sink {
         left.is_empty()
     }
 
-    /// Puts bytes into the target until it has taken them, fails, or `patience` is over; answers
-    /// with what is left.
+    /// Writes bytes until the target has taken them, fails, or `patience` is over; returns the
+    /// rest.
     fn put<'a>(&self, mut left: &'a [u8], patience: Duration) -> &'a [u8] {
         let mut deadline = None;
         for _ in 0..MAX_ATTEMPTS {
@@ -189,14 +189,14 @@ impl Sink {
                         break;
                     }
                 }
-                // ENOSPC, EPIPE, EIO ...: nobody to tell; the next line may fare better.
+                // ENOSPC, EPIPE, EIO: there is no log to report it to. The next line may be taken.
                 Err(_) => break,
             }
         }
         left
     }
 
-    /// One try that never blocks: `WouldBlock` where the target is full.
+    /// Writes once, without blocking: `WouldBlock` if the target is full.
     fn write_once(&self, bytes: &[u8]) -> io::Result<usize> {
         match self.manner {
             WriteMode::File | WriteMode::Pipe => (&self.file).write(bytes),
@@ -204,7 +204,8 @@ impl Sink {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
                 Ok(send(self.file.as_raw_fd(), bytes, flags)?)
             }
-            // Writable means room for this many bytes; past them a blocking write would wait.
+            // A pipe that is writable has room for this many bytes; a longer blocking write would
+            // wait.
             WriteMode::Shared if self.writable_before(Instant::now()) => {
                 (&self.file).write(&bytes[..bytes.len().min(ATOMIC_WRITE)])
             }
@@ -223,8 +224,8 @@ impl Sink {
     }
 }
 
-/// Which standard stream `target` names, if any; `-` is the log's own. Images of containers have
-/// links to the streams in the place of log files.
+/// Which standard stream `target` names, if any; `-` is the log's own. Container images often have
+/// links to the streams as log files.
 pub(super) fn standard_stream(target: &str, dash: Standard) -> Option<Standard> {
     let named = |name: &str| match name {
         "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Some(Standard::Output),
@@ -241,8 +242,8 @@ fn reopen_pipe(shared: &File) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(format!("/proc/self/fd/{}", shared.as_raw_fd()))
 }
 
-/// How many bytes at the start of `lines` make the longest run of whole lines within `limit`; a
-/// first line longer than that goes alone.
+/// The length of the longest run of whole lines at the start of `lines` within `limit`. A first
+/// line that is longer goes alone.
 fn whole_lines(lines: &[u8], limit: usize) -> usize {
     if lines.len() <= limit {
         return lines.len();
