@@ -1,8 +1,8 @@
 //! OpenSSL's cipher lists (openssl-ciphers(1)), read for the suites that rustls has.
 //!
-//! A list is a row of steps: `A+B` adds the suites that are both A and B, `-A` takes out, `!A`
-//! takes out for good, `+A` moves to the end. For TLS 1.3, whose suites OpenSSL keeps out of these
-//! lists, only their names are known here.
+//! A list is a sequence of steps: `A+B` adds the suites that are both A and B, `-A` removes, `!A`
+//! removes for good, `+A` moves to the end. OpenSSL keeps the suites of TLS 1.3 out of these lists;
+//! this module knows them by their names only.
 
 use rustls::{CipherSuite, SupportedCipherSuite};
 
@@ -10,7 +10,7 @@ use rustls::{CipherSuite, SupportedCipherSuite};
 pub(super) struct Chosen {
     /// The suites, in the list's order, those of TLS 1.3 first. Empty when the list leaves none.
     pub suites: Vec<SupportedCipherSuite>,
-    /// Steps that ask for something, and match nothing here.
+    /// Steps that add suites, and match none that rustls has.
     pub unmatched: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn choose(list: &str, known: &[SupportedCipherSuite]) -> Chosen {
     Chosen { suites, unmatched }
 }
 
-/// What OpenSSL, and so Python's `ssl`, calls a suite.
+/// The name of a suite in OpenSSL, and so in Python's `ssl`.
 pub(super) fn openssl_name(suite: CipherSuite) -> String {
     let known = SUITES.iter().find(|known| known.0 == suite);
     known.map_or_else(|| tls13_name(suite), |known| known.1.to_owned())
@@ -47,10 +47,11 @@ struct CipherList {
 }
 
 impl CipherList {
-    /// Takes one step; false where it asks for suites and there is none such.
+    /// Applies one step; false if it adds suites and matches none.
     fn take(&mut self, step: &str) -> bool {
         if step.starts_with('@') {
-            // @STRENGTH and @SECLEVEL: every suite here is as strong as they could ask.
+            // @STRENGTH and @SECLEVEL have no effect: every suite that rustls has is strong enough
+            // for each of them.
             return true;
         }
         if let Some(words) = step.strip_prefix('!') {
@@ -149,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// The suites of TLS 1.2 that a list leaves, shortened, then what it asked for in vain.
+    /// The suites of TLS 1.2 that a list leaves, shortened, then its unmatched steps.
     fn read(list: &str) -> (String, String) {
         let chosen = choose(list, ALL_CIPHER_SUITES);
         let name = |suite: &SupportedCipherSuite| {

@@ -1,20 +1,20 @@
-//! What a client's certificate says, in the words of mod_ssl's and nginx's variables.
+//! The fields of a client's certificate, as mod_ssl's and nginx's variables show them.
 
 use rustls::pki_types::CertificateDer;
 use x509_cert::der::pem::{LineEnding, encode_string};
 
 use super::files::parse;
 
-/// A client's certificate, which the handshake has found to be good.
+/// A client's certificate, which the handshake has verified.
 #[derive(Debug)]
 pub struct ClientCertificate {
     /// The certificate in DER.
     pub der: Vec<u8>,
     /// The certificate in PEM.
     pub pem: String,
-    /// Whom it is for: a distinguished name as RFC 4514 writes it.
+    /// The subject: a distinguished name as RFC 4514 writes it.
     pub subject: String,
-    /// Who signed it, written as the subject.
+    /// The issuer, written as the subject.
     pub issuer: String,
     /// Its serial number, in hexadecimal digits.
     pub serial: String,
@@ -35,7 +35,7 @@ impl ClientCertificate {
     }
 }
 
-/// The digits of a DER integer, without the zero that only says that it is positive.
+/// The digits of a DER integer, without the leading zero that marks it as positive.
 fn hexadecimal(integer: &[u8]) -> String {
     let digits = match integer {
         [0, rest @ ..] if !rest.is_empty() => rest,

@@ -1,4 +1,4 @@
-//! What can be wrong with certificates, keys and ciphers: a sentence each, with the name of the
+//! What can be wrong with certificates, keys and ciphers: one sentence each, with the name of the
 //! file.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use std::io;
 pub enum Error {
     /// A file that cannot be read: what it is for, its name, why.
     Unreadable(&'static str, String, io::Error),
-    /// A file that is no PEM: its name, and what is wrong.
+    /// A file that is not PEM: its name, and what is wrong.
     BadPem(String, String),
     /// A file without a certificate.
     NoCertificate(String),
@@ -17,7 +17,7 @@ pub enum Error {
     BadCertificate(String),
     /// A file without a private key.
     NoKey(String),
-    /// A key under a pass phrase.
+    /// A key that is encrypted with a pass phrase.
     EncryptedKey(String),
     /// A key that rustls cannot sign with: the file, and why.
     BadKey(String, String),
@@ -28,17 +28,17 @@ pub enum Error {
         /// The key's file.
         key: String,
     },
-    /// A key is given, and no certificate.
+    /// A key is given without a certificate.
     KeyAlone,
-    /// Client certificates are required, and nothing says who may sign them.
+    /// Client certificates are required, but no certificate authorities are given.
     NoAuthorities,
-    /// A cipher list of which nothing is left.
+    /// A cipher list that matches no suite.
     NoCipher(String),
-    /// More than a running worker can be given, in bytes.
+    /// Certificates and keys are larger, in bytes, than what a running worker can be given.
     TooLong(usize),
     /// The kernel has no room for sharing certificates with the workers.
     NoMemory(io::Error),
-    /// Anything else that rustls does not like.
+    /// Anything else that rustls rejects.
     Unusable(String),
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Error {
             Error::NoKey(name) => write!(f, "\"{name}\" holds no private key"),
             Error::EncryptedKey(name) => write!(
                 f,
-                "the key in \"{name}\" is encrypted, and nobody is there to ask for its pass phrase: write it without one \
+                "the key in \"{name}\" is encrypted, and a server cannot ask for its pass phrase: write it without one \
                  (openssl pkey -in {name})"
             ),
             Error::BadKey(name, why) => write!(f, "the key in \"{name}\" cannot be used: {why}"),
@@ -65,7 +65,7 @@ impl fmt::Display for Error {
             }
             Error::KeyAlone => f.write_str("keyfile is set, but no certfile"),
             Error::NoAuthorities => f.write_str(
-                "cert_reqs demands client certificates, but without ca_certs none could be accepted: name the file of those who sign them",
+                "cert_reqs demands client certificates, but without ca_certs none can be accepted: name the file of the certificate authorities",
             ),
             Error::NoCipher(list) => write!(f, "no cipher suite is left by 'ciphers' ('{list}')"),
             Error::TooLong(most) => {

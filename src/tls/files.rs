@@ -17,15 +17,15 @@ use crate::settings::{CertificateFiles, Config};
 /// The largest file that is read: a mistaken path must not fill the memory.
 const LONGEST_FILE: u64 = 8 * 1024 * 1024;
 
-/// Everything that a server's identity is made of.
+/// A server's certificates and keys, with what belongs to them.
 #[derive(Clone)]
 pub struct CertificateBundle {
     /// The server's certificates, the default one first. Never empty.
     pub pairs: Vec<CertifiedPair>,
-    /// Who signs clients' certificates.
+    /// The certificate authorities for clients' certificates.
     pub authorities: Option<Pem>,
-    /// What session tickets are encrypted with: the same for all workers, and new each time, so
-    /// that no session outlives the certificates that vouched for it.
+    /// The seed of the keys that encrypt session tickets. All workers share it. It is new each time
+    /// certificates are read, so that no session outlives the certificates it was made with.
     pub ticket_seed: [u8; 32],
 }
 
@@ -43,7 +43,7 @@ pub struct CertifiedPair {
 pub struct Pem {
     /// The file, as the settings name it.
     pub name: String,
-    /// What it holds.
+    /// The file's bytes.
     pub text: Vec<u8>,
 }
 
@@ -72,14 +72,14 @@ impl CertificateBundle {
         Ok(CertificateBundle { pairs, authorities, ticket_seed })
     }
 
-    /// What is odd, and no error.
+    /// What is odd, but no error.
     pub fn warnings(&self) -> Vec<String> {
         self.pairs.iter().filter_map(|pair| pair.certificates.chain_gap()).collect()
     }
 
-    /// Everything in one row of bytes, for [`CertificateBundle::from_bytes`]: parts, each behind
-    /// its length. The seed, the authorities' name and text (both empty without them), then four
-    /// parts a pair.
+    /// The bundle as bytes, for [`CertificateBundle::from_bytes`]: a sequence of parts, each
+    /// preceded by its length. They are the seed, the authorities' name and text (both empty
+    /// without them), then four parts for each pair.
     pub fn to_bytes(&self) -> Vec<u8> {
         let authorities = self.authorities.as_ref().map_or([&[][..], &[]], Pem::parts);
         let mut parts: Vec<&[u8]> = vec![&self.ticket_seed, authorities[0], authorities[1]];
@@ -180,8 +180,8 @@ impl Pem {
         })
     }
 
-    /// A sentence about a certificate that is followed by one which did not sign it: clients will
-    /// not get from the one to the other.
+    /// A sentence about a certificate that is followed by one which did not sign it: clients cannot
+    /// verify such a chain.
     fn chain_gap(&self) -> Option<String> {
         let chain = self.certificates().ok()?;
         let parsed: Vec<Certificate> = chain.iter().filter_map(|der| parse(der)).collect();
@@ -194,8 +194,7 @@ impl Pem {
     }
 }
 
-/// What tells a file from the one that was there before: device, inode, size, and the time of its
-/// last change.
+/// Tells whether a file has changed: device, inode, size, and the time of its last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp(u64, u64, u64, i64, i64);
 
@@ -207,7 +206,7 @@ impl Stamp {
     }
 }
 
-/// The files that `config` names, absolute: what to look at for a change.
+/// The absolute paths of the files that `config` names, which are watched for changes.
 pub(super) fn named_in(config: &Config) -> Vec<PathBuf> {
     let certificates = certificates_named_in(config);
     let pairs = certificates.iter().flat_map(|files| std::iter::once(&files.certificate).chain(&files.key));
@@ -223,7 +222,7 @@ fn certificates_named_in(config: &Config) -> Vec<CertificateFiles> {
     main.into_iter().chain(config.tls_certificates.iter().cloned()).collect()
 }
 
-/// A certificate taken apart; what comes behind its end is left alone.
+/// Decodes a certificate; bytes behind its end are ignored.
 pub(super) fn parse(der: &CertificateDer<'_>) -> Option<Certificate> {
     let mut reader = SliceReader::new(der).ok()?;
     Certificate::decode(&mut reader).ok()
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn material_comes_out_as_it_was_packed() {
+    fn a_bundle_is_unpacked_as_it_was_packed() {
         for authorities in [None, Some(pem("ca"))] {
             let pair = |name: &str| CertifiedPair { certificates: pem(name), key: pem("key") };
             let material = CertificateBundle { pairs: vec![pair("a"), pair("b")], authorities, ticket_seed: [7; 32] };

@@ -1,8 +1,8 @@
-//! TLS: from the files that the settings name to connections that are encrypted.
+//! TLS: from the files that the settings name to encrypted connections.
 //!
 //! [`Tls::load`] reads and checks everything in the master, before any worker is forked, so that a
-//! mistake is found at the start (or keeps the old certificates, on HUP) and workers need not be
-//! able to read a key. [`Session`] is one connection: ciphertext on a non-blocking socket on one
+//! mistake is found at the start (on HUP the old certificates stay in use) and workers need no
+//! right to read a key. [`Session`] is one connection: ciphertext on a non-blocking socket on one
 //! side, plain bytes on the other; it never waits. The protocol itself is rustls's.
 //!
 //! It must not know HTTP, Python, the event loop or the master, and it does not log.
@@ -37,34 +37,35 @@ pub use self::files::{CertificateBundle, CertifiedPair, Pem, Stamp};
 pub use self::session::{HandshakeFailure, MOST_UNSENT, Secured, Session};
 
 /// The most bytes of certificates and keys that a running worker can be given (`tls_watch`); far
-/// above what chains are.
-const BULLETIN_BYTES: usize = 256 * 1024;
+/// above the size of real chains.
+const PAGE_BYTES: usize = 256 * 1024;
 
-/// What a generation of workers speaks TLS with. Clones share everything.
+/// What a generation of workers needs to speak TLS. Clones share everything.
 #[derive(Clone)]
 pub struct Tls {
     acceptor: Acceptor,
-    /// What the acceptor was made of, and the bulletin's edition that this stood in.
+    /// The certificates of the acceptor, and the version of the shared page that they came with.
     material: Arc<(CertificateBundle, u64)>,
     basis: Arc<SharedConfig>,
 }
 
-/// What stays the same when certificates are renewed.
+/// What stays the same when certificates are replaced.
 struct SharedConfig {
-    terms: TlsOptions,
-    /// The files that the material is from, as they were right before they were read.
+    options: TlsOptions,
+    /// The files that the certificates were read from, as they were right before.
     files: Vec<(PathBuf, Option<Stamp>)>,
-    /// Where the master leaves new certificates for the workers, under `tls_watch`.
+    /// The shared page with which the master passes new certificates to the workers, under
+    /// `tls_watch`.
     page: Option<SeqlockPage>,
 }
 
-/// What new connections are accepted with.
+/// The TLS configuration of new connections.
 #[derive(Clone)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
 }
 
-/// What holds of connections besides certificates and keys.
+/// The settings of connections besides certificates and keys.
 #[derive(Debug, Clone)]
 pub struct TlsOptions {
     /// Whether clients show certificates.
@@ -79,27 +80,27 @@ pub struct TlsOptions {
 
 /// The outcome of [`Tls::load`].
 pub struct LoadedCertificates {
-    /// What to speak TLS with.
+    /// The loaded certificates, ready for use.
     pub tls: Tls,
-    /// What the operator should hear about, a sentence each.
+    /// Warnings for the operator, one sentence each.
     pub warnings: Vec<String>,
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls")
-            .field("terms", &self.basis.terms)
+            .field("options", &self.basis.options)
             .field("files", &self.basis.files)
             .finish_non_exhaustive()
     }
 }
 
 impl Tls {
-    /// Reads and checks what `config` names; `None` where it asks for no TLS. Relative paths are
-    /// taken from the working directory.
+    /// Reads and checks the files that `config` names; `None` if it does not ask for TLS. Relative
+    /// paths are taken from the working directory.
     ///
     /// # Errors
-    /// The first thing that is wrong, as a sentence.
+    /// The first fault, as a sentence.
     pub fn load(config: &Config) -> Result<Option<LoadedCertificates>, Error> {
         if !config.is_tls() {
             return Ok(None);
@@ -107,8 +108,8 @@ impl Tls {
         Tls::assemble(config, || Ok((CertificateBundle::read(config)?, TlsOptions::new(config)))).map(Some)
     }
 
-    /// The same of material and on terms that `read` knows, whatever `config` says of them; the
-    /// files to watch are those of `config`.
+    /// The same for certificates and options that `read` supplies, whatever `config` says of them.
+    /// The files to watch are those of `config`.
     ///
     /// # Errors
     /// As [`Tls::load`].
@@ -116,21 +117,21 @@ impl Tls {
         config: &Config,
         read: impl FnOnce() -> Result<(CertificateBundle, TlsOptions), Error>,
     ) -> Result<LoadedCertificates, Error> {
-        // First, so that a change while they are read is one that will be seen.
+        // The stamps are taken first, so that a change while the files are read is noticed.
         let files = files::named_in(config).into_iter().map(|path| (path.clone(), Stamp::of(&path))).collect();
-        let (material, terms) = read()?;
+        let (material, options) = read()?;
         let mut warnings = material.warnings();
-        let acceptor = Acceptor::new(&material, &terms, &mut warnings)?;
+        let acceptor = Acceptor::new(&material, &options, &mut warnings)?;
         let page = match config.tls_watch {
-            true => Some(SeqlockPage::new(BULLETIN_BYTES).map_err(Error::NoMemory)?),
+            true => Some(SeqlockPage::new(PAGE_BYTES).map_err(Error::NoMemory)?),
             false => None,
         };
-        let basis = Arc::new(SharedConfig { terms, files, page });
+        let basis = Arc::new(SharedConfig { options, files, page });
         Ok(LoadedCertificates { tls: Tls { acceptor, material: Arc::new((material, 0)), basis }, warnings })
     }
 
-    /// From now on this process takes certificates, and hands out none. For a worker right after
-    /// the fork: no other thread may look meanwhile.
+    /// From now on this process reads the shared page, and cannot write to it. For a worker right
+    /// after the fork: no other thread may read the page meanwhile.
     ///
     /// # Errors
     /// The kernel has no room for another mapping.
@@ -138,49 +139,50 @@ impl Tls {
         self.basis.page.as_ref().map_or(Ok(()), SeqlockPage::give_up_writing)
     }
 
-    /// What new connections are accepted with.
+    /// The TLS configuration of new connections.
     pub fn acceptor(&self) -> &Acceptor {
         &self.acceptor
     }
 
-    /// The files that the certificates and keys were from at first, as they were then.
+    /// The files that the certificates and keys were first read from, as they were then.
     pub fn files(&self) -> &[(PathBuf, Option<Stamp>)] {
         &self.basis.files
     }
 
-    /// Whether the files are to be watched.
+    /// Whether the files must be watched.
     pub fn is_watched(&self) -> bool {
         self.basis.page.is_some()
     }
 
-    /// In the master: takes the certificates of `fresh`, for this and for every worker that has a
-    /// clone of it. The terms stay, whatever a hook says of them now: what is agreed on with
-    /// clients changes with a reload.
+    /// In the master: takes the certificates of `fresh`, for itself and for every worker that has a
+    /// clone of it. The options stay, whatever a hook says of them now: they change with a reload
+    /// only.
     ///
     /// # Errors
-    /// They do not go with the terms, or are too many; nothing has changed then.
+    /// The certificates do not fit the options, or are too large. Nothing has changed then.
     pub fn renew(&mut self, fresh: &Tls) -> Result<(), Error> {
         let material = fresh.material.0.clone();
-        let acceptor = Acceptor::new(&material, &self.basis.terms, &mut Vec::new())?;
+        let acceptor = Acceptor::new(&material, &self.basis.options, &mut Vec::new())?;
         let version = match &self.basis.page {
-            Some(page) => page.publish(&material.to_bytes()).map_err(|_| Error::TooLong(BULLETIN_BYTES))?,
+            Some(page) => page.publish(&material.to_bytes()).map_err(|_| Error::TooLong(PAGE_BYTES))?,
             None => 0,
         };
         (self.acceptor, self.material) = (acceptor, Arc::new((material, version)));
         Ok(())
     }
 
-    /// In a worker: takes what the master has published since, and says whether there was anything.
+    /// In a worker: takes the certificates that the master has published since, and returns whether
+    /// there were any.
     ///
     /// # Errors
-    /// It cannot be used after all; what was there stays.
+    /// They cannot be used; the old ones stay.
     pub fn catch_up(&mut self) -> Result<bool, Error> {
         let Some(page) = &self.basis.page else { return Ok(false) };
         let Some((version, bytes)) = page.read(self.material.1) else { return Ok(false) };
         let material = CertificateBundle::from_bytes(&bytes)
-            .ok_or_else(|| Error::Unusable("the bulletin is garbled".to_owned()))?;
-        let acceptor = Acceptor::new(&material, &self.basis.terms, &mut Vec::new());
-        // Whatever comes of it, this edition has been seen.
+            .ok_or_else(|| Error::Unusable("the shared page holds no certificates".to_owned()))?;
+        let acceptor = Acceptor::new(&material, &self.basis.options, &mut Vec::new());
+        // This version counts as read even if it cannot be used.
         self.material = Arc::new((material, version));
         self.acceptor = acceptor?;
         Ok(true)
@@ -188,7 +190,7 @@ impl Tls {
 }
 
 impl TlsOptions {
-    /// What `config` says.
+    /// The options of `config`.
     pub fn new(config: &Config) -> TlsOptions {
         TlsOptions { cert_reqs: config.cert_reqs, ciphers: config.ciphers.clone(), tls12: true, tls13: true }
     }
@@ -200,14 +202,14 @@ impl TlsOptions {
 }
 
 impl Acceptor {
-    /// An acceptor made of `material`, on these terms; what the operator should hear is added to
+    /// An acceptor with these certificates and options. It adds warnings for the operator to
     /// `warnings`.
     ///
     /// # Errors
-    /// What is wrong with the one or the other.
-    fn new(material: &CertificateBundle, terms: &TlsOptions, warnings: &mut Vec<String>) -> Result<Acceptor, Error> {
+    /// The first fault of the certificates or the options.
+    fn new(material: &CertificateBundle, options: &TlsOptions, warnings: &mut Vec<String>) -> Result<Acceptor, Error> {
         let mut provider = aws_lc_rs::default_provider();
-        if let Some(list) = &terms.ciphers {
+        if let Some(list) = &options.ciphers {
             let chosen = ciphers::choose(list, &provider.cipher_suites);
             if !chosen.unmatched.is_empty() {
                 warnings.push(format!("no cipher suite here matches {} of 'ciphers'", chosen.unmatched.join(", ")));
@@ -219,15 +221,15 @@ impl Acceptor {
         }
         let provider = Arc::new(provider);
         let certificates = Certificates::new(&material.pairs, &provider)?;
-        let verifier = client_verifier(material, terms, &provider, warnings)?;
+        let verifier = client_verifier(material, options, &provider, warnings)?;
         let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&terms.versions())
+            .with_protocol_versions(&options.versions())
             .map_err(|error| Error::Unusable(error.to_string()))?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(certificates));
-        // Python's contexts choose by the server's order; without a list of the operator's there is
-        // nothing to insist on.
-        config.ignore_client_order = terms.ciphers.is_some();
+        // Python's contexts choose by the server's order. Without a list of the operator's the
+        // client's order is as good.
+        config.ignore_client_order = options.ciphers.is_some();
         config.ticketer = Arc::new(Tickets::new(material.ticket_seed));
         Ok(Acceptor { config: Arc::new(config) })
     }
@@ -235,11 +237,11 @@ impl Acceptor {
 
 fn client_verifier(
     material: &CertificateBundle,
-    terms: &TlsOptions,
+    options: &TlsOptions,
     provider: &Arc<CryptoProvider>,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-    let authorities = match (terms.cert_reqs, &material.authorities) {
+    let authorities = match (options.cert_reqs, &material.authorities) {
         (CertReqs::None, _) => return Ok(Arc::new(NoClientAuth)),
         (CertReqs::Required, None) => return Err(Error::NoAuthorities),
         (CertReqs::Optional, None) => {
@@ -255,7 +257,7 @@ fn client_verifier(
         return Err(Error::NoCertificate(authorities.name.clone()));
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let builder = if terms.cert_reqs == CertReqs::Optional { builder.allow_unauthenticated() } else { builder };
+    let builder = if options.cert_reqs == CertReqs::Optional { builder.allow_unauthenticated() } else { builder };
     builder
         .build()
         .map(|verifier| verifier as Arc<dyn ClientCertVerifier>)

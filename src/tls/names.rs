@@ -1,4 +1,4 @@
-//! Which certificate a client is shown: the one for the host that it names (SNI, RFC 6066, section
+//! Chooses the certificate for a client: the one for the host that it names (SNI, RFC 6066, section
 //! 3), else the default.
 
 use std::fmt;
@@ -16,7 +16,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use super::error::Error;
 use super::files::{CertifiedPair, parse};
 
-/// The server's certificates, ready to sign with. The first is the default.
+/// The server's certificates, with keys ready for signing. The first is the default.
 pub(super) struct Certificates(Vec<Named>);
 
 struct Named {
@@ -26,7 +26,7 @@ struct Named {
 }
 
 impl Certificates {
-    /// Makes `pairs` ready.
+    /// Prepares `pairs` for signing.
     ///
     /// # Errors
     /// A certificate or key that cannot be used, or two that do not belong together.
@@ -34,14 +34,14 @@ impl Certificates {
         pairs.iter().map(|pair| Named::new(pair, provider)).collect::<Result<_, _>>().map(Certificates)
     }
 
-    /// The certificate for `host`, among those whose key the client can check.
+    /// The certificate for `host`, among those whose signatures the client can verify.
     fn choose(&self, host: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Named> {
         let can_check = |named: &&Named| named.key.key.choose_scheme(schemes).is_some();
         let of_host = host.and_then(|host| {
             let host = host.to_ascii_lowercase();
             self.0.iter().filter(|named| named.is_for(&host)).find(can_check)
         });
-        // A client that can check none of them is told so by rustls, whichever it is.
+        // If the client can verify none of them, the choice does not matter: rustls refuses it.
         of_host.or_else(|| self.0.iter().find(can_check)).or(self.0.first())
     }
 }
@@ -66,8 +66,8 @@ impl Named {
             .key_provider
             .load_private_key(pair.key.key()?)
             .map_err(|error| Error::BadKey(pair.key.name.clone(), reason(&error)))?;
-        // Not rustls's own check: it cannot read certificates of version 1, which OpenSSL makes and
-        // serves.
+        // rustls's own check does not do: it cannot read certificates of version 1, which OpenSSL
+        // makes and serves.
         let public = own.tbs_certificate.subject_public_key_info.to_der().ok();
         if let (Some(theirs), Some(ours)) = (public, key.public_key())
             && *ours != theirs
@@ -93,8 +93,8 @@ fn names(certificate: &Certificate) -> Vec<String> {
     dns.collect()
 }
 
-/// Whether a certificate's name stands for `host`; a star stands for its first label, and for one
-/// label only (RFC 6125, 6.4.3).
+/// Whether a certificate's name matches `host`. A star matches the first label, and one label only
+/// (RFC 6125, 6.4.3).
 fn matches(name: &str, host: &str) -> bool {
     match name.strip_prefix("*.") {
         Some(rest) => host.split_once('.').is_some_and(|(first, domain)| !first.is_empty() && domain == rest),

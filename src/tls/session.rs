@@ -1,9 +1,9 @@
-//! One connection under TLS: ciphertext on a non-blocking socket, plain bytes for whoever holds it.
+//! One connection under TLS: ciphertext on a non-blocking socket, plain bytes on the other side.
 //!
-//! It reads and writes like the socket, which each call is given, and never waits: the handshake
+//! It reads and writes like the socket, which each call is given, and never waits. The handshake
 //! goes on inside [`Session::read`] as its bytes arrive. Written bytes that the kernel does not
-//! take yet stay here as ciphertext, at most [`MOST_UNSENT`], and nothing more is taken until they
-//! are out.
+//! take stay in the session as ciphertext, at most [`MOST_UNSENT`]; until they are sent, the
+//! session takes no more.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,19 +18,19 @@ use super::ciphers::openssl_name;
 use super::client_certificate::ClientCertificate;
 use crate::sys::socket::{Cork, Stream};
 
-/// How much is read from the socket at once: a whole record, and the start of the next (RFC 8446,
-/// section 5.2: 2^14 + 256 + 5 bytes).
+/// How many bytes are read from the socket at once: a whole record (RFC 8446, section 5.2: 2^14 +
+/// 256 + 5 bytes), and the start of the next.
 const READ_SIZE: usize = 20 * 1024;
 
-/// The most bytes that are encrypted before the kernel has taken them.
+/// The most bytes of ciphertext that wait for the kernel.
 pub const MOST_UNSENT: usize = 64 * 1024;
 
-/// What rustls holds of decrypted bytes before it wants them taken (its fixed limit).
+/// How many decrypted bytes rustls holds (its fixed limit).
 const MOST_DECRYPTED: usize = 16 * 1024;
 
 thread_local! {
-    /// Ciphertext on its way from a socket into rustls. One for each thread: between two reads it
-    /// holds nothing.
+    /// Ciphertext on its way from a socket into rustls. One buffer per thread is enough: between
+    /// two reads it holds nothing.
     static ARRIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
 }
 
@@ -45,7 +45,7 @@ pub struct Session {
     secured: Option<Arc<Secured>>,
 }
 
-/// How far a session has come.
+/// The states of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum SessionStage {
     /// Nothing has arrived.
@@ -54,42 +54,41 @@ enum SessionStage {
     Shaking,
     /// Both sides can send.
     Open,
-    /// We have said that we send no more.
+    /// The server has sent close_notify.
     Finished,
-    /// It is to end without a word, so that the other side can tell.
+    /// It must end without close_notify, so that the client sees a truncation.
     Abandoned,
-    /// It came to nothing.
+    /// The handshake or the protocol failed.
     Failed(HandshakeFailure),
 }
 
-/// What the handshake has settled.
+/// The result of the handshake.
 #[derive(Debug)]
 pub struct Secured {
-    /// `TLSv1.2` or `TLSv1.3`, as Python's `ssl` says it.
+    /// `TLSv1.2` or `TLSv1.3`, as in Python's `ssl`.
     pub protocol: &'static str,
     /// The cipher suite's name in OpenSSL.
     pub cipher: String,
     /// The length of its key in bits.
     pub bits: u16,
-    /// What the client has shown, if it was asked for and has one.
+    /// The client's certificate, if it was asked for and has sent one.
     pub certificate: Option<ClientCertificate>,
 }
 
-/// Why a session is over before its time. Travels inside an [`io::Error`]; see
-/// [`HandshakeFailure::of`].
+/// Why a session has failed. It travels inside an [`io::Error`]; see [`HandshakeFailure::of`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HandshakeFailure {
-    /// The first bytes are of HTTP: these.
+    /// The client speaks plain HTTP, with these first bytes.
     PlainText(Vec<u8>),
     /// rustls's reason.
     Protocol(String),
 }
 
 impl Session {
-    /// A session with a client of whom `arrived` has been read already.
+    /// A session with a client whose first bytes, `arrived`, have been read already.
     ///
     /// # Errors
-    /// rustls has no use for the settings, which the acceptor's making should have found.
+    /// rustls rejects the configuration. The acceptor has checked it before.
     pub fn new(acceptor: &Acceptor, arrived: Vec<u8>) -> io::Result<Session> {
         let mut tls = ServerConnection::new(acceptor.config.clone()).map_err(io::Error::other)?;
         tls.set_buffer_limit(Some(MOST_UNSENT));
@@ -97,15 +96,15 @@ impl Session {
     }
 
     /// Reads plain bytes; 0 when the client has ended its side. WouldBlock when there are none yet,
-    /// whatever else has arrived.
+    /// even if ciphertext has arrived.
     ///
     /// # Errors
-    /// A [`HandshakeFailure`]; the kernel's.
+    /// A [`HandshakeFailure`], or an error of the socket.
     pub fn read(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         loop {
             match self.tls.reader().read(&mut buffer[filled..]) {
-                // The end, or no more room.
+                // The end, or `buffer` is full.
                 Ok(0) => return Ok(filled),
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => match self.receive(stream) {
@@ -115,8 +114,8 @@ impl Session {
                 },
                 // The same end will be found by the next read.
                 Err(_) if filled > 0 => return Ok(filled),
-                // Many clients close without announcing it. Whether something is missing HTTP says
-                // by itself.
+                // Many clients close without close_notify. HTTP's own framing tells whether
+                // something is missing.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 Err(error) => return Err(error),
             }
@@ -126,17 +125,17 @@ impl Session {
         }
     }
 
-    /// Whether the last read, if it had room to spare, has left nothing behind that the kernel will
-    /// not tell of.
+    /// Whether the last read has left only bytes that the socket's next readiness event announces.
+    /// The read must have had room to spare.
     pub fn is_drained(&self) -> bool {
         self.is_drained
     }
 
-    /// Takes bytes to send, in order, and says how many; what the kernel takes of them goes out at
+    /// Takes bytes to send, in order, and returns how many. Those that the kernel takes are sent at
     /// once.
     ///
     /// # Errors
-    /// WouldBlock, and nothing was taken, while older bytes wait; the kernel's.
+    /// WouldBlock while older bytes wait, and then it takes none; or an error of the socket.
     pub fn write_vectored(&mut self, stream: &Stream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.flush(stream)?;
         let taken = match parts {
@@ -149,10 +148,10 @@ impl Session {
         }
     }
 
-    /// Sends what waits here.
+    /// Sends the ciphertext that waits.
     ///
     /// # Errors
-    /// WouldBlock when the kernel does not take all of it; the kernel's.
+    /// WouldBlock when the kernel does not take all of it; or an error of the socket.
     pub fn flush(&mut self, stream: &Stream) -> io::Result<()> {
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut Socket(stream)) {
@@ -164,13 +163,13 @@ impl Session {
         Ok(())
     }
 
-    /// Whether something waits for the kernel.
+    /// Whether ciphertext waits for the kernel.
     pub fn has_unsent(&self) -> bool {
         self.tls.wants_write()
     }
 
-    /// Announces that we send no more (`close_notify`, RFC 8446 section 6.1), unless the session is
-    /// [abandoned](Session::abandon).
+    /// Announces the end of what the server sends (`close_notify`, RFC 8446 section 6.1), unless the
+    /// session is abandoned ([`Session::abandon`]).
     pub fn finish(&mut self, stream: &Stream) {
         if self.stage == SessionStage::Open {
             self.stage = SessionStage::Finished;
@@ -180,8 +179,7 @@ impl Session {
         }
     }
 
-    /// From now on the session ends without a word: what was sent is not all that there should have
-    /// been.
+    /// From now on the session ends without close_notify: the response is incomplete.
     pub fn abandon(&mut self) {
         self.stage = SessionStage::Abandoned;
     }
@@ -191,12 +189,13 @@ impl Session {
         matches!(self.stage, SessionStage::Silent | SessionStage::Shaking)
     }
 
-    /// What the handshake has settled; `None` until it is done.
+    /// The result of the handshake; `None` until it is complete.
     pub fn secured(&self) -> Option<&Arc<Secured>> {
         self.secured.as_ref()
     }
 
-    /// Gets some ciphertext through rustls. An end of the connection is told by the next read.
+    /// Reads some ciphertext and passes it to rustls. The next read reports an end of the
+    /// connection.
     fn receive(&mut self, stream: &Stream) -> io::Result<()> {
         if let SessionStage::Failed(failure) = &self.stage {
             return Err(failure.clone().into());
@@ -218,7 +217,8 @@ impl Session {
         })
     }
 
-    /// Hands rustls the ciphertext, none of it being the end. What it has no room for is kept.
+    /// Passes ciphertext, which must not be empty, to rustls. Bytes for which it has no room are
+    /// kept.
     fn feed(&mut self, stream: &Stream, mut arrived: &[u8]) -> io::Result<()> {
         if self.stage == SessionStage::Silent && !arrived.is_empty() {
             if is_plain_text(arrived) {
@@ -227,12 +227,12 @@ impl Session {
             self.stage = SessionStage::Shaking;
         }
         loop {
-            // Zero bytes are the end, of the connection or of what the client has announced.
+            // Zero bytes mean the end: of the connection, or by the client's close_notify.
             let taken = self.tls.read_tls(&mut arrived)?;
             let state = match self.tls.process_new_packets() {
                 Ok(state) => state,
                 Err(error) => {
-                    // The alert that rustls has written; nobody waits for it to go.
+                    // This sends the alert that rustls has written, if the kernel takes it.
                     let _ = self.flush(stream);
                     return Err(self.fail(HandshakeFailure::Protocol(error.to_string())));
                 }
@@ -259,7 +259,7 @@ impl Session {
         }
     }
 
-    /// The next read tells of it, if this one has still something to give.
+    /// If this read still has bytes to return, the next one reports the failure.
     fn fail(&mut self, failure: HandshakeFailure) -> io::Error {
         self.is_drained = false;
         self.stage = SessionStage::Failed(failure.clone());
@@ -282,7 +282,7 @@ impl Secured {
 }
 
 impl HandshakeFailure {
-    /// The failure inside an error that a session gave.
+    /// The failure inside an error that a session has returned.
     pub fn of(error: &io::Error) -> Option<&HandshakeFailure> {
         error.get_ref()?.downcast_ref()
     }
@@ -305,13 +305,13 @@ impl fmt::Display for HandshakeFailure {
 
 impl std::error::Error for HandshakeFailure {}
 
-/// Whether a client's first bytes are of HTTP: a method's letter, or the empty line that may stand
+/// Whether a client's first bytes are HTTP: a method's letter, or the empty line that may stand
 /// before it. TLS begins with a record of type 22 (RFC 8446, section 5.1).
 fn is_plain_text(arrived: &[u8]) -> bool {
     arrived.first().is_some_and(|&first| first.is_ascii_alphabetic() || first == b'\r' || first == b'\n')
 }
 
-/// A stream as rustls writes to it.
+/// A stream, for rustls to write to.
 struct Socket<'a>(&'a Stream);
 
 impl Write for Socket<'_> {

@@ -1,9 +1,9 @@
 //! Session tickets that every worker of a generation can read (RFC 5077, RFC 8446 section 4.6.1),
-//! so that a client resumes its session wherever its next connection lands.
+//! so that a client resumes its session whichever worker accepts its next connection.
 //!
 //! The key of each epoch is derived from a seed that the workers share and that changes with the
-//! certificates. Workers need not speak to each other for it: an epoch is a stretch of the
-//! monotonic clock, which is the same in all processes.
+//! certificates. Workers need not communicate for it: an epoch is a span of the monotonic clock,
+//! which is the same in all processes.
 
 use std::fmt;
 
@@ -13,16 +13,16 @@ use rustls::server::ProducesTickets;
 
 use crate::sys::clock::monotonic_ms;
 
-/// How long new tickets are encrypted with one key; they are read for one epoch more.
+/// How long new tickets are encrypted with one key. They are accepted for one epoch more.
 const EPOCH_MS: u64 = 6 * 60 * 60 * 1000;
 
-/// What clients are told, in seconds.
+/// The lifetime that clients are told, in seconds.
 const LIFETIME_S: u32 = 12 * 60 * 60;
 
 const EPOCH_BYTES: usize = size_of::<u64>();
 
-/// Makes tickets and reads them. A ticket is the number of its epoch, a nonce, and the session's
-/// state, sealed.
+/// Makes tickets and reads them. A ticket is the number of its epoch, a nonce, and the encrypted
+/// state of the session.
 pub(super) struct Tickets {
     seed: hmac::Key,
 }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ticket_is_read_by_who_has_the_seed_for_two_epochs() {
+    fn a_ticket_is_read_for_two_epochs_by_workers_with_the_same_seed() {
         let (ours, sibling, stranger) = (Tickets::new([1; 32]), Tickets::new([1; 32]), Tickets::new([2; 32]));
         let ticket = ours.seal(b"state", 5).unwrap();
         for (reader, now, expected) in [
