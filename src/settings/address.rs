@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::value::ValueError;
 
-/// The port of an address that names none, as gunicorn's.
+/// The port of an address that names none, as in gunicorn.
 const DEFAULT_PORT: u16 = 8000;
 
 /// One address to listen on.
@@ -14,7 +14,7 @@ const DEFAULT_PORT: u16 = 8000;
 pub enum Address {
     /// A TCP port.
     Tcp {
-        /// A name or an address, in lower case, IPv6 without brackets; never empty.
+        /// A host name or an address in lower case, IPv6 without brackets; never empty.
         host: String,
         /// The port; 0 lets the kernel choose.
         port: u16,
@@ -47,7 +47,7 @@ impl Address {
         tcp_address(text.strip_prefix("tcp://").unwrap_or(text))
     }
 
-    /// The address as a user would write it for `bind`.
+    /// The address in the form of `bind`.
     pub fn to_bind(&self) -> String {
         match self {
             Address::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
@@ -59,7 +59,7 @@ impl Address {
     }
 }
 
-/// As gunicorn's log names an address that cannot be bound: `('127.0.0.1', 8000)`, a path, a
+/// As gunicorn's log shows an address that cannot be bound: `('127.0.0.1', 8000)`, a path, a
 /// number.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,8 +1,7 @@
-//! What the program reads: one typed field a setting, under gunicorn's names.
+//! What the program reads: one typed field for each setting, under gunicorn's names.
 //!
-//! A field holds what the user said in the program's own types. What must be looked up in the world
-//! (a user's id, a host's address, whether a directory exists) stays a name here: `sys/` and
-//! `lib.rs` resolve it when it is needed.
+//! A field holds the user's value in the program's own types. Names that must be looked up in the
+//! system (a user, a host) stay names: `sys/` and `lib.rs` resolve them when they are needed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,21 +12,21 @@ use super::trust::Trusted;
 use super::value::Value;
 
 /// Every setting, resolved from defaults, config file, environment and command line. Made by
-/// [`super::load`].
+/// [`super::load()`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where the config file was asked for (`-c`), as given.
+    /// The location of the config file (`-c`), as given.
     pub config: String,
     /// The app's spec, `module:name`, when the command line names none.
     pub wsgi_app: Option<String>,
-    /// The app to serve: the command line's, else `wsgi_app`. No setting of its own.
+    /// The app to serve: the command line's, else `wsgi_app`. It is not a setting.
     pub app: Option<String>,
 
     /// Addresses to listen on, at least one. When one of them is a descriptor, all of them are.
     pub bind: Vec<Address>,
     /// The backlog handed to listen(2).
     pub backlog: u32,
-    /// Whether each worker gets a socket of its own, bound with `SO_REUSEPORT`.
+    /// Whether each worker has a socket of its own, bound with `SO_REUSEPORT`.
     pub reuse_port: bool,
     /// Whether TCP clients are accepted only once they have sent something (TCP_DEFER_ACCEPT).
     pub defer_accept: bool,
@@ -42,37 +41,38 @@ pub struct Config {
     pub threads: usize,
     /// Connections that one worker holds open at once.
     pub worker_connections: usize,
-    /// Requests after which a worker is replaced; 0 is never.
+    /// Requests after which a worker is replaced; 0 means never.
     pub max_requests: u64,
-    /// The most that is added to `max_requests` by chance, drawn for each worker.
+    /// The largest random number that is added to `max_requests`, drawn for each worker.
     pub max_requests_jitter: u64,
-    /// Seconds after which a worker is replaced; 0 is never.
+    /// Seconds after which a worker is replaced; 0 means never.
     pub max_worker_lifetime: u64,
-    /// The most that is added to `max_worker_lifetime` by chance, drawn for each worker.
+    /// The largest random number that is added to `max_worker_lifetime`, drawn for each worker.
     pub max_worker_lifetime_jitter: u64,
-    /// Bytes of memory above which a worker is replaced; 0 is never.
+    /// Bytes of memory above which a worker is replaced; 0 means never.
     pub max_worker_memory: u64,
-    /// The most that is added to `max_worker_memory` by chance, drawn for each worker.
+    /// The largest random number that is added to `max_worker_memory`, drawn for each worker.
     pub max_worker_memory_jitter: u64,
     /// What counts as a worker's memory.
     pub worker_memory_measure: MemoryMeasure,
-    /// Seconds without a heartbeat after which a worker is ended; 0 is never.
+    /// Seconds without a heartbeat after which the master kills a worker; 0 means never.
     pub timeout: u64,
-    /// Seconds that one request may take in the app before its worker is ended; 0 is any number.
+    /// Seconds that one request may take in the app before the master kills its worker; 0 means no
+    /// limit.
     pub request_timeout: u64,
-    /// Seconds that a worker may take to load the app before it is ended; 0 is any number.
+    /// Seconds that a worker may take to load the app before the master kills it; 0 means no limit.
     pub boot_timeout: u64,
-    /// Seconds that a worker may take to finish what it has begun when it is told to stop.
+    /// Seconds that a stopping worker has to finish its requests.
     pub graceful_timeout: u64,
-    /// Seconds between the signal to stop and the moment at which workers stop accepting.
+    /// Seconds between the signal to stop and the moment when workers stop accepting.
     pub shutdown_delay: u64,
     /// The path at which the server itself answers health checks; `None` leaves every path to the
     /// app.
     pub health_path: Option<String>,
-    /// Workers that a reload boots at once; 0 is all of them.
+    /// Workers that a reload boots at the same time; 0 means all of them.
     pub reload_surge: usize,
-    /// Seconds an idle connection is kept; 0 closes after every response. `None`: the user has not
-    /// said, and the worker class chooses.
+    /// Seconds for which an idle connection is kept; 0 closes after every response. With `None` the
+    /// worker class decides.
     pub keepalive: Option<u64>,
 
     /// Longest request line in bytes without its CRLF; 0 is unlimited, never above 8190.
@@ -83,28 +83,29 @@ pub struct Config {
     pub limit_request_field_size: usize,
     /// Longest request body in bytes; 0 is unlimited.
     pub limit_request_body: u64,
-    /// Seconds from a request's first byte to the end of its head; 0 is for ever.
+    /// Seconds from a request's first byte to the end of its head; 0 means no limit.
     pub client_header_timeout: u64,
-    /// Seconds between two arrivals of a body's bytes; 0 is for ever.
+    /// Seconds between two arrivals of a body's bytes; 0 means no limit.
     pub client_body_timeout: u64,
-    /// Bytes a second that a body has to come in at, on average; 0 is any rate.
+    /// The minimum rate of a body, in bytes per second on average; 0 means any rate.
     pub client_body_min_rate: u64,
-    /// Seconds in which a client must take something of its response; 0 is for ever.
+    /// Seconds in which a client must take some bytes of its response; 0 means no limit.
     pub write_timeout: u64,
-    /// Bytes of memory for the unfinished requests of all connections of a worker; 0 is any number.
+    /// Bytes of memory for the unfinished requests of all connections of a worker; 0 means no
+    /// limit.
     pub worker_buffer: u64,
-    /// Bytes of files for the request bodies of all connections of a worker; 0 is any number.
+    /// Bytes of files for the request bodies of all connections of a worker; 0 means no limit.
     pub worker_spool: u64,
 
     /// Whether workers are replaced when code changes.
     pub reload: bool,
     /// How changes of the code are noticed.
     pub reload_engine: ReloadEngine,
-    /// Print every line of Python that is run.
+    /// Print every line of Python that runs.
     pub spew: bool,
     /// More files to watch while `reload` is on: paths or glob patterns.
     pub reload_extra_files: Vec<String>,
-    /// Load config and app, then leave.
+    /// Load config and app, then exit.
     pub check_config: bool,
     /// Print the config, then do as `check_config`.
     pub print_config: bool,
@@ -113,9 +114,9 @@ pub struct Config {
     pub preload_app: bool,
     /// Whether `wsgi.file_wrapper` may use sendfile(2).
     pub sendfile: bool,
-    /// The directory to change to before the app is loaded; `.` stays.
+    /// The directory to change to before the app is loaded; `.` changes nothing.
     pub chdir: PathBuf,
-    /// Whether to leave the terminal.
+    /// Whether the server becomes a daemon.
     pub daemon: bool,
     /// Whether a daemon keeps its stdout and stderr where they are no terminal.
     pub enable_stdio_inheritance: bool,
@@ -123,13 +124,13 @@ pub struct Config {
     pub raw_env: Vec<(String, String)>,
     /// The pid file.
     pub pidfile: Option<PathBuf>,
-    /// gunicorn's directory for heartbeat files; nothing here needs it.
+    /// gunicorn's directory for heartbeat files. This server needs none.
     pub worker_tmp_dir: Option<PathBuf>,
-    /// The user that workers run as; `None` stays who started the server.
+    /// The user that workers run as; `None` is the one that started the server.
     pub user: Option<UserSpec>,
-    /// The group that workers run as; `None` stays the group that started the server.
+    /// The group that workers run as; `None` is the one that started the server.
     pub group: Option<UserSpec>,
-    /// The file mode bits taken away from a unix socket.
+    /// The file mode bits that are removed from a unix socket.
     pub umask: u32,
     /// Whether workers take on all groups of `user`.
     pub initgroups: bool,
@@ -145,18 +146,19 @@ pub struct Config {
     pub response_spool: u64,
     /// Directories put in front of `sys.path`, one by one in this order.
     pub pythonpath: Vec<PathBuf>,
-    /// A PasteDeploy file that describes the app, `FILE` or `FILE#NAME`; it goes before the app.
+    /// A PasteDeploy file that describes the app, `FILE` or `FILE#NAME`. It takes precedence over
+    /// the app.
     pub paste: Option<String>,
-    /// What the PasteDeploy file finds as its global configuration.
+    /// The global configuration of the PasteDeploy file.
     pub raw_paste_global_conf: Vec<(String, String)>,
 
     /// Peers whose scheme and forwarder headers are believed. Peers on a unix socket always are.
     pub forwarded_allow_ips: Trusted,
     /// Headers that say the client's scheme: name in upper case, and the value that means https.
     pub secure_scheme_headers: Vec<(String, String)>,
-    /// Headers with an underscore that a trusted peer may send, in upper case; `*` is all.
+    /// Headers with an underscore that a trusted peer may send, in upper case; `*` means all.
     pub forwarder_headers: Vec<String>,
-    /// What becomes of other headers with an underscore.
+    /// What happens to other headers with an underscore.
     pub header_map: HeaderMap,
     /// Which PROXY protocol connections begin with.
     pub proxy_protocol: ProxyProtocol,
@@ -185,11 +187,11 @@ pub struct Config {
     pub keyfile: Option<PathBuf>,
     /// Whether clients show certificates.
     pub cert_reqs: CertReqs,
-    /// Who signs clients' certificates.
+    /// The file with the certificate authorities of clients' certificates.
     pub ca_certs: Option<PathBuf>,
-    /// gunicorn's say on closes that TLS did not announce; nothing here depends on it.
+    /// gunicorn's setting for closes without close_notify. It has no effect.
     pub suppress_ragged_eofs: bool,
-    /// gunicorn's choice of when to shake hands; nothing here waits for it.
+    /// gunicorn's setting for the moment of the handshake. It has no effect.
     pub do_handshake_on_connect: bool,
     /// An OpenSSL cipher list.
     pub ciphers: Option<String>,
@@ -208,35 +210,35 @@ pub struct Config {
     pub loglevel: String,
     /// Whether the app's stdout and stderr go to the error log's file.
     pub capture_output: bool,
-    /// What the lines of both logs look like.
+    /// The form of the lines of both logs.
     pub log_format: LogFormat,
-    /// The class of the logger that hooks are given and, unless it is the default, that writes the
-    /// logs: its name or itself.
+    /// The class of the hooks' logger: its name, or the class itself. Unless it is the default, it
+    /// also writes the logs.
     pub logger_class: Value,
     /// A file for Python's `logging.config.fileConfig`.
     pub logconfig: Option<PathBuf>,
-    /// A dict for Python's `logging.config.dictConfig`: a map, or an object where it holds what
-    /// only Python can.
+    /// A dict for Python's `logging.config.dictConfig`: a map, or an object if it holds Python
+    /// objects.
     pub logconfig_dict: Value,
-    /// The same in a JSON file.
+    /// A JSON file with such a dict.
     pub logconfig_json: Option<PathBuf>,
     /// Whether both logs go to syslog as well.
     pub syslog: bool,
-    /// Where syslog listens, as given.
+    /// The address of syslog, as given.
     pub syslog_addr: String,
-    /// What stands in front of `.error` and `.access` in syslog, instead of the process's name.
+    /// The prefix of `.error` and `.access` in syslog, instead of the process's name.
     pub syslog_prefix: Option<String>,
     /// The facility of syslog, as given.
     pub syslog_facility: String,
     /// Whether access lines stay out of syslog.
     pub disable_redirect_access_to_syslog: bool,
-    /// Where statsd listens, as given.
+    /// The address of statsd, as given.
     pub statsd_host: Option<String>,
     /// Tags behind each metric, with commas between them.
     pub dogstatsd_tags: String,
-    /// What stands in front of each metric's name.
+    /// The prefix of each metric's name.
     pub statsd_prefix: String,
-    /// Whether the length of the sockets' queues is sent to statsd.
+    /// Whether the length of the listeners' backlogs is sent to statsd.
     pub enable_backlog_metric: bool,
 
     /// The name in the process titles.
@@ -244,25 +246,25 @@ pub struct Config {
     /// The name in the process titles while `proc_name` is not set.
     pub default_proc_name: String,
 
-    /// Server hooks that the user gave: their names, and the functions as they are shown.
+    /// The server hooks that the user has set: their names, and the functions as Python shows them.
     pub hooks: BTreeMap<&'static str, String>,
 }
 
 impl Config {
-    /// The class of the workers that run: more than one thread makes gthread of sync, as in
+    /// The class of the workers that run. With more than one thread sync becomes gthread, as in
     /// gunicorn.
     pub fn effective_worker_class(&self) -> WorkerClass {
         if self.threads > 1 { WorkerClass::Gthread } else { self.worker_class }
     }
 
-    /// Whether the sockets speak TLS. A key alone says so too, as in gunicorn; it is a mistake that
-    /// is found when the files are read.
+    /// Whether the listeners speak TLS. As in gunicorn a key alone asks for it too; that mistake is
+    /// found when the files are read.
     pub fn is_tls(&self) -> bool {
         self.certfile.is_some() || self.keyfile.is_some() || !self.tls_certificates.is_empty()
     }
 
-    /// Whether records and access lines go through Python's logging, because the user configured
-    /// something of it.
+    /// Whether records and access lines go through Python's logging, because a setting configures
+    /// it.
     pub fn logs_through_python(&self) -> bool {
         !["gunicorn.glogging.Logger", "simple"].map(Value::from).contains(&self.logger_class)
             || self.logconfig.is_some()
@@ -281,11 +283,11 @@ impl Config {
 /// How `reload` notices that code has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReloadEngine {
-    /// By inotify where it can be had.
+    /// By inotify, where it is available.
     Auto,
-    /// By looking once a second.
+    /// By polling once a second.
     Poll,
-    /// By inotify, or not at all.
+    /// By inotify only.
     Inotify,
 }
 
@@ -299,10 +301,10 @@ impl fmt::Display for ReloadEngine {
     }
 }
 
-/// How many workers there are to be.
+/// The number of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
-    /// As many as the user says.
+    /// A fixed number.
     Count(usize),
     /// As many as fit the processors and the memory that the server may use.
     Auto,
@@ -333,12 +335,12 @@ impl fmt::Display for MemoryMeasure {
     }
 }
 
-/// What the lines of the logs look like.
+/// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// gunicorn's lines.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -351,12 +353,12 @@ impl fmt::Display for LogFormat {
     }
 }
 
-/// The kinds of worker there are.
+/// The kinds of worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerClass {
     /// One request at a time.
     Sync,
-    /// Several threads, each with a request at a time.
+    /// Several threads, each with one request at a time.
     Gthread,
 }
 
@@ -369,12 +371,12 @@ impl fmt::Display for WorkerClass {
     }
 }
 
-/// A user or a group as the user named it; `sys::user` finds the number.
+/// A user or a group as given; `sys::user` finds its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserSpec {
     /// A name from the system's tables.
     Name(String),
-    /// A uid or gid, which need not stand in any table.
+    /// A uid or gid, which may be in no table.
     Id(u32),
 }
 
@@ -390,11 +392,11 @@ impl fmt::Display for UserSpec {
 /// Whether clients show certificates; the numbers are those of Python's `ssl.VerifyMode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CertReqs {
-    /// They are not asked for.
+    /// The server does not ask for them.
     None,
-    /// One that is shown must be good.
+    /// A certificate that a client sends must be valid.
     Optional,
-    /// Every client must show a good one.
+    /// Every client must send a valid one.
     Required,
 }
 
@@ -416,11 +418,11 @@ impl fmt::Display for CertificateFiles {
     }
 }
 
-/// What becomes of a header whose name holds an underscore, since `A_B` and `A-B` share one environ
-/// key.
+/// What happens to a header whose name contains an underscore, since `A_B` and `A-B` share one
+/// environ key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderMap {
-    /// Left out silently.
+    /// Dropped silently.
     Drop,
     /// The request is refused with 400.
     Refuse,
@@ -437,7 +439,7 @@ pub enum ProxyProtocol {
     V1,
     /// The binary form.
     V2,
-    /// Either, told apart by the first bytes.
+    /// Either, recognised by the first bytes.
     Auto,
 }
 
@@ -449,8 +451,9 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Where [`super::load`] starts: nothing set. Not a usable config, and so not public: the real
-    /// defaults stand in the table and pass through the same setters as the user's values.
+    /// The state before [`super::load()`] sets anything. It is not a usable config, and so not
+    /// public: the real defaults are in the table and pass through the same setters as the user's
+    /// values.
     pub(super) fn blank() -> Config {
         Config {
             config: String::new(),

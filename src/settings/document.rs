@@ -1,4 +1,4 @@
-//! What people read about the settings, made from the rows: `--help`, `--print-config` and
+//! The texts about settings that are made from the rows: `--help`, `--print-config` and
 //! `docs/settings.md`.
 
 use super::config::Config;
@@ -8,7 +8,7 @@ use super::table::{NOT_SUPPORTED, all};
 /// The first line of help and of a usage error.
 pub const USAGE: &str = "usage: monoceros [OPTIONS] [APP_MODULE]";
 
-/// Columns that help is wrapped to, and the column its sentences begin in; argparse's.
+/// The width of help, and the column in which its sentences begin, as in argparse.
 const HELP_WIDTH: usize = 78;
 const HELP_INDENT: usize = 24;
 
@@ -24,7 +24,8 @@ pub fn help() -> String {
     out
 }
 
-/// Every setting as resolved, a line each, sorted by name: `name = value`, as gunicorn prints them.
+/// Every setting as resolved, one per line, sorted by name: `name = value`, as gunicorn prints
+/// them.
 pub fn print_config(config: &Config) -> String {
     let mut lines: Vec<(&str, String)> = all().map(|setting| (setting.name, shown(setting, config))).collect();
     lines.sort();
@@ -32,7 +33,7 @@ pub fn print_config(config: &Config) -> String {
     lines.iter().map(|(name, value)| format!("{name:width$} = {value}\n")).collect()
 }
 
-/// Every setting in the order of the reference, a line each: what the log holds at debug level.
+/// Every setting in the order of the reference, one per line, for the log at debug level.
 pub fn current_configuration(config: &Config) -> String {
     let lines: String = all().map(|setting| format!("\n  {}: {}", setting.name, shown(setting, config))).collect();
     format!("Current configuration:{lines}")
@@ -100,7 +101,7 @@ fn flags_with_meta(setting: &Setting) -> String {
     flags.join(", ")
 }
 
-/// The flags, and the text in a column beside them or, where they are too long, below them.
+/// Appends the flags, and the text in a column beside them or, if they are too long, below them.
 fn write_help_entry(out: &mut String, flags: &str, text: &str) {
     let mut column = flags.len() + 2;
     out.push_str(&format!("  {flags}"));
@@ -201,8 +202,7 @@ mod tests {
     #[test]
     fn the_pages_for_users_name_only_flags_that_there_are() {
         let flags: Vec<&str> = all().chain(NOT_SUPPORTED).flat_map(|setting| setting.flags).copied().collect();
-        // argparse's own, a shortened flag as an example, the text on flags in general, and those
-        // of other programs.
+        // argparse's own flags, an abbreviated flag, a placeholder, and flags of other programs.
         let others = ["--help", "--version", "--gracef", "--flag", "--", "--install", "--uninstall", "--target"];
         for page in ["docs/moving-from-gunicorn.md", "docs/differences.md"] {
             let text = std::fs::read_to_string(in_the_tree(page)).unwrap();
@@ -223,7 +223,7 @@ mod tests {
         assert!(committed == reference_markdown(), "run: MONOCEROS_BLESS=1 cargo test reference");
     }
 
-    /// In the sample a setting follows its `#` at once, and prose after a space.
+    /// In the sample a setting directly follows its `#`; prose follows after a space.
     #[test]
     fn the_sample_config_shows_the_defaults() {
         let sample = std::fs::read_to_string(in_the_tree("conf/monoceros.toml")).unwrap();

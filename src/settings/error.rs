@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use super::value::ValueError;
 
-/// Who gave a value.
+/// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueOrigin {
-    /// The table of settings, and a variable it names.
+    /// The default in the table, or the variable of the environment that it names.
     Default {
-        /// The variable, when the value came from the environment.
+        /// The variable, if the value comes from the environment.
         variable: Option<&'static str>,
     },
     /// The config file.
@@ -32,10 +32,10 @@ impl fmt::Display for ValueOrigin {
     }
 }
 
-/// Why the settings cannot be used. Each reads as one sentence, without "Error:" and full stop.
+/// Why the settings cannot be used. Each displays as one sentence, without "Error:" and full stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// A value that its setting does not take.
+    /// A value that its setting does not accept.
     InvalidValue {
         /// The setting.
         name: &'static str,
@@ -44,18 +44,18 @@ pub enum Error {
         /// Who gave it.
         origin: ValueOrigin,
     },
-    /// A setting of gunicorn's that this server does not have.
+    /// A setting of gunicorn that this server does not have.
     NotSupported {
         /// The setting.
         name: &'static str,
         /// The value that was given, as Python shows it.
         value: String,
-        /// Why it is not there.
+        /// Why it is not supported.
         reason: &'static str,
         /// Who gave it.
         origin: ValueOrigin,
     },
-    /// A value that is well formed, and names what is not there or cannot be used.
+    /// A well-formed value that names something missing or unusable.
     Unusable {
         /// The setting.
         name: &'static str,
@@ -64,12 +64,12 @@ pub enum Error {
         /// Who gave it.
         origin: ValueOrigin,
     },
-    /// The config file that was named is not there.
+    /// The config file does not exist.
     MissingFile {
         /// Its path, as given.
         path: PathBuf,
     },
-    /// The config file is there, and cannot be read.
+    /// The config file exists, but cannot be read.
     UnreadableFile {
         /// Its path, as given.
         path: PathBuf,

@@ -1,5 +1,5 @@
-//! Config files of data: TOML, YAML and JSON, read by the crate `config`. Python files are the
-//! Python floor's.
+//! Config files in TOML, YAML and JSON, read by the crate `config`. The layer `python` runs those
+//! in Python.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,12 +11,12 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use super::error::Error;
 use super::value::Value;
 
-/// Reads the top-level keys of a data file and their values, sorted by key. The ending chooses the
-/// language.
+/// Reads the top-level keys of a data file and their values, sorted by key. The file's extension
+/// chooses the format.
 ///
 /// # Errors
-/// The file cannot be read, or is not what its ending says; the text names the file and, where
-/// known, the line.
+/// The file cannot be read, or has another format than its extension says. The text names the file
+/// and, where known, the line.
 pub fn read_file(path: &Path) -> Result<Vec<(String, Value)>, Error> {
     let unreadable = |reason: String| Error::UnreadableFile { path: path.to_owned(), reason };
     let format = format_of(path).ok_or_else(|| unreadable("it does not end in .toml, .yaml, .yml or .json".into()))?;
@@ -24,7 +24,7 @@ pub fn read_file(path: &Path) -> Result<Vec<(String, Value)>, Error> {
     parse(&text, format).map_err(unreadable)
 }
 
-/// The language that a file's ending stands for, if it is one of data.
+/// The format that a file's extension stands for, if it is one of these.
 pub(super) fn format_of(path: &Path) -> Option<FileFormat> {
     match path.extension()?.to_str()? {
         "toml" => Some(FileFormat::Toml),
@@ -36,7 +36,7 @@ pub(super) fn format_of(path: &Path) -> Option<FileFormat> {
 
 fn parse(text: &str, format: FileFormat) -> Result<Vec<(String, Value)>, String> {
     let source = ::config::Config::builder().add_source(File::from_str(text, format));
-    // The crate hands tables out in no order; a sorted one gives the same warnings every time.
+    // The crate returns tables in no order. Sorted, they give the same warnings every time.
     let table = source.build().and_then(|built| built.try_deserialize::<BTreeMap<String, Value>>());
     Ok(table.map_err(|error| error.to_string())?.into_iter().collect())
 }
@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// Takes whatever the language can say.
+/// Accepts any value of the format.
 struct AnyValue;
 
 impl<'de> Visitor<'de> for AnyValue {

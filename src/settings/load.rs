@@ -1,9 +1,9 @@
 //! From defaults, config file, environment and command line to one [`Config`], in that order; later
 //! ones win.
 //!
-//! Where each of them comes from is the caller's: the environment is a function, the config file a
-//! list of values. So the whole chain can be run again on SIGHUP, and in a test without touching
-//! the process.
+//! The caller passes each of them: the environment as a function, the config file as a list of
+//! values. So the whole chain can be run again on SIGHUP, and in a test without touching the
+//! process.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,17 +15,17 @@ use super::suggest::nearest_setting;
 use super::table::{all, find};
 use super::value::Value;
 
-/// A setting, and the value that the command line gives it.
+/// A setting, and its value on the command line.
 pub type Assignment = (&'static Setting, Value);
 
 /// Everything that settings come from.
 pub struct Sources<'a> {
     /// The app that the command line names.
     pub app: Option<String>,
-    /// What goes with the app and comes before the config file: values and the settings that they
-    /// are for.
+    /// Values that belong to the app (such as a PasteDeploy file's) and that the config file
+    /// overrides.
     pub of_app: Vec<Assignment>,
-    /// What the config file says, in its order; empty without one.
+    /// The values of the config file, in its order; empty without one.
     pub file: Vec<(String, Value)>,
     /// What kind of file that was.
     pub file_origin: FileOrigin,
@@ -44,8 +44,8 @@ impl Sources<'_> {
     }
 }
 
-/// What kind of config file the values are from. In Python any global name may stand, for the
-/// file's own use; in data a key that is no setting is a mistake.
+/// What kind of config file the values are from. A Python file may have any global name, for its
+/// own use; in a data file a key that is not a setting is a mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileOrigin {
     /// Global names of a Python file or module.
@@ -59,23 +59,23 @@ pub enum FileOrigin {
 pub struct LoadedSettings {
     /// The settings.
     pub config: Config,
-    /// What the user should hear about before the server starts, a sentence each.
+    /// Warnings to print before the server starts, one sentence each.
     pub warnings: Vec<String>,
-    /// Who gave each setting its value.
+    /// Where each setting's value comes from.
     pub origins: Origins,
 }
 
-/// Who gave each setting its value, for errors that show only when the values are used.
+/// Where each setting's value comes from, for errors that are found only when the values are used.
 #[derive(Debug, Default)]
 pub struct Origins(BTreeMap<&'static str, ValueOrigin>);
 
 impl Origins {
-    /// Who gave the setting of that name its value.
+    /// Where the value of the setting with that name comes from.
     pub fn of(&self, name: &str) -> ValueOrigin {
         self.0.get(name).copied().unwrap_or(ValueOrigin::Default { variable: None })
     }
 
-    /// The error of a value that cannot be used for that reason.
+    /// The error for a value that cannot be used for this reason.
     pub fn blame(&self, name: &'static str, reason: String) -> Error {
         Error::Unusable { name, reason, origin: self.of(name) }
     }
@@ -89,7 +89,7 @@ impl Origins {
 /// Resolves all settings.
 ///
 /// # Errors
-/// The first value that cannot be taken, or that asks for what is not supported.
+/// The first value that is invalid, or that asks for something unsupported.
 pub fn load(sources: Sources<'_>) -> Result<LoadedSettings, Error> {
     let mut loading = Loading {
         config: Config::blank(),
@@ -108,7 +108,7 @@ pub fn load(sources: Sources<'_>) -> Result<LoadedSettings, Error> {
     Ok(LoadedSettings { config: loading.config, warnings: loading.warnings, origins: loading.origins })
 }
 
-/// What [`load`] makes of nothing at all.
+/// The outcome of [`load`] without any sources.
 pub(super) fn defaults() -> Config {
     let nothing = Sources {
         app: None,
@@ -119,21 +119,20 @@ pub(super) fn defaults() -> Config {
         command_line: Vec::new(),
         environment: &|_| None,
     };
-    // The values in the table are constants, and a test sets every one of them.
+    // The defaults are constants of the table, and a test loads every one of them.
     load(nothing).expect("every default is valid").config
 }
 
 /// The state between the layers.
 struct Loading {
     config: Config,
-    /// The last value of each setting that is missing here: only that one counts, as with the
-    /// others.
+    /// The last value of each unsupported setting: only that one counts, as with the others.
     missing: BTreeMap<&'static str, Asked>,
     warnings: Vec<String>,
     origins: Origins,
 }
 
-/// A setting that is missing here, and what was asked of it.
+/// An unsupported setting, and its value.
 struct Asked {
     kind: Kind,
     missing: &'static Missing,
@@ -141,8 +140,8 @@ struct Asked {
 }
 
 impl Loading {
-    /// A variable is looked at only where nobody gives the setting: a `PORT` meant for something
-    /// else does no harm.
+    /// A variable is read only if no other source gives the setting: a `PORT` meant for another
+    /// program does no harm.
     fn apply_defaults(&mut self, sources: &Sources<'_>) -> Result<(), Error> {
         for setting in all() {
             let variable_of = |variable: &str| match sources.give(setting.name) {
@@ -230,7 +229,7 @@ impl Loading {
 }
 
 impl Asked {
-    /// Whether the server does what the value asks for anyway.
+    /// Whether the server already does what the value asks for.
     fn is_harmless(&self) -> bool {
         let value = match self.kind {
             Kind::Int => self.value.count(i64::MAX).map(|number| number.to_string()).ok(),

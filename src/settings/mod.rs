@@ -1,13 +1,13 @@
-//! Every setting of the server: one table of rows, and loops over it.
+//! Every setting of the server, as one table of rows.
 //!
-//! A row (`table/`) says a setting's name, flags, kind, default, how it is stored and what it
-//! means. From the rows come the command line, `--help`, `--print-config`, the keys of a config
-//! file, the environment's defaults and `docs/settings.md`. What the program reads in the end is
-//! [`Config`]: plain typed fields.
+//! A row (`table/`) holds a setting's name, flags, kind, default, how it is stored and what it
+//! means. The command line, `--help`, `--print-config`, the keys of a config file, the
+//! environment's defaults and `docs/settings.md` are made from the rows. The rest of the program
+//! reads [`Config`]: plain typed fields.
 //!
-//! This floor turns text into values and nothing more. It must not know Python (a Python config
-//! file arrives as a list of [`Value`]s), opens no socket, looks up no user and never logs: it
-//! returns sentences, `lib.rs` prints them.
+//! This layer turns text into values and nothing more. It must not know Python (a Python config
+//! file arrives as a list of [`Value`]s). It opens no socket, looks up no user and never logs: it
+//! returns sentences, and `lib.rs` prints them.
 
 #![forbid(unsafe_code)]
 

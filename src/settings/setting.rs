@@ -1,4 +1,4 @@
-//! What one row of the table says. Plain data: a row does nothing by itself.
+//! The types of a row of the table: plain data.
 
 use super::config::Config;
 use super::value::{Value, ValueError};
@@ -8,24 +8,24 @@ use super::value::{Value, ValueError};
 pub struct Setting {
     /// Its key in a config file, as gunicorn names it.
     pub name: &'static str,
-    /// The chapter it stands in.
+    /// The chapter of the reference that describes it.
     pub section: Section,
     /// Its flags on the command line, in the order that help shows them; empty: config file only.
     pub flags: &'static [&'static str],
-    /// What help calls its value; empty for a switch.
+    /// The name of its value in help; empty for a switch.
     pub meta: &'static str,
-    /// What its values look like.
+    /// The form of its values.
     pub kind: Kind,
-    /// Its value while nobody gives one.
+    /// Its value if no source gives one.
     pub default: Default,
-    /// Where it is kept, or why it is not.
+    /// Where its value is stored, or why it is not.
     pub store: Store,
-    /// First line: one sentence for help. Rest: the reference, Markdown.
+    /// The first line is one sentence for help, the rest Markdown for the reference.
     pub doc: &'static str,
 }
 
 impl Setting {
-    /// What `config` says of it, as a value; None for a setting that is not supported.
+    /// Its value in `config`; None for a setting that is not supported.
     pub fn value_in(&self, config: &Config) -> Value {
         match &self.store {
             Store::Field { get, .. } => get(config),
@@ -55,22 +55,22 @@ pub enum Section {
     Debugging,
     /// The process and its surroundings.
     ServerMechanics,
-    /// How requests are read and whom they are believed.
+    /// How requests are read, and which peers are trusted.
     Http,
-    /// Encryption on the server's own sockets.
+    /// TLS on the server's listeners.
     Tls,
     /// Logs.
     Logging,
     /// Process titles.
     ProcessNaming,
-    /// Functions of the operator's.
+    /// Server hooks.
     ServerHooks,
-    /// Settings that only gunicorn has.
+    /// Settings of gunicorn that this server does not have.
     NotSupported,
 }
 
 impl Section {
-    /// The chapters that have settings of ours, in order.
+    /// The chapters with settings that the server has, in order.
     pub const ALL: [Section; 11] = [
         Section::ConfigFile,
         Section::ServerSocket,
@@ -104,7 +104,7 @@ impl Section {
     }
 }
 
-/// What the values of a setting look like, and so how its flag is read.
+/// The form of a setting's values, and so how its flag is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// One text.
@@ -117,31 +117,31 @@ pub enum Kind {
     Mode,
     /// A list of texts; the flag may be repeated.
     List,
-    /// A list of texts written with commas; the flag counts once.
+    /// A list of texts separated by commas; the last flag counts.
     CommaList,
     /// A switch: the flag means true.
     Switch,
-    /// A switch that is on by itself: the flag means false.
+    /// A switch that is on by default: the flag means false.
     SwitchOff,
-    /// A text that the flag may leave out, which then means `bare`.
+    /// A text that may be left out after the flag, which then means `bare`.
     OptionalText {
-        /// The value of the flag alone.
+        /// The value of the flag without a text.
         bare: &'static str,
     },
     /// Names and values; config file only.
     Map,
-    /// A callable, or where to import it from; config file only.
+    /// A callable, or the dotted name to import it by; config file only.
     Hook,
 }
 
-/// The value of a setting that nobody sets. It passes through the same setter as a user's.
+/// The value of a setting that no source sets. It passes through the same setter as a user's.
 #[derive(Debug, Clone, Copy)]
 pub enum Default {
     /// None.
     Unset,
     /// On or off.
     Bool(bool),
-    /// As it would be typed.
+    /// A text, as a user types it.
     Text(&'static str),
     /// Names and values.
     Map(&'static [(&'static str, &'static str)]),
@@ -149,7 +149,7 @@ pub enum Default {
     Environment {
         /// The variable's name.
         variable: &'static str,
-        /// What to put in front of its value.
+        /// A prefix for its value.
         prefix: &'static str,
         /// The value when there is no such variable.
         otherwise: &'static str,
@@ -162,39 +162,39 @@ pub type Setter = fn(&mut Config, &Value) -> Result<(), ValueError>;
 /// Shows a field as a value.
 pub type Getter = fn(&Config) -> Value;
 
-/// Where a setting is kept.
+/// Where a setting is stored.
 #[derive(Debug)]
 pub enum Store {
     /// In a field of [`Config`].
     Field {
-        /// In.
+        /// Stores a value.
         set: Setter,
-        /// Out.
+        /// Returns the value.
         get: Getter,
     },
     /// In [`Config::hooks`], under its name.
     Hook,
-    /// Nowhere: gunicorn has it, this server does not.
+    /// Nowhere: gunicorn has the setting, this server does not.
     Missing(Missing),
 }
 
-/// What to do about a setting that is not there.
+/// What to do about an unsupported setting.
 #[derive(Debug)]
 pub struct Missing {
-    /// Values, as Python prints them, that ask for nothing: gunicorn's default among them. `*` is
-    /// every value.
+    /// Values, as Python prints them, that the server satisfies anyway, such as gunicorn's default.
+    /// `*` is every value.
     pub harmless: &'static [&'static str],
-    /// Why, as a sentence without a full stop.
+    /// Why it is not supported, as a sentence without a full stop.
     pub reason: &'static str,
     /// What any other value does.
     pub severity: Severity,
 }
 
-/// How much it matters that a setting is missing.
+/// How much it matters that a setting is not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// The server would not do what was asked: it does not start.
+    /// The server cannot do what is asked, and does not start.
     Refuse,
-    /// The server can do its work without: it says so and goes on.
+    /// The server does its work without it: it warns and starts.
     Warn,
 }

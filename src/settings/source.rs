@@ -20,15 +20,14 @@ pub enum ConfigSource {
 }
 
 /// Finds the config file: `-c` of the command line, else `-c` of `GUNICORN_CMD_ARGS`, else
-/// `gunicorn.conf.py` in the current directory. Given but empty is as good as not given.
+/// `gunicorn.conf.py` in the current directory. An empty value counts as not given.
 ///
 /// # Errors
 /// The file that was asked for does not exist.
 pub fn config_path(command_line: &[Assignment], environment_args: &[Assignment]) -> Result<ConfigSource, Error> {
     let given = [command_line, environment_args].into_iter().flatten();
     let locations = given.filter(|(setting, _)| setting.name == "config").map(|(_, value)| value.to_string());
-    // `--config ""` is what start scripts pass when their user has set nothing; to gunicorn it is
-    // as if it were not there.
+    // Start scripts pass `--config ""` when their user has set nothing; gunicorn ignores it.
     let Some(location) = locations.map(|location| location.trim().to_owned()).find(|location| !location.is_empty())
     else {
         let default = Path::new(DEFAULT_FILE);
@@ -40,10 +39,10 @@ pub fn config_path(command_line: &[Assignment], environment_args: &[Assignment])
     existing_file(location.strip_prefix("file:").unwrap_or(&location).into())
 }
 
-/// The config file that is read without being asked for.
+/// The config file that is read if none is named.
 const DEFAULT_FILE: &str = "./gunicorn.conf.py";
 
-/// As gunicorn, whatever has no ending of data is Python.
+/// As in gunicorn, a file without the extension of a data format is Python.
 fn existing_file(path: PathBuf) -> Result<ConfigSource, Error> {
     if !path.exists() {
         return Err(Error::MissingFile { path });

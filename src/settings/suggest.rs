@@ -1,10 +1,10 @@
-//! What a name that is no setting was probably meant to be.
+//! Finds the setting that a misspelled name probably means.
 
 use super::setting::Setting;
 use super::table::{NOT_SUPPORTED, all};
 
 /// The setting whose flag has that name (`log_level` for `--log-level`), or whose own name differs
-/// by a slip or two.
+/// by one or two letters.
 pub(super) fn nearest_setting(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase().replace('-', "_");
     let settings = || all().chain(NOT_SUPPORTED);
@@ -18,10 +18,10 @@ pub(super) fn nearest_setting(name: &str) -> Option<&'static str> {
     distances.filter(|(distance, _)| *distance <= slips).min().map(|(_, near)| near)
 }
 
-/// More letters than these wrong, and it is another word.
+/// The most letters that may differ; with more it is another word.
 const MOST_SLIPS: usize = 2;
 
-/// Letters to insert, delete or replace to turn one name into the other (Levenshtein).
+/// How many letters to insert, delete or replace to turn one name into the other (Levenshtein).
 fn edit_distance(from: &str, to: &str) -> usize {
     if from.len().abs_diff(to.len()) > MOST_SLIPS {
         return usize::MAX;

@@ -1,4 +1,4 @@
-//! Which peers are believed: the value of `forwarded_allow_ips` and `proxy_allow_ips`.
+//! Which peers are trusted: the value of `forwarded_allow_ips` and `proxy_allow_ips`.
 
 use std::net::IpAddr;
 
@@ -11,14 +11,13 @@ use super::value::{Value, ValueError};
 pub enum Trusted {
     /// `*` was among them.
     Everyone,
-    /// Only these networks; none at all when empty.
+    /// Only these networks; no peer if empty.
     Networks(Vec<IpNet>),
 }
 
 impl Trusted {
     /// Reads addresses, networks and `*`, as a list or with commas. A network with bits set after
-    /// its prefix (`10.0.0.1/8`) is refused: it is nearly always a mistake, and gunicorn refuses it
-    /// too.
+    /// its prefix (`10.0.0.1/8`) is refused: it is usually a mistake, and gunicorn refuses it too.
     pub fn read(value: &Value) -> Result<Trusted, ValueError> {
         let items = value.comma_separated()?;
         let networks: Result<Vec<IpNet>, ValueError> =
@@ -27,8 +26,8 @@ impl Trusted {
         Ok(if items.iter().any(|item| item == "*") { Trusted::Everyone } else { Trusted::Networks(networks) })
     }
 
-    /// Whether `peer` is one of them. An IPv4 address mapped into IPv6, as a socket for both gives
-    /// it, counts as IPv4.
+    /// Whether `peer` is one of them. An IPv4 address mapped into IPv6, which a dual-stack socket
+    /// reports, counts as IPv4.
     pub fn contains(&self, peer: IpAddr) -> bool {
         match self {
             Trusted::Everyone => true,
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn a_text_that_is_no_network_is_refused() {
         let cases = [
             ("localhost", "'localhost' is not an IP address, a network or '*'"),
             ("10.0.0.0/33", "'10.0.0.0/33' is not an IP address, a network or '*'"),

@@ -1,8 +1,8 @@
 //! A setting's value before it has a type: as a config file, the environment or the command line
-//! gave it.
+//! gives it.
 //!
-//! The readers here are the only conversions there are; each says in its error what it would have
-//! taken. They never name the setting: the caller knows which one it is and adds that.
+//! The readers are the only conversions. The error of each says what it accepts. They never name
+//! the setting, because the caller knows it and adds it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,18 +16,17 @@ pub enum Value {
     Bool(bool),
     /// A whole number.
     Int(i64),
-    /// Text, from wherever values have no types.
+    /// Text, also from sources whose values have no types.
     Str(String),
     /// Several values.
     List(Vec<Value>),
     /// Named values, in the order given.
     Map(Vec<(String, Value)>),
-    /// What only Python can hold (a function, a class), as it is shown.
+    /// A Python object (a function, a class), as Python shows it.
     Object(String),
 }
 
-/// Why a value cannot be taken: the offending part, and what is wrong with it, as the end of a
-/// sentence.
+/// Why a value is invalid: the offending part, and the fault as the end of a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError {
     value: String,
@@ -35,7 +34,8 @@ pub struct ValueError {
 }
 
 impl ValueError {
-    /// `text` is what was found; `problem` goes on from it: "is not a valid port number".
+    /// `text` is the offending part; `problem` continues the sentence: "is not a valid port
+    /// number".
     pub fn new(text: &str, problem: impl Into<String>) -> ValueError {
         ValueError { value: quoted(text), problem: problem.into() }
     }
@@ -85,7 +85,7 @@ impl Value {
         number.map(|bits| bits as u32)
     }
 
-    /// True or false, also as text in any case. None is false, as gunicorn reads it.
+    /// True or false, also as text in any case. None is false, as in gunicorn.
     pub fn bool(&self) -> Result<bool, ValueError> {
         match self {
             Value::Bool(yes) => Ok(*yes),
@@ -143,7 +143,7 @@ impl Value {
         }
     }
 
-    /// Whether it is what only Python can hold.
+    /// Whether it is a Python object.
     pub fn is_object(&self) -> bool {
         matches!(self, Value::Object(_))
     }
@@ -235,7 +235,7 @@ fn parse_int(text: &str) -> Option<i64> {
         Some("0b") => (2, &lower[2..]),
         _ => (10, lower.as_str()),
     };
-    // `from_str_radix` would take a second sign.
+    // `from_str_radix` accepts a second sign.
     let leads_with_zero = base == 10 && digits.len() > 1 && digits.starts_with('0');
     let loose = digits.starts_with(['_', '+', '-']) || digits.ends_with('_') || digits.contains("__");
     if loose || (leads_with_zero && !digits.trim_matches(['0', '_']).is_empty()) {
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn booleans_are_real_ones_or_the_two_words() {
+    fn booleans_are_booleans_or_true_or_false_in_any_case() {
         let cases = [
             (Value::Bool(true), Some(true)),
             (Value::None, Some(false)),

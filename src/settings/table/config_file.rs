@@ -18,12 +18,12 @@ pub(super) static ROWS: &[Setting] = &[
         },
         doc: "The config file: PATH, file:PATH or python:MODULE.
 
-The ending tells the language: `.toml`, `.yaml`, `.yml` and `.json` are data, with settings as their top-level keys;
+The extension tells the format: `.toml`, `.yaml`, `.yml` and `.json` are data, with settings as their top-level keys;
 everything else is executed as Python, and its global names are the settings. `python:MODULE` imports a module.
 
-While the flag is not given, `gunicorn.conf.py` is read from the directory the server is started in, if it is there.
-`--config \"\"` is as if it were not there. Only the command line and `GUNICORN_CMD_ARGS` can name the file; the key
-means nothing inside one.",
+Without the flag, `gunicorn.conf.py` is read from the directory the server is started in, if it exists.
+`--config \"\"` counts as not given. Only the command line and `GUNICORN_CMD_ARGS` can name the file; in a config file
+the key has no effect.",
     },
     Setting {
         name: "wsgi_app",

@@ -34,9 +34,9 @@ For development. The files of every imported module are watched, and those of `r
         },
         doc: "How reload notices changes: auto, poll or inotify.
 
-`poll` looks at the files once a second. `inotify` is told of a change by the kernel at once, and looks once a second as
-well, for file systems that tell nothing (network file systems, folders that a virtual machine shares). `auto` is `inotify`
-where the kernel grants it, else `poll`. No package is needed.",
+`poll` looks at the files once a second. With `inotify` the kernel reports a change at once; the server still looks
+once a second as well, for file systems that report nothing (network file systems, shared folders of a virtual
+machine). `auto` is `inotify` if the kernel allows it, else `poll`. No package is needed.",
     },
     Setting {
         name: "reload_extra_files",
@@ -64,7 +64,8 @@ A path, or a pattern with `*`, `?`, `[...]` or `**`, which finds files that appe
             set: |config, value| put(&mut config.spew, value.bool()),
             get: |config| config.spew.into(),
         },
-        doc: "Print every line of Python that is run.
+        doc:
+            "Print every line of Python that runs.
 
 Each as `module:number: line` on stdout, from the import of the app on, in every thread. It makes everything very slow.",
     },
@@ -81,7 +82,7 @@ Each as `module:number: line` on stdout, from the import of the app on, in every
         },
         doc: "Load settings and app, and exit.
 
-The exit status is 0 when both can be loaded, 1 when they cannot. No socket is opened.",
+The exit status is 0 if both can be loaded, else 1. No socket is opened.",
     },
     Setting {
         name: "print_config",

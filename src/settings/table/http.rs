@@ -1,4 +1,4 @@
-//! How requests are read, and whom they are believed.
+//! How requests are read, and which peers are trusted.
 
 use super::put;
 use crate::settings::config::{HeaderMap, ProxyProtocol};
@@ -18,13 +18,13 @@ pub(super) static ROWS: &[Setting] = &[
             set: |config, value| put(&mut config.forwarded_allow_ips, Trusted::read(value)),
             get: |config| config.forwarded_allow_ips.to_value(),
         },
-        doc: "Proxies whose headers are believed, with commas.
+        doc: "Proxies whose headers are trusted, with commas.
 
-Addresses, networks (`10.0.0.0/8`) and `*` for everyone. Only they may say the client's scheme (`secure_scheme_headers`)
-and send `forwarder_headers`. Peers on a unix socket are always believed. Behind a PROXY header
-the client that it names is looked for here, since a balancer of TCP passes on what its clients write. For one that speaks
-HTTP and replaces these headers as well, `*` will do, if nobody can go around it. While it is not set, the environment's
-`FORWARDED_ALLOW_IPS` decides.",
+Addresses, networks (`10.0.0.0/8`) and `*` for everyone. Only they may set the client's scheme
+(`secure_scheme_headers`) and send `forwarder_headers`. Peers on a unix socket are always trusted. Behind a PROXY
+header the client that it names is compared, since a TCP balancer passes on what its clients write. `*` is safe behind
+a balancer that speaks HTTP and replaces these headers, if no client can bypass it. While it is not set, the
+environment's `FORWARDED_ALLOW_IPS` decides.",
     },
     Setting {
         name: "secure_scheme_headers",
@@ -41,10 +41,10 @@ HTTP and replaces these headers as well, `*` will do, if nobody can go around it
             set: |config, value| put(&mut config.secure_scheme_headers, scheme_headers(value)),
             get: |config| map_value(&config.secure_scheme_headers),
         },
-        doc: "Headers by which a proxy says that the client came by https.
+        doc: "Headers by which a proxy says that the client uses https.
 
-Names, and the one value of each that means https; any other value means http. Two headers that disagree are
-answered with 400. Only peers in `forwarded_allow_ips` are believed.",
+Names, and the one value of each that means https; any other value means http. Two headers that disagree are answered
+with 400. Only peers in `forwarded_allow_ips` are trusted.",
     },
     Setting {
         name: "forwarder_headers",
@@ -59,7 +59,7 @@ answered with 400. Only peers in `forwarded_allow_ips` are believed.",
         },
         doc: "Headers with an underscore that a proxy may send, with commas.
 
-`*` is all. `SCRIPT_NAME` sets the environ's key of that name; the others become `HTTP_` keys. Only peers in
+`*` means all. `SCRIPT_NAME` sets the environ's key of that name; the others become `HTTP_` keys. Only peers in
 `forwarded_allow_ips` may send them.",
     },
     Setting {
@@ -75,8 +75,8 @@ answered with 400. Only peers in `forwarded_allow_ips` are believed.",
         },
         doc: "Headers with an underscore: drop, refuse or dangerous.
 
-The environ has one key for `A-B` and `A_B`, so a client could forge what a proxy sets. `drop` leaves such headers out,
-`refuse` answers 400, `dangerous` passes them on. `forwarder_headers` of a trusted proxy come first.",
+The environ has one key for `A-B` and `A_B`, so a client could forge what a proxy sets. `drop` leaves such headers
+out, `refuse` answers 400, `dangerous` passes them on. `forwarder_headers` of a trusted proxy are always passed on.",
     },
     Setting {
         name: "proxy_protocol",
@@ -91,8 +91,8 @@ The environ has one key for `A-B` and `A_B`, so a client could forge what a prox
         },
         doc: "The PROXY protocol: off, v1, v2 or auto.
 
-With it a balancer such as HAProxy says at the start of a connection who the client is. The flag alone means `auto`,
-which tells the two versions apart. The app's spec must not follow the bare flag: it would be read as the mode.",
+With it a balancer such as HAProxy names the client at the start of a connection. The flag alone means `auto`, which
+tells the two versions apart. The app's spec must not follow the bare flag: it would be read as the mode.",
     },
     Setting {
         name: "proxy_allow_ips",
@@ -107,7 +107,7 @@ which tells the two versions apart. The app's spec must not follow the bare flag
         },
         doc: "Balancers that may send a PROXY header, with commas.
 
-Addresses, networks and `*` for everyone. Such a header from anybody else is answered with 403.",
+Addresses, networks and `*` for everyone. Such a header from any other peer is answered with 403.",
     },
     Setting {
         name: "require_proxy_header",
@@ -122,8 +122,8 @@ Addresses, networks and `*` for everyone. Such a header from anybody else is ans
         },
         doc: "Refuse connections without a PROXY header.
 
-It counts where `proxy_protocol` is on. gunicorn takes the header or leaves it; with this nobody is served
-under the address of a balancer that forgot it. A setting of our own.",
+It has an effect if `proxy_protocol` is on. In gunicorn the header is optional; with this setting no request gets the
+address of a balancer that did not send it. A setting of our own.",
     },
     Setting {
         name: "permit_missing_host",
@@ -138,7 +138,7 @@ under the address of a balancer that forgot it. A setting of our own.",
         },
         doc: "Accept HTTP/1.1 requests without a Host.
 
-gunicorn does; RFC 9112, section 3.2, asks for 400. A setting of our own.",
+gunicorn does; RFC 9112, section 3.2, demands 400. A setting of our own.",
     },
     Setting {
         name: "strict_host",
@@ -153,10 +153,10 @@ gunicorn does; RFC 9112, section 3.2, asks for 400. A setting of our own.",
         },
         doc: "Refuse a target that contradicts the Host header.
 
-A request may name its host twice: in a target such as `http://shop.example/cart`, and by `Host`. The target's then
-counts, it is `HTTP_HOST`, and the header is ignored (RFC 9112, section 3.2.2). With this a request in which the two are
-not the same is answered with 400; a port that is the scheme's default may be missing on either side. For servers whose
-proxies route by the header. A setting of our own; gunicorn goes by the header.",
+A request may name its host twice: in a target such as `http://shop.example/cart`, and by `Host`. The target's host is
+then `HTTP_HOST`, and the header is ignored (RFC 9112, section 3.2.2). With this setting a request in which the two
+differ is answered with 400; a port that is the scheme's default may be missing on either side. For servers whose
+proxies route by the header. A setting of our own; gunicorn uses the header.",
     },
     Setting {
         name: "permit_obsolete_folding",
@@ -171,7 +171,7 @@ proxies route by the header. A setting of our own; gunicorn goes by the header."
         },
         doc: "Accept header lines folded over several lines.
 
-RFC 9112, section 5.2, took them out of HTTP. For old clients only.",
+RFC 9112, section 5.2, removed them from HTTP. For old clients only.",
     },
     Setting {
         name: "strip_header_spaces",
@@ -186,7 +186,7 @@ RFC 9112, section 5.2, took them out of HTTP. For old clients only.",
         },
         doc: "Accept spaces between a header's name and its colon.
 
-Servers that read such lines differently can be played against each other; RFC 9112, section 5.1, asks for 400.",
+Servers that read such lines differently allow request smuggling; RFC 9112, section 5.1, demands 400.",
     },
     Setting {
         name: "permit_unconventional_http_method",
@@ -267,7 +267,7 @@ fn header_map_word(map: HeaderMap) -> &'static str {
     }
 }
 
-/// The modes, and the booleans that stood here before gunicorn had modes.
+/// The modes, and the booleans that gunicorn took before it had modes.
 fn proxy_protocol(value: &Value) -> Result<ProxyProtocol, ValueError> {
     let word = match value {
         Value::None => return Ok(ProxyProtocol::Off),

@@ -115,12 +115,12 @@ Nothing changes while the error log is stderr.",
             set: |config, value| put(&mut config.log_format, log_format(value)),
             get: |config| config.log_format.to_string().into(),
         },
-        doc: "What the lines of both logs look like: text or json.
+        doc: "The form of the lines of both logs: text or json.
 
-`text`: gunicorn's lines. `json`: an object a line. Those of the error log have `time`, `pid`, `level` and `message`;
-those of the access log have `time`, `pid`, `remote_addr`, `user`, `method`, `target`, `protocol`, `status`, `bytes`,
-`duration` (seconds), `referer` and `user_agent`, and `access_log_format` does not count. Of no effect where Python's
-logging writes the logs.",
+`text`: gunicorn's lines. `json`: one object per line. Those of the error log have `time`, `pid`, `level` and
+`message`; those of the access log have `time`, `pid`, `remote_addr`, `user`, `method`, `target`, `protocol`,
+`status`, `bytes`, `duration` (seconds), `referer` and `user_agent`, and `access_log_format` is not used. The setting
+has no effect if Python's logging writes the logs.",
     },
     Setting {
         name: "logger_class",
@@ -135,8 +135,8 @@ logging writes the logs.",
         },
         doc: "The class of the logger: where to import it from, or the class itself.
 
-A subclass of `gunicorn.glogging.Logger`, which this server brings with it. With any class but the default one, both
-logs are written by Python's logging.",
+A subclass of `gunicorn.glogging.Logger`, which this server contains. With any class but the default one, both logs
+are written by Python's logging.",
     },
     Setting {
         name: "logconfig",
@@ -166,7 +166,8 @@ The loggers are `gunicorn.error` and `gunicorn.access`. With it both logs are wr
         },
         doc: "A dict that configures Python's logging, for logging.config.dictConfig.
 
-Its keys are laid over gunicorn's `CONFIG_DEFAULTS`, whole. It counts before `logconfig_json` and `logconfig`. With it both logs are written by Python's logging.",
+Its keys replace those of gunicorn's `CONFIG_DEFAULTS`. It takes precedence over `logconfig_json` and `logconfig`.
+With it both logs are written by Python's logging.",
     },
     Setting {
         name: "logconfig_json",
@@ -181,7 +182,7 @@ Its keys are laid over gunicorn's `CONFIG_DEFAULTS`, whole. It counts before `lo
         },
         doc: "The same dict as a JSON file.
 
-A file that is not there is passed over, as gunicorn does. With it both logs are written by Python's logging.",
+A missing file is ignored, as in gunicorn. With it both logs are written by Python's logging.",
     },
     Setting {
         name: "syslog",
@@ -209,7 +210,7 @@ With it both logs are written by Python's logging.",
             set: |config, value| put(&mut config.syslog_addr, value.text()),
             get: |config| config.syslog_addr.as_str().into(),
         },
-        doc: "Where syslog listens.
+        doc: "The address of syslog.
 
 `udp://HOST:PORT`, `tcp://HOST:PORT`, or `unix://PATH`, to which `#dgram` or `#stream` may be added.",
     },
@@ -224,7 +225,7 @@ With it both logs are written by Python's logging.",
             set: |config, value| put(&mut config.syslog_prefix, value.optional_text()),
             get: |config| Value::from(config.syslog_prefix.clone()),
         },
-        doc: "What stands for the process's name in lines of syslog.
+        doc: "The name in lines of syslog, instead of the process's.
 
 They begin with `gunicorn.<prefix>.error` and `gunicorn.<prefix>.access`.",
     },
@@ -268,7 +269,8 @@ They begin with `gunicorn.<prefix>.error` and `gunicorn.<prefix>.access`.",
         doc: "Where statsd listens: HOST:PORT, or unix://PATH.
 
 gunicorn's metrics: `gunicorn.requests`, `gunicorn.request.duration`, `gunicorn.request.status.NNN`,
-`gunicorn.workers`, `gunicorn.log.error` and its kin, and those that `log.info(..., extra={...})` names. With it both logs are written by Python's logging.",
+`gunicorn.workers`, `gunicorn.log.error` and its kin, and those that `log.info(..., extra={...})` names. With it both
+logs are written by Python's logging.",
     },
     Setting {
         name: "dogstatsd_tags",
@@ -281,7 +283,7 @@ gunicorn's metrics: `gunicorn.requests`, `gunicorn.request.duration`, `gunicorn.
             set: |config, value| put(&mut config.dogstatsd_tags, value.text()),
             get: |config| config.dogstatsd_tags.as_str().into(),
         },
-        doc: "Tags that go with each metric, with commas between them.",
+        doc: "Tags of each metric, separated by commas.",
     },
     Setting {
         name: "statsd_prefix",
@@ -294,9 +296,9 @@ gunicorn's metrics: `gunicorn.requests`, `gunicorn.request.duration`, `gunicorn.
             set: |config, value| put(&mut config.statsd_prefix, value.text()),
             get: |config| config.statsd_prefix.as_str().into(),
         },
-        doc: "What stands in front of the name of each metric.
+        doc: "The prefix of each metric's name.
 
-A dot is put behind it where there is none.",
+A dot is added if it does not end with one.",
     },
     Setting {
         name: "enable_backlog_metric",
@@ -331,7 +333,7 @@ fn logger_class(value: &Value) -> Result<Value, ValueError> {
     }
 }
 
-/// A dict: its parts are for Python's logging to judge.
+/// A dict, whose content Python's logging checks.
 fn dict(value: &Value) -> Result<Value, ValueError> {
     match value {
         Value::None => Ok(Value::Map(Vec::new())),

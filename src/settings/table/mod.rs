@@ -1,7 +1,7 @@
-//! The rows, chapter by chapter. Their order here is their order in help and in the reference.
+//! The rows, chapter by chapter. They have the order of help and of the reference.
 //!
-//! A row is a mention of a field of `Config` and of everything that can be said about it. The
-//! setters are one expression each: a reader of `Value`, and the field it goes to.
+//! A row names a field of `Config` and everything that is known about it. The setters are one
+//! expression each: a reader of `Value`, and the field for its result.
 
 mod config_file;
 mod debugging;
@@ -68,7 +68,7 @@ static OWN: &[&str] = &[
     "log_format",
 ];
 
-/// Whether gunicorn knows a setting, too.
+/// Whether gunicorn has the setting, too.
 pub fn is_gunicorns(setting: &Setting) -> bool {
     !OWN.contains(&setting.name)
 }
@@ -78,16 +78,16 @@ pub fn all() -> impl Iterator<Item = &'static Setting> {
     CHAPTERS.into_iter().flatten()
 }
 
-/// The row of that name, among the settings there are and those that are not supported.
+/// The row of that name, supported or not.
 pub fn find(name: &str) -> Option<&'static Setting> {
     all().chain(NOT_SUPPORTED).find(|setting| setting.name == name)
 }
 
-/// The largest number of seconds: over a hundred years, and still far from where a clock's sum
-/// would overflow.
+/// The largest number of seconds: over a hundred years, and still small enough to be added to a
+/// clock without overflow.
 const MAX_SECONDS: i64 = u32::MAX as i64;
 
-/// Stores what a reader made of a value, or hands its error on.
+/// Stores the result of a reader, or returns its error.
 fn put<T>(field: &mut T, read: Result<T, ValueError>) -> Result<(), ValueError> {
     *field = read?;
     Ok(())
@@ -98,17 +98,17 @@ fn seconds(value: &Value) -> Result<u64, ValueError> {
     value.count(MAX_SECONDS).map(|seconds| seconds as u64)
 }
 
-/// A number of things or bytes.
+/// A number of bytes, or of anything else.
 fn number(value: &Value) -> Result<u64, ValueError> {
     value.count(i64::MAX).map(|number| number as u64)
 }
 
-/// A number of things or bytes that memory holds.
+/// A number of bytes, or of anything else, that fits in memory.
 fn size(value: &Value) -> Result<usize, ValueError> {
     value.count(isize::MAX as i64).map(|number| number as usize)
 }
 
-/// A number of bytes: plain, or with K, M or G (of 1024) behind it.
+/// A number of bytes: plain, or followed by K, M or G (powers of 1024).
 fn bytes(value: &Value) -> Result<u64, ValueError> {
     let Value::Str(text) = value else { return number(value) };
     let text = text.trim();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_chapter_stand_together() {
+    fn rows_of_a_chapter_are_adjacent() {
         let mut sections: Vec<Section> = all().map(|setting| setting.section).collect();
         sections.dedup();
         assert_eq!(sections, Section::ALL);
@@ -224,7 +224,7 @@ mod tests {
                 continue;
             };
             match setting.kind {
-                // gunicorn's one switch that is on already.
+                // The only switch of gunicorn that is on by default.
                 Kind::Switch if setting.name == "suppress_ragged_eofs" => {}
                 Kind::Switch => assert_eq!(get(&Config::default()), Value::Bool(false), "{}", setting.name),
                 Kind::SwitchOff => assert_eq!(get(&Config::default()), Value::Bool(true), "{}", setting.name),

@@ -18,7 +18,7 @@ pub(super) static ROWS: &[Setting] = &[
         },
         doc: "The name in the titles of the processes.
 
-It tells several servers on one machine apart in ps and top. While it is not set, `default_proc_name` stands there.",
+It distinguishes several servers on one machine in ps and top. While it is not set, `default_proc_name` is used.",
     },
     Setting {
         name: "default_proc_name",
@@ -33,6 +33,6 @@ It tells several servers on one machine apart in ps and top. While it is not set
         },
         doc: "The name in the titles while proc_name is not set.
 
-An app named on the command line takes its place.",
+The name of an app on the command line replaces it.",
     },
 ];

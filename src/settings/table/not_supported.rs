@@ -1,9 +1,9 @@
 //! gunicorn's settings that this server does not have, each with the reason.
 //!
 //! They are rows as well, so that the command line knows their flags and answers with the reason
-//! instead of "unrecognized arguments". A value that asks for nothing (gunicorn's default) passes.
-//! Where the server does its whole work without the setting, or the setting only adjusts another
-//! one of this list, a warning is enough.
+//! instead of "unrecognized arguments". A value that asks for nothing, such as gunicorn's default,
+//! passes. If the server does its whole work without the setting, or the setting only adjusts
+//! another one of this list, a warning is enough.
 
 use crate::settings::setting::{Default, Kind, Missing, Section, Setting, Severity, Store};
 
@@ -62,7 +62,7 @@ const ASGI: &str = "ASGI apps are not supported yet";
 const DIRTY: &str = "dirty workers are not supported";
 const CONTROL: &str = "the control socket is not supported yet";
 
-/// A setting whose absence keeps the server from starting.
+/// A setting with which the server does not start.
 const fn refused(
     name: &'static str,
     flags: &'static [&'static str],
@@ -73,7 +73,7 @@ const fn refused(
     missing(name, flags, kind, Missing { harmless, reason, severity: Severity::Refuse })
 }
 
-/// A setting whose absence is worth a warning.
+/// A setting that the server ignores with a warning.
 const fn ignored(
     name: &'static str,
     flags: &'static [&'static str],

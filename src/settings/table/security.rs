@@ -7,10 +7,10 @@ use crate::settings::value::{Value, ValueError};
 /// gunicorn's longest request line; it cuts larger limits down to this silently.
 const MAX_REQUEST_LINE: usize = 8190;
 
-/// gunicorn's most header fields, which 0 stands for as well.
+/// gunicorn's highest number of header fields, which 0 stands for as well.
 const MAX_REQUEST_FIELDS: usize = 32768;
 
-/// What a field size of 0 means in gunicorn, whose documentation calls it unlimited.
+/// The meaning of a field size of 0 in gunicorn, whose documentation calls it unlimited.
 const DEFAULT_FIELD_SIZE: usize = 8190;
 
 pub(super) static ROWS: &[Setting] = &[
@@ -43,7 +43,7 @@ as in gunicorn.",
         },
         doc: "Most header fields of a request.
 
-A request with more is answered with 431. The most there can be is 32768, which 0 stands for.",
+A request with more is answered with 431. The largest number is 32768, which 0 stands for.",
     },
     Setting {
         name: "limit_request_field_size",
@@ -86,11 +86,11 @@ A longer one is answered with 413 before the app is called. A setting of our own
             set: |config, value| put(&mut config.client_header_timeout, seconds(value)),
             get: |config| Value::Int(config.client_header_timeout as i64),
         },
-        doc: "Seconds that a request's head may take to arrive; 0 is for ever.
+        doc: "Seconds that a request's head may take to arrive; 0 means no limit.
 
 From the head's first byte, or from the connection's start, to the empty line at its end, however the bytes are spread
-over that time. A client that has begun a request is answered with 408, one that has sent nothing is closed. A setting of
-our own; gunicorn waits as long as its worker may live.",
+over that time. A client that has begun a request is answered with 408; the connection of one that has sent nothing is
+closed. A setting of our own; gunicorn waits until its worker is killed.",
     },
     Setting {
         name: "client_body_timeout",
@@ -103,9 +103,9 @@ our own; gunicorn waits as long as its worker may live.",
             set: |config, value| put(&mut config.client_body_timeout, seconds(value)),
             get: |config| Value::Int(config.client_body_timeout as i64),
         },
-        doc: "Seconds between two arrivals of a request body's bytes; 0 is for ever.
+        doc: "Seconds between two arrivals of a request body's bytes; 0 means no limit.
 
-A client that pauses for longer is answered with 408, and the app never hears of it; while a body streams (see
+A client that pauses for longer is answered with 408, and the app is not called; while a body streams (see
 `body_spool`), reading `wsgi.input` fails instead. A setting of our own.",
     },
     Setting {
@@ -119,11 +119,11 @@ A client that pauses for longer is answered with 408, and the app never hears of
             set: |config, value| put(&mut config.client_body_min_rate, number(value)),
             get: |config| Value::Int(config.client_body_min_rate as i64),
         },
-        doc: "Bytes a second that a request body has to come in at; 0 is any rate.
+        doc: "Minimum rate of a request body, in bytes per second; 0 means none.
 
-On average since the body began, after a grace of `client_body_timeout`; so a client that sends a byte now and then does
-not hold its connection for ever. Only time spent on waiting for the client counts. A slower one is answered as under
-`client_body_timeout`. A setting of our own.",
+On average since the body began, after a grace of `client_body_timeout`; so a client that sends a byte now and then
+does not keep its connection for ever. Only time spent on waiting for the client counts. A slower one is answered as
+under `client_body_timeout`. A setting of our own.",
     },
     Setting {
         name: "write_timeout",
@@ -136,10 +136,10 @@ not hold its connection for ever. Only time spent on waiting for the client coun
             set: |config, value| put(&mut config.write_timeout, seconds(value)),
             get: |config| Value::Int(config.write_timeout as i64),
         },
-        doc: "Seconds in which a client must take something of its response; 0 is for ever.
+        doc: "Seconds in which a client must take some of its response; 0 means no limit.
 
-One that takes nothing for longer is disconnected, and if the app is still producing the response, it is told by an
-error. A setting of our own.",
+A client that takes nothing for longer is disconnected. If the app is still producing the response, it gets an error.
+A setting of our own.",
     },
     Setting {
         name: "worker_buffer",
@@ -152,7 +152,7 @@ error. A setting of our own.",
             set: |config, value| put(&mut config.worker_buffer, number(value)),
             get: |config| Value::Int(config.worker_buffer as i64),
         },
-        doc: "Bytes of memory that a worker's unfinished requests may take; 0 is any number.
+        doc: "Bytes of memory that a worker's unfinished requests may take; 0 means no limit.
 
 Heads, bodies and waiting responses of all its connections together. While more than half of it is in use, bodies go to files earlier than
 at `body_buffer`. Past it the requests go that have held most for longest, bytes times seconds, with 503. A setting of

@@ -1,5 +1,5 @@
-//! Server hooks: functions of the operator's that the server calls. Only their names are kept here;
-//! the Python floor holds the functions.
+//! Server hooks: functions of the operator that the server calls. Only their names are stored in
+//! the config; the layer `python` holds the functions.
 
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 
@@ -55,9 +55,9 @@ or `post_request` each request costs more, for the objects that they are given."
         "post_request",
         "Called as `post_request(worker, req, environ, resp)` after each request.
 
-In the worker, when the response was handed over and the app's iterable closed. The last one or two arguments may be
-left out. It runs after failed requests as well; where there was no response, `resp` is None. If it raises, the
-traceback is logged.",
+In the worker, after the response was handed over and the app's iterable was closed. The last one or two arguments may
+be left out. It runs after failed requests as well; without a response `resp` is None. If it raises, the traceback is
+logged.",
     ),
     hook(
         "worker_int",
@@ -69,7 +69,8 @@ In the worker, in its main thread; also when `reload` has seen that code has cha
         "worker_abort",
         "Called as `worker_abort(worker)` when a worker gets ABRT.
 
-It is past a deadline. In the worker, in its main thread, once that runs Python. It has about a second.",
+The master aborts a worker that exceeds a timeout. In the worker, in its main thread, as soon as that runs Python. The
+hook has about a second.",
     ),
     hook(
         "worker_exit",

@@ -21,10 +21,11 @@ pub(super) static ROWS: &[Setting] = &[
         },
         doc: "Load the app in the master, before workers are forked.
 
-Workers then start at once and share the memory of what was loaded. The master holds a Python only with this, with a
-Python config file, or with hooks. A reload (HUP) does not load the app again, as under gunicorn: new code takes an upgrade
-(USR2, or RTMIN in place, see `docs/signals.md`), and so does a preload that the start did not ask for. What was loaded
-is kept out of the garbage collector's sight (`gc.freeze`), so that collections in workers do not copy the shared pages.",
+Workers then start at once and share the memory of the loaded app. Python runs in the master only with this setting,
+with a Python config file, or with hooks. A reload (HUP) does not load the app again, as under gunicorn: new code
+takes an upgrade (USR2, or RTMIN in place, see `docs/signals.md`), and so does turning this setting on. The loaded
+objects are hidden from the garbage collector (`gc.freeze`), so that collections in workers do not copy the shared
+pages.",
     },
     Setting {
         name: "sendfile",
@@ -39,7 +40,7 @@ is kept out of the garbage collector's sight (`gc.freeze`), so that collections 
         },
         doc: "Do not use sendfile(2) for files that the app returns.
 
-In a config file `sendfile = True` means on and `False` off; gunicorn turns it off by either. While it is not set, the
+In a config file `sendfile = True` means on and `False` off; in gunicorn both turn it off. While it is not set, the
 environment's `SENDFILE` decides: `y`, `1`, `yes`, `true` are on, `n`, `0`, `no`, `false` off.",
     },
     Setting {
@@ -68,9 +69,9 @@ It becomes the first entry of `sys.path` as well, in front of the directory wher
             set: |config, value| put(&mut config.daemon, value.bool()),
             get: |config| config.daemon.into(),
         },
-        doc: "Leave the terminal and run in the background.
+        doc: "Detach from the terminal and run in the background.
 
-Not for systemd, containers or other supervisors: they want the process in the foreground.",
+Not for systemd, containers or other supervisors, which need the process in the foreground.",
     },
     Setting {
         name: "enable_stdio_inheritance",
@@ -85,7 +86,7 @@ Not for systemd, containers or other supervisors: they want the process in the f
         },
         doc: "Let a daemon keep its stdout and stderr.
 
-Otherwise they go to /dev/null, and so they do in any case where they are a terminal.",
+Otherwise they go to /dev/null, and a terminal always does.",
     },
     Setting {
         name: "raw_env",
@@ -100,7 +101,7 @@ Otherwise they go to /dev/null, and so they do in any case where they are a term
         },
         doc: "A variable to set in the environment, NAME=VALUE.
 
-Repeat it for several. They are set before the app is loaded; a reload takes back what is no longer named.",
+Repeat it for several. They are set before the app is loaded; a reload removes those that are no longer named.",
     },
     Setting {
         name: "pidfile",
@@ -115,8 +116,8 @@ Repeat it for several. They are set before the app is loaded; a reload takes bac
         },
         doc: "The file to write the master's pid to.
 
-Unset, none is written. The server does not start while the file names another process that lives. During an upgrade
-by SIGUSR2 the new master writes the same path with `.2` appended.",
+Unset, none is written. The server does not start while the file names another living process. During an upgrade by
+SIGUSR2 the new master writes the same path with `.2` appended.",
     },
     Setting {
         name: "worker_tmp_dir",
@@ -131,8 +132,8 @@ by SIGUSR2 the new master writes the same path with `.2` appended.",
         },
         doc: "gunicorn's directory of heartbeat files; not needed here.
 
-Accepted so that command lines made for gunicorn go on working. Heartbeats are kept in shared memory: no file is
-written, and no directory need be writable.",
+Accepted so that command lines for gunicorn go on working. Heartbeats are in shared memory: no file is written, and no
+directory need be writable.",
     },
     Setting {
         name: "user",
@@ -147,7 +148,7 @@ written, and no directory need be writable.",
         },
         doc: "The user that workers run as, by name or number.
 
-Log files and unix sockets are given to it as well. The master stays who started it. Unset, nothing changes.",
+Log files and unix sockets are given to it as well. The master keeps the user that started it. Unset, nothing changes.",
     },
     Setting {
         name: "group",
@@ -175,9 +176,9 @@ Unset, nothing changes.",
             set: |config, value| put(&mut config.umask, value.mode()),
             get: |config| Value::Int(config.umask.into()),
         },
-        doc: "The mode bits to take from a unix socket.
+        doc: "The mode bits to remove from a unix socket.
 
-A number as text with a leading zero is octal: `0007` leaves the socket to its user and group. With 0 everybody may
+A number as text with a leading zero is octal: `0007` leaves the socket to its user and group. With 0 every user may
 connect.",
     },
     Setting {
@@ -191,7 +192,7 @@ connect.",
             set: |config, value| put(&mut config.initgroups, value.bool()),
             get: |config| config.initgroups.into(),
         },
-        doc: "Give workers every group that their user is in.
+        doc: "Give workers every group of their user.
 
 Without it they have only `group`.",
     },
@@ -224,7 +225,7 @@ They are put there one by one, so the last one named is searched first. A relati
         doc: "The directory for request bodies too large for memory.
 
 The files have no name there: they vanish with the request. Unset, it is the system's directory for temporary files
-(`TMPDIR`, `/tmp`). Where no file can be made the body streams to the app.",
+(`TMPDIR`, `/tmp`). If no file can be made, the body streams to the app.",
     },
     Setting {
         name: "body_buffer",
@@ -239,8 +240,8 @@ The files have no name there: they vanish with the request. Unset, it is the sys
         },
         doc: "Bytes of a request body that are held in memory.
 
-What is longer goes to a file under `tmp_upload_dir`. The app is called when the body is complete, so a slow upload
-never holds a worker. A setting of our own; gunicorn has none.",
+A longer body goes to a file under `tmp_upload_dir`. The app is called when the body is complete, so a slow upload
+never occupies a worker. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "body_spool",
@@ -255,8 +256,8 @@ never holds a worker. A setting of our own; gunicorn has none.",
         },
         doc: "Bytes of a request body that may go to a file.
 
-Past that the app is called, and reads the rest from the connection as it comes. Such a body has no `CONTENT_LENGTH` if
-it comes in chunks, and frameworks that look for one do not find it. A setting of our own; gunicorn has none.",
+Past that the app is called, and reads the rest from the connection as it comes. Such a body has no `CONTENT_LENGTH`
+if it is chunked, and frameworks that need one find no body. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "response_buffer",
@@ -304,8 +305,8 @@ has none.",
         },
         doc: "A PasteDeploy file that describes the app, FILE or FILE#NAME.
 
-Without a name it is the file's app `main`. The package PasteDeploy must be there for it. The flag takes the place of the
-app's spec; a section `[loggers]` in the file configures Python's logging, as `logconfig` does.",
+Without a name it is the file's app `main`. It needs the package PasteDeploy. The flag replaces the app's spec; a
+section `[loggers]` in the file configures Python's logging, as `logconfig` does.",
     },
     Setting {
         name: "raw_paste_global_conf",
@@ -324,8 +325,7 @@ Repeat it for several. `\\=` is an equals sign in the name.",
     },
 ];
 
-/// Real booleans, and the words that gunicorn takes for "on" in the environment, with their
-/// opposites.
+/// Booleans, and the words that gunicorn takes for "on" in the environment, with their opposites.
 fn sendfile(value: &Value) -> Result<bool, ValueError> {
     let word = match value {
         Value::None => return Ok(true),
@@ -355,8 +355,7 @@ fn path_value(path: &Path) -> Value {
     Value::Str(path.display().to_string())
 }
 
-/// Names and values, as the environment can hold them: setting others would be an error at the
-/// worst moment.
+/// Names and values that the environment can hold. Others would fail only when they are set.
 fn variables(value: &Value) -> Result<Vec<(String, String)>, ValueError> {
     let texts = value.texts()?;
     let variable = |text: &String| match text.split_once('=') {
@@ -385,13 +384,13 @@ fn account(value: &Value) -> Result<Option<UserSpec>, ValueError> {
         return Ok(Some(UserSpec::Name(text)));
     }
     match text.parse() {
-        // chown(2) and setresuid(2) read the largest id as "leave unchanged".
+        // chown(2) and setresuid(2) take the largest id as "leave unchanged".
         Ok(id) if id != u32::MAX => Ok(Some(UserSpec::Id(id))),
         _ => Err(ValueError::new(&text, "is not a name or an id")),
     }
 }
 
-/// `NAME=VALUE`; the first equals sign that has no backslash before it parts them.
+/// `NAME=VALUE`, separated by the first equals sign that has no backslash before it.
 fn paste_globals(value: &Value) -> Result<Vec<(String, String)>, ValueError> {
     let unescaped = |text: &str| text.replace("\\=", "=");
     let pair = |text: &String| {

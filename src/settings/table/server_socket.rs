@@ -26,7 +26,7 @@ pub(super) static ROWS: &[Setting] = &[
 | `[::1]:PORT`, `[::1]` | IPv6; `[::]` is every address |
 | `tcp://HOST:PORT` | the same, spelled out |
 | `unix:PATH`, `unix:///PATH` | a unix socket; its mode is 0777 without the bits of `umask` |
-| `fd://N` | a socket that is already open; where there is one, other addresses are left out |
+| `fd://N` | a socket that is already open; with one of these, other addresses are ignored |
 
 While it is not set and the environment has `PORT`, the address is `0.0.0.0:$PORT`.",
     },
@@ -58,10 +58,11 @@ Handed to listen(2). The kernel caps it: on Linux at `net.core.somaxconn`.",
         },
         doc: "Bind with SO_REUSEPORT, a socket for each worker.
 
-The kernel then spreads connections over the sockets bound to one port, without looking at who is busy; other servers of
-the same user may bind it too. The sockets are the master's: a worker's successor goes on with its socket, and a busy or
-missing worker's connections go to its siblings. For many workers and many short connections; otherwise the common
-socket spreads them more evenly. Turned on by a reload, it takes effect with the next start.",
+The kernel then spreads connections over the sockets bound to one port, whether or not their workers are busy; other
+servers of the same user may bind it too. The master owns the sockets: the replacement of a worker goes on with its
+socket, and the connections of a busy or missing worker go to its siblings. This is for many workers and many short
+connections; otherwise the common socket spreads them more evenly. If a reload turns it on, it takes effect with the
+next start.",
     },
     Setting {
         name: "defer_accept",
@@ -76,15 +77,15 @@ socket spreads them more evenly. Turned on by a reload, it takes effect with the
         },
         doc: "Let the kernel keep TCP connections until their first bytes are there.
 
-TCP_DEFER_ACCEPT of tcp(7): a worker is not woken for a connection before it has something to read. That halves the work
-of a connection that carries one request, as from a proxy that does not keep its connections. A client that connects and
-says nothing comes to a worker after about a second all the same; until then `ss` shows it as `SYN-RECV`, and a server that
-stops does not know of it.",
+TCP_DEFER_ACCEPT of tcp(7): a worker is not woken for a connection before it has something to read. That halves the
+work of a connection that carries one request, as from a proxy that does not keep its connections. A client that
+connects and sends nothing reaches a worker after about a second; until then `ss` shows it as `SYN-RECV`, and a server
+that stops does not know of it.",
     },
 ];
 
-/// At least one address. As in gunicorn, descriptors crowd out the rest: whoever hands over open
-/// sockets means those.
+/// At least one address. As in gunicorn, descriptors replace all other addresses: an operator who
+/// passes open sockets means those.
 fn addresses(value: &Value) -> Result<Vec<Address>, ValueError> {
     let texts = value.texts()?;
     let mut addresses = texts.iter().map(|text| Address::parse(text)).collect::<Result<Vec<_>, _>>()?;

@@ -21,8 +21,8 @@ pub(super) static ROWS: &[Setting] = &[
         },
         doc: "The file with the private key of certfile; without it, certfile has both.
 
-PEM: PKCS#8, PKCS#1 or SEC1, an RSA, ECDSA (P-256, P-384, P-521) or Ed25519 key, not encrypted. The master reads it, before
-workers change their user.",
+PEM: PKCS#8, PKCS#1 or SEC1, an RSA, ECDSA (P-256, P-384, P-521) or Ed25519 key, not encrypted. The master reads it,
+before workers change their user.",
     },
     Setting {
         name: "certfile",
@@ -51,9 +51,9 @@ The files are read at the start and on HUP; see `tls_watch` for what happens bet
             set: |config, value| put(&mut config.cert_reqs, cert_reqs(value)),
             get: |config| Value::Int(config.cert_reqs as i64),
         },
-        doc: "Whether clients show a certificate: 0 no, 1 if they have one, 2 all.
+        doc: "Client certificates: 0 not asked for, 1 optional, 2 required.
 
-Python's `ssl.CERT_NONE`, `CERT_OPTIONAL` and `CERT_REQUIRED`. A certificate that is shown must be signed by one of
+Python's `ssl.CERT_NONE`, `CERT_OPTIONAL` and `CERT_REQUIRED`. A client's certificate must be signed by one of
 `ca_certs`, else the handshake fails. The app finds it in its environ: `SSL_CLIENT_VERIFY` (`SUCCESS` or `NONE`),
 `SSL_CLIENT_S_DN`, `SSL_CLIENT_I_DN`, `SSL_CLIENT_M_SERIAL` and `SSL_CLIENT_CERT`, and by
 `environ['gunicorn.socket'].getpeercert()`.",
@@ -69,9 +69,9 @@ Python's `ssl.CERT_NONE`, `CERT_OPTIONAL` and `CERT_REQUIRED`. A certificate tha
             set: |config, value| put(&mut config.ca_certs, value.optional_path()),
             get: |config| path_value(config.ca_certs.as_ref()),
         },
-        doc: "The file with the certificates of those who sign clients' certificates.
+        doc: "The file with the certificate authorities of client certificates.
 
-PEM. Of use with `cert_reqs` only.",
+PEM. It has an effect with `cert_reqs` only.",
     },
     Setting {
         name: "suppress_ragged_eofs",
@@ -84,10 +84,10 @@ PEM. Of use with `cert_reqs` only.",
             set: |config, value| put(&mut config.suppress_ragged_eofs, value.bool()),
             get: |config| config.suppress_ragged_eofs.into(),
         },
-        doc: "Accepted for gunicorn's sake: a close that TLS did not announce is an end.
+        doc: "Accepted for compatibility: a close without close_notify is an end.
 
-Many clients close so. Whether a request has come whole is told by HTTP itself, and one that has not never reaches the app as
-a whole one, whatever is set here.",
+Many clients close so. HTTP itself tells whether a request is complete, and an incomplete one never reaches the app as
+a complete one, whatever the value.",
     },
     Setting {
         name: "do_handshake_on_connect",
@@ -100,9 +100,10 @@ a whole one, whatever is set here.",
             set: |config, value| put(&mut config.do_handshake_on_connect, value.bool()),
             get: |config| config.do_handshake_on_connect.into(),
         },
-        doc: "Accepted for gunicorn's sake: a handshake goes on as its bytes arrive.
+        doc: "Accepted for compatibility: handshakes never block a worker.
 
-It never makes anybody wait, so there is nothing to choose. It has `client_header_timeout` to be done.",
+A handshake goes on as its bytes arrive, and no other client waits for it, so there is nothing to choose. It must be
+complete within `client_header_timeout`.",
     },
     Setting {
         name: "ciphers",
@@ -117,9 +118,10 @@ It never makes anybody wait, so there is nothing to choose. It has `client_heade
         },
         doc: "The cipher suites for TLS 1.2, as an OpenSSL cipher list.
 
-`ECDHE+AESGCM:!aNULL` and its like, or names. There are six suites for TLS 1.2, ECDHE with AES-GCM or ChaCha20-Poly1305; what
-matches none of them is named in a warning, and if none is left the server does not start. The suites of TLS 1.3 are always
-there, as in OpenSSL; a list that names nothing but them turns TLS 1.2 off. Where this is set, the server's order counts.",
+`ECDHE+AESGCM:!aNULL` and its like, or names. There are six suites for TLS 1.2, ECDHE with AES-GCM or
+ChaCha20-Poly1305; entries that match none of them are named in a warning, and if no suite is left the server does not
+start. The suites of TLS 1.3 are always on, as in OpenSSL; a list that names only them turns TLS 1.2 off. With this
+setting the server's order of the suites counts.",
     },
     Setting {
         name: "tls_certificates",
@@ -134,9 +136,9 @@ there, as in OpenSSL; a list that names nothing but them turns TLS 1.2 off. Wher
         },
         doc: "One more certificate, for its own host names; repeat it for several.
 
-A certificate file and, behind a comma, its key file, where that is another one. A client that names a host (SNI) gets the
-first certificate with that name in its subjectAltName, `*.example.com` included, whose kind of key it can verify; one that
-names none, or another host, gets `certfile`, or the first of these. A setting of our own.",
+A certificate file and, behind a comma, its key file if that is another one. A client that names a host (SNI) gets the
+first certificate with that name in its subjectAltName, `*.example.com` included, whose kind of key it can verify; one
+that names none, or another host, gets `certfile`, or the first of these. A setting of our own.",
     },
     Setting {
         name: "tls_watch",
@@ -149,10 +151,10 @@ names none, or another host, gets `certfile`, or the first of these. A setting o
             set: |config, value| put(&mut config.tls_watch, value.bool()),
             get: |config| config.tls_watch.into(),
         },
-        doc: "Take up certificates and keys when their files change.
+        doc: "Use new certificates and keys when their files change.
 
-The master looks at the files once a second and hands what is new to the workers, which go on without a restart; connections
-that are open keep what they have. Files that do not fit together change nothing, and the log says so. A setting of our
+The master looks at the files once a second and passes new certificates to the workers, which go on without a restart.
+Open connections keep theirs. Files that do not fit together change nothing, and the log says so. A setting of our
 own; without it, HUP reads the files again.",
     },
 ];

@@ -19,14 +19,13 @@ pub(super) static ROWS: &[Setting] = &[
         },
         doc: "Worker processes that serve requests.
 
-A worker runs as many requests at a time as it has `threads`; connections, heads and bodies wait in its event loop
-without holding one. Start
-with the number of CPU cores for an app that computes, and two to four times that for one that waits for a database.
-The signals TTIN and TTOU add and take away one at run time.
+A worker runs as many requests at a time as it has `threads`. Connections, and requests that are still arriving, wait
+in its event loop without occupying a thread. Start with the number of CPU cores for an app that computes, and two to
+four times that for one that waits for a database. The signals TTIN and TTOU add and remove one at run time.
 
 `auto` finds a number: two for each processor that the server may use (affinity, and the quota of its cgroup) and one
-more, but not more than its memory has room for, at `max_worker_memory` each (100 MB where that is not set), and not
-more than `max_workers`. It is found again at each reload.
+more, but not more than its memory has room for, at `max_worker_memory` each (100 MB if that is not set), and not more
+than `max_workers`. Each reload computes it again.
 
 While it is not set and the environment has `WEB_CONCURRENCY`, that is the number.",
     },
@@ -59,7 +58,7 @@ A setting of our own; gunicorn has none. The signal TTIN may go beyond it.",
         doc: "The kind of worker: sync or gthread.
 
 `sync` runs one request at a time, in the interpreter's main thread; `gthread` runs as many as it has `threads`. Both
-keep connections alive, and slow clients hold neither. gunicorn's longer names for them are understood
+keep connections alive, and slow clients occupy neither. gunicorn's longer names for them are understood
 (`gunicorn.workers.sync.SyncWorker`, `egg:gunicorn#gthread`).",
     },
     Setting {
@@ -75,7 +74,7 @@ keep connections alive, and slow clients hold neither. gunicorn's longer names f
         },
         doc: "Threads of a worker that run the app.
 
-More than 1 makes gthread of the sync class. The app must then be safe to run in several threads at once
+With more than 1, the class sync becomes gthread. The app must then be safe to run in several threads at once
 (`wsgi.multithread` tells it). At most 1024.",
     },
     Setting {
@@ -91,10 +90,10 @@ More than 1 makes gthread of the sync class. The app must then be safe to run in
         },
         doc: "Connections that a worker holds open at once.
 
-Past that number others make room: those that have been there for two seconds without a whole request, then those idle
-for longest, then the oldest of those whose request is on its way, then those that send or read nothing. So newcomers
-and health checks are served. Clients also leave an eighth of the process's file descriptors to the app; the soft limit
-of these is raised as far as it may be, up to 65536 or three times this number.",
+Past that number the worker closes others: those that have been open for two seconds without a whole request, then
+those idle for longest, then the oldest of those whose request is arriving, then those that send or read nothing. So
+new clients and health checks are served. Clients also leave an eighth of the process's file descriptors to the app;
+the server raises the soft limit of these as far as it may, up to 65536 or three times this number.",
     },
     Setting {
         name: "max_requests",
@@ -107,9 +106,9 @@ of these is raised as far as it may be, up to 65536 or three times this number."
             set: |config, value| put(&mut config.max_requests, number(value)),
             get: |config| Value::Int(config.max_requests as i64),
         },
-        doc: "Requests after which a worker is replaced; 0 is never.
+        doc: "Requests after which a worker is replaced; 0 means never.
 
-A help against slow memory leaks. The worker goes on serving until its replacement is ready.",
+A remedy against slow memory leaks. The worker goes on serving until its replacement is ready.",
     },
     Setting {
         name: "max_requests_jitter",
@@ -122,7 +121,7 @@ A help against slow memory leaks. The worker goes on serving until its replaceme
             set: |config, value| put(&mut config.max_requests_jitter, number(value)),
             get: |config| Value::Int(config.max_requests_jitter as i64),
         },
-        doc: "The most that chance adds to max_requests.
+        doc: "The largest random number added to max_requests.
 
 Each worker draws a number from 0 to this one, so that they are not all replaced at once.",
     },
@@ -137,10 +136,10 @@ Each worker draws a number from 0 to this one, so that they are not all replaced
             set: |config, value| put(&mut config.max_worker_lifetime, seconds(value)),
             get: |config| Value::Int(config.max_worker_lifetime as i64),
         },
-        doc: "Seconds after which a worker is replaced; 0 is never.
+        doc: "Seconds after which a worker is replaced; 0 means never.
 
-As `max_requests`, for leaks that follow the clock: the worker goes on serving until its replacement is ready. One worker
-is replaced at a time. A setting of our own; gunicorn has none.",
+As `max_requests`, for leaks that follow the clock: the worker goes on serving until its replacement is ready. One
+worker is replaced at a time. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "max_worker_lifetime_jitter",
@@ -153,7 +152,7 @@ is replaced at a time. A setting of our own; gunicorn has none.",
             set: |config, value| put(&mut config.max_worker_lifetime_jitter, seconds(value)),
             get: |config| Value::Int(config.max_worker_lifetime_jitter as i64),
         },
-        doc: "The most seconds that chance adds to max_worker_lifetime.
+        doc: "The most random seconds added to max_worker_lifetime.
 
 Each worker draws a number from 0 to this one. A setting of our own; gunicorn has none.",
     },
@@ -168,11 +167,11 @@ Each worker draws a number from 0 to this one. A setting of our own; gunicorn ha
             set: |config, value| put(&mut config.max_worker_memory, bytes(value)),
             get: |config| Value::Int(config.max_worker_memory as i64),
         },
-        doc: "Bytes of memory above which a worker is replaced; 0 is never.
+        doc: "Bytes of memory above which a worker is replaced; 0 means never.
 
-A number of bytes, or one with `K`, `M` or `G` behind it (of 1024): `400M`. The worker must be above it in several samples
-in a row, a second apart (five seconds for `pss`), goes on serving until its replacement is ready, and only one worker is
-replaced at a time. A setting of our own; gunicorn has none.",
+A number of bytes, or one followed by `K`, `M` or `G` (powers of 1024): `400M`. The worker must be above it in several
+samples in a row, a second apart (five seconds for `pss`), goes on serving until its replacement is ready, and only
+one worker is replaced at a time. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "max_worker_memory_jitter",
@@ -185,10 +184,10 @@ replaced at a time. A setting of our own; gunicorn has none.",
             set: |config, value| put(&mut config.max_worker_memory_jitter, bytes(value)),
             get: |config| Value::Int(config.max_worker_memory_jitter as i64),
         },
-        doc: "The most bytes that chance adds to max_worker_memory.
+        doc: "The most random bytes added to max_worker_memory.
 
-Each worker draws a number from 0 to this one, so that workers which grow alike are not replaced one right after the
-other. A setting of our own; gunicorn has none.",
+Each worker draws a number from 0 to this one, so that workers which grow alike are not replaced in quick succession.
+A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "worker_memory_measure",
@@ -204,8 +203,8 @@ other. A setting of our own; gunicorn has none.",
         doc: "What max_worker_memory compares: rss or pss.
 
 `rss` counts every page that the worker has in memory, also those it shares with the master and its siblings (most of
-them, with `preload_app`). `pss` counts its part of the shared ones, which costs the kernel more to find out. A setting of
-our own; gunicorn has none.",
+them, with `preload_app`). `pss` counts its part of the shared ones, which costs the kernel more to compute. A setting
+of our own; gunicorn has none.",
     },
     Setting {
         name: "timeout",
@@ -218,11 +217,12 @@ our own; gunicorn has none.",
             set: |config, value| put(&mut config.timeout, seconds(value)),
             get: |config| Value::Int(config.timeout as i64),
         },
-        doc: "Seconds of silence after which a worker is ended; 0 is never.
+        doc: "Seconds of silence after which a worker is killed; 0 means never.
 
 A worker with one thread is silent while it runs a request, so this is also the longest that a request may take. One
-with several is silent only when nothing in it can run, as under gunicorn: there `request_timeout` bounds requests. It
-gets SIGABRT, a moment later SIGKILL, and is replaced. Slow clients are not counted: their bytes are the event loop's.",
+with several is silent only when none of its threads can run, as under gunicorn: there `request_timeout` bounds
+requests. It gets SIGABRT, a moment later SIGKILL, and is replaced. Slow clients do not count: the event loop waits
+for them.",
     },
     Setting {
         name: "request_timeout",
@@ -235,11 +235,11 @@ gets SIGABRT, a moment later SIGKILL, and is replaced. Slow clients are not coun
             set: |config, value| put(&mut config.request_timeout, seconds(value)),
             get: |config| Value::Int(config.request_timeout as i64),
         },
-        doc: "Seconds that one request may take in the app; 0 is any number.
+        doc: "Seconds that one request may take in the app; 0 means no limit.
 
-Past it the worker that runs the request is ended as by `timeout`: the error log says what it was at, it gets SIGABRT, a
-moment later SIGKILL, and is replaced. Unlike `timeout` it counts each request by itself, in every kind of worker. A
-setting of our own; gunicorn has none.",
+Past it the worker that runs the request is killed as by `timeout`: the error log shows what it was doing, it gets
+SIGABRT, a moment later SIGKILL, and is replaced. Unlike `timeout` it applies to each request by itself, in every kind
+of worker. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "boot_timeout",
@@ -252,10 +252,10 @@ setting of our own; gunicorn has none.",
             set: |config, value| put(&mut config.boot_timeout, seconds(value)),
             get: |config| Value::Int(config.boot_timeout as i64),
         },
-        doc: "Seconds that a worker may take to load the app; 0 is any number.
+        doc: "Seconds that a worker may take to load the app; 0 means no limit.
 
-Past it the worker is ended as by `timeout`. At the first start that ends the server with exit status 3; during a reload the
-new workers are given up and the old ones go on. A setting of our own; gunicorn has none.",
+Past it the worker is killed as by `timeout`. At the first start that ends the server with exit status 3; during a
+reload the new workers are stopped and the old ones go on. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "graceful_timeout",
@@ -270,7 +270,7 @@ new workers are given up and the old ones go on. A setting of our own; gunicorn 
         },
         doc: "Seconds that a stopping worker has to finish its requests.
 
-Counted from the moment it is told to stop; what runs on after that is killed.",
+Counted from the moment it is told to stop. A worker that runs for longer is killed.",
     },
     Setting {
         name: "shutdown_delay",
@@ -285,9 +285,9 @@ Counted from the moment it is told to stop; what runs on after that is killed.",
         },
         doc: "Seconds to go on serving after SIGTERM before the graceful stop begins.
 
-For load balancers that go on sending requests for a while after the stop has been ordered (Kubernetes). With
-`health_path` their checks fail from the first of these seconds on. INT and QUIT cut it short. Counts on top of
-`graceful_timeout`. A setting of our own; gunicorn has none.",
+For load balancers that go on sending requests for a while after the stop was ordered (Kubernetes). With `health_path`
+their checks fail from the first of these seconds on. INT and QUIT cut it short. Counts on top of `graceful_timeout`.
+A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "health_path",
@@ -300,13 +300,13 @@ For load balancers that go on sending requests for a while after the stop has be
             set: |config, value| put(&mut config.health_path, health_path(value)),
             get: |config| Value::from(config.health_path.as_deref().map(Value::from)),
         },
-        doc: "A path at which the server says by itself whether it serves.
+        doc: "A path at which the server answers health checks by itself.
 
-GET and HEAD without a body are answered there by the event loop, without the app and also while every thread is busy with
-it: 200 while the server serves, 503 from the signal to stop on, through `shutdown_delay` and the graceful stop. The path
-is compared as the client sends it, without its query; the app sees nothing of these requests, nor do the access log and
-`max_requests`. It says nothing of the app's own health: what the app depends on, it has to say at a path of its own.
-Unset, every path is the app's. A setting of our own; gunicorn has none.",
+The event loop answers GET and HEAD without a body there, without the app and also while every thread is busy: 200
+while the server serves, 503 from the signal to stop on, through `shutdown_delay` and the graceful stop. The path is
+compared as the client sends it, without its query. The app does not see these requests; they are neither in the
+access log nor counted by `max_requests`. The answer tells nothing about the app's own health: the app needs a path of
+its own for that. Unset, every path is the app's. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "reload_surge",
@@ -319,11 +319,11 @@ Unset, every path is the app's. A setting of our own; gunicorn has none.",
             set: |config, value| put(&mut config.reload_surge, size(value)),
             get: |config| Value::Int(config.reload_surge as i64),
         },
-        doc: "Workers that a reload (HUP) boots at a time; 0 is all of them.
+        doc: "Workers that a reload (HUP) boots at a time; 0 means all.
 
-With 0 the new generation boots whole beside the old one, which is then told to stop: for that moment there are twice as
-many workers. With a smaller number no more than `workers` plus this many exist at once: as soon as that many new workers
-serve, old ones are replaced step by step. A setting of our own; gunicorn has none.",
+With 0 the whole new generation boots beside the old one, which is then told to stop: for that time there are twice as
+many workers. With a smaller number no more than `workers` plus this many exist at once: as soon as that many new
+workers serve, old ones are replaced step by step. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "keepalive",
@@ -339,8 +339,9 @@ serve, old ones are replaced step by step. A setting of our own; gunicorn has no
         doc: "Seconds that an idle connection is kept; 0 keeps none.
 
 Unset, a sync worker keeps one for 650 seconds: longer than load balancers do (60, 75 or 600), so that the balancer
-closes first and no request meets a closing connection. A gthread worker keeps it for gunicorn's 2. Idle connections cost little, and the oldest are closed when
-`worker_connections` is reached. A worker without a balancer in front may well use a smaller number.",
+closes first and no request meets a closing connection. A gthread worker keeps it for gunicorn's 2. Idle connections
+cost little, and the oldest are closed when `worker_connections` is reached. Without a balancer in front a smaller
+number may be better.",
     },
 ];
 
@@ -364,8 +365,8 @@ fn memory_measure(value: &Value) -> Result<MemoryMeasure, ValueError> {
     known.ok_or_else(|| ValueError::new(&name, "is neither 'rss' nor 'pss'"))
 }
 
-/// As a request's path stands in its first line: no query, and nothing that would have to be
-/// encoded.
+/// A path as it stands in a request line: without a query, and without characters that need
+/// encoding.
 fn health_path(value: &Value) -> Result<Option<String>, ValueError> {
     let Some(path) = value.optional_text()? else { return Ok(None) };
     let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
@@ -382,10 +383,10 @@ fn optional_seconds(value: &Value) -> Result<Option<u64>, ValueError> {
     }
 }
 
-/// Beyond this many threads a worker would only fight itself for the interpreter.
+/// More threads than this would only contend for the interpreter's lock.
 const MOST_THREADS: i64 = 1024;
 
-/// gunicorn takes 0 for 1.
+/// gunicorn takes 0 as 1.
 fn threads(value: &Value) -> Result<usize, ValueError> {
     value.count(MOST_THREADS).map(|threads| threads.max(1) as usize)
 }
@@ -401,7 +402,7 @@ fn worker_class(value: &Value) -> Result<WorkerClass, ValueError> {
     }
 }
 
-/// What to do for want of a worker class.
+/// What to do instead of choosing an unsupported worker class.
 fn instead_of(name: &str) -> &'static str {
     let name = name.to_ascii_lowercase();
     let is_of = |kinds: &[&str]| kinds.iter().any(|kind| name.contains(kind));
