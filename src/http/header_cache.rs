@@ -4,7 +4,7 @@
 //! and so do many clients of one kind. The lines between request line and body then equal those of
 //! an earlier request, and a comparison replaces parsing. Whatever a caller derives from a block it
 //! can keep under the block's number ([`CachedBlockId`]). Only valid blocks are kept, each with the
-//! circumstances it was valid under ([`CacheKey`]). The cache knows nothing of request lines, nor
+//! circumstances it was valid under (`CacheKey`). The cache knows nothing of request lines, nor
 //! of what happens to a request.
 
 use super::request::{Framing, HeaderSpan, RequestHead, Scheme, Span, Version};
