@@ -30,7 +30,7 @@ fn main() {
     pyo3_build_config::use_pyo3_cfgs();
     let version = python.version();
     println!("cargo:rustc-env=MONOCEROS_PYTHON_VERSION={}.{}", version.major, version.minor);
-    // The wheel runs in whatever interpreter imports it; which one built it is nobody's business.
+    // The wheel runs in the interpreter that imports it, not in the one that built it.
     let built_with = python.executable().filter(|_| !is_extension).map_or_else(String::new, base_executable);
     println!("cargo:rustc-env=MONOCEROS_PYTHON={built_with}");
 }

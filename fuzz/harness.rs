@@ -1,4 +1,4 @@
-//! What must hold for any bytes whatever, once for the fuzzer and for the short run in
+//! What must hold for any input, for the fuzzer and for the short run in
 //! `tests/fuzz_short.rs`.
 //!
 //! Common to all targets: the first byte chooses the settings, the next two where the stream is cut
@@ -32,7 +32,7 @@ use monoceros::worker::connection::{Connection, Step};
 use monoceros::worker::connection_limits::ConnectionLimits;
 use monoceros::worker::read_context::ReadContext;
 
-/// Longer streams test patience only; this fits a socket's buffer.
+/// Longer streams only take longer; this length fits a socket's buffer.
 const LONGEST: usize = 32 * 1024;
 
 /// The request head.
@@ -41,7 +41,7 @@ pub fn head(data: &[u8]) {
     let policy = input.policy();
     let trusted = input.flags & 0x80 != 0;
     let mut parsed = RequestHead::default();
-    // What the one learns, the other may recognise.
+    // The second parser may find header blocks that the first one has cached.
     let mut known = HeaderCache::new();
     let whole = HeadParser::new().parse(input.stream, &policy, trusted, Some(&mut known), &mut parsed);
 
@@ -296,7 +296,7 @@ fn assert_same_error(one: &Error, other: &Error) {
     assert_eq!(discriminant(one), discriminant(other), "{one:?} and {other:?}");
 }
 
-/// What became of a connection.
+/// The outcome of a connection.
 #[derive(Debug, Default, PartialEq)]
 pub struct Conversation {
     /// Those that the application was called with.
@@ -311,7 +311,7 @@ pub struct Conversation {
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-/// When the connection hears that the client sends nothing more.
+/// When the connection learns that the client has ended its side.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Finish {
     /// With the last bytes, in one event: there will be no other.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a first corpus from the rows of tests/data/http-cases.json: fuzz/seed.py FOLDER.
+"""Makes an initial corpus from the rows of tests/data/http-cases.json: fuzz/seed.py FOLDER.
 
 Each input is a byte of settings, two that choose the segments, and the stream (see harness.rs).
 """

@@ -1,4 +1,4 @@
-"""``python -m monoceros.gunicorn``: other people's programs, with this server where they ask for gunicorn.
+"""``python -m monoceros.gunicorn``: runs programs that use gunicorn with this server instead.
 
 With a program it runs that one: its ``gunicorn``, and that of the programs it starts, is the one in monoceros, whether
 they subclass ``gunicorn.app.base.BaseApplication`` or execute ``python -m gunicorn``. ``--install`` makes that
@@ -21,7 +21,7 @@ usage: python -m monoceros.gunicorn (PROGRAM | -m MODULE) [ARGUMENTS...]
 # A folder with a package `gunicorn` and nothing else.
 SHIM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_shim")
 PATH_FILE = "monoceros-gunicorn.pth"
-# By this line the script is known to be ours.
+# This line marks a script as ours.
 MARK = "# Written by python -m monoceros.gunicorn --install"
 SCRIPT = """\
 #!{interpreter}
@@ -70,7 +70,7 @@ def find_script(name: str) -> str:
 
 
 def change_environment(change: Callable[[str, str], None]) -> None:
-    """Changes the environment that this interpreter is of, or says why that is not possible."""
+    """Changes the environment of this interpreter, or prints why that is not possible."""
     try:
         path_file = os.path.join(sysconfig.get_path("purelib"), PATH_FILE)
         change(path_file, os.path.join(sysconfig.get_path("scripts"), "gunicorn"))
@@ -92,7 +92,7 @@ def install(path_file: str, script: str) -> None:
 
 
 def uninstall(path_file: str, script: str) -> None:
-    """Takes `install` back."""
+    """Undoes `install`."""
     if os.path.exists(script):
         with open(script, errors="replace") as file:
             is_ours = MARK in file.read()
