@@ -19,7 +19,7 @@ pub struct App {
 }
 
 impl App {
-    /// What `callable` makes of an environ.
+    /// The application behind `callable`.
     pub(super) fn new(callable: Py<PyAny>) -> App {
         App { callable }
     }
@@ -29,9 +29,9 @@ impl App {
         &self.callable
     }
 
-    /// An application that answers every request with the traceback that kept the real one from
-    /// loading. For `--reload`: a developer sees the traceback in the browser, and saving the file
-    /// brings the app back.
+    /// An application that answers every request with the traceback of the real one's failed
+    /// import. It is for `--reload`: a developer sees the traceback in the browser, and after a
+    /// save the app is loaded again.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -60,12 +60,12 @@ pub enum LoadError {
     Import {
         /// The traceback.
         text: String,
-        /// The source files that it names: where the cure will be.
+        /// The source files that the traceback names, which `--reload` watches.
         files: Vec<PathBuf>,
-        /// What was raised, for Python's logging.
+        /// The exception, for Python's logging.
         error: PyErr,
     },
-    /// The module has no such application: one sentence. gunicorn's exit code 4.
+    /// The module has no such application; one sentence. gunicorn's exit code 4.
     App(String),
 }
 
@@ -97,16 +97,15 @@ fn load_callable<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, P
     py.import("gunicorn.app.pasterapp")?.call_method1("get_wsgi_app", (uri, py.None(), globals))
 }
 
-/// The directories that go to the front of `sys.path`, in the order in which each is put there:
-/// where the server was started, unless an embedding program has seen to its path itself, `chdir`,
-/// and `pythonpath` as it is seen from there.
+/// The directories to insert at the front of `sys.path`, in this order: the one in which the server
+/// was started (not with an embedding program, which has set its path itself), `chdir`, and
+/// `pythonpath` relative to it.
 pub fn search_path(start: Option<&Path>, config: &Config) -> Vec<PathBuf> {
     let own = start.into_iter().flat_map(|start| [start, config.chdir.as_path()]).map(Path::to_owned);
     own.chain(config.pythonpath.iter().map(|path| absolute(path))).collect()
 }
 
-/// As Python's `os.path.abspath`: of two names for a directory, `..` after a link means the shorter
-/// one.
+/// As Python's `os.path.abspath`: `..` removes the name before it, even if that is a link.
 pub fn absolute(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut normal = PathBuf::new();
@@ -119,15 +118,15 @@ pub fn absolute(path: &Path) -> PathBuf {
     normal
 }
 
-/// Puts `directories` in front of `sys.path`, each before the ones named earlier, as `--chdir` and
-/// `--pythonpath` do.
+/// Inserts `directories` at the front of `sys.path`, each before the earlier ones, as gunicorn's
+/// `--chdir` and `--pythonpath` do.
 ///
 /// # Errors
-/// `sys.path` is not a list (an app's doing) or memory ran out.
+/// `sys.path` is not a list, because an app has replaced it; or `MemoryError`.
 pub fn extend_path(directories: &[PathBuf]) -> PyResult<()> {
     Python::attach(|py| {
-        // What the loader imports is the standard library's, whatever modules of these names a
-        // project has.
+        // The loader is imported before, so that its imports find the standard library, and no
+        // module of the project with such a name.
         loader(py)?;
         let path = py.import("sys")?.getattr("path")?;
         for directory in directories {
@@ -140,12 +139,12 @@ pub fn extend_path(directories: &[PathBuf]) -> PyResult<()> {
     })
 }
 
-/// Takes everything loaded so far out of the garbage collector's sight (`gc.freeze`), before
-/// workers are forked: a collection in a worker would write to each object's header, and so copy
-/// the pages that all workers share.
+/// Hides the objects loaded so far from the garbage collector (`gc.freeze`), before workers are
+/// forked. A collection in a worker writes to each object's header, and so copies the pages that
+/// all workers share.
 ///
 /// # Errors
-/// `MemoryError`, or a finalizer's doing.
+/// `MemoryError`, or an exception of a finalizer.
 pub fn freeze() -> PyResult<()> {
     Python::attach(|py| {
         let gc = py.import("gc")?;
@@ -164,7 +163,7 @@ pub fn module_files() -> PyResult<Vec<PathBuf>> {
         let modules = py.import("sys")?.getattr("modules")?.call_method0("copy")?;
         let mut files = Vec::new();
         for module in modules.call_method0("values")?.try_iter()? {
-            // Modules may be any object, with any attribute or none.
+            // `sys.modules` may contain any object, with or without attributes.
             let file = module?.getattr("__file__").ok().and_then(|file| file.extract::<PathBuf>().ok());
             files.extend(file.as_deref().and_then(source_of));
         }
@@ -195,7 +194,7 @@ fn classify(py: Python<'_>, error: &PyErr) -> LoadError {
     if app_error.is_ok_and(|class| error.matches(py, class).unwrap_or(false)) {
         return LoadError::App(error.value(py).to_string());
     }
-    // Without the list --reload watches less, and nothing else is lost.
+    // Without the list --reload watches fewer files; nothing else is lost.
     let files = loader(py)
         .and_then(|loader| loader.call_method1("files_of", (error.value(py), error.traceback(py)))?.extract());
     LoadError::Import { text: traceback(py, error), files: files.unwrap_or_default(), error: error.clone_ref(py) }

@@ -17,12 +17,12 @@ const MODULE_NAME: &str = "__config__";
 pub enum ConfigFileError {
     /// It raised: Python's traceback.
     Raised {
-        /// What was run.
+        /// The file or module that was run.
         source: String,
-        /// How it ended.
+        /// The traceback.
         traceback: String,
     },
-    /// It asked for the end of the process.
+    /// It called `sys.exit()`.
     Exit(Exit),
 }
 
@@ -40,10 +40,10 @@ impl fmt::Display for ConfigFileError {
     }
 }
 
-/// What a config file says.
+/// The settings of a config file.
 pub struct ConfigFile {
-    /// Its globals that can be values of settings, in order of definition. An object stands as it
-    /// is shown.
+    /// Its globals that can be values of settings, in order of definition. An object is represented
+    /// by its repr.
     pub values: Vec<(String, Value)>,
     /// The objects behind those values: hooks, classes.
     pub objects: Objects,
@@ -52,8 +52,8 @@ pub struct ConfigFile {
 /// Objects of a config file, by the names of the settings that they were given for.
 pub struct Objects(pub(super) Py<PyDict>);
 
-/// Runs the file at `path` and returns what it says; `is_setting` names the globals that are taken
-/// whatever they hold.
+/// Runs the file at `path` and returns its settings. `is_setting` tells the globals that are taken
+/// whatever their value.
 ///
 /// # Errors
 /// The file cannot be read, or raised.
@@ -82,13 +82,13 @@ pub fn run_module(name: &str, is_setting: impl Fn(&str) -> bool) -> Result<Confi
         let modules = py.import("sys")?.getattr("modules")?;
         let known = modules.get_item(name).ok();
         let module = importlib.call_method1("import_module", (name,))?;
-        // A reload must see what the file says now.
+        // A reload must see the file's present content.
         let module = if known.is_some() { importlib.call_method1("reload", (module,))? } else { module };
         values(module.cast::<PyModule>()?.dict().as_any().cast()?, &is_setting)
     })
 }
 
-/// Reads settings by way of Python; `source` says of what a traceback is.
+/// Reads settings by calling `read`. `source` names their origin in tracebacks.
 pub(super) fn read(
     source: &str,
     read: impl FnOnce(Python<'_>) -> PyResult<ConfigFile>,
@@ -110,7 +110,7 @@ pub(super) fn values(globals: &Bound<'_, PyDict>, is_setting: &dyn Fn(&str) -> b
         if name.starts_with('_') {
             continue;
         }
-        // The server knows classes by their names.
+        // The settings name worker classes by text.
         let object = if name == "worker_class" { named_class(object)? } else { object };
         match value(&object)? {
             Some(value) => found.push((name, value)),
@@ -118,14 +118,14 @@ pub(super) fn values(globals: &Bound<'_, PyDict>, is_setting: &dyn Fn(&str) -> b
                 objects.set_item(&name, &object)?;
                 found.push((name, Value::Object(shown(&object)?)));
             }
-            // Imports and helpers are nobody's business.
+            // Imports and helpers are no settings.
             None => {}
         }
     }
     Ok(ConfigFile { values: found, objects: Objects(objects.unbind()) })
 }
 
-/// A class by its name, also where a function returns it; anything else as it is.
+/// The name of a class, also of one that a function returns; anything else unchanged.
 fn named_class(object: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     if !object.is_callable() {
         return Ok(object);
@@ -133,7 +133,7 @@ fn named_class(object: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     object.py().import("gunicorn._validators")?.call_method1("name_of_class", (object,))
 }
 
-/// A Python object as a plain value, where it is one.
+/// A Python object as a plain value, if it is one.
 fn value(object: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
     Ok(Some(if object.is_none() {
         Value::None
@@ -142,7 +142,7 @@ fn value(object: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
     } else if object.is_instance_of::<PyInt>() {
         match object.extract() {
             Ok(number) => Value::Int(number),
-            // Too long for any setting: its text makes the error message.
+            // Too long for any setting: the error message shows its text.
             Err(_) => Value::Str(object.to_string()),
         }
     } else if object.is_instance_of::<PyFloat>() {

@@ -1,5 +1,5 @@
-//! A Python program that embeds the server: it has made an application object
-//! (`gunicorn.app.base.BaseApplication`), which holds its settings and knows how to load its app.
+//! A Python program that embeds the server by an application object
+//! (`gunicorn.app.base.BaseApplication`), which holds the settings and loads the app.
 
 use std::cell::Cell;
 
@@ -8,10 +8,10 @@ use pyo3::types::PyDict;
 
 use super::config_file::{self, ConfigFile, ConfigFileError};
 
-/// The spec by which the loader finds the app of the program.
+/// The spec by which the loader finds the program's app.
 pub const APP: &str = "gunicorn._embedded:load()";
 
-/// What tracebacks are said to be of.
+/// The origin that tracebacks name.
 const SOURCE: &str = "settings of the program";
 
 /// The application object of the program that this process runs.
@@ -30,8 +30,8 @@ impl Embedder {
         Ok(Embedder { application: application.clone().unbind(), was_read: Cell::new(false) })
     }
 
-    /// What the program has set; after the first time it is asked to load its settings again.
-    /// `is_setting` as in [`config_file::run_file`].
+    /// The settings of the program. From the second call on the program loads them again.
+    /// `is_setting` is as in [`config_file::run_file`].
     ///
     /// # Errors
     /// Loading them raised.

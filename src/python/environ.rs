@@ -1,9 +1,9 @@
-//! A request as the `environ` dict of PEP 3333, with gunicorn's keys (contract: REQUEST_METHOD to
-//! `gunicorn.socket`).
+//! A request as the `environ` dict of PEP 3333, with gunicorn's keys from REQUEST_METHOD to
+//! `gunicorn.socket`.
 //!
-//! What is the same for every request of a listener lives in a template that is copied; header
-//! names become keys once. Where the parser has known a whole header block again, there is a
-//! template for that block, too, headers and all.
+//! Values that are the same for every request of a listener are in a template, which is copied.
+//! Header names are made into keys once. For a header block that the parser finds in its cache
+//! there is a template that contains the headers as well.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -19,16 +19,16 @@ use crate::http::proxy::Origin;
 use crate::http::request::{Scheme, decode_path};
 use crate::sys::socket::Peer;
 
-/// The server's name and version, in every environ and in the process's environment.
+/// The server's name and version, for every environ and for the process's environment.
 pub const SERVER_SOFTWARE: &str = concat!("monoceros/", env!("CARGO_PKG_VERSION"));
 
-/// What an environ says of a listener and the server, the same for every request that comes in on
-/// it.
+/// The values of an environ that describe the listener and the server, the same for all requests of
+/// the listener.
 #[derive(Debug, Clone)]
 pub struct ListenerInfo {
-    /// `SERVER_NAME` and `SERVER_PORT`; none on a unix socket, where the Host header says them.
+    /// `SERVER_NAME` and `SERVER_PORT`; `None` on a unix socket, where the Host header gives them.
     pub server: Option<(String, String)>,
-    /// The path of a unix socket: `SERVER_NAME` when there is no Host header either.
+    /// The path of a unix socket: `SERVER_NAME` without a Host header.
     pub socket_path: String,
     /// `wsgi.multithread`
     pub multithread: bool,
@@ -38,7 +38,7 @@ pub struct ListenerInfo {
     pub script_name: String,
 }
 
-/// Objects of the server that every environ holds.
+/// Objects of the server that every environ contains.
 pub struct Fixtures<'a> {
     /// `wsgi.input`
     pub input: &'a Bound<'a, PyAny>,
@@ -52,8 +52,8 @@ pub struct Fixtures<'a> {
     pub file_wrapper: &'a Bound<'a, PyAny>,
 }
 
-/// The request's path does not lie below `SCRIPT_NAME`: a proxy or the operator has it wrong.
-/// Answered with 500, as gunicorn does.
+/// The request's path does not begin with `SCRIPT_NAME`, because a proxy or the operator has set it
+/// wrong. It is answered with 500, as in gunicorn.
 #[derive(Debug)]
 pub struct OutsideScriptName {
     path: String,
@@ -69,7 +69,7 @@ impl OutsideScriptName {
 
 /// Why there is no environ.
 pub enum EnvironError {
-    /// The request cannot be served under the `SCRIPT_NAME` there is.
+    /// The request's path does not begin with `SCRIPT_NAME`.
     Misplaced(OutsideScriptName),
     /// Python failed; `MemoryError` in practice.
     Python(PyErr),
@@ -81,27 +81,28 @@ impl From<PyErr> for EnvironError {
     }
 }
 
-/// What a site's environs are copied from.
+/// The templates of a listener's environs.
 pub struct EnvironTemplates {
     site: ListenerInfo,
-    /// For requests whose headers are yet to be added.
+    /// For requests whose headers must be added.
     plain: Template,
-    /// For those with a known header block, in the block's place; none for a block whose path has a
-    /// prefix of its own.
+    /// For requests with a cached header block, at the block's place. The template is `None` for a
+    /// block that sets a `SCRIPT_NAME`.
     of_blocks: Vec<Option<(CachedBlockId, Option<Template>)>>,
-    /// How many of `of_blocks` have one.
+    /// How many of `of_blocks` have a template.
     blocks: usize,
 }
 
-/// An environ to be copied. It follows the requests: what the last one's environ had stands in it,
-/// so that only what differs has to be put in before the copy.
+/// An environ to be copied. It keeps the values of the last request, so that only values that
+/// differ must be set before the copy.
 struct Template {
     dict: Py<PyDict>,
-    /// What stands under each of [`VOLATILE_KEYS`]; none where the copies are told.
+    /// The template's value for each of [`VOLATILE_KEYS`]; `None` for a key that is set in each
+    /// copy.
     shown: [Option<Py<PyString>>; VOLATILE_KEYS.len()],
 }
 
-/// The keys whose values change from request to request, and may well not.
+/// The keys whose values may change from one request to the next.
 const VOLATILE_KEYS: [&str; 8] = [
     "REQUEST_METHOD",
     "RAW_URI",
@@ -117,12 +118,12 @@ const VOLATILE_KEYS: [&str; 8] = [
 const PATH_INFO: usize = 3;
 const REMOTE_PORT: usize = 6;
 
-/// The values of [`VOLATILE_KEYS`] in one request's environ; `None` for one that the copy is told,
-/// or that is not there.
+/// The values of [`VOLATILE_KEYS`] in one request's environ; `None` for a key that is missing, or
+/// set in the copy.
 type VolatileValues<'py> = [Option<Bound<'py, PyString>>; VOLATILE_KEYS.len()];
 
 impl EnvironTemplates {
-    /// Builds the plain one.
+    /// Makes the plain template.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -144,8 +145,8 @@ impl EnvironTemplates {
             dict.set_item("SERVER_NAME", name)?;
             dict.set_item("SERVER_PORT", port)?;
         }
-        // Standing here already, what every request sets makes room in the copies, which then need
-        // not grow.
+        // The keys that every request sets are in the template already, so that the copies need not
+        // grow.
         for key in VOLATILE_KEYS.into_iter().filter(|key| *key != "REMOTE_PORT" || site.server.is_some()) {
             dict.set_item(key, "")?;
         }
@@ -153,7 +154,7 @@ impl EnvironTemplates {
         Ok(EnvironTemplates { site: site.clone(), plain, of_blocks: Vec::new(), blocks: 0 })
     }
 
-    /// How many references to each of the [`Fixtures`] there are here.
+    /// How many references these templates hold to each of the [`Fixtures`].
     pub fn count(&self) -> usize {
         1 + self.blocks
     }
@@ -174,7 +175,7 @@ impl EnvironTemplates {
 }
 
 impl Template {
-    /// A copy in which the values stand.
+    /// A copy of the template, with these values.
     fn copy<'py>(
         &mut self,
         py: Python<'py>,
@@ -189,7 +190,7 @@ impl Template {
                 continue;
             }
             if value.len()? > LONGEST {
-                // A long one is not to stay for longer than its request.
+                // A long value must not stay in memory for longer than its request.
                 are_all_here = false;
                 continue;
             }
@@ -205,7 +206,7 @@ impl Template {
     }
 }
 
-/// Turns requests into environs. One for each thread that runs the app.
+/// Turns requests into environs. Each thread that runs the app has one.
 pub struct EnvironBuilder {
     keys: Keys,
     names: HeaderNames,
@@ -220,7 +221,7 @@ pub struct EnvironBuilder {
     tls: TlsKeys,
 }
 
-/// The keys and values that are always the same, made once.
+/// Constant keys and values, made once.
 struct Keys {
     /// [`VOLATILE_KEYS`], interned.
     followed: [Py<PyString>; VOLATILE_KEYS.len()],
@@ -277,7 +278,7 @@ impl EnvironBuilder {
     /// The environ of `request`.
     ///
     /// # Errors
-    /// The path lies outside `SCRIPT_NAME`, or Python failed.
+    /// The path does not begin with `SCRIPT_NAME`, or Python failed.
     pub fn build<'py>(
         &mut self,
         py: Python<'py>,
@@ -293,7 +294,7 @@ impl EnvironBuilder {
             None => self.build_anew(py, templates, request)?,
         };
         if !request.head.authority.is_empty() {
-            // It counts instead of Host (RFC 9112, 3.2.2).
+            // The authority replaces Host (RFC 9112, 3.2.2).
             let authority = self.authority.latin1(py, request.head.authority.of(request.buffer))?;
             environ.set_item(&self.keys.host, authority)?;
         }
@@ -312,8 +313,8 @@ impl EnvironBuilder {
         Ok(environ)
     }
 
-    /// From the template of the request's header block, which is made if there is none yet. None
-    /// where the path depends on the headers.
+    /// Makes the environ from the template of the request's header block, which is made first if
+    /// there is none yet. `None` if the path depends on the headers.
     fn build_known<'py>(
         &mut self,
         py: Python<'py>,
@@ -326,7 +327,7 @@ impl EnvironBuilder {
             let script_name = self.names.set_headers(py, &dict, request)?;
             templates.keep(block, script_name.is_none().then_some(dict));
         }
-        // There are places by now, and the one that stands in the block's is its own.
+        // The template of this block was found or made above.
         let Some((_, Some(template))) = &mut templates.of_blocks[block.place()] else { return Ok(None) };
         let mut values = self.followed(py, request, &templates.site)?;
         values[PATH_INFO] = Some(self.path(py, request, templates.site.script_name.as_bytes())?);
@@ -352,7 +353,8 @@ impl EnvironBuilder {
         Ok(environ)
     }
 
-    /// What the request line and the connection say; not the path, which may depend on a header.
+    /// The values of the request line and the connection, except the path, which may depend on a
+    /// header.
     fn followed<'py>(
         &mut self,
         py: Python<'py>,
@@ -380,7 +382,7 @@ impl EnvironBuilder {
             "" => known(&keys.empty),
             addr => self.remote_addr.latin1(py, addr.as_bytes())?,
         };
-        // On a unix socket the key does not stand in the templates.
+        // On a unix socket the templates do not have this key.
         let port = site.server.as_ref().map(|_| match request.peer {
             Peer::Ip(address) => self.remote_ports.text(py, address.port()),
             Peer::Unix => known(&keys.empty),
@@ -389,14 +391,13 @@ impl EnvironBuilder {
         Ok([Some(method), Some(raw_uri), Some(query), None, Some(protocol), Some(addr), port, Some(scheme)])
     }
 
-    /// The chunks have been undone, so the body is one like any other: most frameworks find it by
-    /// its length alone.
+    /// The chunks are decoded, so the body has a length. Most frameworks need one to find a body.
     fn set_decoded_length(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, length: u64) -> PyResult<()> {
         environ.del_item(&self.keys.transfer_encoding)?;
         environ.set_item(&self.keys.content_length, PyString::new(py, itoa::Buffer::new().format(length)))
     }
 
-    /// What a PROXY header said besides the client: where that has connected to.
+    /// The rest of a PROXY header besides the client: the address that the client has connected to.
     fn set_proxy(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, origin: &Origin) -> PyResult<()> {
         environ.set_item(&self.keys.proxy_protocol, PyString::intern(py, origin.protocol()))?;
         if let Origin::Client { proxy, .. } = origin {
@@ -407,8 +408,8 @@ impl EnvironBuilder {
         Ok(())
     }
 
-    /// On a unix socket the Host header is all there is to name the server, and only a PROXY header
-    /// names a client's port.
+    /// On a unix socket only the Host header names the server, and only a PROXY header names the
+    /// client's port.
     fn set_names_on_unix(
         &mut self,
         py: Python<'_>,
@@ -430,8 +431,8 @@ impl EnvironBuilder {
         prefix: &[u8],
     ) -> Result<Bound<'py, PyString>, EnvironError> {
         let raw = request.head.path.of(request.buffer);
-        // The prefix is taken off the path as it was sent, before decoding, as gunicorn does.
-        // There is mostly none, and to compare nothing with nothing is a call, too (see `memo`).
+        // The prefix is removed from the path as sent, before decoding, as in gunicorn. Usually
+        // there is none, and comparing empty texts costs a call as well (see `value_cache`).
         let below = if prefix.is_empty() { Some(raw) } else { raw.strip_prefix(prefix) };
         let Some(below) = below else {
             let shown = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -452,7 +453,7 @@ fn set_server_from_host(
         environ.set_item("SERVER_NAME", &site.socket_path)?;
         return environ.set_item("SERVER_PORT", "");
     };
-    // The last colon outside an IPv6 address's brackets parts name and port.
+    // The last colon outside the brackets of an IPv6 address separates name and port.
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, port),
         _ => (host.as_str(), ""),

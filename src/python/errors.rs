@@ -7,25 +7,25 @@ use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-/// Longest unfinished line that `wsgi.errors` keeps back before it writes it anyway.
+/// The longest unfinished line that `wsgi.errors` keeps back. A longer one is written unfinished.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// The traceback of `error` as the interpreter would print it, without the final newline.
+/// The traceback of `error` as the interpreter prints it, without the final newline.
 pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
     format_exception(py, error).unwrap_or_else(|_| in_plain_words(py, error))
 }
 
-/// The process is asked to end (`SystemExit`): with this status and, on standard error, this text.
+/// A `SystemExit`: the process must end with this status and, on standard error, this text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
     /// The status.
     pub status: i32,
-    /// What `sys.exit()` was given instead of a status.
+    /// The text that `sys.exit()` was given instead of a status.
     pub text: Option<String>,
 }
 
 impl Exit {
-    /// Says its text, and returns the status that the process is to end with.
+    /// Writes the text to standard error, and returns the exit status.
     pub fn perform(&self) -> i32 {
         if let Some(text) = &self.text {
             eprintln!("{text}");
@@ -33,8 +33,8 @@ impl Exit {
         self.status
     }
 
-    /// What `error` asks for, if it is a `SystemExit`, as the interpreter reads it at the end of a
-    /// script.
+    /// The status and text of `error`, if it is a `SystemExit`, as the interpreter reads them at
+    /// the end of a script.
     pub fn of(py: Python<'_>, error: &PyErr) -> Option<Exit> {
         if !error.is_instance_of::<PySystemExit>(py) {
             return None;
@@ -48,7 +48,7 @@ impl Exit {
     }
 }
 
-/// The same where the module `traceback` cannot be had, for want of descriptors for example:
+/// The same when the module `traceback` cannot be imported, for example for want of descriptors:
 /// without the chain of causes.
 fn in_plain_words(py: Python<'_>, error: &PyErr) -> String {
     let stack = error.traceback(py).and_then(|traceback| traceback.format().ok()).unwrap_or_default();
@@ -56,8 +56,8 @@ fn in_plain_words(py: Python<'_>, error: &PyErr) -> String {
 }
 
 fn format_exception(py: Python<'_>, error: &PyErr) -> PyResult<String> {
-    // All three parts: before 3.12 the traceback of an exception that is being handled in C is not
-    // on the exception itself.
+    // All three parts are needed: before 3.12 the traceback of an exception that is being handled
+    // in C is not on the exception itself.
     let parts = (error.get_type(py), error.value(py), error.traceback(py));
     let lines = py.import("traceback")?.call_method1("format_exception", parts)?;
     let text = PyString::new(py, "").call_method1("join", (lines,))?;
@@ -71,7 +71,8 @@ fn format_exception(py: Python<'_>, error: &PyErr) -> PyResult<String> {
 #[pyclass(frozen, module = "monoceros")]
 pub struct ErrorStream {
     unfinished: Mutex<String>,
-    /// Since the last line was finished. Mostly nobody has, and then nothing need be locked.
+    /// Whether something was written since the last line was finished. Usually nothing was, and
+    /// then no lock is taken.
     was_written: AtomicBool,
 }
 
@@ -81,9 +82,9 @@ impl ErrorStream {
         ErrorStream { unfinished: Mutex::new(String::new()), was_written: AtomicBool::new(false) }
     }
 
-    /// Writes what is left of a line, ended as a line.
+    /// Writes an unfinished line, with a line end.
     pub fn finish_line(&self) {
-        // All who come here or write have the interpreter's lock.
+        // Relaxed is enough: every caller of this and of `write` holds the interpreter's lock.
         if !self.was_written.load(Relaxed) {
             return;
         }
@@ -99,7 +100,7 @@ impl ErrorStream {
         std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Adds `text`, and returns the whole lines there are now.
+    /// Adds `text`, and returns the lines that are complete now.
     fn add(&self, text: &str) -> Option<String> {
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         unfinished.push_str(text);
@@ -139,7 +140,7 @@ impl ErrorStream {
         }
     }
 
-    /// The log is the server's, and stays open.
+    /// The log belongs to the server, and stays open.
     fn close(&self, py: Python<'_>) {
         self.flush(py);
     }
@@ -165,8 +166,8 @@ impl ErrorStream {
         false
     }
 
-    /// There is none that could be handed out, as under gunicorn: the log may be reopened at any
-    /// time, or be Python's.
+    /// As under gunicorn there is no descriptor to return: the log may be reopened at any time, or
+    /// be Python's.
     fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
         let unsupported = py.import("io")?.getattr("UnsupportedOperation")?;
         Err(PyErr::from_value(unsupported.call1(("fileno",))?))
@@ -182,7 +183,7 @@ impl ErrorStream {
         "utf-8"
     }
 
-    /// What becomes of characters that no encoding has.
+    /// How characters that cannot be encoded are written.
     #[getter]
     fn errors(&self) -> &'static str {
         "replace"

@@ -21,7 +21,7 @@ pub struct EarlyHints {
 }
 
 impl EarlyHints {
-    /// One for the responses of `response`.
+    /// Sends its responses through `response`.
     pub fn new(response: Arc<Mutex<ResponseWriter>>) -> Self {
         EarlyHints { response }
     }
@@ -40,11 +40,11 @@ impl EarlyHints {
     }
 }
 
-/// `gunicorn.socket`: the client's socket, for libraries that speak WebSocket themselves.
+/// `gunicorn.socket`: the client's socket, for libraries that implement WebSocket themselves.
 ///
 /// It becomes a real `socket.socket` (of a duplicated descriptor) when an attribute is first asked
-/// for; from then on the connection is the application's, and ends with the request. Under TLS it
-/// answers `getpeercert()` and its kin besides, and those take nothing.
+/// for; from then on the connection belongs to the application, and ends with the request. Under
+/// TLS it also answers `getpeercert()` and similar methods, which do not take the connection.
 #[pyclass(frozen, module = "monoceros")]
 pub struct ClientSocket {
     response: Arc<Mutex<ResponseWriter>>,
@@ -52,7 +52,7 @@ pub struct ClientSocket {
 }
 
 impl ClientSocket {
-    /// One for the request that `response` answers.
+    /// The socket of the request that `response` answers.
     pub fn new(response: Arc<Mutex<ResponseWriter>>) -> Self {
         ClientSocket { response, socket: PyOnceLock::new() }
     }
@@ -64,14 +64,15 @@ impl ClientSocket {
     }
 
     fn open(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        // What the application sends comes behind what it has produced.
+        // Bytes that the application sends itself must follow the response's earlier blocks.
         waiting::until_sent(&self.response, py)?;
         let descriptor = lock(&self.response).lend_socket()?;
         let duplicate = py.import("os")?.call_method1("dup", (descriptor,))?;
         let arguments = PyDict::new(py);
         arguments.set_item("fileno", duplicate)?;
         let socket = py.import("socket")?.getattr("socket")?.call((), Some(&arguments))?;
-        // A socket made of a descriptor believes it to be blocking; it is, since it was lent.
+        // A socket made from a descriptor assumes that it is blocking. It is: the connection was
+        // made blocking for the application.
         socket.call_method1("setblocking", (true,))?;
         Ok(socket.unbind())
     }
@@ -80,7 +81,7 @@ impl ClientSocket {
 #[pymethods]
 impl ClientSocket {
     fn __getattr__<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
-        // Questions about TLS can be asked without taking the connection.
+        // Methods that ask about TLS do not take the connection.
         if TlsSocketMethods::NAMES.iter().any(|known| name == known)
             && let Some(secured) = lock(&self.response).secured()
         {

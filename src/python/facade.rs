@@ -1,8 +1,8 @@
 //! The `gunicorn` package inside the server: config files, logger classes and apps that import it
 //! find one, whether or not gunicorn is installed.
 //!
-//! Its modules (`facade/`) are part of the program. A finder in front of `sys.meta_path` hands them
-//! out when they are asked for, so that they cost nothing where nobody does.
+//! Its modules (`facade/`) are part of the program. A finder at the front of `sys.meta_path`
+//! supplies them on import, so that they cost nothing in a worker that does not import them.
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::errors::traceback;
 use super::{interpreter, native};
 use crate::http::response;
 
-/// What the Server header says.
+/// The value of the Server header.
 const SERVER: &str = "monoceros";
 
-/// Names of modules, whether they are packages, and their sources.
+/// The modules: their names, whether they are packages, and their sources.
 static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn", true, include_str!("facade/gunicorn/__init__.py")),
     ("gunicorn.__main__", false, include_str!("facade/gunicorn/__main__.py")),
@@ -74,8 +74,8 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Brings the loggers that apps find in Python's `logging` up to the settings in force, if that is
-/// loaded.
+/// Configures the loggers `gunicorn.error` and `gunicorn.access` of Python's `logging` by the
+/// settings in force, if `logging` is loaded.
 pub fn set_up_loggers() {
     if !interpreter::is_running() {
         return;
@@ -84,8 +84,7 @@ pub fn set_up_loggers() {
         if !interpreter::has_imported(py, "logging")? {
             return Ok(());
         }
-        // Through the wheel's door an agent may have imported it before the server asked for
-        // anything of Python.
+        // In the wheel an agent may have imported `logging` before the server uses Python.
         install(py)?;
         py.import("gunicorn._native")?.call_method0("set_up_loggers").map(drop)
     });
@@ -94,8 +93,8 @@ pub fn set_up_loggers() {
     }
 }
 
-/// The line of the Server header, as a config file may have changed it: by `gunicorn.SERVER`, or by
-/// a `gunicorn.http.wsgi.Response.default_headers` of its own.
+/// The line of the Server header. A config file may have changed it by `gunicorn.SERVER`, or by
+/// replacing `gunicorn.http.wsgi.Response.default_headers`.
 pub fn server_line() -> Arc<[u8]> {
     let name = Python::attach(|py| {
         server_name(py).unwrap_or_else(|error| {
@@ -106,18 +105,17 @@ pub fn server_line() -> Arc<[u8]> {
     let name = name.filter(|name| {
         let is_valid = response::is_header_value(name.as_bytes());
         if !is_valid {
-            log::error!("The Server header is left out: {name:?} is no value of a header");
+            log::error!("The Server header is left out: {name:?} is not a valid header value");
         }
         is_valid
     });
     response::server_line(name.as_ref().map(String::as_bytes)).into()
 }
 
-/// What environs say of the server, as a config file may have changed it by
-/// `gunicorn.SERVER_SOFTWARE`.
+/// `SERVER_SOFTWARE` of environs. A config file may have changed it by `gunicorn.SERVER_SOFTWARE`.
 ///
 /// # Errors
-/// `sys.modules` cannot be read, or an application has taken the name away.
+/// `sys.modules` cannot be read, or an application has deleted the name.
 pub fn server_software(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     if interpreter::has_imported(py, "gunicorn")? {
         return py.import("gunicorn")?.getattr("SERVER_SOFTWARE");

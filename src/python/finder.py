@@ -1,4 +1,4 @@
-"""Finds the `gunicorn` package that the server carries, and sees to it that its loggers are there when an app asks.
+"""Finds the `gunicorn` package in the server, and makes its loggers before an app uses them.
 
 It also lets the package `setproctitle` find the memory of the process's title.
 
@@ -12,7 +12,7 @@ from _frozen_importlib_external import PathFinder
 
 
 class CarriedLoader:
-    """Loads one module from the text that the server holds (PEP 302, PEP 451)."""
+    """Loads one module from its text in the server (PEP 302, PEP 451)."""
 
     def __init__(self, is_package, source):
         self._is_package = is_package
@@ -25,7 +25,7 @@ class CarriedLoader:
         exec(self.get_code(module.__name__), module.__dict__)
 
     def get_code(self, fullname):
-        # runpy asks for it: `python -m gunicorn`.
+        # runpy calls it: `python -m gunicorn`.
         path = fullname.replace(".", "/") + ("/__init__.py" if self._is_package else ".py")
         return compile(self._source, f"<monoceros>/{path}", "exec", dont_inherit=True)
 
@@ -38,7 +38,7 @@ class CarriedLoader:
 
 
 class CarriedFinder:
-    """Answers for `gunicorn` and all below it.
+    """Finds `gunicorn` and all modules below it.
 
     Also where gunicorn is installed: inside this server its modules would be those of a server that does not run.
     """
@@ -53,7 +53,7 @@ class CarriedFinder:
             return ModuleSpec(fullname, loader, origin="monoceros", is_package=is_package)
         if fullname.startswith("gunicorn."):
             raise ModuleNotFoundError(
-                f"No module named {fullname!r}: monoceros brings a gunicorn package of its own, which has no such module",
+                f"No module named {fullname!r}: monoceros brings a gunicorn package of its own, which does not have it",
                 name=fullname,
             )
         if fullname in _AFTERWARDS:
@@ -62,7 +62,7 @@ class CarriedFinder:
 
 
 def spec_with(name, path, afterwards):
-    """The real module; once it is loaded, `afterwards` is called. Where nobody imports it, nobody pays for it."""
+    """The real module; once it is loaded, `afterwards` is called. It costs nothing until the module is imported."""
     spec = PathFinder.find_spec(name, path)
     if spec is None or spec.loader is None:
         return spec
@@ -77,20 +77,20 @@ def spec_with(name, path, afterwards):
 
 
 def forget_others():
-    """Forgets an installed gunicorn that something has imported before: hooks would get half of their objects from it."""
+    """Forgets an installed gunicorn that was imported before: hooks would get half of their objects from it."""
     for name in [name for name in sys.modules if name == "gunicorn" or name.startswith("gunicorn.")]:
         del sys.modules[name]
 
 
 def set_up_loggers():
-    """Apps take the handlers of `logging.getLogger("gunicorn.error")` for their own, so they must be there before the app asks."""
+    """Makes the loggers. Apps use the handlers of `logging.getLogger("gunicorn.error")`, so these must exist before."""
     from gunicorn._native import set_up_loggers
 
     set_up_loggers()
 
 
 def lend_title():
-    """Lets the package take the memory of the title, as it does by itself where nobody else has."""
+    """Lets the package use the memory of the title, as it does by itself in other programs."""
     import _monoceros
 
     _monoceros.lend_title(sys.modules["setproctitle"])

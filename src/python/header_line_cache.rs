@@ -1,16 +1,15 @@
-//! What an application says in the same words again: status and headers whose objects are those of
-//! the last response.
+//! Status and headers of the last response, for applications that pass the same objects again.
 //!
-//! Strings do not change, so the same object is the same text, which has been checked and rendered
-//! before. Many applications give their headers as constants.
+//! Strings are immutable, so the same object is the same text, which was checked and rendered
+//! before. Many applications have their headers as constants.
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-/// Headers remembered, by their place in the list.
+/// How many headers are remembered, by their place in the list.
 const MOST_PLACES: usize = 8;
 
-/// A longer line is not remembered: the objects must not be kept alive for the sake of it.
+/// A longer line is not remembered, because that would keep its objects alive.
 const LONGEST_LINE: usize = 256;
 
 /// The last response's status and headers.
@@ -20,11 +19,11 @@ pub struct HeaderLineCache {
     places: Vec<Option<HeaderLine>>,
 }
 
-/// A header that was valid and went out.
+/// A header that was valid and was sent.
 pub struct HeaderLine {
     name: Py<PyString>,
     value: Py<PyString>,
-    /// The line it makes.
+    /// Its line in the head.
     pub line: Vec<u8>,
     /// Its value, if it is the Content-Length.
     pub length: Option<u64>,
@@ -36,18 +35,18 @@ impl HeaderLineCache {
         self.status.as_ref().is_some_and(|known| known.is(status))
     }
 
-    /// Notes the status, which was valid; `None` when the response's came from elsewhere.
+    /// Remembers the status, which was valid; `None` if it was not the application's object.
     pub fn set_status(&mut self, status: Option<&Bound<'_, PyString>>) {
         self.status = status.map(|status| status.clone().unbind());
     }
 
-    /// The header of the last response in this place, if it was these two objects.
+    /// The header at this place of the last response, if it consisted of these two objects.
     pub fn find(&self, place: usize, name: &Bound<'_, PyString>, value: &Bound<'_, PyString>) -> Option<&HeaderLine> {
         let known = self.places.get(place)?.as_ref()?;
         (known.value.is(value) && known.name.is(name)).then_some(known)
     }
 
-    /// Notes a header and the line it has made.
+    /// Remembers a header and its line.
     pub fn note(
         &mut self,
         place: usize,

@@ -1,8 +1,8 @@
-//! The headers of a request, put into its environ under the names of CGI.
+//! Puts the headers of a request into its environ, under their CGI names.
 //!
-//! A name is made into a key once and remembered, together with its last value; clients send the
-//! same ones again and again. But they are free to make up others, so what is remembered is bounded
-//! in number and in bytes, and nothing of theirs is interned.
+//! A name is made into a key once and remembered, together with its last value, because clients
+//! send the same ones again and again. They can also invent others, so the memory is bounded in
+//! number and in bytes, and no text of a client is interned.
 
 use std::collections::HashMap;
 
@@ -13,17 +13,17 @@ use super::raw::{insert_if_absent, latin1};
 use super::value_cache::LastValueCache;
 use crate::exchange::RequestView;
 
-/// Names are the clients' to choose: so many are remembered at a time...
+/// How many names are remembered at a time. Clients choose them, so there must be a bound.
 const MOST_NAMES: usize = 128;
 
-/// ...of up to so many bytes...
+/// Longer names are not remembered.
 const LONGEST_NAME: usize = 64;
 
-/// ...and once all places are taken, one in so many new names takes the oldest one's. Names that
-/// never come again should cost little.
+/// Once all places are taken, one in this many new names replaces the oldest one. Names that never
+/// come again should cost little.
 const LEARNED_LATER: u32 = 16;
 
-/// So many places of a head have the name noted that stood there last.
+/// For how many places of a head the last name is remembered.
 const MOST_PLACES: usize = 128;
 
 /// The header names seen lately.
@@ -31,16 +31,16 @@ const MOST_PLACES: usize = 128;
 pub struct HeaderNames {
     known: Vec<Name>,
     by_text: HashMap<Box<[u8]>, usize>,
-    /// The place of the oldest, once all places are taken.
+    /// The index of the oldest name, once all places are taken.
     oldest: usize,
-    /// Names that were new since then.
+    /// How many new names have come since a place was last replaced.
     new_names: u32,
-    /// Which name stood in each place of the last head: clients send their headers in the same
-    /// order, which saves the look-up.
+    /// The name at each place of the last head. Clients send their headers in the same order, which
+    /// saves the look-up.
     expected: Vec<usize>,
 }
 
-/// A header name as sent, its place in the environ, and its last value.
+/// A header name as sent, its key in the environ, and its last value.
 struct Name {
     text: Box<[u8]>,
     key: Py<PyString>,
@@ -52,17 +52,17 @@ struct Name {
 enum NameKind {
     /// Repeated fields are joined with `,` (RFC 9110, 5.3).
     List,
-    /// As `List`, and each client's own: where one comes again, so does mostly the whole block. To
-    /// remember it by itself would only keep it in memory for longer.
+    /// As `List`, but the value is private to each client. If it comes again, usually the whole
+    /// block does; remembering it separately would only keep it in memory for longer.
     Secret,
     /// As `Secret`; repeated fields are joined with `; ` (RFC 6265, 5.4; RFC 9113, 8.2.3).
     Cookie,
-    /// A trusted proxy's `SCRIPT_NAME`: sets the environ's own besides.
+    /// A trusted proxy's `SCRIPT_NAME`, which also sets the environ's key of that name.
     ScriptName,
 }
 
 impl HeaderNames {
-    /// Adds the request's headers; returns the value of a `SCRIPT_NAME` one.
+    /// Adds the request's headers; returns the value of a header `SCRIPT_NAME`.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -82,7 +82,7 @@ impl HeaderNames {
         Ok(script_name)
     }
 
-    /// Adds the header that stands in `place`; returns the value of a `SCRIPT_NAME` one.
+    /// Adds the header at `place`; returns the value of a header `SCRIPT_NAME`.
     fn set_header<'py>(
         &mut self,
         py: Python<'py>,
@@ -117,7 +117,8 @@ impl HeaderNames {
         Some(known)
     }
 
-    /// Remembers a new name, as long as there is room or its turn has come; returns its index.
+    /// Remembers a new name, if there is room or it is its turn to replace another; returns its
+    /// index.
     fn learn(&mut self, py: Python<'_>, text: &[u8]) -> Option<usize> {
         if text.len() > LONGEST_NAME {
             return None;
@@ -147,8 +148,8 @@ impl Name {
         let kind = match &key[..] {
             b"HTTP_COOKIE" => NameKind::Cookie,
             b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION" => NameKind::Secret,
-            // Only `SCRIPT_NAME` itself, which the parser lets through from trusted peers alone;
-            // `Script-Name` is anybody's.
+            // Only `SCRIPT_NAME` itself, which the parser accepts from trusted peers only. Any
+            // client may send `Script-Name`.
             b"HTTP_SCRIPT_NAME" if name.contains(&b'_') => NameKind::ScriptName,
             _ => NameKind::List,
         };
@@ -164,7 +165,7 @@ impl Name {
         Name { text: name.into(), key: key.unbind(), kind, value: LastValueCache::new() }
     }
 
-    /// Adds a field of this name, or puts its value to those of `repeated` ones.
+    /// Adds a field of this name, or appends its value to those in `repeated`.
     fn add_to<'py>(
         &mut self,
         py: Python<'py>,
@@ -185,8 +186,8 @@ impl Name {
     }
 }
 
-/// A field that has come more than once: its values, which are joined when all are there. Joining
-/// each to those before it would take time with the square of their number.
+/// A field that has come more than once: its values, which are joined after the last one. Joining
+/// each to those before it would take time quadratic in their number.
 struct Repeated<'py> {
     key: Bound<'py, PyString>,
     values: Bound<'py, PyList>,
@@ -194,14 +195,14 @@ struct Repeated<'py> {
 }
 
 impl<'py> Repeated<'py> {
-    /// The one with this `key`, which is in the environ already.
+    /// The field with this `key`, which is in the environ already.
     fn among<'a>(
         repeated: &'a mut Vec<Repeated<'py>>,
         environ: &Bound<'py, PyDict>,
         key: &Bound<'py, PyString>,
         separator: &'static str,
     ) -> PyResult<&'a Repeated<'py>> {
-        // Names may be spelled in several ways, so that equal keys need not be one object.
+        // Names may be spelled in several ways, so equal keys may be different objects.
         let known = repeated.iter().position(|field| field.key.is(key) || field.key.as_any().eq(key).unwrap_or(false));
         let place = match known {
             Some(place) => place,
@@ -220,9 +221,9 @@ impl<'py> Repeated<'py> {
     }
 }
 
-/// Keys that are interned, so that an application's `environ["HTTP_..."]` finds the very object it
-/// asks for. Only these, which are the server's own words: CPython 3.12 keeps what is interned for
-/// ever, whoever made it up.
+/// Keys that are interned, so that the look-up of `environ["HTTP_..."]` compares by identity. Only
+/// these constants are interned: CPython 3.12 keeps interned texts for ever, also those that a
+/// client has invented.
 const INTERNED: [&str; 48] = [
     "CONTENT_LENGTH",
     "CONTENT_TYPE",

@@ -1,9 +1,9 @@
-//! Server hooks, and Python's logging: what the operator's config wants to be told of, and told by.
+//! Server hooks, and Python's logging as the operator's config asks for it.
 //!
 //! The objects that hooks are given (`server`, `worker`, `req`, `resp`, their `log` and `cfg`) are
 //! those of the `gunicorn` package that the server carries; its module `_bridge` keeps them up to
-//! date. This side decides when, and turns exceptions into text. Nothing here shows pyo3 to the
-//! floors above: without a config that asks for any of it, [`Hooks`] is empty and costs one look.
+//! date. This module decides when hooks run, and turns exceptions into text. It hides pyo3 from the
+//! layers above. If the config asks for none of it, [`Hooks`] is empty and costs one test.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -27,16 +27,16 @@ use crate::logging;
 use crate::settings::{self, Config, Origins};
 use crate::sys::process::Pid;
 
-/// What a config wants to be told of. Clones are the same.
+/// The hooks of a config. Clones share them.
 #[derive(Clone, Default)]
 pub struct Hooks(Option<Arc<Bridge>>);
 
 struct Bridge {
     /// `gunicorn._bridge.Bridge`
     object: Py<PyAny>,
-    /// The hooks that the user gave.
+    /// The names of the hooks that are set.
     given: HashSet<String>,
-    /// Both logs are Python's to write.
+    /// Python's logging writes both logs.
     writes_logs: bool,
 }
 
@@ -77,20 +77,20 @@ impl ServerHook {
     }
 }
 
-/// What a hook can see of the master.
+/// The attributes of the master that a hook can read.
 #[derive(Debug, Clone)]
 pub struct ServerState {
     /// The master's pid.
     pub pid: Pid,
-    /// `Master`, or `Master.2` beside an older one.
+    /// `Master`, or `Master.2` beside an older master.
     pub master_name: &'static str,
-    /// How many workers there are to be.
+    /// The number of workers to keep.
     pub num_workers: usize,
-    /// How many were forked so far.
+    /// How many workers were forked so far.
     pub worker_age: u64,
-    /// The sockets: as the log shows them, and their descriptors.
+    /// The listeners: as the log shows them, and their descriptors.
     pub listeners: Vec<(String, RawFd)>,
-    /// Where the pid stands.
+    /// The path of the pid file.
     pub pid_file: Option<PathBuf>,
 }
 
@@ -107,7 +107,7 @@ impl ServerState {
     }
 }
 
-/// What a hook can see of a worker besides the settings.
+/// The attributes of a worker, besides the settings, that a hook can read.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerState {
     /// The master's pid.
@@ -119,7 +119,7 @@ pub struct WorkerState {
 }
 
 impl WorkerState {
-    /// Of this process.
+    /// The worker is this process.
     fn as_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let state = PyDict::new(py);
         state.set_item("pid", std::process::id())?;
@@ -142,7 +142,7 @@ impl Raised {
         Raised { traceback: traceback(py, error), exit: Exit::of(py, error) }
     }
 
-    /// It has called `sys.exit()`: the end that it asked for.
+    /// The status and text of `sys.exit()`, if it has called that.
     pub fn exit(&self) -> Option<&Exit> {
         self.exit.as_ref()
     }
@@ -156,12 +156,13 @@ impl fmt::Display for Raised {
 }
 
 impl Hooks {
-    /// Reads the hooks of `config`, whose `objects` a Python config file gave; after a reload they
-    /// see the same `server` and workers as those `before`. `origins` say who gave what. For a
-    /// config that asks for some ([`Hooks::are_wanted`]); the interpreter must be running.
+    /// Reads the hooks of `config`, whose `objects` come from a Python config file. After a reload
+    /// they see the same `server` and workers as those `before`. `origins` tells where each value
+    /// comes from. Call it for a config with hooks ([`Hooks::are_wanted`]); the interpreter must be
+    /// running.
     ///
     /// # Errors
-    /// A hook that cannot be imported or called as it should be.
+    /// A hook cannot be imported, or cannot be called with its arguments.
     pub fn new(
         config: &Config,
         objects: Option<Objects>,
@@ -185,13 +186,13 @@ impl Hooks {
         !config.hooks.is_empty() || config.logs_through_python()
     }
 
-    /// Whether both logs are Python's to write.
+    /// Whether Python's logging writes both logs.
     pub fn write_logs(&self) -> bool {
         self.0.as_ref().is_some_and(|bridge| bridge.writes_logs)
     }
 
-    /// Makes the logger of hooks and, where Python is to write the logs, sends it the records from
-    /// here on; otherwise brings them back.
+    /// Makes the logger of the hooks. If Python's logging writes the logs, records go there from
+    /// here on, otherwise to the server's own logs.
     ///
     /// # Errors
     /// The logging config cannot be used, or the logger's class raised.
@@ -211,7 +212,7 @@ impl Hooks {
         Ok(())
     }
 
-    /// In the master: this is `server.app.wsgi()`, from now on.
+    /// In the master: makes `app` the result of `server.app.wsgi()`.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -247,13 +248,12 @@ impl Hooks {
     /// # Errors
     /// It raised.
     pub fn pre_fork(&self, server: impl FnOnce() -> ServerState, age: u64) -> Result<(), Raised> {
-        // The worker object of this moment is the one that later hooks are given, whichever of them
-        // there are.
+        // The worker object is made even without this hook, because later hooks get it.
         let Some(bridge) = &self.0 else { return Ok(()) };
         bridge.with_server(server, |py, object| object.call_method1(py, "pre_fork", (age,)))
     }
 
-    /// In the master: the worker of the last [`Hooks::pre_fork`] has this pid.
+    /// In the master: sets the pid of the worker of the last [`Hooks::pre_fork`].
     ///
     /// # Errors
     /// `MemoryError`.
@@ -271,13 +271,14 @@ impl Hooks {
         bridge.with_server(server, |py, object| object.call_method1(py, "child_exit", (pid.as_raw(),)))
     }
 
-    /// Logs `text` at debug level with a metric of statsd's; says whether Python has taken it.
+    /// Logs `text` at debug level with a metric for statsd; returns whether Python's logging has
+    /// taken it.
     pub fn metric(&self, text: &str, name: &str, value: u64, kind: &str) -> bool {
         let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.writes_logs) else { return false };
         Python::attach(|py| bridge.ask(py, "metric", (text, name, value, kind))).is_ok()
     }
 
-    /// In a new worker: this is it, from now on. Then calls `post_fork`.
+    /// In a new worker: makes it the current worker, then calls `post_fork`.
     ///
     /// # Errors
     /// It raised.
@@ -306,7 +307,7 @@ impl Hooks {
     /// Calls `worker_int` or, for an abort, `worker_abort`.
     ///
     /// # Errors
-    /// It raised, which is meant to reach the application.
+    /// The hook raised; the exception must reach the application.
     pub fn interrupted(&self, py: Python<'_>, is_abort: bool) -> PyResult<()> {
         let hook = if is_abort { "worker_abort" } else { "worker_int" };
         match self.0.as_ref().filter(|bridge| bridge.given.contains(hook)) {
@@ -315,8 +316,8 @@ impl Hooks {
         }
     }
 
-    /// Calls `worker_int` because code has changed. What it raises goes to the log: no request is
-    /// to end of it.
+    /// Calls `worker_int` because code has changed. An exception is logged: it must not end a
+    /// request.
     pub fn code_changed(&self) {
         if self.0.as_ref().is_none_or(|bridge| !bridge.given.contains("worker_int")) {
             return;
@@ -330,7 +331,7 @@ impl Hooks {
         });
     }
 
-    /// Calls `worker_exit`, where so many requests were served; what it raises goes to the log.
+    /// Calls `worker_exit`, after `served` requests. An exception is logged.
     pub fn worker_exit(&self, served: u64) {
         let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.given.contains("worker_exit")) else { return };
         if let Err(raised) = Python::attach(|py| bridge.ask(py, "worker_exit", (served,))) {
@@ -338,12 +339,12 @@ impl Hooks {
         }
     }
 
-    /// The bridge, where the user gave this hook.
+    /// The bridge, if the user has set this hook.
     pub(super) fn bridge_of(&self, hook: &str) -> Option<&Py<PyAny>> {
         self.0.as_ref().filter(|bridge| bridge.given.contains(hook)).map(|bridge| &bridge.object)
     }
 
-    /// Who looks at each request, if somebody does.
+    /// The hooks that run for each request, if there are any.
     pub(super) fn observer(&self, py: Python<'_>) -> Option<RequestHooks> {
         let is_given = |hook: &str| self.0.as_ref().is_some_and(|bridge| bridge.given.contains(hook));
         let (before, after) = (is_given("pre_request"), is_given("post_request"));
@@ -372,7 +373,7 @@ impl Hooks {
 }
 
 /// A `gunicorn._bridge.Bridge` of the settings in `config`, whose `objects` a Python config file
-/// gave; `origins` says who gave which value.
+/// gave; `origins` tells where each value comes from.
 pub(super) fn bridge_object<'py>(
     py: Python<'py>,
     config: &Config,
@@ -389,7 +390,7 @@ pub(super) fn bridge_object<'py>(
 
 impl Bridge {
     fn new(py: Python<'_>, config: &Config, objects: &Bound<'_, PyDict>, origins: &Origins) -> PyResult<Bridge> {
-        // What a later source has overridden is not meant.
+        // Objects that a later source has overridden are left out.
         let overridden = |name: &str| settings::find(name).is_none_or(|setting| !setting.value_in(config).is_object());
         for name in objects.keys() {
             if overridden(&name.to_string()) {
@@ -411,7 +412,7 @@ impl Bridge {
         self.object.bind(py).call_method1(method, arguments).map(drop).map_err(|error| Raised::new(py, &error))
     }
 
-    /// Shows the bridge how the master stands, then calls.
+    /// Passes the master's state to the bridge, then calls.
     fn with_server(
         &self,
         server: impl FnOnce() -> ServerState,
@@ -436,8 +437,8 @@ fn who_gave<'py>(py: Python<'py>, origins: &Origins) -> PyResult<Bound<'py, PyDi
     Ok(named)
 }
 
-/// What the package itself refuses (`RuntimeError`, and `ConfigError` with it) is a sentence; the
-/// rest is told by its traceback.
+/// Errors that the package raises itself (`RuntimeError`, `ConfigError`) are a sentence; others are
+/// shown with their traceback.
 pub(super) fn refusal(py: Python<'_>, error: &PyErr) -> HookError {
     let is_sentence = [py.get_type::<PyRuntimeError>().into_any()]
         .into_iter()

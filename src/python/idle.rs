@@ -1,9 +1,9 @@
-//! How a worker waits whose application has replaced the standard library's waiting (gevent's or
-//! eventlet's `patch_all`).
+//! Waiting in a worker whose application has patched the standard library (gevent's or eventlet's
+//! `patch_all`).
 //!
-//! The application's threads are greenlets of the main thread then, and run only while that thread
-//! waits in the patched library: under gunicorn its sync worker waits in `select.select`, and so
-//! does ours. Everybody else waits in the poll, without the interpreter.
+//! The application's threads are then greenlets of the main thread, and run only while that thread
+//! waits in the patched library. gunicorn's sync worker waits in `select.select`, and so does ours.
+//! In any other worker the event loop waits in the poll, detached from the interpreter.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use super::{interpreter, signals};
 pub struct GreenletWait(Py<PyAny>);
 
 impl GreenletWait {
-    /// The way to wait where the application has patched the library; `None` where it has not.
-    /// Asked once the application is loaded.
+    /// The wait for a worker whose application has patched the library; `None` for others. It is
+    /// called once the application is loaded.
     ///
     /// # Errors
-    /// The application has made something else of `sys.modules`.
+    /// The application has replaced `sys.modules`.
     pub fn of_patched(py: Python<'_>) -> PyResult<Option<GreenletWait>> {
-        // Who has not imported it has not patched it.
+        // Code that has not imported it has not patched it.
         if !interpreter::has_imported(py, "select")? {
             return Ok(None);
         }
@@ -31,8 +31,8 @@ impl GreenletWait {
         Ok((!select.is_instance_of::<PyCFunction>()).then(|| GreenletWait(select.unbind())))
     }
 
-    /// Waits until `descriptor` can be read, at most for `timeout`, while greenlets run. What is
-    /// raised meanwhile hits nobody.
+    /// Waits until `descriptor` can be read, at most for `timeout`, while greenlets run. Exceptions
+    /// are dropped: no request runs that they could reach.
     pub fn wait(&self, descriptor: RawFd, timeout: Duration) {
         Python::attach(|py| {
             let nothing: [RawFd; 0] = [];

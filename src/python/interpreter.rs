@@ -1,9 +1,9 @@
-//! Starting CPython inside the program, forking around it, and ending it as a script would end.
+//! Starts CPython inside the program, tells it about forks, and ends it as at the end of a script.
 //!
 //! The interpreter is started by the process that first needs it: the master for a Python config
-//! file or a preloaded app, else each worker. Through the wheel's door it runs from the beginning.
-//! Whoever has started it lets go of its lock at once, so that everything else attaches when it has
-//! work (`Python::attach`).
+//! file or a preloaded app, else each worker. In the wheel it runs from the beginning. The thread
+//! that starts it releases its lock at once; every thread attaches when it needs Python
+//! (`Python::attach`).
 
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -23,11 +23,11 @@ use crate::sys::fork::Forked;
 /// Why the interpreter did not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// An argument that Python cannot be given.
+    /// An argument that cannot be passed to Python.
     Argument(String),
     /// CPython's own reason.
     Refused(String),
-    /// There is a standard library, but it belongs to another CPython than the one that is linked.
+    /// The standard library belongs to another CPython than the one that is linked.
     ForeignLibrary(String),
 }
 
@@ -55,10 +55,10 @@ pub fn is_running() -> bool {
     unsafe { ffi::Py_IsInitialized() != 0 }
 }
 
-/// Starts the interpreter in `home` with `argv` as `sys.argv`. One that runs already keeps its own,
-/// and learns what the server has meanwhile taken out of the environment.
+/// Starts the interpreter in `home` with `argv` as `sys.argv`. An interpreter that already runs
+/// keeps its own; only the variables that the server has removed are removed from its `os.environ`.
 ///
-/// Python's own signal handlers are not installed: signals are the server's.
+/// Python's own signal handlers are not installed: the server handles signals.
 ///
 /// # Errors
 /// CPython's reason, for example a standard library that it cannot find.
@@ -69,8 +69,8 @@ pub fn start(home: &PythonHome, argv: &[OsString]) -> Result<(), StartError> {
     }
     initialize(home, argv)?;
     // SAFETY: this thread has just initialised the interpreter and holds its lock. The thread state
-    // stays registered for this thread, so that attaching later finds it again; nothing needs the
-    // pointer.
+    // stays registered for this thread, so that attaching finds it again; the pointer is not
+    // needed.
     unsafe { ffi::PyEval_SaveThread() };
     Python::attach(check_standard_library)?;
     Python::attach(|py| {
@@ -80,12 +80,12 @@ pub fn start(home: &PythonHome, argv: &[OsString]) -> Result<(), StartError> {
     })
 }
 
-/// Gives `__main__` what it has where a script was started: programs look there for their name or
+/// Gives `__main__` the attributes that it has in a script: programs look there for their name or
 /// their folder.
 ///
-/// A new interpreter of `multiprocessing` would run that file once more, which is no Python. It is
-/// told not to by the name in the spec: so `python -m` starts packages, whose `__main__` is not run
-/// again either.
+/// A child interpreter of `multiprocessing` runs that file again, but it is not Python. The name in
+/// the spec prevents that: it is the one of a package started by `python -m`, whose `__main__` is
+/// not run again either.
 fn name_main_module(py: Python<'_>, program: &Path) -> PyResult<()> {
     let main = py.import("__main__")?;
     main.setattr("__file__", program.as_os_str())?;
@@ -93,9 +93,9 @@ fn name_main_module(py: Python<'_>, program: &Path) -> PyResult<()> {
     main.setattr("__spec__", spec)
 }
 
-/// A library in C that a distribution has built into its interpreter, and its libpython, is no file
-/// of its standard library. Another libpython of the same version starts with that one, and lacks
-/// half of it.
+/// Some distributions build C modules into their interpreter and libpython, so these are no files
+/// of the standard library. Another libpython of the same version starts with that standard
+/// library, but lacks those modules.
 fn check_standard_library(py: Python<'_>) -> Result<(), StartError> {
     py.import("math").map(drop).map_err(|_| {
         let prefix = py.import("sys").and_then(|sys| sys.getattr("base_prefix"));
@@ -103,8 +103,8 @@ fn check_standard_library(py: Python<'_>) -> Result<(), StartError> {
     })
 }
 
-/// Imports the modules of the standard library that the server will need later, when it may no
-/// longer be allowed to read them.
+/// Imports the modules of the standard library that the server will need later, when it may have no
+/// right to read them.
 ///
 /// # Errors
 /// One cannot be imported.
@@ -123,7 +123,7 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
         return fork();
     }
     Python::attach(|py| {
-        // Or each child would print it once more.
+        // Otherwise each child prints the buffered text again.
         flush_standard_streams(py);
         // SAFETY: attached, as all three demand; each fork attempt is followed by exactly one of
         // the two others, in the right process.
@@ -140,14 +140,14 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
 }
 
 /// Ends Python's part of the process as the end of a script does: waits for non-daemon threads,
-/// runs `atexit`, flushes the standard streams. The interpreter itself is left standing: the
-/// process is about to end, and tearing down under daemon threads is how interpreters crash.
+/// runs `atexit`, flushes the standard streams. The interpreter is not finalized: the process is
+/// about to end, and finalizing it while daemon threads run can crash.
 pub fn wind_down() {
     if !is_running() {
         return;
     }
     Python::attach(|py| {
-        // Who has not imported it has started no thread that would have to be waited for.
+        // Code that has not imported it has started no thread to wait for.
         if has_imported(py, "threading").unwrap_or(true) {
             call_at_the_end(py, "threading", "_shutdown");
         }
@@ -155,8 +155,8 @@ pub fn wind_down() {
     run_exit_functions();
 }
 
-/// The same without waiting for threads, for the master: those that a hook has started are not to
-/// keep it.
+/// The same without waiting for threads, for the master: threads that a hook has started must not
+/// delay its end.
 pub fn run_exit_functions() {
     if !is_running() {
         return;
@@ -167,10 +167,10 @@ pub fn run_exit_functions() {
     });
 }
 
-/// Whether somebody has imported the module.
+/// Whether the module was imported.
 ///
 /// # Errors
-/// An application has made something else of `sys.modules`.
+/// An application has replaced `sys.modules`.
 pub fn has_imported(py: Python<'_>, module: &str) -> PyResult<bool> {
     py.import("sys")?.getattr("modules")?.contains(module)
 }
@@ -181,8 +181,8 @@ fn call_at_the_end(py: Python<'_>, module: &str, function: &str) {
     }
 }
 
-/// Writes out what `print` has left in Python's buffers: a process that only looks ends without
-/// asking Python.
+/// Flushes Python's standard streams, for a process that ends without ending Python
+/// (`--check-config`).
 pub fn flush() {
     if is_running() {
         Python::attach(flush_standard_streams);
@@ -192,7 +192,7 @@ pub fn flush() {
 fn flush_standard_streams(py: Python<'_>) {
     let Ok(sys) = py.import("sys") else { return };
     for name in ["stdout", "stderr"] {
-        // A stream that the app closed or replaced by something odd is not ours to complain about.
+        // The app may have closed or replaced the stream; that is no error.
         let _ = sys.getattr(name).and_then(|stream| stream.call_method0("flush"));
     }
 }
@@ -224,8 +224,7 @@ unsafe fn configure(config: &mut ffi::PyConfig, home: &PythonHome, argv: &[OsStr
     unsafe {
         if let Some(executable) = &home.executable {
             let executable = c_string(executable.as_os_str().to_owned())?;
-            // program_name is what getpath looks at to find pyvenv.cfg (PEP 405), also where
-            // `executable` is set.
+            // getpath finds pyvenv.cfg by program_name (PEP 405), even if `executable` is set.
             let fields = [&raw mut (*config_pointer).program_name, &raw mut (*config_pointer).executable];
             for field in fields {
                 check(ffi::PyConfig_SetBytesString(config_pointer, field, executable.as_ptr()))?;

@@ -11,7 +11,7 @@ from keyword import iskeyword
 
 
 class AppError(Exception):
-    """The module was imported, but the application in it cannot be had."""
+    """The module was imported, but it holds no usable application."""
 
 
 def load(spec):
@@ -39,7 +39,7 @@ def import_module(name, expression):
         __import__(name)
         return sys.modules[name]
     except ImportError:
-        # `monoceros app.py` is a common slip; anything else is the module's own error and keeps its traceback.
+        # `monoceros app.py` is a common mistake; anything else is the module's own error and keeps its traceback.
         if name.endswith(".py") and os.path.exists(name):
             raise ImportError(f"Failed to find application, did you mean '{name[:-3]}:{expression}'?") from None
         raise
@@ -74,14 +74,14 @@ def call_factory(factory, positional, keywords):
     try:
         return factory(*positional, **keywords)
     except TypeError as error:
-        # No frame below this one: the call itself did not fit the signature, so the sentence says more than a traceback.
+        # Without a frame below this one the call did not fit the signature: the sentence says more than a traceback.
         if error.__traceback__.tb_next is None:
             raise AppError(f"TypeError: {error}") from None
         raise
 
 
 def files_of(error, traceback):
-    """The source files that a failed import has run through, and the one that could not even be parsed."""
+    """The source files that a failed import has executed, and the one that could not be parsed."""
     files = [error.filename] if isinstance(error, SyntaxError) and error.filename else []
     while traceback is not None:
         files.append(traceback.tb_frame.f_code.co_filename)

@@ -1,7 +1,7 @@
-//! Records on their way to Python's logging.
+//! A queue of records for Python's logging.
 //!
-//! A thread that logs may be the one that leads the event loop, which must never wait for the
-//! interpreter. So records wait here for a thread of their own, which attaches for them.
+//! The leader, which runs the event loop, must never wait for the interpreter, but it logs. So
+//! records wait in this queue for a thread of its own, which attaches to the interpreter.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use super::loggers;
 use crate::sys::thread;
 
-/// Past this many waiting records new ones are dropped and counted: the handlers cannot keep up.
+/// Past this many waiting records new ones are dropped and counted: the log handlers are too slow.
 const MOST_WAITING: usize = 10_000;
 
 /// How long the end of a worker waits for records to be handed over.
@@ -29,7 +29,7 @@ pub struct LogQueue {
 struct QueueState {
     waiting: VecDeque<QueuedRecord>,
     dropped: usize,
-    /// The thread has taken entries and is at them.
+    /// The thread has taken entries and writes them.
     is_handing_over: bool,
 }
 
@@ -40,7 +40,7 @@ enum QueuedRecord {
 }
 
 impl LogQueue {
-    /// Starts the thread that hands over to Python's logging.
+    /// Starts the thread that passes records to Python's logging.
     ///
     /// # Errors
     /// The system has no room for another thread.
@@ -56,17 +56,18 @@ impl LogQueue {
         self.add(QueuedRecord::Record(level, text.to_owned()));
     }
 
-    /// Adds a ready line of the access log.
+    /// Adds a line of the access log.
     pub fn access_line(&self, line: &str) {
         self.add(QueuedRecord::AccessLine(line.to_owned()));
     }
 
-    /// Has the files opened again when what came before has been written.
+    /// Has the thread reopen the log files once the earlier entries are written.
     pub fn reopen(&self) {
         self.add(QueuedRecord::Reopen);
     }
 
-    /// Waits, not attached to the interpreter and not for ever, until everything is handed over.
+    /// Waits until the queue is empty, at most for `QUEUE_WAIT`. The caller must not be attached
+    /// to the interpreter.
     pub fn finish(&self) {
         let deadline = Instant::now() + QUEUE_WAIT;
         let mut state = self.lock();
@@ -94,7 +95,8 @@ impl LogQueue {
             let (entries, dropped) = self.take();
             Python::attach(|py| {
                 for entry in entries {
-                    // The bridge sees to exceptions; there is nobody else to tell.
+                    // The bridge logs exceptions. An error that it returns cannot be reported
+                    // anywhere.
                     drop(entry.hand_over(py));
                 }
                 if dropped > 0 {
@@ -117,7 +119,7 @@ impl LogQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
-        // A panic while it was held leaves plain data behind.
+        // A panic while the lock was held leaves plain data, which stays valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

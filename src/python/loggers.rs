@@ -1,12 +1,13 @@
-//! Who writes the logs: the server by itself, or Python's logging.
+//! Decides whether the server or Python's logging writes the logs.
 //!
-//! Python's logging does where the settings ask for it, and as soon as one of the loggers
-//! `gunicorn.error` and `gunicorn.access` is no longer as the server made it: a filter, a handler,
-//! a level that an application or a hook has set must take effect. The package's `_native` watches
-//! the two and calls [`noted`]. There is no way back but a reload, which makes them anew.
+//! Python's logging writes them if the settings ask for it, and as soon as one of the loggers
+//! `gunicorn.error` and `gunicorn.access` is changed: a filter, a handler or a level that an
+//! application or a hook has set must take effect. The package's `_native` watches the two and
+//! calls [`noted`]. Only a reload, which makes the loggers again, leads back to the server's own
+//! logs.
 //!
-//! The lock below is only held while attached, and never across a call into Python: a fork finds it
-//! open.
+//! The lock below is held only while attached, and never across a call into Python, so no fork
+//! finds it held.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -22,31 +23,31 @@ use crate::settings::{Config, LogFormat, Origins};
 use crate::sys::process;
 use crate::sys::thread;
 
-/// Lines go through Python's logging.
+/// Whether lines go through Python's logging.
 static PYTHON_WRITES: AtomicBool = AtomicBool::new(false);
 
-/// The worker serves: its threads must not wait for the interpreter when they log.
+/// Whether the worker serves. Its threads must then not wait for the interpreter when they log.
 static IS_SERVING: AtomicBool = AtomicBool::new(false);
 
-/// Where records of a serving worker wait for Python's logging.
+/// The queue in which records of a serving worker wait for Python's logging.
 static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
 static IN_FORCE: Mutex<InForce> = Mutex::new(InForce { config: None, bridge: None });
 
-/// What the logs are written by.
+/// The config and the bridge by which the logs are written.
 struct InForce {
     config: Option<Config>,
-    /// `gunicorn._bridge.Bridge`; without hooks it is made when there is something to write.
+    /// `gunicorn._bridge.Bridge`; without hooks it is made before the first record.
     bridge: Option<Py<PyAny>>,
 }
 
-/// Whether lines go through Python's logging. Costs a look at an atomic.
+/// Whether lines go through Python's logging. It reads an atomic.
 pub fn python_writes() -> bool {
     PYTHON_WRITES.load(Relaxed)
 }
 
-/// From now on `config` is in force, and `bridge` if its hooks have one; the server writes until
-/// told otherwise.
+/// Puts `config` in force, and `bridge` if its hooks have one. The server writes the logs until
+/// [`configured`] or [`noted`] is called.
 pub(super) fn begin(config: &Config, bridge: Option<&Py<PyAny>>) {
     PYTHON_WRITES.store(false, Relaxed);
     logging::redirect(None);
@@ -61,7 +62,7 @@ pub(super) fn begin(config: &Config, bridge: Option<&Py<PyAny>>) {
     }
 }
 
-/// The settings ask for Python's logging, which takes records from `level` on.
+/// Switches to Python's logging, because the settings ask for it. It takes records from `level` on.
 pub(super) fn configured(level: u32) {
     logging::admit(level);
     if !PYTHON_WRITES.swap(true, Relaxed) {
@@ -69,15 +70,16 @@ pub(super) fn configured(level: u32) {
     }
 }
 
-/// The loggers are as they are now; `level` is the least that the error log takes.
+/// Notes whether the loggers are as the server made them. `level` is the least that the error log
+/// takes.
 pub(super) fn noted(is_as_made: bool, level: u32) {
     if !is_as_made || python_writes() {
         configured(level);
     }
 }
 
-/// The worker is about to serve: from now on records wait in a queue for a thread that hands them
-/// over.
+/// The worker is about to serve: from now on records wait in a queue for a thread that passes them
+/// to Python.
 ///
 /// # Errors
 /// The system has no room for another thread.
@@ -86,12 +88,12 @@ pub fn begin_queue() -> io::Result<()> {
     if python_writes() { start_queue() } else { Ok(()) }
 }
 
-/// The queue, where there is one.
+/// The queue, if there is one.
 pub fn queue() -> Option<&'static Arc<LogQueue>> {
     QUEUE.get().filter(|_| python_writes())
 }
 
-/// Hands over what waits in the queue, if there is one; from now on each record goes to Python at
+/// Waits until the queue, if there is one, is empty. From now on each record goes to Python at
 /// once.
 pub fn end_queue() {
     IS_SERVING.store(false, Relaxed);
@@ -101,7 +103,7 @@ pub fn end_queue() {
     }
 }
 
-/// Opens the files of Python's logging again, also those of handlers that are the app's own.
+/// Reopens the files of Python's logging, also those of the app's own handlers.
 ///
 /// # Errors
 /// The traceback.
@@ -112,7 +114,7 @@ pub fn reopen() -> Result<(), String> {
     Python::attach(|py| reopen_files(py).map_err(|error| super::traceback(py, &error)))
 }
 
-/// The same in a serving worker, where whoever leads must not wait for the interpreter.
+/// The same in a serving worker, where the leader must not wait for the interpreter.
 pub fn reopen_later() {
     if let Some(queue) = queue() {
         return queue.reopen();
@@ -137,12 +139,12 @@ fn reopen_files(py: Python<'_>) -> PyResult<()> {
     py.import("gunicorn.glogging")?.call_method0("reopen_files").map(drop)
 }
 
-/// Has Python's logging write an exception, as while it is handled: `text` with `arguments`. Says
-/// whether Python writes.
+/// Has Python's logging write `text` with `arguments` and the exception, as in an `except` clause.
+/// Returns whether Python's logging writes the logs.
 pub fn exception(py: Python<'_>, error: &PyErr, text: &str, arguments: &[&str]) -> bool {
     if !python_writes() {
-        // An agent may have changed the class of all loggers, which nobody notices; an exception is
-        // worth a look.
+        // An agent may have replaced the class of all loggers, which `_native` does not notice;
+        // before an exception is logged, the loggers are checked.
         look(py);
     }
     if !python_writes() {
@@ -156,7 +158,7 @@ pub fn exception(py: Python<'_>, error: &PyErr, text: &str, arguments: &[&str]) 
     written.is_ok()
 }
 
-/// As [`exception`], for those who are not attached.
+/// As [`exception`], for threads that are not attached.
 pub fn failure(error: &PyErr, text: &str) -> bool {
     Python::attach(|py| exception(py, error, text, &[]))
 }
@@ -164,7 +166,7 @@ pub fn failure(error: &PyErr, text: &str) -> bool {
 /// The bridge to Python's logging.
 ///
 /// # Errors
-/// It had to be made, and could not be.
+/// Making it failed.
 pub(super) fn bridge(py: Python<'_>) -> PyResult<Py<PyAny>> {
     let config = {
         let in_force = in_force();
@@ -203,7 +205,7 @@ fn look(py: Python<'_>) {
     }
 }
 
-/// Sends records to Python's logging.
+/// Redirects records to Python's logging.
 fn route() {
     if IS_SERVING.load(Relaxed) {
         if let Err(error) = start_queue() {
@@ -227,7 +229,7 @@ fn start_queue() -> io::Result<()> {
     Ok(())
 }
 
-/// A way for records that calls into Python at once.
+/// A redirect that calls Python at once.
 fn direct() -> LogRedirect {
     Arc::new(|level, text| {
         Python::attach(|py| {
@@ -239,8 +241,7 @@ fn direct() -> LogRedirect {
     })
 }
 
-/// Brings the loggers that apps find in Python's `logging` up to the settings in force, if that is
-/// loaded.
+/// Configures the loggers in Python's `logging` by the settings in force, if `logging` is loaded.
 pub(super) fn set_up() {
     facade::set_up_loggers();
 }

@@ -1,15 +1,15 @@
-//! CPython: the only floor that knows it.
+//! CPython. Only this layer knows it.
 //!
-//! [`home`] and [`interpreter`] start and end it; [`config_file`] and [`app`] run what the operator
-//! names; [`call`] takes one request through the application, with [`environ`] before it, `input`,
-//! `errors`, `start_response` and `extras` in its hands, and `response` turning what it says into
-//! HTTP. The connection is known only as an [`crate::exchange::Exchange`].
+//! [`python_home`] and [`interpreter`] start and end it; [`config_file`] and [`app`] run the
+//! operator's code; [`call`] takes one request through the application, with [`environ`] before it,
+//! `input`, `errors`, `start_response` and `extras` in its hands, and `response` turning what it
+//! says into HTTP. The connection is known only as an [`crate::exchange::Exchange`].
 //!
-//! Who is attached when: the application and everything that touches its objects runs attached.
-//! Whatever may block (a slow client, a slow log, the event loop's poll) runs detached. No Rust
-//! lock is held across a call into Python. Python references are dropped while attached.
+//! The application, and all code that touches its objects, runs attached. Code that may block (a
+//! slow client, a slow log, the event loop's poll) runs detached. No Rust lock is held across a
+//! call into Python. Python references are dropped while attached.
 
-/// The text of a Python file of this floor, as the interpreter takes it.
+/// The text of a Python file of this layer, as a C string.
 macro_rules! embedded_source {
     ($file:literal) => {
         match std::ffi::CStr::from_bytes_with_nul(concat!(include_str!($file), "\0").as_bytes()) {
@@ -54,5 +54,6 @@ mod value_cache;
 mod waiting;
 
 pub use errors::{Exit, traceback};
-/// The token of a thread that is attached to the interpreter; the worker only passes it on.
+/// The token of a thread that is attached to the interpreter; the worker only passes it to this
+/// layer.
 pub use pyo3::{PyErr, Python};

@@ -1,5 +1,5 @@
-//! `_monoceros`: what the server offers to the `gunicorn` package that it carries (see
-//! [`super::facade`]), as a module.
+//! The module `_monoceros`: the server's functions for the `gunicorn` package that it contains (see
+//! [`super::facade`]).
 
 use std::os::fd::{IntoRawFd, RawFd};
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     Ok(module)
 }
 
-/// A setting's value as the Python object that a config file would give.
+/// A setting's value as the Python object that a config file can hold.
 ///
 /// # Errors
 /// `MemoryError`.
@@ -58,7 +58,7 @@ pub fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyA
     })
 }
 
-/// `settings()`: every row of the table, as a dict each.
+/// `settings()`: every row of the table, each as a dict.
 #[pyfunction]
 #[pyo3(name = "settings")]
 fn rows(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
@@ -107,13 +107,13 @@ fn say(py: Python<'_>, level: u32, text: &str) {
     py.detach(|| logging::say(level, text));
 }
 
-/// `write_error(text)`: the text as it is into the error log.
+/// `write_error(text)`: writes the text to the error log, unchanged.
 #[pyfunction]
 fn write_error(py: Python<'_>, text: &str) {
     py.detach(|| logging::write_raw(text.as_bytes()));
 }
 
-/// `reopen_logs()`: opens the error log's file again, as SIGUSR1 does.
+/// `reopen_logs()`: reopens the error log's file, as SIGUSR1 does.
 #[pyfunction]
 fn reopen_logs() -> PyResult<()> {
     logging::reopen().map_err(|error| pyo3::exceptions::PyOSError::new_err(error.to_string()))
@@ -139,7 +139,7 @@ fn log_level() -> u32 {
     logging::level()
 }
 
-/// `open_log(path, user, group)`: a descriptor of the file, to append to, which is to belong to
+/// `open_log(path, user, group)`: a descriptor of the file, for appending. The file is given to
 /// that user and group.
 #[pyfunction]
 fn open_log(path: PathBuf, user: u32, group: u32) -> PyResult<RawFd> {
@@ -159,7 +159,7 @@ fn loggers_are(as_made: bool, level: u32) {
     loggers::noted(as_made, level);
 }
 
-/// `lend_title(package)`: lets the package `setproctitle` take the memory of the title.
+/// `lend_title(package)`: lets the package `setproctitle` use the memory of the title.
 #[pyfunction]
 fn lend_title(package: &Bound<'_, PyAny>) -> PyResult<()> {
     title::lend(package)

@@ -1,5 +1,5 @@
-//! A panic below a request is a fault of the server's. It costs that request: never the thread, nor
-//! the worker with all its others.
+//! Contains panics. A panic during a request is a fault of the server. It ends that request, but
+//! neither the thread nor the worker with its other requests.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pyo3::exceptions::PySystemError;
 use pyo3::prelude::*;
 
-/// Calls `action`, and makes an exception of a panic in it. (One that comes by way of Python, from
-/// a method that the application has called, goes on as a panic where Rust takes the exception.)
+/// Calls `action`, and turns a panic in it into an exception. (If the panic is in a method that the
+/// application has called, pyo3 resumes it when Rust takes the exception.)
 ///
 /// # Errors
 /// That of `action`, or `SystemError` for a panic.
@@ -16,8 +16,8 @@ pub fn contain<T>(action: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     caught(action).unwrap_or_else(|panic| Err(PySystemError::new_err(format!("a fault of the server: {panic}"))))
 }
 
-/// Calls `action`; what a panic in it said is the error. Whatever `action` has in its hands must
-/// bear being left at any moment: plain data does, behind mutexes whose poison is ignored.
+/// Calls `action`; the error is the message of a panic in it. All data that `action` changes must
+/// stay valid when it stops at any point. Plain data does, behind mutexes whose poison is ignored.
 ///
 /// # Errors
 /// It has panicked.
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_below_a_request_costs_that_request_and_no_more() {
+    fn a_panic_in_a_request_ends_only_that_request() {
         Python::initialize();
         Python::attach(|py| {
             let mut caller = caller(py);

@@ -1,6 +1,6 @@
-//! Which Python environment the embedded interpreter is to live in.
+//! Finds the Python environment for the embedded interpreter.
 //!
-//! Pure path work before the interpreter starts: reads the environment and `pyvenv.cfg` files,
+//! It runs before the interpreter starts: it reads the environment and `pyvenv.cfg` files, and
 //! starts nothing.
 
 use std::fmt;
@@ -9,30 +9,30 @@ use std::path::{Path, PathBuf};
 /// The Python this program is linked to, `major.minor`.
 pub const PYTHON_VERSION: &str = env!("MONOCEROS_PYTHON_VERSION");
 
-/// The interpreter the program was built with: it knows its own standard library, and stands in
-/// where no virtualenv is named.
+/// The interpreter that the program was built with. It finds its own standard library, and is used
+/// if no virtualenv is named.
 const BUILD_PYTHON: &str = env!("MONOCEROS_PYTHON");
 
-/// A part of a sentence: which libpython this program was built for.
+/// Part of a sentence: which libpython this program was built for.
 pub fn what_is_linked() -> String {
     format!("this monoceros was built for libpython{PYTHON_VERSION}, that of {BUILD_PYTHON}")
 }
 
-/// The file by which a virtual environment is known (PEP 405).
+/// The file that marks a virtual environment (PEP 405).
 const VENV_MARKER: &str = "pyvenv.cfg";
 
-/// The interpreter's home: the `python` it shall believe to be, from which CPython derives
+/// The interpreter's home: the path of the `python` it stands for, from which CPython derives
 /// `sys.prefix` and site-packages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PythonHome {
     /// Path for `sys.executable`; `None` lets CPython search for itself.
     pub executable: Option<PathBuf>,
-    /// The program itself, as `__main__.__file__`; `None` where a script has been started that has
-    /// one of its own.
+    /// The program itself, as `__main__.__file__`; `None` if a script was started, which has one of
+    /// its own.
     pub program: Option<PathBuf>,
 }
 
-/// The virtualenv was made by another Python than the one that is linked in.
+/// The virtualenv was made by another Python than the one that is linked.
 #[derive(Debug, PartialEq, Eq)]
 pub struct WrongVersion {
     venv: PathBuf,

@@ -1,8 +1,8 @@
-//! The few places where the interpreter's C interface is called directly because the request path
-//! shows it in profiles.
+//! Direct calls of the interpreter's C API, in the few places of the request path where profiles
+//! show a gain.
 //!
-//! Every function here is safe to call: each `unsafe` block states the fact it rests on, and
-//! failures come back as `PyErr`. Nothing here knows WSGI.
+//! Every function is safe to call, and failures are returned as `PyErr`. This module knows nothing
+//! of WSGI.
 
 use pyo3::exceptions::PyUnicodeEncodeError;
 use pyo3::ffi;
@@ -23,8 +23,8 @@ pub fn latin1<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyString
     }
 }
 
-/// The bytes that stand for `text` on the wire (ISO-8859-1, PEP 3333 "Unicode Issues"), without a
-/// copy: CPython stores such strings one byte a character.
+/// The bytes of `text` on the wire (ISO-8859-1, PEP 3333 "Unicode Issues"), without a copy: CPython
+/// stores such strings with one byte per character.
 ///
 /// # Errors
 /// `UnicodeEncodeError` when a character lies outside latin-1.
@@ -43,9 +43,9 @@ pub fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
     }
 }
 
-/// Puts `value` under `key` unless the key is there already; says whether it was put.
+/// Inserts `value` under `key` unless the key exists; returns whether it was inserted.
 ///
-/// One hash lookup where a test and an insert would be two.
+/// It needs one hash lookup, a test followed by an insert two.
 ///
 /// # Errors
 /// `MemoryError`.
@@ -66,8 +66,8 @@ pub fn insert_if_absent(
     }
 }
 
-/// Calls `handle` with `error` as the exception that is being handled: what `sys.exc_info()`
-/// answers in an `except` clause.
+/// Calls `handle` with `error` as the exception that is being handled, which `sys.exc_info()`
+/// returns, as in an `except` clause.
 ///
 /// # Errors
 /// Those of `handle`.

@@ -1,8 +1,8 @@
-//! Who looks at each request besides the app: the hooks `pre_request` and `post_request`, and a
+//! What runs for each request besides the app: the hooks `pre_request` and `post_request`, and a
 //! logger class that writes the access log.
 //!
-//! They are given gunicorn's `req` and `resp`, which cost some microseconds to make; where the
-//! config has nothing of the kind there is no observer.
+//! They get gunicorn's `req` and `resp`, which cost some microseconds to make. If the config has
+//! none of them, there are no [`RequestHooks`].
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::http::request::{Scheme, Span, Version};
 use crate::http::response::header_lines;
 use crate::sys::socket::Peer;
 
-/// Shows requests and responses to the operator's code.
+/// Passes requests and responses to the operator's code.
 pub struct RequestHooks {
     /// `gunicorn._bridge.Bridge`
     bridge: Py<PyAny>,
@@ -26,11 +26,11 @@ pub struct RequestHooks {
     logs: bool,
 }
 
-/// A request that was shown.
+/// A request for which hooks run.
 pub struct HookedRequest {
     request: Py<PyAny>,
     since: Instant,
-    /// No hook has set `worker.alive` to False.
+    /// Whether no hook has set `worker.alive` to False.
     is_wanted_on: bool,
 }
 
@@ -86,10 +86,10 @@ impl RequestHooks {
         Ok(())
     }
 
-    /// Lets what `pre_request` has changed of the request show in its environ.
+    /// Applies the changes that `pre_request` has made to the request to its environ.
     ///
     /// # Errors
-    /// What was put there cannot be used.
+    /// A changed value is invalid.
     pub fn amend(&self, py: Python<'_>, observed: &HookedRequest, environ: &Bound<'_, PyDict>) -> PyResult<()> {
         if self.before {
             self.bridge.call_method1(py, "amend", (&observed.request, environ))?;
@@ -98,7 +98,7 @@ impl RequestHooks {
     }
 
     /// Writes the access line and calls `post_request`. Neither can fail the request: the bridge
-    /// logs what they raise. Returns whether the worker is to go on: a hook may have set
+    /// logs what they raise. Returns whether the worker must go on: a hook may have set
     /// `worker.alive` to False.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ impl RequestHooks {
     }
 }
 
-/// gunicorn's dict of what a PROXY header said.
+/// gunicorn's dict of a PROXY header.
 fn proxy_info<'py>(py: Python<'py>, origin: &Origin) -> PyResult<Bound<'py, PyDict>> {
     let info = PyDict::new(py);
     info.set_item("proxy_protocol", origin.protocol())?;

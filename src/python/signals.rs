@@ -1,14 +1,16 @@
-//! Signals as Python sees them: `signal.getsignal()` answers a callable for each one that is the
-//! server's, and calling it does the server's duty. docs/internals/signals.md says who owns which
-//! signal when.
+//! Signals as Python sees them. For each signal that the server handles, `signal.getsignal()`
+//! returns a callable, and calling it has the same effect as the signal. docs/internals/signals.md
+//! tells which handler is installed when.
 //!
-//! The handler of `sys::signal` is what the kernel calls. For signals that must unwind what runs
-//! (INT, QUIT, ABRT; TERM too while the application is loaded) it has CPython's own machinery call
-//! the callable as well, between two bytecodes of the main thread, and `SystemExit` then unwinds
-//! the application, as it does under gunicorn. An application that installs a handler of its own
-//! replaces ours: CPython's handler is what the kernel calls then, and a descriptor of ours
-//! ([`Nudge`]) tells the poll that there is something to run. `_signal` is what is below `signal`,
-//! and loaded anyway. It must not know the worker's threads nor the master's loop.
+//! The kernel calls the handler of `sys::signal`. For signals that must unwind running code (INT,
+//! QUIT, ABRT; TERM too while the application is loaded) that handler has CPython call the callable
+//! as well, between two bytecodes of the main thread. Its `SystemExit` then unwinds the
+//! application, as under gunicorn.
+//!
+//! An application that installs a handler of its own replaces ours: the kernel then calls CPython's
+//! handler, and CPython writes to a descriptor of ours ([`Nudge`]), which tells the event loop that
+//! a handler must run. This module uses `_signal`, the C module behind `signal`, which is always
+//! loaded. It must not know the worker's threads nor the master's loop.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
@@ -24,76 +26,76 @@ use crate::sys::fork;
 use crate::sys::signal::{self, Signal};
 use crate::sys::wakeup::{self, Wakeup, WakeupReceiver};
 
-/// The last signal that unwound something; 0 before any.
+/// The last signal that has unwound code; 0 before any.
 static UNWOUND_BY: AtomicI32 = AtomicI32::new(0);
 
-/// Whether the process has not served yet: TERM then unwinds the import of the application, or the
-/// hook that runs.
+/// Whether the process has not served yet: then TERM unwinds the import of the application, or the
+/// running hook.
 static IS_STARTING: AtomicBool = AtomicBool::new(false);
 
-/// Whether this is a master, which ends itself where Python does not come to its handlers.
+/// Whether this is a master, which must end even if Python does not get to run its handlers.
 static ENDS_ITSELF: AtomicBool = AtomicBool::new(false);
 
-/// The server's handler in this process, to be installed again.
+/// The server's handler in this process, for reinstalling it.
 static OURS: Mutex<Option<Py<Handler>>> = Mutex::new(None);
 
-/// The descriptor that CPython is to write to when a signal has come.
+/// The descriptor to which CPython writes when a signal has come; -1 for none.
 static NUDGED: AtomicI32 = AtomicI32::new(-1);
 
-/// Says in the log what an aborted worker is at.
+/// Logs the requests that an aborted worker is running.
 static ABORT_REPORT: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 
-/// What stops a server that starts.
+/// The signals that stop a starting server.
 const STOPS: [Signal; 3] = [Signal::Term, Signal::Int, Signal::Quit];
 
-/// What unwinds a worker's application.
+/// The signals that unwind a worker's application.
 const UNWINDING: [Signal; 3] = [Signal::Int, Signal::Quit, Signal::Abrt];
 
-/// How long a master that starts may take to end once it is told to. C code that waits for a
+/// Seconds that a starting master may take to end once it is told to. C code that waits for a
 /// network runs no handlers.
 const START_ENDS_WITHIN: u32 = 2;
 
-/// Tells a poll that handlers of Python's are due.
+/// Tells a poll that Python has handlers to run.
 #[derive(Debug)]
 pub struct Nudge {
-    /// CPython has its descriptor.
+    /// CPython writes to its descriptor.
     _write: Wakeup,
     read: WakeupReceiver,
 }
 
 impl Nudge {
-    /// Takes what was written, so that an edge-triggered poll reports the next.
+    /// Reads what was written, so that an edge-triggered poll reports the next write.
     pub fn drain(&self) {
         self.read.drain();
     }
 }
 
 impl AsRawFd for Nudge {
-    /// Readable when handlers are due.
+    /// Readable when Python has handlers to run.
     fn as_raw_fd(&self) -> RawFd {
         self.read.as_raw_fd()
     }
 }
 
-/// What `signal.getsignal()` answers for the server's signals.
+/// The callable that `signal.getsignal()` returns for the server's signals.
 #[pyclass(frozen, module = "monoceros")]
 struct Handler {
     duty: Duty,
 }
 
 enum Duty {
-    /// A stop that comes while the server starts unwinds the start; the loop does everything else.
+    /// A stop during the start unwinds the start; the master's loop does everything else.
     Master,
-    /// The hooks hear of what ends a request.
+    /// Signals that end a request call the hooks.
     Worker(Hooks),
 }
 
 #[pymethods]
 impl Handler {
-    /// Does what the server does at this signal.
+    /// Has the effect of the signal `number`.
     fn __call__(&self, py: Python<'_>, number: i32, _frame: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let Some(signal) = Signal::from_number(number) else { return Ok(()) };
-        // The kernel's handler may have done it already. Everything it means can be done twice.
+        // The kernel's handler may have pushed it already. Every signal may be handled twice.
         signal::push(signal);
         match &self.duty {
             Duty::Worker(hooks) if UNWINDING.contains(&signal) => Err(interrupt(py, hooks, signal)),
@@ -103,13 +105,13 @@ impl Handler {
     }
 }
 
-/// Takes away the handlers that stand in an interpreter which the server has not started or has
-/// only just started: the one that CPython installs by itself (`KeyboardInterrupt` at Ctrl-C), and
-/// those of agents that begin with the interpreter. What is ignored stays so. Called in the main
-/// thread, as Python demands.
+/// Removes the handlers in an interpreter which the server has not started, or has only just
+/// started: the one that CPython installs by itself (`KeyboardInterrupt` at Ctrl-C), and those of
+/// agents that start with the interpreter. Ignored signals stay ignored. It must be called in the
+/// main thread, as Python demands.
 ///
 /// # Errors
-/// Not the main thread, or a Ctrl-C that has come meanwhile.
+/// The caller is not the main thread, or a Ctrl-C has come meanwhile.
 pub fn disown(py: Python<'_>) -> PyResult<()> {
     let module = py.import("_signal")?;
     let default = module.getattr("SIG_DFL")?;
@@ -118,18 +120,17 @@ pub fn disown(py: Python<'_>) -> PyResult<()> {
             module.call_method1("signal", (signal.number(), &default))?;
         }
     }
-    // Where the server collects them already, none is to meet the default disposition.
+    // Signals that the server collects already must not keep the default disposition.
     signal::take_back()?;
     Ok(())
 }
 
-/// In a master that starts or reads its settings again, if Python runs in it: its signals are the
-/// server's in Python's eyes too, and those that stop it interrupt the import, the config file or
-/// the hook that is under way, until [`started_in_master`]. To be called again when an interpreter
-/// has been started.
+/// In a master that starts, or reads its settings again, if Python runs in it: installs the
+/// server's handlers in Python, too. Until [`started_in_master`] the signals that stop the master
+/// interrupt a running import, config file or hook. Call it again after an interpreter was started.
 ///
 /// # Errors
-/// Not the main thread, or `MemoryError`.
+/// The caller is not the main thread, or `MemoryError`.
 pub fn begin_in_master() -> PyResult<()> {
     IS_STARTING.store(true, Relaxed);
     if !super::interpreter::is_running() {
@@ -141,11 +142,11 @@ pub fn begin_in_master() -> PyResult<()> {
     Ok(())
 }
 
-/// In a new worker, whose queue is there: its signals are the server's in Python's eyes too. They
-/// tell `hooks`.
+/// In a new worker, which has its queue already: installs the server's handlers in Python, too.
+/// They call `hooks`.
 ///
 /// # Errors
-/// Not the main thread, `MemoryError`, or the system has no room for two descriptors.
+/// The caller is not the main thread, `MemoryError`, or the system has no room for two descriptors.
 pub fn begin_in_worker(hooks: &Hooks) -> PyResult<Nudge> {
     let (write, read) = wakeup::pair()?;
     IS_STARTING.store(true, Relaxed);
@@ -153,7 +154,7 @@ pub fn begin_in_worker(hooks: &Hooks) -> PyResult<Nudge> {
     NUDGED.store(write.as_raw_fd(), Relaxed);
     Python::attach(|py| {
         let module = py.import("_signal")?;
-        // The master's own, which it has inherited.
+        // The worker has inherited the master's handler.
         module.call_method1("signal", (Signal::Chld.number(), module.getattr("SIG_DFL")?))?;
         show(py, Duty::Worker(hooks.clone()))?;
         arm(py)
@@ -162,8 +163,8 @@ pub fn begin_in_worker(hooks: &Hooks) -> PyResult<Nudge> {
     Ok(Nudge { _write: write, read })
 }
 
-/// In a master: the start is over, or the settings are read. Signals are the loop's alone, whatever
-/// handlers that has left behind.
+/// In a master: the start is over, or the settings are read. From now on only the loop handles
+/// signals, whatever handlers the operator's code has installed.
 pub fn started_in_master() {
     IS_STARTING.store(false, Relaxed);
     ENDS_ITSELF.store(false, Relaxed);
@@ -172,14 +173,14 @@ pub fn started_in_master() {
     take_back();
 }
 
-/// In a worker: the application is loaded, and what it makes of signals holds. From now on TERM
-/// unwinds nothing of ours.
+/// In a worker: the application is loaded, and its handlers stay. From now on TERM unwinds nothing
+/// of ours.
 pub fn started_in_worker() {
     IS_STARTING.store(false, Relaxed);
     signal::interrupt_with(interrupt_python, &UNWINDING);
 }
 
-/// Makes the server's signals its own again, after code that may have taken some: a preloaded
+/// Reinstalls the server's handlers after code that may have replaced some: a preloaded
 /// application, a config file, a hook.
 pub fn take_back() {
     let taken = match signal::take_back() {
@@ -196,9 +197,9 @@ pub fn take_back() {
 }
 
 /// Has the stacks of all Python threads written to `descriptor` when the process is aborted or
-/// crashes, also while one of them holds the interpreter in C code. Called after
-/// [`begin_in_worker`], whose handler for ABRT then follows; called again, it goes in front of that
-/// handler again.
+/// crashes, also while C code holds the interpreter. Call it after [`begin_in_worker`]:
+/// faulthandler then runs before that function's handler for ABRT. Each call puts faulthandler
+/// first again.
 ///
 /// # Errors
 /// The `faulthandler` module is missing.
@@ -214,17 +215,18 @@ pub fn dump_stacks_to(descriptor: RawFd) -> PyResult<()> {
     })
 }
 
-/// Says what `report` has to say of the requests in flight when the worker is aborted, before
-/// anything is unwound. The first one stays.
+/// Calls `report`, which logs the requests in flight, when the worker is aborted, before anything
+/// is unwound. Later calls change nothing.
 pub fn report_aborts(report: impl Fn() + Send + Sync + 'static) {
     ABORT_REPORT.get_or_init(|| Box::new(report));
 }
 
-/// From now on the process ends anyway: INT and QUIT have nothing more to say. (A Ctrl-C reaches
-/// the worker twice, from the terminal and from its master.)
+/// Ignores INT and QUIT, because the process ends anyway. (A Ctrl-C reaches the worker twice, from
+/// the terminal and from its master.)
 pub fn ignore() {
     let ignored: PyResult<()> = Python::attach(|py| {
-        // Those that have come already still want to unwind somebody; let them do it here.
+        // Handlers of signals that have come already run here, where their exceptions unwind
+        // nothing.
         let _ = py.check_signals();
         let module = py.import("_signal")?;
         for signal in [Signal::Int, Signal::Quit] {
@@ -234,14 +236,13 @@ pub fn ignore() {
         Ok(())
     });
     if let Err(error) = ignored {
-        // One came between two of these lines; it has had its say.
+        // A signal came between two of these lines; its exception needs no handling.
         log::debug!("Ignoring INT and QUIT from here on, after {error}");
     }
 }
 
-/// Runs handlers that are due while nothing of the application runs, in the main thread, and sees
-/// to it that the next signal is told of: an event loop of the application's may have taken the
-/// descriptor.
+/// Runs pending handlers while the application does not run, in the main thread. It also sets the
+/// wake-up descriptor again, which an event loop of the application may have replaced.
 pub fn run_due_handlers(py: Python<'_>) {
     settle(py, py.check_signals());
     if let Err(error) = arm(py) {
@@ -249,8 +250,8 @@ pub fn run_due_handlers(py: Python<'_>) {
     }
 }
 
-/// Deals with what a handler has raised while nothing of the application ran: there is nobody to be
-/// unwound. Its SystemExit ends the worker as TERM does.
+/// Handles the exception of a handler that ran while the application did not: there is no code to
+/// unwind. A SystemExit ends the worker as TERM does.
 pub fn settle(py: Python<'_>, outcome: PyResult<()>) {
     let Err(error) = outcome else { return };
     if !error.is_instance_of::<PySystemExit>(py) {
@@ -260,9 +261,9 @@ pub fn settle(py: Python<'_>, outcome: PyResult<()>) {
     }
 }
 
-/// The application has raised SystemExit in a request, which costs that request. Where it handles
-/// TERM by itself, that was most likely its handler, whose TERM would be lost: the worker ends as
-/// at TERM.
+/// Called when the application has raised SystemExit in a request, which ends that request. If the
+/// application handles TERM by itself, most likely its handler has raised it: the worker then ends
+/// as at TERM, which would otherwise be lost.
 pub fn exit_asked_for(py: Python<'_>) {
     let handler = py.import("_signal").and_then(|module| module.call_method1("getsignal", (Signal::Term.number(),)));
     if handler.is_ok_and(|handler| handler.is_callable() && !handler.is_instance_of::<Handler>()) {
@@ -270,14 +271,14 @@ pub fn exit_asked_for(py: Python<'_>) {
     }
 }
 
-/// Runs handlers of signals that arrived outside Python code, and says whether the worker is to end
-/// at once.
+/// Runs the handlers of signals that came outside Python code, and returns whether the worker must
+/// end at once.
 pub fn was_interrupted(py: Python<'_>) -> bool {
     settle(py, py.check_signals());
     has_unwound()
 }
 
-/// Whether the worker is told to stop, and not to blame for what it has not finished.
+/// Whether the worker was told to stop, so that unfinished requests are not its fault.
 pub fn is_told_to_stop() -> bool {
     let number = UNWOUND_BY.load(Relaxed);
     STOPS.iter().any(|signal| signal.number() == number) || IS_STARTING.load(Relaxed) && signal::term_has_come()
@@ -288,8 +289,8 @@ fn has_unwound() -> bool {
     UNWINDING.iter().any(|signal| signal.number() == number)
 }
 
-/// What unwinds the application at INT, QUIT and ABRT. An exception of the hook's takes the place
-/// of `SystemExit`, as under gunicorn: the application may have an answer to it.
+/// The exception that unwinds the application at INT, QUIT and ABRT. An exception of the hook
+/// replaces `SystemExit`, as under gunicorn: the application may handle it.
 fn interrupt(py: Python<'_>, hooks: &Hooks, signal: Signal) -> PyErr {
     let is_abort = signal == Signal::Abrt;
     if is_abort && let Some(report) = ABORT_REPORT.get() {
@@ -305,7 +306,7 @@ fn unwind(signal: Signal, status: i32) -> PyErr {
     PySystemExit::new_err(status)
 }
 
-/// Makes a handler, and installs it for every signal that is collected.
+/// Makes a handler, and installs it in Python for every signal that is collected.
 fn show(py: Python<'_>, duty: Duty) -> PyResult<()> {
     let ours = Py::new(py, Handler { duty })?;
     let before = OURS.lock().unwrap_or_else(PoisonError::into_inner).replace(ours.clone_ref(py));
@@ -314,8 +315,8 @@ fn show(py: Python<'_>, duty: Duty) -> PyResult<()> {
     put(py, &ours)
 }
 
-/// CPython's handler comes first, and is what the kernel calls for a moment; nothing that comes
-/// then is lost, because Python calls ours.
+/// Installs the server's handler in Python and then in the kernel. For a moment the kernel calls
+/// CPython's handler; no signal is lost meanwhile, because Python calls ours.
 fn put(py: Python<'_>, ours: &Py<Handler>) -> PyResult<()> {
     let module = py.import("_signal")?;
     for signal in signal::collected() {
@@ -325,17 +326,17 @@ fn put(py: Python<'_>, ours: &Py<Handler>) -> PyResult<()> {
     py.check_signals()
 }
 
-/// Has CPython write to the nudge's descriptor when one of its handlers is due.
+/// Has CPython write to the nudge's descriptor when one of its handlers must run.
 fn arm(py: Python<'_>) -> PyResult<()> {
     let options = PyDict::new(py);
     options.set_item("warn_on_full_buffer", false)?;
     py.import("_signal")?.call_method("set_wakeup_fd", (NUDGED.load(Relaxed),), Some(&options)).map(drop)
 }
 
-/// Has each process that the application forks begin without the server's handlers, in Python's
-/// eyes as in the kernel's.
+/// Removes the server's handlers, in Python and in the kernel, from each process that the
+/// application forks.
 fn leave_copies_alone(py: Python<'_>) -> PyResult<()> {
-    // Forks of ours inherit the registration.
+    // Processes that the server forks inherit the registration.
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     if REGISTERED.swap(true, Relaxed) {
         return Ok(());
@@ -363,11 +364,12 @@ fn leave_copy_alone(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Has CPython call the handler that stands in its table, as soon as the main thread runs Python
-/// code. Called in a signal handler.
+/// Has CPython call the handler in its table, as soon as the main thread runs Python code. It is
+/// called in a signal handler.
 fn interrupt_python(number: i32) {
     // SAFETY: may be called from a signal handler and without the interpreter's lock (C API,
-    // "Signal Handling"); an interpreter runs, else nobody would have asked for it.
+    // "Signal Handling"); an interpreter runs: only `show`, which needs one, installs this
+    // function.
     unsafe { ffi::PyErr_SetInterruptEx(number) };
     if ENDS_ITSELF.load(Relaxed) {
         signal::end_process_after(START_ENDS_WITHIN);

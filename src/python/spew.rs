@@ -1,4 +1,4 @@
-//! `--spew`: every line of Python on stdout as it runs.
+//! `--spew`: prints every line of Python on stdout as it runs.
 
 use std::ffi::CStr;
 
@@ -7,10 +7,10 @@ use pyo3::types::PyModule;
 
 const SOURCE: &CStr = embedded_source!("spew.py");
 
-/// Begins if it is wanted, for the thread that calls and for the Python threads that start later.
+/// Begins if it is wanted, for the calling thread and for Python threads that start later.
 ///
 /// # Errors
-/// The standard library is not whole.
+/// The standard library is incomplete.
 pub fn start_if(is_wanted: bool) -> PyResult<()> {
     if !is_wanted {
         return Ok(());

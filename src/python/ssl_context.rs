@@ -1,5 +1,5 @@
-//! The `ssl_context` hook: what its context was told, as plain values. Reading them is done in
-//! Python (`gunicorn._ssl_context`).
+//! The `ssl_context` hook: the options of the context that it returns, as plain values. Python code
+//! reads them (`gunicorn._ssl_context`).
 
 use std::path::PathBuf;
 
@@ -10,15 +10,15 @@ use crate::settings::{CertReqs, CertificateFiles};
 
 const HOOK: &str = "ssl_context";
 
-/// What a context asks for.
+/// The options of a context.
 pub struct ContextTerms {
     /// The certificates that it has loaded, at least one.
     pub certificates: Vec<CertificateFiles>,
-    /// Those who may sign clients' certificates, in PEM; may be empty.
+    /// The certificate authorities of clients' certificates, in PEM; may be empty.
     pub authorities: Vec<u8>,
-    /// Whether clients show certificates.
+    /// Whether clients send certificates.
     pub cert_reqs: CertReqs,
-    /// Its cipher list, if it was given one.
+    /// Its cipher list, if one was set.
     pub ciphers: Option<String>,
     /// Whether it speaks TLS 1.2.
     pub tls12: bool,
@@ -29,7 +29,7 @@ pub struct ContextTerms {
 /// Calls the hook, if there is one.
 ///
 /// # Errors
-/// It raised, or asks for what cannot be had here.
+/// It raised, or the context has options that are not supported.
 pub fn ask(hooks: &Hooks) -> Result<Option<ContextTerms>, HookError> {
     let Some(bridge) = hooks.bridge_of(HOOK) else { return Ok(None) };
     Python::attach(|py| {

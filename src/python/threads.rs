@@ -6,8 +6,8 @@ use pyo3::types::{PyCFunction, PyDict, PyTuple};
 /// Starts a thread that runs `body` attached to the interpreter, for as long as that takes.
 ///
 /// It is a Python thread (`threading.Thread`) in every respect: thread-locals live as long as it
-/// does, debuggers and `threading.enumerate()` see it. It is a daemon, because the end of the
-/// worker is not its to delay.
+/// does, debuggers and `threading.enumerate()` see it. It is a daemon thread, so that it does not
+/// delay the end of the worker.
 ///
 /// # Errors
 /// The system has no room for another thread.

@@ -1,5 +1,5 @@
-//! The title of the process where Python's package `setproctitle` may have one of its own: both
-//! write to the same memory.
+//! The title of the process, beside Python's package `setproctitle`, which writes to the same
+//! memory.
 
 use std::ffi::OsString;
 
@@ -12,10 +12,10 @@ use crate::sys::title;
 /// The package.
 const PACKAGE: &str = "setproctitle";
 
-/// Shows `title` as the command line of this process. Once the package is loaded it does that,
-/// because it remembers how much of the last title it has to erase.
+/// Shows `title` as the command line of this process. Once the package is loaded, it sets the
+/// title, because it remembers how much of the last title it must erase.
 ///
-/// Must be called while the process has a single thread.
+/// Call it while the process has a single thread.
 pub fn set(title: &str) {
     if interpreter::is_running() {
         let shown = Python::attach(|py| {
@@ -35,8 +35,8 @@ pub fn set(title: &str) {
     title::set(title);
 }
 
-/// Lets the package, which has just been loaded, take the memory of the title: its functions look
-/// for it when they are first called.
+/// Lets the package, which has just been loaded, find the memory of the title: its functions search
+/// for it at their first call.
 ///
 /// # Errors
 /// Those of its functions.

@@ -1,5 +1,5 @@
-//! What an application learns of TLS: the environ's keys, under the names that mod_ssl has given
-//! them (gunicorn has none), and the questions that Python's `ssl.SSLSocket` answers.
+//! TLS as the application sees it: the environ's keys, under mod_ssl's names (gunicorn has none),
+//! and the methods of Python's `ssl.SSLSocket` that ask about the connection.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 
 use crate::tls::Secured;
 
-/// The keys and values that are always the same, made once.
+/// Constant keys and values, made once.
 pub(super) struct TlsKeys {
     https: Py<PyString>,
     on: Py<PyString>,
@@ -38,8 +38,7 @@ impl TlsKeys {
         }
     }
 
-    /// Adds what holds for a connection. A client whose certificate is not good does not come this
-    /// far.
+    /// Adds the values of a connection. A client with an invalid certificate does not get this far.
     pub fn set(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, secured: &Secured) -> PyResult<()> {
         environ.set_item(&self.https, &self.on)?;
         let Some(certificate) = &secured.certificate else { return environ.set_item(&self.verify, &self.none) };
@@ -97,14 +96,15 @@ impl TlsSocketMethods {
         None
     }
 
-    /// Nothing is held back here: a socket that `select` finds unreadable has nothing to read.
+    /// No decrypted bytes are buffered: a socket that `select` finds unreadable has nothing to
+    /// read.
     fn pending(&self) -> usize {
         0
     }
 }
 
-/// The certificate as the dict that Python's `ssl` makes of it, made by the same code. That reads
-/// files only: this one is in memory.
+/// The certificate as the dict that Python's `ssl` makes of it, made by the same code. That code
+/// reads files only, so the certificate is put into a file in memory.
 fn decode<'py>(py: Python<'py>, pem: &str) -> PyResult<Bound<'py, PyAny>> {
     let os = py.import("os")?;
     let file = os.call_method1("memfd_create", ("certificate",))?;

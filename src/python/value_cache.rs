@@ -1,26 +1,26 @@
-//! Strings that clients send again and again, made once.
+//! Caches for strings that clients send again and again.
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::raw::latin1;
 
-/// Longer texts are not remembered: comparing and keeping them would cost more than it saves.
+/// Longer texts are not remembered: comparing and keeping them costs more than it saves.
 pub const LONGEST: usize = 512;
 
-/// The last text seen in some place, and the `str` made of it.
+/// The last text at some place, and the `str` made from it.
 pub struct LastValueCache {
     text: Vec<u8>,
     made: Option<Py<PyString>>,
 }
 
 impl LastValueCache {
-    /// A memo of nothing.
+    /// An empty cache.
     pub const fn new() -> Self {
         LastValueCache { text: Vec::new(), made: None }
     }
 
-    /// `text` as a latin-1 `str`: the one made last time if it is the same text.
+    /// `text` as a latin-1 `str`: the cached one if the text is the same.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -28,7 +28,7 @@ impl LastValueCache {
         self.made_of(py, text, |text| latin1(py, text))
     }
 
-    /// What `make` makes of `text`: what it made last time if it is the same text.
+    /// The `str` that `make` makes from `text`: the cached one if the text is the same.
     ///
     /// # Errors
     /// Those of `make`.
@@ -56,8 +56,9 @@ impl LastValueCache {
 /// Texts up to this long are compared byte by byte.
 const SHORT: usize = 8;
 
-/// A call of memcmp(3), for the one byte of a path like `/`, costs a hundredth of a short request:
-/// between two requests the kernel drives its code out of the caches.
+/// Compares short texts without a call of memcmp(3). For the one byte of a path like `/` that call
+/// costs a hundredth of a short request: between two requests the kernel evicts its code from the
+/// processor's caches.
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && if a.len() <= SHORT { a.iter().zip(b).all(|(a, b)| a == b) } else { a == b }
 }
@@ -65,11 +66,11 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 /// Most ports remembered.
 const MOST_PORTS: usize = 64;
 
-/// The ports of the clients that are connected, as texts, as far as they have different places.
+/// The ports of connected clients as texts, one for each place that a port is mapped to.
 pub struct PortCache(Vec<Option<(u16, Py<PyString>)>>);
 
 impl PortCache {
-    /// None yet.
+    /// An empty cache.
     pub const fn new() -> Self {
         PortCache(Vec::new())
     }

@@ -1,4 +1,4 @@
-"""``python -m gunicorn``, where a program's gunicorn is the server's (docs/moving-from-gunicorn.md). It must not serve."""
+"""``python -m gunicorn``, where the server replaces gunicorn (docs/moving-from-gunicorn.md). It must not serve."""
 
 from gunicorn.app.wsgiapp import run
 

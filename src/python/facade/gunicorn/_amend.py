@@ -1,4 +1,4 @@
-"""What `pre_request` changes of a request, brought into its environ.
+"""Applies the changes of `pre_request` to a request's environ.
 
 gunicorn makes the environ from the request after the hook has run. This server makes it from the bytes that came in, so
 only the differences are carried over. It must not know hooks.
@@ -11,14 +11,14 @@ _PLAIN = {"method": "REQUEST_METHOD", "uri": "RAW_URI", "query": "QUERY_STRING",
 
 
 def remember(req):
-    """Notes how the request was before anybody could change it."""
+    """Notes the request's state before hooks can change it."""
     req._as_sent = {name: getattr(req, name) for name in (*_PLAIN, "path")}
     req._headers_as_sent = list(req.headers)
     return req
 
 
 def amend(req, environ):
-    """Lets changes of the request show in `environ`."""
+    """Applies changes of the request to `environ`."""
     for name, key in _PLAIN.items():
         if getattr(req, name) != req._as_sent[name]:
             environ[key] = getattr(req, name)
@@ -34,7 +34,7 @@ def amend(req, environ):
 
 
 def _as_keys(headers):
-    """Headers as the keys of an environ. The server knows better what some of those are that the hook has left alone."""
+    """Headers as the keys of an environ. For some that the hook has not changed the server's own value is better."""
     keys = {}
     for name, value in headers:
         key = name.upper().replace("-", "_")

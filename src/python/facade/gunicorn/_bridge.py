@@ -23,7 +23,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
-# Each of them makes Python write the logs.
+# With each of these settings Python's logging writes the logs.
 _LOGGING = ("logconfig", "logconfig_dict", "logconfig_json", "syslog")
 
 
@@ -31,8 +31,8 @@ class Bridge:
     """The hooks and the logger of one configuration, and the `server` and `worker` objects that they see."""
 
     def __init__(self, values, objects, origins=None, app_uri=None):
-        """`values` are the settings in force as plain values; `objects` those that a config file gave as no such;
-        `origins` say who gave each; `app_uri` names the app.
+        """`values` are the settings in force as plain values; `objects` those that are Python objects of a config file;
+        `origins` tells where each comes from; `app_uri` names the app.
 
         Raises ConfigError for a hook that cannot be called, or a class that cannot be used.
         """
@@ -41,7 +41,7 @@ class Bridge:
         given = {**values, **objects}
         for name in self.cfg.settings.keys() & given.keys() - _hooks.PARAMETERS.keys():
             setting = self.cfg.settings[name]
-            # The server has judged what is plain; the rest only Python can.
+            # The server has checked the plain values; only Python can check the objects.
             self._checked(name, given[name], setting.set if name in objects else setting.adopt)
         self._hooks = {name: given[name] for name in _hooks.PARAMETERS if given.get(name) is not None}
         for name, value in self._hooks.items():
@@ -95,7 +95,7 @@ class Bridge:
         return error_log.getEffectiveLevel() if isinstance(error_log, logging.Logger) else logging.DEBUG
 
     def take_log(self):
-        """Makes `self.log` of the loggers as they are: somebody has changed them."""
+        """Makes `self.log` from the loggers as they are, after they were changed."""
         self.log = NativeLogger.of_changed(self.cfg)
 
     def _logger_class(self):
@@ -126,13 +126,13 @@ class Bridge:
                 setattr(arbiter, name, state[name])
 
     def call_server(self, name, *extra):
-        """Calls a hook of the master's; what it raises is the server's to judge."""
+        """Calls a hook of the master. The server handles what it raises."""
         if name in self._hooks:
             self._hooks[name](self.arbiter, *extra)
 
     def ssl_context(self):
-        """What the hook of that name asks for, as plain values; ConfigError for what cannot be had."""
-        # Few need it, and it brings OpenSSL along.
+        """The result of the hook of that name, as plain values; ConfigError for options that are not supported."""
+        # Few configs need it, and it imports OpenSSL.
         from gunicorn import _ssl_context
 
         return _ssl_context.read(self.cfg, self._hooks["ssl_context"])
@@ -163,7 +163,7 @@ class Bridge:
 
     def _new_worker(self, age, ppid):
         arbiter = self.arbiter
-        # gunicorn tells a worker half of it, because that is how often one has to beat.
+        # gunicorn passes a worker half of it, because that is how often a worker must send a heartbeat.
         return Worker(age, ppid, arbiter.LISTENERS, self._app, self.cfg.timeout / 2, self.cfg, self.log)
 
     # The worker
@@ -204,11 +204,11 @@ class Bridge:
         self._call_worker("worker_abort")
 
     def worker_exit(self, served=0):
-        """Before the worker ends, which what the hook raises does not change. It has `served` so many requests."""
+        """Before the worker ends, after `served` requests. An exception of the hook changes nothing."""
         if self.worker is None:
-            # It has failed before there was one.
+            # The worker has failed before its object was made.
             return
-        # One that never served is still on its way into the loop, as far as gunicorn's flag goes.
+        # A worker that has never served still counts as booting, as gunicorn's flag has it.
         self.worker.alive = self.worker.alive and not self.worker.booted
         self.worker.nr = max(self.worker.nr, served)
         for listener in self.arbiter.LISTENERS:
@@ -242,7 +242,7 @@ class Bridge:
         return bool(self.worker.alive)
 
     def amend(self, req, environ):
-        """After the environ was made: brings into it what the hook has changed of the request."""
+        """After the environ was made: applies the hook's changes of the request to it."""
         amend(req, environ)
 
     def post_request(self, req, environ, resp):
@@ -256,7 +256,7 @@ class Bridge:
     # The logs
 
     def access(self, resp, req, environ, seconds):
-        """Writes an access line; a logger that fails is told of in the error log."""
+        """Writes an access line. The failure of a logger is written to the error log."""
         try:
             self.log.access(resp, req, environ or _environ_of(req), timedelta(seconds=seconds))
         except Exception:
@@ -275,15 +275,13 @@ class Bridge:
             self._complain("Exception in the access log")
 
     def record(self, level, text):
-        """Writes a record of the server's own."""
-        for floor, method in _METHODS:
-            if level >= floor:
-                break
+        """Writes a record of the server."""
+        method = next(method for least, method in _METHODS if level >= least)
         try:
             # Without arguments, so that percent signs in it stay what they are.
             getattr(self.log, method)(text)
         except Exception:
-            # Not through the logger, which has just failed.
+            # Not by the logger, which has just failed.
             _monoceros.log(logging.ERROR, f"{text}\n{traceback.format_exc()}")
 
     def exception(self, text, *args):
@@ -320,7 +318,7 @@ def _address(text):
 
 
 def _environ_of(req):
-    """What can be told of a request that never had an environ: enough for its access line."""
+    """The keys for the access line of a request that never had an environ."""
     address = req.remote_addr
     headers = {"HTTP_" + name.replace("-", "_"): value for name, value in req.headers or ()}
     return {
@@ -330,7 +328,7 @@ def _environ_of(req):
         "RAW_URI": req.uri,
         "PATH_INFO": req.path,
         "QUERY_STRING": req.query,
-        "SERVER_PROTOCOL": "HTTP/%d.%d" % req.version,
+        "SERVER_PROTOCOL": "HTTP/{}.{}".format(*req.version),
     }
 
 
@@ -364,7 +362,7 @@ class _ServedApplication(WSGIApplication):
         self._loaded = None
 
     def loaded(self, app_callable):
-        """The server has loaded it, as the worker serves it."""
+        """The server has loaded `app`, which the worker serves."""
         self._loaded, self.callable = app_callable, None
 
     def load(self):
@@ -372,7 +370,7 @@ class _ServedApplication(WSGIApplication):
 
 
 class NativeLogger(Logger):
-    """The logger where Python's logging is not configured: the server writes, as long as nobody changes the loggers."""
+    """The logger where Python's logging is not configured: the server writes until a logger is changed."""
 
     @classmethod
     def of_changed(cls, cfg):
@@ -386,7 +384,7 @@ class NativeLogger(Logger):
         self.loglevel = self.error_log.level
 
     def reopen_files(self):
-        """Reopens the server's log files, and those of handlers that somebody has added."""
+        """Reopens the server's log files, and those of handlers that the application has added."""
         _monoceros.reopen_logs()
         self.reopen_python_files()
 

@@ -32,7 +32,7 @@ FEWEST_OF_POST_REQUEST = 2
 
 
 def default(name):
-    """The hook that stands where the user gave none. It does nothing, and shows its place's name."""
+    """The hook where the user has set none. It does nothing, and shows its setting's name."""
     if name == "ssl_context":
         def hook(config, default_ssl_context_factory):
             return default_ssl_context_factory()
@@ -67,7 +67,7 @@ def _import(path):
 
 
 def check_arity(name, hook):
-    """TypeError unless `hook` takes as many positional arguments as its place gives."""
+    """TypeError unless `hook` takes as many positional arguments as it is called with."""
     if name not in PARAMETERS:
         return
     try:

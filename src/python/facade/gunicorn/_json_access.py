@@ -1,4 +1,4 @@
-"""Access lines as JSON where Python's logging writes them: the objects that the server makes by itself (logging/json.rs)."""
+"""Access lines as JSON where Python's logging writes them: the same objects that logging/json.rs makes."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from datetime import datetime
 
 from gunicorn.glogging import SafeAtoms
 
-# They steer terminals, and `json` leaves them as they are.
+# Characters that control terminals, which `json` does not escape.
 _STEERING = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 
 

@@ -1,10 +1,9 @@
-"""The server's logs as Python's logging sees them where nobody configured that.
+"""The server's logs in Python's logging, where that is not configured.
 
 Loaded as soon as an app loads `logging`, so it imports nothing else. It must not know hooks or settings.
 
-The server writes by itself as long as nobody changes the two loggers. So each of them, its handlers and its lists look for
-themselves whether they are still as they were made (`look`), and the server hears of it: from then on its lines go through
-them.
+The server writes the logs until one of the two loggers is changed. So the loggers, their handlers and their lists check
+whether they are still as they were made (`look`), and tell the server: from then on its lines go through the loggers.
 """
 
 import logging
@@ -16,7 +15,7 @@ _LOGGERS = ("gunicorn.error", "gunicorn.access")
 
 
 class _Watched:
-    """Of a logger or a handler: has a look when an attribute has changed."""
+    """A mixin of a logger or a handler: looks at the loggers when an attribute has changed."""
 
     def __setattr__(self, name, value):
         super().__setattr__(name, value)
@@ -24,7 +23,7 @@ class _Watched:
 
 
 class _WatchedList(list):
-    """Handlers or filters: has a look when some come or go."""
+    """A list of handlers or filters: looks at the loggers when it changes."""
 
 
 def _watched(method):
@@ -37,7 +36,8 @@ def _watched(method):
     return change
 
 
-for _name in ("append", "clear", "extend", "insert", "pop", "remove", "__delitem__", "__iadd__", "__imul__", "__setitem__"):
+_CHANGE = ("append", "clear", "extend", "insert", "pop", "remove", "__delitem__", "__iadd__", "__imul__", "__setitem__")
+for _name in _CHANGE:
     setattr(_WatchedList, _name, _watched(getattr(list, _name)))
 
 
@@ -81,7 +81,7 @@ class JsonLines(logging.Formatter):
     """Access lines under `log_format = "json"`."""
 
     def format(self, record):
-        # Few need it, and it brings other modules along.
+        # Few servers need it, and it imports other modules.
         from gunicorn._json_access import line_of
 
         return line_of(record)
@@ -90,7 +90,7 @@ class JsonLines(logging.Formatter):
 # The message, with the traceback and the stack behind it.
 _BARE = logging.Formatter("%(message)s")
 
-# What each logger was made with: its level and its handlers, with their formatters. None while they are being made.
+# The level and the handlers, with their formatters, that each logger was made with. None while they are made.
 _made = None
 
 
@@ -112,9 +112,9 @@ def set_up_loggers():
 
 
 def drop_handlers():
-    """Takes away the handlers that the server or a logger class has put there, and leaves those of others alone.
+    """Removes the handlers that the server or a logger class has added, and leaves those of others alone.
 
-    Before a logger class is made: one with a `setup` of its own would otherwise hand records back to whom they come from.
+    Called before a logger class is made: one with a `setup` of its own would otherwise pass records back to the server.
     """
     for logger in map(logging.getLogger, _LOGGERS):
         for handler in [handler for handler in logger.handlers if getattr(handler, "_gunicorn", False)]:

@@ -1,8 +1,8 @@
-"""What the ssl_context hook asks for, read from the context that it returns.
+"""Reads the options of the context that the ssl_context hook returns.
 
-The server's TLS is not that of Python's `ssl`, so the context itself can do nothing here. What it was told is taken over: the
-certificates by the calls that loaded them, because a context does not give them back, and the rest by its attributes.
-It must not know what becomes of it.
+The server's TLS is not that of Python's `ssl`, so it cannot use the context itself. It takes over the options: the
+certificates from the calls that loaded them, because a context does not return them, and the rest from its attributes.
+It must not know what the server does with them.
 """
 
 import os
@@ -15,7 +15,7 @@ _CRL_FLAGS = ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF | ssl.VerifyFlags.VERIFY_CRL_
 
 
 def read(cfg, hook):
-    """Calls `hook` and returns what it asks for as plain values. ConfigError for what cannot be had here."""
+    """Calls `hook` and returns the options of its context as plain values. ConfigError for unsupported ones."""
     with _Recorder() as recorder:
         context = hook(cfg, lambda: _default_context(cfg))
     if not isinstance(context, ssl.SSLContext):
@@ -34,7 +34,8 @@ def read(cfg, hook):
     speaks = {name: _speaks(context, *version) for name, version in _OURS.items()}
     if not any(speaks.values()):
         raise ConfigError("the context of ssl_context speaks neither TLS 1.2 nor 1.3, and there is no other here")
-    return {"pairs": pairs, "ciphers": ciphers, "authorities": authorities, "verify_mode": int(context.verify_mode), **speaks}
+    mode = int(context.verify_mode)
+    return {"pairs": pairs, "ciphers": ciphers, "authorities": authorities, "verify_mode": mode, **speaks}
 
 
 def _default_context(cfg):
@@ -57,7 +58,7 @@ def _speaks(context, version, switched_off):
 
 
 class _Recorder:
-    """Notes what contexts are told while it is entered."""
+    """Records the calls of contexts' methods while it is entered."""
 
     def __init__(self):
         self.pairs = {}
@@ -65,12 +66,12 @@ class _Recorder:
         self._contexts = []
 
     def __enter__(self):
-        # Inherited from `_ssl._SSLContext`: what is put here hides it, and is taken away again.
+        # Inherited from `_ssl._SSLContext`: an attribute of the subclass hides it, and is removed afterwards.
         plain_load, plain_set = ssl.SSLContext.load_cert_chain, ssl.SSLContext.set_ciphers
 
         def load_cert_chain(context, certfile, keyfile=None, password=None):
             plain_load(context, certfile, keyfile, password)
-            # Held, so that no other context gets the same id.
+            # Kept alive, so that no other context gets the same id.
             self._contexts.append(context)
             self.pairs.setdefault(id(context), []).append((_path(certfile), keyfile and _path(keyfile)))
 

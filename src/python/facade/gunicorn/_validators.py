@@ -1,4 +1,4 @@
-"""What the values of settings may be, in Python: a function for each kind, and for each setting with a rule of its own.
+"""The validators of settings in Python: a function for each kind, and for each setting with a rule of its own.
 
 The server has validators of its own, in Rust, for all that reaches it through files and flags. These are for values
 that Python code sets (`cfg.set`), and give them the form in which gunicorn keeps them. A validator returns the value in
@@ -63,7 +63,7 @@ def boolean(value):
 
 
 def text_list(value):
-    """A list of str; one str is a list of itself, and commas in it mean nothing."""
+    """A list of str; one str is a list of itself, and is not split at commas."""
     if not value:
         return []
     return [text(item) for item in ([value] if isinstance(value, str) else value)]
@@ -191,7 +191,7 @@ def proxy_protocol(value):
 
 
 def existing_files(value):
-    """A list of paths and patterns; what is not a pattern must be there."""
+    """A list of paths and patterns; a path must exist."""
     files = text_list(value)
     for file in files:
         if not util.is_glob_pattern(file) and not os.path.exists(file):
@@ -228,14 +228,14 @@ BY_NAME = {
 
 
 def of(name, kind):
-    """The validator of a setting; for a kind that only the server knows, one that takes everything."""
+    """The validator of a setting; for a kind that only the server knows, one that accepts every value."""
     if kind == "hook":
         return hook(name)
     return BY_NAME.get(name) or BY_KIND.get(kind) or (lambda value: value)
 
 
 def form_of(name, kind):
-    """What gives a value that the server has accepted the form in which gunicorn keeps it."""
+    """The function that converts a value which the server has accepted to gunicorn's form."""
     if name in ("chdir", "group", "statsd_host", "user"):
         return BY_NAME[name]
     return {"comma list": comma_list, "list": text_list}.get(kind, lambda value: value)

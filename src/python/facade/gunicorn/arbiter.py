@@ -37,7 +37,7 @@ class Listener:
 
     @property
     def sock(self):
-        """The socket. Closing it, or letting go of it, leaves the server's own open."""
+        """The socket. Closing or dropping it leaves the server's own open."""
         if self._sock is None or self._sock.fileno() < 0:
             self._sock = _lent_socket(self._descriptor)
         return self._sock
@@ -46,7 +46,7 @@ class Listener:
         return self._descriptor
 
     def close(self):
-        """Lets go of `sock`."""
+        """Drops `sock`."""
         if self._sock is not None:
             self._sock.close()
 
@@ -66,7 +66,7 @@ class Listener:
 
 
 def _lent_socket(descriptor):
-    # Whoever wants a socket has it imported anyway; the master need not.
+    # Code that uses sockets has imported it; the master need not.
     import socket
 
     class Lent(socket.socket):
@@ -123,7 +123,7 @@ class Arbiter:
         self._num_workers = app.cfg.workers
 
     def take_settings(self, cfg):
-        """Shows the settings `cfg`; how many workers there are is not a setting but the master's to say."""
+        """Sets `cfg`; the number of workers is not taken from it, because the master decides it."""
         self.cfg = cfg
         self.address = cfg.address
         self.timeout = cfg.timeout
@@ -140,14 +140,14 @@ class Arbiter:
         if not isinstance(count, int) or count < 0:
             raise TypeError(f"num_workers is a number of workers, not {count!r}")
         self._num_workers = count
-        # In a worker it says nothing to the master, as in gunicorn.
+        # In a worker it does not reach the master, as in gunicorn.
         if self.pid == os.getpid():
             _monoceros.want_workers(count)
-            # The master looks when something wakes it, and this harms nobody.
+            # The master looks at it when a signal wakes it, and this one has no other effect.
             os.kill(self.pid, signal.SIGCHLD)
 
     def run(self):
-        """Serves `app`, where no method that the master would have to call has been written anew."""
+        """Serves `app`, unless a subclass overrides a method that the master would have to call."""
         overridden = sorted(name for name in _UNSUPPORTED if getattr(type(self), name) is not getattr(Arbiter, name))
         if overridden:
             raise _unsupported_error(f"{type(self).__qualname__}.{overridden[0]}")

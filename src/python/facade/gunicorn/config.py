@@ -64,7 +64,7 @@ class Config:
         self.settings[name].set(value)
 
     def given(self):
-        """What Python code has set, by name and as it was given: what an embedding program asks of the server."""
+        """The settings that Python code has set, by name and as given: those of an embedding program."""
         return {name: setting.given for name, setting in self.settings.items() if "given" in vars(setting)}
 
     def get_cmd_args_from_env(self):
@@ -209,7 +209,7 @@ class Setting:
         cls.order = len(KNOWN_SETTINGS)
         if cls.short is None:
             cls.short = cls.desc.strip().partition("\n")[0]
-        # Functions are values here, not methods.
+        # Functions are values of the setting, not methods.
         for attribute in ("validator", "default", "form", "type"):
             if callable(vars(cls).get(attribute)):
                 setattr(cls, attribute, staticmethod(vars(cls)[attribute]))
@@ -239,7 +239,7 @@ class Setting:
         self.given = val
 
     def adopt(self, val):
-        """Takes a value that the server has accepted: it is not judged again, only kept in gunicorn's form."""
+        """Takes a value that the server has accepted: it is not checked again, only converted to gunicorn's form."""
         self.value = self.form(val) if self.form is not None else self.validator(val)
 
     def copy(self):
@@ -260,7 +260,7 @@ class Setting:
         parser.add_argument(*self.cli, **options)
 
     def _help(self):
-        # argparse reads % as its own.
+        # argparse expands % in help texts.
         return f"{self.short} [{self.default}]".replace("%", "%%")
 
 
@@ -276,7 +276,7 @@ def auto_int(_, x):
 
 
 def get_default_config_file():
-    """The config file that is read when none is named, if it is there."""
+    """The config file that is read when none is named, if it exists."""
     path = os.path.join(os.path.abspath(os.getcwd()), "gunicorn.conf.py")
     return path if os.path.exists(path) else None
 

@@ -17,4 +17,4 @@ class ConfigError(Exception):
 
 
 class AppImportError(Exception):
-    """The module was imported, but the application in it cannot be had."""
+    """The module was imported, but it holds no usable application."""

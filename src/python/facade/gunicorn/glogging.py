@@ -34,7 +34,7 @@ def _default_handler(stream):
     return {"class": "logging.StreamHandler", "formatter": "generic", "stream": f"ext://sys.{stream}"}
 
 
-# What logconfig_dict and logconfig_json are laid over, key by key at the top level.
+# The top-level keys of logconfig_dict and logconfig_json replace these.
 CONFIG_DEFAULTS = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -48,7 +48,7 @@ CONFIG_DEFAULTS = {
 }
 
 
-# What would end a field or a line, or steer a terminal.
+# Characters that end a field or a line, or control a terminal.
 _STEERING = {
     **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
     **{code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))},
@@ -63,16 +63,16 @@ def _escape(value):
 
 
 def plain(text):
-    """The text as one line: what would end it, or steer a terminal, is escaped."""
+    """The text as one line: characters that end it, or control a terminal, are escaped."""
     return text if text.isprintable() else text.translate(_STEERING)
 
 
 class SafeAtoms(dict):
-    """The atoms of an access line: nothing in them ends a field or a line, and what is not there reads "-"."""
+    """The atoms of an access line: none contains the end of a field or a line, and a missing one reads "-"."""
 
     def __init__(self, atoms):
         super().__init__((name, _escape(value)) for name, value in atoms.items())
-        # As they were, for a form of line that has escapes of its own.
+        # Unescaped, for a form of line that has escapes of its own.
         self.raw = atoms
 
     def __getitem__(self, k):
@@ -81,7 +81,7 @@ class SafeAtoms(dict):
 
 
 class LogFile(logging.FileHandler):
-    """A log that belongs to the workers' user, who may have to open it again. What that user can have put in its place is not followed."""
+    """A log file of the workers' user, who may reopen it. A link that this user can have made is not followed."""
 
     def __init__(self, path, user, group):
         self._owner = (user, group)
@@ -151,7 +151,7 @@ class Logger:
         if cfg.logconfig_dict:
             _apply(cfg.logconfig_dict)
         elif cfg.logconfig_json:
-            # gunicorn passes over a file that is not there.
+            # gunicorn ignores a missing file.
             if os.path.exists(cfg.logconfig_json):
                 _apply(_read_json(cfg.logconfig_json))
         elif cfg.logconfig:
@@ -200,7 +200,7 @@ class Logger:
             self.error(traceback.format_exc())
 
     def atoms(self, resp, req, environ, request_time):
-        """What an access line can tell, by the names of access_log_format."""
+        """The atoms of an access line, by the names of access_log_format."""
         status = resp.status.split(None, 1)[0] if isinstance(resp.status, str) else resp.status
         # gunicorn leaves days out of each of these.
         seconds, microseconds = request_time.seconds, request_time.microseconds
@@ -226,8 +226,8 @@ class Logger:
             "p": f"<{os.getpid()}>",
         }
         request_headers = getattr(req, "headers", req)
-        for letter, pairs in (("i", request_headers), ("o", resp.headers), ("e", environ)):
-            pairs = pairs.items() if hasattr(pairs, "items") else pairs
+        for letter, source in (("i", request_headers), ("o", resp.headers), ("e", environ)):
+            pairs = source.items() if hasattr(source, "items") else source
             atoms.update((f"{{{name.lower()}}}{letter}", value) for name, value in pairs)
         return atoms
 
@@ -269,7 +269,7 @@ class Logger:
         return next((handler for handler in log.handlers if getattr(handler, "_gunicorn", False)), None)
 
     def _set_handler(self, log, output, fmt, stream=None):
-        """Makes `log` write to `output`: a path, or "-" for `stream` (stderr). None takes the handler away."""
+        """Makes `log` write to `output`: a path, or "-" for `stream` (stderr). None removes the handler."""
         if old := self._get_gunicorn_handler(log):
             log.removeHandler(old)
             old.close()
@@ -329,7 +329,7 @@ def reopen_files():
         try:
             # One that has not been opened yet will be, by its first record.
             if old := handler.stream:
-                # Should that fail, the old file goes on.
+                # If that fails, the old file stays in use.
                 handler.stream = handler._open()
                 old.close()
         finally:
@@ -381,6 +381,6 @@ def _apply_file(path):
 
 
 def _sentence(what, error):
-    """Why logging cannot be configured. The cause says more than what `logging` wraps it in."""
+    """Why logging cannot be configured. The cause tells more than the exception that `logging` wraps it in."""
     cause = f": {error.__cause__}" if error.__cause__ is not None else ""
     return f"the log config {what!r} cannot be used: {error}{cause}"

@@ -1,4 +1,4 @@
-"""The helpers of gunicorn's that code outside it has come to use.
+"""Helpers of gunicorn that code outside it uses.
 
 Only those that make sense without gunicorn's sockets and processes. It must not import another part of this package but
 the errors, and nothing costly at the top: `config` stands on it.
@@ -169,7 +169,7 @@ def close_on_exec(fd):
 
 
 def set_non_blocking(fd):
-    """Lets no operation on a descriptor wait."""
+    """Makes a descriptor non-blocking."""
     os.set_blocking(fd if isinstance(fd, int) else fd.fileno(), False)
 
 
@@ -214,7 +214,7 @@ def http_date(timestamp=None):
 
 
 def is_hoppish(header):
-    """Whether a header is the server's business and not the app's (RFC 9110 section 7.6.1)."""
+    """Whether a header belongs to the server, not to the app (RFC 9110 section 7.6.1)."""
     return header.strip().lower() in hop_headers
 
 

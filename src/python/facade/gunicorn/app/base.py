@@ -24,7 +24,7 @@ class BaseApplication:
         self.do_load_config()
 
     def do_load_config(self):
-        """Loads the settings, or says why that is not possible and ends the program."""
+        """Loads the settings. If that fails it prints why and ends the program."""
         try:
             self.load_default_config()
             self.load_config()
@@ -76,7 +76,7 @@ class Application(BaseApplication):
         self.chdir()
         self._set_all(self.init(parser, options, options.args) or {})
         from_environment = parser.parse_args(self.cfg.get_cmd_args_from_env())
-        # The file is looked for before `chdir` applies, and comes before what names it.
+        # The file is searched before `chdir` applies, and overridden by the arguments that name it.
         location = _first(options.config, from_environment.config, get_default_config_file())
         if location:
             self.load_config_from_file(location)
@@ -105,7 +105,7 @@ class Application(BaseApplication):
         else:
             names = self.get_config_from_filename(location.removeprefix("file:"))
         for name, value in names.items():
-            # Whatever else a config file defines is its own business.
+            # Other names of a config file are for its own use.
             if name not in self.cfg.settings:
                 continue
             try:

@@ -24,7 +24,7 @@ class Message:
         return self.must_close
 
     def force_close(self):
-        """Refused, because the answer would come too late: the server has settled it by now."""
+        """Refused, because the server has already decided it."""
         raise RuntimeError("a request cannot close its connection from Python: send the header Connection: close")
 
 

@@ -54,7 +54,7 @@ class Response:
         return self.must_close or (self.req is not None and self.req.should_close())
 
     def default_headers(self):
-        """The lines that a response opens with before the app's own. Of a patched one, only the Server line counts."""
+        """The lines of a response before the app's own. Of a config's own version only the Server line is used."""
         from gunicorn import util
 
         major, minor = self.req.version

@@ -17,7 +17,7 @@ COUNTER_TYPE = "counter"
 HISTOGRAM_TYPE = "histogram"
 TIMER_TYPE = "timer"
 
-# A server that is not there is told of this often, in seconds, and not for each metric.
+# Seconds between two reports of an unreachable server; without it each metric would report it.
 WARN_EVERY = 60
 
 
@@ -124,7 +124,7 @@ def _with_dot(prefix):
 
 
 def _connect(address):
-    """A socket that sends to `address` without waiting, or None where that cannot be had."""
+    """A non-blocking socket for `address`, or None if it cannot be made."""
     sock = None
     try:
         if isinstance(address, str):

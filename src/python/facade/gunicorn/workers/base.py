@@ -13,10 +13,10 @@ class Heartbeat:
     """`worker.tmp`: in gunicorn a file whose time the worker touches."""
 
     def notify(self):
-        """Does nothing: the server beats its workers' hearts, and a request may not do so for itself."""
+        """Does nothing: the server sends the heartbeats of its workers, and a request must not do it for itself."""
 
     def last_update(self):
-        """The monotonic time of the last beat, in seconds. A process that can ask is alive."""
+        """The monotonic time of the last heartbeat, in seconds: now, because a process that calls it is alive."""
         return time.monotonic()
 
     def close(self):
