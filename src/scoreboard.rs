@@ -1,10 +1,10 @@
-//! One page of truth about the workers: a row of counters each, in memory that master and workers
-//! share.
+//! The state of the workers: a row of counters for each, in memory that master and workers share.
 //!
-//! A worker writes its own row, and can write to no other: each has a page of its own, and the
-//! worker gives up the rest at the fork ([`Row::give_up_others`]). The master reads them all. One
-//! row more is the master's own word, for all to read. No locks, no messages: every field is an
-//! atomic that stands for itself. It must not know what the master concludes from it.
+//! A worker writes its own row, and can write to no other: each row has a page of its own, and
+//! after the fork the worker gives up the rest ([`Row::give_up_others`]). The master reads all
+//! rows. One more row holds the master's stop flag, which all workers read. There are no locks and
+//! no messages: every field is an atomic, independent of the others. The scoreboard must not know
+//! what the master concludes from it.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -15,20 +15,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::shared::{Counters, SharedPages};
 
-/// Rows on the scoreboard: the most workers that can exist at once, the old and the new ones of a
-/// reload together.
+/// Rows on the scoreboard: the most workers that can exist at once, during a reload the old and the
+/// new ones together.
 pub const MAX_WORKERS: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
 
-/// What a worker says of itself.
+/// The phases of a worker's life, as it reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerPhase {
     /// Forked, loading the app. Also what an unused row shows.
     Booting,
     /// Serving.
     Ready,
-    /// Serving, and asks to be replaced (max_requests).
+    /// Serving, and asking to be replaced (max_requests).
     Retiring,
-    /// Taking no more connections, finishing what it has.
+    /// Accepting no more connections, finishing its requests.
     Draining,
 }
 
@@ -43,7 +43,7 @@ pub struct Row {
     number: usize,
 }
 
-/// What a row holds, each in a counter of its own.
+/// The fields of a row, each a counter of its own.
 #[derive(Debug, Clone, Copy)]
 enum Field {
     WorkerPhase,
@@ -54,31 +54,32 @@ enum Field {
     Listener,
 }
 
-/// An idle worker beats once a second; one that has been silent for longer is not counted on.
+/// An idle worker sends a heartbeat once a second. A worker that has been silent for longer than
+/// this is not relied on.
 const SILENCE_MS: u64 = 2500;
 
-/// How `WorkerPhase::Ready` is written in a row.
+/// `WorkerPhase::Ready` in a row.
 const READY: u64 = 1;
-/// And `WorkerPhase::Retiring`.
+/// `WorkerPhase::Retiring` in a row.
 const RETIRING: u64 = 2;
 
-/// What the master's row shows once the server is to stop.
+/// The stop flag in the master's row, once the server must stop.
 const STOPPING: u64 = 1;
 
-/// Requests of one worker that the board can watch at once, each in a counter behind the fields.
-/// Those of more threads than that go unwatched.
+/// Requests of one worker that a row can record at once, each in a counter behind the fields.
+/// Requests of further threads are not recorded.
 const REQUESTS: usize = 64;
 
 const FIRST_REQUEST: usize = Field::Listener as usize + 1;
 const FIELDS: usize = FIRST_REQUEST + REQUESTS;
 
-/// A request that a worker is busy with, to be given back to [`Row::finish_request`].
+/// A request that a worker is running, to be passed to [`Row::finish_request`].
 #[derive(Debug)]
-#[must_use = "the request seems to go on until it is given back"]
+#[must_use = "the request seems to run until it is passed to finish_request"]
 pub struct Running(Option<usize>);
 
 impl Scoreboard {
-    /// Maps a board of `rows` empty rows, and the master's.
+    /// Maps a scoreboard of `rows` empty rows, and the master's.
     pub fn new(rows: NonZeroUsize) -> io::Result<Scoreboard> {
         Ok(Scoreboard(Arc::new(SharedPages::new(c"monoceros-scoreboard", rows.saturating_add(1))?)))
     }
@@ -89,7 +90,7 @@ impl Scoreboard {
         Row { board: Arc::clone(&self.0), number }
     }
 
-    /// The master's word to all workers: the server is to stop.
+    /// Sets the stop flag: tells all workers that the server must stop.
     pub fn announce_stop(&self) {
         masters_row(&self.0)[Field::WorkerPhase as usize].store(STOPPING, Relaxed);
     }
@@ -106,8 +107,8 @@ fn masters_row(board: &Board) -> &Counters<FIELDS> {
 }
 
 impl Row {
-    /// From now on this process, which is the row's worker, writes to no other row. For the child
-    /// right after the fork: no other thread may look meanwhile.
+    /// From now on this process, which is the row's worker, can write to no other row. For the
+    /// child right after the fork: no other thread may use the scoreboard meanwhile.
     ///
     /// # Errors
     /// The kernel has no room for two mappings more.
@@ -120,7 +121,7 @@ impl Row {
         self.board.at(self.number).iter().for_each(|counter| counter.store(0, Relaxed));
     }
 
-    /// The worker's state.
+    /// The worker's phase.
     pub fn state(&self) -> WorkerPhase {
         match self.field(Field::WorkerPhase).load(Relaxed) {
             READY => WorkerPhase::Ready,
@@ -130,8 +131,8 @@ impl Row {
         }
     }
 
-    /// Changes the state, which only goes forward: one thread of a worker may be told to end before
-    /// another has said that it serves. The worker then wakes the master.
+    /// Changes the phase, which only goes forward: one thread of a worker may be told to end before
+    /// another reports that the worker serves. The caller then wakes the master.
     pub fn set_state(&self, state: WorkerPhase) {
         let number = match state {
             WorkerPhase::Booting => 0,
@@ -142,13 +143,13 @@ impl Row {
         self.field(Field::WorkerPhase).fetch_max(number, Relaxed);
     }
 
-    /// When the worker last gave a sign of life, in milliseconds of the monotonic clock; None
-    /// before the first one.
+    /// The worker's last heartbeat, in milliseconds of the monotonic clock; None before the first
+    /// one.
     pub fn heartbeat(&self) -> Option<u64> {
         Some(self.field(Field::Heartbeat).load(Relaxed)).filter(|&at| at != 0)
     }
 
-    /// The worker is alive now.
+    /// Records a heartbeat.
     pub fn beat(&self) {
         self.field(Field::Heartbeat).store(monotonic_ms(), Relaxed);
     }
@@ -158,20 +159,20 @@ impl Row {
         self.field(Field::Served).load(Relaxed)
     }
 
-    /// When the oldest request that the worker is busy with began (milliseconds of the monotonic
-    /// clock); None while idle.
+    /// When the oldest running request of the worker began, in milliseconds of the monotonic clock;
+    /// None while it is idle.
     pub fn request_started_at(&self) -> Option<u64> {
         self.requests().iter().map(|request| request.load(Relaxed)).filter(|&at| at != 0).min()
     }
 
-    /// A thread of the worker enters the app with a request.
+    /// Records that a thread of the worker calls the app with a request.
     pub fn start_request(&self) -> Running {
         let now = monotonic_ms();
         let is_taken = |request: &AtomicU64| request.compare_exchange(0, now, Relaxed, Relaxed).is_ok();
         Running(self.requests().iter().position(is_taken))
     }
 
-    /// The thread has answered it.
+    /// Records that the request was answered.
     pub fn finish_request(&self, request: Running) {
         self.field(Field::Served).fetch_add(1, Relaxed);
         if let Running(Some(place)) = request {
@@ -189,39 +190,34 @@ impl Row {
         self.field(Field::Connections).store(count, Relaxed);
     }
 
-    /// Threads of the worker that could serve a request now.
-    pub fn idle_threads(&self) -> u64 {
-        self.field(Field::IdleThreads).load(Relaxed)
-    }
-
     /// Writes the number of threads that could serve a request now.
     pub fn set_idle_threads(&self, count: u64) {
         self.field(Field::IdleThreads).store(count, Relaxed);
     }
 
-    /// Writes at which of the sockets of a port the worker stands (see `WorkerInit::slot`); `None`
-    /// when it is about to leave it.
-    pub fn set_listener_number(&self, door: Option<usize>) {
-        self.field(Field::Listener).store(door.map_or(0, |door| door as u64 + 1), Relaxed);
+    /// Records which of the sockets of a port the worker accepts from (see `WorkerInit::slot`);
+    /// `None` when it is about to stop.
+    pub fn set_listener_number(&self, number: Option<usize>) {
+        self.field(Field::Listener).store(number.map_or(0, |number| number as u64 + 1), Relaxed);
     }
 
-    /// Whether a sibling serves, among the first `rows` of the board, that stands at a door for
+    /// Whether a sibling, among the first `rows` of the scoreboard, serves on a listener number for
     /// which `is_it` holds.
     pub fn has_sibling_on_listener(&self, rows: usize, is_it: impl Fn(usize) -> bool) -> bool {
         self.living_siblings(rows).any(|row| {
-            let (state, door) =
+            let (state, number) =
                 (row[Field::WorkerPhase as usize].load(Relaxed), row[Field::Listener as usize].load(Relaxed));
-            matches!(state, READY | RETIRING) && door > 0 && is_it(door as usize - 1)
+            matches!(state, READY | RETIRING) && number > 0 && is_it(number as usize - 1)
         })
     }
 
-    /// Whether the master has said that the server is to stop.
+    /// Whether the stop flag is set.
     pub fn server_stops(&self) -> bool {
         masters_row(&self.board)[Field::WorkerPhase as usize].load(Relaxed) == STOPPING
     }
 
-    /// How many connections each of the siblings holds that serve and have a thread free, among the
-    /// first `rows` of the board.
+    /// The number of connections of each serving sibling with an idle thread, among the first
+    /// `rows` of the scoreboard.
     pub fn connections_of_idle_siblings(&self, rows: usize) -> impl Iterator<Item = u64> {
         let field = |row: &Counters<FIELDS>, field: Field| row[field as usize].load(Relaxed);
         self.living_siblings(rows)
@@ -229,8 +225,8 @@ impl Row {
             .map(move |row| field(row, Field::Connections))
     }
 
-    /// The other rows, among the first `rows` of the board, whose workers have lately given a sign
-    /// of life.
+    /// The other rows, among the first `rows` of the scoreboard, whose workers have sent a
+    /// heartbeat lately.
     fn living_siblings(&self, rows: usize) -> impl Iterator<Item = &Counters<FIELDS>> {
         let alive_since = monotonic_ms().saturating_sub(SILENCE_MS);
         let siblings = (0..rows.min(workers_rows(&self.board))).filter(|&number| number != self.number);
@@ -269,10 +265,10 @@ mod tests {
     }
 
     #[test]
-    fn a_door_is_somebodys_while_a_living_worker_serves_there() {
+    fn a_listener_has_a_worker_while_a_living_one_serves_on_it() {
         let board = Scoreboard::new(MAX_WORKERS).unwrap();
         let (ours, theirs) = (board.row(0), board.row(1));
-        let is_at = |door| ours.has_sibling_on_listener(2, |theirs| theirs == door);
+        let is_at = |number| ours.has_sibling_on_listener(2, |theirs| theirs == number);
         theirs.set_listener_number(Some(4));
         theirs.beat();
         assert!(!is_at(4), "it has not loaded the app");
@@ -283,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_master_s_word_reaches_every_row_and_is_none_of_them() {
+    fn the_stop_flag_is_seen_from_every_row_and_is_in_none_of_them() {
         let board = Scoreboard::new(MAX_WORKERS).unwrap();
         let last = board.row(MAX_WORKERS.get() - 1);
         assert!(!last.server_stops());
@@ -293,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_request_counts_whoever_ends_first() {
+    fn the_oldest_running_request_counts_whichever_ends_first() {
         let row = Scoreboard::new(MAX_WORKERS).unwrap().row(0);
         let oldest = row.start_request();
         let since = row.request_started_at();
@@ -307,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn every_state_survives_the_way_through_shared_memory() {
+    fn every_phase_is_read_back_from_shared_memory() {
         let row = Scoreboard::new(MAX_WORKERS).unwrap().row(0);
         for state in [WorkerPhase::Booting, WorkerPhase::Ready, WorkerPhase::Retiring, WorkerPhase::Draining] {
             row.set_state(state);
