@@ -22,7 +22,7 @@ fn bodies_of_every_size_arrive_whole() {
     server.finish();
 }
 
-/// A worker that stood still finds them all at once: more than it keeps buffers for.
+/// A worker that was stopped finds all of them at once: more than it keeps buffers for.
 #[test]
 fn bodies_that_come_together_keep_apart() {
     let server = Server::start("echo", []);
@@ -59,8 +59,8 @@ fn a_chunked_body_is_like_one_with_a_length_when_it_is_there() {
     server.finish();
 }
 
-/// Where a CRLF is due and the end comes, the body is malformed, and its sender may still read why;
-/// as in gunicorn. Where data is missing the sender has broken off.
+/// If the stream ends where a CRLF is due, the body is malformed and the client gets an answer, as
+/// in gunicorn. If data is missing, the client has broken off.
 #[test]
 fn a_chunked_body_without_its_last_line_end_is_refused() {
     let plan = Plan::app("echo");
@@ -94,7 +94,7 @@ fn the_app_is_called_only_when_the_body_is_there() {
     let server = Server::start("echo", []);
     let mut slow = server.connect();
     slow.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhello");
-    // One worker, one thread: were it inside the app it could not answer.
+    // One worker with one thread: inside the app it could not answer.
     for _ in 0..3 {
         assert_eq!(server.get("/calls").status, 200);
     }
@@ -105,7 +105,7 @@ fn the_app_is_called_only_when_the_body_is_there() {
 }
 
 #[test]
-fn many_slow_senders_hold_up_nobody() {
+fn many_slow_senders_delay_no_other_client() {
     let server = Server::start("echo", []);
     let mut slow: Vec<_> = (0..50).map(|_| server.connect()).collect();
     for client in &mut slow {

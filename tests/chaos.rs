@@ -1,6 +1,6 @@
-//! Everything an operator or an accident does to the process tree, under load that counts every
-//! outcome: nothing may fail that could have been served. Short by default; `MONOCEROS_CHAOS=long`
-//! runs the numbers that `scripts/chaos` promises.
+//! Everything that an operator or an accident does to the process tree, under load that counts
+//! every outcome: no request may fail that could have been served. Short by default;
+//! `MONOCEROS_CHAOS=long` runs the numbers that `scripts/chaos` promises.
 
 use std::cell::Cell;
 use std::fs;
@@ -106,7 +106,7 @@ fn no_request_fails_while_the_number_of_workers_changes() {
                 wanted = if up { wanted + 1 } else { wanted - 1 };
                 storm.server.signal(if up { SIGTTIN } else { SIGTTOU });
                 handled[usize::from(up)] += 1;
-                // Two of a kind that are pending at once are one to the kernel.
+                // The kernel merges two pending signals of one kind.
                 let name = if up { "ttin" } else { "ttou" };
                 storm.server.wait_for_log_times(&format!("Handling signal: {name}"), handled[usize::from(up)]);
             }
@@ -209,7 +209,7 @@ fn a_killed_worker_costs_only_what_was_in_flight_on_it() {
 }
 
 #[test]
-fn a_long_day_costs_only_what_was_in_flight_on_killed_workers() {
+fn mixed_operations_lose_only_what_was_in_flight_on_killed_workers() {
     let mut storm = Storm::start(3, &[]);
     let (master, length) = (storm.server.pid(), Duration::from_secs(soak_seconds()));
     let (files, memory) = (process::open_files(master), process::anonymous(master));
@@ -220,14 +220,14 @@ fn a_long_day_costs_only_what_was_in_flight_on_killed_workers() {
             if start.elapsed() > length {
                 break;
             }
-            // Nonsense all the time, a reload every 1.5 seconds, a kill every second.
+            // Malformed requests all the time, a reload every 1.5 seconds, a kill every second.
             if turn % 30 == 10 {
                 storm.server.signal(SIGHUP);
             }
             if turn % 20 == 15 {
                 let alive = storm.server.workers();
                 if let Some(&worker) = alive.get(turn / 20 * 7 % alive.len().max(1)) {
-                    // One that an earlier reload has sent off may just have gone by itself.
+                    // A worker that an earlier reload has stopped may just have exited by itself.
                     kills += usize::from(kill(Pid::from_raw(worker), SIGKILL).is_ok());
                 }
             }
@@ -240,7 +240,7 @@ fn a_long_day_costs_only_what_was_in_flight_on_killed_workers() {
     assert_eq!((load.refused(), load.failed()), (0, load.cut_off()), "{load}");
     assert!(load.cut_off() <= kills * 2 * CLIENTS, "more than could have been in flight: {load}");
     assert!(load.ok() > 50, "{load}");
-    // Everything is as it was.
+    // The server has recovered.
     storm.server.wait_for_workers(3);
     wait_until("no dead child", || process::all_children(master).len() == 3);
     wait_until("the master's files", || process::open_files(master) <= files);
@@ -265,7 +265,7 @@ fn term_answers_what_runs_and_what_the_kernel_has_queued() {
     }
     server.signal(SIGTERM);
     server.wait_for_log("Handling signal: term");
-    // A second one is not "hurry".
+    // A second TERM does not shorten the stop.
     server.signal(SIGTERM);
     server.release();
     assert_eq!(slow.read().status, 200);
@@ -278,7 +278,7 @@ fn term_answers_what_runs_and_what_the_kernel_has_queued() {
 }
 
 #[test]
-fn a_worker_that_somebody_else_stops_is_replaced_at_once() {
+fn a_worker_that_another_process_terminates_is_replaced_at_once() {
     let storm = Storm::start(2, &[]);
     let load = storm.under_load(|| {
         for _ in 0..count(50, 4) {
@@ -295,14 +295,14 @@ fn a_worker_that_somebody_else_stops_is_replaced_at_once() {
 }
 
 #[test]
-fn a_server_at_rest_rests() {
+fn an_idle_server_stays_asleep() {
     let server = Plan::app("process").args(["--workers", "2"]).start();
     let workers = server.wait_for_workers(2);
     wait_until("an answer", || server.get("/").status == 200);
-    // The spare thread looks on for a moment after a request.
+    // The standby thread stays awake for a moment after a request.
     thread::sleep(Duration::from_millis(500));
     let all: Vec<i32> = workers.into_iter().chain([server.pid()]).collect();
-    // Some threads go on for a moment before they lie down.
+    // Some threads run for a moment before they sleep.
     wait_until("a server that rests", || {
         let before: Vec<u64> = all.iter().map(|&pid| process::wake_ups(pid)).collect();
         thread::sleep(Duration::from_secs(3));
@@ -345,7 +345,7 @@ impl Storm {
     fn under_load(&self, drive: impl FnOnce()) -> Load {
         let started = Instant::now();
         let load = Load::during(&self.server.address, CLIENTS, |load| {
-            // So that what is done meets requests under way.
+            // Each action then happens while requests are in flight.
             wait_until("the first answers", || load.ok() > 0);
             drive();
         });
@@ -378,8 +378,8 @@ impl Storm {
         wait_until(&format!("version {number}"), || self.server.get("/").text().starts_with(&wanted));
     }
 
-    /// A request as no client may make it; whether it was refused, as it should be unless its
-    /// worker was killed at that moment.
+    /// Sends a malformed request; returns whether it was refused, as it must be unless its worker
+    /// was killed at that moment.
     fn says_nonsense(&self, number: usize) -> bool {
         const NONSENSE: [&str; 4] = [
             "NONSENSE\r\n\r\n",
@@ -399,7 +399,7 @@ impl Storm {
         }
     }
 
-    /// The server itself has never said that fewer workers serve than there should be.
+    /// The server has never reported that fewer workers serve than should.
     fn expect_all_workers_serving(&self) {
         let said = self.notify.serving();
         // Workers of the first start get ready one after the other.
@@ -409,7 +409,7 @@ impl Storm {
     }
 }
 
-/// The master that serves, and how it gives way to another.
+/// The serving master, and how another replaces it.
 struct Masters {
     pid: i32,
     workers: usize,
@@ -437,7 +437,7 @@ impl Masters {
         wait_until("the new master to end", || process::children(old).len() == self.workers);
     }
 
-    /// The second master, at work beside the first.
+    /// The second master, beside the first.
     fn begin(&self) -> i32 {
         let second = self.pidfile.with_file_name("pid.2");
         send(self.pid, SIGUSR2);
@@ -448,7 +448,7 @@ impl Masters {
     }
 }
 
-/// WINCH, which during an upgrade is heard in the foreground too.
+/// WINCH, which during an upgrade works in the foreground too.
 fn withdraw(master: i32, beside: Option<i32>) {
     send(master, SIGWINCH);
     wait_until("the workers to go", || process::children(master) == Vec::from_iter(beside));

@@ -55,7 +55,7 @@ fn every_way_to_write_an_option_is_understood() {
         &["--workers", "2", "echo"],
         &["echo", "-w2"],
         &["-w2", "--", "echo"],
-        // An unambiguous prefix will do.
+        // An unambiguous prefix is enough.
         &["--workers", "2", "--backl", "5", "echo"],
     ];
     for way in ways {
@@ -124,8 +124,8 @@ fn several_binds_are_all_served() {
 
 #[test]
 fn an_inherited_descriptor_is_served() {
-    // The harness's own listener, handed over by number. Servers of other tests inherit it too,
-    // which harms nobody.
+    // The harness's own listener, passed by number. Servers of other tests inherit it too, without
+    // harm.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("bound").port();
     fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).expect("our own descriptor");

@@ -1,5 +1,5 @@
-//! How connections end: none that was promised to be kept open is closed over a request that its
-//! client has sent, and none is left open because a child of the app holds a copy of its
+//! How connections end. A connection that was announced as kept alive is not closed while a request
+//! of its client is on its way, and none stays open because a child of the app holds a copy of its
 //! descriptor.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::util::wait_until;
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
 /// A server that is told to end, or to reload, while the app is in the `close()` of a response that
-/// its client has, and that client.
+/// the client has received; and that client.
 fn told_to_end(args: &[&str], signal: Signal) -> (Server, Client) {
     let server = args.iter().fold(Plan::app("closing"), |plan, arg| plan.args([arg])).start();
     let mut client = server.connect();
@@ -40,7 +40,7 @@ fn a_request_that_comes_while_the_app_closes_its_response_is_answered_whatever_t
             let answer = client.read_for("GET").unwrap_or_else(|broken| panic!("{signal} {args:?}: {broken:?}"));
             assert_eq!(answer.text(), "ok");
             match signal {
-                // Nobody but the old worker knows whether it had been told yet.
+                // Only the old worker knows whether it had been told yet.
                 Signal::SIGHUP => server.finish(),
                 _ => {
                     assert!(answer.says_close());
@@ -57,7 +57,7 @@ fn a_promised_connection_is_kept_for_a_moment_after_the_app_was_done_with_it() {
     for signal in [Signal::SIGHUP, Signal::SIGTERM] {
         for args in WORKERS {
             let (mut server, mut client) = told_to_end(args, signal);
-            // Longer than idle clients are waited for: what counts is when this one falls idle.
+            // Longer than the wait for idle clients: what counts is when this client becomes idle.
             assert!(client.is_silent(Duration::from_millis(2500)), "{signal} {args:?}: it has an end already");
             server.release();
             wait_until("close() to return", || server.path("gate/closed").exists());
@@ -73,8 +73,8 @@ fn a_promised_connection_is_kept_for_a_moment_after_the_app_was_done_with_it() {
     }
 }
 
-/// More than one turn of the event loop takes from the kernel are there when the worker comes
-/// round, long after their deadlines.
+/// When the worker continues, long after their deadlines, there are more events than one turn of
+/// the event loop takes from the kernel.
 #[test]
 fn requests_that_wait_in_the_kernel_at_their_connections_deadline_are_answered() {
     let server = Server::start("closing", ["--keep-alive", "2"]);
@@ -82,7 +82,7 @@ fn requests_that_wait_in_the_kernel_at_their_connections_deadline_are_answered()
     let mut clients: Vec<_> = (0..600).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
     send(worker, Signal::SIGSTOP);
-    // It is stopped by the time that the last request is on its way.
+    // The worker is stopped by the time the last request is on its way.
     clients.iter_mut().for_each(|client| client.send(REQUEST));
     assert!(clients[0].is_silent(Duration::from_millis(3500)));
     send(worker, Signal::SIGCONT);
@@ -92,12 +92,12 @@ fn requests_that_wait_in_the_kernel_at_their_connections_deadline_are_answered()
 }
 
 #[test]
-fn an_end_is_told_though_a_child_of_the_app_holds_the_connection_too() {
+fn the_client_sees_the_end_though_a_child_of_the_app_holds_the_connection() {
     for args in [["--keep-alive", "1"], ["--keep-alive", "1000"]] {
         let mut server = Server::start("closing", args);
         let [mut idle, mut closing, mut forking, mut wrong] = [(); 4].map(|()| server.connect());
         assert_eq!(idle.get("/").status, 200);
-        // These have been accepted when the child is made, and so are its own, too.
+        // These were accepted before the child was made, so the child has them open as well.
         for client in [&mut closing, &mut wrong] {
             client.send("GET / HTTP/1.1\r\n");
         }
@@ -124,9 +124,9 @@ fn an_end_is_told_though_a_child_of_the_app_holds_the_connection_too() {
     }
 }
 
-/// Where there is room for so many only, whoever goes is not one that has just asked.
+/// At the limit of connections the one that is closed is not one that has just sent a request.
 #[test]
-fn an_idle_connection_that_has_to_make_room_is_asked_first_whether_it_is_idle() {
+fn an_idle_connection_is_read_once_more_before_it_is_closed_for_room() {
     let server = Server::start("closing", ["--worker-connections", "600"]);
     let worker = server.wait_for_workers(1)[0];
     let mut clients: Vec<_> = (0..600).map(|_| server.connect()).collect();
@@ -134,8 +134,8 @@ fn an_idle_connection_that_has_to_make_room_is_asked_first_whether_it_is_idle() 
     send(worker, Signal::SIGSTOP);
     let mut newcomers: Vec<_> = (0..50).map(|_| server.connect()).collect();
     newcomers.iter_mut().for_each(|client| client.send(REQUEST));
-    // The oldest ask: what the worker has heard of when it looks for one that can go is the last of
-    // them.
+    // The oldest connections send requests. When the worker looks for one to close, it has seen
+    // only the last of these.
     let (asking, _idle) = clients.split_at_mut(400);
     asking.iter_mut().rev().for_each(|client| client.send(REQUEST));
     send(worker, Signal::SIGCONT);

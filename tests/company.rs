@@ -1,5 +1,5 @@
-//! Short responses to requests that are at hand together: they leave together, and none waits for
-//! an app that is at something else.
+//! Short responses to requests that are ready together are sent together, and none waits for an app
+//! that is busy with something else.
 
 use nix::sys::signal::Signal;
 
@@ -9,7 +9,7 @@ use crate::util::server::{Plan, Server, send};
 use crate::util::tls::{Authority, Key};
 use crate::util::{PATIENCE, wait_until};
 
-/// Has the worker find these requests all at once.
+/// Makes the worker find all these requests at once.
 fn ask_together<const N: usize>(worker: i32, requests: [(&mut Client, &str); N]) {
     send(worker, Signal::SIGSTOP);
     wait_until("the worker to stand still", || is_stopped(worker));
@@ -44,8 +44,7 @@ fn a_short_response_is_kept_back_for_the_next_one() {
     let worker = server.wait_for_workers(1)[0];
     let [mut first, mut second] = known_clients(&server);
     let port = first.port();
-    // One round would do, but on a busy machine a response may not be there in time to be kept
-    // back.
+    // One round is enough, but on a busy machine a response may come too late to be deferred.
     wait_until("the first response to be kept back", || {
         let before = segments(&mut second, port);
         ask_for_little(&mut second);
@@ -58,7 +57,7 @@ fn a_short_response_is_kept_back_for_the_next_one() {
 }
 
 #[test]
-fn responses_do_not_wait_for_all_that_are_at_hand() {
+fn responses_do_not_wait_for_all_that_are_ready() {
     let server = Server::start("company", []);
     let worker = server.wait_for_workers(1)[0];
     let mut clients: [Client; 12] = known_clients(&server);

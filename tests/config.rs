@@ -1,5 +1,5 @@
-//! Settings from files, environment and command line: which wins, and what is said about wrong
-//! ones.
+//! Settings from files, environment and command line: which takes precedence, and the messages
+//! about wrong ones.
 
 use crate::util::server::{Finished, Plan};
 
@@ -104,7 +104,7 @@ fn wrong_values_are_one_sentence_and_exit_1() {
 }
 
 #[test]
-fn a_wrong_value_is_named_with_who_gave_it() {
+fn a_wrong_value_is_named_with_its_source() {
     // arguments, GUNICORN_CMD_ARGS, config file, the sentence
     let table: &[(&[&str], &str, &str, &str)] = &[
         (&["-u", "no_user"], "", "", "invalid value for 'user': No such user: 'no_user' (command line)"),
@@ -272,7 +272,7 @@ fn a_broken_or_missing_file_is_an_error() {
 }
 
 #[test]
-fn an_unknown_name_in_a_file_is_said_and_passed_over() {
+fn an_unknown_name_in_a_file_is_warned_of_and_ignored() {
     let plan = Plan::app("echo").file("conf.toml", "worker = 3\n");
     let path = plan.path("conf.toml").display().to_string();
     let mut server = plan.args(["--config", &path]).start();

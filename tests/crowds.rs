@@ -1,4 +1,4 @@
-//! More clients than a worker may hold, clients that only stay, and how they spread over the
+//! More clients than a worker may hold, clients that send nothing, and how they spread over the
 //! workers (rows SV-55 and SV-56 of the fault matrix). `MONOCEROS_CHAOS=long` doubles the numbers.
 
 use std::collections::HashMap;
@@ -41,15 +41,15 @@ fn thousands_of_idle_connections_cost_little() {
     // A tick is a hundredth of a second: the bound is a twentieth of a processor.
     assert!(ticks <= 10, "{ticks} ticks while nothing happened");
     assert!(fastest < Duration::from_millis(10), "the fastest fresh request took {fastest:?}");
-    // Every one of them is still welcome.
+    // Every one of them is still served.
     for mut client in clients.into_iter().step_by(100) {
         assert_eq!(client.get("/").status, 200);
     }
     server.finish();
 }
 
-/// How many files this process may have open once it has asked for all it can get. The servers it
-/// starts inherit that.
+/// Raises the limit of open files of this process as far as possible, and returns it. The servers
+/// it starts inherit the limit.
 fn files_allowed() -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the hard limit may be had");
@@ -63,7 +63,7 @@ fn fresh_request(server: &Server) -> Duration {
 }
 
 #[test]
-fn clients_that_connect_before_they_speak_are_not_sent_away_for_others_that_do() {
+fn clients_that_have_just_connected_are_not_closed_for_others() {
     for workers in [1, 4] {
         let server = flooded("process", workers);
         let mut crowd: Vec<Client> = (0..3 * HELD * workers).map(|_| server.connect()).collect();
@@ -78,7 +78,7 @@ fn clients_that_connect_before_they_speak_are_not_sent_away_for_others_that_do()
 }
 
 #[test]
-fn clients_past_the_limit_find_room_among_those_that_only_stay() {
+fn clients_past_the_limit_replace_silent_ones() {
     let server = flooded("process", 1);
     let mut crowd: Vec<Client> = Vec::new();
     for _ in 0..3 * HELD {
@@ -86,10 +86,10 @@ fn clients_past_the_limit_find_room_among_those_that_only_stay() {
         assert_eq!(client.get("/").status, 200);
         crowd.push(client);
     }
-    // Those that have been idle for longest have made room.
+    // The connections that were idle for longest were closed.
     crowd.drain(..2 * HELD).for_each(|mut client| client.expect_closed(Duration::from_secs(5)));
     crowd.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
-    // Those that never say anything make room too, after a moment.
+    // Connections that never send anything are closed too, after a moment.
     let silent: Vec<Client> = (0..2 * HELD).map(|_| server.connect()).collect();
     assert_eq!(server.get("/").status, 200);
     drop(silent);
@@ -97,7 +97,7 @@ fn clients_past_the_limit_find_room_among_those_that_only_stay() {
 }
 
 #[test]
-fn nobody_is_refused_or_forgotten_among_three_times_too_many() {
+fn no_client_is_refused_or_forgotten_among_three_times_too_many() {
     for workers in [1, 4] {
         let server = flooded("app", workers);
         let clients = 3 * HELD * workers / 2;
@@ -151,10 +151,10 @@ fn requests_of_kept_connections_spread_over_the_workers() {
     );
 }
 
-/// Four workers each get their part of what a crowd asks for: `crowd` gives the worker of each
-/// answer, `is_fair` judges how many each gave. Siblings wait for a worker for milliseconds only;
-/// where the machine gives it no turn for longer they go on without it. So one fair crowd of five
-/// is enough, and an unfair server has none.
+/// Four workers each get their part of a crowd's requests: `crowd` returns the worker of each
+/// answer, `is_fair` judges how many each gave. Siblings wait for a less busy worker for
+/// milliseconds only; if the machine does not schedule it for longer, they go on without it. So one
+/// fair crowd in five is enough, and an unfair server has none.
 fn expect_spread(crowd: impl Fn(&Server) -> Vec<String>, is_fair: impl Fn(&[usize]) -> bool) {
     let mut seen = Vec::new();
     for _ in 0..5 {
@@ -172,7 +172,7 @@ fn expect_spread(crowd: impl Fn(&Server) -> Vec<String>, is_fair: impl Fn(&[usiz
     panic!("never spread fairly: {seen:?}");
 }
 
-/// With every worker at work.
+/// While every worker is busy.
 fn serving(plan: Plan, workers: usize) -> Server {
     let server = plan.start();
     server.wait_for_workers(workers);

@@ -1,4 +1,4 @@
-//! `defer_accept`: a connection that says nothing is the kernel's, for a while; nobody is lost by
+//! `defer_accept`: the kernel keeps silent connections back for a while, and no client is lost by
 //! it.
 
 use std::fs;
@@ -28,7 +28,7 @@ fn a_silent_client_waits_in_the_kernel_and_is_served_when_it_speaks() {
 }
 
 #[test]
-fn a_client_that_stays_silent_comes_to_its_end_like_any_other() {
+fn a_silent_client_is_closed_after_its_timeout() {
     let plan = Plan::app("sharing").file("conf.py", "client_header_timeout = 1\ndefer_accept = True");
     let conf = plan.path("conf.py").display().to_string();
     let server = plan.args(["--config", &conf]).start();
@@ -57,8 +57,8 @@ fn a_reload_turns_it_on_and_off_for_sockets_in_use() {
     server.finish();
 }
 
-/// A client that has only connected, once such a one is in `state`: the master sees to that when it
-/// knows that a worker serves.
+/// A client that has only connected and whose connection is in `state`: the master sets the option
+/// once it knows that a worker serves.
 fn silent_client(server: &Server, state: &str) -> Client {
     let mut client = None;
     wait_until("a silent client's state to be the one that is set", || {

@@ -1,12 +1,12 @@
 //! gunicorn and monoceros side by side: the same command lines, environments, config files,
-//! requests and signals, and the same to be seen of them: exit status, stdout, error log, files,
+//! requests and signals, and the same visible results: exit status, stdout, error log, files,
 //! titles, and responses byte for byte.
 //!
 //! The cases are data (`data/differential/*.cases`; `case.rs` tells their language). Where a case
 //! differs, and should, it names the anchors of `docs/differences.md` that say so, with the lines
-//! that differ: a line that nobody allowed fails the test, and so does an allowance that nothing
-//! needs. `DIFFERENTIAL=words cargo test --test tests differential` plays only the cases with these
-//! words in their title, and shows both transcripts.
+//! that differ: a differing line that is not allowed fails the test, and so does an allowance that
+//! no line needs. `DIFFERENTIAL=words cargo test --test tests differential` plays only the cases
+//! with these words in their title, and shows both transcripts.
 
 mod case;
 mod normal;
@@ -23,13 +23,13 @@ use crate::util::root;
 use case::{Case, Pair};
 use play::{Player, Side};
 
-/// Cases at a time. Most of what they do is to wait.
+/// How many cases run at a time. They mostly wait.
 const AT_ONCE: usize = 4;
 
 /// The most jobs that are played again.
 const MOST_ACCIDENTS: usize = 4;
 
-/// The least number of cases that the contract is held to.
+/// The least number of cases.
 const AT_LEAST: usize = 280;
 
 #[test]
@@ -71,7 +71,7 @@ fn once_more(differing: Vec<(&Job<'_>, Vec<String>)>, known: &str) -> Vec<String
     again.collect()
 }
 
-/// What is played in one go: a case, or a pair of servers with the cases that share it.
+/// A unit of work: a case, or a pair of servers with the cases that share it.
 type Job<'a> = Vec<&'a Case>;
 
 fn jobs<'a>(cases: &'a [Case], wanted: Option<&str>) -> Vec<Job<'a>> {
@@ -89,7 +89,7 @@ fn jobs<'a>(cases: &'a [Case], wanted: Option<&str>) -> Vec<Job<'a>> {
             }
         }
     }
-    // The long ones first, so that nobody waits for them in the end.
+    // The long ones first, so that they do not run alone at the end.
     shared.into_values().filter(|job| job.len() > 1).chain(jobs).collect()
 }
 

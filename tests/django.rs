@@ -87,8 +87,8 @@ fn static_files(client: &mut Client) {
     let css = client.get("/static/site.css");
     assert_eq!((css.status, css.text().as_str()), (200, "body { color: #123456; }\n"));
     assert_eq!(css.header("Content-Type"), Some("text/css; charset=\"utf-8\""));
-    // WhiteNoise hands a file over with wsgi.file_wrapper; a part of it, and none of it if it is
-    // known.
+    // WhiteNoise returns a file by wsgi.file_wrapper: the whole, a part of it, or nothing if the
+    // client has it cached.
     let part = client.request("GET", "/static/site.css", &["Range: bytes=5-9"], b"");
     assert_eq!((part.status, part.text().as_str()), (206, "{ col"));
     let modified = css.header("Last-Modified").expect("a date").to_string();

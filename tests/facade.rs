@@ -1,5 +1,4 @@
-//! The `gunicorn` package that the server carries: its own tests, and how it is found inside the
-//! server.
+//! The `gunicorn` package in the server: its own tests, and how it is found inside the server.
 
 use std::process::Command;
 
@@ -30,7 +29,7 @@ fn the_carried_package_is_found_before_an_installed_one() {
 }
 
 #[test]
-fn what_the_package_does_not_have_is_told_by_name() {
+fn missing_modules_of_the_package_are_named() {
     let app = "import gunicorn.workers.ggevent\n";
     let mut server = Plan::app("app").in_own_folder().file("app.py", app).launch();
     assert_eq!(server.wait_for_exit().code(), Some(3));

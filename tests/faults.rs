@@ -186,7 +186,7 @@ fn twenty_killed_workers_are_twenty_replaced_workers() {
     let mut server = Server::start("echo", ["--workers", "2"]);
     let mut killed = 0;
     for _ in 0..20 {
-        // One that is killed may be seen for a moment still.
+        // A process that was killed may still be visible for a moment.
         let mut workers = Vec::new();
         wait_until("two workers", || {
             workers = server.workers();

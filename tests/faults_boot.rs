@@ -1,6 +1,6 @@
 //! Faults at boot and at a reload (rows SV-15 to SV-35 of the fault matrix that are not in
-//! `reload`, `faults` and `upgrade`), and signals in every order: the old workers serve on, and the
-//! tree converges.
+//! `reload`, `faults` and `upgrade`), and signals in every order: the old workers go on serving,
+//! and the process tree recovers.
 
 use std::fs;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ use crate::util::server::{Plan, Server};
 use crate::util::{apps, board, program, wait_until};
 
 #[test]
-fn hup_with_settings_that_cannot_be_had_changes_nothing() {
+fn hup_with_settings_that_cannot_be_applied_changes_nothing() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let busy = taken.local_addr().expect("bound").port();
     // The command line's address would win over the file's.
@@ -76,17 +76,17 @@ fn a_crash_loop_backs_off() {
     // After 0.1, 0.3, 0.7, 1.5 and 3.1 seconds.
     assert!((2..=7).contains(&forks), "{forks} forks in three seconds");
     server.write("app.py", &version(1));
-    // The next worker finds the cure, be it one that was booting just now.
+    // The next worker finds the fixed code, even one that is booting now.
     assert_eq!(server.get("/").status, 200);
     server.allow("");
     server.finish();
 }
 
 #[test]
-fn a_generation_of_which_one_worker_fails_does_not_take_over() {
+fn a_generation_with_a_failing_worker_does_not_replace_the_old_one() {
     let mut server = configured("");
     let before = server.wait_for_workers(2);
-    // The first to make the folder may live.
+    // The first worker to make the folder boots.
     let flaky = format!("import os\nos.mkdir('only-once')\n{}", version(2));
     server.write("app.py", &flaky);
     server.signal(SIGHUP);
@@ -98,7 +98,7 @@ fn a_generation_of_which_one_worker_fails_does_not_take_over() {
 }
 
 #[test]
-fn hups_while_one_hangs_are_one_and_bring_the_cure() {
+fn hups_during_a_hanging_reload_are_merged_and_load_the_fixed_code() {
     let mut server = configured("timeout = 2\n");
     let before = server.wait_for_workers(2);
     server.write("app.py", "import time\ntime.sleep(600)\n");
@@ -178,15 +178,15 @@ fn a_storm_of_signals_leaves_the_right_number_of_workers() {
         }
         assert_eq!(server.get("/").status, 200);
     }
-    // A reload begins with what the settings say, as gunicorn's; signals that came while it was
-    // under way count.
+    // A reload begins with the number in the settings, as in gunicorn; signals that came during the
+    // reload count.
     server.signal(SIGHUP);
     server.wait_for_workers(2);
     server.finish();
 }
 
 #[test]
-fn thousands_of_harmless_signals_harm_nobody() {
+fn thousands_of_harmless_signals_do_no_harm() {
     let server = configured("");
     let workers = server.wait_for_workers(2);
     for signal in [SIGUSR1, Signal::SIGURG, Signal::SIGWINCH, Signal::SIGCHLD] {
@@ -209,8 +209,8 @@ fn term_under_load_cuts_no_answer_short() {
     });
     drop(idle);
     println!("{load}");
-    // Who comes when all is over is refused; one that came in the moment between may be reset, each
-    // client once.
+    // A client that connects after the end is refused. One that connects in the moment between may
+    // be reset, each client once.
     assert!(load.failed() - load.refused() <= 6, "{load}");
     server.expect_gone();
     server.expect_clean_log();
@@ -243,7 +243,7 @@ fn a_preloaded_app_that_cannot_be_loaded_ends_the_start() {
 }
 
 #[test]
-fn hup_of_a_preloaded_app_serves_on_whatever_has_become_of_its_code() {
+fn hup_of_a_preloaded_app_does_not_read_its_code() {
     let mut server = configured("preload_app = True\n");
     let mut before = server.wait_for_workers(2);
     let broken = ["raise RuntimeError('bad deploy')", "def application(:", "import os; os._exit(1)"];
@@ -252,7 +252,7 @@ fn hup_of_a_preloaded_app_serves_on_whatever_has_become_of_its_code() {
         for (number, text) in broken.into_iter().enumerate() {
             server.write("app.py", text);
             server.signal(SIGHUP);
-            // The app is in memory; settings are read anew.
+            // The app is in memory; the settings are read again.
             server.wait_for_log_times("Hang up: Master", number + 1);
             wait_until("new workers", || {
                 let now = server.workers();
@@ -275,7 +275,7 @@ fn hup_of_a_preloaded_app_serves_on_whatever_has_become_of_its_code() {
 }
 
 #[test]
-fn hup_that_asks_for_a_preload_endangers_nobody() {
+fn hup_that_turns_preload_on_harms_no_request() {
     let mut server = configured("");
     let before = server.wait_for_workers(2);
     server.write("conf.py", "workers = 2\npreload_app = True\n");
@@ -381,7 +381,7 @@ fn a_new_program_with_other_addresses_closes_the_old_ones() {
 }
 
 #[test]
-fn an_odd_heritage_does_no_harm() {
+fn odd_inherited_state_does_no_harm() {
     // An open file, ignored and blocked signals, closed standard streams, no umask.
     let script = "exec 7</dev/null; trap '' CHLD PIPE; umask 0; exec \"$@\" <&- >&- 2>&-";
     let plan = Plan::app("process").error_log("error.log").through([

@@ -24,7 +24,7 @@ use crate::util::server::{Plan, Server, send};
 use crate::util::{PATIENCE, board, is_root, root, wait_until};
 
 #[test]
-fn a_jumping_clock_ends_no_worker() {
+fn a_jumping_clock_kills_no_worker() {
     let plan = Plan::app("process");
     let (source, shim) = (plan.path("clock.c"), plan.path("clock.so"));
     fs::write(&source, CLOCK_SHIM).expect("the test's folder is writable");
@@ -88,7 +88,7 @@ fn a_system_without_room_for_a_process_is_waited_out() {
     send(workers[0], SIGKILL);
     server.wait_for_log_times("Can't fork a worker: ", 2);
     assert_eq!(server.get("/").status, 200, "the other one serves");
-    // A reload cannot have what a crash cannot have.
+    // A reload needs what a restart after a crash needs.
     server.signal(SIGHUP);
     server.wait_for_log("Hang up: Master");
     assert_eq!(server.get("/").status, 200);
@@ -205,7 +205,7 @@ fn logs_on_a_full_disk_stop_no_request() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_no_request() {
+fn a_log_pipe_without_a_reader_stops_no_request() {
     // Where the shell lays the pipe, the option, and what it says; @ is the pipe.
     let table = [
         ("2>/dev/null", "--access-logfile", "@"),
@@ -394,7 +394,7 @@ fn pid_files_in_odd_places() {
     assert_eq!(taken.code, Some(1), "{taken:?}");
     assert!(!taken.stderr.contains("panicked"), "{taken:?}");
 
-    // A link is replaced, not followed: what it points at is not ours to write.
+    // A link is replaced, not followed: the file that it leads to is not ours.
     let plan = Plan::app("process").file("target", "precious");
     let (link, target) = (plan.path("link"), plan.path("target"));
     symlink(&target, &link).expect("a link");
@@ -421,7 +421,7 @@ fn logs_can_be_rotated_under_load() {
     });
     load.expect_no_failure();
     let folder = server.path("");
-    // What a draining worker has in hand is written before it ends.
+    // A draining worker writes its log lines before it ends.
     server.signal(SIGTERM);
     wait_until("the workers to end", || server.workers().is_empty());
     let logs = fs::read_dir(folder).expect("the test's folder").flatten().map(|entry| entry.path());
@@ -469,8 +469,8 @@ fn nothing_writable_is_needed() {
     if !is_root() {
         return println!("skipped: only root can mount");
     }
-    // Everything is read only, there is neither /tmp nor /dev/shm, nobody knows the user, and there
-    // is no home.
+    // Everything is read only, there is neither /tmp nor /dev/shm, the user has no account, and
+    // there is no home.
     let script = "mount --rbind / /mnt && mount -o remount,bind,ro /mnt && mount -t tmpfs -o ro none /mnt/dev/shm && \
                   exec chroot /mnt env -u HOME -u TMPDIR \"$@\"";
     let app = root().join("examples/hello");
@@ -523,7 +523,7 @@ fn a_master_killed_at_any_point_of_a_reload_leaves_nothing_behind() {
     }
 }
 
-/// Fails system calls of a process, until the result is dropped; None where nobody may be traced.
+/// Fails system calls of a process, until the result is dropped; None where tracing is not allowed.
 fn inject(pid: i32, fault: &str) -> Option<Tracer> {
     if !is_traceable() {
         return None;
@@ -549,7 +549,7 @@ struct Tracer(Child);
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // TERM lets it let go of the traced.
+        // At TERM it detaches from the traced process.
         send(self.0.id() as i32, SIGTERM);
         let _ = self.0.wait();
     }

@@ -1,6 +1,6 @@
 //! Faults inside a worker (rows SV-01 to SV-13, SV-58 to SV-60 of the fault matrix that are not in
-//! `faults` and `timeout`): whatever the app does to its process, the others serve and a new one
-//! comes.
+//! `faults` and `timeout`): whatever the app does to its process, the others serve and the worker
+//! is replaced.
 
 use std::fs;
 use std::time::Duration;
@@ -56,8 +56,7 @@ fn a_kill_from_outside_is_not_called_a_want_of_memory() {
     assert_eq!(server.get("/").status, 200);
     send(worker, nix::sys::signal::Signal::SIGKILL);
     server.wait_for_log(&format!("Worker (pid:{worker}) was sent SIGKILL! "));
-    // Unless the kernel did kill somebody for memory at this very moment, on a machine that is that
-    // busy.
+    // Unless the kernel has killed another process for memory at this very moment.
     let log = server.log();
     assert!(log.contains("Not by this server, nor by the kernel") || log.contains("has just killed"), "{log}");
     server.wait_for_workers(1);
@@ -66,11 +65,11 @@ fn a_kill_from_outside_is_not_called_a_want_of_memory() {
 }
 
 #[test]
-fn sys_exit_in_the_app_harms_nobody_else() {
+fn sys_exit_in_the_app_harms_no_other_request() {
     let mut server = Server::start("process", ["--workers", "2"]);
     server.wait_for_workers(2);
     for _ in 0..4 {
-        // 500 or a close: both are fair.
+        // 500 or a close: both are right.
         let mut client = server.connect();
         client.send("GET /leave HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         let answer = client.read_for("GET");
@@ -83,7 +82,7 @@ fn sys_exit_in_the_app_harms_nobody_else() {
 }
 
 #[test]
-fn whatever_a_worker_hangs_in_it_is_replaced() {
+fn a_hanging_worker_is_replaced_wherever_it_hangs() {
     for stuck in ["/backtrack", "/sleep-in-c", "/deadlock"] {
         let mut server = Server::start("process", ["--timeout", "1", "--workers", "2"]);
         let before = server.wait_for_workers(2);
@@ -102,14 +101,14 @@ fn whatever_a_worker_hangs_in_it_is_replaced() {
 }
 
 #[test]
-fn a_machine_that_was_suspended_kills_nobody() {
+fn a_suspended_machine_kills_no_worker() {
     let server = Server::start("process", ["--timeout", "1", "--workers", "2"]);
     let workers = server.wait_for_workers(2);
     assert_eq!(server.get("/").status, 200);
     let all: Vec<i32> = workers.iter().copied().chain([server.pid()]).collect();
     all.iter().for_each(|&pid| send(pid, SIGSTOP));
     std::thread::sleep(Duration::from_millis(3500));
-    // The master first: it then sees hearts that have been still for long.
+    // The master continues first: it then sees heartbeats that are old.
     all.iter().rev().for_each(|&pid| send(pid, SIGCONT));
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(server.workers(), workers);
@@ -118,7 +117,7 @@ fn a_machine_that_was_suspended_kills_nobody() {
 }
 
 #[test]
-fn memory_and_recursion_have_their_ends_and_the_worker_lives() {
+fn exhausted_memory_and_recursion_do_not_end_the_worker() {
     let mut server = Server::start("process", []);
     let worker = server.wait_for_workers(1);
     for path in ["/exhaust", "/recurse", "/raise"] {

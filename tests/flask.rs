@@ -66,7 +66,7 @@ fn events(server: &Server) {
     // A first request, so that what is timed is the stream and not the first call of a fresh
     // worker.
     (0..6).for_each(|_| assert_eq!(server.get("/count").status, 200));
-    // The fastest of some: what else the machine is at may hold one of them up.
+    // The fastest of several: a busy machine may delay one of them.
     let fastest = (0..3).map(|_| first_event(server)).min().expect("some");
     assert!(fastest < Duration::from_millis(100), "the first event took {fastest:?}");
 }

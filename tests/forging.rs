@@ -1,5 +1,5 @@
-//! Nothing that a client or an application sends makes a line, ends a field or steers a terminal,
-//! in any way of logging.
+//! Nothing that a client or an application sends adds a line, ends a field or controls a terminal,
+//! in any form of log.
 
 use crate::util::json::Json;
 use crate::util::server::{Plan, Server};
@@ -29,7 +29,7 @@ fn plan(config: &str) -> Plan {
     plan.args(["--config", &path])
 }
 
-/// What steers a terminal or ends a line for somebody.
+/// Characters that control a terminal or end a line for some reader.
 #[track_caller]
 fn expect_plain(text: &str) {
     let steers =
@@ -81,14 +81,14 @@ fn a_clients_fields_stay_fields_in_json() {
 }
 
 #[test]
-fn what_an_app_says_of_a_client_makes_no_record() {
+fn client_text_in_app_messages_makes_no_record() {
     for python in ["", "from gunicorn.glogging import Logger\nclass logger_class(Logger): pass\n"] {
         let mut server = plan(python).start();
         assert_eq!(server.get(QUERY).status, 500);
         server.wait_for_log("ValueError: raised");
         server.wait_for_log("said \\x1b[2J\\x9b2J\\u2028\n [2026");
         let log = server.log();
-        // What Python's logging makes of a traceback is its formatter's.
+        // The formatter of Python's logging decides how a traceback looks.
         let native = if python.is_empty() { log.as_str() } else { log.split("ValueError").next().expect("the start") };
         expect_plain(native);
         assert!(!native.lines().any(|line| line.starts_with("[2026-11-20")), "{log}");

@@ -9,7 +9,7 @@ mod splits;
 use std::fs;
 use std::path::Path;
 
-/// Mutated inputs a target. `MONOCEROS_FUZZ_ROUNDS` asks for another number.
+/// Mutated inputs per target. `MONOCEROS_FUZZ_ROUNDS` sets another number.
 const ROUNDS: usize = 3000;
 
 const TARGETS: &[&str] = &["head", "chunked", "proxy", "connection", "response"];
@@ -68,7 +68,7 @@ fn connections() {
     run("connection", harness::connection);
 }
 
-/// What keeps an input from being there twice, and makes the same corpus the same file.
+/// Sorted, so that no input is there twice, and the same corpus makes the same file.
 #[test]
 fn the_packed_corpus_is_sorted_and_in_the_form_of_a_failing_input() {
     for target in TARGETS {

@@ -150,7 +150,7 @@ fn decoded(mut headers: BTreeMap<String, String>, body: &str) -> BTreeMap<String
     headers
 }
 
-/// A refusal, or a close where the request never became complete; the app hears of neither.
+/// A refusal, or a close if the request never became complete; the app is called for neither.
 fn invalid(client: &mut Client, server: &Server, before: usize) -> Option<String> {
     match client.read_within("GET", PATIENCE) {
         Ok(answer) if answer.status >= 400 && answer.says_close() => {}

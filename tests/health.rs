@@ -1,4 +1,4 @@
-//! `health_path`: the server says by itself whether it serves, whatever the app is at.
+//! `health_path`: the server itself answers whether it serves, whatever the app does.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ fn a_check_is_answered_while_every_thread_is_busy() {
             kept.send(CHECK);
             assert_eq!(kept.read().text(), "ok\n", "on a kept connection");
         }
-        // Who came with the checkers is served when somebody is free, and not before.
+        // Requests that came with the checks are served when a thread is free, and not before.
         let mut waiting: Vec<_> = (0..4).map(|_| server.connect()).collect();
         waiting.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert!(waiting[0].is_silent(Duration::from_millis(200)));
@@ -143,7 +143,7 @@ fn a_reload_and_an_upgrade_fail_no_check() {
     server.signal(nix::sys::signal::Signal::SIGUSR2);
     wait_until("the new master", || server.path("pid.2").exists());
     wait_until("its workers", || server.processes().len() == 6);
-    // The old one goes; nobody who asks is to hear of it.
+    // The old one ends; no client must notice it.
     server.signal(SIGTERM);
     while crate::util::process::is_alive(server.pid()) {
         assert_eq!(server.get("/healthz").status, 200);

@@ -1,5 +1,6 @@
-//! What clients can hold of a worker by sending little: its time, its places, its descriptors, its
-//! memory and its disk. Whatever they hold, others are served at once, and no worker is ended.
+//! The resources of a worker that clients can hold by sending little: its time, its connections,
+//! its descriptors, its memory and its disk. Whatever they hold, others are served at once, and no
+//! worker is killed.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -21,7 +22,7 @@ const TINY: &str = "1\r\nx\r\n";
 const AT_P99: Duration = Duration::from_millis(20);
 
 #[test]
-fn a_crowd_of_uploads_in_tiny_chunks_keeps_nobody_waiting() {
+fn a_crowd_of_uploads_in_tiny_chunks_delays_no_other_client() {
     const UPLOADS: usize = 100;
     // Several times as fast as that, and the senders would need all of the machine.
     const BYTES_A_SECOND: usize = 4_000_000;
@@ -44,7 +45,7 @@ fn a_crowd_of_uploads_in_tiny_chunks_keeps_nobody_waiting() {
             }
         });
         let _end = SetOnDrop(&is_over);
-        // What grows from turn to turn takes a while to be felt.
+        // An effect that grows from turn to turn takes a while to show.
         (0..8).map(|_| wait_at_p99(&mut ordinary)).skip(3).collect()
     });
     println!("an ordinary client waited at p99, second by second: {seconds:?}");
@@ -151,7 +152,7 @@ fn a_field_that_is_repeated_costs_by_its_bytes_not_by_their_square() {
 }
 
 #[test]
-fn crowds_that_never_finish_a_request_make_room_for_those_who_do() {
+fn clients_that_never_finish_a_request_are_closed_for_those_that_do() {
     const HELD: usize = 200;
     for first in ["G", "", "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nx"] {
         let places = HELD.to_string();
@@ -186,19 +187,19 @@ fn crowds_that_never_finish_a_request_make_room_for_those_who_do() {
 }
 
 #[test]
-fn who_has_to_make_room_is_told_so() {
+fn a_client_that_is_closed_for_room_gets_503() {
     let mut server = Server::start("clients", ["--worker-connections", "100"]);
     let mut crowd: Vec<Client> = (0..100).map(|_| server.connect()).collect();
     crowd.iter_mut().for_each(|client| client.send("GET /a HTTP/1.1\r\n"));
     let mut others: Vec<Client> = (0..20).map(|_| server.connect()).collect();
     others.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
-    // The oldest are the ones who went.
+    // The oldest connections were closed.
     for client in &mut crowd[..10] {
         let answer = client.read();
         assert_eq!((answer.status, answer.says_close()), (503, true));
         client.expect_closed(PATIENCE);
     }
-    // The newest are still welcome.
+    // The newest are still served.
     for client in &mut crowd[90..] {
         client.send("Host: a\r\n\r\n");
         assert_eq!(client.read_for("GET").map(|answer| answer.status).ok(), Some(500), "there is no such path");
@@ -243,7 +244,7 @@ fn clients_leave_descriptors_to_the_application() {
 }
 
 #[test]
-fn an_application_that_takes_nearly_all_descriptors_keeps_nobody_out() {
+fn an_application_that_takes_nearly_all_descriptors_keeps_no_client_out() {
     let server = Plan::app("clients").through(["sh", "-c", "ulimit -n 256; exec \"$@\"", "sh"]).start();
     server.wait_for_workers(1);
     assert_eq!(server.get("/keep?200").text(), "200");
@@ -408,9 +409,9 @@ fn a_worker_that_waits_for_a_client_is_not_stuck() {
 }
 
 #[test]
-fn a_crowd_that_has_not_been_read_yet_is_not_sent_away() {
-    // Everybody's request is in the kernel while the worker stands still: it has more places to
-    // give than it seems.
+fn clients_that_have_not_been_read_yet_are_not_closed() {
+    // All requests are in the kernel while the worker is stopped: more connections can be closed
+    // than it seems.
     const HELD: usize = 100;
     let server = Server::start("clients", ["--worker-connections", "100", "--timeout", "0"]);
     let worker = server.wait_for_workers(1)[0];

@@ -1,5 +1,5 @@
-//! Server hooks: each in its process, at its moment, with the arguments gunicorn gives it; and what
-//! an exception in one costs.
+//! Server hooks: each in its process, at its moment, with gunicorn's arguments; and the effect of
+//! an exception.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ fn call(server: &Server, hook: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_life_calls_each_hook_in_gunicorns_order() {
+fn every_hook_is_called_in_gunicorns_order() {
     let mut server = every_hook().start();
     let worker = server.wait_for_workers(1)[0];
     assert_eq!(server.get("/pid?a=1").status, 200);
@@ -143,7 +143,7 @@ fn signals_to_the_master_reach_their_hooks() {
     };
     wait_until("both changes", || counts(&server).len() == 3);
     assert_eq!(counts(&server), ["1 None", "2 1", "1 2"]);
-    // The one that TTOU has ended is no more, and its hooks are through.
+    // The worker that TTOU has stopped has ended, and its hooks have run.
     call(&server, "child_exit");
     server.signal(SIGINT);
     assert_eq!(server.wait_for_exit().code(), Some(0));

@@ -52,7 +52,7 @@ enum Pace {
     WithTail,
 }
 
-/// A letter so many times: no end of a request line, and no chunk.
+/// One letter many times: it neither ends a request line nor makes a chunk.
 const TAIL: usize = 1 << 20;
 
 /// Rows whose column OURS leaves a choice, and what docs/decisions has chosen.
@@ -209,7 +209,7 @@ fn every_row_gets_the_same_verdict_byte_by_byte() {
 }
 
 #[test]
-fn a_megabyte_of_nonsense_behind_a_row_changes_nothing_and_is_not_kept() {
+fn a_megabyte_of_garbage_behind_a_row_changes_nothing_and_is_not_kept() {
     // AB-16
     let mut server = Server::start("echo", []);
     server.allow("Invalid request from ip=");

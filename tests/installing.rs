@@ -1,5 +1,5 @@
-//! Both doors as users get them: the wheel by pip, into environments of every kind, and the program
-//! by cargo.
+//! Both forms of the server as users install them: the wheel by pip, into environments of every
+//! kind, and the program by cargo.
 //!
 //! The wheel is tried with the interpreter of the tests and with the system's own python3, where
 //! that is of the same version: on Debian it is linked statically, as many are.
@@ -293,7 +293,7 @@ fn programs_that_start_gunicorn_get_this_server_where_that_was_asked_for() {
         |what| run(Command::new(&python).args(["-m", "monoceros.gunicorn", what]).env("PYTHONDONTWRITEBYTECODE", "1"));
     let ours = |argv: &str| format!("monoceros/{VERSION} monoceros {argv}");
 
-    // Nobody has installed gunicorn: the script is ours, too.
+    // gunicorn is not installed: the script is ours, too.
     let said = change("--install");
     assert!(said.contains("monoceros-gunicorn.pth") && said.contains("bin/gunicorn"), "{said}");
     assert_eq!(said_through(&[text(&python)], "name"), ours("gunicorn"));
@@ -374,7 +374,7 @@ fn a_pastedeploy_file_names_the_server() {
 }
 
 #[test]
-fn what_an_embedding_program_gets_wrong_is_told_in_one_sentence() {
+fn mistakes_of_an_embedding_program_are_one_sentence() {
     let environment = Environment::with_wheel(interpreters()[0].as_path());
     let python = environment.path("bin/python");
     let wrong = EMBEDDER.replace("'workers': 2", "'workers': 'many'");
@@ -389,7 +389,7 @@ fn what_an_embedding_program_gets_wrong_is_told_in_one_sentence() {
 }
 
 #[test]
-fn an_upgrade_executes_the_script_anew_and_so_gets_the_new_environment() {
+fn an_upgrade_executes_the_script_again_and_so_gets_the_new_environment() {
     let interpreter = interpreters()[0].as_path();
     let (old, new) = (Environment::with_wheel(interpreter), Environment::with_wheel(interpreter));
     let plan = Plan::app("app").in_own_folder().file("app.py", WHERE);

@@ -32,7 +32,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn who_keeps_a_connection_open() {
+fn version_and_connection_header_decide_whether_it_stays_open() {
     // request line and Connection header, answered Connection header, open afterwards
     let table = [
         ("GET / HTTP/1.1", "", "keep-alive", true),
@@ -87,7 +87,7 @@ fn keepalive_0_closes_after_every_response() {
 }
 
 #[test]
-fn idle_connections_keep_nobody_waiting() {
+fn idle_connections_delay_no_other_client() {
     let server = Server::start("echo", []);
     let mut idle: Vec<_> = (0..200).map(|_| server.connect()).collect();
     idle.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));

@@ -65,7 +65,7 @@ fn a_request_whose_client_has_left_is_not_run() {
 }
 
 #[test]
-fn a_client_that_leaves_while_the_app_computes_disturbs_nobody() {
+fn a_client_that_leaves_while_the_app_computes_disturbs_no_other() {
     // AB-05, AB-17: writing to it raises no signal that could end the worker.
     let plan = Plan::app("clients");
     let log = plan.path("access").display().to_string();
@@ -100,7 +100,7 @@ fn a_client_that_leaves_during_its_response_ends_the_iteration() {
 }
 
 #[test]
-fn a_client_that_has_only_finished_sending_costs_no_time() {
+fn a_client_that_has_only_finished_sending_causes_no_wait() {
     // AB-06: without a request it is closed, with one it is answered; nothing spins.
     let server = Server::start("clients", []);
     let worker = server.wait_for_workers(1)[0];
@@ -119,7 +119,7 @@ fn a_client_that_has_only_finished_sending_costs_no_time() {
 }
 
 #[test]
-fn a_refusal_is_read_by_who_is_still_sending() {
+fn a_client_that_is_still_sending_can_read_its_refusal() {
     // AB-10, AB-11: what is behind it is dropped for a while before the close, which would else
     // reset the connection.
     let mut server = Server::start("clients", ["--limit-request-body", "1000"]);
@@ -143,7 +143,7 @@ fn a_refusal_is_read_by_who_is_still_sending() {
 }
 
 #[test]
-fn a_body_that_the_app_leaves_alone_is_in_nobodys_way() {
+fn a_body_that_the_app_does_not_read_delays_no_client() {
     // AB-12: kept whole, and dropped. AB-13: streamed, so the connection ends behind the answer,
     // which arrives.
     let server = Server::start("clients", ["--body-buffer", "1000", "--body-spool", "3000000"]);

@@ -37,7 +37,7 @@ const FEWEST_ROUNDS: usize = 3;
 const MOST_ROUNDS: usize = 9;
 
 #[test]
-fn hundreds_of_bad_clients_cost_their_connections_and_nobody_elses_time() {
+fn hundreds_of_bad_clients_do_not_slow_down_others() {
     let seconds = TIMEOUT.to_string();
     let limits =
         ["--client-header-timeout", "--client-body-timeout", "--write-timeout"].map(|limit| [limit, seconds.as_str()]);
@@ -66,7 +66,8 @@ fn hundreds_of_bad_clients_cost_their_connections_and_nobody_elses_time() {
         let is_crowd = start.elapsed() >= Duration::from_secs(TIMEOUT) || open >= DRIPPING + DEAF;
         assert!(is_crowd, "only {open} bad clients are connected");
         let grown = anonymous(worker).saturating_sub(memory);
-        // Time for everybody, the precision of the server's clock, and a busy machine's leisure.
+        // Time for all of them, the precision of the server's clock, and the delays of a busy
+        // machine.
         let limit = Duration::from_secs(2 * TIMEOUT) + PATIENCE;
         let cut = wait_at_most(limit, "every bad client to be cut", || open_files(worker) <= files);
         println!("all cut {cut:?} later");
@@ -83,8 +84,7 @@ fn hundreds_of_bad_clients_cost_their_connections_and_nobody_elses_time() {
     calm.finish();
 }
 
-/// Compares the two servers until the one with the bad clients has shown that it does as well as it
-/// should.
+/// Compares the two servers until the one with the bad clients has been as fast as it should.
 fn compare_until_fair(ordinary: &mut [Client; 2]) -> Vec<[Duration; 2]> {
     let mut rounds = Vec::new();
     while rounds.len() < FEWEST_ROUNDS || (rounds.len() < MOST_ROUNDS && !are_fair(&rounds)) {
@@ -124,9 +124,9 @@ fn compare(ordinary: &mut [Client; 2]) -> [Duration; 2] {
     })
 }
 
-/// Who waits does not ask meanwhile. The requests left out count as if they had been sent in time,
-/// or a server that stands still for a second would show as one slow answer ("coordinated
-/// omission").
+/// A client that waits sends no requests meanwhile. The requests left out count as if they had been
+/// sent in time, or a server that stands still for a second would show as one slow answer
+/// ("coordinated omission").
 fn add_wait(waits: &mut Vec<Duration>, mut wait: Duration) {
     waits.push(wait);
     while wait > INTERVAL {

@@ -7,7 +7,7 @@ use crate::util::json::Json;
 use crate::util::server::{Plan, Server};
 use crate::util::wait_until;
 
-/// Answers everything but `/fail`; at `/late` it does what `late` says.
+/// Answers everything but `/fail`; at `/late` it runs the code `late`.
 fn app(early: &str, late: &str) -> String {
     let late = late.replace('\n', "\n        ");
     format!(
@@ -231,7 +231,7 @@ fn in_json_lines_stay_json() {
 }
 
 #[test]
-fn a_reload_begins_anew() {
+fn a_reload_makes_the_loggers_again() {
     let config = "import logging\n\
                   def post_fork(server, worker):\n    logging.getLogger('gunicorn.access').disabled = True\n";
     let server = plan(&app("", "pass"), config).start();

@@ -1,4 +1,4 @@
-//! What is written: error lines, access lines with every atom, whole lines from many workers.
+//! Log lines: error lines, access lines with every atom, whole lines from many workers.
 
 use std::fs;
 use std::thread;

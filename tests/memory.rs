@@ -49,8 +49,8 @@ fn a_worker_does_not_grow_with_the_requests_it_serves() {
     server.finish();
 }
 
-/// What clients make up must not stay: CPython 3.12 keeps interned strings for ever, and no table
-/// may grow with what is sent.
+/// Names that clients invent must not stay in memory: CPython 3.12 keeps interned strings for ever,
+/// and no table may grow with the requests.
 #[test]
 fn header_names_that_never_come_again_take_no_memory() {
     // Many short names, and some that are as long as they may be; each never seen before. What is

@@ -1,5 +1,5 @@
-//! User, group, umask: what root gives away before the app is loaded. These tests need root and say
-//! so when they are not.
+//! User, group, umask: the rights that root gives up before the app is loaded. These tests need
+//! root, and say so without it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -114,7 +114,7 @@ fn a_log_that_has_become_a_link_is_neither_written_nor_given_away() {
         for secret in &secrets {
             assert_eq!((owner(secret), fs::read_to_string(secret).expect("ours")), ((0, 0), "secret\n".into()));
         }
-        // It goes on with what it had, and is over with the old names when these are free.
+        // It goes on with the old files, and reopens the names once these are usable again.
         for log in &logs {
             fs::remove_file(log).expect("our own folder");
         }
@@ -165,7 +165,7 @@ fn a_log_that_is_a_link_to_a_standard_stream_is_that_stream() {
 }
 
 #[test]
-fn what_is_no_file_in_the_place_of_the_pid_file_ends_the_start() {
+fn a_pid_file_that_is_no_file_ends_the_start() {
     let make_fifo = |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("our own folder");
     // Which never ends.
     let make_link = |path: &Path| symlink("/dev/zero", path).expect("our own folder");
@@ -192,7 +192,7 @@ fn owner(path: &Path) -> (u32, u32) {
     (meta.uid(), meta.gid())
 }
 
-/// One whose log says what it should not, as the test wanted it.
+/// A server whose log contains faults that the test has provoked.
 fn stop(mut server: Server) {
     server.signal(SIGTERM);
     assert_eq!(server.wait_for_exit().code(), Some(0));

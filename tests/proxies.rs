@@ -19,7 +19,7 @@ fn v2(fixed: &[u8; 4], payload: &[u8]) -> Vec<u8> {
 
 const V2_PAYLOAD: &[u8] = &[1, 2, 3, 4, 5, 6, 7, 8, 0, 111, 0, 222];
 
-/// What comes of a header in front of a request.
+/// The outcome of a header in front of a request.
 #[derive(Debug, Clone, Copy)]
 enum Outcome {
     /// The request is served: REMOTE_ADDR and, where it is known, REMOTE_PORT.
@@ -259,7 +259,7 @@ fn a_proxy_header_that_does_not_end_has_the_time_of_a_head() {
 }
 
 #[test]
-fn who_is_not_trusted_says_nothing_about_the_scheme_or_the_script() {
+fn an_untrusted_peer_sets_neither_scheme_nor_script_name() {
     // FW-01
     let server = Server::start("echo", ["--forwarded-allow-ips", "10.0.0.0/8"]);
     let headers = ["X-Forwarded-Proto: https", "X-Forwarded-Ssl: on", "SCRIPT_NAME: /x"];
@@ -272,7 +272,7 @@ fn who_is_not_trusted_says_nothing_about_the_scheme_or_the_script() {
 }
 
 #[test]
-fn who_is_trusted_says_the_scheme_and_the_script() {
+fn a_trusted_peer_sets_scheme_and_script_name() {
     // FW-04: as a peer on a unix socket always is; FW-05: as an IPv4 address is, however the kernel
     // writes it.
     let plans = [
@@ -302,8 +302,8 @@ fn who_is_trusted_says_the_scheme_and_the_script() {
 
 #[test]
 fn behind_a_proxy_header_the_client_that_it_names_is_asked_for() {
-    // The balancer is trusted, and passes on bytes of clients who are not: only its own connections
-    // are its own word.
+    // The balancer is trusted, but passes on bytes of clients that are not: its trust covers its
+    // own connections only.
     let client = |address: &str| format!("PROXY TCP4 {address} 5.6.7.8 111 222\r\n").into_bytes();
     let unspecified = v2(&[0x21, 0, 0, 0], b"");
     let local = v2(&[0x20, 0, 0, 0], b"");
@@ -325,7 +325,7 @@ fn behind_a_proxy_header_the_client_that_it_names_is_asked_for() {
     ];
     for unix in [false, true] {
         for (trusted, header, is_believed) in table {
-            // A peer on a unix socket is trusted by being there.
+            // A peer on a unix socket is always trusted.
             let is_believed = is_believed || unix && (header.is_empty() || header == local);
             let plan = Plan::app("echo").args(["--proxy-protocol", "auto", "--forwarded-allow-ips", trusted]);
             let server = if unix { plan.unix() } else { plan }.start();

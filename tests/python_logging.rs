@@ -345,7 +345,7 @@ fn the_loggers_follow_the_settings_also_where_the_config_has_loaded_logging() {
     let path = plan.path("conf.py").display().to_string();
     let server = plan.args(["--config", &path]).start();
     assert_eq!(server.get("/").text(), "20");
-    // Out of Python's hands again.
+    // The server writes the logs again.
     server.write("conf.py", "import logging\nloglevel = 'debug'\n");
     server.signal(SIGHUP);
     wait_until("the new workers", || server.get("/").text() == "10");

@@ -1,5 +1,5 @@
-//! Signals where the application, an agent or a hook has its own ideas about them: who handles
-//! what, and when.
+//! Signals for which the application, an agent or a hook has handlers of its own: which handler
+//! runs, and when.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ fn a_signal_to_a_child_of_the_application_is_the_childs_alone() {
 }
 
 #[test]
-fn a_helper_of_the_hooks_that_is_terminated_does_not_end_the_server() {
+fn a_child_of_a_hook_that_is_terminated_does_not_end_the_server() {
     let config = "\
 import multiprocessing, time
 helper = None
@@ -159,8 +159,8 @@ fn an_idle_worker_runs_the_applications_own_term_handler() {
         assert_eq!(server.gate_files("handler-").len(), 2, "{}", server.log());
         assert_eq!(server.gate_files("goodbye-").len(), 2, "atexit\n{}", server.log());
         assert_eq!(server.stdout().matches("worker_exit").count(), 2, "{}", server.stdout());
-        // The client has its answer before the worker is out of the request, which the handler may
-        // meet, and be told of.
+        // The client has its answer before the worker has left the request. The handler may run
+        // within it, and its exception is then logged.
         server.allow("Error handling request GET /");
         server.allow("Traceback");
         server.expect_clean_log();
@@ -201,7 +201,7 @@ fn handlers_of_other_signals_do_not_wait_for_a_request() {
 }
 
 #[test]
-fn what_a_handler_raises_while_nothing_runs_is_logged_and_hits_no_request() {
+fn an_exception_of_a_handler_while_nothing_runs_is_logged_and_ends_no_request() {
     for form in FORMS {
         let mut server = start("fail", form);
         let worker: i32 = text(&server, "/").parse().expect("a pid");
@@ -284,7 +284,7 @@ fn a_worker_that_loads_the_application_does_not_hold_the_stop_up() {
 }
 
 #[test]
-fn a_worker_past_its_time_gets_no_new_grace() {
+fn a_worker_past_its_timeout_gets_no_graceful_timeout_besides() {
     let mut server = Server::start("process", ["--timeout", "1"]);
     let mut client = server.connect();
     client.send("GET /hang HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -343,7 +343,7 @@ fn a_fault_from_outside_ends_the_process() {
 }
 
 #[test]
-fn a_file_that_may_grow_no_more_is_an_error_and_no_end() {
+fn a_file_size_limit_is_an_error_and_does_not_end_the_worker() {
     let mut server = start("", &[]);
     let worker: i32 = text(&server, "/").parse().expect("a pid");
     assert_eq!(text(&server, "/write_too_much"), "File too large");
@@ -359,7 +359,7 @@ fn greenlets_of_a_patched_application_run_while_the_worker_idles() {
     let mut server = Server::start("greenlets", []);
     let ticks = || text(&server, "/").parse::<u64>().expect("a number");
     let before = ticks();
-    // Nobody asks meanwhile, so that only the idle worker can run them.
+    // No request comes meanwhile, so only the idle worker can run them.
     std::thread::sleep(Duration::from_millis(1000));
     let after = ticks();
     assert!(after > before + 20, "{before} to {after} in a second");
@@ -368,7 +368,7 @@ fn greenlets_of_a_patched_application_run_while_the_worker_idles() {
 }
 
 #[test]
-fn what_worker_abort_raises_reaches_the_application() {
+fn an_exception_of_worker_abort_reaches_the_application() {
     let config = "def worker_abort(worker):\n    raise TimeoutError\n";
     for round in 0..3 {
         let mut server = with_config(plan("", &["--timeout", "1"]), config).start();
@@ -384,7 +384,7 @@ fn what_worker_abort_raises_reaches_the_application() {
 }
 
 #[test]
-fn an_abort_says_what_the_worker_was_at() {
+fn an_abort_logs_the_running_request() {
     let hooks = ["", "def worker_abort(worker):\n    pass\n", "def worker_int(worker):\n    pass\n"];
     for config in hooks {
         for form in FORMS {
@@ -416,10 +416,10 @@ fn workers_say_that_they_leave_because_their_master_is_gone() {
     }
 }
 
-/// All of them at once, in any order: each is the server's to handle, whatever the application does
+/// All of them at once, in any order: the server handles each, whatever the application does
 /// meanwhile.
 #[test]
-fn a_storm_of_signals_loses_none_that_matters() {
+fn a_storm_of_signals_loses_no_important_one() {
     for mode in ["", "chain", "dump"] {
         let server = start(mode, &["--workers", "2", "--threads", "2"]);
         text(&server, "/");

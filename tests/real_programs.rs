@@ -116,7 +116,7 @@ fn site_packages() -> PathBuf {
     python.join("site-packages")
 }
 
-/// What each program has to show: that its code is in the worker.
+/// The proof that each program's code runs in the worker.
 fn expect_its_mark(program: &Program, server: &Server) {
     let loaded = server.get(&format!("/loaded?{}", program.name)).text();
     assert_eq!(loaded, "true", "{} is not in the worker", program.name);
@@ -149,8 +149,7 @@ fn stop_at_rest(program: &Program) {
     }
 }
 
-/// A server that has been told to stop ends in good order, and leaves what it should and nothing
-/// else.
+/// A server that was told to stop ends in good order, and leaves only the files that it should.
 fn expect_a_prompt_end(program: &Program, args: &[&str], server: &mut Server) {
     let (status, took) = server.wait_for_exit_within(PROMPTLY);
     assert_eq!(status.code(), Some(0), "{} {args:?} after {took:?}: {}", program.name, server.log());
@@ -185,8 +184,7 @@ fn reload(program: &Program) {
     expect_data(program, &server);
 }
 
-/// The log of each program's own making may say what it likes; the master's says what became of the
-/// workers.
+/// The programs' own log lines may say anything; the master's lines tell how the workers ended.
 fn expect_no_kill(server: &Server) {
     let log = server.log();
     for word in ["SIGKILL", "was sent SIGTERM", "exited with code", "WORKER TIMEOUT", "Cannot set up"] {

@@ -43,7 +43,7 @@ fn a_worker_that_has_grown_is_replaced_and_only_that_one() {
 }
 
 #[test]
-fn a_peak_is_no_leak() {
+fn a_short_peak_of_memory_replaces_no_worker() {
     let server = Server::start("process", ["--max-worker-memory", "120M"]);
     let before = server.wait_for_workers(1);
     // Up for one sample at most, then down again.

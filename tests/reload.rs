@@ -106,7 +106,7 @@ fn hup_with_a_broken_config_changes_nothing() {
 }
 
 #[test]
-fn hup_while_the_new_code_boots_slowly_stops_nobody() {
+fn hup_while_the_new_code_boots_slowly_stops_no_worker() {
     let server = versioned(&[]);
     server.wait_for_workers(2);
     server.write("app.py", &format!("import time\ntime.sleep(2)\n{}", version(2)));

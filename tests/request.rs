@@ -98,8 +98,8 @@ fn each_request_has_an_environ_of_its_own() {
     server.finish();
 }
 
-/// The server knows a header block again: what does not come from the headers must still be each
-/// request's own.
+/// The server finds the header block in its cache; values that do not come from the headers must
+/// still be each request's own.
 #[test]
 fn requests_with_the_same_headers_have_each_their_own_line_and_client() {
     let server = Server::start("echo", []);
@@ -173,7 +173,7 @@ fn over_a_unix_socket_there_is_no_peer_and_the_host_names_the_server() {
 }
 
 #[test]
-fn the_scheme_is_believed_only_from_who_may_say_it() {
+fn the_scheme_is_taken_only_from_trusted_peers() {
     let trusting = Server::start("echo", []);
     let wary = Server::start("echo", ["--forwarded-allow-ips", "10.0.0.1"]);
     let by_network = Server::start("echo", ["--forwarded-allow-ips", "10.0.0.0/8,127.0.0.0/8"]);
@@ -316,7 +316,7 @@ fn a_trusted_proxy_sends_the_headers_that_are_set_for_it() {
         let report = server.connect().request("GET", "/", &["X-Scheme: tls", "X_User: bob"], b"").json();
         assert_eq!(report["wsgi.url_scheme"], scheme, "{allowed}");
         assert_eq!(report.get("HTTP_X_USER").map(Json::text), user, "{allowed}");
-        // What stood there by default counts no more.
+        // The defaults no longer apply.
         let report = server.connect().request("GET", "/", &["X-Forwarded-Proto: https"], b"").json();
         assert_eq!(report["wsgi.url_scheme"], "http");
         server.finish();

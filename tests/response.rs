@@ -43,7 +43,7 @@ fn a_header_may_be_any_pair() {
     server.finish();
 }
 
-/// The server knows them again; what comes of them depends on the company all the same.
+/// The server finds them in its cache; their effect still depends on the other headers.
 #[test]
 fn headers_that_are_the_same_objects_say_the_same_and_no_more() {
     let mut server = Server::start("responses", []);
@@ -164,10 +164,9 @@ fn big_blocks_and_many_blocks_arrive_whole() {
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_up_nobody_for_ever() {
+fn a_client_that_does_not_read_delays_no_other_for_ever() {
     // 20 MB do not fit any socket buffer: what the kernel will not take waits without stopping the
-    // others, up to the point where the app itself must wait. With two workers somebody is always
-    // free.
+    // others, up to the point where the app itself must wait. With two workers one is always free.
     let server = Server::start("responses", ["--workers", "2"]);
     server.wait_for_workers(2);
     let mut stalled = server.connect();
@@ -217,7 +216,7 @@ fn close_is_called_when_the_client_goes_away_in_the_middle() {
     client.send("GET /stream?lines=100000000 HTTP/1.1\r\nHost: test\r\n\r\n");
     client.read_until(b"/stream 10\n");
     drop(client);
-    // The only worker comes back: it stopped iterating.
+    // The only worker serves again: it has stopped iterating.
     wait_until("an answer after the client left", || answers(&server));
     server.finish();
 }

@@ -1,4 +1,4 @@
-//! What an app can do to its response, well or badly: the rows RS-01 to RS-72 and some more. Each
+//! What an app can do to its response, right or wrong: the rows RS-01 to RS-72 and some more. Each
 //! row is `GET /row` on a connection, then `GET /ok` on the same one, so a response that is mixed
 //! up with the next shows.
 //!

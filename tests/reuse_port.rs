@@ -1,5 +1,5 @@
-//! `reuse_port`: one port, a socket for each worker, all of them the master's, so that no backlog
-//! goes with a worker.
+//! `reuse_port`: one port, a socket for each worker. The master owns all of them, so that no
+//! backlog is lost with a worker.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +38,7 @@ fn each_worker_has_a_socket_and_sockets_stay() {
         assert_eq!(sockets(&server), expected);
         expect_all_served(&server, CROWD);
     }
-    // A worker that comes by TTIN stands at the socket of another.
+    // A worker added by TTIN shares the socket of another.
     server.signal(SIGTTIN);
     server.wait_for_workers(2);
     assert_eq!(sockets(&server), 4);
@@ -64,7 +64,7 @@ fn a_reload_cannot_turn_it_on_and_says_so() {
 }
 
 #[test]
-fn what_waits_at_a_stopped_workers_socket_is_served_by_another() {
+fn connections_at_a_stopped_workers_socket_are_served_by_another() {
     let server = Server::start("sharing", ["--reuse-port", "--workers", "2", "--timeout", "60"]);
     let workers = server.wait_for_workers(2);
     send(workers[0], SIGSTOP);
@@ -81,7 +81,7 @@ fn what_waits_at_a_stopped_workers_socket_is_served_by_another() {
 }
 
 #[test]
-fn a_worker_that_leaves_for_good_leaves_nobody_waiting() {
+fn a_worker_that_ends_leaves_no_client_waiting() {
     let server = Server::start("sharing", ["--reuse-port", "--workers", "2"]);
     server.wait_for_workers(2);
     server.signal(SIGTTOU);
@@ -114,14 +114,15 @@ fn a_busy_workers_connections_go_to_an_idle_sibling() {
 }
 
 #[test]
-fn the_kernel_spreads_connections_so_that_nobody_starves() {
+fn the_kernel_spreads_connections_so_that_no_worker_starves() {
     let server = Server::start("sharing", ["--reuse-port", "--workers", "4"]);
     server.wait_for_workers(4);
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut clients: Vec<Client> = (0..4 * CROWD).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.send(GET));
     clients.iter_mut().for_each(|client| *counts.entry(served_by(client)).or_default() += 1);
-    // Even would be 48; a fair throw of 192 that leaves one below 16 comes once in ten million.
+    // An even share is 48. By chance a fair distribution of 192 leaves one below 16 once in ten
+    // million times.
     assert!(counts.len() == 4 && counts.values().all(|count| (16..=96).contains(count)), "{counts:?}");
     server.finish();
 }

@@ -206,7 +206,7 @@ fn a_transfer_coding_that_makes_no_sense_is_400_and_an_unknown_one_501() {
 }
 
 #[test]
-fn an_absolute_target_names_the_host_and_the_header_counts_for_nothing() {
+fn an_absolute_target_names_the_host_and_the_header_is_ignored() {
     // RFC 9112, 3.2.2
     let cases = [
         ("http://evil/x", "Host: a\r\n", "evil"),

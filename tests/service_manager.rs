@@ -1,4 +1,4 @@
-//! What systemd is told, and when; its sockets; and the examples in conf/.
+//! The notifications for systemd; its sockets; and the examples in conf/.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
@@ -47,11 +47,11 @@ fn a_reload_is_announced_and_ended_whatever_comes_of_it() {
 }
 
 #[test]
-fn the_watchdog_hears_of_live_workers_only() {
-    // A sign of life every half second.
+fn the_watchdog_is_notified_only_while_workers_live() {
+    // A watchdog notification every half second.
     let (mut server, notify) = start(&version(1), &[("WATCHDOG_USEC", "1000000")]);
     notify.wait_for("WATCHDOG=1", 3);
-    // All workers stop to answer, and new ones cannot be loaded: now somebody else must help.
+    // All workers stop answering, and new ones cannot be loaded: now the service manager must act.
     server.write("app.py", "import time\ntime.sleep(600)\n");
     let worker = server.workers()[0];
     send(worker, SIGSTOP);
@@ -85,8 +85,8 @@ fn an_upgrade_hands_the_service_on() {
     wait_until("its worker", || board::all_serve(new, 1));
     server.signal(SIGTERM);
     server.wait_for_exit();
-    // The old one may say it while only it is believed (NotifyAccess=main), the new one when it is
-    // alone.
+    // The old master may send it while only it is accepted (NotifyAccess=main), the new one when it
+    // is alone.
     notify.wait_for(&format!("MAINPID={new}"), 2);
     assert_eq!(notify.count("STOPPING=1"), 0, "the service goes on: {:?}", notify.heard());
     assert!(!is_alive(old));
@@ -124,7 +124,8 @@ fn sockets_from_the_service_manager_are_served_through_every_upgrade_and_stay() 
     for by_number in [false, true] {
         let plan = Plan::app("process").bound_elsewhere();
         let path = plan.path("activated");
-        // As systemd: made by somebody else, passed as descriptor 3, by pid and count or by name.
+        // As from systemd: made by another process, passed as descriptor 3, by pid and count or by
+        // name.
         let listener = UnixListener::bind(&path).expect("a free path");
         fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).expect("our own descriptor");
         let set = if by_number { "" } else { "LISTEN_PID=$$ LISTEN_FDS=1" };

@@ -1,5 +1,5 @@
-//! The memory that master and workers share: a worker writes what concerns itself, and nothing
-//! else, whatever runs in it.
+//! The memory that master and workers share: a worker can write only to its own row, whatever runs
+//! in it.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ fn a_worker_can_write_to_its_own_row_of_the_scoreboard_only() {
 }
 
 #[test]
-fn who_writes_to_a_row_of_others_is_ended_and_they_go_on() {
+fn a_worker_that_writes_to_another_row_ends_and_the_others_go_on() {
     let mut server = Server::start("shared_memory", ["--workers", "2"]);
     let workers = server.wait_for_workers(2);
     let mut client = server.connect();
@@ -56,7 +56,7 @@ fn a_worker_reads_new_certificates_and_can_write_none() {
     server.finish();
 }
 
-/// The mappings of this name whose `key` says something.
+/// The mappings of this name for which `key` has a value.
 fn mappings<'a>(report: &'a Json, name: &str, key: &str) -> Vec<&'a Json> {
     let is_meant = |mapping: &&Json| mapping["name"].text().ends_with(name) && mapping[key] != Json::Bool(false);
     report["mappings"].list().iter().filter(is_meant).collect()

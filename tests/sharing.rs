@@ -1,5 +1,5 @@
-//! Threads of a worker and workers of a server share the work: nobody waits behind somebody else's
-//! request while anybody is free.
+//! Threads of a worker and workers of a server share the work: no request waits behind another
+//! while a thread or a worker is free.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -21,8 +21,8 @@ fn served_by(client: &mut Client) -> i32 {
     text.split(' ').next().and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{text:?}"))
 }
 
-/// Six clients, some of whose connections one of two workers has; and the one whose request that
-/// worker is at.
+/// Six clients, some of whose connections one of two workers has; and the client whose request that
+/// worker runs.
 fn clients_of_a_busy_worker_among_others(server: &Server) -> (Vec<Client>, Client) {
     server.wait_for_workers(2);
     let mut clients: Vec<Client> = (0..6).map(|_| server.connect()).collect();
@@ -200,7 +200,7 @@ fn a_block_is_sent_whole_before_the_app_makes_the_next() {
 }
 
 #[test]
-fn a_thread_of_the_app_that_goes_on_reading_disturbs_nobody_else() {
+fn a_thread_of_the_app_that_goes_on_reading_disturbs_no_other_request() {
     let mut server = Server::start(
         "sharing",
         ["--body-buffer", "1000", "--body-spool", "0", "--client-body-timeout", "2", "--threads", "2"],
@@ -230,7 +230,7 @@ fn a_second_head_that_cannot_be_read_is_no_head() {
 #[test]
 fn quick_requests_do_not_wait_behind_slow_ones() {
     const LIMIT: Duration = Duration::from_millis(20);
-    // A busy machine gives some process no turn for longer than that; a server that makes people
+    // A busy machine may not schedule a process for longer than that. A server that makes clients
     // wait has no good round.
     let mut seen = Vec::new();
     for _ in 0..5 {

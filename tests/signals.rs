@@ -75,7 +75,7 @@ fn shutdown_delay_keeps_serving_after_term() {
     assert_eq!(server.get("/").status, 200);
     server.signal(SIGTERM);
     server.wait_for_log("Serving on for 2 s before the stop");
-    // A second TERM is not "hurry", and a reload comes too late.
+    // A second TERM does not shorten the stop, and a reload comes too late.
     server.signal(SIGTERM);
     server.signal(Signal::SIGHUP);
     server.wait_for_log("Reload ignored: the server is stopping");
@@ -128,11 +128,11 @@ fn ctrl_c_reaches_the_workers_too_and_still_ends_well() {
 }
 
 #[test]
-fn ctrl_c_while_the_app_is_loaded_is_no_failure_of_the_app() {
+fn ctrl_c_while_the_app_is_loaded_does_not_count_as_its_failure() {
     let app = "import os, pathlib, time\npathlib.Path(os.environ['GATE'], 'importing').touch()\ntime.sleep(30)\n";
     let mut server = Plan::app("app").in_own_folder().file("app.py", app).start();
     wait_until("the import to begin", || !server.gate_files("importing").is_empty());
-    // It serves nobody yet, and never will.
+    // It serves no request yet, and never will.
     let worker = server.workers()[0];
     send(worker, SIGINT);
     wait_until("the worker to end", || !server.workers().contains(&worker));
@@ -151,11 +151,11 @@ fn term_to_the_whole_group_is_the_same_as_to_the_master() {
         let mut client = server.connect();
         client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
         wait_until("the request to be in the app", || server.entered() == 1);
-        // A service manager's order is any.
+        // A service manager may signal the processes in any order.
         let mut all = [server.pid(), workers[0], workers[1]];
         all.rotate_left(round % 3);
         for pid in all {
-            // The idle worker may be gone by its turn: the master has told it already.
+            // The idle worker may be gone by then: the master has told it already.
             let _ = kill(Pid::from_raw(pid), SIGTERM);
         }
         server.wait_for_log("Handling signal: term");
@@ -170,11 +170,12 @@ fn term_to_the_whole_group_is_the_same_as_to_the_master() {
 }
 
 #[test]
-fn a_terminal_that_hangs_up_is_one_reload() {
+fn a_terminal_that_hangs_up_causes_one_reload() {
     let server = Server::start("echo", ["--workers", "2"]);
     let old = server.wait_for_workers(2);
     assert_eq!(server.get("/").status, 200);
-    // The kernel sends it to the whole foreground group, and to whoever has come meanwhile.
+    // The kernel sends it to the whole foreground group, also to processes that were forked
+    // meanwhile.
     server.signal(Signal::SIGHUP);
     old.iter().for_each(|&pid| send(pid, Signal::SIGHUP));
     wait_until("the new workers alone", || {
@@ -207,8 +208,7 @@ fn ttin_ttin_ttou_lands_on_one_more() {
     server.wait_for_workers(1);
     for (signal, line, times) in [(SIGTTIN, "ttin", 1), (SIGTTIN, "ttin", 2), (SIGTTOU, "ttou", 1)] {
         server.signal(signal);
-        // Two of a kind that are pending at once are one to the kernel; once handled, each must
-        // count.
+        // The kernel merges two pending signals of one kind; once handled, each must count.
         server.wait_for_log_times(&format!("Handling signal: {line}"), times);
     }
     server.wait_for_workers(2);

@@ -1,5 +1,5 @@
-//! Clients that are slow, silent or greedy: each costs its connection, and nobody else anything.
-//! The rows SL of the fault table.
+//! Clients that are slow, silent or greedy: each costs its own connection, and other clients
+//! nothing. The rows SL of the fault table.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -22,7 +22,7 @@ struct Row {
     end: End,
 }
 
-/// What becomes of it.
+/// The outcome.
 #[derive(Debug, PartialEq)]
 enum End {
     Refused,
@@ -125,7 +125,7 @@ fn a_body_that_streams_has_its_time_too() {
     let mut client = server.connect();
     client.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");
     client.send("a".repeat(50));
-    // The app is told by an error, and makes nothing of it.
+    // The app gets an error, and ignores it.
     assert_eq!(client.read().status, 500);
     client.expect_closed(PATIENCE);
     let mut server = server;
@@ -144,8 +144,8 @@ fn a_client_that_reads_nothing_is_cut_and_the_app_told() {
     assert_eq!(server.gate_files("exit-").len(), 1, "the generator was not told");
     // The worker is free again.
     assert_eq!(server.get("/").text(), "ok");
-    // One block, which the loop sends: the app is done at once, and the connection is cut all the
-    // same.
+    // One block, which the event loop sends: the app has finished at once, and the connection is
+    // cut all the same.
     let worker = server.wait_for_workers(1)[0];
     let files = server.files_at_rest(worker);
     let mut second = Client::connect_narrow(&server.address);
@@ -175,7 +175,7 @@ fn a_client_that_reads_a_byte_now_and_then_is_cut_like_one_that_reads_nothing() 
 }
 
 #[test]
-fn slow_bodies_and_slow_readers_leave_both_threads_to_others() {
+fn slow_bodies_and_slow_readers_occupy_no_thread() {
     // SL-10
     const ROUNDS: usize = 5;
     let server = Server::start("clients", ["--threads", "2"]);
@@ -186,8 +186,8 @@ fn slow_bodies_and_slow_readers_leave_both_threads_to_others() {
             client
         })
         .collect();
-    // However the app gives it: where its Content-Length is met nothing more is to come, and the
-    // rest is the loop's to send.
+    // However the app produces it: once its Content-Length is reached no more bytes follow, and the
+    // event loop sends the rest.
     let mut readers: Vec<Client> = ["big", "iterated"]
         .repeat(3)
         .into_iter()
@@ -197,7 +197,7 @@ fn slow_bodies_and_slow_readers_leave_both_threads_to_others() {
             client
         })
         .collect();
-    // Twenty requests of which none waits for 50 ms; a busy machine has several chances.
+    // Twenty requests of which none waits for 50 ms; on a busy machine it is tried several times.
     let mut longest = Vec::new();
     while longest.last().is_none_or(|wait| *wait >= Duration::from_millis(50)) {
         assert!(longest.len() < ROUNDS, "the longest waits were {longest:?}");
@@ -296,7 +296,7 @@ fn a_client_that_reads_slowly_but_steadily_gets_everything() {
 }
 
 #[test]
-fn clients_that_never_pause_do_not_keep_others_waiting() {
+fn clients_that_never_pause_do_not_delay_others() {
     // SL-12
     let server = Server::start("clients", []);
     let is_over = AtomicBool::new(false);
@@ -319,7 +319,7 @@ fn clients_that_never_pause_do_not_keep_others_waiting() {
 }
 
 #[test]
-fn a_worker_that_stood_still_answers_who_still_waits() {
+fn a_stopped_worker_that_continues_answers_the_waiting_clients() {
     // SL-15: more connections than the backlog holds.
     let server = Server::start("clients", ["--backlog", "8", "--timeout", "0"]);
     let worker = server.wait_for_workers(1)[0];
@@ -374,7 +374,7 @@ fn refusals_in_numbers_do_not_fill_the_log() {
     server.finish();
 }
 
-/// A server with little patience: every limit is a second.
+/// A server with short timeouts: every one is a second.
 fn impatient(app: &str) -> Plan {
     Plan::app(app).args([
         "--client-header-timeout",

@@ -1,6 +1,6 @@
-//! However a client's bytes are cut into segments, a connection makes the same requests of them:
-//! streams with everything in them that a border can fall into, cut at every place, at every pair
-//! of places, into single bytes, and at places that a seed decides.
+//! However a client's bytes are cut into segments, a connection reads the same requests from them:
+//! streams with every element that a segment border can fall into, cut at every place, at every
+//! pair of places, into single bytes, and at places that a seed decides.
 
 use crate::Chance;
 use crate::harness::{Conversation, Finish, converse};
@@ -116,7 +116,7 @@ const STREAMS: &[Stream] = &[
 ];
 
 #[test]
-fn a_stream_means_what_it_means() {
+fn a_stream_means_the_expected_requests() {
     for stream in STREAMS {
         let whole = whole(stream);
         let requests: Vec<_> = whole
@@ -140,12 +140,12 @@ fn a_stream_means_what_it_means() {
 }
 
 #[test]
-fn one_border_anywhere_changes_nothing() {
+fn one_segment_border_anywhere_changes_nothing() {
     each(|stream, length| (1..length).for_each(|cut| expect_same(stream, &[cut, length])));
 }
 
 #[test]
-fn two_borders_anywhere_change_nothing() {
+fn two_segment_borders_anywhere_change_nothing() {
     each(|stream, length| {
         // Of every first place, and of every third second one, or it would take long.
         (1..length).for_each(|first| {
@@ -155,14 +155,14 @@ fn two_borders_anywhere_change_nothing() {
 }
 
 #[test]
-fn a_border_behind_every_byte_changes_nothing() {
+fn a_segment_border_behind_every_byte_changes_nothing() {
     each(|stream, length| {
         (1..5).for_each(|step| expect_same(stream, &(step..length).step_by(step).chain([length]).collect::<Vec<_>>()))
     });
 }
 
 #[test]
-fn borders_wherever_chance_puts_them_change_nothing() {
+fn random_segment_borders_change_nothing() {
     let mut chance = Chance(0x5EED);
     each(|stream, length| {
         for _ in 0..CHANCE_CUTS {

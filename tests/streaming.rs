@@ -31,7 +31,7 @@ fn blocks_are_with_the_client_while_the_app_is_at_its_next_one() {
         client.send("GET /pause HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         let before = client.read_until(&chunks("before"));
         assert!(memchr::memmem::find(&before, STREAMED.as_bytes()).is_some());
-        // Also when the server has looked away meanwhile.
+        // Also after the flusher has stopped looking.
         client.read_until(&chunks("again"));
         server.release();
         assert_eq!(client.take_rest(Duration::from_secs(10)), [&chunks("after")[..], b"0\r\n\r\n"].concat());
@@ -51,7 +51,7 @@ fn blocks_are_with_the_client_while_the_app_closes_them() {
 }
 
 #[test]
-fn the_rest_of_a_long_response_is_sent_while_the_app_is_at_something_else() {
+fn the_rest_of_a_long_response_is_sent_while_the_app_is_busy() {
     let server = start(["--threads", "1"]);
     let mut client = server.connect();
     client.send("GET /long-before-pause HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -74,7 +74,7 @@ fn blocks_are_with_the_client_while_the_app_reads_what_it_sends() {
 }
 
 #[test]
-fn what_came_before_an_error_arrives_and_looks_incomplete() {
+fn blocks_before_an_error_arrive_and_look_incomplete() {
     let mut server = start(["--threads", "1"]);
     let mut client = server.connect();
     client.send("GET /raises HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -86,7 +86,7 @@ fn what_came_before_an_error_arrives_and_looks_incomplete() {
 }
 
 #[test]
-fn blocks_by_the_million_are_no_million_segments() {
+fn a_million_blocks_are_not_a_million_segments() {
     let server = start(["--threads", "1"]);
     let mut client = server.connect();
     client.send("GET /crowd HTTP/1.1\r\nHost: test\r\n\r\n");

@@ -44,8 +44,8 @@ fn it_gives_up_on_an_app_that_cannot_be_loaded() {
     let Some(supervisor) = Supervisor::start("monoceros.conf", "raise RuntimeError('bad deploy')\n") else { return };
     supervisor.wait_for("monoceros", "FATAL");
     let log = supervisor.own_log();
-    // On a busy machine even such a start may take the second after which supervisord takes it for
-    // a success, and counts anew.
+    // On a busy machine even such a start may take the second after which supervisord counts it as
+    // a success, and starts counting again.
     let since = log.rfind("entered RUNNING state").unwrap_or(0);
     let expected = if since == 0 { 4 } else { 5 };
     assert_eq!(log[since..].matches("exit status 3").count(), expected, "one start and three retries: {log}");
@@ -66,7 +66,7 @@ fn a_killed_server_is_started_again() {
 }
 
 #[test]
-fn a_rolling_restart_refuses_nobody() {
+fn a_rolling_restart_refuses_no_client() {
     let Some(supervisor) = Supervisor::start("rolling.conf", &version(1)) else { return };
     let names = ["monoceros:monoceros-0", "monoceros:monoceros-1"];
     names.iter().for_each(|name| supervisor.wait_for(name, "RUNNING"));

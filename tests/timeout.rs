@@ -45,7 +45,7 @@ fn timeout_0_never_ends_a_worker() {
 }
 
 #[test]
-fn an_idle_worker_is_no_stuck_worker() {
+fn an_idle_worker_does_not_count_as_stuck() {
     let server = Server::start("process", ["--timeout", "1"]);
     let workers = server.wait_for_workers(1);
     assert_eq!(server.get("/").status, 200);
@@ -79,7 +79,7 @@ fn a_stopped_worker_is_replaced() {
 }
 
 #[test]
-fn a_master_that_was_stopped_itself_kills_nobody() {
+fn a_master_that_was_stopped_itself_kills_no_worker() {
     let server = Server::start("process", ["--timeout", "1", "--workers", "2"]);
     let workers = server.wait_for_workers(2);
     assert_eq!(server.get("/").status, 200);
@@ -94,7 +94,7 @@ fn a_master_that_was_stopped_itself_kills_nobody() {
 
 #[test]
 fn request_timeout_bounds_a_request_where_timeout_does_not() {
-    // Also where the master has nothing else to wake up for before long.
+    // Also if the master has no other reason to wake up soon.
     for timeout in ["0", "30"] {
         bounds_a_request(&["--timeout", timeout, "--request-timeout", "1", "--workers", "2"]);
     }
@@ -158,7 +158,7 @@ fn boot_timeout_gives_up_a_reload_that_hangs() {
     let mut server = plan.start();
     let workers = server.wait_for_workers(1);
     assert_eq!(server.get("/").status, 200);
-    // Deaf to everything but SIGKILL.
+    // Only SIGKILL ends it.
     let deaf = "import signal, time\nsignal.signal(signal.SIGABRT, signal.SIG_IGN)\ntime.sleep(600)\n";
     server.write("app.py", deaf);
     server.signal(nix::sys::signal::Signal::SIGHUP);
@@ -191,7 +191,7 @@ fn request_timeout_bounds_the_oldest_of_many_requests() {
 }
 
 #[test]
-fn an_idle_worker_with_threads_is_no_stuck_worker() {
+fn an_idle_worker_with_threads_does_not_count_as_stuck() {
     let server = Server::start("process", ["--threads", "4", "--timeout", "1"]);
     let workers = server.wait_for_workers(1);
     assert_eq!(server.get("/sleep?2.5").status, 200);

@@ -40,8 +40,7 @@ fn plan(config: &str) -> Plan {
     plan.env("KEPT", "and found again").args(["--config", &path, "--name", "shop"])
 }
 
-/// Sets the title that the query says, and tells what it was before and what has become of the
-/// environment.
+/// Sets the title in the query, and returns the one before and the present environment.
 const APP: &str = "import os\n\
                    def application(environ, start_response):\n\
                    \x20   start_response('200 OK', [])\n\

@@ -1,5 +1,5 @@
-//! TLS from outside: openssl, curl, Python and a client of our own, which may stall, lie, leave,
-//! and be somebody.
+//! TLS from outside: openssl, curl, Python and a client of our own, which may stall, send garbage,
+//! leave, or have a certificate.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -77,7 +77,7 @@ fn the_log_and_the_environ_say_that_it_is_tls() {
     let environ = server.get("/environ").json();
     let say = |key: &str| environ[key].text().to_owned();
     assert_eq!(["wsgi.url_scheme", "HTTPS", "SSL_CLIENT_VERIFY"].map(say), ["https", "on", "NONE"]);
-    // A proxy that is trusted has the last word on the scheme, as in gunicorn.
+    // A trusted proxy decides the scheme, as in gunicorn.
     let response = server.connect().request("GET", "/environ", &["X-Forwarded-Proto: http"], b"");
     assert_eq!(response.json()["wsgi.url_scheme"].text(), "http");
     server.finish();
@@ -181,7 +181,7 @@ fn sessions_are_resumed_whichever_worker_is_asked() {
     server.finish();
 }
 
-/// What becomes of a request by openssl with or without a certificate.
+/// The outcome of a request by openssl with or without a certificate.
 fn ask_as(server: &Server, client: Option<&Issued>, version: &str) -> Result<String, String> {
     let mut arguments = vec!["s_client", "-connect", "", version, "-ign_eof", "-crlf", "-quiet"];
     let to = address(server);
@@ -245,7 +245,7 @@ fn client_certificates_are_asked_for_demanded_and_checked() {
 }
 
 #[test]
-fn a_crowd_that_shakes_hands_at_once_is_served() {
+fn many_handshakes_at_once_are_served() {
     let (server, root) = start(Plan::app("tls"));
     let mut crowd: Vec<_> =
         (0..100).map(|_| root.trust().connect(server.address.port()).expect("the server accepts")).collect();
@@ -263,7 +263,7 @@ fn a_crowd_that_shakes_hands_at_once_is_served() {
 }
 
 #[test]
-fn hundreds_of_stalled_handshakes_cost_their_connections_and_nobody_elses_time() {
+fn hundreds_of_stalled_handshakes_do_not_slow_down_others() {
     let (server, root) = start(Plan::app("tls").args(["--client-header-timeout", "5"]));
     let worker = server.wait_for_workers(1)[0];
     let files = server.files_at_rest(worker);
@@ -285,7 +285,7 @@ fn hundreds_of_stalled_handshakes_cost_their_connections_and_nobody_elses_time()
     // Give or take an ordinary one that was closing when they were counted.
     assert!(open >= 195, "only {open} of them are there");
     println!("p99 alone {:?}, among stalled handshakes {:?}", p99(&alone), p99(&among));
-    // How long the slowest waits is the machine's business; that one in two waits at all would be
+    // How long the slowest waits depends on the machine; if every second one waits, the fault is
     // the server's.
     assert!(among[among.len() / 2] < Duration::from_millis(100), "{:?}", among[among.len() / 2]);
     wait_until("the stalled ones to be closed", || open_files(worker) <= files);
@@ -310,7 +310,7 @@ fn p99(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() * 99 / 100]
 }
 
-/// Whether the server announced its end, as a client sees it that minds.
+/// Whether the server sent close_notify, as a client sees it that checks.
 const ENDS: &str = r#"
 import socket, ssl, sys
 port, root, version, request = int(sys.argv[1]), sys.argv[2], getattr(ssl.TLSVersion, sys.argv[3]), sys.argv[4]
@@ -425,7 +425,7 @@ fn plain_http_on_the_tls_port_and_tls_on_the_plain_port_are_told_so() {
 }
 
 #[test]
-fn the_socket_that_the_app_is_lent_is_a_real_one() {
+fn the_socket_that_the_app_gets_is_a_real_one() {
     const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
     let (server, root) = start(Plan::app("tls"));
     let worker = server.wait_for_workers(1)[0];
@@ -558,8 +558,7 @@ fn a_busy_worker_leaves_new_clients_to_an_idle_one() {
     server.finish();
 }
 
-/// What a client and the server agree on is of no concern to another client: nothing is shared but
-/// the sockets.
+/// Clients under TLS are independent of each other: they share only the listener.
 #[test]
 fn many_clients_at_once_each_get_their_own_answer() {
     let (server, _) = start(Plan::app("tls").args(["--workers", "2", "--threads", "2"]));

@@ -1,5 +1,5 @@
-//! Certificates and keys as operators handle them: mistaken, renewed while clients come and go, one
-//! for each host.
+//! Certificates and keys as operators handle them: wrong ones, new ones while clients come and go,
+//! one for each host.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -65,7 +65,7 @@ fn a_mistake_in_the_files_is_one_sentence_and_status_1() {
 }
 
 #[test]
-fn what_is_odd_is_a_warning() {
+fn odd_settings_are_warned_of() {
     let root = Authority::root("Test root");
     let [middle, stranger] = ["Middle", "Stranger"].map(|name| root.intermediate(name));
     let issued = middle.server(Key::Ecdsa, &["localhost"]).chained(&stranger);
@@ -173,7 +173,7 @@ fn replace(server: &Server, issued: &Issued) {
     }
 }
 
-/// Waits until whoever connects is shown this certificate, many times in a row.
+/// Waits until every new connection is shown this certificate, many times in a row.
 fn wait_until_shown(root: &Authority, server: &Server, issued: &Issued) {
     let (port, expected) = (server.address.port(), issued.der());
     wait_until("the new certificate from every worker", || {
@@ -280,7 +280,7 @@ fn workers_need_not_be_able_to_read_the_key() {
     server.finish();
 }
 
-/// A port on which nobody has spoken TLS yet does so after a reload, and the other way about.
+/// A port without TLS speaks TLS after a reload, and the other way round.
 #[test]
 fn a_reload_turns_tls_on_and_off() {
     let root = Authority::root("Test root");
@@ -351,7 +351,7 @@ fn an_ssl_context_of_the_hooks_own_is_taken_over() {
 }
 
 #[test]
-fn what_a_context_cannot_be_here_is_told_with_what_to_do_instead() {
+fn an_unsupported_context_is_refused_with_what_to_do_instead() {
     let within = |lines: &str| format!("def ssl_context(conf, default_ssl_context_factory):\n    {lines}\n");
     let default = "context = default_ssl_context_factory()";
     for (hook, expected) in [

@@ -129,7 +129,7 @@ fn winch_and_quit_finish_an_upgrade_of_a_daemon() {
 }
 
 #[test]
-fn winch_is_heard_in_the_foreground_during_an_upgrade_and_hup_takes_it_back() {
+fn winch_works_in_the_foreground_during_an_upgrade_and_hup_undoes_it() {
     let (mut server, _) = start(true);
     let new = upgrade(&server);
     server.signal(SIGWINCH);
@@ -270,8 +270,9 @@ fn an_upgrade_in_place_that_would_not_start_changes_nothing() {
     server.finish();
 }
 
-/// Named by an upgrade's variables, which are not meant for this program or name no child of it: a
-/// process of somebody else's, and one that a start script left behind when it became the server.
+/// The variables of an upgrade name these processes, but are not meant for this program, or name no
+/// child of it: a foreign process, and one that a start script left behind when it became the
+/// server.
 #[test]
 fn processes_that_are_no_workers_of_ours_get_no_signal() {
     let mut stranger = Command::new("sleep").arg("300").spawn().expect("sleep is there");
@@ -300,7 +301,7 @@ fn processes_that_are_no_workers_of_ours_get_no_signal() {
 }
 
 #[test]
-fn an_upgrade_is_none_that_is_meant_for_somebody_else() {
+fn upgrade_variables_for_another_process_are_ignored() {
     let mut stranger = Command::new("sleep").arg("300").spawn().expect("sleep is there");
     let pid = stranger.id().to_string();
     for variables in [&["GUNICORN_PID", "GUNICORN_FD"][..], &["MONOCEROS_WORKERS", "GUNICORN_FD"], &["GUNICORN_FD"]] {
@@ -321,7 +322,7 @@ fn an_upgrade_is_none_that_is_meant_for_somebody_else() {
 }
 
 #[test]
-fn what_a_program_passes_to_the_next_is_seen_by_nobody_else() {
+fn variables_for_the_next_program_are_seen_by_no_other_process() {
     const CONFIG: &str = "\
 import os, subprocess
 

@@ -1,5 +1,5 @@
 //! The `write()` that start_response returns, called where it must not be (PEP 3333, "The write()
-//! Callable"): its caller gets an error, and the wire nothing. `apps/writes.py` calls it.
+//! Callable"): its caller gets an error, and no byte is sent. `apps/writes.py` calls it.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const TABLE: &[(&str, u16)] = &[
 ];
 
 #[test]
-fn write_out_of_its_time_is_an_error_to_the_caller_and_nothing_on_the_wire() {
+fn write_at_the_wrong_time_is_an_error_and_sends_nothing() {
     for threads in ["1", "4"] {
         let mut server = Server::start("writes", ["--threads", threads]);
         for method in ["GET", "HEAD"] {
@@ -34,7 +34,7 @@ fn write_out_of_its_time_is_an_error_to_the_caller_and_nothing_on_the_wire() {
                     assert_eq!(response.text(), "ok", "{name}");
                 }
                 if response.says_close() {
-                    // What lies behind the response would come before the end.
+                    // Further bytes of the response would come before the end.
                     let rest = client.take_rest(Duration::from_secs(10));
                     assert!(memchr::memmem::find(&rest, b"STRAY").is_none(), "{method} {name}");
                     client = server.connect();

@@ -3,7 +3,7 @@
 use crate::util::server::{Plan, Server};
 
 #[test]
-fn the_validator_has_nothing_to_say() {
+fn the_validator_finds_no_fault() {
     for server in [Server::start("validated", []), Plan::app("validated").unix().start()] {
         let mut client = server.connect();
         assert_eq!(client.get("/plain").body, b"GET:");
@@ -20,7 +20,7 @@ fn the_validator_has_nothing_to_say() {
         for path in ["/generated", "/written", "/file", "/empty"] {
             assert!(client.request("HEAD", path, &[], b"").body.is_empty());
         }
-        // What the validator finds too late for a 500 it complains of on stderr.
+        // Faults that the validator finds too late for a 500 it reports on stderr.
         assert!(!server.log().contains("garbage collected"), "{}", server.log());
         server.finish();
     }

@@ -9,8 +9,8 @@ pub struct Facts {
     pub master: i32,
     /// In the order in which they booted.
     pub workers: Vec<i32>,
-    /// Masters of an upgrade and whoever else writes to the log, in the order in which they first
-    /// did.
+    /// Masters of an upgrade and other processes that write to the log, in the order of their first
+    /// lines.
     pub others: Vec<i32>,
     pub ports: Vec<u16>,
     /// Text, and the word that stands for it; the first one that fits counts.
@@ -18,7 +18,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// A line without what is only this run's.
+    /// A line without the parts that differ from run to run.
     pub fn normal(&self, line: &str) -> String {
         let mut line = line.trim_end().to_string();
         for (text, word) in &self.words {
@@ -31,8 +31,8 @@ impl Facts {
         line.replace("27.0.1", "VERSION").replace(env!("CARGO_PKG_VERSION"), "VERSION")
     }
 
-    /// Which of the processes that is, in the order in which they are shown; 0 is nobody. One that
-    /// is not known is another.
+    /// The word for a process, by the order in which they appear; 0 is no process. An unknown pid
+    /// is another process.
     fn group(&mut self, pid: i32) -> usize {
         let known = [self.master].into_iter().chain(self.workers.clone()).chain(self.others.clone());
         let (count, found) = (1 + self.workers.len() + self.others.len(), known.into_iter().position(|it| it == pid));
@@ -42,9 +42,8 @@ impl Facts {
         }) + 1
     }
 
-    /// What a number stands for between these. Only where pids are written a number is one: that a
-    /// process may have the number of a status, a length or a setting is no difference between two
-    /// servers.
+    /// The word for a number between these texts. A number is a pid only where pids are written: a
+    /// process may by chance have the number of a status, a length or a setting.
     fn number(&self, before: &str, text: &str, after: &str) -> Option<String> {
         let number: i32 = text.parse().ok()?;
         let place =
@@ -53,7 +52,7 @@ impl Facts {
             let master = (number == self.master).then(|| "MASTER".to_string());
             return master.or_else(|| place(&self.workers, "WORKER")).or_else(|| place(&self.others, "OTHER"));
         }
-        // The kernel picks them above all that anybody sets.
+        // The kernel chooses them above every port that a test sets.
         self.ports.iter().position(|port| i32::from(*port) == number).map(|at| format!("PORT{}", at + 1))
     }
 }
@@ -106,7 +105,7 @@ fn without_inner_frames(log: &str) -> Vec<String> {
         // Which part of a source line is meant depends on Python's version.
         let is_mark =
             line.starts_with("    ") && line.trim_start().bytes().all(|byte| matches!(byte, b'^' | b'~' | b' '));
-        // What no frame of the user's stands below is no traceback of theirs.
+        // A traceback without a frame of the user's code is not the user's.
         if !skipping && !is_frame && lines.last().is_some_and(|last| last == HEADER) {
             lines.pop();
         }

@@ -1,4 +1,4 @@
-//! One case played against one server: what an operator sees of it, line by line.
+//! One case played against one server: everything that an operator sees, line by line.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ use crate::util::client::Address;
 use crate::util::server::{listening_at, marker};
 use crate::util::{PATIENCE, board, gunicorn_venv, process, program, root, venv};
 
-/// Whose turn it is.
+/// The server that is played against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Gunicorn,
@@ -149,7 +149,7 @@ impl Player {
         command.env("VIRTUAL_ENV", venv()).env("LANG", "C.UTF-8").env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("HOME", self.path("home")).env("TMPDIR", self.path("tmp")).env("MONOCEROS_TEST", &self.marker);
         command.env("PYTHONPATH", root().join("tests/data/differential"));
-        // gunicorn's control socket, which we have not, is a line of each log otherwise.
+        // Without this gunicorn logs a line about its control socket, which we do not have.
         command.env("GUNICORN_CMD_ARGS", "--no-control-socket").envs(&self.env);
         let open = |name| File::create(self.dir.path().join(name)).expect("the folder is writable");
         command.stdin(Stdio::null()).stdout(open("stdout")).stderr(open("stderr"));
@@ -166,7 +166,7 @@ impl Player {
         }
         let pid = self.wait_for(PATIENCE, "the daemon's pid", |player| player.read("pid").trim().parse().ok());
         self.facts.master = pid.unwrap_or_default();
-        // What it says may go nowhere, so that only the app tells when it is there.
+        // Its log may go nowhere, so only the app shows when it is loaded.
         self.wait("the app to be loaded", |player| player.has_loaded(1));
     }
 
@@ -301,9 +301,9 @@ impl Player {
         self.learn();
     }
 
-    /// Whether the workers that have loaded the app have also said that they serve. gunicorn's say
-    /// nothing, and are as good as serving then: their signal handlers came first. Ours are about
-    /// to, and what a signal does to them depends on it.
+    /// Whether the workers that have loaded the app have also said that they serve. gunicorn's
+    /// workers report nothing, but count as serving then, because they install their signal
+    /// handlers before. Ours are about to serve, and the effect of a signal depends on it.
     fn has_settled(&mut self) -> bool {
         self.learn();
         let children = process::children(self.facts.master);

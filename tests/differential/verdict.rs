@@ -3,8 +3,8 @@
 use super::case::{Allowance, Filter, Line};
 use super::play::IN_VAIN;
 
-/// What is wrong with a case: lines that differ and should not, and allowances that nothing needs
-/// any more.
+/// The faults of a case: lines that differ and should not, and allowances that no line needs any
+/// longer.
 pub fn faults(
     gunicorn: &[String],
     ours: &[String],
@@ -49,8 +49,8 @@ pub fn faults(
     faults
 }
 
-/// What did not come about. When both servers share it there is no difference, but nothing was
-/// shown either.
+/// Waits that failed. If both servers fail to reach a state there is no difference, but the case
+/// shows nothing.
 fn mishaps(lines: &[String], side: &str) -> Vec<String> {
     let in_vain = lines.iter().filter(|line| line.starts_with(IN_VAIN) || *line == "< (silence)");
     in_vain.map(|line| format!("{side}: {line}")).collect()

@@ -1,5 +1,5 @@
-//! What the workers of a master say of themselves, read where they say it: on the scoreboard, a
-//! file in memory that the master holds open.
+//! The state of a master's workers, read from the scoreboard, a file in memory that the master
+//! holds open.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -16,12 +16,12 @@ const ROWS: u64 = 256;
 /// How a row begins whose worker serves, or serves on until it is replaced.
 const SERVING: [u64; 2] = [1, 2];
 
-/// Whether a master has so many children, and all of them have said that they serve.
+/// Whether a master has this many children, and all of them report that they serve.
 pub fn all_serve(master: i32, count: usize) -> bool {
     children(master).len() == count && serving(master).is_none_or(|serving| serving == count)
 }
 
-/// How many workers have said that they serve; `None` for a program without a scoreboard.
+/// How many workers report that they serve; `None` for a program without a scoreboard.
 pub fn serving(master: i32) -> Option<usize> {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
     let board = open(master)?;

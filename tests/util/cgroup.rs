@@ -32,7 +32,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // It can only go when nobody is left in it.
+        // It can only be removed without processes in it.
         let _ = std::panic::catch_unwind(|| {
             wait_at_most(Duration::from_secs(5), "the group to be empty", || fs::remove_dir(&self.0).is_ok());
         });

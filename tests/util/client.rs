@@ -112,9 +112,9 @@ impl Client {
         self.stream.socket().set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set");
     }
 
-    /// Drops off the net: from now on its kernel throws away what the server sends, acknowledges
-    /// nothing and says nothing, as when its machine has lost power. The client must not send any
-    /// more.
+    /// Drops off the network: from now on its kernel discards what the server sends and
+    /// acknowledges nothing, as when its machine has lost power. The client must not send any
+    /// longer.
     pub fn vanish(&self) {
         let drop_all = socket2::SockFilter::new(nix::libc::BPF_RET as u16, 0, 0, 0);
         self.stream.socket().attach_filter(&[drop_all]).expect("a socket takes a filter");
@@ -156,9 +156,9 @@ impl Client {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Says that nothing more will be sent.
+    /// Ends the client's side.
     pub fn shutdown_write(&self) {
-        // A server that has closed already has made the call pointless, not wrong.
+        // The call may fail if the server has closed already.
         let _ = self.stream.shutdown_write();
     }
 
@@ -316,7 +316,7 @@ impl Client {
         bytes
     }
 
-    /// Reads up to so many bytes and forgets them; also when there are none any more.
+    /// Reads up to this many bytes and drops them; fewer at the end of the stream.
     pub fn read_some(&mut self, count: usize) {
         self.stream.set_timeout(PATIENCE).expect("a timeout can be set");
         let _ = self.stream.read(&mut vec![0; count]);
@@ -430,7 +430,7 @@ impl Response {
     }
 }
 
-/// RFC 9112 sections 4 and 5, with nothing forgiven.
+/// RFC 9112 sections 4 and 5, strictly.
 fn parse_head(head: &[u8]) -> Result<Response, String> {
     let wrong = |what: &str| format!("{what}: {:?}", String::from_utf8_lossy(head));
     let mut lines =

@@ -1,5 +1,5 @@
-//! A load client that counts every outcome. It asks for something of its own each time, so that a
-//! lost, crossed or shortened answer shows.
+//! A load client that counts every outcome. Each request is unique, so that a lost, crossed or
+//! shortened answer shows.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -44,7 +44,7 @@ const UPLOAD: usize = 16_384;
 /// How long an answer may take before it counts as missing.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);
 
-/// What became of the requests.
+/// The outcomes of the requests.
 #[derive(Default)]
 pub struct Load {
     stopped: AtomicBool,

@@ -1,5 +1,4 @@
-//! What every test shares: the program under test, a raw client, and the world as the tests find
-//! it.
+//! Shared by all tests: the program under test, a raw client, and the tests' environment.
 //!
 //! The tests are black box. They know the program by its name, its arguments, its signals, its log
 //! and its sockets, and nothing else. `MONOCEROS_TEST_PROGRAM` names another program to drive (the
@@ -44,7 +43,7 @@ pub fn program() -> PathBuf {
     }
 }
 
-/// Whether the tests go through the door of the wheel: whether the program is a script.
+/// Whether the tests run the wheel: whether the program is a script.
 pub fn is_wheel() -> bool {
     let mut start = [0; 2];
     let read = std::fs::File::open(program()).and_then(|mut file| file.read_exact(&mut start));

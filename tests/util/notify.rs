@@ -1,4 +1,4 @@
-//! The other end of sd_notify(3): what a service manager would have heard.
+//! The other end of sd_notify(3): the messages that a service manager receives.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::wait_until;
 
-/// A service manager's socket, and everything that has been said to it.
+/// A service manager's socket, and every message to it.
 pub struct NotifySocket {
     path: PathBuf,
     heard: Arc<Mutex<Vec<String>>>,

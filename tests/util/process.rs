@@ -1,4 +1,4 @@
-//! Processes as the kernel shows them in /proc: children, memory, and who belongs to which test.
+//! Processes as the kernel shows them in /proc: children, memory, and which test they belong to.
 
 use std::fs;
 use std::path::Path;
@@ -50,8 +50,8 @@ pub fn is_stopped(pid: i32) -> bool {
 
 /// The live processes that carry `marker` in their environment or hold a file inside `folder` open.
 /// Neither alone is enough: a process title may overwrite the environment, and a daemon closes what
-/// it inherited. A copy of the test itself that is just about to become another program holds
-/// whatever the test had open, and belongs to nobody yet.
+/// it inherited. A copy of the test itself that is just about to become another program has the
+/// test's files open, and does not count yet.
 pub fn belonging_to(marker: &str, folder: &Path) -> Vec<i32> {
     let program = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
     let own = program(std::process::id() as i32);

@@ -1,5 +1,5 @@
-//! The real program: started on a free port or a unix socket in a folder of its own, spoken to by
-//! signals, watched through its log and /proc, and left with nothing behind.
+//! The real program: started on a free port or a unix socket in a folder of its own, controlled by
+//! signals, watched through its log and /proc, and ended without leaving anything behind.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -34,7 +34,7 @@ pub struct Plan {
 enum Bind {
     Tcp,
     Unix,
-    /// The test's own arguments or config file say where.
+    /// The test's own arguments or config file name the address.
     Elsewhere,
 }
 
@@ -260,7 +260,7 @@ impl Server {
         process::children(self.pid())
     }
 
-    /// Waits until there are so many workers, and all of them have said that they serve.
+    /// Waits until there are this many workers, and all of them report that they serve.
     #[track_caller]
     pub fn wait_for_workers(&self, count: usize) -> Vec<i32> {
         let found = format!("{count} workers, there are {}", self.workers().len());
@@ -268,7 +268,7 @@ impl Server {
         self.workers()
     }
 
-    /// Whether there are so many workers, and all of them have said that they serve.
+    /// Whether there are this many workers, and all of them report that they serve.
     pub fn has_serving(&self, count: usize) -> bool {
         board::all_serve(self.pid(), count)
     }
@@ -305,9 +305,9 @@ impl Server {
         self.connect().get(target)
     }
 
-    /// How many files a worker has open while nobody is connected. Makes a request, whose answer
-    /// says that those before it are over, and waits for the end of its connection: the client sees
-    /// that before the worker lets go of it.
+    /// How many files a worker has open without connections. It makes a request, whose answer shows
+    /// that those before it are over, and waits for the end of its connection, which the client
+    /// sees before the worker has closed its descriptor.
     #[track_caller]
     pub fn files_at_rest(&self, worker: i32) -> usize {
         let mut client = self.connect();
@@ -387,8 +387,8 @@ impl Server {
         }
     }
 
-    /// Asks the server to end, and holds it to what every end must be: exit code 0, no process, no
-    /// temporary file and no fault in the log left behind.
+    /// Asks the server to end, and checks what must hold for every end: exit code 0, and no
+    /// process, temporary file or fault in the log left behind.
     #[track_caller]
     pub fn finish(self) {
         self.finish_keeping(|| ());
@@ -405,7 +405,7 @@ impl Server {
         look();
     }
 
-    /// Nothing that the server started lives on.
+    /// No process that the server has started is alive.
     #[track_caller]
     pub fn expect_gone(&self) {
         wait_at_most(Duration::from_secs(5), "every process of the server to end", || self.processes().is_empty());
@@ -424,8 +424,7 @@ impl Server {
         assert!(bad.is_none(), "unexpected in the log: {bad:?}\n{log}");
     }
 
-    /// Every live process of this test's server, whatever has become of it: daemons and upgrades
-    /// too.
+    /// Every live process of this test's server, daemons and upgrades included.
     pub fn processes(&self) -> Vec<i32> {
         process::belonging_to(&self.marker, self.dir.path())
     }

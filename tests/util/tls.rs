@@ -1,5 +1,4 @@
-//! Certificates made for a test, clients that trust them, and the programs that speak TLS for a
-//! living.
+//! Certificates made for a test, clients that trust them, and TLS programs.
 
 use std::fmt;
 use std::io;
@@ -23,7 +22,7 @@ use super::venv;
 /// A connection of the tests' own client.
 pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
-/// Somebody who signs certificates.
+/// A certificate authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
@@ -33,7 +32,7 @@ pub struct Issued {
     pub key: String,
 }
 
-/// What a client believes, and shows of itself.
+/// The authorities that a client trusts, and its own certificate.
 #[derive(Clone)]
 pub struct Trust {
     config: Arc<ClientConfig>,
@@ -49,13 +48,13 @@ pub enum Key {
 }
 
 impl Authority {
-    /// One that a client would have to be told of.
+    /// A root authority.
     pub fn root(name: &str) -> Authority {
         let (params, key) = authority(name);
         Authority(CertifiedIssuer::self_signed(params, key).expect("a root"))
     }
 
-    /// One that this one vouches for.
+    /// An intermediate authority, signed by this one.
     pub fn intermediate(&self, name: &str) -> Authority {
         let (params, key) = authority(name);
         Authority(CertifiedIssuer::signed_by(params, key, &self.0).expect("an intermediate"))
@@ -86,7 +85,7 @@ impl Authority {
         self.issue(params, Key::Ecdsa)
     }
 
-    /// What a client believes that knows of this authority.
+    /// The trust of a client that knows this authority.
     pub fn trust(&self) -> Trust {
         self.trust_with(None)
     }
