@@ -4,6 +4,7 @@
 //! binds, forks and supervises; `worker` serves, with `http` for the protocol and `python` for the application. ARCHITECTURE.md walks a
 //! request and a reload through the files.
 
+pub mod base;
 pub mod cli;
 pub mod exchange;
 mod extension;

@@ -4,6 +4,8 @@
 
 use std::net::Ipv6Addr;
 
+use crate::base::decimal;
+
 /// `uri-host [ ":" port ]`, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Authority<'a> {
@@ -22,7 +24,7 @@ impl<'a> Authority<'a> {
         };
         let port = match after {
             [] | [b':'] => None,
-            [b':', digits @ ..] => Some(parse_port(digits)?),
+            [b':', digits @ ..] => Some(u16::try_from(decimal::parse(digits)?).ok()?),
             _ => return None,
         };
         Some(Authority { host, port })
@@ -62,13 +64,6 @@ fn is_registered_name(name: &[u8]) -> bool {
         }
     }
     !name.is_empty()
-}
-
-fn parse_port(digits: &[u8]) -> Option<u16> {
-    digits.iter().try_fold(0_u16, |port, &digit| {
-        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
-        port.checked_mul(10)?.checked_add(u16::from(digit))
-    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::base::repr;
+
 /// The cause of a refusal. Bytes are quoted from the request, at most 8190 of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -107,37 +109,37 @@ impl fmt::Display for Error {
     /// The text that gunicorn logs after `Invalid request from ip=...: `.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::InvalidRequestLine(line) => write!(f, "Invalid HTTP request line: {}", text(line)),
-            Error::InvalidMethod(method) => write!(f, "Invalid HTTP method: {}", text(method)),
-            Error::InvalidVersion(version) => write!(f, "Invalid HTTP Version: {}", text(version)),
+            Error::InvalidRequestLine(line) => write!(f, "Invalid HTTP request line: {}", repr::of_latin1(line)),
+            Error::InvalidMethod(method) => write!(f, "Invalid HTTP method: {}", repr::of_latin1(method)),
+            Error::InvalidVersion(version) => write!(f, "Invalid HTTP Version: {}", repr::of_latin1(version)),
             Error::UnsupportedVersion(major, minor) => {
                 write!(f, "Invalid HTTP Version: ({major}, {minor})")
             }
-            Error::InvalidHeader(header) => write!(f, "Invalid HTTP Header: {}", text(header)),
-            Error::InvalidHeaderName(name) => write!(f, "Invalid HTTP header name: {}", text(name)),
+            Error::InvalidHeader(header) => write!(f, "Invalid HTTP Header: {}", repr::of_latin1(header)),
+            Error::InvalidHeaderName(name) => write!(f, "Invalid HTTP header name: {}", repr::of_latin1(name)),
             Error::ObsoleteFolding(name) => {
-                write!(f, "Obsolete line folding is unacceptable: {}", text(name))
+                write!(f, "Obsolete line folding is unacceptable: {}", repr::of_latin1(name))
             }
             Error::UnsupportedTransferCoding(value) => {
-                write!(f, "Unsupported transfer coding: {}", text(value))
+                write!(f, "Unsupported transfer coding: {}", repr::of_latin1(value))
             }
             Error::ExpectationFailed(value) => {
-                write!(f, "Unable to comply with expectation: {}", text(value))
+                write!(f, "Unable to comply with expectation: {}", repr::of_latin1(value))
             }
             Error::LimitRequestLine { size, limit } => {
                 write!(f, "Request Line is too large ({size} > {limit})")
             }
             Error::LimitRequestHeaders(which) => f.write_str(which),
             Error::InvalidSchemeHeaders => f.write_str("Contradictory scheme headers"),
-            Error::InvalidChunkSize(size) => write!(f, "Invalid chunk size: {}", bytes(size)),
+            Error::InvalidChunkSize(size) => write!(f, "Invalid chunk size: {}", repr::of_bytes(size)),
             Error::ChunkMissingTerminator(found) => {
-                write!(f, "Invalid chunk terminator is not '\\r\\n': {}", bytes(found))
+                write!(f, "Invalid chunk terminator is not '\\r\\n': {}", repr::of_bytes(found))
             }
             Error::InvalidChunkExtension(why) => write!(f, "Invalid chunk extension: {why}"),
-            Error::InvalidProxyLine(line) => write!(f, "Invalid PROXY line: {}", text(line)),
+            Error::InvalidProxyLine(line) => write!(f, "Invalid PROXY line: {}", repr::of_latin1(line)),
             Error::InvalidProxyHeader(why) => write!(f, "Invalid PROXY header: {why}"),
             Error::ForbiddenProxyRequest(host) => {
-                write!(f, "Proxy request from {} not allowed", text(host.as_bytes()))
+                write!(f, "Proxy request from {} not allowed", repr::of_latin1(host.as_bytes()))
             }
             Error::RequestTimeout => f.write_str("The request did not arrive in time"),
             Error::ContentTooLarge => f.write_str("The request body is too large"),
@@ -216,42 +218,6 @@ pub(super) fn quote(bytes: &[u8]) -> Vec<u8> {
 /// under its limits.
 const QUOTE_LIMIT: usize = 8190;
 
-/// `raw` as Python shows a str decoded from latin-1.
-fn text(raw: &[u8]) -> String {
-    python_repr(raw, |byte| matches!(byte, 0xa1..=0xac | 0xae..=0xff))
-}
-
-/// `raw` as Python shows bytes.
-fn bytes(raw: &[u8]) -> String {
-    format!("b{}", python_repr(raw, |_| false))
-}
-
-/// Python's `repr`: single quotes unless only double ones avoid escaping; what is not printable as
-/// an escape.
-fn python_repr(raw: &[u8], is_printable_above_ascii: fn(u8) -> bool) -> String {
-    let delimiter = match raw.contains(&b'\'') && !raw.contains(&b'"') {
-        true => '"',
-        false => '\'',
-    };
-    let mut shown = String::with_capacity(raw.len() + 2);
-    shown.push(delimiter);
-    for &byte in raw {
-        let character = char::from(byte);
-        match byte {
-            b'\n' => shown.push_str("\\n"),
-            b'\r' => shown.push_str("\\r"),
-            b'\t' => shown.push_str("\\t"),
-            b'\\' => shown.push_str("\\\\"),
-            _ if character == delimiter => shown.extend(['\\', character]),
-            b' '..=b'~' => shown.push(character),
-            _ if is_printable_above_ascii(byte) => shown.push(character),
-            _ => shown.push_str(&format!("\\x{byte:02x}")),
-        }
-    }
-    shown.push(delimiter);
-    shown
-}
-
 fn escape_html(message: &str) -> String {
     let mut escaped = String::with_capacity(message.len());
     for character in message.chars() {
@@ -292,22 +258,6 @@ mod tests {
             assert_eq!(format!("{} {}", error.status(), error.reason()), expected);
         }
         assert_eq!(reason_phrase(504), "Gateway Timeout");
-    }
-
-    #[test]
-    fn bytes_are_shown_as_python_shows_them() {
-        let cases: [(&[u8], &str); 6] = [
-            (b"a'b", "\"a'b\""),
-            (b"a'\"b", "'a\\'\"b'"),
-            (b"\r\n\t\\\0\x7f", "'\\r\\n\\t\\\\\\x00\\x7f'"),
-            (b"\x85\xa0\xad", "'\\x85\\xa0\\xad'"),
-            (b"\xe9", "'\u{e9}'"),
-            (b"", "''"),
-        ];
-        for (raw, shown) in cases {
-            assert_eq!(text(raw), shown);
-        }
-        assert_eq!(bytes(b"z\xe9"), "b'z\\xe9'");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::lenient::{self, lines};
 use super::policy::{FieldRules, HeaderMap, Policy};
 use super::request::{Coding, Framing, HeaderSpan, RequestHead, Scheme, Span, Version};
 use super::request_line::{RequestLine, TargetForm};
+use crate::base::decimal;
 
 /// Reads the `count` header lines that stand in `buf` at `block`, the empty line included, into
 /// `head`.
@@ -328,11 +329,7 @@ impl FieldSummary {
 
 /// Decimal digits, at most 2^63 - 1: the largest that Python's and C's signed sizes can hold.
 fn parse_length(value: &[u8]) -> Option<u64> {
-    let length = value.iter().try_fold(0_u64, |length, &digit| {
-        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
-        length.checked_mul(10)?.checked_add(u64::from(digit))
-    })?;
-    (!value.is_empty() && length <= i64::MAX as u64).then_some(length)
+    decimal::parse(value).filter(|&length| length <= i64::MAX as u64)
 }
 
 /// Checks one trailer field, a line without its CRLF, by the rules for headers. `is_first` tells

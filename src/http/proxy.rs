@@ -10,6 +10,7 @@ use memchr::memchr;
 
 use super::error::{Error, quote};
 use super::grammar::line_length;
+use crate::base::decimal;
 
 /// Which versions are looked for (`proxy_protocol`; when it is off, [`parse`] is not called).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,10 +145,10 @@ fn parse_address(family: &str, text: &str) -> Option<IpAddr> {
     }
 }
 
-/// Decimal without a sign or a leading zero; `u16::from_str` alone would take `+1` and `01`.
+/// A port without leading zeros.
 fn parse_port(text: &str) -> Option<u16> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    is_plain.then(|| text.parse().ok())?
+    let port = u16::try_from(decimal::parse(text.as_bytes())?).ok()?;
+    (text == "0" || !text.starts_with('0')).then_some(port)
 }
 
 /// Signature, version and command, family and transport, length, addresses (section 2.2). What

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::base::repr;
+
 /// A value as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
@@ -37,7 +39,7 @@ impl ValueError {
     /// `text` is the offending part; `problem` continues the sentence: "is not a valid port
     /// number".
     pub fn new(text: &str, problem: impl Into<String>) -> ValueError {
-        ValueError { value: quoted(text), problem: problem.into() }
+        ValueError { value: repr::of_str(text), problem: problem.into() }
     }
 
     fn of(value: &Value, problem: impl Into<String>) -> ValueError {
@@ -160,7 +162,7 @@ impl Value {
     /// The value as Python's repr writes it: text in quotes.
     pub fn repr(&self) -> String {
         match self {
-            Value::Str(text) => quoted(text),
+            Value::Str(text) => repr::of_str(text),
             _ => self.to_string(),
         }
     }
@@ -180,7 +182,7 @@ impl fmt::Display for Value {
                 write!(f, "[{}]", items.join(", "))
             }
             Value::Map(entries) => {
-                let entry = |(name, value): &(String, Value)| format!("{}: {}", quoted(name), value.repr());
+                let entry = |(name, value): &(String, Value)| format!("{}: {}", repr::of_str(name), value.repr());
                 let entries: Vec<String> = entries.iter().map(entry).collect();
                 write!(f, "{{{}}}", entries.join(", "))
             }
@@ -252,26 +254,6 @@ fn parse_mode(text: &str) -> Option<i64> {
         Some(digits) if digits.starts_with(|first: char| first.is_ascii_digit()) => parse_int(&format!("0o{digits}")),
         _ => parse_int(text),
     }
-}
-
-/// Python's repr of a string, so that an error shows exactly what was given.
-fn quoted(text: &str) -> String {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push(quote);
-    for character in text.chars() {
-        match character {
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c == quote => out.extend(['\\', c]),
-            c if c.is_control() => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push(quote);
-    out
 }
 
 #[cfg(test)]
