@@ -192,7 +192,7 @@ fn default_markdown(setting: &Setting, defaults: &Config) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::{FileOrigin, Sources, load, read_file};
+    use super::super::{Sources, load, read_file};
     use super::*;
 
     fn in_the_tree(path: &str) -> std::path::PathBuf {
@@ -238,15 +238,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("monoceros.toml");
         std::fs::write(&path, lines.join("\n")).unwrap();
-        let sources = Sources {
-            app: None,
-            of_app: Vec::new(),
-            file: read_file(&path).unwrap(),
-            file_origin: FileOrigin::Data,
-            environment_args: Vec::new(),
-            command_line: Vec::new(),
-            environment: &|_| None,
-        };
+        let sources = Sources { file: read_file(&path).unwrap(), ..Sources::empty() };
         let loaded = load(sources).unwrap();
         let mut expected = Config::default();
         expected.secure_scheme_headers.sort();

@@ -44,6 +44,21 @@ impl Sources<'_> {
     }
 }
 
+impl Sources<'_> {
+    /// Sources that give no setting a value.
+    pub fn empty() -> Self {
+        Sources {
+            app: None,
+            of_app: Vec::new(),
+            file: Vec::new(),
+            file_origin: FileOrigin::Data,
+            environment_args: Vec::new(),
+            command_line: Vec::new(),
+            environment: &|_| None,
+        }
+    }
+}
+
 /// What kind of config file the values are from. A Python file may have any global name, for its
 /// own use; in a data file a key that is not a setting is a mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,17 +125,8 @@ pub fn load(sources: Sources<'_>) -> Result<LoadedSettings, Error> {
 
 /// The outcome of [`load`] without any sources.
 pub(super) fn defaults() -> Config {
-    let nothing = Sources {
-        app: None,
-        of_app: Vec::new(),
-        file: Vec::new(),
-        file_origin: FileOrigin::Data,
-        environment_args: Vec::new(),
-        command_line: Vec::new(),
-        environment: &|_| None,
-    };
     // The defaults are constants of the table, and a test loads every one of them.
-    load(nothing).expect("every default is valid").config
+    load(Sources::empty()).expect("every default is valid").config
 }
 
 /// The state between the layers.
@@ -287,43 +293,29 @@ mod tests {
 
     fn load_file(file: Vec<(&str, Value)>, file_origin: FileOrigin) -> Result<LoadedSettings, Error> {
         load(Sources {
-            app: None,
-            of_app: Vec::new(),
             file: file.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             file_origin,
-            environment_args: Vec::new(),
-            command_line: Vec::new(),
-            environment: &|_| None,
+            ..Sources::empty()
         })
     }
 
     fn load_environment(variable: &str, text: &str) -> Result<LoadedSettings, Error> {
-        load(Sources {
-            app: None,
-            of_app: Vec::new(),
-            file: Vec::new(),
-            file_origin: FileOrigin::Data,
-            environment_args: Vec::new(),
-            command_line: Vec::new(),
-            environment: &|name| (name == variable).then(|| text.to_owned()),
-        })
+        load(Sources { environment: &|name| (name == variable).then(|| text.to_owned()), ..Sources::empty() })
     }
 
     #[test]
     fn each_source_overrides_those_before_it() {
         let all_sources = Sources {
-            app: None,
-            of_app: Vec::new(),
             file: vec![
                 ("workers".into(), Value::Int(2)),
                 ("timeout".into(), Value::Int(2)),
                 ("backlog".into(), Value::Int(2)),
                 ("bind".into(), Value::from_iter(["a:2", "b:2"])),
             ],
-            file_origin: FileOrigin::Data,
             environment_args: vec![(row("timeout"), Value::Int(3)), (row("backlog"), Value::Int(3))],
             command_line: vec![(row("backlog"), Value::Int(4)), (row("bind"), Value::from_iter(["c:4"]))],
             environment: &|name| (name == "WEB_CONCURRENCY").then(|| "1".to_owned()),
+            ..Sources::empty()
         };
         let config = load(all_sources).unwrap().config;
         assert_eq!((config.workers, config.timeout, config.backlog), (Workers::Count(2), 3, 4));
@@ -343,13 +335,10 @@ mod tests {
     #[test]
     fn a_variable_is_not_looked_at_where_the_setting_is_given() {
         let loaded = load(Sources {
-            app: None,
-            of_app: Vec::new(),
             file: vec![("workers".into(), Value::Int(2))],
-            file_origin: FileOrigin::Data,
-            environment_args: Vec::new(),
             command_line: vec![(row("bind"), Value::from_iter(["a:1"]))],
             environment: &|name| ["PORT", "WEB_CONCURRENCY"].contains(&name).then(|| "many".into()),
+            ..Sources::empty()
         });
         assert_eq!(loaded.unwrap().config.workers, Workers::Count(2));
     }
@@ -474,13 +463,9 @@ mod tests {
     #[test]
     fn only_the_last_value_of_what_is_not_supported_counts() {
         let loaded = load(Sources {
-            app: None,
-            of_app: Vec::new(),
             file: vec![("spew".into(), Value::Bool(true))],
-            file_origin: FileOrigin::Data,
-            environment_args: Vec::new(),
             command_line: vec![(row("spew"), Value::Bool(false))],
-            environment: &|_| None,
+            ..Sources::empty()
         });
         assert!(loaded.is_ok());
     }
