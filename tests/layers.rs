@@ -33,7 +33,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("settings", &["pyo3", "mio", "nix", "libc", "TcpStream", "UnixStream", "UdpSocket"]),
     ("sys", &["pyo3", "mio", "log"]),
     ("tls", &["pyo3", "mio", "nix", "libc", "log"]),
-    ("logging", &["pyo3", "mio"]),
+    ("logging", &["pyo3", "mio", "nix", "libc"]),
     ("scoreboard", &["pyo3", "mio"]),
     ("exchange", &["pyo3", "mio"]),
     ("worker_init", &["pyo3", "mio"]),

@@ -8,27 +8,21 @@
 //! again through /proc instead, which gives an open file of our own; a socket takes a flag per
 //! call; anything else is polled before each write.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, send};
-
 use crate::sys::log_file;
+use crate::sys::output::{self, ATOMIC_WRITE, reopen_pipe};
+use crate::sys::poll::{Readiness, wait_until_ready};
+use crate::sys::retry::retry;
 
-/// Writes of at most this many bytes to a pipe are never mixed with those of another process
-/// (pipe(7)).
-const ATOMIC_WRITE: usize = libc::PIPE_BUF;
-
-/// How often one piece is tried again after a signal or a partial write; past it the rest is
-/// dropped.
+/// How often one piece is tried again after a partial write or an interrupted wait; past it the
+/// rest is dropped.
 const MAX_ATTEMPTS: usize = 64;
 
 /// A standard stream of the process.
@@ -124,15 +118,13 @@ impl Sink {
     }
 
     /// Makes `descriptor` refer to this target; its number stays.
-    pub(super) fn lay_under(&self, descriptor: &mut OwnedFd) -> io::Result<()> {
-        Ok(nix::unistd::dup3(&self.file, descriptor, OFlag::O_CLOEXEC)?)
+    pub(super) fn redirect(&self, descriptor: &mut OwnedFd) -> io::Result<()> {
+        output::redirect(descriptor, &self.file)
     }
 
     /// Makes file descriptors 1 and 2 refer to this target.
     pub(super) fn capture_standard_streams(&self) -> io::Result<()> {
-        nix::unistd::dup2_stdout(&self.file)?;
-        nix::unistd::dup2_stderr(&self.file)?;
-        Ok(())
+        output::redirect_standard_streams(&self.file)
     }
 
     /// Writes many whole lines: in one write where other processes cannot interleave theirs, else
@@ -179,10 +171,9 @@ impl Sink {
                 self.stalled.store(false, Ordering::Relaxed);
                 break;
             }
-            match self.write_once(left) {
-                Ok(taken) => left = &left[taken.min(left.len())..],
-                Err(error) if interrupted(&error) => {}
-                Err(error) if would_block(&error) => {
+            match retry(|| self.write_once(left)) {
+                Ok(Some(taken)) => left = &left[taken.min(left.len())..],
+                Ok(None) => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
                     if self.stalled.load(Ordering::Relaxed) || !self.writable_before(deadline) {
                         self.stalled.store(true, Ordering::Relaxed);
@@ -200,10 +191,7 @@ impl Sink {
     fn write_once(&self, bytes: &[u8]) -> io::Result<usize> {
         match self.manner {
             WriteMode::File | WriteMode::Pipe => (&self.file).write(bytes),
-            WriteMode::Socket => {
-                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                Ok(send(self.file.as_raw_fd(), bytes, flags)?)
-            }
+            WriteMode::Socket => output::send_without_waiting(&self.file, bytes),
             // A pipe that is writable has room for this many bytes; a longer blocking write would
             // wait.
             WriteMode::Shared if self.writable_before(Instant::now()) => {
@@ -217,10 +205,9 @@ impl Sink {
     /// `deadline`.
     fn writable_before(&self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        let mut wanted = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
         // A signal ends the wait early: the caller tries again, a bounded number of times.
-        poll(&mut wanted, timeout).map_or_else(|error| error == Errno::EINTR, |ready| ready > 0)
+        wait_until_ready(self.file.as_raw_fd(), Readiness::ToWrite, left)
+            .unwrap_or_else(|error| error.kind() == io::ErrorKind::Interrupted)
     }
 }
 
@@ -236,12 +223,6 @@ pub(super) fn standard_stream(target: &str, dash: Standard) -> Option<Standard> 
     if target == "-" { Some(dash) } else { named(target).or_else(behind_link) }
 }
 
-/// The pipe behind `shared`, opened again so that its O_NONBLOCK is ours alone. Fails without
-/// /proc, or where the pipe is another user's.
-fn reopen_pipe(shared: &File) -> io::Result<File> {
-    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(format!("/proc/self/fd/{}", shared.as_raw_fd()))
-}
-
 /// The length of the longest run of whole lines at the start of `lines` within `limit`. A first
 /// line that is longer goes alone.
 fn whole_lines(lines: &[u8], limit: usize) -> usize {
@@ -251,19 +232,14 @@ fn whole_lines(lines: &[u8], limit: usize) -> usize {
     memchr::memrchr(b'\n', &lines[..limit]).or_else(|| memchr::memchr(b'\n', lines)).map_or(lines.len(), |end| end + 1)
 }
 
-fn interrupted(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::Interrupted
-}
-
-fn would_block(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::OpenOptions;
     use std::io::Read;
-    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
     const SHORT: Duration = Duration::from_millis(20);
 
@@ -304,11 +280,11 @@ mod tests {
     fn a_fifo_that_nobody_reads_keeps_what_it_has_room_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fifo");
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
         let sink = Sink::open(path.to_str().unwrap(), Standard::Error, None).unwrap();
         assert!(sink.write_piece(b"first\n", SHORT));
         while sink.write_piece(&[b'x'; ATOMIC_WRITE], SHORT) {}
-        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        let mut reader = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(&path).unwrap();
         assert!(drain(&mut reader).starts_with(b"first\nxxx"));
         assert!(sink.write_piece(b"next\n", SHORT));
         assert!(drain(&mut reader).ends_with(b"next\n"));
@@ -363,7 +339,7 @@ mod tests {
             let shared = File::from(OwnedFd::from(reader));
             let own = OpenOptions::new()
                 .read(true)
-                .custom_flags(libc::O_NONBLOCK)
+                .custom_flags(NONBLOCK)
                 .open(format!("/proc/self/fd/{}", shared.as_raw_fd()))
                 .unwrap();
             (own, File::from(OwnedFd::from(writer)))

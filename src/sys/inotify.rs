@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use super::retry::retry;
 
 /// The folders that are watched.
 pub struct Folders(Inotify);
@@ -36,12 +37,7 @@ impl Folders {
     /// # Errors
     /// The descriptor cannot be read any longer.
     pub fn wait(&self) -> io::Result<Option<Vec<OsString>>> {
-        let events = loop {
-            match self.0.read_events() {
-                Err(Errno::EINTR) => {}
-                events => break events?,
-            }
-        };
+        let events = retry(|| Ok(self.0.read_events()?))?.unwrap_or_default();
         let has_overflown = events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW));
         Ok((!has_overflown).then(|| events.into_iter().filter_map(|event| event.name).collect()))
     }

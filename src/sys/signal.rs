@@ -19,6 +19,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd;
 
 use super::fork;
+use super::retry::retry;
 
 /// The signals monoceros gives a meaning to, in the master or in a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,14 +173,12 @@ impl SignalQueue {
     pub fn next(&self) -> Option<Signal> {
         loop {
             let mut byte = [0];
-            match unistd::read(&self.read, &mut byte) {
-                Ok(1) => {
-                    if let Some(signal) = Signal::from_number(byte[0].into()) {
-                        return Some(signal);
-                    }
-                }
-                Err(Errno::EINTR) => {}
-                Ok(_) | Err(_) => return None,
+            let read = retry(|| Ok(unistd::read(&self.read, &mut byte)?));
+            if !matches!(read, Ok(Some(1))) {
+                return None;
+            }
+            if let Some(signal) = Signal::from_number(byte[0].into()) {
+                return Some(signal);
             }
         }
     }

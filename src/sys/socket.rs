@@ -22,7 +22,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::stream::peer;
 
-pub use super::stream::{Cork, Peer, Readiness, Stream, wait_until_ready};
+pub use super::poll::{Readiness, wait_until_ready};
+pub use super::stream::{Cork, Peer, Stream};
 
 /// Most bytes of a response that the kernel holds before it can send them (TCP_NOTSENT_LOWAT,
 /// tcp(7)). Without this limit it takes several megabytes for a client that reads nothing, and

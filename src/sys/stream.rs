@@ -7,7 +7,6 @@
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, socketpair};
@@ -46,33 +45,6 @@ impl Cork {
             Cork::UntilShutdown => SendFlags::NOSIGNAL | SendFlags::DONTWAIT | SendFlags::MORE,
         }
     }
-}
-
-/// What a descriptor can be ready for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
-    /// Bytes, or the end, can be read.
-    ToRead,
-    /// There is room for bytes.
-    ToWrite,
-}
-
-/// Waits until `descriptor` is ready, or broken, or closed, for at most `timeout` (poll(2)); says
-/// whether it is.
-///
-/// # Errors
-/// Interrupted by a signal.
-pub fn wait_until_ready(descriptor: RawFd, readiness: Readiness, timeout: Duration) -> io::Result<bool> {
-    let events = match readiness {
-        Readiness::ToRead => libc::POLLIN,
-        Readiness::ToWrite => libc::POLLOUT,
-    };
-    let mut polled = libc::pollfd { fd: descriptor, events, revents: 0 };
-    // Rounded up: a wait of half a millisecond is not to be none at all.
-    let milliseconds = timeout.as_micros().div_ceil(1000).try_into().unwrap_or(i32::MAX);
-    // SAFETY: the kernel reads and writes one pollfd, which is there; a number that is no
-    // descriptor is its answer, not a fault.
-    Ok(Errno::result(unsafe { libc::poll(&raw mut polled, 1, milliseconds) })? > 0)
 }
 
 impl Stream {
@@ -123,7 +95,7 @@ impl Stream {
     /// socket(7)), so that the kernel does not go on to offer it to a peer that does not read. If
     /// the option fails, the close is an ordinary one.
     pub fn reset_on_close(&self) {
-        let _ = socket2::SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+        let _ = socket2::SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
     }
 
     /// Two streams that are each other's peers, both non-blocking and closed on exec

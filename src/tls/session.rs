@@ -16,6 +16,7 @@ use rustls::{ProtocolVersion, ServerConnection};
 use super::Acceptor;
 use super::ciphers::openssl_name;
 use super::client_certificate::ClientCertificate;
+use crate::sys::retry::retry;
 use crate::sys::socket::{Cork, Stream};
 
 /// How many bytes are read from the socket at once: a whole record (RFC 8446, section 5.2: 2^14 +
@@ -154,10 +155,8 @@ impl Session {
     /// WouldBlock when the kernel does not take all of it; or an error of the socket.
     pub fn flush(&mut self, stream: &Stream) -> io::Result<()> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Socket(stream)) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            if retry(|| self.tls.write_tls(&mut Socket(stream)))?.is_none() {
+                return Err(ErrorKind::WouldBlock.into());
             }
         }
         Ok(())
