@@ -13,10 +13,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use log::{Level, LevelFilter, Record};
+use log::{LevelFilter, Record};
 
 use super::sink::{Sink, Standard, standard_stream};
-use super::{CRITICAL, LogError, LogSettings, escape, json, local_time, redirect};
+use super::{CRITICAL, Level, LogError, LogSettings, escape, json, local_time, redirect};
 
 /// Only records of this crate are written: those of libraries tell an operator nothing.
 const OWN_RECORDS: &str = "monoceros";
@@ -26,7 +26,7 @@ const OWN_RECORDS: &str = "monoceros";
 const FULL_LOG_WAIT: Duration = Duration::from_millis(200);
 
 /// The level of lines from `wsgi.errors` when they become records: the stream is for errors.
-const STREAM_LEVEL: &str = "ERROR";
+const STREAM_LEVEL: Level = Level::Error;
 
 /// The log in use. The lock is held only to copy or to exchange the pointer, never while writing.
 static CURRENT: RwLock<Option<Arc<ErrorLog>>> = RwLock::new(None);
@@ -42,7 +42,8 @@ static LAST_RESORT: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 struct ErrorLog {
     settings: LogSettings,
-    threshold: Threshold,
+    /// The least level that is written.
+    least: Level,
     sink: Sink,
 }
 
@@ -53,7 +54,7 @@ struct ErrorLog {
 /// moment.
 pub fn init(settings: &LogSettings) -> Result<(), LogError> {
     let opened = ErrorLog::open(settings)?;
-    log::set_max_level(opened.threshold.filter());
+    log::set_max_level(opened.least.filter());
     exchange(opened);
     install();
     Ok(())
@@ -91,25 +92,14 @@ pub fn last_resort() -> io::Result<RawFd> {
 
 /// Logs `text` in the log's own lines. Records from Python must not be redirected back to it, and
 /// Python has already applied its levels.
-pub fn say(level: u32, text: &str) {
-    let (level, target) = match level {
-        50.. => (Level::Error, CRITICAL),
-        40.. => (Level::Error, OWN_RECORDS),
-        30.. => (Level::Warn, OWN_RECORDS),
-        20.. => (Level::Info, OWN_RECORDS),
-        _ => (Level::Debug, OWN_RECORDS),
-    };
-    write(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
+pub fn write_record(level: Level, text: &str) {
+    let target = if level == Level::Critical { CRITICAL } else { OWN_RECORDS };
+    write(&Record::builder().level(level.in_log()).target(target).args(format_args!("{text}")).build());
 }
 
 /// Sets the least level that is logged. Python's `logging` decides it where it writes the logs.
-pub fn admit(level: u32) {
-    log::set_max_level(match level {
-        40.. => LevelFilter::Error,
-        30.. => LevelFilter::Warn,
-        20.. => LevelFilter::Info,
-        _ => LevelFilter::Debug,
-    });
+pub fn admit(level: Level) {
+    log::set_max_level(level.filter());
 }
 
 /// Runs `fork` while no other thread of this process writes a record: otherwise its lock would stay
@@ -120,14 +110,8 @@ pub fn between_records<T>(fork: impl FnOnce() -> T) -> T {
 }
 
 /// The least level that is logged.
-pub fn level() -> u32 {
-    match current().map_or(Threshold::Info, |log| log.threshold) {
-        Threshold::Debug => 10,
-        Threshold::Info => 20,
-        Threshold::Warning => 30,
-        Threshold::Error => 40,
-        Threshold::Critical => 50,
-    }
+pub fn level() -> Level {
+    current().map_or(Level::Info, |log| log.least)
 }
 
 /// Writes lines of an application to the error log's stream, for `wsgi.errors`. In JSON each line
@@ -140,7 +124,7 @@ pub fn write_stream(text: &str) {
     let mut records = Vec::new();
     for line in text.lines() {
         // Writing to a Vec cannot fail.
-        let _ = json::write_record(&mut records, STREAM_LEVEL, &format_args!("{line}"));
+        let _ = json::write_record(&mut records, STREAM_LEVEL.name(), &format_args!("{line}"));
     }
     write_raw(&records);
 }
@@ -160,7 +144,7 @@ impl ErrorLog {
         if settings.capture_output && standard_stream(&settings.errorlog, Standard::Error).is_none() {
             sink.capture_standard_streams().map_err(failed)?;
         }
-        Ok(ErrorLog { settings: settings.clone(), threshold: Threshold::named(&settings.level), sink })
+        Ok(ErrorLog { settings: settings.clone(), least: Level::named(&settings.level), sink })
     }
 }
 
@@ -171,7 +155,7 @@ fn current() -> Option<Arc<ErrorLog>> {
 fn exchange(log: ErrorLog) {
     if let Some(descriptor) = &mut *LAST_RESORT.lock().unwrap_or_else(PoisonError::into_inner) {
         // If it fails, faulthandler's stacks go to the former target.
-        let _ = log.sink.lay_under(descriptor);
+        let _ = log.sink.redirect(descriptor);
     }
     let replaced = CURRENT.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::new(log));
     // The old file is closed here, after the lock was released.
@@ -183,7 +167,7 @@ fn install() {
     let lines = env_logger::Builder::new()
         .filter_module(OWN_RECORDS, LevelFilter::Trace)
         .format(|line, record| match current() {
-            Some(log) if log.settings.json => json::write_record(line, level_name(record), record.args()),
+            Some(log) if log.settings.json => json::write_record(line, Level::of(record).name(), record.args()),
             Some(_) => write_line(line, record),
             None => Ok(()),
         })
@@ -212,10 +196,14 @@ impl log::Log for Front {
     fn log(&self, record: &Record<'_>) {
         match redirect::current() {
             Some(take) if self.enabled(record.metadata()) => {
-                take(level_number(record), &escape::message(&record.args().to_string()));
+                take(Level::of(record), &escape::message(&record.args().to_string()));
             }
             Some(_) => {}
-            None if current().is_some_and(|log| log.threshold.admits(record)) => write(record),
+            // The maximum level of the crate `log`, which is checked before, cannot tell an error
+            // from a critical record.
+            None if current().is_some_and(|log| log.least != Level::Critical || record.target() == CRITICAL) => {
+                write(record);
+            }
             None => {}
         }
     }
@@ -229,65 +217,7 @@ fn write_line(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     // Asked each time: the process may have been forked since.
     let pid = std::process::id();
     let text = record.args().to_string();
-    writeln!(line, "[{time}] [{pid}] [{}] {}", level_name(record), escape::message(&text))
-}
-
-/// The level's name as Python spells it.
-fn level_name(record: &Record<'_>) -> &'static str {
-    match record.level() {
-        Level::Error if record.target() == CRITICAL => "CRITICAL",
-        Level::Error => "ERROR",
-        Level::Warn => "WARNING",
-        Level::Info => "INFO",
-        Level::Debug | Level::Trace => "DEBUG",
-    }
-}
-
-/// The level as Python numbers it.
-fn level_number(record: &Record<'_>) -> u32 {
-    match record.level() {
-        Level::Error if record.target() == CRITICAL => 50,
-        Level::Error => 40,
-        Level::Warn => 30,
-        Level::Info => 20,
-        Level::Debug | Level::Trace => 10,
-    }
-}
-
-/// The least level that is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Threshold {
-    Debug,
-    Info,
-    Warning,
-    Error,
-    Critical,
-}
-
-impl Threshold {
-    fn named(level: &str) -> Self {
-        match level.to_ascii_lowercase().as_str() {
-            "debug" => Threshold::Debug,
-            "warning" => Threshold::Warning,
-            "error" => Threshold::Error,
-            "critical" => Threshold::Critical,
-            _ => Threshold::Info,
-        }
-    }
-
-    fn filter(self) -> LevelFilter {
-        match self {
-            Threshold::Debug => LevelFilter::Debug,
-            Threshold::Info => LevelFilter::Info,
-            Threshold::Warning => LevelFilter::Warn,
-            Threshold::Error | Threshold::Critical => LevelFilter::Error,
-        }
-    }
-
-    /// Tells an error from a critical error, which `filter` cannot.
-    fn admits(self, record: &Record<'_>) -> bool {
-        self != Threshold::Critical || record.target() == CRITICAL
-    }
+    writeln!(line, "[{time}] [{pid}] [{}] {}", Level::of(record).name(), escape::message(&text))
 }
 
 /// Writes to the log that is in use. env_logger passes a whole record at each call.
@@ -310,29 +240,13 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn every_level_name_gives_its_threshold_and_an_unknown_one_info() {
-        let cases = [
-            ("debug", Threshold::Debug, LevelFilter::Debug),
-            ("INFO", Threshold::Info, LevelFilter::Info),
-            ("Warning", Threshold::Warning, LevelFilter::Warn),
-            ("error", Threshold::Error, LevelFilter::Error),
-            ("critical", Threshold::Critical, LevelFilter::Error),
-            ("loud", Threshold::Info, LevelFilter::Info),
-        ];
-        for (name, threshold, filter) in cases {
-            assert_eq!(Threshold::named(name), threshold, "{name}");
-            assert_eq!(threshold.filter(), filter, "{name}");
-        }
-    }
-
-    #[test]
     fn a_line_looks_like_gunicorns() {
         let cases = [
-            (Level::Error, CRITICAL, "CRITICAL"),
-            (Level::Error, OWN_RECORDS, "ERROR"),
-            (Level::Warn, OWN_RECORDS, "WARNING"),
-            (Level::Info, OWN_RECORDS, "INFO"),
-            (Level::Debug, OWN_RECORDS, "DEBUG"),
+            (log::Level::Error, CRITICAL, "CRITICAL"),
+            (log::Level::Error, OWN_RECORDS, "ERROR"),
+            (log::Level::Warn, OWN_RECORDS, "WARNING"),
+            (log::Level::Info, OWN_RECORDS, "INFO"),
+            (log::Level::Debug, OWN_RECORDS, "DEBUG"),
         ];
         for (level, target, name) in cases {
             let mut line = Vec::new();

@@ -15,6 +15,7 @@ mod basic_user;
 mod error_log;
 mod escape;
 mod json;
+mod level;
 mod local_time;
 mod redirect;
 mod sink;
@@ -24,7 +25,8 @@ use std::io;
 
 pub use access_format::{AccessFormat, AccessRecord};
 pub use access_log::AccessLog;
-pub use error_log::{admit, between_records, init, last_resort, level, reopen, say, write_raw, write_stream};
+pub use error_log::{admit, between_records, init, last_resort, level, reopen, write_raw, write_record, write_stream};
+pub use level::Level;
 pub use redirect::{LogRedirect, redirect};
 
 /// The log target of a record that is shown as `CRITICAL`, a level of Python that the crate `log`

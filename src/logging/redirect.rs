@@ -5,8 +5,10 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Takes a record: its level as Python's `logging` numbers it, and its text.
-pub type LogRedirect = Arc<dyn Fn(u32, &str) + Send + Sync>;
+use super::Level;
+
+/// Takes a record: its level and its text.
+pub type LogRedirect = Arc<dyn Fn(Level, &str) + Send + Sync>;
 
 /// The lock is held only to copy or to exchange the pointer.
 static CURRENT: RwLock<Option<LogRedirect>> = RwLock::new(None);

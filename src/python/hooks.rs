@@ -207,7 +207,7 @@ impl Hooks {
             made.map_err(|error| refusal(py, &error))
         })?;
         if bridge.writes_logs {
-            loggers::configured(level);
+            loggers::configured(logging::Level::from_python(level));
         }
         Ok(())
     }
@@ -354,7 +354,9 @@ impl Hooks {
         }
         let object = match &self.0 {
             Some(bridge) => bridge.object.clone_ref(py),
-            None => loggers::bridge(py).inspect_err(|error| logging::say(40, &traceback(py, error))).ok()?,
+            None => loggers::bridge(py)
+                .inspect_err(|error| logging::write_record(logging::Level::Error, &traceback(py, error)))
+                .ok()?,
         };
         Some(RequestHooks::new(object, before, after, logs))
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 
 use super::loggers;
+use crate::logging::Level;
 use crate::sys::thread;
 
 /// Past this many waiting records new ones are dropped and counted: the log handlers are too slow.
@@ -34,7 +35,7 @@ struct QueueState {
 }
 
 enum QueuedRecord {
-    Record(u32, String),
+    Record(Level, String),
     AccessLine(String),
     Reopen,
 }
@@ -51,8 +52,8 @@ impl LogQueue {
         Ok(queue)
     }
 
-    /// Adds a record; `level` is a number of Python's `logging`.
-    pub fn record(&self, level: u32, text: &str) {
+    /// Adds a record.
+    pub fn record(&self, level: Level, text: &str) {
         self.add(QueuedRecord::Record(level, text.to_owned()));
     }
 
@@ -101,7 +102,7 @@ impl LogQueue {
                 }
                 if dropped > 0 {
                     let text = format!("{dropped} records were dropped: the log handlers are too slow");
-                    drop(QueuedRecord::Record(40, text).hand_over(py));
+                    drop(QueuedRecord::Record(Level::Error, text).hand_over(py));
                 }
             });
             self.lock().is_handing_over = false;
@@ -128,7 +129,7 @@ impl QueuedRecord {
     fn hand_over(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let bridge = loggers::bridge(py)?;
         match self {
-            QueuedRecord::Record(level, text) => bridge.call_method1(py, "record", (level, text)),
+            QueuedRecord::Record(level, text) => bridge.call_method1(py, "record", (level.python_number(), text)),
             QueuedRecord::AccessLine(line) => bridge.call_method1(py, "access_line", (line,)),
             QueuedRecord::Reopen => bridge.call_method0(py, "reopen"),
         }

@@ -18,7 +18,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::log_queue::LogQueue;
 use super::{facade, hooks, interpreter, raw};
-use crate::logging::{self, LogRedirect};
+use crate::logging::{self, Level, LogRedirect};
 use crate::settings::{Config, LogFormat, Origins};
 use crate::sys::process;
 use crate::sys::thread;
@@ -63,7 +63,7 @@ pub(super) fn begin(config: &Config, bridge: Option<&Py<PyAny>>) {
 }
 
 /// Switches to Python's logging, because the settings ask for it. It takes records from `level` on.
-pub(super) fn configured(level: u32) {
+pub(super) fn configured(level: Level) {
     logging::admit(level);
     if !PYTHON_WRITES.swap(true, Relaxed) {
         route();
@@ -72,7 +72,7 @@ pub(super) fn configured(level: u32) {
 
 /// Notes whether the loggers are as the server made them. `level` is the least that the error log
 /// takes.
-pub(super) fn noted(is_as_made: bool, level: u32) {
+pub(super) fn noted(is_as_made: bool, level: Level) {
     if !is_as_made || python_writes() {
         configured(level);
     }
@@ -201,7 +201,7 @@ fn look(py: Python<'_>) {
         false => Ok(()),
     });
     if let Err(error) = looked {
-        logging::say(40, &super::traceback(py, &error));
+        logging::write_record(Level::Error, &super::traceback(py, &error));
     }
 }
 
@@ -210,7 +210,10 @@ fn route() {
     if IS_SERVING.load(Relaxed) {
         if let Err(error) = start_queue() {
             PYTHON_WRITES.store(false, Relaxed);
-            logging::say(40, &format!("The loggers have changed, but a thread cannot be started: {error}"));
+            logging::write_record(
+                Level::Error,
+                &format!("The loggers have changed, but a thread cannot be started: {error}"),
+            );
         }
     } else if in_force().config.is_some() {
         logging::redirect(Some(direct()));
@@ -233,9 +236,10 @@ fn start_queue() -> io::Result<()> {
 fn direct() -> LogRedirect {
     Arc::new(|level, text| {
         Python::attach(|py| {
-            let recorded = bridge(py).and_then(|bridge| bridge.call_method1(py, "record", (level, text)));
+            let recorded =
+                bridge(py).and_then(|bridge| bridge.call_method1(py, "record", (level.python_number(), text)));
             if recorded.is_err() {
-                logging::say(level, text);
+                logging::write_record(level, text);
             }
         });
     })

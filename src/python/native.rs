@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyList, PyModule};
 
 use super::environ::SERVER_SOFTWARE;
 use super::{loggers, title};
-use crate::logging;
+use crate::logging::{self, Level};
 use crate::settings::{self, Config, Kind, Setting, Store, Value};
 use crate::sys::log_file;
 
@@ -23,7 +23,7 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add("SERVER_SOFTWARE", SERVER_SOFTWARE)?;
     module.add_function(wrap_pyfunction!(rows, &module)?)?;
-    module.add_function(wrap_pyfunction!(say, &module)?)?;
+    module.add_function(wrap_pyfunction!(write_record, &module)?)?;
     module.add_function(wrap_pyfunction!(write_error, &module)?)?;
     module.add_function(wrap_pyfunction!(reopen_logs, &module)?)?;
     module.add_function(wrap_pyfunction!(log_level, &module)?)?;
@@ -102,9 +102,9 @@ fn kind_name(kind: Kind) -> &'static str {
 /// `log(level, text)`: a record of the error log; `level` is a number of Python's `logging`.
 #[pyfunction]
 #[pyo3(name = "log")]
-fn say(py: Python<'_>, level: u32, text: &str) {
+fn write_record(py: Python<'_>, level: u32, text: &str) {
     // The log may be a slow pipe: other Python threads need not wait for it.
-    py.detach(|| logging::say(level, text));
+    py.detach(|| logging::write_record(Level::from_python(level), text));
 }
 
 /// `write_error(text)`: writes the text to the error log, unchanged.
@@ -136,7 +136,7 @@ pub fn take_wanted_workers() -> Option<usize> {
 /// `log_level()`: the least level of the error log, as Python's `logging` numbers it.
 #[pyfunction]
 fn log_level() -> u32 {
-    logging::level()
+    logging::level().python_number()
 }
 
 /// `open_log(path, user, group)`: a descriptor of the file, for appending. The file is given to
@@ -156,7 +156,7 @@ fn access_log() -> (Option<String>, bool) {
 /// level that the error log takes.
 #[pyfunction]
 fn loggers_are(as_made: bool, level: u32) {
-    loggers::noted(as_made, level);
+    loggers::noted(as_made, Level::from_python(level));
 }
 
 /// `lend_title(package)`: lets the package `setproctitle` use the memory of the title.
