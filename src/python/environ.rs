@@ -97,30 +97,67 @@ pub struct EnvironTemplates {
 /// differ must be set before the copy.
 struct Template {
     dict: Py<PyDict>,
-    /// The template's value for each of [`VOLATILE_KEYS`]; `None` for a key that is set in each
-    /// copy.
-    shown: [Option<Py<PyString>>; VOLATILE_KEYS.len()],
+    /// The template's values; `None` for a key that is set in each copy.
+    shown: Volatile<Option<Py<PyString>>>,
 }
 
-/// The keys whose values may change from one request to the next.
-const VOLATILE_KEYS: [&str; 8] = [
-    "REQUEST_METHOD",
-    "RAW_URI",
-    "QUERY_STRING",
-    "PATH_INFO",
-    "SERVER_PROTOCOL",
-    "REMOTE_ADDR",
-    "REMOTE_PORT",
-    "wsgi.url_scheme",
-];
+/// One item for each key of an environ whose value may change from one request to the next.
+#[derive(Default)]
+struct Volatile<T> {
+    method: T,
+    raw_uri: T,
+    query: T,
+    path_info: T,
+    protocol: T,
+    remote_addr: T,
+    remote_port: T,
+    url_scheme: T,
+}
 
-/// Places in it.
-const PATH_INFO: usize = 3;
-const REMOTE_PORT: usize = 6;
+const VOLATILE_KEYS: Volatile<&str> = Volatile {
+    method: "REQUEST_METHOD",
+    raw_uri: "RAW_URI",
+    query: "QUERY_STRING",
+    path_info: "PATH_INFO",
+    protocol: "SERVER_PROTOCOL",
+    remote_addr: "REMOTE_ADDR",
+    remote_port: "REMOTE_PORT",
+    url_scheme: "wsgi.url_scheme",
+};
 
-/// The values of [`VOLATILE_KEYS`] in one request's environ; `None` for a key that is missing, or
-/// set in the copy.
-type VolatileValues<'py> = [Option<Bound<'py, PyString>>; VOLATILE_KEYS.len()];
+/// The values in one request's environ; `None` for a key that is missing, or set in the copy.
+type VolatileValues<'py> = Volatile<Option<Bound<'py, PyString>>>;
+
+impl<T> Volatile<T> {
+    /// The items in the order of the fields.
+    fn into_items(self) -> [T; 8] {
+        let Volatile { method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme } = self;
+        [method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme]
+    }
+
+    fn as_ref(&self) -> Volatile<&T> {
+        let Volatile { method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme } = self;
+        Volatile { method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme }
+    }
+
+    fn as_mut(&mut self) -> Volatile<&mut T> {
+        let Volatile { method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme } = self;
+        Volatile { method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme }
+    }
+
+    fn map<U>(self, mut make: impl FnMut(T) -> U) -> Volatile<U> {
+        Volatile {
+            method: make(self.method),
+            raw_uri: make(self.raw_uri),
+            query: make(self.query),
+            path_info: make(self.path_info),
+            protocol: make(self.protocol),
+            remote_addr: make(self.remote_addr),
+            remote_port: make(self.remote_port),
+            url_scheme: make(self.url_scheme),
+        }
+    }
+}
 
 impl EnvironTemplates {
     /// Makes the plain template.
@@ -147,10 +184,11 @@ impl EnvironTemplates {
         }
         // The keys that every request sets are in the template already, so that the copies need not
         // grow.
-        for key in VOLATILE_KEYS.into_iter().filter(|key| *key != "REMOTE_PORT" || site.server.is_some()) {
+        let has_port = site.server.is_some();
+        for key in VOLATILE_KEYS.into_items().into_iter().filter(|key| *key != VOLATILE_KEYS.remote_port || has_port) {
             dict.set_item(key, "")?;
         }
-        let plain = Template { dict: dict.unbind(), shown: Default::default() };
+        let plain = Template { dict: dict.unbind(), shown: Volatile::default() };
         Ok(EnvironTemplates { site: site.clone(), plain, of_blocks: Vec::new(), blocks: 0 })
     }
 
@@ -167,7 +205,7 @@ impl EnvironTemplates {
         if self.of_blocks.is_empty() {
             self.of_blocks.resize_with(MOST_BLOCKS, || None);
         }
-        let template = dict.map(|dict| Template { dict: dict.unbind(), shown: Default::default() });
+        let template = dict.map(|dict| Template { dict: dict.unbind(), shown: Volatile::default() });
         self.blocks += usize::from(template.is_some());
         let old = self.of_blocks[block.place()].replace((block, template));
         self.blocks -= usize::from(matches!(old, Some((_, Some(_)))));
@@ -184,7 +222,8 @@ impl Template {
     ) -> PyResult<Bound<'py, PyDict>> {
         let dict = self.dict.bind(py);
         let mut are_all_here = true;
-        for ((key, shown), value) in keys.followed.iter().zip(&mut self.shown).zip(values) {
+        let (keys, values) = (keys.volatile.as_ref().into_items(), values.as_ref().into_items());
+        for ((key, shown), value) in keys.into_iter().zip(self.shown.as_mut().into_items()).zip(values) {
             let Some(value) = value else { continue };
             if shown.as_ref().is_some_and(|shown| shown.is(value)) {
                 continue;
@@ -199,7 +238,7 @@ impl Template {
         }
         let copy = dict.copy()?;
         if !are_all_here {
-            let values = keys.followed.iter().zip(values).filter_map(|(key, value)| Some((key, value.as_ref()?)));
+            let values = keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value.as_ref()?)));
             values.into_iter().try_for_each(|(key, value)| copy.set_item(key, value))?;
         }
         Ok(copy)
@@ -224,7 +263,7 @@ pub struct EnvironBuilder {
 /// Constant keys and values, made once.
 struct Keys {
     /// [`VOLATILE_KEYS`], interned.
-    followed: [Py<PyString>; VOLATILE_KEYS.len()],
+    volatile: Volatile<Py<PyString>>,
     host: Py<PyString>,
     content_length: Py<PyString>,
     transfer_encoding: Py<PyString>,
@@ -245,7 +284,7 @@ impl EnvironBuilder {
     pub fn new(py: Python<'_>) -> Self {
         let text = |text| PyString::intern(py, text).unbind();
         let keys = Keys {
-            followed: VOLATILE_KEYS.map(text),
+            volatile: VOLATILE_KEYS.map(text),
             host: text("HTTP_HOST"),
             content_length: text("CONTENT_LENGTH"),
             transfer_encoding: text("HTTP_TRANSFER_ENCODING"),
@@ -291,7 +330,7 @@ impl EnvironBuilder {
         };
         let environ = match environ {
             Some(environ) => environ,
-            None => self.build_anew(py, templates, request)?,
+            None => self.build_uncached(py, templates, request)?,
         };
         if !request.head.authority.is_empty() {
             // The authority replaces Host (RFC 9112, 3.2.2).
@@ -329,18 +368,18 @@ impl EnvironBuilder {
         }
         // The template of this block was found or made above.
         let Some((_, Some(template))) = &mut templates.of_blocks[block.place()] else { return Ok(None) };
-        let mut values = self.followed(py, request, &templates.site)?;
-        values[PATH_INFO] = Some(self.path(py, request, templates.site.script_name.as_bytes())?);
+        let mut values = self.volatile_values(py, request, &templates.site)?;
+        values.path_info = Some(self.path(py, request, templates.site.script_name.as_bytes())?);
         Ok(Some(template.copy(py, &self.keys, &values)?))
     }
 
-    fn build_anew<'py>(
+    fn build_uncached<'py>(
         &mut self,
         py: Python<'py>,
         templates: &mut EnvironTemplates,
         request: RequestView<'_>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let values = self.followed(py, request, &templates.site)?;
+        let values = self.volatile_values(py, request, &templates.site)?;
         let environ = templates.plain.copy(py, &self.keys, &values)?;
         let path = match self.names.set_headers(py, &environ, request)? {
             Some(script_name) => {
@@ -349,13 +388,13 @@ impl EnvironBuilder {
             }
             None => self.path(py, request, templates.site.script_name.as_bytes())?,
         };
-        environ.set_item(&self.keys.followed[PATH_INFO], path)?;
+        environ.set_item(&self.keys.volatile.path_info, path)?;
         Ok(environ)
     }
 
     /// The values of the request line and the connection, except the path, which may depend on a
     /// header.
-    fn followed<'py>(
+    fn volatile_values<'py>(
         &mut self,
         py: Python<'py>,
         request: RequestView<'_>,
@@ -378,17 +417,26 @@ impl EnvironBuilder {
             b"HTTP/1.0" => known(&keys.http_10),
             other => latin1(py, other)?,
         };
-        let addr = match request.remote_addr {
+        let remote_addr = match request.remote_addr {
             "" => known(&keys.empty),
             addr => self.remote_addr.latin1(py, addr.as_bytes())?,
         };
         // On a unix socket the templates do not have this key.
-        let port = site.server.as_ref().map(|_| match request.peer {
+        let remote_port = site.server.as_ref().map(|_| match request.peer {
             Peer::Ip(address) => self.remote_ports.text(py, address.port()),
             Peer::Unix => known(&keys.empty),
         });
-        let scheme = known(if request.scheme == Scheme::Https { &keys.https } else { &keys.http });
-        Ok([Some(method), Some(raw_uri), Some(query), None, Some(protocol), Some(addr), port, Some(scheme)])
+        let url_scheme = known(if request.scheme == Scheme::Https { &keys.https } else { &keys.http });
+        Ok(Volatile {
+            method: Some(method),
+            raw_uri: Some(raw_uri),
+            query: Some(query),
+            path_info: None,
+            protocol: Some(protocol),
+            remote_addr: Some(remote_addr),
+            remote_port,
+            url_scheme: Some(url_scheme),
+        })
     }
 
     /// The chunks are decoded, so the body has a length. Most frameworks need one to find a body.
@@ -418,7 +466,7 @@ impl EnvironBuilder {
         request: RequestView<'_>,
     ) -> PyResult<()> {
         if let Peer::Ip(address) = request.peer {
-            environ.set_item(&self.keys.followed[REMOTE_PORT], self.remote_ports.text(py, address.port()))?;
+            environ.set_item(&self.keys.volatile.remote_port, self.remote_ports.text(py, address.port()))?;
         }
         set_server_from_host(py, environ, site, request.scheme)
     }
