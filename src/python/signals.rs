@@ -13,7 +13,7 @@
 //! loaded. It must not know the worker's threads nor the master's loop.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use pyo3::exceptions::PySystemExit;
@@ -29,12 +29,8 @@ use crate::sys::wakeup::{self, Wakeup, WakeupReceiver};
 /// The last signal that has unwound code; 0 before any.
 static UNWOUND_BY: AtomicI32 = AtomicI32::new(0);
 
-/// Whether the process has not served yet: then TERM unwinds the import of the application, or the
-/// running hook.
-static IS_STARTING: AtomicBool = AtomicBool::new(false);
-
-/// Whether this is a master, which must end even if Python does not get to run its handlers.
-static ENDS_ITSELF: AtomicBool = AtomicBool::new(false);
+/// The [`Stage`] of this process, as its number.
+static STAGE: AtomicU8 = AtomicU8::new(Stage::Serving as u8);
 
 /// The server's handler in this process, for reinstalling it.
 static OURS: Mutex<Option<Py<Handler>>> = Mutex::new(None);
@@ -54,6 +50,32 @@ const UNWINDING: [Signal; 3] = [Signal::Int, Signal::Quit, Signal::Abrt];
 /// Seconds that a starting master may take to end once it is told to. C code that waits for a
 /// network runs no handlers.
 const START_ENDS_WITHIN: u32 = 2;
+
+/// How far this process has come, which decides what a signal that stops it unwinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Stage {
+    /// Nothing: the process serves.
+    Serving,
+    /// A running import, config file or hook, in a master that starts or reads its settings. The
+    /// master must end even if Python does not get to run its handlers.
+    StartingMaster,
+    /// The import of the application, in a worker.
+    StartingWorker,
+}
+
+impl Stage {
+    fn current() -> Stage {
+        [Stage::StartingMaster, Stage::StartingWorker]
+            .into_iter()
+            .find(|stage| *stage as u8 == STAGE.load(Relaxed))
+            .unwrap_or(Stage::Serving)
+    }
+
+    fn enter(self) {
+        STAGE.store(self as u8, Relaxed);
+    }
+}
 
 /// Tells a poll that Python has handlers to run.
 #[derive(Debug)]
@@ -99,7 +121,7 @@ impl Handler {
         signal::push(signal);
         match &self.duty {
             Duty::Worker(hooks) if UNWINDING.contains(&signal) => Err(interrupt(py, hooks, signal)),
-            _ if STOPS.contains(&signal) && IS_STARTING.load(Relaxed) => Err(unwind(signal, 0)),
+            _ if STOPS.contains(&signal) && Stage::current() != Stage::Serving => Err(unwind(signal, 0)),
             _ => Ok(()),
         }
     }
@@ -132,11 +154,10 @@ pub fn disown(py: Python<'_>) -> PyResult<()> {
 /// # Errors
 /// The caller is not the main thread, or `MemoryError`.
 pub fn begin_in_master() -> PyResult<()> {
-    IS_STARTING.store(true, Relaxed);
+    Stage::StartingMaster.enter();
     if !super::interpreter::is_running() {
         return Ok(());
     }
-    ENDS_ITSELF.store(true, Relaxed);
     Python::attach(|py| show(py, Duty::Master))?;
     signal::interrupt_with(interrupt_python, &STOPS);
     Ok(())
@@ -149,8 +170,7 @@ pub fn begin_in_master() -> PyResult<()> {
 /// The caller is not the main thread, `MemoryError`, or the system has no room for two descriptors.
 pub fn begin_in_worker(hooks: &Hooks) -> PyResult<Nudge> {
     let (write, read) = wakeup::pair()?;
-    IS_STARTING.store(true, Relaxed);
-    ENDS_ITSELF.store(false, Relaxed);
+    Stage::StartingWorker.enter();
     NUDGED.store(write.as_raw_fd(), Relaxed);
     Python::attach(|py| {
         let module = py.import("_signal")?;
@@ -166,8 +186,7 @@ pub fn begin_in_worker(hooks: &Hooks) -> PyResult<Nudge> {
 /// In a master: the start is over, or the settings are read. From now on only the loop handles
 /// signals, whatever handlers the operator's code has installed.
 pub fn started_in_master() {
-    IS_STARTING.store(false, Relaxed);
-    ENDS_ITSELF.store(false, Relaxed);
+    Stage::Serving.enter();
     signal::interrupt_with(interrupt_python, &[]);
     signal::call_off_end();
     take_back();
@@ -176,7 +195,7 @@ pub fn started_in_master() {
 /// In a worker: the application is loaded, and its handlers stay. From now on TERM unwinds nothing
 /// of ours.
 pub fn started_in_worker() {
-    IS_STARTING.store(false, Relaxed);
+    Stage::Serving.enter();
     signal::interrupt_with(interrupt_python, &UNWINDING);
 }
 
@@ -281,7 +300,8 @@ pub fn was_interrupted(py: Python<'_>) -> bool {
 /// Whether the worker was told to stop, so that unfinished requests are not its fault.
 pub fn is_told_to_stop() -> bool {
     let number = UNWOUND_BY.load(Relaxed);
-    STOPS.iter().any(|signal| signal.number() == number) || IS_STARTING.load(Relaxed) && signal::term_has_come()
+    STOPS.iter().any(|signal| signal.number() == number)
+        || Stage::current() != Stage::Serving && signal::term_has_come()
 }
 
 fn has_unwound() -> bool {
@@ -368,10 +388,10 @@ fn leave_copy_alone(py: Python<'_>) -> PyResult<()> {
 /// called in a signal handler.
 fn interrupt_python(number: i32) {
     // SAFETY: may be called from a signal handler and without the interpreter's lock (C API,
-    // "Signal Handling"); an interpreter runs: only `show`, which needs one, installs this
-    // function.
+    // "Signal Handling"); an interpreter runs, because both functions that have the handler call
+    // this one attach to it before.
     unsafe { ffi::PyErr_SetInterruptEx(number) };
-    if ENDS_ITSELF.load(Relaxed) {
+    if Stage::current() == Stage::StartingMaster {
         signal::end_process_after(START_ENDS_WITHIN);
     }
 }
