@@ -52,13 +52,15 @@ fn run_command_line(py: Python<'_>) -> PyResult<()> {
 
 /// A worker that loads a module which runs an application would otherwise become a master.
 fn be_the_only_one() -> PyResult<()> {
-    match IS_SERVING.swap(true, Relaxed) {
-        true => Err(PyRuntimeError::new_err("this process runs a server already")),
-        false => Ok(()),
+    if IS_SERVING.swap(true, Relaxed) {
+        Err(PyRuntimeError::new_err("this process runs a server already"))
+    } else {
+        Ok(())
     }
 }
 
 /// Serves what `application` (`gunicorn.app.base.BaseApplication`) says, and ends the process.
+#[expect(clippy::exit, reason = "this is an entry point: the program that embeds the server ends with it")]
 #[pyfunction]
 fn run_application(application: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = application.py();

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyDict, PyModule};
+use pyo3::types::{IntoPyDict, PyDict};
 
 use super::errors::traceback;
 use crate::settings::Config;

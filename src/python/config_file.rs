@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyModule, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use super::errors::{Exit, traceback};
 use crate::settings::Value;

@@ -7,7 +7,7 @@
 use pyo3::exceptions::PyUnicodeEncodeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyStringMethods};
+use pyo3::types::{PyDict, PyString};
 
 /// A `str` whose code points are the bytes of `text`: PEP 3333's "bytes as latin-1" for environ
 /// values.

@@ -3,7 +3,6 @@
 use std::ffi::CStr;
 
 use pyo3::prelude::*;
-use pyo3::types::PyModule;
 
 const SOURCE: &CStr = embedded_source!("spew.py");
 

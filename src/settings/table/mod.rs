@@ -124,8 +124,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::settings::Config;
     use crate::settings::setting::{Default, Kind, Section, Store};
-    use crate::settings::{Config, Value};
 
     /// Every setting of gunicorn 27.0.1.
     const GUNICORN: &str = "
@@ -164,10 +164,10 @@ mod tests {
         let cases =
             [("0", Some(0)), ("12", Some(12)), ("2K", Some(2048)), ("400M", Some(400 << 20)), ("1g", Some(1 << 30))];
         for (text, expected) in cases {
-            assert_eq!(super::bytes(&Value::from(text)).ok(), expected, "{text}");
+            assert_eq!(bytes(&Value::from(text)).ok(), expected, "{text}");
         }
         for text in ["", "M", "4T", "-1", "1.5G", "99999999999G"] {
-            assert!(super::bytes(&Value::from(text)).is_err(), "{text}");
+            assert!(bytes(&Value::from(text)).is_err(), "{text}");
         }
     }
 
