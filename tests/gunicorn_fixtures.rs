@@ -91,9 +91,10 @@ fn check(server: &Server, fixture: &Json, pace: Pace) -> Option<String> {
         }
     }
     client.shutdown_write();
-    let fault = match fixture["is_valid"] == Json::Bool(true) && !is_named(REFUSED_HERE, fixture) {
-        true => valid(&mut client, fixture["expected"].list()),
-        false => invalid(&mut client, server, before),
+    let fault = if fixture["is_valid"] == Json::Bool(true) && !is_named(REFUSED_HERE, fixture) {
+        valid(&mut client, fixture["expected"].list())
+    } else {
+        invalid(&mut client, server, before)
     };
     fault.map(|fault| format!("{fault}; gunicorn: {:?}", fixture["expected"]))
 }

@@ -372,9 +372,10 @@ fn collect(client: &mut Client, case: &Json, verdict: &Verdict, pace: Pace) -> (
 
 fn still_answers(client: &mut Client) -> End {
     let sent = client.try_send("GET /calls HTTP/1.1\r\nHost: a\r\n\r\n");
-    match sent.is_ok() && client.read_within("GET", CLOSE).is_ok_and(|answer| answer.status == 200) {
-        true => End::Open,
-        false => End::Closed,
+    if sent.is_ok() && client.read_within("GET", CLOSE).is_ok_and(|answer| answer.status == 200) {
+        End::Open
+    } else {
+        End::Closed
     }
 }
 

@@ -48,9 +48,10 @@ fn version_and_connection_header_decide_whether_it_stays_open() {
         let connection_line = if connection.is_empty() { String::new() } else { format!("{connection}\r\n") };
         client.send(format!("{line}\r\nHost: test\r\n{connection_line}\r\n"));
         assert_eq!(client.read().header("Connection"), Some(answered), "{line} {connection}");
-        match open {
-            true => assert_eq!(client.get("/").status, 200, "{line} {connection}"),
-            false => client.expect_closed(Duration::from_secs(3)),
+        if open {
+            assert_eq!(client.get("/").status, 200, "{line} {connection}");
+        } else {
+            client.expect_closed(Duration::from_secs(3));
         }
     }
     server.finish();

@@ -8,7 +8,7 @@ use crate::util::{self, wait_until};
 
 #[test]
 fn a_master_stays_under_3_mb_and_a_hello_worker_under_9() {
-    let server = Plan::app("wsgi").chdir(crate::util::root().join("examples/hello")).start();
+    let server = Plan::app("wsgi").chdir(util::root().join("examples/hello")).start();
     let worker = server.wait_for_workers(1)[0];
     let mut client = server.connect();
     for _ in 0..1000 {

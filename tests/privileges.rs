@@ -62,7 +62,7 @@ fn socket_and_logs_belong_to_the_workers() {
     let plan = plan.unix().error_log("error.log");
     let access = plan.path("access.log");
     // As a folder for logs is: the workers' own.
-    std::os::unix::fs::chown(plan.path(""), Some(UID), Some(GID)).expect("root may");
+    chown(plan.path(""), Some(UID), Some(GID)).expect("root may");
     let server = plan
         .args(["--user", &UID.to_string(), "--group", &GID.to_string(), "--umask", "007"])
         .args(["--access-logfile", access.to_str().expect("a plain path")])
@@ -76,7 +76,7 @@ fn socket_and_logs_belong_to_the_workers() {
     }
     // After a rotation the worker must be able to open the new file, without root.
     fs::rename(&access, server.path("access.log.1")).expect("the log can be moved");
-    server.signal(nix::sys::signal::Signal::SIGUSR1);
+    server.signal(SIGUSR1);
     wait_until("an access line in the new file", || {
         server.get("/");
         fs::read_to_string(&access).is_ok_and(|text| text.contains("GET /"))

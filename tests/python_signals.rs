@@ -423,7 +423,7 @@ fn a_storm_of_signals_loses_no_important_one() {
     for mode in ["", "chain", "dump"] {
         let server = start(mode, &["--workers", "2", "--threads", "2"]);
         text(&server, "/");
-        for signal in [Signal::SIGUSR1, SIGTTIN, Signal::SIGTTOU, SIGHUP, SIGUSR1, Signal::SIGWINCH] {
+        for signal in [SIGUSR1, SIGTTIN, Signal::SIGTTOU, SIGHUP, SIGUSR1, Signal::SIGWINCH] {
             server.signal(signal);
         }
         server.wait_for_log("Hang up: Master");

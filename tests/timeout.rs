@@ -57,7 +57,7 @@ fn an_idle_worker_does_not_count_as_stuck() {
 #[test]
 fn a_worker_that_boots_slowly_is_not_ended() {
     let app = "import time\ntime.sleep(2.5)\nfrom echo import application\n";
-    let plan = crate::util::server::Plan::app("app").in_own_folder().file("app.py", app);
+    let plan = Plan::app("app").in_own_folder().file("app.py", app);
     let apps = crate::util::apps();
     let server = plan.args(["--timeout", "1", "--pythonpath", apps.to_str().expect("a plain path")]).start();
     let workers = server.wait_for_workers(1);
@@ -138,7 +138,7 @@ fn a_worker_past_its_timeout_tells_what_it_was_at_though_c_code_holds_the_interp
 
 #[test]
 fn boot_timeout_ends_a_start_that_hangs() {
-    let plan = crate::util::server::Plan::app("app").in_own_folder().file("app.py", "import time\ntime.sleep(600)\n");
+    let plan = Plan::app("app").in_own_folder().file("app.py", "import time\ntime.sleep(600)\n");
     let mut server = plan.args(["--boot-timeout", "1"]).start();
     let (status, took) = server.wait_for_exit_within(Duration::from_secs(15));
     assert_eq!(status.code(), Some(3));
@@ -153,7 +153,7 @@ fn boot_timeout_ends_a_start_that_hangs() {
 fn boot_timeout_gives_up_a_reload_that_hangs() {
     let apps = crate::util::apps();
     let app = "from echo import application\n";
-    let plan = crate::util::server::Plan::app("app").in_own_folder().file("app.py", app);
+    let plan = Plan::app("app").in_own_folder().file("app.py", app);
     let plan = plan.args(["--boot-timeout", "2", "--pythonpath", apps.to_str().expect("a plain path")]);
     let mut server = plan.start();
     let workers = server.wait_for_workers(1);

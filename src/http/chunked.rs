@@ -97,10 +97,7 @@ impl ChunkedDecoder {
         if !missing.starts_with(found) {
             return Err(Error::ChunkMissingTerminator([&CRLF[..usize::from(has_cr)], found].concat()));
         }
-        self.state = match found.len() == missing.len() {
-            true => State::Size,
-            false => State::DataEnd { has_cr: true },
-        };
+        self.state = if found.len() == missing.len() { State::Size } else { State::DataEnd { has_cr: true } };
         Ok(framing(found.len()))
     }
 
@@ -139,13 +136,11 @@ impl ChunkedDecoder {
         let length = line_length(raw);
         let longest = self.rules.longest_field;
         if self.state == State::Trailer {
-            let continued = match self.rules.continues_field(raw) {
-                true => self.trailer_length,
-                false => 0,
-            };
-            return match length > 0 && continued + length + CRLF.len() > longest {
-                true => Err(Error::LimitRequestHeaders("limit request headers fields size")),
-                false => Ok(()),
+            let continued = if self.rules.continues_field(raw) { self.trailer_length } else { 0 };
+            return if length > 0 && continued + length + CRLF.len() > longest {
+                Err(Error::LimitRequestHeaders("limit request headers fields size"))
+            } else {
+                Ok(())
             };
         }
         match raw.first() {
@@ -180,9 +175,10 @@ impl ChunkedDecoder {
         }
         self.trailer_length = length;
         self.trailers += 1;
-        match self.trailers > self.rules.most_fields {
-            true => Err(Error::LimitRequestHeaders("limit request headers fields")),
-            false => Ok(()),
+        if self.trailers > self.rules.most_fields {
+            Err(Error::LimitRequestHeaders("limit request headers fields"))
+        } else {
+            Ok(())
         }
     }
 }
@@ -213,10 +209,7 @@ fn parse_size_line(line: &[u8]) -> Result<u64, Error> {
     if extension.contains(&b'\r') {
         return Err(Error::InvalidChunkExtension("bare CR not allowed"));
     }
-    match is_extension(extension) {
-        true => Ok(size),
-        false => Err(Error::InvalidChunkExtension("invalid chunk extension")),
-    }
+    if is_extension(extension) { Ok(size) } else { Err(Error::InvalidChunkExtension("invalid chunk extension")) }
 }
 
 /// Hexadecimal digits, at most 2^63 - 1: a size that is too large must not wrap around to one that

@@ -28,21 +28,19 @@ pub(super) fn read(
 ) -> Result<(), Error> {
     let mut rewritten = std::mem::take(&mut head.rewritten);
     rewritten.clear();
-    let (source, block) = match policy.rewrites_heads() {
-        true => {
-            lenient::rewrite(buf, line.method, block, policy, &mut rewritten);
-            (&rewritten[..], Span::new(block.start as usize, rewritten.len()))
-        }
-        false => (buf, block),
+    let (source, block) = if policy.rewrites_heads() {
+        lenient::rewrite(buf, line.method, block, policy, &mut rewritten);
+        (&rewritten[..], Span::new(block.start as usize, rewritten.len()))
+    } else {
+        (buf, block)
     };
     let mut few = [EMPTY_HEADER; USUAL_FIELDS];
     let mut many = Vec::new();
-    let slots = match count <= USUAL_FIELDS {
-        true => &mut few[..],
-        false => {
-            many.resize(count, EMPTY_HEADER);
-            &mut many[..]
-        }
+    let slots = if count <= USUAL_FIELDS {
+        &mut few[..]
+    } else {
+        many.resize(count, EMPTY_HEADER);
+        &mut many[..]
     };
     let fields = split(block.of(source), slots)?;
     let trust = ForwarderTrust { policy, peer_is_trusted };
@@ -117,10 +115,7 @@ impl ForwarderTrust<'_> {
         }
         let headers = &self.policy.secure_scheme_headers;
         let (_, secure) = headers.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name))?;
-        match value == secure.as_bytes() {
-            true => Some(Scheme::Https),
-            false => Some(Scheme::Http),
-        }
+        if value == secure.as_bytes() { Some(Scheme::Https) } else { Some(Scheme::Http) }
     }
 }
 
@@ -186,10 +181,7 @@ impl FieldSummary {
     /// A second media type would leave the meaning of the body to the reader (RFC 9110, 5.3 and
     /// 8.3).
     fn note_content_type(&mut self) -> Result<(), Error> {
-        match std::mem::replace(&mut self.has_content_type, true) {
-            false => Ok(()),
-            true => Err(invalid("CONTENT-TYPE")),
-        }
+        if std::mem::replace(&mut self.has_content_type, true) { Err(invalid("CONTENT-TYPE")) } else { Ok(()) }
     }
 
     fn note_expect(&mut self, value: &[u8], version: Version) -> Result<(), Error> {
@@ -243,10 +235,7 @@ impl FieldSummary {
                 return Err(invalid("TRANSFER-ENCODING"));
             }
             self.is_compressed |= is_compressed;
-            self.transfer = match is(b"chunked") {
-                true => Transfer::Chunked,
-                false => Transfer::NotChunked,
-            };
+            self.transfer = if is(b"chunked") { Transfer::Chunked } else { Transfer::NotChunked };
         }
         Ok(())
     }
@@ -277,9 +266,10 @@ impl FieldSummary {
     fn check_host(&self, source: &[u8], line: &RequestLine, policy: &Policy) -> Result<(), Error> {
         let value = self.host.map_or(&b""[..], |host| host.of(source));
         if value.is_empty() {
-            return match line.version == Version::Http10 || policy.permit_missing_host {
-                true => Ok(()),
-                false => Err(invalid("HOST")),
+            return if line.version == Version::Http10 || policy.permit_missing_host {
+                Ok(())
+            } else {
+                Err(invalid("HOST"))
             };
         }
         let host = Authority::parse(value).ok_or_else(|| invalid("HOST"))?;
@@ -307,10 +297,7 @@ impl FieldSummary {
     }
 
     fn coding(&self) -> Coding {
-        match self.is_compressed {
-            true => Coding::Compressed,
-            false => Coding::Identity,
-        }
+        if self.is_compressed { Coding::Compressed } else { Coding::Identity }
     }
 
     /// After CONNECT the bytes belong to a tunnel. After a compressed body the connection ends, as
@@ -336,24 +323,19 @@ fn parse_length(value: &[u8]) -> Option<u64> {
 /// whether it is the first trailer, which has no field to continue.
 pub(super) fn check_trailer(line: &[u8], is_first: bool, rules: &FieldRules) -> Result<(), Error> {
     if !is_first && line.first().is_some_and(|&byte| is_ows(byte)) {
-        return match rules.permit_obsolete_folding && is_field_value(line) {
-            true => Ok(()),
-            false => Err(Error::ObsoleteFolding(quote(line))),
+        return if rules.permit_obsolete_folding && is_field_value(line) {
+            Ok(())
+        } else {
+            Err(Error::ObsoleteFolding(quote(line)))
         };
     }
     let (name, value) = split_field(line)?;
-    let name = match rules.strip_header_spaces {
-        true => trim_ows_end(name),
-        false => name,
-    };
+    let name = if rules.strip_header_spaces { trim_ows_end(name) } else { name };
     let is_refused = rules.header_map == HeaderMap::Refuse && name.contains(&b'_');
     if !is_token(name) || is_forbidden_trailer(name) || is_refused {
         return Err(Error::InvalidHeaderName(upper(name)));
     }
-    match is_field_value(value) {
-        true => Ok(()),
-        false => Err(invalid_field(name)),
-    }
+    if is_field_value(value) { Ok(()) } else { Err(invalid_field(name)) }
 }
 
 /// Fields for framing, routing or authentication must not be trailers (RFC 9110, 6.5.1).

@@ -259,22 +259,17 @@ impl HeadParser {
     fn check_length(&self, raw: &[u8], length: usize, policy: &Policy) -> Result<(), Error> {
         if self.stage != HeadStage::Fields {
             let limit = policy.longest_request_line();
-            return match length > limit {
-                true => Err(Error::LimitRequestLine { size: length, limit }),
-                false => Ok(()),
-            };
+            return if length > limit { Err(Error::LimitRequestLine { size: length, limit }) } else { Ok(()) };
         }
-        let continued = match policy.continues_field(raw) {
-            true => self.field_length,
-            false => 0,
-        };
+        let continued = if policy.continues_field(raw) { self.field_length } else { 0 };
         // The empty line at the end is no field and has no limit.
         if length > 0 && continued + length + CRLF.len() > policy.longest_field() {
             return Err(Error::LimitRequestHeaders("limit request headers fields size"));
         }
-        match self.line_start + length > HEAD_CEILING {
-            true => Err(Error::LimitRequestHeaders("max buffer headers")),
-            false => Ok(()),
+        if self.line_start + length > HEAD_CEILING {
+            Err(Error::LimitRequestHeaders("max buffer headers"))
+        } else {
+            Ok(())
         }
     }
 
@@ -296,9 +291,10 @@ impl HeadParser {
         }
         self.field_length = length;
         self.fields += 1;
-        match self.fields > policy.most_fields() {
-            true => Err(Error::LimitRequestHeaders("limit request headers fields")),
-            false => Ok(()),
+        if self.fields > policy.most_fields() {
+            Err(Error::LimitRequestHeaders("limit request headers fields"))
+        } else {
+            Ok(())
         }
     }
 
@@ -379,10 +375,7 @@ impl RequestHead {
     /// The bytes that the spans point into: `buf`, the buffer that was parsed, save under a
     /// compatibility switch.
     pub fn source<'a>(&'a self, buf: &'a [u8]) -> &'a [u8] {
-        match self.rewritten.is_empty() {
-            true => buf,
-            false => &self.rewritten,
-        }
+        if self.rewritten.is_empty() { buf } else { &self.rewritten }
     }
 
     /// The headers that the policy keeps, in order: names as sent, values without white space

@@ -93,10 +93,8 @@ enum MethodName {
 
 impl MethodName {
     fn of(method: &[u8], policy: &Policy) -> Self {
-        let is = |name: &[u8]| match policy.casefold_http_method {
-            true => method.eq_ignore_ascii_case(name),
-            false => method == name,
-        };
+        let is =
+            |name: &[u8]| if policy.casefold_http_method { method.eq_ignore_ascii_case(name) } else { method == name };
         match method.len() {
             7 if is(b"CONNECT") => MethodName::Connect,
             7 if is(b"OPTIONS") => MethodName::Options,
@@ -116,9 +114,10 @@ fn split_at_space(buf: &[u8], span: Span) -> Option<(Span, Span)> {
 fn check_method(method: &[u8], policy: &Policy) -> Result<(), Error> {
     let looks_registered =
         (3..=20).contains(&method.len()) && !method.iter().any(|&byte| byte.is_ascii_lowercase() || byte == b'#');
-    match is_token(method) && (looks_registered || policy.permit_unconventional_http_method) {
-        true => Ok(()),
-        false => Err(Error::InvalidMethod(quote(method))),
+    if is_token(method) && (looks_registered || policy.permit_unconventional_http_method) {
+        Ok(())
+    } else {
+        Err(Error::InvalidMethod(quote(method)))
     }
 }
 

@@ -100,9 +100,10 @@ pub fn parse_status(status: &[u8]) -> Result<u16, InvalidStatus> {
             [b' ', reason @ ..] => is_field_value(reason),
             _ => false,
         };
-    match is_well_formed {
-        true => Ok(digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'))),
-        false => Err(InvalidStatus),
+    if is_well_formed {
+        Ok(digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0')))
+    } else {
+        Err(InvalidStatus)
     }
 }
 

@@ -269,10 +269,10 @@ mod tests {
     fn a_file_is_appended_to_and_a_missing_directory_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        std::fs::write(&path, "before\n").unwrap();
+        fs::write(&path, "before\n").unwrap();
         let sink = Sink::open(path.to_str().unwrap(), Standard::Error, None).unwrap();
         assert!(sink.write_piece(b"after\n", SHORT));
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\nafter\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before\nafter\n");
         assert!(Sink::open("/nonexistent/log", Standard::Error, None).is_err());
     }
 

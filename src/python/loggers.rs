@@ -196,9 +196,8 @@ pub(super) fn access_log() -> (Option<String>, bool) {
 }
 
 fn look(py: Python<'_>) {
-    let looked = interpreter::has_imported(py, "gunicorn._native").and_then(|is_imported| match is_imported {
-        true => py.import("gunicorn._native")?.call_method0("look").map(drop),
-        false => Ok(()),
+    let looked = interpreter::has_imported(py, "gunicorn._native").and_then(|is_imported| {
+        if is_imported { py.import("gunicorn._native")?.call_method0("look").map(drop) } else { Ok(()) }
     });
     if let Err(error) = looked {
         logging::write_record(Level::Error, &super::traceback(py, &error));

@@ -77,9 +77,10 @@ impl TlsSocketMethods {
     #[pyo3(signature = (binary_form=false))]
     fn getpeercert<'py>(&self, py: Python<'py>, binary_form: bool) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Some(certificate) = &self.secured.certificate else { return Ok(None) };
-        match binary_form {
-            true => Ok(Some(PyBytes::new(py, &certificate.der).into_any())),
-            false => decode(py, &certificate.pem).map(Some),
+        if binary_form {
+            Ok(Some(PyBytes::new(py, &certificate.der).into_any()))
+        } else {
+            decode(py, &certificate.pem).map(Some)
         }
     }
 

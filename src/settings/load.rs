@@ -150,10 +150,8 @@ impl Loading {
     /// program does no harm.
     fn apply_defaults(&mut self, sources: &Sources<'_>) -> Result<(), Error> {
         for setting in all() {
-            let variable_of = |variable: &str| match sources.give(setting.name) {
-                true => None,
-                false => (sources.environment)(variable),
-            };
+            let variable_of =
+                |variable: &str| if sources.give(setting.name) { None } else { (sources.environment)(variable) };
             let (value, variable) = default_value(&setting.default, &variable_of);
             self.apply(setting, &value, ValueOrigin::Default { variable })?;
         }

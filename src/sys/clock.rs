@@ -37,10 +37,7 @@ pub fn utc_offset(second: i64) -> i32 {
     // reads one live value and fills the other, or returns null, and keeps neither.
     unsafe {
         let mut local: libc::tm = std::mem::zeroed();
-        match libc::localtime_r(&second, &mut local).is_null() {
-            true => 0,
-            false => local.tm_gmtoff as i32,
-        }
+        if libc::localtime_r(&second, &mut local).is_null() { 0 } else { local.tm_gmtoff as i32 }
     }
 }
 

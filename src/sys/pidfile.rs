@@ -39,7 +39,7 @@ pub enum Error {
 
 impl fmt::Display for Error {
     /// gunicorn's sentences.
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::AlreadyRunning(pid, path) => {
                 write!(f, "Already running on PID {pid} (or pid file '{}' is stale)", path.display())

@@ -112,7 +112,7 @@ impl Signal {
 }
 
 impl fmt::Display for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
@@ -418,7 +418,7 @@ mod tests {
     use crate::sys::fork::{Forked, fork};
     use crate::sys::process::{End, exit_now, reap};
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     /// Signals belong to the process, which all tests share: one of them at a time.
     static ALONE: Mutex<()> = Mutex::new(());
@@ -503,18 +503,18 @@ mod tests {
         let _alone = alone();
         static CALLS: AtomicU32 = AtomicU32::new(0);
         extern "C" fn count(_: i32) {
-            CALLS.fetch_add(1, Ordering::Relaxed);
+            CALLS.fetch_add(1, Relaxed);
         }
         let queue = SignalQueue::new(&[Signal::Hup, Signal::Usr1]).unwrap();
         assert!(!take_back().unwrap());
         // SAFETY: the handler only counts.
         unsafe { libc::signal(libc::SIGHUP, count as *const () as libc::sighandler_t) };
         raise(Signal::Hup);
-        assert_eq!((CALLS.load(Ordering::Relaxed), pending(&queue)), (1, vec![]));
+        assert_eq!((CALLS.load(Relaxed), pending(&queue)), (1, vec![]));
         assert!(take_back().unwrap());
         raise(Signal::Hup);
         push(Signal::Usr1);
-        assert_eq!((CALLS.load(Ordering::Relaxed), pending(&queue)), (1, vec![Signal::Hup, Signal::Usr1]));
+        assert_eq!((CALLS.load(Relaxed), pending(&queue)), (1, vec![Signal::Hup, Signal::Usr1]));
     }
 
     #[test]

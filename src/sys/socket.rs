@@ -334,7 +334,7 @@ impl Listener {
 
 impl fmt::Display for Listener {
     /// Its [name](Listener::name) over plain HTTP.
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name("http"))
     }
 }

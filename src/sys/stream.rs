@@ -62,7 +62,7 @@ impl Stream {
 
     /// Writes what the kernel takes of several pieces in one call (sendmsg(2); at most IOV_MAX =
     /// 1024 pieces).
-    pub fn write_vectored(&self, pieces: &[IoSlice], push: Cork) -> io::Result<usize> {
+    pub fn write_vectored(&self, pieces: &[IoSlice<'_>], push: Cork) -> io::Result<usize> {
         Ok(rustix::net::sendmsg(&self.0, pieces, &mut SendAncillaryBuffer::default(), push.flags())?)
     }
 

@@ -25,7 +25,7 @@ pub enum Unknown {
 }
 
 impl fmt::Display for Unknown {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unknown::User(name) => write!(f, "No such user: '{name}'"),
             Unknown::Group(name) => write!(f, "No such group: '{name}'"),
@@ -34,7 +34,7 @@ impl fmt::Display for Unknown {
 }
 
 /// The uid behind a user (getpwnam(3)); None asks for the process's own.
-pub fn uid(user: Option<Spec>) -> Result<u32, Unknown> {
+pub fn uid(user: Option<Spec<'_>>) -> Result<u32, Unknown> {
     match user {
         None => Ok(unistd::geteuid().as_raw()),
         Some(Spec::Id(id)) => Ok(id),
@@ -46,7 +46,7 @@ pub fn uid(user: Option<Spec>) -> Result<u32, Unknown> {
 }
 
 /// The gid behind a group (getgrnam(3)); None asks for the process's own.
-pub fn gid(group: Option<Spec>) -> Result<u32, Unknown> {
+pub fn gid(group: Option<Spec<'_>>) -> Result<u32, Unknown> {
     match group {
         None => Ok(unistd::getegid().as_raw()),
         Some(Spec::Id(id)) => Ok(id),

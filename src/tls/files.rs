@@ -109,10 +109,7 @@ impl CertificateBundle {
         }
         Some(CertificateBundle {
             ticket_seed: (*seed).try_into().ok()?,
-            authorities: match authority.is_empty() {
-                true => None,
-                false => Some(Pem::from_parts(authority, certificates)?),
-            },
+            authorities: if authority.is_empty() { None } else { Some(Pem::from_parts(authority, certificates)?) },
             pairs: pairs.chunks_exact(4).map(CertifiedPair::from_parts).collect::<Option<_>>()?,
         })
     }

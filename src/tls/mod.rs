@@ -122,10 +122,7 @@ impl Tls {
         let (material, options) = read()?;
         let mut warnings = material.warnings();
         let acceptor = Acceptor::new(&material, &options, &mut warnings)?;
-        let page = match config.tls_watch {
-            true => Some(SeqlockPage::new(PAGE_BYTES).map_err(Error::NoMemory)?),
-            false => None,
-        };
+        let page = if config.tls_watch { Some(SeqlockPage::new(PAGE_BYTES).map_err(Error::NoMemory)?) } else { None };
         let basis = Arc::new(SharedConfig { options, files, page });
         Ok(LoadedCertificates { tls: Tls { acceptor, material: Arc::new((material, 0)), basis }, warnings })
     }

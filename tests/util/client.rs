@@ -116,7 +116,7 @@ impl Client {
     /// acknowledges nothing, as when its machine has lost power. The client must not send any
     /// longer.
     pub fn vanish(&self) {
-        let drop_all = socket2::SockFilter::new(nix::libc::BPF_RET as u16, 0, 0, 0);
+        let drop_all = socket2::SockFilter::new(libc::BPF_RET as u16, 0, 0, 0);
         self.stream.socket().attach_filter(&[drop_all]).expect("a socket takes a filter");
     }
 
@@ -125,11 +125,10 @@ impl Client {
     pub fn segments_received(&self) -> u32 {
         const PLACE: usize = 152;
         let mut info = [0u8; 256];
-        let mut length = info.len() as nix::libc::socklen_t;
+        let mut length = info.len() as libc::socklen_t;
         let (socket, target) = (self.stream.socket().as_raw_fd(), info.as_mut_ptr().cast());
         // SAFETY: the kernel writes at most `length` bytes, which is how long the buffer is.
-        let result =
-            unsafe { nix::libc::getsockopt(socket, nix::libc::IPPROTO_TCP, nix::libc::TCP_INFO, target, &mut length) };
+        let result = unsafe { libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, target, &mut length) };
         assert!(result == 0 && length as usize >= PLACE + 4, "TCP_INFO: {result}, {length} bytes");
         u32::from_ne_bytes(info[PLACE..PLACE + 4].try_into().expect("four bytes"))
     }

@@ -181,7 +181,7 @@ impl Load {
 }
 
 impl fmt::Display for Load {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = [
             ("ok", &self.ok),
             ("refused", &self.refused),

@@ -177,7 +177,7 @@ impl PartialEq for Trust {
 impl Eq for Trust {}
 
 impl fmt::Debug for Trust {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "as {}", self.host)
     }
 }
