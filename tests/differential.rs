@@ -23,7 +23,7 @@ use crate::util::root;
 use case::{Case, Pair};
 use play::{Player, Side};
 
-/// How many cases run at a time. They mostly wait.
+/// How many cases run at a time. They usually wait.
 const AT_ONCE: usize = 4;
 
 /// The most jobs that are played again.

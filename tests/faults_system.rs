@@ -519,7 +519,7 @@ fn a_master_killed_at_any_point_of_a_reload_leaves_nothing_behind() {
         server.signal(SIGKILL);
         server.wait_for_exit();
         server.expect_gone();
-        assert!(Client::try_connect(&server.address).is_err(), "somebody still listens");
+        assert!(Client::try_connect(&server.address).is_err(), "a process still listens");
     }
 }
 

@@ -284,7 +284,7 @@ fn unfinished_heads_together_are_bounded_in_memory() {
         })
         .collect();
     assert_eq!(server.get("/").text(), "ok");
-    wait_until("somebody to be sent away", || server.log().contains("make room for others"));
+    wait_until("a client to be closed for others", || server.log().contains("make room for others"));
     let grown = anonymous(worker).saturating_sub(before);
     println!("{CLIENTS} heads of {} bytes: {grown} bytes more", head.len());
     assert!(grown < 16_000_000, "{grown} bytes more");
@@ -347,7 +347,7 @@ fn spooled_bodies_together_are_bounded() {
         }
         is_over.store(true, Ordering::Relaxed);
         let sent_away: usize = senders.into_iter().map(|sender| sender.join().expect("no panic")).sum();
-        assert!(sent_away > 0, "nobody was sent away");
+        assert!(sent_away > 0, "no client was closed");
         highest
     });
     println!("at most {highest} bytes in files");

@@ -14,7 +14,7 @@ use crate::util::process::{anonymous, open_files, peak_during};
 use crate::util::server::Server;
 use crate::util::{count, root, wait_until};
 
-/// Rows are mostly waiting, so many of them wait at once.
+/// Rows usually wait, so many of them run at once.
 const THREADS: usize = 16;
 
 /// A server that refuses closes within this.

@@ -200,8 +200,8 @@ fn stop(mut server: Server) {
 }
 
 /// The app that tells its identity, in a folder which any user may enter; `None`, and a word,
-/// without root. The app is preloaded: its imports must not depend on whether anybody but root may
-/// read the interpreter's own folder.
+/// without root. The app is preloaded: its imports must not depend on whether a user other than
+/// root may read the interpreter's own folder.
 fn as_root() -> Option<Plan> {
     if !is_root() {
         println!("not tried: this needs root");

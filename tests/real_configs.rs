@@ -126,7 +126,7 @@ fn background_threads_send_while_the_worker_idles_and_flush_at_exit() {
         let sent = server.path("gate/sent");
         let lines = || fs::read_to_string(&sent).unwrap_or_default();
         assert_eq!(server.get("/first").status, 200);
-        wait_until("the first event, with nobody at the door", || lines() == format!("{worker} /first\n"));
+        wait_until("the first event, without another client", || lines() == format!("{worker} /first\n"));
         let mut client = server.connect();
         for number in 0..10 {
             assert_eq!(client.get(&format!("/{number}")).status, 200);

@@ -116,7 +116,7 @@ fn hup_while_the_new_code_boots_slowly_stops_no_worker() {
     wait_until("the new version", || {
         let mut client = server.connect();
         client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-        let answer = client.read_within("GET", Duration::from_millis(900)).expect("somebody serves all the time");
+        let answer = client.read_within("GET", Duration::from_millis(900)).expect("a worker serves all the time");
         answer.text() == "v2  0"
     });
     server.finish();

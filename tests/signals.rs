@@ -339,7 +339,7 @@ fn killing_the_master_ends_every_worker_and_frees_the_port() {
         server.signal(SIGKILL);
         wait_at_most(Duration::from_secs(2), "every worker to end", || !workers.iter().any(|&pid| is_alive(pid)));
         server.wait_for_exit();
-        assert!(crate::util::client::Client::try_connect(&server.address).is_err(), "somebody still listens");
+        assert!(crate::util::client::Client::try_connect(&server.address).is_err(), "a process still listens");
         server.expect_gone();
     }
 }

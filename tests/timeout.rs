@@ -125,7 +125,7 @@ fn a_worker_past_its_timeout_tells_what_it_was_at_though_c_code_holds_the_interp
     let stuck = server.wait_for_workers(1);
     let mut client = server.connect();
     client.send("GET /stuck?now HTTP/1.1\r\nHost: test\r\n\r\n");
-    assert_eq!(client.read().status, 504, "nobody else will answer");
+    assert_eq!(client.read().status, 504, "no other worker answers");
     for told in ["WORKER TIMEOUT", "Aborted while serving GET /stuck?now from 127.0.0.1, for ", "line 3 in application"]
     {
         server.wait_for_log(told);

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_that_nobody_reads_keeps_what_it_has_room_for() {
+    fn a_fifo_without_a_reader_keeps_what_it_has_room_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fifo");
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();

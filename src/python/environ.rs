@@ -83,7 +83,7 @@ impl From<PyErr> for EnvironError {
 
 /// The templates of a listener's environs.
 pub struct EnvironTemplates {
-    site: ListenerInfo,
+    listener: ListenerInfo,
     /// For requests whose headers must be added.
     plain: Template,
     /// For requests with a cached header block, at the block's place. The template is `None` for a
@@ -164,32 +164,32 @@ impl EnvironTemplates {
     ///
     /// # Errors
     /// `MemoryError`.
-    pub fn new(py: Python<'_>, site: &ListenerInfo, fixtures: &Fixtures<'_>) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, listener: &ListenerInfo, fixtures: &Fixtures<'_>) -> PyResult<Self> {
         let dict = PyDict::new(py);
         dict.set_item("wsgi.version", PyTuple::new(py, [1, 0])?)?;
         dict.set_item("wsgi.input", fixtures.input)?;
         dict.set_item("wsgi.errors", fixtures.errors)?;
-        dict.set_item("wsgi.multithread", site.multithread)?;
-        dict.set_item("wsgi.multiprocess", site.multiprocess)?;
+        dict.set_item("wsgi.multithread", listener.multithread)?;
+        dict.set_item("wsgi.multiprocess", listener.multiprocess)?;
         dict.set_item("wsgi.run_once", false)?;
         dict.set_item("wsgi.file_wrapper", fixtures.file_wrapper)?;
         dict.set_item("wsgi.input_terminated", true)?;
         dict.set_item("wsgi.early_hints", fixtures.early_hints)?;
         dict.set_item("gunicorn.socket", fixtures.socket)?;
         dict.set_item("SERVER_SOFTWARE", facade::server_software(py)?)?;
-        dict.set_item("SCRIPT_NAME", &site.script_name)?;
-        if let Some((name, port)) = &site.server {
+        dict.set_item("SCRIPT_NAME", &listener.script_name)?;
+        if let Some((name, port)) = &listener.server {
             dict.set_item("SERVER_NAME", name)?;
             dict.set_item("SERVER_PORT", port)?;
         }
         // The keys that every request sets are in the template already, so that the copies need not
         // grow.
-        let has_port = site.server.is_some();
+        let has_port = listener.server.is_some();
         for key in VOLATILE_KEYS.into_items().into_iter().filter(|key| *key != VOLATILE_KEYS.remote_port || has_port) {
             dict.set_item(key, "")?;
         }
         let plain = Template { dict: dict.unbind(), shown: Volatile::default() };
-        Ok(EnvironTemplates { site: site.clone(), plain, of_blocks: Vec::new(), blocks: 0 })
+        Ok(EnvironTemplates { listener: listener.clone(), plain, of_blocks: Vec::new(), blocks: 0 })
     }
 
     /// How many references these templates hold to each of the [`Fixtures`].
@@ -346,8 +346,8 @@ impl EnvironBuilder {
         if let Some(origin) = request.proxied {
             self.set_proxy(py, &environ, origin)?;
         }
-        if templates.site.server.is_none() {
-            self.set_names_on_unix(py, &environ, &templates.site, request)?;
+        if templates.listener.server.is_none() {
+            self.set_names_on_unix(py, &environ, &templates.listener, request)?;
         }
         Ok(environ)
     }
@@ -368,8 +368,8 @@ impl EnvironBuilder {
         }
         // The template of this block was found or made above.
         let Some((_, Some(template))) = &mut templates.of_blocks[block.place()] else { return Ok(None) };
-        let mut values = self.volatile_values(py, request, &templates.site)?;
-        values.path_info = Some(self.path(py, request, templates.site.script_name.as_bytes())?);
+        let mut values = self.volatile_values(py, request, &templates.listener)?;
+        values.path_info = Some(self.path(py, request, templates.listener.script_name.as_bytes())?);
         Ok(Some(template.copy(py, &self.keys, &values)?))
     }
 
@@ -379,14 +379,14 @@ impl EnvironBuilder {
         templates: &mut EnvironTemplates,
         request: RequestView<'_>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let values = self.volatile_values(py, request, &templates.site)?;
+        let values = self.volatile_values(py, request, &templates.listener)?;
         let environ = templates.plain.copy(py, &self.keys, &values)?;
         let path = match self.names.set_headers(py, &environ, request)? {
             Some(script_name) => {
                 environ.set_item("SCRIPT_NAME", latin1(py, &script_name)?)?;
                 self.path(py, request, &script_name)?
             }
-            None => self.path(py, request, templates.site.script_name.as_bytes())?,
+            None => self.path(py, request, templates.listener.script_name.as_bytes())?,
         };
         environ.set_item(&self.keys.volatile.path_info, path)?;
         Ok(environ)
@@ -398,7 +398,7 @@ impl EnvironBuilder {
         &mut self,
         py: Python<'py>,
         request: RequestView<'_>,
-        site: &ListenerInfo,
+        listener: &ListenerInfo,
     ) -> PyResult<VolatileValues<'py>> {
         let (keys, head, buffer) = (&self.keys, request.head, request.buffer);
         let known = |text: &Py<PyString>| text.bind(py).clone();
@@ -422,7 +422,7 @@ impl EnvironBuilder {
             addr => self.remote_addr.latin1(py, addr.as_bytes())?,
         };
         // On a unix socket the templates do not have this key.
-        let remote_port = site.server.as_ref().map(|_| match request.peer {
+        let remote_port = listener.server.as_ref().map(|_| match request.peer {
             Peer::Ip(address) => self.remote_ports.text(py, address.port()),
             Peer::Unix => known(&keys.empty),
         });
@@ -462,13 +462,13 @@ impl EnvironBuilder {
         &mut self,
         py: Python<'_>,
         environ: &Bound<'_, PyDict>,
-        site: &ListenerInfo,
+        listener: &ListenerInfo,
         request: RequestView<'_>,
     ) -> PyResult<()> {
         if let Peer::Ip(address) = request.peer {
             environ.set_item(&self.keys.volatile.remote_port, self.remote_ports.text(py, address.port()))?;
         }
-        set_server_from_host(py, environ, site, request.scheme)
+        set_server_from_host(py, environ, listener, request.scheme)
     }
 
     /// `PATH_INFO`: the path below `prefix`.
@@ -493,12 +493,12 @@ impl EnvironBuilder {
 fn set_server_from_host(
     py: Python<'_>,
     environ: &Bound<'_, PyDict>,
-    site: &ListenerInfo,
+    listener: &ListenerInfo,
     scheme: Scheme,
 ) -> PyResult<()> {
     let host = environ.get_item("HTTP_HOST")?.map(|host| host.to_string()).filter(|host| !host.is_empty());
     let Some(host) = host else {
-        environ.set_item("SERVER_NAME", &site.socket_path)?;
+        environ.set_item("SERVER_NAME", &listener.socket_path)?;
         return environ.set_item("SERVER_PORT", "");
     };
     // The last colon outside the brackets of an IPv6 address separates name and port.

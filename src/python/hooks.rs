@@ -387,7 +387,7 @@ pub(super) fn bridge_object<'py>(
         values.set_item(setting.name, to_python(py, &setting.value_in(config))?)?;
     }
     let app_uri = config.paste.as_ref().or(config.app.as_ref());
-    py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects, who_gave(py, origins)?, app_uri))
+    py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects, sources_of_values(py, origins)?, app_uri))
 }
 
 impl Bridge {
@@ -431,7 +431,7 @@ impl Bridge {
     }
 }
 
-fn who_gave<'py>(py: Python<'py>, origins: &Origins) -> PyResult<Bound<'py, PyDict>> {
+fn sources_of_values<'py>(py: Python<'py>, origins: &Origins) -> PyResult<Bound<'py, PyDict>> {
     let named = PyDict::new(py);
     for (name, origin) in origins.iter() {
         named.set_item(name, origin.to_string())?;

@@ -158,7 +158,7 @@ pub fn begin_in_master() -> PyResult<()> {
     if !super::interpreter::is_running() {
         return Ok(());
     }
-    Python::attach(|py| show(py, Duty::Master))?;
+    Python::attach(|py| install(py, Duty::Master))?;
     signal::interrupt_with(interrupt_python, &STOPS);
     Ok(())
 }
@@ -176,7 +176,7 @@ pub fn begin_in_worker(hooks: &Hooks) -> PyResult<Nudge> {
         let module = py.import("_signal")?;
         // The worker has inherited the master's handler.
         module.call_method1("signal", (Signal::Chld.number(), module.getattr("SIG_DFL")?))?;
-        show(py, Duty::Worker(hooks.clone()))?;
+        install(py, Duty::Worker(hooks.clone()))?;
         arm(py)
     })?;
     signal::interrupt_with(interrupt_python, &[Signal::Term, Signal::Int, Signal::Quit, Signal::Abrt]);
@@ -327,7 +327,7 @@ fn unwind(signal: Signal, status: i32) -> PyErr {
 }
 
 /// Makes a handler, and installs it in Python for every signal that is collected.
-fn show(py: Python<'_>, duty: Duty) -> PyResult<()> {
+fn install(py: Python<'_>, duty: Duty) -> PyResult<()> {
     let ours = Py::new(py, Handler { duty })?;
     let before = OURS.lock().unwrap_or_else(PoisonError::into_inner).replace(ours.clone_ref(py));
     drop(before);

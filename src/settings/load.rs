@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(load_environment("WEB_CONCURRENCY", "5").unwrap().config.workers, Workers::Count(5));
         assert!(!load_environment("SENDFILE", "no").unwrap().config.sendfile);
         let trusted = load_environment("FORWARDED_ALLOW_IPS", "").unwrap().config.forwarded_allow_ips;
-        assert!(!trusted.contains([127, 0, 0, 1].into()), "an empty list trusts nobody");
+        assert!(!trusted.contains([127, 0, 0, 1].into()), "an empty list trusts no peer");
     }
 
     #[test]

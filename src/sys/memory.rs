@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_has_none() {
-        let nobody = Pid::from_raw(4_194_304);
-        assert_eq!((resident(nobody), proportional(nobody)), (None, None));
+        let missing = Pid::from_raw(4_194_304);
+        assert_eq!((resident(missing), proportional(missing)), (None, None));
     }
 }

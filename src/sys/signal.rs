@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a copy is what somebody else's fork makes")]
+    #[expect(clippy::disallowed_methods, reason = "only a fork of other code makes a copy")]
     fn a_copy_of_the_process_has_default_dispositions_and_no_pipe() {
         let _alone = alone();
         let queue = SignalQueue::new(&[Signal::Usr2, Signal::Winch]).unwrap();

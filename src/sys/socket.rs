@@ -325,7 +325,7 @@ impl Listener {
         // Where it stays unknown whether a process listens, the file stays: a stale one is replaced
         // at the next start.
         if let Some(file) = self.file
-            && knock(&file.path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+            && probe(&file.path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         {
             file.remove();
         }
@@ -421,11 +421,11 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 
 /// Whether a process listens there. EAGAIN is a listener whose backlog is full (unix(7)).
 fn is_answered(path: &Path) -> bool {
-    knock(path).map_or_else(|error| error.kind() == io::ErrorKind::WouldBlock, |()| true)
+    probe(path).map_or_else(|error| error.kind() == io::ErrorKind::WouldBlock, |()| true)
 }
 
 /// Tries to connect, without waiting.
-fn knock(path: &Path) -> io::Result<()> {
+fn probe(path: &Path) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::unix(path)?)

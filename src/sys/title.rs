@@ -143,7 +143,7 @@ fn bounds(stat: &str) -> Option<[usize; 4]> {
 /// process.
 fn move_environment(range: std::ops::Range<usize>) {
     // SAFETY: `environ` is the list that environ(7) describes, ended by a null pointer, of
-    // NUL-terminated strings; with a single thread nobody else changes it meanwhile.
+    // NUL-terminated strings; with a single thread no other code changes it meanwhile.
     unsafe {
         let mut entry = libc_environ();
         while !entry.is_null() && !(*entry).is_null() {

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn acting_as_somebody_else_ends_with_the_action() {
+    fn acting_as_another_user_ends_with_the_action() {
         if !unistd::geteuid().is_root() {
             return println!("not tried: this needs root");
         }

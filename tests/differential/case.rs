@@ -16,7 +16,7 @@
 //!   send BYTES           the same with a request of one's own; \r \n \t \0 \\ and \xHH are escapes
 //!   signal NAME [worker N]
 //!   wait TEXT            wait until the error log has TEXT once more than the last wait for it
-//!   gone worker N        wait until that worker is no more
+//!   gone worker N        wait until that worker has ended
 //!   children N           wait until the master has so many live workers
 //!   appears FILE         wait until there is such a file
 //!   cat FILE             what a file holds

@@ -50,7 +50,7 @@ class _WatchedLevels(dict):
 class NativeHandler(_Watched, logging.Handler):
     """Hands records to the server's error log, which puts time, pid and level before them.
 
-    Once somebody gives it a formatter, what that makes of a record is written as it is.
+    Once it is given a formatter, the text that this makes of a record is written as it is.
     """
 
     _gunicorn = True

@@ -133,7 +133,7 @@ class Config:
 
     @property
     def has_default_logger(self):
-        """Whether nobody chose a logger class."""
+        """Whether no logger class was chosen."""
         chosen = self.settings["logger_class"].get()
         # The class itself can only have been given if its module is loaded.
         module = sys.modules.get("gunicorn.glogging")

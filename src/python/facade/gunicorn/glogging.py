@@ -1,6 +1,6 @@
 """The logger that config files subclass, and that writes all logs where Python's logging is configured.
 
-What it writes goes to Python's logging only. Where nobody configured that, the server writes its logs by itself, and
+What it writes goes to Python's logging only. If that is not configured, the server writes its logs by itself, and
 `_bridge.NativeLogger` stands here in its place.
 """
 

@@ -1,6 +1,6 @@
 """Apps that a PasteDeploy file describes, and the server that such a file asks for.
 
-PasteDeploy is not a dependency: whoever has such a file has it installed. It must not read the file's format itself.
+PasteDeploy is not a dependency: a project with such a file has it installed. It must not read the file's format itself.
 """
 
 import configparser
