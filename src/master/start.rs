@@ -194,7 +194,7 @@ fn may_go_on(signals: &SignalQueue, upgrade: &Upgrade, hook: Result<(), Raised>)
 /// Fails with the exit status of a stop if TERM, INT or QUIT has come. What else has come waits for the master's loop.
 pub(super) fn told_to_stop(signals: &SignalQueue) -> Result<(), i32> {
     let pending: Vec<Signal> = std::iter::from_fn(|| signals.next()).collect();
-    if let Some(stop) = pending.iter().find(|signal| matches!(signal, Signal::Term | Signal::Int | Signal::Quit)) {
+    if let Some(stop) = pending.iter().find(|signal| Signal::STOPS.contains(signal)) {
         info!("Handling signal: {stop}");
         started_in_master();
         return Err(STOPPED);

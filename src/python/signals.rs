@@ -41,9 +41,6 @@ static NUDGED: AtomicI32 = AtomicI32::new(-1);
 /// Logs the requests that an aborted worker is running.
 static ABORT_REPORT: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 
-/// The signals that stop a starting server.
-const STOPS: [Signal; 3] = [Signal::Term, Signal::Int, Signal::Quit];
-
 /// The signals that unwind a worker's application.
 const UNWINDING: [Signal; 3] = [Signal::Int, Signal::Quit, Signal::Abrt];
 
@@ -121,7 +118,7 @@ impl Handler {
         signal::push(signal);
         match &self.duty {
             Duty::Worker(hooks) if UNWINDING.contains(&signal) => Err(interrupt(py, hooks, signal)),
-            _ if STOPS.contains(&signal) && Stage::current() != Stage::Serving => Err(unwind(signal, 0)),
+            _ if Signal::STOPS.contains(&signal) && Stage::current() != Stage::Serving => Err(unwind(signal, 0)),
             _ => Ok(()),
         }
     }
@@ -159,7 +156,7 @@ pub fn begin_in_master() -> PyResult<()> {
         return Ok(());
     }
     Python::attach(|py| install(py, Duty::Master))?;
-    signal::interrupt_with(interrupt_python, &STOPS);
+    signal::interrupt_with(interrupt_python, &Signal::STOPS);
     Ok(())
 }
 
@@ -300,7 +297,7 @@ pub fn was_interrupted(py: Python<'_>) -> bool {
 /// Whether the worker was told to stop, so that unfinished requests are not its fault.
 pub fn is_told_to_stop() -> bool {
     let number = UNWOUND_BY.load(Relaxed);
-    STOPS.iter().any(|signal| signal.number() == number)
+    Signal::STOPS.iter().any(|signal| signal.number() == number)
         || Stage::current() != Stage::Serving && signal::term_has_come()
 }
 

@@ -67,6 +67,9 @@ impl Signal {
         Signal::Rtmin,
     ];
 
+    /// Those that stop the server, in the master and in a worker.
+    pub const STOPS: [Signal; 3] = [Signal::Term, Signal::Int, Signal::Quit];
+
     /// The name as gunicorn's log shows it ("hup").
     pub fn name(self) -> &'static str {
         match self {
