@@ -48,12 +48,14 @@ impl OomWatch {
         match end {
             End::Exited(0) => {}
             End::Exited(code) => error!("Worker (pid:{pid}) exited with code {code}."),
-            End::Killed(libc::SIGKILL) if worker.fate == Fate::Killed => {
-                error!("Worker (pid:{pid}) was sent SIGKILL! It had not ended in time.");
-            }
-            End::Killed(libc::SIGKILL) => error!("Worker (pid:{pid}) was sent SIGKILL! {}", self.killer().says()),
-            End::Killed(libc::SIGTERM) => info!("Worker (pid:{pid}) was sent SIGTERM!"),
-            End::Killed(number) => warn!("Worker (pid:{pid}) was sent {}!", name_of(number)),
+            End::Killed(number) => match name_of(number).as_str() {
+                "SIGKILL" if worker.fate == Fate::Killed => {
+                    error!("Worker (pid:{pid}) was sent SIGKILL! It had not ended in time.");
+                }
+                "SIGKILL" => error!("Worker (pid:{pid}) was sent SIGKILL! {}", self.killer().says()),
+                "SIGTERM" => info!("Worker (pid:{pid}) was sent SIGTERM!"),
+                name => warn!("Worker (pid:{pid}) was sent {name}!"),
+            },
         }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, error, warn};
-use nix::errno::Errno;
 
 use crate::settings::{Address, Config};
+use crate::sys::errno::as_python_shows;
 use crate::sys::signal::SignalQueue;
 use crate::sys::socket::{BindAddress, BindOptions, FileOwner, Listener};
 use crate::worker_init;
@@ -50,7 +50,7 @@ pub(super) fn open_at_start(
                 false => Ok(()),
             });
         if let Err(error) = added {
-            error!("connection to {address} failed: {}", python_error(&error));
+            error!("connection to {address} failed: {}", as_python_shows(&error));
             unlink_unless(&open, inherited);
             return Err(NotOpened::Failed);
         }
@@ -75,7 +75,7 @@ pub(super) fn open_for_reload(
         };
         opened.and_then(|()| add_for_each_worker(config, workers, address, &mut found)).map_err(|error| {
             unlink_unless(&open, current);
-            format!("connection to {address} failed: {}", python_error(&error))
+            format!("connection to {address} failed: {}", as_python_shows(&error))
         })?;
         open.extend(found);
     }
@@ -123,7 +123,7 @@ pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Resul
         let owner = if named { FileOwner::ServiceManager } else { owner };
         match Listener::from_fd(fd, config.backlog, owner) {
             Ok(listener) => inherited.push(Arc::new(listener)),
-            Err(error) => return Err(format!("can't take over the socket fd://{fd}: {}", python_error(&error))),
+            Err(error) => return Err(format!("can't take over the socket fd://{fd}: {}", as_python_shows(&error))),
         }
     }
     Ok(inherited)
@@ -178,7 +178,7 @@ fn open_with_patience(config: &Config, address: &Address, signals: &SignalQueue)
             io::ErrorKind::AddrNotAvailable => error!("Invalid address: {address}"),
             _ => {}
         }
-        error!("connection to {address} failed: {}", python_error(&error));
+        error!("connection to {address} failed: {}", as_python_shows(&error));
         if attempt == TRIES || !may_pass(&error) {
             break;
         }
@@ -219,13 +219,5 @@ fn bind_address(address: &Address) -> BindAddress {
         Address::Unix(path) => BindAddress::Unix(path.clone()),
         Address::Abstract(name) => BindAddress::Abstract(name.clone()),
         Address::Fd(fd) => BindAddress::Fd(*fd),
-    }
-}
-
-/// An error of the kernel as Python shows it, which is what people search their logs for.
-fn python_error(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => format!("[Errno {number}] {}", Errno::from_raw(number).desc()),
-        None => error.to_string(),
     }
 }

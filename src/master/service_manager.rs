@@ -47,8 +47,9 @@ impl ServiceManager {
     /// Reads what the process was started with, and takes it out of the environment: an app's children must not speak for us.
     pub fn from_environment() -> ServiceManager {
         let socket = process::take_environment(SOCKET);
-        let interval = take_number(WATCHDOG_INTERVAL).filter(|&interval| interval > 0);
-        let meant = take_number(WATCHDOG_PID).is_none_or(|pid| pid == process::getpid().as_raw() as u64);
+        let interval = process::take_environment_number(WATCHDOG_INTERVAL).filter(|&interval: &u64| interval > 0);
+        let meant =
+            process::take_environment_number(WATCHDOG_PID).is_none_or(|pid: u64| pid == u64::from(std::process::id()));
         // Twice as often as asked, as sd_watchdog_enabled(3) advises.
         let watchdog = interval
             .filter(|_| meant && socket.is_some())
@@ -152,10 +153,6 @@ impl<App> Master<App> {
     pub(super) fn keep_watchdog_quiet_while_stopping(&mut self) {
         self.service_manager.keep_watchdog_quiet(Instant::now());
     }
-}
-
-fn take_number(name: &str) -> Option<u64> {
-    process::take_environment(name)?.to_str()?.trim().parse().ok()
 }
 
 /// Whether a service manager waits for a message. To be asked before [`ServiceManager::from_environment`].

@@ -81,11 +81,14 @@ impl Inheritance {
     /// Reads what the process was started with, and takes it out of the environment: it is not meant for the app, nor for what a config
     /// file starts.
     pub fn from_environment() -> Inheritance {
-        let old = take_number(OLD_MASTER).filter(|&pid| pid > 0).map(Pid::from_raw).filter(|&old| is_predecessor(old));
+        let old = process::take_environment_number(OLD_MASTER)
+            .filter(|&pid: &i32| pid > 0)
+            .map(Pid::from_raw)
+            .filter(|&old| is_predecessor(old));
         let sockets = process::take_environment(SOCKETS);
         let adopted = Adopted::from_environment();
-        let meant = take_number(SYSTEMD_PID) == Some(process::getpid().as_raw());
-        let count = take_number(SYSTEMD_COUNT).filter(|&count| meant && count > 0);
+        let meant = process::take_environment_number(SYSTEMD_PID) == Some(process::getpid().as_raw());
+        let count = process::take_environment_number(SYSTEMD_COUNT).filter(|&count: &i32| meant && count > 0);
         let stage = old.map_or(UpgradeStage::Alone, |old| UpgradeStage::New { old });
         let sockets = match (count, old.is_some() || adopted.is_some(), sockets) {
             (Some(count), ..) => {
@@ -330,10 +333,6 @@ pub(super) fn restore(held: signal::Blocked) {
     if let Err(error) = held.restore() {
         error!("Can't let signals come again: {error}");
     }
-}
-
-fn take_number(name: &str) -> Option<i32> {
-    process::take_environment(name)?.to_str()?.trim().parse().ok()
 }
 
 /// Each once: two listeners of one descriptor would close it twice.

@@ -1,4 +1,5 @@
-//! fork(2), and nothing else: who must prepare for it (CPython, the signal mask) wraps this one function.
+//! fork(2), and the notice that somebody else has forked. Callers that must prepare for a fork (CPython, the signal
+//! mask) wrap [`fork`].
 
 use std::cell::Cell;
 use std::io;
@@ -10,15 +11,15 @@ use nix::unistd::{self, ForkResult};
 use super::process::{self, Pid};
 use super::signal;
 
-/// Whether this process is a copy that somebody else than [`fork`] has made.
+/// Whether a fork other than [`fork`] has made this process.
 static IS_COPY: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// Whether [`fork`] is at work in this thread, and in the one that the child goes on with.
+    /// Whether this thread is inside [`fork`]. The child starts with a copy of the value.
     static IS_FORKING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Which side of the fork the caller finds itself on.
+/// The two processes after a fork, as the caller finds itself in one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forked {
     /// The caller is still the old process; the new one has this pid.
@@ -31,9 +32,11 @@ pub enum Forked {
 pub fn fork() -> io::Result<Forked> {
     notice_copies();
     IS_FORKING.set(true);
-    // SAFETY: the master starts no thread, so no lock can be held by a thread that the child
-    // does not have, and the child may run any code. An agent that came with the interpreter, or a hook, may have threads of its
-    // own; `around_fork` holds the locks of Python meanwhile, as Python does for its own forks, and that of the log.
+    // SAFETY: only the master forks, and the server starts no thread in the master. So no thread that is missing
+    // in the child can hold a lock of the server or of the C library, and the child may run any code. If Python
+    // code (a hook, an agent, an embedding program, a preloaded application) has threads in the master, the caller
+    // `interpreter::around_fork` holds the interpreter's locks and the log's meanwhile, as os.fork() does; locks of
+    // other C libraries are as exposed as they are under os.fork().
     let forked = unsafe { unistd::fork() };
     IS_FORKING.set(false);
     match forked? {
@@ -42,20 +45,21 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
-/// Ends the process if it is a copy that the application made of a worker. Such a copy shares the worker's connections and poll:
-/// what it answers would be answered twice. To be asked wherever the application returns, so it costs one load.
+/// Ends the process if it is a copy that the application made of a worker. Such a copy shares the worker's connections
+/// and poll, so clients would get its answers as well as the worker's. Called wherever the application returns; it
+/// costs one load.
 pub fn end_copies() {
     if is_copy() {
         process::exit_now(0);
     }
 }
 
-/// Whether the process is such a copy.
+/// Whether this process is a copy: something other than [`fork`] (the application, by os.fork()) made it.
 pub fn is_copy() -> bool {
     IS_COPY.load(Relaxed)
 }
 
-/// From now on copies know that they are some, and have nothing of the server's signals.
+/// From now on a copy notices that it is one, and gives the server's signal handlers up.
 pub(super) fn notice_copies() {
     static REGISTERED: Once = Once::new();
     extern "C" fn note() {
@@ -65,8 +69,9 @@ pub(super) fn notice_copies() {
         }
     }
     REGISTERED.call_once(|| {
-        // SAFETY: the handler stores to atomics and calls sigaction(2), which is safe in the child of any process. It fails for want of
-        // memory only, and then copies go unnoticed, as under other servers.
+        // SAFETY: the handler stores to atomics and calls sigaction(2); both are safe in the child of any process
+        // (signal-safety(7)). The registration fails only if there is no memory. Copies then go unnoticed, as under
+        // other servers.
         unsafe { libc::pthread_atfork(None, None, Some(note)) };
     });
 }

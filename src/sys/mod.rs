@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod daemon;
+pub mod errno;
 pub mod fd_channel;
 pub mod fork;
 pub mod inotify;

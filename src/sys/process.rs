@@ -7,6 +7,7 @@ use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -19,8 +20,9 @@ use super::signal::Signal;
 
 pub use nix::unistd::{Pid, getpid, getppid};
 
-/// The working directory by the name that the shell has for it (`PWD`), where that still leads there: behind a symbolic link that
-/// a deploy points elsewhere, the next start and the next reload are to follow it. Without a working directory, `/`.
+/// The working directory by the shell's name for it (`PWD`) if that name still leads there, else by its real name. The
+/// shell's name may contain a symbolic link that a deploy points elsewhere; the next start and the next reload then
+/// follow the link. `/` if the working directory cannot be read.
 pub fn working_directory() -> PathBuf {
     let Ok(real) = std::env::current_dir() else { return PathBuf::from("/") };
     let place = |path: &Path| path.metadata().map(|data| (data.dev(), data.ino())).ok();
@@ -66,7 +68,7 @@ pub fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
     send(pid, signal.number())
 }
 
-/// Sends the signal that nothing survives.
+/// Sends SIGKILL (kill(2)). ESRCH when there is no such process.
 pub fn kill_hard(pid: Pid) -> io::Result<()> {
     send(pid, libc::SIGKILL)
 }
@@ -77,23 +79,23 @@ fn send(pid: Pid, number: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a process with this pid runs, even one we may not signal (EPERM). One that has ended and that its parent has not asked for yet
-/// does not.
+/// Whether a process with this pid runs, also one that we must not signal (EPERM). A zombie does not run.
 pub fn is_alive(pid: Pid) -> bool {
     !matches!(nix::sys::signal::kill(pid, None), Err(Errno::ESRCH)) && !is_zombie(pid)
 }
 
-/// The state is the field behind the name in brackets, which may hold anything (proc_pid_stat(5)). False where the system does not say.
+/// The state is the field after the name in brackets, and the name may contain any character (proc_pid_stat(5)). False
+/// if the system does not say.
 fn is_zombie(pid: Pid) -> bool {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
     let name_end = stat.iter().rposition(|&byte| byte == b')');
     name_end.is_some_and(|end| matches!(stat.get(end + 2), Some(b'Z' | b'X')))
 }
 
-/// Takes the news of one child's end, without waiting; None while it lives. ECHILD (it is no child of ours, or was waited
-/// for elsewhere) counts as an end whose status nobody knows.
+/// Reaps one child without waiting (waitpid(2)); None while it lives. ECHILD (the process is not a child of ours, or
+/// other code has reaped it) counts as an exit with status 0, because the true status is lost.
 ///
-/// One child by its pid, not any child: a blind waitpid(-1) would steal the exit codes of Python's subprocesses.
+/// It reaps one child by its pid: waitpid(-1) would steal the exit codes of Python's subprocesses.
 pub fn reap(pid: Pid) -> Option<End> {
     match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(_, code)) => Some(End::Exited(code)),
@@ -105,14 +107,15 @@ pub fn reap(pid: Pid) -> Option<End> {
     }
 }
 
-/// Whether a process is a child of this one, be it one that has ended and was not asked for yet.
+/// Whether a process is a child of this one, alive or a zombie.
 pub fn is_child(pid: Pid) -> bool {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     pid.as_raw() > 0 && !matches!(waitid(Id::Pid(pid), look), Err(Errno::ECHILD))
 }
 
-/// Reaps the orphans that the kernel hands to PID 1 and to sub-reapers; for any other process there are none. A child
-/// that `is_ours` is left for [`reap`]: each is looked at before its status is taken.
+/// Reaps the orphans that the kernel hands to PID 1 and to subreapers (PR_SET_CHILD_SUBREAPER, prctl(2)); other
+/// processes get none. Children for which `is_ours` holds are left to [`reap`]: the function looks at each child before
+/// it takes the status.
 pub fn reap_orphans(is_ours: impl Fn(Pid) -> bool) {
     let adopts = getpid().as_raw() == 1 || prctl::get_child_subreaper().unwrap_or(false);
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
@@ -149,7 +152,7 @@ pub fn close_on_exec(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Becomes another program (execve(2)): returns only when that fails. `program` is looked for in PATH when it has no slash.
+/// Becomes another program (execve(2)): returns only if that fails. `program` is searched for in PATH if it has no slash.
 pub fn exec(program: &OsStr, arguments: &[OsString], environment: &[(OsString, OsString)]) -> io::Result<Infallible> {
     let program = CString::new(program.as_bytes())?;
     let arguments: Vec<CString> =
@@ -161,26 +164,26 @@ pub fn exec(program: &OsStr, arguments: &[OsString], environment: &[(OsString, O
     Ok(unistd::execvpe(&program, &arguments, &environment)?)
 }
 
-/// The path that execve(2) was called with to start this process: that of a script, where the kernel has started its interpreter
-/// (AT_EXECFN, getauxval(3)). None where the system does not say.
+/// The path that execve(2) was called with to start this process (AT_EXECFN, getauxval(3)). For a script it is the
+/// script's path, though the kernel has started the script's interpreter. None if the system does not say.
 pub fn executed_path() -> Option<OsString> {
-    // SAFETY: getauxval only reads what the kernel laid down, and answers 0 for what it has not.
+    // SAFETY: getauxval(3) only reads what the kernel wrote at the start, and returns 0 for an entry that is missing.
     let path = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
     if path.is_null() {
         return None;
     }
-    // SAFETY: the kernel has put a NUL-terminated string there, which stays as long as the process does.
+    // SAFETY: AT_EXECFN points to a NUL-terminated string that the kernel wrote; it stays as long as the process.
     let path = unsafe { CStr::from_ptr(path) };
     Some(OsStr::from_bytes(path.to_bytes()).to_owned())
 }
 
-/// Opens /dev/null for each standard stream that is closed, so that no socket gets its number. (Rust does so when a program starts; an
-/// interpreter does not.)
+/// Opens /dev/null for each standard stream that is closed, so that no socket gets its number. Rust does so when a
+/// program starts; a Python interpreter does not.
 pub fn open_standard_streams() -> io::Result<()> {
     for number in 0..=2 {
-        // SAFETY: F_GETFD touches no memory; what is closed is answered with EBADF.
+        // SAFETY: F_GETFD touches no memory; a closed number is answered with EBADF.
         if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
-            // The lowest number that is free, which is this one. It is to live through exec, as these do.
+            // open(2) takes the lowest free number, which is this one. Standard streams stay open on exec.
             let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
             keep_on_exec(null.into_raw_fd())?;
         }
@@ -188,19 +191,27 @@ pub fn open_standard_streams() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the process at once: no destructors, no atexit handlers (_exit(2)). For forked children that must leave nothing
-/// behind.
+/// Ends the process at once: no destructors, no atexit handlers (_exit(2)). For forked children, whose copies of them
+/// are the parent's to run.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) runs no code of ours.
     unsafe { libc::_exit(status) }
 }
 
-/// Reads an environment variable and removes it, so that neither the app nor its children see it.
+/// Reads an environment variable and removes it, so that neither the app nor its children see it. For the master's
+/// start only.
 pub fn take_environment(name: &str) -> Option<OsString> {
     let value = std::env::var_os(name)?;
-    // SAFETY: the master runs no threads (design, "Supervision"), so nobody reads the environment meanwhile.
+    // SAFETY: the master calls this at its start, and the server starts no thread in the master. Threads of Python code
+    // (an embedding program, a config file) read `os.environ`, which is a copy; C code of theirs that calls getenv(3)
+    // at this moment is as exposed as when Python itself removes a variable (os.unsetenv()).
     unsafe { std::env::remove_var(name) };
     Some(value)
+}
+
+/// As [`take_environment`], for a number; None if the text is not a number of this type.
+pub fn take_environment_number<T: FromStr>(name: &str) -> Option<T> {
+    take_environment(name)?.to_str()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -241,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn children_are_told_from_others_even_when_they_have_ended() {
+    fn zombies_are_children_and_strangers_are_not() {
         let mut child = shell("exit 0");
         let pid = Pid::from_raw(child.id() as i32);
         assert!(is_child(pid));
@@ -252,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_nobody_has_asked_for_is_not_alive() {
+    fn a_zombie_is_not_alive() {
         let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
         assert!(is_alive(pid) && is_alive(getpid()));
