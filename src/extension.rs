@@ -1,6 +1,7 @@
-//! The wheel's door: the extension module `monoceros._monoceros`, which runs the library inside the interpreter that imported it.
+//! The wheel's entry point: the extension module `monoceros._monoceros`, which runs the library inside the interpreter that
+//! imported it.
 //!
-//! Importing it starts nothing. `main` never comes back to its caller: the process ends as the program would end.
+//! Importing it starts nothing. `main` does not return to its caller: the process ends as the program would end.
 
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -26,12 +27,12 @@ fn _monoceros(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// Serves as the command line in `sys.argv` says, and ends the process.
 #[pyfunction]
 fn main(py: Python<'_>) -> PyResult<()> {
-    let launch = launch(py)?;
+    let exec_command = exec_command(py)?;
     IS_SERVING.store(true, Relaxed);
     signals::disown(py)?;
     process::open_standard_streams()?;
-    // Detached from here on: whoever needs the interpreter attaches.
-    py.detach(|| std::process::exit(crate::run(launch)))
+    // Detached from here on: code that needs the interpreter attaches.
+    py.detach(|| std::process::exit(crate::run(exec_command)))
 }
 
 /// Makes the `gunicorn` package that the server carries importable, with a `BaseApplication` whose `run()` serves here.
@@ -46,17 +47,17 @@ fn carry_gunicorn(py: Python<'_>) -> PyResult<()> {
 /// As [`main`], for programs that call `gunicorn.app.wsgiapp.run()`.
 #[pyfunction]
 fn run_command_line(py: Python<'_>) -> PyResult<()> {
-    be_the_only_one()?;
+    claim_process()?;
     main(py)
 }
 
-/// A worker that loads a module which runs an application would otherwise become a master.
-fn be_the_only_one() -> PyResult<()> {
+/// Fails if this process runs a server already: a worker that loads a module which runs an application would otherwise
+/// become a master.
+fn claim_process() -> PyResult<()> {
     if IS_SERVING.swap(true, Relaxed) {
-        Err(PyRuntimeError::new_err("this process runs a server already"))
-    } else {
-        Ok(())
+        return Err(PyRuntimeError::new_err("this process runs a server already"));
     }
+    Ok(())
 }
 
 /// Serves what `application` (`gunicorn.app.base.BaseApplication`) says, and ends the process.
@@ -64,18 +65,18 @@ fn be_the_only_one() -> PyResult<()> {
 #[pyfunction]
 fn run_application(application: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = application.py();
-    be_the_only_one()?;
-    let (launch, embedder) = (launch(py)?, Embedder::new(application)?);
+    claim_process()?;
+    let (exec_command, embedder) = (exec_command(py)?, Embedder::new(application)?);
     signals::disown(py)?;
     process::open_standard_streams()?;
-    py.detach(|| std::process::exit(crate::run_embedded(launch, embedder)))
+    py.detach(|| std::process::exit(crate::run_embedded(exec_command, embedder)))
 }
 
-fn launch(py: Python<'_>) -> PyResult<ExecCommand> {
+fn exec_command(py: Python<'_>) -> PyResult<ExecCommand> {
     let sys = py.import("sys")?;
     let argv: Vec<OsString> = sys.getattr("argv")?.extract()?;
     let whole: Vec<OsString> = sys.getattr("orig_argv")?.extract()?;
-    // Empty or None where the interpreter could not find itself.
+    // Empty or None if the interpreter could not find itself.
     let executable: Option<OsString> = sys.getattr("executable")?.extract()?;
     let executable = executable.filter(|path| !path.is_empty()).or_else(|| whole.first().cloned()).unwrap_or_default();
     let Start { program, command } = start(&argv, &whole, executable, process::executed_path());
@@ -92,15 +93,16 @@ struct Start {
 
 /// `argv` and `whole` are the server's and the interpreter's arguments; `executed` is what the kernel was told to execute.
 ///
-/// A script is executed again by its own name, so that it may have got another interpreter meanwhile (a new virtualenv in the place of the
-/// old one). The kernel has put that name behind the interpreter's own arguments (execve(2), "Interpreter scripts").
+/// A script is executed again by its own name, because it may have another interpreter by then (a new virtualenv in the
+/// place of the old one). The kernel has put that name after the interpreter's own arguments (execve(2), "Interpreter
+/// scripts").
 fn start(argv: &[OsString], whole: &[OsString], executable: OsString, executed: Option<OsString>) -> Start {
     let own = argv.len().saturating_sub(1);
     let (command, rest) = whole.split_at(whole.len().saturating_sub(own));
     if let Some(script) = executed.filter(|path| command.last() == Some(path)) {
         return Start { command: vec![script.clone()], program: script };
     }
-    // Somebody has changed sys.argv: the script, and what it says there.
+    // If a program has changed sys.argv: the script, and what sys.argv says now.
     let by_hand = || vec![executable.clone(), argv.first().cloned().unwrap_or_default()];
     let command = if rest == &argv[argv.len() - own..] { command.to_vec() } else { by_hand() };
     Start { program: executable, command }

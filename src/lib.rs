@@ -1,11 +1,11 @@
 //! monoceros: a pre-fork WSGI server that takes gunicorn's place.
 //!
-//! In reading order: a door (`main.rs`, `extension.rs`) calls [`run`] with the command line; `startup` turns it into settings; `master`
-//! binds, forks and supervises; `worker` serves, with `http` for the protocol and `python` for the application. ARCHITECTURE.md walks a
-//! request and a reload through the files.
+//! In reading order: an entry point (`main.rs`, `extension.rs`) calls [`run`] with the command line; `bootstrap` turns it
+//! into settings; `master` binds, forks and supervises; `worker` serves, with `http` for the protocol and `python` for the
+//! application. ARCHITECTURE.md follows a request and a reload through the files.
 
 pub mod base;
-pub mod cli;
+mod bootstrap;
 pub mod exchange;
 mod extension;
 pub mod http;
@@ -14,48 +14,44 @@ pub mod master;
 pub mod python;
 pub mod scoreboard;
 pub mod settings;
-mod startup;
 pub mod sys;
 pub mod tls;
 pub mod worker;
 pub mod worker_init;
 
-use std::sync::Arc;
-
-use crate::cli::Mode;
-use crate::master::{Boot, Inheritance, Outcome};
-use crate::python::app::App;
+use crate::bootstrap::cli::{self, Mode};
+use crate::bootstrap::{Startup, StartupError};
+use crate::master::{Inheritance, Outcome};
 use crate::python::embedder::Embedder;
 use crate::python::hooks::Hooks;
 use crate::python::interpreter;
 use crate::settings::Config;
-use crate::startup::{Startup, StartupError};
 use crate::tls::Tls;
 
-pub use crate::master::ExecCommand;
+pub use crate::bootstrap::ExecCommand;
 
 /// The command line was wrong (argparse's status).
 const EXIT_USAGE: i32 = 2;
 /// The settings, or what they name, were wrong.
 const EXIT_CONFIG: i32 = 1;
 
-/// Runs the program that `launch` describes, in the master or, after a fork, in a worker, and returns the process's exit status
-/// (gunicorn's: 0 stopped, 1 wrong settings, 2 wrong usage, 3 a worker failed to boot, 4 no such app).
-pub fn run(launch: ExecCommand) -> i32 {
-    // Before anything is written; CPython does the same, but is not always there.
+/// Runs the program that was started as `exec_command`, in the master or, after a fork, in a worker. Returns the process's
+/// exit status, which is gunicorn's: 0 stopped, 1 wrong settings, 2 wrong usage, 3 a worker failed to boot, 4 no such app.
+pub fn run(exec_command: ExecCommand) -> i32 {
+    // Before anything is written. CPython does the same, but does not always run.
     sys::signal::ignore_file_size_limit();
-    exit_status(start(launch))
+    exit_status(start(exec_command))
 }
 
 /// As [`run`], for a Python program that embeds the server: settings and app are those of its application object.
-fn run_embedded(launch: ExecCommand, embedder: Embedder) -> i32 {
-    exit_status(serve(Startup::embedded(&launch, embedder), launch))
+fn run_embedded(exec_command: ExecCommand, embedder: Embedder) -> i32 {
+    exit_status(serve(Startup::embedded(exec_command, embedder)))
 }
 
-/// The status of a process, whose failure is told on standard error.
+/// The exit status; prints a failure on standard error.
 fn exit_status(outcome: Result<i32, StartupError>) -> i32 {
     if outcome.is_err() {
-        // A config file may have printed something, registered functions, and made up its mind.
+        // A config file may have printed something, or registered functions with `atexit`.
         interpreter::run_exit_functions();
     }
     match outcome {
@@ -65,7 +61,7 @@ fn exit_status(outcome: Result<i32, StartupError>) -> i32 {
             EXIT_USAGE
         }
         Err(StartupError::Config(text)) => {
-            // As gunicorn, which sets a sentence of its own off from what stands above it.
+            // gunicorn puts an empty line in front of a sentence of its own.
             let gap = if text.starts_with("Error") { "\n" } else { "" };
             eprintln!("{gap}{text}");
             EXIT_CONFIG
@@ -74,18 +70,18 @@ fn exit_status(outcome: Result<i32, StartupError>) -> i32 {
     }
 }
 
-fn start(launch: ExecCommand) -> Result<i32, StartupError> {
-    let startup = Startup::new(&launch)?;
+fn start(exec_command: ExecCommand) -> Result<i32, StartupError> {
+    let startup = Startup::new(exec_command)?;
     match startup.mode() {
         Mode::Help => print!("{}", settings::help()),
         Mode::Version => println!("{}", cli::VERSION),
-        Mode::Serve => return serve(startup, launch),
+        Mode::Serve => return serve(startup),
     }
     Ok(0)
 }
 
-fn serve(mut startup: Startup, launch: ExecCommand) -> Result<i32, StartupError> {
-    // Before a config file runs: it may start programs of its own.
+fn serve(mut startup: Startup) -> Result<i32, StartupError> {
+    // Before a config file runs, because it may start programs of its own.
     let inheritance = Inheritance::from_environment();
     let (config, hooks) = startup.load()?;
     if config.print_config {
@@ -94,23 +90,23 @@ fn serve(mut startup: Startup, launch: ExecCommand) -> Result<i32, StartupError>
     if config.print_config || config.check_config {
         return check(&mut startup, &config, &hooks);
     }
-    startup::configure_logging(&config, &hooks).map_err(StartupError::Config)?;
-    startup::check_access_log(&config).map_err(StartupError::Config)?;
+    bootstrap::configure_logging(&config, &hooks).map_err(StartupError::Config)?;
+    bootstrap::check_access_log(&config).map_err(StartupError::Config)?;
     startup.log_warnings();
     let tls = load_tls(&startup, &config, &hooks)?;
     log::debug!("{}", settings::current_configuration(&config));
     python::title::set(&format!("monoceros: master [{}]", config.name()));
-    let worker_launch = startup.worker_launch();
-    match master::run(boot(startup, config, hooks, tls, launch), inheritance) {
+    let python = startup.python_setup();
+    match master::run(startup, config, hooks, tls, inheritance) {
         Outcome::Exit(status) => {
             interpreter::run_exit_functions();
             Ok(status)
         }
-        Outcome::Worker(init) => Ok(worker::run(init, &worker_launch)),
+        Outcome::Worker(init) => Ok(worker::run(init, &python)),
     }
 }
 
-/// `--check-config`: whether certificates and application can be loaded, and what else the start would say or stumble over.
+/// `--check-config`: whether certificates and application can be loaded, and the warnings that the start would log.
 fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, StartupError> {
     for warning in startup.take_warnings() {
         eprintln!("Warning: {warning}");
@@ -125,20 +121,4 @@ fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, S
 
 fn load_tls(startup: &Startup, config: &Config, hooks: &Hooks) -> Result<Option<Tls>, StartupError> {
     startup.load_tls(config, hooks).map_err(|reason| StartupError::Config(format!("Error: {reason}")))
-}
-
-fn boot(startup: Startup, config: Arc<Config>, hooks: Hooks, tls: Option<Tls>, launch: ExecCommand) -> Boot<App> {
-    let startup = std::rc::Rc::new(std::cell::RefCell::new(startup));
-    let (for_preload, for_tls) = (startup.clone(), startup.clone());
-    Boot {
-        config,
-        hooks,
-        tls,
-        reload: Box::new(move || startup.borrow_mut().reload()),
-        load_tls: Box::new(move |config, hooks| for_tls.borrow().load_tls(config, hooks)),
-        configure_logging: startup::configure_logging,
-        preload: Box::new(move |config| for_preload.borrow().preload(config)),
-        fork: || interpreter::around_fork(sys::fork::fork),
-        launch,
-    }
 }

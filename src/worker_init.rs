@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::python::app::App;
 use crate::python::hooks::Hooks;
 use crate::scoreboard::Row;
 use crate::settings::{Config, UserSpec};
@@ -16,7 +17,7 @@ use crate::sys::wakeup::Wakeup;
 use crate::tls::Tls;
 
 /// A worker's place. `App` is what preloading the application gave (the master only carries it from one to the other).
-pub struct WorkerInit<App> {
+pub struct WorkerInit {
     /// Its row on the scoreboard; free numbers are used again.
     pub number: usize,
     /// How many workers were forked before it and including it, as gunicorn's `worker.age`.

@@ -17,10 +17,9 @@ const LAYERS: &[(&str, u32)] = &[
     ("exchange", 10),
     ("python", 11),
     ("worker_init", 12),
+    ("bootstrap", 13),
     ("master", 20),
     ("worker", 20),
-    ("cli", 30),
-    ("startup", 31),
     ("lib", 32),
     ("main", 40),
     ("extension", 40),
@@ -38,9 +37,9 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("exchange", &["pyo3", "mio"]),
     ("worker_init", &["pyo3", "mio"]),
     ("python", &["mio", "nix"]),
-    ("master", &["pyo3", "crate::http"]),
+    ("master", &["pyo3", "nix", "libc", "crate::http"]),
     ("worker", &["pyo3"]),
-    ("cli", &["pyo3", "mio", "nix"]),
+    ("bootstrap", &["pyo3", "mio", "nix", "libc"]),
 ];
 
 #[test]

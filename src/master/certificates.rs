@@ -52,7 +52,7 @@ impl CertificateWatch {
     }
 }
 
-impl<App> Master<App> {
+impl Master {
     pub(super) fn watch_certificates(&mut self) {
         let now = Instant::now();
         let has_changed = self.serving.watch.as_mut().is_some_and(|watch| watch.have_changed(now));
@@ -61,7 +61,7 @@ impl<App> Master<App> {
             return;
         }
         let (config, hooks) = (Arc::clone(&self.serving.config), self.serving.hooks.clone());
-        let renewed = (self.boot.load_tls)(&config, &hooks).and_then(|fresh| match (&mut self.serving.tls, fresh) {
+        let renewed = self.startup.load_tls(&config, &hooks).and_then(|fresh| match (&mut self.serving.tls, fresh) {
             (Some(tls), Some(fresh)) => tls.renew(&fresh).map_err(|error| error.to_string()),
             _ => Ok(()),
         });

@@ -17,7 +17,7 @@ use super::{Master, Phase, listeners};
 /// gunicorn's loop turns once a second.
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(1);
 
-impl<App> Master<App> {
+impl Master {
     /// The master as hooks see it.
     pub(super) fn shown(&self) -> ServerState {
         ServerState {

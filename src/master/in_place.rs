@@ -49,7 +49,7 @@ impl Adopted {
     }
 }
 
-impl<App> Master<App> {
+impl Master {
     pub(super) fn check_before_upgrade_in_place(&mut self) {
         if matches!(self.phase, Phase::Leaving(_)) {
             return info!("Upgrade ignored: the server is stopping");
@@ -86,7 +86,7 @@ impl<App> Master<App> {
             return error!("Upgrade failed, everything stays as it was: exception in pre_exec hook\n{raised}");
         }
         self.dismiss_candidate();
-        info!("Executing {} in place", self.boot.launch.program.display());
+        info!("Executing {} in place", self.startup.exec_command().program.display());
         self.service_manager.reloading();
         // What comes until the new program has a queue waits for it.
         let (held, here) = match signal::block_all().and_then(|held| Ok((held, env::current_dir()?))) {
@@ -94,7 +94,7 @@ impl<App> Master<App> {
             Err(error) => return error!("Can't execute the new program: {error}"),
         };
         let Err(error) = self.try_to_execute();
-        error!("Can't execute {}: {error}", self.boot.launch.program.display());
+        error!("Can't execute {}: {error}", self.startup.exec_command().program.display());
         for listener in &self.serving.listeners {
             let _ = process::close_on_exec(listener.as_raw_fd());
         }
@@ -103,7 +103,7 @@ impl<App> Master<App> {
     }
 
     fn try_to_execute(&self) -> io::Result<std::convert::Infallible> {
-        let launch = &self.boot.launch;
+        let launch = self.startup.exec_command();
         let mut environment = self.environment_to_pass(launch, Successor::InPlace);
         let pids = |serving: bool| {
             let workers = self.workers.iter().filter(|worker| worker.is_serving() == serving);
@@ -140,7 +140,7 @@ impl<App> Master<App> {
         }
         let row = self.scoreboard.row(number);
         row.set_state(WorkerPhase::Ready);
-        let mut worker = Worker::new(pid, number, number, row, ADOPTED, self.boot.config.clone());
+        let mut worker = Worker::new(pid, number, number, row, ADOPTED, self.serving.config.clone());
         worker.seen = WorkerPhase::Ready;
         worker.fate = fate;
         if matches!(fate, Fate::Stopping { .. }) {

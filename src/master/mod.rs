@@ -24,21 +24,21 @@ mod worker;
 mod worker_count;
 mod workers;
 
-use std::env;
-use std::ffi::OsString;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::bootstrap::Startup;
+use crate::python::app::App;
 use crate::python::hooks::Hooks;
+use crate::python::interpreter;
 use crate::scoreboard::Scoreboard;
 use crate::settings::Config;
 use crate::sys::fd_channel::FdChannel;
-use crate::sys::fork::Forked;
+use crate::sys::fork::{self, Forked};
 use crate::sys::pidfile::PidFile;
-use crate::sys::process::{self, Pid};
+use crate::sys::process::Pid;
 use crate::sys::signal::SignalQueue;
 use crate::sys::wakeup::{Wakeup, WakeupReceiver};
 use crate::tls::Tls;
@@ -54,87 +54,25 @@ use worker::{BootFailure, Worker};
 
 pub use upgrade::Inheritance;
 
-/// What the master needs of the rest of the program.
-pub struct Boot<App> {
-    /// The settings to start with.
-    pub config: Arc<Config>,
-    /// The hooks that they name.
-    pub hooks: Hooks,
-    /// Reads all the settings again (HUP). An error is a sentence, and means that nothing has changed.
-    pub reload: Reload,
-    /// What to speak TLS with at the start, if the settings ask for it.
-    pub tls: Option<Tls>,
-    /// Reads it again, for changed settings or files. The error is a sentence.
-    pub load_tls: LoadTls,
-    /// Points the error log where the settings say; all or nothing. Called for changed settings, and after the standard
-    /// streams have gone to /dev/null.
-    pub configure_logging: fn(&Config, &Hooks) -> Result<(), String>,
-    /// Loads the application in the master, when the settings ask for it. The error is what the user is to read.
-    pub preload: Preload<App>,
-    /// Forks, telling an interpreter that may be running in the master.
-    pub fork: fn() -> io::Result<Forked>,
-    /// How this program was started, to start it once more (USR2).
-    pub launch: ExecCommand,
-}
-
-/// Reads settings, and the hooks that they name.
-pub type Reload = Box<dyn FnMut() -> Result<(Arc<Config>, Hooks), String>>;
-
-/// Loads the application in the master, or does nothing when the settings do not ask for it.
-pub type Preload<App> = Box<dyn FnMut(&Config) -> Result<Option<App>, String>>;
-
-/// Reads the certificates that the settings name, if they ask for TLS.
-pub type LoadTls = Box<dyn FnMut(&Config, &Hooks) -> Result<Option<Tls>, String>>;
-
-/// A program, its arguments and its surroundings, as they were at the start.
-#[derive(Debug, Clone)]
-pub struct ExecCommand {
-    /// The file to execute; looked for in PATH when it has no slash.
-    pub program: OsString,
-    /// What its command line begins with: its name, and whatever else leads to the server before the server's own arguments
-    /// (`python -m monoceros`).
-    pub command: Vec<OsString>,
-    /// The server's name and its own arguments (`sys.argv`).
-    pub argv: Vec<OsString>,
-    /// The working directory.
-    pub cwd: PathBuf,
-    /// The environment.
-    pub environment: Vec<(OsString, OsString)>,
-}
-
-impl ExecCommand {
-    /// A start in the working directory and environment of this moment.
-    pub fn here(program: OsString, command: Vec<OsString>, argv: Vec<OsString>) -> ExecCommand {
-        ExecCommand { program, command, argv, cwd: process::working_directory(), environment: env::vars_os().collect() }
-    }
-
-    /// All arguments with which to execute the program again: `question`, if there is one, in front of the server's own, because an
-    /// app's name may stand behind `--`.
-    fn arguments(&self, question: Option<&str>) -> Vec<OsString> {
-        let own = self.argv.iter().skip(1).cloned();
-        self.command.iter().cloned().chain(question.map(OsString::from)).chain(own).collect()
-    }
-}
-
 /// How [`run`] ends, in the master or in a child of it.
-pub enum Outcome<App> {
+pub enum Outcome {
     /// The master is done: the process ends with this status.
     Exit(i32),
     /// This process is a new worker and this is its seat.
-    Worker(WorkerInit<App>),
+    Worker(WorkerInit),
 }
 
 /// Runs the master, which goes on where an earlier one left off, until it is told to stop. Exit statuses are gunicorn's: 0 stopped, 1 could not start, 3 a worker failed
 /// to boot, 4 the app failed to load. Returns [`Outcome::Worker`] in each worker that it forks.
-pub fn run<App>(boot: Boot<App>, inheritance: Inheritance) -> Outcome<App> {
-    match start::start(boot, inheritance) {
+pub fn run(startup: Startup, config: Arc<Config>, hooks: Hooks, tls: Option<Tls>, inheritance: Inheritance) -> Outcome {
+    match start::start(startup, config, hooks, tls, inheritance) {
         Ok(master) => master.supervise(),
         Err(status) => Outcome::Exit(status),
     }
 }
 
-struct Master<App> {
-    boot: Boot<App>,
+struct Master {
+    startup: Startup,
     pid: Pid,
     pid_file: Option<PidFile>,
     signals: SignalQueue,
@@ -170,6 +108,11 @@ struct Master<App> {
     woken_at: Instant,
 }
 
+/// Forks, and tells an interpreter that may run in the master.
+fn fork() -> io::Result<Forked> {
+    interpreter::around_fork(fork::fork)
+}
+
 /// How far the service has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -180,8 +123,8 @@ enum Phase {
     Leaving(Instant),
 }
 
-impl<App> Master<App> {
-    fn supervise(mut self) -> Outcome<App> {
+impl Master {
+    fn supervise(mut self) -> Outcome {
         loop {
             self.promote_when_alone();
             if let ControlFlow::Break(halt) = self.handle_signals() {
@@ -214,24 +157,5 @@ impl<App> Master<App> {
     /// The name in the log: gunicorn's "Master.2" until the old master is gone.
     fn name(&self) -> &'static str {
         self.upgrade.master_name()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn arguments(command: &[&str], question: Option<&str>) -> Vec<OsString> {
-        let words = |words: &[&str]| words.iter().map(OsString::from).collect();
-        let argv = words(&["monoceros", "-w", "2", "--", "app"]);
-        ExecCommand { program: "x".into(), command: words(command), argv, cwd: "/".into(), environment: Vec::new() }
-            .arguments(question)
-    }
-
-    #[test]
-    fn a_question_stands_in_front_of_the_servers_own_arguments() {
-        assert_eq!(arguments(&["monoceros"], None), ["monoceros", "-w", "2", "--", "app"]);
-        let asked = arguments(&["python", "-m", "monoceros"], Some("--check-config"));
-        assert_eq!(asked, ["python", "-m", "monoceros", "--check-config", "-w", "2", "--", "app"]);
     }
 }

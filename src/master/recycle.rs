@@ -73,7 +73,7 @@ impl RecycleLimits {
     }
 }
 
-impl<App> Master<App> {
+impl Master {
     pub(super) fn recycle_workers(&mut self) {
         let now = Instant::now();
         for worker in self.workers.iter_mut().filter(|worker| worker.is_serving()) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 
+use crate::bootstrap::configure_logging;
 use crate::scoreboard::WorkerPhase;
 use crate::settings::Config;
 use crate::sys::process::Pid;
@@ -19,7 +20,7 @@ use super::worker::Fate;
 use super::worker_count::worker_count;
 use super::{Master, Phase, listeners};
 
-impl<App> Master<App> {
+impl Master {
     /// Moves a reload on by what has happened meanwhile, and begins the next one.
     pub(super) fn settle_reload(&mut self) {
         self.promote_candidate_when_ready();
@@ -46,8 +47,8 @@ impl<App> Master<App> {
 
     /// All that can fail before a worker is forked, the log last: what it changes is seen at once.
     fn call_generation(&mut self) -> Result<Generation, String> {
-        let (config, hooks) = (self.boot.reload)()?;
-        let tls = (self.boot.load_tls)(&config, &hooks)?;
+        let (config, hooks) = self.startup.reload()?;
+        let tls = self.startup.load_tls(&config, &hooks)?;
         if config.preload_app && self.preloaded.is_none() {
             // What kills the process that imports it, or hangs in it, must not meet the one that all depends on.
             warn!("preload_app takes effect with the next start or upgrade. Until then each worker loads the app.");
@@ -55,7 +56,7 @@ impl<App> Master<App> {
         let workers = worker_count(&config);
         let open = self.listeners_for(&config, workers)?;
         let called = Generation::new(self.next_generation_number(), config, hooks, open, tls, workers);
-        (self.boot.configure_logging)(&called.config, &called.hooks).inspect_err(|_| self.take_back(&called))?;
+        configure_logging(&called.config, &called.hooks).inspect_err(|_| self.take_back(&called))?;
         if !same(&called.listeners, &self.serving.listeners) {
             info!("Listening at: {} ({})", listeners::names(&called.listeners, &called.config), self.pid);
         }
@@ -67,7 +68,7 @@ impl<App> Master<App> {
     /// A generation will not serve: its sockets and its log go.
     fn take_back(&self, generation: &Generation) {
         listeners::unlink_unless(&generation.listeners, &self.serving.listeners);
-        if let Err(reason) = (self.boot.configure_logging)(&self.serving.config, &self.serving.hooks) {
+        if let Err(reason) = configure_logging(&self.serving.config, &self.serving.hooks) {
             error!("{reason}");
         }
     }

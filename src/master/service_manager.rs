@@ -118,7 +118,7 @@ impl ServiceManager {
     }
 }
 
-impl<App> Master<App> {
+impl Master {
     /// Keeps the service manager informed. During an upgrade only one master is the service: the old one.
     pub(super) fn report_to_service_manager(&mut self) {
         if self.upgrade.has_parent() {

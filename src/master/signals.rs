@@ -28,7 +28,7 @@ pub(super) const HANDLED: [Signal; 11] = [
     Signal::Rtmin,
 ];
 
-impl<App> Master<App> {
+impl Master {
     /// Handles what is pending, in the order in which it came. The pipe's size bounds how much that can be.
     pub(super) fn handle_signals(&mut self) -> ControlFlow<StopReason> {
         while let Some(signal) = self.signals.next() {

@@ -5,15 +5,19 @@ use std::time::Instant;
 
 use log::{debug, error, info, warn};
 
+use crate::bootstrap::{Startup, configure_logging};
 use crate::python::Exit;
-use crate::python::hooks::{Raised, ServerHook, ServerState};
+use crate::python::app::App;
+use crate::python::hooks::{Hooks, Raised, ServerHook, ServerState};
 use crate::python::signals::{begin_in_master, started_in_master, take_back};
 use crate::scoreboard::{MAX_WORKERS, Scoreboard};
+use crate::settings::Config;
 use crate::sys::fd_channel::FdChannel;
 use crate::sys::pidfile::PidFile;
 use crate::sys::signal::{self, Signal, SignalQueue};
 use crate::sys::socket::{FileOwner, Listener};
 use crate::sys::{daemon, process, wakeup};
+use crate::tls::Tls;
 
 use super::exit_reason::OomWatch;
 use super::generation::Generation;
@@ -23,7 +27,7 @@ use super::service_manager::{self, ServiceManager};
 use super::upgrade::{Inheritance, Inherited, Upgrade};
 use super::waiter::MasterWaiter;
 use super::worker_count::worker_count;
-use super::{Boot, Master, Phase, signals};
+use super::{Master, Phase, signals};
 
 /// The exit status of a master that could not start.
 const NOT_STARTED: i32 = 1;
@@ -35,9 +39,15 @@ const STOPPED: i32 = 0;
 const FIRST_GENERATION: u64 = 1;
 
 /// Prepares everything but the workers. The error is the exit status; why is on standard error or in the log.
-pub(super) fn start<App>(mut boot: Boot<App>, inheritance: Inheritance) -> Result<Master<App>, i32> {
+pub(super) fn start(
+    startup: Startup,
+    config: Arc<Config>,
+    hooks: Hooks,
+    tls: Option<Tls>,
+    inheritance: Inheritance,
+) -> Result<Master, i32> {
     let Inheritance { upgrade, sockets, adopted } = inheritance;
-    leave_foreground(&boot, &upgrade)?;
+    leave_foreground(&config, &hooks, &upgrade)?;
     // Before the pid file tells anybody whom to signal, and before anything that a Ctrl-C may interrupt. The queue first:
     // signals that waited for a re-exec in place to be over come at once.
     signal::reset_inherited().map_err(|error| refuse(&error))?;
@@ -45,27 +55,26 @@ pub(super) fn start<App>(mut boot: Boot<App>, inheritance: Inheritance) -> Resul
     signal::unblock_all().map_err(|error| refuse(&error))?;
     begin_in_master().map_err(|error| refuse(&error))?;
     let service_manager = ServiceManager::from_environment();
-    let preloaded = (boot.preload)(&boot.config);
+    let preloaded = startup.preload(&config);
     take_back();
     told_to_stop(&signals)?;
     let preloaded = preloaded.map_err(|reason| refuse(&reason))?;
 
-    let (name, count) = (upgrade.master_name(), worker_count(&boot.config));
+    let (name, count) = (upgrade.master_name(), worker_count(&config));
     let shown = || shown_at_start(name, count);
-    may_go_on(&signals, &upgrade, boot.hooks.nworkers_changed(shown, count, None))?;
+    may_go_on(&signals, &upgrade, hooks.nworkers_changed(shown, count, None))?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
-    let pid_file = create_pid_file(&boot, &upgrade)?;
+    let pid_file = create_pid_file(&config, &upgrade)?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
     let pid_path = pid_file.as_ref().map(|file| file.path().to_owned());
     let shown = || ServerState { pid_file: pid_path.clone(), ..shown_at_start(name, count) };
-    may_go_on(&signals, &upgrade, boot.hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| remove_pid_file())?;
-    let open = open_listeners(&boot, count, &sockets, &upgrade, &signals).inspect_err(|_| remove_pid_file())?;
-    let (config, hooks, tls) = (Arc::clone(&boot.config), boot.hooks.clone(), boot.tls.take());
-    let serving = Generation::new(FIRST_GENERATION, config, hooks, open, tls, count);
+    may_go_on(&signals, &upgrade, hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| remove_pid_file())?;
+    let open = open_listeners(&config, count, &sockets, &upgrade, &signals).inspect_err(|_| remove_pid_file())?;
+    let serving = Generation::new(FIRST_GENERATION, config, hooks.clone(), open, tls, count);
     announce(&serving);
     let listening = listeners::shown(&serving.listeners, &serving.config);
     let shown = || ServerState { listeners: listening.clone(), ..shown() };
-    may_go_on(&signals, &upgrade, boot.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
+    may_go_on(&signals, &upgrade, hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
         remove_pid_file();
         if !upgrade.is_under_way() {
             listeners::unlink_unless(&serving.listeners, &[]);
@@ -73,22 +82,22 @@ pub(super) fn start<App>(mut boot: Boot<App>, inheritance: Inheritance) -> Resul
     })?;
 
     started_in_master();
-    let assembled = Master::assemble(boot, pid_file, signals, preloaded, serving, upgrade, service_manager);
+    let assembled = Master::assemble(startup, pid_file, signals, preloaded, serving, upgrade, service_manager);
     let mut master = assembled.map_err(|error| refuse(&error))?;
     master.adopt_workers(adopted);
     Ok(master)
 }
 
-impl<App> Master<App> {
+impl Master {
     fn assemble(
-        boot: Boot<App>,
+        startup: Startup,
         pid_file: Option<PidFile>,
         signals: SignalQueue,
         preloaded: Option<App>,
         serving: Generation,
         upgrade: Upgrade,
         service_manager: ServiceManager,
-    ) -> std::io::Result<Master<App>> {
+    ) -> std::io::Result<Master> {
         let (wakeup, wakeup_receiver) = wakeup::pair()?;
         Ok(Master {
             waiter: MasterWaiter::new(&signals, &wakeup_receiver)?,
@@ -103,7 +112,7 @@ impl<App> Master<App> {
             reload_wanted: false,
             backlog_reported: None,
             doomed: None,
-            boot,
+            startup,
             pid_file,
             signals,
             wakeup,
@@ -119,35 +128,34 @@ impl<App> Master<App> {
 }
 
 /// A master that an upgrade has started is in the background already if it is to be.
-fn leave_foreground<App>(boot: &Boot<App>, upgrade: &Upgrade) -> Result<(), i32> {
-    if !boot.config.daemon || upgrade.has_parent() || upgrade.is_in_place() {
+fn leave_foreground(config: &Config, hooks: &Hooks, upgrade: &Upgrade) -> Result<(), i32> {
+    if !config.daemon || upgrade.has_parent() || upgrade.is_in_place() {
         return Ok(());
     }
     if service_manager::is_there() {
         warn!("daemon is set under a service manager that waits for a message: it will lose sight of the server");
     }
-    let output = match boot.config.enable_stdio_inheritance {
+    let output = match config.enable_stdio_inheritance {
         true => daemon::Output::Inherited,
         false => daemon::Output::Null,
     };
-    daemon::daemonize(boot.fork, output).map_err(|error| refuse(&error))?;
-    (boot.configure_logging)(&boot.config, &boot.hooks).map_err(|reason| refuse(&reason))
+    daemon::daemonize(super::fork, output).map_err(|error| refuse(&error))?;
+    configure_logging(config, hooks).map_err(|reason| refuse(&reason))
 }
 
-fn create_pid_file<App>(boot: &Boot<App>, upgrade: &Upgrade) -> Result<Option<PidFile>, i32> {
-    let Some(path) = &boot.config.pidfile else { return Ok(None) };
+fn create_pid_file(config: &Config, upgrade: &Upgrade) -> Result<Option<PidFile>, i32> {
+    let Some(path) = &config.pidfile else { return Ok(None) };
     let path = upgrade.pid_file_name(path);
     PidFile::create(&path, process::getpid()).map(Some).map_err(|error| refuse(&error))
 }
 
-fn open_listeners<App>(
-    boot: &Boot<App>,
+fn open_listeners(
+    config: &Config,
     workers: usize,
     inherited: &Inherited,
     upgrade: &Upgrade,
     signals: &SignalQueue,
 ) -> Result<Vec<Arc<Listener>>, i32> {
-    let config = &boot.config;
     let opened = match inherited {
         // The service manager decides where the server listens; `bind` has no say.
         Inherited::FromSystemd(fds) => {

@@ -30,8 +30,8 @@ const QUICK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long killed workers may take to disappear. One that hangs in the kernel must not keep the master.
 const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl<App> Master<App> {
-    pub(super) fn halt(mut self, halt: StopReason) -> Outcome<App> {
+impl Master {
+    pub(super) fn halt(mut self, halt: StopReason) -> Outcome {
         self.tell_of_the_stop();
         self.drop_upgrade_check();
         self.fail_health_checks();

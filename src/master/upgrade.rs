@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use log::{error, info, warn};
 
+use crate::bootstrap::ExecCommand;
 use crate::python::hooks::ServerHook;
 use crate::sys::fork::Forked;
 use crate::sys::process::{self, End, Pid};
@@ -17,7 +18,7 @@ use crate::sys::signal;
 
 use super::in_place::Adopted;
 use super::service_manager::WATCHDOG_PID;
-use super::{ExecCommand, Master, in_place};
+use super::{Master, in_place};
 
 /// The old master's pid.
 const OLD_MASTER: &str = "GUNICORN_PID";
@@ -168,7 +169,7 @@ impl Upgrade {
     }
 }
 
-impl<App> Master<App> {
+impl Master {
     pub(super) fn start_upgrade(&mut self) {
         // The last one may have failed just now: its end and this signal come in any order.
         self.reap_new_master();
@@ -192,7 +193,7 @@ impl<App> Master<App> {
     /// Starts the program anew beside this one. None when there is no room for another process.
     pub(super) fn start_program(&mut self, purpose: Purpose) -> Option<Pid> {
         // The child must not write to our signal pipe, nor die of a signal before it is the new program.
-        let forked = signal::block_all().and_then(|held| match (self.boot.fork)() {
+        let forked = signal::block_all().and_then(|held| match super::fork() {
             Ok(Forked::Child) => self.become_new_program(held, purpose),
             Ok(Forked::Parent(pid)) => {
                 restore(held);
@@ -208,7 +209,7 @@ impl<App> Master<App> {
 
     /// In the child: stops being a copy of the master and executes the program anew.
     fn become_new_program(&mut self, held: signal::Blocked, purpose: Purpose) -> ! {
-        let launch = self.boot.launch.clone();
+        let launch = self.startup.exec_command().clone();
         let (arguments, environment) = match purpose {
             Purpose::Serve => (launch.arguments(None), self.environment_to_pass(&launch, Successor::Beside)),
             Purpose::Check => (launch.arguments(Some(in_place::QUESTION)), clean_environment(&launch)),

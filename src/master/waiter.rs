@@ -53,7 +53,7 @@ impl MasterWaiter {
     }
 }
 
-impl<App> Master<App> {
+impl Master {
     pub(super) fn sleep(&mut self) {
         self.notice_lost_time();
         let deadline = self.next_deadline(Instant::now());

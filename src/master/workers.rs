@@ -75,7 +75,7 @@ struct SpawnRequest {
     slot: usize,
 }
 
-impl<App> Master<App> {
+impl Master {
     /// Forks what is missing. Some only in the new worker.
     pub(super) fn maintain_worker_count(&mut self) -> Option<ForkedChild> {
         let before = self.workers.len();
@@ -147,7 +147,7 @@ impl<App> Master<App> {
         }
         let max_requests = with_jitter(&request.config);
         // No signal of the child may reach our pipe, which it shares until it has one of its own.
-        match block_all().map(|held| (held, (self.boot.fork)())) {
+        match block_all().map(|held| (held, super::fork())) {
             Ok((held, Ok(Forked::Child))) => {
                 let SpawnRequest { config, hooks, listeners, tls, slot, .. } = request;
                 let age = self.age + 1;
@@ -202,7 +202,7 @@ impl<App> Master<App> {
     }
 
     /// In the child: what it drops is everything that leaves with `self`, what it keeps is its seat.
-    pub(super) fn become_worker(self, child: ForkedChild) -> Outcome<App> {
+    pub(super) fn become_worker(self, child: ForkedChild) -> Outcome {
         info!("Booting worker with pid: {}", process::getpid());
         let confined = child.give_up_shared_memory();
         let signals = self.signals.replace_after_fork(&WORKER_SIGNALS);

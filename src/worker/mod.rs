@@ -25,7 +25,6 @@ mod transport;
 mod write_queue;
 mod write_timeout;
 
-use std::ffi::OsString;
 use std::fmt::Display;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -38,6 +37,7 @@ use self::file_watcher::{ChangeNotifier, FileWatcher};
 use self::leader::{LeaderState, WorkerStage};
 use self::siblings::Siblings;
 use self::thread_pool::{Role, ThreadPool, WorkerContext};
+use crate::bootstrap::PythonSetup;
 use crate::logging::{AccessFormat, AccessLog};
 use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller};
@@ -45,7 +45,6 @@ use crate::python::environ::ListenerInfo;
 use crate::python::hooks::{Hooks, Raised, WorkerState};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
-use crate::python::python_home::PythonHome;
 use crate::python::signals::Nudge;
 use crate::python::{PyErr, Python, facade, interpreter, loggers, signals, spew, threads, title};
 use crate::settings::{Config, LogFormat, WorkerClass, Workers};
@@ -64,26 +63,11 @@ pub const EXIT_APP_ERROR: i32 = 4;
 /// What the log says before the traceback of a worker that could not begin.
 const IN_WORKER: &str = "Exception in worker process";
 
-/// What a worker needs to run Python, besides its seat.
-pub struct PythonSetup {
-    /// The environment for an interpreter that is not running yet.
-    pub home: PythonHome,
-    /// `sys.argv`
-    pub argv: Vec<OsString>,
-    /// The directory of the start, which stays on `sys.path`; `None` where a program that embeds the server has seen to its path itself.
-    pub start: Option<PathBuf>,
-    /// Puts the process into the working directory and environment that its settings ask for.
-    pub enter: Enter,
-}
-
-/// Applies a worker's settings to its process; the error is a sentence.
-pub type Enter = Box<dyn Fn(&Config) -> Result<(), String>>;
-
 /// Lives a worker's life and returns its exit status.
-pub fn run(init: WorkerInit<App>, launch: &PythonSetup) -> i32 {
+pub fn run(init: WorkerInit, python: &PythonSetup) -> i32 {
     title::set(&format!("monoceros: worker [{}]", init.config.name()));
     let (hooks, row) = (init.hooks.clone(), init.row.clone());
-    let outcome = boot(init, launch).and_then(serve);
+    let outcome = boot(init, python).and_then(serve);
     loggers::end_queue();
     let status = match &outcome {
         Ok(()) => {
@@ -160,12 +144,12 @@ impl BootError {
 
 /// Everything up to the first request, in the order it must have: privileges go before any code of the application runs, and the parent
 /// is watched after that, because the kernel forgets the watch when the user changes (prctl(2)).
-fn boot(mut init: WorkerInit<App>, launch: &PythonSetup) -> Result<AssembledWorker, BootError> {
-    (launch.enter)(&init.config).map_err(BootError::Other)?;
+fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, BootError> {
+    python.enter(&init.config).map_err(BootError::Other)?;
     raise_descriptor_limit(&init.config);
     let stacks = crate::logging::last_resort()
         .map_err(|error| BootError::because("cannot open the error log once more", &error))?;
-    let nudge = start_python(&init, launch)?;
+    let nudge = start_python(&init, python)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     let state = WorkerState { ppid: init.ppid, age: init.age, max_requests: init.max_requests };
     init.hooks.post_fork(state).map_err(BootError::raised)?;
@@ -178,7 +162,7 @@ fn boot(mut init: WorkerInit<App>, launch: &PythonSetup) -> Result<AssembledWork
         // Only where prctl(2) is forbidden; the check once a second remains.
         Err(error) => log::debug!("Cannot ask to be told of the master's end: {error}"),
     }
-    app::extend_path(&app::search_path(launch.start.as_deref(), &init.config)).map_err(python_failure)?;
+    python.extend_path(&init.config).map_err(python_failure)?;
     let (app, broken) = load_app(&mut init)?;
     let app = init.hooks.post_worker_init(app).map_err(BootError::raised)?;
     // What follows is the server's own, and soon done: a TERM waits for it in the queue.
@@ -205,8 +189,8 @@ fn become_user(config: &Config) -> Result<(), BootError> {
 
 /// What the server itself may need of Python comes before a change of user, since the standard library may lie where only root reads; and
 /// what it will need before the project's directories, which may have modules of the same names.
-fn start_python(init: &WorkerInit<App>, launch: &PythonSetup) -> Result<Nudge, BootError> {
-    interpreter::start(&launch.home, &launch.argv).map_err(|error| BootError::Other(error.to_string()))?;
+fn start_python(init: &WorkerInit, python: &PythonSetup) -> Result<Nudge, BootError> {
+    python.start_interpreter().map_err(|error| BootError::Other(error.to_string()))?;
     let calls_a_factory = init.config.app.as_ref().is_some_and(|app| app.contains('('));
     if init.config.user.is_some() || init.config.group.is_some() || calls_a_factory {
         interpreter::import_own_needs().map_err(python_failure)?;
@@ -220,7 +204,7 @@ fn start_python(init: &WorkerInit<App>, launch: &PythonSetup) -> Result<Nudge, B
 }
 
 /// The application, and the files to watch besides its modules.
-fn load_app(init: &mut WorkerInit<App>) -> Result<(App, Vec<PathBuf>), BootError> {
+fn load_app(init: &mut WorkerInit) -> Result<(App, Vec<PathBuf>), BootError> {
     if let Some(app) = init.preloaded.take() {
         return Ok((app, Vec::new()));
     }
@@ -234,7 +218,7 @@ fn load_app(init: &mut WorkerInit<App>) -> Result<(App, Vec<PathBuf>), BootError
     }
 }
 
-fn assemble(init: WorkerInit<App>, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<AssembledWorker, BootError> {
+fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<AssembledWorker, BootError> {
     let config = init.config.clone();
     let limits = Arc::new(ConnectionLimits::new(&config));
     limits.beat_at(init.row.clone());

@@ -1,35 +1,24 @@
-//! From a command line to settings in force: the layers read in order, the config file run, the process put where the settings want it.
-//!
-//! The same steps run again on HUP. They live here, beside [`crate::run`], because they need the command line, the settings and Python
-//! together, which no floor below may.
+//! The steps of the start: layers of settings, config file, hooks, certificates, application. HUP runs them again.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fmt;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::cli::{self, CommandLine, Mode};
-use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
-use crate::master::ExecCommand;
-use crate::python::app::{self, App, LoadError, absolute};
+use crate::python::app::{self, App, LoadError};
 use crate::python::config_file::{self, ConfigFile, ConfigFileError, Objects};
 use crate::python::embedder::{self, Embedder};
-use crate::python::environ::SERVER_SOFTWARE;
 use crate::python::hooks::Hooks;
-use crate::python::python_home::{self, PythonHome};
 use crate::python::ssl_context::{self, ContextTerms};
-use crate::python::{Exit, environment, interpreter, signals, spew};
-use crate::settings::{
-    self, Assignment, Config, ConfigSource, FileOrigin, LoadedSettings, LogFormat, Origins, Sources, Value,
-};
-use crate::sys::{clock, user};
+use crate::python::{Exit, signals, spew};
+use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, LoadedSettings, Origins, Sources, Value};
+use crate::sys::user;
 use crate::tls::{self, Tls};
-use crate::worker;
 use crate::worker_init;
+
+use super::cli::{self, CommandLine, Mode};
+use super::exec_command::ExecCommand;
+use super::logs::check_access_log;
+use super::python_setup::PythonSetup;
 
 /// Flags for every start, as gunicorn reads them.
 const ARGUMENTS_VARIABLE: &str = "GUNICORN_CMD_ARGS";
@@ -41,7 +30,7 @@ pub enum StartupError {
     Usage(String),
     /// The settings cannot be used.
     Config(String),
-    /// The config file has asked for the end of the process.
+    /// The config file has called `sys.exit()`.
     Exit(Exit),
 }
 
@@ -64,46 +53,44 @@ impl From<ConfigFileError> for StartupError {
     }
 }
 
-/// The program's start, and what a reload needs of it.
+/// How the program was started, and what a reload needs of that.
 pub struct Startup {
     command_line: CommandLine,
-    argv: Vec<OsString>,
-    home: PythonHome,
-    surroundings: ProcessEnv,
+    exec_command: ExecCommand,
+    python: PythonSetup,
     warnings: Vec<String>,
-    /// Those of the last settings that had any.
+    /// The hooks of the last settings that named any.
     hooks: Hooks,
     /// The program that settings and app come from, instead of command line and config file.
     embedder: Option<Embedder>,
 }
 
 impl Startup {
-    /// Reads the command line of `launch`.
+    /// Reads the command line of `exec_command`.
     ///
     /// # Errors
     /// It is wrong, or names a virtualenv that cannot be used.
-    pub fn new(launch: &ExecCommand) -> Result<Startup, StartupError> {
+    pub fn new(exec_command: ExecCommand) -> Result<Startup, StartupError> {
         let arguments: Vec<String> =
-            launch.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+            exec_command.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
         let command_line = cli::parse(&arguments).map_err(|error| StartupError::Usage(error.to_string()))?;
-        Ok(Startup::with(command_line, launch, find_home(launch)?, None))
+        let python = PythonSetup::of_program(&exec_command).map_err(|error| config_error(&error))?;
+        Ok(Startup::with(command_line, exec_command, python, None))
     }
 
     /// For a program that embeds the server in the interpreter that it runs in.
-    pub fn embedded(launch: &ExecCommand, embedder: Embedder) -> Startup {
-        Startup::with(CommandLine::empty(), launch, PythonHome { executable: None, program: None }, Some(embedder))
+    pub fn embedded(exec_command: ExecCommand, embedder: Embedder) -> Startup {
+        let python = PythonSetup::embedded(&exec_command);
+        Startup::with(CommandLine::empty(), exec_command, python, Some(embedder))
     }
 
-    fn with(command_line: CommandLine, launch: &ExecCommand, home: PythonHome, embedder: Option<Embedder>) -> Startup {
-        Startup {
-            command_line,
-            argv: launch.argv.clone(),
-            home,
-            surroundings: ProcessEnv::new(launch.cwd.clone()),
-            warnings: Vec::new(),
-            hooks: Hooks::default(),
-            embedder,
-        }
+    fn with(
+        command_line: CommandLine,
+        exec_command: ExecCommand,
+        python: PythonSetup,
+        embedder: Option<Embedder>,
+    ) -> Startup {
+        Startup { command_line, exec_command, python, warnings: Vec::new(), hooks: Hooks::default(), embedder }
     }
 
     /// What the command line asks for.
@@ -111,36 +98,49 @@ impl Startup {
         self.command_line.mode
     }
 
+    /// How to start the program once more.
+    pub fn exec_command(&self) -> &ExecCommand {
+        &self.exec_command
+    }
+
+    /// What a worker needs to run Python.
+    pub fn python_setup(&self) -> PythonSetup {
+        self.python.clone()
+    }
+
     /// Reads all the layers, and applies what concerns the whole process: environment and working directory.
     ///
     /// # Errors
     /// A sentence about the first thing that is wrong.
     pub fn load(&mut self) -> Result<(Arc<Config>, Hooks), StartupError> {
-        self.surroundings.restore().map_err(|reason| config_error(&reason))?;
+        self.python.process_env.restore().map_err(|reason| config_error(&reason))?;
         let (loaded, objects) = self.read_layers()?;
         let mut config = loaded.config;
         if config.app.is_none() && config.paste.is_none() {
             return Err(config_error("No application module specified."));
         }
-        config.chdir = self.surroundings.resolve(&config.chdir);
-        config.paste = config.paste.map(|uri| self.surroundings.resolve(uri.as_ref()).display().to_string());
+        let process_env = &self.python.process_env;
+        config.chdir = process_env.resolve(&config.chdir);
+        config.paste = config.paste.map(|uri| process_env.resolve(uri.as_ref()).display().to_string());
         self.warnings = loaded.warnings;
         if config.reload {
             self.warnings.push("Reloader is on. Use in development only!".to_owned());
         }
         worker_init::identity(&config).map_err(|unknown| blame_identity(&loaded.origins, &unknown))?;
-        let entered = self.surroundings.enter(&config);
+        let entered = process_env.enter(&config);
         entered.map_err(|reason| config_error(&loaded.origins.blame("chdir", reason)))?;
         let hooks = self.find_hooks(&config, objects, &loaded.origins)?;
         Ok((Arc::new(config), hooks))
     }
 
-    /// [`Startup::load`] for HUP. What becomes of the reload is the master's to see; each worker enters the surroundings of its own settings.
+    /// [`Startup::load`] for HUP. The process stays in the environment of the new settings whether the reload succeeds or
+    /// not; each worker enters that of its own settings.
     ///
     /// # Errors
     /// The sentence for the log.
     pub fn reload(&mut self) -> Result<(Arc<Config>, Hooks), String> {
-        // A config file that hangs can be stopped as at the start; whatever handlers it installs, the master takes its signals back.
+        // A config file that hangs can be stopped as at the start. The master then takes back the signals for which the
+        // file has installed handlers.
         signals::begin_in_master().map_err(|error| error.to_string())?;
         let loaded = self.load();
         signals::started_in_master();
@@ -150,12 +150,12 @@ impl Startup {
         Ok((config, hooks))
     }
 
-    /// What the settings gave cause to remark, a sentence each; the next call has nothing more to say.
+    /// The warnings about the settings, a sentence each; the next call returns none.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// Logs what the settings gave cause to remark.
+    /// Logs the warnings about the settings.
     pub fn log_warnings(&mut self) {
         for warning in self.take_warnings() {
             log::warn!("{warning}");
@@ -168,8 +168,8 @@ impl Startup {
     /// The traceback or sentence for the user.
     pub fn load_app(&self, config: &Config) -> Result<App, LoadError> {
         let failed = |reason: &dyn fmt::Display| LoadError::App(reason.to_string());
-        interpreter::start(&self.home, &self.argv).map_err(|error| failed(&error))?;
-        app::extend_path(&self.search_path(config)).map_err(|error| failed(&error))?;
+        self.python.start_interpreter().map_err(|error| failed(&error))?;
+        self.python.extend_path(config).map_err(|error| failed(&error))?;
         app::load(config)
     }
 
@@ -181,7 +181,7 @@ impl Startup {
         if !config.preload_app {
             return Ok(None);
         }
-        interpreter::start(&self.home, &self.argv).map_err(|error| error.to_string())?;
+        self.python.start_interpreter().map_err(|error| error.to_string())?;
         signals::begin_in_master().map_err(|error| error.to_string())?;
         spew::start_if(config.spew).map_err(|error| error.to_string())?;
         let app = self.load_app(config).map_err(|error| error.to_string())?;
@@ -190,7 +190,8 @@ impl Startup {
         Ok(Some(app))
     }
 
-    /// Reads the certificates that the settings name, if they ask for TLS, in the directory that the settings ask for.
+    /// Reads the certificates that the settings name, in the directory that the settings ask for. `None` if the settings
+    /// ask for no TLS.
     ///
     /// # Errors
     /// The sentence for the log.
@@ -198,8 +199,8 @@ impl Startup {
         if !config.is_tls() {
             return Ok(None);
         }
-        // Where the master is depends on what it did last.
-        self.surroundings.restore().and_then(|()| self.surroundings.enter(config))?;
+        // A failed reload may have left the master in another directory.
+        self.python.enter(config)?;
         let loaded = match ssl_context::ask(hooks).map_err(|error| error.to_string())? {
             None => Tls::load(config),
             Some(context) => load_context(config, context).map(Some),
@@ -211,36 +212,20 @@ impl Startup {
         Ok(Some(tls))
     }
 
-    /// What a worker needs to run Python.
-    pub fn worker_launch(&self) -> worker::PythonSetup {
-        let surroundings = self.surroundings.clone();
-        let enter = Box::new(move |config: &Config| surroundings.restore().and_then(|()| surroundings.enter(config)));
-        let start = self.start().map(Path::to_owned);
-        worker::PythonSetup { home: self.home.clone(), argv: self.argv.clone(), start, enter }
-    }
-
-    fn search_path(&self, config: &Config) -> Vec<PathBuf> {
-        app::search_path(self.start(), config)
-    }
-
-    /// The directory of the start, where apps are looked for. gunicorn's `BaseApplication` leaves `sys.path` to the program that embeds it.
-    fn start(&self) -> Option<&Path> {
-        self.embedder.is_none().then_some(self.surroundings.directory.as_path())
-    }
-
-    /// Hooks and loggers may be given by dotted names, to be found where the app is.
+    /// Hooks and loggers may be dotted names, which are searched for where the app is.
     fn find_hooks(
         &mut self,
         config: &Config,
         objects: Option<Objects>,
         origins: &Origins,
     ) -> Result<Hooks, StartupError> {
-        // A config without hooks knows nothing of the workers, which a later one is to see again: `self.hooks` stays.
+        // Settings without hooks leave `self.hooks` as it is: it knows the workers, which hooks of a later reload must
+        // see again.
         if !Hooks::are_wanted(config) {
             return Ok(Hooks::default());
         }
-        interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
-        app::extend_path(&self.search_path(config)).map_err(|error| config_error(&error))?;
+        self.python.start_interpreter().map_err(|error| config_error(&error))?;
+        self.python.extend_path(config).map_err(|error| config_error(&error))?;
         self.hooks = Hooks::new(config, objects, origins, &self.hooks).map_err(|error| config_error(&error))?;
         Ok(self.hooks.clone())
     }
@@ -269,7 +254,7 @@ impl Startup {
         Ok((loaded, objects))
     }
 
-    /// What the app's source brings along: a name for the process titles, and the logging of a PasteDeploy file.
+    /// The settings that follow from the app: a name for the process titles, and the logging of a PasteDeploy file.
     fn settings_of_app(
         &self,
         command_line: &[Assignment],
@@ -280,7 +265,7 @@ impl Startup {
         let mut give = |name, text: String| given.extend(settings::find(name).map(|row| (row, Value::Str(text))));
         if let Some((_, uri)) = flags.find(|(setting, _)| setting.name == "paste") {
             let uri = uri.to_string();
-            let file = self.surroundings.resolve(uri.split('#').next().unwrap_or_default().as_ref());
+            let file = self.python.process_env.resolve(uri.split('#').next().unwrap_or_default().as_ref());
             let text = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
                 ErrorKind::NotFound => config_error(&format!("'{}' not found", file.display())),
                 _ => config_error(&format!("'{}' cannot be read: {error}", file.display())),
@@ -308,15 +293,16 @@ impl Startup {
     }
 
     fn run_config(&self, run: impl FnOnce() -> Result<ConfigFile, ConfigFileError>) -> Result<ReadFile, StartupError> {
-        interpreter::start(&self.home, &self.argv).map_err(|error| config_error(&error))?;
-        // A config file may import modules that lie beside it.
-        app::extend_path(std::slice::from_ref(&self.surroundings.directory)).map_err(|error| config_error(&error))?;
+        self.python.start_interpreter().map_err(|error| config_error(&error))?;
+        // A config file may import modules that lie in the directory of the start.
+        app::extend_path(std::slice::from_ref(&self.python.process_env.directory))
+            .map_err(|error| config_error(&error))?;
         let file = run().map_err(StartupError::from)?;
         Ok((file.values, FileOrigin::Python, Some(file.objects)))
     }
 }
 
-/// Only what the program has set counts: neither its arguments nor a config file nor `GUNICORN_CMD_ARGS` are the server's.
+/// Only what the program has set counts. Its arguments, a config file and `GUNICORN_CMD_ARGS` are not read.
 fn read_embedder(embedder: &Embedder) -> Result<(LoadedSettings, Option<Objects>), StartupError> {
     let file = embedder.read(is_setting)?;
     let sources = Sources {
@@ -335,54 +321,6 @@ fn read_embedder(embedder: &Embedder) -> Result<(LoadedSettings, Option<Objects>
 /// What a config file sets, what kind of file it is and, in Python, the objects behind the values.
 type ReadFile = (Vec<(String, Value)>, FileOrigin, Option<Objects>);
 
-/// The working directory and environment of the process: as the settings want them, and as they were before.
-///
-/// Clones are the same surroundings. The master enters them for what it does itself (relative paths, a preloaded app); each worker enters
-/// those of its own settings, so that a worker forked after a failed reload is like the others of its generation.
-#[derive(Clone)]
-struct ProcessEnv {
-    /// Where the program was started; found again by path, so that a directory put in its place (a new release) is entered.
-    directory: PathBuf,
-    /// What `raw_env` has replaced in the environment.
-    replaced: Rc<RefCell<BTreeMap<String, Option<OsString>>>>,
-}
-
-impl ProcessEnv {
-    fn new(directory: PathBuf) -> Self {
-        ProcessEnv { directory, replaced: Rc::default() }
-    }
-
-    /// A directory as the settings name it, seen from where the program was started.
-    fn resolve(&self, directory: &Path) -> PathBuf {
-        absolute(&self.directory.join(directory))
-    }
-
-    /// Goes back to how the program was started.
-    fn restore(&self) -> Result<(), String> {
-        for (name, value) in self.replaced.borrow().iter() {
-            environment::set(name, value.as_deref());
-        }
-        if self.replaced.borrow().contains_key("TZ") {
-            clock::take_up_time_zone();
-        }
-        change_directory(&self.directory)
-    }
-
-    fn enter(&self, config: &Config) -> Result<(), String> {
-        change_directory(&config.chdir)?;
-        environment::set("SERVER_SOFTWARE", Some(SERVER_SOFTWARE.as_ref()));
-        let mut replaced = self.replaced.borrow_mut();
-        for (name, value) in &config.raw_env {
-            replaced.entry(name.clone()).or_insert_with(|| std::env::var_os(name));
-            environment::set(name, Some(value.as_ref()));
-        }
-        if replaced.contains_key("TZ") {
-            clock::take_up_time_zone();
-        }
-        Ok(())
-    }
-}
-
 /// TLS as the `ssl_context` hook asks for it.
 fn load_context(config: &Config, mut context: ContextTerms) -> Result<tls::LoadedCertificates, tls::Error> {
     context.certificates.extend_from_slice(&config.tls_certificates);
@@ -397,52 +335,14 @@ fn load_context(config: &Config, mut context: ContextTerms) -> Result<tls::Loade
     Tls::assemble(config, || Ok((tls::CertificateBundle::of(&context.certificates, authorities)?, terms)))
 }
 
-fn change_directory(path: &Path) -> Result<(), String> {
-    std::env::set_current_dir(path).map_err(|error| format!("can't chdir to '{}': {error}", path.display()))
-}
-
-/// Points the error log where `config` says, and makes the logger that its `hooks` are given.
-///
-/// # Errors
-/// The sentence for the user.
-pub fn configure_logging(config: &Config, hooks: &Hooks) -> Result<(), String> {
-    let settings = LogSettings {
-        errorlog: config.errorlog.clone(),
-        level: config.loglevel.clone(),
-        json: config.log_format == LogFormat::Json,
-        capture_output: config.capture_output,
-        owner: log_owner(config)?,
-    };
-    logging::init(&settings).map_err(|error| format!("Error: {error}"))?;
-    hooks.open_log(config).map_err(|error| format!("Error: {error}"))
-}
-
-/// Makes sure that the workers will be able to write the access log, and that it is theirs.
-///
-/// # Errors
-/// The sentence for the user.
-pub fn check_access_log(config: &Config) -> Result<(), String> {
-    let Some(target) = &config.accesslog else { return Ok(()) };
-    AccessLog::open(target, AccessFormat::compile(""), log_owner(config)?)
-        .map(|_| ())
-        .map_err(|error| format!("Error: {error}"))
-}
-
-fn log_owner(config: &Config) -> Result<Option<(u32, u32)>, String> {
-    if config.user.is_none() && config.group.is_none() {
-        return Ok(None);
-    }
-    worker_init::identity(config).map(Some).map_err(|error| format!("Error: {error}"))
-}
-
-/// What to say of a config file that is read as Python though its name does not say so.
+/// The warning about a config file that is read as Python though its name does not end so.
 fn odd_ending(source: &ConfigSource) -> Option<String> {
     let ConfigSource::PythonFile(path) = source else { return None };
     let is_python = path.extension().is_some_and(|ending| ending == "py" || ending == "pyc");
     (!is_python).then(|| format!("the config file '{}' is read as Python, but does not end in .py", path.display()))
 }
 
-/// Whether a config file's global of that name is meant as a setting.
+/// Whether a global of that name in a config file is a setting.
 fn is_setting(name: &str) -> bool {
     settings::find(name).is_some()
 }
@@ -457,26 +357,4 @@ fn blame_identity(origins: &Origins, unknown: &user::Unknown) -> StartupError {
 
 fn config_error(reason: &(impl fmt::Display + ?Sized)) -> StartupError {
     StartupError::Config(format!("Error: {reason}"))
-}
-
-/// Where the interpreter will live. One that runs already is at home.
-fn find_home(launch: &ExecCommand) -> Result<PythonHome, StartupError> {
-    if interpreter::is_running() {
-        return Ok(PythonHome { executable: None, program: None });
-    }
-    let variable = |name: &str| std::env::var(name).ok();
-    python_home::find(&find_program(&launch.program), variable).map_err(|error| config_error(&error))
-}
-
-/// The file behind the program's name, to see whether it lies in a virtualenv.
-fn find_program(name: &OsString) -> PathBuf {
-    let name = PathBuf::from(name);
-    if name.components().count() > 1 {
-        return name;
-    }
-    let directories = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&directories)
-        .map(|directory| directory.join(&name))
-        .find(|path| path.is_file())
-        .unwrap_or(name)
 }

@@ -1,0 +1,40 @@
+//! The logs that the settings name: opened in the master, which may still write where the workers' user may not.
+
+use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
+use crate::python::hooks::Hooks;
+use crate::settings::{Config, LogFormat};
+use crate::worker_init;
+
+/// Points the error log to where `config` says, and makes the logger that its `hooks` are given.
+///
+/// # Errors
+/// The sentence for the user.
+pub fn configure_logging(config: &Config, hooks: &Hooks) -> Result<(), String> {
+    let settings = LogSettings {
+        errorlog: config.errorlog.clone(),
+        level: config.loglevel.clone(),
+        json: config.log_format == LogFormat::Json,
+        capture_output: config.capture_output,
+        owner: log_owner(config)?,
+    };
+    logging::init(&settings).map_err(|error| format!("Error: {error}"))?;
+    hooks.open_log(config).map_err(|error| format!("Error: {error}"))
+}
+
+/// Makes sure that the workers will be able to write the access log: creates it, and gives it to their user.
+///
+/// # Errors
+/// The sentence for the user.
+pub fn check_access_log(config: &Config) -> Result<(), String> {
+    let Some(target) = &config.accesslog else { return Ok(()) };
+    AccessLog::open(target, AccessFormat::compile(""), log_owner(config)?)
+        .map(|_| ())
+        .map_err(|error| format!("Error: {error}"))
+}
+
+fn log_owner(config: &Config) -> Result<Option<(u32, u32)>, String> {
+    if config.user.is_none() && config.group.is_none() {
+        return Ok(None);
+    }
+    worker_init::identity(config).map(Some).map_err(|error| format!("Error: {error}"))
+}

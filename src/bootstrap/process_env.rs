@@ -1,0 +1,71 @@
+//! The working directory and environment of the process: as the settings want them, and as they were at the start.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::python::app::absolute;
+use crate::python::environ::SERVER_SOFTWARE;
+use crate::python::environment;
+use crate::settings::Config;
+use crate::sys::clock;
+
+/// Clones share what was replaced. The master enters the environment of a generation for what it does itself (relative
+/// paths, a preloaded app). Each worker enters that of its own settings, so that a worker that is forked after a failed
+/// reload is like the others of its generation.
+#[derive(Clone)]
+pub(super) struct ProcessEnv {
+    /// Where the program was started. It is entered by path, so that a directory put in its place (a new release) is
+    /// found.
+    pub directory: PathBuf,
+    /// The variables that `raw_env` has set, with the values they had before.
+    replaced: Rc<RefCell<BTreeMap<String, Option<OsString>>>>,
+}
+
+impl ProcessEnv {
+    pub fn new(directory: PathBuf) -> Self {
+        ProcessEnv { directory, replaced: Rc::default() }
+    }
+
+    /// A path from the settings, made absolute from the directory of the start.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        absolute(&self.directory.join(path))
+    }
+
+    /// Goes back to the start's directory and environment, and then enters those of `config`.
+    pub fn reenter(&self, config: &Config) -> Result<(), String> {
+        self.restore().and_then(|()| self.enter(config))
+    }
+
+    /// Goes back to how the program was started.
+    pub fn restore(&self) -> Result<(), String> {
+        for (name, value) in self.replaced.borrow().iter() {
+            environment::set(name, value.as_deref());
+        }
+        if self.replaced.borrow().contains_key("TZ") {
+            clock::take_up_time_zone();
+        }
+        change_directory(&self.directory)
+    }
+
+    /// Enters the working directory of `config`, and sets its variables.
+    pub fn enter(&self, config: &Config) -> Result<(), String> {
+        change_directory(&config.chdir)?;
+        environment::set("SERVER_SOFTWARE", Some(SERVER_SOFTWARE.as_ref()));
+        let mut replaced = self.replaced.borrow_mut();
+        for (name, value) in &config.raw_env {
+            replaced.entry(name.clone()).or_insert_with(|| std::env::var_os(name));
+            environment::set(name, Some(value.as_ref()));
+        }
+        if replaced.contains_key("TZ") {
+            clock::take_up_time_zone();
+        }
+        Ok(())
+    }
+}
+
+fn change_directory(path: &Path) -> Result<(), String> {
+    std::env::set_current_dir(path).map_err(|error| format!("can't chdir to '{}': {error}", path.display()))
+}
