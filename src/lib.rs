@@ -13,6 +13,7 @@ pub mod logging;
 pub mod master;
 pub mod python;
 pub mod scoreboard;
+pub mod service;
 pub mod settings;
 pub mod sys;
 pub mod tls;
@@ -25,6 +26,7 @@ use crate::master::{Inheritance, Outcome};
 use crate::python::embedder::Embedder;
 use crate::python::hooks::Hooks;
 use crate::python::interpreter;
+use crate::service::Service;
 use crate::settings::Config;
 use crate::tls::Tls;
 
@@ -97,7 +99,9 @@ fn serve(mut startup: Startup) -> Result<i32, StartupError> {
     log::debug!("{}", settings::current_configuration(&config));
     python::title::set(&format!("monoceros: master [{}]", config.name()));
     let python = startup.python_setup();
-    match master::run(startup, config, hooks, tls, inheritance) {
+    // The master opens the listeners.
+    let service = Service { config, hooks, listeners: Vec::new(), tls };
+    match master::run(startup, service, inheritance) {
         Outcome::Exit(status) => {
             interpreter::run_exit_functions();
             Ok(status)
@@ -111,7 +115,7 @@ fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, S
     for warning in startup.take_warnings() {
         eprintln!("Warning: {warning}");
     }
-    worker_init::identity(config).map_err(|error| StartupError::Config(format!("Error: {error}")))?;
+    service::identity(config).map_err(|error| StartupError::Config(format!("Error: {error}")))?;
     load_tls(startup, config, hooks)?;
     let loaded = startup.load_app(config);
     interpreter::flush();

@@ -2,8 +2,8 @@
 
 use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
 use crate::python::hooks::Hooks;
+use crate::service;
 use crate::settings::{Config, LogFormat};
-use crate::worker_init;
 
 /// Points the error log to where `config` says, and makes the logger that its `hooks` are given.
 ///
@@ -36,5 +36,5 @@ fn log_owner(config: &Config) -> Result<Option<(u32, u32)>, String> {
     if config.user.is_none() && config.group.is_none() {
         return Ok(None);
     }
-    worker_init::identity(config).map(Some).map_err(|error| format!("Error: {error}"))
+    service::identity(config).map(Some).map_err(|error| format!("Error: {error}"))
 }

@@ -10,10 +10,10 @@ use crate::python::embedder::{self, Embedder};
 use crate::python::hooks::Hooks;
 use crate::python::ssl_context::{self, ContextTerms};
 use crate::python::{Exit, signals, spew};
+use crate::service;
 use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, LoadedSettings, Origins, Sources, Value};
 use crate::sys::user;
 use crate::tls::{self, Tls};
-use crate::worker_init;
 
 use super::cli::{self, CommandLine, Mode};
 use super::exec_command::ExecCommand;
@@ -126,7 +126,7 @@ impl Startup {
         if config.reload {
             self.warnings.push("Reloader is on. Use in development only!".to_owned());
         }
-        worker_init::identity(&config).map_err(|unknown| blame_identity(&loaded.origins, &unknown))?;
+        service::identity(&config).map_err(|unknown| blame_identity(&loaded.origins, &unknown))?;
         let entered = process_env.enter(&config);
         entered.map_err(|reason| config_error(&loaded.origins.blame("chdir", reason)))?;
         let hooks = self.find_hooks(&config, objects, &loaded.origins)?;

@@ -1,4 +1,4 @@
-//! `tls_watch`: certificates are read again when their files change, and handed to the workers that run.
+//! `tls_watch`: the master reads certificates again when their files change, and hands them to the running workers.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use crate::tls::{Stamp, Tls};
 
 use super::Master;
 
-/// How often the files are looked at.
+/// How often the master looks at the files.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
-/// Certificate files, and what they looked like. A change counts once it has stood for a look: certificate and key are two files, and
-/// are not written at the same moment.
+/// Certificate files, and what they looked like. A change counts when two looks in a row have seen it: certificate and key
+/// are two files, and are not written at the same moment.
 pub(super) struct CertificateWatch {
     files: Vec<PathBuf>,
-    /// When the certificates in use were read.
+    /// What the files looked like when the certificates in use were read.
     known: Vec<Option<Stamp>>,
-    /// At the last look.
+    /// What they looked like at the last look.
     seen: Vec<Option<Stamp>>,
     next_look: Instant,
 }
 
 impl CertificateWatch {
-    /// Watches what `tls` was made of, if it is to be watched.
+    /// Watches the files of `tls`, if its settings ask for it.
     pub fn of(tls: &Tls) -> Option<Self> {
         tls.is_watched().then(|| Self::new(tls.files()))
     }
@@ -35,7 +35,7 @@ impl CertificateWatch {
         CertificateWatch { files, known: stamps.clone(), seen: stamps, next_look: Instant::now() + BETWEEN_LOOKS }
     }
 
-    /// Looks, if it is time; whether the files have changed and come to rest. Says so once a change.
+    /// Looks if it is time. Whether the files have changed and come to rest; true once for each change.
     fn have_changed(&mut self, now: Instant) -> bool {
         if now < self.next_look {
             return false;
@@ -55,13 +55,13 @@ impl CertificateWatch {
 impl Master {
     pub(super) fn watch_certificates(&mut self) {
         let now = Instant::now();
-        let has_changed = self.serving.watch.as_mut().is_some_and(|watch| watch.have_changed(now));
-        // A generation that is being called has just read them, and looks when it serves.
-        if !has_changed {
+        let serving = &mut self.generations.serving;
+        // A candidate has just read its certificates, and is watched when it serves.
+        if !serving.watch.as_mut().is_some_and(|watch| watch.have_changed(now)) {
             return;
         }
-        let (config, hooks) = (Arc::clone(&self.serving.config), self.serving.hooks.clone());
-        let renewed = self.startup.load_tls(&config, &hooks).and_then(|fresh| match (&mut self.serving.tls, fresh) {
+        let fresh = self.startup.load_tls(&serving.service.config, &serving.service.hooks);
+        let renewed = fresh.and_then(|fresh| match (&mut Arc::make_mut(&mut serving.service).tls, fresh) {
             (Some(tls), Some(fresh)) => tls.renew(&fresh).map_err(|error| error.to_string()),
             _ => Ok(()),
         });
@@ -71,9 +71,9 @@ impl Master {
         }
     }
 
-    /// When the files are to be looked at again.
+    /// When the master must look at the files again.
     pub(super) fn certificates_deadline(&self) -> Option<Instant> {
-        self.serving.watch.as_ref().map(|watch| watch.next_look)
+        self.generations.serving.watch.as_ref().map(|watch| watch.next_look)
     }
 }
 

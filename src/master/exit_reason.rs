@@ -1,4 +1,4 @@
-//! Why a worker died: what its end says, and what the kernel's counters say about a SIGKILL that nobody here has sent.
+//! Why a worker ended: what its exit status says, and what the kernel's counters say about a SIGKILL.
 
 use log::{error, info, warn};
 
@@ -7,22 +7,50 @@ use crate::sys::process::{End, signal_name};
 
 use super::worker::{Fate, Worker};
 
-/// Remembers how often the kernel has killed for want of memory, to notice when it has done it again.
+/// A failure to boot that ends a master whose application has never worked. The numbers are gunicorn's exit statuses, of a
+/// worker and of its master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BootFailure {
+    Worker,
+    App,
+}
+
+impl BootFailure {
+    pub fn status(self) -> i32 {
+        match self {
+            BootFailure::Worker => 3,
+            BootFailure::App => 4,
+        }
+    }
+
+    pub fn reason(self) -> &'static str {
+        match self {
+            BootFailure::Worker => "Worker failed to boot.",
+            BootFailure::App => "App failed to load.",
+        }
+    }
+
+    pub fn from_end(end: End) -> Option<BootFailure> {
+        [BootFailure::Worker, BootFailure::App].into_iter().find(|failure| end == End::Exited(failure.status()))
+    }
+}
+
+/// The kernel's counters of processes killed because memory ran out, to notice when they move.
 pub(super) struct OomWatch {
     group: Option<u64>,
     system: Option<u64>,
 }
 
-/// Who may have sent a SIGKILL.
+/// The possible senders of a SIGKILL that the master has not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Killer {
     /// The kernel, at the limit of our cgroup.
     OutOfMemory,
-    /// The kernel has killed some process for want of memory since we last looked: perhaps this one.
+    /// The kernel has killed some process because memory ran out since the last look: perhaps this one.
     Perhaps,
-    /// Not the kernel, so far as its counters say.
-    Somebody,
-    /// The kernel does not say.
+    /// Another process, as far as the kernel's counters say.
+    OtherProcess,
+    /// The kernel has no counters.
     Unknown,
 }
 
@@ -38,11 +66,11 @@ impl OomWatch {
             (Some(true), _) => Killer::OutOfMemory,
             (_, Some(true)) => Killer::Perhaps,
             (None, None) => Killer::Unknown,
-            _ => Killer::Somebody,
+            _ => Killer::OtherProcess,
         }
     }
 
-    /// gunicorn's lines, with the reason behind them where gunicorn guesses.
+    /// Logs an end in gunicorn's words, with the reason where gunicorn guesses.
     pub fn log_end(&mut self, worker: &Worker, end: End) {
         let pid = worker.pid;
         match end {
@@ -65,7 +93,7 @@ impl Killer {
         match self {
             Killer::OutOfMemory => "Out of memory: the kernel has killed it at the limit of its cgroup.",
             Killer::Perhaps => "Perhaps out of memory? The kernel has just killed a process for that.",
-            Killer::Somebody => "Not by this server, nor by the kernel for want of memory.",
+            Killer::OtherProcess => "Not by this server, nor by the kernel for want of memory.",
             Killer::Unknown => "Perhaps out of memory?",
         }
     }
@@ -75,7 +103,7 @@ fn more(before: Option<u64>, now: Option<u64>) -> Option<bool> {
     Some(now? > before?)
 }
 
-/// A signal's name as Python has it.
+/// A signal's name as Python has it ("SIGKILL").
 pub(super) fn name_of(number: i32) -> String {
     signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned)
 }

@@ -1,96 +1,98 @@
-//! A generation: the settings and sockets that a set of workers was forked with, and how many of them there should be.
+//! A generation: what a set of workers was forked with, and how many of them there should be.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::error;
 
-use crate::python::hooks::Hooks;
-use crate::settings::Config;
+use crate::service::Service;
 use crate::sys::memory;
 use crate::sys::socket::Listener;
-use crate::tls::Tls;
 
 use super::certificates::CertificateWatch;
+use super::plan::Target;
 
 pub(super) struct Generation {
-    /// Counts the reloads; what a worker is told apart by.
+    /// Counts the reloads; workers belong to a generation by this number.
     pub number: u64,
-    pub config: Arc<Config>,
-    pub hooks: Hooks,
-    pub listeners: Vec<Arc<Listener>>,
-    pub tls: Option<Tls>,
-    /// What their files looked like, under `tls_watch`.
+    /// Only a fork holds it besides the generation, and only for that moment: so it can be changed in place
+    /// ([`Arc::make_mut`]).
+    pub service: Arc<Service>,
+    /// The certificate files as they looked when they were read, under `tls_watch`.
     pub watch: Option<CertificateWatch>,
-    /// Those of the listeners that do not listen yet.
-    shut: Vec<Arc<Listener>>,
-    /// How many workers there should be: the setting, then TTIN and TTOU.
+    /// The listeners that do not listen yet.
+    closed: Vec<Arc<Listener>>,
+    /// How many workers there should be: the setting, then changed by TTIN and TTOU.
     pub wanted: usize,
     pub since: Instant,
     pub backoff: Backoff,
 }
 
 impl Generation {
-    pub fn new(
-        number: u64,
-        config: Arc<Config>,
-        hooks: Hooks,
-        listeners: Vec<Arc<Listener>>,
-        tls: Option<Tls>,
-        wanted: usize,
-    ) -> Generation {
-        let shut = listeners.iter().filter(|listener| !listener.is_open()).cloned().collect();
-        let watch = tls.as_ref().and_then(CertificateWatch::of);
+    pub fn new(number: u64, service: Service, wanted: usize) -> Generation {
+        let closed = service.listeners.iter().filter(|listener| !listener.is_open()).cloned().collect();
+        let watch = service.tls.as_ref().and_then(CertificateWatch::of);
         let (since, backoff) = (Instant::now(), Backoff::Ready);
-        Generation { number, config, hooks, listeners, tls, watch, shut, wanted, since, backoff }
+        Generation { number, service: Arc::new(service), watch, closed, wanted, since, backoff }
     }
 
-    /// To be called when this generation takes over. Sockets that it shares with the one before are told when it wants to hear of a
-    /// connection; `was_deferred` says that the one before, or who else had them, may have wanted to hear late.
+    /// To be called when this generation takes over. Sets when the kernel reports a connection on the listeners that it
+    /// shares with the one before; `was_deferred` says that the one before, or another owner of the sockets, may have set
+    /// `defer_accept`.
     pub fn take_over(&self, was_deferred: bool) {
-        // Sockets of a service manager are as that has made them, unless the settings say more.
-        if self.config.defer_accept || was_deferred {
-            for listener in &self.listeners {
-                if let Err(error) = listener.defer_accept(self.config.defer_accept) {
+        let defers = self.service.config.defer_accept;
+        // The sockets of a service manager stay as it has made them, unless the settings say more.
+        if defers || was_deferred {
+            for listener in &self.service.listeners {
+                if let Err(error) = listener.defer_accept(defers) {
                     error!("Can't set defer_accept at {listener}: {error}");
                 }
             }
         }
-        // What a start or a reload needs is most of the code, and it is over. It is not worth an error.
+        // Most of the code was needed for the start or the reload, which is over. A failure costs memory only.
         let _ = memory::give_back_code();
     }
 
-    /// Lets the kernel hand connections to the sockets that this generation has added to ports in use. To be called when a worker
-    /// of it serves, not before: earlier workers do not have these sockets, so nobody else would take what waits there.
-    pub fn open_doors(&mut self) {
-        for listener in self.shut.drain(..) {
-            if let Err(error) = listener.open(self.config.backlog) {
+    /// Lets the kernel queue connections on the sockets that this generation has added to ports in use. To be called when
+    /// a worker of it serves, not before: earlier workers do not have these sockets, so no process would accept from them.
+    pub fn start_listening(&mut self) {
+        for listener in self.closed.drain(..) {
+            if let Err(error) = listener.open(self.service.config.backlog) {
                 error!("Can't listen at {listener}: {error}");
             }
         }
     }
 
-    /// How many workers must serve before this generation takes over, and how many more than `wanted` there may be while it
-    /// replaces the old one's.
-    pub fn surge(&self) -> usize {
-        match self.config.reload_surge {
+    /// How many workers it should have, as decisions need it. `surge` is also how many of them must serve before it takes
+    /// over.
+    pub fn target(&self) -> Target {
+        let surge = match self.service.config.reload_surge {
             0 => self.wanted,
             most => most.min(self.wanted),
+        };
+        Target { generation: self.number, wanted: self.wanted, surge }
+    }
+
+    /// When a boot of it is hopeless, by `timeout`; `None` without that setting.
+    pub fn hopeless_at(&self) -> Option<Instant> {
+        match self.service.config.timeout {
+            0 => None,
+            seconds => self.since.checked_add(Duration::from_secs(seconds)),
         }
     }
 
-    /// Whether it takes over all at once, the old generation and the new one whole beside each other.
-    pub fn takes_over_whole(&self) -> bool {
-        self.surge() == self.wanted
+    /// Takes the listeners out, for the end.
+    pub fn give_up_listeners(&mut self) -> Vec<Arc<Listener>> {
+        std::mem::take(&mut Arc::make_mut(&mut self.service).listeners)
     }
 }
 
-/// Patience with workers that die before they serve, so that a broken app does not become a storm of forks.
+/// The wait after a worker that died before it served, so that a broken app does not cause a storm of forks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Backoff {
     /// The next worker may be forked at once.
     Ready,
-    /// Not before this moment; the delay that led to it.
+    /// The next worker must not be forked before `until`; `delay` is the wait that led to it.
     Waiting { until: Instant, delay: Duration },
 }
 

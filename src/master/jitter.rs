@@ -1,4 +1,4 @@
-//! Chance, for jitter: as much of it as keeps workers from doing the same thing at the same moment.
+//! Random numbers for jitter: good enough to keep workers from doing the same thing at the same moment.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 pub(super) fn up_to(most: u64) -> u64 {
     match most {
         0 => 0,
-        // The hasher's random keys are all the chance that is needed.
+        // The hasher has random keys, which is random enough.
         _ => RandomState::new().build_hasher().finish() % most.saturating_add(1),
     }
 }

@@ -7,28 +7,28 @@ use std::time::Duration;
 
 use log::{debug, error, warn};
 
+use crate::service::{Service, identity};
 use crate::settings::{Address, Config};
 use crate::sys::errno::as_python_shows;
 use crate::sys::signal::SignalQueue;
 use crate::sys::socket::{BindAddress, BindOptions, FileOwner, Listener};
-use crate::worker_init;
 
 use super::start::told_to_stop;
 
-/// How often a busy address is tried at the start, and how long is waited between: gunicorn's numbers.
+/// How often the start tries a busy address, and the pause between two tries: gunicorn's numbers.
 const TRIES: usize = 5;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// Why the sockets could not be opened at the start.
 #[derive(Debug)]
 pub(super) enum NotOpened {
-    /// It is in the log.
+    /// The reason is in the log.
     Failed,
-    /// Somebody asked us to stop meanwhile.
+    /// A signal to stop has come.
     Stopped,
 }
 
-/// Opens every address of the settings that no inherited socket serves, with patience for a busy one.
+/// Opens every address of the settings that no inherited socket serves, and tries a busy one several times.
 pub(super) fn open_at_start(
     config: &Config,
     workers: usize,
@@ -39,13 +39,12 @@ pub(super) fn open_at_start(
     for address in addresses(config) {
         let mut found = find(inherited, address);
         if found.is_empty() {
-            let first =
-                open_with_patience(config, address, signals).inspect_err(|_| unlink_unless(&open, inherited))?;
+            let first = open_repeatedly(config, address, signals).inspect_err(|_| unlink_unless(&open, inherited))?;
             found.push(first);
         }
         let added =
             add_for_each_worker(config, workers, address, &mut found).and_then(|()| match inherited.is_empty() {
-                // Nobody serves yet, and whoever comes may wait.
+                // No worker serves yet; connections wait in the kernel's queue.
                 true => found.iter().filter(|it| !it.is_open()).try_for_each(|it| it.open(config.backlog)),
                 false => Ok(()),
             });
@@ -59,8 +58,8 @@ pub(super) fn open_at_start(
     Ok(open)
 }
 
-/// The sockets for changed settings: those of `current` that still fit, and new ones, tried once. On an error everything
-/// new is closed again.
+/// The sockets for changed settings: those of `current` that still fit, and new ones, tried once. On an error the new ones
+/// are closed again.
 pub(super) fn open_for_reload(
     config: &Config,
     workers: usize,
@@ -82,9 +81,10 @@ pub(super) fn open_for_reload(
     Ok(open)
 }
 
-/// Under `reuse_port` there is a TCP socket for each worker of a generation, all of them the master's: none is ever closed while
-/// the server listens on its port, because what waits in its backlog would be lost with it. So there may also be more than
-/// workers. New ones stay shut, for [`Generation::open_doors`](super::generation::Generation::open_doors).
+/// Under `reuse_port` there is a TCP socket for each worker of a generation, and the master owns them all. It closes none of
+/// them while the server listens on the port, because the connections in the socket's backlog would be lost. So there may be
+/// more sockets than workers. New ones do not listen before
+/// [`Generation::start_listening`](super::generation::Generation::start_listening).
 fn add_for_each_worker(
     config: &Config,
     workers: usize,
@@ -95,7 +95,7 @@ fn add_for_each_worker(
         match group[0].another() {
             Ok(listener) => group.push(Arc::new(listener)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                // It was opened before the setting was on.
+                // The first socket of the port was opened without SO_REUSEPORT.
                 warn!("reuse_port takes effect for {address} with the next start");
                 return Ok(());
             }
@@ -114,11 +114,11 @@ pub(super) fn unlink_unless(listeners: &[Arc<Listener>], kept: &[Arc<Listener>])
     }
 }
 
-/// Takes over descriptors that were passed to us by number.
+/// Takes over descriptors that this process has inherited.
 pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Result<Vec<Arc<Listener>>, String> {
     let mut inherited = Vec::new();
     for &fd in fds {
-        // A descriptor that the settings name came from a service manager, whoever passed it on since.
+        // A descriptor that the settings name came from a service manager, even if an older master has passed it on.
         let named = config.bind.contains(&Address::Fd(fd));
         let owner = if named { FileOwner::ServiceManager } else { owner };
         match Listener::from_fd(fd, config.backlog, owner) {
@@ -130,34 +130,28 @@ pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Resul
 }
 
 /// As gunicorn's "Listening at" line joins them; several sockets of one port are one name.
-pub(super) fn names(listeners: &[Arc<Listener>], config: &Config) -> String {
-    list(listeners, config).join(",")
-}
-
-/// The same as a list.
-pub(super) fn list(listeners: &[Arc<Listener>], config: &Config) -> Vec<String> {
-    let scheme = if config.is_tls() { "https" } else { "http" };
-    let mut names: Vec<String> = listeners.iter().map(|listener| listener.name(scheme)).collect();
-    names.dedup();
-    names
+pub(super) fn names(service: &Service) -> String {
+    let names: Vec<String> = shown(service).into_iter().map(|(name, _)| name).collect();
+    names.join(",")
 }
 
 /// Each socket as hooks see it: the log's name for it, and its descriptor.
-pub(super) fn shown(listeners: &[Arc<Listener>], config: &Config) -> Vec<(String, RawFd)> {
-    let scheme = if config.is_tls() { "https" } else { "http" };
-    let mut shown: Vec<_> = listeners.iter().map(|listener| (listener.name(scheme), listener.as_raw_fd())).collect();
-    // Under reuse_port an address has several.
+pub(super) fn shown(service: &Service) -> Vec<(String, RawFd)> {
+    let scheme = if service.config.is_tls() { "https" } else { "http" };
+    let named = service.listeners.iter().map(|listener| (listener.name(scheme), listener.as_raw_fd()));
+    let mut shown: Vec<_> = named.collect();
+    // Under `reuse_port` an address has several sockets.
     shown.dedup_by(|one, next| one.0 == next.0);
     shown
 }
 
-/// What the master listens on, each once: a descriptor that is named twice must not get two owners.
+/// The addresses of the settings, each once: a descriptor that is named twice must not get two owners.
 fn addresses(config: &Config) -> impl Iterator<Item = &Address> {
     let bind = &config.bind;
     bind.iter().enumerate().filter(|(at, address)| !bind[..*at].contains(address)).map(|(_, address)| address)
 }
 
-/// Whether `reuse_port` concerns it: unix sockets and descriptors cannot be shared that way.
+/// Whether `reuse_port` applies to the address: unix sockets and descriptors cannot be shared that way.
 fn has_group(config: &Config, address: &Address) -> bool {
     config.reuse_port && matches!(address, Address::Tcp { .. })
 }
@@ -167,7 +161,7 @@ fn find(listeners: &[Arc<Listener>], address: &Address) -> Vec<Arc<Listener>> {
     listeners.iter().filter(|listener| listener.serves(&wanted)).cloned().collect()
 }
 
-fn open_with_patience(config: &Config, address: &Address, signals: &SignalQueue) -> Result<Arc<Listener>, NotOpened> {
+fn open_repeatedly(config: &Config, address: &Address, signals: &SignalQueue) -> Result<Arc<Listener>, NotOpened> {
     for attempt in 1..=TRIES {
         let error = match open_address(config, address) {
             Ok(listener) => return Ok(Arc::new(listener)),
@@ -179,7 +173,7 @@ fn open_with_patience(config: &Config, address: &Address, signals: &SignalQueue)
             _ => {}
         }
         error!("connection to {address} failed: {}", as_python_shows(&error));
-        if attempt == TRIES || !may_pass(&error) {
+        if attempt == TRIES || !is_passing(&error) {
             break;
         }
         debug!("Retrying in 1 second.");
@@ -190,8 +184,8 @@ fn open_with_patience(config: &Config, address: &Address, signals: &SignalQueue)
     Err(NotOpened::Failed)
 }
 
-/// Whether waiting can help: another server may be about to leave, an interface about to come up.
-fn may_pass(error: &io::Error) -> bool {
+/// Whether another try can succeed: another server may be about to end, an interface about to come up.
+fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
 }
 
@@ -205,12 +199,12 @@ fn open_address(config: &Config, address: &Address) -> io::Result<Listener> {
     Listener::bind(&bind_address(address), options)
 }
 
-/// The workers' user and group, when they are not the master's own.
+/// The workers' user and group, if they are not the master's own.
 fn socket_owner(config: &Config) -> io::Result<Option<(u32, u32)>> {
     if config.user.is_none() && config.group.is_none() {
         return Ok(None);
     }
-    worker_init::identity(config).map(Some).map_err(|unknown| io::Error::other(unknown.to_string()))
+    identity(config).map(Some).map_err(|unknown| io::Error::other(unknown.to_string()))
 }
 
 fn bind_address(address: &Address) -> BindAddress {

@@ -1,21 +1,27 @@
-//! The master: binds the sockets, forks the workers, and keeps as many of them serving as were asked for.
+//! The master: binds the sockets, forks the workers, and keeps as many of them serving as the settings ask for.
 //!
-//! One process, one thread, one loop that sleeps until a signal, a worker's bell or a deadline wakes it. It must not know how
-//! a worker serves, nor HTTP, and Python only as hooks that it calls. A forked child leaves the master's stack by returning
-//! from [`run`], so nothing in here may have a destructor that touches the world: removing the pid file and unlinking sockets
-//! are calls.
+//! It is one process with one thread and one loop, which sleeps until a signal, a worker's wake-up or a deadline. It must
+//! not know how a worker serves, nor HTTP, and Python only as hooks that it calls. A forked child leaves the master's stack
+//! by returning from [`run`], so no destructor in here may change the world outside the process: removing the pid file and
+//! unlinking sockets are calls.
 
+mod backlog;
 mod certificates;
 mod exit_reason;
 mod generation;
+mod generations;
 mod hooks;
 mod in_place;
 mod jitter;
 mod listeners;
+mod overdue;
+mod plan;
+mod reap;
 mod recycle;
 mod reload;
 mod service_manager;
 mod signals;
+mod spawn;
 mod start;
 mod stop;
 mod upgrade;
@@ -26,46 +32,44 @@ mod workers;
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::Instant;
+
+use log::error;
 
 use crate::bootstrap::Startup;
 use crate::python::app::App;
-use crate::python::hooks::Hooks;
 use crate::python::interpreter;
-use crate::scoreboard::Scoreboard;
-use crate::settings::Config;
-use crate::sys::fd_channel::FdChannel;
+use crate::service::Service;
 use crate::sys::fork::{self, Forked};
 use crate::sys::pidfile::PidFile;
 use crate::sys::process::Pid;
-use crate::sys::signal::SignalQueue;
-use crate::sys::wakeup::{Wakeup, WakeupReceiver};
-use crate::tls::Tls;
+use crate::sys::signal::{Blocked, SignalQueue};
 use crate::worker_init::WorkerInit;
 
-use exit_reason::OomWatch;
-use generation::Generation;
+use backlog::BacklogReport;
+use generations::Generations;
 use service_manager::ServiceManager;
+use spawn::ForkedChild;
 use stop::StopReason;
 use upgrade::Upgrade;
 use waiter::MasterWaiter;
-use worker::{BootFailure, Worker};
+use workers::Workers;
 
 pub use upgrade::Inheritance;
 
 /// How [`run`] ends, in the master or in a child of it.
 pub enum Outcome {
-    /// The master is done: the process ends with this status.
+    /// The master has ended: the process exits with this status.
     Exit(i32),
-    /// This process is a new worker and this is its seat.
+    /// This process is a new worker.
     Worker(WorkerInit),
 }
 
-/// Runs the master, which goes on where an earlier one left off, until it is told to stop. Exit statuses are gunicorn's: 0 stopped, 1 could not start, 3 a worker failed
-/// to boot, 4 the app failed to load. Returns [`Outcome::Worker`] in each worker that it forks.
-pub fn run(startup: Startup, config: Arc<Config>, hooks: Hooks, tls: Option<Tls>, inheritance: Inheritance) -> Outcome {
-    match start::start(startup, config, hooks, tls, inheritance) {
+/// Runs the master until it is told to stop. `service` has the settings to start with, and no listeners yet; `inheritance` is
+/// what an earlier master has left. Returns [`Outcome::Worker`] in each worker. Exit statuses are gunicorn's: 0 stopped, 1
+/// could not start, 3 a worker failed to boot, 4 the app failed to load.
+pub fn run(startup: Startup, service: Service, inheritance: Inheritance) -> Outcome {
+    match start::start(startup, service, inheritance) {
         Ok(master) => master.supervise(),
         Err(status) => Outcome::Exit(status),
     }
@@ -76,36 +80,93 @@ struct Master {
     pid: Pid,
     pid_file: Option<PidFile>,
     signals: SignalQueue,
-    /// The workers' end of the bell, handed on at each fork.
-    wakeup: Wakeup,
-    wakeup_receiver: WakeupReceiver,
     waiter: MasterWaiter,
-    scoreboard: Scoreboard,
-    /// Where busy workers leave connections for their siblings, of whatever generation.
-    channel: Arc<FdChannel>,
-    preloaded: Option<App>,
-    /// Oldest first.
-    workers: Vec<Worker>,
-    /// Workers forked so far.
-    age: u64,
     phase: Phase,
-    /// The generation that serves, and is kept at its count.
-    serving: Generation,
-    /// The generation that a HUP has called, until it has proven itself or failed.
-    candidate: Option<Generation>,
-    /// Generations called so far, failed ones too.
-    generations_called: u64,
-    /// A HUP waits for its turn. Any number of them count as one.
-    reload_wanted: bool,
-    /// When statsd was told of the backlog.
-    backlog_reported: Option<Instant>,
-    /// The start has failed, and why.
-    doomed: Option<BootFailure>,
+    /// The application, if the start has loaded it.
+    preloaded: Option<App>,
+    generations: Generations,
+    workers: Workers,
     upgrade: Upgrade,
     service_manager: ServiceManager,
-    oom_watch: OomWatch,
-    /// When the loop's turn began.
-    woken_at: Instant,
+    backlog: BacklogReport,
+}
+
+/// How far the service has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The application has never worked. A failure to boot ends the master now, and not later.
+    Starting,
+    Proven,
+    /// TERM has come, and `shutdown_delay` keeps the service up until this moment.
+    Leaving(Instant),
+}
+
+/// How a process leaves the loop.
+enum Departure {
+    /// The master stops.
+    Stop(StopReason),
+    /// The process is a new worker.
+    Worker(ForkedChild),
+}
+
+impl Master {
+    fn supervise(mut self) -> Outcome {
+        loop {
+            match self.turn() {
+                ControlFlow::Continue(()) => self.sleep(),
+                ControlFlow::Break(Departure::Stop(reason)) => return self.stop(reason),
+                ControlFlow::Break(Departure::Worker(child)) => return self.become_worker(child),
+            }
+        }
+    }
+
+    /// One turn of the loop. Every step looks at everything, so no event can be missed by which of them woke the master.
+    fn turn(&mut self) -> ControlFlow<Departure> {
+        self.observe()?;
+        self.decide();
+        self.act()?;
+        self.report();
+        ControlFlow::Continue(())
+    }
+
+    /// First, because all that follows rests on it. Phases come before ends, so that a worker that has served and then ended
+    /// is not taken for one that failed to boot.
+    fn observe(&mut self) -> ControlFlow<Departure> {
+        self.promote_when_alone();
+        self.handle_signals()?;
+        self.note_phases();
+        self.reap_workers().map_break(|failure| Departure::Stop(StopReason::Failed(failure)))
+    }
+
+    /// Before anything is forked or stopped, because it settles which generation serves and how many workers that should
+    /// have. Deadlines come after reloads and upgrades, which may take seconds in the operator's code.
+    fn decide(&mut self) {
+        self.settle_worker_count();
+        self.settle_reload();
+        self.settle_upgrade();
+        self.notice_lost_time();
+        self.workers.check_deadlines();
+        self.workers.recycle(Instant::now(), self.generations.candidate.is_some());
+        self.watch_certificates();
+    }
+
+    /// Stops before it forks, so that a worker that is told to end leaves its slot to the next one. It is the only step that
+    /// changes the number of workers towards the target.
+    fn act(&mut self) -> ControlFlow<Departure> {
+        self.workers.retire_surplus(&self.generations.serving.target());
+        self.spawn_missing()
+    }
+
+    /// Last before the sleep, because it tells what the turn has made of things; the sleep's deadlines rest on that too.
+    fn report(&mut self) {
+        self.report_to_service_manager();
+        self.backlog.send_when_due(&self.generations.serving.service, Instant::now());
+    }
+
+    /// The name in the log: gunicorn's "Master.2" until the old master is gone.
+    fn name(&self) -> &'static str {
+        self.upgrade.master_name()
+    }
 }
 
 /// Forks, and tells an interpreter that may run in the master.
@@ -113,49 +174,9 @@ fn fork() -> io::Result<Forked> {
     interpreter::around_fork(fork::fork)
 }
 
-/// How far the service has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// The application has never worked: a failure to boot ends the master, afterwards never.
-    Starting,
-    Proven,
-    /// TERM has come, and `shutdown_delay` keeps the service up until then.
-    Leaving(Instant),
-}
-
-impl Master {
-    fn supervise(mut self) -> Outcome {
-        loop {
-            self.promote_when_alone();
-            if let ControlFlow::Break(halt) = self.handle_signals() {
-                return self.halt(halt);
-            }
-            self.note_states();
-            if let ControlFlow::Break(failure) = self.reap_workers() {
-                return self.halt(StopReason::Failed(failure));
-            }
-            self.settle_worker_count();
-            self.settle_reload();
-            self.settle_upgrade();
-            self.check_heartbeats();
-            self.recycle_workers();
-            self.watch_certificates();
-            self.stop_surplus();
-            if let Some(child) = self.maintain_worker_count() {
-                return self.become_worker(child);
-            }
-            self.report_to_service_manager();
-            self.report_backlog(Instant::now());
-            self.sleep();
-        }
-    }
-
-    fn has_ever_served(&self) -> bool {
-        self.phase != Phase::Starting
-    }
-
-    /// The name in the log: gunicorn's "Master.2" until the old master is gone.
-    fn name(&self) -> &'static str {
-        self.upgrade.master_name()
+/// Lets signals come again after a fork.
+fn unblock(blocked: Blocked) {
+    if let Err(error) = blocked.restore() {
+        error!("Can't let signals come again: {error}");
     }
 }

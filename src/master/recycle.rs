@@ -1,26 +1,23 @@
-//! Workers that have lived too long or grown too large are replaced: one at a time, and each serves until another does.
+//! Workers that have lived too long or grown too large are replaced: one at a time, and each serves until its replacement
+//! does.
 
 use std::time::{Duration, Instant};
-
-use log::info;
 
 use crate::settings::{Config, MemoryMeasure};
 use crate::sys::memory;
 use crate::sys::process::Pid;
 
-use super::Master;
 use super::jitter::up_to;
-use super::worker::{Fate, Worker};
 
-/// Samples above the limit, one after the other, that condemn a worker: a peak is no leak.
+/// A worker is replaced after this many samples above the limit in a row: one alone may be a peak, not a leak.
 const SAMPLES_IN_A_ROW: u32 = 3;
 
-/// Between two samples: reading the resident size is one small file.
+/// Between two samples. Reading the resident size costs one small file.
 const RESIDENT_EVERY: Duration = Duration::from_secs(1);
-/// The proportional size makes the kernel walk every page.
+/// The proportional size costs more: the kernel walks every page.
 const PROPORTIONAL_EVERY: Duration = Duration::from_secs(5);
 
-/// How long and how large one worker may become, with its own share of chance.
+/// How long one worker may live and how large it may grow, each with the worker's own jitter.
 #[derive(Debug)]
 pub(super) struct RecycleLimits {
     lives_until: Option<Instant>,
@@ -45,7 +42,7 @@ impl RecycleLimits {
     }
 
     /// Takes a sample if one is due.
-    fn look(&mut self, pid: Pid, now: Instant) {
+    pub fn sample(&mut self, pid: Pid, now: Instant) {
         let Some(limit) = self.memory else { return };
         if now < self.next_sample {
             return;
@@ -58,48 +55,56 @@ impl RecycleLimits {
         self.samples_above = if used.is_some_and(|used| used > limit) { self.samples_above + 1 } else { 0 };
     }
 
-    /// Why the worker should go, if it should.
-    fn reached(&self, now: Instant) -> Option<&'static str> {
+    /// The reason to replace the worker, if there is one.
+    pub fn reached(&self, now: Instant) -> Option<&'static str> {
         if self.samples_above >= SAMPLES_IN_A_ROW {
             return Some("it has grown above max_worker_memory");
         }
         self.lives_until.filter(|&end| end <= now).map(|_| "it has reached max_worker_lifetime")
     }
 
-    fn deadline(&self, now: Instant) -> Option<Instant> {
+    /// When the next sample is due or the life ends. A life that has ended waits for the replacement under way, whose
+    /// progress wakes the master.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let sample = self.memory.map(|_| self.next_sample);
         let end = self.lives_until.filter(|&end| end > now);
         [sample, end].into_iter().flatten().min()
     }
 }
 
-impl Master {
-    pub(super) fn recycle_workers(&mut self) {
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(lives_until: Option<Instant>, samples_above: u32) -> RecycleLimits {
+        let next_sample = Instant::now();
+        RecycleLimits { lives_until, memory: Some(1), measure: MemoryMeasure::Rss, next_sample, samples_above }
+    }
+
+    #[test]
+    fn a_peak_is_not_a_leak() {
         let now = Instant::now();
-        for worker in self.workers.iter_mut().filter(|worker| worker.is_serving()) {
-            worker.limits.look(worker.pid, now);
-        }
-        if self.is_replacing() {
-            return;
-        }
-        let due = |worker: &&mut Worker| worker.fate == Fate::Serving && worker.is_serving();
-        let mut serving = self.workers.iter_mut().filter(due);
-        let reached = serving.find_map(|worker| worker.limits.reached(now).map(|reason| (worker, reason)));
-        if let Some((worker, reason)) = reached {
-            info!("Replacing worker (pid:{}): {reason}.", worker.pid);
-            worker.fate = Fate::Retiring;
-        }
+        assert_eq!(limits(None, SAMPLES_IN_A_ROW - 1).reached(now), None);
+        assert_eq!(limits(None, SAMPLES_IN_A_ROW).reached(now), Some("it has grown above max_worker_memory"));
     }
 
-    /// Whether some worker waits for its replacement, or a new one for its turn: the next one is not touched meanwhile.
-    fn is_replacing(&self) -> bool {
-        let unsettled = |worker: &Worker| worker.fate == Fate::Retiring || worker.is_booting();
-        self.candidate.is_some() || self.workers.iter().any(unsettled)
+    #[test]
+    fn samples_are_taken_no_more_often_than_due_and_one_below_the_limit_starts_anew() {
+        let (now, own) = (Instant::now(), crate::sys::process::getpid());
+        let mut limits = RecycleLimits { next_sample: now, ..limits(None, 0) };
+        limits.sample(own, now);
+        limits.sample(own, now);
+        assert_eq!((limits.samples_above, limits.deadline(now)), (1, Some(now + RESIDENT_EVERY)));
+        limits.memory = Some(u64::MAX);
+        limits.sample(own, now + RESIDENT_EVERY);
+        assert_eq!(limits.samples_above, 0);
     }
 
-    /// When the next sample is due or the next life ends. While a replacement is under way, its progress wakes the loop.
-    pub(super) fn recycle_deadline(&self, now: Instant) -> Option<Instant> {
-        let serving = self.workers.iter().filter(|worker| worker.is_serving());
-        serving.filter_map(|worker| worker.limits.deadline(now)).min()
+    #[test]
+    fn a_life_ends_at_its_moment_and_then_wakes_no_more() {
+        let (now, end) = (Instant::now(), Instant::now() + Duration::from_secs(5));
+        let limits = RecycleLimits { memory: None, ..limits(Some(end), 0) };
+        assert_eq!((limits.reached(now), limits.deadline(now)), (None, Some(end)));
+        assert_eq!((limits.reached(end), limits.deadline(end)), (Some("it has reached max_worker_lifetime"), None));
     }
 }

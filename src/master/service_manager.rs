@@ -1,7 +1,7 @@
 //! What systemd, or whoever speaks its protocol (sd_notify(3)), is told of the server; nothing when nobody listens.
 //!
-//! READY when a worker serves, not when the master hopes so; RELOADING and READY around a reload; STOPPING; how many workers
-//! serve; MAINPID when an upgrade hands the service on; and the watchdog's sign of life, only while workers are alive.
+//! READY when a worker serves, not before; RELOADING and READY around a reload; STOPPING; how many workers serve; MAINPID
+//! when an upgrade hands the service over; and the watchdog's sign of life, only while workers are alive.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,22 +13,23 @@ use crate::sys::clock::monotonic_us;
 use crate::sys::notify::notify;
 use crate::sys::process::{self, Pid};
 
-use super::Master;
 use super::worker::Worker;
+use super::{Master, Phase};
 
 const SOCKET: &str = "NOTIFY_SOCKET";
 const WATCHDOG_INTERVAL: &str = "WATCHDOG_USEC";
-/// Whom the watchdog means. An upgrade passes its own pid on.
+/// The process that the watchdog watches. An upgrade passes the new master's pid on.
 pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
 pub(super) struct ServiceManager {
+    /// Where messages go; `None` without a manager.
     socket: Option<OsString>,
     watchdog: Option<Watchdog>,
     phase: ManagerPhase,
     status: String,
 }
 
-/// What the manager believes of us.
+/// The state of the service in the manager's eyes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ManagerPhase {
     /// No worker has served yet.
@@ -38,27 +39,52 @@ enum ManagerPhase {
     Stopping,
 }
 
+/// The workers, as far as the manager is told of them.
+#[derive(Debug, Clone, Copy)]
+struct Report {
+    serving: usize,
+    wanted: usize,
+    has_ever_served: bool,
+    /// New workers are about to take the old ones' places.
+    is_reloading: bool,
+    /// Some worker serves and has missed no deadline.
+    is_alive: bool,
+}
+
 struct Watchdog {
     every: Duration,
     next: Instant,
 }
 
 impl ServiceManager {
-    /// Reads what the process was started with, and takes it out of the environment: an app's children must not speak for us.
+    /// Reads what the process was started with, and takes it out of the environment: an app's children must not
+    /// speak for the server.
     pub fn from_environment() -> ServiceManager {
         let socket = process::take_environment(SOCKET);
         let interval = process::take_environment_number(WATCHDOG_INTERVAL).filter(|&interval: &u64| interval > 0);
         let meant =
             process::take_environment_number(WATCHDOG_PID).is_none_or(|pid: u64| pid == u64::from(std::process::id()));
-        // Twice as often as asked, as sd_watchdog_enabled(3) advises.
+        // At half the interval, as sd_watchdog_enabled(3) advises.
         let watchdog = interval
             .filter(|_| meant && socket.is_some())
             .map(|interval| Watchdog { every: Duration::from_micros(interval / 2), next: Instant::now() });
         ServiceManager { socket, watchdog, phase: ManagerPhase::Starting, status: String::new() }
     }
 
+    /// Acts on the state of the workers: READY, the count, and the sign of life.
+    fn report(&mut self, report: &Report) {
+        let is_up = report.serving > 0 || report.wanted == 0 && report.has_ever_served;
+        if is_up && !report.is_reloading {
+            self.ready();
+        }
+        self.count(report.serving, report.wanted);
+        if report.is_alive || report.wanted == 0 {
+            self.send_watchdog_when_due(Instant::now());
+        }
+    }
+
     /// A worker serves, or a reload is over.
-    pub fn ready(&mut self) {
+    fn ready(&mut self) {
         if matches!(self.phase, ManagerPhase::Starting | ManagerPhase::Reloading) {
             self.phase = ManagerPhase::Ready;
             self.status.clear();
@@ -92,7 +118,7 @@ impl ServiceManager {
         self.send(&format!("MAINPID={}", process::getpid()));
     }
 
-    /// Says how many workers serve, when that has changed.
+    /// Sends how many workers serve, if that has changed.
     fn count(&mut self, serving: usize, wanted: usize) {
         let status = format!("STATUS={serving} of {wanted} workers serving");
         if matches!(self.phase, ManagerPhase::Ready | ManagerPhase::Reloading) && status != self.status {
@@ -101,12 +127,17 @@ impl ServiceManager {
         }
     }
 
-    /// The sign of life, when it is due. Without one the manager will in the end start the service afresh.
-    fn keep_watchdog_quiet(&mut self, now: Instant) {
+    /// Sends the sign of life if it is due. Without it the manager restarts the service.
+    pub fn send_watchdog_when_due(&mut self, now: Instant) {
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.next <= now) {
             watchdog.next = now + watchdog.every;
             self.send("WATCHDOG=1");
         }
+    }
+
+    /// When the next sign of life is due. One that is late waits for a worker, whose wake-up comes anyway.
+    fn watchdog_deadline(&self, now: Instant) -> Option<Instant> {
+        self.watchdog.as_ref().map(|watchdog| watchdog.next).filter(|&next| next > now)
     }
 
     fn send(&self, state: &str) {
@@ -119,43 +150,113 @@ impl ServiceManager {
 }
 
 impl Master {
-    /// Keeps the service manager informed. During an upgrade only one master is the service: the old one.
+    /// Informs the service manager. During an upgrade only one master is the service: the old one.
     pub(super) fn report_to_service_manager(&mut self) {
         if self.upgrade.has_parent() {
             return;
         }
-        let serving = self.workers.iter().filter(|worker| worker.is_serving()).count();
-        let is_up = serving > 0 || self.serving.wanted == 0 && self.has_ever_served();
-        if is_up && !self.is_changing_generations() {
-            self.service_manager.ready();
-        }
-        self.service_manager.count(serving, self.serving.wanted);
-        let alive = self.workers.iter().any(|worker| worker.is_alive_and_serving());
-        if alive || self.serving.wanted == 0 {
-            self.service_manager.keep_watchdog_quiet(Instant::now());
-        }
-    }
-
-    /// Whether new workers are about to take the old ones' places.
-    fn is_changing_generations(&self) -> bool {
-        let old = |worker: &Worker| worker.is_serving() && worker.generation < self.serving.number;
-        self.candidate.is_some() || self.workers.iter().any(old)
+        let serving = &self.generations.serving;
+        let old_ones_serve = || self.workers.iter().any(|it| it.is_serving() && it.generation < serving.number);
+        let is_reloading = self.generations.candidate.is_some() || old_ones_serve();
+        let alive = self.workers.iter().any(Worker::is_alive_and_serving);
+        self.service_manager.report(&Report {
+            serving: self.workers.iter().filter(|worker| worker.is_serving()).count(),
+            wanted: serving.wanted,
+            has_ever_served: self.phase != Phase::Starting,
+            is_reloading,
+            is_alive: alive,
+        });
     }
 
     /// When the next sign of life is due.
     pub(super) fn watchdog_deadline(&self, now: Instant) -> Option<Instant> {
-        let watchdog = self.service_manager.watchdog.as_ref().filter(|_| !self.upgrade.has_parent())?;
-        // One that is overdue waits for a worker, whose bell will ring.
-        Some(watchdog.next).filter(|&next| next > now)
-    }
-
-    /// A stop takes its time, and the watchdog goes on counting.
-    pub(super) fn keep_watchdog_quiet_while_stopping(&mut self) {
-        self.service_manager.keep_watchdog_quiet(Instant::now());
+        self.service_manager.watchdog_deadline(now).filter(|_| !self.upgrade.has_parent())
     }
 }
 
-/// Whether a service manager waits for a message. To be asked before [`ServiceManager::from_environment`].
+/// Whether a service manager waits for a message. To be called before [`ServiceManager::from_environment`].
 pub(super) fn is_there() -> bool {
     env::var_os(SOCKET).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    /// What a manager has received after each of `steps`: the first lines of its messages.
+    fn messages(steps: &[&dyn Fn(&mut ServiceManager)]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("notify");
+        let receiver = UnixDatagram::bind(&socket).unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let (socket, phase, status) = (Some(socket.into_os_string()), ManagerPhase::Starting, String::new());
+        let mut manager = ServiceManager { socket, watchdog: None, phase, status };
+        let received = || {
+            let mut buffer = [0; 512];
+            let first_lines = std::iter::from_fn(|| {
+                let length = receiver.recv(&mut buffer).ok()?;
+                Some(String::from_utf8_lossy(&buffer[..length]).lines().next().unwrap_or_default().to_owned())
+            });
+            first_lines.collect::<Vec<_>>().join(" ")
+        };
+        let after = |step: &&dyn Fn(&mut ServiceManager)| {
+            step(&mut manager);
+            received()
+        };
+        steps.iter().map(after).collect()
+    }
+
+    const BOOTING: Report =
+        Report { serving: 0, wanted: 2, has_ever_served: false, is_reloading: false, is_alive: false };
+    const SERVING: Report = Report { serving: 2, has_ever_served: true, is_alive: true, ..BOOTING };
+
+    #[test]
+    fn ready_comes_with_the_first_worker_and_after_a_reload() {
+        let sent = messages(&[
+            &|manager| manager.report(&BOOTING),
+            &|manager| manager.report(&SERVING),
+            &|manager| manager.report(&SERVING),
+            &|manager| manager.report(&Report { serving: 1, ..SERVING }),
+            &|manager| manager.reloading(),
+            &|manager| manager.report(&Report { is_reloading: true, ..SERVING }),
+            &|manager| manager.report(&SERVING),
+        ]);
+        let (one, two) = ("STATUS=1 of 2 workers serving", "STATUS=2 of 2 workers serving");
+        let ready = format!("READY=1 {two}");
+        assert_eq!(sent, ["", &ready, "", one, "RELOADING=1", two, &ready]);
+    }
+
+    #[test]
+    fn a_service_that_stops_says_so_once_and_nothing_after_it() {
+        let sent = messages(&[
+            &|manager| manager.stopping(),
+            &|manager| manager.stopping(),
+            &|manager| manager.report(&SERVING),
+            &|manager| manager.reloading(),
+        ]);
+        assert_eq!(sent, ["STOPPING=1", "", "", ""]);
+    }
+
+    #[test]
+    fn no_workers_are_a_service_only_if_none_are_wanted_and_it_has_worked() {
+        let none_wanted = Report { wanted: 0, ..BOOTING };
+        let withdrawn = Report { has_ever_served: true, ..none_wanted };
+        let sent = messages(&[&|manager| manager.report(&none_wanted), &|manager| manager.report(&withdrawn)]);
+        assert_eq!(sent, ["", "READY=1 STATUS=0 of 0 workers serving"]);
+    }
+
+    #[test]
+    fn the_sign_of_life_is_due_at_its_moment_only_and_one_that_is_late_sets_no_deadline() {
+        let (now, every) = (Instant::now(), Duration::from_secs(1));
+        let (phase, status) = (ManagerPhase::Ready, String::new());
+        let watchdog = Some(Watchdog { every, next: now });
+        let mut manager = ServiceManager { socket: None, watchdog, phase, status };
+        assert_eq!(manager.watchdog_deadline(now), None);
+        manager.send_watchdog_when_due(now);
+        assert_eq!(manager.watchdog_deadline(now), Some(now + every));
+        manager.send_watchdog_when_due(now);
+        assert_eq!(manager.watchdog_deadline(now), Some(now + every));
+    }
 }

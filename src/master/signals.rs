@@ -11,9 +11,9 @@ use crate::sys::signal::Signal;
 
 use super::stop::StopReason;
 use super::workers::MOST_WORKERS;
-use super::{Master, Phase};
+use super::{Departure, Master, Phase};
 
-/// The signals the master answers to.
+/// The signals that the master handles.
 pub(super) const HANDLED: [Signal; 11] = [
     Signal::Hup,
     Signal::Quit,
@@ -29,8 +29,8 @@ pub(super) const HANDLED: [Signal; 11] = [
 ];
 
 impl Master {
-    /// Handles what is pending, in the order in which it came. The pipe's size bounds how much that can be.
-    pub(super) fn handle_signals(&mut self) -> ControlFlow<StopReason> {
+    /// Handles the pending signals in the order in which they came. The size of their pipe bounds how many there can be.
+    pub(super) fn handle_signals(&mut self) -> ControlFlow<Departure> {
         while let Some(signal) = self.signals.next() {
             match signal {
                 Signal::Chld => debug!("Handling signal: {signal}"),
@@ -39,33 +39,33 @@ impl Master {
             self.handle(signal)?;
         }
         match self.phase {
-            Phase::Leaving(at) if at <= Instant::now() => ControlFlow::Break(StopReason::Graceful),
+            Phase::Leaving(at) if at <= Instant::now() => ControlFlow::Break(Departure::Stop(StopReason::Graceful)),
             _ => ControlFlow::Continue(()),
         }
     }
 
-    fn handle(&mut self, signal: Signal) -> ControlFlow<StopReason> {
+    fn handle(&mut self, signal: Signal) -> ControlFlow<Departure> {
         match signal {
             Signal::Term => return self.stop_gracefully(),
-            Signal::Int | Signal::Quit => return ControlFlow::Break(StopReason::Quick),
-            Signal::Hup => self.reload_wanted = true,
-            Signal::Ttin => self.change_worker_count(|count| (count + 1).min(MOST_WORKERS)),
+            Signal::Int | Signal::Quit => return ControlFlow::Break(Departure::Stop(StopReason::Quick)),
+            Signal::Hup => self.generations.want_reload(),
+            Signal::Ttin => self.change_worker_count(one_more),
             Signal::Ttou => self.change_worker_count(one_less),
             Signal::Usr1 => self.reopen_logs(),
             Signal::Usr2 => self.start_upgrade(),
             Signal::Rtmin => self.check_before_upgrade_in_place(),
             Signal::Winch => self.withdraw_workers(),
-            // It has woken the loop, which reaps in every turn; an abort is for workers.
+            // CHLD has woken the loop, which reaps in every turn. ABRT is for workers.
             Signal::Chld | Signal::Abrt => {}
         }
         ControlFlow::Continue(())
     }
 
-    /// At once, or after `shutdown_delay`, which a second TERM does not cut short.
-    fn stop_gracefully(&mut self) -> ControlFlow<StopReason> {
-        let delay = Duration::from_secs(self.serving.config.shutdown_delay);
+    /// Stops at once, or after `shutdown_delay`. A second TERM does not shorten the delay.
+    fn stop_gracefully(&mut self) -> ControlFlow<Departure> {
+        let delay = Duration::from_secs(self.generations.serving.service.config.shutdown_delay);
         if delay.is_zero() {
-            return ControlFlow::Break(StopReason::Graceful);
+            return ControlFlow::Break(Departure::Stop(StopReason::Graceful));
         }
         if !matches!(self.phase, Phase::Leaving(_)) {
             info!("Serving on for {} s before the stop", delay.as_secs());
@@ -79,29 +79,26 @@ impl Master {
     /// Health checks fail from now on, unless another master goes on serving on the same sockets.
     pub(super) fn fail_health_checks(&mut self) {
         if !self.upgrade.is_under_way() {
-            self.scoreboard.announce_stop();
+            self.workers.announce_stop();
         }
     }
 
-    /// A hook has set `server.num_workers`.
+    /// Changes the count if a hook has set `server.num_workers`.
     pub(super) fn settle_worker_count(&mut self) {
         if let Some(count) = hooks::take_wanted_workers() {
             self.change_worker_count(|_| count.min(MOST_WORKERS));
         }
     }
 
-    /// A generation that is about to take over inherits the change.
     fn change_worker_count(&mut self, change: impl Fn(usize) -> usize) {
-        let old = self.serving.wanted;
-        for generation in [Some(&mut self.serving), self.candidate.as_mut()].into_iter().flatten() {
-            generation.wanted = change(generation.wanted);
-        }
-        if self.serving.wanted != old {
-            self.tell_of_count(old);
+        let old = self.generations.serving.wanted;
+        self.generations.change_wanted(change);
+        if self.generations.serving.wanted != old {
+            self.call_nworkers_changed(old);
         }
     }
 
-    /// Reopens our log, then tells the workers to reopen theirs.
+    /// Reopens the master's log, then tells the workers to reopen theirs.
     pub(super) fn reopen_logs(&self) {
         if let Err(error) = logging::reopen() {
             error!("{error}");
@@ -109,25 +106,40 @@ impl Master {
         if let Err(raised) = loggers::reopen() {
             error!("Cannot reopen the logs\n{raised}");
         }
-        for worker in &self.workers {
-            worker.tell(Signal::Usr1);
-        }
+        self.workers.tell_all(Signal::Usr1);
     }
 
-    /// WINCH stops the workers and keeps the master: gunicorn's way when it is a daemon, because in the foreground the
-    /// signal also says that the terminal changed its size. During an upgrade it is honoured too.
+    /// WINCH stops the workers and keeps the master. As under gunicorn only a daemon does that, because in the foreground
+    /// the signal also means that the terminal has changed its size. Here a master does it during an upgrade too.
     fn withdraw_workers(&mut self) {
-        if !self.serving.config.daemon && !self.upgrade.is_under_way() {
+        let serving = &self.generations.serving;
+        if !serving.service.config.daemon && !self.upgrade.is_under_way() {
             debug!("SIGWINCH ignored. Not daemonized");
             return;
         }
+        let number = serving.number;
         info!("graceful stop of workers");
         self.change_worker_count(|_| 0);
-        self.stop_generation(self.serving.number);
+        self.workers.retire_up_to(number);
     }
 }
 
-/// The last worker stays; after WINCH there is none to stay.
+fn one_more(count: usize) -> usize {
+    (count + 1).min(MOST_WORKERS)
+}
+
+/// The last worker stays; after WINCH there is no last worker.
 fn one_less(count: usize) -> usize {
     if count > 1 { count - 1 } else { count }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ttou_keeps_the_last_worker_and_ttin_fills_the_scoreboard_only() {
+        assert_eq!([0, 1, 2].map(one_less), [0, 1, 1]);
+        assert_eq!([0, 1, MOST_WORKERS - 1, MOST_WORKERS].map(one_more), [1, 2, MOST_WORKERS, MOST_WORKERS]);
+    }
 }

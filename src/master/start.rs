@@ -1,134 +1,99 @@
 //! From settings to a master that is ready to fork: the steps of gunicorn's start, in its order, with its log lines.
 
+use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use log::{debug, error, info, warn};
 
 use crate::bootstrap::{Startup, configure_logging};
 use crate::python::Exit;
-use crate::python::app::App;
-use crate::python::hooks::{Hooks, Raised, ServerHook, ServerState};
+use crate::python::hooks::{Raised, ServerHook, ServerState};
 use crate::python::signals::{begin_in_master, started_in_master, take_back};
-use crate::scoreboard::{MAX_WORKERS, Scoreboard};
+use crate::service::Service;
 use crate::settings::Config;
-use crate::sys::fd_channel::FdChannel;
 use crate::sys::pidfile::PidFile;
 use crate::sys::signal::{self, Signal, SignalQueue};
 use crate::sys::socket::{FileOwner, Listener};
-use crate::sys::{daemon, process, wakeup};
-use crate::tls::Tls;
+use crate::sys::{daemon, process};
 
-use super::exit_reason::OomWatch;
-use super::generation::Generation;
+use super::backlog::BacklogReport;
+use super::generations::Generations;
 use super::hooks::shown_at_start;
 use super::listeners::{self, NotOpened};
 use super::service_manager::{self, ServiceManager};
 use super::upgrade::{Inheritance, Inherited, Upgrade};
 use super::waiter::MasterWaiter;
 use super::worker_count::worker_count;
-use super::{Master, Phase, signals};
+use super::workers::Workers;
+use super::{Master, Phase, fork, signals};
 
 /// The exit status of a master that could not start.
 const NOT_STARTED: i32 = 1;
 
-/// That of one that was told to stop before it had started.
+/// The exit status of a master that was told to stop before it had started.
 const STOPPED: i32 = 0;
 
-/// The number of the generation that the start calls; workers adopted from before a re-exec in place are older.
-const FIRST_GENERATION: u64 = 1;
-
-/// Prepares everything but the workers. The error is the exit status; why is on standard error or in the log.
-pub(super) fn start(
-    startup: Startup,
-    config: Arc<Config>,
-    hooks: Hooks,
-    tls: Option<Tls>,
-    inheritance: Inheritance,
-) -> Result<Master, i32> {
+/// Prepares everything but the workers. The error is the exit status; the reason is on standard error or in the log.
+pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inheritance) -> Result<Master, i32> {
     let Inheritance { upgrade, sockets, adopted } = inheritance;
-    leave_foreground(&config, &hooks, &upgrade)?;
-    // Before the pid file tells anybody whom to signal, and before anything that a Ctrl-C may interrupt. The queue first:
-    // signals that waited for a re-exec in place to be over come at once.
+    leave_foreground(&service, &upgrade)?;
+    // Before the pid file shows other programs where to send signals, and before anything that a Ctrl-C may interrupt. The
+    // queue comes first: signals that have waited during an upgrade in place arrive at once.
     signal::reset_inherited().map_err(|error| refuse(&error))?;
     let signals = SignalQueue::new(&signals::HANDLED).map_err(|error| refuse(&error))?;
     signal::unblock_all().map_err(|error| refuse(&error))?;
     begin_in_master().map_err(|error| refuse(&error))?;
     let service_manager = ServiceManager::from_environment();
-    let preloaded = startup.preload(&config);
+    let preloaded = startup.preload(&service.config);
     take_back();
     told_to_stop(&signals)?;
     let preloaded = preloaded.map_err(|reason| refuse(&reason))?;
 
-    let (name, count) = (upgrade.master_name(), worker_count(&config));
+    let (name, count) = (upgrade.master_name(), worker_count(&service.config));
     let shown = || shown_at_start(name, count);
-    may_go_on(&signals, &upgrade, hooks.nworkers_changed(shown, count, None))?;
+    may_go_on(&signals, &upgrade, service.hooks.nworkers_changed(shown, count, None))?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
-    let pid_file = create_pid_file(&config, &upgrade)?;
+    let pid_file = create_pid_file(&service.config, &upgrade)?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
     let pid_path = pid_file.as_ref().map(|file| file.path().to_owned());
     let shown = || ServerState { pid_file: pid_path.clone(), ..shown_at_start(name, count) };
-    may_go_on(&signals, &upgrade, hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| remove_pid_file())?;
-    let open = open_listeners(&config, count, &sockets, &upgrade, &signals).inspect_err(|_| remove_pid_file())?;
-    let serving = Generation::new(FIRST_GENERATION, config, hooks.clone(), open, tls, count);
-    announce(&serving);
-    let listening = listeners::shown(&serving.listeners, &serving.config);
-    let shown = || ServerState { listeners: listening.clone(), ..shown() };
-    may_go_on(&signals, &upgrade, hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
+    may_go_on(&signals, &upgrade, service.hooks.call(ServerHook::OnStarting, shown))
+        .inspect_err(|_| remove_pid_file())?;
+    service.listeners =
+        open_listeners(&service.config, count, &sockets, &upgrade, &signals).inspect_err(|_| remove_pid_file())?;
+    announce(&service);
+    let shown = || ServerState { listeners: listeners::shown(&service), ..shown() };
+    may_go_on(&signals, &upgrade, service.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
         remove_pid_file();
         if !upgrade.is_under_way() {
-            listeners::unlink_unless(&serving.listeners, &[]);
+            listeners::unlink_unless(&service.listeners, &[]);
         }
     })?;
 
     started_in_master();
-    let assembled = Master::assemble(startup, pid_file, signals, preloaded, serving, upgrade, service_manager);
-    let mut master = assembled.map_err(|error| refuse(&error))?;
+    let shared = || -> io::Result<_> { Ok((MasterWaiter::new(&signals)?, Workers::new()?)) };
+    let (waiter, workers) = shared().map_err(|error| refuse(&error))?;
+    let mut master = Master {
+        startup,
+        pid: process::getpid(),
+        pid_file,
+        signals,
+        waiter,
+        phase: Phase::Starting,
+        preloaded,
+        generations: Generations::new(service, count),
+        workers,
+        upgrade,
+        service_manager,
+        backlog: BacklogReport::default(),
+    };
     master.adopt_workers(adopted);
     Ok(master)
 }
 
-impl Master {
-    fn assemble(
-        startup: Startup,
-        pid_file: Option<PidFile>,
-        signals: SignalQueue,
-        preloaded: Option<App>,
-        serving: Generation,
-        upgrade: Upgrade,
-        service_manager: ServiceManager,
-    ) -> std::io::Result<Master> {
-        let (wakeup, wakeup_receiver) = wakeup::pair()?;
-        Ok(Master {
-            waiter: MasterWaiter::new(&signals, &wakeup_receiver)?,
-            scoreboard: Scoreboard::new(MAX_WORKERS)?,
-            channel: Arc::new(FdChannel::new()?),
-            pid: process::getpid(),
-            workers: Vec::new(),
-            age: 0,
-            phase: Phase::Starting,
-            candidate: None,
-            generations_called: FIRST_GENERATION,
-            reload_wanted: false,
-            backlog_reported: None,
-            doomed: None,
-            startup,
-            pid_file,
-            signals,
-            wakeup,
-            wakeup_receiver,
-            preloaded,
-            serving,
-            upgrade,
-            service_manager,
-            oom_watch: OomWatch::new(),
-            woken_at: Instant::now(),
-        })
-    }
-}
-
-/// A master that an upgrade has started is in the background already if it is to be.
-fn leave_foreground(config: &Config, hooks: &Hooks, upgrade: &Upgrade) -> Result<(), i32> {
+/// Goes to the background, if the settings ask for it. A master that an upgrade has started is there already.
+fn leave_foreground(service: &Service, upgrade: &Upgrade) -> Result<(), i32> {
+    let config = &service.config;
     if !config.daemon || upgrade.has_parent() || upgrade.is_in_place() {
         return Ok(());
     }
@@ -139,8 +104,8 @@ fn leave_foreground(config: &Config, hooks: &Hooks, upgrade: &Upgrade) -> Result
         true => daemon::Output::Inherited,
         false => daemon::Output::Null,
     };
-    daemon::daemonize(super::fork, output).map_err(|error| refuse(&error))?;
-    configure_logging(config, hooks).map_err(|reason| refuse(&reason))
+    daemon::daemonize(fork, output).map_err(|error| refuse(&error))?;
+    configure_logging(config, &service.hooks).map_err(|reason| refuse(&reason))
 }
 
 fn create_pid_file(config: &Config, upgrade: &Upgrade) -> Result<Option<PidFile>, i32> {
@@ -164,7 +129,7 @@ fn open_listeners(
         Inherited::FromMaster(fds) => {
             let ours = listeners::inherit(fds, config, FileOwner::Us).map_err(|reason| refuse(&reason))?;
             match listeners::open_at_start(config, workers, &ours, signals) {
-                // Old workers serve on them, and nobody is left to go back to.
+                // Workers serve on them, and there is no other master to go back to.
                 Err(NotOpened::Failed) if upgrade.is_in_place() => {
                     error!("The server goes on with the sockets it had.");
                     Ok(ours)
@@ -180,14 +145,14 @@ fn open_listeners(
     })
 }
 
-fn announce(serving: &Generation) {
+fn announce(service: &Service) {
     debug!("Arbiter booted");
-    info!("Listening at: {} ({})", listeners::names(&serving.listeners, &serving.config), process::getpid());
-    info!("Using worker: {}", serving.config.effective_worker_class());
+    info!("Listening at: {} ({})", listeners::names(service), process::getpid());
+    info!("Using worker: {}", service.config.effective_worker_class());
 }
 
-/// A hook that raises keeps the server from starting, except in place of one that serves: there nobody is left to go back to. One that was
-/// told to stop meanwhile ends in good order.
+/// A hook that raises keeps the server from starting, except after an upgrade in place, which has no other master to go back
+/// to. If a signal to stop has come meanwhile, the start ends in good order.
 fn may_go_on(signals: &SignalQueue, upgrade: &Upgrade, hook: Result<(), Raised>) -> Result<(), i32> {
     told_to_stop(signals)?;
     match hook {
@@ -199,7 +164,7 @@ fn may_go_on(signals: &SignalQueue, upgrade: &Upgrade, hook: Result<(), Raised>)
     }
 }
 
-/// Fails with the exit status of a stop if TERM, INT or QUIT has come. What else has come waits for the master's loop.
+/// Fails with the exit status of a stop if TERM, INT or QUIT has come. Other signals wait for the master's loop.
 pub(super) fn told_to_stop(signals: &SignalQueue) -> Result<(), i32> {
     let pending: Vec<Signal> = std::iter::from_fn(|| signals.next()).collect();
     if let Some(stop) = pending.iter().find(|signal| Signal::STOPS.contains(signal)) {
@@ -211,7 +176,7 @@ pub(super) fn told_to_stop(signals: &SignalQueue) -> Result<(), i32> {
     Ok(())
 }
 
-/// Says why there will be no server.
+/// Logs why there will be no server.
 fn refuse(reason: &dyn std::fmt::Display) -> i32 {
     error!("{reason}");
     NOT_STARTED

@@ -1,4 +1,4 @@
-//! USR2: a new program over the same sockets, beside the old one until one of the two is told to quit.
+//! USR2: a new program over the same sockets, beside the old one until one of the two is told to stop.
 //!
 //! The old master passes its sockets by descriptor number in the environment, under gunicorn's names, so that either program
 //! can follow the other. The new one calls itself "Master.2" and writes a pid file of its own until the old one is gone.
@@ -13,29 +13,31 @@ use log::{error, info, warn};
 use crate::bootstrap::ExecCommand;
 use crate::python::hooks::ServerHook;
 use crate::sys::fork::Forked;
+use crate::sys::pidfile::PidFile;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
 
+use super::exit_reason::name_of;
 use super::in_place::Adopted;
 use super::service_manager::WATCHDOG_PID;
-use super::{Master, in_place};
+use super::{Master, fork, in_place, unblock};
 
 /// The old master's pid.
 const OLD_MASTER: &str = "GUNICORN_PID";
 /// The descriptors of its sockets, separated by commas.
 const SOCKETS: &str = "GUNICORN_FD";
-/// systemd's way to say which process is meant and how many descriptors it gets, from 3 on (sd_listen_fds(3)).
+/// From systemd: the process that gets descriptors, and how many it gets, from 3 on (sd_listen_fds(3)).
 const SYSTEMD_PID: &str = "LISTEN_PID";
 const SYSTEMD_COUNT: &str = "LISTEN_FDS";
 const SYSTEMD_FIRST: RawFd = 3;
-/// More sockets than anybody passes, and few enough to try them all.
+/// The most descriptors that are taken: more than systemd passes, and few enough to try them all.
 const SYSTEMD_MOST: RawFd = 1024;
 
 /// The exit status of the child when the new program cannot be executed, as a shell has it.
 const NOT_EXECUTED: i32 = 127;
 
-/// What an earlier program has left to this one in the environment. It says so much of other processes that it is believed only where it
-/// is meant for this one, and is gone before anybody else's code could pass it on.
+/// What an earlier program has left to this one in the environment. It gives power over other processes, so it counts only
+/// if it names this process, and it is removed before foreign code could pass it on.
 #[derive(Debug)]
 pub struct Inheritance {
     pub(super) upgrade: Upgrade,
@@ -56,7 +58,7 @@ pub(super) struct Upgrade {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UpgradeStage {
     Alone,
-    /// We were started by this older master.
+    /// This older master has started us.
     New {
         old: Pid,
     },
@@ -64,7 +66,7 @@ enum UpgradeStage {
     Old {
         new: Pid,
     },
-    /// This child finds out whether the new program would start (see `in_place`).
+    /// This child tries whether the new program would start (see `in_place`).
     Checking {
         child: Pid,
     },
@@ -79,8 +81,8 @@ pub(super) enum Inherited {
 }
 
 impl Inheritance {
-    /// Reads what the process was started with, and takes it out of the environment: it is not meant for the app, nor for what a config
-    /// file starts.
+    /// Reads what the process was started with, and takes it out of the environment: neither the app nor a program that a
+    /// config file starts may see it.
     pub fn from_environment() -> Inheritance {
         let old = process::take_environment_number(OLD_MASTER)
             .filter(|&pid: &i32| pid > 0)
@@ -104,7 +106,8 @@ impl Inheritance {
     }
 }
 
-/// An older master is our parent, or has just ended. Any other process is none: an app's child may have inherited the variable.
+/// Whether `old` can be the master that started us: our parent, or a process that has just ended. An app's child may have
+/// inherited the variable.
 fn is_predecessor(old: Pid) -> bool {
     process::getppid() == old || !process::is_alive(old)
 }
@@ -120,7 +123,7 @@ impl Upgrade {
         matches!(self.stage, UpgradeStage::New { .. } | UpgradeStage::Old { .. })
     }
 
-    /// Whether the master that started us is still there, as far as we know.
+    /// Whether the master that started us still runs, as far as we know.
     pub fn has_parent(&self) -> bool {
         matches!(self.stage, UpgradeStage::New { .. })
     }
@@ -135,7 +138,7 @@ impl Upgrade {
         if self.has_parent() { "Master.2" } else { "Master" }
     }
 
-    /// Where our pid belongs: beside the old master's file while that is there.
+    /// The pid file's name: with `.2` while the old master, which has the plain name, runs.
     pub fn pid_file_name(&self, configured: &Path) -> PathBuf {
         let mut name = configured.as_os_str().to_owned();
         if self.has_parent() {
@@ -167,11 +170,29 @@ impl Upgrade {
     pub fn end_check(&mut self) {
         self.stage = UpgradeStage::Alone;
     }
+
+    /// Why no upgrade may begin now, if so: there is one at a time.
+    fn obstacle(&self) -> Option<&'static str> {
+        match self.stage {
+            UpgradeStage::Old { .. } | UpgradeStage::Checking { .. } => Some("Child exists."),
+            UpgradeStage::New { .. } => Some("Parent exists."),
+            UpgradeStage::Alone => None,
+        }
+    }
+
+    /// Becomes the only master if the old one is gone: our parent, `parent`, is then another process. True once.
+    fn promote(&mut self, parent: Pid) -> bool {
+        let is_orphan = matches!(self.stage, UpgradeStage::New { old } if old != parent);
+        if is_orphan {
+            self.stage = UpgradeStage::Alone;
+        }
+        is_orphan
+    }
 }
 
 impl Master {
     pub(super) fn start_upgrade(&mut self) {
-        // The last one may have failed just now: its end and this signal come in any order.
+        // The last new master may have failed just now, and its end may come after this signal.
         self.reap_new_master();
         if self.may_upgrade("USR2")
             && let Some(new) = self.start_program(Purpose::Serve)
@@ -180,83 +201,84 @@ impl Master {
         }
     }
 
-    /// One upgrade at a time. Says why not, if not.
+    /// Whether an upgrade may begin; logs why not.
     pub(super) fn may_upgrade(&self, signal: &str) -> bool {
-        match self.upgrade.stage {
-            UpgradeStage::Old { .. } | UpgradeStage::Checking { .. } => warn!("{signal} signal ignored. Child exists."),
-            UpgradeStage::New { .. } => warn!("{signal} signal ignored. Parent exists."),
-            UpgradeStage::Alone => return true,
+        let obstacle = self.upgrade.obstacle();
+        if let Some(reason) = obstacle {
+            warn!("{signal} signal ignored. {reason}");
         }
-        false
+        obstacle.is_none()
     }
 
-    /// Starts the program anew beside this one. None when there is no room for another process.
+    /// Starts the program once more, as a child. `None` if the system has no room for another process.
     pub(super) fn start_program(&mut self, purpose: Purpose) -> Option<Pid> {
-        // The child must not write to our signal pipe, nor die of a signal before it is the new program.
-        let forked = signal::block_all().and_then(|held| match super::fork() {
-            Ok(Forked::Child) => self.become_new_program(held, purpose),
+        // No signal may write to our pipe from the child, nor end the child before it is the new program.
+        let forked = signal::block_all().and_then(|blocked| match fork() {
+            Ok(Forked::Child) => self.become_new_program(blocked, purpose),
             Ok(Forked::Parent(pid)) => {
-                restore(held);
+                unblock(blocked);
                 Ok(pid)
             }
             Err(error) => {
-                restore(held);
+                unblock(blocked);
                 Err(error)
             }
         });
         forked.inspect_err(|error| error!("Can't start a new master: {error}")).ok()
     }
 
-    /// In the child: stops being a copy of the master and executes the program anew.
-    fn become_new_program(&mut self, held: signal::Blocked, purpose: Purpose) -> ! {
-        let launch = self.startup.exec_command().clone();
+    /// In the child: gives up what it has of the master, and executes the program.
+    fn become_new_program(&mut self, blocked: signal::Blocked, purpose: Purpose) -> ! {
+        let command = self.startup.exec_command().clone();
         let (arguments, environment) = match purpose {
-            Purpose::Serve => (launch.arguments(None), self.environment_to_pass(&launch, Successor::Beside)),
-            Purpose::Check => (launch.arguments(Some(in_place::QUESTION)), clean_environment(&launch)),
+            Purpose::Serve => (command.arguments(None), self.environment_to_pass(&command, Successor::Beside)),
+            Purpose::Check => (command.arguments(Some(in_place::CHECK_FLAG)), clean_environment(&command)),
         };
         self.signals.abandon_after_fork();
         if purpose == Purpose::Serve
-            && let Err(raised) = self.serving.hooks.call(ServerHook::PreExec, || self.shown())
+            && let Err(raised) = self.generations.serving.service.hooks.call(ServerHook::PreExec, || self.shown())
         {
             error!("Exception in pre_exec hook, there is no new master\n{raised}");
             process::exit_now(NOT_EXECUTED)
         }
-        let executed = held
+        let executed = blocked
             .restore()
             .and_then(|()| self.keep_sockets_on_exec())
-            .and_then(|()| env::set_current_dir(&launch.cwd))
-            .and_then(|()| process::exec(&launch.program, &arguments, &environment));
+            .and_then(|()| env::set_current_dir(&command.cwd))
+            .and_then(|()| process::exec(&command.program, &arguments, &environment));
         let Err(error) = executed;
-        error!("Can't execute {}: {error}", launch.program.display());
+        error!("Can't execute {}: {error}", command.program.display());
         process::exit_now(NOT_EXECUTED)
     }
 
     pub(super) fn keep_sockets_on_exec(&self) -> std::io::Result<()> {
-        self.serving.listeners.iter().try_for_each(|listener| process::keep_on_exec(listener.as_raw_fd()))
+        let listeners = &self.generations.serving.service.listeners;
+        listeners.iter().try_for_each(|listener| process::keep_on_exec(listener.as_raw_fd()))
     }
 
-    /// The environment of our own start, with the sockets in it.
-    pub(super) fn environment_to_pass(&self, launch: &ExecCommand, successor: Successor) -> Vec<(OsString, OsString)> {
-        let mut environment = clean_environment(launch);
+    /// The environment of our own start, and the sockets.
+    pub(super) fn environment_to_pass(&self, command: &ExecCommand, successor: Successor) -> Vec<(OsString, OsString)> {
+        let listeners = &self.generations.serving.service.listeners;
+        let mut environment = clean_environment(command);
         let mut pass = |name: &str, value: String| environment.push((name.into(), value.into()));
         if successor == Successor::Beside {
             pass(OLD_MASTER, self.pid.to_string());
         }
-        if launch.environment.iter().any(|(name, _)| name == WATCHDOG_PID) {
+        if command.environment.iter().any(|(name, _)| name == WATCHDOG_PID) {
             pass(WATCHDOG_PID, process::getpid().to_string());
         }
         if self.upgrade.by_systemd {
             // The descriptors have kept their numbers since systemd passed them.
             pass(SYSTEMD_PID, process::getpid().to_string());
-            pass(SYSTEMD_COUNT, self.serving.listeners.len().to_string());
-        } else if !self.serving.listeners.is_empty() {
-            let fds: Vec<_> = self.serving.listeners.iter().map(|listener| listener.as_raw_fd().to_string()).collect();
+            pass(SYSTEMD_COUNT, listeners.len().to_string());
+        } else if !listeners.is_empty() {
+            let fds: Vec<_> = listeners.iter().map(|listener| listener.as_raw_fd().to_string()).collect();
             pass(SOCKETS, fds.join(","));
         }
         environment
     }
 
-    /// Reaps the newer master, if it has ended: the upgrade failed or was taken back, and all is as before.
+    /// Reaps the newer master if it has ended. The upgrade has failed or was taken back, and this master is alone again.
     pub(super) fn reap_new_master(&mut self) {
         let Some(new) = self.upgrade.new_master() else { return };
         match process::reap(new) {
@@ -264,33 +286,31 @@ impl Master {
             Some(End::Exited(0)) => info!("The new master (pid:{new}) has ended."),
             Some(End::Exited(code)) => error!("The new master (pid:{new}) exited with code {code}."),
             Some(End::Killed(number)) => {
-                error!("The new master (pid:{new}) was sent {}!", super::exit_reason::name_of(number));
+                error!("The new master (pid:{new}) was sent {}!", name_of(number));
             }
         }
         self.upgrade.stage = UpgradeStage::Alone;
     }
 
-    /// The old master is gone when our parent is another process: its name, its pid file and its place are ours.
+    /// Takes over name, pid file and service when the old master has gone.
     pub(super) fn promote_when_alone(&mut self) {
-        let UpgradeStage::New { old } = self.upgrade.stage else { return };
-        if process::getppid() == old {
-            return;
+        if self.upgrade.promote(process::getppid()) {
+            info!("Master has been promoted.");
+            self.service_manager.take_over();
+            self.move_pid_file();
         }
-        info!("Master has been promoted.");
-        self.upgrade.stage = UpgradeStage::Alone;
-        self.service_manager.take_over();
-        self.move_pid_file();
     }
 
-    /// Brings the pid file to where the settings want it now.
+    /// Moves the pid file to where the settings want it now.
     pub(super) fn move_pid_file(&mut self) {
-        let wanted = self.serving.config.pidfile.as_deref().map(|path| self.upgrade.pid_file_name(path));
+        let wanted =
+            self.generations.serving.service.config.pidfile.as_deref().map(|path| self.upgrade.pid_file_name(path));
         let moved = match (self.pid_file.take(), wanted) {
             (Some(file), Some(path)) if std::path::absolute(&path).is_ok_and(|path| path == file.path()) => {
                 Ok(Some(file))
             }
             (Some(file), Some(path)) => file.rename(&path).map(Some),
-            (None, Some(path)) => crate::sys::pidfile::PidFile::create(&path, self.pid).map(Some),
+            (None, Some(path)) => PidFile::create(&path, self.pid).map(Some),
             (Some(file), None) => {
                 file.remove();
                 Ok(None)
@@ -304,7 +324,7 @@ impl Master {
     }
 }
 
-/// What the program is started for.
+/// The purpose of a new process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// To serve beside this master.
@@ -313,7 +333,7 @@ pub(super) enum Purpose {
     Check,
 }
 
-/// Where the next master will be.
+/// The process that the next master runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Successor {
     /// A child of this one.
@@ -322,21 +342,15 @@ pub(super) enum Successor {
     InPlace,
 }
 
-/// The environment of our own start without what it said about sockets, masters and pids.
-fn clean_environment(launch: &ExecCommand) -> Vec<(OsString, OsString)> {
+/// The environment of our own start without the variables about sockets, masters and pids.
+fn clean_environment(command: &ExecCommand) -> Vec<(OsString, OsString)> {
     let of_in_place = [in_place::MEANT_FOR, in_place::SERVING, in_place::ENDING];
     let ours = [&[OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT, WATCHDOG_PID], &of_in_place[..]].concat();
     let is_ours = |name: &OsStr| ours.iter().any(|&key| name == key);
-    launch.environment.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
+    command.environment.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
 }
 
-pub(super) fn restore(held: signal::Blocked) {
-    if let Err(error) = held.restore() {
-        error!("Can't let signals come again: {error}");
-    }
-}
-
-/// Each once: two listeners of one descriptor would close it twice.
+/// Each descriptor once: two listeners with one descriptor would close it twice.
 fn descriptors(list: &OsStr) -> Vec<RawFd> {
     let list = list.to_string_lossy();
     let numbers = list.split(',').filter_map(|text| text.trim().parse().ok());
@@ -361,13 +375,35 @@ mod tests {
         }
     }
 
+    const OTHER: Pid = Pid::from_raw(7);
+
+    fn at(stage: UpgradeStage) -> Upgrade {
+        Upgrade { stage, by_systemd: false, in_place: false }
+    }
+
     #[test]
     fn the_pid_file_has_a_second_name_while_the_old_master_lives() {
-        let name =
-            |stage| Upgrade { stage, by_systemd: false, in_place: false }.pid_file_name(Path::new("/run/app.pid"));
-        let pid = Pid::from_raw(7);
+        let name = |stage| at(stage).pid_file_name(Path::new("/run/app.pid"));
         assert_eq!(name(UpgradeStage::Alone), Path::new("/run/app.pid"));
-        assert_eq!(name(UpgradeStage::Old { new: pid }), Path::new("/run/app.pid"));
-        assert_eq!(name(UpgradeStage::New { old: pid }), Path::new("/run/app.pid.2"));
+        assert_eq!(name(UpgradeStage::Old { new: OTHER }), Path::new("/run/app.pid"));
+        assert_eq!(name(UpgradeStage::New { old: OTHER }), Path::new("/run/app.pid.2"));
+    }
+
+    #[test]
+    fn there_is_one_upgrade_at_a_time() {
+        assert_eq!(at(UpgradeStage::Alone).obstacle(), None);
+        assert_eq!(at(UpgradeStage::Old { new: OTHER }).obstacle(), Some("Child exists."));
+        assert_eq!(at(UpgradeStage::Checking { child: OTHER }).obstacle(), Some("Child exists."));
+        assert_eq!(at(UpgradeStage::New { old: OTHER }).obstacle(), Some("Parent exists."));
+    }
+
+    #[test]
+    fn a_new_master_is_promoted_once_when_its_parent_is_another_process() {
+        let mut upgrade = at(UpgradeStage::New { old: OTHER });
+        assert!(!upgrade.promote(OTHER));
+        assert_eq!(upgrade.master_name(), "Master.2");
+        assert!(upgrade.promote(Pid::from_raw(1)) && !upgrade.promote(Pid::from_raw(1)));
+        assert_eq!((upgrade.master_name(), upgrade.is_under_way()), ("Master", false));
+        assert!(!at(UpgradeStage::Old { new: OTHER }).promote(Pid::from_raw(1)), "the old master stays what it is");
     }
 }

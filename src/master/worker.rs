@@ -1,4 +1,4 @@
-//! One worker as its master sees it: what it says of itself, what the master means to do with it, and how it ended.
+//! One worker as the master sees it: what its row says, and what the master intends with it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,92 +9,100 @@ use crate::logging;
 use crate::scoreboard::{Row, WorkerPhase};
 use crate::settings::Config;
 use crate::sys::clock::monotonic_ms;
-use crate::sys::process::{self, End, Pid};
+use crate::sys::process::{self, Pid};
 use crate::sys::signal::Signal;
 
+use super::overdue::{Overdue, SignsOfLife, TimeLimits};
 use super::recycle::RecycleLimits;
 
-/// From SIGABRT to SIGKILL: time for a traceback, as gunicorn gives.
+/// From SIGABRT to SIGKILL: time for a traceback. gunicorn's number.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// An idle worker beats its heart once a second, so that much silence is none.
-const BETWEEN_BEATS_MS: u64 = 1000;
-
-/// A worker as its master sees it. What it says of itself is in its row.
 pub(super) struct Worker {
     pub pid: Pid,
     pub generation: u64,
     pub row: Row,
     pub fate: Fate,
-    /// Its number on the scoreboard.
+    /// The number of its row.
     pub number: usize,
-    /// Its place among the workers of its generation, see [`WorkerInit::slot`](crate::seat::Seat::slot).
+    /// Its place among the workers of its generation, see [`WorkerInit::slot`](crate::worker_init::WorkerInit::slot).
     pub slot: usize,
-    /// The state the master has acted on.
+    /// The phase that the master has acted on.
     pub seen: WorkerPhase,
     /// Silence before this moment does not count (milliseconds of the monotonic clock).
     pub forgiven_at: u64,
     /// How long it may live and how large it may grow.
     pub limits: RecycleLimits,
-    /// The deadline it has missed, if it was aborted for one.
+    /// The deadline that it has missed, if it was aborted for one.
     pub overdue: Option<Overdue>,
     /// When it was forked, on the same clock.
     forked_at: u64,
     config: Arc<Config>,
 }
 
-/// What the master means to do with a worker.
+/// What the master intends with a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It counts.
+    /// It counts as one of the workers that its generation should have.
     Serving,
-    /// It serves on until there is another in its place.
+    /// It serves until another worker serves in its place.
     Retiring,
-    /// Told to finish, not later than this.
+    /// It was told to finish, at the latest at this moment.
     Stopping { until: Instant },
-    /// It gave no sign of life for too long, and has been told to say where it is.
+    /// It missed a deadline, and was told to log its stack and end.
     Aborted { until: Instant },
-    /// Killed because it took too long.
+    /// It was killed because it took too long.
     Killed,
-    /// Killed because it was no longer wanted; its end is no news.
+    /// It was killed because the master did not want it any longer. Its end is not logged.
     Discarded,
 }
 
-/// The deadlines that the master holds a worker to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Overdue {
-    /// `timeout`: no sign of life.
-    Silent,
-    /// `request_timeout`: one request takes too long.
-    Request,
-    /// `boot_timeout`: loading the app takes too long.
-    Boot,
-}
+impl Fate {
+    /// Whether the worker was not told to end yet.
+    pub fn is_undecided(self) -> bool {
+        matches!(self, Fate::Serving | Fate::Retiring)
+    }
 
-/// The failures to boot that end a master whose app has never worked. gunicorn's exit statuses of a worker and of its master.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BootFailure {
-    Worker,
-    App,
-}
-
-impl BootFailure {
-    pub fn status(self) -> i32 {
+    /// When the worker is killed, if it was told to end.
+    pub fn kill_at(self) -> Option<Instant> {
         match self {
-            BootFailure::Worker => 3,
-            BootFailure::App => 4,
+            Fate::Stopping { until } | Fate::Aborted { until } => Some(until),
+            Fate::Serving | Fate::Retiring | Fate::Killed | Fate::Discarded => None,
         }
     }
 
-    pub fn reason(self) -> &'static str {
+    /// What becomes of it when the worker is told to end before `until`. A worker that was aborted or killed gets no
+    /// more time.
+    pub fn told_to_end(self, until: Instant) -> Fate {
         match self {
-            BootFailure::Worker => "Worker failed to boot.",
-            BootFailure::App => "App failed to load.",
+            Fate::Serving | Fate::Retiring | Fate::Stopping { .. } => Fate::Stopping { until },
+            Fate::Aborted { .. } | Fate::Killed | Fate::Discarded => self,
         }
     }
+}
 
-    pub fn from_end(end: End) -> Option<BootFailure> {
-        [BootFailure::Worker, BootFailure::App].into_iter().find(|failure| end == End::Exited(failure.status()))
+/// A copy of what decisions about a worker rest on, so that one decision sees each worker in one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub generation: u64,
+    pub slot: usize,
+    pub fate: Fate,
+    pub phase: WorkerPhase,
+}
+
+impl Standing {
+    pub fn is_booting(&self) -> bool {
+        self.phase == WorkerPhase::Booting
+    }
+
+    /// Whether it answers requests, and will go on with that.
+    pub fn is_serving(&self) -> bool {
+        self.fate.is_undecided() && matches!(self.phase, WorkerPhase::Ready | WorkerPhase::Retiring)
+    }
+
+    /// Whether it is one of the workers that the generation should have.
+    pub fn counts_for(&self, generation: u64) -> bool {
+        self.generation == generation && self.fate == Fate::Serving
     }
 }
 
@@ -106,69 +114,56 @@ impl Worker {
         Worker { pid, generation, row, fate, number, slot, seen, forgiven_at, limits, overdue, forked_at, config }
     }
 
+    pub fn standing(&self) -> Standing {
+        Standing { generation: self.generation, slot: self.slot, fate: self.fate, phase: self.row.state() }
+    }
+
     pub fn is_booting(&self) -> bool {
-        self.row.state() == WorkerPhase::Booting
+        self.standing().is_booting()
     }
 
-    /// Whether it answers requests and means to go on with that.
     pub fn is_serving(&self) -> bool {
-        matches!(self.fate, Fate::Serving | Fate::Retiring)
-            && matches!(self.row.state(), WorkerPhase::Ready | WorkerPhase::Retiring)
+        self.standing().is_serving()
     }
 
-    /// Whether it serves and has not fallen silent.
+    /// Whether it serves and has missed no deadline.
     pub fn is_alive_and_serving(&self) -> bool {
         self.is_serving() && self.overdue_at().is_none_or(|(at, _)| at >= monotonic_ms())
     }
 
-    /// Whether it ended before it served though nobody had asked it to: by itself, or because it took too long.
+    /// Whether it ended before it served although the master wanted it: by itself, or because it took too long.
     pub fn failed_to_boot(&self) -> bool {
         self.is_booting() && (self.fate == Fate::Serving || self.overdue == Some(Overdue::Boot))
     }
 
-    /// Whether it is one of those that its generation should have.
-    pub fn counts_for(&self, generation: u64) -> bool {
-        self.generation == generation && self.fate == Fate::Serving
-    }
-
-    /// Sends a signal. A worker that has just ended is reaped soon.
+    /// Sends a signal. It fails only if the worker has just ended, and then the worker is reaped soon.
     pub fn tell(&self, signal: Signal) {
         let _ = process::kill(self.pid, signal);
     }
 
     /// Tells it to finish within `graceful_timeout`, if it has not been told.
     pub fn retire(&mut self) {
-        if matches!(self.fate, Fate::Serving | Fate::Retiring) {
-            self.stop(Signal::Term, Instant::now() + Duration::from_secs(self.config.graceful_timeout));
+        if self.fate.is_undecided() {
+            self.stop(Signal::Term, Instant::now() + self.graceful_timeout());
         }
     }
 
-    /// It finishes though it was not told by us: it gets as long as any, and its place is free.
+    /// It finishes although this master has not told it to: it gets as long as any other, and its place is free.
     pub fn note_drain(&mut self) {
-        if matches!(self.fate, Fate::Serving | Fate::Retiring) {
-            self.fate = Fate::Stopping { until: Instant::now() + Duration::from_secs(self.config.graceful_timeout) };
+        if self.fate.is_undecided() {
+            self.fate = Fate::Stopping { until: Instant::now() + self.graceful_timeout() };
         }
     }
 
-    /// Tells it by TERM or QUIT to end before `until`. One that is past its time already gets no more of it.
+    /// Tells it by TERM or QUIT to end before `until`.
     pub fn stop(&mut self, signal: Signal, until: Instant) {
         self.tell(signal);
-        if !matches!(self.fate, Fate::Aborted { .. } | Fate::Killed | Fate::Discarded) {
-            self.fate = Fate::Stopping { until };
-        }
+        self.fate = self.fate.told_to_end(until);
     }
 
-    /// When it is to be killed, if it has been told to end.
-    pub fn end(&self) -> Option<Instant> {
-        match self.fate {
-            Fate::Stopping { until } | Fate::Aborted { until } => Some(until),
-            Fate::Serving | Fate::Retiring | Fate::Killed | Fate::Discarded => None,
-        }
-    }
-
-    /// Kills it when the time is up in which it was told to end.
+    /// Kills it if the time is over in which it was told to end.
     pub fn kill_when_due(&mut self, now: Instant) {
-        if self.end().is_some_and(|until| until <= now) {
+        if self.fate.kill_at().is_some_and(|until| until <= now) {
             self.kill(Fate::Killed);
         }
     }
@@ -179,18 +174,23 @@ impl Worker {
         self.fate = fate;
     }
 
-    /// Ends it when it has missed a deadline: first asked to say where it is.
+    /// Aborts it if it has missed a deadline: first it is told to log its stack.
     pub fn abort_when_overdue(&mut self, now: Instant, now_ms: u64) {
         if let Some((_, overdue)) = self.overdue_at().filter(|&(at, _)| at < now_ms) {
             error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{})", self.pid);
-            self.log_what_it_was_at(overdue, now_ms);
+            self.log_activity(overdue, now_ms);
             self.tell(Signal::Abrt);
             self.overdue = Some(overdue);
             self.fate = Fate::Aborted { until: now + ABORT_TIMEOUT };
         }
     }
 
-    fn log_what_it_was_at(&self, overdue: Overdue, now_ms: u64) {
+    /// When the master must look at it again if nothing else happens.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.time_limits().next_look(self.fate, self.overdue_at().map(|(at, _)| at), now, monotonic_ms())
+    }
+
+    fn log_activity(&self, overdue: Overdue, now_ms: u64) {
         let (pid, served, connections) = (self.pid, self.row.served(), self.row.connections());
         let seconds = |at: u64| now_ms.saturating_sub(at) / 1000;
         match (overdue, self.row.request_started_at()) {
@@ -211,65 +211,62 @@ impl Worker {
         }
     }
 
-    /// The deadline that it misses first, and when (milliseconds of the monotonic clock). Without `boot_timeout` loading the
-    /// app may take any time, as gunicorn allows since 22.0.
+    /// The deadline that it misses first, and when (milliseconds of the monotonic clock).
     fn overdue_at(&self) -> Option<(u64, Overdue)> {
-        let after = |since: u64, seconds: u64| {
-            (seconds > 0).then(|| since.max(self.forgiven_at).saturating_add(seconds.saturating_mul(1000)))
-        };
-        if self.is_booting() {
-            return Some((after(self.forked_at, self.config.boot_timeout)?, Overdue::Boot));
-        }
-        let started = self.row.request_started_at();
-        let silent = self.row.heartbeat().and_then(|beat| match started {
-            // A worker with one thread says nothing while it runs a request: `timeout` bounds that to the point. With several, the heart
-            // beats on, and its last beat may be nearly a whole interval older than the request.
-            Some(started) if self.config.threads == 1 && beat <= started => after(started, self.config.timeout),
-            _ => after(beat + BETWEEN_BEATS_MS, self.config.timeout),
-        });
-        let silent = silent.map(|at| (at, Overdue::Silent));
-        let request = started.and_then(|at| after(at, self.config.request_timeout)).map(|at| (at, Overdue::Request));
-        silent.into_iter().chain(request).min_by_key(|&(at, _)| at)
+        self.time_limits().first_missed(&SignsOfLife {
+            is_booting: self.is_booting(),
+            forked_at: self.forked_at,
+            forgiven_at: self.forgiven_at,
+            heartbeat: self.row.heartbeat(),
+            request_started_at: self.row.request_started_at(),
+        })
     }
 
-    /// When the master must look at it again, if nothing else happens.
-    pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let now_ms = monotonic_ms();
-        let overdue = || {
-            let at = self.overdue_at()?.0.saturating_add(1);
-            now.checked_add(Duration::from_millis(at.saturating_sub(now_ms)))
-        };
-        // A request that begins while the master sleeps wakes nobody: look again before it could be overdue.
-        let request_timeout = Some(self.config.request_timeout).filter(|&seconds| seconds > 0);
-        let next_look = request_timeout.and_then(|seconds| now.checked_add(Duration::from_secs(seconds)));
-        let overdue = || [overdue(), next_look].into_iter().flatten().min();
-        match self.fate {
-            Fate::Serving | Fate::Retiring => overdue(),
-            Fate::Stopping { until } => Some(overdue().map_or(until, |at| at.min(until))),
-            Fate::Aborted { until } => Some(until),
-            Fate::Killed | Fate::Discarded => None,
-        }
+    fn time_limits(&self) -> TimeLimits {
+        TimeLimits::of(&self.config)
+    }
+
+    fn graceful_timeout(&self) -> Duration {
+        Duration::from_secs(self.config.graceful_timeout)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scoreboard::Scoreboard;
 
     #[test]
-    fn a_request_is_a_sign_of_life_of_a_single_thread_only() {
-        for (threads, silence_ms) in [(1, 0), (4, BETWEEN_BEATS_MS)] {
-            let config = Arc::new(Config { threads, timeout: 1, ..Config::default() });
-            let row = Scoreboard::new(std::num::NonZeroUsize::MIN).unwrap().row(0);
-            let worker = Worker::new(crate::sys::process::getpid(), 0, 0, row.clone(), 1, config);
-            row.set_state(WorkerPhase::Ready);
-            row.beat();
-            let beat = row.heartbeat().unwrap();
-            let request = row.start_request();
-            let since = if threads == 1 { row.request_started_at().unwrap() } else { beat };
-            assert_eq!(worker.overdue_at(), Some((since + silence_ms + 1000, Overdue::Silent)), "{threads} threads");
-            row.finish_request(request);
+    fn a_worker_that_was_aborted_or_killed_gets_no_more_time() {
+        let now = Instant::now();
+        let (soon, late) = (now + Duration::from_secs(1), now + Duration::from_secs(30));
+        for fate in [Fate::Serving, Fate::Retiring, Fate::Stopping { until: soon }] {
+            assert_eq!(fate.told_to_end(late), Fate::Stopping { until: late }, "{fate:?}");
         }
+        for fate in [Fate::Aborted { until: soon }, Fate::Killed, Fate::Discarded] {
+            assert_eq!(fate.told_to_end(late), fate);
+        }
+    }
+
+    #[test]
+    fn only_a_worker_that_was_told_to_end_has_a_time_to_be_killed_at() {
+        let at = Instant::now();
+        for fate in [Fate::Serving, Fate::Retiring, Fate::Killed, Fate::Discarded] {
+            assert_eq!(fate.kill_at(), None, "{fate:?}");
+        }
+        assert_eq!(Fate::Stopping { until: at }.kill_at(), Some(at));
+        assert_eq!(Fate::Aborted { until: at }.kill_at(), Some(at));
+    }
+
+    #[test]
+    fn a_worker_serves_while_its_phase_and_its_fate_say_so() {
+        use WorkerPhase::{Booting, Draining, Ready, Retiring};
+        let standing = |fate, phase| Standing { generation: 1, slot: 0, fate, phase };
+        for (phase, serves) in [(Booting, false), (Ready, true), (Retiring, true), (Draining, false)] {
+            assert_eq!(standing(Fate::Serving, phase).is_serving(), serves, "{phase:?}");
+            assert_eq!(standing(Fate::Retiring, phase).is_serving(), serves, "{phase:?}");
+            assert!(!standing(Fate::Stopping { until: Instant::now() }, phase).is_serving(), "{phase:?}");
+        }
+        let retiring = standing(Fate::Retiring, Ready);
+        assert!(!retiring.counts_for(1), "its place is free for the worker that replaces it");
     }
 }

@@ -1,4 +1,4 @@
-//! How many workers there should be: what the user says, or what the machine has room for.
+//! How many workers there should be: the user's number, or as many as the machine has room for.
 
 use std::num::NonZero;
 use std::thread;
@@ -10,10 +10,11 @@ use crate::sys::{cgroup, memory};
 
 use super::workers::MOST_WORKERS;
 
-/// What a worker is taken to need where `max_worker_memory` does not say: a Django site of middling size.
+/// The memory that a worker is expected to need if `max_worker_memory` does not say: that of a Django site of middling
+/// size.
 const USUAL_WORKER_MEMORY: u64 = 100 << 20;
 
-/// The number of workers that `config` asks for, within what the scoreboard holds.
+/// The number of workers that `config` asks for, at most as many as the scoreboard holds.
 pub(super) fn worker_count(config: &Config) -> usize {
     let asked = match config.workers {
         Workers::Count(count) => count,
@@ -27,7 +28,7 @@ pub(super) fn worker_count(config: &Config) -> usize {
 }
 
 fn automatic(config: &Config) -> usize {
-    // The standard library minds affinity and the cgroup's quota of both versions.
+    // The standard library respects affinity and the cgroup's quota, of both versions.
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let room = [cgroup::memory_limit(), memory::total()].into_iter().flatten().min();
     let each = match config.max_worker_memory {
@@ -40,7 +41,7 @@ fn automatic(config: &Config) -> usize {
     count
 }
 
-/// gunicorn's rule of thumb, bounded. One worker there is always.
+/// gunicorn's rule of thumb, bounded. At least one worker.
 fn fitting(processors: usize, room: Option<u64>, each: u64, most: usize) -> usize {
     let by_memory = room.map_or(usize::MAX, |room| usize::try_from(room / each.max(1)).unwrap_or(usize::MAX));
     (2 * processors + 1).min(by_memory).min(most).max(1)

@@ -1,354 +1,183 @@
-//! The workers together: forked when one is missing, told to stop when there is one too many, watched, and reaped.
+//! The table of workers: who was forked, what each says of itself, and what it is told.
+//!
+//! It owns what the workers share, and knows nothing of generations but their numbers. `plan` decides how many there
+//! should be; `spawn` forks them.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use log::{error, info};
 
-use crate::python::hooks::Hooks;
-use crate::scoreboard::{MAX_WORKERS, Row, WorkerPhase};
+use crate::scoreboard::{MAX_WORKERS, Row, Scoreboard, WorkerPhase};
 use crate::settings::Config;
 use crate::sys::clock::monotonic_ms;
-use crate::sys::fork::Forked;
+use crate::sys::fd_channel::FdChannel;
 use crate::sys::process::{self, End, Pid};
-use crate::sys::signal::{Blocked, Signal, block_all};
-use crate::sys::socket::Listener;
-use crate::tls::Tls;
-use crate::worker_init::WorkerInit;
+use crate::sys::signal::Signal;
 
-use super::generation::Generation;
-use super::jitter::up_to;
-use super::upgrade::restore;
-use super::worker::{BootFailure, Fate, Worker};
-use super::{Master, Outcome, Phase};
+use super::exit_reason::OomWatch;
+use super::plan::{Target, is_replacing};
+use super::worker::{Fate, Standing, Worker};
 
 /// The most workers of one generation: half of the scoreboard, because a reload needs as many again.
 pub(super) const MOST_WORKERS: usize = MAX_WORKERS.get() / 2;
 
-/// What a worker collects from the fork on (see [`WorkerInit::signals`]): all that the master handles but for the end of children, which is
-/// the application's to know, and the verdict on a worker that is stuck.
-const WORKER_SIGNALS: [Signal; 11] = [
-    Signal::Term,
-    Signal::Int,
-    Signal::Quit,
-    Signal::Abrt,
-    Signal::Usr1,
-    Signal::Hup,
-    Signal::Ttin,
-    Signal::Ttou,
-    Signal::Usr2,
-    Signal::Winch,
-    Signal::Rtmin,
-];
-
-/// What the child of a fork takes with it.
-pub(super) struct ForkedChild {
-    number: usize,
-    age: u64,
-    config: Arc<Config>,
-    hooks: Hooks,
-    listeners: Vec<Arc<Listener>>,
-    tls: Option<Tls>,
-    slot: usize,
-    row: Row,
-    max_requests: u64,
-    held: Blocked,
+pub(super) struct Workers {
+    /// Oldest first.
+    table: Vec<Worker>,
+    /// How many were forked so far.
+    forked: u64,
+    scoreboard: Scoreboard,
+    /// Where busy workers leave connections for their siblings, of any generation.
+    channel: Arc<FdChannel>,
+    oom_watch: OomWatch,
 }
 
-impl ForkedChild {
-    /// A worker says what concerns itself; what concerns others it only reads.
-    fn give_up_shared_memory(&self) -> io::Result<()> {
-        self.row.give_up_others()?;
-        self.tls.as_ref().map_or(Ok(()), Tls::give_up_writing)
+impl Workers {
+    /// An empty table. Before the first fork, because workers share the memory.
+    pub fn new() -> io::Result<Workers> {
+        let scoreboard = Scoreboard::new(MAX_WORKERS)?;
+        let channel = Arc::new(FdChannel::new()?);
+        Ok(Workers { table: Vec::new(), forked: 0, scoreboard, channel, oom_watch: OomWatch::new() })
     }
-}
 
-/// A generation that lacks a worker, and what that worker needs.
-struct SpawnRequest {
-    generation: u64,
-    config: Arc<Config>,
-    hooks: Hooks,
-    listeners: Vec<Arc<Listener>>,
-    tls: Option<Tls>,
-    slot: usize,
-}
+    pub fn iter(&self) -> impl Iterator<Item = &Worker> {
+        self.table.iter()
+    }
 
-impl Master {
-    /// Forks what is missing. Some only in the new worker.
-    pub(super) fn maintain_worker_count(&mut self) -> Option<ForkedChild> {
-        let before = self.workers.len();
-        while let Some(request) = self.next_spawn() {
-            if let Some(child) = self.spawn_worker(request) {
-                return Some(child);
-            }
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    pub fn standings(&self) -> Vec<Standing> {
+        self.table.iter().map(Worker::standing).collect()
+    }
+
+    pub fn has(&self, pid: Pid) -> bool {
+        self.table.iter().any(|worker| worker.pid == pid)
+    }
+
+    /// How many were forked so far, as gunicorn's `worker_age`.
+    pub fn forked(&self) -> u64 {
+        self.forked
+    }
+
+    /// The lowest row that no worker has, emptied; `None` if all are in use.
+    pub fn free_row(&self) -> Option<(usize, Row)> {
+        let is_free = |number: &usize| self.table.iter().all(|worker| worker.number != *number);
+        let number = (0..MAX_WORKERS.get()).find(is_free)?;
+        let row = self.scoreboard.row(number);
+        row.clear();
+        Some((number, row))
+    }
+
+    /// A worker was forked.
+    pub fn add(&mut self, worker: Worker) {
+        self.forked += 1;
+        self.table.push(worker);
+    }
+
+    /// Takes in a worker of an earlier program in this process. Its row was lost with that program's memory. It gets a new
+    /// one, which says that it serves and never ages.
+    pub fn adopt(&mut self, pid: Pid, generation: u64, fate: Fate, config: Arc<Config>) {
+        let number = self.table.len();
+        if number >= MAX_WORKERS.get() {
+            return error!("Too many workers to adopt: this master does not watch over worker (pid:{pid}).");
         }
-        if self.workers.len() != before {
-            self.tell_of_workers();
+        let row = self.scoreboard.row(number);
+        row.set_state(WorkerPhase::Ready);
+        let mut worker = Worker::new(pid, number, number, row, generation, config);
+        worker.seen = WorkerPhase::Ready;
+        worker.fate = fate;
+        if matches!(fate, Fate::Stopping { .. }) {
+            // It may have been loading the app when the earlier program told it to end.
+            worker.tell(Signal::Term);
+        }
+        self.table.push(worker);
+    }
+
+    /// Removes the first worker that has ended, from index `at` on, and moves `at` behind those that have not.
+    pub fn take_ended(&mut self, at: &mut usize) -> Option<(Worker, End)> {
+        while let Some(worker) = self.table.get(*at) {
+            if let Some(end) = process::reap(worker.pid) {
+                return Some((self.table.remove(*at), end));
+            }
+            *at += 1;
         }
         None
     }
 
-    pub(super) fn generations(&self) -> impl Iterator<Item = &Generation> {
-        [Some(&self.serving), self.candidate.as_ref()].into_iter().flatten()
+    /// Logs the end of a worker.
+    pub fn log_end(&mut self, worker: &Worker, end: End) {
+        self.oom_watch.log_end(worker, end);
     }
 
-    fn next_spawn(&self) -> Option<SpawnRequest> {
-        let now = Instant::now();
-        let lacking = self.generations().find(|generation| {
-            let present = self.workers.iter().filter(|worker| worker.counts_for(generation.number)).count();
-            present < self.places(generation) && generation.backoff.until(now).is_none()
-        })?;
-        Some(SpawnRequest {
-            generation: lacking.number,
-            config: Arc::clone(&lacking.config),
-            hooks: lacking.hooks.clone(),
-            listeners: lacking.listeners.clone(),
-            tls: lacking.tls.clone(),
-            slot: self.free_slot(lacking.number),
-        })
-    }
-
-    /// The lowest slot that no worker of this generation fills, but for those that wait for their replacement.
-    fn free_slot(&self, generation: u64) -> usize {
-        let is_free = |slot: &usize| !self.workers.iter().any(|it| it.counts_for(generation) && it.slot == *slot);
-        (0..).find(is_free).unwrap_or_default()
-    }
-
-    /// How many workers a generation may have now. With `reload_surge` a candidate boots its first batch only, and its
-    /// successors wait until old workers have made room.
-    fn places(&self, generation: &Generation) -> usize {
-        let is_candidate = generation.number != self.serving.number;
-        if generation.takes_over_whole() {
-            return generation.wanted;
-        }
-        if is_candidate {
-            return generation.surge();
-        }
-        let older = self.workers.iter().filter(|worker| worker.generation < generation.number).count();
-        match older {
-            0 => generation.wanted,
-            older => (generation.wanted + generation.surge()).saturating_sub(older).min(generation.wanted),
-        }
-    }
-
-    /// Some in the child. A fork that fails is tried again later.
-    fn spawn_worker(&mut self, request: SpawnRequest) -> Option<ForkedChild> {
-        let Some(number) = self.free_row() else {
-            self.fork_failed(request.generation, &io::Error::other("too many workers are still finishing"));
-            return None;
-        };
-        let row = self.scoreboard.row(number);
-        row.clear();
-        if let Err(raised) = request.hooks.pre_fork(|| self.shown(), self.age + 1) {
-            self.fork_refused(request.generation, &raised);
-            return None;
-        }
-        let max_requests = with_jitter(&request.config);
-        // No signal of the child may reach our pipe, which it shares until it has one of its own.
-        match block_all().map(|held| (held, super::fork())) {
-            Ok((held, Ok(Forked::Child))) => {
-                let SpawnRequest { config, hooks, listeners, tls, slot, .. } = request;
-                let age = self.age + 1;
-                Some(ForkedChild { number, age, config, hooks, listeners, tls, slot, row, max_requests, held })
-            }
-            Ok((held, Ok(Forked::Parent(pid)))) => {
-                restore(held);
-                self.add_worker(pid, number, row, request);
-                None
-            }
-            Ok((held, Err(error))) => {
-                restore(held);
-                self.fork_failed(request.generation, &error);
-                None
-            }
-            Err(error) => {
-                self.fork_failed(request.generation, &error);
-                None
-            }
-        }
-    }
-
-    fn add_worker(&mut self, pid: Pid, number: usize, row: Row, request: SpawnRequest) {
-        self.age += 1;
-        if let Err(raised) = request.hooks.forked(pid) {
-            error!("{raised}");
-        }
-        self.workers.push(Worker::new(pid, number, request.slot, row, request.generation, request.config));
-    }
-
-    fn fork_failed(&mut self, generation: u64, error: &io::Error) {
-        error!("Can't fork a worker: {error}");
-        self.backoff_failed(generation);
-    }
-
-    pub(super) fn backoff_failed(&mut self, number: u64) {
-        if let Some(generation) = self.generation_mut(number) {
-            generation.backoff.failed(Instant::now());
-        }
-    }
-
-    fn generation_mut(&mut self, number: u64) -> Option<&mut Generation> {
-        [Some(&mut self.serving), self.candidate.as_mut()]
-            .into_iter()
-            .flatten()
-            .find(|generation| generation.number == number)
-    }
-
-    /// The lowest free number.
-    fn free_row(&self) -> Option<usize> {
-        (0..MAX_WORKERS.get()).find(|number| self.workers.iter().all(|worker| worker.number != *number))
-    }
-
-    /// In the child: what it drops is everything that leaves with `self`, what it keeps is its seat.
-    pub(super) fn become_worker(self, child: ForkedChild) -> Outcome {
-        info!("Booting worker with pid: {}", process::getpid());
-        let confined = child.give_up_shared_memory();
-        let signals = self.signals.replace_after_fork(&WORKER_SIGNALS);
-        restore(child.held);
-        match confined.and(signals) {
-            Ok(signals) => Outcome::Worker(WorkerInit {
-                number: child.number,
-                age: child.age,
-                config: child.config,
-                hooks: child.hooks,
-                listeners: child.listeners,
-                tls: child.tls,
-                slot: child.slot,
-                row: child.row,
-                ppid: self.pid,
-                wakeup: self.wakeup,
-                max_requests: child.max_requests,
-                channel: self.channel,
-                preloaded: self.preloaded,
-                signals,
-            }),
-            Err(error) => {
-                error!("{error}");
-                Outcome::Exit(BootFailure::Worker.status())
-            }
-        }
-    }
-
-    /// Acts on what the workers say of themselves.
-    pub(super) fn note_states(&mut self) {
+    /// Acts on the phases that workers have entered. Returns the generation of each that has begun to serve.
+    pub fn note_phases(&mut self) -> Vec<u64> {
         let mut ready = Vec::new();
-        for worker in &mut self.workers {
-            let state = worker.row.state();
-            if worker.seen == WorkerPhase::Booting && state != WorkerPhase::Booting {
+        for worker in &mut self.table {
+            let phase = worker.row.state();
+            if worker.seen == WorkerPhase::Booting && phase != WorkerPhase::Booting {
                 ready.push(worker.generation);
-                // Until now there was no deadline for the sleep to have missed, however long it was.
+                // `timeout` begins now: however long the boot took, no deadline was missed.
                 worker.forgiven_at = monotonic_ms();
             }
-            match state {
+            match phase {
                 WorkerPhase::Retiring if worker.fate == Fate::Serving => worker.fate = Fate::Retiring,
-                // Somebody else has told it to finish.
+                // A process other than the master has told it to finish.
                 WorkerPhase::Draining => worker.note_drain(),
                 _ => {}
             }
-            worker.seen = state;
+            worker.seen = phase;
         }
-        for generation in ready {
-            if self.phase == Phase::Starting {
-                self.phase = Phase::Proven;
-                self.serving.take_over(self.upgrade.is_under_way());
-            }
-            if let Some(generation) = self.generation_mut(generation) {
-                generation.backoff.succeeded();
-            }
-        }
-        self.open_doors();
+        ready
     }
 
-    /// During an upgrade not at all: which of the two masters stays is open, and only one of them has the new sockets.
-    fn open_doors(&mut self) {
-        let number = self.serving.number;
-        let serves = |worker: &Worker| worker.generation == number && worker.is_serving();
-        if !self.upgrade.is_under_way() && self.workers.iter().any(serves) {
-            self.serving.open_doors();
-        }
-    }
-
-    /// Takes note of every child that has ended. Breaks when the very first boot failed.
-    pub(super) fn reap_workers(&mut self) -> ControlFlow<BootFailure> {
-        if let Some(failure) = self.doomed.take() {
-            return ControlFlow::Break(failure);
-        }
-        let mut at = 0;
-        while at < self.workers.len() {
-            match process::reap(self.workers[at].pid) {
-                Some(end) => {
-                    let worker = self.workers.remove(at);
-                    self.tell_of_end(&worker);
-                    let settled = self.worker_ended(&worker, end);
-                    // A dead worker must not look idle to its siblings.
-                    worker.row.clear();
-                    settled?;
-                }
-                None => at += 1,
-            }
-        }
-        self.reap_new_master();
-        let ours = [self.upgrade.new_master(), self.upgrade.check()];
-        process::reap_orphans(|pid| ours.contains(&Some(pid)) || self.workers.iter().any(|worker| worker.pid == pid));
-        ControlFlow::Continue(())
-    }
-
-    fn worker_ended(&mut self, worker: &Worker, end: End) -> ControlFlow<BootFailure> {
-        if worker.fate == Fate::Discarded {
-            return ControlFlow::Continue(());
-        }
-        self.oom_watch.log_end(worker, end);
-        if !worker.failed_to_boot() {
-            return ControlFlow::Continue(());
-        }
-        if self.candidate.as_ref().is_some_and(|candidate| candidate.number == worker.generation) {
-            self.give_up_candidate(worker.pid);
-            return ControlFlow::Continue(());
-        }
-        self.backoff_failed(worker.generation);
-        let too_slow = worker.overdue.map(|_| BootFailure::Worker);
-        match BootFailure::from_end(end).or(too_slow) {
-            Some(failure) if self.phase == Phase::Starting => ControlFlow::Break(failure),
-            _ => ControlFlow::Continue(()),
-        }
-    }
-
-    /// Tells workers to stop of which there are too many: those that have not booted yet, the youngest first; then those that
-    /// wait for their replacement; then the oldest, as gunicorn. Never below the count of workers that serve, to which those of
-    /// an older generation belong until they are replaced.
-    pub(super) fn stop_surplus(&mut self) {
-        let (number, wanted) = (self.serving.number, self.serving.wanted);
-        while self.workers.iter().filter(|worker| worker.counts_for(number)).count() > wanted
-            && let Some(youngest) =
-                self.workers.iter_mut().rfind(|worker| worker.counts_for(number) && worker.is_booting())
-        {
-            youngest.retire();
-        }
-        let serves = |worker: &Worker| worker.is_serving() && worker.generation <= number;
-        while self.workers.iter().filter(|worker| serves(worker)).count() > wanted {
-            let retiring = self.workers.iter().position(|worker| serves(worker) && worker.fate == Fate::Retiring);
-            let oldest = self.workers.iter().position(serves);
-            match retiring.or(oldest) {
-                Some(at) => self.workers[at].retire(),
-                None => return,
-            }
+    /// Tells the workers to stop that are too many.
+    pub fn retire_surplus(&mut self, target: &Target) {
+        for at in target.surplus(&self.standings()) {
+            self.table[at].retire();
         }
     }
 
     /// Tells all workers of a generation, and of those before it, to finish.
-    pub(super) fn stop_generation(&mut self, number: u64) {
-        for worker in self.workers.iter_mut().filter(|worker| worker.generation <= number) {
-            worker.retire();
+    pub fn retire_up_to(&mut self, generation: u64) {
+        self.table.iter_mut().filter(|worker| worker.generation <= generation).for_each(Worker::retire);
+    }
+
+    /// Has all workers of a generation, and of those before it, replaced one by one: each serves until the surplus of
+    /// serving workers lets it go. A worker that still boots is not needed.
+    pub fn replace_up_to(&mut self, generation: u64) {
+        let old = |worker: &&mut Worker| worker.generation <= generation && worker.fate == Fate::Serving;
+        for worker in self.table.iter_mut().filter(old) {
+            if worker.is_booting() {
+                worker.kill(Fate::Discarded);
+            } else {
+                worker.fate = Fate::Retiring;
+            }
         }
     }
 
-    /// Ends workers that have run out of time.
-    pub(super) fn check_heartbeats(&mut self) {
-        self.notice_lost_time();
+    /// Ends the workers of a generation that will not serve.
+    pub fn discard(&mut self, generation: u64) {
+        for worker in self.table.iter_mut().filter(|worker| worker.generation == generation) {
+            if worker.is_booting() {
+                worker.kill(Fate::Discarded);
+            } else {
+                worker.retire();
+            }
+        }
+    }
+
+    /// Ends workers that have missed a deadline.
+    pub fn check_deadlines(&mut self) {
         let (now, now_ms) = (Instant::now(), monotonic_ms());
-        for worker in &mut self.workers {
+        for worker in &mut self.table {
             worker.kill_when_due(now);
             match worker.fate {
                 Fate::Serving | Fate::Retiring | Fate::Stopping { .. } => worker.abort_when_overdue(now, now_ms),
@@ -357,19 +186,198 @@ impl Master {
         }
     }
 
-    /// We were stopped ourselves, and the workers perhaps with us: what they could not do meanwhile does not count.
-    pub(super) fn forgive_heartbeats(&mut self) {
+    /// The master was stopped, and the workers perhaps with it: silence until now does not count.
+    pub fn forgive_silence(&mut self) {
         let now = monotonic_ms();
-        for worker in &mut self.workers {
+        for worker in &mut self.table {
             worker.forgiven_at = now;
         }
     }
+
+    /// Samples the workers' memory, and has one worker replaced that has reached a limit, unless another replacement is
+    /// under way.
+    pub fn recycle(&mut self, now: Instant, is_reloading: bool) {
+        for worker in self.table.iter_mut().filter(|worker| worker.is_serving()) {
+            worker.limits.sample(worker.pid, now);
+        }
+        if is_reloading || is_replacing(&self.standings()) {
+            return;
+        }
+        let serving = self.table.iter_mut().filter(|worker| worker.fate == Fate::Serving && worker.is_serving());
+        let mut reached = serving.filter_map(|worker| worker.limits.reached(now).map(|reason| (worker, reason)));
+        if let Some((worker, reason)) = reached.next() {
+            info!("Replacing worker (pid:{}): {reason}.", worker.pid);
+            worker.fate = Fate::Retiring;
+        }
+    }
+
+    /// When the master must look at a worker again: a deadline, a sample of memory, the end of a life.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let overdue = self.table.iter().filter_map(|worker| worker.deadline(now));
+        let serving = self.table.iter().filter(|worker| worker.is_serving());
+        overdue.chain(serving.filter_map(|worker| worker.limits.deadline(now))).min()
+    }
+
+    pub fn tell_all(&self, signal: Signal) {
+        self.table.iter().for_each(|worker| worker.tell(signal));
+    }
+
+    /// Tells all workers by TERM to finish before `until`.
+    pub fn stop_all(&mut self, until: Instant) {
+        self.table.iter_mut().for_each(|worker| worker.stop(Signal::Term, until));
+    }
+
+    /// Tells all workers by QUIT to end at once. A worker that still loads the app has nothing to finish.
+    pub fn stop_all_quickly(&mut self, until: Instant) {
+        for worker in &mut self.table {
+            if worker.is_booting() {
+                worker.kill(Fate::Discarded);
+            } else {
+                worker.stop(Signal::Quit, until);
+            }
+        }
+    }
+
+    pub fn kill_all(&mut self, fate: Fate) {
+        self.table.iter_mut().for_each(|worker| worker.kill(fate));
+    }
+
+    /// Kills workers whose time to end is over, and after `loaded_by` those that still load the app: TERM has not
+    /// interrupted the import. Returns when to look again.
+    pub fn kill_overdue(&mut self, now: Instant, loaded_by: Instant) -> Option<Instant> {
+        for worker in &mut self.table {
+            worker.kill_when_due(now);
+            if worker.is_booting() && now >= loaded_by {
+                worker.kill(Fate::Discarded);
+            }
+        }
+        let kill_at = || self.table.iter().filter_map(|worker| worker.fate.kill_at());
+        let loads = self.table.iter().any(|worker| worker.is_booting() && worker.fate.kill_at().is_some());
+        kill_at().chain(loads.then_some(loaded_by)).min()
+    }
+
+    /// Whether no worker accepts connections any more.
+    pub fn have_drained(&self) -> bool {
+        self.table.iter().all(|worker| worker.row.state() == WorkerPhase::Draining)
+    }
+
+    /// Tells all workers that the server is about to stop, so that health checks fail.
+    pub fn announce_stop(&self) {
+        self.scoreboard.announce_stop();
+    }
+
+    /// In a new worker: what it keeps of the table.
+    pub fn into_channel(self) -> Arc<FdChannel> {
+        self.channel
+    }
 }
 
-/// `max_requests` with up to `max_requests_jitter` added, drawn here so that the workers do not retire all at once.
-fn with_jitter(config: &Config) -> u64 {
-    match config.max_requests {
-        0 => 0,
-        limit => limit.saturating_add(up_to(config.max_requests_jitter)),
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A table of workers without processes: kill(2) and waitpid(2) answer ESRCH and ECHILD for this pid, which is above
+    /// the kernel's limit (PID_MAX_LIMIT, 2^22).
+    const NO_PROCESS: i32 = i32::MAX;
+
+    fn table(config: &Config, phases: &[WorkerPhase]) -> Workers {
+        let mut workers = Workers::new().unwrap();
+        for (slot, &phase) in phases.iter().enumerate() {
+            let (number, row) = workers.free_row().unwrap();
+            row.set_state(phase);
+            let config = Arc::new(config.clone());
+            workers.add(Worker::new(Pid::from_raw(NO_PROCESS), number, slot, row, 1, config));
+        }
+        workers
+    }
+
+    fn fates(workers: &Workers) -> Vec<Fate> {
+        workers.iter().map(|worker| worker.fate).collect()
+    }
+
+    #[test]
+    fn a_row_is_free_again_when_its_worker_has_ended() {
+        let mut workers = table(&Config::default(), &[WorkerPhase::Ready; 3]);
+        assert_eq!(workers.free_row().map(|(number, _)| number), Some(3));
+        let (mut at, mut ended) = (1, Vec::new());
+        while let Some((worker, end)) = workers.take_ended(&mut at) {
+            ended.push((worker.number, end));
+        }
+        assert_eq!(ended, [(1, End::Exited(0)), (2, End::Exited(0))]);
+        assert_eq!(workers.free_row().map(|(number, _)| number), Some(1));
+        assert_eq!((workers.len(), workers.forked()), (1, 3));
+    }
+
+    #[test]
+    fn a_worker_that_begins_to_serve_is_reported_once_and_its_timeout_begins() {
+        let mut workers = table(&Config::default(), &[WorkerPhase::Booting, WorkerPhase::Booting]);
+        assert!(workers.note_phases().is_empty());
+        workers.table[1].row.set_state(WorkerPhase::Ready);
+        assert_eq!(workers.note_phases(), [1]);
+        assert!(workers.note_phases().is_empty());
+        assert!(workers.table[1].forgiven_at > 0 && workers.table[0].forgiven_at == 0);
+    }
+
+    #[test]
+    fn what_a_worker_says_of_itself_decides_its_fate() {
+        let mut workers =
+            table(&Config::default(), &[WorkerPhase::Ready, WorkerPhase::Retiring, WorkerPhase::Draining]);
+        workers.note_phases();
+        let fates = fates(&workers);
+        assert_eq!(fates[..2], [Fate::Serving, Fate::Retiring]);
+        assert!(matches!(fates[2], Fate::Stopping { .. }));
+    }
+
+    #[test]
+    fn a_generation_that_is_replaced_step_by_step_serves_on_and_one_that_failed_does_not() {
+        let phases = [WorkerPhase::Ready, WorkerPhase::Booting];
+        let mut replaced = table(&Config::default(), &phases);
+        replaced.replace_up_to(1);
+        assert_eq!(fates(&replaced), [Fate::Retiring, Fate::Discarded]);
+        let mut failed = table(&Config::default(), &phases);
+        failed.discard(1);
+        assert!(matches!(fates(&failed)[..], [Fate::Stopping { .. }, Fate::Discarded]));
+    }
+
+    #[test]
+    fn a_worker_that_has_missed_its_deadline_is_aborted_and_then_killed() {
+        let config = Config { boot_timeout: 1, ..Config::default() };
+        let mut workers = table(&config, &[WorkerPhase::Booting]);
+        workers.check_deadlines();
+        assert_eq!(fates(&workers), [Fate::Serving]);
+        let later = Instant::now() + Duration::from_secs(5);
+        workers.table[0].abort_when_overdue(later, monotonic_ms() + 5000);
+        assert_eq!(fates(&workers), [Fate::Aborted { until: later + Duration::from_secs(1) }]);
+        assert!(workers.table[0].failed_to_boot(), "it was the boot that took too long");
+        assert_eq!(workers.kill_overdue(later, later + Duration::from_secs(9)), Some(later + Duration::from_secs(1)));
+        assert_eq!(workers.kill_overdue(later + Duration::from_secs(1), later + Duration::from_secs(9)), None);
+        assert_eq!(fates(&workers), [Fate::Killed]);
+    }
+
+    #[test]
+    fn a_worker_that_still_loads_the_app_gets_less_time_to_end() {
+        let now = Instant::now();
+        let (loaded_by, until) = (now + Duration::from_secs(2), now + Duration::from_secs(30));
+        let mut workers = table(&Config::default(), &[WorkerPhase::Ready, WorkerPhase::Booting]);
+        workers.stop_all(until);
+        assert_eq!(workers.kill_overdue(now, loaded_by), Some(loaded_by));
+        assert_eq!(workers.kill_overdue(loaded_by, loaded_by), Some(until));
+        assert_eq!(fates(&workers), [Fate::Stopping { until }, Fate::Discarded]);
+    }
+
+    #[test]
+    fn one_worker_at_a_time_is_recycled_and_none_during_a_reload() {
+        let config = Config { max_worker_lifetime: 1, ..Config::default() };
+        let mut workers = table(&config, &[WorkerPhase::Ready, WorkerPhase::Ready]);
+        let (now, late) = (Instant::now(), Instant::now() + Duration::from_secs(5));
+        workers.recycle(now, false);
+        assert_eq!(fates(&workers), [Fate::Serving, Fate::Serving], "their time has not come");
+        workers.recycle(late, true);
+        assert_eq!(fates(&workers), [Fate::Serving, Fate::Serving]);
+        workers.recycle(late, false);
+        workers.recycle(late, false);
+        assert_eq!(fates(&workers), [Fate::Retiring, Fate::Serving]);
     }
 }

@@ -47,11 +47,12 @@ use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
 use crate::python::signals::Nudge;
 use crate::python::{PyErr, Python, facade, interpreter, loggers, signals, spew, threads, title};
+use crate::service;
 use crate::settings::{Config, LogFormat, WorkerClass, Workers};
 use crate::sys::process;
 use crate::sys::socket::{Listener, LocalAddress};
 use crate::sys::{thread, user};
-use crate::worker_init::{self, WorkerInit};
+use crate::worker_init::WorkerInit;
 
 /// The worker served and has ended in good order.
 pub const EXIT_OK: i32 = 0;
@@ -65,8 +66,8 @@ const IN_WORKER: &str = "Exception in worker process";
 
 /// Lives a worker's life and returns its exit status.
 pub fn run(init: WorkerInit, python: &PythonSetup) -> i32 {
-    title::set(&format!("monoceros: worker [{}]", init.config.name()));
-    let (hooks, row) = (init.hooks.clone(), init.row.clone());
+    title::set(&format!("monoceros: worker [{}]", init.service.config.name()));
+    let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
     let outcome = boot(init, python).and_then(serve);
     loggers::end_queue();
     let status = match &outcome {
@@ -145,26 +146,26 @@ impl BootError {
 /// Everything up to the first request, in the order it must have: privileges go before any code of the application runs, and the parent
 /// is watched after that, because the kernel forgets the watch when the user changes (prctl(2)).
 fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, BootError> {
-    python.enter(&init.config).map_err(BootError::Other)?;
-    raise_descriptor_limit(&init.config);
+    python.enter(&init.service.config).map_err(BootError::Other)?;
+    raise_descriptor_limit(&init.service.config);
     let stacks = crate::logging::last_resort()
         .map_err(|error| BootError::because("cannot open the error log once more", &error))?;
     let nudge = start_python(&init, python)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     let state = WorkerState { ppid: init.ppid, age: init.age, max_requests: init.max_requests };
-    init.hooks.post_fork(state).map_err(BootError::raised)?;
+    init.service.hooks.post_fork(state).map_err(BootError::raised)?;
     // What that hook has made of signals does not count, as under gunicorn; what the application makes of them does.
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
-    become_user(&init.config)?;
+    become_user(&init.service.config)?;
     match process::end_with_parent(init.ppid) {
         Ok(true) => {}
         Ok(false) => return Err(BootError::Other("the master is gone".to_owned())),
         // Only where prctl(2) is forbidden; the check once a second remains.
         Err(error) => log::debug!("Cannot ask to be told of the master's end: {error}"),
     }
-    python.extend_path(&init.config).map_err(python_failure)?;
+    python.extend_path(&init.service.config).map_err(python_failure)?;
     let (app, broken) = load_app(&mut init)?;
-    let app = init.hooks.post_worker_init(app).map_err(BootError::raised)?;
+    let app = init.service.hooks.post_worker_init(app).map_err(BootError::raised)?;
     // What follows is the server's own, and soon done: a TERM waits for it in the queue.
     signals::started_in_worker();
     assemble(init, nudge, app, broken)
@@ -182,7 +183,7 @@ fn raise_descriptor_limit(config: &Config) {
 }
 
 fn become_user(config: &Config) -> Result<(), BootError> {
-    let (user, group) = worker_init::identity(config).map_err(|error| BootError::Other(error.to_string()))?;
+    let (user, group) = service::identity(config).map_err(|error| BootError::Other(error.to_string()))?;
     user::drop_privileges(user, group, config.initgroups)
         .map_err(|error| BootError::because("cannot change user or group", &error))
 }
@@ -191,15 +192,15 @@ fn become_user(config: &Config) -> Result<(), BootError> {
 /// what it will need before the project's directories, which may have modules of the same names.
 fn start_python(init: &WorkerInit, python: &PythonSetup) -> Result<Nudge, BootError> {
     python.start_interpreter().map_err(|error| BootError::Other(error.to_string()))?;
-    let calls_a_factory = init.config.app.as_ref().is_some_and(|app| app.contains('('));
-    if init.config.user.is_some() || init.config.group.is_some() || calls_a_factory {
+    let calls_a_factory = init.service.config.app.as_ref().is_some_and(|app| app.contains('('));
+    if init.service.config.user.is_some() || init.service.config.group.is_some() || calls_a_factory {
         interpreter::import_own_needs().map_err(python_failure)?;
     }
-    let nudge = signals::begin_in_worker(&init.hooks).map_err(python_failure)?;
+    let nudge = signals::begin_in_worker(&init.service.hooks).map_err(python_failure)?;
     if signals::is_told_to_stop() {
         return Err(BootError::Other("told to stop before the app was loaded".to_owned()));
     }
-    spew::start_if(init.config.spew).map_err(python_failure)?;
+    spew::start_if(init.service.config.spew).map_err(python_failure)?;
     Ok(nudge)
 }
 
@@ -208,9 +209,9 @@ fn load_app(init: &mut WorkerInit) -> Result<(App, Vec<PathBuf>), BootError> {
     if let Some(app) = init.preloaded.take() {
         return Ok((app, Vec::new()));
     }
-    match app::load(&init.config) {
+    match app::load(&init.service.config) {
         // While code is being edited a broken state is normal: show it, and wait for the next edit.
-        Err(LoadError::Import { text, files, .. }) if init.config.reload && !signals::is_told_to_stop() => {
+        Err(LoadError::Import { text, files, .. }) if init.service.config.reload && !signals::is_told_to_stop() => {
             log::error!("Error while loading the application; serving its traceback\n{text}");
             Ok((App::showing(&text).map_err(python_failure)?, files))
         }
@@ -219,7 +220,7 @@ fn load_app(init: &mut WorkerInit) -> Result<(App, Vec<PathBuf>), BootError> {
 }
 
 fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<AssembledWorker, BootError> {
-    let config = init.config.clone();
+    let config = init.service.config.clone();
     let limits = Arc::new(ConnectionLimits::new(&config));
     limits.beat_at(init.row.clone());
     loggers::begin_queue().map_err(no_thread)?;
@@ -229,24 +230,24 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
     let environ_keys = format.map_or_else(Vec::new, |format| format.environ_keys().to_vec());
     let calls = Calls {
         app,
-        listener_infos: init.listeners.iter().map(|listener| site(listener, &config)).collect(),
+        listener_infos: init.service.listeners.iter().map(|listener| site(listener, &config)).collect(),
         options: CallOptions {
             sendfile: config.sendfile,
             environ_keys,
             logs_headers: !logged_headers.is_empty(),
             server: facade::server_line(),
         },
-        hooks: init.hooks,
+        hooks: init.service.hooks.clone(),
     };
     let siblings =
-        Arc::new(Siblings::new(init.row.clone(), rows_watched(&config), init.channel.clone(), &init.listeners));
-    let doors = listeners::of_worker(&init.listeners, init.slot, config.reuse_port);
+        Arc::new(Siblings::new(init.row.clone(), rows_watched(&config), init.channel.clone(), &init.service.listeners));
+    let doors = listeners::of_worker(&init.service.listeners, init.slot, config.reuse_port);
     let door = listeners::number(&doors);
     let cannot_poll = |error| BootError::because("cannot poll", &error);
     let heard = (init.signals.as_raw_fd(), nudge.as_raw_fd());
     let mut event_loop = EventLoop::new(doors, heard, limits.clone(), siblings.clone(), config.worker_connections)
         .map_err(cannot_poll)?;
-    if let Some(tls) = &init.tls {
+    if let Some(tls) = &init.service.tls {
         event_loop.accept_under_tls(tls.acceptor().clone());
     }
     let waker = event_loop.waker().map_err(cannot_poll)?;
@@ -270,7 +271,7 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
         parent: init.ppid,
         hooks: calls.hooks.clone(),
         watch,
-        tls: init.tls,
+        tls: init.service.tls.clone(),
         stage: WorkerStage::Serving,
     };
     let pool = Arc::new(ThreadPool::new(waker, station, access_log, logged_headers));

@@ -1,0 +1,70 @@
+//! What the master concludes from its workers' phases and ends.
+
+use std::ops::ControlFlow;
+
+use crate::sys::process::{self, End};
+
+use super::exit_reason::BootFailure;
+use super::worker::{Fate, Worker};
+use super::{Master, Phase};
+
+impl Master {
+    /// Acts on what the workers say of themselves.
+    pub(super) fn note_phases(&mut self) {
+        for number in self.workers.note_phases() {
+            if self.phase == Phase::Starting {
+                self.phase = Phase::Proven;
+                self.generations.serving.take_over(self.upgrade.is_under_way());
+            }
+            if let Some(generation) = self.generations.get_mut(number) {
+                generation.backoff.succeeded();
+            }
+        }
+        self.start_listening();
+    }
+
+    /// Not during an upgrade: it is open which of the two masters stays, and only one of them has the new sockets.
+    fn start_listening(&mut self) {
+        let serving = &mut self.generations.serving;
+        let is_served = self.workers.iter().any(|worker| worker.generation == serving.number && worker.is_serving());
+        if is_served && !self.upgrade.is_under_way() {
+            serving.start_listening();
+        }
+    }
+
+    /// Reaps every child that has ended. Breaks if the very first boot has failed.
+    pub(super) fn reap_workers(&mut self) -> ControlFlow<BootFailure> {
+        let mut at = 0;
+        while let Some((worker, end)) = self.workers.take_ended(&mut at) {
+            self.call_child_exit(&worker);
+            let settled = self.worker_ended(&worker, end);
+            // A dead worker must not look idle to its siblings.
+            worker.row.clear();
+            settled?;
+        }
+        self.reap_new_master();
+        let other_children = [self.upgrade.new_master(), self.upgrade.check()];
+        process::reap_orphans(|pid| other_children.contains(&Some(pid)) || self.workers.has(pid));
+        ControlFlow::Continue(())
+    }
+
+    fn worker_ended(&mut self, worker: &Worker, end: End) -> ControlFlow<BootFailure> {
+        if worker.fate == Fate::Discarded {
+            return ControlFlow::Continue(());
+        }
+        self.workers.log_end(worker, end);
+        if !worker.failed_to_boot() {
+            return ControlFlow::Continue(());
+        }
+        if self.generations.is_candidate(worker.generation) {
+            self.give_up_candidate(worker.pid);
+            return ControlFlow::Continue(());
+        }
+        self.backoff_failed(worker.generation);
+        let too_slow = worker.overdue.map(|_| BootFailure::Worker);
+        match BootFailure::from_end(end).or(too_slow) {
+            Some(failure) if self.phase == Phase::Starting => ControlFlow::Break(failure),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
