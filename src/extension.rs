@@ -1,7 +1,8 @@
-//! The wheel's entry point: the extension module `monoceros._monoceros`, which runs the library inside the interpreter that
-//! imported it.
+//! The wheel's entry point: the extension module `monoceros._monoceros`, which runs the library
+//! inside the interpreter that imported it.
 //!
-//! Importing it starts nothing. `main` does not return to its caller: the process ends as the program would end.
+//! Importing it starts nothing. `main` does not return to its caller: the process ends as the
+//! program would end.
 
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -35,7 +36,8 @@ fn main(py: Python<'_>) -> PyResult<()> {
     py.detach(|| std::process::exit(crate::run(exec_command)))
 }
 
-/// Makes the `gunicorn` package that the server carries importable, with a `BaseApplication` whose `run()` serves here.
+/// Makes the `gunicorn` package that the server carries importable, with a `BaseApplication` whose
+/// `run()` serves here.
 #[pyfunction]
 fn carry_gunicorn(py: Python<'_>) -> PyResult<()> {
     facade::install(py)?;
@@ -51,8 +53,8 @@ fn run_command_line(py: Python<'_>) -> PyResult<()> {
     main(py)
 }
 
-/// Fails if this process runs a server already: a worker that loads a module which runs an application would otherwise
-/// become a master.
+/// Fails if this process runs a server already: a worker that loads a module which runs an
+/// application would otherwise become a master.
 fn claim_process() -> PyResult<()> {
     if IS_SERVING.swap(true, Relaxed) {
         return Err(PyRuntimeError::new_err("this process runs a server already"));
@@ -91,11 +93,12 @@ struct Start {
     command: Vec<OsString>,
 }
 
-/// `argv` and `whole` are the server's and the interpreter's arguments; `executed` is what the kernel was told to execute.
+/// `argv` and `whole` are the server's and the interpreter's arguments; `executed` is what the
+/// kernel was told to execute.
 ///
-/// A script is executed again by its own name, because it may have another interpreter by then (a new virtualenv in the
-/// place of the old one). The kernel has put that name after the interpreter's own arguments (execve(2), "Interpreter
-/// scripts").
+/// A script is executed again by its own name, because it may have another interpreter by then (a
+/// new virtualenv in the place of the old one). The kernel has put that name after the
+/// interpreter's own arguments (execve(2), "Interpreter scripts").
 fn start(argv: &[OsString], whole: &[OsString], executable: OsString, executed: Option<OsString>) -> Start {
     let own = argv.len().saturating_sub(1);
     let (command, rest) = whole.split_at(whole.len().saturating_sub(own));

@@ -1,8 +1,9 @@
 //! monoceros: a pre-fork WSGI server that takes gunicorn's place.
 //!
-//! In reading order: an entry point (`main.rs`, `extension.rs`) calls [`run`] with the command line; `bootstrap` turns it
-//! into settings; `master` binds, forks and supervises; `worker` serves, with `http` for the protocol and `python` for the
-//! application. ARCHITECTURE.md follows a request and a reload through the files.
+//! In reading order: an entry point (`main.rs`, `extension.rs`) calls [`run`] with the command
+//! line; `bootstrap` turns it into settings; `master` binds, forks and supervises; `worker` serves,
+//! with `http` for the protocol and `python` for the application. ARCHITECTURE.md follows a request
+//! and a reload through the files.
 
 pub mod base;
 mod bootstrap;
@@ -37,15 +38,17 @@ const EXIT_USAGE: i32 = 2;
 /// The settings, or what they name, were wrong.
 const EXIT_CONFIG: i32 = 1;
 
-/// Runs the program that was started as `exec_command`, in the master or, after a fork, in a worker. Returns the process's
-/// exit status, which is gunicorn's: 0 stopped, 1 wrong settings, 2 wrong usage, 3 a worker failed to boot, 4 no such app.
+/// Runs the program that was started as `exec_command`, in the master or, after a fork, in a
+/// worker. Returns the process's exit status, which is gunicorn's: 0 stopped, 1 wrong settings, 2
+/// wrong usage, 3 a worker failed to boot, 4 no such app.
 pub fn run(exec_command: ExecCommand) -> i32 {
     // Before anything is written. CPython does the same, but does not always run.
     sys::signal::ignore_file_size_limit();
     exit_status(start(exec_command))
 }
 
-/// As [`run`], for a Python program that embeds the server: settings and app are those of its application object.
+/// As [`run`], for a Python program that embeds the server: settings and app are those of its
+/// application object.
 fn run_embedded(exec_command: ExecCommand, embedder: Embedder) -> i32 {
     exit_status(serve(Startup::embedded(exec_command, embedder)))
 }
@@ -110,7 +113,8 @@ fn serve(mut startup: Startup) -> Result<i32, StartupError> {
     }
 }
 
-/// `--check-config`: whether certificates and application can be loaded, and the warnings that the start would log.
+/// `--check-config`: whether certificates and application can be loaded, and the warnings that the
+/// start would log.
 fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, StartupError> {
     for warning in startup.take_warnings() {
         eprintln!("Warning: {warning}");

@@ -13,8 +13,8 @@ fn main() {
     std::process::exit(monoceros::run(exec_command));
 }
 
-/// The program to execute for an upgrade: the name by which this one was started, made absolute if it is a path. Not
-/// `/proc/self/exe`, which follows the old file when a new one takes its name.
+/// The program to execute for an upgrade: the name by which this one was started, made absolute if
+/// it is a path. Not `/proc/self/exe`, which follows the old file when a new one takes its name.
 fn program(name: &OsString) -> OsString {
     if name.to_string_lossy().contains('/') {
         return std::path::absolute(name).map_or_else(|_| name.clone(), PathBuf::into_os_string);

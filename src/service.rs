@@ -1,4 +1,5 @@
-//! What one generation of workers serves with. The master makes it, and each worker of the generation gets it.
+//! What one generation of workers serves with. The master makes it, and each worker of the
+//! generation gets it.
 //!
 //! It must not know how a worker serves nor why the master wants one.
 

@@ -18,8 +18,8 @@ pub struct WorkerInit {
     pub service: Arc<Service>,
     /// The number of workers forked so far, this one included, as gunicorn's `worker.age`.
     pub age: u64,
-    /// Its place among the workers of its generation, from 0; the worker that replaces it gets the same. Under
-    /// `reuse_port` the slot decides which of the sockets of a port it accepts from.
+    /// Its place among the workers of its generation, from 0; the worker that replaces it gets the
+    /// same. Under `reuse_port` the slot decides which of the sockets of a port it accepts from.
     pub slot: usize,
     /// Its row on the scoreboard, where it writes its phase and its heartbeat.
     pub row: Row,
@@ -33,6 +33,7 @@ pub struct WorkerInit {
     pub channel: Arc<FdChannel>,
     /// The application, if the master has loaded it.
     pub preloaded: Option<App>,
-    /// The worker's signals since the fork, none lost. Signals that mean something to the master alone have no effect.
+    /// The worker's signals since the fork, none lost. Signals that mean something to the master
+    /// alone have no effect.
     pub signals: SignalQueue,
 }

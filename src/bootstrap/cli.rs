@@ -1,8 +1,10 @@
-//! The command line, read as Python's argparse reads gunicorn's: long flags may be shortened, short ones may be run
-//! together and carry their value, the app may stand anywhere, and a mistake is two lines on stderr and exit status 2.
+//! The command line, read as Python's argparse reads gunicorn's: long flags may be shortened, short
+//! ones may be run together and carry their value, the app may stand anywhere, and a mistake is two
+//! lines on stderr and exit status 2.
 //!
-//! It knows flags from the table of settings and no setting by name. It only says what was typed; whether a value can
-//! be taken is `settings::load`'s question. `GUNICORN_CMD_ARGS` goes through the same reader.
+//! It knows flags from the table of settings and no setting by name. It only reads what was typed;
+//! `settings::load` decides whether a value is valid. `GUNICORN_CMD_ARGS` goes through the same
+//! reader.
 
 use std::fmt;
 
@@ -11,7 +13,7 @@ use crate::settings::{self, Kind, Setting, Value, ValueOrigin};
 /// What was typed.
 #[derive(Debug)]
 pub struct CommandLine {
-    /// What the program is to do.
+    /// What the program does.
     pub mode: Mode,
     /// The app's spec, if one was given.
     pub app: Option<String>,
@@ -57,14 +59,15 @@ pub const VERSION: &str = concat!("monoceros (version ", env!("CARGO_PKG_VERSION
 /// Reads the arguments that follow the program's name.
 ///
 /// # Errors
-/// A flag that does not exist or fits several, or lacks its value; a number that is none; a second app.
+/// A flag that does not exist or fits several, or lacks its value; a number that is none; a second
+/// app.
 pub fn parse(arguments: &[String]) -> Result<CommandLine, UsageError> {
     let words = classify(arguments)?;
     Parser { words: &words, at: 0, app: AppArgument::Unseen, given: Vec::new(), unrecognized: Vec::new() }.run()
 }
 
-/// Reads `GUNICORN_CMD_ARGS`, whose text is split into arguments as a shell does. gunicorn ignores an app in it, and so
-/// should the caller.
+/// Reads `GUNICORN_CMD_ARGS`, whose text is split into arguments as a shell does. gunicorn ignores
+/// an app in it, and the caller should too.
 ///
 /// # Errors
 /// As [`parse`], and a quotation that does not end.
@@ -74,19 +77,19 @@ pub fn parse_environment(text: &str) -> Result<CommandLine, UsageError> {
     read.map_err(|error| usage(format!("{} ({})", error.problem, ValueOrigin::EnvironmentArguments)))
 }
 
-/// One argument, looked at by itself. argparse does that for all of them before it acts on any.
+/// One argument by itself. argparse classifies all of them before it acts on any.
 enum Word<'a> {
     /// Not a flag: a value or the app.
     Plain(&'a str),
-    /// The first `--`: whatever follows is plain.
+    /// The first `--`: all that follows is plain.
     EndOfFlags,
     /// A flag, and the value attached to it.
     Flag { flag: Flag, value: Option<Attached<'a>> },
-    /// What looks like a flag and is none.
+    /// It looks like a flag and is not one.
     Unknown(&'a str),
 }
 
-/// A flag that exists, by the spelling that errors quote.
+/// A flag that exists.
 #[derive(Clone, Copy)]
 enum Flag {
     Help,
@@ -111,7 +114,8 @@ struct Parser<'a> {
     unrecognized: Vec<String>,
 }
 
-/// argparse takes the first unbroken run of plain words for the app (and gunicorn the first word of it).
+/// argparse takes the first unbroken run of plain words for the app (and gunicorn the first word of
+/// it).
 enum AppArgument {
     Unseen,
     Taken(Option<String>),
@@ -149,7 +153,7 @@ fn classify_one(text: &str) -> Result<Word<'_>, UsageError> {
     }
     match shortened(text)? {
         Some(word) => Ok(word),
-        // No flag is a number, so these are values; and nobody names a flag with a space.
+        // No flag is a number or contains a space, so these are values.
         None if is_negative_number(text) || text.contains(' ') => Ok(Word::Plain(text)),
         None => Ok(Word::Unknown(text)),
     }
@@ -185,7 +189,7 @@ fn shortened(text: &str) -> Result<Option<Word<'_>>, UsageError> {
         None => (text, None),
     };
     let fitting = flags().filter(|(spelling, _)| spelling.starts_with(start));
-    // What is short enough for gunicorn must stay so, whatever settings we have beside its own.
+    // A prefix that gunicorn accepts stays valid, whatever settings this server adds.
     let (gunicorns, own): (Vec<_>, Vec<_>) = fitting.partition(|(_, flag)| flag.is_gunicorns());
     let fitting = if gunicorns.is_empty() { own } else { gunicorns };
     match &fitting[..] {
@@ -317,8 +321,8 @@ fn takes_value(setting: &Setting) -> bool {
     !matches!(setting.kind, Kind::Switch | Kind::SwitchOff)
 }
 
-/// Numbers are read here because argparse does so: one that is none is a usage error. A mode stays text, so that its
-/// leading zero keeps its meaning.
+/// Numbers are read here because argparse does so: one that is none is a usage error. A mode stays
+/// text, so that its leading zero keeps its meaning.
 fn read_value(kind: Kind, text: &str) -> Option<Value> {
     match kind {
         Kind::Int => parse_decimal(text).map(Value::Int),
@@ -329,7 +333,8 @@ fn read_value(kind: Kind, text: &str) -> Option<Value> {
     }
 }
 
-/// Python's `int(text)`: no base prefix, but leading zeros, underscores between digits and white space around.
+/// Python's `int(text)`: no base prefix, but leading zeros, underscores between digits and white
+/// space around.
 fn parse_decimal(text: &str) -> Option<i64> {
     let text = text.trim();
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -351,7 +356,7 @@ fn spellings(setting: &Setting) -> String {
     setting.flags.join("/")
 }
 
-/// One value a setting: the last one, or all of them for a list.
+/// One value for each setting: the last one, or all of them for a list.
 fn merged(given: Vec<settings::Assignment>) -> Vec<settings::Assignment> {
     let mut merged: Vec<settings::Assignment> = Vec::with_capacity(given.len());
     for (setting, value) in given {

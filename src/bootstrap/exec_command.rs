@@ -1,4 +1,5 @@
-//! How this program was started, to start it once more: beside this one (USR2) or in place (the first real-time signal).
+//! How this program was started, to start it once more: beside this one (USR2) or in place (the
+//! first real-time signal).
 
 use std::env;
 use std::ffi::OsString;
@@ -11,8 +12,8 @@ use crate::sys::process;
 pub struct ExecCommand {
     /// The file to execute; searched for in PATH if it has no slash.
     pub program: OsString,
-    /// How its command line begins: its name, and what else stands in front of the server's own arguments
-    /// (`python -m monoceros`).
+    /// How its command line begins: its name, and what else stands in front of the server's own
+    /// arguments (`python -m monoceros`).
     pub command: Vec<OsString>,
     /// The server's name and its own arguments (`sys.argv`).
     pub argv: Vec<OsString>,
@@ -28,8 +29,8 @@ impl ExecCommand {
         ExecCommand { program, command, argv, cwd: process::working_directory(), environment: env::vars_os().collect() }
     }
 
-    /// All arguments to execute the program again. `flag`, if there is one, comes in front of the server's own arguments,
-    /// because an app's name may follow `--`.
+    /// All arguments to execute the program again. `flag`, if there is one, comes in front of the
+    /// server's own arguments, because an app's name may follow `--`.
     pub fn arguments(&self, flag: Option<&str>) -> Vec<OsString> {
         let own = self.argv.iter().skip(1).cloned();
         self.command.iter().cloned().chain(flag.map(OsString::from)).chain(own).collect()

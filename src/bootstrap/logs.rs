@@ -1,4 +1,5 @@
-//! The logs that the settings name: opened in the master, which may still write where the workers' user may not.
+//! The logs that the settings name: opened in the master, which may still write where the workers'
+//! user may not.
 
 use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
 use crate::python::hooks::Hooks;
@@ -21,7 +22,8 @@ pub fn configure_logging(config: &Config, hooks: &Hooks) -> Result<(), String> {
     hooks.open_log(config).map_err(|error| format!("Error: {error}"))
 }
 
-/// Makes sure that the workers will be able to write the access log: creates it, and gives it to their user.
+/// Makes sure that the workers will be able to write the access log: creates it, and gives it to
+/// their user.
 ///
 /// # Errors
 /// The sentence for the user.

@@ -1,8 +1,10 @@
-//! From a command line to settings in force: what happens before there is a master, and again at each reload.
+//! From a command line to settings in force: what happens before there is a master, and again at
+//! each reload.
 //!
-//! [`startup`] runs the steps in order: it reads the layers of settings, runs the config file, and puts the process where
-//! the settings want it. It needs the command line, the settings and Python together, which no layer below may name. It
-//! must not know how the master supervises nor how a worker serves: both call it by name.
+//! [`startup`] runs the steps in order: it reads the layers of settings, runs the config file, and
+//! puts the process where the settings want it. It needs the command line, the settings and Python
+//! together, which no layer below may name. It must not know how the master supervises nor how a
+//! worker serves: both call it by name.
 
 pub mod cli;
 mod exec_command;

@@ -1,4 +1,5 @@
-//! The working directory and environment of the process: as the settings want them, and as they were at the start.
+//! The working directory and environment of the process: as the settings want them, and as they
+//! were at the start.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,13 +13,13 @@ use crate::python::environment;
 use crate::settings::Config;
 use crate::sys::clock;
 
-/// Clones share what was replaced. The master enters the environment of a generation for what it does itself (relative
-/// paths, a preloaded app). Each worker enters that of its own settings, so that a worker that is forked after a failed
-/// reload is like the others of its generation.
+/// Clones share what was replaced. The master enters the environment of a generation for what it
+/// does itself (relative paths, a preloaded app). Each worker enters that of its own settings, so
+/// that a worker that is forked after a failed reload is like the others of its generation.
 #[derive(Clone)]
 pub(super) struct ProcessEnv {
-    /// Where the program was started. It is entered by path, so that a directory put in its place (a new release) is
-    /// found.
+    /// Where the program was started. It is entered by path, so that a directory put in its place
+    /// (a new release) is found.
     pub directory: PathBuf,
     /// The variables that `raw_env` has set, with the values they had before.
     replaced: Rc<RefCell<BTreeMap<String, Option<OsString>>>>,

@@ -1,4 +1,5 @@
-//! How a process gets ready to run Python code: its directory and environment, the interpreter, and `sys.path`.
+//! How a process gets ready to run Python code: its directory and environment, the interpreter, and
+//! `sys.path`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -18,14 +19,15 @@ pub struct PythonSetup {
     home: PythonHome,
     /// `sys.argv`
     argv: Vec<OsString>,
-    /// The directory of the start, which stays on `sys.path`. `None` if a program embeds the server: gunicorn's
-    /// `BaseApplication` leaves `sys.path` to that program.
+    /// The directory of the start, which stays on `sys.path`. `None` if a program embeds the
+    /// server: gunicorn's `BaseApplication` leaves `sys.path` to that program.
     start: Option<PathBuf>,
     pub(super) process_env: ProcessEnv,
 }
 
 impl PythonSetup {
-    /// The setup of a program that was started as `command`, in the virtualenv that it lies in or that is active.
+    /// The setup of a program that was started as `command`, in the virtualenv that it lies in or
+    /// that is active.
     ///
     /// # Errors
     /// The virtualenv is of another Python than the one that is linked in.

@@ -1,4 +1,5 @@
-//! The steps of the start: layers of settings, config file, hooks, certificates, application. HUP runs them again.
+//! The steps of the start: layers of settings, config file, hooks, certificates, application. HUP
+//! runs them again.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -108,7 +109,8 @@ impl Startup {
         self.python.clone()
     }
 
-    /// Reads all the layers, and applies what concerns the whole process: environment and working directory.
+    /// Reads all the layers, and applies what concerns the whole process: environment and working
+    /// directory.
     ///
     /// # Errors
     /// A sentence about the first thing that is wrong.
@@ -133,14 +135,14 @@ impl Startup {
         Ok((Arc::new(config), hooks))
     }
 
-    /// [`Startup::load`] for HUP. The process stays in the environment of the new settings whether the reload succeeds or
-    /// not; each worker enters that of its own settings.
+    /// [`Startup::load`] for HUP. The process stays in the environment of the new settings whether
+    /// the reload succeeds or not; each worker enters that of its own settings.
     ///
     /// # Errors
     /// The sentence for the log.
     pub fn reload(&mut self) -> Result<(Arc<Config>, Hooks), String> {
-        // A config file that hangs can be stopped as at the start. The master then takes back the signals for which the
-        // file has installed handlers.
+        // A config file that hangs can be stopped as at the start. The master then takes back the
+        // signals for which the file has installed handlers.
         signals::begin_in_master().map_err(|error| error.to_string())?;
         let loaded = self.load();
         signals::started_in_master();
@@ -190,8 +192,8 @@ impl Startup {
         Ok(Some(app))
     }
 
-    /// Reads the certificates that the settings name, in the directory that the settings ask for. `None` if the settings
-    /// ask for no TLS.
+    /// Reads the certificates that the settings name, in the directory that the settings ask for.
+    /// `None` if the settings ask for no TLS.
     ///
     /// # Errors
     /// The sentence for the log.
@@ -219,8 +221,8 @@ impl Startup {
         objects: Option<Objects>,
         origins: &Origins,
     ) -> Result<Hooks, StartupError> {
-        // Settings without hooks leave `self.hooks` as it is: it knows the workers, which hooks of a later reload must
-        // see again.
+        // Settings without hooks leave `self.hooks` as it is: it knows the workers, which hooks of
+        // a later reload must see again.
         if !Hooks::are_wanted(config) {
             return Ok(Hooks::default());
         }
@@ -254,7 +256,8 @@ impl Startup {
         Ok((loaded, objects))
     }
 
-    /// The settings that follow from the app: a name for the process titles, and the logging of a PasteDeploy file.
+    /// The settings that follow from the app: a name for the process titles, and the logging of a
+    /// PasteDeploy file.
     fn settings_of_app(
         &self,
         command_line: &[Assignment],
@@ -302,7 +305,8 @@ impl Startup {
     }
 }
 
-/// Only what the program has set counts. Its arguments, a config file and `GUNICORN_CMD_ARGS` are not read.
+/// Only what the program has set counts. Its arguments, a config file and `GUNICORN_CMD_ARGS` are
+/// not read.
 fn read_embedder(embedder: &Embedder) -> Result<(LoadedSettings, Option<Objects>), StartupError> {
     let file = embedder.read(is_setting)?;
     let sources = Sources {

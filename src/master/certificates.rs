@@ -1,4 +1,5 @@
-//! `tls_watch`: the master reads certificates again when their files change, and hands them to the running workers.
+//! `tls_watch`: the master reads certificates again when their files change, and hands them to the
+//! running workers.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use super::Master;
 /// How often the master looks at the files.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
-/// Certificate files, and what they looked like. A change counts when two looks in a row have seen it: certificate and key
-/// are two files, and are not written at the same moment.
+/// Certificate files, and what they looked like. A change counts when two looks in a row have seen
+/// it: certificate and key are two files, and are not written at the same moment.
 pub(super) struct CertificateWatch {
     files: Vec<PathBuf>,
     /// What the files looked like when the certificates in use were read.
@@ -35,7 +36,8 @@ impl CertificateWatch {
         CertificateWatch { files, known: stamps.clone(), seen: stamps, next_look: Instant::now() + BETWEEN_LOOKS }
     }
 
-    /// Looks if it is time. Whether the files have changed and come to rest; true once for each change.
+    /// Looks if it is time. Whether the files have changed and come to rest; true once for each
+    /// change.
     fn have_changed(&mut self, now: Instant) -> bool {
         if now < self.next_look {
             return false;

@@ -1,14 +1,16 @@
-//! Why a worker ended: what its exit status says, and what the kernel's counters say about a SIGKILL.
+//! Why a worker ended: what its exit status says, and what the kernel's counters say about a
+//! SIGKILL.
 
 use log::{error, info, warn};
 
 use crate::sys::cgroup;
 use crate::sys::process::{End, signal_name};
 
-use super::worker::{Fate, Worker};
+use super::standing::Fate;
+use super::worker::Worker;
 
-/// A failure to boot that ends a master whose application has never worked. The numbers are gunicorn's exit statuses, of a
-/// worker and of its master.
+/// A failure to boot that ends a master whose application has never worked. The numbers are
+/// gunicorn's exit statuses, of a worker and of its master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BootFailure {
     Worker,
@@ -46,7 +48,8 @@ pub(super) struct OomWatch {
 enum Killer {
     /// The kernel, at the limit of our cgroup.
     OutOfMemory,
-    /// The kernel has killed some process because memory ran out since the last look: perhaps this one.
+    /// The kernel has killed some process because memory ran out since the last look: perhaps this
+    /// one.
     Perhaps,
     /// Another process, as far as the kernel's counters say.
     OtherProcess,

@@ -15,8 +15,8 @@ use super::plan::Target;
 pub(super) struct Generation {
     /// Counts the reloads; workers belong to a generation by this number.
     pub number: u64,
-    /// Only a fork holds it besides the generation, and only for that moment: so it can be changed in place
-    /// ([`Arc::make_mut`]).
+    /// Only a fork holds it besides the generation, and only for that moment: so it can be changed
+    /// in place ([`Arc::make_mut`]).
     pub service: Arc<Service>,
     /// The certificate files as they looked when they were read, under `tls_watch`.
     pub watch: Option<CertificateWatch>,
@@ -36,9 +36,9 @@ impl Generation {
         Generation { number, service: Arc::new(service), watch, closed, wanted, since, backoff }
     }
 
-    /// To be called when this generation takes over. Sets when the kernel reports a connection on the listeners that it
-    /// shares with the one before; `was_deferred` says that the one before, or another owner of the sockets, may have set
-    /// `defer_accept`.
+    /// To be called when this generation takes over. Sets when the kernel reports a connection on
+    /// the listeners that it shares with the one before; `was_deferred` says that the one before,
+    /// or another owner of the sockets, may have set `defer_accept`.
     pub fn take_over(&self, was_deferred: bool) {
         let defers = self.service.config.defer_accept;
         // The sockets of a service manager stay as it has made them, unless the settings say more.
@@ -49,12 +49,14 @@ impl Generation {
                 }
             }
         }
-        // Most of the code was needed for the start or the reload, which is over. A failure costs memory only.
+        // Most of the code was needed for the start or the reload, which is over. A failure costs
+        // memory only.
         let _ = memory::give_back_code();
     }
 
-    /// Lets the kernel queue connections on the sockets that this generation has added to ports in use. To be called when
-    /// a worker of it serves, not before: earlier workers do not have these sockets, so no process would accept from them.
+    /// Lets the kernel queue connections on the sockets that this generation has added to ports in
+    /// use. To be called when a worker of it serves, not before: earlier workers do not have these
+    /// sockets, so no process would accept from them.
     pub fn start_listening(&mut self) {
         for listener in self.closed.drain(..) {
             if let Err(error) = listener.open(self.service.config.backlog) {
@@ -63,8 +65,8 @@ impl Generation {
         }
     }
 
-    /// How many workers it should have, as decisions need it. `surge` is also how many of them must serve before it takes
-    /// over.
+    /// How many workers it should have, as decisions need it. `surge` is also how many of them must
+    /// serve before it takes over.
     pub fn target(&self) -> Target {
         let surge = match self.service.config.reload_surge {
             0 => self.wanted,
@@ -87,7 +89,8 @@ impl Generation {
     }
 }
 
-/// The wait after a worker that died before it served, so that a broken app does not cause a storm of forks.
+/// The wait after a worker that died before it served, so that a broken app does not cause a storm
+/// of forks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Backoff {
     /// The next worker may be forked at once.
@@ -100,7 +103,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
 impl Backoff {
-    /// A worker died before it served. Deaths during one wait are one failure: the workers of a generation die together.
+    /// A worker died before it served. Deaths during one wait are one failure: the workers of a
+    /// generation die together.
     pub fn failed(&mut self, now: Instant) {
         let delay = match *self {
             Backoff::Ready => FIRST_DELAY,

@@ -8,9 +8,10 @@ use crate::service::Service;
 
 use super::generation::Generation;
 use super::plan::free_slot;
-use super::worker::Standing;
+use super::standing::Standing;
 
-/// The number of the generation that the start calls. Workers adopted from before an upgrade in place are older.
+/// The number of the generation that the start calls. Workers adopted from before an upgrade in
+/// place are older.
 const FIRST: u64 = 1;
 
 pub(super) struct Generations {
@@ -51,13 +52,15 @@ impl Generations {
         self.candidate.as_ref().is_some_and(|candidate| candidate.number == number)
     }
 
-    /// A generation that no worker belongs to yet. A number is used once, also if the generation fails.
+    /// A generation that no worker belongs to yet. A number is used once, also if the generation
+    /// fails.
     pub fn call(&mut self, service: Service, wanted: usize) -> Generation {
         self.called += 1;
         Generation::new(self.called, service, wanted)
     }
 
-    /// Changes how many workers there should be. A candidate inherits the change, because it is about to take over.
+    /// Changes how many workers there should be. A candidate inherits the change, because it is
+    /// about to take over.
     pub fn change_wanted(&mut self, change: impl Fn(usize) -> usize) {
         for generation in self.iter_mut() {
             generation.wanted = change(generation.wanted);
@@ -69,7 +72,8 @@ impl Generations {
         self.reload_wanted = true;
     }
 
-    /// Whether it is the turn of a HUP that waits: no candidate is in its way. The HUP waits no longer then.
+    /// Whether it is the turn of a HUP that waits: no candidate is in its way. The HUP waits no
+    /// longer then.
     pub fn take_reload(&mut self) -> bool {
         self.candidate.is_none() && std::mem::take(&mut self.reload_wanted)
     }
@@ -84,7 +88,8 @@ impl Generations {
         self.candidate.as_ref().filter(|_| self.reload_wanted)?.hopeless_at()
     }
 
-    /// Makes the candidate the generation that serves, if enough of its workers do. Returns the one before.
+    /// Makes the candidate the generation that serves, if enough of its workers do. Returns the one
+    /// before.
     pub fn promote_when_ready(&mut self, workers: &[Standing]) -> Option<Generation> {
         let candidate = self.candidate.take_if(|candidate| candidate.target().is_ready(workers))?;
         Some(std::mem::replace(&mut self.serving, candidate))
@@ -114,7 +119,7 @@ mod tests {
     use crate::scoreboard::WorkerPhase;
     use crate::settings::Config;
 
-    use super::super::worker::Fate;
+    use super::super::standing::Fate;
     use super::*;
 
     fn service(timeout: u64) -> Service {

@@ -1,8 +1,10 @@
-//! A new program in the same process: for supervisors that follow one pid, and take USR2's second master for a stray process.
+//! A new program in the same process: for supervisors that follow one pid, and take USR2's second
+//! master for a stray process.
 //!
-//! On the first real-time signal a child runs the new program with `--check-config`. Only if the settings can be read and
-//! the app loads does the master execute the program over itself, and hand on its sockets and the pids of its workers. The
-//! workers serve on, and each is replaced when a new worker is ready.
+//! On the first real-time signal a child runs the new program with `--check-config`. Only if the
+//! settings can be read and the app loads does the master execute the program over itself, and hand
+//! on its sockets and the pids of its workers. The workers serve on, and each is replaced when a
+//! new worker is ready.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -15,39 +17,13 @@ use crate::python::hooks::ServerHook;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
 
-use super::upgrade::{Purpose, Successor};
-use super::worker::Fate;
+use super::inheritance::{Adopted, Successor};
+use super::standing::Fate;
+use super::upgrade::Purpose;
 use super::{Master, Phase, unblock};
-
-/// The process that the next two variables are for, like systemd's LISTEN_PID: other processes may inherit them.
-pub(super) const MEANT_FOR: &str = "MONOCEROS_IN_PLACE";
-/// The pids of the workers that serve, separated by commas.
-pub(super) const SERVING: &str = "MONOCEROS_WORKERS";
-/// The pids of those that have been told to end.
-pub(super) const ENDING: &str = "MONOCEROS_ENDING_WORKERS";
 
 /// The generation of adopted workers: older than any of this program.
 const ADOPTED: u64 = 0;
-
-/// With this flag the new program is tried before it takes our place.
-pub(super) const CHECK_FLAG: &str = "--check-config";
-
-/// The workers that an earlier program in this process has left.
-#[derive(Debug, Default)]
-pub(super) struct Adopted {
-    serving: Vec<Pid>,
-    ending: Vec<Pid>,
-}
-
-impl Adopted {
-    /// Reads what the process was started with, and takes it out of the environment; `None` if it was not executed over an
-    /// earlier program. Only children of this process count as workers.
-    pub fn from_environment() -> Option<Adopted> {
-        let is_meant = take_pids(MEANT_FOR) == [process::getpid()];
-        let [serving, ending] = [SERVING, ENDING].map(take_pids);
-        is_meant.then(|| Adopted { serving: children(serving), ending: children(ending) })
-    }
-}
 
 impl Master {
     pub(super) fn check_before_upgrade_in_place(&mut self) {
@@ -104,14 +80,10 @@ impl Master {
 
     fn try_to_execute(&self) -> io::Result<std::convert::Infallible> {
         let command = self.startup.exec_command();
-        let mut environment = self.environment_to_pass(command, Successor::InPlace);
-        let pids = |serving: bool| {
-            let workers = self.workers.iter().filter(|worker| worker.is_serving() == serving);
-            workers.map(|worker| worker.pid.to_string()).collect::<Vec<_>>().join(",")
+        let pids = |are_serving: bool| -> Vec<Pid> {
+            self.workers.iter().filter(|it| it.is_serving() == are_serving).map(|it| it.pid).collect()
         };
-        environment.push((MEANT_FOR.into(), self.pid.to_string().into()));
-        environment.push((SERVING.into(), pids(true).into()));
-        environment.push((ENDING.into(), pids(false).into()));
+        let environment = self.environment_for(&Successor::InPlace { serving: pids(true), ending: pids(false) });
         self.keep_sockets_on_exec()?;
         env::set_current_dir(&command.cwd)?;
         process::exec(&command.program, &command.arguments(None), &environment)
@@ -132,15 +104,4 @@ impl Master {
             self.workers.adopt(pid, ADOPTED, Fate::Stopping { until }, Arc::clone(&config));
         }
     }
-}
-
-/// Only children: any other process may have such a pid by now, and the master is going to signal it.
-fn children(pids: Vec<Pid>) -> Vec<Pid> {
-    pids.into_iter().filter(|&pid| process::is_child(pid)).collect()
-}
-
-fn take_pids(name: &str) -> Vec<Pid> {
-    let list = process::take_environment(name).unwrap_or_default();
-    let numbers = list.to_string_lossy().into_owned();
-    numbers.split(',').filter_map(|text| text.parse().ok()).filter(|&pid| pid > 0).map(Pid::from_raw).collect()
 }

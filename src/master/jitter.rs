@@ -1,4 +1,5 @@
-//! Random numbers for jitter: good enough to keep workers from doing the same thing at the same moment.
+//! Random numbers for jitter: good enough to keep workers from doing the same thing at the same
+//! moment.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

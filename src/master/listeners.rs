@@ -1,4 +1,5 @@
-//! The sockets of a generation: opened, taken over from the old generation, or inherited from the process that started us.
+//! The sockets of a generation: opened, taken over from the old generation, or inherited from the
+//! process that started us.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -13,7 +14,7 @@ use crate::sys::errno::as_python_shows;
 use crate::sys::signal::SignalQueue;
 use crate::sys::socket::{BindAddress, BindOptions, FileOwner, Listener};
 
-use super::start::told_to_stop;
+use super::signals::told_to_stop;
 
 /// How often the start tries a busy address, and the pause between two tries: gunicorn's numbers.
 const TRIES: usize = 5;
@@ -28,7 +29,8 @@ pub(super) enum NotOpened {
     Stopped,
 }
 
-/// Opens every address of the settings that no inherited socket serves, and tries a busy one several times.
+/// Opens every address of the settings that no inherited socket serves, and tries a busy one
+/// several times.
 pub(super) fn open_at_start(
     config: &Config,
     workers: usize,
@@ -58,8 +60,8 @@ pub(super) fn open_at_start(
     Ok(open)
 }
 
-/// The sockets for changed settings: those of `current` that still fit, and new ones, tried once. On an error the new ones
-/// are closed again.
+/// The sockets for changed settings: those of `current` that still fit, and new ones, tried once.
+/// On an error the new ones are closed again.
 pub(super) fn open_for_reload(
     config: &Config,
     workers: usize,
@@ -81,9 +83,10 @@ pub(super) fn open_for_reload(
     Ok(open)
 }
 
-/// Under `reuse_port` there is a TCP socket for each worker of a generation, and the master owns them all. It closes none of
-/// them while the server listens on the port, because the connections in the socket's backlog would be lost. So there may be
-/// more sockets than workers. New ones do not listen before
+/// Under `reuse_port` there is a TCP socket for each worker of a generation, and the master owns
+/// them all. It closes none of them while the server listens on the port, because the connections
+/// in the socket's backlog would be lost. So there may be more sockets than workers. New ones do
+/// not listen before
 /// [`Generation::start_listening`](super::generation::Generation::start_listening).
 fn add_for_each_worker(
     config: &Config,
@@ -118,7 +121,8 @@ pub(super) fn unlink_unless(listeners: &[Arc<Listener>], kept: &[Arc<Listener>])
 pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Result<Vec<Arc<Listener>>, String> {
     let mut inherited = Vec::new();
     for &fd in fds {
-        // A descriptor that the settings name came from a service manager, even if an older master has passed it on.
+        // A descriptor that the settings name came from a service manager, even if an older master
+        // has passed it on.
         let named = config.bind.contains(&Address::Fd(fd));
         let owner = if named { FileOwner::ServiceManager } else { owner };
         match Listener::from_fd(fd, config.backlog, owner) {
@@ -145,13 +149,15 @@ pub(super) fn shown(service: &Service) -> Vec<(String, RawFd)> {
     shown
 }
 
-/// The addresses of the settings, each once: a descriptor that is named twice must not get two owners.
+/// The addresses of the settings, each once: a descriptor that is named twice must not get two
+/// owners.
 fn addresses(config: &Config) -> impl Iterator<Item = &Address> {
     let bind = &config.bind;
     bind.iter().enumerate().filter(|(at, address)| !bind[..*at].contains(address)).map(|(_, address)| address)
 }
 
-/// Whether `reuse_port` applies to the address: unix sockets and descriptors cannot be shared that way.
+/// Whether `reuse_port` applies to the address: unix sockets and descriptors cannot be shared that
+/// way.
 fn has_group(config: &Config, address: &Address) -> bool {
     config.reuse_port && matches!(address, Address::Tcp { .. })
 }
@@ -178,13 +184,16 @@ fn open_repeatedly(config: &Config, address: &Address, signals: &SignalQueue) ->
         }
         debug!("Retrying in 1 second.");
         std::thread::sleep(BETWEEN_TRIES);
-        told_to_stop(signals).map_err(|_| NotOpened::Stopped)?;
+        if told_to_stop(signals) {
+            return Err(NotOpened::Stopped);
+        }
     }
     error!("Can't connect to {address}");
     Err(NotOpened::Failed)
 }
 
-/// Whether another try can succeed: another server may be about to end, an interface about to come up.
+/// Whether another try can succeed: another server may be about to end, an interface about to come
+/// up.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
 }

@@ -1,9 +1,11 @@
-//! The master: binds the sockets, forks the workers, and keeps as many of them serving as the settings ask for.
+//! The master: binds the sockets, forks the workers, and keeps as many of them serving as the
+//! settings ask for.
 //!
-//! It is one process with one thread and one loop, which sleeps until a signal, a worker's wake-up or a deadline. It must
-//! not know how a worker serves, nor HTTP, and Python only as hooks that it calls. A forked child leaves the master's stack
-//! by returning from [`run`], so no destructor in here may change the world outside the process: removing the pid file and
-//! unlinking sockets are calls.
+//! It is one process with one thread and one loop, which sleeps until a signal, a worker's wake-up
+//! or a deadline. It must not know how a worker serves, nor HTTP, and Python only as hooks that it
+//! calls. A forked child leaves the master's stack by returning from [`run`], so no destructor in
+//! here may change the world outside the process: removing the pid file and unlinking sockets are
+//! calls.
 
 mod backlog;
 mod certificates;
@@ -12,6 +14,7 @@ mod generation;
 mod generations;
 mod hooks;
 mod in_place;
+mod inheritance;
 mod jitter;
 mod listeners;
 mod overdue;
@@ -22,6 +25,7 @@ mod reload;
 mod service_manager;
 mod signals;
 mod spawn;
+mod standing;
 mod start;
 mod stop;
 mod upgrade;
@@ -47,15 +51,15 @@ use crate::sys::signal::{Blocked, SignalQueue};
 use crate::worker_init::WorkerInit;
 
 use backlog::BacklogReport;
+use exit_reason::BootFailure;
 use generations::Generations;
 use service_manager::ServiceManager;
 use spawn::ForkedChild;
-use stop::StopReason;
 use upgrade::Upgrade;
 use waiter::MasterWaiter;
 use workers::Workers;
 
-pub use upgrade::Inheritance;
+pub use inheritance::Inheritance;
 
 /// How [`run`] ends, in the master or in a child of it.
 pub enum Outcome {
@@ -65,9 +69,10 @@ pub enum Outcome {
     Worker(WorkerInit),
 }
 
-/// Runs the master until it is told to stop. `service` has the settings to start with, and no listeners yet; `inheritance` is
-/// what an earlier master has left. Returns [`Outcome::Worker`] in each worker. Exit statuses are gunicorn's: 0 stopped, 1
-/// could not start, 3 a worker failed to boot, 4 the app failed to load.
+/// Runs the master until it is told to stop. `service` has the settings to start with, and no
+/// listeners yet; `inheritance` is what an earlier master has left. Returns [`Outcome::Worker`] in
+/// each worker. Exit statuses are gunicorn's: 0 stopped, 1 could not start, 3 a worker failed to
+/// boot, 4 the app failed to load.
 pub fn run(startup: Startup, service: Service, inheritance: Inheritance) -> Outcome {
     match start::start(startup, service, inheritance) {
         Ok(master) => master.supervise(),
@@ -101,6 +106,17 @@ enum Phase {
     Leaving(Instant),
 }
 
+/// Why the master stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StopReason {
+    /// TERM: requests in flight may finish.
+    Graceful,
+    /// INT or QUIT: at once.
+    Quick,
+    /// The application has never worked.
+    Failed(BootFailure),
+}
+
 /// How a process leaves the loop.
 enum Departure {
     /// The master stops.
@@ -120,7 +136,8 @@ impl Master {
         }
     }
 
-    /// One turn of the loop. Every step looks at everything, so no event can be missed by which of them woke the master.
+    /// One turn of the loop. Every step looks at everything, so no event can be missed by which of
+    /// them woke the master.
     fn turn(&mut self) -> ControlFlow<Departure> {
         self.observe()?;
         self.decide();
@@ -129,8 +146,8 @@ impl Master {
         ControlFlow::Continue(())
     }
 
-    /// First, because all that follows rests on it. Phases come before ends, so that a worker that has served and then ended
-    /// is not taken for one that failed to boot.
+    /// First, because all that follows rests on it. Phases come before ends, so that a worker that
+    /// has served and then ended is not taken for one that failed to boot.
     fn observe(&mut self) -> ControlFlow<Departure> {
         self.promote_when_alone();
         self.handle_signals()?;
@@ -138,8 +155,9 @@ impl Master {
         self.reap_workers().map_break(|failure| Departure::Stop(StopReason::Failed(failure)))
     }
 
-    /// Before anything is forked or stopped, because it settles which generation serves and how many workers that should
-    /// have. Deadlines come after reloads and upgrades, which may take seconds in the operator's code.
+    /// Before anything is forked or stopped, because it settles which generation serves and how
+    /// many workers that should have. Deadlines come after reloads and upgrades, which may take
+    /// seconds in the operator's code.
     fn decide(&mut self) {
         self.settle_worker_count();
         self.settle_reload();
@@ -150,14 +168,15 @@ impl Master {
         self.watch_certificates();
     }
 
-    /// Stops before it forks, so that a worker that is told to end leaves its slot to the next one. It is the only step that
-    /// changes the number of workers towards the target.
+    /// Stops before it forks, so that a worker that is told to end leaves its slot to the next one.
+    /// It is the only step that changes the number of workers towards the target.
     fn act(&mut self) -> ControlFlow<Departure> {
         self.workers.retire_surplus(&self.generations.serving.target());
         self.spawn_missing()
     }
 
-    /// Last before the sleep, because it tells what the turn has made of things; the sleep's deadlines rest on that too.
+    /// Last before the sleep, because it tells what the turn has made of things; the sleep's
+    /// deadlines rest on that too.
     fn report(&mut self) {
         self.report_to_service_manager();
         self.backlog.send_when_due(&self.generations.serving.service, Instant::now());

@@ -1,11 +1,11 @@
-//! The deadlines that the master holds a worker to, computed from plain numbers: `timeout`, `request_timeout` and
-//! `boot_timeout`.
+//! The deadlines that the master holds a worker to, computed from plain numbers: `timeout`,
+//! `request_timeout` and `boot_timeout`.
 
 use std::time::{Duration, Instant};
 
 use crate::settings::Config;
 
-use super::worker::Fate;
+use super::standing::Fate;
 
 /// An idle worker beats its heart once a second, so this much silence means nothing.
 const BETWEEN_BEATS_MS: u64 = 1000;
@@ -21,7 +21,8 @@ pub(super) enum Overdue {
     Boot,
 }
 
-/// What a worker's row says, with the master's own notes. Moments are milliseconds of the monotonic clock.
+/// What a worker's row says, with the master's own notes. Moments are milliseconds of the monotonic
+/// clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SignsOfLife {
     pub is_booting: bool,
@@ -54,8 +55,8 @@ impl TimeLimits {
         }
     }
 
-    /// The deadline that is missed first, and when. Without `boot_timeout` loading the app may take any time, as gunicorn
-    /// allows since 22.0.
+    /// The deadline that is missed first, and when. Without `boot_timeout` loading the app may take
+    /// any time, as gunicorn allows since 22.0.
     pub fn first_missed(&self, signs: &SignsOfLife) -> Option<(u64, Overdue)> {
         let after = |since: u64, seconds: u64| {
             (seconds > 0).then(|| since.max(signs.forgiven_at).saturating_add(seconds.saturating_mul(1000)))
@@ -65,8 +66,9 @@ impl TimeLimits {
         }
         let started = signs.request_started_at;
         let silent = signs.heartbeat.and_then(|beat| match started {
-            // `timeout` bounds the request exactly. With several threads the heart beats while a request runs, and its
-            // last beat may be nearly a whole interval older than the request.
+            // `timeout` bounds the request exactly. With several threads the heart beats while a
+            // request runs, and its last beat may be nearly a whole interval older than the
+            // request.
             Some(started) if self.has_one_thread && beat <= started => after(started, self.silence),
             _ => after(beat + BETWEEN_BEATS_MS, self.silence),
         });
@@ -75,13 +77,14 @@ impl TimeLimits {
         silent.into_iter().chain(request).min_by_key(|&(at, _)| at)
     }
 
-    /// When the master must look again at a worker with this fate, which misses its first deadline at `overdue_at`. `now`
-    /// and `now_ms` are the same moment on two clocks.
+    /// When the master must look again at a worker with this fate, which misses its first deadline
+    /// at `overdue_at`. `now` and `now_ms` are the same moment on two clocks.
     pub fn next_look(&self, fate: Fate, overdue_at: Option<u64>, now: Instant, now_ms: u64) -> Option<Instant> {
         // One more, because a deadline is missed when it is past.
         let overdue = overdue_at
             .and_then(|at| now.checked_add(Duration::from_millis(at.saturating_add(1).saturating_sub(now_ms))));
-        // A request that begins while the master sleeps does not wake it: it looks before such a request can be overdue.
+        // A request that begins while the master sleeps does not wake it: it looks before such a
+        // request can be overdue.
         let unseen = (self.request > 0).then(|| now.checked_add(Duration::from_secs(self.request))).flatten();
         let overdue = overdue.into_iter().chain(unseen).min();
         match fate {

@@ -1,9 +1,10 @@
-//! How many workers to fork, and which to stop: decisions over copies of what is known of the workers.
+//! How many workers to fork, and which to stop: decisions over copies of what is known of the
+//! workers.
 //!
-//! It must not know processes, signals or clocks, so that each rule is a test over a few lines of data. Workers are given
-//! oldest first.
+//! It must not know processes, signals or clocks, so that each rule is a test over a few lines of
+//! data. Workers are given oldest first.
 
-use super::worker::{Fate, Standing};
+use super::standing::{Fate, Standing};
 
 /// How many workers a generation should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +13,8 @@ pub(super) struct Target {
     pub generation: u64,
     /// The count in the long run.
     pub wanted: usize,
-    /// How many more there may be while they replace those of an older generation (`reload_surge`). Equal to `wanted` if
-    /// the generation takes over all at once.
+    /// How many more there may be while they replace those of an older generation (`reload_surge`).
+    /// Equal to `wanted` if the generation takes over all at once.
     pub surge: usize,
 }
 
@@ -23,14 +24,15 @@ impl Target {
         self.surge == self.wanted
     }
 
-    /// Whether the generation lacks a worker. `serving` is the number of the generation that serves.
+    /// Whether the generation lacks a worker. `serving` is the number of the generation that
+    /// serves.
     pub fn has_vacancy(&self, serving: u64, workers: &[Standing]) -> bool {
         let present = workers.iter().filter(|worker| worker.counts_for(self.generation)).count();
         present < self.places(serving, workers)
     }
 
-    /// How many workers the generation may have now. With `reload_surge` a candidate boots its first batch only, and the
-    /// workers after those wait until old ones have made room.
+    /// How many workers the generation may have now. With `reload_surge` a candidate boots its
+    /// first batch only, and the workers after those wait until old ones have made room.
     fn places(&self, serving: u64, workers: &[Standing]) -> usize {
         if self.takes_over_whole() {
             return self.wanted;
@@ -50,9 +52,10 @@ impl Target {
         workers.iter().filter(serves).count() >= self.surge
     }
 
-    /// The workers to stop because there are too many, by index. First those that have not booted yet, the youngest first;
-    /// then those that wait for their replacement; then the oldest, as gunicorn does. As many stay as should serve, and
-    /// until they are replaced those of an older generation belong to these.
+    /// The workers to stop because there are too many, by index. First those that have not booted
+    /// yet, the youngest first; then those that wait for their replacement; then the oldest, as
+    /// gunicorn does. As many stay as should serve, and until they are replaced those of an older
+    /// generation belong to these.
     pub fn surplus(&self, workers: &[Standing]) -> Vec<usize> {
         let those = |is_it: &dyn Fn(&Standing) -> bool| -> Vec<usize> {
             (0..workers.len()).filter(|&at| is_it(&workers[at])).collect()
@@ -67,13 +70,15 @@ impl Target {
     }
 }
 
-/// The lowest slot that no worker of the generation has, except for workers that wait for their replacement.
+/// The lowest slot that no worker of the generation has, except for workers that wait for their
+/// replacement.
 pub(super) fn free_slot(generation: u64, workers: &[Standing]) -> usize {
     let is_free = |slot: &usize| !workers.iter().any(|it| it.counts_for(generation) && it.slot == *slot);
     (0..).find(is_free).unwrap_or_default()
 }
 
-/// Whether a worker waits for its replacement, or is one that boots. No other worker is recycled meanwhile.
+/// Whether a worker waits for its replacement, or is one that boots. No other worker is recycled
+/// while that lasts.
 pub(super) fn is_replacing(workers: &[Standing]) -> bool {
     workers.iter().any(|worker| worker.fate == Fate::Retiring || worker.is_booting())
 }
@@ -86,8 +91,8 @@ mod tests {
 
     use super::*;
 
-    /// One worker a word, oldest first: its generation, and `b`ooting, `s`erving, waiting for its `r`eplacement, or
-    /// `d`one with serving. Slots are counted in each generation.
+    /// One worker a word, oldest first: its generation, and `b`ooting, `s`erving, waiting for its
+    /// `r`eplacement, or `d`one with serving. Slots are counted in each generation.
     fn workers(text: &str) -> Vec<Standing> {
         let mut workers: Vec<Standing> = Vec::new();
         for word in text.split_whitespace() {

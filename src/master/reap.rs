@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use crate::sys::process::{self, End};
 
 use super::exit_reason::BootFailure;
-use super::worker::{Fate, Worker};
+use super::standing::Fate;
+use super::worker::Worker;
 use super::{Master, Phase};
 
 impl Master {
@@ -23,7 +24,8 @@ impl Master {
         self.start_listening();
     }
 
-    /// Not during an upgrade: it is open which of the two masters stays, and only one of them has the new sockets.
+    /// Not during an upgrade: it is open which of the two masters stays, and only one of them has
+    /// the new sockets.
     fn start_listening(&mut self) {
         let serving = &mut self.generations.serving;
         let is_served = self.workers.iter().any(|worker| worker.generation == serving.number && worker.is_serving());

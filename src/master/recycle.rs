@@ -1,5 +1,5 @@
-//! Workers that have lived too long or grown too large are replaced: one at a time, and each serves until its replacement
-//! does.
+//! Workers that have lived too long or grown too large are replaced: one at a time, and each serves
+//! until its replacement does.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use crate::sys::process::Pid;
 
 use super::jitter::up_to;
 
-/// A worker is replaced after this many samples above the limit in a row: one alone may be a peak, not a leak.
+/// A worker is replaced after this many samples above the limit in a row: one alone may be a peak,
+/// not a leak.
 const SAMPLES_IN_A_ROW: u32 = 3;
 
 /// Between two samples. Reading the resident size costs one small file.
@@ -63,8 +64,8 @@ impl RecycleLimits {
         self.lives_until.filter(|&end| end <= now).map(|_| "it has reached max_worker_lifetime")
     }
 
-    /// When the next sample is due or the life ends. A life that has ended waits for the replacement under way, whose
-    /// progress wakes the master.
+    /// When the next sample is due or the life ends. A life that has ended waits for the
+    /// replacement under way, whose progress wakes the master.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let sample = self.memory.map(|_| self.next_sample);
         let end = self.lives_until.filter(|&end| end > now);

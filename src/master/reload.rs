@@ -1,8 +1,10 @@
-//! HUP: a new generation is called, and takes over when all of it serves. Until then, and if it fails, nothing changes.
+//! HUP: a new generation is called, and takes over when all of it serves. Until then, and if it
+//! fails, nothing changes.
 //!
-//! In order: the master reads the settings, opens new sockets, points the log, and forks the new workers beside the old
-//! ones. When every new worker is ready, it tells the old ones to finish and closes the sockets that no generation needs.
-//! With `reload_surge` the first batch of new workers decides, and each old worker goes when a new one serves in its place.
+//! In order: the master reads the settings, opens new sockets, points the log, and forks the new
+//! workers beside the old ones. When every new worker is ready, it tells the old ones to finish and
+//! closes the sockets that no generation needs. With `reload_surge` the first batch of new workers
+//! decides, and each old worker goes when a new one serves in its place.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,7 +49,8 @@ impl Master {
         }
     }
 
-    /// Does all that can fail before a worker is forked. The log comes last, because its change is visible at once.
+    /// Does all that can fail before a worker is forked. The log comes last, because its change is
+    /// visible at once.
     fn call_generation(&mut self) -> Result<Generation, String> {
         let (config, hooks) = self.startup.reload()?;
         let tls = self.startup.load_tls(&config, &hooks)?;

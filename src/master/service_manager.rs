@@ -1,7 +1,9 @@
-//! What systemd, or whoever speaks its protocol (sd_notify(3)), is told of the server; nothing when nobody listens.
+//! What the server tells a service manager: systemd, or another program with its protocol
+//! (sd_notify(3)).
 //!
-//! READY when a worker serves, not before; RELOADING and READY around a reload; STOPPING; how many workers serve; MAINPID
-//! when an upgrade hands the service over; and the watchdog's sign of life, only while workers are alive.
+//! READY when a worker serves, not before; RELOADING and READY around a reload; STOPPING; how many
+//! workers serve; MAINPID when an upgrade hands the service over; and the watchdog's sign of life,
+//! only while workers are alive.
 
 use std::env;
 use std::ffi::OsString;
@@ -57,8 +59,8 @@ struct Watchdog {
 }
 
 impl ServiceManager {
-    /// Reads what the process was started with, and takes it out of the environment: an app's children must not
-    /// speak for the server.
+    /// Reads what the process was started with, and takes it out of the environment: an app's
+    /// children must not speak for the server.
     pub fn from_environment() -> ServiceManager {
         let socket = process::take_environment(SOCKET);
         let interval = process::take_environment_number(WATCHDOG_INTERVAL).filter(|&interval: &u64| interval > 0);
@@ -135,7 +137,8 @@ impl ServiceManager {
         }
     }
 
-    /// When the next sign of life is due. One that is late waits for a worker, whose wake-up comes anyway.
+    /// When the next sign of life is due. One that is late waits for a worker, whose wake-up comes
+    /// anyway.
     fn watchdog_deadline(&self, now: Instant) -> Option<Instant> {
         self.watchdog.as_ref().map(|watchdog| watchdog.next).filter(|&next| next > now)
     }
@@ -174,7 +177,8 @@ impl Master {
     }
 }
 
-/// Whether a service manager waits for a message. To be called before [`ServiceManager::from_environment`].
+/// Whether a service manager waits for a message. To be called before
+/// [`ServiceManager::from_environment`].
 pub(super) fn is_there() -> bool {
     env::var_os(SOCKET).is_some()
 }

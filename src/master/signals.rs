@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info};
 
 use crate::logging;
+use crate::python::signals::started_in_master;
 use crate::python::{hooks, loggers};
-use crate::sys::signal::Signal;
+use crate::sys::signal::{self, Signal, SignalQueue};
 
-use super::stop::StopReason;
 use super::workers::MOST_WORKERS;
-use super::{Departure, Master, Phase};
+use super::{Departure, Master, Phase, StopReason};
 
 /// The signals that the master handles.
 pub(super) const HANDLED: [Signal; 11] = [
@@ -28,8 +28,22 @@ pub(super) const HANDLED: [Signal; 11] = [
     Signal::Rtmin,
 ];
 
+/// Whether TERM, INT or QUIT has come while the server starts. Other signals go back to the queue,
+/// for the loop.
+pub(super) fn told_to_stop(signals: &SignalQueue) -> bool {
+    let pending: Vec<Signal> = std::iter::from_fn(|| signals.next()).collect();
+    if let Some(stop) = pending.iter().find(|signal| Signal::STOPS.contains(signal)) {
+        info!("Handling signal: {stop}");
+        started_in_master();
+        return true;
+    }
+    pending.into_iter().for_each(signal::push);
+    false
+}
+
 impl Master {
-    /// Handles the pending signals in the order in which they came. The size of their pipe bounds how many there can be.
+    /// Handles the pending signals in the order in which they came. The size of their pipe bounds
+    /// how many there can be.
     pub(super) fn handle_signals(&mut self) -> ControlFlow<Departure> {
         while let Some(signal) = self.signals.next() {
             match signal {
@@ -109,8 +123,9 @@ impl Master {
         self.workers.tell_all(Signal::Usr1);
     }
 
-    /// WINCH stops the workers and keeps the master. As under gunicorn only a daemon does that, because in the foreground
-    /// the signal also means that the terminal has changed its size. Here a master does it during an upgrade too.
+    /// WINCH stops the workers and keeps the master. As under gunicorn only a daemon does that,
+    /// because in the foreground the signal also means that the terminal has changed its size. Here
+    /// a master does it during an upgrade too.
     fn withdraw_workers(&mut self) {
         let serving = &self.generations.serving;
         if !serving.service.config.daemon && !self.upgrade.is_under_way() {

@@ -19,12 +19,12 @@ use crate::worker_init::WorkerInit;
 
 use super::exit_reason::BootFailure;
 use super::jitter::up_to;
-use super::stop::StopReason;
 use super::worker::Worker;
-use super::{Departure, Master, Outcome, Phase, fork, unblock};
+use super::{Departure, Master, Outcome, Phase, StopReason, fork, unblock};
 
-/// The signals that a worker collects from the fork on (see [`WorkerInit::signals`]): those of the master without CHLD,
-/// which belongs to the application's own children, and with ABRT, which the master sends to a worker that hangs.
+/// The signals that a worker collects from the fork on (see [`WorkerInit::signals`]): those of the
+/// master without CHLD, which belongs to the application's own children, and with ABRT, which the
+/// master sends to a worker that hangs.
 const WORKER_SIGNALS: [Signal; 11] = [
     Signal::Term,
     Signal::Int,
@@ -104,7 +104,8 @@ impl Master {
         if let Err(raised) = request.service.hooks.pre_fork(|| self.shown(), request.age) {
             return self.fork_refused(request.generation, &raised);
         }
-        // The child shares our signal pipe until it has its own, so none of its signals may arrive before.
+        // The child shares our signal pipe until it has its own, so none of its signals may arrive
+        // before.
         match block_all().map(|blocked| (blocked, fork())) {
             Ok((blocked, Ok(Forked::Child))) => {
                 return ControlFlow::Break(Departure::Worker(ForkedChild { request, blocked }));
@@ -184,7 +185,8 @@ impl Master {
     }
 }
 
-/// `max_requests` with up to `max_requests_jitter` added, so that the workers do not retire all at once.
+/// `max_requests` with up to `max_requests_jitter` added, so that the workers do not retire all at
+/// once.
 fn draw_max_requests(config: &Config) -> u64 {
     match config.max_requests {
         0 => 0,

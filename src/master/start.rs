@@ -1,4 +1,5 @@
-//! From settings to a master that is ready to fork: the steps of gunicorn's start, in its order, with its log lines.
+//! From settings to a master that is ready to fork: the steps of gunicorn's start, in its order,
+//! with its log lines.
 
 use std::io;
 use std::sync::Arc;
@@ -12,20 +13,22 @@ use crate::python::signals::{begin_in_master, started_in_master, take_back};
 use crate::service::Service;
 use crate::settings::Config;
 use crate::sys::pidfile::PidFile;
-use crate::sys::signal::{self, Signal, SignalQueue};
+use crate::sys::signal::{self, SignalQueue};
 use crate::sys::socket::{FileOwner, Listener};
 use crate::sys::{daemon, process};
 
 use super::backlog::BacklogReport;
 use super::generations::Generations;
 use super::hooks::shown_at_start;
+use super::inheritance::{Inheritance, Inherited};
 use super::listeners::{self, NotOpened};
 use super::service_manager::{self, ServiceManager};
-use super::upgrade::{Inheritance, Inherited, Upgrade};
+use super::signals::{HANDLED, told_to_stop};
+use super::upgrade::Upgrade;
 use super::waiter::MasterWaiter;
 use super::worker_count::worker_count;
 use super::workers::Workers;
-use super::{Master, Phase, fork, signals};
+use super::{Master, Phase, fork};
 
 /// The exit status of a master that could not start.
 const NOT_STARTED: i32 = 1;
@@ -33,20 +36,22 @@ const NOT_STARTED: i32 = 1;
 /// The exit status of a master that was told to stop before it had started.
 const STOPPED: i32 = 0;
 
-/// Prepares everything but the workers. The error is the exit status; the reason is on standard error or in the log.
+/// Prepares everything but the workers. The error is the exit status; the reason is on standard
+/// error or in the log.
 pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inheritance) -> Result<Master, i32> {
-    let Inheritance { upgrade, sockets, adopted } = inheritance;
+    let upgrade = Upgrade::new(&inheritance);
     leave_foreground(&service, &upgrade)?;
-    // Before the pid file shows other programs where to send signals, and before anything that a Ctrl-C may interrupt. The
-    // queue comes first: signals that have waited during an upgrade in place arrive at once.
+    // Before the pid file shows other programs where to send signals, and before anything that a
+    // Ctrl-C may interrupt. The queue comes first: signals that have waited during an upgrade in
+    // place arrive at once.
     signal::reset_inherited().map_err(|error| refuse(&error))?;
-    let signals = SignalQueue::new(&signals::HANDLED).map_err(|error| refuse(&error))?;
+    let signals = SignalQueue::new(&HANDLED).map_err(|error| refuse(&error))?;
     signal::unblock_all().map_err(|error| refuse(&error))?;
     begin_in_master().map_err(|error| refuse(&error))?;
     let service_manager = ServiceManager::from_environment();
     let preloaded = startup.preload(&service.config);
     take_back();
-    told_to_stop(&signals)?;
+    check_stop(&signals)?;
     let preloaded = preloaded.map_err(|reason| refuse(&reason))?;
 
     let (name, count) = (upgrade.master_name(), worker_count(&service.config));
@@ -59,8 +64,8 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     let shown = || ServerState { pid_file: pid_path.clone(), ..shown_at_start(name, count) };
     may_go_on(&signals, &upgrade, service.hooks.call(ServerHook::OnStarting, shown))
         .inspect_err(|_| remove_pid_file())?;
-    service.listeners =
-        open_listeners(&service.config, count, &sockets, &upgrade, &signals).inspect_err(|_| remove_pid_file())?;
+    service.listeners = open_listeners(&service.config, count, &inheritance.sockets, &upgrade, &signals)
+        .inspect_err(|_| remove_pid_file())?;
     announce(&service);
     let shown = || ServerState { listeners: listeners::shown(&service), ..shown() };
     may_go_on(&signals, &upgrade, service.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
@@ -87,11 +92,14 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         service_manager,
         backlog: BacklogReport::default(),
     };
-    master.adopt_workers(adopted);
+    if let Some(adopted) = inheritance.adopted {
+        master.adopt_workers(adopted);
+    }
     Ok(master)
 }
 
-/// Goes to the background, if the settings ask for it. A master that an upgrade has started is there already.
+/// Goes to the background, if the settings ask for it. A master that an upgrade has started is
+/// there already.
 fn leave_foreground(service: &Service, upgrade: &Upgrade) -> Result<(), i32> {
     let config = &service.config;
     if !config.daemon || upgrade.has_parent() || upgrade.is_in_place() {
@@ -151,10 +159,11 @@ fn announce(service: &Service) {
     info!("Using worker: {}", service.config.effective_worker_class());
 }
 
-/// A hook that raises keeps the server from starting, except after an upgrade in place, which has no other master to go back
-/// to. If a signal to stop has come meanwhile, the start ends in good order.
+/// A hook that raises keeps the server from starting, except after an upgrade in place, which has
+/// no other master to go back to. If a signal to stop has come meanwhile, the start ends in good
+/// order.
 fn may_go_on(signals: &SignalQueue, upgrade: &Upgrade, hook: Result<(), Raised>) -> Result<(), i32> {
-    told_to_stop(signals)?;
+    check_stop(signals)?;
     match hook {
         Err(raised) if upgrade.is_in_place() => {
             error!("The server goes on without the hook that raised\n{raised}");
@@ -164,16 +173,9 @@ fn may_go_on(signals: &SignalQueue, upgrade: &Upgrade, hook: Result<(), Raised>)
     }
 }
 
-/// Fails with the exit status of a stop if TERM, INT or QUIT has come. Other signals wait for the master's loop.
-pub(super) fn told_to_stop(signals: &SignalQueue) -> Result<(), i32> {
-    let pending: Vec<Signal> = std::iter::from_fn(|| signals.next()).collect();
-    if let Some(stop) = pending.iter().find(|signal| Signal::STOPS.contains(signal)) {
-        info!("Handling signal: {stop}");
-        started_in_master();
-        return Err(STOPPED);
-    }
-    pending.into_iter().for_each(signal::push);
-    Ok(())
+/// Fails with the exit status of a stop if a signal to stop has come.
+fn check_stop(signals: &SignalQueue) -> Result<(), i32> {
+    if told_to_stop(signals) { Err(STOPPED) } else { Ok(()) }
 }
 
 /// Logs why there will be no server.

@@ -8,26 +8,15 @@ use log::{error, info};
 use crate::sys::signal::Signal;
 use crate::sys::socket::Listener;
 
-use super::exit_reason::BootFailure;
-use super::worker::Fate;
-use super::{Master, Outcome, listeners};
+use super::standing::Fate;
+use super::{Master, Outcome, StopReason, listeners};
 
-/// Why the master stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StopReason {
-    /// TERM: requests in flight may finish.
-    Graceful,
-    /// INT or QUIT: at once.
-    Quick,
-    /// The application has never worked.
-    Failed(BootFailure),
-}
-
-/// What remains of the wait for the workers when INT or QUIT cuts it short: gunicorn's number. A worker that still loads the
-/// app has nothing to finish, and gets no more either.
+/// What remains of the wait for the workers when INT or QUIT cuts it short: gunicorn's number. A
+/// worker that still loads the app has nothing to finish, and gets no more either.
 const QUICK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long killed workers may take to disappear. One that hangs in the kernel must not keep the master.
+/// How long killed workers may take to disappear. One that hangs in the kernel must not keep the
+/// master.
 const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Master {
@@ -57,7 +46,8 @@ impl Master {
         Outcome::Exit(status)
     }
 
-    /// Tells the service manager. A service with another master does not stop: that master takes it over.
+    /// Tells the service manager. A service with another master does not stop: that master takes it
+    /// over.
     fn report_stop(&mut self) {
         match self.upgrade.new_master() {
             Some(new) => self.service_manager.hand_over(new),
@@ -66,8 +56,9 @@ impl Master {
         }
     }
 
-    /// Removes the files of unix sockets first, so that no client connects to a socket that no process will accept from. The
-    /// sockets stay until the workers have taken what the kernel has queued.
+    /// Removes the files of unix sockets first, so that no client connects to a socket that no
+    /// process will accept from. The sockets stay until the workers have taken what the kernel has
+    /// queued.
     fn give_up_addresses(&mut self) -> Vec<Arc<Listener>> {
         let candidate = self.generations.candidate.take().map(|mut generation| generation.give_up_listeners());
         let serving = self.generations.serving.give_up_listeners();
@@ -99,8 +90,9 @@ impl Master {
         self.wait_for_workers(Instant::now() + REAP_TIMEOUT, listeners);
     }
 
-    /// When every worker drains, the kernel's queue is empty. A client that connects from then on is refused, which is
-    /// better than to wait for a server that ends. During an upgrade the other master still listens.
+    /// When every worker drains, the kernel's queue is empty. A client that connects from then on
+    /// is refused, which is better than to wait for a server that ends. During an upgrade the other
+    /// master still listens.
     fn refuse_newcomers(&self, listeners: &[Arc<Listener>]) {
         if !self.upgrade.is_under_way() && self.workers.have_drained() {
             listeners.iter().for_each(|listener| listener.stop_listening());
@@ -130,8 +122,8 @@ impl Master {
                         self.workers.stop_all_quickly(deadline);
                     }
                     Signal::Usr1 => self.reopen_logs(),
-                    // A second TERM does not hurry the stop: a service manager may send it to the whole group. All other
-                    // signals come too late.
+                    // A second TERM does not hurry the stop: a service manager may send it to the
+                    // whole group. All other signals come too late.
                     _ => {}
                 }
             }
@@ -139,9 +131,10 @@ impl Master {
     }
 }
 
-/// Closes the sockets, and removes the files of those that no other master listens on. Two masters of an upgrade may be told
-/// to stop at once, and neither knows how far the other is. But each closes its sockets before it tries to connect: so the
-/// last one cannot connect, and removes the files.
+/// Closes the sockets, and removes the files of those that no other master listens on. Two masters
+/// of an upgrade may be told to stop at once, and neither knows how far the other is. But each
+/// closes its sockets before it tries to connect: so the last one cannot connect, and removes the
+/// files.
 fn close_and_unlink(listeners: Vec<Arc<Listener>>) {
     // The generations have given them up, so this list is their only owner.
     listeners.into_iter().filter_map(Arc::into_inner).for_each(Listener::close_and_unlink);

@@ -1,16 +1,17 @@
-//! USR2: a new program over the same sockets, beside the old one until one of the two is told to stop.
+//! USR2: a new program over the same sockets, beside the old one until one of the two is told to
+//! stop.
 //!
-//! The old master passes its sockets by descriptor number in the environment, under gunicorn's names, so that either program
-//! can follow the other. The new one calls itself "Master.2" and writes a pid file of its own until the old one is gone.
+//! The old master passes its sockets by descriptor number in the environment, under gunicorn's
+//! names, so that either program can follow the other. The new one calls itself "Master.2" and
+//! writes a pid file of its own until the old one is gone.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use log::{error, info, warn};
 
-use crate::bootstrap::ExecCommand;
 use crate::python::hooks::ServerHook;
 use crate::sys::fork::Forked;
 use crate::sys::pidfile::PidFile;
@@ -18,32 +19,14 @@ use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
 
 use super::exit_reason::name_of;
-use super::in_place::Adopted;
-use super::service_manager::WATCHDOG_PID;
-use super::{Master, fork, in_place, unblock};
+use super::inheritance::{Inheritance, Inherited, Successor, clean_environment, environment_for};
+use super::{Master, fork, unblock};
 
-/// The old master's pid.
-const OLD_MASTER: &str = "GUNICORN_PID";
-/// The descriptors of its sockets, separated by commas.
-const SOCKETS: &str = "GUNICORN_FD";
-/// From systemd: the process that gets descriptors, and how many it gets, from 3 on (sd_listen_fds(3)).
-const SYSTEMD_PID: &str = "LISTEN_PID";
-const SYSTEMD_COUNT: &str = "LISTEN_FDS";
-const SYSTEMD_FIRST: RawFd = 3;
-/// The most descriptors that are taken: more than systemd passes, and few enough to try them all.
-const SYSTEMD_MOST: RawFd = 1024;
+/// With this flag the new program is tried before it takes our place.
+const CHECK_FLAG: &str = "--check-config";
 
 /// The exit status of the child when the new program cannot be executed, as a shell has it.
 const NOT_EXECUTED: i32 = 127;
-
-/// What an earlier program has left to this one in the environment. It gives power over other processes, so it counts only
-/// if it names this process, and it is removed before foreign code could pass it on.
-#[derive(Debug)]
-pub struct Inheritance {
-    pub(super) upgrade: Upgrade,
-    pub(super) sockets: Inherited,
-    pub(super) adopted: Adopted,
-}
 
 /// Where this master stands in an upgrade.
 #[derive(Debug)]
@@ -72,47 +55,15 @@ enum UpgradeStage {
     },
 }
 
-/// Sockets that were open when the program started.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Inherited {
-    Nothing,
-    FromSystemd(Vec<RawFd>),
-    FromMaster(Vec<RawFd>),
-}
-
-impl Inheritance {
-    /// Reads what the process was started with, and takes it out of the environment: neither the app nor a program that a
-    /// config file starts may see it.
-    pub fn from_environment() -> Inheritance {
-        let old = process::take_environment_number(OLD_MASTER)
-            .filter(|&pid: &i32| pid > 0)
-            .map(Pid::from_raw)
-            .filter(|&old| is_predecessor(old));
-        let sockets = process::take_environment(SOCKETS);
-        let adopted = Adopted::from_environment();
-        let meant = process::take_environment_number(SYSTEMD_PID) == Some(process::getpid().as_raw());
-        let count = process::take_environment_number(SYSTEMD_COUNT).filter(|&count: &i32| meant && count > 0);
-        let stage = old.map_or(UpgradeStage::Alone, |old| UpgradeStage::New { old });
-        let sockets = match (count, old.is_some() || adopted.is_some(), sockets) {
-            (Some(count), ..) => {
-                Inherited::FromSystemd((SYSTEMD_FIRST..).take(count.min(SYSTEMD_MOST) as usize).collect())
-            }
-            (None, true, Some(sockets)) => Inherited::FromMaster(descriptors(&sockets)),
-            _ => Inherited::Nothing,
-        };
-        let by_systemd = matches!(sockets, Inherited::FromSystemd(_));
-        let upgrade = Upgrade { stage, by_systemd, in_place: adopted.is_some() };
-        Inheritance { upgrade, sockets, adopted: adopted.unwrap_or_default() }
-    }
-}
-
-/// Whether `old` can be the master that started us: our parent, or a process that has just ended. An app's child may have
-/// inherited the variable.
-fn is_predecessor(old: Pid) -> bool {
-    process::getppid() == old || !process::is_alive(old)
-}
-
 impl Upgrade {
+    pub fn new(inheritance: &Inheritance) -> Upgrade {
+        Upgrade {
+            stage: inheritance.old_master.map_or(UpgradeStage::Alone, |old| UpgradeStage::New { old }),
+            by_systemd: matches!(inheritance.sockets, Inherited::FromSystemd(_)),
+            in_place: inheritance.adopted.is_some(),
+        }
+    }
+
     /// Whether this program was executed over an earlier one.
     pub fn is_in_place(&self) -> bool {
         self.in_place
@@ -180,7 +131,8 @@ impl Upgrade {
         }
     }
 
-    /// Becomes the only master if the old one is gone: our parent, `parent`, is then another process. True once.
+    /// Becomes the only master if the old one is gone: our parent, `parent`, is then another
+    /// process. True once.
     fn promote(&mut self, parent: Pid) -> bool {
         let is_orphan = matches!(self.stage, UpgradeStage::New { old } if old != parent);
         if is_orphan {
@@ -210,9 +162,11 @@ impl Master {
         obstacle.is_none()
     }
 
-    /// Starts the program once more, as a child. `None` if the system has no room for another process.
+    /// Starts the program once more, as a child. `None` if the system has no room for another
+    /// process.
     pub(super) fn start_program(&mut self, purpose: Purpose) -> Option<Pid> {
-        // No signal may write to our pipe from the child, nor end the child before it is the new program.
+        // No signal may write to our pipe from the child, nor end the child before it is the new
+        // program.
         let forked = signal::block_all().and_then(|blocked| match fork() {
             Ok(Forked::Child) => self.become_new_program(blocked, purpose),
             Ok(Forked::Parent(pid)) => {
@@ -231,8 +185,8 @@ impl Master {
     fn become_new_program(&mut self, blocked: signal::Blocked, purpose: Purpose) -> ! {
         let command = self.startup.exec_command().clone();
         let (arguments, environment) = match purpose {
-            Purpose::Serve => (command.arguments(None), self.environment_to_pass(&command, Successor::Beside)),
-            Purpose::Check => (command.arguments(Some(in_place::CHECK_FLAG)), clean_environment(&command)),
+            Purpose::Serve => (command.arguments(None), self.environment_for(&Successor::Beside { master: self.pid })),
+            Purpose::Check => (command.arguments(Some(CHECK_FLAG)), clean_environment(&command)),
         };
         self.signals.abandon_after_fork();
         if purpose == Purpose::Serve
@@ -256,29 +210,15 @@ impl Master {
         listeners.iter().try_for_each(|listener| process::keep_on_exec(listener.as_raw_fd()))
     }
 
-    /// The environment of our own start, and the sockets.
-    pub(super) fn environment_to_pass(&self, command: &ExecCommand, successor: Successor) -> Vec<(OsString, OsString)> {
+    /// The environment of the next master's program.
+    pub(super) fn environment_for(&self, successor: &Successor) -> Vec<(OsString, OsString)> {
         let listeners = &self.generations.serving.service.listeners;
-        let mut environment = clean_environment(command);
-        let mut pass = |name: &str, value: String| environment.push((name.into(), value.into()));
-        if successor == Successor::Beside {
-            pass(OLD_MASTER, self.pid.to_string());
-        }
-        if command.environment.iter().any(|(name, _)| name == WATCHDOG_PID) {
-            pass(WATCHDOG_PID, process::getpid().to_string());
-        }
-        if self.upgrade.by_systemd {
-            // The descriptors have kept their numbers since systemd passed them.
-            pass(SYSTEMD_PID, process::getpid().to_string());
-            pass(SYSTEMD_COUNT, listeners.len().to_string());
-        } else if !listeners.is_empty() {
-            let fds: Vec<_> = listeners.iter().map(|listener| listener.as_raw_fd().to_string()).collect();
-            pass(SOCKETS, fds.join(","));
-        }
-        environment
+        let sockets: Vec<RawFd> = listeners.iter().map(|listener| listener.as_raw_fd()).collect();
+        environment_for(successor, self.startup.exec_command(), &sockets, self.upgrade.by_systemd)
     }
 
-    /// Reaps the newer master if it has ended. The upgrade has failed or was taken back, and this master is alone again.
+    /// Reaps the newer master if it has ended. The upgrade has failed or was taken back, and this
+    /// master is alone again.
     pub(super) fn reap_new_master(&mut self) {
         let Some(new) = self.upgrade.new_master() else { return };
         match process::reap(new) {
@@ -333,47 +273,9 @@ pub(super) enum Purpose {
     Check,
 }
 
-/// The process that the next master runs in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Successor {
-    /// A child of this one.
-    Beside,
-    /// This very process.
-    InPlace,
-}
-
-/// The environment of our own start without the variables about sockets, masters and pids.
-fn clean_environment(command: &ExecCommand) -> Vec<(OsString, OsString)> {
-    let of_in_place = [in_place::MEANT_FOR, in_place::SERVING, in_place::ENDING];
-    let ours = [&[OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT, WATCHDOG_PID], &of_in_place[..]].concat();
-    let is_ours = |name: &OsStr| ours.iter().any(|&key| name == key);
-    command.environment.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
-}
-
-/// Each descriptor once: two listeners with one descriptor would close it twice.
-fn descriptors(list: &OsStr) -> Vec<RawFd> {
-    let list = list.to_string_lossy();
-    let numbers = list.split(',').filter_map(|text| text.trim().parse().ok());
-    numbers.fold(Vec::new(), |mut known, number| {
-        if !known.contains(&number) {
-            known.push(number);
-        }
-        known
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn descriptors_are_read_from_a_list() {
-        for (list, fds) in
-            [("", vec![]), ("5", vec![5]), ("3,4,17", vec![3, 4, 17]), ("3, x,", vec![3]), ("4,3,4", vec![4, 3])]
-        {
-            assert_eq!(descriptors(OsStr::new(list)), fds, "{list:?}");
-        }
-    }
 
     const OTHER: Pid = Pid::from_raw(7);
 

@@ -1,5 +1,5 @@
-//! Sleeping until there is something to do: a signal, a worker's wake-up, or the next deadline. An idle master does not
-//! wake up.
+//! Sleeping until there is something to do: a signal, a worker's wake-up, or the next deadline. An
+//! idle master does not wake up.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -12,10 +12,12 @@ use crate::sys::wakeup::{self, Wakeup, WakeupReceiver};
 
 use super::{Master, Phase};
 
-/// A wake-up that is later than this means that the master itself was stopped (SIGSTOP, a frozen container).
+/// A wake-up that is later than this means that the master itself was stopped (SIGSTOP, a frozen
+/// container).
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
-/// How often a master that was started by an upgrade looks whether the old one is gone: there is no event for it.
+/// How often a master that was started by an upgrade looks whether the old one is gone: there is no
+/// event for it.
 const PARENT_CHECK: Duration = Duration::from_secs(1);
 
 pub(super) struct MasterWaiter {
@@ -60,7 +62,8 @@ impl MasterWaiter {
         }
     }
 
-    /// Whether the present turn has taken so long that the master must have been stopped in it. True once.
+    /// Whether the present turn has taken so long that the master must have been stopped in it.
+    /// True once.
     fn has_lost_time(&mut self) -> bool {
         let has_lost = self.woken_at.elapsed() > OVERSLEPT;
         if has_lost {
@@ -84,7 +87,8 @@ impl Master {
         }
     }
 
-    /// Silence of the workers does not count if the master was stopped, because they perhaps were stopped too.
+    /// Silence of the workers does not count if the master was stopped, because they perhaps were
+    /// stopped too.
     pub(super) fn notice_lost_time(&mut self) {
         if self.waiter.has_lost_time() {
             self.workers.forgive_silence();

@@ -14,6 +14,7 @@ use crate::sys::signal::Signal;
 
 use super::overdue::{Overdue, SignsOfLife, TimeLimits};
 use super::recycle::RecycleLimits;
+use super::standing::{Fate, Standing};
 
 /// From SIGABRT to SIGKILL: time for a traceback. gunicorn's number.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,7 +26,8 @@ pub(super) struct Worker {
     pub fate: Fate,
     /// The number of its row.
     pub number: usize,
-    /// Its place among the workers of its generation, see [`WorkerInit::slot`](crate::worker_init::WorkerInit::slot).
+    /// Its place among the workers of its generation, see
+    /// [`WorkerInit::slot`](crate::worker_init::WorkerInit::slot).
     pub slot: usize,
     /// The phase that the master has acted on.
     pub seen: WorkerPhase,
@@ -38,72 +40,6 @@ pub(super) struct Worker {
     /// When it was forked, on the same clock.
     forked_at: u64,
     config: Arc<Config>,
-}
-
-/// What the master intends with a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It counts as one of the workers that its generation should have.
-    Serving,
-    /// It serves until another worker serves in its place.
-    Retiring,
-    /// It was told to finish, at the latest at this moment.
-    Stopping { until: Instant },
-    /// It missed a deadline, and was told to log its stack and end.
-    Aborted { until: Instant },
-    /// It was killed because it took too long.
-    Killed,
-    /// It was killed because the master did not want it any longer. Its end is not logged.
-    Discarded,
-}
-
-impl Fate {
-    /// Whether the worker was not told to end yet.
-    pub fn is_undecided(self) -> bool {
-        matches!(self, Fate::Serving | Fate::Retiring)
-    }
-
-    /// When the worker is killed, if it was told to end.
-    pub fn kill_at(self) -> Option<Instant> {
-        match self {
-            Fate::Stopping { until } | Fate::Aborted { until } => Some(until),
-            Fate::Serving | Fate::Retiring | Fate::Killed | Fate::Discarded => None,
-        }
-    }
-
-    /// What becomes of it when the worker is told to end before `until`. A worker that was aborted or killed gets no
-    /// more time.
-    pub fn told_to_end(self, until: Instant) -> Fate {
-        match self {
-            Fate::Serving | Fate::Retiring | Fate::Stopping { .. } => Fate::Stopping { until },
-            Fate::Aborted { .. } | Fate::Killed | Fate::Discarded => self,
-        }
-    }
-}
-
-/// A copy of what decisions about a worker rest on, so that one decision sees each worker in one state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub generation: u64,
-    pub slot: usize,
-    pub fate: Fate,
-    pub phase: WorkerPhase,
-}
-
-impl Standing {
-    pub fn is_booting(&self) -> bool {
-        self.phase == WorkerPhase::Booting
-    }
-
-    /// Whether it answers requests, and will go on with that.
-    pub fn is_serving(&self) -> bool {
-        self.fate.is_undecided() && matches!(self.phase, WorkerPhase::Ready | WorkerPhase::Retiring)
-    }
-
-    /// Whether it is one of the workers that the generation should have.
-    pub fn counts_for(&self, generation: u64) -> bool {
-        self.generation == generation && self.fate == Fate::Serving
-    }
 }
 
 impl Worker {
@@ -131,12 +67,14 @@ impl Worker {
         self.is_serving() && self.overdue_at().is_none_or(|(at, _)| at >= monotonic_ms())
     }
 
-    /// Whether it ended before it served although the master wanted it: by itself, or because it took too long.
+    /// Whether it ended before it served although the master wanted it: by itself, or because it
+    /// took too long.
     pub fn failed_to_boot(&self) -> bool {
         self.is_booting() && (self.fate == Fate::Serving || self.overdue == Some(Overdue::Boot))
     }
 
-    /// Sends a signal. It fails only if the worker has just ended, and then the worker is reaped soon.
+    /// Sends a signal. It fails only if the worker has just ended, and then the worker is reaped
+    /// soon.
     pub fn tell(&self, signal: Signal) {
         let _ = process::kill(self.pid, signal);
     }
@@ -148,7 +86,8 @@ impl Worker {
         }
     }
 
-    /// It finishes although this master has not told it to: it gets as long as any other, and its place is free.
+    /// It finishes although this master has not told it to: it gets as long as any other, and its
+    /// place is free.
     pub fn note_drain(&mut self) {
         if self.fate.is_undecided() {
             self.fate = Fate::Stopping { until: Instant::now() + self.graceful_timeout() };
@@ -228,45 +167,5 @@ impl Worker {
 
     fn graceful_timeout(&self) -> Duration {
         Duration::from_secs(self.config.graceful_timeout)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_that_was_aborted_or_killed_gets_no_more_time() {
-        let now = Instant::now();
-        let (soon, late) = (now + Duration::from_secs(1), now + Duration::from_secs(30));
-        for fate in [Fate::Serving, Fate::Retiring, Fate::Stopping { until: soon }] {
-            assert_eq!(fate.told_to_end(late), Fate::Stopping { until: late }, "{fate:?}");
-        }
-        for fate in [Fate::Aborted { until: soon }, Fate::Killed, Fate::Discarded] {
-            assert_eq!(fate.told_to_end(late), fate);
-        }
-    }
-
-    #[test]
-    fn only_a_worker_that_was_told_to_end_has_a_time_to_be_killed_at() {
-        let at = Instant::now();
-        for fate in [Fate::Serving, Fate::Retiring, Fate::Killed, Fate::Discarded] {
-            assert_eq!(fate.kill_at(), None, "{fate:?}");
-        }
-        assert_eq!(Fate::Stopping { until: at }.kill_at(), Some(at));
-        assert_eq!(Fate::Aborted { until: at }.kill_at(), Some(at));
-    }
-
-    #[test]
-    fn a_worker_serves_while_its_phase_and_its_fate_say_so() {
-        use WorkerPhase::{Booting, Draining, Ready, Retiring};
-        let standing = |fate, phase| Standing { generation: 1, slot: 0, fate, phase };
-        for (phase, serves) in [(Booting, false), (Ready, true), (Retiring, true), (Draining, false)] {
-            assert_eq!(standing(Fate::Serving, phase).is_serving(), serves, "{phase:?}");
-            assert_eq!(standing(Fate::Retiring, phase).is_serving(), serves, "{phase:?}");
-            assert!(!standing(Fate::Stopping { until: Instant::now() }, phase).is_serving(), "{phase:?}");
-        }
-        let retiring = standing(Fate::Retiring, Ready);
-        assert!(!retiring.counts_for(1), "its place is free for the worker that replaces it");
     }
 }

@@ -10,8 +10,8 @@ use crate::sys::{cgroup, memory};
 
 use super::workers::MOST_WORKERS;
 
-/// The memory that a worker is expected to need if `max_worker_memory` does not say: that of a Django site of middling
-/// size.
+/// The memory that a worker is expected to need if `max_worker_memory` does not say: that of a
+/// Django site of middling size.
 const USUAL_WORKER_MEMORY: u64 = 100 << 20;
 
 /// The number of workers that `config` asks for, at most as many as the scoreboard holds.

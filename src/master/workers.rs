@@ -1,7 +1,7 @@
 //! The table of workers: who was forked, what each says of itself, and what it is told.
 //!
-//! It owns what the workers share, and knows nothing of generations but their numbers. `plan` decides how many there
-//! should be; `spawn` forks them.
+//! It owns what the workers share, and knows nothing of generations but their numbers. `plan`
+//! decides how many there should be; `spawn` forks them.
 
 use std::io;
 use std::sync::Arc;
@@ -18,9 +18,11 @@ use crate::sys::signal::Signal;
 
 use super::exit_reason::OomWatch;
 use super::plan::{Target, is_replacing};
-use super::worker::{Fate, Standing, Worker};
+use super::standing::{Fate, Standing};
+use super::worker::Worker;
 
-/// The most workers of one generation: half of the scoreboard, because a reload needs as many again.
+/// The most workers of one generation: half of the scoreboard, because a reload needs as many
+/// again.
 pub(super) const MOST_WORKERS: usize = MAX_WORKERS.get() / 2;
 
 pub(super) struct Workers {
@@ -82,8 +84,8 @@ impl Workers {
         self.table.push(worker);
     }
 
-    /// Takes in a worker of an earlier program in this process. Its row was lost with that program's memory. It gets a new
-    /// one, which says that it serves and never ages.
+    /// Takes in a worker of an earlier program in this process. Its row was lost with that
+    /// program's memory. It gets a new one, which says that it serves and never ages.
     pub fn adopt(&mut self, pid: Pid, generation: u64, fate: Fate, config: Arc<Config>) {
         let number = self.table.len();
         if number >= MAX_WORKERS.get() {
@@ -101,7 +103,8 @@ impl Workers {
         self.table.push(worker);
     }
 
-    /// Removes the first worker that has ended, from index `at` on, and moves `at` behind those that have not.
+    /// Removes the first worker that has ended, from index `at` on, and moves `at` behind those
+    /// that have not.
     pub fn take_ended(&mut self, at: &mut usize) -> Option<(Worker, End)> {
         while let Some(worker) = self.table.get(*at) {
             if let Some(end) = process::reap(worker.pid) {
@@ -117,7 +120,8 @@ impl Workers {
         self.oom_watch.log_end(worker, end);
     }
 
-    /// Acts on the phases that workers have entered. Returns the generation of each that has begun to serve.
+    /// Acts on the phases that workers have entered. Returns the generation of each that has begun
+    /// to serve.
     pub fn note_phases(&mut self) -> Vec<u64> {
         let mut ready = Vec::new();
         for worker in &mut self.table {
@@ -150,8 +154,8 @@ impl Workers {
         self.table.iter_mut().filter(|worker| worker.generation <= generation).for_each(Worker::retire);
     }
 
-    /// Has all workers of a generation, and of those before it, replaced one by one: each serves until the surplus of
-    /// serving workers lets it go. A worker that still boots is not needed.
+    /// Has all workers of a generation, and of those before it, replaced one by one: each serves
+    /// until the surplus of serving workers lets it go. A worker that still boots is not needed.
     pub fn replace_up_to(&mut self, generation: u64) {
         let old = |worker: &&mut Worker| worker.generation <= generation && worker.fate == Fate::Serving;
         for worker in self.table.iter_mut().filter(old) {
@@ -194,8 +198,8 @@ impl Workers {
         }
     }
 
-    /// Samples the workers' memory, and has one worker replaced that has reached a limit, unless another replacement is
-    /// under way.
+    /// Samples the workers' memory, and has one worker replaced that has reached a limit, unless
+    /// another replacement is under way.
     pub fn recycle(&mut self, now: Instant, is_reloading: bool) {
         for worker in self.table.iter_mut().filter(|worker| worker.is_serving()) {
             worker.limits.sample(worker.pid, now);
@@ -211,7 +215,8 @@ impl Workers {
         }
     }
 
-    /// When the master must look at a worker again: a deadline, a sample of memory, the end of a life.
+    /// When the master must look at a worker again: a deadline, a sample of memory, the end of a
+    /// life.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let overdue = self.table.iter().filter_map(|worker| worker.deadline(now));
         let serving = self.table.iter().filter(|worker| worker.is_serving());
@@ -227,7 +232,8 @@ impl Workers {
         self.table.iter_mut().for_each(|worker| worker.stop(Signal::Term, until));
     }
 
-    /// Tells all workers by QUIT to end at once. A worker that still loads the app has nothing to finish.
+    /// Tells all workers by QUIT to end at once. A worker that still loads the app has nothing to
+    /// finish.
     pub fn stop_all_quickly(&mut self, until: Instant) {
         for worker in &mut self.table {
             if worker.is_booting() {
@@ -242,8 +248,8 @@ impl Workers {
         self.table.iter_mut().for_each(|worker| worker.kill(fate));
     }
 
-    /// Kills workers whose time to end is over, and after `loaded_by` those that still load the app: TERM has not
-    /// interrupted the import. Returns when to look again.
+    /// Kills workers whose time to end is over, and after `loaded_by` those that still load the
+    /// app: TERM has not interrupted the import. Returns when to look again.
     pub fn kill_overdue(&mut self, now: Instant, loaded_by: Instant) -> Option<Instant> {
         for worker in &mut self.table {
             worker.kill_when_due(now);
@@ -278,8 +284,8 @@ mod tests {
 
     use super::*;
 
-    /// A table of workers without processes: kill(2) and waitpid(2) answer ESRCH and ECHILD for this pid, which is above
-    /// the kernel's limit (PID_MAX_LIMIT, 2^22).
+    /// A table of workers without processes: kill(2) and waitpid(2) answer ESRCH and ECHILD for
+    /// this pid, which is above the kernel's limit (PID_MAX_LIMIT, 2^22).
     const NO_PROCESS: i32 = i32::MAX;
 
     fn table(config: &Config, phases: &[WorkerPhase]) -> Workers {

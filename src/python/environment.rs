@@ -1,4 +1,5 @@
-//! The process's environment, changed in both places: for C code (environ(7)) and in Python's `os.environ`.
+//! The process's environment, changed in both places: for C code (environ(7)) and in Python's
+//! `os.environ`.
 
 use std::ffi::{OsStr, OsString};
 
@@ -9,7 +10,8 @@ use super::interpreter;
 /// Sets the variable `name`, or removes it.
 pub fn set(name: &str, value: Option<&OsStr>) {
     if interpreter::is_running() {
-        // `os.environ` is a copy of the environment from the import of `os`. It passes changes on to setenv(3).
+        // `os.environ` is a copy of the environment from the import of `os`. It passes changes on
+        // to setenv(3).
         let result = Python::attach(|py| {
             let environ = py.import("os")?.getattr("environ")?;
             match value {
@@ -21,11 +23,12 @@ pub fn set(name: &str, value: Option<&OsStr>) {
             log::warn!("Cannot change the environment variable {name}: {error}");
         }
     }
-    // SAFETY: the callers are the master, in which the server starts no thread, and each worker right after its fork,
-    // before it starts any: so no thread of the server reads the environment meanwhile. Threads of Python code in the
-    // master (an embedding program, a hook, a preloaded application) read `os.environ`, which is a copy; C code of
-    // theirs that calls getenv(3) at this moment is as exposed as by the assignment above, which calls setenv(3) too.
-    // The settings refuse names and values that setenv(3) would refuse.
+    // SAFETY: the callers are the master, in which the server starts no thread, and each worker
+    // right after its fork, before it starts any: so no thread of the server reads the environment
+    // meanwhile. Threads of Python code in the master (an embedding program, a hook, a preloaded
+    // application) read `os.environ`, which is a copy; C code of theirs that calls getenv(3) at
+    // this moment is as exposed as by the assignment above, which calls setenv(3) too. The settings
+    // refuse names and values that setenv(3) would refuse.
     unsafe {
         match value {
             Some(value) => std::env::set_var(name, value),
@@ -34,8 +37,9 @@ pub fn set(name: &str, value: Option<&OsStr>) {
     }
 }
 
-/// Removes from `os.environ`, which is a copy from the interpreter's start, what is no longer in the environment: what
-/// two masters passed on, or what a service manager set, must reach neither the app nor its children.
+/// Removes from `os.environ`, which is a copy from the interpreter's start, what is no longer in
+/// the environment: what two masters passed on, or what a service manager set, must reach neither
+/// the app nor its children.
 pub fn follow() {
     let followed: PyResult<()> = Python::attach(|py| {
         let environ = py.import("os")?.getattr("environ")?;

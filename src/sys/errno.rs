@@ -4,8 +4,8 @@ use std::io;
 
 use nix::errno::Errno;
 
-/// An error as Python shows an `OSError`, which is the text that people search their logs for: `[Errno 98] Address
-/// already in use`.
+/// An error as Python shows an `OSError`, which is the text that people search their logs for:
+/// `[Errno 98] Address already in use`.
 pub fn as_python_shows(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => format!("[Errno {number}] {}", Errno::from_raw(number).desc()),

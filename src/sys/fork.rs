@@ -1,5 +1,5 @@
-//! fork(2), and the notice that somebody else has forked. Callers that must prepare for a fork (CPython, the signal
-//! mask) wrap [`fork`].
+//! fork(2), and noticing forks that other code makes. Callers that must prepare for a fork
+//! (CPython, the signal mask) wrap [`fork`].
 
 use std::cell::Cell;
 use std::io;
@@ -28,15 +28,17 @@ pub enum Forked {
     Child,
 }
 
-/// Forks the process (fork(2)). Fails with EAGAIN or ENOMEM when the system has no room for another process.
+/// Forks the process (fork(2)). Fails with EAGAIN or ENOMEM when the system has no room for another
+/// process.
 pub fn fork() -> io::Result<Forked> {
     notice_copies();
     IS_FORKING.set(true);
-    // SAFETY: only the master forks, and the server starts no thread in the master. So no thread that is missing
-    // in the child can hold a lock of the server or of the C library, and the child may run any code. If Python
-    // code (a hook, an agent, an embedding program, a preloaded application) has threads in the master, the caller
-    // `interpreter::around_fork` holds the interpreter's locks and the log's meanwhile, as os.fork() does; locks of
-    // other C libraries are as exposed as they are under os.fork().
+    // SAFETY: only the master forks, and the server starts no thread in the master. So no thread
+    // that is missing in the child can hold a lock of the server or of the C library, and the child
+    // may run any code. If Python code (a hook, an agent, an embedding program, a preloaded
+    // application) has threads in the master, the caller `interpreter::around_fork` holds the
+    // interpreter's locks and the log's meanwhile, as os.fork() does; locks of other C libraries
+    // are as exposed as they are under os.fork().
     let forked = unsafe { unistd::fork() };
     IS_FORKING.set(false);
     match forked? {
@@ -45,16 +47,17 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
-/// Ends the process if it is a copy that the application made of a worker. Such a copy shares the worker's connections
-/// and poll, so clients would get its answers as well as the worker's. Called wherever the application returns; it
-/// costs one load.
+/// Ends the process if it is a copy that the application made of a worker. Such a copy shares the
+/// worker's connections and poll, so clients would get its answers as well as the worker's. Called
+/// wherever the application returns; it costs one load.
 pub fn end_copies() {
     if is_copy() {
         process::exit_now(0);
     }
 }
 
-/// Whether this process is a copy: something other than [`fork`] (the application, by os.fork()) made it.
+/// Whether this process is a copy: something other than [`fork`] (the application, by os.fork())
+/// made it.
 pub fn is_copy() -> bool {
     IS_COPY.load(Relaxed)
 }
@@ -69,9 +72,9 @@ pub(super) fn notice_copies() {
         }
     }
     REGISTERED.call_once(|| {
-        // SAFETY: the handler stores to atomics and calls sigaction(2); both are safe in the child of any process
-        // (signal-safety(7)). The registration fails only if there is no memory. Copies then go unnoticed, as under
-        // other servers.
+        // SAFETY: the handler stores to atomics and calls sigaction(2); both are safe in the child
+        // of any process (signal-safety(7)). The registration fails only if there is no memory.
+        // Copies then go unnoticed, as under other servers.
         unsafe { libc::pthread_atfork(None, None, Some(note)) };
     });
 }

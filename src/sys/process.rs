@@ -20,9 +20,10 @@ use super::signal::Signal;
 
 pub use nix::unistd::{Pid, getpid, getppid};
 
-/// The working directory by the shell's name for it (`PWD`) if that name still leads there, else by its real name. The
-/// shell's name may contain a symbolic link that a deploy points elsewhere; the next start and the next reload then
-/// follow the link. `/` if the working directory cannot be read.
+/// The working directory by the shell's name for it (`PWD`) if that name still leads there, else by
+/// its real name. The shell's name may contain a symbolic link that a deploy points elsewhere; the
+/// next start and the next reload then follow the link. `/` if the working directory cannot be
+/// read.
 pub fn working_directory() -> PathBuf {
     let Ok(real) = std::env::current_dir() else { return PathBuf::from("/") };
     let place = |path: &Path| path.metadata().map(|data| (data.dev(), data.ino())).ok();
@@ -36,7 +37,8 @@ pub fn descriptor_limit() -> Option<u64> {
     (soft != RLIM_INFINITY).then_some(soft)
 }
 
-/// Asks for `wanted` descriptors, or as many as this process may have; one that may have more keeps that.
+/// Asks for `wanted` descriptors, or as many as this process may have; one that may have more keeps
+/// that.
 ///
 /// # Errors
 /// The kernel's, from setrlimit(2).
@@ -79,21 +81,23 @@ fn send(pid: Pid, number: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a process with this pid runs, also one that we must not signal (EPERM). A zombie does not run.
+/// Whether a process with this pid runs, also one that we must not signal (EPERM). A zombie does
+/// not run.
 pub fn is_alive(pid: Pid) -> bool {
     !matches!(nix::sys::signal::kill(pid, None), Err(Errno::ESRCH)) && !is_zombie(pid)
 }
 
-/// The state is the field after the name in brackets, and the name may contain any character (proc_pid_stat(5)). False
-/// if the system does not say.
+/// The state is the field after the name in brackets, and the name may contain any character
+/// (proc_pid_stat(5)). False if the system does not say.
 fn is_zombie(pid: Pid) -> bool {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
     let name_end = stat.iter().rposition(|&byte| byte == b')');
     name_end.is_some_and(|end| matches!(stat.get(end + 2), Some(b'Z' | b'X')))
 }
 
-/// Reaps one child without waiting (waitpid(2)); None while it lives. ECHILD (the process is not a child of ours, or
-/// other code has reaped it) counts as an exit with status 0, because the true status is lost.
+/// Reaps one child without waiting (waitpid(2)); None while it lives. ECHILD (the process is not a
+/// child of ours, or other code has reaped it) counts as an exit with status 0, because the true
+/// status is lost.
 ///
 /// It reaps one child by its pid: waitpid(-1) would steal the exit codes of Python's subprocesses.
 pub fn reap(pid: Pid) -> Option<End> {
@@ -113,9 +117,9 @@ pub fn is_child(pid: Pid) -> bool {
     pid.as_raw() > 0 && !matches!(waitid(Id::Pid(pid), look), Err(Errno::ECHILD))
 }
 
-/// Reaps the orphans that the kernel hands to PID 1 and to subreapers (PR_SET_CHILD_SUBREAPER, prctl(2)); other
-/// processes get none. Children for which `is_ours` holds are left to [`reap`]: the function looks at each child before
-/// it takes the status.
+/// Reaps the orphans that the kernel hands to PID 1 and to subreapers (PR_SET_CHILD_SUBREAPER,
+/// prctl(2)); other processes get none. Children for which `is_ours` holds are left to [`reap`]:
+/// the function looks at each child before it takes the status.
 pub fn reap_orphans(is_ours: impl Fn(Pid) -> bool) {
     let adopts = getpid().as_raw() == 1 || prctl::get_child_subreaper().unwrap_or(false);
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
@@ -128,9 +132,9 @@ pub fn reap_orphans(is_ours: impl Fn(Pid) -> bool) {
     }
 }
 
-/// Asks the kernel to end this process with SIGTERM when `parent` dies (PR_SET_PDEATHSIG, prctl(2)), and says whether
-/// `parent` is still there: it may have died before the request. Changing user or group clears the request, so call it
-/// after privileges are dropped.
+/// Asks the kernel to end this process with SIGTERM when `parent` dies (PR_SET_PDEATHSIG,
+/// prctl(2)), and says whether `parent` is still there: it may have died before the request.
+/// Changing user or group clears the request, so call it after privileges are dropped.
 pub fn end_with_parent(parent: Pid) -> io::Result<bool> {
     prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
     Ok(getppid() == parent)
@@ -152,7 +156,8 @@ pub fn close_on_exec(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Becomes another program (execve(2)): returns only if that fails. `program` is searched for in PATH if it has no slash.
+/// Becomes another program (execve(2)): returns only if that fails. `program` is searched for in
+/// PATH if it has no slash.
 pub fn exec(program: &OsStr, arguments: &[OsString], environment: &[(OsString, OsString)]) -> io::Result<Infallible> {
     let program = CString::new(program.as_bytes())?;
     let arguments: Vec<CString> =
@@ -164,26 +169,30 @@ pub fn exec(program: &OsStr, arguments: &[OsString], environment: &[(OsString, O
     Ok(unistd::execvpe(&program, &arguments, &environment)?)
 }
 
-/// The path that execve(2) was called with to start this process (AT_EXECFN, getauxval(3)). For a script it is the
-/// script's path, though the kernel has started the script's interpreter. None if the system does not say.
+/// The path that execve(2) was called with to start this process (AT_EXECFN, getauxval(3)). For a
+/// script it is the script's path, though the kernel has started the script's interpreter. None if
+/// the system does not say.
 pub fn executed_path() -> Option<OsString> {
-    // SAFETY: getauxval(3) only reads what the kernel wrote at the start, and returns 0 for an entry that is missing.
+    // SAFETY: getauxval(3) only reads what the kernel wrote at the start, and returns 0 for an
+    // entry that is missing.
     let path = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
     if path.is_null() {
         return None;
     }
-    // SAFETY: AT_EXECFN points to a NUL-terminated string that the kernel wrote; it stays as long as the process.
+    // SAFETY: AT_EXECFN points to a NUL-terminated string that the kernel wrote; it stays as long
+    // as the process.
     let path = unsafe { CStr::from_ptr(path) };
     Some(OsStr::from_bytes(path.to_bytes()).to_owned())
 }
 
-/// Opens /dev/null for each standard stream that is closed, so that no socket gets its number. Rust does so when a
-/// program starts; a Python interpreter does not.
+/// Opens /dev/null for each standard stream that is closed, so that no socket gets its number. Rust
+/// does so when a program starts; a Python interpreter does not.
 pub fn open_standard_streams() -> io::Result<()> {
     for number in 0..=2 {
         // SAFETY: F_GETFD touches no memory; a closed number is answered with EBADF.
         if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
-            // open(2) takes the lowest free number, which is this one. Standard streams stay open on exec.
+            // open(2) takes the lowest free number, which is this one. Standard streams stay open
+            // on exec.
             let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
             keep_on_exec(null.into_raw_fd())?;
         }
@@ -191,20 +200,21 @@ pub fn open_standard_streams() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the process at once: no destructors, no atexit handlers (_exit(2)). For forked children, whose copies of them
-/// are the parent's to run.
+/// Ends the process at once: no destructors, no atexit handlers (_exit(2)). For forked children,
+/// whose copies of them are the parent's to run.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) runs no code of ours.
     unsafe { libc::_exit(status) }
 }
 
-/// Reads an environment variable and removes it, so that neither the app nor its children see it. For the master's
-/// start only.
+/// Reads an environment variable and removes it, so that neither the app nor its children see it.
+/// For the master's start only.
 pub fn take_environment(name: &str) -> Option<OsString> {
     let value = std::env::var_os(name)?;
-    // SAFETY: the master calls this at its start, and the server starts no thread in the master. Threads of Python code
-    // (an embedding program, a config file) read `os.environ`, which is a copy; C code of theirs that calls getenv(3)
-    // at this moment is as exposed as when Python itself removes a variable (os.unsetenv()).
+    // SAFETY: the master calls this at its start, and the server starts no thread in the master.
+    // Threads of Python code (an embedding program, a config file) read `os.environ`, which is a
+    // copy; C code of theirs that calls getenv(3) at this moment is as exposed as when Python
+    // itself removes a variable (os.unsetenv()).
     unsafe { std::env::remove_var(name) };
     Some(value)
 }

@@ -1,0 +1,228 @@
+//! What one master leaves to the next in the environment: pids, and sockets by descriptor number.
+//!
+//! The names are gunicorn's and systemd's where those have names, so that either program can follow
+//! the other. It must not know when or how a master is replaced.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
+
+use crate::bootstrap::ExecCommand;
+use crate::sys::process::{self, Pid};
+
+use super::service_manager::WATCHDOG_PID;
+
+/// The old master's pid.
+const OLD_MASTER: &str = "GUNICORN_PID";
+/// The descriptors of its sockets, separated by commas.
+const SOCKETS: &str = "GUNICORN_FD";
+
+/// From systemd: the process that gets descriptors, and how many it gets, from 3 on
+/// (sd_listen_fds(3)).
+const SYSTEMD_PID: &str = "LISTEN_PID";
+const SYSTEMD_COUNT: &str = "LISTEN_FDS";
+const SYSTEMD_FIRST: RawFd = 3;
+/// The most descriptors that are taken: more than systemd passes, and few enough to try them all.
+const SYSTEMD_MOST: RawFd = 1024;
+
+/// The process that the next two variables are for, like systemd's LISTEN_PID: other processes may
+/// inherit them.
+const IN_PLACE: &str = "MONOCEROS_IN_PLACE";
+/// The pids of the workers that serve, separated by commas.
+const SERVING: &str = "MONOCEROS_WORKERS";
+/// The pids of those that have been told to end.
+const ENDING: &str = "MONOCEROS_ENDING_WORKERS";
+
+/// What an earlier program has left to this one. It gives power over other processes, so it counts
+/// only if it names this process, and it is removed from the environment before foreign code could
+/// pass it on.
+#[derive(Debug)]
+pub struct Inheritance {
+    /// The master that started this one.
+    pub(super) old_master: Option<Pid>,
+    pub(super) sockets: Inherited,
+    /// `Some` if this program was executed over an earlier one.
+    pub(super) adopted: Option<Adopted>,
+}
+
+/// Sockets that were open when the program started.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Inherited {
+    Nothing,
+    FromSystemd(Vec<RawFd>),
+    FromMaster(Vec<RawFd>),
+}
+
+/// The workers that an earlier program in this process has left.
+#[derive(Debug)]
+pub(super) struct Adopted {
+    pub serving: Vec<Pid>,
+    /// They have been told to end.
+    pub ending: Vec<Pid>,
+}
+
+impl Inheritance {
+    /// Reads what the process was started with, and takes it out of the environment: neither the
+    /// app nor a program that a config file starts may see it.
+    pub fn from_environment() -> Inheritance {
+        let old_master = process::take_environment_number(OLD_MASTER)
+            .filter(|&pid: &i32| pid > 0)
+            .map(Pid::from_raw)
+            .filter(|&old| is_predecessor(old));
+        let passed = process::take_environment(SOCKETS);
+        let adopted = Adopted::from_environment();
+        let meant = process::take_environment_number(SYSTEMD_PID) == Some(process::getpid().as_raw());
+        let count = process::take_environment_number(SYSTEMD_COUNT).filter(|&count: &i32| meant && count > 0);
+        let has_predecessor = old_master.is_some() || adopted.is_some();
+        let sockets = match (count, passed.filter(|_| has_predecessor)) {
+            (Some(count), _) => {
+                Inherited::FromSystemd((SYSTEMD_FIRST..).take(count.min(SYSTEMD_MOST) as usize).collect())
+            }
+            (None, Some(passed)) => Inherited::FromMaster(descriptors(&passed)),
+            (None, None) => Inherited::Nothing,
+        };
+        Inheritance { old_master, sockets, adopted }
+    }
+}
+
+impl Adopted {
+    /// Only children of this process count as workers.
+    fn from_environment() -> Option<Adopted> {
+        let is_meant = take_pids(IN_PLACE) == [process::getpid()];
+        let [serving, ending] = [SERVING, ENDING].map(take_pids);
+        is_meant.then(|| Adopted { serving: children(serving), ending: children(ending) })
+    }
+}
+
+/// Whether `old` can be the master that started us: our parent, or a process that has just ended.
+/// An app's child may have inherited the variable.
+fn is_predecessor(old: Pid) -> bool {
+    process::getppid() == old || !process::is_alive(old)
+}
+
+/// Only children: any other process may have such a pid by now, and the master is going to signal
+/// it.
+fn children(pids: Vec<Pid>) -> Vec<Pid> {
+    pids.into_iter().filter(|&pid| process::is_child(pid)).collect()
+}
+
+fn take_pids(name: &str) -> Vec<Pid> {
+    let list = process::take_environment(name).unwrap_or_default();
+    let numbers = list.to_string_lossy().into_owned();
+    numbers.split(',').filter_map(|text| text.parse().ok()).filter(|&pid| pid > 0).map(Pid::from_raw).collect()
+}
+
+/// Each descriptor once: two listeners with one descriptor would close it twice.
+fn descriptors(list: &OsStr) -> Vec<RawFd> {
+    let list = list.to_string_lossy();
+    let numbers = list.split(',').filter_map(|text| text.trim().parse().ok());
+    numbers.fold(Vec::new(), |mut known, number| {
+        if !known.contains(&number) {
+            known.push(number);
+        }
+        known
+    })
+}
+
+/// The next master.
+#[derive(Debug)]
+pub(super) enum Successor {
+    /// A child of this master.
+    Beside { master: Pid },
+    /// The new program in this process, with these workers.
+    InPlace { serving: Vec<Pid>, ending: Vec<Pid> },
+}
+
+/// The environment of the successor: that of our own start, with the sockets. To be called in the
+/// process that executes the program, because systemd's variables name it.
+pub(super) fn environment_for(
+    successor: &Successor,
+    command: &ExecCommand,
+    sockets: &[RawFd],
+    by_systemd: bool,
+) -> Vec<(OsString, OsString)> {
+    let own_pid = process::getpid();
+    let mut environment = clean_environment(command);
+    let mut pass = |name: &str, value: String| environment.push((name.into(), value.into()));
+    match successor {
+        Successor::Beside { master } => pass(OLD_MASTER, master.to_string()),
+        Successor::InPlace { serving, ending } => {
+            pass(IN_PLACE, own_pid.to_string());
+            pass(SERVING, list(serving));
+            pass(ENDING, list(ending));
+        }
+    }
+    if command.environment.iter().any(|(name, _)| name == WATCHDOG_PID) {
+        pass(WATCHDOG_PID, own_pid.to_string());
+    }
+    if by_systemd {
+        // The descriptors have kept their numbers since systemd passed them.
+        pass(SYSTEMD_PID, own_pid.to_string());
+        pass(SYSTEMD_COUNT, sockets.len().to_string());
+    } else if !sockets.is_empty() {
+        pass(SOCKETS, list(sockets));
+    }
+    environment
+}
+
+/// The environment of our own start without the variables about sockets, masters and pids.
+pub(super) fn clean_environment(command: &ExecCommand) -> Vec<(OsString, OsString)> {
+    let ours = [OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT, WATCHDOG_PID, IN_PLACE, SERVING, ENDING];
+    let is_ours = |name: &OsStr| ours.iter().any(|&key| name == key);
+    command.environment.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
+}
+
+fn list(numbers: &[impl ToString]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_read_from_a_list() {
+        for (list, fds) in
+            [("", vec![]), ("5", vec![5]), ("3,4,17", vec![3, 4, 17]), ("3, x,", vec![3]), ("4,3,4", vec![4, 3])]
+        {
+            assert_eq!(descriptors(OsStr::new(list)), fds, "{list:?}");
+        }
+    }
+
+    /// What is passed on to a successor of a program that was started with `environment`; `own`
+    /// stands for our pid.
+    fn passed(successor: &Successor, environment: &[&str], sockets: &[RawFd], by_systemd: bool) -> String {
+        let (environment, cwd) = (environment.iter().map(|&name| (name.into(), "1".into())).collect(), "/".into());
+        let command = ExecCommand { program: "x".into(), command: Vec::new(), argv: Vec::new(), cwd, environment };
+        let own = process::getpid().to_string();
+        let passed = environment_for(successor, &command, sockets, by_systemd);
+        let words = passed.iter().map(|(name, value)| {
+            let value = value.to_string_lossy();
+            format!("{}={}", name.display(), if value == own { "own" } else { &value })
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_new_master_gets_the_sockets_and_nothing_of_an_earlier_upgrade() {
+        let beside = Successor::Beside { master: Pid::from_raw(7) };
+        assert_eq!(
+            passed(&beside, &["PATH", "GUNICORN_PID", "MONOCEROS_WORKERS"], &[5, 6], false),
+            "PATH=1 GUNICORN_PID=7 GUNICORN_FD=5,6"
+        );
+        assert_eq!(
+            passed(&beside, &["LISTEN_FDS", "LISTEN_PID"], &[3, 4], true),
+            "GUNICORN_PID=7 LISTEN_PID=own LISTEN_FDS=2"
+        );
+        assert_eq!(passed(&beside, &["WATCHDOG_PID"], &[], false), "GUNICORN_PID=7 WATCHDOG_PID=own");
+    }
+
+    #[test]
+    fn a_program_in_place_gets_the_workers_too() {
+        let workers = [vec![Pid::from_raw(8), Pid::from_raw(9)], Vec::new()];
+        let [serving, ending] = workers;
+        assert_eq!(
+            passed(&Successor::InPlace { serving, ending }, &["GUNICORN_PID"], &[5], false),
+            "MONOCEROS_IN_PLACE=own MONOCEROS_WORKERS=8,9 MONOCEROS_ENDING_WORKERS= GUNICORN_FD=5"
+        );
+    }
+}
