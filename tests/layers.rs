@@ -201,9 +201,11 @@ fn source_files() -> Vec<(PathBuf, String)> {
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a readable folder").map(|entry| entry.expect("an entry").path());
     entries
-        .flat_map(|path| match path.is_dir() {
-            true => rust_files(&path),
-            false => Vec::from_iter((path.extension().is_some_and(|end| end == "rs")).then_some(path)),
+        .flat_map(|path| {
+            if path.is_dir() {
+                return rust_files(&path);
+            }
+            Vec::from_iter((path.extension().is_some_and(|end| end == "rs")).then_some(path))
         })
         .collect()
 }
@@ -315,10 +317,10 @@ fn names_path(line: &str, name: &str) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(name).any(|(at, _)| {
         let (before, after) = (line[..at].chars().next_back(), &line[at + name.len()..]);
-        match is_type {
-            true => !before.is_some_and(is_word) && !after.starts_with(is_word),
-            false => !before.is_some_and(|c| is_word(c) || c == ':') && after.starts_with("::"),
+        if is_type {
+            return !before.is_some_and(is_word) && !after.starts_with(is_word);
         }
+        !before.is_some_and(|c| is_word(c) || c == ':') && after.starts_with("::")
     })
 }
 

@@ -44,12 +44,11 @@ pub(super) fn open_at_start(
             let first = open_repeatedly(config, address, signals).inspect_err(|_| unlink_unless(&open, inherited))?;
             found.push(first);
         }
-        let added =
-            add_for_each_worker(config, workers, address, &mut found).and_then(|()| match inherited.is_empty() {
-                // No worker serves yet; connections wait in the kernel's queue.
-                true => found.iter().filter(|it| !it.is_open()).try_for_each(|it| it.open(config.backlog)),
-                false => Ok(()),
-            });
+        let mut added = add_for_each_worker(config, workers, address, &mut found);
+        if added.is_ok() && inherited.is_empty() {
+            // No worker serves yet; connections wait in the kernel's queue.
+            added = found.iter().filter(|it| !it.is_open()).try_for_each(|it| it.open(config.backlog));
+        }
         if let Err(error) = added {
             error!("connection to {address} failed: {}", as_python_shows(&error));
             unlink_unless(&open, inherited);
@@ -70,10 +69,10 @@ pub(super) fn open_for_reload(
     let mut open = Vec::new();
     for address in addresses(config) {
         let mut found = find(current, address);
-        let opened = match found.is_empty() {
-            true => open_address(config, address).map(|listener| found.push(Arc::new(listener))),
-            false => Ok(()),
-        };
+        let mut opened = Ok(());
+        if found.is_empty() {
+            opened = open_address(config, address).map(|listener| found.push(Arc::new(listener)));
+        }
         opened.and_then(|()| add_for_each_worker(config, workers, address, &mut found)).map_err(|error| {
             unlink_unless(&open, current);
             format!("connection to {address} failed: {}", as_python_shows(&error))

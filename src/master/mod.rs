@@ -146,8 +146,8 @@ impl Master {
         ControlFlow::Continue(())
     }
 
-    /// First, because all that follows rests on it. Phases come before ends, so that a worker that
-    /// has served and then ended is not taken for one that failed to boot.
+    /// First, because all that follows rests on it. Phases come before ends: a worker that has
+    /// served proves the service, also if it has ended since.
     fn observe(&mut self) -> ControlFlow<Departure> {
         self.promote_when_alone();
         self.handle_signals()?;
@@ -155,9 +155,9 @@ impl Master {
         self.reap_workers().map_break(|failure| Departure::Stop(StopReason::Failed(failure)))
     }
 
-    /// Before anything is forked or stopped, because it settles which generation serves and how
-    /// many workers that should have. Deadlines come after reloads and upgrades, which may take
-    /// seconds in the operator's code.
+    /// Before workers are stopped and forked, because it settles which generation serves and how many
+    /// workers that should have. Deadlines come after reloads and upgrades, which may run the
+    /// operator's code for seconds: the workers' silence during that time is forgiven first.
     fn decide(&mut self) {
         self.settle_worker_count();
         self.settle_reload();
@@ -168,15 +168,16 @@ impl Master {
         self.watch_certificates();
     }
 
-    /// Stops before it forks, so that a worker that is told to end leaves its slot to the next one.
-    /// It is the only step that changes the number of workers towards the target.
+    /// After the decisions, so that each worker is forked with the settings that hold now. It stops
+    /// before it forks, because a fork calls hooks, which may take long, and its child leaves the
+    /// loop here.
     fn act(&mut self) -> ControlFlow<Departure> {
         self.workers.retire_surplus(&self.generations.serving.target());
         self.spawn_missing()
     }
 
-    /// Last before the sleep, because it tells what the turn has made of things; the sleep's
-    /// deadlines rest on that too.
+    /// Last before the sleep, because it tells other programs what this turn has changed. The sleep's
+    /// deadline is computed after it, from the state that the whole turn leaves.
     fn report(&mut self) {
         self.report_to_service_manager();
         self.backlog.send_when_due(&self.generations.serving.service, Instant::now());

@@ -108,10 +108,7 @@ fn leave_foreground(service: &Service, upgrade: &Upgrade) -> Result<(), i32> {
     if service_manager::is_there() {
         warn!("daemon is set under a service manager that waits for a message: it will lose sight of the server");
     }
-    let output = match config.enable_stdio_inheritance {
-        true => daemon::Output::Inherited,
-        false => daemon::Output::Null,
-    };
+    let output = if config.enable_stdio_inheritance { daemon::Output::Inherited } else { daemon::Output::Null };
     daemon::daemonize(fork, output).map_err(|error| refuse(&error))?;
     configure_logging(config, &service.hooks).map_err(|reason| refuse(&reason))
 }
