@@ -208,7 +208,7 @@ fn a_body_over_the_limit_is_refused_before_it_is_read() {
 
 #[test]
 fn without_a_writable_folder_for_temporary_files_a_body_still_arrives() {
-    let mut server = Plan::app("wsgi_input").args(["--body-buffer", "1000"]).env("TMPDIR", "/nonexistent").start();
+    let mut server = Plan::app("wsgi_input").args(["--body-buffer", "1000"]).env("TMPDIR", "/proc/nonexistent").start();
     let mut client = server.connect();
     let body = vec![b'x'; 100_000];
     let answers = client.request("POST", "/?read()", &[], &body).json();

@@ -354,7 +354,7 @@ fn chdir_and_pythonpath_go_before_the_folder_of_the_start() {
 
 #[test]
 fn no_writable_folder_is_needed() {
-    let server = Plan::app("echo").args(["--worker-tmp-dir", "/dev/shm"]).env("TMPDIR", "/nonexistent").start();
+    let server = Plan::app("echo").args(["--worker-tmp-dir", "/dev/shm"]).env("TMPDIR", "/proc/nonexistent").start();
     assert_eq!(server.get("/").status, 200);
     server.finish();
 }

@@ -26,9 +26,9 @@ fn hup_with_settings_that_cannot_be_applied_changes_nothing() {
     let before = server.wait_for_workers(2);
     let impossible = [
         (format!("bind = ['unix:other', '127.0.0.1:{busy}']"), "connection to"),
-        ("bind = 'unix:/nonexistent/socket'".to_string(), "connection to"),
-        ("errorlog = '/nonexistent/error.log'".to_string(), "/nonexistent/error.log"),
-        ("accesslog = '/nonexistent/access.log'".to_string(), "/nonexistent/access.log"),
+        ("bind = 'unix:/proc/nonexistent/socket'".to_string(), "connection to"),
+        ("errorlog = '/proc/nonexistent/error.log'".to_string(), "/proc/nonexistent/error.log"),
+        ("accesslog = '/proc/nonexistent/access.log'".to_string(), "/proc/nonexistent/access.log"),
         ("timeout = -1".to_string(), "timeout"),
         ("import nonexistent".to_string(), "No module named"),
         ("raise SystemExit(1)".to_string(), "Reload failed"),

@@ -348,7 +348,7 @@ fn bodies_on_a_full_disk_reach_the_app_without_it() {
 
 #[test]
 fn a_heartbeat_needs_no_folder() {
-    let server = Plan::app("process").args(["--worker-tmp-dir", "/nonexistent", "--timeout", "2"]).start();
+    let server = Plan::app("process").args(["--worker-tmp-dir", "/proc/nonexistent", "--timeout", "2"]).start();
     let workers = server.wait_for_workers(1);
     thread::sleep(Duration::from_millis(3500));
     assert_eq!((server.get("/").status, server.workers()), (200, workers));
@@ -357,7 +357,7 @@ fn a_heartbeat_needs_no_folder() {
 
 #[test]
 fn socket_paths_that_cannot_be_are_one_sentence_and_exit_1() {
-    for path in [format!("/tmp/{}", "x".repeat(120)), "/nonexistent/folder/socket".to_string()] {
+    for path in [format!("/tmp/{}", "x".repeat(120)), "/proc/nonexistent/folder/socket".to_string()] {
         let plan = Plan::app("process").bound_elsewhere().args(["--bind", &format!("unix:{path}")]);
         let finished = plan.run();
         assert_eq!(finished.code, Some(1), "{finished:?}");
@@ -383,9 +383,9 @@ fn a_socket_file_that_another_server_has_put_there_stays() {
 
 #[test]
 fn pid_files_in_odd_places() {
-    let missing = Plan::app("process").args(["--pid", "/nonexistent/folder/pid"]).run();
+    let missing = Plan::app("process").args(["--pid", "/proc/nonexistent/folder/pid"]).run();
     assert_eq!(missing.code, Some(1));
-    assert!(missing.stderr.contains("/nonexistent/folder doesn't exist. Can't create pidfile."), "{missing:?}");
+    assert!(missing.stderr.contains("/proc/nonexistent/folder doesn't exist. Can't create pidfile."), "{missing:?}");
 
     let plan = Plan::app("process");
     let folder = plan.path("folder");

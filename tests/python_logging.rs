@@ -170,7 +170,7 @@ fn logging_configs_of_each_kind_are_used() {
 #[test]
 fn a_logging_config_that_cannot_be_used_is_told_in_one_sentence() {
     for (line, text) in [
-        ("logconfig = '/nonexistent/log.ini'", "/nonexistent/log.ini"),
+        ("logconfig = '/proc/nonexistent/log.ini'", "/proc/nonexistent/log.ini"),
         ("logconfig_dict = {'handlers': {'x': {'class': 'no.such.Handler'}}}", "no.such"),
         ("logger_class = 'no.such.Class'", "no.such"),
         ("syslog = True\nsyslog_facility = 'loud'", "loud"),

@@ -272,10 +272,10 @@ mod tests {
         write_raw(b"from wsgi.errors\n");
         assert_lines(&first, &["[INFO] one", "from wsgi.errors"]);
 
-        let error = init(&settings(Path::new("/nonexistent/log"), "debug")).unwrap_err();
+        let error = init(&settings(Path::new("/proc/nonexistent/log"), "debug")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "errorlog '/nonexistent/log' isn't writable: No such file or directory (os error 2)"
+            "errorlog '/proc/nonexistent/log' isn't writable: No such file or directory (os error 2)"
         );
         log::info!(target: OWN_RECORDS, "still here");
         assert_lines(&first, &["[INFO] one", "from wsgi.errors", "[INFO] still here"]);

@@ -273,7 +273,7 @@ mod tests {
         let sink = Sink::open(path.to_str().unwrap(), Standard::Error, None).unwrap();
         assert!(sink.write_piece(b"after\n", SHORT));
         assert_eq!(fs::read_to_string(&path).unwrap(), "before\nafter\n");
-        assert!(Sink::open("/nonexistent/log", Standard::Error, None).is_err());
+        assert!(Sink::open("/proc/nonexistent/log", Standard::Error, None).is_err());
     }
 
     #[test]

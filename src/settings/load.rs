@@ -387,8 +387,8 @@ mod tests {
             ),
             (
                 "reload_extra_files",
-                Value::from("/nonexistent"),
-                "invalid value for 'reload_extra_files': there is no file '/nonexistent' (config file)",
+                Value::from("/proc/nonexistent"),
+                "invalid value for 'reload_extra_files': there is no file '/proc/nonexistent' (config file)",
             ),
             (
                 "http_protocols",

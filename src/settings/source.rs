@@ -78,7 +78,7 @@ mod tests {
         for (command_line, environment_args, expected) in cases {
             assert_eq!(config_path(&command_line, &environment_args), Ok(expected));
         }
-        let error = config_path(&named("/nonexistent.py"), &[]).unwrap_err();
-        assert_eq!(error.to_string(), "'/nonexistent.py' doesn't exist");
+        let error = config_path(&named("/proc/nonexistent.py"), &[]).unwrap_err();
+        assert_eq!(error.to_string(), "'/proc/nonexistent.py' doesn't exist");
     }
 }

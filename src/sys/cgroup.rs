@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn without_cgroups_nothing_is_known() {
-        assert_eq!(Group::find("", Path::new("/nonexistent")), None);
-        assert_eq!(Group::find("0::/\n", Path::new("/nonexistent")).unwrap().memory_limit(), None);
+        assert_eq!(Group::find("", Path::new("/proc/nonexistent")), None);
+        assert_eq!(Group::find("0::/\n", Path::new("/proc/nonexistent")).unwrap().memory_limit(), None);
     }
 }

@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_named() {
-        let error = PidFile::create(Path::new("/nonexistent/pid"), ours()).unwrap_err();
-        assert_eq!(error.to_string(), "/nonexistent doesn't exist. Can't create pidfile.");
+        let error = PidFile::create(Path::new("/proc/nonexistent/pid"), ours()).unwrap_err();
+        assert_eq!(error.to_string(), "/proc/nonexistent doesn't exist. Can't create pidfile.");
     }
 }

@@ -292,6 +292,6 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_an_error() {
-        assert!(exec(OsStr::new("/nonexistent/program"), &[], &[]).is_err());
+        assert!(exec(OsStr::new("/proc/nonexistent/program"), &[], &[]).is_err());
     }
 }
