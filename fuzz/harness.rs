@@ -28,7 +28,7 @@ use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme,
 use monoceros::http::response::{Asked, BodyPlan};
 use monoceros::settings::{Config, ProxyProtocol};
 use monoceros::sys::socket::{Peer, Stream};
-use monoceros::worker::connection::{Connection, Step};
+use monoceros::worker::connection::{Connection, Request as ServedRequest, SharedConnection, Step, lock, share};
 use monoceros::worker::connection_limits::ConnectionLimits;
 use monoceros::worker::read_context::ReadContext;
 
@@ -327,8 +327,7 @@ pub fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Con
     client.set_nonblocking(true).expect("a socket can be made non-blocking");
     server.set_nonblocking(true).expect("a socket can be made non-blocking");
     let now = Instant::now();
-    let mut connection =
-        Box::new(Connection::new(Stream::from(OwnedFd::from(server)), Peer::Unix, 0, rules(flags), now));
+    let connection = share(Connection::new(Stream::from(OwnedFd::from(server)), Peer::Unix, 0, rules(flags), now));
     let mut conversation = Conversation::default();
     let mut read_context = ReadContext::new();
     let mut start = 0;
@@ -339,29 +338,30 @@ pub fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Con
         if ended {
             client.shutdown(Shutdown::Write).expect("a socket can be shut down");
         }
-        if !go_on(&mut connection, &mut conversation, &mut read_context, &mut client, ended, now) {
+        if !go_on(&connection, &mut conversation, &mut read_context, &mut client, ended, now) {
             return conversation;
         }
         assert!(!ended, "the connection waits for a client that sends nothing more");
     }
     client.shutdown(Shutdown::Write).expect("a socket can be shut down");
-    let is_open = go_on(&mut connection, &mut conversation, &mut read_context, &mut client, true, now);
+    let is_open = go_on(&connection, &mut conversation, &mut read_context, &mut client, true, now);
     assert!(!is_open, "the connection waits for a client that sends nothing more");
     conversation
 }
 
 /// Lets the connection do all that it can; false once it is closed.
 fn go_on(
-    connection: &mut Box<Connection>,
+    shared: &SharedConnection,
     conversation: &mut Conversation,
     read_context: &mut ReadContext,
     client: &mut UnixStream,
     ended: bool,
     now: Instant,
 ) -> bool {
-    let mut step = connection.on_readable(read_context, ended, 1, now);
+    let mut step = lock(shared).on_readable(read_context, ended, 1, now);
     loop {
         drain(client);
+        let mut connection = lock(shared);
         step = match step {
             Step::Wait => return true,
             Step::Send => {
@@ -375,10 +375,17 @@ fn go_on(
             },
             Step::Call => {
                 assert!(!conversation.is_over && conversation.refused.is_none(), "a request behind the end");
-                let keep_alive = answer(connection, conversation);
+                // As if there were others, every second time.
+                let has_company = conversation.requests.len() % 2 == 1;
+                let request = connection.check_out(shared, 0, has_company);
+                drop(connection);
+                let (request, keep_alive) = answer(request, conversation);
                 conversation.is_over = !keep_alive;
-                read_context.return_buffer(connection.take_returned());
-                connection.finish(keep_alive, now)
+                let served = request.give_back(|connection| {
+                    read_context.return_buffer(connection.take_returned());
+                    connection.finish(keep_alive, now)
+                });
+                served.step
             }
             Step::Check => connection.answer_check(true, now),
             Step::LastLook => connection.end(now),
@@ -509,19 +516,17 @@ impl Machine {
     }
 }
 
-fn answer(connection: &mut Connection, conversation: &mut Conversation) -> bool {
-    let Body::Memory(buffer, range) = connection.take_body() else { panic!("the settings keep bodies in memory") };
+fn answer(mut request: Box<ServedRequest>, conversation: &mut Conversation) -> (Box<ServedRequest>, bool) {
+    let Body::Memory(buffer, range) = request.take_body() else { panic!("the settings keep bodies in memory") };
     let body = buffer[range].to_vec();
-    connection.return_buffer(buffer);
-    let view = connection.request();
+    request.return_buffer(buffer);
+    let view = request.request();
     conversation.requests.push(Request::of(view.head, view.buffer, body));
     conversation.clients.push((view.remote_addr.to_owned(), view.proxied.copied()));
-    let keep_alive = connection.may_keep_alive();
-    // As if there were others, every second time.
-    connection.begin_response(conversation.requests.len().is_multiple_of(2));
+    let keep_alive = request.may_keep_alive();
     let hint = if keep_alive { Hint::LastOfResponse } else { Hint::Now };
-    assert_eq!(connection.send(&[ANSWER], hint).expect("the client is there"), ANSWER.len());
-    keep_alive
+    assert_eq!(request.send(&[ANSWER], hint).expect("the client is there"), ANSWER.len());
+    (request, keep_alive)
 }
 
 fn drain(client: &mut UnixStream) {

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::connection_poll::ConnectionPoll;
 use super::holdings::Holdings;
 use super::standby::Standby;
 use crate::http::connection::Http1Limits;
@@ -52,6 +53,7 @@ pub struct ConnectionLimits {
     proxy_allow_ips: Trusted,
     forwarded_allow_ips: Trusted,
     heart: OnceLock<Row>,
+    poll: OnceLock<ConnectionPoll>,
     stopping: AtomicBool,
     /// No file can be made for responses, which has been said in the log.
     lacks_spool: AtomicBool,
@@ -72,6 +74,7 @@ impl ConnectionLimits {
             holdings: Holdings::new(config),
             standby: Standby::new(),
             heart: OnceLock::new(),
+            poll: OnceLock::new(),
             proxy_allow_ips: config.proxy_allow_ips.clone(),
             forwarded_allow_ips: config.forwarded_allow_ips.clone(),
             stopping: AtomicBool::new(false),
@@ -97,6 +100,17 @@ impl ConnectionLimits {
     pub fn beat_at(&self, row: Row) {
         // There is one worker, which has one row.
         let _ = self.heart.set(row);
+    }
+
+    /// From now on this poll watches the worker's connections.
+    pub fn watch_by(&self, poll: ConnectionPoll) {
+        // There is one event loop, which has one poll.
+        let _ = self.poll.set(poll);
+    }
+
+    /// The poll that watches the worker's connections; `None` where there is no event loop.
+    pub fn poll(&self) -> Option<&ConnectionPoll> {
+        self.poll.get()
     }
 
     /// The worker is alive, though it waits.

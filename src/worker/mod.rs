@@ -9,6 +9,7 @@ mod batching;
 mod body_store;
 pub mod connection;
 pub mod connection_limits;
+mod connection_poll;
 mod event_loop;
 mod file_watcher;
 mod holdings;

@@ -76,29 +76,23 @@ impl Siblings {
         self.row.has_sibling_on_listener(self.rows, |door| door % of == number)
     }
 
-    /// Passes a connection, whose request is ready, to whichever sibling takes it first.
-    ///
-    /// # Errors
-    /// It cannot travel (a body that is gone by, a response under way), or the letter box is full: it stays.
-    pub fn hand_off(&self, mut connection: Box<Connection>) -> Result<(), Box<Connection>> {
-        let Some(door) = self.doors.get(connection.site()) else { return Err(connection) };
-        let Some(handoff) = connection.prepare_handoff(MOST_BYTES / 2) else { return Err(connection) };
+    /// Passes a connection, whose request is ready, to whichever sibling takes it first. Its copy here is then to be closed. False where it
+    /// stays: it cannot travel (a part of its body is still to come, a response is under way), or the channel is full.
+    pub fn hand_off(&self, connection: &mut Connection) -> bool {
+        let Some(door) = self.doors.get(connection.site()) else { return false };
+        let Some(handoff) = connection.prepare_handoff(MOST_BYTES / 2) else { return false };
         let (peer, is_trusted, proxied) = (*connection.peer(), connection.is_trusted(), connection.proxied());
         let has_body = handoff.body.is_some();
         let header = HandoffHeader { door, peer, is_trusted, proxied, has_body, bytes: &handoff.bytes };
         let body = handoff.body.as_ref().map(AsRawFd::as_raw_fd);
-        match self.channel.send(connection.descriptor(), body, &header.encode()) {
-            // Our copy of the descriptor goes; the connection lives on in the letter box.
-            Ok(()) => Ok(()),
-            Err(_) => Err(connection),
-        }
+        self.channel.send(connection.descriptor(), body, &header.encode()).is_ok()
     }
 
     /// Takes a connection that was passed on, and its next step; `None` when there is none.
     ///
     /// # Errors
     /// There is no descriptor left for it: it waits in the letter box, for us or for a sibling. WouldBlock while a sibling takes one.
-    pub fn take(&self, limits: &Arc<ConnectionLimits>, now: Instant) -> io::Result<Option<(Box<Connection>, Step)>> {
+    pub fn take(&self, limits: &Arc<ConnectionLimits>, now: Instant) -> io::Result<Option<(Connection, Step)>> {
         loop {
             let Some(message) = self.channel.receive()? else { return Ok(None) };
             let Some(header) = HandoffHeader::unwrap(&message.bytes) else { continue };
@@ -112,7 +106,7 @@ impl Siblings {
             let mut connection = Connection::new(stream, header.peer, site, limits.clone(), now);
             let handoff = HandoffBytes { bytes: header.bytes.to_vec(), body: message.file.map(File::from) };
             let step = connection.resume_handoff(header.is_trusted, header.proxied, handoff, now);
-            return Ok(Some((Box::new(connection), step)));
+            return Ok(Some((connection, step)));
         }
     }
 }

@@ -18,9 +18,8 @@ use mio::Waker;
 
 use super::access::ServedRequest;
 use super::batching::{LONGEST_WAIT, SHORT_REQUEST_NS};
-use super::connection::{Connection, Step, UnservedRequest};
+use super::connection::{Connection, GivenBack, Request, Step, UnservedRequest, lock};
 use super::connection_limits::ConnectionLimits;
-use super::event_loop::EventLoop;
 use super::leader::{LeaderState, WorkerStage};
 use super::siblings::Siblings;
 use super::standby::{Attention, BUSY_LOOK};
@@ -97,7 +96,7 @@ pub enum Role {
 /// What a thread is to do next.
 enum Task {
     /// A request is ready.
-    Serve(ReadyRequest),
+    Serve(Box<Request>),
     /// Handlers of signals are due.
     RunHandlers,
     /// The worker ends.
@@ -128,8 +127,8 @@ pub struct WorkerContext {
 struct PoolState {
     lead: Option<Box<LeaderState>>,
     leader: LeaderThread,
-    /// Connections back from the application while somebody else leads, and how they go on.
-    returned: Vec<(ReadyRequest, Step)>,
+    /// Connections whose requests are served, by their keys, while somebody else leads; and how they go on.
+    returned: Vec<(usize, Step)>,
     /// Threads that wait to lead.
     waiting: usize,
     /// Threads that run the application.
@@ -176,9 +175,6 @@ enum LeaderThread {
     Worker,
     Spare,
 }
-
-/// A connection whose request is ready or served, and its place in the event loop.
-type ReadyRequest = (usize, Box<Connection>);
 
 impl ThreadPool {
     /// A crew that waits for its lead ([`ThreadPool::begin`]).
@@ -270,12 +266,11 @@ impl ThreadPool {
     }
 
     /// Serves a request, and those behind it that are ready, up to [`REQUESTS_PER_TURN`]. Says whether the worker goes on.
-    fn serve_on(&self, py: Python<'_>, caller: &mut Caller, mut request: ReadyRequest) -> bool {
+    fn serve_on(&self, py: Python<'_>, caller: &mut Caller, mut request: Box<Request>) -> bool {
         let mut now = Instant::now();
         for served in 1.. {
-            let (key, connection) = request;
-            let (connection, step, ended) = self.serve(py, caller, connection, now);
-            let next = self.done((key, connection), step, ended, served < REQUESTS_PER_TURN);
+            let (served_request, ended) = self.serve(py, caller, request, now);
+            let next = self.done(served_request, ended, served < REQUESTS_PER_TURN);
             if was_interrupted(py) {
                 return false;
             }
@@ -467,8 +462,7 @@ impl ThreadPool {
         };
         loop {
             self.take_returned_connections(&mut lead);
-            if let Some(mut request) = lead.event_loop.next_ready() {
-                self.set_company(&lead.event_loop, &mut request);
+            if let Some(request) = lead.event_loop.next_ready(self.requests_are_short()) {
                 self.leave_lead(lead, true);
                 return Task::Serve(request);
             }
@@ -566,33 +560,32 @@ impl ThreadPool {
 
     /// Gives a connection back after its request, `now`. The next one that is ready, if the lead still lies in the slot and `more` is
     /// wanted.
-    fn done(&self, request: ReadyRequest, step: Step, now: Instant, more: bool) -> Option<ReadyRequest> {
+    fn done(&self, served: GivenBack, now: Instant, more: bool) -> Option<Box<Request>> {
+        let GivenBack { connection, key, step } = served;
         let mut slot = self.lock();
         slot.moves += 1;
         let more = more && !slot.is_over;
         if let Some(lead) = &mut slot.lead {
             let event_loop = &mut lead.event_loop;
             event_loop.catch_up(now);
-            event_loop.put_back(request, step);
+            event_loop.put_back(key, step);
             let mut next = None;
             if more {
-                next = event_loop.next_ready();
+                next = event_loop.next_ready(self.requests_are_short());
                 if next.is_none() && !self.has_served_its_requests() {
-                    next = event_loop.try_poll_heads();
+                    next = event_loop.try_poll_heads(self.requests_are_short());
                 }
             } else {
                 event_loop.send_finished();
             }
-            if let Some(request) = &mut next {
-                self.set_company(event_loop, request);
+            if next.is_some() {
                 self.wake_a_follower(&slot);
                 return next;
             }
         } else {
-            let (key, mut connection) = request;
             // Whoever leads may be at something else first.
-            let step = if step == Step::Send { connection.on_writable(now) } else { step };
-            slot.returned.push(((key, connection), step));
+            let step = if step == Step::Send { lock(&connection).on_writable(now) } else { step };
+            slot.returned.push((key, step));
             self.has_returned.store(true, Relaxed);
             self.wake_leader();
         }
@@ -601,9 +594,9 @@ impl ThreadPool {
         None
     }
 
-    /// Lets the response to a request wait for the one behind it, where requests are so short that it will not be long.
-    fn set_company(&self, event_loop: &EventLoop, (_, connection): &mut ReadyRequest) {
-        connection.begin_response(event_loop.has_ready() && self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS);
+    /// Whether a response may wait for those to requests that are ready behind it: it will not be long.
+    fn requests_are_short(&self) -> bool {
+        self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS
     }
 
     fn take_returned_connections(&self, lead: &mut LeaderState) {
@@ -616,8 +609,8 @@ impl ThreadPool {
             self.has_returned.store(false, Relaxed);
             std::mem::take(&mut slot.returned)
         };
-        for (request, step) in returned {
-            lead.event_loop.put_back(request, step);
+        for (key, step) in returned {
+            lead.event_loop.put_back(key, step);
         }
     }
 
@@ -675,16 +668,18 @@ impl ThreadPool {
     fn hand_off_ready(&self, lead: &mut LeaderState) {
         let mut kept = Vec::new();
         while self.worker.siblings.has_idle()
-            && let Some((key, mut connection)) = lead.event_loop.next_ready()
+            && let Some(request) = lead.event_loop.next_ready(false)
         {
-            lead.event_loop.unregister(&mut connection);
-            match self.worker.siblings.hand_off(connection) {
-                Ok(()) => lead.event_loop.forget(key),
-                Err(connection) => kept.push((key, connection)),
-            }
+            lead.event_loop.unregister(request.key());
+            let mut has_gone = false;
+            let GivenBack { key, .. } = request.give_back(|connection| {
+                has_gone = self.worker.siblings.hand_off(connection);
+                Step::Call
+            });
+            if has_gone { lead.event_loop.forget(key) } else { kept.push(key) }
         }
-        for request in kept.into_iter().rev() {
-            lead.event_loop.keep_ready(request);
+        for key in kept.into_iter().rev() {
+            lead.event_loop.keep_ready(key);
         }
     }
 
@@ -701,16 +696,16 @@ impl ThreadPool {
         self.wake_leader();
     }
 
-    /// Runs the application; the connection comes back with how it goes on, and when the application was done.
+    /// Runs the application. Returns the connection, and when the application was done.
     fn serve(
         &self,
         py: Python<'_>,
         caller: &mut Caller,
-        connection: Box<Connection>,
+        request: Box<Request>,
         started: Instant,
-    ) -> (Box<Connection>, Step, Instant) {
+    ) -> (GivenBack, Instant) {
         let running = self.worker.row.start_request();
-        let mut finished = caller.call(py, connection);
+        let mut finished = caller.call(py, request);
         let ended = Instant::now();
         let duration = ended - started;
         if let Err(panic) = caught(|| self.log_access(py, &mut finished, duration)) {
@@ -720,16 +715,17 @@ impl ThreadPool {
             self.is_dismissed.store(true, Relaxed);
         }
         let Finished { exchange, ending, .. } = finished;
-        let mut connection =
-            exchange.into_connection().expect("every exchange here is a connection: the caller was given one");
-        let step = caught(|| go_on(&mut connection, ending, ended)).unwrap_or_else(|panic| {
-            log::error!("Cannot go on with a connection: a fault of the server: {panic}");
-            Step::Close
+        let request = exchange.into_request().expect("every exchange here is a request: the caller was given one");
+        let served = request.give_back(|connection| {
+            caught(|| go_on(connection, ending, ended)).unwrap_or_else(|panic| {
+                log::error!("Cannot go on with a connection: a fault of the server: {panic}");
+                Step::Close
+            })
         });
         self.worker.row.finish_request(running);
         self.worker.row.beat();
         self.note_duration(duration);
-        (connection, step, ended)
+        (served, ended)
     }
 
     /// Keeps the moving average: the newest request counts for an eighth.

@@ -1,5 +1,6 @@
 //! What arrives, and what the protocol makes of it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::request::Gatherer;
@@ -76,7 +77,7 @@ impl Connection {
     /// behind it in the input.
     fn end_proxy(&mut self, origin: Option<Origin>, now: Instant) -> Option<Step> {
         if let Some(origin) = origin
-            && let Err(error) = self.client.take_proxy_header(origin, &self.limits)
+            && let Err(error) = Arc::make_mut(&mut self.client).take_proxy_header(origin, &self.limits)
         {
             // No request has begun that could be logged.
             self.input = Vec::new();

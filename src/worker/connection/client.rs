@@ -6,6 +6,7 @@ use crate::sys::socket::Peer;
 use crate::worker::connection_limits::ConnectionLimits;
 
 /// What holds for a connection from its beginning to its end, or from its PROXY header on.
+#[derive(Clone)]
 pub struct Client {
     /// The socket's peer, or whom a PROXY header named in its place.
     pub peer: Peer,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Connection, Step};
@@ -56,7 +57,8 @@ impl Connection {
         handoff: HandoffBytes,
         now: Instant,
     ) -> Step {
-        (self.client.is_trusted, self.client.proxied) = (is_trusted, proxied);
+        let client = Arc::make_mut(&mut self.client);
+        (client.is_trusted, client.proxied) = (is_trusted, proxied);
         self.http = Http1::past_proxy(&self.limits.http, now);
         // What arrived on the way has raised no event here.
         self.arrivals.note(false);

@@ -18,6 +18,8 @@ mod standing;
 mod unserved_request;
 
 pub use handoff::HandoffBytes;
+pub use request::Request;
+pub use serving::{GivenBack, SharedConnection, lock, share};
 pub use standing::{Standing, UNHURRIED};
 pub use unserved_request::UnservedRequest;
 
@@ -32,14 +34,14 @@ use self::arrivals::Arrivals;
 use self::client::Client;
 use self::lent::Lent;
 use self::output::Output;
-use self::request::Request;
+use self::serving::Present;
 use super::body_store::BodyStore;
 use super::connection_limits::ConnectionLimits;
+use super::connection_poll::Watched;
 use super::holdings::Held;
 use super::read_context::{Incoming, ReadContext};
 use super::transport::Transport;
 use super::write_queue::Flushed;
-use crate::exchange::Exchange;
 use crate::http::connection::{Action, Http1, Stage};
 use crate::http::date::DateCache;
 use crate::http::error::Error;
@@ -82,14 +84,14 @@ pub struct Connection {
     /// What TLS is to be begun with, once a PROXY header is out of the way.
     acceptor: Option<Acceptor>,
     limits: Arc<ConnectionLimits>,
-    client: Client,
+    client: Arc<Client>,
     /// What HTTP makes of what has come.
     http: Http1,
     arrivals: Arrivals,
     /// Received and not used up. The head of a request that is on its way is in front.
     input: Vec<u8>,
-    /// The request that is on its way, ready, or with the application.
-    request: Box<Request>,
+    /// The request that is on its way, or ready; the application has it while it is served.
+    request: Present,
     /// What the input and the request are recorded to hold.
     held: Held,
     output: Output,
@@ -97,30 +99,18 @@ pub struct Connection {
     lent: Lent,
 }
 
-/// What the event loop's poll tells of a connection. It is told more only when that is needed, and never less again: each change is a
-/// system call, each needless event a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Watched {
-    /// Nothing.
-    Not,
-    /// Bytes that arrive.
-    ForReading,
-    /// Those, and room for bytes to be sent.
-    ForBoth,
-}
-
 impl Connection {
     /// A connection just accepted on listener number `site`.
     pub fn new(stream: Stream, peer: Peer, site: usize, limits: Arc<ConnectionLimits>, now: Instant) -> Self {
         Connection {
-            client: Client::new(peer, site, &limits),
+            client: Arc::new(Client::new(peer, site, &limits)),
             http: Http1::new(&limits.http, now),
             transport: Transport::plain(stream),
             acceptor: None,
+            request: Present::new(&limits),
             limits,
             arrivals: Arrivals::default(),
             input: Vec::new(),
-            request: Box::default(),
             held: Held::default(),
             output: Output::default(),
             watched: Watched::Not,
@@ -185,12 +175,15 @@ impl Connection {
         if !self.has_unsent() {
             return Step::Wait;
         }
-        match self.output.flush(&mut self.transport, now) {
-            Ok(Flushed::All) => self.after_flush(now),
-            Ok(Flushed::Blocked) => Step::Wait,
-            Ok(Flushed::Paused) => Step::Again,
-            Err(_) => Step::Close,
-        }
+        self.flush(now)
+    }
+
+    /// Goes on sending while the application has the request. Says whether there is more to do at once.
+    pub fn send_on(&mut self, now: Instant) -> bool {
+        // The application hears of a failure with its next call.
+        let flushed = self.output.flush(&mut self.transport, now);
+        self.output.note_held(&self.limits);
+        matches!(flushed, Ok(Flushed::Paused))
     }
 
     /// Ends waits that have lasted too long.
@@ -199,6 +192,8 @@ impl Connection {
             // What the kernel still holds of the response is of no use to anybody.
             self.break_off();
             self.transport.stream().reset_on_close();
+            self.output.fail(ErrorKind::TimedOut);
+            self.output.note_held(&self.limits);
             return Step::Stalled;
         }
         let action = self.http.on_time(&mut self.input, &self.limits.http, now);
@@ -209,7 +204,8 @@ impl Connection {
     pub fn finish(&mut self, keep_alive: bool, now: Instant) -> Step {
         // What of a streamed body the application did not read lies in the way of the next request.
         let keep_alive = keep_alive && self.request.has_come_whole();
-        if self.lent.is_lent() && self.transport.stream().set_blocking(false).is_err() {
+        let is_broken = self.lent.is_lent() && self.transport.stream().set_blocking(false).is_err();
+        if is_broken || self.output.check().is_err() {
             return Step::Close;
         }
         self.request.drop_body();
@@ -223,7 +219,14 @@ impl Connection {
         if self.output.waits_for_responses() && keep_alive && self.input.is_empty() {
             return Step::Send;
         }
-        match self.output.flush(&mut self.transport, now) {
+        self.flush(now)
+    }
+
+    /// Sends what is queued; goes on once it is out.
+    fn flush(&mut self, now: Instant) -> Step {
+        let flushed = self.output.flush(&mut self.transport, now);
+        self.output.note_held(&self.limits);
+        match flushed {
             Ok(Flushed::All) => self.after_flush(now),
             Ok(Flushed::Blocked) => Step::Wait,
             Ok(Flushed::Paused) => Step::Again,
@@ -239,7 +242,7 @@ impl Connection {
     /// Answers a health check; the application hears nothing of it.
     pub fn answer_check(&mut self, serves: bool, now: Instant) -> Step {
         // Who sends more without waiting for the answer is none of the checkers, and gets no turn after turn by it.
-        let is_last = !serves || !self.input.is_empty() || !self.may_keep_alive();
+        let is_last = !serves || !self.input.is_empty() || !self.request.may_be_kept();
         let connection =
             if is_last { response::ConnectionHeader::Close } else { response::ConnectionHeader::KeepAlive };
         let is_head = self.http.asks_for_head(&self.input, &self.limits.http);
@@ -262,6 +265,16 @@ impl Connection {
         std::mem::take(&mut self.request.returned)
     }
 
+    /// Whether the application has its request.
+    pub fn is_served(&self) -> bool {
+        !self.request.is_here()
+    }
+
+    /// Whether bytes may have come that nobody has read.
+    pub fn may_be_unread(&self) -> bool {
+        self.arrivals.may_be_unread()
+    }
+
     /// Whether it has a request for the application.
     pub fn is_ready(&self) -> bool {
         self.http.is_serving()
@@ -280,11 +293,6 @@ impl Connection {
     /// Whether it waits for a request of which nothing has arrived.
     pub fn is_idle(&self) -> bool {
         matches!(self.http.stage(), Stage::Idle { .. }) && !self.has_unsent()
-    }
-
-    /// The application is about to be called. `has_company` says that other requests are ready, whose responses this one's may wait for.
-    pub fn begin_response(&mut self, has_company: bool) {
-        self.output.begin(has_company);
     }
 
     /// Ends our side, which the client is told whoever else holds the socket: a close alone says nothing while a child of the application

@@ -25,6 +25,8 @@ pub(super) struct Output {
     timeout: WriteTimeout,
     /// Why nothing can be sent any more, once that is so.
     failure: Option<ErrorKind>,
+    /// What the queue is recorded to hold.
+    held: Held,
 }
 
 impl Output {
@@ -53,10 +55,19 @@ impl Output {
             return Ok(length);
         }
         let sent = self.send_now(transport, limits, parts, length, hint);
+        self.note_held(limits);
         if hint == Hint::MoreSoon {
             self.batching.block_was_sent();
         }
         sent.inspect_err(|error| self.fail(error.kind()))
+    }
+
+    /// As [`Output::send`], behind what waits for the client already: keeps it, and leaves it to others to send that.
+    pub(super) fn keep_more(&mut self, limits: &ConnectionLimits, parts: &[&[u8]]) -> io::Result<usize> {
+        self.check()?;
+        let kept = self.keep(limits, parts, 0);
+        self.note_held(limits);
+        Ok(kept)
     }
 
     /// Whether the bytes wait for more to come. Nothing does behind what waits for the client, nor
@@ -214,9 +225,18 @@ impl Output {
         self.queue.waiting()
     }
 
-    /// What the queue holds of the worker's goods.
+    /// What the queue holds of the worker's goods, as last recorded.
     pub(super) fn held(&self) -> Held {
-        self.queue.held()
+        self.held
+    }
+
+    /// Records what the queue holds.
+    pub(super) fn note_held(&mut self, limits: &ConnectionLimits) {
+        let held = self.queue.held();
+        if held != self.held {
+            limits.holdings.replace(self.held, held);
+            self.held = held;
+        }
     }
 
     /// Whether what is queued waits for other responses.

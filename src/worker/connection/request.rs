@@ -1,8 +1,8 @@
 //! One request, from the moment it is whole, or the application has to read the rest of it, until
 //! it is answered.
 //!
-//! Knows the request and nothing of the connection: who serves it needs no more than this and what
-//! is fixed for the client.
+//! Knows the request, and what is fixed for the client. What the application asks of its connection
+//! stands in `serving`.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::client::Client;
+use super::serving::Link;
 use crate::exchange::{Body, RequestView};
-use crate::http::connection::{BodyReader, BodySink, Http1Limits, Received, Room};
+use crate::http::connection::{BodyReader, BodySink, Received, Room};
 use crate::http::error::Error;
 use crate::http::request::{Coding, Framing, RequestHead, Scheme};
 use crate::tls::Secured;
@@ -19,8 +20,7 @@ use crate::worker::body_store::{BodyStore, NotKept};
 use crate::worker::connection_limits::ConnectionLimits;
 
 /// A request and its body. A connection has one, which it fills again and again.
-#[derive(Default)]
-pub(super) struct Request {
+pub struct Request {
     pub(super) head: RequestHead,
     /// What the head's spans point into. Where the application has to read the rest of the body,
     /// what has come of that and is not decoded stands behind it. Empty while the request is not
@@ -39,6 +39,9 @@ pub(super) struct Request {
     began: Option<Instant>,
     /// The buffer of a body that the application is done with.
     pub(super) returned: Vec<u8>,
+    limits: Arc<ConnectionLimits>,
+    /// The way to its connection, as long as the application has it.
+    pub(super) link: Option<Link>,
 }
 
 /// Gathers a request's body.
@@ -49,6 +52,31 @@ pub(super) struct Gatherer<'a> {
 }
 
 impl Request {
+    pub(super) fn new(limits: Arc<ConnectionLimits>) -> Self {
+        Request {
+            head: RequestHead::default(),
+            bytes: Vec::new(),
+            store: None,
+            unsaved: Vec::new(),
+            length: 0,
+            rest: None,
+            wait_ends: None,
+            began: None,
+            returned: Vec::new(),
+            limits,
+            link: None,
+        }
+    }
+
+    pub(super) fn limits(&self) -> &ConnectionLimits {
+        &self.limits
+    }
+
+    /// Whether its response may say that the connection is kept.
+    pub(super) fn may_be_kept(&self) -> bool {
+        self.head.keep_alive && self.limits.keeps_alive()
+    }
+
     /// What a connection fills while the request is on its way.
     pub(super) fn parts<'a>(&'a mut self, limits: &'a ConnectionLimits) -> (&'a mut RequestHead, Gatherer<'a>) {
         (&mut self.head, Gatherer { store: &mut self.store, unsaved: &mut self.unsaved, limits })
@@ -87,7 +115,7 @@ impl Request {
     }
 
     /// See [`crate::exchange::Exchange::take_body`].
-    pub(super) fn take_body(&mut self) -> Body {
+    pub(super) fn take_stored_body(&mut self) -> Body {
         let Some(store) = self.store.take() else { return Body::empty() };
         let whole = store.into_body().unwrap_or_else(|error| {
             log::error!("Cannot read a spooled request body: {error}");
@@ -98,10 +126,9 @@ impl Request {
 
     /// Reads what had not come of the body when the application was called; `receive` reads from
     /// the client, `None` where nothing is there. See [`crate::exchange::Exchange::read_body`].
-    pub(super) fn read_body(
+    pub(super) fn read_rest(
         &mut self,
         buffer: &mut [u8],
-        limits: &Http1Limits,
         mut receive: impl FnMut(&mut [u8]) -> io::Result<Option<usize>>,
     ) -> io::Result<usize> {
         if !self.unsaved.is_empty() {
@@ -112,7 +139,8 @@ impl Request {
         }
         let Some(rest) = &mut self.rest else { return Ok(0) };
         loop {
-            let (used, count) = rest.read(&self.bytes[self.head.len..], buffer, limits).map_err(body_error)?;
+            let (used, count) =
+                rest.read(&self.bytes[self.head.len..], buffer, &self.limits.http).map_err(body_error)?;
             self.bytes.drain(self.head.len..self.head.len + used);
             if count > 0 || rest.is_done() {
                 return Ok(count);
@@ -135,11 +163,11 @@ impl Request {
     ///
     /// # Errors
     /// The client has sent nothing for longer than it may.
-    pub(super) fn wait_for_body(&mut self, limits: &Http1Limits, now: Instant) -> io::Result<Instant> {
+    pub(super) fn wait_for_body(&mut self, now: Instant) -> io::Result<Instant> {
         // Who has nothing more to come waits for nothing.
         let Some(rest) = &mut self.rest else { return Ok(now) };
         rest.resume(now);
-        let until = *self.wait_ends.get_or_insert(rest.rate().deadline(now, limits));
+        let until = *self.wait_ends.get_or_insert(rest.rate().deadline(now, &self.limits.http));
         if now >= until { Err(ErrorKind::TimedOut.into()) } else { Ok(until) }
     }
 
@@ -246,8 +274,8 @@ mod tests {
 
     /// The request that these bytes make, whose body is kept up to two bytes, and what stays in the
     /// input.
-    fn request(bytes: &str, limits: &ConnectionLimits) -> (Request, Vec<u8>) {
-        let (mut request, mut input, now) = (Request::default(), Vec::new(), Instant::now());
+    fn request(bytes: &str, limits: &Arc<ConnectionLimits>) -> (Request, Vec<u8>) {
+        let (mut request, mut input, now) = (Request::new(limits.clone()), Vec::new(), Instant::now());
         let (head, sink) = request.parts(limits);
         let context = Context { limits: &limits.http, is_trusted: false, known: None, input: &mut input, head, sink };
         let action = Http1::new(&limits.http, now).on_bytes(bytes.as_bytes(), context, now);
@@ -256,8 +284,8 @@ mod tests {
         (request, input)
     }
 
-    fn limits() -> ConnectionLimits {
-        ConnectionLimits::new(&Config { body_buffer: 2, body_spool: 0, ..Config::default() })
+    fn limits() -> Arc<ConnectionLimits> {
+        Arc::new(ConnectionLimits::new(&Config { body_buffer: 2, body_spool: 0, ..Config::default() }))
     }
 
     #[test]
@@ -277,7 +305,7 @@ mod tests {
         let limits = limits();
         let begin = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
         let (mut request, mut input) = request(begin, &limits);
-        assert!(matches!(request.take_body(), Body::Stream(_)));
+        assert!(matches!(request.take_stored_body(), Body::Stream(_)));
         assert!(!request.has_come_whole() && request.has_more());
         let mut arrivals = [Some(&b"3\r\nab"[..]), None, Some(b"c\r\n0\r\n\r\nGET ")].into_iter();
         let mut receive = |buffer: &mut [u8]| {
@@ -289,7 +317,7 @@ mod tests {
         };
         let mut read = || {
             let mut buffer = [0; 100];
-            let count = request.read_body(&mut buffer, &limits.http, &mut receive)?;
+            let count = request.read_rest(&mut buffer, &mut receive)?;
             Ok::<_, io::Error>(buffer[..count].to_vec())
         };
         assert_eq!(read().unwrap(), b"ab");

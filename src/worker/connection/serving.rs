@@ -1,127 +1,116 @@
 //! What the application may ask of the connection while it has the request.
+//!
+//! The connection stays with the event loop, which goes on sending, and notices a client that leaves or does not read. The application has
+//! the request, with a link to the connection. It locks the connection for as long as a system call takes that does not wait.
 
 use std::any::Any;
 use std::io::{self, ErrorKind};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::client::Client;
 use super::lent::{Lent, LentSession};
-use super::{Connection, receive};
+use super::request::Request;
+use super::{Connection, Step, receive};
 use crate::exchange::{Body, Exchange, Hint, RequestView, Wait};
 use crate::sys::socket::{Readiness, Stream};
+use crate::tls::Secured;
+use crate::worker::connection_limits::ConnectionLimits;
+use crate::worker::connection_poll::Watched;
 use crate::worker::relay;
 
 /// How often a client that does not read, or send, is looked at while the application waits for it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-impl Exchange for Connection {
-    fn request(&self) -> RequestView<'_> {
-        let secured = match self.lent.session() {
-            None => self.transport.secured(),
-            Some(session) => session.secured.as_ref(),
-        };
-        self.request.view(&self.client, secured)
+/// A connection of the event loop's, and of the application while it has a request of it.
+pub type SharedConnection = Arc<Mutex<Connection>>;
+
+/// Makes a connection one that can be shared.
+pub fn share(connection: Connection) -> SharedConnection {
+    Arc::new(Mutex::new(connection))
+}
+
+/// Locks a connection. A panic while it was held leaves plain data behind, so poisoning carries no news.
+pub fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The way from a request that is served to its connection.
+pub(super) struct Link {
+    connection: SharedConnection,
+    /// Its key in the event loop.
+    key: usize,
+    client: Arc<Client>,
+    /// What TLS has settled, where the connection is under TLS.
+    secured: Option<Arc<Secured>>,
+}
+
+/// A connection whose request has been served.
+pub struct GivenBack {
+    /// The connection.
+    pub connection: SharedConnection,
+    /// Its key in the event loop.
+    pub key: usize,
+    /// What the event loop does next with it.
+    pub step: Step,
+}
+
+/// A connection's request, which is here unless the application has it.
+pub(super) struct Present(Option<Box<Request>>);
+
+impl Present {
+    pub(super) fn new(limits: &Arc<ConnectionLimits>) -> Self {
+        Present(Some(Box::new(Request::new(limits.clone()))))
     }
 
-    fn take_body(&mut self) -> Body {
-        self.request.take_body()
-    }
-
-    fn return_buffer(&mut self, buffer: Vec<u8>) {
-        self.request.returned = buffer;
-    }
-
-    fn send(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize> {
-        // A lent socket blocks, and it is the application's: nothing waits on it.
-        let hint = if self.lent.is_lent() { Hint::Now } else { hint };
-        let sent = self.output.send(&mut self.transport, &self.limits, parts, hint);
-        if !self.output.is_empty() {
-            self.note_held();
-        }
-        sent
-    }
-
-    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
-        self.output.push_file(file, offset, length);
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.output.flush(&mut self.transport, Instant::now()).map(drop)
-    }
-
-    fn flush_due(&mut self, now: Instant) -> bool {
-        if self.output.waits_for_client(&self.transport) {
-            let _ = self.output.flush(&mut self.transport, now);
-            return true;
-        }
-        self.output.flush_due(&mut self.transport, now)
-    }
-
-    fn hurry(&mut self) {
-        self.output.hurry(&mut self.transport, Instant::now());
-    }
-
-    fn unsent(&self) -> u64 {
-        self.output.waiting()
-    }
-
-    fn avoid_files(&mut self) {
-        self.output.avoid_files();
-    }
-
-    fn give_up(&mut self) {
-        self.output.fail(ErrorKind::BrokenPipe);
-    }
-
-    fn wait_to_write(&mut self) -> io::Result<Wait> {
-        // It is the client that the application waits for, which has its own time for it (`write_timeout`): the worker is not stuck.
-        self.limits.beat();
-        self.output.check()?;
-        let now = Instant::now();
-        if self.output.has_stalled(self.transport.stream(), &self.limits, now) {
-            self.output.fail(ErrorKind::TimedOut);
-            return Err(ErrorKind::TimedOut.into());
-        }
-        Ok(self.wait(Readiness::ToWrite, now + LOOK_AGAIN))
-    }
-
-    fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Connection { request, transport, limits, .. } = self;
-        request.read_body(buffer, &limits.http, |buffer| receive(|| transport.read(buffer)))
-    }
-
-    fn wait_to_read(&mut self) -> io::Result<Wait> {
-        // As above: it is the client that is waited for.
-        self.limits.beat();
-        let now = Instant::now();
-        let until = self.request.wait_for_body(&self.limits.http, now)?;
-        Ok(self.wait(Readiness::ToRead, until.min(now + LOOK_AGAIN)))
-    }
-
-    fn may_keep_alive(&self) -> bool {
-        self.request.head.keep_alive && self.limits.keeps_alive()
-    }
-
-    fn lend_socket(&mut self) -> io::Result<RawFd> {
-        if self.transport.is_tls() {
-            self.lend_session()?;
-        }
-        self.transport.stream().set_blocking(true)?;
-        if !self.lent.is_lent() {
-            self.lent = Lent::Socket;
-        }
-        Ok(self.transport.stream().as_raw_fd())
+    pub(super) fn is_here(&self) -> bool {
+        self.0.is_some()
     }
 }
 
-impl dyn Exchange {
-    /// The connection that was given out as an exchange.
-    pub fn into_connection(self: Box<Self>) -> Option<Box<Connection>> {
-        (self as Box<dyn Any>).downcast().ok()
+impl Deref for Present {
+    type Target = Request;
+
+    fn deref(&self) -> &Request {
+        self.0.as_deref().expect("nothing happens to a request that the application has, but what it asks for")
+    }
+}
+
+impl DerefMut for Present {
+    fn deref_mut(&mut self) -> &mut Request {
+        self.0.as_deref_mut().expect("as above")
     }
 }
 
 impl Connection {
+    /// Gives out the request that is ready, to be served. `connection` is this one, with this `key` in the event loop. `has_company` says
+    /// that other requests are ready, whose responses this one's may wait for.
+    pub fn check_out(&mut self, connection: &SharedConnection, key: usize, has_company: bool) -> Box<Request> {
+        self.output.begin(has_company);
+        let mut request = self.request.0.take().expect("a request is served once");
+        let secured = match self.lent.session() {
+            None => self.transport.secured(),
+            Some(session) => session.secured.as_ref(),
+        };
+        let secured = secured.cloned();
+        request.link = Some(Link { connection: connection.clone(), key, client: self.client.clone(), secured });
+        request
+    }
+
+    /// Has the poll tell when the client takes more, where it has not taken everything.
+    fn await_client(&mut self, key: usize, limits: &ConnectionLimits) {
+        if !self.output.waits_for_client(&self.transport) {
+            return;
+        }
+        let Some(poll) = limits.poll() else { return };
+        match poll.watch(key, self.descriptor(), self.watched, Watched::ForBoth) {
+            Ok(()) => self.watched = Watched::ForBoth,
+            Err(error) => self.output.fail(error.kind()),
+        }
+    }
+
     /// Puts one end of a socket pair in the session's place, and a thread behind the other that carries the bytes between the two: what
     /// the application gets is a real socket, and knows nothing of TLS.
     fn lend_session(&mut self) -> io::Result<()> {
@@ -132,9 +121,147 @@ impl Connection {
         self.lent = Lent::InsteadOfTls(Box::new(LentSession { stream: Some(stream), secured }));
         relay::start(below, session, theirs, self.limits.write_timeout)
     }
+}
 
-    fn wait(&self, readiness: Readiness, until: Instant) -> Wait {
-        Wait { descriptor: self.transport.stream().as_raw_fd(), readiness, until }
+impl Request {
+    fn link(&self) -> &Link {
+        self.link.as_ref().expect("a request that is served has a link to its connection")
+    }
+
+    /// Its connection, while it is locked. What is asked of it goes through here, and so does what the poll has to tell then.
+    fn with_connection<T>(&self, ask: impl FnOnce(&mut Connection) -> T) -> T {
+        let Link { connection, key, .. } = self.link();
+        let mut connection = lock(connection);
+        let answer = ask(&mut connection);
+        connection.await_client(*key, self.limits());
+        answer
+    }
+
+    /// The request is served: gives it back to its connection, which goes on as `go_on` says.
+    pub fn give_back(mut self: Box<Self>, go_on: impl FnOnce(&mut Connection) -> Step) -> GivenBack {
+        let Link { connection, key, .. } = self.link.take().expect("a request is given back once");
+        let step = {
+            let mut connection = lock(&connection);
+            connection.request.0 = Some(self);
+            go_on(&mut connection)
+        };
+        GivenBack { connection, key, step }
+    }
+
+    /// The key of its connection in the event loop.
+    pub fn key(&self) -> usize {
+        self.link().key
+    }
+}
+
+impl Exchange for Request {
+    fn request(&self) -> RequestView<'_> {
+        let Link { client, secured, .. } = self.link();
+        self.view(client, secured.as_ref())
+    }
+
+    fn take_body(&mut self) -> Body {
+        self.take_stored_body()
+    }
+
+    fn return_buffer(&mut self, buffer: Vec<u8>) {
+        self.returned = buffer;
+    }
+
+    fn send(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize> {
+        self.with_connection(|Connection { output, transport, limits, lent, watched, .. }| {
+            if *watched == Watched::ForBoth && output.waits_for_client(transport) {
+                // The event loop learns when the client takes more.
+                return output.keep_more(limits, parts);
+            }
+            // A lent socket blocks, and it is the application's: nothing waits on it.
+            let hint = if lent.is_lent() { Hint::Now } else { hint };
+            output.send(transport, limits, parts, hint)
+        })
+    }
+
+    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
+        self.with_connection(|connection| connection.output.push_file(file, offset, length));
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.with_connection(|Connection { output, transport, .. }| output.flush(transport, Instant::now()).map(drop))
+    }
+
+    fn flush_due(&mut self, now: Instant) -> bool {
+        self.with_connection(|Connection { output, transport, .. }| output.flush_due(transport, now))
+    }
+
+    fn hurry(&mut self) {
+        self.with_connection(|Connection { output, transport, .. }| output.hurry(transport, Instant::now()));
+    }
+
+    fn unsent(&self) -> u64 {
+        self.with_connection(|connection| connection.output.waiting())
+    }
+
+    fn avoid_files(&mut self) {
+        self.with_connection(|connection| connection.output.avoid_files());
+    }
+
+    fn give_up(&mut self) {
+        self.with_connection(|connection| connection.output.fail(ErrorKind::BrokenPipe));
+    }
+
+    fn wait_to_write(&mut self) -> io::Result<Wait> {
+        // It is the client that the application waits for, which has its own time for it (`write_timeout`): the worker is not stuck.
+        self.limits().beat();
+        self.with_connection(|Connection { output, transport, limits, .. }| {
+            output.check()?;
+            let now = Instant::now();
+            if output.has_stalled(transport.stream(), limits, now) {
+                output.fail(ErrorKind::TimedOut);
+                return Err(ErrorKind::TimedOut.into());
+            }
+            let descriptor = transport.stream().as_raw_fd();
+            Ok(Wait { descriptor, readiness: Readiness::ToWrite, until: now + LOOK_AGAIN })
+        })
+    }
+
+    fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let connection = self.link().connection.clone();
+        self.read_rest(buffer, |buffer| {
+            let mut connection = lock(&connection);
+            receive(|| connection.transport.read(buffer))
+        })
+    }
+
+    fn wait_to_read(&mut self) -> io::Result<Wait> {
+        // As above: it is the client that is waited for.
+        self.limits().beat();
+        let now = Instant::now();
+        let until = self.wait_for_body(now)?;
+        let descriptor = self.with_connection(|connection| connection.transport.stream().as_raw_fd());
+        Ok(Wait { descriptor, readiness: Readiness::ToRead, until: until.min(now + LOOK_AGAIN) })
+    }
+
+    fn may_keep_alive(&self) -> bool {
+        self.may_be_kept()
+    }
+
+    fn lend_socket(&mut self) -> io::Result<RawFd> {
+        self.with_connection(|connection| {
+            if connection.transport.is_tls() {
+                connection.lend_session()?;
+            }
+            connection.transport.stream().set_blocking(true)?;
+            if !connection.lent.is_lent() {
+                connection.lent = Lent::Socket;
+            }
+            Ok(connection.transport.stream().as_raw_fd())
+        })
+    }
+}
+
+impl dyn Exchange {
+    /// The request that was given out as an exchange.
+    pub fn into_request(self: Box<Self>) -> Option<Box<Request>> {
+        (self as Box<dyn Any>).downcast().ok()
     }
 }
 
@@ -142,27 +269,31 @@ impl Connection {
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
-    use std::sync::Arc;
 
     use super::*;
     use crate::settings::Config;
     use crate::sys::socket::Peer;
-    use crate::worker::connection::Step;
-    use crate::worker::connection_limits::ConnectionLimits;
     use crate::worker::read_context::ReadContext;
 
     const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-    /// A connection whose request is ready, and its client, who has sent that and what is `behind`.
-    fn asked(behind: &str) -> (Connection, UnixStream) {
+    /// A request that is served, with company or without, its connection, and its client, who has sent that and what is `behind`.
+    fn served(behind: &str, has_company: bool) -> (Box<Request>, SharedConnection, UnixStream) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
         theirs.write_all(format!("{REQUEST}{behind}").as_bytes()).unwrap();
         let (limits, now) = (Arc::new(ConnectionLimits::new(&Config::default())), Instant::now());
-        let mut connection = Connection::new(Stream::from(OwnedFd::from(ours)), Peer::Unix, 0, limits, now);
-        assert_eq!(connection.on_readable(&mut ReadContext::new(), false, 1, now), Step::Call);
-        (connection, theirs)
+        let connection = share(Connection::new(Stream::from(OwnedFd::from(ours)), Peer::Unix, 0, limits, now));
+        assert_eq!(lock(&connection).on_readable(&mut ReadContext::new(), false, 1, now), Step::Call);
+        let request = lock(&connection).check_out(&connection, 0, has_company);
+        assert!(lock(&connection).is_served());
+        (request, connection, theirs)
+    }
+
+    /// The request is answered.
+    fn finish(request: Box<Request>, keep_alive: bool, now: Instant) -> Step {
+        request.give_back(|connection| connection.finish(keep_alive, now)).step
     }
 
     fn received(client: &mut UnixStream) -> String {
@@ -175,11 +306,11 @@ mod tests {
     fn a_response_is_put_off_only_in_company() {
         let now = Instant::now();
         for has_company in [false, true] {
-            let (mut connection, mut client) = asked("");
-            connection.begin_response(has_company);
-            assert_eq!(connection.send(&[b"response"], Hint::LastOfResponse).unwrap(), 8);
-            assert_eq!(connection.output.waits_for_responses(), has_company);
-            assert_eq!(connection.finish(true, now), if has_company { Step::Send } else { Step::Wait });
+            let (mut request, connection, mut client) = served("", has_company);
+            assert_eq!(request.send(&[b"response"], Hint::LastOfResponse).unwrap(), 8);
+            assert_eq!(lock(&connection).output.waits_for_responses(), has_company);
+            assert_eq!(finish(request, true, now), if has_company { Step::Send } else { Step::Wait });
+            let mut connection = lock(&connection);
             assert_eq!(connection.is_idle(), !has_company);
             assert_eq!(received(&mut client), if has_company { "" } else { "response" });
             assert_eq!(connection.on_writable(now), Step::Wait);
@@ -192,13 +323,14 @@ mod tests {
     fn what_nobody_has_told_of_is_read_before_a_close() {
         let now = Instant::now();
         for late in ["", "more"] {
-            let (mut connection, mut client) = asked("");
+            let (mut request, connection, mut client) = served("", false);
             client.write_all(late.as_bytes()).unwrap();
-            assert_eq!(connection.send(&[b"response"], Hint::LastOfConnection).unwrap(), 8);
-            assert_eq!(connection.finish(false, now), if late.is_empty() { Step::Close } else { Step::Again });
+            assert_eq!(request.send(&[b"response"], Hint::LastOfConnection).unwrap(), 8);
+            assert_eq!(finish(request, false, now), if late.is_empty() { Step::Close } else { Step::Again });
             assert_eq!(received(&mut client), "response");
             assert_eq!(client.read(&mut [0]).unwrap(), 0, "the end is told before the descriptor is closed");
             drop(client);
+            let mut connection = lock(&connection);
             assert_eq!(
                 connection.on_readable(&mut ReadContext::new(), false, 1, now),
                 if late.is_empty() { Step::Wait } else { Step::Close }
@@ -210,11 +342,12 @@ mod tests {
     #[test]
     fn a_promise_to_be_kept_holds_for_a_moment_when_the_worker_ends() {
         let now = Instant::now();
-        let (mut connection, mut client) = asked("");
-        assert!(connection.may_keep_alive());
-        connection.limits.stop_keeping_alive();
-        assert!(!connection.may_keep_alive());
-        assert_eq!(connection.finish(true, now), Step::Wait);
+        let (request, connection, mut client) = served("", false);
+        assert!(request.may_keep_alive());
+        request.limits().stop_keeping_alive();
+        assert!(!request.may_keep_alive());
+        assert_eq!(finish(request, true, now), Step::Wait);
+        let mut connection = lock(&connection);
         assert_eq!(connection.on_time(now), Step::Wait);
         assert_eq!(connection.on_time(now + Duration::from_secs(3)), Step::LastLook);
         client.write_all(REQUEST.as_bytes()).unwrap();
@@ -225,20 +358,46 @@ mod tests {
     fn a_response_that_is_put_off_goes_out_before_anything_else() {
         let now = Instant::now();
         let put_off = |behind| {
-            let (mut connection, client) = asked(behind);
-            connection.begin_response(true);
-            assert_eq!(connection.send(&[b"response"], Hint::LastOfResponse).unwrap(), 8);
-            assert!(connection.output.waits_for_responses());
-            (connection, client)
+            let (mut request, connection, client) = served(behind, true);
+            assert_eq!(request.send(&[b"response"], Hint::LastOfResponse).unwrap(), 8);
+            assert!(lock(&connection).output.waits_for_responses());
+            (request, client)
         };
-        let (mut connection, mut client) = put_off("");
-        assert_eq!(connection.send(&[b" and more"], Hint::Now).unwrap(), 9);
+        let (mut request, mut client) = put_off("");
+        assert_eq!(request.send(&[b" and more"], Hint::Now).unwrap(), 9);
         assert_eq!(received(&mut client), "response and more");
-        let (mut connection, mut client) = put_off(REQUEST);
-        assert_eq!(connection.finish(true, now), Step::Call, "the next request is there");
+        let (request, mut client) = put_off(REQUEST);
+        assert_eq!(finish(request, true, now), Step::Call, "the next request is there");
         assert_eq!(received(&mut client), "response");
-        let (mut connection, mut client) = put_off("");
-        assert_eq!(connection.finish(false, now), Step::Close);
+        let (request, mut client) = put_off("");
+        assert_eq!(finish(request, false, now), Step::Close);
         assert_eq!(received(&mut client), "response");
+    }
+
+    #[test]
+    fn the_event_loop_goes_on_sending_while_the_request_is_served() {
+        let now = Instant::now();
+        let (mut request, connection, mut client) = served("", false);
+        let bytes = vec![b'x'; 1 << 20];
+        assert_eq!(request.send(&[&bytes], Hint::Now).unwrap(), bytes.len(), "the client has not read");
+        let (mut all, mut block) = (0, vec![0; 1 << 16]);
+        while all < bytes.len() {
+            all += client.read(&mut block).unwrap_or(0);
+            assert!(!lock(&connection).send_on(now));
+        }
+        assert_eq!(request.unsent(), 0);
+        assert_eq!(finish(request, true, now), Step::Wait);
+        assert!(lock(&connection).is_idle());
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_told_to_the_application() {
+        let now = Instant::now();
+        let (mut request, connection, _client) = served("", false);
+        let bytes = vec![b'x'; 1 << 20];
+        assert_eq!(request.send(&[&bytes], Hint::Now).unwrap(), bytes.len());
+        assert_eq!(lock(&connection).on_time(now + Duration::from_secs(1000)), Step::Stalled);
+        assert_eq!(request.send(&[b"more"], Hint::Now).unwrap_err().kind(), ErrorKind::TimedOut);
+        assert_eq!(finish(request, true, now), Step::Close);
     }
 }

@@ -91,7 +91,7 @@ impl Connection {
 
     /// What it holds, as last recorded.
     pub fn held(&self) -> Held {
-        self.held
+        self.held + self.output.held()
     }
 
     /// How long it has held that.
@@ -112,14 +112,15 @@ impl Connection {
     fn count_held(&self) -> Held {
         let input = if self.input.is_empty() { 0 } else { self.input.capacity() };
         let (request, spool) = self.request.held();
-        Held { memory: (input + request) as u64, spool } + self.output.held()
+        Held { memory: (input + request) as u64, spool }
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.held != Held::default() {
-            self.limits.holdings.replace(self.held, Held::default());
+        let held = self.held();
+        if held != Held::default() {
+            self.limits.holdings.replace(held, Held::default());
         }
         self.limits.holdings.note_closed();
     }

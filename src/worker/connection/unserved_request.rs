@@ -48,7 +48,7 @@ impl Connection {
             buffer = buffer[start..end].to_vec();
             (head.method, head.target, head.version_text) = three_words(&buffer).unwrap_or_default();
         }
-        let Client { peer, site, .. } = self.client;
+        let Client { peer, site, .. } = *self.client;
         UnservedRequest { buffer, head, peer, remote_addr: self.client.remote_addr.clone(), site, status }
     }
 }

@@ -124,7 +124,7 @@ impl EventLoop {
         }
         match self.siblings.take(&self.limits, self.now) {
             Ok(Some((connection, step))) => {
-                let key = self.insert(*connection);
+                let key = self.insert(connection);
                 self.follow(key, step);
                 true
             }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{ConnectionEntry, EventLoop};
+use super::{EventLoop, idle};
 use crate::worker::connection::{Connection, Standing, Step};
 
 /// How long a connection that is new, or has been idle or unfinished since, keeps its place in a crowd. Most heads come at once.
@@ -80,14 +80,20 @@ impl EventLoop {
                 let weight = u128::from(connection.held().of(good)) * connection.held_for(now).as_millis().max(1);
                 (!connection.is_ready(), weight)
             };
-            let mut holders: Vec<_> = self.idle().filter(|(_, connection)| connection.held().of(good) > 0).collect();
-            holders.sort_unstable_by_key(|(_, connection)| std::cmp::Reverse(cost(connection)));
+            let mut holders = Vec::new();
+            self.each_idle(|key, connection| {
+                let held = connection.held().of(good);
+                if held > 0 {
+                    holders.push((cost(connection), key, held));
+                }
+            });
+            holders.sort_unstable_by_key(|&(cost, ..)| std::cmp::Reverse(cost));
             let mut leaving = Vec::new();
-            for (key, connection) in holders {
+            for (_, key, held) in holders {
                 if excess == 0 {
                     break;
                 }
-                excess = excess.saturating_sub(connection.held().of(good));
+                excess = excess.saturating_sub(held);
                 leaving.push(key);
             }
             if leaving.is_empty() {
@@ -104,8 +110,8 @@ impl EventLoop {
     /// Finds who can be done without. Where it is `urgent`, all others follow them who are at no request of the application's.
     fn find_dispensable(&mut self, urgent: bool) {
         let now = self.now;
-        let mut found: Vec<(Standing, usize)> =
-            self.idle().filter_map(|(key, connection)| Some((connection.standing(now)?, key))).collect();
+        let mut found: Vec<(Standing, usize)> = Vec::new();
+        self.each_idle(|key, connection| found.extend(connection.standing(now).map(|standing| (standing, key))));
         found.sort_unstable();
         let fresh = found.iter().filter(|(standing, _)| matches!(standing, Standing::Fresh(_))).count();
         let mut fresh_left = fresh.saturating_sub(NEWEST);
@@ -129,14 +135,16 @@ impl EventLoop {
     /// Closes the one that can best be done without; says whether there was one. Those of which something has arrived meanwhile stay.
     fn give_one_up(&mut self) -> bool {
         while let Some(key) = self.dispensable.pop_front() {
-            let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) else { continue };
+            let Some(mut connection) = idle(&self.connections, key) else { continue };
             let Some(standing) = connection.standing(self.now) else { continue };
             let moves = matches!(standing, Standing::Busy(_));
             if !moves && !connection.has_unsent() && connection.has_arrived() {
                 connection.note_unread(false);
+                drop(connection);
                 self.unfinished.push(key);
                 continue;
             }
+            drop(connection);
             self.give_up(key);
             return true;
         }
@@ -144,7 +152,7 @@ impl EventLoop {
     }
 
     fn give_up(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) else { return };
+        let Some(mut connection) = idle(&self.connections, key) else { return };
         match connection.make_room() {
             Step::Refused(error) => {
                 self.rejection_log.refused(connection.remote_addr(), &error);
@@ -153,13 +161,7 @@ impl EventLoop {
             Step::Stalled => self.rejection_log.stalled(connection.remote_addr()),
             _ => {}
         }
+        drop(connection);
         self.remove(key);
-    }
-
-    fn idle(&self) -> impl Iterator<Item = (usize, &Connection)> {
-        self.connections.iter().filter_map(|(key, place)| match place {
-            ConnectionEntry::Idle(connection) => Some((key, &**connection)),
-            ConnectionEntry::CheckedOut(_) => None,
-        })
     }
 }

@@ -11,7 +11,7 @@ mod unfinished;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
@@ -23,8 +23,9 @@ use accepting::ACCEPT_BACKOFF;
 use unfinished::Unfinished;
 
 use super::batching::{MOST_RESPONSES, RESPONSE_WAIT};
-use super::connection::{Connection, Step, UnservedRequest, Watched};
+use super::connection::{Connection, Request, SharedConnection, Step, UnservedRequest, lock, share};
 use super::connection_limits::ConnectionLimits;
+use super::connection_poll::{ConnectionPoll, Watched};
 use super::listeners::WorkerListener;
 use super::read_context::{READ_SIZE, ReadContext};
 use super::rejection_log::RejectionLog;
@@ -84,7 +85,6 @@ pub struct EventLoop {
     /// Whether the thread that leads also serves; else requests and new connections have to wait.
     serves: bool,
     most_connections: usize,
-    first_connection: usize,
     read_context: ReadContext,
     /// Connections whose requests are ready, and since when.
     ready: VecDeque<(usize, Instant)>,
@@ -117,15 +117,23 @@ pub struct EventLoop {
     handoffs_since: Option<Instant>,
 }
 
-/// Where a connection is.
+/// A connection, and who has its request.
 enum ConnectionEntry {
-    /// Here.
-    Idle(Box<Connection>),
-    /// With the application; what the poll said of it meanwhile.
-    CheckedOut(PendingEvents),
+    /// Nobody: what happens to it leads somewhere.
+    Idle(SharedConnection),
+    /// The application; what the poll said of the connection meanwhile.
+    CheckedOut(SharedConnection, PendingEvents),
 }
 
-/// Events of a connection that was away.
+impl ConnectionEntry {
+    fn connection(&self) -> &SharedConnection {
+        match self {
+            ConnectionEntry::Idle(connection) | ConnectionEntry::CheckedOut(connection, _) => connection,
+        }
+    }
+}
+
+/// Events of a connection whose request was with the application.
 #[derive(Clone, Copy, Default)]
 struct PendingEvents {
     readable: bool,
@@ -133,12 +141,11 @@ struct PendingEvents {
     writable: bool,
 }
 
-impl ConnectionEntry {
-    fn idle(&mut self) -> Option<&mut Connection> {
-        match self {
-            ConnectionEntry::Idle(connection) => Some(connection),
-            ConnectionEntry::CheckedOut(_) => None,
-        }
+/// The connection with this key, unless the application has its request.
+fn idle(connections: &Slab<ConnectionEntry>, key: usize) -> Option<MutexGuard<'_, Connection>> {
+    match connections.get(key)? {
+        ConnectionEntry::Idle(connection) => Some(lock(connection)),
+        ConnectionEntry::CheckedOut(..) => None,
     }
 }
 
@@ -178,6 +185,7 @@ impl EventLoop {
         poll.registry().register(&mut SourceFd(&siblings.handoff_channel()), HANDOFF_CHANNEL, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&signals), SIGNALS, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&nudge), NUDGE, Interest::READABLE)?;
+        limits.watch_by(ConnectionPoll::new(&poll, FIRST_LISTENER + listeners.len())?);
         let now = Instant::now();
         let mut event_loop = EventLoop {
             poll,
@@ -190,7 +198,6 @@ impl EventLoop {
             serves: true,
             handoffs_since: None,
             most_connections,
-            first_connection: FIRST_LISTENER + listeners.len(),
             listeners,
             read_context: ReadContext::new(),
             ready: VecDeque::new(),
@@ -254,7 +261,7 @@ impl EventLoop {
     /// Looks, without waiting, for requests that have come meanwhile, and hands out the first. For a thread that has just served, and has
     /// the interpreter still: under load, letting go of it between any two polls costs a good part of what a short request does. What may
     /// take longer than reading a head is left to the next turn, and so is accepting.
-    pub fn try_poll_heads(&mut self) -> Option<(usize, Box<Connection>)> {
+    pub fn try_poll_heads(&mut self, has_company: bool) -> Option<Box<Request>> {
         let turn_is_due =
             self.has_work() || self.polled_before.is_due() || self.now >= self.next_sweep || self.can_accept();
         // Neither a handshake nor a file can be begun by one read then.
@@ -267,7 +274,7 @@ impl EventLoop {
         // What is put off is only read after the next poll, and may have come any time since the last one that was no glance.
         self.arrived_after = self.last_poll;
         self.polled_before = self.take_events();
-        let next = self.next_ready();
+        let next = self.next_ready(has_company);
         self.is_busy = next.is_some();
         next
     }
@@ -300,18 +307,14 @@ impl EventLoop {
         self.now = self.now.max(now);
     }
 
-    /// The next connection whose request is ready, taken out of the loop; it comes back through [`EventLoop::put_back`].
-    pub fn next_ready(&mut self) -> Option<(usize, Box<Connection>)> {
-        let next = self.take_ready();
+    /// The next request that is ready; it comes back through [`EventLoop::put_back`]. Where `has_company`, and others are ready behind it,
+    /// its response may wait for theirs.
+    pub fn next_ready(&mut self, has_company: bool) -> Option<Box<Request>> {
+        let next = self.take_ready(has_company);
         if next.is_none() || self.finished.len() >= MOST_RESPONSES || self.now >= self.finished_since + RESPONSE_WAIT {
             self.send_finished();
         }
         next
-    }
-
-    /// Whether more requests are ready.
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
     }
 
     /// Sends the responses that wait for each other.
@@ -321,9 +324,9 @@ impl EventLoop {
         }
     }
 
-    /// Puts a ready connection back where [`EventLoop::next_ready`] found it.
-    pub fn keep_ready(&mut self, (key, connection): (usize, Box<Connection>)) {
-        self.connections[key] = ConnectionEntry::Idle(connection);
+    /// Keeps the connection with this key ready: nobody can serve its request now, nor take it.
+    pub fn keep_ready(&mut self, key: usize) {
+        self.check_in(key);
         // It has waited already: whether its client is still there is to be asked.
         let since = self.now.checked_sub(UNQUESTIONED_WAIT).unwrap_or(self.now);
         self.ready.push_front((key, since));
@@ -331,9 +334,17 @@ impl EventLoop {
 
     /// Watches the connection no more. Closing its descriptor would not do where another process is about to have one of its own for it
     /// (epoll(7), "Questions and answers"). Should it stay after all, it is registered again when it next has to wait.
-    pub fn unregister(&self, connection: &mut Connection) {
-        if connection.watched() != Watched::Not {
-            let _ = self.poll.registry().deregister(&mut SourceFd(&connection.descriptor()));
+    pub fn unregister(&self, key: usize) {
+        if let Some(entry) = self.connections.get(key) {
+            self.leave_poll(&mut lock(entry.connection()));
+        }
+    }
+
+    fn leave_poll(&self, connection: &mut Connection) {
+        if connection.watched() != Watched::Not
+            && let Some(poll) = self.limits.poll()
+        {
+            poll.forget(connection.descriptor());
             connection.set_watched(Watched::Not);
         }
     }
@@ -348,21 +359,22 @@ impl EventLoop {
         std::mem::take(&mut self.unserved)
     }
 
-    /// Takes a connection back after its request, to go on as its `step` says.
-    pub fn put_back(&mut self, (key, mut connection): (usize, Box<Connection>), step: Step) {
-        if self.limits.is_stopping() {
-            // It may have fallen idle before the worker was told.
-            connection.close_by(self.now + self.limits.idle_time());
+    /// The request of the connection with this `key` is served: goes on as its `step` says.
+    pub fn put_back(&mut self, key: usize, step: Step) {
+        let Some(missed) = self.check_in(key) else { return };
+        if let Some(mut connection) = idle(&self.connections, key) {
+            if self.limits.is_stopping() {
+                // It may have fallen idle before the worker was told.
+                connection.close_by(self.now + self.limits.idle_time());
+            }
+            self.read_context.return_buffer(connection.take_returned());
+            if connection.is_exchanged() {
+                // A relay has a duplicate of the old one, for which closing it would not do (see there).
+                self.leave_poll(&mut connection);
+                connection.drop_old_descriptor();
+            }
         }
-        self.read_context.return_buffer(connection.take_returned());
-        if connection.is_exchanged() {
-            // A pump has a duplicate of the old one, for which closing it would not do (see there).
-            self.unregister(&mut connection);
-            connection.drop_old_descriptor();
-        }
-        let place = std::mem::replace(&mut self.connections[key], ConnectionEntry::Idle(connection));
         self.follow(key, step);
-        let ConnectionEntry::CheckedOut(missed) = place else { return };
         // Before it reads: as long as something is to be sent it looks like one whose client is behind.
         if missed.writable || missed.readable {
             self.write(key);
@@ -370,6 +382,15 @@ impl EventLoop {
         if missed.readable {
             self.read(key, missed.ended, 1);
         }
+    }
+
+    /// The application has no request of the connection any more. What the poll said of it meanwhile; `None` where it is not known.
+    fn check_in(&mut self, key: usize) -> Option<PendingEvents> {
+        let entry = self.connections.get_mut(key)?;
+        let ConnectionEntry::CheckedOut(connection, missed) = entry else { return None };
+        let (connection, missed) = (connection.clone(), *missed);
+        *entry = ConnectionEntry::Idle(connection);
+        Some(missed)
     }
 
     /// The time, as far as it is known here.
@@ -389,22 +410,23 @@ impl EventLoop {
 
     /// Tells the clients of all connections that these have come to their end: the process has, too.
     pub fn end_connections(&mut self) {
-        for (_, connection) in &mut self.connections {
-            if let Some(connection) = connection.idle() {
-                connection.abandon();
-            }
-        }
+        self.each_idle(|_, connection| connection.abandon());
     }
 
     /// Gives clients that are between two requests until `time` to send one more. Those that are with the application now, and have been
     /// promised to be kept, fall idle later ([`ConnectionLimits::idle_time`]).
     pub fn close_idle_by(&mut self, time: Instant) {
-        for (_, connection) in &mut self.connections {
-            if let Some(connection) = connection.idle() {
-                connection.close_by(time);
+        self.each_idle(|_, connection| connection.close_by(time));
+        self.tick_by(time);
+    }
+
+    /// Does something with each connection whose request is not with the application.
+    fn each_idle(&self, mut act: impl FnMut(usize, &mut Connection)) {
+        for (key, entry) in &self.connections {
+            if let ConnectionEntry::Idle(connection) = entry {
+                act(key, &mut lock(connection));
             }
         }
-        self.tick_by(time);
     }
 
     /// How long a turn may wait: to the next tick, if nothing is to be done before.
@@ -435,12 +457,12 @@ impl EventLoop {
                 NUDGE => turn.handlers = true,
                 WAKER => turn.woken = true,
                 HANDOFF_CHANNEL => self.handoffs_since = self.handoffs_since.or(Some(self.now)),
-                Token(number) if number < self.first_connection => {
+                Token(number) if number < self.first_connection() => {
                     if let Some(listener) = self.listeners.get_mut(number - FIRST_LISTENER) {
                         listener.waiting_since.get_or_insert(self.now);
                     }
                 }
-                Token(number) => self.take_event(number - self.first_connection, event),
+                Token(number) => self.take_event(number - self.first_connection(), event),
             }
         }
         self.events = events;
@@ -449,13 +471,13 @@ impl EventLoop {
 
     fn take_event(&mut self, key: usize, event: &Event) {
         let is_readable = event.is_readable() || event.is_read_closed();
-        let place = self.connections.get_mut(key);
-        if let Some(ConnectionEntry::Idle(connection)) = place
+        if let Some(mut connection) = idle(&self.connections, key)
             && !connection.awaits_head()
         {
             if is_readable {
                 connection.note_unread(event.is_read_closed());
             }
+            drop(connection);
             self.unfinished.push(key);
             return;
         }
@@ -468,38 +490,58 @@ impl EventLoop {
     }
 
     fn read(&mut self, key: usize, ended: bool, reads: usize) {
-        match self.connections.get_mut(key) {
+        let step = match self.connections.get_mut(key) {
             Some(ConnectionEntry::Idle(connection)) => {
-                if connection.is_shaking_hands() {
-                    if self.handshakes_left == 0 {
-                        connection.note_unread(ended);
-                        self.follow(key, Step::Again);
-                        return;
-                    }
-                    self.handshakes_left -= 1;
-                }
-                let step = connection.on_readable(&mut self.read_context, ended, reads, self.now);
-                self.follow(key, step);
-                if self.limits.holdings.is_exceeded() {
-                    self.keep_within_bounds();
+                let mut connection = lock(connection);
+                if connection.is_shaking_hands() && self.handshakes_left == 0 {
+                    connection.note_unread(ended);
+                    Step::Again
+                } else {
+                    self.handshakes_left -= usize::from(connection.is_shaking_hands());
+                    connection.on_readable(&mut self.read_context, ended, reads, self.now)
                 }
             }
-            Some(ConnectionEntry::CheckedOut(missed)) => {
-                (missed.readable, missed.ended) = (true, missed.ended || ended)
+            Some(ConnectionEntry::CheckedOut(_, missed)) => {
+                (missed.readable, missed.ended) = (true, missed.ended || ended);
+                return;
             }
-            None => {}
+            None => return,
+        };
+        self.follow(key, step);
+        if self.limits.holdings.is_exceeded() {
+            self.keep_within_bounds();
         }
     }
 
     fn write(&mut self, key: usize) {
         match self.connections.get_mut(key) {
             Some(ConnectionEntry::Idle(connection)) => {
-                let step = connection.on_writable(self.now);
+                let step = lock(connection).on_writable(self.now);
                 self.follow(key, step);
             }
-            Some(ConnectionEntry::CheckedOut(missed)) => missed.writable = true,
+            Some(ConnectionEntry::CheckedOut(connection, missed)) => {
+                let goes_on = match connection.try_lock() {
+                    // What comes of it once the application is done is for then.
+                    Ok(connection) if !connection.is_served() => {
+                        missed.writable = true;
+                        false
+                    }
+                    Ok(mut connection) => connection.send_on(self.now),
+                    Err(TryLockError::Poisoned(connection)) => connection.into_inner().send_on(self.now),
+                    // The application's thread is sending: it may not have met the room that has come.
+                    Err(TryLockError::WouldBlock) => true,
+                };
+                if goes_on {
+                    self.unfinished.push(key);
+                }
+            }
             None => {}
         }
+    }
+
+    /// The token of the connection with key 0.
+    fn first_connection(&self) -> usize {
+        self.limits.poll().map_or(usize::MAX, ConnectionPoll::first)
     }
 
     /// Goes on with connections that have more to do than to read a head: each once, those that have waited for longest first, and no
@@ -535,32 +577,32 @@ impl EventLoop {
             Step::Call => self.ready.push_back((key, self.arrived_after)),
             Step::Check => {
                 let (serves, now) = (!self.siblings.server_stops(), self.now);
-                if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
-                    let step = connection.answer_check(serves, now);
-                    self.follow(key, step);
-                }
+                let step = idle(&self.connections, key).map(|mut connection| connection.answer_check(serves, now));
+                self.follow(key, step.unwrap_or(Step::Wait));
             }
             Step::Refused(error) => {
-                if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
+                if let Some(mut connection) = idle(&self.connections, key) {
                     self.rejection_log.refused(connection.remote_addr(), &error);
                     self.unserved.push(connection.take_unserved(error.status()));
                 }
                 self.follow(key, Step::Again);
             }
             Step::Left => {
-                if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
+                if let Some(mut connection) = idle(&self.connections, key) {
                     self.unserved.push(connection.take_unserved(CLIENT_CLOSED_REQUEST));
                 }
                 self.remove(key);
             }
             Step::Stalled => {
-                if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
-                    self.rejection_log.stalled(connection.remote_addr());
+                if let Some(entry) = self.connections.get(key) {
+                    self.rejection_log.stalled(lock(entry.connection()).remote_addr());
                 }
-                self.remove(key);
+                if idle(&self.connections, key).is_some() {
+                    self.remove(key);
+                }
             }
             Step::TlsFailed(reason) => {
-                if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
+                if let Some(connection) = idle(&self.connections, key) {
                     self.rejection_log.tls_failed(connection.remote_addr(), &reason);
                 }
                 self.follow(key, Step::Again);
@@ -572,47 +614,38 @@ impl EventLoop {
 
     /// Reads what has come to a connection whose wait is over, and closes it only if that is nothing.
     fn look_once_more(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) else { return };
+        let Some(mut connection) = idle(&self.connections, key) else { return };
         connection.note_unread(false);
         let step = connection.on_readable(&mut self.read_context, false, READS_PER_TURN, self.now);
         let is_idle = step == Step::Wait && connection.is_idle();
+        drop(connection);
         self.follow(key, if is_idle { Step::Close } else { step });
     }
 
     fn close(&mut self, key: usize) {
-        let connection = self.connections.get_mut(key).and_then(ConnectionEntry::idle);
-        match connection.map_or(Step::Close, |connection| connection.end(self.now)) {
+        let step = idle(&self.connections, key).map_or(Step::Close, |mut connection| connection.end(self.now));
+        match step {
             Step::Close => self.remove(key),
             step => self.follow(key, step),
         }
     }
 
     fn register(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) else { return };
+        let Some(mut connection) = idle(&self.connections, key) else { return };
         let (watched, wanted) = (connection.watched(), connection.to_be_watched());
-        if watched >= wanted {
-            return;
-        }
-        let token = Token(self.first_connection + key);
-        let interest =
-            if wanted == Watched::ForBoth { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        let descriptor = connection.descriptor();
-        let (mut source, registry) = (SourceFd(&descriptor), self.poll.registry());
-        let result = match watched {
-            Watched::Not => registry.register(&mut source, token, interest),
-            _ => registry.reregister(&mut source, token, interest),
-        };
-        match result {
+        let Some(poll) = self.limits.poll().filter(|_| watched < wanted) else { return };
+        match poll.watch(key, connection.descriptor(), watched, wanted) {
             Ok(()) => connection.set_watched(wanted),
             Err(error) => {
                 log::error!("Cannot watch a connection: {error}");
+                drop(connection);
                 self.remove(key);
             }
         }
     }
 
     fn insert(&mut self, connection: Connection) -> usize {
-        let key = self.connections.insert(ConnectionEntry::Idle(Box::new(connection)));
+        let key = self.connections.insert(ConnectionEntry::Idle(share(connection)));
         self.siblings.set_connections(self.connections.len());
         key
     }
@@ -622,32 +655,27 @@ impl EventLoop {
         self.siblings.set_connections(self.connections.len());
     }
 
-    fn take_ready(&mut self) -> Option<(usize, Box<Connection>)> {
+    fn take_ready(&mut self, has_company: bool) -> Option<Box<Request>> {
         while let Some((key, since)) = self.ready.pop_front() {
-            let Some(connection) = self.take_out(key) else { continue };
+            let Some(entry @ ConnectionEntry::Idle(_)) = self.connections.get_mut(key) else { continue };
+            let ConnectionEntry::Idle(shared) = entry else { continue };
+            let shared = shared.clone();
+            let mut connection = lock(&shared);
             if !connection.is_ready() {
-                // The place is another connection's by now.
-                self.connections[key] = ConnectionEntry::Idle(connection);
+                // The key is another connection's by now.
                 continue;
             }
             if self.now >= since + UNQUESTIONED_WAIT && connection.client_has_left() {
-                self.put_back((key, connection), Step::Left);
+                drop(connection);
+                self.follow(key, Step::Left);
                 continue;
             }
-            return Some((key, connection));
+            let request = connection.check_out(&shared, key, has_company && !self.ready.is_empty());
+            drop(connection);
+            *entry = ConnectionEntry::CheckedOut(shared, PendingEvents::default());
+            return Some(request);
         }
         None
-    }
-
-    fn take_out(&mut self, key: usize) -> Option<Box<Connection>> {
-        let place = self.connections.get_mut(key)?;
-        match std::mem::replace(place, ConnectionEntry::CheckedOut(PendingEvents::default())) {
-            ConnectionEntry::Idle(connection) => Some(connection),
-            away => {
-                *place = away;
-                None
-            }
-        }
     }
 
     /// Ends what has lasted too long; where that is much, the rest in the next turn.
@@ -659,14 +687,15 @@ impl EventLoop {
                 self.waits_seen = Some(key);
                 return;
             }
-            if let Some(connection) = self.connections.get_mut(key).and_then(ConnectionEntry::idle) {
-                match connection.on_time(self.now) {
-                    Step::Wait => {}
-                    step => {
-                        self.follow(key, step);
-                        left -= 1;
-                    }
-                }
+            let entry = self.connections.get(key);
+            // Where the application's thread is sending, the wait is looked at again with the next tick.
+            let step = match entry.map(|entry| entry.connection().try_lock()) {
+                Some(Ok(mut connection)) => connection.on_time(self.now),
+                _ => Step::Wait,
+            };
+            if step != Step::Wait {
+                self.follow(key, step);
+                left -= 1;
             }
             key += 1;
         }

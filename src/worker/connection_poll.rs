@@ -1,0 +1,66 @@
+//! Which connections the event loop's poll watches, and for what. Any thread may change that: who sends to a client that does not take it
+//! has the poll tell when it does. Knows no connection.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Registry, Token};
+
+/// What the poll tells of a connection. It is told more only when that is needed, and never less again: each change is a system call,
+/// each needless event a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Watched {
+    /// Nothing.
+    Not,
+    /// Bytes that arrive.
+    ForReading,
+    /// Those, and room for bytes to be sent.
+    ForBoth,
+}
+
+/// The poll, as far as it watches connections.
+#[derive(Debug)]
+pub struct ConnectionPoll {
+    registry: Registry,
+    /// The token of the connection with key 0.
+    first: usize,
+}
+
+impl ConnectionPoll {
+    /// That of `poll`, where tokens below `first` are others'.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(poll: &Poll, first: usize) -> io::Result<Self> {
+        Ok(ConnectionPoll { registry: poll.registry().try_clone()?, first })
+    }
+
+    /// The token of the connection with key 0.
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
+    /// Watches the connection with `key` for what is `wanted`, where it is watched for less.
+    ///
+    /// # Errors
+    /// The kernel's, from epoll_ctl(2).
+    pub fn watch(&self, key: usize, descriptor: RawFd, watched: Watched, wanted: Watched) -> io::Result<()> {
+        let interest = match wanted {
+            _ if watched >= wanted => return Ok(()),
+            Watched::ForBoth => Interest::READABLE | Interest::WRITABLE,
+            Watched::ForReading | Watched::Not => Interest::READABLE,
+        };
+        let (mut source, token) = (SourceFd(&descriptor), Token(self.first + key));
+        match watched {
+            Watched::Not => self.registry.register(&mut source, token, interest),
+            Watched::ForReading | Watched::ForBoth => self.registry.reregister(&mut source, token, interest),
+        }
+    }
+
+    /// Watches the descriptor no more.
+    pub fn forget(&self, descriptor: RawFd) {
+        // Should it not be watched, all is well.
+        let _ = self.registry.deregister(&mut SourceFd(&descriptor));
+    }
+}
