@@ -44,6 +44,10 @@ pub trait Exchange: Any + Send {
     /// The client is gone, or has not read for longer than the write timeout.
     fn send(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize>;
 
+    /// Sends the bytes of an object behind everything sent before, as the client reads: the rest of a response for which no more is kept
+    /// otherwise. Nothing of it is copied, so its memory is in use until then.
+    fn send_object(&mut self, object: Box<dyn AsRef<[u8]> + Send>, start: usize);
+
     /// Sends a range of a file behind everything sent before, by the kernel alone as the client reads (sendfile(2)).
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64);
 

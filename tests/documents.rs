@@ -217,7 +217,7 @@ fn amount(text: &str) -> Option<Amount> {
     let (number, unit) = text.split_once(' ').unwrap_or((text, ""));
     let number: u128 = number.replace(',', "").parse().ok()?;
     Some(match unit {
-        "us" => Amount::Time(number * MICROSECOND),
+        "us" | "µs" => Amount::Time(number * MICROSECOND),
         "ms" => Amount::Time(number * MILLISECOND),
         "s" => Amount::Time(number * SECOND),
         "KiB" => Amount::Count(number << 10),

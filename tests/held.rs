@@ -91,7 +91,7 @@ impl Upload {
 
 /// How long a client that asks all the time waits for its answers within a second: the 99th
 /// percentile. Requests that it would have sent while it waited count as if they had been.
-fn wait_at_p99(client: &mut Client) -> Duration {
+pub(crate) fn wait_at_p99(client: &mut Client) -> Duration {
     const INTERVAL: Duration = Duration::from_millis(2);
     let (start, mut waits) = (Instant::now(), Vec::new());
     while start.elapsed() < Duration::from_secs(1) {
@@ -389,7 +389,10 @@ fn spooled(pid: i32) -> u64 {
 
 #[test]
 fn a_worker_that_waits_for_a_client_is_not_stuck() {
-    let server = Server::start("clients", ["--timeout", "1", "--body-buffer", "10", "--body-spool", "0"]);
+    let server = Server::start(
+        "clients",
+        ["--timeout", "1", "--body-buffer", "10", "--body-spool", "0", "--response-spool", "0"],
+    );
     let worker = server.wait_for_workers(1)[0];
     // For one that reads its stream slowly, and for one that sends its body so.
     let mut reader = Client::connect_narrow(&server.address);

@@ -80,7 +80,7 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "worker",
-        &["body_rate connection", "body_store read_context", "leader thread_pool", "write_queue transport"],
+        &["body_store read_context", "leader thread_pool"],
         "parts of a connection and of the thread pool that name what holds them",
     ),
 ];

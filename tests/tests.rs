@@ -25,6 +25,7 @@ mod response_cases;
 mod rfc;
 mod sharing;
 mod slow_clients;
+mod slow_readers;
 mod streaming;
 mod tls;
 mod tls_files;

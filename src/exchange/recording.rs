@@ -106,6 +106,10 @@ impl Exchange for RecordingExchange {
         Ok(count)
     }
 
+    fn send_object(&mut self, object: Box<dyn AsRef<[u8]> + Send>, start: usize) {
+        self.received.lock().unwrap().bytes.extend_from_slice(&(*object).as_ref()[start..]);
+    }
+
     fn send_file(&mut self, _: OwnedFd, _: u64, _: u64) {}
 
     fn flush(&mut self) -> io::Result<()> {

@@ -59,7 +59,7 @@ pub enum Status {
 ///
 /// Spans point into [`RequestHead::source`]. The same value can be filled again and again; its
 /// vectors are kept.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RequestHead {
     /// Bytes of the head in the buffer, the empty lines before it and at its end included.
     pub len: usize,

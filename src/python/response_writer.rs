@@ -207,11 +207,13 @@ impl ResponseWriter {
         if matches!(self.progress, Progress::Waiting | Progress::Drafting) || self.head.code == 0 {
             return None;
         }
+        // What the client has not taken is not sent.
+        let unsent = self.exchange.as_ref().map_or(0, |exchange| exchange.unsent());
         Some(ResponseView {
             status: self.head.status.clone(),
             code: self.head.code,
             headers: self.head.headers.clone(),
-            sent: self.encoder.admitted(),
+            sent: self.encoder.admitted().saturating_sub(unsent),
             content_length: self.head.content_length,
             headers_sent: self.is_head_out(),
             chunked: self.encoder.plan() == BodyPlan::Chunked,
@@ -351,6 +353,9 @@ impl ResponseWriter {
         };
         front.clear();
         self.buffer = front;
+        if result.is_ok() && self.is_whole() {
+            self.leave_backlog();
+        }
         result.inspect_err(|_| self.client_gone = true)
     }
 
@@ -400,7 +405,7 @@ impl ResponseWriter {
         if self.client_gone || self.complete(false).is_err() {
             return Disposition::Gone;
         }
-        if self.encoder.is_short() || self.has_backlog() {
+        if self.encoder.is_short() {
             return Disposition::Broken;
         }
         if self.keep_alive && !self.socket_lent { Disposition::KeepAlive } else { Disposition::Close }
@@ -590,6 +595,13 @@ impl ResponseWriter {
         response::write_head_end(out);
     }
 
+    /// Leaves what the exchange has no room for to it all the same: the application has made all of its response, and need not wait.
+    fn leave_backlog(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            self.backlog.drain(..).for_each(|Unsent { bytes, start }| exchange.send_object(bytes, start));
+        }
+    }
+
     /// What is known of the bytes that are about to be sent: whether they are all of the response, or the last before the end of the
     /// connection. That must come at once then: what is called in between could hold them up. (What is left are destructors of the
     /// application's objects, and a full access log; for them the kernel's patience is short.)
@@ -605,7 +617,8 @@ impl ResponseWriter {
 
     fn transmit_one(&mut self, bytes: &[u8], hint: Hint) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        let taken = exchange.send(&[bytes], hint)?;
+        // Nothing overtakes what waits to be handed over.
+        let taken = if self.backlog.is_empty() { exchange.send(&[bytes], hint)? } else { 0 };
         if taken < bytes.len() {
             self.backlog.push_back(Unsent { bytes: Box::new(bytes[taken..].to_vec()), start: 0 });
         }
@@ -631,7 +644,7 @@ impl ResponseWriter {
             parts.push(part);
         }
         parts.push(tail);
-        let mut taken = exchange.send(&parts, hint)?;
+        let mut taken = if self.backlog.is_empty() { exchange.send(&parts, hint)? } else { 0 };
         for (index, part) in parts.iter().enumerate() {
             let start = taken.min(part.len());
             taken -= start;
@@ -763,15 +776,16 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_ends_before_that_is_incomplete() {
+    fn nothing_overtakes_what_waits_and_the_end_leaves_it_to_the_exchange() {
         let (mut response, received) = begun(None);
         received.lock().unwrap().room = 4;
         response.transmit_one(b"0123456789", Hint::Now).unwrap();
-        assert_eq!(response.finish(), Disposition::Broken);
-        let (exchange, _) = response.end(false).unwrap();
         received.lock().unwrap().room = usize::MAX;
-        response.begin(exchange, false);
-        assert!(!response.has_backlog(), "the next one is another client's");
+        response.transmit_one(b" and more ", Hint::Now).unwrap();
+        assert_eq!(received.lock().unwrap().bytes, b"0123");
+        assert_eq!(response.finish(), Disposition::KeepAlive);
+        assert!(!response.has_backlog());
+        assert_eq!(received.lock().unwrap().bytes, b"0123456789 and more 0\r\n\r\n");
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl LeaderState {
         }
         self.retire_when_due(pool);
         self.end_hand_over(pool);
-        pool.log_unserved(self.event_loop.take_unserved());
+        pool.log_requests(&self.event_loop.take_logged());
         Ok(())
     }
 

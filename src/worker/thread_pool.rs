@@ -18,7 +18,7 @@ use mio::Waker;
 
 use super::access::ServedRequest;
 use super::batching::{LONGEST_WAIT, SHORT_REQUEST_NS};
-use super::connection::{Connection, GivenBack, Request, Step, UnservedRequest, lock};
+use super::connection::{Connection, GivenBack, LoggedRequest, Request, Step, lock};
 use super::connection_limits::ConnectionLimits;
 use super::leader::{LeaderState, WorkerStage};
 use super::siblings::Siblings;
@@ -27,7 +27,7 @@ use crate::logging::AccessLog;
 use crate::python::call::{Caller, Finished, InFlight, Look};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
-use crate::python::response_writer::{Disposition, ResponseSummary};
+use crate::python::response_writer::Disposition;
 use crate::python::signals::{self, was_interrupted};
 use crate::python::{Python, loggers};
 use crate::scoreboard::{Row, WorkerPhase};
@@ -355,9 +355,9 @@ impl ThreadPool {
         self.lock().busy == 0
     }
 
-    /// Adds the line of each request that was not served.
-    pub fn log_unserved(&self, unserved: Vec<UnservedRequest>) {
-        if unserved.is_empty() {
+    /// Adds the line of each request that the event loop has to log.
+    pub fn log_requests(&self, requests: &[LoggedRequest]) {
+        if requests.is_empty() {
             return;
         }
         let Some(log) = &self.access_log else { return };
@@ -365,13 +365,13 @@ impl ThreadPool {
         if let Some(queue) = loggers::queue() {
             log.hand_to(|| Box::new(|line| queue.access_line(line)));
         }
-        for request in &unserved {
+        for request in requests {
             log.record(&ServedRequest {
                 request: request.request(),
-                summary: &ResponseSummary { status: request.status, sent: 0, headers: Vec::new() },
-                environ_values: &[],
+                summary: &request.summary,
+                environ_values: &request.environ_values,
                 response_headers: &self.logged_headers,
-                duration: Duration::ZERO,
+                duration: request.duration,
             });
         }
     }
@@ -708,15 +708,18 @@ impl ThreadPool {
         let mut finished = caller.call(py, request);
         let ended = Instant::now();
         let duration = ended - started;
-        if let Err(panic) = caught(|| self.log_access(py, &mut finished, duration)) {
+        let is_sent = finished.is_logged || self.access_log.is_none() || finished.exchange.unsent() == 0;
+        if is_sent && let Err(panic) = caught(|| self.log_access(py, &mut finished, duration)) {
             log::error!("Cannot log a request: a fault of the server: {panic}");
         }
         if !finished.is_worker_wanted {
             self.is_dismissed.store(true, Relaxed);
         }
-        let Finished { exchange, ending, .. } = finished;
+        let Finished { exchange, ending, summary, environ_values, .. } = finished;
         let request = exchange.into_request().expect("every exchange here is a request: the caller was given one");
+        let late_log = (!is_sent).then(|| request.late_log(summary, environ_values, started));
         let served = request.give_back(|connection| {
+            late_log.into_iter().for_each(|log| connection.log_when_sent(log));
             caught(|| go_on(connection, ending, ended)).unwrap_or_else(|panic| {
                 log::error!("Cannot go on with a connection: a fault of the server: {panic}");
                 Step::Close

@@ -5,9 +5,11 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::write_queue::FILE_BLOCK;
 use crate::sys::socket::{Cork, Stream};
 use crate::tls::{MOST_UNSENT, Secured, Session};
+
+/// How much of a file one call of sendfile(2) is given, and how much is read at once where sendfile cannot be used.
+pub const FILE_BLOCK: usize = 256 * 1024;
 
 /// A client's bytes, both ways.
 pub struct Transport {

@@ -12,11 +12,8 @@ use std::os::unix::fs::FileExt;
 use super::connection_limits::ConnectionLimits;
 use super::holdings::Held;
 use super::spool::Spool;
-use super::transport::Transport;
+use super::transport::{FILE_BLOCK, Transport};
 use crate::sys::socket::Cork;
-
-/// How much of a file one call of sendfile(2) is given, and how much is read at once where sendfile cannot be used.
-pub const FILE_BLOCK: usize = 256 * 1024;
 
 /// How much one flush sends before other connections have their turn.
 const FLUSH_LIMIT: usize = 2 * 1024 * 1024;
@@ -47,6 +44,8 @@ enum Chunk {
     Memory { bytes: Vec<u8>, start: usize },
     /// The next so many bytes of the spool.
     Spooled(u64),
+    /// An object of the application's; only the bytes from `start` on are still to go.
+    Object { bytes: Box<dyn AsRef<[u8]> + Send>, start: usize },
     /// A range of a file of the application's.
     File { file: OwnedFd, offset: u64, left: u64 },
 }
@@ -103,6 +102,13 @@ impl WriteQueue {
             last.extend_from_slice(bytes);
         } else {
             self.chunks.push_back(Chunk::Memory { bytes: bytes.to_vec(), start: 0 });
+        }
+    }
+
+    /// Appends the bytes of an object of the application's.
+    pub fn push_object(&mut self, bytes: Box<dyn AsRef<[u8]> + Send>, start: usize) {
+        if start < (*bytes).as_ref().len() {
+            self.chunks.push_back(Chunk::Object { bytes, start });
         }
     }
 
@@ -214,6 +220,7 @@ impl Chunk {
     fn left(&self) -> u64 {
         match self {
             Chunk::Memory { bytes, start } => (bytes.len() - start) as u64,
+            Chunk::Object { bytes, start } => ((**bytes).as_ref().len() - start) as u64,
             Chunk::Spooled(left) | Chunk::File { left, .. } => *left,
         }
     }
@@ -234,6 +241,11 @@ fn send(chunk: &mut Chunk, spool: &mut Option<Spool>, transport: &mut Transport)
     match chunk {
         Chunk::Memory { bytes, start } => {
             let sent = transport.write(&bytes[*start..], Cork::No)?;
+            *start += sent;
+            Ok(sent)
+        }
+        Chunk::Object { bytes, start } => {
+            let sent = transport.write(&(**bytes).as_ref()[*start..], Cork::No)?;
             *start += sent;
             Ok(sent)
         }
@@ -351,9 +363,10 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"a file").unwrap();
         queue.push_file(file.into(), 2, 4);
+        queue.push_object(Box::new(b"an object "), 3);
         queue.push(b"end");
         let received = drain(&mut queue, &mut transport, &mut client);
-        assert_eq!(received[filled..], [&bytes[..], b"fileend"].concat());
+        assert_eq!(received[filled..], [&bytes[..], b"fileobject end"].concat());
         assert!(queue.is_empty());
         assert_eq!(queue.held(), Held::default());
     }

@@ -11,21 +11,21 @@ mod arriving;
 mod client;
 mod handoff;
 mod lent;
+mod logged_request;
 mod output;
 mod request;
 mod serving;
 mod standing;
-mod unserved_request;
 
 pub use handoff::HandoffBytes;
+pub use logged_request::{LateLog, LoggedRequest};
 pub use request::Request;
-pub use serving::{GivenBack, SharedConnection, lock, share};
+pub use serving::GivenBack;
 pub use standing::{Standing, UNHURRIED};
-pub use unserved_request::UnservedRequest;
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -95,8 +95,23 @@ pub struct Connection {
     /// What the input and the request are recorded to hold.
     held: Held,
     output: Output,
+    /// What is logged once the response has been sent.
+    late_log: Option<Box<LateLog>>,
     watched: Watched,
     lent: Lent,
+}
+
+/// A connection of the event loop's, and of the application while it has a request of it.
+pub type SharedConnection = Arc<Mutex<Connection>>;
+
+/// Makes a connection one that can be shared.
+pub fn share(connection: Connection) -> SharedConnection {
+    Arc::new(Mutex::new(connection))
+}
+
+/// Locks a connection. A panic while it was held leaves plain data behind, so poisoning carries no news.
+pub fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Connection {
@@ -113,6 +128,7 @@ impl Connection {
             input: Vec::new(),
             held: Held::default(),
             output: Output::default(),
+            late_log: None,
             watched: Watched::Not,
             lent: Lent::No,
         }

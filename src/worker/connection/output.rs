@@ -25,6 +25,8 @@ pub(super) struct Output {
     timeout: WriteTimeout,
     /// Why nothing can be sent any more, once that is so.
     failure: Option<ErrorKind>,
+    /// Bytes of the response that were dropped because of that.
+    lost: u64,
     /// What the queue is recorded to hold.
     held: Held,
 }
@@ -132,6 +134,12 @@ impl Output {
         self.queue.push(bytes);
     }
 
+    /// Queues an object of the application's, of which the bytes from `start` on are to go.
+    pub(super) fn push_object(&mut self, bytes: Box<dyn AsRef<[u8]> + Send>, start: usize) {
+        self.batching.end_wait();
+        self.queue.push_object(bytes, start);
+    }
+
     /// Queues a range of a file.
     pub(super) fn push_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
         self.batching.end_wait();
@@ -195,6 +203,7 @@ impl Output {
     /// Nothing more is sent.
     pub(super) fn fail(&mut self, kind: ErrorKind) {
         self.failure.get_or_insert(kind);
+        self.lost += self.queue.waiting();
         self.queue.clear();
         self.batching.end_wait();
         self.timeout.end();
@@ -220,9 +229,14 @@ impl Output {
         self.queue.is_empty()
     }
 
-    /// How many bytes are queued.
-    pub(super) fn waiting(&self) -> u64 {
-        self.queue.waiting()
+    /// How many bytes of the response the kernel does not have, and may never get.
+    pub(super) fn unsent(&self) -> u64 {
+        self.queue.waiting() + self.lost
+    }
+
+    /// How many bytes wait for the client.
+    pub(super) fn unsent_to_client(&self, transport: &Transport) -> u64 {
+        if self.waits_for_client(transport) { self.queue.waiting().max(1) } else { 0 }
     }
 
     /// What the queue holds of the worker's goods, as last recorded.

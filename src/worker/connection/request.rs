@@ -9,8 +9,8 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::SharedConnection;
 use super::client::Client;
-use super::serving::Link;
 use crate::exchange::{Body, RequestView};
 use crate::http::connection::{BodyReader, BodySink, Received, Room};
 use crate::http::error::Error;
@@ -42,6 +42,16 @@ pub struct Request {
     limits: Arc<ConnectionLimits>,
     /// The way to its connection, as long as the application has it.
     pub(super) link: Option<Link>,
+}
+
+/// The way from a request that is served to its connection.
+pub(super) struct Link {
+    pub(super) connection: SharedConnection,
+    /// Its key in the event loop.
+    pub(super) key: usize,
+    pub(super) client: Arc<Client>,
+    /// What TLS has settled, where the connection is under TLS.
+    pub(super) secured: Option<Arc<Secured>>,
 }
 
 /// Gathers a request's body.

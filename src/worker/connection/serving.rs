@@ -7,45 +7,21 @@ use std::any::Any;
 use std::io::{self, ErrorKind};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::lent::{Lent, LentSession};
-use super::request::Request;
-use super::{Connection, Step, receive};
+use super::request::{Link, Request};
+use super::{Connection, SharedConnection, Step, lock, receive};
 use crate::exchange::{Body, Exchange, Hint, RequestView, Wait};
 use crate::sys::socket::{Readiness, Stream};
-use crate::tls::Secured;
 use crate::worker::connection_limits::ConnectionLimits;
 use crate::worker::connection_poll::Watched;
 use crate::worker::relay;
 
 /// How often a client that does not read, or send, is looked at while the application waits for it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// A connection of the event loop's, and of the application while it has a request of it.
-pub type SharedConnection = Arc<Mutex<Connection>>;
-
-/// Makes a connection one that can be shared.
-pub fn share(connection: Connection) -> SharedConnection {
-    Arc::new(Mutex::new(connection))
-}
-
-/// Locks a connection. A panic while it was held leaves plain data behind, so poisoning carries no news.
-pub fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The way from a request that is served to its connection.
-pub(super) struct Link {
-    connection: SharedConnection,
-    /// Its key in the event loop.
-    key: usize,
-    client: Arc<Client>,
-    /// What TLS has settled, where the connection is under TLS.
-    secured: Option<Arc<Secured>>,
-}
 
 /// A connection whose request has been served.
 pub struct GivenBack {
@@ -128,6 +104,11 @@ impl Request {
         self.link.as_ref().expect("a request that is served has a link to its connection")
     }
 
+    /// Whose request it is.
+    pub(super) fn client(&self) -> &Client {
+        &self.link().client
+    }
+
     /// Its connection, while it is locked. What is asked of it goes through here, and so does what the poll has to tell then.
     fn with_connection<T>(&self, ask: impl FnOnce(&mut Connection) -> T) -> T {
         let Link { connection, key, .. } = self.link();
@@ -180,6 +161,10 @@ impl Exchange for Request {
         })
     }
 
+    fn send_object(&mut self, object: Box<dyn AsRef<[u8]> + Send>, start: usize) {
+        self.with_connection(|connection| connection.output.push_object(object, start));
+    }
+
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
         self.with_connection(|connection| connection.output.push_file(file, offset, length));
     }
@@ -197,7 +182,7 @@ impl Exchange for Request {
     }
 
     fn unsent(&self) -> u64 {
-        self.with_connection(|connection| connection.output.waiting())
+        self.with_connection(|Connection { output, transport, .. }| output.unsent_to_client(transport))
     }
 
     fn avoid_files(&mut self) {
@@ -273,6 +258,7 @@ mod tests {
     use super::*;
     use crate::settings::Config;
     use crate::sys::socket::Peer;
+    use crate::worker::connection::share;
     use crate::worker::read_context::ReadContext;
 
     const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -156,7 +156,7 @@ impl EventLoop {
         match connection.make_room() {
             Step::Refused(error) => {
                 self.rejection_log.refused(connection.remote_addr(), &error);
-                self.unserved.push(connection.take_unserved(error.status()));
+                self.to_log.push(connection.take_unserved(error.status()));
             }
             Step::Stalled => self.rejection_log.stalled(connection.remote_addr()),
             _ => {}

@@ -23,7 +23,7 @@ use accepting::ACCEPT_BACKOFF;
 use unfinished::Unfinished;
 
 use super::batching::{MOST_RESPONSES, RESPONSE_WAIT};
-use super::connection::{Connection, Request, SharedConnection, Step, UnservedRequest, lock, share};
+use super::connection::{Connection, LoggedRequest, Request, SharedConnection, Step, lock, share};
 use super::connection_limits::ConnectionLimits;
 use super::connection_poll::{ConnectionPoll, Watched};
 use super::listeners::WorkerListener;
@@ -97,7 +97,7 @@ pub struct EventLoop {
     /// Since when the first of those waits.
     finished_since: Instant,
     rejection_log: RejectionLog,
-    unserved: Vec<UnservedRequest>,
+    to_log: Vec<LoggedRequest>,
     /// Whether the last poll makes it likely that the next one finds something at once.
     is_busy: bool,
     /// What a [try_poll_heads](EventLoop::glance) has told of besides connections, for the next turn.
@@ -206,7 +206,7 @@ impl EventLoop {
             finished: VecDeque::new(),
             finished_since: now,
             rejection_log: RejectionLog::default(),
-            unserved: Vec::new(),
+            to_log: Vec::new(),
             is_busy: false,
             polled_before: Turn::default(),
             now,
@@ -354,9 +354,10 @@ impl EventLoop {
         self.remove(key);
     }
 
-    /// The requests that have ended without the application since the last call.
-    pub fn take_unserved(&mut self) -> Vec<UnservedRequest> {
-        std::mem::take(&mut self.unserved)
+    /// The requests that the event loop has to log, since the last call: those that have ended without the application, and those whose
+    /// responses have been sent after it was done.
+    pub fn take_logged(&mut self) -> Vec<LoggedRequest> {
+        std::mem::take(&mut self.to_log)
     }
 
     /// The request of the connection with this `key` is served: goes on as its `step` says.
@@ -368,6 +369,7 @@ impl EventLoop {
                 connection.close_by(self.now + self.limits.idle_time());
             }
             self.read_context.return_buffer(connection.take_returned());
+            self.to_log.extend(connection.take_late_log(false, self.now));
             if connection.is_exchanged() {
                 // A relay has a duplicate of the old one, for which closing it would not do (see there).
                 self.leave_poll(&mut connection);
@@ -516,7 +518,10 @@ impl EventLoop {
     fn write(&mut self, key: usize) {
         match self.connections.get_mut(key) {
             Some(ConnectionEntry::Idle(connection)) => {
-                let step = lock(connection).on_writable(self.now);
+                let mut connection = lock(connection);
+                let step = connection.on_writable(self.now);
+                self.to_log.extend(connection.take_late_log(false, self.now));
+                drop(connection);
                 self.follow(key, step);
             }
             Some(ConnectionEntry::CheckedOut(connection, missed)) => {
@@ -583,13 +588,13 @@ impl EventLoop {
             Step::Refused(error) => {
                 if let Some(mut connection) = idle(&self.connections, key) {
                     self.rejection_log.refused(connection.remote_addr(), &error);
-                    self.unserved.push(connection.take_unserved(error.status()));
+                    self.to_log.push(connection.take_unserved(error.status()));
                 }
                 self.follow(key, Step::Again);
             }
             Step::Left => {
                 if let Some(mut connection) = idle(&self.connections, key) {
-                    self.unserved.push(connection.take_unserved(CLIENT_CLOSED_REQUEST));
+                    self.to_log.push(connection.take_unserved(CLIENT_CLOSED_REQUEST));
                 }
                 self.remove(key);
             }
@@ -651,7 +656,9 @@ impl EventLoop {
     }
 
     fn remove(&mut self, key: usize) {
-        drop(self.connections.try_remove(key));
+        if let Some(entry) = self.connections.try_remove(key) {
+            self.to_log.extend(lock(entry.connection()).take_late_log(true, self.now));
+        }
         self.siblings.set_connections(self.connections.len());
     }
 

@@ -1,0 +1,129 @@
+//! Requests that are logged by the event loop: those that end without the application, and those whose responses are sent after the
+//! application is done with them.
+
+use std::time::{Duration, Instant};
+
+use super::Connection;
+use super::client::Client;
+use super::request::Request;
+use crate::exchange::{CLIENT_CLOSED_REQUEST, RequestView};
+use crate::http::request::{RequestHead, Scheme, Span};
+use crate::python::response_writer::ResponseSummary;
+use crate::sys::socket::Peer;
+
+/// A request for the access log, as far as it is known, with nothing of the connection's.
+pub struct LoggedRequest {
+    buffer: Vec<u8>,
+    head: RequestHead,
+    peer: Peer,
+    remote_addr: String,
+    site: usize,
+    /// The response.
+    pub summary: ResponseSummary,
+    /// Values of the format's environ keys.
+    pub environ_values: Vec<Option<String>>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl LoggedRequest {
+    /// What is known of it; what is not is empty.
+    pub fn request(&self) -> RequestView<'_> {
+        RequestView {
+            buffer: self.head.source(&self.buffer),
+            head: &self.head,
+            peer: &self.peer,
+            remote_addr: &self.remote_addr,
+            proxied: None,
+            decoded_length: None,
+            site: self.site,
+            scheme: Scheme::Http,
+            secured: None,
+        }
+    }
+}
+
+/// A request whose response the client has not taken yet: what is sent is told when it is.
+pub struct LateLog {
+    request: LoggedRequest,
+    started: Instant,
+}
+
+impl Request {
+    /// What is to be logged of the request, begun at `started`, once its response has been sent.
+    pub fn late_log(&self, summary: ResponseSummary, environ_values: Vec<Option<String>>, started: Instant) -> LateLog {
+        let Client { peer, site, .. } = *self.client();
+        let request = LoggedRequest {
+            buffer: self.bytes().to_vec(),
+            head: self.head.clone(),
+            peer,
+            remote_addr: self.client().remote_addr.clone(),
+            site,
+            summary,
+            environ_values,
+            duration: Duration::ZERO,
+        };
+        LateLog { request, started }
+    }
+}
+
+impl Connection {
+    /// The request that has been served is logged when its response has been sent.
+    pub fn log_when_sent(&mut self, log: LateLog) {
+        self.late_log = Some(Box::new(log));
+    }
+
+    /// A request that was to be logged when its response has been sent: when it has, or where `is_over` says that nothing more will be.
+    pub fn take_late_log(&mut self, is_over: bool, now: Instant) -> Option<LoggedRequest> {
+        if self.late_log.is_none() || !is_over && self.has_unsent() {
+            return None;
+        }
+        let LateLog { mut request, started } = *self.late_log.take()?;
+        request.duration = now.saturating_duration_since(started);
+        let unsent = self.output.unsent();
+        if unsent > 0 {
+            request.summary.status = CLIENT_CLOSED_REQUEST;
+            request.summary.sent = request.summary.sent.saturating_sub(unsent);
+        }
+        Some(request)
+    }
+
+    /// The request that will not be served, taken out for the access log. Where its head is not
+    /// whole, the request line if that can be read.
+    pub fn take_unserved(&mut self, status: u16) -> LoggedRequest {
+        let is_ready = !self.request.bytes().is_empty();
+        let mut buffer = if is_ready { self.request.take_bytes() } else { std::mem::take(&mut self.input) };
+        let mut head = std::mem::take(&mut self.request.head);
+        if !self.http.has_whole_head() {
+            head = RequestHead::default();
+            let start = if buffer.starts_with(b"\r\n") { 2 } else { 0 };
+            let end = memchr::memchr2(b'\r', b'\n', &buffer[start..]).map_or(start, |length| start + length);
+            buffer = buffer[start..end].to_vec();
+            (head.method, head.target, head.version_text) = three_words(&buffer).unwrap_or_default();
+        }
+        let Client { peer, site, .. } = *self.client;
+        LoggedRequest {
+            buffer,
+            head,
+            peer,
+            remote_addr: self.client.remote_addr.clone(),
+            site,
+            summary: ResponseSummary { status, sent: 0, headers: Vec::new() },
+            environ_values: Vec::new(),
+            duration: Duration::ZERO,
+        }
+    }
+}
+
+/// The words of a line that could be a request line.
+fn three_words(line: &[u8]) -> Option<(Span, Span, Span)> {
+    let first = memchr::memchr(b' ', line)? as u32;
+    let last = memchr::memrchr(b' ', line)? as u32;
+    let is_three = !line[first as usize + 1..].is_empty() && memchr::memchr_iter(b' ', line).count() == 2;
+    let end = line.len() as u32;
+    is_three.then_some((
+        Span { start: 0, end: first },
+        Span { start: first + 1, end: last },
+        Span { start: last + 1, end },
+    ))
+}
