@@ -70,10 +70,12 @@ mod logs;
 mod python_logging;
 mod python_signals;
 
-// Real frameworks, and what all of it costs.
+// Real frameworks, the platforms that stage them, and what all of it costs.
 mod django;
 mod flask;
+mod hosts;
 mod load;
 mod memory;
 mod real_configs;
 mod real_programs;
+mod staging;

@@ -10,6 +10,7 @@ pub mod client;
 pub mod json;
 pub mod load;
 pub mod notify;
+pub mod platforms;
 pub mod process;
 pub mod server;
 pub mod tls;

@@ -1,0 +1,225 @@
+"""scripts/stage by itself: what it finds, when it makes a virtualenv anew, and how a release ends."""
+
+import importlib.machinery
+import importlib.util
+import json
+import re
+import sqlite3
+import sys
+import time
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import common
+from common import WORK, expect, plain_environment, run, wait_for
+
+
+def load_stage() -> ModuleType:
+    loader = importlib.machinery.SourceFileLoader("stage", str(common.STAGE))
+    spec = importlib.util.spec_from_loader("stage", loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["stage"] = module
+    loader.exec_module(module)
+    return module
+
+
+def stage(*arguments: object, status: int = 0, **variables: str) -> str:
+    return run([sys.executable, str(common.STAGE), *map(str, arguments)], environment(**variables), WORK, status)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return plain_environment(HOME="/nonexistent", PYTHONDONTWRITEBYTECODE="1", **variables)
+
+
+def application(name: str, files: dict[str, str]) -> Path:
+    """A folder with these files."""
+    folder = WORK / name
+    for file, content in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(content)
+    return folder
+
+
+# -- Scenarios --------------------------------------------------------------------------------------------------------
+
+
+def finds() -> None:
+    """The entry point, in the order of the platforms."""
+    module = load_stage()
+    django, app = "import django", "app = object()"
+    table = [
+        ({"wsgi.py": ""}, "wsgi"),
+        ({"wsgi.py": "", "app.py": app}, "wsgi"),
+        ({"wsgi/application": ""}, "--wsgi-file wsgi/application"),
+        ({"ROOT/application": ""}, "--wsgi-file ROOT/application"),
+        ({"app.py": app}, "app:app"),
+        ({"app.py": "def application(environ, start_response): ..."}, "app:application"),
+        ({"app.py": "print('a script')"}, ""),
+        ({"manage.py": django, "shop/wsgi.py": ""}, "shop.wsgi"),
+        ({"site/manage.py": django, "site/shop/wsgi.py": ""}, "--chdir site shop.wsgi"),
+        ({"manage.py": django, "a/wsgi.py": "", "b/wsgi.py": ""}, ""),
+        ({"setup.py": "", "src/shop.py": "", "app.py": app}, "--pythonpath src app:app"),
+        ({"package.json": "{}"}, ""),
+    ]
+    for number, (files, wanted) in enumerate(table):
+        source = module.find_source(application(f"find-{number}", files))
+        told = " ".join(module.server_arguments(source))
+        expect(told == wanted, f"{files} is served by {wanted!r}", told)
+    folder = application("named", {"other/dir/wsgi.py": "", "wsgi.py": ""})
+    told = stage("find", folder, OPENSHIFT_PYTHON_WSGI_APPLICATION="other/dir/wsgi.py")
+    expect("ARGUMENTS='--pythonpath other/dir wsgi'" in told, "what is named comes first", told)
+    expect("APP_MODULE=shop:app" in stage("find", folder, APP_MODULE="shop:app"), "so does APP_MODULE")
+
+
+def keys() -> None:
+    """The key changes with what decides the content of a virtualenv, and with nothing else."""
+    def key(*arguments: object) -> str:
+        return stage("key", folder, *arguments).strip()
+
+    files = {"requirements.txt": "-r more.txt\n./local\n", "more.txt": "bottle\n", "local/setup.py": "1", "app.py": "1"}
+    folder = application("keys", files)
+    seen = [key()]
+    (folder / "app.py").write_text("2")
+    expect(key() == seen[0], "the application's own code does not count")
+    for name, content in {"more.txt": "2", "local/setup.py": "2", "requirements.txt": "2", "vendor/a.whl": "1"}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+        expect(key() not in seen, f"{name} counts")
+        seen.append(key())
+    for arguments in (("--with", folder / "vendor/a.whl"), ("--as-gunicorn",), ("--requirements", "more.txt")):
+        expect(key(*arguments) not in seen, f"{arguments} counts")
+    pinned = {"version": "==1", "hashes": ["sha256:0"], "extras": ["x"], "markers": "python_version > '3'"}
+    lock = {"default": {"a": pinned}}
+    (folder / "Pipfile.lock").write_text(json.dumps(lock))
+    lines = load_stage().lines_of_lock(lock)
+    expect(lines == "a[x]==1 ; python_version > '3' --hash=sha256:0", "a lock keeps hashes and markers", lines)
+    (folder / "requirements.txt").unlink()
+    expect(key() not in seen, "a lock counts where there is no requirements.txt")
+    said = stage("key", application("pipfile", {"Pipfile": ""}), status=1)
+    expect("`pipenv lock` makes it" in said, "a Pipfile alone says nothing certain", said)
+
+
+def cache() -> None:
+    """Without the network, from wheels that the application brings: built, reused, moved, pruned, behind a link."""
+    common.cut_the_network()
+    folder = application("cache", {"requirements.txt": "one\n"})
+    for name in ("one", "two"):
+        make_wheel(folder / "vendor", name)
+    arguments = ["build", folder, "--cache", WORK / "store", "--python", common.PYTHON]
+    said = stage(*arguments, "--venv", WORK / "venv", "--keep", "2")
+    [first] = re.findall(r"dependencies: built (\w+) in", said)
+    expect(f"reused {first}" in stage(*arguments, "--venv", WORK / "other"), "the second time nothing is made")
+    (WORK / "other").rename(WORK / "moved")
+    (WORK / "link").symlink_to(WORK / "moved/bin/one")
+    for script in (WORK / "moved/bin/one", WORK / "link"):
+        told = run([str(script)]).strip()
+        expect(told == f"{WORK}/moved", "a virtualenv that was moved finds itself", told)
+
+    (folder / "requirements.txt").write_text("two\n")
+    # What was interrupted has no stamp, and is not taken.
+    second = stage("key", *arguments[1:]).strip()
+    (WORK / "store" / second / "bin").mkdir(parents=True)
+    (WORK / "store" / second / "pyvenv.cfg").write_text("")
+    expect(f"built {second}" in stage(*arguments, "--venv", WORK / "venv"), "what was not finished is made anew")
+    gone = run([str(WORK / "venv/bin/python"), "-c", "import two, one"], status=1)
+    expect("No module named 'one'" in gone, "a package that is not asked for any more is gone", gone)
+
+    stage(*arguments, "--venv", WORK / "current", "--link")
+    expect((WORK / "current").resolve() == WORK / "store" / second, "a link to the cache")
+    (folder / "requirements.txt").write_text("one\n")
+    stage(*arguments, "--venv", WORK / "current", "--link", "--keep", "1")
+    kept = sorted(path.parent.name for path in (WORK / "store").glob("*/stage.json"))
+    expect(kept == [first], "what is not used is gone", kept)
+    expect((WORK / "current").resolve().name == first, "the link is switched")
+    said = stage(*arguments, "--venv", WORK / "venv", "--with", "no-such-package", status=1)
+    expect("build failed: installing the requirements ended with status 1" in said, "what cannot be installed", said)
+    expect((WORK / "venv/bin/two").exists(), "and the virtualenv before it stays")
+
+
+def make_wheel(folder: Path, name: str) -> None:
+    """The smallest package with a script."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = f"{name}-1.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", "import sys\ndef main(): print(sys.prefix)\n")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/entry_points.txt", f"[console_scripts]\n{name} = {name}:main\n")
+        wheel.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/entry_points.txt,,\n")
+
+
+def release() -> None:
+    """How a release ends: done once, idempotent, refused by a migration or by another release, cut off by TERM."""
+    package = {"shop/__init__.py": "", "shop/settings.py": SETTINGS, "shop/migrations/__init__.py": ""}
+    first = {"shop/migrations/0001_initial.py": WAITS.format(before="", seconds=1)}
+    folder = application("project", {"manage.py": MANAGE, **package, **first})
+    arguments = ["release", folder, "--python", sys.executable]
+    ours = start(*arguments)
+    wait_for("the migration", lambda: "shop.0001_initial" in ours.log)
+    said = stage(*arguments, "--superuser", "admin")
+    expect("migrations: waiting for another release" in said and "migrations: none to apply" in said, "it waited", said)
+    ours.child.wait()
+    expect("stage: migrations: applied " in ours.log, "the other one migrated", ours.log)
+    expect(re.search(r"the password of admin, shown this once: \S{20,}", said), "a new password is shown", said)
+    again = stage(*arguments, "--superuser", "admin")
+    expect("superuser: admin is there" in again and "password" not in again, "once", again)
+    (WORK / "password").write_text("from a file\n")
+    said = stage(*arguments, DJANGO_SUPERUSER_USERNAME="eve", DJANGO_SUPERUSER_PASSWORD_FILE=str(WORK / "password"))
+    expect("superuser: created eve" in said and "from a file" not in said, "a password from a file is not shown", said)
+
+    slow = folder / "shop/migrations/0002_slow.py"
+    slow.write_text(WAITS.format(before='("shop", "0001_initial")', seconds=60))
+    ours = start(*arguments)
+    wait_for("the migration", lambda: "0002_slow" in ours.log)
+    said = stage(*arguments, "--lock-timeout", "0.5", status=1)
+    expect("another release has held the database for 0.5 s" in said, "patience has a bound", said)
+    began = time.monotonic()
+    expect(ours.stop(common.PATIENCE) == 143 and time.monotonic() - began < 10, "TERM ends it, as it ends others")
+    slow.write_text(BROKEN)
+    said = stage(*arguments, status=1)
+    expect("failed: the release ended with status 1" in said, "a migration that fails refuses the release", said)
+    slow.unlink()
+    said = stage(*arguments, "--", "echo", "the server")
+    expect(said.endswith("stage: migrations: none to apply\nthe server\n"), "the process becomes the command", said)
+    users = sqlite3.connect(folder / "db").execute("SELECT username FROM auth_user ORDER BY username").fetchall()
+    expect(users == [("admin",), ("eve",)], "the users", users)
+    said = stage("release", application("plain", {"wsgi.py": ""}))
+    expect(said == "stage: release: nothing to do, this is no Django project\n", "not Django", said)
+
+
+def start(*arguments: object) -> common.Process:
+    command = [sys.executable, str(common.STAGE), *map(str, arguments)]
+    return common.Process(command, environment(), WORK, WORK / f"log-{len(common.Process.started)}")
+
+
+MANAGE = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
+if __name__ == "__main__":
+    from django.core.management import execute_from_command_line
+    execute_from_command_line()
+"""
+SETTINGS = """
+from pathlib import Path
+SECRET_KEY = "of the test"
+INSTALLED_APPS = ["shop", "django.contrib.auth", "django.contrib.contenttypes"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": Path(__file__).parent.parent / "db"}}
+"""
+WAITS = """
+import time
+from django.db import migrations
+class Migration(migrations.Migration):
+    dependencies = [{before}]
+    operations = [migrations.RunPython(lambda apps, schema_editor: time.sleep({seconds}))]
+"""
+BROKEN = """
+from django.db import migrations
+class Migration(migrations.Migration):
+    dependencies = [("shop", "0001_initial")]
+    operations = [migrations.RunSQL("SELECT no_such_column FROM auth_user")]
+"""
+
+
+if __name__ == "__main__":
+    common.run_scenario(globals())
