@@ -1,5 +1,6 @@
-//! The platforms that stage applications: Cloud Foundry then and now, and Cloud Native Buildpacks, each in a simulator
-//! of its order of calls. `docs/hosts` has the chapters; the databases of the long form come from the system.
+//! The platforms that stage applications: Cloud Foundry then and now, Cloud Native Buildpacks and source-to-image, each
+//! in a simulator of its order of calls. `docs/hosts` has the chapters. The long form, `scripts/hosts`, adds the databases
+//! that the system has, and what installs Django once more.
 
 use crate::util::is_root;
 use crate::util::platforms::run;
@@ -42,6 +43,11 @@ fn buildpacks_reuse_their_layers_without_the_network_and_start_with_pid_1() {
 #[test]
 fn buildpacks_leave_what_is_no_python_application_to_others() {
     hold("cnb.py", "nothing_to_serve");
+}
+
+#[test]
+fn source_to_image_starts_every_shape_of_application() {
+    hold("s2i.py", "shapes");
 }
 
 #[test]
