@@ -4,6 +4,7 @@ import importlib.machinery
 import importlib.util
 import json
 import re
+import shutil
 import sqlite3
 import sys
 import time
@@ -132,6 +133,14 @@ def cache() -> None:
     kept = sorted(path.parent.name for path in (WORK / "store").glob("*/stage.json"))
     expect(kept == [first], "what is not used is gone", kept)
     expect((WORK / "current").resolve().name == first, "the link is switched")
+    # As somebody whom nobody knows, without a home, where nothing else may be written.
+    shutil.copy(common.STAGE, WORK / "stage")
+    shutil.copytree(folder, WORK / "own/app")
+    run(["chown", "-R", f"{common.STRANGER}:0", str(WORK / "own")])
+    command = [common.PYTHON, str(WORK / "stage"), "build", str(WORK / "own/app"), "--venv", str(WORK / "own/venv")]
+    said = run(common.as_stranger(command, WORK / "own"), environment(), WORK)
+    expect("dependencies: built " in said, "nothing but the place of the virtualenv is written", said)
+
     said = stage(*arguments, "--venv", WORK / "venv", "--with", "no-such-package", status=1)
     expect("build failed: installing the requirements ended with status 1" in said, "what cannot be installed", said)
     expect((WORK / "venv/bin/two").exists(), "and the virtualenv before it stays")
