@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-from common import EXAMPLES, WORK, Browser, Failure, Process, expect, free_port, plain_environment, run
+from common import WORK, Browser, Failure, Process, expect, free_port, plain_environment, run
 
 BUILDPACK = WORK / "buildpack"
 # The platform's limits: to become healthy, for one check, to end after TERM.
@@ -221,7 +221,8 @@ def buildpack() -> Path:
 def hello() -> None:
     """An application without anything but wsgi.py: no Procfile, no requirements, no command."""
     application = Application("hello", memory="512M")
-    droplet = application.push(EXAMPLES / "hello")
+    source = common.example("hello")
+    droplet = application.push(source)
     [instance] = application.instances
     expect(instance.browser().get("/") == "Hello from monoceros\n", "it answers")
     expect("Listening at: http://0.0.0.0:" in instance.process.log, "on all interfaces", instance.process.log)
@@ -229,7 +230,7 @@ def hello() -> None:
     application.stop()
     # A start needs no network, and neither does staging again.
     common.cut_the_network()
-    again = application.push(EXAMPLES / "hello")
+    again = application.push(source)
     expect("dependencies: reused" in again.said and "built" in droplet.said, "the virtualenv is reused", again.said)
     expect(application.instances[0].browser().get("/") == "Hello from monoceros\n", "it answers")
     application.stop()
@@ -344,7 +345,7 @@ def guestbook() -> None:
 
 def live(url: str, services: "dict[str, list[dict[str, Any]]] | None" = None) -> Application:
     """First push, the admin, a new model, a migration that fails: the same on each database."""
-    source = common.copy(EXAMPLES / "guestbook", WORK / "source")
+    source = common.example("guestbook")
     application = Application("guestbook", health="/health", services=services or {})
     application.env.update(DJANGO_SUPERUSER_USERNAME="admin", DJANGO_SUPERUSER_PASSWORD="s3cret")
     if url:
@@ -423,7 +424,7 @@ class Migration(migrations.Migration):
 
 def stranger() -> None:
     """A root that is read only, a user without an entry in passwd, and no HOME: the application starts and serves."""
-    droplet = Application("stranger").stage(EXAMPLES / "hello")
+    droplet = Application("stranger").stage(common.example("hello"))
     top = droplet.folder / "instance-1"
     instance = droplet.launch(through=common.as_stranger([], top / "tmp"))
     instance.become_healthy()

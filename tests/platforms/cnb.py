@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import common
-from common import EXAMPLES, WORK, Browser, Process, expect, free_port, plain_environment, run
+from common import WORK, Browser, Process, expect, free_port, plain_environment, run
 
 try:
     import tomllib
@@ -234,7 +234,7 @@ def tell():
 
 def guestbook() -> None:
     """A Django project: collectstatic in the build, the release before the server."""
-    done = build(EXAMPLES / "guestbook", frozenset({"cpython"}))
+    done = build(common.example("guestbook"), frozenset({"cpython"}))
     expect("static files copied" in done.said, "collectstatic ran", done.said)
     volume = WORK / "volume"
     volume.mkdir()

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import ClassVar
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples"
 STAGE = ROOT / "scripts/stage"
 WHEEL = os.environ.get("MONOCEROS_WHEEL", "")
 PYTHON = os.environ.get("PLATFORM_PYTHON", sys.executable)
@@ -182,6 +181,12 @@ def can_connect(port: int) -> bool:
 
 def copy(source: Path, target: Path) -> Path:
     return Path(shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def example(name: str) -> Path:
+    """A copy of one of the examples, without what is left where somebody has tried it by hand."""
+    left = shutil.ignore_patterns("__pycache__", ".venv*", "staticfiles", "*.sqlite3*")
+    return Path(shutil.copytree(ROOT / "examples" / name, WORK / "source", ignore=left))
 
 
 def cut_the_network() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import common
 from cloud_foundry import Application, live
-from common import EXAMPLES, WORK, Process, expect, free_port, plain_environment, run, wait_for
+from common import WORK, Process, expect, free_port, plain_environment, run, wait_for
 
 # Everything that a URL, a shell or an SQL string could stumble over.
 PASSWORD = "p@:/%'"
@@ -24,7 +24,7 @@ def postgresql() -> None:
 def mariadb() -> None:
     """The settings that Cloud Foundry's documentation gave in 2012, as they stand there; then what took their place."""
     port = start_mariadb()
-    source = common.copy(EXAMPLES / "guestbook", WORK / "source")
+    source = common.example("guestbook")
     settings = source / "guestbook/settings.py"
     todays = settings.read_text()
     snippet = re.sub(r"^DATABASES = .*$", lambda line: VCAP_SETTINGS.read_text(), todays, flags=re.MULTILINE)

@@ -100,7 +100,7 @@ def application(environ, start_response):
 
 def guestbook() -> None:
     """A Django project: what was syncdb is a release, at each start, and the second one has nothing to do."""
-    said = lay_out(common.copy(common.EXAMPLES / "guestbook", WORK / "source"))
+    said = lay_out(common.example("guestbook"))
     expect("static files copied" in said, "collectstatic ran in staging", said)
     login = {"DJANGO_SUPERUSER_USERNAME": "admin", "DJANGO_SUPERUSER_PASSWORD": "s3cret"}
     for round in range(2):
