@@ -51,6 +51,12 @@ fn source_to_image_starts_every_shape_of_application() {
 }
 
 #[test]
+#[ignore = "makes a virtualenv for each of them, from an index"]
+fn every_kind_of_requirements_is_installed() {
+    hold("staging.py", "kinds");
+}
+
+#[test]
 #[ignore = "installs Django's dependencies once more"]
 fn the_first_cloud_foundry_migrates_at_the_start() {
     hold("dea.py", "guestbook");

@@ -120,8 +120,11 @@ def digest(layer: Path) -> str:
     return total.hexdigest()
 
 
-def launch(through: list[str], **env: str) -> "Container":
-    """The launcher: variables of the layers, exec.d, and the process in its place, with pid 1."""
+def launch(writable: Path, **env: str) -> "Container":
+    """The launcher: variables of the layers, exec.d, and the process in its place, with pid 1.
+
+    It is a user's whom nobody knows, without a home, and nothing but `writable` can be written.
+    """
     for folder in (LAYERS, WORKSPACE):
         shutil.rmtree(folder)
     for layer in IMAGE.iterdir():
@@ -129,15 +132,16 @@ def launch(through: list[str], **env: str) -> "Container":
             shutil.copytree(layer, OWN / layer.name, symlinks=True)
     shutil.copytree(IMAGE / "workspace", WORKSPACE, symlinks=True)
     port = free_port()
-    env = plain_environment(PORT=str(port), **env)
+    env = plain_environment(PORT=str(port), HOME="/nonexistent", TMPDIR=str(writable), **env)
     for layer in sorted(OWN.iterdir()):
         add_variables(env, layer)
     for program in sorted(OWN.glob("*/exec.d/*")):
         env.update(run_exec_d(program, env))
     process = tomllib.loads((IMAGE / "launch.toml").read_text())["processes"][0]
     expect(process["type"] == "web" and process["default"], "web is the default process", process)
-    inner = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *process["command"], *process["args"]]
-    return Container(Process([*through, *inner], env, WORKSPACE, WORK / "log"), port, env)
+    inside = ["sh", "-c", f'cd {WORKSPACE} && exec "$@"', "sh", *process["command"], *process["args"]]
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *common.as_stranger(inside, writable)]
+    return Container(Process(command, env, WORKSPACE, WORK / "log"), port, env)
 
 
 def add_variables(env: dict[str, str], layer: Path) -> None:
@@ -208,7 +212,7 @@ def two_builds() -> None:
     values = {"type": "postgresql", "host": "db.example.org", "port": "5432", "username": "me", "password": "p@:/%'"}
     for name, value in {**values, "database": "orders"}.items():
         (bindings / name).write_text(value + "\n")
-    container = launch([], SERVICE_BINDING_ROOT=str(bindings.parent), MEMORY_LIMIT="512M")
+    container = launch(WORK / "tmp", SERVICE_BINDING_ROOT=str(bindings.parent), MEMORY_LIMIT="512M")
     told = json.loads(container.serve().get("/"))
     expect(told["build"] == "second", "the new code serves", told)
     expect(told["master"] == 1, "the server has pid 1", told)
@@ -239,10 +243,8 @@ def guestbook() -> None:
     volume = WORK / "volume"
     volume.mkdir()
     os.chown(volume, common.STRANGER, 0)
-    container = launch(
-        [], DATABASE_URL=f"sqlite:///{volume}/db.sqlite3", DJANGO_SUPERUSER_USERNAME="admin",
-        DJANGO_SUPERUSER_PASSWORD="s3cret", HOME="/nonexistent",
-    )  # fmt: skip
+    login = {"DJANGO_SUPERUSER_USERNAME": "admin", "DJANGO_SUPERUSER_PASSWORD": "s3cret"}
+    container = launch(volume, DATABASE_URL=f"sqlite:///{volume}/db.sqlite3", **login)
     browser = container.serve()
     common.log_in(browser, "admin", "s3cret")
     browser.post("/", author="Ada", text="It works")

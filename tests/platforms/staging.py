@@ -1,5 +1,6 @@
 """scripts/stage by itself: what it finds, when it makes a virtualenv anew, and how a release ends."""
 
+import hashlib
 import importlib.machinery
 import importlib.util
 import json
@@ -144,6 +145,33 @@ def cache() -> None:
     said = stage(*arguments, "--venv", WORK / "venv", "--with", "no-such-package", status=1)
     expect("build failed: installing the requirements ended with status 1" in said, "what cannot be installed", said)
     expect((WORK / "venv/bin/two").exists(), "and the virtualenv before it stays")
+
+
+def kinds() -> None:
+    """Each kind of requirements, from an index: a lock with hashes, a project with a list, packages that are built."""
+    index = run([common.PYTHON, "-m", "pip", "download", "--no-deps", "--dest", str(WORK / "index"), "bottle==0.13.4"])
+    [wheel] = (WORK / "index").glob("bottle-*")
+    digest = f"sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+    lock = {"default": {"bottle": {"version": "==0.13.4", "hashes": [digest]}}}
+    project = '[project]\nname = "shop"\nversion = "1"\n'
+    dynamic = project + 'dynamic = ["dependencies"]\n[build-system]\nrequires = ["setuptools"]\n'
+    from_file = dynamic + '[tool.setuptools.dynamic]\ndependencies = {file = ["needs.txt"]}\n'
+    for name, files in {
+        "lock": {"Pipfile.lock": json.dumps(lock)},
+        "list": {"pyproject.toml": project + 'dependencies = ["bottle==0.13.4"]\n'},
+        "dynamic": {"pyproject.toml": from_file, "needs.txt": "bottle==0.13.4\n", "shop.py": ""},
+        "setup": {"setup.py": SETUP, "shop.py": ""},
+    }.items():
+        said = stage("build", application(name, files), "--venv", WORK / f"{name}-venv", "--python", common.PYTHON)
+        expect("dependencies: built" in said, name, said + index)
+        told = run([str(WORK / f"{name}-venv/bin/python"), "-c", "import bottle; print(bottle.__version__)"])
+        expect(told == "0.13.4\n", f"{name} installs bottle", told)
+    lock["default"]["bottle"]["hashes"] = ["sha256:" + "0" * 64]
+    said = stage("build", application("lock", {"Pipfile.lock": json.dumps(lock)}), "--python", common.PYTHON, status=1)
+    expect("hash" in said.lower(), "what has another hash is not installed", said)
+
+
+SETUP = "from setuptools import setup\nsetup(name='shop', py_modules=['shop'], install_requires=['bottle==0.13.4'])\n"
 
 
 def make_wheel(folder: Path, name: str) -> None:
