@@ -97,6 +97,9 @@ def secrets() -> None:
     expect(run(["bash", "-c", shell], environ) == "mysql://me:s3cret@db/shop\n", "a shell takes it from a descriptor")
     said = command([], {**environ, "VCAP_SERVICES": '{"x": [{"credentials": "s3cret"'}, 1)
     expect("s3cret" not in said and said.count("\n") == 1, "a sentence for what is no JSON", said)
+    (WORK / "large.json").write_text("s3cret" * 200_000)
+    said = command([], {**environ, "VCAP_SERVICES_FILE_PATH": str(WORK / "large.json")}, 1)
+    expect("is no credential" in said and "s3cret" not in said, "a sentence for a file that is too large", said)
     said = command([], {**environ, "MONOCEROS_DATABASE": "other"}, 1)
     expect("bound are: shop-db" in said and "s3cret" not in said, "a sentence for what is not bound", said)
 
