@@ -220,7 +220,7 @@ def buildpack() -> Path:
 
 def hello() -> None:
     """An application without anything but wsgi.py: no Procfile, no requirements, no command."""
-    application = Application("hello", memory="512M")
+    application = Application("hello")
     source = common.example("hello")
     droplet = application.push(source)
     [instance] = application.instances
@@ -228,12 +228,16 @@ def hello() -> None:
     expect("Listening at: http://0.0.0.0:" in instance.process.log, "on all interfaces", instance.process.log)
     expect('"GET / HTTP/1.1" 200' in instance.process.log, "requests are logged to stdout", instance.process.log)
     application.stop()
-    # A start needs no network, and neither does staging again.
+    # Staging again needs no network, and a start no network, no known user, no home, and nothing writable but TMPDIR.
     common.cut_the_network()
-    again = application.push(source)
+    again = application.stage(source)
     expect("dependencies: reused" in again.said and "built" in droplet.said, "the virtualenv is reused", again.said)
-    expect(application.instances[0].browser().get("/") == "Hello from monoceros\n", "it answers")
-    application.stop()
+    instance = again.launch(through=common.as_stranger([], again.folder / "instance-1/tmp"))
+    instance.become_healthy()
+    expect(instance.browser().get("/") == "Hello from monoceros\n", "it answers")
+    status = Path(f"/proc/{instance.process.pid}/status").read_text()
+    expect(f"Uid:\t{common.STRANGER}" in status, "as nobody", status)
+    instance.stop()
 
 
 def procfile() -> None:
@@ -420,18 +424,6 @@ class Migration(migrations.Migration):
     dependencies = [("guestbook", "0003_visit")]
     operations = [migrations.RunSQL("SELECT no_such_column FROM guestbook_entry")]
 """
-
-
-def stranger() -> None:
-    """A root that is read only, a user without an entry in passwd, and no HOME: the application starts and serves."""
-    droplet = Application("stranger").stage(common.example("hello"))
-    top = droplet.folder / "instance-1"
-    instance = droplet.launch(through=common.as_stranger([], top / "tmp"))
-    instance.become_healthy()
-    expect(instance.browser().get("/") == "Hello from monoceros\n", "it answers")
-    status = Path(f"/proc/{instance.process.pid}/status").read_text()
-    expect(f"Uid:\t{common.STRANGER}" in status, "as nobody", status)
-    instance.stop()
 
 
 if __name__ == "__main__":
