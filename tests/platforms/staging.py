@@ -126,6 +126,7 @@ def cache() -> None:
     gone = run([str(WORK / "venv/bin/python"), "-c", "import two, one"], status=1)
     expect("No module named 'one'" in gone, "a package that is not asked for any more is gone", gone)
 
+    (WORK / "current").symlink_to(WORK / "nowhere")
     stage(*arguments, "--venv", WORK / "current", "--link")
     expect((WORK / "current").resolve() == WORK / "store" / second, "a link to the cache")
     (folder / "requirements.txt").write_text("one\n")
