@@ -60,7 +60,6 @@ SH
 
 # The process web: a Django project's release, which one of the instances does, and then the server in its place.
 write_start_command() {
-  ARGUMENTS= FRAMEWORK=
   eval "$("$python" "$buildpack/stage" find "$build")"
   echo '#!/bin/sh'
   case $FRAMEWORK in
