@@ -226,7 +226,7 @@ def hello() -> None:
     [instance] = application.instances
     expect(instance.browser().get("/") == "Hello from monoceros\n", "it answers")
     expect("Listening at: http://0.0.0.0:" in instance.process.log, "on all interfaces", instance.process.log)
-    expect('"GET / HTTP/1.1" 200' in instance.process.log, "requests are logged to stdout", instance.process.log)
+    common.wait_for("a line for the request", lambda: '"GET / HTTP/1.1" 200' in instance.process.log)
     application.stop()
     # Staging again needs no network, and a start no network, no known user, no home, and nothing writable but TMPDIR.
     common.cut_the_network()
