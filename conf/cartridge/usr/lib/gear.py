@@ -1,0 +1,101 @@
+"""What gunicorn.conf.py of the cartridge asks: the gear's environment, its size, the release that
+is served.
+
+It is asked at the start and at each reload, in the master. It knows the files that
+usr/lib/cartridge.sh writes, and nothing of the application.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import shlex
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Asks a worker for the stacks of its threads (`control threaddump`). The server leaves this signal
+# alone.
+STACKS = signal.SIGRTMIN + 2
+# The shell's own, and what belongs to one run of the server.
+NOT_HANDED_ON = {"PWD", "OLDPWD", "SHLVL", "_", "MONOCEROS_RELEASE", "VIRTUAL_ENV", "GUNICORN_CMD_ARGS"}
+
+
+class Gear:
+    """The gear as it is at this start or reload."""
+
+    def __init__(self, cartridge: str) -> None:
+        self.cartridge = Path(cartridge)
+        saved = (
+            Path(os.environ.get("OPENSHIFT_PYTHON_PID_DIR") or self.cartridge / "run") / "environment"
+        ).read_bytes()
+        pairs = (os.fsdecode(entry).partition("=") for entry in saved.split(b"\0") if entry)
+        self.environment = {name: value for name, _, value in pairs}
+        self.run = Path(self.environment.get("OPENSHIFT_PYTHON_PID_DIR") or self.cartridge / "run")
+        # bin/control names one that is not served yet, to try it.
+        named = os.environ.get("MONOCEROS_RELEASE")
+        self.release = Path(named) if named else self.cartridge / "releases/current"
+        self.repo = self.release / "repo"
+        self.source = dict(
+            word.partition("=")[::2] for word in shlex.split((self.release / "source").read_text(), comments=False)
+        )
+
+    def raw_env(self) -> list[str]:
+        """The platform's variables as they are now. The master keeps those that it was started with."""
+        return [f"{name}={value}" for name, value in self.environment.items() if name not in NOT_HANDED_ON]
+
+    def workers(self) -> int:
+        """What the user says, or what there is room for: bin/control has asked monoceros_env."""
+        return int(self.environment.get("OPENSHIFT_PYTHON_WORKERS") or self.environment["WEB_CONCURRENCY"])
+
+    def app(self) -> str:
+        """What to serve: the application's module, or the one beside this, which loads a script and
+        sends static files."""
+        module = self.source.get("APP_MODULE", "")
+        if module and not self.static():
+            return module
+        os.environ["MONOCEROS_GEAR_APP"] = module or self.source.get("WSGI_FILE", "")
+        os.environ["MONOCEROS_GEAR_STATIC"] = os.pathsep.join(
+            f"{path}={target}" for path, target in self.static().items()
+        )
+        return "gear_app"
+
+    def chdir(self) -> str:
+        """By the name of the link, so that the next reload finds the next release."""
+        return str(self.repo / self.source.get("CHDIR", "."))
+
+    def pythonpath(self) -> list[str]:
+        """Searched from the last to the first: the repository, wsgi and libs in it, and what comes
+        with the cartridge."""
+        below = [self.source.get("PYTHONPATH", ""), "libs", "wsgi", "."]
+        found = [str((self.repo / name).absolute()) for name in below if name and (self.repo / name).is_dir()]
+        return [str(self.cartridge / "usr/lib"), *found]
+
+    def static(self) -> dict[str, str]:
+        """URL paths and the files or folders of the repository that answer them, as the Apache of
+        these platforms had them."""
+        maps = {"/static": "wsgi/static"}
+        if self.source.get("WSGI_FILE") == "application":
+            # Jelastic's layout: everything lies beside the script.
+            maps = {f"/{name}": name for name in ("static", "images", "robots.txt", "favicon.ico")}
+        return {path: target for path, target in maps.items() if (self.repo / target).exists()}
+
+    def user_settings(self) -> Path | None:
+        """The repository's own gunicorn.conf.py, which has the last word but for a few settings."""
+        path = self.repo / "gunicorn.conf.py"
+        return path if path.is_file() else None
+
+    def on_worker_init(self, theirs: Callable[[Any], None] | None) -> Callable[[Any], None]:
+        """A `post_worker_init` that tells bin/control of this worker, after the user's own one."""
+        wanted = self.run / "wanted"
+        token = wanted.read_text().strip() if wanted.exists() else ""
+
+        def post_worker_init(worker: Any) -> None:
+            faulthandler.register(STACKS, file=2, all_threads=True)
+            if theirs:
+                theirs(worker)
+            if token:
+                (self.run / token).touch()
+
+        return post_worker_init
