@@ -1,5 +1,6 @@
-//! The cartridge (conf/cartridge) in an OpenShift v2 gear and in a Jelastic node. Neither host runs here: tests/platforms/gear stands in
-//! for them, and its own tests, in Python, are started from here one by one.
+//! The cartridge (conf/cartridge) in an OpenShift v2 gear and in a Jelastic node. Neither host runs
+//! here: tests/platforms/gear stands in for them, and its own tests, in Python, are started from
+//! here one by one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +8,8 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use crate::util::{is_root, is_wheel, program, python, root, venv};
+use crate::util::tools::has;
+use crate::util::{confined, is_root, is_wheel, program, python, root, venv};
 
 #[test]
 fn a_gear_lives_from_its_creation_to_its_removal() {
@@ -42,6 +44,26 @@ fn the_scripts_pass_shellcheck() {
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }
 
+#[test]
+fn the_yaml_files_pass_yamllint() {
+    if !has("yamllint") {
+        return;
+    }
+    // As OpenShift's own manifests are written.
+    let rules = "{extends: default, rules: {line-length: {max: 120}, document-start: disable, empty-values: disable, \
+                 indentation: {indent-sequences: whatever}, comments: {min-spaces-from-content: 1}}}";
+    let files = ["metadata/manifest.yml", "metadata/managed_files.yml", "manifest.jps"];
+    let files = files.map(|file| root().join("conf/cartridge").join(file));
+    let checked = Command::new("yamllint").args(["--strict", "-d", rules]).args(files).output().expect("it is there");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
+/// A read-only root, a user without a name, no home folder.
+#[test]
+fn a_gear_needs_nothing_but_its_own_folder() {
+    play_confined("test_gear.HotDeploy.test_nobody_is_refused");
+}
+
 // The long form: cargo test --test tests -- --ignored gear
 
 #[test]
@@ -67,6 +89,13 @@ fn long_hot_deploys_of_every_kind() {
 }
 
 #[test]
+#[ignore = "every verb again, confined: minutes"]
+fn long_every_chapters_commands_work_confined() {
+    play_confined("test_gear.Acceptance");
+    play_confined("test_jelastic.Jelastic");
+}
+
+#[test]
 #[ignore = "a Jelastic node with every type of package: a minute"]
 fn long_a_jelastic_node_lives_from_its_creation_to_its_removal() {
     play("test_jelastic.Jelastic");
@@ -85,19 +114,38 @@ fn long_eleven_terms_lose_nothing() {
     play("test_gear.LongStop");
 }
 
-/// Runs one test of tests/platforms/gear, and passes with it.
+/// Runs tests of tests/platforms/gear, and passes with them.
 #[track_caller]
 fn play(test: &str) {
+    play_through(&[], test, &virtualenvs());
+}
+
+/// The same where only one folder can be written to (see `confined`).
+#[track_caller]
+fn play_confined(test: &str) {
+    if !is_root() {
+        return println!("not tried: this needs root");
+    }
+    let folder = tempfile::Builder::new().prefix("monoceros-test-").tempdir().expect("a temporary folder");
+    let mut words = confined::words(folder.path()).to_vec();
+    words.extend(["env".to_string(), format!("TMPDIR={}", folder.path().display())]);
+    play_through(&words, test, &folder.path().join("virtualenvs"));
+}
+
+#[track_caller]
+fn play_through(words: &[String], test: &str, virtualenvs: &Path) {
     if !has("ruby") {
         return;
     }
-    let folder = root().join("tests/platforms/gear");
-    let mut tests = Command::new(venv().join("bin/python"));
-    tests.args(["-m", "unittest", test]).current_dir(folder).env("PYTHONDONTWRITEBYTECODE", "1");
+    let here = venv().join("bin/python").display().to_string();
+    let words: Vec<&str> = words.iter().map(String::as_str).chain([here.as_str(), "-m", "unittest", test]).collect();
+    let mut tests = Command::new(words[0]);
+    tests.args(&words[1..]).env("PYTHONDONTWRITEBYTECODE", "1");
+    tests.current_dir(root()).env("PYTHONPATH", root().join("tests/platforms/gear"));
     let python = PathBuf::from(python());
     let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", parent(&python));
     tests.env("GEAR_PATH", path).env("GEAR_VERSION", version(&python));
-    tests.env("CARTRIDGE", cartridge()).env("GEAR_CACHE", virtualenvs());
+    tests.env("CARTRIDGE", cartridge()).env("GEAR_CACHE", virtualenvs);
     let output = tests.output().expect("a Python");
     let said = String::from_utf8_lossy(&output.stderr);
     print!("{}", String::from_utf8_lossy(&output.stdout));
@@ -118,7 +166,7 @@ fn cartridge() -> PathBuf {
     folder.path().join("cartridge")
 }
 
-/// The wheel whose script is under test, as `scripts/test` has built it.
+/// The wheel under test, as `scripts/test` has built it.
 fn wheel() -> PathBuf {
     let folder = venv().file_name().expect("a name").to_string_lossy().replace("test-venv", "test-wheel");
     let mut entries = venv().with_file_name(folder).read_dir().expect("scripts/test has built a wheel").flatten();
@@ -140,20 +188,4 @@ fn version(python: &Path) -> String {
     let script = "import sys; print('%d.%d' % sys.version_info[:2], end='')";
     let said = Command::new(python).args(["-c", script]).output().expect("the interpreter of the tests");
     String::from_utf8(said.stdout).expect("a number")
-}
-
-/// Whether a tool is there. apt brings it where that can be; where not, a sentence names the package.
-fn has(tool: &str) -> bool {
-    static APT: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one_at_a_time = APT.lock();
-    let is_there = || Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
-    if !is_there() && is_root() {
-        let script = format!("apt-get update -qq && apt-get install -qq --yes --no-install-recommends {tool}");
-        let _ = Command::new("sh").args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive").output();
-    }
-    let is_there = is_there();
-    if !is_there {
-        println!("skipped: no {tool} on this machine; Debian, Ubuntu: apt-get install {tool}");
-    }
-    is_there
 }

@@ -19,7 +19,7 @@ use nix::sys::signal::Signal::{SIGHUP, SIGTERM, SIGUSR2};
 use tempfile::TempDir;
 
 use util::server::{Plan, Server, send};
-use util::{board, process, python, root, venv, wait_until};
+use util::{board, is_root, process, python, root, tools, venv, wait_until};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_monoceros");
@@ -386,6 +386,20 @@ fn mistakes_of_an_embedding_program_are_one_sentence() {
     let finished = plan.through([text(&python), "-m"]).program("monoceros.gunicorn").run();
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(finished.stderr.starts_with("usage: python -m monoceros.gunicorn"), "{finished:?}");
+}
+
+/// Its commands, run as the platform's agent would; the platform is not here (docs/hosts/jelastic.md).
+#[test]
+fn the_package_for_virtuozzo_installs_a_server_that_serves() {
+    if !is_root() || !tools::has("ruby") {
+        return println!("not tried: this needs root and ruby");
+    }
+    let mut tests = Command::new(venv().join("bin/python"));
+    tests.args(["-m", "unittest", "test_jps"]).current_dir(root().join("tests/platforms/gear"));
+    let interpreter = interpreters()[0].as_path();
+    let path = format!("{}:{}", text(interpreter.parent().expect("a folder")), std::env::var("PATH").expect("a PATH"));
+    let output = tests.env("WHEEL", wheel(interpreter)).env("PATH", path).output().expect("a Python");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! paths in them: it starts, reloads, signals, upgrades, stops and gives up.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::util::client::{Address, Client};
 use crate::util::load::{Load, version};
 use crate::util::process::is_alive;
 use crate::util::server::send;
-use crate::util::{program, root, venv, wait_at_most, wait_until};
+use crate::util::{confined, is_root, program, root, venv, wait_at_most, wait_until};
 
 #[test]
 fn it_starts_reloads_upgrades_in_place_and_stops() {
@@ -82,6 +83,41 @@ fn a_rolling_restart_refuses_no_client() {
     supervisor.wait_for_version(2);
 }
 
+#[test]
+fn it_needs_no_name_no_home_and_nothing_writable_but_the_folder_of_its_logs() {
+    if !is_root() {
+        return println!("not tried: this needs root");
+    }
+    let Some(supervisor) = Supervisor::start_as(Runs::Confined, "monoceros.conf", &version(1)) else { return };
+    supervisor.wait_for("monoceros", "RUNNING");
+    supervisor.wait_for_version(1);
+    let pid = supervisor.pid("monoceros");
+    assert_eq!(fs::metadata(format!("/proc/{pid}")).expect("it lives").uid(), confined::UID);
+    let load = Load::during(&supervisor.address, 2, |_| {
+        for (signal, number) in [("HUP", 2), ("RTMIN", 3)] {
+            supervisor.write("app.py", &version(number));
+            supervisor.control(&["signal", signal, "monoceros"]);
+            supervisor.wait_for_version(number);
+        }
+        for signal in ["TTIN", "TTOU", "USR1"] {
+            supervisor.control(&["signal", signal, "monoceros"]);
+            supervisor.wait_for_log(&format!("Handling signal: {}", signal.to_lowercase()));
+        }
+    });
+    load.expect_no_failure();
+    supervisor.control(&["stop", "monoceros"]);
+    supervisor.wait_for("monoceros", "STOPPED");
+    assert!(supervisor.own_log().contains("stopped: monoceros (exit status 0)"), "{}", supervisor.own_log());
+}
+
+/// How supervisord is started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Runs {
+    AsTheTestsDo,
+    /// See `util::confined`.
+    Confined,
+}
+
 /// A running supervisord with one of our examples. Ends with everything below it.
 struct Supervisor {
     child: Child,
@@ -91,6 +127,10 @@ struct Supervisor {
 
 impl Supervisor {
     fn start(example: &str, app: &str) -> Option<Supervisor> {
+        Supervisor::start_as(Runs::AsTheTestsDo, example, app)
+    }
+
+    fn start_as(runs: Runs, example: &str, app: &str) -> Option<Supervisor> {
         let supervisord = venv().join("bin/supervisord");
         if !supervisord.exists() {
             println!("skipped: no supervisord in {}", venv().display());
@@ -100,8 +140,12 @@ impl Supervisor {
         let port =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
         fs::write(dir.path().join("app.py"), app).expect("a fresh folder is writable");
-        fs::write(dir.path().join("supervisord.conf"), settings(dir.path(), example, port)).expect("as above");
-        let child = Command::new(supervisord)
+        let who = if runs == Runs::AsTheTestsDo && is_root() { "user=root\n" } else { "" };
+        fs::write(dir.path().join("supervisord.conf"), settings(dir.path(), example, port, who)).expect("as above");
+        let mut words = if runs == Runs::Confined { confined::words(dir.path()).to_vec() } else { Vec::new() };
+        words.push(supervisord.display().to_string());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args(["--nodaemon", "--configuration"])
             .arg(dir.path().join("supervisord.conf"))
             .current_dir(dir.path())
@@ -183,7 +227,7 @@ impl Drop for Supervisor {
 }
 
 /// The example as it stands in conf/, with what the user is told to change changed.
-fn settings(dir: &Path, example: &str, port: u16) -> String {
+fn settings(dir: &Path, example: &str, port: u16, who: &str) -> String {
     let text = fs::read_to_string(root().join("conf/supervisord").join(example)).expect("the example is there");
     let folder = dir.display().to_string();
     let changes = [
@@ -200,7 +244,6 @@ fn settings(dir: &Path, example: &str, port: u16) -> String {
         assert!(text.contains(theirs) || *theirs == "127.0.0.1:8000", "{example} lacks {theirs:?}");
         text.replace(theirs, ours)
     });
-    let who = if nix::unistd::geteuid().is_root() { "user=root\n" } else { "" };
     format!(
         "[supervisord]\n{who}logfile={folder}/supervisord.log\npidfile={folder}/supervisord.pid\nchildlogdir={folder}\n\
          [unix_http_server]\nfile={folder}/control\n[supervisorctl]\nserverurl=unix://{folder}/control\n\

@@ -54,6 +54,7 @@ mod service_manager;
 mod shared_memory;
 mod signals;
 mod supervisord;
+mod systemd;
 mod timeout;
 mod titles;
 mod upgrade;

@@ -7,6 +7,7 @@
 pub mod board;
 pub mod cgroup;
 pub mod client;
+pub mod confined;
 pub mod json;
 pub mod load;
 pub mod notify;
@@ -14,6 +15,7 @@ pub mod platforms;
 pub mod process;
 pub mod server;
 pub mod tls;
+pub mod tools;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -416,7 +416,7 @@ class Gear:
         self.stop_cartridge(hot=deployment.hot_deploy)
         stamp = self.create_deployment()
         self.write_metadata(stamp, deployment)
-        self.prune()
+        self.prune(stamp)
 
     def post_receive(self) -> None:
         self.control("pre-repo-archive", pre=False, post=False)
@@ -471,7 +471,7 @@ class Gear:
         if self.flow is Flow.COPIES:
             for name in RUNTIME_FOLDERS:
                 replace_content(self.home / "app-root/runtime" / name, self.home / "app-deployments" / stamp / name)
-        deployment.checksum = checksum(self.home / "app-deployments" / stamp)
+        deployment.checksum = checksum(self.home / "app-deployments" / stamp / "repo")
         self.write_metadata(stamp, deployment)
 
     def activate(self, identifier: str, *, hot: bool | None = None) -> None:
@@ -517,17 +517,16 @@ class Gear:
         """From the one that was activated first, or never, to the one that was last."""
         folder = self.home / "app-deployments"
         names = sorted(path.name for path in folder.iterdir() if path.name not in ("current", "by-id"))
-        return sorted(names, key=lambda name: (self.metadata(name).activations or [float("inf")])[-1])
+        return sorted(names, key=lambda name: (self.metadata(name).activations or [0.0])[-1])
 
     def latest(self) -> str:
         return max(name for name in self.deployments() if not self.metadata(name).activations)
 
-    def prune(self) -> None:
-        names = self.deployments()
-        # By copies, the active one may go: its content is in the runtime folders. The last one is
-        # being made.
-        kept = self.deployments_to_keep() + (1 if self.flow is Flow.LINKS else 0)
-        for name in names[: max(0, len(names) - kept)]:
+    def prune(self, new: str) -> None:
+        """Keeps as many as the user wants, the new one among them, and what the runtime folders are links into."""
+        linked = (self.home / "app-root/runtime/repo").resolve().parent.name
+        others = [name for name in self.deployments() if name not in (new, linked)]
+        for name in others[: max(0, len(others) - self.deployments_to_keep() + 1)]:
             identifier = self.metadata(name).id
             if identifier:
                 (self.home / "app-deployments/by-id" / identifier).unlink()
@@ -598,9 +597,13 @@ def load(folder: Path) -> dict[str, str]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """cp -a: links stay links, times stay as they are, and what is there is laid over."""
+    """cp -a: links stay links, times stay as they are, and what is there is laid over.
+
+    Files of a virtualenv become hard links, which is faster: nobody writes into one.
+    """
     target.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cp", "-a", "--remove-destination", f"{source}/.", str(target)], check=True)
+    how = "-al" if "dependencies" in target.parts else "-a"
+    subprocess.run(["cp", how, "--remove-destination", f"{source}/.", str(target)], check=True)
 
 
 def replace_content(source: Path, target: Path) -> None:
@@ -622,7 +625,7 @@ def point(link: Path, target: Path) -> None:
 def checksum(folder: Path) -> str:
     total = hashlib.sha1(usedforsecurity=False)
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink() and path.name != "metadata.json":
+        if path.is_file() and not path.is_symlink():
             total.update(path.read_bytes())
     return total.hexdigest()
 

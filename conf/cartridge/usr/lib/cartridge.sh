@@ -80,6 +80,11 @@ stage() {
   with_services "$python" "$home/usr/bin/stage" "$@"
 }
 
+# own_wheel: prints the path of the server's wheel for this Python, or fails.
+own_wheel() {
+  compgen -G "$home/usr/wheels/*-cp${version/./}-*.whl"
+}
+
 # build: the virtualenv of the application's requirements, from the cache where it is there, and the
 # static files. A deploy wants the mark of a build that has succeeded: Jelastic calls it also after
 # one that has failed.
@@ -88,9 +93,7 @@ build() {
   rm -f "$dependencies/build-succeeded"
   mkdir -p "$dependencies"
   if [ -e "$source/.openshift/markers/force_clean_build" ]; then options+=(--clean); fi
-  for wheel in "$home"/usr/wheels/*.whl; do
-    if [ -e "$wheel" ]; then options+=(--with "$wheel"); fi
-  done
+  if wheel=$(own_wheel); then options+=(--with "$wheel"); fi
   stage build "$source" "${options[@]}" || refuse "The build failed. The release that was served stays."
   basename "$(readlink "$dependencies/built")" >"$dependencies/build-succeeded"
 }

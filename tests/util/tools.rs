@@ -1,0 +1,22 @@
+//! Programs that tests ask and that no virtualenv has.
+
+use std::process::Command;
+use std::sync::Mutex;
+
+use super::is_root;
+
+/// Whether a program is there. apt brings it where it can; where not, a sentence names the package, which has the same name.
+pub fn has(tool: &str) -> bool {
+    static APT: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = APT.lock();
+    let is_there = || Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !is_there() && is_root() {
+        let script = format!("apt-get update -qq && apt-get install -qq --yes --no-install-recommends {tool}");
+        let _ = Command::new("sh").args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive").output();
+    }
+    let is_there = is_there();
+    if !is_there {
+        println!("skipped: no {tool} on this machine; Debian, Ubuntu: apt-get install {tool}");
+    }
+    is_there
+}
