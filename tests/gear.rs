@@ -102,6 +102,12 @@ fn long_a_jelastic_node_lives_from_its_creation_to_its_removal() {
 }
 
 #[test]
+#[ignore = "fetches Django: a minute"]
+fn long_migrations_belong_to_their_release() {
+    play("test_django");
+}
+
+#[test]
 #[ignore = "200 hot deploys under load, by links and by copies: many minutes"]
 fn long_two_hundred_hot_deploys_refuse_nobody() {
     play("test_gear.LongHotDeploy.test_two_hundred_refuse_nobody");

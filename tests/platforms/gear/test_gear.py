@@ -82,9 +82,9 @@ class GearTest(unittest.TestCase):
 
     def end(self, gear: Gear) -> None:
         """Whatever has become of the test, nothing of the gear lives on."""
-        self.logs = {path.name: path.read_text(errors="replace") for path in gear.home.glob("*/logs/*.log")}
         for pid in processes_of(gear.home):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def expect(self, gear: Gear, body: str, path: str = "/") -> None:
         log = (gear.directory / "logs/python.log").read_text()[-3000:]
@@ -139,6 +139,7 @@ class Acceptance(GearTest):
         self.expect(gear, "v5")
 
         address = gear.address
+        self.assertGreaterEqual(len(processes_of(gear.home)), 3)
         gear.destroy()
         self.expect_refused(address)
         wait_until("every process of the gear to end", lambda: not processes_of(gear.home))
@@ -508,12 +509,15 @@ def is_alive(pid: int) -> bool:
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Live processes, other than this one, with a folder in their environment."""
+    """Live processes that were started in a folder: by their environment, which a process title may overwrite, or by
+    their working directory."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            is_other = entry.name.isdecimal() and int(entry.name) != os.getpid()
-            if is_other and f"{folder}/".encode() in (entry / "environ").read_bytes():
+            if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+                continue
+            is_inside = f"{folder}/" in os.readlink(entry / "cwd")
+            if is_inside or f"{folder}/".encode() in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
         except OSError:
             continue

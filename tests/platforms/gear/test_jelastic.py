@@ -1,5 +1,6 @@
 """The cartridge in a Jelastic node: its layout, its packages, its result codes, its size."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -43,7 +44,8 @@ class JelasticTest(unittest.TestCase):
 
     def end(self) -> None:
         for pid in processes_of(self.node.root):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def expect(self, body: str, path: str = "/") -> None:
         self.assertEqual(get(self.node.address, path), (200, body), self.node.log[-3000:])

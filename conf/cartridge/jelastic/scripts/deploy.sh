@@ -15,7 +15,7 @@ _deploy() {
   package=$work/package
   unpacked=$work/unpacked
   mkdir "$unpacked"
-  if ! curl --fail --silent --show-error --location --max-time "$DOWNLOAD_SECONDS" --output "$package" "$url" || [ ! -s "$package" ]; then
+  if ! _download "$url" "$package" || [ ! -s "$package" ]; then
     rm -rf "$work"
     return 156
   fi
@@ -33,6 +33,10 @@ _deploy() {
   chmod 755 "$CARTRIDGE_HOME/ROOT"
   rm -rf "$work" "$CARTRIDGE_HOME/ROOT.old"
   if [ -n "${DATA_OWNER:-}" ]; then chown -R "$DATA_OWNER" "$CARTRIDGE_HOME/ROOT"; fi
+}
+
+_download() {
+  curl --fail --silent --show-error --location --max-time "$DOWNLOAD_SECONDS" --output "$2" "$1"
 }
 
 # By what the file is, not by its name: the URL may have none.

@@ -104,7 +104,8 @@ build() {
 # migrated is refused.
 release() {
   local new built
-  built=$(cat "$dependencies/build-succeeded" 2>/dev/null) || refuse "There is no build that succeeded. Nothing was deployed."
+  built=$(cat "$dependencies/build-succeeded" 2>/dev/null) ||
+    refuse "There is no build that succeeded. Nothing was deployed."
   new=$releases/$(date -u +%Y-%m-%d_%H-%M-%S.%N)
   mkdir -p "$new/repo"
   cp -a "$source/." "$new/repo"
@@ -157,7 +158,8 @@ prune() {
 # is_changed: whether the application was changed by hand since its release, with a file manager,
 # say.
 is_changed() {
-  [ ! -e "$current/source" ] || [ -n "$(find "$source" -name __pycache__ -prune -o -cnewer "$current/source" -print -quit)" ]
+  local made=$current/source
+  [ ! -e "$made" ] || [ -n "$(find "$source" -name __pycache__ -prune -o -cnewer "$made" -print -quit)" ]
 }
 
 # -- The server ------------------------------------------------------------------------------------
@@ -178,15 +180,18 @@ program_identity() {
   stat -L -c %Y-%s "$home/usr/bin/monoceros" 2>/dev/null || echo wheel
 }
 
-# is_alive PID: a zombie has no command line.
+# is_alive PID: neither gone nor a zombie (proc(5), the field behind the name in parentheses). Not by
+# its command line, which is empty for a moment while a process executes a program.
 is_alive() {
-  grep -aq . "/proc/$1/cmdline" 2>/dev/null
+  local stat
+  { read -r stat <"/proc/$1/stat"; } 2>/dev/null && [[ ${stat##*) } != [ZX]* ]]
 }
 
 # server_pid: prints the pid of the master, or fails.
 server_pid() {
   local pid
-  pid=$(cat "$pidfile" 2>/dev/null) && [ -n "$pid" ] && grep -aq monoceros "/proc/$pid/cmdline" 2>/dev/null && echo "$pid"
+  pid=$(cat "$pidfile" 2>/dev/null) && [ -n "$pid" ] || return 1
+  grep -aq monoceros "/proc/$pid/cmdline" 2>/dev/null && echo "$pid"
 }
 
 # save_environment: what gunicorn.conf.py gives to the application at each reload. The master itself
@@ -229,6 +234,10 @@ reload_server() {
   wait_for_workers "$1" && cp "$current/runtime" "$run/runtime"
 }
 
+reload_or_refuse() {
+  reload_server "$1" || refuse "The reload failed, the old workers serve on: $(last_words)"
+}
+
 # expect_workers [PID]: notes what wait_for_workers compares with. A worker that has loaded the
 # application with the settings from now on makes the file that `token` names.
 expect_workers() {
@@ -243,7 +252,7 @@ expect_workers() {
 wait_for_workers() {
   local end=$((SECONDS + OPENSHIFT_PYTHON_START_SECONDS))
   while [ "$SECONDS" -lt "$end" ] && is_alive "$1"; do
-    if tail -c "+$log_start" "$log" | grep -q 'Reload failed\|Upgrade failed'; then return 1; fi
+    if grep -q 'Reload failed\|Upgrade failed' < <(new_lines); then return 1; fi
     if [ -e "$run/$token" ] && ! any_is_alive "${old_workers[@]}"; then return 0; fi
     sleep 0.1
   done
@@ -258,9 +267,15 @@ any_is_alive() {
   return 1
 }
 
-# last_words: the reason, which the server has logged.
+# new_lines: what was logged since expect_workers.
+new_lines() {
+  tail -c "+$log_start" "$log"
+}
+
+# last_words: the reason, which the server has logged, if it has come to that.
 last_words() {
-  tail -c "+$log_start" "$log" | grep -v '\[INFO\]' | tail -n 5
+  new_lines | grep -v '\[INFO\]' | tail -n 5 ||
+    echo "no worker has loaded it in $OPENSHIFT_PYTHON_START_SECONDS seconds."
 }
 
 # stop_server PID: one TERM, time for what is in flight, and KILL for what is left.
