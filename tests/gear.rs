@@ -6,19 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use tempfile::TempDir;
-
 use crate::util::tools::has;
 use crate::util::{confined, is_root, is_wheel, program, python, root, venv};
 
 #[test]
 fn a_gear_lives_from_its_creation_to_its_removal() {
     play("test_gear.Acceptance.test_from_creation_to_removal");
-}
-
-#[test]
-fn hot_deploys_refuse_nobody() {
-    play("test_gear.HotDeployByCopies.test_nobody_is_refused");
 }
 
 #[test]
@@ -60,7 +53,7 @@ fn the_yaml_files_pass_yamllint() {
 
 /// A read-only root, a user without a name, no home folder.
 #[test]
-fn a_gear_needs_nothing_but_its_own_folder() {
+fn hot_deploys_refuse_nobody_and_need_nothing_but_the_gears_own_folder() {
     play_confined("test_gear.HotDeploy.test_nobody_is_refused");
 }
 
@@ -123,7 +116,8 @@ fn long_eleven_terms_lose_nothing() {
 /// Runs tests of tests/platforms/gear, and passes with them.
 #[track_caller]
 fn play(test: &str) {
-    play_through(&[], test, &virtualenvs());
+    // Making a virtualenv takes seconds.
+    play_through(&[], test, &kept("virtualenvs"));
 }
 
 /// The same where only one folder can be written to (see `confined`).
@@ -159,17 +153,17 @@ fn play_through(words: &[String], test: &str, virtualenvs: &Path) {
 }
 
 /// The cartridge with the server under test, put together once.
-fn cartridge() -> PathBuf {
-    static MADE: OnceLock<TempDir> = OnceLock::new();
-    let folder = MADE.get_or_init(|| {
-        let folder = tempfile::Builder::new().prefix("monoceros-test-").tempdir().expect("a temporary folder");
+fn cartridge() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
         let (option, server) = if is_wheel() { ("--wheel", wheel()) } else { ("--program", program()) };
-        let mut script = Command::new(root().join("scripts/cartridge"));
-        let made = script.arg(option).arg(server).arg(folder.path().join("cartridge")).output().expect("a shell");
+        let folder = kept("cartridge");
+        let _ = std::fs::remove_dir_all(&folder);
+        let made = Command::new(root().join("scripts/cartridge")).arg(option).arg(server).arg(&folder).output();
+        let made = made.expect("a shell");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         folder
-    });
-    folder.path().join("cartridge")
+    })
 }
 
 /// The wheel under test, as `scripts/test` has built it.
@@ -179,10 +173,10 @@ fn wheel() -> PathBuf {
     entries.next().expect("a wheel").path()
 }
 
-/// Where virtualenvs stay from one test to the next: making one takes seconds.
-fn virtualenvs() -> PathBuf {
-    let name = if is_wheel() { "gear-virtualenvs-wheel" } else { "gear-virtualenvs" };
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+/// A folder that stays from one run to the next, for each door.
+fn kept(name: &str) -> PathBuf {
+    let door = if is_wheel() { "wheel" } else { "program" };
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gear-{name}-{door}"))
 }
 
 fn parent(path: &Path) -> String {

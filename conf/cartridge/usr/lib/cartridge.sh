@@ -6,15 +6,15 @@
 # virtualenv (virtenv). The link releases/current names the one that is served. The platform empties
 # and fills the repository while a hot deploy goes on; the server does not notice, and HUP lets it
 # enter the new release by the name of the link.
-set -euo pipefail
+#
+# Not -u: to the bash of those platforms, before 4.4, an array without elements is not set.
+set -eo pipefail
 
 # Jelastic keeps the variables of the node in this file; OpenShift sets them.
 : "${JELASTIC_ENVIRONMENT:=/etc/jelastic/environment}"
 if [ -r "$JELASTIC_ENVIRONMENT" ]; then
-  set +u
   # shellcheck disable=SC1090
   . "$JELASTIC_ENVIRONMENT"
-  set -u
 fi
 
 home=${OPENSHIFT_PYTHON_DIR:?is set by the platform}
@@ -32,7 +32,7 @@ current=$releases/current
 # The cache of virtualenvs is in the folder that the platform copies from one deployment to the
 # next.
 dependencies=$home/virtenv
-if [ -n "${OPENSHIFT_DEPENDENCIES_DIR:-}" ]; then
+if [ -n "$OPENSHIFT_DEPENDENCIES_DIR" ]; then
   dependencies=${OPENSHIFT_DEPENDENCIES_DIR%/}/${home##*/}/virtenv
 fi
 pidfile=$run/monoceros.pid
@@ -51,11 +51,9 @@ readonly STOP_SECONDS=10
 # How long a release that is no longer served stays: its last workers may still be at a request.
 readonly RELEASE_MINUTES=1
 
-if [ -r "${OPENSHIFT_CARTRIDGE_SDK_BASH:-}" ]; then
-  set +u
+if [ -r "$OPENSHIFT_CARTRIDGE_SDK_BASH" ]; then
   # shellcheck disable=SC1090
   . "$OPENSHIFT_CARTRIDGE_SDK_BASH"
-  set -u
 else
   client_result() { echo "$1"; }
   client_message() { echo "$1"; }
@@ -130,7 +128,7 @@ abandon() {
 # locate_script: says where the application is if the user has said so, or if it is Jelastic's
 # script without a suffix. A path into the repository means the same place in the release.
 locate_script() {
-  local named=${OPENSHIFT_PYTHON_WSGI_APPLICATION:-}
+  local named=$OPENSHIFT_PYTHON_WSGI_APPLICATION
   if [ -z "$named" ] && [ -f "$source/application" ] && [ ! -f "$source/wsgi.py" ]; then named=application; fi
   named=${named#"$source/"}
   if [ -n "$named" ]; then export OPENSHIFT_PYTHON_WSGI_APPLICATION=$named; fi
@@ -139,13 +137,13 @@ locate_script() {
 # check RELEASE: loads settings and application as the server will.
 check() {
   save_environment
-  (MONOCEROS_RELEASE=$1 run_server "$1" --check-config --error-logfile -)
+  (MONOCEROS_RELEASE=$1 run_server env "$1" --check-config --error-logfile -)
 }
 
 # point_at RELEASE: in one step, so that there is a release at any moment.
 point_at() {
   if [ -e "$current" ]; then touch "$current/"; fi
-  ln -s "${1##*/}" "$releases/.current"
+  ln -sfn "${1##*/}" "$releases/.current"
   mv -T "$releases/.current" "$current"
 }
 
@@ -164,15 +162,15 @@ is_changed() {
 
 # -- The server ------------------------------------------------------------------------------------
 
-# run_server RELEASE ARGUMENT...: becomes the program in usr/bin with the release's virtualenv, or
-# the wheel installed there.
+# run_server COMMAND RELEASE ARGUMENT...: becomes the program in usr/bin with the release's virtualenv,
+# or the wheel installed there. COMMAND executes it: setsid, or env, which changes nothing.
 run_server() {
   local server=("$home/usr/bin/monoceros")
   # Not the wheel's script: it would find its Python where the link `current` leads at the moment.
-  if [ ! -x "${server[0]}" ]; then server=("$1/virtenv/bin/python" -m monoceros); fi
-  export VIRTUAL_ENV=$1/virtenv
+  if [ ! -x "${server[0]}" ]; then server=("$2/virtenv/bin/python" -m monoceros); fi
+  export VIRTUAL_ENV=$2/virtenv
   cd "$home"
-  exec setsid "${server[@]}" --config "$home/conf/gunicorn.conf.py" "${@:2}"
+  exec "$1" "${server[@]}" --config "$home/conf/gunicorn.conf.py" "${@:3}"
 }
 
 # program_identity: changes with the program, for which a HUP is not enough.
@@ -197,7 +195,7 @@ server_pid() {
 # save_environment: what gunicorn.conf.py gives to the application at each reload. The master itself
 # keeps the variables that it was started with.
 save_environment() {
-  local memory=${OPENSHIFT_GEAR_MEMORY_MB:-}
+  local memory=$OPENSHIFT_GEAR_MEMORY_MB
   # Jelastic has noted what the node had when it was made.
   if [ "$source" = "$home/ROOT" ]; then memory=$(free -m | awk '/^Mem/ { print $2 }'); fi
   mkdir -p "$run" "$logs"
@@ -213,8 +211,8 @@ start_server() {
   # What it names is not the server, and the server would take it for one.
   rm -f "$pidfile"
   # shellcheck disable=SC2094
-  (run_server "$current" --bind "$address" --pid "$pidfile" --error-logfile "$log" --health-path "$HEALTH_PATH") \
-    </dev/null >>"$log" 2>&1 &
+  (run_server setsid "$current" --bind "$address" --pid "$pidfile" --error-logfile "$log" \
+    --health-path "$HEALTH_PATH") </dev/null >>"$log" 2>&1 &
   pid=$!
   wait_for_workers "$pid" || {
     kill -QUIT "$pid" 2>/dev/null || :
