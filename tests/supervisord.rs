@@ -93,6 +93,8 @@ fn it_needs_no_name_no_home_and_nothing_writable_but_the_folder_of_its_logs() {
     supervisor.wait_for_version(1);
     let pid = supervisor.pid("monoceros");
     assert_eq!(fs::metadata(format!("/proc/{pid}")).expect("it lives").uid(), confined::UID);
+    assert!(supervisor.control(&["reread"]).contains("No config updates"));
+    assert_eq!(supervisor.control(&["update"]), "");
     let load = Load::during(&supervisor.address, 2, |_| {
         for (signal, number) in [("HUP", 2), ("RTMIN", 3)] {
             supervisor.write("app.py", &version(number));

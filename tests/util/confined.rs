@@ -13,7 +13,7 @@ set -e
 mount --make-rprivate /
 mount --bind "$1" "$1"
 mount -o remount,bind,ro /
-mount -o remount,ro /dev/shm
+mount -o remount,bind,ro /dev/shm
 cd "$1"
 uid=$2
 shift 2

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import textwrap
 import threading
 import time
 import unittest
@@ -269,6 +270,9 @@ class HotDeploy(GearTest):
                 self.assertIn(reason, failed.exception.output)
                 self.assertIn("CLIENT_ERROR", failed.exception.output)
             with self.assertRaises(ActionFailed) as failed:
+                gear.push({"wsgi.py": None})
+            self.assertIn("The WSGI application was not found", failed.exception.output)
+            with self.assertRaises(ActionFailed) as failed:
                 gear.push({"wsgi.py": version(2), "requirements.txt": "./no-such-folder\n"})
             self.assertIn("The build failed", failed.exception.output)
             # Loads when it is tried, and not when it is served.
@@ -306,6 +310,25 @@ class HotDeploy(GearTest):
             self.expect(gear, "mysql://shop:a%2Fb%3Ac%40d@127.1.2.3:3306/shop", "/environ?DATABASE_URL")
         self.assertEqual(load.failures, [])
         self.assertEqual(self.master(gear), master)
+
+    def test_the_users_settings_count(self) -> None:
+        gear = self.gear()
+        settings = """
+            import os
+            workers, preload_app, graceful_timeout, bind = 1, True, 600, "0.0.0.0:1"
+            raw_env = ["COLOUR=blue"]
+            def post_worker_init(worker):
+                os.environ["HOOKED"] = "yes"
+        """
+        gear.push({"wsgi.py": version(1), "gunicorn.conf.py": textwrap.dedent(settings)})
+        self.expect(gear, "blue", "/environ?COLOUR")
+        self.expect(gear, "yes", "/environ?HOOKED")
+        self.assertEqual(len(children(self.master(gear))), 1)
+        gear.push({"wsgi.py": version(2), ".openshift/markers/hot_deploy": ""})
+        gear.push({"wsgi.py": version(3), "gunicorn.conf.py": None})
+        self.expect(gear, "v3")
+        self.expect(gear, "(none)", "/environ?COLOUR")
+        self.assertEqual(len(children(self.master(gear))), 2)
 
     def test_an_older_deployment_is_served_again(self) -> None:
         gear = self.gear()

@@ -112,7 +112,7 @@ release() {
   # Hard links: the platform may replace the virtualenv in the cache, and the running one stays.
   cp -al "$dependencies/cache/$built" "$new/virtenv" 2>/dev/null || cp -a "$dependencies/cache/$built" "$new/virtenv"
   echo "$built $(program_identity)" >"$new/runtime"
-  (locate_script && stage find "$new/repo") >"$new/source" || abandon "$new" "The application was not found."
+  find_application "$new" || abandon "$new" "The WSGI application was not found."
   check "$new" || abandon "$new" "The application cannot be loaded."
   stage release "$new/repo" --venv "$new/virtenv" || abandon "$new" "The release was refused."
   point_at "$new"
@@ -125,13 +125,15 @@ abandon() {
   refuse "$2 What was served before stays."
 }
 
-# locate_script: says where the application is if the user has said so, or if it is Jelastic's
-# script without a suffix. A path into the repository means the same place in the release.
-locate_script() {
+# find_application RELEASE: notes what there is to serve, which may be nothing. Jelastic's script
+# without a suffix is one that is named; a path into the repository means the same place in the
+# release.
+find_application() {
   local named=$OPENSHIFT_PYTHON_WSGI_APPLICATION
   if [ -z "$named" ] && [ -f "$source/application" ] && [ ! -f "$source/wsgi.py" ]; then named=application; fi
   named=${named#"$source/"}
   if [ -n "$named" ]; then export OPENSHIFT_PYTHON_WSGI_APPLICATION=$named; fi
+  stage find "$1/repo" >"$1/source" && grep -q '^\(APP_MODULE\|WSGI_FILE\)=.' "$1/source"
 }
 
 # check RELEASE: loads settings and application as the server will.

@@ -27,19 +27,18 @@ class Gear:
 
     def __init__(self, cartridge: str) -> None:
         self.cartridge = Path(cartridge)
-        saved = (
-            Path(os.environ.get("OPENSHIFT_PYTHON_PID_DIR") or self.cartridge / "run") / "environment"
-        ).read_bytes()
+        self.run = Path(os.environ.get("OPENSHIFT_PYTHON_PID_DIR") or self.cartridge / "run")
+        saved = (self.run / "environment").read_bytes()
         pairs = (os.fsdecode(entry).partition("=") for entry in saved.split(b"\0") if entry)
         self.environment = {name: value for name, _, value in pairs}
-        self.run = Path(self.environment.get("OPENSHIFT_PYTHON_PID_DIR") or self.cartridge / "run")
+        self.logs = Path(self.environment.get("OPENSHIFT_PYTHON_LOG_DIR") or self.cartridge / "logs")
         # bin/control names one that is not served yet, to try it.
         named = os.environ.get("MONOCEROS_RELEASE")
         self.release = Path(named) if named else self.cartridge / "releases/current"
         self.repo = self.release / "repo"
-        self.source = dict(
-            word.partition("=")[::2] for word in shlex.split((self.release / "source").read_text(), comments=False)
-        )
+        # What `stage find` has found in the release.
+        words = shlex.split((self.release / "source").read_text())
+        self.source = dict(word.partition("=")[::2] for word in words)
 
     def raw_env(self) -> list[str]:
         """The platform's variables as they are now. The master keeps those that it was started with."""
@@ -55,10 +54,9 @@ class Gear:
         module = self.source.get("APP_MODULE", "")
         if module and not self.static():
             return module
-        os.environ["MONOCEROS_GEAR_APP"] = module or self.source.get("WSGI_FILE", "")
-        os.environ["MONOCEROS_GEAR_STATIC"] = os.pathsep.join(
-            f"{path}={target}" for path, target in self.static().items()
-        )
+        os.environ["MONOCEROS_GEAR_APP"] = module or str(self.repo / self.source["WSGI_FILE"])
+        maps = (f"{path}={self.repo / target}" for path, target in self.static().items())
+        os.environ["MONOCEROS_GEAR_STATIC"] = os.pathsep.join(maps)
         return "gear_app"
 
     def chdir(self) -> str:

@@ -1,8 +1,8 @@
 """The application behind two things that Apache did on these platforms: it loaded scripts by their
 path, whatever their suffix, and sent static files.
 
-gear.py names the application in MONOCEROS_GEAR_APP (a module, or a script seen from the repository)
-and the static files in MONOCEROS_GEAR_STATIC. The current folder is the repository's.
+gear.py names the application in MONOCEROS_GEAR_APP (a module, or the path of a script) and the
+static files in MONOCEROS_GEAR_STATIC (URL path = file or folder, with colons between).
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ BLOCK = 65536
 def load(named: str) -> Application:
     """An application by MODULE, MODULE:NAME, or the path of a script that has one named
     `application`."""
-    if (script := Path(named)).is_file():
-        loader = importlib.machinery.SourceFileLoader("wsgi_script", str(script.absolute()))
+    if os.path.isabs(named):
+        script = Path(named).resolve()
+        loader = importlib.machinery.SourceFileLoader("wsgi_script", str(script))
         spec = importlib.util.spec_from_loader("wsgi_script", loader)
         assert spec is not None
         module = sys.modules["wsgi_script"] = importlib.util.module_from_spec(spec)
-        sys.path.insert(0, str(script.absolute().parent))
+        sys.path.insert(0, str(script.parent))
         loader.exec_module(module)
         application: Application = module.application
         return application
@@ -81,7 +82,8 @@ def find(path: str, maps: dict[str, Path]) -> Path | None:
 application = with_static(
     load(os.environ["MONOCEROS_GEAR_APP"]),
     {
-        prefix: Path(target).absolute()
+        # Not by the link to the release that is current: this worker belongs to the one of today.
+        prefix: Path(target).resolve()
         for prefix, _, target in (
             entry.partition("=") for entry in os.environ["MONOCEROS_GEAR_STATIC"].split(os.pathsep) if entry
         )
