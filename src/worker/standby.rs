@@ -56,6 +56,8 @@ impl Standby {
     /// Has the standby thread look soon, if it is less attentive than `needed`.
     pub fn call_for(&self, needed: Attention) {
         if self.attention.load(SeqCst) < needed as u8 {
+            // Until it has come, one call is enough.
+            self.attention.fetch_max(needed as u8, SeqCst);
             self.call();
         }
     }
