@@ -65,6 +65,7 @@ mod config;
 mod differential;
 mod facade;
 mod forging;
+mod gear;
 mod limits;
 mod loggers;
 mod logs;

@@ -187,7 +187,7 @@ impl Caller {
         if log::log_enabled!(log::Level::Debug) {
             note(py, exchange.request());
         }
-        let served = self.serve(py, exchange);
+        let served = self.serve(py, exchange, site);
         let kit = &mut self.kits[site];
         kit.errors.get().finish_line();
         let (mut exchange, summary) = kit.end(py, self.options.logs_headers);
@@ -211,15 +211,15 @@ impl Caller {
     }
 
     /// From the environ to the last hook. The environ is let go at the end: it holds what [`RequestObjects::is_still_held`] asks after.
-    fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>) -> CallOutcome {
+    fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>, site: usize) -> CallOutcome {
         if self.python_wrote != loggers::python_writes() {
             self.python_wrote = !self.python_wrote;
             self.observer = self.hooks.observer(py);
         }
-        let site = exchange.request().site;
         let prepared = caught(|| {
-            let mut observed = self.observe(py, exchange.request());
-            (self.environ(py, exchange.request(), observed.as_mut()), observed)
+            let request = exchange.request();
+            let mut observed = self.observe(py, request);
+            (self.environ(py, request, observed.as_mut()), observed)
         });
         let kit = &self.kits[site];
         let is_observed = self.observer.is_some() || !self.options.environ_keys.is_empty();
