@@ -344,7 +344,11 @@ impl ResponseWriter {
             self.progress = Progress::Complete;
         }
         let hint = self.hint(is_first, last).unwrap_or(hint);
-        let result = if front.len() + admitted + tail.len() <= GATHER_LIMIT {
+        let is_short = front.len() + admitted + tail.len() <= GATHER_LIMIT;
+        let result = if let ([block], true, Hint::MoreSoon) = (blocks, is_short, hint) {
+            // It is likely to be put together with others, which is done once.
+            self.transmit_short(&[&front, &block.as_bytes()[..admitted], tail], hint)
+        } else if is_short {
             gather(&mut front, blocks, admitted);
             front.extend_from_slice(tail);
             self.transmit_one(&front, hint)
@@ -616,11 +620,16 @@ impl ResponseWriter {
     }
 
     fn transmit_one(&mut self, bytes: &[u8], hint: Hint) -> io::Result<()> {
+        self.transmit_short(&[bytes], hint)
+    }
+
+    /// Sends parts, of which what waits to be handed over is copied.
+    fn transmit_short(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         // Nothing overtakes what waits to be handed over.
-        let taken = if self.backlog.is_empty() { exchange.send(&[bytes], hint)? } else { 0 };
-        if taken < bytes.len() {
-            self.backlog.push_back(Unsent { bytes: Box::new(bytes[taken..].to_vec()), start: 0 });
+        let taken = if self.backlog.is_empty() { exchange.send(parts, hint)? } else { 0 };
+        if taken < parts.iter().map(|part| part.len()).sum() {
+            self.backlog.push_back(Unsent { bytes: Box::new(parts.concat()), start: taken });
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ const FAST: Duration = Duration::from_micros(50);
 const SHORT: usize = 8 * 1024;
 
 /// Most bytes that wait for more.
-const MOST_WAITING: usize = 32 * 1024;
+pub const MOST_WAITING: usize = 32 * 1024;
 
 /// How long a block may wait for the next. The standby thread looks this often for what is due.
 pub const LONGEST_WAIT: Duration = Duration::from_micros(250);
@@ -59,6 +59,15 @@ impl Batching {
     /// The next response begins. `has_company` says that others are about to follow.
     pub fn begin(&mut self, has_company: bool) {
         *self = Batching { has_company, ..Batching::default() };
+    }
+
+    /// Whether bytes of which this is known are ever kept.
+    pub fn may_defer(&self, hint: Hint) -> bool {
+        match hint {
+            Hint::MoreSoon => self.last_block.is_some(),
+            Hint::LastOfResponse => self.has_company,
+            Hint::Now | Hint::LastOfConnection => false,
+        }
     }
 
     /// Whether `length` bytes are to be kept for now. `queued` bytes are in the queue, all of which [wait](Waits) for more to come.

@@ -94,6 +94,11 @@ impl WriteQueue {
 
     /// Appends bytes that must be kept whatever the bounds say: the server's own, and those that wait for more to come.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.push_before(bytes, 0);
+    }
+
+    /// As [`WriteQueue::push`], where about `more` bytes are to follow in small pieces: they need not move then.
+    pub fn push_before(&mut self, bytes: &[u8], more: usize) {
         if bytes.is_empty() {
             return;
         }
@@ -101,7 +106,9 @@ impl WriteQueue {
         if let Some(Chunk::Memory { bytes: last, .. }) = self.chunks.back_mut() {
             last.extend_from_slice(bytes);
         } else {
-            self.chunks.push_back(Chunk::Memory { bytes: bytes.to_vec(), start: 0 });
+            let mut first = Vec::with_capacity(bytes.len() + more);
+            first.extend_from_slice(bytes);
+            self.chunks.push_back(Chunk::Memory { bytes: first, start: 0 });
         }
     }
 

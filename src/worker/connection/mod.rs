@@ -240,6 +240,9 @@ impl Connection {
 
     /// Sends what is queued; goes on once it is out.
     fn flush(&mut self, now: Instant) -> Step {
+        if !self.has_unsent() {
+            return self.after_flush(now);
+        }
         let flushed = self.output.flush(&mut self.transport, now);
         self.output.note_held(&self.limits);
         match flushed {

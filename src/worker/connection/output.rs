@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::exchange::Hint;
 use crate::sys::fork;
 use crate::sys::socket::{Cork, Stream};
-use crate::worker::batching::{Batching, Waits};
+use crate::worker::batching::{Batching, MOST_WAITING, Waits};
 use crate::worker::connection_limits::ConnectionLimits;
 use crate::worker::holdings::Held;
 use crate::worker::standby::Attention;
@@ -50,7 +50,8 @@ impl Output {
         self.check()?;
         let length = parts.iter().map(|part| part.len()).sum();
         if self.defers(transport, hint, length) {
-            parts.iter().for_each(|part| self.queue.push(part));
+            let more = if hint == Hint::MoreSoon { MOST_WAITING } else { 0 };
+            parts.iter().for_each(|part| self.queue.push_before(part, more));
             if hint == Hint::MoreSoon {
                 limits.standby.call_for(Attention::ToBytes);
             }
@@ -75,10 +76,10 @@ impl Output {
     /// Whether the bytes wait for more to come. Nothing does behind what waits for the client, nor
     /// in a copy of the process.
     fn defers(&mut self, transport: &Transport, hint: Hint, length: usize) -> bool {
-        if !matches!(hint, Hint::MoreSoon | Hint::LastOfResponse) || fork::is_copy() {
-            return false;
-        }
-        !self.waits_for_client(transport) && self.batching.defers(hint, length, self.queue.in_memory())
+        self.batching.may_defer(hint)
+            && !fork::is_copy()
+            && !self.waits_for_client(transport)
+            && self.batching.defers(hint, length, self.queue.in_memory())
     }
 
     /// Hands what waits and `parts` to the kernel, and keeps what it does not take.

@@ -118,19 +118,10 @@ pub struct EventLoop {
 }
 
 /// A connection, and who has its request.
-enum ConnectionEntry {
-    /// Nobody: what happens to it leads somewhere.
-    Idle(SharedConnection),
-    /// The application; what the poll said of the connection meanwhile.
-    CheckedOut(SharedConnection, PendingEvents),
-}
-
-impl ConnectionEntry {
-    fn connection(&self) -> &SharedConnection {
-        match self {
-            ConnectionEntry::Idle(connection) | ConnectionEntry::CheckedOut(connection, _) => connection,
-        }
-    }
+struct ConnectionEntry {
+    connection: SharedConnection,
+    /// As long as the application has its request: what the poll said of the connection meanwhile.
+    pending: Option<PendingEvents>,
 }
 
 /// Events of a connection whose request was with the application.
@@ -143,10 +134,8 @@ struct PendingEvents {
 
 /// The connection with this key, unless the application has its request.
 fn idle(connections: &Slab<ConnectionEntry>, key: usize) -> Option<MutexGuard<'_, Connection>> {
-    match connections.get(key)? {
-        ConnectionEntry::Idle(connection) => Some(lock(connection)),
-        ConnectionEntry::CheckedOut(..) => None,
-    }
+    let entry = connections.get(key)?;
+    entry.pending.is_none().then(|| lock(&entry.connection))
 }
 
 /// What a turn brought besides ready requests.
@@ -336,7 +325,7 @@ impl EventLoop {
     /// (epoll(7), "Questions and answers"). Should it stay after all, it is registered again when it next has to wait.
     pub fn unregister(&self, key: usize) {
         if let Some(entry) = self.connections.get(key) {
-            self.leave_poll(&mut lock(entry.connection()));
+            self.leave_poll(&mut lock(&entry.connection));
         }
     }
 
@@ -388,11 +377,7 @@ impl EventLoop {
 
     /// The application has no request of the connection any more. What the poll said of it meanwhile; `None` where it is not known.
     fn check_in(&mut self, key: usize) -> Option<PendingEvents> {
-        let entry = self.connections.get_mut(key)?;
-        let ConnectionEntry::CheckedOut(connection, missed) = entry else { return None };
-        let (connection, missed) = (connection.clone(), *missed);
-        *entry = ConnectionEntry::Idle(connection);
-        Some(missed)
+        self.connections.get_mut(key)?.pending.take()
     }
 
     /// The time, as far as it is known here.
@@ -425,8 +410,8 @@ impl EventLoop {
     /// Does something with each connection whose request is not with the application.
     fn each_idle(&self, mut act: impl FnMut(usize, &mut Connection)) {
         for (key, entry) in &self.connections {
-            if let ConnectionEntry::Idle(connection) = entry {
-                act(key, &mut lock(connection));
+            if entry.pending.is_none() {
+                act(key, &mut lock(&entry.connection));
             }
         }
     }
@@ -492,9 +477,10 @@ impl EventLoop {
     }
 
     fn read(&mut self, key: usize, ended: bool, reads: usize) {
-        let step = match self.connections.get_mut(key) {
-            Some(ConnectionEntry::Idle(connection)) => {
-                let mut connection = lock(connection);
+        let Some(entry) = self.connections.get_mut(key) else { return };
+        let step = match &mut entry.pending {
+            None => {
+                let mut connection = lock(&entry.connection);
                 if connection.is_shaking_hands() && self.handshakes_left == 0 {
                     connection.note_unread(ended);
                     Step::Again
@@ -503,11 +489,10 @@ impl EventLoop {
                     connection.on_readable(&mut self.read_context, ended, reads, self.now)
                 }
             }
-            Some(ConnectionEntry::CheckedOut(_, missed)) => {
+            Some(missed) => {
                 (missed.readable, missed.ended) = (true, missed.ended || ended);
                 return;
             }
-            None => return,
         };
         self.follow(key, step);
         if self.limits.holdings.is_exceeded() {
@@ -516,16 +501,17 @@ impl EventLoop {
     }
 
     fn write(&mut self, key: usize) {
-        match self.connections.get_mut(key) {
-            Some(ConnectionEntry::Idle(connection)) => {
-                let mut connection = lock(connection);
+        let Some(entry) = self.connections.get_mut(key) else { return };
+        match &mut entry.pending {
+            None => {
+                let mut connection = lock(&entry.connection);
                 let step = connection.on_writable(self.now);
                 self.to_log.extend(connection.take_late_log(false, self.now));
                 drop(connection);
                 self.follow(key, step);
             }
-            Some(ConnectionEntry::CheckedOut(connection, missed)) => {
-                let goes_on = match connection.try_lock() {
+            Some(missed) => {
+                let goes_on = match entry.connection.try_lock() {
                     // What comes of it once the application is done is for then.
                     Ok(connection) if !connection.is_served() => {
                         missed.writable = true;
@@ -540,7 +526,6 @@ impl EventLoop {
                     self.unfinished.push(key);
                 }
             }
-            None => {}
         }
     }
 
@@ -600,7 +585,7 @@ impl EventLoop {
             }
             Step::Stalled => {
                 if let Some(entry) = self.connections.get(key) {
-                    self.rejection_log.stalled(lock(entry.connection()).remote_addr());
+                    self.rejection_log.stalled(lock(&entry.connection).remote_addr());
                 }
                 if idle(&self.connections, key).is_some() {
                     self.remove(key);
@@ -650,24 +635,22 @@ impl EventLoop {
     }
 
     fn insert(&mut self, connection: Connection) -> usize {
-        let key = self.connections.insert(ConnectionEntry::Idle(share(connection)));
+        let key = self.connections.insert(ConnectionEntry { connection: share(connection), pending: None });
         self.siblings.set_connections(self.connections.len());
         key
     }
 
     fn remove(&mut self, key: usize) {
         if let Some(entry) = self.connections.try_remove(key) {
-            self.to_log.extend(lock(entry.connection()).take_late_log(true, self.now));
+            self.to_log.extend(lock(&entry.connection).take_late_log(true, self.now));
         }
         self.siblings.set_connections(self.connections.len());
     }
 
     fn take_ready(&mut self, has_company: bool) -> Option<Box<Request>> {
         while let Some((key, since)) = self.ready.pop_front() {
-            let Some(entry @ ConnectionEntry::Idle(_)) = self.connections.get_mut(key) else { continue };
-            let ConnectionEntry::Idle(shared) = entry else { continue };
-            let shared = shared.clone();
-            let mut connection = lock(&shared);
+            let Some(entry) = self.connections.get_mut(key).filter(|entry| entry.pending.is_none()) else { continue };
+            let mut connection = lock(&entry.connection);
             if !connection.is_ready() {
                 // The key is another connection's by now.
                 continue;
@@ -677,9 +660,9 @@ impl EventLoop {
                 self.follow(key, Step::Left);
                 continue;
             }
-            let request = connection.check_out(&shared, key, has_company && !self.ready.is_empty());
+            let request = connection.check_out(&entry.connection, key, has_company && !self.ready.is_empty());
             drop(connection);
-            *entry = ConnectionEntry::CheckedOut(shared, PendingEvents::default());
+            entry.pending = Some(PendingEvents::default());
             return Some(request);
         }
         None
@@ -696,7 +679,7 @@ impl EventLoop {
             }
             let entry = self.connections.get(key);
             // Where the application's thread is sending, the wait is looked at again with the next tick.
-            let step = match entry.map(|entry| entry.connection().try_lock()) {
+            let step = match entry.map(|entry| entry.connection.try_lock()) {
                 Some(Ok(mut connection)) => connection.on_time(self.now),
                 _ => Step::Wait,
             };
