@@ -1,7 +1,7 @@
 //! What a running request may ask of the connection it came in on.
 //!
-//! The worker owns connections, the Python floor runs applications; this is the only vocabulary between them. The worker implements
-//! [`Exchange`]; the Python floor holds it as a trait object while the application runs and gives it back when it is done. Nothing here
+//! The worker owns connections, the Python layer runs applications; this is the only vocabulary between them. The worker implements
+//! [`Exchange`]; the Python layer holds it as a trait object while the application runs and gives it back when it is done. Nothing here
 //! knows an interpreter, an event loop or a socket.
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ pub struct Wait {
     pub until: Instant,
 }
 
-/// A request as the Python floor reads it.
+/// A request as the Python layer reads it.
 #[derive(Clone, Copy)]
 pub struct RequestView<'a> {
     /// The bytes the spans in `head` point into (its `source`).

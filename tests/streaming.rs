@@ -31,7 +31,7 @@ fn blocks_are_with_the_client_while_the_app_is_at_its_next_one() {
         client.send("GET /pause HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         let before = client.read_until(&chunks("before"));
         assert!(memchr::memmem::find(&before, STREAMED.as_bytes()).is_some());
-        // Also after the flusher has stopped looking.
+        // Also after the standby thread has stopped looking for them.
         client.read_until(&chunks("again"));
         server.release();
         assert_eq!(client.take_rest(Duration::from_secs(10)), [&chunks("after")[..], b"0\r\n\r\n"].concat());

@@ -7,7 +7,7 @@ use crate::settings::Config;
 
 use super::standing::Fate;
 
-/// An idle worker beats its heart once a second, so this much silence means nothing.
+/// An idle worker sends a heartbeat once a second, so this much silence means nothing.
 const BETWEEN_BEATS_MS: u64 = 1000;
 
 /// A deadline that a worker has missed.
@@ -41,7 +41,7 @@ pub(super) struct TimeLimits {
     boot: u64,
     silence: u64,
     request: u64,
-    /// A worker with one thread does not beat its heart while a request runs.
+    /// A worker with one thread sends no heartbeat while a request runs.
     has_one_thread: bool,
 }
 
@@ -66,7 +66,7 @@ impl TimeLimits {
         }
         let started = signs.request_started_at;
         let silent = signs.heartbeat.and_then(|beat| match started {
-            // `timeout` bounds the request exactly. With several threads the heart beats while a
+            // `timeout` bounds the request exactly. With several threads the heartbeat goes on while a
             // request runs, and its last beat may be nearly a whole interval older than the
             // request.
             Some(started) if self.has_one_thread && beat <= started => after(started, self.silence),

@@ -81,10 +81,10 @@ impl FdChannel {
         // A panic while the lock was held leaves no state to repair.
         let _alone = self.is_taking.lock().unwrap_or_else(PoisonError::into_inner);
         let _turn = Turn::take(&self.receive)?;
-        let Some(letter) = self.peek()? else { return Ok(None) };
+        let Some(message) = self.peek()? else { return Ok(None) };
         // We own the copies. The descriptors in the message end with it.
         rustix::net::recv(&self.receive, &mut [0], RecvFlags::empty())?;
-        letter.map(Some)
+        message.map(Some)
     }
 
     /// Copies the oldest message. The inner error says what is wrong with it: such a message must
@@ -108,8 +108,8 @@ impl FdChannel {
         if message.flags.contains(ReturnFlags::CTRUNC) {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
-        let letter = connection.map(|connection| Message { connection, file, bytes });
-        Ok(Some(letter.ok_or(io::ErrorKind::InvalidData.into())))
+        let message = connection.map(|connection| Message { connection, file, bytes });
+        Ok(Some(message.ok_or(io::ErrorKind::InvalidData.into())))
     }
 }
 
@@ -158,14 +158,14 @@ mod tests {
 
     #[test]
     fn a_connection_arrives_with_its_bytes_and_an_empty_channel_is_no_error() {
-        let post = FdChannel::new().unwrap();
-        assert!(post.receive().unwrap().is_none());
+        let channel = FdChannel::new().unwrap();
+        assert!(channel.receive().unwrap().is_none());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        post.send(ours.as_raw_fd(), None, b"GET /").unwrap();
+        channel.send(ours.as_raw_fd(), None, b"GET /").unwrap();
         drop(ours);
-        let letter = post.receive().unwrap().unwrap();
-        assert_eq!((&letter.bytes[..], letter.file.is_none()), (&b"GET /"[..], true));
-        UnixStream::from(letter.connection).write_all(b"hello").unwrap();
+        let message = channel.receive().unwrap().unwrap();
+        assert_eq!((&message.bytes[..], message.file.is_none()), (&b"GET /"[..], true));
+        UnixStream::from(message.connection).write_all(b"hello").unwrap();
         let mut answer = String::new();
         theirs.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "hello");
@@ -173,15 +173,15 @@ mod tests {
 
     #[test]
     fn a_file_is_sent_with_the_connection() {
-        let post = FdChannel::new().unwrap();
+        let channel = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let file = super::super::memory::file_of(b"a long body").unwrap();
-        post.send(ours.as_raw_fd(), Some(file.as_raw_fd()), b"POST /").unwrap();
+        channel.send(ours.as_raw_fd(), Some(file.as_raw_fd()), b"POST /").unwrap();
         drop(file);
-        let letter = post.receive().unwrap().unwrap();
+        let message = channel.receive().unwrap().unwrap();
         let mut text = String::new();
-        std::fs::File::from(letter.file.unwrap()).read_to_string(&mut text).unwrap();
-        assert_eq!((&letter.bytes[..], text.as_str()), (&b"POST /"[..], "a long body"));
+        std::fs::File::from(message.file.unwrap()).read_to_string(&mut text).unwrap();
+        assert_eq!((&message.bytes[..], text.as_str()), (&b"POST /"[..], "a long body"));
     }
 
     /// The status of `child`, run in a process of its own: a limit on descriptors holds for the
@@ -211,14 +211,14 @@ mod tests {
 
     /// Limits the descriptors to those that are open, and `more`. Free numbers between them, which
     /// other tests have closed, are taken first: the limit is one on the numbers.
-    fn limit_descriptors(post: &FdChannel, more: u64) {
+    fn limit_descriptors(channel: &FdChannel, more: u64) {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
         let open = std::fs::read_dir("/proc/self/fd").unwrap();
         let numbers = open.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<RawFd>().ok());
         let highest = numbers.max().unwrap();
-        while post.send.try_clone().map(OwnedFd::into_raw_fd).unwrap() < highest {}
+        while channel.send.try_clone().map(OwnedFd::into_raw_fd).unwrap() < highest {}
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        let free = post.send.try_clone().unwrap().as_raw_fd();
+        let free = channel.send.try_clone().unwrap().as_raw_fd();
         setrlimit(Resource::RLIMIT_NOFILE, free as u64 + more, hard).unwrap();
     }
 
@@ -228,18 +228,18 @@ mod tests {
 
     #[test]
     fn a_message_stays_in_the_channel_while_its_descriptors_do_not_fit() {
-        let post = FdChannel::new().unwrap();
+        let channel = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let file = super::super::memory::file_of(b"a long body").unwrap();
-        post.send(ours.as_raw_fd(), Some(file.as_raw_fd()), b"POST /").unwrap();
+        channel.send(ours.as_raw_fd(), Some(file.as_raw_fd()), b"POST /").unwrap();
         let outcome = in_a_child(|| {
-            limit_descriptors(&post, 4);
-            let mut taken: Vec<_> = std::iter::from_fn(|| post.send.try_clone().ok()).collect();
-            let none = is_full(&post.receive());
+            limit_descriptors(&channel, 4);
+            let mut taken: Vec<_> = std::iter::from_fn(|| channel.send.try_clone().ok()).collect();
+            let none = is_full(&channel.receive());
             taken.pop();
-            let one = is_full(&post.receive());
+            let one = is_full(&channel.receive());
             taken.pop();
-            let both = matches!(post.receive(), Ok(Some(Message { file: Some(_), .. })));
+            let both = matches!(channel.receive(), Ok(Some(Message { file: Some(_), .. })));
             [none, one, both].into_iter().fold(1, |code, bit| code * 2 + i32::from(bit))
         });
         assert_eq!(outcome, 0b1111, "with no place, with one, with both");
@@ -248,32 +248,32 @@ mod tests {
     #[test]
     fn no_message_is_lost_while_a_thread_takes_every_free_descriptor() {
         const LETTERS: usize = 100;
-        let post = FdChannel::new().unwrap();
+        let channel = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        (0..LETTERS).for_each(|_| post.send(ours.as_raw_fd(), None, b"GET /").unwrap());
+        (0..LETTERS).for_each(|_| channel.send(ours.as_raw_fd(), None, b"GET /").unwrap());
         let outcome = in_a_child(|| {
-            limit_descriptors(&post, 4);
+            limit_descriptors(&channel, 4);
             let taken = Mutex::new(Vec::new());
             let has_ended = std::sync::atomic::AtomicBool::new(false);
             let take_all = || {
                 while !has_ended.load(std::sync::atomic::Ordering::Relaxed) {
-                    taken.lock().unwrap().extend(post.send.try_clone().ok());
+                    taken.lock().unwrap().extend(channel.send.try_clone().ok());
                 }
             };
             let mut received = std::thread::scope(|scope| {
                 scope.spawn(take_all);
                 let received = (0..20_000).filter(|_| {
-                    let letter = post.receive();
+                    let message = channel.receive();
                     // A descriptor is freed now and then, and the other thread wants it, too.
                     drop(taken.lock().unwrap().pop());
-                    matches!(letter, Ok(Some(_)))
+                    matches!(message, Ok(Some(_)))
                 });
                 let received = received.count();
                 has_ended.store(true, std::sync::atomic::Ordering::Relaxed);
                 received
             });
             taken.lock().unwrap().clear();
-            received += std::iter::from_fn(|| post.receive().unwrap()).count();
+            received += std::iter::from_fn(|| channel.receive().unwrap()).count();
             i32::from(received != LETTERS)
         });
         assert_eq!(outcome, 0);
@@ -281,14 +281,14 @@ mod tests {
 
     #[test]
     fn two_processes_take_each_message_once() {
-        let post = FdChannel::new().unwrap();
+        let channel = FdChannel::new().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         let letters = [b"1", b"2", b"3", b"4", b"5", b"6", b"7"];
-        letters.iter().for_each(|bytes| post.send(ours.as_raw_fd(), None, &bytes[..]).unwrap());
+        letters.iter().for_each(|bytes| channel.send(ours.as_raw_fd(), None, &bytes[..]).unwrap());
         let take = || {
-            std::iter::from_fn(|| match post.receive() {
-                Ok(letter) => letter.map(|letter| letter.bytes[0]),
+            std::iter::from_fn(|| match channel.receive() {
+                Ok(message) => message.map(|message| message.bytes[0]),
                 Err(error) => {
                     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
                     Some(0)
@@ -303,9 +303,9 @@ mod tests {
 
     #[test]
     fn a_full_channel_would_block() {
-        let post = FdChannel::new().unwrap();
+        let channel = FdChannel::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let error = (0..1000).find_map(|_| post.send(ours.as_raw_fd(), None, &[0; MOST_BYTES]).err()).unwrap();
+        let error = (0..1000).find_map(|_| channel.send(ours.as_raw_fd(), None, &[0; MOST_BYTES]).err()).unwrap();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -52,7 +52,7 @@ pub struct ConnectionLimits {
     pub standby: Standby,
     proxy_allow_ips: Trusted,
     forwarded_allow_ips: Trusted,
-    heart: OnceLock<Row>,
+    heartbeat: OnceLock<Row>,
     poll: OnceLock<ConnectionPoll>,
     stopping: AtomicBool,
     /// No file can be made for responses, which has been said in the log.
@@ -73,7 +73,7 @@ impl ConnectionLimits {
             health_path: config.health_path.clone(),
             holdings: Holdings::new(config),
             standby: Standby::new(),
-            heart: OnceLock::new(),
+            heartbeat: OnceLock::new(),
             poll: OnceLock::new(),
             proxy_allow_ips: config.proxy_allow_ips.clone(),
             forwarded_allow_ips: config.forwarded_allow_ips.clone(),
@@ -99,7 +99,7 @@ impl ConnectionLimits {
     /// From now on whoever waits for a client gives the worker's signs of life there.
     pub fn beat_at(&self, row: Row) {
         // There is one worker, which has one row.
-        let _ = self.heart.set(row);
+        let _ = self.heartbeat.set(row);
     }
 
     /// From now on this poll watches the worker's connections.
@@ -115,7 +115,7 @@ impl ConnectionLimits {
 
     /// The worker is alive, though it waits.
     pub fn beat(&self) {
-        if let Some(row) = self.heart.get() {
+        if let Some(row) = self.heartbeat.get() {
             row.beat();
         }
     }

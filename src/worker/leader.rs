@@ -1,5 +1,5 @@
 //! What the leading thread has in its hands: the event loop, and the worker's duties besides requests (signals, the parent, code that has
-//! changed, the end). One thread at a time leads, see `pool`.
+//! changed, the end). One thread at a time leads, see `thread_pool`.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::sys::process::{self, Pid};
 use crate::sys::signal::{Signal, SignalQueue};
 use crate::tls::Tls;
 
-/// How long a worker that leaves a door of its own goes on accepting there: siblings look once a [`TICK`] who is still at his.
+/// How long a worker that gives up a listener of its own goes on accepting there: siblings look once per [`TICK`] which listeners are served.
 const HAND_OVER: Duration = TICK.saturating_add(Duration::from_millis(500));
 
 /// The lead.
@@ -44,7 +44,7 @@ pub enum WorkerStage {
     Serving,
     /// Until a replacement is ready, which the master sees to.
     Retiring,
-    /// Until its connections are done, or `end`. It accepts on until siblings have seen that it leaves its door.
+    /// Until its connections are done, or `end`. It accepts on until siblings have seen that it gives up its listener.
     HandingOver {
         /// By then they have.
         until: Instant,

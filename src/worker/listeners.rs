@@ -25,25 +25,25 @@ pub struct WorkerListener {
     is_watched: bool,
 }
 
-/// Who accepts at a door.
+/// Who accepts on a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AcceptMode {
     /// All workers, whoever is free first.
     Shared,
-    /// This worker alone, of those that deal their slots to so many doors.
+    /// This worker alone, of those that deal their slots to so many sockets.
     Own(PortShare),
     /// The siblings with these slots; everybody while there is none.
     OfSiblings(PortShare),
 }
 
-/// A door's number among those of its port, and how many those are.
+/// A socket's number among those of its port, and how many those are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PortShare {
     number: usize,
     of: usize,
 }
 
-/// The doors of the worker in `slot`, none of them watched yet.
+/// The listeners of the worker in `slot`, none of them watched yet.
 pub fn of_worker(listeners: &[Arc<Listener>], slot: usize, reuse_port: bool) -> Vec<WorkerListener> {
     let same = |one: &Listener, other: &Listener| one.local_address() == other.local_address();
     let share = |at: usize| PortShare {
@@ -54,18 +54,18 @@ pub fn of_worker(listeners: &[Arc<Listener>], slot: usize, reuse_port: bool) -> 
         (LocalAddress::Ip(_), share) if reuse_port && share.of > 1 => share.accept_mode(slot),
         _ => AcceptMode::Shared,
     };
-    let door = |(at, listener): (usize, &Arc<Listener>)| WorkerListener {
+    let listener_of = |(at, listener): (usize, &Arc<Listener>)| WorkerListener {
         socket: listener.clone(),
         waiting_since: None,
         accept_mode: accept_mode(at),
         is_watched: false,
     };
-    listeners.iter().enumerate().map(door).collect()
+    listeners.iter().enumerate().map(listener_of).collect()
 }
 
 /// The number under which siblings know where the worker stands; that of the largest port, from which those of others follow.
 pub fn number(listeners: &[WorkerListener]) -> usize {
-    let ours = listeners.iter().filter_map(|door| match door.accept_mode {
+    let ours = listeners.iter().filter_map(|listener| match listener.accept_mode {
         AcceptMode::Own(share) => Some(share.number),
         AcceptMode::Shared | AcceptMode::OfSiblings(_) => None,
     });
@@ -133,7 +133,7 @@ mod tests {
         let second = Arc::new(first.another().unwrap());
         let listeners = [first, second, single];
         let keepers = |slot, reuse_port| -> Vec<AcceptMode> {
-            of_worker(&listeners, slot, reuse_port).iter().map(|door| door.accept_mode).collect()
+            of_worker(&listeners, slot, reuse_port).iter().map(|listener| listener.accept_mode).collect()
         };
         let (left, right) = (PortShare { number: 0, of: 2 }, PortShare { number: 1, of: 2 });
         assert_eq!(keepers(0, true), [AcceptMode::Own(left), AcceptMode::OfSiblings(right), AcceptMode::Shared]);

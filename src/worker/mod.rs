@@ -242,19 +242,19 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
     };
     let siblings =
         Arc::new(Siblings::new(init.row.clone(), rows_watched(&config), init.channel.clone(), &init.service.listeners));
-    let doors = listeners::of_worker(&init.service.listeners, init.slot, config.reuse_port);
-    let door = listeners::number(&doors);
+    let listeners = listeners::of_worker(&init.service.listeners, init.slot, config.reuse_port);
+    let listener_number = listeners::number(&listeners);
     let cannot_poll = |error| BootError::because("cannot poll", &error);
     let heard = (init.signals.as_raw_fd(), nudge.as_raw_fd());
-    let mut event_loop = EventLoop::new(doors, heard, limits.clone(), siblings.clone(), config.worker_connections)
+    let mut event_loop = EventLoop::new(listeners, heard, limits.clone(), siblings.clone(), config.worker_connections)
         .map_err(cannot_poll)?;
     if let Some(tls) = &init.service.tls {
         event_loop.accept_under_tls(tls.acceptor().clone());
     }
     let waker = event_loop.waker().map_err(cannot_poll)?;
-    let station = WorkerContext {
+    let context = WorkerContext {
         siblings,
-        door,
+        listener_number,
         row: init.row,
         wakeup: init.wakeup,
         limits,
@@ -275,7 +275,7 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
         tls: init.service.tls.clone(),
         stage: WorkerStage::Serving,
     };
-    let pool = Arc::new(ThreadPool::new(waker, station, access_log, logged_headers));
+    let pool = Arc::new(ThreadPool::new(waker, context, access_log, logged_headers));
     let reporter = pool.clone();
     signals::report_aborts(move || reporter.report_abort());
     Ok(AssembledWorker { lead, pool, calls: Arc::new(calls), edits })
@@ -323,8 +323,8 @@ fn site(listener: &Listener, config: &Config) -> ListenerInfo {
 /// Starts the other threads, and serves in this one: the interpreter's main thread.
 fn serve(worker: AssembledWorker) -> Result<(), BootError> {
     let AssembledWorker { lead, pool, calls, edits } = worker;
-    let spare = pool.clone();
-    thread::spawn("spare", move || live(&spare, || spare.run_standby())).map_err(no_thread)?;
+    let standby = pool.clone();
+    thread::spawn("standby", move || live(&standby, || standby.run_standby())).map_err(no_thread)?;
     if let Some(edits) = edits {
         let pool = pool.clone();
         let listen = move || edits.listen(|| pool.wake_leader());
@@ -354,7 +354,7 @@ fn no_thread(error: std::io::Error) -> BootError {
     BootError::because("cannot start a thread", &error)
 }
 
-/// A thread's `life` in the crew, at whose end by a panic the crew ends.
+/// A thread's `life` in the pool. Where it ends by a panic, the pool ends.
 fn live(pool: &ThreadPool, life: impl FnOnce()) {
     if let Err(panic) = caught(life) {
         pool.fall(&panic);

@@ -19,7 +19,7 @@ pub struct ReadContext {
     /// The header blocks of earlier requests.
     pub known: HeaderCache,
     /// What can take the place of `scratch` while that is with a request.
-    spares: Vec<Vec<u8>>,
+    free_buffers: Vec<Vec<u8>>,
     /// Each body that keeps a buffer has one.
     permit: BufferPermit,
 }
@@ -61,7 +61,7 @@ impl ReadContext {
         ReadContext {
             scratch: vec![0; READ_SIZE],
             known: HeaderCache::new(),
-            spares: Vec::new(),
+            free_buffers: Vec::new(),
             permit: BufferPermit::default(),
         }
     }
@@ -72,14 +72,14 @@ impl ReadContext {
         if BufferPermit::strong_count(&self.permit) > MOST_KEPT {
             return BodyStore::Memory(self.scratch[range].to_vec());
         }
-        let next = self.spares.pop().unwrap_or_else(|| vec![0; READ_SIZE]);
+        let next = self.free_buffers.pop().unwrap_or_else(|| vec![0; READ_SIZE]);
         BodyStore::Whole(std::mem::replace(&mut self.scratch, next), range, self.permit.clone())
     }
 
     /// Takes back a buffer. One that it has not given away is of no use here.
     pub fn return_buffer(&mut self, buffer: Vec<u8>) {
-        if buffer.len() == READ_SIZE && buffer.capacity() == READ_SIZE && self.spares.len() < MOST_KEPT {
-            self.spares.push(buffer);
+        if buffer.len() == READ_SIZE && buffer.capacity() == READ_SIZE && self.free_buffers.len() < MOST_KEPT {
+            self.free_buffers.push(buffer);
         }
     }
 }
@@ -119,12 +119,12 @@ mod tests {
         drop(waiting);
         assert!(!is_copy(&read_context.take_body(0..10)), "those are gone");
         (0..100).for_each(|_| read_context.return_buffer(vec![0; READ_SIZE]));
-        assert_eq!(read_context.spares.len(), MOST_KEPT);
-        read_context.spares.clear();
+        assert_eq!(read_context.free_buffers.len(), MOST_KEPT);
+        read_context.free_buffers.clear();
         read_context.return_buffer(vec![0; 10]);
         let mut large = Vec::with_capacity(2 * READ_SIZE);
         large.resize(READ_SIZE, 0);
         read_context.return_buffer(large);
-        assert!(read_context.spares.is_empty());
+        assert!(read_context.free_buffers.is_empty());
     }
 }

@@ -25,8 +25,8 @@ const BLOCK: usize = 16 * 1024;
 pub fn start(stream: Stream, session: Box<Session>, application: Stream, patience: Duration) -> io::Result<()> {
     let mut client = Transport::plain(stream);
     client.begin_tls(*session);
-    let pump = Relay { client: Side::new(client), application: Side::new(Transport::plain(application)), patience };
-    thread::spawn("tls-pump", move || pump.run())
+    let relay = Relay { client: Side::new(client), application: Side::new(Transport::plain(application)), patience };
+    thread::spawn("tls-relay", move || relay.run())
 }
 
 struct Relay {

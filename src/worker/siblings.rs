@@ -21,13 +21,13 @@ pub struct Siblings {
     rows: usize,
     channel: Arc<FdChannel>,
     /// What the listeners are bound to, in the order of our sites.
-    doors: Vec<String>,
+    listeners: Vec<String>,
 }
 
 /// A connection on its way: a line of text, then the bytes that its client has sent.
 struct HandoffHeader<'a> {
     /// What the listener is bound to that it came in on.
-    door: &'a str,
+    listener: &'a str,
     /// The client, as the socket or a PROXY header says.
     peer: Peer,
     /// Whether the socket's peer is trusted.
@@ -42,8 +42,8 @@ struct HandoffHeader<'a> {
 impl Siblings {
     /// The siblings of the worker with this `row`, among `rows` rows.
     pub fn new(row: Row, rows: usize, channel: Arc<FdChannel>, listeners: &[Arc<Listener>]) -> Self {
-        let doors = listeners.iter().map(ToString::to_string).collect();
-        Siblings { row, rows, channel, doors }
+        let listeners = listeners.iter().map(ToString::to_string).collect();
+        Siblings { row, rows, channel, listeners }
     }
 
     /// The descriptor that is readable when a connection may have been passed on.
@@ -71,19 +71,19 @@ impl Siblings {
         self.row.connections_of_idle_siblings(self.rows).any(|theirs| theirs < connections as u64)
     }
 
-    /// Whether a sibling serves that stands at door `number` of a port with `of` doors.
+    /// Whether a sibling serves that serves socket `number` of a port with `of` sockets.
     pub fn has_one_on_socket(&self, number: usize, of: usize) -> bool {
-        self.row.has_sibling_on_listener(self.rows, |door| door % of == number)
+        self.row.has_sibling_on_listener(self.rows, |listener| listener % of == number)
     }
 
     /// Passes a connection, whose request is ready, to whichever sibling takes it first. Its copy here is then to be closed. False where it
     /// stays: it cannot travel (a part of its body is still to come, a response is under way), or the channel is full.
     pub fn hand_off(&self, connection: &mut Connection) -> bool {
-        let Some(door) = self.doors.get(connection.site()) else { return false };
+        let Some(listener) = self.listeners.get(connection.site()) else { return false };
         let Some(handoff) = connection.prepare_handoff(MOST_BYTES / 2) else { return false };
         let (peer, is_trusted, proxied) = (*connection.peer(), connection.is_trusted(), connection.proxied());
         let has_body = handoff.body.is_some();
-        let header = HandoffHeader { door, peer, is_trusted, proxied, has_body, bytes: &handoff.bytes };
+        let header = HandoffHeader { listener, peer, is_trusted, proxied, has_body, bytes: &handoff.bytes };
         let body = handoff.body.as_ref().map(AsRawFd::as_raw_fd);
         self.channel.send(connection.descriptor(), body, &header.encode()).is_ok()
     }
@@ -91,17 +91,17 @@ impl Siblings {
     /// Takes a connection that was passed on, and its next step; `None` when there is none.
     ///
     /// # Errors
-    /// There is no descriptor left for it: it waits in the letter box, for us or for a sibling. WouldBlock while a sibling takes one.
+    /// There is no descriptor left for it: it waits in the channel, for us or for a sibling. WouldBlock while a sibling takes one.
     pub fn take(&self, limits: &Arc<ConnectionLimits>, now: Instant) -> io::Result<Option<(Connection, Step)>> {
         loop {
             let Some(message) = self.channel.receive()? else { return Ok(None) };
-            let Some(header) = HandoffHeader::unwrap(&message.bytes) else { continue };
+            let Some(header) = HandoffHeader::decode(&message.bytes) else { continue };
             if header.has_body != message.file.is_some() {
                 log::error!("The body of a passed request was lost on its way: no file descriptors are left");
                 continue;
             }
             // After a reload an old worker's listener may be one that we do not have; the first of ours stands in.
-            let site = self.doors.iter().position(|door| door == header.door).unwrap_or(0);
+            let site = self.listeners.iter().position(|listener| listener == header.listener).unwrap_or(0);
             let stream = Stream::from(message.connection);
             let mut connection = Connection::new(stream, header.peer, site, limits.clone(), now);
             let handoff = HandoffBytes { bytes: header.bytes.to_vec(), body: message.file.map(File::from) };
@@ -124,17 +124,17 @@ impl HandoffHeader<'_> {
             Some(origin) => origin.protocol().to_owned(),
         };
         let (is_trusted, has_body) = (u8::from(self.is_trusted), u8::from(self.has_body));
-        let mut message = format!("{is_trusted} {has_body} {peer} {proxied} {}\n", self.door).into_bytes();
+        let mut message = format!("{is_trusted} {has_body} {peer} {proxied} {}\n", self.listener).into_bytes();
         message.extend_from_slice(self.bytes);
         message
     }
 
-    fn unwrap(message: &[u8]) -> Option<HandoffHeader<'_>> {
+    fn decode(message: &[u8]) -> Option<HandoffHeader<'_>> {
         let line_end = memchr::memchr(b'\n', message)?;
         // The address comes last: the path of a unix socket may hold spaces.
         let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(5, ' ');
         let (is_trusted, has_body) = (words.next()? == "1", words.next()? == "1");
-        let (peer, proxied, door) = (words.next()?, words.next()?, words.next()?);
+        let (peer, proxied, listener) = (words.next()?, words.next()?, words.next()?);
         let peer = match peer {
             "unix" => Peer::Unix,
             address => Peer::Ip(address.parse::<SocketAddr>().ok()?),
@@ -150,7 +150,7 @@ impl HandoffHeader<'_> {
                     .find(|origin| origin.protocol() == word)?,
             ),
         };
-        Some(HandoffHeader { door, peer, is_trusted, proxied, has_body, bytes: &message[line_end + 1..] })
+        Some(HandoffHeader { listener, peer, is_trusted, proxied, has_body, bytes: &message[line_end + 1..] })
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parcel_unwraps_to_what_was_wrapped() {
+    fn a_handoff_decodes_to_what_was_encoded() {
         let [client, proxy] = ["[::1]:443", "[::2]:80"].map(|address| address.parse().unwrap());
         for (peer, proxied) in [
             (Peer::Unix, None),
@@ -168,16 +168,16 @@ mod tests {
             (Peer::Ip(client), Some(Origin::Unknown)),
             (Peer::Ip(client), Some(Origin::Client { client, proxy })),
         ] {
-            let (door, has_body) = ("unix:/a b", proxied.is_some());
+            let (listener, has_body) = ("unix:/a b", proxied.is_some());
             let header =
-                HandoffHeader { door, peer, is_trusted: true, proxied, has_body, bytes: b"GET / HTTP/1.1\r\n\n" };
+                HandoffHeader { listener, peer, is_trusted: true, proxied, has_body, bytes: b"GET / HTTP/1.1\r\n\n" };
             let message = header.encode();
-            let found = HandoffHeader::unwrap(&message).unwrap();
+            let found = HandoffHeader::decode(&message).unwrap();
             assert_eq!(
-                (found.door, found.peer, found.is_trusted, found.proxied, found.has_body, found.bytes),
-                (door, peer, true, proxied, has_body, header.bytes)
+                (found.listener, found.peer, found.is_trusted, found.proxied, found.has_body, found.bytes),
+                (listener, peer, true, proxied, has_body, header.bytes)
             );
         }
-        assert!(HandoffHeader::unwrap(b"no line").is_none());
+        assert!(HandoffHeader::decode(b"no line").is_none());
     }
 }

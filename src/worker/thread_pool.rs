@@ -4,7 +4,7 @@
 //! the application itself, in place, so that nothing is handed from thread to thread. Whoever is free takes the lead from the slot: mostly
 //! the same thread, a moment later. A follower is woken for it only when requests have lately taken long.
 //!
-//! One spare thread never runs the application. It takes the lead when every other thread has been busy for a few milliseconds, so that
+//! One standby thread never runs the application. It takes the lead when every other thread has been busy for a few milliseconds, so that
 //! slow responses go on, waits end in time, and requests that are ready find a sibling that is free.
 //!
 //! Nobody waits for the interpreter while holding the lead: threads lead detached and run the application attached. Between two requests
@@ -51,7 +51,7 @@ const UNWINDING_TIME: Duration = Duration::from_millis(300);
 /// How often a thread looks whether the access log is free.
 const LOG_PAUSE: Duration = Duration::from_micros(200);
 
-/// Between two beats of the heart.
+/// Between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// How many requests a thread serves between two turns of the event loop, so that those in hand do not keep others waiting.
@@ -103,14 +103,14 @@ enum Task {
     End,
 }
 
-/// What the crew needs to know of the worker it belongs to.
+/// What the pool needs to know of the worker it belongs to.
 pub struct WorkerContext {
     /// The worker's row on the scoreboard.
     pub row: Row,
     /// To be rung when the row's state changes.
     pub wakeup: Wakeup,
-    /// The number of the door at which the worker stands under `reuse_port`.
-    pub door: usize,
+    /// The number of the socket on which the worker accepts under `reuse_port`.
+    pub listener_number: usize,
     /// The other workers.
     pub siblings: Arc<Siblings>,
     /// What holds for all connections.
@@ -173,11 +173,11 @@ struct BusyLook {
 enum LeaderThread {
     Nobody,
     Worker,
-    Spare,
+    Standby,
 }
 
 impl ThreadPool {
-    /// A crew that waits for its lead ([`ThreadPool::begin`]).
+    /// A pool that waits for its lead ([`ThreadPool::begin`]).
     pub fn new(
         waker: Waker,
         worker: WorkerContext,
@@ -226,14 +226,14 @@ impl ThreadPool {
     /// From now on the worker serves. All its threads are there: until now none could take the lead.
     pub fn begin(&self, lead: LeaderState) {
         self.tell_idle_threads(0);
-        self.worker.row.set_listener_number(Some(self.worker.door));
+        self.worker.row.set_listener_number(Some(self.worker.listener_number));
         self.worker.row.beat();
         self.announce(WorkerPhase::Ready);
         self.lock().put_back_lead(Box::new(lead));
         self.followers.notify_one();
     }
 
-    /// With several threads, one of them at a long request says nothing about the worker: its heart then beats as long as the interpreter
+    /// With several threads, one of them at a long request says nothing about the worker: it then beats as long as the interpreter
     /// can be had (with a single thread it beats with each request).
     ///
     /// # Errors
@@ -246,7 +246,7 @@ impl ThreadPool {
                 std::thread::sleep(HEARTBEAT);
             }
         };
-        thread::spawn("heart", beat)
+        thread::spawn("heartbeat", beat)
     }
 
     /// Leads and serves until the worker is to end. Each thread that runs the application lives here.
@@ -532,7 +532,7 @@ impl ThreadPool {
             }
             has_waited = true;
             slot.waiting += 1;
-            if slot.leader == LeaderThread::Spare {
+            if slot.leader == LeaderThread::Standby {
                 self.wake_leader();
             }
             slot = self.followers.wait(slot).unwrap_or_else(PoisonError::into_inner);
@@ -629,7 +629,7 @@ impl ThreadPool {
             return slot;
         }
         let Some(lead) = slot.lead.take() else { return slot };
-        slot.leader = LeaderThread::Spare;
+        slot.leader = LeaderThread::Standby;
         drop(slot);
         self.lead_io_only(lead);
         self.lock()

@@ -1,4 +1,4 @@
-//! Where connections come from, the doors and the siblings, and when the worker takes them: it leaves them to those who are freer, and
+//! Where connections come from, the listeners and the siblings, and when the worker takes them: it leaves them to those who are freer, and
 //! holds only so many.
 
 use std::io::{self, ErrorKind};
@@ -62,12 +62,12 @@ impl EventLoop {
         }
     }
 
-    /// Whether nobody would accept at one of the doors any more.
+    /// Whether nobody would accept at one of the listeners any more.
     pub fn is_last_on_its_socket(&self) -> bool {
         self.listeners.iter().any(|listener| listener.is_ours_alone(&self.siblings))
     }
 
-    /// Takes over the doors that siblings have left, and leaves those at which one stands again.
+    /// Takes over the listeners that siblings have left, and leaves those that one serves again.
     pub(super) fn watch_listeners(&mut self) -> io::Result<()> {
         let (registry, siblings) = (self.poll.registry(), &self.siblings);
         let mut listeners = self.listeners.iter_mut().enumerate();
@@ -82,18 +82,18 @@ impl EventLoop {
     /// Whether connections may be waiting.
     pub(super) fn is_awaited(&self) -> bool {
         let rests = self.rest_until.is_some_and(|until| self.now < until);
-        let letters = self.serves && self.handoffs_since.is_some();
-        let waiting = letters
+        let handoffs = self.serves && self.handoffs_since.is_some();
+        let waiting = handoffs
             || self.listeners.iter().any(|listener| listener.waiting_since.is_some() && self.has_use_for(listener));
         !rests && waiting
     }
 
     pub(super) fn can_accept_now(&self) -> bool {
-        let letters = self.serves && self.handoffs_since.is_some();
-        self.can_accept() && (letters || (0..self.listeners.len()).any(|site| self.should_accept(site)))
+        let handoffs = self.serves && self.handoffs_since.is_some();
+        self.can_accept() && (handoffs || (0..self.listeners.len()).any(|site| self.should_accept(site)))
     }
 
-    /// Whether something may come to be done here for those who wait behind a door, though nobody here can serve: health checks are
+    /// Whether something may come to be done here for clients that wait to be accepted, though no thread here can serve: health checks are
     /// answered, and requests that no sibling could accept are passed on.
     fn has_use_for(&self, listener: &WorkerListener) -> bool {
         self.serves || self.limits.health_path.is_some() || !listener.is_shared()

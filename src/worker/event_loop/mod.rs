@@ -113,7 +113,7 @@ pub struct EventLoop {
     rest_told: Option<Instant>,
     /// Up to which connection the waits have been looked at, as long as not all have been.
     waits_seen: Option<usize>,
-    /// Since when there may be connections from siblings in the letter box.
+    /// Since when there may be connections from siblings in the handoff channel.
     handoffs_since: Option<Instant>,
 }
 
