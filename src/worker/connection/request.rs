@@ -102,10 +102,12 @@ impl Request {
             Received::Stored { length, began } => (length, Some(began), None),
             Received::Part(reader) => (0, Some(reader.rate().began()), Some(reader)),
         };
-        std::mem::swap(&mut self.bytes, input);
-        if self.rest.is_none() && self.bytes.len() > self.head.len {
-            input.extend_from_slice(&self.bytes[self.head.len..]);
-            self.bytes.truncate(self.head.len);
+        if self.rest.is_none() && input.len() > self.head.len {
+            // The head is the shorter part: it alone moves, and the buffer stays where it is.
+            self.bytes.extend_from_slice(&input[..self.head.len]);
+            input.drain(..self.head.len);
+        } else {
+            std::mem::swap(&mut self.bytes, input);
         }
     }
 
