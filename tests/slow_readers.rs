@@ -45,21 +45,25 @@ fn made(server: &Server) -> usize {
 fn a_crowd_that_does_not_read_holds_neither_threads_nor_memory() {
     const CROWD: usize = 100;
     for (threads, path) in [("1", "/stream"), ("4", "/stream"), ("1", "/write"), ("4", "/write"), ("1", "/whole")] {
-        let mut server = impatient(Plan::app("slow_readers")).args(["--threads", threads]).start();
+        let plan = impatient(Plan::app("slow_readers")).args(["--threads", threads, "--write-timeout", "6"]);
+        let mut server = plan.start();
         let worker = server.wait_for_workers(1)[0];
         let mut ordinary = server.connect();
         assert_eq!(ordinary.get("/").text(), "ok");
         let (files, memory) = (open_files(worker), anonymous(worker));
         let crowd = stalled(&server, CROWD, path);
-        let waits: Vec<Duration> = (0..3).map(|_| wait_at_p99(&mut ordinary)).collect();
+        // What its responses cost the application they cost at the beginning; a busy machine is busier in some
+        // seconds than in others.
+        let mut waits = Vec::new();
+        while waits.len() < 5 && waits.last().is_none_or(|wait| *wait >= AT_P99) {
+            waits.push(wait_at_p99(&mut ordinary));
+        }
         println!("{threads} threads, {path}: an ordinary client waited at p99, second by second: {waits:?}");
         let grown = anonymous(worker).saturating_sub(memory) / CROWD as u64;
         assert!(grown < MEMORY_EACH, "{threads} threads, {path}: {grown} bytes for each");
         // The crowd is cut in its time, and leaves nothing behind.
         wait_until("the crowd to be cut", || open_files(worker) <= files);
-        // What its responses cost the application they cost at the beginning; a busy machine is busier in some seconds than in others.
-        let best = waits.into_iter().min().expect("some seconds");
-        assert!(best < AT_P99, "{threads} threads, {path}: {best:?} at best");
+        assert!(waits.last().is_some_and(|wait| *wait < AT_P99), "{threads} threads, {path}: {waits:?}");
         assert_eq!(server.workers(), [worker], "{}", server.log());
         drop(crowd);
         server.allow("does not read");
@@ -178,6 +182,49 @@ fn a_live_response_slows_down_with_its_reader() {
     let response = client.request("GET", "/live", &["X-Forwarded-For: 192.0.2.1"], b"");
     assert_eq!(response.header("X-Accel-Buffering"), Some("no"));
     server.finish();
+}
+
+#[test]
+fn each_block_is_with_a_client_that_reads_before_the_next_is_made() {
+    const BLOCK: usize = 128 << 10;
+    let root = Authority::root("Test root");
+    for is_tls in [false, true] {
+        let plan = Plan::app("slow_readers");
+        let server = if is_tls {
+            plan.tls(&root.server(Key::Ecdsa, &["localhost"])).start().trusting(root.trust())
+        } else {
+            plan.start()
+        };
+        let mut client = server.connect();
+        client.send("GET /paced HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(client.read_head().expect("a head").content_length(), Some(3 * BLOCK));
+        for number in 0..3 {
+            assert_eq!(client.read_exactly(BLOCK).len(), BLOCK, "{is_tls} {number}");
+            server.write(&format!("gate/go-{number}"), "");
+        }
+        assert_eq!(client.get("/").text(), "ok");
+        server.finish();
+    }
+}
+
+#[test]
+fn a_live_response_ends_when_its_client_stops_reading() {
+    let root = Authority::root("Test root");
+    for is_tls in [false, true] {
+        let plan = impatient(Plan::app("slow_readers"));
+        let mut server = if is_tls {
+            plan.tls(&root.server(Key::Ecdsa, &["localhost"])).start().trusting(root.trust())
+        } else {
+            plan.start()
+        };
+        let mut client = server.connect();
+        client.send("GET /drip HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        wait_until("the result to be closed", || server.gate_files("closed-").len() == 1);
+        assert_eq!(server.get("/").text(), "ok");
+        drop(client);
+        server.allow("does not read");
+        server.finish();
+    }
 }
 
 #[test]

@@ -46,8 +46,15 @@ impl ConnectionPoll {
     /// # Errors
     /// The kernel's, from epoll_ctl(2).
     pub fn watch(&self, key: usize, descriptor: RawFd, watched: Watched, wanted: Watched) -> io::Result<()> {
+        if watched >= wanted { Ok(()) } else { self.watch_anew(key, descriptor, watched, wanted) }
+    }
+
+    /// The same where it may be watched for that already: the poll then tells once more of what is there (epoll_ctl(2), EPOLL_CTL_MOD).
+    ///
+    /// # Errors
+    /// As [`ConnectionPoll::watch`].
+    pub fn watch_anew(&self, key: usize, descriptor: RawFd, watched: Watched, wanted: Watched) -> io::Result<()> {
         let interest = match wanted {
-            _ if watched >= wanted => return Ok(()),
             Watched::ForBoth => Interest::READABLE | Interest::WRITABLE,
             Watched::ForReading | Watched::Not => Interest::READABLE,
         };

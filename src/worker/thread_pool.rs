@@ -567,6 +567,8 @@ impl ThreadPool {
         let more = more && !slot.is_over;
         if let Some(lead) = &mut slot.lead {
             let event_loop = &mut lead.event_loop;
+            // Should it be closed now, it is this that closes it.
+            drop(connection);
             event_loop.catch_up(now);
             event_loop.put_back(key, step);
             let mut next = None;
@@ -690,7 +692,10 @@ impl ThreadPool {
         let mut slot = self.lock();
         slot.is_over = true;
         slot.end_connections();
+        let logged = slot.lead.as_mut().map(|lead| lead.event_loop.take_logged());
         drop(slot);
+        self.log_requests(&logged.unwrap_or_default());
+        self.flush_access_log();
         self.followers.notify_all();
         self.worker.limits.standby.call();
         self.wake_leader();

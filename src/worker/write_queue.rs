@@ -103,7 +103,11 @@ impl WriteQueue {
             return;
         }
         self.memory += bytes.len();
-        if let Some(Chunk::Memory { bytes: last, .. }) = self.chunks.back_mut() {
+        if let Some(Chunk::Memory { bytes: last, start }) = self.chunks.back_mut() {
+            if *start > last.len() / 2 {
+                // A queue that never becomes empty must not keep what it has sent.
+                last.drain(..std::mem::take(start));
+            }
             last.extend_from_slice(bytes);
         } else {
             let mut first = Vec::with_capacity(bytes.len() + more);
@@ -424,6 +428,21 @@ mod tests {
         let mut buffer = [0; 100];
         let count = client.read(&mut buffer).unwrap();
         assert_eq!(&buffer[..count], b"one two three four");
+    }
+
+    #[test]
+    fn a_queue_that_is_never_empty_keeps_only_what_waits() {
+        let (mut transport, mut client) = transport();
+        let limits = limits(100_000, 0);
+        fill(&mut transport);
+        let (mut queue, mut block) = (WriteQueue::default(), [0; 50_000]);
+        for _ in 0..200 {
+            queue.keep(&[b'x'; 50_000], &limits);
+            let _ = client.read(&mut block);
+            let _ = queue.flush(&mut transport).unwrap();
+            let Some(Chunk::Memory { bytes, .. }) = queue.chunks.front() else { continue };
+            assert!(bytes.len() <= 300_000, "{} bytes", bytes.len());
+        }
     }
 
     #[test]

@@ -83,6 +83,30 @@ def events(start_response):
     yield b"data: last\n\n"
 
 
+def paced(start_response):
+    """Blocks that are longer than what TLS takes at once; the next comes when the test says so."""
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(6 * len(BLOCK)))])
+    for number in range(3):
+        yield BLOCK * 2
+        while not (gate / f"go-{number}").exists():
+            time.sleep(0.005)
+
+
+def drip(start_response):
+    """A live response of short blocks, for ever."""
+    start_response("200 OK", [("Content-Type", "text/plain"), ("X-Accel-Buffering", "no")])
+    return Endless()
+
+
+class Endless:
+    def __iter__(self):
+        while True:
+            yield BLOCK[:8192]
+
+    def close(self):
+        (gate / f"closed-{os.getpid()}-{next(serial)}").touch()
+
+
 def spools(start_response):
     """How many spool files this process has open."""
     here = pathlib.Path(tempfile.gettempdir())
@@ -95,4 +119,13 @@ def name_is_open(name):
     return os.path.lexists(f"/proc/self/fd/{name}")
 
 
-PATHS = {"/stream": stream, "/live": live, "/write": write, "/whole": whole, "/events": events, "/spools": spools}
+PATHS = {
+    "/stream": stream,
+    "/live": live,
+    "/write": write,
+    "/whole": whole,
+    "/events": events,
+    "/paced": paced,
+    "/drip": drip,
+    "/spools": spools,
+}

@@ -196,6 +196,10 @@ impl Connection {
 
     /// Goes on sending while the application has the request. Says whether there is more to do at once.
     pub fn send_on(&mut self, now: Instant) -> bool {
+        // A lent socket blocks, and it is the application's.
+        if self.lent.is_lent() {
+            return false;
+        }
         // The application hears of a failure with its next call.
         let flushed = self.output.flush(&mut self.transport, now);
         self.output.note_held(&self.limits);

@@ -27,6 +27,8 @@ pub(super) struct Output {
     failure: Option<ErrorKind>,
     /// Bytes of the response that were dropped because of that.
     lost: u64,
+    /// Whether the kernel has said that it takes no more: only then does the poll tell when it does.
+    is_blocked: bool,
     /// What the queue is recorded to hold.
     held: Held,
 }
@@ -36,6 +38,7 @@ impl Output {
     /// may wait for.
     pub(super) fn begin(&mut self, has_company: bool) {
         self.batching.begin(has_company);
+        self.lost = 0;
         self.queue.set_avoids_files(false);
     }
 
@@ -68,6 +71,7 @@ impl Output {
     /// As [`Output::send`], behind what waits for the client already: keeps it, and leaves it to others to send that.
     pub(super) fn keep_more(&mut self, limits: &ConnectionLimits, parts: &[&[u8]]) -> io::Result<usize> {
         self.check()?;
+        debug_assert!(self.is_blocked, "the poll tells of no room");
         let kept = self.keep(limits, parts, 0);
         self.note_held(limits);
         Ok(kept)
@@ -106,9 +110,10 @@ impl Output {
         self.batching.end_wait();
         let cork = if hint == Hint::LastOfConnection { Cork::UntilShutdown } else { Cork::No };
         let sent = self.queue.write(transport, parts, cork)?;
-        if sent == length && self.queue.is_empty() {
+        if sent == length && self.queue.is_empty() && !transport.has_unsent() {
             return Ok(length);
         }
+        self.is_blocked = false;
         self.timeout.begin(transport.stream(), Instant::now());
         Ok(sent + self.keep(limits, parts, sent))
     }
@@ -138,12 +143,14 @@ impl Output {
     /// Queues an object of the application's, of which the bytes from `start` on are to go.
     pub(super) fn push_object(&mut self, bytes: Box<dyn AsRef<[u8]> + Send>, start: usize) {
         self.batching.end_wait();
+        self.is_blocked = false;
         self.queue.push_object(bytes, start);
     }
 
     /// Queues a range of a file.
     pub(super) fn push_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
         self.batching.end_wait();
+        self.is_blocked = false;
         self.queue.push_file(file, offset, length);
     }
 
@@ -157,6 +164,7 @@ impl Output {
         self.batching.end_wait();
         let before = self.queue.sent();
         let flushed = self.queue.flush(transport).inspect_err(|error| self.fail(error.kind()))?;
+        self.is_blocked = flushed == Flushed::Blocked;
         if flushed != Flushed::Blocked || self.queue.sent() > before {
             self.timeout.end();
         }
@@ -235,9 +243,10 @@ impl Output {
         self.queue.waiting() + self.lost
     }
 
-    /// How many bytes wait for the client.
+    /// How many bytes wait for the client, or were dropped because it is gone.
     pub(super) fn unsent_to_client(&self, transport: &Transport) -> u64 {
-        if self.waits_for_client(transport) { self.queue.waiting().max(1) } else { 0 }
+        let waiting = if self.waits_for_client(transport) { self.queue.waiting().max(1) } else { 0 };
+        waiting + self.lost
     }
 
     /// What the queue holds of the worker's goods, as last recorded.
@@ -252,6 +261,11 @@ impl Output {
             limits.holdings.replace(self.held, held);
             self.held = held;
         }
+    }
+
+    /// Whether the poll will tell when the kernel takes more.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_blocked
     }
 
     /// Whether what is queued waits for other responses.

@@ -15,6 +15,7 @@ use super::lent::{Lent, LentSession};
 use super::request::{Link, Request};
 use super::{Connection, SharedConnection, Step, lock, receive};
 use crate::exchange::{Body, Exchange, Hint, RequestView, Wait};
+use crate::sys::fork;
 use crate::sys::socket::{Readiness, Stream};
 use crate::worker::connection_limits::ConnectionLimits;
 use crate::worker::connection_poll::Watched;
@@ -77,11 +78,13 @@ impl Connection {
 
     /// Has the poll tell when the client takes more, where it has not taken everything.
     fn await_client(&mut self, key: usize, limits: &ConnectionLimits) {
-        if !self.output.waits_for_client(&self.transport) {
+        // A lent socket blocks, and it is the application's. The poll is the original's, which a copy of the process shares.
+        if !self.output.waits_for_client(&self.transport) || self.lent.is_lent() || fork::is_copy() {
             return;
         }
-        let Some(poll) = limits.poll() else { return };
-        match poll.watch(key, self.descriptor(), self.watched, Watched::ForBoth) {
+        let is_told = self.watched == Watched::ForBoth && self.output.is_blocked();
+        let Some(poll) = limits.poll().filter(|_| !is_told) else { return };
+        match poll.watch_anew(key, self.descriptor(), self.watched, Watched::ForBoth) {
             Ok(()) => self.watched = Watched::ForBoth,
             Err(error) => self.output.fail(error.kind()),
         }
@@ -114,6 +117,7 @@ impl Request {
         let Link { connection, key, .. } = self.link();
         let mut connection = lock(connection);
         let answer = ask(&mut connection);
+        connection.output.note_held(self.limits());
         connection.await_client(*key, self.limits());
         answer
     }
@@ -151,7 +155,7 @@ impl Exchange for Request {
 
     fn send(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize> {
         self.with_connection(|Connection { output, transport, limits, lent, watched, .. }| {
-            if *watched == Watched::ForBoth && output.waits_for_client(transport) {
+            if *watched == Watched::ForBoth && output.is_blocked() && output.waits_for_client(transport) {
                 // The event loop learns when the client takes more.
                 return output.keep_more(limits, parts);
             }
@@ -174,7 +178,9 @@ impl Exchange for Request {
     }
 
     fn flush_due(&mut self, now: Instant) -> bool {
-        self.with_connection(|Connection { output, transport, .. }| output.flush_due(transport, now))
+        self.with_connection(|Connection { output, transport, lent, .. }| {
+            !lent.is_lent() && output.flush_due(transport, now)
+        })
     }
 
     fn hurry(&mut self) {

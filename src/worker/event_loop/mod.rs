@@ -397,7 +397,12 @@ impl EventLoop {
 
     /// Tells the clients of all connections that these have come to their end: the process has, too.
     pub fn end_connections(&mut self) {
-        self.each_idle(|_, connection| connection.abandon());
+        let (now, mut logged) = (self.now, Vec::new());
+        self.each_idle(|_, connection| {
+            connection.abandon();
+            logged.extend(connection.take_late_log(true, now));
+        });
+        self.to_log.extend(logged);
     }
 
     /// Gives clients that are between two requests until `time` to send one more. Those that are with the application now, and have been
@@ -544,7 +549,9 @@ impl EventLoop {
         for _ in 0..self.unfinished.len().min(WORKS_PER_TURN) {
             let Some(key) = self.unfinished.pop() else { return };
             self.write(key);
-            self.read(key, false, READS_PER_TURN);
+            if idle(&self.connections, key).is_some() {
+                self.read(key, false, READS_PER_TURN);
+            }
             if Instant::now() >= end {
                 return;
             }
@@ -613,7 +620,7 @@ impl EventLoop {
     }
 
     fn close(&mut self, key: usize) {
-        let step = idle(&self.connections, key).map_or(Step::Close, |mut connection| connection.end(self.now));
+        let Some(step) = idle(&self.connections, key).map(|mut connection| connection.end(self.now)) else { return };
         match step {
             Step::Close => self.remove(key),
             step => self.follow(key, step),
@@ -677,17 +684,28 @@ impl EventLoop {
                 self.waits_seen = Some(key);
                 return;
             }
-            let entry = self.connections.get(key);
-            // Where the application's thread is sending, the wait is looked at again with the next tick.
-            let step = match entry.map(|entry| entry.connection.try_lock()) {
-                Some(Ok(mut connection)) => connection.on_time(self.now),
-                _ => Step::Wait,
-            };
+            let step = self.end_wait(key);
             if step != Step::Wait {
                 self.follow(key, step);
                 left -= 1;
             }
             key += 1;
         }
+    }
+
+    /// Ends what has lasted too long for one connection.
+    fn end_wait(&self, key: usize) -> Step {
+        let Some(entry) = self.connections.get(key) else { return Step::Wait };
+        let mut connection = match entry.connection.try_lock() {
+            Ok(connection) => connection,
+            Err(TryLockError::Poisoned(connection)) => connection.into_inner(),
+            // The application's thread is sending: it is looked at again with the next tick.
+            Err(TryLockError::WouldBlock) => return Step::Wait,
+        };
+        if entry.pending.is_some() && !connection.is_served() {
+            // Its request has been served, and what comes next is on its way here.
+            return Step::Wait;
+        }
+        connection.on_time(self.now)
     }
 }
