@@ -1,14 +1,16 @@
 //! The threads of a worker: leader and followers.
 //!
-//! One thread leads: it polls and does the connections' input and output. When a request is ready it leaves the lead in the slot and runs
-//! the application itself, in place, so that nothing is handed from thread to thread. Whoever is free takes the lead from the slot: mostly
-//! the same thread, a moment later. A follower is woken for it only when requests have lately taken long.
+//! One thread leads: it polls, and does the connections' input and output. When a request is ready,
+//! the leader leaves the lead in the slot and runs the application itself, so that nothing is handed
+//! from thread to thread. A thread that is free takes the lead from the slot: usually the same one, a
+//! moment later. A follower is woken for it only when requests have lately taken long.
 //!
-//! One standby thread never runs the application. It takes the lead when every other thread has been busy for a few milliseconds, so that
-//! slow responses go on, waits end in time, and requests that are ready find a sibling that is free.
+//! One standby thread never runs the application. It sends what has waited for long enough while the
+//! application runs. It takes the lead when every other thread has been busy for a few milliseconds:
+//! then slow responses go on, waits end in time, and ready requests find a sibling that is free.
 //!
-//! Nobody waits for the interpreter while holding the lead: threads lead detached and run the application attached. Between two requests
-//! a thread that stays attached only glances at what has come.
+//! No thread waits for the interpreter while it leads: threads lead detached, and run the application
+//! attached. Between two requests a thread that stays attached only polls for heads that have come.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
