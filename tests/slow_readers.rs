@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::held::wait_at_p99;
-use crate::util::client::Client;
+use crate::util::client::{Client, Response};
 use crate::util::process::{anonymous, open_files};
 use crate::util::server::{Plan, Server};
 use crate::util::tls::{Authority, Key};
@@ -39,6 +39,21 @@ fn stalled(server: &Server, count: usize, path: &str) -> Vec<Client> {
 
 fn made(server: &Server) -> usize {
     server.get("/made").text().parse().expect("a number")
+}
+
+/// Waits until the application makes no more blocks, which is before it has made all of them.
+fn expect_app_to_stand_still(server: &Server) {
+    wait_until("the app to stand still", || {
+        let before = made(server);
+        thread::sleep(Duration::from_millis(200));
+        before > 0 && made(server) == before
+    });
+    assert!(made(server) < BLOCKS, "the app went on");
+}
+
+/// Whether the response is the long one, whole.
+fn is_long_and_whole(response: &Response) -> bool {
+    response.body.len() == LONG && response.body.iter().all(|&byte| byte == b'x')
 }
 
 #[test]
@@ -83,7 +98,7 @@ fn under_tls_a_client_that_does_not_read_holds_nothing_either() {
     wait_until("the app to be done with all of them", || server.gate_files("closed-").len() == CROWD);
     let mut last = crowd.pop().expect("a client");
     let response = last.read();
-    assert!(response.body.len() == LONG && response.body.iter().all(|&byte| byte == b'x'));
+    assert!(is_long_and_whole(&response));
     assert_eq!(server.get("/").text(), "ok");
     assert_eq!(server.workers(), [worker], "{}", server.log());
     drop(crowd);
@@ -101,7 +116,7 @@ fn what_waits_arrives_whole_and_leaves_no_file() {
         assert_eq!(server.get("/").text(), "ok");
         assert_eq!(server.get("/spools").text(), "1", "{path}");
         let response = client.read();
-        assert!(response.body.len() == LONG && response.body.iter().all(|&byte| byte == b'x'), "{path}");
+        assert!(is_long_and_whole(&response), "{path}");
         assert_eq!(client.get("/spools").text(), "0", "{path}");
         server.finish();
     }
@@ -116,12 +131,7 @@ fn without_a_file_the_app_waits_for_the_client() {
         let mut server = plan.start();
         let mut client = Client::connect_narrow(&server.address);
         client.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
-        wait_until("the app to stand still", || {
-            let before = made(&server);
-            thread::sleep(Duration::from_millis(200));
-            before > 0 && made(&server) == before
-        });
-        assert!(made(&server) < BLOCKS, "the app went on");
+        expect_app_to_stand_still(&server);
         assert!(client.read().body.len() == LONG);
         assert_eq!(made(&server), BLOCKS);
         assert_eq!(server.log().matches("Cannot keep a response in a temporary file").count(), usize::from(is_said));
@@ -135,15 +145,10 @@ fn past_both_bounds_the_app_waits() {
     let server = Server::start("slow_readers", ["--threads", "2", "--response-spool", "500000"]);
     let mut client = Client::connect_narrow(&server.address);
     client.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
-    wait_until("the app to stand still", || {
-        let before = made(&server);
-        thread::sleep(Duration::from_millis(200));
-        before > 0 && made(&server) == before
-    });
-    assert!(made(&server) < BLOCKS, "the app went on");
+    expect_app_to_stand_still(&server);
     assert_eq!(server.get("/spools").text(), "1");
     let response = client.read();
-    assert!(response.body.len() == LONG && response.body.iter().all(|&byte| byte == b'x'));
+    assert!(is_long_and_whole(&response));
     server.finish();
 }
 
@@ -156,7 +161,7 @@ fn a_response_that_is_made_already_waits_for_its_client_in_any_case() {
         // The one thread is free at once.
         assert_eq!(server.get("/").text(), "ok");
         let response = client.read();
-        assert!(response.body.len() == LONG && response.body.iter().all(|&byte| byte == b'x'));
+        assert!(is_long_and_whole(&response));
         server.finish();
     }
 }
@@ -168,12 +173,7 @@ fn a_live_response_slows_down_with_its_reader() {
     client.send("GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
     let head = client.read_head().expect("a head");
     assert_eq!(head.header("X-Accel-Buffering"), None);
-    wait_until("the app to stand still", || {
-        let before = made(&server);
-        thread::sleep(Duration::from_millis(200));
-        before > 0 && made(&server) == before
-    });
-    assert!(made(&server) < BLOCKS, "the app went on");
+    expect_app_to_stand_still(&server);
     assert_eq!(server.get("/spools").text(), "0");
     drop(client);
     wait_until("the result to be closed", || server.gate_files("closed-").len() == 1);

@@ -13,6 +13,7 @@ use super::connection_limits::ConnectionLimits;
 use super::holdings::Held;
 use super::spool::Spool;
 use super::transport::{FILE_BLOCK, Transport};
+use crate::sys::retry::retry;
 use crate::sys::socket::Cork;
 
 /// How much one flush sends before other connections have their turn.
@@ -300,18 +301,6 @@ fn copy(file: &impl std::os::fd::AsFd, offset: u64, count: usize, transport: &mu
     let mut block = vec![0; count.min(transport.most_at_once())];
     let read = file.read_at(&mut block, offset)?;
     transport.write(&block[..read], Cork::No)
-}
-
-/// Calls `action` again when a signal interrupts it; `None` when it would block.
-fn retry<T>(mut action: impl FnMut() -> io::Result<T>) -> io::Result<Option<T>> {
-    loop {
-        match action() {
-            Ok(done) => return Ok(Some(done)),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -28,8 +28,6 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 use self::arrivals::Arrivals;
 use self::client::Client;
 use self::lent::Lent;
@@ -48,6 +46,8 @@ use crate::http::error::Error;
 use crate::http::proxy::Origin;
 use crate::http::response;
 use crate::sys::clock::unix_time;
+use crate::sys::poll::is_hung_up;
+use crate::sys::retry::retry;
 use crate::sys::socket::{Peer, Stream};
 use crate::tls::{Acceptor, HandshakeFailure, Session};
 
@@ -278,9 +278,7 @@ impl Connection {
     /// Whether the client is known to be gone for good: it has reset the connection, or, on a unix socket, closed it. Over TCP a client
     /// that closes looks like one that has only finished sending, and that one wants its answer.
     pub fn client_has_left(&self) -> bool {
-        // POLLHUP and POLLERR are told without being asked for (poll(2)).
-        let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(self.transport.stream()), PollFlags::empty())];
-        poll(&mut descriptors, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+        is_hung_up(self.transport.stream().as_raw_fd())
     }
 
     /// The buffer of a body that the application is done with; empty if there is none.
@@ -466,8 +464,8 @@ impl Connection {
     fn read(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
         match self.http.stage() {
             // It is dropped unread.
-            Stage::Lingering { .. } => receive(|| self.transport.stream().read(scratch)),
-            _ => receive(|| self.transport.read(scratch)),
+            Stage::Lingering { .. } => retry(|| self.transport.stream().read(scratch)),
+            _ => retry(|| self.transport.read(scratch)),
         }
     }
 
@@ -485,18 +483,6 @@ impl Connection {
             // No event will tell of what is already there.
             Step::Wait if reads_on && self.arrivals.may_be_unread() => Step::Again,
             step => step,
-        }
-    }
-}
-
-/// What `read` gives; `None` where nothing is there.
-fn receive(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
-    loop {
-        match read() {
-            Ok(count) => return Ok(Some(count)),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
         }
     }
 }

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use super::client::Client;
 use super::lent::{Lent, LentSession};
 use super::request::{Link, Request};
-use super::{Connection, SharedConnection, Step, lock, receive};
+use super::{Connection, SharedConnection, Step, lock};
 use crate::exchange::{Body, Exchange, Hint, RequestView, Wait};
 use crate::sys::fork;
+use crate::sys::retry::retry;
 use crate::sys::socket::{Readiness, Stream};
 use crate::worker::connection_limits::ConnectionLimits;
 use crate::worker::connection_poll::Watched;
@@ -218,7 +219,7 @@ impl Exchange for Request {
         let connection = self.link().connection.clone();
         self.read_rest(buffer, |buffer| {
             let mut connection = lock(&connection);
-            receive(|| connection.transport.read(buffer))
+            retry(|| connection.transport.read(buffer))
         })
     }
 
