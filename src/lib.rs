@@ -76,11 +76,16 @@ fn exit_status(outcome: Result<i32, StartupError>) -> i32 {
 }
 
 fn start(exec_command: ExecCommand) -> Result<i32, StartupError> {
-    let startup = Startup::new(exec_command)?;
-    match startup.mode() {
+    let command_line = Startup::read(&exec_command)?;
+    match command_line.mode {
         Mode::Help => print!("{}", settings::help()),
         Mode::Version => println!("{}", cli::VERSION),
-        Mode::Serve => return serve(startup),
+        Mode::VerboseVersion => match bootstrap::about(&exec_command) {
+            Ok(text) => print!("{text}"),
+            Err(text) => return Err(StartupError::Config(text.trim_end().to_owned())),
+        },
+        Mode::Completions(shell) => print!("{}", settings::completions(shell)),
+        Mode::Serve => return serve(Startup::new(exec_command, command_line)?),
     }
     Ok(0)
 }

@@ -66,6 +66,7 @@ mod differential;
 mod facade;
 mod forging;
 mod gear;
+mod installation;
 mod limits;
 mod loggers;
 mod logs;

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use crate::settings::{self, Kind, Setting, Value, ValueOrigin};
+use crate::settings::{self, Kind, Setting, Shell, Value, ValueOrigin};
 
 /// What was typed.
 #[derive(Debug)]
@@ -35,6 +35,10 @@ pub enum Mode {
     Help,
     /// Print the version and leave with status 0.
     Version,
+    /// Print the version and what the server finds here, and leave.
+    VerboseVersion,
+    /// Print the completions of a shell and leave with status 0.
+    Completions(Shell),
     /// Everything else.
     Serve,
 }
@@ -94,6 +98,9 @@ enum Word<'a> {
 enum Flag {
     Help,
     Version,
+    /// It says more of the version, and by itself nothing.
+    Verbose,
+    Completions,
     Set(&'static Setting),
 }
 
@@ -161,7 +168,14 @@ fn classify_one(text: &str) -> Result<Word<'_>, UsageError> {
 
 /// Every spelling of every flag.
 fn flags() -> impl Iterator<Item = (&'static str, Flag)> {
-    let own = [("-h", Flag::Help), ("--help", Flag::Help), ("-v", Flag::Version), ("--version", Flag::Version)];
+    let own = [
+        ("-h", Flag::Help),
+        ("--help", Flag::Help),
+        ("-v", Flag::Version),
+        ("--version", Flag::Version),
+        ("--verbose", Flag::Verbose),
+        ("--completions", Flag::Completions),
+    ];
     let rows = settings::all().chain(settings::NOT_SUPPORTED);
     let of_rows = rows.flat_map(|setting| setting.flags.iter().map(move |flag| (*flag, Flag::Set(setting))));
     own.into_iter().chain(of_rows)
@@ -206,6 +220,7 @@ impl Flag {
     fn is_gunicorns(&self) -> bool {
         match self {
             Flag::Help | Flag::Version => true,
+            Flag::Verbose | Flag::Completions => false,
             Flag::Set(setting) => settings::is_gunicorns(setting),
         }
     }
@@ -260,9 +275,10 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Stores a flag and its value. Help and version end the reading at once.
+    /// Stores a flag and its value. Help, version and completions end the reading at once.
     fn take_flag(&mut self, flag: Flag, attached: Option<Attached<'a>>) -> Result<Option<Mode>, UsageError> {
         match flag {
+            Flag::Completions => self.take_shell(attached).map(Some),
             Flag::Set(setting) if takes_value(setting) => {
                 let value = self.value_of(setting, attached)?;
                 self.given.push((setting, value));
@@ -278,7 +294,11 @@ impl<'a> Parser<'a> {
         }
         match flag {
             Flag::Help => return Ok(Some(Mode::Help)),
+            Flag::Version if self.is_verbose() => return Ok(Some(Mode::VerboseVersion)),
             Flag::Version => return Ok(Some(Mode::Version)),
+            // Without --version it is what it is to gunicorn: nothing.
+            Flag::Verbose => self.unrecognized.push("--verbose".to_owned()),
+            Flag::Completions => unreachable!("it takes a value, and take_flag has seen to it"),
             Flag::Set(setting) => {
                 self.given.push((setting, Value::Bool(setting.kind != Kind::SwitchOff)));
             }
@@ -287,6 +307,20 @@ impl<'a> Parser<'a> {
             Some(Attached::Run(rest)) => self.take_run(flag, rest),
             _ => Ok(None),
         }
+    }
+
+    /// Whether `--verbose` stands anywhere, also behind the flag that ends the reading.
+    fn is_verbose(&self) -> bool {
+        self.words.iter().any(|word| matches!(word, Word::Flag { flag: Flag::Verbose, value: None }))
+    }
+
+    fn take_shell(&mut self, attached: Option<Attached<'a>>) -> Result<Mode, UsageError> {
+        let text = self.text_of(attached).ok_or_else(|| usage("argument --completions: expected one argument"))?;
+        let shell = Shell::named(text).ok_or_else(|| {
+            let shown = Value::from(text).repr();
+            usage(format!("argument --completions: invalid choice: {shown} (choose from 'bash', 'zsh', 'fish')"))
+        })?;
+        Ok(Mode::Completions(shell))
     }
 
     /// The short flags that follow a short switch in one argument: `-Dw4` is `-D -w 4`.
@@ -299,20 +333,24 @@ impl<'a> Parser<'a> {
     }
 
     fn value_of(&mut self, setting: &Setting, attached: Option<Attached<'a>>) -> Result<Value, UsageError> {
-        let text = match (attached, self.words.get(self.at)) {
+        match (setting.kind, self.text_of(attached)) {
+            (Kind::OptionalText { bare }, None) => Ok(bare.into()),
+            (_, None) => Err(usage(format!("argument {}: expected one argument", spellings(setting)))),
+            (kind, Some(text)) => read_value(kind, text).ok_or_else(|| {
+                usage(format!("argument {}: invalid int value: {}", spellings(setting), Value::from(text).repr()))
+            }),
+        }
+    }
+
+    /// The text of a value: in the same argument as the flag, or the next plain one.
+    fn text_of(&mut self, attached: Option<Attached<'a>>) -> Option<&'a str> {
+        match (attached, self.words.get(self.at)) {
             (Some(Attached::Equals(text) | Attached::Run(text)), _) => Some(text),
             (None, Some(Word::Plain(text))) => {
                 self.at += 1;
                 Some(*text)
             }
             (None, _) => None,
-        };
-        match (setting.kind, text) {
-            (Kind::OptionalText { bare }, None) => Ok(bare.into()),
-            (_, None) => Err(usage(format!("argument {}: expected one argument", spellings(setting)))),
-            (kind, Some(text)) => read_value(kind, text).ok_or_else(|| {
-                usage(format!("argument {}: invalid int value: {}", spellings(setting), Value::from(text).repr()))
-            }),
         }
     }
 }
@@ -346,6 +384,8 @@ fn ignored_value(flag: Flag, text: &str) -> UsageError {
     let spellings = match flag {
         Flag::Help => "-h/--help".to_owned(),
         Flag::Version => "-v/--version".to_owned(),
+        Flag::Verbose => "--verbose".to_owned(),
+        Flag::Completions => "--completions".to_owned(),
         Flag::Set(setting) => spellings(setting),
     };
     usage(format!("argument {spellings}: ignored explicit argument {}", Value::from(text).repr()))
@@ -454,6 +494,10 @@ mod tests {
             ("-m 9z", "argument -m/--umask: invalid int value: '9z'"),
             ("--reload=1", "argument --reload: ignored explicit argument '1'"),
             ("-Dx", "argument -D/--daemon: ignored explicit argument 'x'"),
+            ("--verbose app", "unrecognized arguments: --verbose"),
+            ("--verbose=1 app", "argument --verbose: ignored explicit argument '1'"),
+            ("--completions", "argument --completions: expected one argument"),
+            ("--completions csh", "argument --completions: invalid choice: 'csh' (choose from 'bash', 'zsh', 'fish')"),
             ("-é", "unrecognized arguments: -é"),
             ("--access 1", "ambiguous option: --access could match --access-logfile, --access-logformat"),
             ("--help --pa", "ambiguous option: --pa could match --paste, --paster, --paste-global"),
@@ -476,6 +520,14 @@ mod tests {
             ("--version --foo", Mode::Version),
             ("--foo --version", Mode::Version),
             ("-Dv", Mode::Version),
+            ("--version --verbose", Mode::VerboseVersion),
+            ("--verbose -v", Mode::VerboseVersion),
+            ("-v --foo --verb", Mode::VerboseVersion),
+            ("--version --verbose=1", Mode::Version),
+            ("--ver", Mode::Version),
+            ("--completions bash", Mode::Completions(Shell::Bash)),
+            ("--completions=zsh -w", Mode::Completions(Shell::Zsh)),
+            ("--compl fish", Mode::Completions(Shell::Fish)),
             ("app", Mode::Serve),
         ];
         for (line, expected) in cases {
@@ -491,6 +543,13 @@ mod tests {
         assert!(parse_environment("").unwrap().assignments.is_empty());
         let error = parse_environment("--bind 'a").unwrap_err();
         assert_eq!(error.problem, "no closing quotation (GUNICORN_CMD_ARGS)");
+    }
+
+    #[test]
+    fn every_flag_that_help_shows_is_known() {
+        let shown = settings::PROGRAM_FLAGS.iter().flat_map(|flag| flag.flags);
+        let known = flags().filter(|(_, flag)| !matches!(flag, Flag::Set(_))).map(|(spelling, _)| spelling);
+        assert_eq!(shown.copied().collect::<Vec<_>>(), known.collect::<Vec<_>>());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! together, which no layer below may name. It must not know how the master supervises nor how a
 //! worker serves: both call it by name.
 
+mod about;
 pub mod cli;
 mod exec_command;
 mod logs;
@@ -13,6 +14,7 @@ mod process_env;
 mod python_setup;
 mod startup;
 
+pub use self::about::about;
 pub use self::exec_command::ExecCommand;
 pub use self::logs::{check_access_log, configure_logging};
 pub use self::python_setup::PythonSetup;

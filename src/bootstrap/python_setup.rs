@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::python::PyErr;
 use crate::python::app;
 use crate::python::interpreter::{self, StartError};
-use crate::python::python_home::{self, PythonHome, WrongVersion};
+use crate::python::python_home::{self, HomeError, PythonHome};
 use crate::settings::Config;
 
 use super::exec_command::ExecCommand;
@@ -30,14 +30,19 @@ impl PythonSetup {
     /// that is active.
     ///
     /// # Errors
-    /// The virtualenv is of another Python than the one that is linked in.
-    pub(super) fn of_program(command: &ExecCommand) -> Result<PythonSetup, WrongVersion> {
+    /// The virtualenv cannot be used, or is of another Python than the one that is linked in.
+    pub(super) fn of_program(command: &ExecCommand) -> Result<PythonSetup, HomeError> {
         Ok(PythonSetup {
             home: find_home(command)?,
             argv: command.argv.clone(),
             start: Some(command.cwd.clone()),
             process_env: ProcessEnv::new(command.cwd.clone()),
         })
+    }
+
+    /// The file behind the name by which the server was started.
+    pub(super) fn program_file(command: &ExecCommand) -> PathBuf {
+        find_program(&command.program)
     }
 
     /// The setup of a server that runs inside the interpreter of another program.
@@ -78,7 +83,7 @@ impl PythonSetup {
 /// The home of an interpreter that runs already.
 const RUNNING: PythonHome = PythonHome { executable: None, program: None };
 
-fn find_home(command: &ExecCommand) -> Result<PythonHome, WrongVersion> {
+fn find_home(command: &ExecCommand) -> Result<PythonHome, HomeError> {
     if interpreter::is_running() {
         return Ok(RUNNING);
     }

@@ -16,7 +16,7 @@ use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, Loaded
 use crate::sys::user;
 use crate::tls::{self, Tls};
 
-use super::cli::{self, CommandLine, Mode};
+use super::cli::{self, CommandLine};
 use super::exec_command::ExecCommand;
 use super::logs::check_access_log;
 use super::python_setup::PythonSetup;
@@ -70,11 +70,18 @@ impl Startup {
     /// Reads the command line of `exec_command`.
     ///
     /// # Errors
-    /// It is wrong, or names a virtualenv that cannot be used.
-    pub fn new(exec_command: ExecCommand) -> Result<Startup, StartupError> {
+    /// It is wrong.
+    pub fn read(exec_command: &ExecCommand) -> Result<CommandLine, StartupError> {
         let arguments: Vec<String> =
             exec_command.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
-        let command_line = cli::parse(&arguments).map_err(|error| StartupError::Usage(error.to_string()))?;
+        cli::parse(&arguments).map_err(|error| StartupError::Usage(error.to_string()))
+    }
+
+    /// The start of a server, with the command line that was read.
+    ///
+    /// # Errors
+    /// The virtualenv that it should serve with cannot be used.
+    pub fn new(exec_command: ExecCommand, command_line: CommandLine) -> Result<Startup, StartupError> {
         let python = PythonSetup::of_program(&exec_command).map_err(|error| config_error(&error))?;
         Ok(Startup::with(command_line, exec_command, python, None))
     }
@@ -92,11 +99,6 @@ impl Startup {
         embedder: Option<Embedder>,
     ) -> Startup {
         Startup { command_line, exec_command, python, warnings: Vec::new(), hooks: Hooks::default(), embedder }
-    }
-
-    /// What the command line asks for.
-    pub fn mode(&self) -> Mode {
-        self.command_line.mode
     }
 
     /// How to start the program once more.

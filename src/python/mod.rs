@@ -51,6 +51,7 @@ pub mod threads;
 pub mod title;
 mod tls;
 mod value_cache;
+pub mod version;
 mod waiting;
 
 pub use errors::{Exit, traceback};

@@ -32,22 +32,51 @@ pub struct PythonHome {
     pub program: Option<PathBuf>,
 }
 
-/// The virtualenv was made by another Python than the one that is linked.
+/// Why the virtualenv that should be served with cannot be.
 #[derive(Debug, PartialEq, Eq)]
-pub struct WrongVersion {
-    venv: PathBuf,
-    version: String,
+pub enum HomeError {
+    /// It was made by another Python than the one that is linked.
+    WrongVersion {
+        /// Its folder.
+        venv: PathBuf,
+        /// The `major.minor` that it is for.
+        version: String,
+    },
+    /// `VIRTUAL_ENV` names a folder without an interpreter.
+    NoEnvironment(PathBuf),
+    /// Its interpreter is a link to one that is gone.
+    NoInterpreter {
+        /// Its folder.
+        venv: PathBuf,
+        /// What the link says.
+        target: PathBuf,
+    },
 }
 
-impl fmt::Display for WrongVersion {
+impl fmt::Display for HomeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the virtual environment {} is for Python {}, but this monoceros was built for Python {PYTHON_VERSION}; \
-             use a virtual environment of that version, or build monoceros with PYO3_PYTHON set to the other one",
-            self.venv.display(),
-            self.version,
-        )
+        match self {
+            HomeError::WrongVersion { venv, version } => write!(
+                f,
+                "the virtual environment {} is for Python {version}, but this monoceros was built for Python \
+                 {PYTHON_VERSION}; use a virtual environment of that version, or build monoceros with PYO3_PYTHON set \
+                 to the other one",
+                venv.display(),
+            ),
+            HomeError::NoEnvironment(venv) => write!(
+                f,
+                "there is no virtual environment in {}, which the variable VIRTUAL_ENV names; make it, or unset the \
+                 variable",
+                venv.display(),
+            ),
+            HomeError::NoInterpreter { venv, target } => write!(
+                f,
+                "the interpreter of the virtual environment {} is a link to {}, which is not there; that Python was \
+                 removed or replaced, so make the environment again",
+                venv.display(),
+                target.display(),
+            ),
+        }
     }
 }
 
@@ -55,11 +84,13 @@ impl fmt::Display for WrongVersion {
 /// else `PYTHONHOME`, else the Python the program was built with.
 ///
 /// # Errors
-/// The virtualenv belongs to another minor version, whose packages could not be imported.
-pub fn find(program: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<PythonHome, WrongVersion> {
+/// The virtualenv has no interpreter, or belongs to another minor version, whose packages could not
+/// be imported.
+pub fn find(program: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<PythonHome, HomeError> {
     let set = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(venv) = set("VIRTUAL_ENV").or_else(|| venv_of(program)) {
         check_version(&venv)?;
+        check_interpreter(&venv)?;
         return Ok(PythonHome { executable: Some(venv.join("bin/python")), program: absolute(program) });
     }
     let named = set("PYTHONHOME").map(|home| home.join("bin/python3"));
@@ -77,10 +108,22 @@ fn venv_of(program: &Path) -> Option<PathBuf> {
     venv.join(VENV_MARKER).is_file().then(|| venv.to_owned())
 }
 
-fn check_version(venv: &Path) -> Result<(), WrongVersion> {
+/// A name without a file behind it would let CPython serve without the environment's packages.
+fn check_interpreter(venv: &Path) -> Result<(), HomeError> {
+    let interpreter = venv.join("bin/python");
+    if interpreter.exists() {
+        return Ok(());
+    }
+    Err(match std::fs::read_link(&interpreter) {
+        Ok(target) => HomeError::NoInterpreter { venv: venv.to_owned(), target },
+        Err(_) => HomeError::NoEnvironment(venv.to_owned()),
+    })
+}
+
+fn check_version(venv: &Path) -> Result<(), HomeError> {
     let marker = std::fs::read_to_string(venv.join(VENV_MARKER)).unwrap_or_default();
     match version_in(&marker) {
-        Some(version) if version != PYTHON_VERSION => Err(WrongVersion { venv: venv.to_owned(), version }),
+        Some(version) if version != PYTHON_VERSION => Err(HomeError::WrongVersion { venv: venv.to_owned(), version }),
         _ => Ok(()),
     }
 }
@@ -105,6 +148,7 @@ mod tests {
     fn venv(version_line: &str) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("bin")).unwrap();
+        std::fs::write(directory.path().join("bin/python"), "").unwrap();
         std::fs::write(directory.path().join(VENV_MARKER), format!("home = /usr/bin\n{version_line}\n")).unwrap();
         directory
     }
@@ -129,6 +173,20 @@ mod tests {
         let venv = venv("version = 3.1.4");
         let error = find(&venv.path().join("bin/monoceros"), |_| None).unwrap_err();
         assert!(error.to_string().contains("is for Python 3.1,"), "{error}");
+    }
+
+    #[test]
+    fn a_virtualenv_without_an_interpreter_is_refused() {
+        let venv = venv(&format!("version = {PYTHON_VERSION}.4"));
+        let interpreter = venv.path().join("bin/python");
+        std::fs::remove_file(&interpreter).unwrap();
+        let path = venv.path().to_str().unwrap().to_owned();
+        let refused =
+            || find(Path::new("/usr/bin/monoceros"), |name| (name == "VIRTUAL_ENV").then(|| path.clone())).unwrap_err();
+        assert_eq!(refused(), HomeError::NoEnvironment(venv.path().to_owned()));
+        std::os::unix::fs::symlink("/nowhere/python3", &interpreter).unwrap();
+        let target = PathBuf::from("/nowhere/python3");
+        assert_eq!(refused(), HomeError::NoInterpreter { venv: venv.path().to_owned(), target });
     }
 
     #[test]

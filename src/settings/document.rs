@@ -2,6 +2,7 @@
 //! `docs/settings.md`.
 
 use super::config::Config;
+use super::program_flags::PROGRAM_FLAGS;
 use super::setting::{Default, Kind, Missing, Section, Setting, Severity, Store};
 use super::table::{NOT_SUPPORTED, all};
 
@@ -16,8 +17,11 @@ const HELP_INDENT: usize = 24;
 pub fn help() -> String {
     let defaults = Config::default();
     let mut out = format!("{USAGE}\n\noptions:\n");
-    write_help_entry(&mut out, "-h, --help", "Show this message and exit.");
-    write_help_entry(&mut out, "-v, --version", "Show the version and exit.");
+    for flag in PROGRAM_FLAGS {
+        let meta = if flag.meta.is_empty() { String::new() } else { format!(" {}", flag.meta) };
+        let spelled: Vec<String> = flag.flags.iter().map(|flag| format!("{flag}{meta}")).collect();
+        write_help_entry(&mut out, &spelled.join(", "), flag.doc);
+    }
     for section in Section::ALL {
         write_help_section(&mut out, section, &defaults);
     }
@@ -91,7 +95,7 @@ fn write_help_section(out: &mut String, section: Section, defaults: &Config) {
 }
 
 /// `-w INT, --workers INT`
-fn flags_with_meta(setting: &Setting) -> String {
+pub(super) fn flags_with_meta(setting: &Setting) -> String {
     let meta = match setting.kind {
         Kind::Switch | Kind::SwitchOff => String::new(),
         Kind::OptionalText { .. } => format!(" [{}]", setting.meta),
@@ -188,16 +192,16 @@ fn default_markdown(setting: &Setting, defaults: &Config) -> String {
     }
 }
 
+/// A file of the repository, for tests.
+#[cfg(test)]
+pub(super) fn in_the_tree(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::{Sources, load, read_file};
     use super::*;
-
-    fn in_the_tree(path: &str) -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-    }
 
     #[test]
     fn the_pages_for_users_name_only_flags_that_there_are() {

@@ -12,11 +12,14 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod completions;
 mod config;
 mod document;
 mod error;
 mod file;
 mod load;
+mod man_page;
+mod program_flags;
 mod setting;
 mod source;
 mod suggest;
@@ -25,6 +28,7 @@ mod trust;
 mod value;
 
 pub use self::address::Address;
+pub use self::completions::{completions, worker_classes};
 pub use self::config::{
     CertReqs, CertificateFiles, Config, HeaderMap, LogFormat, MemoryMeasure, ProxyProtocol, ReloadEngine, UserSpec,
     WorkerClass, Workers,
@@ -33,6 +37,8 @@ pub use self::document::{USAGE, current_configuration, help, print_config, refer
 pub use self::error::{Error, ValueOrigin};
 pub use self::file::read_file;
 pub use self::load::{Assignment, FileOrigin, LoadedSettings, Origins, Sources, load};
+pub use self::man_page::man_page;
+pub use self::program_flags::{PROGRAM_FLAGS, ProgramFlag, Shell};
 pub use self::setting::{Kind, Setting, Store};
 pub use self::source::{ConfigSource, config_path};
 pub use self::table::{NOT_SUPPORTED, all, find, is_gunicorns};

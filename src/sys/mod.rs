@@ -24,6 +24,7 @@ pub mod shared;
 pub mod signal;
 pub mod socket;
 mod stream;
+pub mod system;
 pub mod thread;
 pub mod title;
 pub mod user;
