@@ -47,6 +47,39 @@ fn its_own_commands_start_reload_upgrade_restart_and_stop_the_server() {
     assert!(output.status.success(), "{errors}");
 }
 
+/// What systemd itself says of the templates and the drop-ins, without starting them.
+#[test]
+fn the_templates_and_the_sandbox_satisfy_systemd() {
+    let folder = tempfile::Builder::new().prefix("monoceros-test-").tempdir().expect("a temporary folder");
+    let analyze = |words: &[&str], unit: &str| {
+        let path = folder.path().join(unit);
+        Command::new("systemd-analyze").args(words).arg(path).output()
+    };
+    let conf = root().join("conf/systemd");
+    // It looks whether the programs are there.
+    for (from, to) in [("monoceros@.service", "monoceros@shop.service"), ("monoceros@.socket", "monoceros@shop.socket")]
+    {
+        let unit = fs::read_to_string(conf.join(from)).expect("it is there");
+        let unit = unit.replace("/srv/%i/venv/bin/monoceros", "/bin/true").replace("%i", "shop");
+        fs::write(folder.path().join(to), unit).expect("a fresh folder");
+    }
+    for (drop_in, name) in [("sandbox.conf", "10-sandbox.conf"), ("limits.conf", "20-limits.conf")] {
+        let place = folder.path().join("monoceros@shop.service.d");
+        fs::create_dir_all(&place).expect("a fresh folder");
+        fs::copy(conf.join(drop_in), place.join(name)).expect("it is there");
+    }
+    let Ok(verified) = analyze(&["verify", "--man=no"], "monoceros@shop.service") else {
+        return println!("not tried: there is no systemd-analyze here");
+    };
+    let said = String::from_utf8_lossy(&verified.stderr);
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("monoceros")).collect();
+    assert!(ours.is_empty(), "{ours:?}");
+    let scored = analyze(&["security", "--offline=yes", "--no-pager", "--threshold=20"], "monoceros@shop.service");
+    let scored = scored.expect("it is there");
+    let said = String::from_utf8_lossy(&scored.stdout);
+    assert!(scored.status.success(), "{said}{}", String::from_utf8_lossy(&scored.stderr));
+}
+
 /// What `DynamicUser=`, `ProtectSystem=strict` and a `User=` without a home folder come to.
 #[test]
 fn the_service_needs_no_name_no_home_and_nothing_writable() {

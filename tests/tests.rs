@@ -47,6 +47,7 @@ mod held;
 mod hooks;
 mod interpreter;
 mod privileges;
+mod process_managers;
 mod recycling;
 mod reload;
 mod reuse_port;
@@ -75,6 +76,7 @@ mod python_signals;
 
 // Real frameworks, the platforms that stage them, and what all of it costs.
 mod django;
+mod examples;
 mod flask;
 mod hosts;
 mod load;
