@@ -15,7 +15,7 @@ library=$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
 
 mkdir -p "$rootfs"
 for path in "$python" "$library" "$@" /usr/share/zoneinfo /etc/ssl/certs; do
-  [ ! -e "$path" ] || cp -a --parents "$path" "$rootfs"
+  [ ! -e "$path" ] || tar -C / -cf - ".$path" | tar -C "$rootfs" -xpf -
 done
 ln -sf "$(basename "$python")" "$rootfs/usr/bin/python3"
 # Debian's /lib and /lib64 are links into /usr.
