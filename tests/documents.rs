@@ -71,6 +71,28 @@ fn every_bound_is_what_the_page_of_bounds_says() {
     assert!(faults.is_empty(), "docs/internals/bounds.md:\n{}", faults.join("\n"));
 }
 
+/// A Python that one list names and another does not is promised, and not tested or not built.
+#[test]
+fn every_list_of_pythons_is_the_same() {
+    let pythons = |file: &str, begin: &str, end: &str| {
+        let text = read(&root().join(file));
+        let list = text.split(begin).nth(1).unwrap_or_else(|| panic!("{file} lacks {begin:?}"));
+        let list = list.split(end).next().expect("a first part").replace("(3, ", "3.");
+        let words = list.split(|c: char| !c.is_ascii_digit() && c != '.').map(str::to_owned);
+        words.filter(|word| word.starts_with("3.1")).collect::<Vec<_>>()
+    };
+    let classifiers = read(&root().join("pyproject.toml"));
+    let promised: Vec<&str> =
+        classifiers.split("Programming Language :: Python :: ").filter_map(|rest| rest.split('"').next()).collect();
+    let promised: Vec<&str> = promised.into_iter().filter(|word| word.starts_with("3.1")).collect();
+    assert!(promised.len() >= 4, "{promised:?}");
+    assert_eq!(pythons(".github/workflows/ci.yml", "python: [", "]").join(" "), promised.join(" "));
+    assert_eq!(pythons(".github/workflows/wheels.yml", "PYTHONS: |", "jobs:"), promised);
+    // It tries those that are not promised yet, too.
+    assert!(pythons("scripts/test", "case \"$version\" in", ";;").join(" ").starts_with(&promised.join(" ")));
+    assert_eq!(pythons("scripts/wheels", "MINORS = [", "]"), promised);
+}
+
 /// All documents of the repository.
 fn documents() -> Vec<PathBuf> {
     let mut found = files(root());
