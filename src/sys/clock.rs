@@ -4,6 +4,8 @@
 //! The coarse clocks of Linux lag behind by a few milliseconds at most, and reading them costs a
 //! tenth of reading the exact ones (clock_gettime(2), CLOCK_MONOTONIC_COARSE).
 
+use std::time::Instant;
+
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 
@@ -19,6 +21,47 @@ pub fn monotonic_ms() -> u64 {
 pub fn monotonic_us() -> u64 {
     let now = read(ClockId::CLOCK_MONOTONIC);
     now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000
+}
+
+/// The same clock, exactly, in nanoseconds.
+pub fn monotonic_ns() -> u64 {
+    let now = read(ClockId::CLOCK_MONOTONIC);
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+/// Turns an `Instant` into nanoseconds of the clock that several processes share, without a look at
+/// the clock.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedScale {
+    origin: Instant,
+    origin_ns: u64,
+}
+
+impl SharedScale {
+    /// A scale that is right from now on, and for moments up to now that the clock has.
+    pub fn new() -> SharedScale {
+        SharedScale { origin_ns: monotonic_ns(), origin: Instant::now() }
+    }
+
+    /// Nanoseconds of CLOCK_MONOTONIC at this moment.
+    pub fn nanoseconds(&self, at: Instant) -> u64 {
+        match at.checked_duration_since(self.origin) {
+            Some(since) => self.origin_ns + since.as_nanos() as u64,
+            None => self.origin_ns.saturating_sub((self.origin - at).as_nanos() as u64),
+        }
+    }
+}
+
+impl Default for SharedScale {
+    fn default() -> SharedScale {
+        SharedScale::new()
+    }
+}
+
+/// Milliseconds since the epoch (CLOCK_REALTIME). A clock set before 1970 reads 0.
+pub fn unix_time_ms() -> u64 {
+    let now = read(ClockId::CLOCK_REALTIME);
+    u64::try_from(now.tv_sec()).map_or(0, |seconds| seconds * 1000 + now.tv_nsec() as u64 / 1_000_000)
 }
 
 /// Seconds since the epoch (CLOCK_REALTIME). A clock set before 1970 reads 0.

@@ -3,18 +3,20 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd;
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::{self, SysconfVar, sysconf};
 
 use super::signal::Signal;
 
@@ -101,14 +103,51 @@ fn is_zombie(pid: Pid) -> bool {
 ///
 /// It reaps one child by its pid: waitpid(-1) would steal the exit codes of Python's subprocesses.
 pub fn reap(pid: Pid) -> Option<End> {
-    match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::Exited(_, code)) => Some(End::Exited(code)),
-        Ok(WaitStatus::Signaled(_, signal, _)) => Some(End::Killed(signal as i32)),
-        // A real-time signal, which nix has no name for.
-        Err(Errno::EINVAL) => Some(End::Killed(0)),
-        Err(Errno::ECHILD) => Some(End::Exited(0)),
-        Ok(_) | Err(_) => None,
+    reap_with_cpu(pid).map(|(end, _)| end)
+}
+
+/// As [`reap`], with the processor time that the child has used, its own reaped children included
+/// (wait4(2)); zero where the true status is lost.
+pub fn reap_with_cpu(pid: Pid) -> Option<(End, Duration)> {
+    let (mut status, mut usage) = (0, MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: both pointers are to live values, which the call fills.
+    let found = unsafe { libc::wait4(pid.as_raw(), &mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    match Errno::result(found) {
+        Err(Errno::ECHILD) => Some((End::Exited(0), Duration::ZERO)),
+        Ok(0) | Err(_) => None,
+        Ok(_) => {
+            // SAFETY: zeroes are a valid rusage, and the kernel has written one over them.
+            let usage = unsafe { usage.assume_init() };
+            let end = if libc::WIFEXITED(status) {
+                End::Exited(libc::WEXITSTATUS(status))
+            } else if libc::WIFSIGNALED(status) {
+                End::Killed(libc::WTERMSIG(status))
+            } else {
+                return None;
+            };
+            Some((end, duration(usage.ru_utime) + duration(usage.ru_stime)))
+        }
     }
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_usec as u32 * 1000)
+}
+
+/// The processor time that a living process has used, its reaped children included
+/// (proc_pid_stat(5), fields 14 to 17). `None` when it is gone.
+pub fn cpu_time(pid: Pid) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let behind_name = &stat[stat.rfind(')')? + 2..];
+    let ticks: u64 =
+        behind_name.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok()??;
+    Some(Duration::from_micros(ticks * 1_000_000 / per_second as u64))
+}
+
+/// How many files a process has open. `None` when it is gone or belongs to another user.
+pub fn open_files(pid: Pid) -> Option<u64> {
+    Some(std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64)
 }
 
 /// Whether a process is a child of this one, alive or a zombie.

@@ -20,6 +20,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::fstat;
 use nix::unistd::{SysconfVar, ftruncate, sysconf};
 
 /// A type that can live in shared memory.
@@ -97,6 +98,26 @@ impl<T: Shareable> SharedPages<T> {
         let stride = size_of::<T>().max(1).next_multiple_of(page_size()?);
         let mapping = Mapping::new(name, stride.saturating_mul(length.get()))?;
         Ok(SharedPages { mapping, stride, length: length.get(), items: PhantomData })
+    }
+
+    /// The pages of another process, from its `file` in memory, to be read only. `None` where the
+    /// file is too short for an item.
+    ///
+    /// # Errors
+    /// The file cannot be mapped.
+    pub fn of_file(file: OwnedFd) -> io::Result<Option<SharedPages<T>>> {
+        let stride = size_of::<T>().max(1).next_multiple_of(page_size()?);
+        let size = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
+        let Some(bytes) = NonZeroUsize::new(size / stride * stride) else { return Ok(None) };
+        // Such a file is sealed against becoming shorter: without the seal, reading it could end
+        // this process.
+        if !fcntl(&file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| seals & SealFlag::F_SEAL_SHRINK.bits() != 0) {
+            return Ok(None);
+        }
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in use.
+        let start = unsafe { mmap(None, bytes, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, &file, 0) }?;
+        let mapping = Mapping { start, bytes, file: Mutex::new(None) };
+        Ok(Some(SharedPages { mapping, stride, length: bytes.get() / stride, items: PhantomData }))
     }
 
     /// How many items there are.

@@ -21,6 +21,7 @@ use nix::unistd::{self, Gid, Uid};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::stream::peer;
+use super::tcp_info;
 
 pub use super::poll::{Readiness, wait_until_ready};
 pub use super::stream::{Cork, Peer, Stream};
@@ -283,20 +284,7 @@ impl Listener {
     /// How many connections wait to be accepted, for a TCP socket (tcp(7), TCP_INFO: of a listening
     /// socket `tcpi_unacked` counts them). `None` for other sockets.
     pub fn waiting(&self) -> Option<u32> {
-        let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-        // SAFETY: `info` and `length` describe one writable buffer.
-        let asked = Errno::result(unsafe {
-            libc::getsockopt(
-                self.socket.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                info.as_mut_ptr().cast(),
-                &mut length,
-            )
-        });
-        // SAFETY: zeroes are a valid tcp_info, and the kernel wrote part of one over them.
-        asked.ok().map(|_| unsafe { info.assume_init() }.tcpi_unacked)
+        tcp_info::accept_queue(self.socket.as_raw_fd()).map(|queue| queue.waiting)
     }
 
     /// Stops listening, in every process that shares the socket: from now on clients are refused at

@@ -7,10 +7,13 @@
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, socketpair};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+
+use super::tcp_info;
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,12 @@ impl Cork {
 }
 
 impl Stream {
+    /// How long ago the last bytes arrived, to the tick of the kernel's clock (tcp(7), TCP_INFO);
+    /// of a connection that nobody has read from, those that wait. `None` for other sockets.
+    pub fn since_last_arrival(&self) -> Option<Duration> {
+        tcp_info::since_last_arrival_ms(self.as_raw_fd()).map(|milliseconds| Duration::from_millis(milliseconds.into()))
+    }
+
     /// Reads what is there (recv(2)); 0 when the peer has ended its side.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let (count, _) = rustix::net::recv(&self.0, buffer, RecvFlags::empty())?;

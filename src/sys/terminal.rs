@@ -1,0 +1,67 @@
+//! A terminal whose keys are read one by one (termios(3)), and that is as it was afterwards.
+
+use std::io::{self, IsTerminal, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::poll::{Readiness, wait_until_ready};
+
+/// Standard input as a source of single keys, until drop, also by a panic.
+#[derive(Debug)]
+pub struct Keys {
+    before: libc::termios,
+}
+
+impl Keys {
+    /// From now on keys come as they are pressed, and none is shown; Ctrl-C is a key like others.
+    /// `None` if standard input or output is no terminal.
+    pub fn new() -> Option<Keys> {
+        if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+            return None;
+        }
+        let mut before = MaybeUninit::<libc::termios>::zeroed();
+        // SAFETY: the kernel fills one live value, which zeroes made valid before.
+        Errno::result(unsafe { libc::tcgetattr(libc::STDIN_FILENO, before.as_mut_ptr()) }).ok()?;
+        // SAFETY: as above.
+        let before = unsafe { before.assume_init() };
+        let mut raw = before;
+        raw.c_lflag &= !(libc::ICANON | libc::ECHO | libc::ISIG);
+        set(&raw);
+        Some(Keys { before })
+    }
+
+    /// The next key, if one comes within `timeout`. The end of input counts as `q`.
+    pub fn next(&self, timeout: Duration) -> Option<u8> {
+        // A signal (the window's size has changed) ends the wait like a timeout.
+        if !wait_until_ready(io::stdin().as_raw_fd(), Readiness::ToRead, timeout).unwrap_or(false) {
+            return None;
+        }
+        let mut key = [0];
+        match io::stdin().lock().read(&mut key) {
+            Ok(0) | Err(_) => Some(b'q'),
+            Ok(_) => Some(key[0]),
+        }
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        set(&self.before);
+    }
+}
+
+/// Columns and rows of the terminal at standard output (ioctl_tty(2), TIOCGWINSZ).
+pub fn size() -> Option<(usize, usize)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel fills one live value.
+    Errno::result(unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) }).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
+}
+
+fn set(state: &libc::termios) {
+    // SAFETY: the kernel reads one live value. It can only fail where the terminal is gone.
+    let _ = unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSADRAIN, state) };
+}
