@@ -387,7 +387,7 @@ fn go_on(
                 });
                 served.step
             }
-            Step::Check => connection.answer_check(true, now),
+            Step::Check | Step::LiveCheck => connection.answer_check(true, now),
             Step::LastLook => connection.end(now),
             Step::Refused(error) => {
                 assert!(!conversation.is_over && conversation.refused.is_none(), "a refusal behind the end");

@@ -7,11 +7,13 @@
 
 pub mod base;
 mod bootstrap;
+mod ctl;
 pub mod exchange;
 mod extension;
 pub mod http;
 pub mod logging;
 pub mod master;
+pub mod metrics;
 pub mod python;
 pub mod scoreboard;
 pub mod service;
@@ -42,6 +44,11 @@ const EXIT_CONFIG: i32 = 1;
 /// worker. Returns the process's exit status, which is gunicorn's: 0 stopped, 1 wrong settings, 2
 /// wrong usage, 3 a worker failed to boot, 4 no such app.
 pub fn run(exec_command: ExecCommand) -> i32 {
+    let arguments: Vec<String> =
+        exec_command.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    if let Some(status) = ctl::run(&arguments) {
+        return status;
+    }
     // Before anything is written. CPython does the same, but does not always run.
     sys::signal::ignore_file_size_limit();
     exit_status(start(exec_command))
@@ -108,7 +115,7 @@ fn serve(mut startup: Startup) -> Result<i32, StartupError> {
     python::title::set(&format!("monoceros: master [{}]", config.name()));
     let python = startup.python_setup();
     // The master opens the listeners.
-    let service = Service { config, hooks, listeners: Vec::new(), tls };
+    let service = Service { config, hooks, listeners: Vec::new(), metrics: None, tls };
     match master::run(startup, service, inheritance) {
         Outcome::Exit(status) => {
             interpreter::run_exit_functions();

@@ -20,6 +20,8 @@ pub struct Service {
     pub hooks: Hooks,
     /// The sockets to accept from.
     pub listeners: Vec<Arc<Listener>>,
+    /// The socket where metrics are read, under `metrics_bind`.
+    pub metrics: Option<Arc<Listener>>,
     /// The certificates and terms of TLS; `None` for plain HTTP.
     pub tls: Option<Tls>,
 }

@@ -163,3 +163,25 @@ fn what_is_no_path_is_refused() {
         assert!(finished.stderr.contains("is not a path such as /healthz"), "{}", finished.stderr);
     }
 }
+
+#[test]
+fn a_check_for_life_is_answered_until_the_end() {
+    let args = ["--health-path", "/healthz", "--live-path", "/livez", "--shutdown-delay", "60"];
+    let mut server = Plan::app("process").args(args).start();
+    server.wait_for_workers(1);
+    let ask = |path: &str| {
+        let answer = server.get(path);
+        (answer.status, answer.text())
+    };
+    assert_eq!([ask("/healthz"), ask("/livez")], [(200, "ok\n".to_owned()), (200, "ok\n".to_owned())]);
+    let mut busy = server.connect();
+    busy.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_until("the thread to be in the app", || server.entered() == 1);
+    server.signal(SIGTERM);
+    server.wait_for_log("Serving on for 60 s before the stop");
+    assert_eq!([ask("/healthz").0, ask("/livez").0], [503, 200]);
+    server.release();
+    assert_eq!(busy.read().status, 200);
+    server.signal(SIGQUIT);
+    server.wait_for_exit();
+}

@@ -63,3 +63,16 @@ fn auto_finds_a_number_and_max_workers_bounds_it() {
     server.wait_for_workers(1);
     server.finish();
 }
+
+#[test]
+fn workers_that_die_young_are_forked_with_a_growing_pause() {
+    let app =
+        format!("import os, threading\nthreading.Timer(0.5, os._exit, [9]).start()\n{}", crate::util::load::version(1));
+    let mut server = Plan::app("app").in_own_folder().file("app.py", &app).launch();
+    server.wait_for_log("the next one is forked in 400 ms");
+    let forks = server.log().matches("Booting worker").count();
+    assert!(forks <= 6, "{forks} forks: {}", server.log());
+    server.allow("exited with code 9");
+    server.allow("Workers end soon after they began to serve");
+    server.finish();
+}

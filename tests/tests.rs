@@ -37,6 +37,7 @@ mod wsgi_validator;
 // The process tree and what operators do to it.
 mod chaos;
 mod crowds;
+mod ctl;
 mod defer_accept;
 mod faults;
 mod faults_boot;
@@ -63,6 +64,7 @@ mod upgrade;
 // What is set, said and written.
 mod cli;
 mod config;
+mod control;
 mod differential;
 mod facade;
 mod forging;
@@ -81,6 +83,7 @@ mod flask;
 mod hosts;
 mod load;
 mod memory;
+mod metrics;
 mod real_configs;
 mod real_programs;
 mod staging;

@@ -3,9 +3,11 @@
 
 use log::{error, info, warn};
 
+use crate::scoreboard::Cause;
 use crate::sys::cgroup;
 use crate::sys::process::{End, signal_name};
 
+use super::overdue::Overdue;
 use super::standing::Fate;
 use super::worker::Worker;
 
@@ -45,7 +47,7 @@ pub(super) struct OomWatch {
 
 /// The possible senders of a SIGKILL that the master has not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Killer {
+pub(super) enum Killer {
     /// The kernel, at the limit of our cgroup.
     OutOfMemory,
     /// The kernel has killed some process because memory ran out since the last look: perhaps this
@@ -73,21 +75,53 @@ impl OomWatch {
         }
     }
 
-    /// Logs an end in gunicorn's words, with the reason where gunicorn guesses.
-    pub fn log_end(&mut self, worker: &Worker, end: End) {
-        let pid = worker.pid;
-        match end {
-            End::Exited(0) => {}
-            End::Exited(code) => error!("Worker (pid:{pid}) exited with code {code}."),
-            End::Killed(number) => match name_of(number).as_str() {
-                "SIGKILL" if worker.fate == Fate::Killed => {
-                    error!("Worker (pid:{pid}) was sent SIGKILL! It had not ended in time.");
-                }
-                "SIGKILL" => error!("Worker (pid:{pid}) was sent SIGKILL! {}", self.killer().says()),
-                "SIGTERM" => info!("Worker (pid:{pid}) was sent SIGTERM!"),
-                name => warn!("Worker (pid:{pid}) was sent {name}!"),
-            },
-        }
+    /// Who may have sent the SIGKILL that has ended a worker, if one that the master did not send
+    /// has.
+    pub fn look(&mut self, worker: &Worker, end: End) -> Option<Killer> {
+        let is_killed = matches!(end, End::Killed(number) if name_of(number) == "SIGKILL");
+        (is_killed && !matches!(worker.fate, Fate::Killed | Fate::Discarded)).then(|| self.killer())
+    }
+}
+
+/// Logs an end in gunicorn's words, with the reason where gunicorn guesses.
+pub(super) fn log_end(worker: &Worker, end: End, killer: Option<Killer>) {
+    let pid = worker.pid;
+    match end {
+        End::Exited(0) => {}
+        End::Exited(code) => error!("Worker (pid:{pid}) exited with code {code}."),
+        End::Killed(number) => match (name_of(number).as_str(), killer) {
+            ("SIGKILL", Some(killer)) => error!("Worker (pid:{pid}) was sent SIGKILL! {}", killer.says()),
+            ("SIGKILL", None) => error!("Worker (pid:{pid}) was sent SIGKILL! It had not ended in time."),
+            ("SIGTERM", _) => info!("Worker (pid:{pid}) was sent SIGTERM!"),
+            (name, _) => warn!("Worker (pid:{pid}) was sent {name}!"),
+        },
+    }
+}
+
+/// What an end counts as.
+pub(super) fn cause(worker: &Worker, end: End, killer: Option<Killer>, is_stopping: bool) -> Cause {
+    match (worker.overdue, killer) {
+        (Some(Overdue::Boot), _) => return Cause::BootFailed,
+        (Some(Overdue::Request), _) => return Cause::RequestTimeout,
+        (Some(Overdue::Silent), _) => return Cause::Timeout,
+        (None, Some(Killer::OutOfMemory | Killer::Perhaps)) => return Cause::OutOfMemory,
+        (None, Some(Killer::OtherProcess | Killer::Unknown)) => return Cause::Killed,
+        (None, None) => {}
+    }
+    if is_stopping {
+        return Cause::Stop;
+    }
+    if worker.failed_to_boot() {
+        return Cause::BootFailed;
+    }
+    match (end, worker.leaves_for) {
+        (End::Exited(0), Some(cause)) => cause,
+        // Nobody here has told it to: TERM to the worker itself.
+        (End::Exited(0), None) => Cause::Killed,
+        // It did not end in time after it was told to.
+        (End::Killed(_), Some(cause)) if matches!(worker.fate, Fate::Killed | Fate::Discarded) => cause,
+        (End::Killed(_), None) if worker.fate == Fate::Discarded => Cause::Reload,
+        _ => Cause::Crash,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::service::Service;
 use super::generation::Generation;
 use super::plan::free_slot;
 use super::standing::Standing;
+use super::young_deaths::YoungDeaths;
 
 /// The number of the generation that the start calls. Workers adopted from before an upgrade in
 /// place are older.
@@ -23,13 +24,21 @@ pub(super) struct Generations {
     called: u64,
     /// A HUP waits for its turn. Any number of them count as one.
     reload_wanted: bool,
+    /// Workers that served and died young, of whatever generation.
+    pub young_deaths: YoungDeaths,
 }
 
 impl Generations {
     /// The first generation, which serves.
     pub fn new(service: Service, wanted: usize) -> Generations {
         let serving = Generation::new(FIRST, service, wanted);
-        Generations { serving, candidate: None, called: FIRST, reload_wanted: false }
+        Generations {
+            serving,
+            candidate: None,
+            called: FIRST,
+            reload_wanted: false,
+            young_deaths: YoungDeaths::default(),
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Generation> {
@@ -97,6 +106,9 @@ impl Generations {
 
     /// A generation that lacks a worker and may fork one now, and the slot of that worker.
     pub fn next_vacancy(&self, workers: &[Standing], now: Instant) -> Option<(&Generation, usize)> {
+        if self.young_deaths.until(now).is_some() {
+            return None;
+        }
         let has_vacancy = |generation: &&Generation| {
             generation.target().has_vacancy(self.serving.number, workers) && generation.backoff.until(now).is_none()
         };
@@ -106,7 +118,8 @@ impl Generations {
 
     /// When a generation that waits after a failed boot may fork again.
     pub fn backoff_deadline(&self, now: Instant) -> Option<Instant> {
-        self.iter().filter_map(|generation| generation.backoff.until(now)).min()
+        let backoffs = self.iter().filter_map(|generation| generation.backoff.until(now));
+        backoffs.chain(self.young_deaths.until(now)).min()
     }
 }
 
@@ -124,7 +137,7 @@ mod tests {
 
     fn service(timeout: u64) -> Service {
         let config = Arc::new(Config { timeout, ..Config::default() });
-        Service { config, hooks: Hooks::default(), listeners: Vec::new(), tls: None }
+        Service { config, hooks: Hooks::default(), listeners: Vec::new(), metrics: None, tls: None }
     }
 
     /// A generation of two workers that serves, and a candidate of two.

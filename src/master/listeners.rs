@@ -215,7 +215,13 @@ fn socket_owner(config: &Config) -> io::Result<Option<(u32, u32)>> {
     identity(config).map(Some).map_err(|unknown| io::Error::other(unknown.to_string()))
 }
 
-fn bind_address(address: &Address) -> BindAddress {
+/// A socket that is not for clients, also where another master has one there already.
+pub(super) fn open_aside(config: &Config, address: &Address, backlog: u32) -> io::Result<Listener> {
+    let (umask, owner) = (config.umask, socket_owner(config)?);
+    Listener::bind(&bind_address(address), BindOptions { backlog, umask, owner, reuse_port: true })
+}
+
+pub(super) fn bind_address(address: &Address) -> BindAddress {
     match address {
         Address::Tcp { host, port } => BindAddress::Tcp { host: host.clone(), port: *port },
         Address::Unix(path) => BindAddress::Unix(path.clone()),

@@ -9,6 +9,7 @@
 
 mod backlog;
 mod certificates;
+mod control;
 mod exit_reason;
 mod generation;
 mod generations;
@@ -17,6 +18,7 @@ mod in_place;
 mod inheritance;
 mod jitter;
 mod listeners;
+mod metrics_listener;
 mod overdue;
 mod plan;
 mod reap;
@@ -33,6 +35,7 @@ mod waiter;
 mod worker;
 mod worker_count;
 mod workers;
+mod young_deaths;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -51,6 +54,7 @@ use crate::sys::signal::{Blocked, SignalQueue};
 use crate::worker_init::WorkerInit;
 
 use backlog::BacklogReport;
+use control::Control;
 use exit_reason::BootFailure;
 use generations::Generations;
 use service_manager::ServiceManager;
@@ -94,6 +98,7 @@ struct Master {
     upgrade: Upgrade,
     service_manager: ServiceManager,
     backlog: BacklogReport,
+    control: Control,
 }
 
 /// How far the service has come.
@@ -122,7 +127,7 @@ enum Departure {
     /// The master stops.
     Stop(StopReason),
     /// The process is a new worker.
-    Worker(ForkedChild),
+    Worker(Box<ForkedChild>),
 }
 
 impl Master {
@@ -151,6 +156,7 @@ impl Master {
     fn observe(&mut self) -> ControlFlow<Departure> {
         self.promote_when_alone();
         self.handle_signals()?;
+        self.serve_control()?;
         self.note_phases();
         self.reap_workers().map_break(|failure| Departure::Stop(StopReason::Failed(failure)))
     }
@@ -179,6 +185,7 @@ impl Master {
     /// Last before the sleep, because it tells other programs what this turn has changed. The sleep's
     /// deadline is computed after it, from the state that the whole turn leaves.
     fn report(&mut self) {
+        self.workers.note_service(&self.generations.serving);
         self.report_to_service_manager();
         self.backlog.send_when_due(&self.generations.serving.service, Instant::now());
     }

@@ -1,10 +1,13 @@
 //! What the master concludes from its workers' phases and ends.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
+
+use log::warn;
 
 use crate::sys::process::{self, End};
 
-use super::exit_reason::BootFailure;
+use super::exit_reason::{BootFailure, name_of};
 use super::standing::Fate;
 use super::worker::Worker;
 use super::{Master, Phase};
@@ -50,12 +53,24 @@ impl Master {
         ControlFlow::Continue(())
     }
 
+    /// Who was killed by somebody, perhaps the kernel, has not died of itself.
+    fn note_young_death(&mut self, worker: &Worker, end: End) {
+        let is_killed = matches!(end, End::Killed(number) if name_of(number) == "SIGKILL");
+        if worker.fate != Fate::Serving || is_killed {
+            return;
+        }
+        if let Some(pause) = self.generations.young_deaths.note(worker.age_now(), Instant::now()) {
+            warn!("Workers end soon after they began to serve: the next one is forked in {} ms.", pause.as_millis());
+        }
+    }
+
     fn worker_ended(&mut self, worker: &Worker, end: End) -> ControlFlow<BootFailure> {
+        self.workers.note_end(worker, end, worker.fate != Fate::Discarded);
         if worker.fate == Fate::Discarded {
             return ControlFlow::Continue(());
         }
-        self.workers.log_end(worker, end);
         if !worker.failed_to_boot() {
+            self.note_young_death(worker, end);
             return ControlFlow::Continue(());
         }
         if self.generations.is_candidate(worker.generation) {

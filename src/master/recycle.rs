@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::scoreboard::Cause;
 use crate::settings::{Config, MemoryMeasure};
 use crate::sys::memory;
 use crate::sys::process::Pid;
@@ -57,11 +58,11 @@ impl RecycleLimits {
     }
 
     /// The reason to replace the worker, if there is one.
-    pub fn reached(&self, now: Instant) -> Option<&'static str> {
+    pub fn reached(&self, now: Instant) -> Option<(Cause, &'static str)> {
         if self.samples_above >= SAMPLES_IN_A_ROW {
-            return Some("it has grown above max_worker_memory");
+            return Some((Cause::Memory, "it has grown above max_worker_memory"));
         }
-        self.lives_until.filter(|&end| end <= now).map(|_| "it has reached max_worker_lifetime")
+        self.lives_until.filter(|&end| end <= now).map(|_| (Cause::Lifetime, "it has reached max_worker_lifetime"))
     }
 
     /// When the next sample is due or the life ends. A life that has ended waits for the
@@ -86,7 +87,10 @@ mod tests {
     fn a_peak_is_not_a_leak() {
         let now = Instant::now();
         assert_eq!(limits(None, SAMPLES_IN_A_ROW - 1).reached(now), None);
-        assert_eq!(limits(None, SAMPLES_IN_A_ROW).reached(now), Some("it has grown above max_worker_memory"));
+        assert_eq!(
+            limits(None, SAMPLES_IN_A_ROW).reached(now),
+            Some((Cause::Memory, "it has grown above max_worker_memory"))
+        );
     }
 
     #[test]
@@ -106,6 +110,9 @@ mod tests {
         let (now, end) = (Instant::now(), Instant::now() + Duration::from_secs(5));
         let limits = RecycleLimits { memory: None, ..limits(Some(end), 0) };
         assert_eq!((limits.reached(now), limits.deadline(now)), (None, Some(end)));
-        assert_eq!((limits.reached(end), limits.deadline(end)), (Some("it has reached max_worker_lifetime"), None));
+        assert_eq!(
+            (limits.reached(end), limits.deadline(end)),
+            (Some((Cause::Lifetime, "it has reached max_worker_lifetime")), None)
+        );
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use log::{debug, error, info, warn};
+use serde_json::json;
 
 use crate::bootstrap::configure_logging;
 use crate::service::Service;
@@ -19,7 +20,7 @@ use crate::sys::socket::Listener;
 
 use super::generation::Generation;
 use super::worker_count::worker_count;
-use super::{Master, Phase, listeners};
+use super::{Master, Phase, listeners, metrics_listener};
 
 impl Master {
     /// Moves a reload on by what has happened since the last turn, and begins the next one.
@@ -32,7 +33,10 @@ impl Master {
         }
         if self.generations.take_reload() {
             match self.phase {
-                Phase::Leaving(_) => info!("Reload ignored: the server is stopping"),
+                Phase::Leaving(_) => {
+                    info!("Reload ignored: the server is stopping");
+                    self.tell_reload(Err("Reload ignored: the server is stopping".to_owned()));
+                }
                 Phase::Starting | Phase::Proven => self.begin_reload(),
             }
         }
@@ -45,7 +49,11 @@ impl Master {
         }
         match self.call_generation() {
             Ok(generation) => self.generations.candidate = Some(generation),
-            Err(reason) => error!("Reload failed, everything stays as it was: {reason}"),
+            Err(reason) => {
+                self.workers.count_reload(false);
+                error!("Reload failed, everything stays as it was: {reason}");
+                self.tell_reload(Err(format!("Reload failed, everything stays as it was: {reason}")));
+            }
         }
     }
 
@@ -60,7 +68,10 @@ impl Master {
         }
         let workers = worker_count(&config);
         let listeners = self.listeners_for(&config, workers)?;
-        let called = self.generations.call(Service { config, hooks, listeners, tls }, workers);
+        let current = &self.generations.serving.service;
+        let metrics = metrics_listener::open(&config, current.metrics.as_ref())
+            .inspect_err(|_| listeners::unlink_unless(&listeners, &current.listeners))?;
+        let called = self.generations.call(Service { config, hooks, listeners, metrics, tls }, workers);
         configure_logging(&called.service.config, &called.service.hooks).inspect_err(|_| self.take_back(&called))?;
         if !same(&called.service.listeners, &self.generations.serving.service.listeners) {
             info!("Listening at: {} ({})", listeners::names(&called.service), self.pid);
@@ -74,6 +85,7 @@ impl Master {
     fn take_back(&self, generation: &Generation) {
         let serving = &self.generations.serving.service;
         listeners::unlink_unless(&generation.service.listeners, &serving.listeners);
+        metrics_listener::unlink_unless(&generation.service, Some(serving));
         if let Err(reason) = configure_logging(&serving.config, &serving.hooks) {
             error!("{reason}");
         }
@@ -100,6 +112,12 @@ impl Master {
         }
         if !self.upgrade.is_under_way() {
             listeners::unlink_unless(&old.service.listeners, &serving.service.listeners);
+            metrics_listener::unlink_unless(&old.service, Some(&serving.service));
+        }
+        self.workers.count_reload(true);
+        self.tell_reload(Ok(json!({"status": "reloaded", "generation": self.generations.serving.number})));
+        if !self.upgrade.is_under_way() {
+            self.open_control();
         }
         self.move_pid_file();
     }
@@ -115,6 +133,9 @@ impl Master {
     /// Ends the candidate's workers, and undoes what its call has changed.
     pub(super) fn dismiss_candidate(&mut self) {
         if let Some(candidate) = self.generations.candidate.take() {
+            self.workers.count_reload(false);
+            let why = "a new worker ended before it served, or none got ready; the error log has the traceback";
+            self.tell_reload(Err(format!("Reload failed, the old workers go on: {why}")));
             self.workers.discard(candidate.number);
             self.take_back(&candidate);
         }

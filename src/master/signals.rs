@@ -58,7 +58,7 @@ impl Master {
         }
     }
 
-    fn handle(&mut self, signal: Signal) -> ControlFlow<Departure> {
+    pub(super) fn handle(&mut self, signal: Signal) -> ControlFlow<Departure> {
         match signal {
             Signal::Term => return self.stop_gracefully(),
             Signal::Int | Signal::Quit => return ControlFlow::Break(Departure::Stop(StopReason::Quick)),

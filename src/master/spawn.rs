@@ -108,7 +108,7 @@ impl Master {
         // before.
         match block_all().map(|blocked| (blocked, fork())) {
             Ok((blocked, Ok(Forked::Child))) => {
-                return ControlFlow::Break(Departure::Worker(ForkedChild { request, blocked }));
+                return ControlFlow::Break(Departure::Worker(Box::new(ForkedChild { request, blocked })));
             }
             Ok((blocked, Ok(Forked::Parent(pid)))) => {
                 unblock(blocked);
@@ -158,9 +158,9 @@ impl Master {
     }
 
     /// In the child: keeps what a worker needs, and drops the rest of the master with `self`.
-    pub(super) fn become_worker(self, child: ForkedChild) -> Outcome {
+    pub(super) fn become_worker(self, child: Box<ForkedChild>) -> Outcome {
         info!("Booting worker with pid: {}", process::getpid());
-        let ForkedChild { request, blocked } = child;
+        let ForkedChild { request, blocked } = *child;
         let confined = request.give_up_shared_memory();
         let signals = self.signals.replace_after_fork(&WORKER_SIGNALS);
         unblock(blocked);

@@ -18,6 +18,7 @@ use crate::sys::socket::{FileOwner, Listener};
 use crate::sys::{daemon, process};
 
 use super::backlog::BacklogReport;
+use super::control::Control;
 use super::generations::Generations;
 use super::hooks::shown_at_start;
 use super::inheritance::{Inheritance, Inherited};
@@ -66,6 +67,12 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         .inspect_err(|_| remove_pid_file())?;
     service.listeners = open_listeners(&service.config, count, &inheritance.sockets, &upgrade, &signals)
         .inspect_err(|_| remove_pid_file())?;
+    service.metrics = Master::open_metrics(&service.config, upgrade.is_under_way() || upgrade.is_in_place())
+        .map_err(|reason| refuse(&reason))
+        .inspect_err(|_| {
+            remove_pid_file();
+            listeners::unlink_unless(&service.listeners, &[]);
+        })?;
     announce(&service);
     let shown = || ServerState { listeners: listeners::shown(&service), ..shown() };
     may_go_on(&signals, &upgrade, service.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
@@ -77,6 +84,7 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
 
     started_in_master();
     let shared = || -> io::Result<_> { Ok((MasterWaiter::new(&signals)?, Workers::new()?)) };
+    let generations = Generations::new(service, count);
     let (waiter, workers) = shared().map_err(|error| refuse(&error))?;
     let mut master = Master {
         startup,
@@ -86,14 +94,19 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         waiter,
         phase: Phase::Starting,
         preloaded,
-        generations: Generations::new(service, count),
+        generations,
         workers,
         upgrade,
         service_manager,
         backlog: BacklogReport::default(),
+        control: Control::default(),
     };
     if let Some(adopted) = inheritance.adopted {
         master.adopt_workers(adopted);
+    }
+    // Beside another master, not before that is gone: the path is its own until then.
+    if !master.upgrade.has_parent() {
+        master.open_control();
     }
     Ok(master)
 }

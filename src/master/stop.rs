@@ -9,7 +9,7 @@ use crate::sys::signal::Signal;
 use crate::sys::socket::Listener;
 
 use super::standing::Fate;
-use super::{Master, Outcome, StopReason, listeners};
+use super::{Master, Outcome, StopReason, listeners, metrics_listener};
 
 /// What remains of the wait for the workers when INT or QUIT cuts it short: gunicorn's number. A
 /// worker that still loads the app has nothing to finish, and gets no more either.
@@ -21,6 +21,7 @@ const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Master {
     pub(super) fn stop(mut self, reason: StopReason) -> Outcome {
+        self.control.close();
         self.report_stop();
         self.drop_upgrade_check();
         self.fail_health_checks();
@@ -28,6 +29,9 @@ impl Master {
         self.stop_workers(reason, &listeners);
         self.look_for_other_masters();
         close_and_unlink(listeners);
+        if !self.upgrade.is_under_way() {
+            metrics_listener::unlink_unless(&self.generations.serving.service, None);
+        }
         let status = match reason {
             StopReason::Graceful | StopReason::Quick => {
                 info!("Shutting down: {}", self.name());

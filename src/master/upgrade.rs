@@ -238,6 +238,7 @@ impl Master {
             info!("Master has been promoted.");
             self.service_manager.take_over();
             self.move_pid_file();
+            self.open_control();
         }
     }
 

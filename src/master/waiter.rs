@@ -2,7 +2,7 @@
 //! idle master does not wake up.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -47,6 +47,15 @@ impl MasterWaiter {
         poll.registry().register(&mut SourceFd(&signals.as_raw_fd()), Token(0), Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&receiver.as_raw_fd()), Token(1), Interest::READABLE)?;
         Ok(MasterWaiter { poll, events: Events::with_capacity(2), receiver, wakeup, woken_at: Instant::now() })
+    }
+
+    /// Has the arrival at a descriptor, and room there, end the sleep too. Closing the descriptor
+    /// ends that (epoll(7)).
+    pub fn watch(&self, descriptor: RawFd) {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut SourceFd(&descriptor), Token(2), interest) {
+            log::error!("Cannot watch the control socket: {error}");
+        }
     }
 
     /// Waits until something happens, or until `deadline`; without one for ever.
@@ -109,6 +118,7 @@ impl Master {
             self.generations.reload_deadline(),
             self.watchdog_deadline(now),
             self.certificates_deadline(),
+            self.control.deadline(),
             self.backlog.deadline(&self.generations.serving.service, now),
         ];
         deadlines.into_iter().flatten().min()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use log::{error, info};
 
 use crate::logging;
-use crate::scoreboard::{Row, WorkerPhase};
+use crate::scoreboard::{Cause, Row, WorkerPhase};
 use crate::settings::Config;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::process::{self, Pid};
@@ -21,6 +21,8 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Worker {
     pub pid: Pid,
+    /// How many workers were forked before it and including it; 0 for one of an earlier program.
+    pub age: u64,
     pub generation: u64,
     pub row: Row,
     pub fate: Fate,
@@ -37,6 +39,8 @@ pub(super) struct Worker {
     pub limits: RecycleLimits,
     /// The deadline that it has missed, if it was aborted for one.
     pub overdue: Option<Overdue>,
+    /// Why it was first told to go, or has said that it will.
+    pub leaves_for: Option<Cause>,
     /// When it was forked, on the same clock.
     forked_at: u64,
     config: Arc<Config>,
@@ -46,8 +50,24 @@ impl Worker {
     pub fn new(pid: Pid, number: usize, slot: usize, row: Row, generation: u64, config: Arc<Config>) -> Worker {
         let (fate, seen) = (Fate::Serving, WorkerPhase::Booting);
         let (limits, forked_at) = (RecycleLimits::draw(&config), monotonic_ms());
-        let (forgiven_at, overdue) = (0, None);
-        Worker { pid, generation, row, fate, number, slot, seen, forgiven_at, limits, overdue, forked_at, config }
+        let (forgiven_at, overdue, leaves_for) = (0, None, None);
+        row.assign(pid, generation, config.threads);
+        Worker {
+            pid,
+            age: 0,
+            generation,
+            row,
+            fate,
+            number,
+            slot,
+            seen,
+            forgiven_at,
+            limits,
+            overdue,
+            leaves_for,
+            forked_at,
+            config,
+        }
     }
 
     pub fn standing(&self) -> Standing {
@@ -77,6 +97,22 @@ impl Worker {
     /// soon.
     pub fn tell(&self, signal: Signal) {
         let _ = process::kill(self.pid, signal);
+    }
+
+    /// How long it has lived.
+    pub fn age_now(&self) -> Duration {
+        Duration::from_millis(monotonic_ms().saturating_sub(self.forked_at))
+    }
+
+    /// Notes why it leaves, unless it had a reason before.
+    pub fn note_reason(&mut self, cause: Cause) {
+        self.leaves_for.get_or_insert(cause);
+    }
+
+    /// Why it asks to be replaced: it has served its requests, or its code has changed.
+    pub fn note_retirement(&mut self) {
+        self.note_reason(if self.config.max_requests > 0 { Cause::MaxRequests } else { Cause::Reload });
+        self.fate = Fate::Retiring;
     }
 
     /// Tells it to finish within `graceful_timeout`, if it has not been told.

@@ -9,14 +9,15 @@ use std::time::Instant;
 
 use log::{error, info};
 
-use crate::scoreboard::{MAX_WORKERS, Row, Scoreboard, WorkerPhase};
+use crate::scoreboard::{Cause, MAX_WORKERS, Row, Scoreboard, WorkerPhase};
 use crate::settings::Config;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::fd_channel::FdChannel;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal::Signal;
 
-use super::exit_reason::OomWatch;
+use super::exit_reason::{self, OomWatch};
+use super::generation::Generation;
 use super::plan::{Target, is_replacing};
 use super::standing::{Fate, Standing};
 use super::worker::Worker;
@@ -78,9 +79,32 @@ impl Workers {
         Some((number, row))
     }
 
+    /// Tells readers of the scoreboard which generation serves.
+    pub fn note_service(&self, serving: &Generation) {
+        let name = serving.service.config.name();
+        self.scoreboard.set_service(serving.number, serving.wanted, name);
+    }
+
+    /// The scoreboard, to be read.
+    pub fn scoreboard(&self) -> &Scoreboard {
+        &self.scoreboard
+    }
+
+    /// Has health checks fail, or answer again.
+    pub fn announce_drain(&self, is_on: bool) {
+        self.scoreboard.set_drained(is_on);
+    }
+
+    /// Counts how a reload has ended.
+    pub fn count_reload(&self, is_ok: bool) {
+        self.scoreboard.count_reload(is_ok);
+    }
+
     /// A worker was forked.
-    pub fn add(&mut self, worker: Worker) {
+    pub fn add(&mut self, mut worker: Worker) {
         self.forked += 1;
+        worker.age = self.forked;
+        self.scoreboard.count_start(worker.number);
         self.table.push(worker);
     }
 
@@ -107,7 +131,8 @@ impl Workers {
     /// that have not.
     pub fn take_ended(&mut self, at: &mut usize) -> Option<(Worker, End)> {
         while let Some(worker) = self.table.get(*at) {
-            if let Some(end) = process::reap(worker.pid) {
+            if let Some((end, used)) = process::reap_with_cpu(worker.pid) {
+                worker.row.count_cpu_of_dead(used);
                 return Some((self.table.remove(*at), end));
             }
             *at += 1;
@@ -115,9 +140,13 @@ impl Workers {
         None
     }
 
-    /// Logs the end of a worker.
-    pub fn log_end(&mut self, worker: &Worker, end: End) {
-        self.oom_watch.log_end(worker, end);
+    /// Counts the end of a worker, and logs it if `is_told`.
+    pub fn note_end(&mut self, worker: &Worker, end: End, is_told: bool) {
+        let killer = self.oom_watch.look(worker, end);
+        self.scoreboard.count_exit(exit_reason::cause(worker, end, killer, self.scoreboard.is_stopping()));
+        if is_told {
+            exit_reason::log_end(worker, end, killer);
+        }
     }
 
     /// Acts on the phases that workers have entered. Returns the generation of each that has begun
@@ -132,7 +161,7 @@ impl Workers {
                 worker.forgiven_at = monotonic_ms();
             }
             match phase {
-                WorkerPhase::Retiring if worker.fate == Fate::Serving => worker.fate = Fate::Retiring,
+                WorkerPhase::Retiring if worker.fate == Fate::Serving => worker.note_retirement(),
                 // A process other than the master has told it to finish.
                 WorkerPhase::Draining => worker.note_drain(),
                 _ => {}
@@ -145,13 +174,17 @@ impl Workers {
     /// Tells the workers to stop that are too many.
     pub fn retire_surplus(&mut self, target: &Target) {
         for at in target.surplus(&self.standings()) {
+            self.table[at].note_reason(Cause::ScaleDown);
             self.table[at].retire();
         }
     }
 
     /// Tells all workers of a generation, and of those before it, to finish.
     pub fn retire_up_to(&mut self, generation: u64) {
-        self.table.iter_mut().filter(|worker| worker.generation <= generation).for_each(Worker::retire);
+        for worker in self.table.iter_mut().filter(|worker| worker.generation <= generation) {
+            worker.note_reason(Cause::Reload);
+            worker.retire();
+        }
     }
 
     /// Has all workers of a generation, and of those before it, replaced one by one: each serves
@@ -159,6 +192,7 @@ impl Workers {
     pub fn replace_up_to(&mut self, generation: u64) {
         let old = |worker: &&mut Worker| worker.generation <= generation && worker.fate == Fate::Serving;
         for worker in self.table.iter_mut().filter(old) {
+            worker.note_reason(Cause::Reload);
             if worker.is_booting() {
                 worker.kill(Fate::Discarded);
             } else {
@@ -170,6 +204,7 @@ impl Workers {
     /// Ends the workers of a generation that will not serve.
     pub fn discard(&mut self, generation: u64) {
         for worker in self.table.iter_mut().filter(|worker| worker.generation == generation) {
+            worker.note_reason(Cause::Reload);
             if worker.is_booting() {
                 worker.kill(Fate::Discarded);
             } else {
@@ -209,8 +244,9 @@ impl Workers {
         }
         let serving = self.table.iter_mut().filter(|worker| worker.fate == Fate::Serving && worker.is_serving());
         let mut reached = serving.filter_map(|worker| worker.limits.reached(now).map(|reason| (worker, reason)));
-        if let Some((worker, reason)) = reached.next() {
+        if let Some((worker, (cause, reason))) = reached.next() {
             info!("Replacing worker (pid:{}): {reason}.", worker.pid);
+            worker.note_reason(cause);
             worker.fate = Fate::Retiring;
         }
     }

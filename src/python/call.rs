@@ -1,5 +1,6 @@
 //! One request through the application: environ, call, iteration, `close()`, and what happens when any of them fails.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,14 @@ pub struct Finished {
     pub is_logged: bool,
 }
 
+/// Exceptions of the application that were logged since [`take_raised`].
+static RAISED: AtomicU64 = AtomicU64::new(0);
+
+/// How many exceptions of the application were logged since the last call.
+pub fn take_raised() -> u64 {
+    if RAISED.load(Relaxed) == 0 { 0 } else { RAISED.swap(0, Relaxed) }
+}
+
 /// What came of a request besides its response; as in [`Finished`].
 struct CallOutcome {
     ending: Disposition,
@@ -78,9 +87,15 @@ pub enum Look {
 
 /// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which may be what is stuck.
 #[derive(Clone, Default)]
-pub struct InFlight(Arc<Mutex<Vec<Arc<Mutex<ResponseWriter>>>>>);
+pub struct InFlight(Arc<Mutex<Vec<Arc<Mutex<ResponseWriter>>>>>, Arc<AtomicU64>);
 
 impl InFlight {
+    /// When the request that is being served began, as the caller was told
+    /// ([`Caller::note_start`]).
+    pub fn start(&self) -> u64 {
+        self.1.load(Relaxed)
+    }
+
     /// What is being served: method, target and client.
     pub fn describe(&self) -> Vec<String> {
         self.transmissions().iter().filter_map(|shared| lock(shared).describe_exchange()).collect()
@@ -178,6 +193,11 @@ impl Caller {
             observer: hooks.observer(py),
             python_wrote: loggers::python_writes(),
         })
+    }
+
+    /// Notes when the next request began, for who looks at [`InFlight`].
+    pub fn note_start(&self, start: u64) {
+        self.in_flight.1.store(start, Relaxed);
     }
 
     /// Runs the application for the request in `exchange`, to the last byte handed over or queued.
@@ -516,6 +536,7 @@ impl RequestObjects {
     }
 
     fn log_error(&self, py: Python<'_>, error: &PyErr) {
+        RAISED.fetch_add(1, Relaxed);
         let request = self.describe_request();
         let (method, target) = request.split_once(' ').unwrap_or((&request, ""));
         if !loggers::exception(py, error, "Error handling request %s %s", &[method, target]) {

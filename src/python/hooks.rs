@@ -116,6 +116,8 @@ pub struct WorkerState {
     pub age: u64,
     /// Requests to serve before it asks for a replacement; 0 for no limit.
     pub max_requests: u64,
+    /// The number of its row on the scoreboard.
+    pub number: usize,
 }
 
 impl WorkerState {
@@ -126,6 +128,7 @@ impl WorkerState {
         state.set_item("ppid", self.ppid.as_raw())?;
         state.set_item("age", self.age)?;
         state.set_item("max_requests", self.max_requests)?;
+        state.set_item("number", self.number)?;
         Ok(state)
     }
 }

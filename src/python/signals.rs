@@ -24,6 +24,7 @@ use pyo3::types::PyDict;
 use super::hooks::Hooks;
 use crate::sys::fork;
 use crate::sys::signal::{self, Signal};
+use crate::sys::stack_file;
 use crate::sys::wakeup::{self, Wakeup, WakeupReceiver};
 
 /// The last signal that has unwound code; 0 before any.
@@ -228,6 +229,21 @@ pub fn dump_stacks_to(descriptor: RawFd) -> PyResult<()> {
         options.set_item("file", descriptor)?;
         options.set_item("all_threads", true)?;
         module.call_method("enable", (), Some(&options)).map(drop)
+    })
+}
+
+/// Has every later [`stack_file::signal`] write the stacks of all threads to `file`, and the process
+/// go on. The main thread writes them, whoever holds the interpreter.
+///
+/// # Errors
+/// The `faulthandler` module is missing.
+pub fn write_stacks_when_asked(file: RawFd) -> PyResult<()> {
+    Python::attach(|py| {
+        let options = PyDict::new(py);
+        options.set_item("file", file)?;
+        options.set_item("all_threads", true)?;
+        let module = py.import("faulthandler")?;
+        module.call_method("register", (stack_file::signal(),), Some(&options)).map(drop)
     })
 }
 

@@ -69,6 +69,8 @@ pub struct Config {
     /// The path at which the server itself answers health checks; `None` leaves every path to the
     /// app.
     pub health_path: Option<String>,
+    /// The path at which the server itself answers whether it lives; `None` for none.
+    pub live_path: Option<String>,
     /// Workers that a reload boots at the same time; 0 means all of them.
     pub reload_surge: usize,
     /// Seconds for which an idle connection is kept; 0 closes after every response. With `None` the
@@ -241,6 +243,17 @@ pub struct Config {
     /// Whether the length of the listeners' backlogs is sent to statsd.
     pub enable_backlog_metric: bool,
 
+    /// Where metrics can be read; `None` for nowhere.
+    pub metrics_bind: Option<Address>,
+    /// Seconds after which a request that still runs is told in the log; 0 for never.
+    pub slow_request: u64,
+    /// The path of the control socket, or `default`.
+    pub control_socket: Option<String>,
+    /// The mode of its file.
+    pub control_socket_mode: u32,
+    /// Whether there is none, whatever its path.
+    pub control_socket_disable: bool,
+
     /// The name in the process titles.
     pub proc_name: Option<String>,
     /// The name in the process titles while `proc_name` is not set.
@@ -272,6 +285,17 @@ impl Config {
             || self.logconfig_json.is_some()
             || self.syslog
             || self.statsd_host.is_some()
+    }
+
+    /// Where the control socket is, if there is to be one.
+    pub fn control_path(&self) -> Option<PathBuf> {
+        let path = self.control_socket.as_deref().filter(|_| !self.control_socket_disable)?;
+        if path != "default" {
+            return Some(self.chdir.join(path));
+        }
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_dir());
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".gunicorn"));
+        Some(runtime.or_else(home)?.join("gunicorn.ctl"))
     }
 
     /// The name that the process titles show.
@@ -481,6 +505,7 @@ impl Config {
             graceful_timeout: 0,
             shutdown_delay: 0,
             health_path: None,
+            live_path: None,
             reload_surge: 0,
             keepalive: None,
             limit_request_line: 0,
@@ -561,6 +586,11 @@ impl Config {
             dogstatsd_tags: String::new(),
             statsd_prefix: String::new(),
             enable_backlog_metric: false,
+            metrics_bind: None,
+            slow_request: 0,
+            control_socket: None,
+            control_socket_mode: 0,
+            control_socket_disable: false,
             proc_name: None,
             default_proc_name: String::new(),
             hooks: BTreeMap::new(),

@@ -448,8 +448,6 @@ mod tests {
             ("ssl_version", Value::Int(2)),
             ("logconfig_dict", Value::Map(vec![])),
             ("uwsgi_allow_ips", Value::from_iter(["127.0.0.1", "::1"])),
-            ("control_socket_disable", Value::Bool(true)),
-            ("control_socket_mode", Value::from("0600")),
             ("http_parser", Value::from("fast")),
             ("spew", Value::from("false")),
             ("pre_fork", Value::None),

@@ -61,6 +61,8 @@ pub enum Section {
     Tls,
     /// Logs.
     Logging,
+    /// Looking into the server.
+    Observing,
     /// Process titles.
     ProcessNaming,
     /// Server hooks.
@@ -71,7 +73,7 @@ pub enum Section {
 
 impl Section {
     /// The chapters with settings that the server has, in order.
-    pub const ALL: [Section; 11] = [
+    pub const ALL: [Section; 12] = [
         Section::ConfigFile,
         Section::ServerSocket,
         Section::WorkerProcesses,
@@ -81,6 +83,7 @@ impl Section {
         Section::Http,
         Section::Tls,
         Section::Logging,
+        Section::Observing,
         Section::ProcessNaming,
         Section::ServerHooks,
     ];
@@ -97,6 +100,7 @@ impl Section {
             Section::Http => "HTTP",
             Section::Tls => "TLS",
             Section::Logging => "Logging",
+            Section::Observing => "Metrics and control",
             Section::ProcessNaming => "Process naming",
             Section::ServerHooks => "Server hooks",
             Section::NotSupported => "Not supported yet",

@@ -46,6 +46,10 @@ pub struct ConnectionLimits {
     pub upload_directory: Option<PathBuf>,
     /// The path at which the server itself answers.
     pub health_path: Option<String>,
+    /// The path at which it says that it lives.
+    pub live_path: Option<String>,
+    /// Whether somebody reads the measures that cost more than an addition: the wait in the kernel.
+    pub measures: bool,
     /// What all connections hold together, and may hold.
     pub holdings: Holdings,
     /// Sends what waits for more to come while the application runs.
@@ -71,6 +75,8 @@ impl ConnectionLimits {
             response_spool: config.response_spool,
             upload_directory: config.tmp_upload_dir.clone(),
             health_path: config.health_path.clone(),
+            live_path: config.live_path.clone(),
+            measures: config.metrics_bind.is_some(),
             holdings: Holdings::new(config),
             standby: Standby::new(),
             heartbeat: OnceLock::new(),
@@ -94,6 +100,11 @@ impl ConnectionLimits {
                 "Cannot keep a response in a temporary file ({error}); the app waits for clients that do not read"
             );
         }
+    }
+
+    /// Whether there are paths at which the server itself answers.
+    pub fn answers_checks(&self) -> bool {
+        self.health_path.is_some() || self.live_path.is_some()
     }
 
     /// From now on whoever waits for a client gives the worker's signs of life there.

@@ -115,6 +115,7 @@ impl LeaderState {
 
     /// Once a second.
     fn on_tick(&mut self, pool: &ThreadPool) {
+        pool.describe_requests();
         if !self.is_told_to_end() && self.has_lost_its_parent() {
             self.finish(pool, Instant::now() + pool.graceful_timeout());
         }

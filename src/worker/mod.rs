@@ -10,15 +10,18 @@ mod body_store;
 pub mod connection;
 pub mod connection_limits;
 mod connection_poll;
+mod counting;
 mod event_loop;
 mod file_watcher;
 mod holdings;
 mod leader;
 mod listeners;
+pub mod metrics_server;
 pub mod read_context;
 mod rejection_log;
 mod relay;
 mod siblings;
+mod slow_requests;
 mod spool;
 mod standby;
 mod thread_pool;
@@ -27,7 +30,7 @@ mod write_queue;
 mod write_timeout;
 
 use std::fmt::Display;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +39,7 @@ use self::connection_limits::ConnectionLimits;
 use self::event_loop::EventLoop;
 use self::file_watcher::{ChangeNotifier, FileWatcher};
 use self::leader::{LeaderState, WorkerStage};
+use self::metrics_server::MetricsPages;
 use self::siblings::Siblings;
 use self::thread_pool::{Role, ThreadPool, WorkerContext};
 use crate::bootstrap::PythonSetup;
@@ -47,12 +51,13 @@ use crate::python::hooks::{Hooks, Raised, WorkerState};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
 use crate::python::signals::Nudge;
-use crate::python::{PyErr, Python, facade, interpreter, loggers, signals, spew, threads, title};
+use crate::python::{PyErr, Python, environment, facade, interpreter, loggers, signals, spew, threads, title};
+use crate::scoreboard::Scoreboard;
 use crate::service;
 use crate::settings::{Config, LogFormat, WorkerClass, Workers};
 use crate::sys::process;
 use crate::sys::socket::{Listener, LocalAddress};
-use crate::sys::{thread, user};
+use crate::sys::{stack_file, thread, user};
 use crate::worker_init::WorkerInit;
 
 /// The worker served and has ended in good order.
@@ -61,6 +66,10 @@ pub const EXIT_OK: i32 = 0;
 pub const EXIT_BOOT_ERROR: i32 = 3;
 /// The module has no such application (gunicorn's `APP_LOAD_ERROR`).
 pub const EXIT_APP_ERROR: i32 = 4;
+
+/// Where the application finds the number of its worker, which no other living worker has and the
+/// next ones have again.
+const NUMBER_VARIABLE: &str = "MONOCEROS_WORKER";
 
 /// What the log says before the traceback of a worker that could not begin.
 const IN_WORKER: &str = "Exception in worker process";
@@ -153,7 +162,12 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
         .map_err(|error| BootError::because("cannot open the error log once more", &error))?;
     let nudge = start_python(&init, python)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
-    let state = WorkerState { ppid: init.ppid, age: init.age, max_requests: init.max_requests };
+    if let Err(reason) = answer_questions_for_stacks() {
+        log::debug!("`monoceros ctl stacks` will show no stacks of this worker: {reason}");
+    }
+    environment::set(NUMBER_VARIABLE, Some(init.row.number().to_string().as_ref()));
+    let (ppid, age, max_requests, number) = (init.ppid, init.age, init.max_requests, init.row.number());
+    let state = WorkerState { ppid, age, max_requests, number };
     init.service.hooks.post_fork(state).map_err(BootError::raised)?;
     // What that hook has made of signals does not count, as under gunicorn; what the application makes of them does.
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
@@ -170,6 +184,16 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     // What follows is the server's own, and soon done: a TERM waits for it in the queue.
     signals::started_in_worker();
     assemble(init, nudge, app, broken)
+}
+
+/// From now on the stacks of this worker can be had from outside (`sys::stack_file`).
+fn answer_questions_for_stacks() -> Result<(), String> {
+    let mut file = stack_file::create().map_err(|error| error.to_string())?;
+    signals::write_stacks_when_asked(file.as_raw_fd()).map_err(|error| error.to_string())?;
+    stack_file::open_for_questions(&mut file).map_err(|error| error.to_string())?;
+    // It stays open as long as the process lives: the handler writes to it.
+    let _ = file.into_raw_fd();
+    Ok(())
 }
 
 /// Of the usual soft limit of 1024 a thousand connections would leave nothing to the application. The hard one is not asked for where it
@@ -251,6 +275,10 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
     if let Some(tls) = &init.service.tls {
         event_loop.accept_under_tls(tls.acceptor().clone());
     }
+    if let Some(listener) = &init.service.metrics {
+        let pages = metrics_pages(&init.service, init.row.scoreboard());
+        event_loop.serve_metrics(listener.clone(), pages).map_err(cannot_poll)?;
+    }
     let waker = event_loop.waker().map_err(cannot_poll)?;
     let context = WorkerContext {
         siblings,
@@ -261,6 +289,7 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
         threads: config.threads,
         max_requests: init.max_requests,
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
+        slow_request: (config.slow_request > 0).then(|| Duration::from_secs(config.slow_request)),
     };
     let watch = config.reload.then(|| FileWatcher::new(&config.reload_extra_files, broken, config.reload_engine));
     let watch = watch.transpose().map_err(|error| BootError::because("reload_engine is inotify", &error))?;
@@ -279,6 +308,12 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
     let reporter = pool.clone();
     signals::report_aborts(move || reporter.report_abort());
     Ok(AssembledWorker { lead, pool, calls: Arc::new(calls), edits })
+}
+
+fn metrics_pages(service: &service::Service, board: Scoreboard) -> MetricsPages {
+    let python = Python::version_str().split(' ').next().unwrap_or_default().to_owned();
+    let worker_class = service.config.effective_worker_class().to_string();
+    MetricsPages { board, listeners: service.listeners.clone(), python, worker_class }
 }
 
 /// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that are free, so two generations stand in

@@ -51,6 +51,11 @@ impl Siblings {
         self.channel.as_raw_fd()
     }
 
+    /// Our own row, where the worker counts.
+    pub fn row(&self) -> &Row {
+        &self.row
+    }
+
     /// Writes how many connections we hold.
     pub fn set_connections(&self, count: usize) {
         self.row.set_connections(count as u64);

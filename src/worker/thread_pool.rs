@@ -22,8 +22,10 @@ use super::access::ServedRequest;
 use super::batching::{LONGEST_WAIT, SHORT_REQUEST_NS};
 use super::connection::{Connection, GivenBack, LoggedRequest, Request, Step, lock};
 use super::connection_limits::ConnectionLimits;
+use super::counting;
 use super::leader::{LeaderState, WorkerStage};
 use super::siblings::Siblings;
+use super::slow_requests::SlowRequests;
 use super::standby::{Attention, BUSY_LOOK};
 use crate::logging::AccessLog;
 use crate::python::call::{Caller, Finished, InFlight, Look};
@@ -32,7 +34,7 @@ use crate::python::panics::caught;
 use crate::python::response_writer::Disposition;
 use crate::python::signals::{self, was_interrupted};
 use crate::python::{Python, loggers};
-use crate::scoreboard::{Row, WorkerPhase};
+use crate::scoreboard::{Count, Row, WorkerPhase};
 use crate::sys::clock::monotonic_ms;
 use crate::sys::thread;
 use crate::sys::wakeup::Wakeup;
@@ -80,6 +82,8 @@ pub struct ThreadPool {
     is_dismissed: AtomicBool,
     /// The main thread is to run handlers that the application has installed in Python.
     handlers_due: AtomicBool,
+    /// Those that the log names already.
+    slow_requests: Mutex<SlowRequests>,
     /// The log says already what the worker was at when it was aborted.
     has_reported_abort: AtomicBool,
 }
@@ -123,6 +127,8 @@ pub struct WorkerContext {
     pub max_requests: u64,
     /// How long a worker may take to end.
     pub graceful_timeout: Duration,
+    /// How long a request may run before the log names it.
+    pub slow_request: Option<Duration>,
 }
 
 /// The lead while nobody leads, and who waits for it.
@@ -206,6 +212,7 @@ impl ThreadPool {
             in_flight: Mutex::default(),
             is_dismissed: AtomicBool::new(false),
             handlers_due: AtomicBool::new(false),
+            slow_requests: Mutex::default(),
             has_reported_abort: AtomicBool::new(false),
         }
     }
@@ -423,6 +430,21 @@ impl ThreadPool {
         }
         if requests.is_empty() {
             log::error!("Aborted while no request was in the app");
+        }
+    }
+
+    /// Writes what the threads are at on the scoreboard, where it can be seen while they hang. Once a second, so that a request that is
+    /// soon over costs nothing.
+    pub fn describe_requests(&self) {
+        if self.worker.row.request_started_at().is_none() {
+            return;
+        }
+        let in_flight = hold(&self.in_flight).clone();
+        let described: Vec<(u64, String)> =
+            in_flight.iter().flat_map(|one| one.describe().into_iter().map(|text| (one.start(), text))).collect();
+        self.worker.row.describe_requests(described.iter().map(|(start, text)| (*start, text.as_str())));
+        if let Some(limit) = self.worker.slow_request {
+            hold(&self.slow_requests).tell(&described, limit);
         }
     }
 
@@ -680,6 +702,9 @@ impl ThreadPool {
                 has_gone = self.worker.siblings.hand_off(connection);
                 Step::Call
             });
+            if has_gone {
+                self.worker.row.count(Count::Passed);
+            }
             if has_gone { lead.event_loop.forget(key) } else { kept.push(key) }
         }
         for key in kept.into_iter().rev() {
@@ -711,10 +736,13 @@ impl ThreadPool {
         request: Box<Request>,
         started: Instant,
     ) -> (GivenBack, Instant) {
-        let running = self.worker.row.start_request();
+        let running = self.worker.row.start_request(started);
+        let (ready_at, received) = request.ready();
+        caller.note_start(running.start());
         let mut finished = caller.call(py, request);
-        let ended = Instant::now();
+        let ended = self.worker.row.end_request(running, Instant::now);
         let duration = ended - started;
+        counting::served(&self.worker.row, (ready_at, started, ended), received, &finished.summary);
         let is_sent = finished.is_logged || self.access_log.is_none() || finished.exchange.unsent() == 0;
         if is_sent && let Err(panic) = caught(|| self.log_access(py, &mut finished, duration)) {
             log::error!("Cannot log a request: a fault of the server: {panic}");
@@ -732,7 +760,6 @@ impl ThreadPool {
                 Step::Close
             })
         });
-        self.worker.row.finish_request(running);
         self.worker.row.beat();
         self.note_duration(duration);
         (served, ended)

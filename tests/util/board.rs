@@ -13,6 +13,9 @@ const NAME: &str = "/memfd:monoceros-scoreboard";
 /// No test has more workers, and each new one gets the lowest row that is free.
 const ROWS: u64 = 256;
 
+/// Bytes of a row, which begins on a page.
+const ROW_BYTES: u64 = 8192;
+
 /// How a row begins whose worker serves, or serves on until it is replaced.
 const SERVING: [u64; 2] = [1, 2];
 
@@ -23,11 +26,13 @@ pub fn all_serve(master: i32, count: usize) -> bool {
 
 /// How many workers report that they serve; `None` for a program without a scoreboard.
 pub fn serving(master: i32) -> Option<usize> {
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()?? as u64;
     let board = open(master)?;
+    let stride = ROW_BYTES.next_multiple_of(page);
     let state = |row: u64| {
         let mut state = [0; 8];
-        board.read_exact_at(&mut state, row * page as u64).map(|()| u64::from_ne_bytes(state))
+        // The first page is the master's.
+        board.read_exact_at(&mut state, (row + 1) * stride).map(|()| u64::from_ne_bytes(state))
     };
     Some((0..ROWS).filter(|&row| state(row).is_ok_and(|state| SERVING.contains(&state))).count())
 }

@@ -9,6 +9,7 @@ mod http;
 mod logging;
 mod naming;
 mod not_supported;
+mod observing;
 mod security;
 mod server_hooks;
 mod server_mechanics;
@@ -21,7 +22,7 @@ use super::value::{Value, ValueError};
 
 pub use self::not_supported::NOT_SUPPORTED;
 
-static CHAPTERS: [&[Setting]; 11] = [
+static CHAPTERS: [&[Setting]; 12] = [
     config_file::ROWS,
     server_socket::ROWS,
     worker_processes::ROWS,
@@ -31,6 +32,7 @@ static CHAPTERS: [&[Setting]; 11] = [
     http::ROWS,
     tls::ROWS,
     logging::ROWS,
+    observing::ROWS,
     naming::ROWS,
     server_hooks::ROWS,
 ];
@@ -48,6 +50,7 @@ static OWN: &[&str] = &[
     "boot_timeout",
     "shutdown_delay",
     "health_path",
+    "live_path",
     "reload_surge",
     "limit_request_body",
     "client_header_timeout",
@@ -66,6 +69,8 @@ static OWN: &[&str] = &[
     "tls_certificates",
     "tls_watch",
     "log_format",
+    "metrics_bind",
+    "slow_request",
 ];
 
 /// Whether gunicorn has the setting, too.

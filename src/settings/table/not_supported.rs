@@ -45,22 +45,12 @@ pub static NOT_SUPPORTED: &[Setting] = &[
     ignored("dirty_post_fork", &[], Kind::Hook, &["None", ""], DIRTY),
     ignored("dirty_worker_init", &[], Kind::Hook, &["None", ""], DIRTY),
     ignored("dirty_worker_exit", &[], Kind::Hook, &["None", ""], DIRTY),
-    ignored("control_socket", &["--control-socket"], Kind::Text, &["None", ""], CONTROL),
-    ignored("control_socket_mode", &["--control-socket-mode"], Kind::Mode, &["384"], CONTROL),
-    ignored(
-        "control_socket_disable",
-        &["--no-control-socket"],
-        Kind::Switch,
-        EVERY,
-        "there is no control socket to disable",
-    ),
 ];
 
 const EVERY: &[&str] = &["*"];
 const HTTP2: &str = "HTTP/2 is not supported yet";
 const ASGI: &str = "ASGI apps are not supported yet";
 const DIRTY: &str = "dirty workers are not supported";
-const CONTROL: &str = "the control socket is not supported yet";
 
 /// A setting with which the server does not start.
 const fn refused(

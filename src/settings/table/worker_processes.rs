@@ -309,6 +309,24 @@ access log nor counted by `max_requests`. The answer tells nothing about the app
 its own for that. Unset, every path is the app's. A setting of our own; gunicorn has none.",
     },
     Setting {
+        name: "live_path",
+        section: Section::WorkerProcesses,
+        flags: &["--live-path"],
+        meta: "PATH",
+        kind: Kind::Text,
+        default: Default::Unset,
+        store: Store::Field {
+            set: |config, value| put(&mut config.live_path, health_path(value)),
+            get: |config| Value::from(config.live_path.as_deref().map(Value::from)),
+        },
+        doc: "A path at which the server answers 200 for as long as it answers at all.
+
+As `health_path`, but a signal to stop changes nothing. It is for the probes of Kubernetes: a pod that is deleted gets
+no new connections by that alone, but one that says 503 as well is no longer taken for a server that finishes, and loses
+the connections that are still on their way to it. A balancer outside asks `health_path`. Unset, every path is the
+app's. A setting of our own; gunicorn has none.",
+    },
+    Setting {
         name: "reload_surge",
         section: Section::WorkerProcesses,
         flags: &["--reload-surge"],

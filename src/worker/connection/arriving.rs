@@ -59,7 +59,8 @@ impl Connection {
             Action::Serve(received) => {
                 let may_be_check = matches!(received, Received::NoBody);
                 self.request.begin(received, &mut self.input);
-                if may_be_check && self.is_health_check() { Step::Check } else { Step::Call }
+                self.request.note_ready(now.checked_sub(self.waited_in_kernel).unwrap_or(now));
+                if may_be_check { self.check().unwrap_or(Step::Call) } else { Step::Call }
             }
             Action::Refuse(refusal) => self.refuse(refusal, now),
             Action::Rest => {
@@ -93,11 +94,22 @@ impl Connection {
         Some(if self.begin_tls(arrived).is_ok() { Step::Again } else { Step::Close })
     }
 
-    fn is_health_check(&self) -> bool {
-        let Some(path) = &self.limits.health_path else { return false };
+    /// The step for a request that the server itself answers.
+    fn check(&self) -> Option<Step> {
+        if !self.limits.answers_checks() {
+            return None;
+        }
         let head = &self.request.head;
         let source = head.source(self.request.bytes());
-        head.path.of(source) == path.as_bytes() && matches!(head.method.of(source), b"GET" | b"HEAD")
+        let is_at = |path: &Option<String>| path.as_ref().is_some_and(|path| head.path.of(source) == path.as_bytes());
+        let step = if is_at(&self.limits.health_path) {
+            Step::Check
+        } else if is_at(&self.limits.live_path) {
+            Step::LiveCheck
+        } else {
+            return None;
+        };
+        matches!(head.method.of(source), b"GET" | b"HEAD").then_some(step)
     }
 
     /// Refuses what the protocol has not objected to.

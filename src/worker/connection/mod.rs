@@ -26,7 +26,7 @@ pub use standing::{Standing, UNHURRIED};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::arrivals::Arrivals;
 use self::client::Client;
@@ -64,6 +64,8 @@ pub enum Step {
     Call,
     /// Answer, by [`Connection::answer_check`], whether the server serves.
     Check,
+    /// Answer, by [`Connection::answer_check`], that the server is there.
+    LiveCheck,
     /// The request was refused and the answer is on its way: log it, then wait.
     Refused(Error),
     /// The client has gone before its request could be run: log it, and close.
@@ -99,6 +101,8 @@ pub struct Connection {
     late_log: Option<Box<LateLog>>,
     watched: Watched,
     lent: Lent,
+    /// How long the kernel had had the first bytes when they were read; nothing after that.
+    waited_in_kernel: Duration,
 }
 
 /// A connection of the event loop's, and of the application while it has a request of it.
@@ -131,7 +135,14 @@ impl Connection {
             late_log: None,
             watched: Watched::Not,
             lent: Lent::No,
+            waited_in_kernel: Duration::ZERO,
         }
+    }
+
+    /// Asks the kernel how long it has had the bytes of a connection that was just accepted; the
+    /// request counts as having waited for that time, if it is there.
+    pub fn note_wait_in_kernel(&mut self) {
+        self.waited_in_kernel = self.transport.stream().since_last_arrival().unwrap_or_default();
     }
 
     /// The same under TLS, which begins at once, or behind a PROXY header.
@@ -150,6 +161,7 @@ impl Connection {
     /// side, which by itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
     pub fn on_readable(&mut self, read_context: &mut ReadContext, ended: bool, reads: usize, now: Instant) -> Step {
         let step = self.read_on(read_context, ended, reads, now);
+        self.waited_in_kernel = Duration::ZERO;
         // A request that came whole is served next: what it holds is not worth recording.
         if step != Step::Call || matches!(self.request.store, Some(BodyStore::Memory(_) | BodyStore::Spooled(..))) {
             self.note_held();

@@ -35,6 +35,8 @@ pub struct Request {
     rest: Option<Box<BodyReader>>,
     /// When the wait for more of the rest ends, as long as the application waits.
     wait_ends: Option<Instant>,
+    /// When it was complete or, where the kernel says how long it has had the request, before that.
+    ready_at: Instant,
     /// When its body began to come, if that did not come with the head.
     began: Option<Instant>,
     /// The buffer of a body that the application is done with.
@@ -71,6 +73,7 @@ impl Request {
             length: 0,
             rest: None,
             wait_ends: None,
+            ready_at: Instant::now(),
             began: None,
             returned: Vec::new(),
             limits,
@@ -80,6 +83,16 @@ impl Request {
 
     pub(super) fn limits(&self) -> &ConnectionLimits {
         &self.limits
+    }
+
+    /// It is complete at this moment.
+    pub(super) fn note_ready(&mut self, at: Instant) {
+        self.ready_at = at;
+    }
+
+    /// Since when it waits for the application, and how many of its bytes have come.
+    pub fn ready(&self) -> (Instant, u64) {
+        (self.ready_at, self.head.len as u64 + self.length)
     }
 
     /// Whether its response may say that the connection is kept.

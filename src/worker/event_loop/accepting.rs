@@ -7,6 +7,7 @@ use std::time::Duration;
 use mio::Token;
 
 use super::{EventLoop, FIRST_LISTENER};
+use crate::scoreboard::Count;
 use crate::sys::socket::Stream;
 use crate::worker::connection::Connection;
 use crate::worker::listeners::WorkerListener;
@@ -60,6 +61,10 @@ impl EventLoop {
         for mut listener in self.listeners.drain(..) {
             listener.leave(self.poll.registry());
         }
+        // Where others serve on, they answer. The last seconds of a server are told as well.
+        if let Some(metrics) = self.metrics.as_mut().filter(|_| !self.siblings.server_stops()) {
+            metrics.leave(self.poll.registry());
+        }
     }
 
     /// Whether nobody would accept at one of the listeners any more.
@@ -96,7 +101,7 @@ impl EventLoop {
     /// Whether something may come to be done here for clients that wait to be accepted, though no thread here can serve: health checks are
     /// answered, and requests that no sibling could accept are passed on.
     fn has_use_for(&self, listener: &WorkerListener) -> bool {
-        self.serves || self.limits.health_path.is_some() || !listener.is_shared()
+        self.serves || self.limits.answers_checks() || !listener.is_shared()
     }
 
     /// While a request is at hand here, or a sibling has fewer connections, or nobody here can serve, a sibling should have the first
@@ -108,7 +113,7 @@ impl EventLoop {
         if !self.serves {
             // A connection under TLS cannot be passed on.
             let may_pass_on = !listener.is_shared() && self.acceptor.is_none() && self.siblings.has_idle();
-            let may_be_of_use = self.limits.health_path.is_some() || may_pass_on;
+            let may_be_of_use = self.limits.answers_checks() || may_pass_on;
             return has_waited && may_be_of_use;
         }
         let others_first = listener.is_shared()
@@ -146,7 +151,11 @@ impl EventLoop {
                 let waiting_since = listener.waiting_since.replace(self.now).unwrap_or(self.now);
                 self.arrived_after = self.arrived_after.min(waiting_since);
                 let stream = self.take_a_clients_number(stream);
-                let connection = Connection::new(stream, peer, site, self.limits.clone(), self.now);
+                let mut connection = Connection::new(stream, peer, site, self.limits.clone(), self.now);
+                self.siblings.row().count(Count::Accepted);
+                if self.limits.measures {
+                    connection.note_wait_in_kernel();
+                }
                 self.begin(connection);
                 true
             }

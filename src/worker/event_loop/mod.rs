@@ -26,11 +26,15 @@ use super::batching::{MOST_RESPONSES, RESPONSE_WAIT};
 use super::connection::{Connection, LoggedRequest, Request, SharedConnection, Step, lock, share};
 use super::connection_limits::ConnectionLimits;
 use super::connection_poll::{ConnectionPoll, Watched};
+use super::counting;
 use super::listeners::WorkerListener;
+use super::metrics_server::{MetricsPages, MetricsServer};
 use super::read_context::{READ_SIZE, ReadContext};
 use super::rejection_log::RejectionLog;
 use super::siblings::Siblings;
 use crate::exchange::CLIENT_CLOSED_REQUEST;
+use crate::scoreboard::Count;
+use crate::sys::socket::Listener;
 use crate::tls::Acceptor;
 
 /// Most events taken from the kernel in one turn.
@@ -68,7 +72,8 @@ const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
 const HANDOFF_CHANNEL: Token = Token(2);
 const NUDGE: Token = Token(3);
-const FIRST_LISTENER: usize = 4;
+const METRICS: usize = 4;
+const FIRST_LISTENER: usize = MetricsServer::tokens(METRICS).end;
 
 /// A worker's connections and the poll over them.
 pub struct EventLoop {
@@ -115,6 +120,8 @@ pub struct EventLoop {
     waits_seen: Option<usize>,
     /// Since when there may be connections from siblings in the handoff channel.
     handoffs_since: Option<Instant>,
+    /// Who answers at `metrics_bind`.
+    metrics: Option<Box<MetricsServer>>,
 }
 
 /// A connection, and who has its request.
@@ -205,6 +212,7 @@ impl EventLoop {
             rest_until: None,
             rest_told: None,
             waits_seen: None,
+            metrics: None,
         };
         event_loop.watch_listeners()?;
         Ok(event_loop)
@@ -234,6 +242,9 @@ impl EventLoop {
         self.look_for_room();
         self.accept();
         self.rejection_log.log_new();
+        if let Some(metrics) = self.metrics.as_mut().filter(|metrics| metrics.is_due() || self.now >= self.next_sweep) {
+            metrics.turn(self.poll.registry(), self.now);
+        }
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + TICK;
             if let Err(error) = self.watch_listeners() {
@@ -279,6 +290,15 @@ impl EventLoop {
     /// The descriptor of the poll: readable when a turn finds something.
     pub fn descriptor(&self) -> RawFd {
         self.poll.as_raw_fd()
+    }
+
+    /// From now on metrics are answered at this socket.
+    ///
+    /// # Errors
+    /// The kernel's, from epoll.
+    pub fn serve_metrics(&mut self, listener: Arc<Listener>, pages: MetricsPages) -> io::Result<()> {
+        self.metrics = Some(Box::new(MetricsServer::new(listener, pages, METRICS, self.poll.registry())?));
+        Ok(())
     }
 
     /// From now on new connections are under TLS, with this.
@@ -387,7 +407,7 @@ impl EventLoop {
 
     /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
-        self.connections.is_empty()
+        self.connections.is_empty() && self.metrics.as_ref().is_none_or(|metrics| metrics.is_idle())
     }
 
     /// Makes a turn end, and tick, by `time`.
@@ -435,7 +455,8 @@ impl EventLoop {
 
     /// Whether there is something to go on with at once.
     fn has_work(&self) -> bool {
-        !self.unfinished.is_empty() || self.waits_seen.is_some()
+        let metrics_are_due = self.metrics.as_ref().is_some_and(|metrics| metrics.is_due());
+        !self.unfinished.is_empty() || self.waits_seen.is_some() || metrics_are_due
     }
 
     /// Takes note of what the poll has told. Heads are read at once, the rest is left for [`EventLoop::continue_unfinished`].
@@ -449,6 +470,11 @@ impl EventLoop {
                 NUDGE => turn.handlers = true,
                 WAKER => turn.woken = true,
                 HANDOFF_CHANNEL => self.handoffs_since = self.handoffs_since.or(Some(self.now)),
+                Token(number) if number < FIRST_LISTENER => {
+                    if let Some(metrics) = &mut self.metrics {
+                        metrics.note_event();
+                    }
+                }
                 Token(number) if number < self.first_connection() => {
                     if let Some(listener) = self.listeners.get_mut(number - FIRST_LISTENER) {
                         listener.waiting_since.get_or_insert(self.now);
@@ -572,13 +598,14 @@ impl EventLoop {
                 self.unfinished.push(key);
             }
             Step::Call => self.ready.push_back((key, self.arrived_after)),
-            Step::Check => {
-                let (serves, now) = (!self.siblings.server_stops(), self.now);
+            Step::Check | Step::LiveCheck => {
+                let (serves, now) = (step == Step::LiveCheck || self.siblings.row().passes_checks(), self.now);
                 let step = idle(&self.connections, key).map(|mut connection| connection.answer_check(serves, now));
                 self.follow(key, step.unwrap_or(Step::Wait));
             }
             Step::Refused(error) => {
                 if let Some(mut connection) = idle(&self.connections, key) {
+                    counting::refused(self.siblings.row(), &error);
                     self.rejection_log.refused(connection.remote_addr(), &error);
                     self.to_log.push(connection.take_unserved(error.status()));
                 }
@@ -586,6 +613,7 @@ impl EventLoop {
             }
             Step::Left => {
                 if let Some(mut connection) = idle(&self.connections, key) {
+                    counting::left(self.siblings.row());
                     self.to_log.push(connection.take_unserved(CLIENT_CLOSED_REQUEST));
                 }
                 self.remove(key);
@@ -600,6 +628,7 @@ impl EventLoop {
             }
             Step::TlsFailed(reason) => {
                 if let Some(connection) = idle(&self.connections, key) {
+                    self.siblings.row().count(Count::TlsFailed);
                     self.rejection_log.tls_failed(connection.remote_addr(), &reason);
                 }
                 self.follow(key, Step::Again);

@@ -176,6 +176,7 @@ class Bridge:
             if name in state:
                 setattr(self.worker, name, state[name])
         self.worker.max_requests = state.get("max_requests") or sys.maxsize
+        self.worker.number = state.get("number")
 
     def post_fork(self):
         self.call_server("post_fork", self.worker)

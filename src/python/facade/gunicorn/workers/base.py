@@ -31,6 +31,8 @@ class Worker:
 
     def __init__(self, age, ppid, sockets, app, timeout, cfg, log):
         self.age = age
+        # Which of those that live at once it is, from 0; None before the fork.
+        self.number = None
         self.pid = "[booting]"
         self.ppid = ppid
         self.sockets = sockets

@@ -1,10 +1,19 @@
-//! The state of the workers: a row of counters for each, in memory that master and workers share.
+//! The state of the workers, and what they have counted: a row for each, in memory that master and
+//! workers share, and that other processes of the same user may read.
 //!
-//! A worker writes its own row, and can write to no other: each row has a page of its own, and
+//! A worker writes its own row, and can write to no other: each row has pages of its own, and
 //! after the fork the worker gives up the rest ([`Row::give_up_others`]). The master reads all
-//! rows. One more row holds the master's stop flag, which all workers read. There are no locks and
-//! no messages: every field is an atomic, independent of the others. The scoreboard must not know
-//! what the master concludes from it.
+//! rows. One page more, the first, holds what the master says. There are no locks and no messages:
+//! every field is an atomic, independent of the others. What a row says of its worker is cleared
+//! when that has ended. What it counts never is, so no total falls when a worker dies. The
+//! scoreboard must not know what the master concludes from it.
+
+mod causes;
+mod histogram;
+mod layout;
+mod masters_page;
+mod reading;
+mod tallies;
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -12,8 +21,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::sys::clock::monotonic_ms;
+use self::layout::{Master, REQUESTS, STATE_WORDS, State, Tally, WORDS};
+use crate::sys::clock::{SharedScale, monotonic_ms};
+use crate::sys::process::Pid;
 use crate::sys::shared::{Counters, SharedPages};
+
+pub use self::causes::{Cause, Refusal};
+pub use self::histogram::Histogram;
+pub use self::layout::BOUNDS_NS;
+pub use self::masters_page::LastReload;
+pub use self::reading::{OpenError, ReadRequest, WorkerReading};
+pub use self::tallies::{Count, Running, ServedRequest};
 
 /// Rows on the scoreboard: the most workers that can exist at once, during a reload the old and the
 /// new ones together.
@@ -33,7 +51,7 @@ pub enum WorkerPhase {
 }
 
 /// The rows of all workers. Made before the first fork.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Scoreboard(Arc<Board>);
 
 /// One worker's row. Clones are the same row.
@@ -41,17 +59,7 @@ pub struct Scoreboard(Arc<Board>);
 pub struct Row {
     board: Arc<Board>,
     number: usize,
-}
-
-/// The fields of a row, each a counter of its own.
-#[derive(Debug, Clone, Copy)]
-enum Field {
-    WorkerPhase,
-    Heartbeat,
-    Served,
-    Connections,
-    IdleThreads,
-    Listener,
+    scale: SharedScale,
 }
 
 /// An idle worker sends a heartbeat once a second. A worker that has been silent for longer than
@@ -63,47 +71,38 @@ const READY: u64 = 1;
 /// `WorkerPhase::Retiring` in a row.
 const RETIRING: u64 = 2;
 
-/// The stop flag in the master's row, once the server must stop.
-const STOPPING: u64 = 1;
-
-/// Requests of one worker that a row can record at once, each in a counter behind the fields.
-/// Requests of further threads are not recorded.
-const REQUESTS: usize = 64;
-
-const FIRST_REQUEST: usize = Field::Listener as usize + 1;
-const FIELDS: usize = FIRST_REQUEST + REQUESTS;
-
-/// A request that a worker is running, to be passed to [`Row::finish_request`].
-#[derive(Debug)]
-#[must_use = "the request seems to run until it is passed to finish_request"]
-pub struct Running(Option<usize>);
+/// The name that the scoreboard has in /proc.
+const FILE_NAME: &std::ffi::CStr = c"monoceros-scoreboard";
 
 impl Scoreboard {
-    /// Maps a scoreboard of `rows` empty rows, and the master's.
+    /// Maps a scoreboard of `rows` empty rows, and the page of the master, which is this process.
     pub fn new(rows: NonZeroUsize) -> io::Result<Scoreboard> {
-        Ok(Scoreboard(Arc::new(SharedPages::new(c"monoceros-scoreboard", rows.saturating_add(1))?)))
+        let board = Scoreboard(Arc::new(SharedPages::new(FILE_NAME, rows.saturating_add(1))?));
+        board.open_page();
+        Ok(board)
     }
 
     /// The row with this number; the caller knows how many there are.
     pub fn row(&self, number: usize) -> Row {
         assert!(number < workers_rows(&self.0), "row {number} of {}", workers_rows(&self.0));
-        Row { board: Arc::clone(&self.0), number }
-    }
-
-    /// Sets the stop flag: tells all workers that the server must stop.
-    pub fn announce_stop(&self) {
-        masters_row(&self.0)[Field::WorkerPhase as usize].store(STOPPING, Relaxed);
+        Row { board: Arc::clone(&self.0), number, scale: SharedScale::new() }
     }
 }
 
-type Board = SharedPages<Counters<FIELDS>>;
+type Board = SharedPages<Counters<WORDS>>;
 
 fn workers_rows(board: &Board) -> usize {
     board.count() - 1
 }
 
-fn masters_row(board: &Board) -> &Counters<FIELDS> {
-    board.at(board.count() - 1)
+/// The page that the master writes.
+fn masters_page(board: &Board) -> &Counters<WORDS> {
+    board.at(0)
+}
+
+/// The words of a worker's row.
+fn words_of(board: &Board, number: usize) -> &Counters<WORDS> {
+    board.at(number + 1)
 }
 
 impl Row {
@@ -113,17 +112,40 @@ impl Row {
     /// # Errors
     /// The kernel has no room for two mappings more.
     pub fn give_up_others(&self) -> io::Result<()> {
-        self.board.keep_writable(self.number)
+        self.board.keep_writable(self.number + 1)
     }
 
-    /// Empties the row for the next worker. The master calls it before the fork.
+    /// The whole scoreboard, to be read.
+    pub fn scoreboard(&self) -> Scoreboard {
+        Scoreboard(Arc::clone(&self.board))
+    }
+
+    /// The number of the row.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Empties the state in the row for the next worker, and counts what the last one was at as
+    /// time it was busy. The master calls it when a worker has ended and before each fork.
     pub fn clear(&self) {
-        self.board.at(self.number).iter().for_each(|counter| counter.store(0, Relaxed));
+        self.end_requests_of_dead();
+        let words = self.words();
+        words[..STATE_WORDS].iter().for_each(|word| word.store(0, Relaxed));
+        let counted = self.tally(Tally::Requests).load(Relaxed);
+        self.field(State::RequestsAtBirth).store(counted, Relaxed);
+    }
+
+    /// Notes who has the row from now on. The master calls it after the fork.
+    pub fn assign(&self, pid: Pid, generation: u64, threads: usize) {
+        self.field(State::Generation).store(generation, Relaxed);
+        self.field(State::Threads).store(threads as u64, Relaxed);
+        self.field(State::ForkedAt).store(monotonic_ms(), Relaxed);
+        self.field(State::Pid).store(pid.as_raw() as u64, Relaxed);
     }
 
     /// The worker's phase.
     pub fn state(&self) -> WorkerPhase {
-        match self.field(Field::WorkerPhase).load(Relaxed) {
+        match self.field(State::Phase).load(Relaxed) {
             READY => WorkerPhase::Ready,
             RETIRING => WorkerPhase::Retiring,
             3 => WorkerPhase::Draining,
@@ -140,65 +162,52 @@ impl Row {
             WorkerPhase::Retiring => RETIRING,
             WorkerPhase::Draining => 3,
         };
-        self.field(Field::WorkerPhase).fetch_max(number, Relaxed);
+        self.field(State::Phase).fetch_max(number, Relaxed);
     }
 
     /// The worker's last heartbeat, in milliseconds of the monotonic clock; None before the first
     /// one.
     pub fn heartbeat(&self) -> Option<u64> {
-        Some(self.field(Field::Heartbeat).load(Relaxed)).filter(|&at| at != 0)
+        Some(self.field(State::Heartbeat).load(Relaxed)).filter(|&at| at != 0)
     }
 
     /// Records a heartbeat.
     pub fn beat(&self) {
-        self.field(Field::Heartbeat).store(monotonic_ms(), Relaxed);
+        self.field(State::Heartbeat).store(monotonic_ms(), Relaxed);
     }
 
     /// Requests the worker has answered.
     pub fn served(&self) -> u64 {
-        self.field(Field::Served).load(Relaxed)
+        let counted = self.tally(Tally::Requests).load(Relaxed);
+        counted.saturating_sub(self.field(State::RequestsAtBirth).load(Relaxed))
     }
 
     /// When the oldest running request of the worker began, in milliseconds of the monotonic clock;
     /// None while it is idle.
     pub fn request_started_at(&self) -> Option<u64> {
-        self.requests().iter().map(|request| request.load(Relaxed)).filter(|&at| at != 0).min()
-    }
-
-    /// Records that a thread of the worker calls the app with a request.
-    pub fn start_request(&self) -> Running {
-        let now = monotonic_ms();
-        let is_taken = |request: &AtomicU64| request.compare_exchange(0, now, Relaxed, Relaxed).is_ok();
-        Running(self.requests().iter().position(is_taken))
-    }
-
-    /// Records that the request was answered.
-    pub fn finish_request(&self, request: Running) {
-        self.field(Field::Served).fetch_add(1, Relaxed);
-        if let Running(Some(place)) = request {
-            self.requests()[place].store(0, Relaxed);
-        }
+        let starts = self.starts().iter().map(|start| start.load(Relaxed));
+        starts.filter(|&at| at > tallies::BEING_COUNTED).min().map(|at| at / 1_000_000)
     }
 
     /// Open connections of the worker.
     pub fn connections(&self) -> u64 {
-        self.field(Field::Connections).load(Relaxed)
+        self.field(State::Connections).load(Relaxed)
     }
 
     /// Writes the number of open connections.
     pub fn set_connections(&self, count: u64) {
-        self.field(Field::Connections).store(count, Relaxed);
+        self.field(State::Connections).store(count, Relaxed);
     }
 
     /// Writes the number of threads that could serve a request now.
     pub fn set_idle_threads(&self, count: u64) {
-        self.field(Field::IdleThreads).store(count, Relaxed);
+        self.field(State::IdleThreads).store(count, Relaxed);
     }
 
     /// Records which of the sockets of a port the worker accepts from (see `WorkerInit::slot`);
     /// `None` when it is about to stop.
     pub fn set_listener_number(&self, number: Option<usize>) {
-        self.field(Field::Listener).store(number.map_or(0, |number| number as u64 + 1), Relaxed);
+        self.field(State::Listener).store(number.map_or(0, |number| number as u64 + 1), Relaxed);
     }
 
     /// Whether a sibling, among the first `rows` of the scoreboard, serves on a listener number for
@@ -206,56 +215,77 @@ impl Row {
     pub fn has_sibling_on_listener(&self, rows: usize, is_it: impl Fn(usize) -> bool) -> bool {
         self.living_siblings(rows).any(|row| {
             let (state, number) =
-                (row[Field::WorkerPhase as usize].load(Relaxed), row[Field::Listener as usize].load(Relaxed));
+                (row[State::Phase as usize].load(Relaxed), row[State::Listener as usize].load(Relaxed));
             matches!(state, READY | RETIRING) && number > 0 && is_it(number as usize - 1)
         })
     }
 
     /// Whether the stop flag is set.
     pub fn server_stops(&self) -> bool {
-        masters_row(&self.board)[Field::WorkerPhase as usize].load(Relaxed) == STOPPING
+        masters_page(&self.board)[Master::Stopping as usize].load(Relaxed) == 1
+    }
+
+    /// Whether health checks are to say that the server serves.
+    pub fn passes_checks(&self) -> bool {
+        !self.server_stops() && masters_page(&self.board)[Master::Drained as usize].load(Relaxed) == 0
     }
 
     /// The number of connections of each serving sibling with an idle thread, among the first
     /// `rows` of the scoreboard.
     pub fn connections_of_idle_siblings(&self, rows: usize) -> impl Iterator<Item = u64> {
-        let field = |row: &Counters<FIELDS>, field: Field| row[field as usize].load(Relaxed);
+        let field = |row: &Counters<WORDS>, field: State| row[field as usize].load(Relaxed);
         self.living_siblings(rows)
-            .filter(move |row| field(row, Field::IdleThreads) > 0 && field(row, Field::WorkerPhase) == READY)
-            .map(move |row| field(row, Field::Connections))
+            .filter(move |row| field(row, State::IdleThreads) > 0 && field(row, State::Phase) == READY)
+            .map(move |row| field(row, State::Connections))
     }
 
     /// The other rows, among the first `rows` of the scoreboard, whose workers have sent a
     /// heartbeat lately.
-    fn living_siblings(&self, rows: usize) -> impl Iterator<Item = &Counters<FIELDS>> {
+    fn living_siblings(&self, rows: usize) -> impl Iterator<Item = &Counters<WORDS>> {
         let alive_since = monotonic_ms().saturating_sub(SILENCE_MS);
         let siblings = (0..rows.min(workers_rows(&self.board))).filter(|&number| number != self.number);
         siblings
-            .map(|number| self.board.at(number))
-            .filter(move |row| row[Field::Heartbeat as usize].load(Relaxed) >= alive_since)
+            .map(|number| words_of(&self.board, number))
+            .filter(move |row| row[State::Heartbeat as usize].load(Relaxed) >= alive_since)
     }
 
-    fn requests(&self) -> &[AtomicU64] {
-        &self.board.at(self.number)[FIRST_REQUEST..]
+    fn starts(&self) -> &[AtomicU64] {
+        &self.words()[State::Starts as usize..][..REQUESTS]
     }
 
-    fn field(&self, field: Field) -> &AtomicU64 {
-        &self.board.at(self.number)[field as usize]
+    fn field(&self, field: State) -> &AtomicU64 {
+        &self.words()[field as usize]
+    }
+
+    fn tally(&self, tally: Tally) -> &AtomicU64 {
+        &self.words()[tally as usize]
+    }
+
+    fn words(&self) -> &Counters<WORDS> {
+        words_of(&self.board, self.number)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+
+    /// A request is served.
+    fn finish(row: &Row, running: Running) {
+        row.end_request(running, Instant::now);
+        row.count_served(&ServedRequest::default());
+    }
 
     #[test]
     fn a_row_starts_empty_and_returns_to_it() {
         let row = Scoreboard::new(MAX_WORKERS).unwrap().row(3);
         row.set_state(WorkerPhase::Retiring);
         row.beat();
-        let request = row.start_request();
+        let request = row.start_request(Instant::now());
         assert!(row.request_started_at().is_some());
-        row.finish_request(request);
+        finish(&row, request);
         row.set_connections(5);
         assert_eq!((row.state(), row.served(), row.connections()), (WorkerPhase::Retiring, 1, 5));
         assert!(row.heartbeat().is_some());
@@ -291,14 +321,14 @@ mod tests {
     #[test]
     fn the_oldest_running_request_counts_whichever_ends_first() {
         let row = Scoreboard::new(MAX_WORKERS).unwrap().row(0);
-        let oldest = row.start_request();
+        let oldest = row.start_request(Instant::now());
         let since = row.request_started_at();
         std::thread::sleep(std::time::Duration::from_millis(3));
-        let others: Vec<Running> = (0..REQUESTS + 2).map(|_| row.start_request()).collect();
+        let others: Vec<Running> = (0..REQUESTS + 2).map(|_| row.start_request(Instant::now())).collect();
         let count = others.len() as u64;
-        others.into_iter().for_each(|request| row.finish_request(request));
+        others.into_iter().for_each(|request| finish(&row, request));
         assert_eq!((row.request_started_at(), row.served()), (since, count));
-        row.finish_request(oldest);
+        finish(&row, oldest);
         assert_eq!((row.request_started_at(), row.served()), (None, count + 1));
     }
 

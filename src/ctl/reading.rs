@@ -1,0 +1,125 @@
+//! What stands on a board at one moment, and what has happened between two.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::scoreboard::{Cause, Histogram, LastReload, Scoreboard, WorkerReading};
+use crate::sys::clock::unix_time_ms;
+use crate::sys::memory;
+use crate::sys::process::Pid;
+
+/// Numbers of one moment.
+pub(super) struct Reading {
+    pub at: Instant,
+    pub name: String,
+    pub master: Pid,
+    pub up: Duration,
+    pub generation: u64,
+    pub wanted: u64,
+    pub is_stopping: bool,
+    pub last_reload: Option<LastReload>,
+    pub workers: Vec<WorkerReading>,
+    /// Processor time and memory of each row's workers.
+    pub usage: BTreeMap<usize, (Option<Duration>, Option<u64>)>,
+    pub responses: Vec<(u16, u64)>,
+    pub durations: Histogram,
+    pub queue_times: Histogram,
+    pub accepted: u64,
+    pub exits: Vec<(Cause, u64)>,
+}
+
+impl Reading {
+    pub fn of(board: &Scoreboard) -> Reading {
+        let workers = board.read_workers();
+        let usage = |worker: &WorkerReading| {
+            (worker.number, (board.cpu_of(worker.number), worker.pid.and_then(memory::resident)))
+        };
+        Reading {
+            at: Instant::now(),
+            name: board.name(),
+            master: board.master(),
+            up: Duration::from_millis(unix_time_ms().saturating_sub(board.started_at_ms())),
+            generation: board.generation(),
+            wanted: board.wanted(),
+            is_stopping: board.is_stopping(),
+            last_reload: board.last_reload(),
+            usage: workers.iter().map(usage).collect(),
+            workers,
+            responses: board.responses(),
+            durations: board.durations(),
+            queue_times: board.queue_times(),
+            accepted: board.accepted(),
+            exits: Cause::ALL.map(|cause| (cause, board.exits(cause))).to_vec(),
+        }
+    }
+
+    /// Those that live.
+    pub fn living(&self) -> impl Iterator<Item = &WorkerReading> {
+        self.workers.iter().filter(|worker| worker.pid.is_some())
+    }
+
+    /// Those that answer requests.
+    pub fn serving(&self) -> impl Iterator<Item = &WorkerReading> {
+        self.living().filter(|worker| worker.is_serving())
+    }
+
+    /// Threads of serving workers, and how many of them are in the application.
+    pub fn threads(&self) -> (u64, u64) {
+        let all = self.serving().map(|worker| worker.threads).sum();
+        (all, self.serving().map(|worker| worker.threads.min(worker.running.len() as u64)).sum())
+    }
+
+    /// Requests that the application was called with.
+    pub fn requests(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.requests).sum()
+    }
+
+    /// Responses of a class, 5 for 5xx; without 499.
+    pub fn class(&self, class: u16) -> u64 {
+        self.responses.iter().filter(|(code, _)| code / 100 == class && *code != 499).map(|(_, count)| count).sum()
+    }
+
+    /// Responses with one status.
+    pub fn code(&self, wanted: u16) -> u64 {
+        self.responses.iter().filter(|(code, _)| *code == wanted).map(|(_, count)| count).sum()
+    }
+
+    /// Time that threads have been in the application.
+    pub fn busy(&self) -> Duration {
+        self.workers.iter().map(|worker| worker.busy).sum()
+    }
+}
+
+/// The time between two readings, and what has happened in it.
+pub(super) struct Between<'a> {
+    pub now: &'a Reading,
+    pub before: &'a Reading,
+}
+
+impl Between<'_> {
+    pub fn seconds(&self) -> f64 {
+        self.now.at.saturating_duration_since(self.before.at).as_secs_f64().max(1e-3)
+    }
+
+    /// How often a second something that is counted has happened.
+    pub fn rate(&self, count: impl Fn(&Reading) -> u64) -> f64 {
+        count(self.now).saturating_sub(count(self.before)) as f64 / self.seconds()
+    }
+
+    /// The share of the threads' time that was spent in the application.
+    pub fn busy_share(&self) -> f64 {
+        let (threads, _) = self.now.threads();
+        let busy = self.now.busy().saturating_sub(self.before.busy()).as_secs_f64();
+        share(busy, threads as f64 * self.seconds())
+    }
+
+    /// The same row before.
+    pub fn earlier(&self, worker: &WorkerReading) -> Option<&WorkerReading> {
+        self.before.workers.iter().find(|earlier| earlier.number == worker.number)
+    }
+}
+
+/// A part of a whole, from 0 to 1.
+pub(super) fn share(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { (part / whole).clamp(0.0, 1.0) } else { 0.0 }
+}

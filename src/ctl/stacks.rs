@@ -1,0 +1,52 @@
+//! `stacks`: what each worker is at, and where in the code. The workers go on.
+//!
+//! A worker writes the Python stack of each of its threads into a file in memory when it is told to
+//! by a signal, whoever holds the interpreter.
+
+use std::time::Duration;
+
+use super::duration::duration;
+use super::{NOT_RUNNING, OK, print};
+use crate::scoreboard::{Scoreboard, WorkerReading};
+use crate::sys::process::Pid;
+use crate::sys::stack_file;
+
+/// How long a worker may take to write its stacks.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Prints them. Exits 3 if there is no worker.
+pub(super) fn show(board: &Scoreboard) -> i32 {
+    let (workers, requests) = (board.read_workers(), board.read_requests());
+    let mut exit = NOT_RUNNING;
+    for (worker, pid) in workers.iter().filter_map(|worker| Some((worker, worker.pid?))) {
+        exit = OK;
+        print(&heading(worker, pid));
+        for request in requests.iter().filter(|request| request.row == worker.number) {
+            print(&format!("  for {} at {}", duration(request.age.as_secs_f64()), shown(&request.text)));
+        }
+        match stack_file::ask(pid, PATIENCE) {
+            Ok(stacks) => print(stacks.trim_end()),
+            Err(reason) => print(&format!("  no stacks: {reason}")),
+        }
+        print("");
+    }
+    exit
+}
+
+fn heading(worker: &WorkerReading, pid: Pid) -> String {
+    let phase = format!("{:?}", worker.phase).to_lowercase();
+    let oldest = worker
+        .running
+        .first()
+        .map_or_else(String::new, |age| format!(", the oldest for {}", duration(age.as_secs_f64())));
+    format!(
+        "worker {} (pid:{pid}) {phase}: {} requests in the application{oldest}",
+        worker.number,
+        worker.running.len()
+    )
+}
+
+/// Nothing that a client has sent may steer the terminal.
+fn shown(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+}

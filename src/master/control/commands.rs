@@ -1,0 +1,281 @@
+//! The commands of the control socket: gunicorn's with its replies, to which keys are added and of
+//! which none is renamed, and a few more.
+
+use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::scoreboard::{Cause, Scoreboard};
+use crate::settings::{Address, Config, WorkerClass};
+use crate::sys::clock::{monotonic_ms, unix_time_ms};
+use crate::sys::process::Pid;
+use crate::sys::signal::Signal;
+use crate::sys::socket::{Listener, LocalAddress};
+
+use super::super::standing::Fate;
+use super::super::worker::Worker;
+use super::super::worker_count::worker_count;
+use super::super::{Departure, Master};
+use super::Reply;
+
+const HELP: [(&str, &str); 18] = [
+    ("show all", "Show all processes"),
+    ("show workers", "Show the workers, and what each is at"),
+    ("show requests", "Show the requests that have run for a second or more"),
+    ("show dirty", "Show dirty workers (there are none)"),
+    ("show config", "Show the settings in force"),
+    ("show stats", "Show counts of the server"),
+    ("show listeners", "Show the sockets"),
+    ("worker add [N]", "Start N more workers (default 1)"),
+    ("worker remove [N]", "Stop N workers (default 1)"),
+    ("worker kill PID", "Stop the worker with this pid; another takes its place"),
+    ("dirty add [N]", "Not supported"),
+    ("dirty remove [N]", "Not supported"),
+    ("reload [--wait]", "Reload settings and code; with --wait, say how it ended"),
+    ("reopen", "Reopen the logs"),
+    ("drain [off]", "Fail health checks and serve on; take that back"),
+    ("upgrade", "Execute the program anew in place, if it would start"),
+    ("shutdown [graceful|quick]", "Stop the server"),
+    ("help", "Show this"),
+];
+
+type Outcome = Result<Value, String>;
+
+impl Master {
+    /// Does what the words say. Of `departure` it makes what follows for the master's loop.
+    pub(super) fn command(&mut self, words: &[String], departure: &mut ControlFlow<Departure>) -> Reply {
+        let word = |at: usize| words.get(at).map(|word| word.to_lowercase()).unwrap_or_default();
+        let rest = words.get(2..).unwrap_or_default();
+        Reply::Now(match word(0).as_str() {
+            "" => Err("Empty command".to_owned()),
+            "show" => self.show_command(&word(1)),
+            "worker" => self.worker_command(&word(1), rest),
+            "dirty" => dirty_command(&word(1)),
+            "reload" => {
+                // It does not end the master.
+                let _ = self.handle(Signal::Hup);
+                if word(1) == "--wait" {
+                    return Reply::WhenReloaded { before: self.generations.candidate.is_some().into() };
+                }
+                Ok(json!({"status": "reloading"}))
+            }
+            "reopen" => {
+                self.reopen_logs();
+                Ok(json!({"status": "reopening"}))
+            }
+            "drain" => {
+                let is_on = word(1) != "off";
+                self.workers.announce_drain(is_on);
+                Ok(json!({"status": if is_on { "draining" } else { "serving" }}))
+            }
+            "upgrade" => {
+                self.check_before_upgrade_in_place();
+                Ok(json!({"status": "upgrading"}))
+            }
+            "shutdown" => {
+                let mode = words.get(1).map_or("graceful", String::as_str);
+                *departure = self.handle(if mode == "quick" { Signal::Int } else { Signal::Term });
+                Ok(json!({"status": "shutting down", "mode": mode}))
+            }
+            "help" => Ok(
+                json!({"commands": HELP.iter().map(|(name, does)| ((*name).to_owned(), json!(does))).collect::<Map<_, _>>()}),
+            ),
+            other => Err(format!("Invalid argument: Unknown command: {other}")),
+        })
+    }
+
+    fn show_command(&self, target: &str) -> Outcome {
+        match target {
+            "all" => Ok(self.show_all()),
+            "workers" => {
+                let workers: Vec<Value> = self.by_age().into_iter().map(worker_in_full).collect();
+                Ok(json!({"count": workers.len(), "workers": workers}))
+            }
+            "requests" => Ok(self.show_requests()),
+            "dirty" => Ok(json!({"enabled": false, "pid": null, "workers": [], "apps": []})),
+            "config" => Ok(config(&self.generations.serving.service.config)),
+            "stats" => Ok(self.show_stats()),
+            "listeners" => Ok(self.show_listeners()),
+            "" => Err("Invalid argument: Missing show target (all|workers|dirty|config|stats|listeners)".to_owned()),
+            other => Err(format!("Invalid argument: Unknown show target: {other}")),
+        }
+    }
+
+    fn show_stats(&self) -> Value {
+        let board = self.workers.scoreboard();
+        let exits = |causes: &[Cause]| causes.iter().map(|&cause| board.exits(cause)).sum::<u64>();
+        let (ok, failed) = board.reloads();
+        json!({
+            "uptime": unix_time_ms().saturating_sub(board.started_at_ms()) as f64 / 1000.0,
+            "pid": self.pid.as_raw(),
+            "workers_current": self.workers.len(),
+            "workers_target": self.generations.serving.wanted,
+            "workers_spawned": self.workers.forked(),
+            "workers_killed": exits(&[Cause::Timeout, Cause::RequestTimeout, Cause::OutOfMemory, Cause::Killed, Cause::Crash]),
+            "reloads": ok + failed,
+            "dirty_arbiter_pid": null,
+            "reloads_failed": failed,
+            "generation": self.generations.serving.number,
+            "requests": board.read_workers().iter().map(|row| row.requests).sum::<u64>(),
+        })
+    }
+
+    fn show_all(&self) -> Value {
+        let workers: Vec<Value> = self
+            .by_age()
+            .into_iter()
+            .map(|worker| {
+                let mut shown = worker_in_short(worker);
+                shown.insert("type".to_owned(), json!("web"));
+                Value::Object(shown)
+            })
+            .collect();
+        json!({
+            "arbiter": {"pid": self.pid.as_raw(), "type": "arbiter", "role": "master"},
+            "web_worker_count": workers.len(),
+            "web_workers": workers,
+            "dirty_arbiter": null,
+            "dirty_workers": [],
+            "dirty_worker_count": 0,
+        })
+    }
+
+    fn show_requests(&self) -> Value {
+        let board: &Scoreboard = self.workers.scoreboard();
+        let workers = board.read_workers();
+        let pid = |row: usize| workers.get(row).and_then(|worker| worker.pid).map(Pid::as_raw);
+        let requests: Vec<Value> = board
+            .read_requests()
+            .into_iter()
+            .map(|it| json!({"worker": it.row, "pid": pid(it.row), "age": it.age.as_secs_f64(), "request": it.text}))
+            .collect();
+        json!({"count": requests.len(), "requests": requests})
+    }
+
+    fn show_listeners(&self) -> Value {
+        let service = &self.generations.serving.service;
+        let scheme = if service.config.is_tls() { "https" } else { "http" };
+        let shown = |listener: &Arc<Listener>| {
+            let kind = match listener.local_address() {
+                LocalAddress::Ip(address) if address.is_ipv6() => "tcp6",
+                LocalAddress::Ip(_) => "tcp",
+                LocalAddress::Unix(_) | LocalAddress::Abstract(_) => "unix",
+            };
+            json!({"address": listener.name(scheme), "fd": listener.as_raw_fd(), "type": kind})
+        };
+        let listeners: Vec<Value> = service.listeners.iter().map(shown).collect();
+        json!({"count": listeners.len(), "listeners": listeners})
+    }
+
+    fn worker_command(&mut self, action: &str, rest: &[String]) -> Outcome {
+        match action {
+            "add" | "remove" => {
+                let count = rest.first().map_or(Ok(1), |text| number(text))?.max(1) as usize;
+                let previous = self.generations.serving.wanted;
+                let is_more = action == "add";
+                let signal = if is_more { Signal::Ttin } else { Signal::Ttou };
+                for _ in 0..count {
+                    let before = self.generations.serving.wanted;
+                    // Neither of the two ends the master.
+                    let _ = self.handle(signal);
+                    if self.generations.serving.wanted == before {
+                        break;
+                    }
+                }
+                let total = self.generations.serving.wanted;
+                let (key, changed) = if is_more { ("added", total - previous) } else { ("removed", previous - total) };
+                Ok(json!({key: changed, "previous": previous, "total": total}))
+            }
+            "kill" => {
+                let pid = number(rest.first().ok_or("Invalid argument: Missing PID for worker kill")?)?;
+                match self.workers.iter().find(|worker| i64::from(worker.pid.as_raw()) == pid) {
+                    Some(worker) => {
+                        worker.tell(Signal::Term);
+                        Ok(json!({"success": true, "killed": pid}))
+                    }
+                    None => Ok(json!({"success": false, "error": format!("Worker {pid} not found")})),
+                }
+            }
+            "" => Err("Invalid argument: Missing worker action (add|remove|kill)".to_owned()),
+            other => Err(format!("Invalid argument: Unknown worker action: {other}")),
+        }
+    }
+
+    fn by_age(&self) -> Vec<&Worker> {
+        let mut workers: Vec<&Worker> = self.workers.iter().collect();
+        workers.sort_by_key(|worker| worker.age);
+        workers
+    }
+}
+
+fn dirty_command(action: &str) -> Outcome {
+    match action {
+        "add" | "remove" => Ok(json!({"success": false, "error": "Dirty arbiter not running"})),
+        "" => Err("Invalid argument: Missing dirty action (add|remove)".to_owned()),
+        other => Err(format!("Invalid argument: Unknown dirty action: {other}")),
+    }
+}
+
+fn worker_in_short(worker: &Worker) -> Map<String, Value> {
+    let silence = worker.row.heartbeat().map(|at| monotonic_ms().saturating_sub(at) as f64 / 1000.0);
+    let fields = [
+        ("pid", json!(worker.pid.as_raw())),
+        ("age", json!(worker.age)),
+        ("booted", json!(!worker.is_booting())),
+        ("last_heartbeat", json!(silence)),
+    ];
+    fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
+}
+
+fn worker_in_full(worker: &Worker) -> Value {
+    let mut shown = worker_in_short(worker);
+    let oldest = worker.row.request_started_at().map(|at| monotonic_ms().saturating_sub(at) as f64 / 1000.0);
+    let fields = [
+        ("aborted", json!(matches!(worker.fate, Fate::Aborted { .. }))),
+        ("number", json!(worker.number)),
+        ("generation", json!(worker.generation)),
+        ("state", json!(format!("{:?}", worker.row.state()).to_lowercase())),
+        ("requests", json!(worker.row.served())),
+        ("connections", json!(worker.row.connections())),
+        ("oldest_request", json!(oldest)),
+        ("memory", json!(crate::sys::memory::resident(worker.pid))),
+    ];
+    shown.extend(fields.map(|(name, value)| (name.to_owned(), value)));
+    Value::Object(shown)
+}
+
+/// The settings that gunicorn shows.
+fn config(config: &Config) -> Value {
+    let class = match config.effective_worker_class() {
+        WorkerClass::Gthread => "<class 'gunicorn.workers.gthread.ThreadWorker'>",
+        _ => "<class 'gunicorn.workers.sync.SyncWorker'>",
+    };
+    json!({
+        "bind": config.bind.iter().map(Address::to_bind).collect::<Vec<_>>(),
+        "workers": worker_count(config),
+        "worker_class": class,
+        "threads": config.threads,
+        "timeout": config.timeout,
+        "graceful_timeout": config.graceful_timeout,
+        "keepalive": config.keepalive.unwrap_or(2),
+        "max_requests": config.max_requests,
+        "max_requests_jitter": config.max_requests_jitter,
+        "worker_connections": config.worker_connections,
+        "preload_app": config.preload_app,
+        "daemon": config.daemon,
+        "pidfile": config.pidfile,
+        "proc_name": config.name(),
+        "reload": config.reload,
+        "dirty_workers": 0,
+        "dirty_apps": [],
+        "dirty_timeout": 300,
+        "control_socket": config.control_socket,
+        "control_socket_disable": config.control_socket_disable,
+    })
+}
+
+fn number(text: &str) -> Result<i64, String> {
+    text.trim().parse().map_err(|_| format!("Invalid argument: invalid literal for int() with base 10: '{text}'"))
+}

@@ -1,0 +1,152 @@
+//! The first page of the board: what it is, and what the master says and counts.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use super::layout::{MAGIC, Master, NAME_WORDS, PATH_WORDS, VERSION};
+use super::tallies::{read_text, write_text};
+use super::{Cause, Scoreboard, masters_page, workers_rows};
+use crate::sys::clock::unix_time_ms;
+use crate::sys::process::{Pid, getpid};
+
+/// How the last reload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastReload {
+    /// Whether the new generation took over.
+    pub is_ok: bool,
+    /// When that was settled, in milliseconds since the epoch.
+    pub at_ms: u64,
+}
+
+impl Scoreboard {
+    pub(super) fn open_page(&self) {
+        self.set(Master::Version, VERSION);
+        self.set(Master::Rows, workers_rows(&self.0) as u64);
+        self.set(Master::StartedAt, unix_time_ms());
+        self.set(Master::Pid, getpid().as_raw() as u64);
+        // Last: who finds it finds the rest.
+        self.word(Master::Magic).store(MAGIC, Release);
+    }
+
+    /// Sets the stop flag: tells all workers that the server must stop.
+    pub fn announce_stop(&self) {
+        self.set(Master::Stopping, 1);
+    }
+
+    /// Has health checks fail while the server serves on, or answer again.
+    pub fn set_drained(&self, is_drained: bool) {
+        self.set(Master::Drained, is_drained.into());
+    }
+
+    /// Writes which generation serves, of how many workers, and with which application.
+    pub fn set_service(&self, generation: u64, wanted: usize, name: &str) {
+        self.set(Master::Generation, generation);
+        self.set(Master::Wanted, wanted as u64);
+        write_text(&self.words()[Master::Name as usize..][..NAME_WORDS], name);
+    }
+
+    /// Writes where the control socket is; empty for nowhere.
+    pub fn set_control_path(&self, path: &str) {
+        write_text(&self.words()[Master::ControlPath as usize..][..PATH_WORDS], path);
+    }
+
+    /// Where the control socket is; empty without one.
+    pub fn control_path(&self) -> String {
+        read_text(&self.words()[Master::ControlPath as usize..][..PATH_WORDS])
+    }
+
+    /// Counts a worker that was forked, into this row.
+    pub fn count_start(&self, row: usize) {
+        self.word(Master::Starts).fetch_add(1, Relaxed);
+        self.word(Master::RowsUsed).fetch_max(row as u64 + 1, Relaxed);
+    }
+
+    /// Counts a worker that has ended.
+    pub fn count_exit(&self, cause: Cause) {
+        self.words()[Master::Exits as usize + cause as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a reload, and notes how it ended.
+    pub fn count_reload(&self, is_ok: bool) {
+        self.set(Master::LastReloadAt, unix_time_ms());
+        self.set(Master::LastReload, if is_ok { 1 } else { 2 });
+        self.word(if is_ok { Master::ReloadsOk } else { Master::ReloadsFailed }).fetch_add(1, Relaxed);
+    }
+
+    /// Whether the server is stopping.
+    pub fn is_stopping(&self) -> bool {
+        self.get(Master::Stopping) == 1
+    }
+
+    /// Whether health checks are to say that the server serves.
+    pub fn passes_checks(&self) -> bool {
+        !self.is_stopping() && self.get(Master::Drained) == 0
+    }
+
+    /// The master's pid.
+    pub fn master(&self) -> Pid {
+        Pid::from_raw(self.get(Master::Pid) as i32)
+    }
+
+    /// When the master started, in milliseconds since the epoch.
+    pub fn started_at_ms(&self) -> u64 {
+        self.get(Master::StartedAt)
+    }
+
+    /// Workers that the serving generation should have.
+    pub fn wanted(&self) -> u64 {
+        self.get(Master::Wanted)
+    }
+
+    /// The number of the generation that serves.
+    pub fn generation(&self) -> u64 {
+        self.get(Master::Generation)
+    }
+
+    /// The name of the application.
+    pub fn name(&self) -> String {
+        read_text(&self.words()[Master::Name as usize..][..NAME_WORDS])
+    }
+
+    /// Workers forked so far.
+    pub fn starts(&self) -> u64 {
+        self.get(Master::Starts)
+    }
+
+    /// Workers that have ended for this cause.
+    pub fn exits(&self, cause: Cause) -> u64 {
+        self.words()[Master::Exits as usize + cause as usize].load(Relaxed)
+    }
+
+    /// Reloads so far: those that took over, and those that failed.
+    pub fn reloads(&self) -> (u64, u64) {
+        (self.get(Master::ReloadsOk), self.get(Master::ReloadsFailed))
+    }
+
+    /// How the last reload ended, if there was one.
+    pub fn last_reload(&self) -> Option<LastReload> {
+        let outcome = self.get(Master::LastReload);
+        (outcome > 0).then(|| LastReload { is_ok: outcome == 1, at_ms: self.get(Master::LastReloadAt) })
+    }
+
+    /// How many rows were ever used.
+    pub(super) fn rows_used(&self) -> usize {
+        (self.get(Master::RowsUsed) as usize).min(workers_rows(&self.0))
+    }
+
+    fn set(&self, word: Master, value: u64) {
+        self.word(word).store(value, Relaxed);
+    }
+
+    pub(super) fn get(&self, word: Master) -> u64 {
+        self.word(word).load(Relaxed)
+    }
+
+    fn word(&self, word: Master) -> &AtomicU64 {
+        &self.words()[word as usize]
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        &masters_page(&self.0)[..]
+    }
+}

@@ -1,0 +1,419 @@
+//! The board as a reader sees it: a worker that tells metrics, or another process of the same user.
+//!
+//! A reader writes nothing and waits for nobody, so it can look while everything hangs.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicU64, fence};
+use std::time::Duration;
+
+use super::layout::{
+    CODES, FIRST_CODE, HISTOGRAM_WORDS, MAGIC, Master, REQUESTS, State, TEXT_WORDS, TEXTS, Tally, VERSION, WORDS,
+};
+use super::tallies::{BEING_COUNTED, read_text};
+use super::{FILE_NAME, Histogram, Refusal, Row, Scoreboard, WorkerPhase, words_of};
+use crate::sys::clock::{monotonic_ms, monotonic_ns};
+use crate::sys::process::{Pid, cpu_time};
+use crate::sys::shared::{Counters, SharedPages};
+
+/// How often a reader looks again at something that is just being written.
+const LOOKS: usize = 100;
+
+/// A row as it was read.
+#[derive(Debug, Clone)]
+pub struct WorkerReading {
+    /// The number of the row.
+    pub number: usize,
+    /// Who has it; `None` if the last one has ended.
+    pub pid: Option<Pid>,
+    /// Its phase.
+    pub phase: WorkerPhase,
+    /// Its generation.
+    pub generation: u64,
+    /// How long it has lived.
+    pub age: Duration,
+    /// How long it has been silent, if it ever beat.
+    pub silence: Option<Duration>,
+    /// Requests that it has answered.
+    pub served: u64,
+    /// Threads that run the application.
+    pub threads: u64,
+    /// Connections that it holds open.
+    pub connections: u64,
+    /// How long each of its requests has been in the application, the longest first.
+    pub running: Vec<Duration>,
+    /// Requests of the row, those of workers that have ended too. So is all that follows.
+    pub requests: u64,
+    /// Time that threads were in the application.
+    pub busy: Duration,
+    /// The responses of the class 5xx.
+    pub server_errors: u64,
+    /// The sum of the durations of its requests.
+    pub duration: Duration,
+}
+
+/// A request that has been running for a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// The number of its worker's row.
+    pub row: usize,
+    /// For how long.
+    pub age: Duration,
+    /// What it is.
+    pub text: String,
+}
+
+/// Why a process's board cannot be read.
+#[derive(Debug)]
+pub enum OpenError {
+    /// There is no such process.
+    NoProcess,
+    /// It belongs to somebody else.
+    NotPermitted,
+    /// It has no board: it is no master of this server.
+    NoBoard,
+    /// Its board has another layout: it runs another version.
+    OtherVersion(u64),
+    /// Anything else.
+    Failed(io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::NoProcess => f.write_str("there is no such process"),
+            OpenError::NotPermitted => {
+                f.write_str("it belongs to another user; only that user and root may look into it")
+            }
+            OpenError::NoBoard => f.write_str("it is not the master of a monoceros server"),
+            OpenError::OtherVersion(version) => {
+                write!(f, "it runs another version of monoceros, whose board has layout {version}, not {VERSION}")
+            }
+            OpenError::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl WorkerReading {
+    /// Whether it answers requests, and will go on with that until it is told.
+    pub fn is_serving(&self) -> bool {
+        self.pid.is_some() && matches!(self.phase, WorkerPhase::Ready | WorkerPhase::Retiring)
+    }
+}
+
+impl Scoreboard {
+    /// The board of another master, by its pid.
+    pub fn open(master: Pid) -> Result<Scoreboard, OpenError> {
+        let folder = fs::read_dir(format!("/proc/{master}/fd")).map_err(because)?;
+        let name = format!("/memfd:{}", FILE_NAME.to_string_lossy());
+        // The name has " (deleted)" behind it.
+        let is_board = |path: &std::path::PathBuf| {
+            fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with(&name))
+        };
+        let path = folder.flatten().map(|entry| entry.path()).find(is_board).ok_or(OpenError::NoBoard)?;
+        let file = File::open(path).map_err(because)?;
+        let pages = SharedPages::<Counters<WORDS>>::of_file(file.into()).map_err(OpenError::Failed)?;
+        let board = Scoreboard(Arc::new(pages.ok_or(OpenError::NoBoard)?));
+        match (board.get(Master::Magic), board.get(Master::Version)) {
+            (MAGIC, VERSION) if board.master() == master => Ok(board),
+            // A worker has no descriptor of it, but a child that the master has forked and not yet
+            // executed another program in may.
+            (MAGIC, VERSION) => Err(OpenError::NoBoard),
+            (MAGIC, other) => Err(OpenError::OtherVersion(other)),
+            _ => Err(OpenError::NoBoard),
+        }
+    }
+
+    /// Every row that was ever used.
+    pub fn read_workers(&self) -> Vec<WorkerReading> {
+        (0..self.rows_used()).map(|number| self.read_worker(number)).collect()
+    }
+
+    /// What workers of all rows have counted in the word of this tally.
+    fn total(&self, tally: Tally) -> u64 {
+        self.total_of_word(tally as usize)
+    }
+
+    fn total_of_word(&self, word: usize) -> u64 {
+        self.rows().map(|words| words[word].load(Relaxed)).sum()
+    }
+
+    /// Responses by status, those that were seen.
+    pub fn responses(&self) -> Vec<(u16, u64)> {
+        let mut counts = [0; CODES];
+        for words in self.rows() {
+            counts
+                .iter_mut()
+                .zip(&words[Tally::Codes as usize..])
+                .for_each(|(count, word)| *count += word.load(Relaxed));
+        }
+        (FIRST_CODE..).zip(counts).filter(|&(_, count)| count > 0).collect()
+    }
+
+    /// How long requests took.
+    pub fn durations(&self) -> Histogram {
+        self.histogram(Tally::Duration)
+    }
+
+    /// How long they waited for a thread.
+    pub fn queue_times(&self) -> Histogram {
+        self.histogram(Tally::Queue)
+    }
+
+    /// How long they were under way before they came.
+    pub fn upstream_queue_times(&self) -> Histogram {
+        self.histogram(Tally::UpstreamQueue)
+    }
+
+    /// Requests refused for this reason.
+    pub fn refused(&self, refusal: Refusal) -> u64 {
+        self.total_of_word(Tally::Refused as usize + refusal as usize)
+    }
+
+    /// Requests whose clients left.
+    pub fn aborted(&self) -> u64 {
+        self.total(Tally::Aborted)
+    }
+
+    /// Requests in which the application raised.
+    pub fn app_errors(&self) -> u64 {
+        self.total(Tally::AppErrors)
+    }
+
+    /// Requests passed to siblings.
+    pub fn passed(&self) -> u64 {
+        self.total(Tally::Passed)
+    }
+
+    /// Connections accepted.
+    pub fn accepted(&self) -> u64 {
+        self.total(Tally::Accepted)
+    }
+
+    /// Bytes that came, and bytes that went.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.total(Tally::Received), self.total(Tally::Sent))
+    }
+
+    /// TLS handshakes: in full, resumed, failed.
+    pub fn handshakes(&self) -> [u64; 3] {
+        [Tally::TlsFull, Tally::TlsResumed, Tally::TlsFailed].map(|tally| self.total(tally))
+    }
+
+    /// Processor time of the workers of a row, the dead and the living one; `None` at the moment in
+    /// which one dies.
+    pub fn cpu_of(&self, number: usize) -> Option<Duration> {
+        let words = words_of(&self.0, number);
+        let read = || (words[Tally::CpuOfDead as usize].load(Acquire), words[State::Pid as usize].load(Acquire));
+        for _ in 0..LOOKS {
+            let (dead, pid) = read();
+            let living = if pid == 0 { Some(Duration::ZERO) } else { cpu_time(Pid::from_raw(pid as i32)) };
+            if let Some(living) = living.filter(|_| read() == (dead, pid)) {
+                return Some(Duration::from_nanos(dead) + living);
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    /// The requests that have been running for a moment, the oldest first.
+    pub fn read_requests(&self) -> Vec<ReadRequest> {
+        let now = monotonic_ns();
+        let mut found = Vec::new();
+        for (row, words) in self.rows().enumerate() {
+            let running: Vec<u64> = starts(words).iter().map(|start| start.load(Relaxed)).collect();
+            for text in words[State::Texts as usize..][..TEXTS * TEXT_WORDS].chunks(TEXT_WORDS) {
+                let began = text[0].load(Acquire);
+                // It may have ended since it was described.
+                if began == 0 || !running.contains(&began) {
+                    continue;
+                }
+                let said = read_text(&text[1..]);
+                fence(Acquire);
+                if text[0].load(Relaxed) == began {
+                    let age = Duration::from_nanos(now.saturating_sub(began));
+                    found.push(ReadRequest { row, age, text: said });
+                }
+            }
+        }
+        found.sort_by_key(|request| std::cmp::Reverse(request.age));
+        found
+    }
+
+    fn read_worker(&self, number: usize) -> WorkerReading {
+        let words = words_of(&self.0, number);
+        let row = Row { board: Arc::clone(&self.0), number, scale: Default::default() };
+        let get = |word: usize| words[word].load(Relaxed);
+        let (now, now_ms) = (monotonic_ns(), monotonic_ms());
+        let pid = Some(get(State::Pid as usize)).filter(|&pid| pid != 0).map(|pid| Pid::from_raw(pid as i32));
+        let mut running: Vec<Duration> = starts(words)
+            .iter()
+            .map(|start| start.load(Relaxed))
+            .filter(|&began| began > BEING_COUNTED)
+            .map(|began| Duration::from_nanos(now.saturating_sub(began)))
+            .collect();
+        running.sort_unstable_by(|one, other| other.cmp(one));
+        let mut durations = Histogram::default();
+        durations.add_words(&words[Tally::Duration as usize..][..HISTOGRAM_WORDS]);
+        let fives = Tally::Codes as usize + usize::from(500 - FIRST_CODE);
+        WorkerReading {
+            number,
+            pid,
+            phase: row.state(),
+            generation: get(State::Generation as usize),
+            age: Duration::from_millis(now_ms.saturating_sub(get(State::ForkedAt as usize))),
+            silence: row.heartbeat().map(|at| Duration::from_millis(now_ms.saturating_sub(at))),
+            served: row.served(),
+            threads: get(State::Threads as usize),
+            connections: row.connections(),
+            running,
+            requests: get(Tally::Requests as usize),
+            busy: Duration::from_nanos(busy(words, now)),
+            server_errors: words[fives..fives + 100].iter().map(|word| word.load(Relaxed)).sum(),
+            duration: Duration::from_nanos(durations.sum_ns),
+        }
+    }
+
+    fn histogram(&self, which: Tally) -> Histogram {
+        let mut histogram = Histogram::default();
+        self.rows().for_each(|words| histogram.add_words(&words[which as usize..][..HISTOGRAM_WORDS]));
+        histogram
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &Counters<WORDS>> {
+        (0..self.rows_used()).map(|number| words_of(&self.0, number))
+    }
+}
+
+fn starts(words: &Counters<WORDS>) -> &[AtomicU64] {
+    &words[State::Starts as usize..][..REQUESTS]
+}
+
+/// Nanoseconds that threads of a row have been in the application, running requests up to `now`
+/// included. `now` is from before the words are read: what is added for a request later is then
+/// never less than what was told of it here.
+fn busy(words: &Counters<WORDS>, now: u64) -> u64 {
+    let of_place = |place: usize| {
+        let (start, counted) = (&starts(words)[place], &words[Tally::Busy as usize + place]);
+        for _ in 0..LOOKS {
+            let began = start.load(Acquire);
+            let before = counted.load(Relaxed);
+            fence(Acquire);
+            if began == BEING_COUNTED || start.load(Relaxed) != began {
+                std::hint::spin_loop();
+                continue;
+            }
+            return if began == 0 { before } else { before + now.saturating_sub(began) };
+        }
+        // It was killed in between; the master will see to it.
+        counted.load(Relaxed)
+    };
+    (0..REQUESTS).map(of_place).sum::<u64>() + words[Tally::BusyRest as usize].load(Relaxed)
+}
+
+fn because(error: io::Error) -> OpenError {
+    match error.kind() {
+        ErrorKind::NotFound => OpenError::NoProcess,
+        ErrorKind::PermissionDenied => OpenError::NotPermitted,
+        _ => OpenError::Failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::{Cause, Count, MAX_WORKERS, ServedRequest};
+    use super::*;
+    use crate::sys::process::getpid;
+
+    /// A board with a worker in row 0, which has served a request of a second with status 200.
+    fn board() -> (Scoreboard, Row) {
+        let board = Scoreboard::new(MAX_WORKERS).unwrap();
+        let row = board.row(0);
+        board.count_start(0);
+        row.clear();
+        row.assign(getpid(), 1, 2);
+        let began = Instant::now();
+        let running = row.start_request(began);
+        row.end_request(running, || began + Duration::from_secs(1));
+        row.count_served(&ServedRequest { status: 200, duration: Duration::from_secs(1), ..Default::default() });
+        (board, row)
+    }
+
+    #[test]
+    fn what_was_counted_outlives_the_worker() {
+        let (board, row) = board();
+        row.count(Count::Refused(Refusal::Header));
+        row.set_connections(3);
+        board.count_exit(Cause::Crash);
+        row.count_cpu_of_dead(Duration::from_secs(2));
+        row.clear();
+        let worker = &board.read_workers()[0];
+        assert_eq!((worker.pid, worker.served, worker.connections), (None, 0, 0));
+        assert_eq!(
+            (worker.requests, worker.busy, worker.duration),
+            (1, Duration::from_secs(1), Duration::from_secs(1))
+        );
+        assert_eq!((board.responses(), board.refused(Refusal::Header)), (vec![(200, 1)], 1));
+        assert_eq!((board.durations().count(), board.exits(Cause::Crash)), (1, 1));
+        assert_eq!(board.cpu_of(0), Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_running_request_counts_as_busy_and_goes_on_counting_when_its_worker_dies() {
+        let (board, row) = board();
+        let running = row.start_request(Instant::now() - Duration::from_secs(10));
+        let before = board.read_workers()[0].busy;
+        assert!(before >= Duration::from_secs(11), "{before:?}");
+        row.clear();
+        let after = board.read_workers()[0].busy;
+        assert!(after >= before && after < before + Duration::from_secs(5), "{after:?}");
+        drop(running);
+    }
+
+    #[test]
+    fn time_never_falls_for_a_reader_beside_a_writer() {
+        let (board, row) = board();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for _ in 0..50_000 {
+                    let running = row.start_request(Instant::now());
+                    row.end_request(running, Instant::now);
+                }
+            });
+            let mut told = Duration::ZERO;
+            while !writer.is_finished() {
+                let busy = board.read_workers()[0].busy;
+                assert!(busy >= told, "{busy:?} after {told:?}");
+                told = busy;
+            }
+        });
+    }
+
+    #[test]
+    fn a_request_is_shown_with_its_text_while_it_runs() {
+        let (board, row) = board();
+        let began = Instant::now() - Duration::from_secs(3);
+        let running = row.start_request(began);
+        row.describe_requests([(running.start(), "GET /slow")].into_iter());
+        let shown = board.read_requests();
+        assert_eq!((shown.len(), shown[0].text.as_str(), shown[0].age.as_secs()), (1, "GET /slow", 3));
+        row.end_request(running, Instant::now);
+        assert_eq!(board.read_requests(), []);
+    }
+
+    #[test]
+    fn the_board_of_a_process_is_found_by_its_pid() {
+        let (board, _) = board();
+        board.set_service(7, 2, "mysite.wsgi");
+        // Other tests of this process have boards as well, one of which is found.
+        let found = Scoreboard::open(getpid()).unwrap();
+        assert_eq!(found.master(), getpid());
+        assert_eq!((board.name().as_str(), board.generation(), board.wanted()), ("mysite.wsgi", 7, 2));
+        assert!(matches!(Scoreboard::open(Pid::from_raw(i32::MAX)), Err(OpenError::NoProcess)));
+    }
+}

@@ -1,0 +1,206 @@
+//! What a worker counts, in words that are never cleared.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::fence;
+use std::time::{Duration, Instant};
+
+use super::histogram::record;
+use super::layout::{CODES, FIRST_CODE, HISTOGRAM_WORDS, REQUESTS, State, TEXT_WORDS, TEXTS, Tally};
+use super::{Refusal, Row};
+use crate::sys::clock::monotonic_ns;
+
+/// Stands for a start while the time of that request is being added: a reader looks again.
+pub(super) const BEING_COUNTED: u64 = 1;
+
+/// A request that a worker is running, to be passed to [`Row::end_request`].
+#[derive(Debug)]
+#[must_use = "the request seems to run until it is passed to end_request"]
+pub struct Running {
+    /// Its place in the row, if one was free.
+    place: Option<usize>,
+    began: Instant,
+    start: u64,
+}
+
+impl Running {
+    /// When it began, as the row says it.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+}
+
+/// What is counted of a request that the application has answered.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServedRequest {
+    /// The status of the response; 0 where nothing was sent.
+    pub status: u16,
+    /// From the complete request to the end of the application, everything together.
+    pub duration: Duration,
+    /// The part of it before the application was called, and before that in the kernel.
+    pub queue: Duration,
+    /// The bytes that came.
+    pub received: u64,
+    /// The bytes of the response's body.
+    pub sent: u64,
+}
+
+/// What a worker counts one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// A request whose client left before it had the response.
+    Aborted,
+    /// A request in which the application raised.
+    AppError,
+    /// A request that went to a sibling.
+    Passed,
+    /// A connection that was accepted.
+    Accepted,
+    /// A TLS handshake that was completed in full.
+    TlsFull,
+    /// A TLS session that was resumed.
+    TlsResumed,
+    /// A TLS handshake that failed.
+    TlsFailed,
+    /// A request that was refused.
+    Refused(Refusal),
+}
+
+impl Count {
+    fn word(self) -> usize {
+        match self {
+            Count::Aborted => Tally::Aborted as usize,
+            Count::AppError => Tally::AppErrors as usize,
+            Count::Passed => Tally::Passed as usize,
+            Count::Accepted => Tally::Accepted as usize,
+            Count::TlsFull => Tally::TlsFull as usize,
+            Count::TlsResumed => Tally::TlsResumed as usize,
+            Count::TlsFailed => Tally::TlsFailed as usize,
+            Count::Refused(refusal) => Tally::Refused as usize + refusal as usize,
+        }
+    }
+}
+
+impl Row {
+    /// Records that a thread of the worker calls the app with a request, at this moment.
+    pub fn start_request(&self, began: Instant) -> Running {
+        let start = self.scale.nanoseconds(began).max(BEING_COUNTED + 1);
+        let is_taken = |place: &AtomicU64| place.compare_exchange(0, start, Relaxed, Relaxed).is_ok();
+        Running { place: self.starts().iter().position(is_taken), began, start }
+    }
+
+    /// Records that the request no longer runs, and adds its time. `clock` is asked in here: had it
+    /// been asked before, a reader could have told a longer time meanwhile. Returns what it said.
+    pub fn end_request(&self, request: Running, clock: impl FnOnce() -> Instant) -> Instant {
+        let Running { place, began, .. } = request;
+        let Some(place) = place else {
+            let ended = clock();
+            self.tally(Tally::BusyRest).fetch_add((ended - began).as_nanos() as u64, Relaxed);
+            return ended;
+        };
+        let start = &self.starts()[place];
+        start.store(BEING_COUNTED, Relaxed);
+        fence(Release);
+        let ended = clock();
+        // Whoever has the place is the only one who writes this word.
+        let busy = self.busy(place);
+        busy.store(busy.load(Relaxed) + (ended - began).as_nanos() as u64, Relaxed);
+        start.store(0, Release);
+        ended
+    }
+
+    /// Counts a request that the application has answered.
+    pub fn count_served(&self, served: &ServedRequest) {
+        self.tally(Tally::Requests).fetch_add(1, Relaxed);
+        self.count_response(served.status);
+        record(self.histogram(Tally::Duration), served.duration.as_nanos() as u64);
+        record(self.histogram(Tally::Queue), served.queue.as_nanos() as u64);
+        if served.received > 0 {
+            self.tally(Tally::Received).fetch_add(served.received, Relaxed);
+        }
+        if served.sent > 0 {
+            self.tally(Tally::Sent).fetch_add(served.sent, Relaxed);
+        }
+    }
+
+    /// Counts a response, the server's own ones too.
+    pub fn count_response(&self, status: u16) {
+        let place = usize::from(status.wrapping_sub(FIRST_CODE));
+        if place < CODES {
+            self.words()[Tally::Codes as usize + place].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Counts something else.
+    pub fn count(&self, what: Count) {
+        self.words()[what.word()].fetch_add(1, Relaxed);
+    }
+
+    /// Counts how long a request was under way before it came, as a proxy says.
+    pub fn count_upstream_queue(&self, waited: Duration) {
+        record(self.histogram(Tally::UpstreamQueue), waited.as_nanos() as u64);
+    }
+
+    /// Writes what the worker has been at for a moment: [when each request began](Running::start),
+    /// and what it is. Those of before are gone. Only one thread may call it at a time.
+    pub fn describe_requests<'a>(&self, requests: impl Iterator<Item = (u64, &'a str)>) {
+        let all = &self.words()[State::Texts as usize..][..TEXTS * TEXT_WORDS];
+        let mut places = all.chunks(TEXT_WORDS);
+        for ((start, text), words) in requests.zip(places.by_ref()) {
+            // A reader takes a text whose start is the same before and after.
+            words[0].store(0, Relaxed);
+            fence(Release);
+            write_text(&words[1..], text);
+            words[0].store(start, Release);
+        }
+        places.for_each(|words| words[0].store(0, Relaxed));
+    }
+
+    /// Counts the processor time of the worker, which has ended and been reaped.
+    pub fn count_cpu_of_dead(&self, used: Duration) {
+        self.tally(Tally::CpuOfDead).fetch_add(used.as_nanos() as u64, Relaxed);
+        self.field(State::Pid).store(0, Relaxed);
+    }
+
+    /// What a dead worker was at counts until now. Where it was killed at the moment of counting,
+    /// that one request may go uncounted.
+    pub(super) fn end_requests_of_dead(&self) {
+        for (place, start) in self.starts().iter().enumerate() {
+            let began = start.swap(BEING_COUNTED, Relaxed);
+            fence(Release);
+            if began > BEING_COUNTED {
+                let busy = self.busy(place);
+                busy.store(busy.load(Relaxed) + monotonic_ns().saturating_sub(began), Relaxed);
+            }
+            start.store(0, Release);
+        }
+    }
+
+    fn busy(&self, place: usize) -> &AtomicU64 {
+        debug_assert!(place < REQUESTS);
+        &self.words()[Tally::Busy as usize + place]
+    }
+
+    fn histogram(&self, which: Tally) -> &[AtomicU64] {
+        &self.words()[which as usize..][..HISTOGRAM_WORDS]
+    }
+}
+
+/// Writes as much of the text as the words hold, and zeroes behind it.
+pub(super) fn write_text(words: &[AtomicU64], text: &str) {
+    let mut bytes = text.as_bytes();
+    for word in words {
+        let (now, rest) = bytes.split_at(bytes.len().min(8));
+        let mut padded = [0; 8];
+        padded[..now.len()].copy_from_slice(now);
+        word.store(u64::from_le_bytes(padded), Relaxed);
+        bytes = rest;
+    }
+}
+
+/// What [`write_text`] has written. A character that did not fit whole is shown as a mark.
+pub(super) fn read_text(words: &[AtomicU64]) -> String {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

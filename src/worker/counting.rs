@@ -1,0 +1,66 @@
+//! What the worker counts of requests on its row of the scoreboard, where they end.
+//!
+//! It is called once for each request, and adds numbers that are known there already.
+
+use std::time::Instant;
+
+use crate::exchange::CLIENT_CLOSED_REQUEST;
+use crate::http::error::Error;
+use crate::python::call::take_raised;
+use crate::python::response_writer::ResponseSummary;
+use crate::scoreboard::{Count, Refusal, Row, ServedRequest};
+
+/// A request was answered by the application. `moments` are when it was ready, when the application
+/// was called, and when that was done; `received` its bytes.
+pub fn served(row: &Row, moments: (Instant, Instant, Instant), received: u64, summary: &ResponseSummary) {
+    let (ready_at, called_at, ended_at) = moments;
+    row.count_served(&ServedRequest {
+        status: summary.status,
+        duration: ended_at.saturating_duration_since(ready_at),
+        queue: called_at.saturating_duration_since(ready_at),
+        received,
+        sent: summary.sent,
+    });
+    if summary.status == CLIENT_CLOSED_REQUEST {
+        row.count(Count::Aborted);
+    }
+    for _ in 0..take_raised() {
+        row.count(Count::AppError);
+    }
+}
+
+/// The client of a request that was ready has gone.
+pub fn left(row: &Row) {
+    row.count(Count::Aborted);
+    row.count_response(CLIENT_CLOSED_REQUEST);
+}
+
+/// A request was refused.
+pub fn refused(row: &Row, error: &Error) {
+    row.count(Count::Refused(reason(error)));
+    row.count_response(error.status());
+}
+
+fn reason(error: &Error) -> Refusal {
+    match error {
+        Error::InvalidRequestLine(_)
+        | Error::InvalidMethod(_)
+        | Error::InvalidVersion(_)
+        | Error::UnsupportedVersion(..) => Refusal::RequestLine,
+        Error::InvalidHeader(_)
+        | Error::InvalidHeaderName(_)
+        | Error::ObsoleteFolding(_)
+        | Error::ExpectationFailed(_)
+        | Error::InvalidSchemeHeaders => Refusal::Header,
+        Error::LimitRequestLine { .. } | Error::LimitRequestHeaders(_) => Refusal::HeadTooLong,
+        Error::UnsupportedTransferCoding(_)
+        | Error::InvalidChunkSize(_)
+        | Error::ChunkMissingTerminator(_)
+        | Error::InvalidChunkExtension(_) => Refusal::Body,
+        Error::ContentTooLarge => Refusal::BodyTooLarge,
+        Error::RequestTimeout => Refusal::Timeout,
+        Error::InvalidProxyLine(_) | Error::InvalidProxyHeader(_) | Error::ForbiddenProxyRequest(_) => Refusal::Proxy,
+        Error::PlainHttpOnTls | Error::TlsOnPlainHttp => Refusal::Protocol,
+        Error::Overloaded => Refusal::Overloaded,
+    }
+}

@@ -1,0 +1,166 @@
+//! `monoceros ctl`: what an operator sees of a server that runs, also of one that hangs.
+
+use std::process::{Command, Output};
+
+use nix::sys::signal::Signal::{SIGKILL, SIGSTOP, SIGTERM};
+
+use crate::util::json::Json;
+use crate::util::server::{Plan, Server, send};
+use crate::util::{program, python, wait_until};
+
+fn ctl(arguments: &[&str]) -> Output {
+    Command::new(program()).arg("ctl").args(arguments).output().expect("the program runs")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn the_status_says_by_its_exit_whether_all_workers_serve() {
+    let plan = Plan::app("process").args(["--workers", "2", "--shutdown-delay", "60"]);
+    let pid_file = plan.path("pid");
+    let mut server = plan.args(["--pid", pid_file.to_str().expect("a plain path")]).start();
+    let workers = server.wait_for_workers(2);
+    let pid = server.pid().to_string();
+    assert_eq!(server.get("/pid").status, 200);
+    let whole = ctl(&["status", &pid]);
+    assert_eq!(whole.status.code(), Some(0), "{whole:?}");
+    let said = text(&whole);
+    for part in ["process", "Workers 2/2", "Threads 0/2", "Requests  1 ", "ready"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
+    assert!(workers.iter().all(|worker| said.contains(&worker.to_string())), "{said}");
+    let json = ctl(&["status", "--json", pid_file.to_str().expect("a plain path")]);
+    assert_eq!(json.status.code(), Some(0));
+    let json = Json::parse(text(&json).trim());
+    assert_eq!((json["pid"].number() as i32, json["workers_wanted"].number()), (server.pid(), 2.0));
+    assert_eq!(json["request_duration_seconds"]["count"].number(), 1.0);
+    assert_eq!(json["worker_processes"].list().len(), 2);
+    assert_eq!(ctl(&["status", "--probe", &pid]).status.code(), Some(0));
+    server.signal(SIGTERM);
+    server.wait_for_log("Serving on for 60 s before the stop");
+    assert_eq!(ctl(&["status", "--probe", &pid]).status.code(), Some(1));
+    assert_eq!(ctl(&["status", &pid]).status.code(), Some(1));
+    server.signal(SIGKILL);
+    server.wait_for_exit();
+    for worker in workers {
+        wait_until("the worker's end", || !crate::util::process::is_alive(worker));
+    }
+    assert_eq!(ctl(&["status", &pid]).status.code(), Some(3));
+    assert_eq!(ctl(&["status", "--probe", pid_file.to_str().expect("a plain path")]).status.code(), Some(1));
+}
+
+#[test]
+fn a_master_and_its_workers_can_be_looked_at_while_they_are_stopped() {
+    let server = Server::start("process", ["--workers", "1", "--timeout", "0"]);
+    let workers = server.wait_for_workers(1);
+    let pid = server.pid().to_string();
+    server.signal(SIGSTOP);
+    send(workers[0], SIGSTOP);
+    let said = ctl(&["top", &pid]);
+    assert_eq!(said.status.code(), Some(0));
+    assert!(text(&said).contains("Workers 1/1"), "one frame, since there is no terminal: {said:?}");
+    send(workers[0], nix::sys::signal::Signal::SIGCONT);
+    server.signal(nix::sys::signal::Signal::SIGCONT);
+    server.finish();
+}
+
+#[test]
+fn stacks_are_shown_of_workers_that_hang_and_go_on_afterwards() {
+    let server = Plan::app("process").args(["--threads", "2", "--timeout", "0"]).start();
+    let worker = server.wait_for_workers(1)[0];
+    let pid = server.pid().to_string();
+    let mut clients = [server.connect(), server.connect()];
+    clients[0].send("GET /wait?slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    clients[1].send("GET /sleep-in-c?3 HTTP/1.1\r\nHost: a\r\n\r\n");
+    // The board names a request that has run for a second.
+    let mut said = String::new();
+    wait_until("both requests", || {
+        said = text(&ctl(&["stacks", &pid]));
+        said.contains("at GET /wait?slow from 127.0.0.1") && said.contains("at GET /sleep-in-c?3 from 127.0.0.1")
+    });
+    assert!(said.contains(&format!("(pid:{worker}) ready: 2 requests in the application")), "{said}");
+    assert!(said.contains("in wait\n") && said.contains("in sleep_in_c\n"), "{said}");
+    assert!(said.to_lowercase().matches("thread 0x").count() >= 2, "{said}");
+    server.release();
+    clients.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
+    assert_eq!(server.workers(), [worker]);
+    server.finish();
+}
+
+/// Runs `top` in a terminal of 80 by 24, waits for a frame, presses the keys, and prints all that
+/// came.
+const IN_TERMINAL: &str = r#"
+import fcntl, os, pty, re, struct, sys, termios, time
+program, master, keys = sys.argv[1:]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(program, [program, "ctl", "top", "--interval", "0.2", master])
+fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+before = termios.tcgetattr(terminal)
+seen = b""
+while b"AGE" not in seen:
+    seen += os.read(terminal, 65536)
+for key in keys:
+    os.write(terminal, key.encode())
+    end = time.monotonic() + 0.4
+    while time.monotonic() < end:
+        seen += os.read(terminal, 65536)
+        if seen.endswith(b"\x1b[?1049l"):
+            break
+while True:
+    try:
+        more = os.read(terminal, 65536)
+    except OSError:
+        break
+    if not more:
+        break
+    seen += more
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+lines = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", seen.replace(b"\x1b[H", b"\n")).replace(b"\r", b"").split(b"\n")
+print(status, max(map(len, lines)), seen.count(b"\x1b[?1049h"), seen.rstrip().endswith(b"\x1b[?1049l"), b"quit" in seen, b"frozen" in seen)
+"#;
+
+#[test]
+fn top_fills_a_terminal_and_leaves_it_as_it_was() {
+    let server = Server::start("process", ["--workers", "2"]);
+    server.wait_for_workers(2);
+    let pid = server.pid().to_string();
+    for (keys, expected) in [("hh q", "0 80 1 True True True"), ("\u{3}", "0 80 1 True False False")] {
+        let path = program();
+        let program = path.to_str().expect("a plain path");
+        let ran = Command::new(python()).args(["-c", IN_TERMINAL, program, &pid, keys]).output().expect("python");
+        let said = text(&ran);
+        let words: Vec<&str> = said.split_whitespace().collect();
+        assert_eq!(words.len(), 6, "{ran:?}");
+        assert!(words[1].parse::<usize>().expect("a number") <= 80, "{said}");
+        let without_width = |text: &str| -> Vec<String> {
+            text.split_whitespace().enumerate().filter(|(at, _)| *at != 1).map(|(_, word)| word.to_owned()).collect()
+        };
+        assert_eq!(without_width(&said), without_width(expected), "{keys:?}");
+    }
+    server.finish();
+}
+
+#[test]
+fn an_application_named_ctl_is_served() {
+    let plan = Plan::app("ctl").in_own_folder().file("ctl.py", &crate::util::load::version(1));
+    let server = plan.start();
+    assert_eq!(server.get("/?x").text(), "v1 x 0");
+    server.finish();
+}
+
+#[test]
+fn a_slow_request_is_told_while_it_runs() {
+    let mut server = Plan::app("process").args(["--slow-request", "1", "--timeout", "0"]).start();
+    server.wait_for_workers(1);
+    let mut client = server.connect();
+    client.send("GET /wait?x HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for_log("Slow request: GET /wait?x from 127.0.0.1 has been in the app for");
+    server.release();
+    assert_eq!(client.read().status, 200);
+    server.allow("Slow request");
+    server.finish();
+}
