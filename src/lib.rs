@@ -128,6 +128,9 @@ fn serve(mut startup: Startup) -> Result<i32, StartupError> {
 /// `--check-config`: whether certificates and application can be loaded, and the warnings that the
 /// start would log.
 fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, StartupError> {
+    if let Some(found) = startup.found() {
+        eprintln!("{found}");
+    }
     for warning in startup.take_warnings() {
         eprintln!("Warning: {warning}");
     }

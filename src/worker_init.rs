@@ -21,6 +21,8 @@ pub struct WorkerInit {
     /// Its place among the workers of its generation, from 0; the worker that replaces it gets the
     /// same. Under `reuse_port` the slot decides which of the sockets of a port it accepts from.
     pub slot: usize,
+    /// How many workers there should be at the time of the fork.
+    pub workers: usize,
     /// Its row on the scoreboard, where it writes its phase and its heartbeat.
     pub row: Row,
     /// The master's pid. When getppid(2) returns another one, the master is gone.

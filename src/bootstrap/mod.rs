@@ -7,6 +7,7 @@
 //! worker serves: both call it by name.
 
 mod about;
+mod autodetect;
 pub mod cli;
 mod exec_command;
 mod logs;
@@ -17,5 +18,6 @@ mod startup;
 pub use self::about::about;
 pub use self::exec_command::ExecCommand;
 pub use self::logs::{check_access_log, configure_logging};
+pub use self::process_env::variable;
 pub use self::python_setup::PythonSetup;
 pub use self::startup::{Startup, StartupError};

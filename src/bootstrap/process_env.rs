@@ -67,6 +67,13 @@ impl ProcessEnv {
     }
 }
 
+/// A variable of the environment that `config` makes. `raw_env` comes before the process's own
+/// environment: a reload may have put settings there that then failed.
+pub fn variable(config: &Config, name: &str) -> Option<String> {
+    let given = config.raw_env.iter().rev().find(|(given, _)| given == name);
+    given.map(|(_, value)| value.clone()).or_else(|| std::env::var(name).ok())
+}
+
 fn change_directory(path: &Path) -> Result<(), String> {
     std::env::set_current_dir(path).map_err(|error| format!("can't chdir to '{}': {error}", path.display()))
 }

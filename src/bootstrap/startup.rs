@@ -16,9 +16,11 @@ use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, Loaded
 use crate::sys::user;
 use crate::tls::{self, Tls};
 
+use super::autodetect;
 use super::cli::{self, CommandLine};
 use super::exec_command::ExecCommand;
 use super::logs::check_access_log;
+use super::process_env::variable;
 use super::python_setup::PythonSetup;
 
 /// Flags for every start, as gunicorn reads them.
@@ -60,6 +62,8 @@ pub struct Startup {
     exec_command: ExecCommand,
     python: PythonSetup,
     warnings: Vec<String>,
+    /// What `autodetect` has found.
+    found: Option<String>,
     /// The hooks of the last settings that named any.
     hooks: Hooks,
     /// The program that settings and app come from, instead of command line and config file.
@@ -98,7 +102,15 @@ impl Startup {
         python: PythonSetup,
         embedder: Option<Embedder>,
     ) -> Startup {
-        Startup { command_line, exec_command, python, warnings: Vec::new(), hooks: Hooks::default(), embedder }
+        Startup {
+            command_line,
+            exec_command,
+            python,
+            warnings: Vec::new(),
+            found: None,
+            hooks: Hooks::default(),
+            embedder,
+        }
     }
 
     /// How to start the program once more.
@@ -120,11 +132,9 @@ impl Startup {
         self.python.process_env.restore().map_err(|reason| config_error(&reason))?;
         let (loaded, objects) = self.read_layers()?;
         let mut config = loaded.config;
-        if config.app.is_none() && config.paste.is_none() {
-            return Err(config_error("No application module specified."));
-        }
         let process_env = &self.python.process_env;
         config.chdir = process_env.resolve(&config.chdir);
+        self.found = autodetect(&mut config)?;
         config.paste = config.paste.map(|uri| process_env.resolve(uri.as_ref()).display().to_string());
         self.warnings = loaded.warnings;
         if config.reload {
@@ -154,13 +164,21 @@ impl Startup {
         Ok((config, hooks))
     }
 
+    /// What `autodetect` has found, in a sentence.
+    pub fn found(&self) -> Option<&str> {
+        self.found.as_deref()
+    }
+
     /// The warnings about the settings, a sentence each; the next call returns none.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// Logs the warnings about the settings.
+    /// Logs the warnings about the settings, and what `autodetect` has found.
     pub fn log_warnings(&mut self) {
+        if let Some(found) = &self.found {
+            log::info!("{found}");
+        }
         for warning in self.take_warnings() {
             log::warn!("{warning}");
         }
@@ -265,10 +283,10 @@ impl Startup {
         command_line: &[Assignment],
         environment_args: &[Assignment],
     ) -> Result<Vec<Assignment>, StartupError> {
-        let mut flags = command_line.iter().chain(environment_args);
+        let flag = |name: &str| command_line.iter().chain(environment_args).find(|(setting, _)| setting.name == name);
         let mut given = Vec::new();
         let mut give = |name, text: String| given.extend(settings::find(name).map(|row| (row, Value::Str(text))));
-        if let Some((_, uri)) = flags.find(|(setting, _)| setting.name == "paste") {
+        if let Some((_, uri)) = flag("paste") {
             let uri = uri.to_string();
             let file = self.python.process_env.resolve(uri.split('#').next().unwrap_or_default().as_ref());
             let text = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
@@ -281,6 +299,8 @@ impl Startup {
             give("default_proc_name", file.display().to_string());
         } else if let Some(app) = &self.command_line.app {
             give("default_proc_name", app.clone());
+        } else if let Some((_, path)) = flag("wsgi_file") {
+            give("default_proc_name", path.to_string());
         }
         Ok(given)
     }
@@ -305,6 +325,24 @@ impl Startup {
         let file = run().map_err(StartupError::from)?;
         Ok((file.values, FileOrigin::Python, Some(file.objects)))
     }
+}
+
+/// Finds the app if none is named and `autodetect` is on, and returns what was found.
+///
+/// # Errors
+/// There is no app.
+fn autodetect(config: &mut Config) -> Result<Option<String>, StartupError> {
+    if config.app.is_some() || config.paste.is_some() {
+        return Ok(None);
+    }
+    if !config.autodetect {
+        return Err(config_error("No application module specified."));
+    }
+    let found = autodetect::find(&config.chdir, |name| variable(config, name));
+    let found = found.map_err(|reason| config_error(&format!("autodetect: {reason}")))?;
+    (config.app, config.chdir) = (Some(found.app), found.chdir);
+    config.pythonpath.extend(found.pythonpath);
+    Ok(Some(found.sentence))
 }
 
 /// Only what the program has set counts. Its arguments, a config file and `GUNICORN_CMD_ARGS` are

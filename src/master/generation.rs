@@ -11,6 +11,7 @@ use crate::sys::socket::Listener;
 
 use super::certificates::CertificateWatch;
 use super::plan::Target;
+use super::resources::Resources;
 
 pub(super) struct Generation {
     /// Counts the reloads; workers belong to a generation by this number.
@@ -24,6 +25,8 @@ pub(super) struct Generation {
     closed: Vec<Arc<Listener>>,
     /// How many workers there should be: the setting, then changed by TTIN and TTOU.
     pub wanted: usize,
+    /// What `workers = auto` has found that number for; `None` for a number that is the user's.
+    pub found_for: Option<Resources>,
     pub since: Instant,
     pub backoff: Backoff,
 }
@@ -33,7 +36,7 @@ impl Generation {
         let closed = service.listeners.iter().filter(|listener| !listener.is_open()).cloned().collect();
         let watch = service.tls.as_ref().and_then(CertificateWatch::of);
         let (since, backoff) = (Instant::now(), Backoff::Ready);
-        Generation { number, service: Arc::new(service), watch, closed, wanted, since, backoff }
+        Generation { number, service: Arc::new(service), watch, closed, wanted, found_for: None, since, backoff }
     }
 
     /// To be called when this generation takes over. Sets when the kernel reports a connection on

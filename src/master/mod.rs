@@ -24,6 +24,8 @@ mod plan;
 mod reap;
 mod recycle;
 mod reload;
+mod resize;
+mod resources;
 mod service_manager;
 mod signals;
 mod spawn;
@@ -57,6 +59,7 @@ use backlog::BacklogReport;
 use control::Control;
 use exit_reason::BootFailure;
 use generations::Generations;
+use resize::ResizeWatch;
 use service_manager::ServiceManager;
 use spawn::ForkedChild;
 use upgrade::Upgrade;
@@ -99,6 +102,7 @@ struct Master {
     service_manager: ServiceManager,
     backlog: BacklogReport,
     control: Control,
+    resize_watch: ResizeWatch,
 }
 
 /// How far the service has come.
@@ -165,6 +169,7 @@ impl Master {
     /// workers that should have. Deadlines come after reloads and upgrades, which may run the
     /// operator's code for seconds: the workers' silence during that time is forgiven first.
     fn decide(&mut self) {
+        self.follow_resize();
         self.settle_worker_count();
         self.settle_reload();
         self.settle_upgrade();

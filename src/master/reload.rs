@@ -19,7 +19,7 @@ use crate::sys::process::Pid;
 use crate::sys::socket::Listener;
 
 use super::generation::Generation;
-use super::worker_count::worker_count;
+use super::worker_count::{WorkerCount, worker_count};
 use super::{Master, Phase, listeners, metrics_listener};
 
 impl Master {
@@ -66,12 +66,13 @@ impl Master {
             // An import may kill or hang its process, and every worker depends on this one.
             warn!("preload_app takes effect with the next start or upgrade. Until then each worker loads the app.");
         }
-        let workers = worker_count(&config);
-        let listeners = self.listeners_for(&config, workers)?;
+        let WorkerCount { count, found_for } = worker_count(&config);
+        let listeners = self.listeners_for(&config, count)?;
         let current = &self.generations.serving.service;
         let metrics = metrics_listener::open(&config, current.metrics.as_ref())
             .inspect_err(|_| listeners::unlink_unless(&listeners, &current.listeners))?;
-        let called = self.generations.call(Service { config, hooks, listeners, metrics, tls }, workers);
+        let mut called = self.generations.call(Service { config, hooks, listeners, metrics, tls }, count);
+        called.found_for = found_for;
         configure_logging(&called.service.config, &called.service.hooks).inspect_err(|_| self.take_back(&called))?;
         if !same(&called.service.listeners, &self.generations.serving.service.listeners) {
             info!("Listening at: {} ({})", listeners::names(&called.service), self.pid);

@@ -104,7 +104,8 @@ impl Master {
         }
     }
 
-    fn change_worker_count(&mut self, change: impl Fn(usize) -> usize) {
+    /// Sets how many workers there should be, and calls the hook for it.
+    pub(super) fn change_worker_count(&mut self, change: impl Fn(usize) -> usize) {
         let old = self.generations.serving.wanted;
         self.generations.change_wanted(change);
         if self.generations.serving.wanted != old {

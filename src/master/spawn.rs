@@ -164,11 +164,13 @@ impl Master {
         let confined = request.give_up_shared_memory();
         let signals = self.signals.replace_after_fork(&WORKER_SIGNALS);
         unblock(blocked);
+        let workers = self.generations.iter().map(|generation| generation.wanted).max().unwrap_or_default();
         match confined.and(signals) {
             Ok(signals) => Outcome::Worker(WorkerInit {
                 service: request.service,
                 age: request.age,
                 slot: request.slot,
+                workers,
                 row: request.row,
                 ppid: self.pid,
                 wakeup: self.waiter.into_wakeup(),

@@ -23,11 +23,12 @@ use super::generations::Generations;
 use super::hooks::shown_at_start;
 use super::inheritance::{Inheritance, Inherited};
 use super::listeners::{self, NotOpened};
+use super::resize::ResizeWatch;
 use super::service_manager::{self, ServiceManager};
 use super::signals::{HANDLED, told_to_stop};
 use super::upgrade::Upgrade;
 use super::waiter::MasterWaiter;
-use super::worker_count::worker_count;
+use super::worker_count::{WorkerCount, worker_count};
 use super::workers::Workers;
 use super::{Master, Phase, fork};
 
@@ -55,7 +56,8 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     check_stop(&signals)?;
     let preloaded = preloaded.map_err(|reason| refuse(&reason))?;
 
-    let (name, count) = (upgrade.master_name(), worker_count(&service.config));
+    let name = upgrade.master_name();
+    let WorkerCount { count, found_for } = worker_count(&service.config);
     let shown = || shown_at_start(name, count);
     may_go_on(&signals, &upgrade, service.hooks.nworkers_changed(shown, count, None))?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
@@ -100,7 +102,9 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         service_manager,
         backlog: BacklogReport::default(),
         control: Control::default(),
+        resize_watch: ResizeWatch::new(),
     };
+    master.generations.serving.found_for = found_for;
     if let Some(adopted) = inheritance.adopted {
         master.adopt_workers(adopted);
     }

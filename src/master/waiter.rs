@@ -119,6 +119,7 @@ impl Master {
             self.watchdog_deadline(now),
             self.certificates_deadline(),
             self.control.deadline(),
+            self.resize_deadline(),
             self.backlog.deadline(&self.generations.serving.service, now),
         ];
         deadlines.into_iter().flatten().min()

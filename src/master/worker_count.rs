@@ -1,50 +1,91 @@
-//! How many workers there should be: the user's number, or as many as the machine has room for.
-
-use std::num::NonZero;
-use std::thread;
+//! How many workers there should be: the user's number, or as many as there is room for.
 
 use log::{info, warn};
 
 use crate::settings::{Config, Workers};
-use crate::sys::{cgroup, memory};
 
+use super::resources::{self, Resources};
 use super::workers::MOST_WORKERS;
 
-/// The memory that a worker is expected to need if `max_worker_memory` does not say: that of a
-/// Django site of middling size.
-const USUAL_WORKER_MEMORY: u64 = 100 << 20;
+/// The memory that a worker is expected to need if `max_worker_memory` does not say: Heroku's
+/// figure, which its buildpack and its users size by.
+const USUAL_WORKER_MEMORY: u64 = 256 << 20;
 
-/// The number of workers that `config` asks for, at most as many as the scoreboard holds.
-pub(super) fn worker_count(config: &Config) -> usize {
-    let asked = match config.workers {
-        Workers::Count(count) => count,
-        Workers::Auto => automatic(config),
-    };
-    let wanted = asked.min(MOST_WORKERS);
-    if wanted < asked {
-        warn!("{asked} workers are asked for, {wanted} are the most there can be");
-    }
-    wanted
+/// A limit that leaves each worker less than this is no room: an interpreter with a small
+/// application takes it.
+const LEAST_WORKER_MEMORY: u64 = 32 << 20;
+
+/// A number of workers, and where it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WorkerCount {
+    /// At most as many as the scoreboard holds.
+    pub count: usize,
+    /// What `workers = auto` has found them for; `None` for the user's own number.
+    pub found_for: Option<Resources>,
 }
 
-fn automatic(config: &Config) -> usize {
-    // The standard library respects affinity and the cgroup's quota, of both versions.
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    let room = [cgroup::memory_limit(), memory::total()].into_iter().flatten().min();
-    let each = match config.max_worker_memory {
+/// The number of workers that `config` asks for. Logs what `auto` has found, and what cannot be
+/// right.
+pub(super) fn worker_count(config: &Config) -> WorkerCount {
+    let resources = Resources::measure(config);
+    match config.workers {
+        Workers::Auto => {
+            resources::warn_of_unreadable(config);
+            log_found(config, resources);
+            WorkerCount { count: found_count(config, resources), found_for: Some(resources) }
+        }
+        Workers::Count(asked) => {
+            let count = asked.min(MOST_WORKERS);
+            if count < asked {
+                warn!("{asked} workers are asked for, {count} are the most there can be");
+            }
+            warn_of_little_room(count, resources);
+            WorkerCount { count, found_for: None }
+        }
+    }
+}
+
+/// What `workers = auto` means with these resources.
+pub(super) fn found_count(config: &Config, resources: Resources) -> usize {
+    let Resources { processors, memory, .. } = resources;
+    fitting(processors, memory, worker_memory(config), config.max_workers).min(MOST_WORKERS)
+}
+
+/// Says what `workers = auto` has found, and whether there is room for a worker at all.
+pub(super) fn log_found(config: &Config, resources: Resources) {
+    let Resources { processors, memory, .. } = resources;
+    let (count, each) = (found_count(config, resources), worker_memory(config));
+    let room = memory.map_or_else(|| "unknown".to_owned(), |bytes| format!("{} MB", bytes >> 20));
+    info!("workers = auto: {count} for {processors} processors and a memory of {room}");
+    if memory.is_some_and(|memory| memory < each) {
+        warn!("A memory of {room} has no room for a worker of {} MB; one is started all the same", each >> 20);
+    }
+}
+
+fn worker_memory(config: &Config) -> u64 {
+    match config.max_worker_memory {
         0 => USUAL_WORKER_MEMORY,
         bytes => bytes,
-    };
-    let count = fitting(processors, room, each, config.max_workers);
-    let room = room.map_or_else(|| "unknown".to_owned(), |bytes| format!("{} MB", bytes >> 20));
-    info!("workers = auto: {count} for {processors} processors and a memory of {room}");
-    count
+    }
 }
 
-/// gunicorn's rule of thumb, bounded. At least one worker.
-fn fitting(processors: usize, room: Option<u64>, each: u64, most: usize) -> usize {
-    let by_memory = room.map_or(usize::MAX, |room| usize::try_from(room / each.max(1)).unwrap_or(usize::MAX));
-    (2 * processors + 1).min(by_memory).min(most).max(1)
+/// Two workers for each processor and one more, but no more than there is memory for. At least one;
+/// with a `most` that is not 0, at most that many.
+fn fitting(processors: usize, memory: Option<u64>, each: u64, most: usize) -> usize {
+    let by_memory = memory.map_or(usize::MAX, |memory| usize::try_from(memory / each.max(1)).unwrap_or(usize::MAX));
+    let most = if most == 0 { usize::MAX } else { most };
+    processors.saturating_mul(2).saturating_add(1).min(by_memory).min(most).max(1)
+}
+
+fn warn_of_little_room(count: usize, resources: Resources) {
+    let Some(memory) = resources.memory.filter(|_| resources.is_limited) else { return };
+    let each = memory / count.max(1) as u64;
+    if each < LEAST_WORKER_MEMORY {
+        let memory = memory >> 20;
+        warn!(
+            "{count} workers share a memory of {memory} MB, which has no room for them; workers = auto starts as many as fit"
+        );
+    }
 }
 
 #[cfg(test)]
@@ -58,11 +99,29 @@ mod tests {
             ((4, Some(500), 100, 32), 5),
             ((4, Some(50), 100, 32), 1),
             ((64, Some(1 << 40), 100, 32), 32),
-            ((1, None, 100, 0), 1),
+            ((64, Some(1 << 40), 100, 0), 129),
             ((1, Some(10), 0, 32), 3),
+            ((usize::MAX, None, 1, 0), usize::MAX),
         ];
-        for ((processors, room, each, most), expected) in cases {
-            assert_eq!(fitting(processors, room, each, most), expected, "{processors} {room:?} {each} {most}");
+        for ((processors, memory, each, most), expected) in cases {
+            assert_eq!(fitting(processors, memory, each, most), expected, "{processors} {memory:?} {each} {most}");
+        }
+    }
+
+    /// What its buildpack makes of the memory and the processors of its dynos.
+    #[test]
+    fn herokus_table_holds() {
+        for (mebibytes, processors, workers) in [
+            (512, 8, 2),
+            (1024, 8, 4),
+            (2560, 2, 5),
+            (14 << 10, 8, 17),
+            (30 << 10, 4, 9),
+            (128 << 10, 16, 33),
+            (64, 1, 1),
+        ] {
+            let count = fitting(processors, Some(mebibytes << 20), USUAL_WORKER_MEMORY, 0);
+            assert_eq!(count, workers, "{mebibytes} MiB, {processors} processors");
         }
     }
 }

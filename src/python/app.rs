@@ -9,7 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyDict};
 
 use super::errors::traceback;
-use crate::settings::Config;
+use crate::settings::{AppSpec, Config};
 
 const LOADER: &CStr = embedded_source!("loader.py");
 
@@ -77,8 +77,8 @@ impl fmt::Display for LoadError {
     }
 }
 
-/// Loads the application that the settings name: the one of a PasteDeploy file, or `module`,
-/// `module:name`, `module:factory("x", k=1)`.
+/// Loads the application that the settings name: the one of a PasteDeploy file, `module`,
+/// `module:name`, `module:factory("x", k=1)`, or that of a script.
 ///
 /// # Errors
 /// The import raised, or the module holds no such callable.
@@ -91,7 +91,11 @@ pub fn load(config: &Config) -> Result<App, LoadError> {
 
 fn load_callable<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, PyAny>> {
     let Some(uri) = &config.paste else {
-        return loader(py)?.call_method1("load", (config.app.as_deref().unwrap_or_default(),));
+        return match &config.app {
+            Some(AppSpec::Script(path)) => loader(py)?.call_method1("load_script", (path,)),
+            Some(AppSpec::Module(spec)) => loader(py)?.call_method1("load", (spec,)),
+            None => loader(py)?.call_method1("load", ("",)),
+        };
     };
     let globals = config.raw_paste_global_conf.clone().into_py_dict(py)?;
     py.import("gunicorn.app.pasterapp")?.call_method1("get_wsgi_app", (uri, py.None(), globals))
@@ -154,14 +158,14 @@ pub fn freeze() -> PyResult<()> {
     })
 }
 
-/// The source files of every module imported so far, for `--reload`.
+/// The source files of every module imported so far, and the script, for `--reload`.
 ///
 /// # Errors
 /// `sys.modules` cannot be read.
 pub fn module_files() -> PyResult<Vec<PathBuf>> {
     Python::attach(|py| {
         let modules = py.import("sys")?.getattr("modules")?.call_method0("copy")?;
-        let mut files = Vec::new();
+        let mut files: Vec<PathBuf> = loader(py)?.getattr("scripts")?.extract()?;
         for module in modules.call_method0("values")?.try_iter()? {
             // `sys.modules` may contain any object, with or without attributes.
             let file = module?.getattr("__file__").ok().and_then(|file| file.extract::<PathBuf>().ok());

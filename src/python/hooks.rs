@@ -24,7 +24,7 @@ use super::native::to_python;
 use super::request_hooks::RequestHooks;
 use super::signals;
 use crate::logging;
-use crate::settings::{self, Config, Origins};
+use crate::settings::{self, AppSpec, Config, Origins};
 use crate::sys::process::Pid;
 
 /// The hooks of a config. Clones share them.
@@ -389,7 +389,7 @@ pub(super) fn bridge_object<'py>(
     for setting in settings::all() {
         values.set_item(setting.name, to_python(py, &setting.value_in(config))?)?;
     }
-    let app_uri = config.paste.as_ref().or(config.app.as_ref());
+    let app_uri = config.paste.as_deref().or(config.app.as_ref().map(AppSpec::text));
     py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects, sources_of_values(py, origins)?, app_uri))
 }
 

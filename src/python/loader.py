@@ -9,6 +9,12 @@ import os
 import sys
 from keyword import iskeyword
 
+# The name of a script as a module. It has none of its own that could be imported.
+SCRIPT_MODULE = "_wsgi_script"
+
+# The scripts that were executed, for `--reload`.
+scripts = []
+
 
 class AppError(Exception):
     """The module was imported, but it holds no usable application."""
@@ -19,7 +25,42 @@ def load(spec):
     module_name, colon, expression = spec.partition(":")
     if not colon:
         expression = "application"
-    module = import_module(module_name, expression)
+    return find_in(import_module(module_name, expression), module_name, expression)
+
+
+def load_script(spec):
+    """Returns the callable of a script, whatever its suffix: `PATH`, `PATH:name` or `PATH:factory("x", k=1)`."""
+    path, expression = spec, "application"
+    if not os.path.exists(spec) and ":" in spec:
+        path, _, expression = spec.partition(":")
+    path = os.path.abspath(path)
+    if not os.path.isfile(path):
+        raise AppError(f"Failed to find the WSGI script {path!r}.")
+    return find_in(run_script(path), path, expression)
+
+
+def run_script(path):
+    """The script as a module, without bytecode beside it: nobody expects a `__pycache__` there."""
+    scripts.append(path)
+    with open(path, "rb") as file:
+        source = file.read()
+    # As for a script that Python is given: what lies beside it can be imported.
+    folder = os.path.dirname(path)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module = type(sys)(SCRIPT_MODULE)
+    module.__file__ = path
+    # Frameworks look there for the folder of their templates.
+    sys.modules[SCRIPT_MODULE] = module
+    try:
+        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    except BaseException:
+        del sys.modules[SCRIPT_MODULE]
+        raise
+    return module
+
+
+def find_in(module, module_name, expression):
     name, call = parse(expression)
     try:
         app = getattr(module, name)

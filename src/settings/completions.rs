@@ -84,7 +84,7 @@ fn candidates_of(setting: &Setting) -> Candidates {
     match (setting.name, setting.kind, setting.meta) {
         (_, Kind::Switch | Kind::SwitchOff, _) => Candidates::NoValue,
         ("pythonpath", ..) => Candidates::Folders,
-        ("paste", ..) => Candidates::Files,
+        ("paste" | "wsgi_file", ..) => Candidates::Files,
         (_, _, "FILE" | "FILES" | "CONFIG" | "CERT[,KEY]") => Candidates::Files,
         (_, _, "DIR") => Candidates::Folders,
         _ => Candidates::Anything,

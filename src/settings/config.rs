@@ -19,11 +19,17 @@ pub struct Config {
     pub config: String,
     /// The app's spec, `module:name`, when the command line names none.
     pub wsgi_app: Option<String>,
-    /// The app to serve: the command line's, else `wsgi_app`. It is not a setting.
-    pub app: Option<String>,
+    /// The path of a WSGI script, when the command line names no module.
+    pub wsgi_file: Option<String>,
+    /// Whether an app is looked for where none is named.
+    pub autodetect: bool,
+    /// The app to serve: the command line's, else `wsgi_file` or `wsgi_app`. It is not a setting.
+    pub app: Option<AppSpec>,
 
     /// Addresses to listen on, at least one. When one of them is a descriptor, all of them are.
     pub bind: Vec<Address>,
+    /// Whether the address may be the one that a platform's variables name.
+    pub platform_bind: bool,
     /// The backlog handed to listen(2).
     pub backlog: u32,
     /// Whether each worker has a socket of its own, bound with `SO_REUSEPORT`.
@@ -33,7 +39,7 @@ pub struct Config {
 
     /// Worker processes to keep running.
     pub workers: Workers,
-    /// The most workers that [`Workers::Auto`] means.
+    /// The most workers that [`Workers::Auto`] means; 0 is no limit.
     pub max_workers: usize,
     /// The kind of worker.
     pub worker_class: WorkerClass,
@@ -304,6 +310,25 @@ impl Config {
     }
 }
 
+/// What to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppSpec {
+    /// `module`, `module:name` or `module:factory("x", k=1)`.
+    Module(String),
+    /// The path of a file of whatever suffix, from the directory `chdir`; perhaps with a name or a
+    /// factory behind a colon.
+    Script(String),
+}
+
+impl AppSpec {
+    /// It, as the user has written it.
+    pub fn text(&self) -> &str {
+        match self {
+            AppSpec::Module(text) | AppSpec::Script(text) => text,
+        }
+    }
+}
+
 /// How `reload` notices that code has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReloadEngine {
@@ -482,8 +507,11 @@ impl Config {
         Config {
             config: String::new(),
             wsgi_app: None,
+            wsgi_file: None,
+            autodetect: false,
             app: None,
             bind: Vec::new(),
+            platform_bind: false,
             backlog: 0,
             reuse_port: false,
             defer_accept: false,

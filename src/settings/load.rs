@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::config::Config;
+use super::config::{AppSpec, Config};
 use super::error::{Error, ValueOrigin};
+use super::platform;
 use super::setting::{Default as RowDefault, Kind, Missing, Setting, Severity, Store};
 use super::suggest::nearest_setting;
 use super::table::{all, find};
@@ -117,7 +118,8 @@ pub fn load(sources: Sources<'_>) -> Result<LoadedSettings, Error> {
     loading.apply_file(&sources.file, sources.file_origin)?;
     loading.apply_flags(&sources.environment_args, ValueOrigin::EnvironmentArguments)?;
     loading.apply_flags(&sources.command_line, ValueOrigin::CommandLine)?;
-    loading.config.app = sources.app.clone().or_else(|| loading.config.wsgi_app.clone());
+    loading.apply_platform_address(&sources)?;
+    loading.config.app = loading.named_app(&sources)?;
     loading.check_watched_files()?;
     loading.report_missing()?;
     Ok(LoadedSettings { config: loading.config, warnings: loading.warnings, origins: loading.origins })
@@ -197,6 +199,39 @@ impl Loading {
                 self.missing.insert(setting.name, asked);
                 Ok(())
             }
+        }
+    }
+
+    /// The address that a platform names, if nobody else has named one.
+    fn apply_platform_address(&mut self, sources: &Sources<'_>) -> Result<(), Error> {
+        let is_open = self.origins.of("bind") == ValueOrigin::Default { variable: None };
+        if !is_open || !self.config.platform_bind {
+            return Ok(());
+        }
+        match (platform::address(sources.environment), find("bind")) {
+            (Some((address, variable)), Some(bind)) => {
+                self.apply(bind, &address.into(), ValueOrigin::Default { variable: Some(variable) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The command line's module comes before all; a script that flags name before the module of the
+    /// config file. Two names in one place cannot both be meant.
+    fn named_app(&self, sources: &Sources<'_>) -> Result<Option<AppSpec>, Error> {
+        let Config { wsgi_app, wsgi_file, .. } = &self.config;
+        let origin = self.origins.of("wsgi_file");
+        let twice = |other: &str| {
+            Err(self
+                .origins
+                .blame("wsgi_file", format!("{other} names an application as well; leave one of the two out")))
+        };
+        match (&sources.app, wsgi_file, wsgi_app) {
+            (Some(_), Some(_), _) if origin == ValueOrigin::CommandLine => twice("APP_MODULE"),
+            (None, Some(_), Some(_)) if origin == ValueOrigin::File => twice("'wsgi_app'"),
+            (Some(module), ..) => Ok(Some(AppSpec::Module(module.clone()))),
+            (None, Some(path), _) => Ok(Some(AppSpec::Script(path.clone()))),
+            (None, None, module) => Ok(module.clone().map(AppSpec::Module)),
         }
     }
 
@@ -328,6 +363,59 @@ mod tests {
         assert!(!load_environment("SENDFILE", "no").unwrap().config.sendfile);
         let trusted = load_environment("FORWARDED_ALLOW_IPS", "").unwrap().config.forwarded_allow_ips;
         assert!(!trusted.contains([127, 0, 0, 1].into()), "an empty list trusts no peer");
+    }
+
+    #[test]
+    fn a_platforms_address_counts_where_nobody_names_one() {
+        type Given<'a> = (&'a [(&'a str, &'a str)], &'a [(&'a str, Value)], &'a str);
+        let gear = [("OPENSHIFT_PYTHON_IP", "127.1.2.3"), ("OPENSHIFT_PYTHON_PORT", "8080")];
+        let cases: [Given<'_>; 9] = [
+            (&[], &[], "127.0.0.1:8000"),
+            (&[("VCAP_APP_PORT", "5000")], &[], "0.0.0.0:5000"),
+            (&gear, &[], "127.1.2.3:8080"),
+            (&[("OPENSHIFT_PYTHON_IP", "::1"), ("OPENSHIFT_PYTHON_PORT", "1")], &[], "[::1]:1"),
+            (&[("OPENSHIFT_PYTHON_PORT", "8080")], &[], "127.0.0.1:8000"),
+            (&[("VCAP_APP_PORT", ""), gear[0], gear[1]], &[], "127.1.2.3:8080"),
+            (&[("VCAP_APP_PORT", "5000"), ("PORT", "7000")], &[], "0.0.0.0:7000"),
+            (&[("VCAP_APP_PORT", "5000")], &[("bind", Value::Str("a:1".to_owned()))], "a:1"),
+            (&[("VCAP_APP_PORT", "5000")], &[("platform_bind", Value::Bool(false))], "127.0.0.1:8000"),
+        ];
+        for (variables, file, expected) in cases {
+            let find =
+                |name: &str| variables.iter().find(|(given, _)| *given == name).map(|(_, text)| (*text).to_owned());
+            let file = file.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+            let config = load(Sources { file, environment: &find, ..Sources::empty() }).unwrap().config;
+            assert_eq!(config.bind[0].to_bind(), expected, "{variables:?}");
+        }
+        let error = load_environment("VCAP_APP_PORT", "http").unwrap_err().to_string();
+        assert_eq!(error, "invalid value for 'bind': 'http' is not a valid port number (VCAP_APP_PORT)");
+    }
+
+    #[test]
+    fn the_app_is_a_module_or_a_script_and_never_both() {
+        let named = |app: Option<&str>, flag: Option<&str>, file: &[(&str, &str)]| {
+            load(Sources {
+                app: app.map(str::to_owned),
+                command_line: flag.iter().map(|path| (row("wsgi_file"), Value::from(*path))).collect(),
+                file: file.iter().map(|(name, text)| ((*name).to_owned(), Value::from(*text))).collect(),
+                ..Sources::empty()
+            })
+            .map(|loaded| loaded.config.app)
+        };
+        let module = |text: &str| Ok(Some(AppSpec::Module(text.to_owned())));
+        let script = |text: &str| Ok(Some(AppSpec::Script(text.to_owned())));
+        assert_eq!(named(None, None, &[]), Ok(None));
+        assert_eq!(named(Some("a"), None, &[("wsgi_app", "b")]), module("a"));
+        assert_eq!(named(Some("a"), None, &[("wsgi_file", "c")]), module("a"));
+        assert_eq!(named(None, Some("c"), &[("wsgi_app", "b")]), script("c"));
+        assert_eq!(named(None, None, &[("wsgi_file", "c")]), script("c"));
+        assert_eq!(named(None, Some(""), &[("wsgi_app", "b")]), module("b"));
+        let error = named(Some("a"), Some("c"), &[]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "invalid value for 'wsgi_file': APP_MODULE names an application as well; leave one of the two out (command line)"
+        );
+        assert!(named(None, None, &[("wsgi_file", "c"), ("wsgi_app", "b")]).is_err());
     }
 
     #[test]

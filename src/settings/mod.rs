@@ -19,6 +19,7 @@ mod error;
 mod file;
 mod load;
 mod man_page;
+mod platform;
 mod program_flags;
 mod setting;
 mod source;
@@ -30,8 +31,8 @@ mod value;
 pub use self::address::Address;
 pub use self::completions::{completions, worker_classes};
 pub use self::config::{
-    CertReqs, CertificateFiles, Config, HeaderMap, LogFormat, MemoryMeasure, ProxyProtocol, ReloadEngine, UserSpec,
-    WorkerClass, Workers,
+    AppSpec, CertReqs, CertificateFiles, Config, HeaderMap, LogFormat, MemoryMeasure, ProxyProtocol, ReloadEngine,
+    UserSpec, WorkerClass, Workers,
 };
 pub use self::document::{USAGE, current_configuration, help, print_config, reference_markdown};
 pub use self::error::{Error, ValueOrigin};

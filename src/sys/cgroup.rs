@@ -1,5 +1,5 @@
-//! What the cgroup of this process allows it and has done to it: its memory limit, and the kernel's
-//! out-of-memory kills.
+//! What the cgroup of this process allows it and has done to it: limits of memory and processor
+//! time, and the kernel's out-of-memory kills.
 //!
 //! Both versions of cgroups (cgroups(7)) are read, at the place where distributions and containers
 //! mount them. A missing file means "unknown", never an error.
@@ -7,22 +7,31 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where cgroups are mounted; version 1 has a folder for each controller below it.
-const MOUNT: &str = "/sys/fs/cgroup";
+/// Where cgroups are mounted, below the root; version 1 has a folder for each controller there.
+const MOUNT: &str = "sys/fs/cgroup";
+
+/// The cgroups that this process belongs to, below the root.
+const MEMBERSHIPS: &str = "proc/self/cgroup";
 
 /// Version 1 says "no limit" by a number of pages near the end of the address space.
 const NO_LIMIT: u64 = 1 << 60;
 
 /// The least memory that the process's cgroup, or one around it, may use, in bytes; None where
-/// nothing limits it.
-pub fn memory_limit() -> Option<u64> {
-    Group::of_this_process()?.memory_limit()
+/// nothing limits it. `root` is the root of the file system.
+pub fn memory_limit(root: &Path) -> Option<u64> {
+    Group::of_this_process(root, Controller::Memory)?.memory_limit()
+}
+
+/// The least processor time that the process's cgroup, or one around it, gets, in thousandths of a
+/// processor; None where nothing limits it. `root` is the root of the file system.
+pub fn cpu_quota(root: &Path) -> Option<u64> {
+    Group::of_this_process(root, Controller::Cpu)?.cpu_quota()
 }
 
 /// How many processes of this process's cgroup the kernel has killed for want of memory; None where
 /// the kernel does not count them.
 pub fn oom_kills() -> Option<u64> {
-    Group::of_this_process()?.oom_kills()
+    Group::of_this_process(Path::new("/"), Controller::Memory)?.oom_kills()
 }
 
 /// How many processes of the whole system the kernel has killed for want of memory (proc(5),
@@ -31,7 +40,23 @@ pub fn system_oom_kills() -> Option<u64> {
     field(&fs::read_to_string("/proc/vmstat").ok()?, "oom_kill")
 }
 
-/// A cgroup with memory accounting.
+/// Who accounts for what: in version 1 each has a hierarchy of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Controller {
+    Memory,
+    Cpu,
+}
+
+impl Controller {
+    fn name(self) -> &'static str {
+        match self {
+            Controller::Memory => "memory",
+            Controller::Cpu => "cpu",
+        }
+    }
+}
+
+/// A cgroup that one controller accounts for.
 #[derive(Debug, PartialEq, Eq)]
 struct Group {
     version: CgroupVersion,
@@ -46,20 +71,20 @@ enum CgroupVersion {
 }
 
 impl Group {
-    fn of_this_process() -> Option<Group> {
-        Group::find(&fs::read_to_string("/proc/self/cgroup").ok()?, Path::new(MOUNT))
+    fn of_this_process(root: &Path, controller: Controller) -> Option<Group> {
+        Group::find(&fs::read_to_string(root.join(MEMBERSHIPS)).ok()?, &root.join(MOUNT), controller)
     }
 
     /// `memberships` are lines of "number:controllers:path"; version 2 has the number 0 and no
-    /// controllers. On a hybrid system the version 1 hierarchy accounts for memory.
-    fn find(memberships: &str, mount: &Path) -> Option<Group> {
+    /// controllers. On a hybrid system the version 1 hierarchy accounts for memory and processors.
+    fn find(memberships: &str, mount: &Path, controller: Controller) -> Option<Group> {
         let lines = memberships.lines().filter_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
             Some((controllers, path))
         });
-        let with_memory = |(controllers, _): &(&str, &str)| controllers.split(',').any(|name| name == "memory");
-        if let Some((_, path)) = lines.clone().find(with_memory) {
-            return Some(Group::at(CgroupVersion::One, &mount.join("memory"), path));
+        let has_it = |(controllers, _): &(&str, &str)| controllers.split(',').any(|name| name == controller.name());
+        if let Some((_, path)) = lines.clone().find(has_it) {
+            return Some(Group::at(CgroupVersion::One, &mount.join(controller.name()), path));
         }
         let (_, path) = lines.clone().find(|(controllers, _)| controllers.is_empty())?;
         Some(Group::at(CgroupVersion::Two, mount, path))
@@ -79,8 +104,22 @@ impl Group {
             CgroupVersion::One => "memory.limit_in_bytes",
             CgroupVersion::Two => "memory.max",
         };
-        let limits = self.folders.iter().filter_map(|folder| fs::read_to_string(folder.join(file)).ok());
-        limits.filter_map(|text| text.trim().parse().ok()).filter(|&limit| limit < NO_LIMIT).min()
+        let limits = self.folders.iter().filter_map(|folder| number(&folder.join(file)));
+        limits.filter(|&limit| limit < NO_LIMIT).min()
+    }
+
+    fn cpu_quota(&self) -> Option<u64> {
+        let of_folder = |folder: &PathBuf| match self.version {
+            CgroupVersion::One => {
+                share(number(&folder.join("cpu.cfs_quota_us"))?, number(&folder.join("cpu.cfs_period_us"))?)
+            }
+            CgroupVersion::Two => {
+                let text = fs::read_to_string(folder.join("cpu.max")).ok()?;
+                let (quota, period) = text.trim().split_once(' ')?;
+                share(quota.parse().ok()?, period.parse().ok()?)
+            }
+        };
+        self.folders.iter().filter_map(of_folder).min()
     }
 
     fn oom_kills(&self) -> Option<u64> {
@@ -90,6 +129,16 @@ impl Group {
         };
         field(&fs::read_to_string(self.folders.first()?.join(file)).ok()?, "oom_kill")
     }
+}
+
+/// A file that holds one number, and not a word such as "max".
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// What a quota of microseconds in each period is, in thousandths of a processor.
+fn share(quota: u64, period: u64) -> Option<u64> {
+    quota.checked_mul(1000)?.checked_div(period)
 }
 
 /// The number behind `name` in lines of "name number".
@@ -109,7 +158,7 @@ mod tests {
         fs::write(inner.join("memory.max"), "max\n").unwrap();
         fs::write(root.path().join("app/memory.max"), "1000000\n").unwrap();
         fs::write(inner.join("memory.events"), "low 0\noom 4\noom_kill 3\noom_group_kill 0\n").unwrap();
-        let group = Group::find("0::/app/web\n", root.path()).unwrap();
+        let group = Group::find("0::/app/web\n", root.path(), Controller::Memory).unwrap();
         assert_eq!((group.memory_limit(), group.oom_kills()), (Some(1_000_000), Some(3)));
     }
 
@@ -122,21 +171,46 @@ mod tests {
         fs::write(inner.join("memory.limit_in_bytes"), "2000000\n").unwrap();
         fs::write(inner.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n").unwrap();
         let memberships = "5:cpu,cpuacct:/\n4:memory:/app\n0::/elsewhere\n";
-        let group = Group::find(memberships, root.path()).unwrap();
+        let group = Group::find(memberships, root.path(), Controller::Memory).unwrap();
         assert_eq!((group.memory_limit(), group.oom_kills()), (Some(2_000_000), Some(1)));
+    }
+
+    #[test]
+    fn a_quota_is_read_in_both_versions_with_the_tightest_around_it() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("sys/fs/cgroup/app/web/cpu.max", "max 100000\n");
+        write("sys/fs/cgroup/app/cpu.max", "150000 100000\n");
+        write("sys/fs/cgroup/cpu/old/cpu.cfs_quota_us", "50000\n");
+        write("sys/fs/cgroup/cpu/old/cpu.cfs_period_us", "100000\n");
+        write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
+        write("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+        for (memberships, quota) in [("0::/app/web\n", 1500), ("3:cpu,cpuacct:/old\n0::/app\n", 500)] {
+            write("proc/self/cgroup", memberships);
+            assert_eq!(cpu_quota(root.path()), Some(quota), "{memberships}");
+        }
+        write("proc/self/cgroup", "3:cpu,cpuacct:/\n");
+        assert_eq!(cpu_quota(root.path()), None, "-1 is no limit");
     }
 
     #[test]
     fn a_path_of_the_host_means_the_mount_itself() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("memory.max"), "5000\n").unwrap();
-        let group = Group::find("0::/docker/abcdef\n", root.path()).unwrap();
+        let group = Group::find("0::/docker/abcdef\n", root.path(), Controller::Memory).unwrap();
         assert_eq!((group.memory_limit(), group.oom_kills()), (Some(5000), None));
     }
 
     #[test]
     fn without_cgroups_nothing_is_known() {
-        assert_eq!(Group::find("", Path::new("/proc/nonexistent")), None);
-        assert_eq!(Group::find("0::/\n", Path::new("/proc/nonexistent")).unwrap().memory_limit(), None);
+        assert_eq!(Group::find("", Path::new("/proc/nonexistent"), Controller::Memory), None);
+        assert_eq!(
+            Group::find("0::/\n", Path::new("/proc/nonexistent"), Controller::Memory).unwrap().memory_limit(),
+            None
+        );
     }
 }

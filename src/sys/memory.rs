@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -25,9 +26,9 @@ pub fn proportional(pid: Pid) -> Option<u64> {
     kilobytes(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:")
 }
 
-/// The machine's memory in bytes.
-pub fn total() -> Option<u64> {
-    kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
+/// The machine's memory in bytes. `root` is the root of the file system.
+pub fn total(root: &Path) -> Option<u64> {
+    kilobytes(&fs::read_to_string(root.join("proc/meminfo")).ok()?, "MemTotal:")
 }
 
 /// An unnamed file in memory (memfd_create(2)) that holds these bytes, to be read from its start.
@@ -102,7 +103,7 @@ mod tests {
         let pid = super::super::process::getpid();
         let (resident, proportional) = (resident(pid).unwrap(), proportional(pid).unwrap());
         assert!(resident > 100_000 && proportional > 100_000);
-        assert!(total().unwrap() > resident);
+        assert!(total(Path::new("/")).unwrap() > resident);
     }
 
     #[test]

@@ -39,6 +39,21 @@ pub fn descriptor_limit() -> Option<u64> {
     (soft != RLIM_INFINITY).then_some(soft)
 }
 
+/// How many processors this process may run on (its affinity, and the cpuset of its cgroup); `None`
+/// where that cannot be read. `root` is the root of the file system.
+pub fn usable_processors(root: &Path) -> Option<usize> {
+    let status = std::fs::read_to_string(root.join("proc/self/status")).ok()?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    list.trim().split(',').map(length_of_range).sum()
+}
+
+/// How many numbers `7` or `0-3` names.
+fn length_of_range(range: &str) -> Option<usize> {
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+    last.checked_sub(first)?.checked_add(1)
+}
+
 /// Asks for `wanted` descriptors, or as many as this process may have; one that may have more keeps
 /// that.
 ///

@@ -54,7 +54,7 @@ use crate::python::signals::Nudge;
 use crate::python::{PyErr, Python, environment, facade, interpreter, loggers, signals, spew, threads, title};
 use crate::scoreboard::Scoreboard;
 use crate::service;
-use crate::settings::{Config, LogFormat, WorkerClass, Workers};
+use crate::settings::{Config, LogFormat, WorkerClass};
 use crate::sys::process;
 use crate::sys::socket::{Listener, LocalAddress};
 use crate::sys::{stack_file, thread, user};
@@ -217,7 +217,7 @@ fn become_user(config: &Config) -> Result<(), BootError> {
 /// what it will need before the project's directories, which may have modules of the same names.
 fn start_python(init: &WorkerInit, python: &PythonSetup) -> Result<Nudge, BootError> {
     python.start_interpreter().map_err(|error| BootError::Other(error.to_string()))?;
-    let calls_a_factory = init.service.config.app.as_ref().is_some_and(|app| app.contains('('));
+    let calls_a_factory = init.service.config.app.as_ref().is_some_and(|app| app.text().contains('('));
     if init.service.config.user.is_some() || init.service.config.group.is_some() || calls_a_factory {
         interpreter::import_own_needs().map_err(python_failure)?;
     }
@@ -264,8 +264,12 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
         },
         hooks: init.service.hooks.clone(),
     };
-    let siblings =
-        Arc::new(Siblings::new(init.row.clone(), rows_watched(&config), init.channel.clone(), &init.service.listeners));
+    let siblings = Arc::new(Siblings::new(
+        init.row.clone(),
+        rows_watched(init.workers),
+        init.channel.clone(),
+        &init.service.listeners,
+    ));
     let listeners = listeners::of_worker(&init.service.listeners, init.slot, config.reuse_port);
     let listener_number = listeners::number(&listeners);
     let cannot_poll = |error| BootError::because("cannot poll", &error);
@@ -317,12 +321,8 @@ fn metrics_pages(service: &service::Service, board: Scoreboard) -> MetricsPages 
 }
 
 /// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that are free, so two generations stand in
-/// these; the few that TTIN adds may go unseen.
-fn rows_watched(config: &Config) -> usize {
-    let workers = match config.workers {
-        Workers::Count(count) => count,
-        Workers::Auto => config.max_workers,
-    };
+/// these; those that TTIN adds later, or a bigger container, may go unseen.
+fn rows_watched(workers: usize) -> usize {
     2 * workers + 2
 }
 

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from pathlib import Path
 from unittest import mock
 from urllib.parse import unquote, urlsplit
 
@@ -111,28 +110,38 @@ def command(arguments: list[str], environ: dict[str, str], status: int = 0) -> s
 def sizing() -> None:
     """Heroku's table, by both versions of the cgroups, and the variables of the platforms."""
     table = [(0.5, 8, 2), (1, 8, 4), (2.5, 2, 5), (14, 8, 17), (30, 4, 9), (128, 16, 33), (0.0625, 1, 1)]
+    two, one = "proc/self/cgroup=0::/app", "proc/self/cgroup=5:memory:/app\n4:cpu,cpuacct:/app\n0::/"
     for gibibytes, cores, workers in table:
         mebibytes = int(gibibytes * 1024)
         with mock.patch.object(os, "sched_getaffinity", lambda pid, cores=cores: range(cores)):
-            for file in ("memory.max", "memory/memory.limit_in_bytes"):
-                told = _sizing.web_concurrency({}, str(cgroup(f"{file}:{mebibytes << 20}")))
+            for membership, file in ((two, "app/memory.max"), (one, "memory/app/memory.limit_in_bytes")):
+                told = size_in(membership, f"sys/fs/cgroup/{file}={mebibytes << 20}")
                 expect(told == workers, f"{workers} workers for {mebibytes} MiB and {cores} cores", told)
+            machine = size_in(f"proc/meminfo=MemTotal:  {mebibytes << 10} kB\nMemFree: 1 kB")
+            expect(machine == workers, "the machine's memory counts", machine)
             for environ in ({"MEMORY_LIMIT": f"{mebibytes}M"}, {"OPENSHIFT_GEAR_MEMORY_MB": str(mebibytes)}):
                 expect(_sizing.web_concurrency(environ, "/nowhere") == workers, f"{workers} workers for {environ}")
-            unlimited = _sizing.web_concurrency({}, str(cgroup(f"memory/memory.limit_in_bytes:{(1 << 63) - 4096}")))
-            expect(unlimited == 2 * cores + 1, "without a limit the processors decide", unlimited)
-            quota = _sizing.web_concurrency({}, str(cgroup("cpu.max:50000 100000")))
-            expect(quota == 3, "half a processor is one", quota)
+            no_limit = size_in(one, f"sys/fs/cgroup/memory/app/memory.limit_in_bytes={(1 << 63) - 4096}")
+            for unlimited in (no_limit, size_in()):
+                expect(unlimited == 2 * cores + 1, "without a limit the processors decide", unlimited)
+            half = size_in(two, "sys/fs/cgroup/cpu.max=50000 100000", "sys/fs/cgroup/app/cpu.max=max 100000")
+            expect(half == 3, "half a processor is one", half)
+            old = size_in(one, "sys/fs/cgroup/cpu/cpu.cfs_quota_us=50000", "sys/fs/cgroup/cpu/cpu.cfs_period_us=100000")
+            expect(old == 3, "half a processor is one in version 1", old)
+    for said, workers in (("3", 7), ("1.5", 5), ("2500m", 7), ("0.1", 3)):
+        told = _sizing.web_concurrency({"MONOCEROS_CPUS": said}, "/nowhere")
+        expect(told == workers, f"MONOCEROS_CPUS={said}", told)
 
 
-def cgroup(*files: str) -> Path:
-    """A folder with what the kernel would say."""
-    root = WORK / f"cgroup-{len(list(WORK.iterdir()))}"
+def size_in(*files: str) -> int:
+    """What is made of a root with these files of the kernel's, each NAME=CONTENT."""
+    root = WORK / f"root-{len(list(WORK.iterdir()))}"
+    root.mkdir()
     for file in files:
-        name, _, content = file.partition(":")
+        name, _, content = file.partition("=")
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content + "\n")
-    return root
+    return _sizing.web_concurrency({}, str(root))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def finds() -> None:
         expect(told == wanted, f"{files} is served by {wanted!r}", told)
     folder = application("named", {"other/dir/wsgi.py": "", "wsgi.py": ""})
     told = stage("find", folder, OPENSHIFT_PYTHON_WSGI_APPLICATION="other/dir/wsgi.py")
-    expect("ARGUMENTS='--pythonpath other/dir wsgi'" in told, "what is named comes first", told)
+    expect("ARGUMENTS='--wsgi-file other/dir/wsgi.py'" in told, "what is named comes first", told)
     expect("APP_MODULE=shop:app" in stage("find", folder, APP_MODULE="shop:app"), "so does APP_MODULE")
 
 

@@ -58,13 +58,13 @@ SH
   done
 }
 
-# The process web: a Django project's release, which one of the instances does, and then the server in its place.
+# The process web: a Django project's release, which one of the instances does, and then the server in its place, which
+# finds the application itself.
 write_start_command() {
   eval "$("$python" "$buildpack/stage" find "$build")"
   echo '#!/bin/sh'
   case $FRAMEWORK in
-    none) echo 'echo "monoceros: no application was found; name it in APP_MODULE, or write a Procfile" >&2; exit 1' ;;
-    django) echo "exec stage release . -- monoceros $ARGUMENTS" ;;
-    *) echo "exec monoceros $ARGUMENTS" ;;
+    django) echo "exec stage release . -- monoceros --autodetect" ;;
+    *) echo "exec monoceros --autodetect" ;;
   esac
 }

@@ -41,4 +41,47 @@ the key has no effect.",
 `MODULE` alone means its attribute `application`. `MODULE:factory()` calls a factory, with literal arguments if any:
 `shop.wsgi:make_app(\"live\", debug=False)`.",
     },
+    Setting {
+        name: "wsgi_file",
+        section: Section::ConfigFile,
+        flags: &["--wsgi-file"],
+        meta: "PATH",
+        kind: Kind::Text,
+        default: Default::Unset,
+        store: Store::Field {
+            set: |config, value| put(&mut config.wsgi_file, value.optional_text()),
+            get: |config| Value::from(config.wsgi_file.clone()),
+        },
+        doc: "The app's script, PATH or PATH:NAME, in the place of a module.
+
+A Python file of any suffix, or none, as `mod_wsgi` loads it: `wsgi/application`. Its app is called `application`, unless
+a name or a factory follows behind a colon. The path is relative to `chdir`, and what lies beside the script can be
+imported. It cannot be given together with APP_MODULE; a flag comes before `wsgi_app` of a config file. A setting of our
+own; gunicorn has none.",
+    },
+    Setting {
+        name: "autodetect",
+        section: Section::ConfigFile,
+        flags: &["--autodetect"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.autodetect, value.bool()),
+            get: |config| config.autodetect.into(),
+        },
+        doc: "Look for the app if none is named.
+
+In the directory `chdir`, the first of these:
+
+1. the script that the variable `OPENSHIFT_PYTHON_WSGI_APPLICATION` names, or the app that `APP_MODULE` does;
+2. `wsgi.py`, with its `application`;
+3. the scripts `wsgi/application` and `ROOT/application`;
+4. `app.py`, if a line in it defines `application` or `app`;
+5. for Django, the only `*/wsgi.py` beside `manage.py`.
+
+`manage.py` may lie one folder deeper: then 2, 4 and 5 are about that folder, and the server changes to it. With a
+`pyproject.toml` or `setup.py`, a folder `src` can be imported from. The log says what was found, and the command line
+that does the same. A reload looks again. A setting of our own; gunicorn has none.",
+    },
 ];

@@ -39,6 +39,9 @@ static CHAPTERS: [&[Setting]; 12] = [
 
 /// The settings that gunicorn does not have.
 static OWN: &[&str] = &[
+    "wsgi_file",
+    "autodetect",
+    "platform_bind",
     "defer_accept",
     "max_workers",
     "max_worker_lifetime",

@@ -28,7 +28,25 @@ pub(super) static ROWS: &[Setting] = &[
 | `unix:PATH`, `unix:///PATH` | a unix socket; its mode is 0777 without the bits of `umask` |
 | `fd://N` | a socket that is already open; with one of these, other addresses are ignored |
 
-While it is not set and the environment has `PORT`, the address is `0.0.0.0:$PORT`.",
+While it is not set and the environment has `PORT`, the address is `0.0.0.0:$PORT`. See `platform_bind` for the
+variables of other platforms.",
+    },
+    Setting {
+        name: "platform_bind",
+        section: Section::ServerSocket,
+        flags: &["--no-platform-bind"],
+        meta: "",
+        kind: Kind::SwitchOff,
+        default: Default::Bool(true),
+        store: Store::Field {
+            set: |config, value| put(&mut config.platform_bind, value.bool()),
+            get: |config| config.platform_bind.into(),
+        },
+        doc: "Listen where a platform's variables say, if nobody else does.
+
+Without `bind` and without `PORT` the address is `0.0.0.0:$VCAP_APP_PORT` (Cloud Foundry), or else
+`$OPENSHIFT_PYTHON_IP:$OPENSHIFT_PYTHON_PORT` (OpenShift 2, Jelastic), where the environment has these. Off, only `PORT`
+counts, as under gunicorn. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "backlog",

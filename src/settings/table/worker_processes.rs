@@ -23,9 +23,13 @@ A worker runs as many requests at a time as it has `threads`. Connections, and r
 in its event loop without occupying a thread. Start with the number of CPU cores for an app that computes, and two to
 four times that for one that waits for a database. The signals TTIN and TTOU add and remove one at run time.
 
-`auto` finds a number: two for each processor that the server may use (affinity, and the quota of its cgroup) and one
-more, but not more than its memory has room for, at `max_worker_memory` each (100 MB if that is not set), and not more
-than `max_workers`. Each reload computes it again.
+`auto` finds a number: two for each processor that the server may use (affinity, and the quota of its cgroup, where a
+part counts as one) and one more, but not more than its memory has room for, at `max_worker_memory` each (256 MB if that
+is not set), and at least one. The memory is the least of what the platform says in `MEMORY_LIMIT` (`512M`) or
+`OPENSHIFT_GEAR_MEMORY_MB`, the limit of the cgroup, and the machine's. `MONOCEROS_CPUS` (`2`, `1.5`, `1500m`) says how
+many processors to count on: for a pod that asks for processors and has no limit, since it may use all of its node's.
+With `raw_env` a config file can set these variables, too. Each reload finds the number again, and once a minute the
+server looks whether its container was resized.
 
 While it is not set and the environment has `WEB_CONCURRENCY`, that is the number.",
     },
@@ -35,12 +39,12 @@ While it is not set and the environment has `WEB_CONCURRENCY`, that is the numbe
         flags: &["--max-workers"],
         meta: "INT",
         kind: Kind::Int,
-        default: Default::Text("32"),
+        default: Default::Text("0"),
         store: Store::Field {
             set: |config, value| put(&mut config.max_workers, size(value)),
             get: |config| Value::Int(config.max_workers as i64),
         },
-        doc: "The most workers that `workers = auto` starts.
+        doc: "The most workers that `workers = auto` starts; 0 is no limit.
 
 A setting of our own; gunicorn has none. The signal TTIN may go beyond it.",
     },

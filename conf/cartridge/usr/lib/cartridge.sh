@@ -170,7 +170,9 @@ run_server() {
   local server=("$home/usr/bin/monoceros")
   # Not the wheel's script: it would find its Python where the link `current` leads at the moment.
   if [ ! -x "${server[0]}" ]; then server=("$2/virtenv/bin/python" -m monoceros); fi
-  export VIRTUAL_ENV=$2/virtenv
+  export VIRTUAL_ENV=$2/virtenv OPENSHIFT_PYTHON_IP OPENSHIFT_PYTHON_PORT
+  # The platform's proxy comes to the address that the two name, and to no other.
+  unset PORT
   cd "$home"
   exec "$1" "${server[@]}" --config "$home/conf/gunicorn.conf.py" "${@:3}"
 }
@@ -201,20 +203,24 @@ save_environment() {
   # Jelastic has noted what the node had when it was made.
   if [ "$source" = "$home/ROOT" ]; then memory=$(free -m | awk '/^Mem/ { print $2 }'); fi
   mkdir -p "$run" "$logs"
-  (umask 077 && OPENSHIFT_GEAR_MEMORY_MB=$memory with_services env -0 >"$run/environment.new")
+  (
+    umask 077
+    export OPENSHIFT_GEAR_MEMORY_MB=$memory
+    export MONOCEROS_WORKERS=${OPENSHIFT_PYTHON_WORKERS:-${WEB_CONCURRENCY:-auto}}
+    with_services env -0 >"$run/environment.new"
+  )
   mv "$run/environment.new" "$run/environment"
 }
 
 # start_server: returns when it serves.
 start_server() {
-  local pid address=$OPENSHIFT_PYTHON_IP:$OPENSHIFT_PYTHON_PORT
+  local pid
   save_environment
   expect_workers
   # What it names is not the server, and the server would take it for one.
   rm -f "$pidfile"
   # shellcheck disable=SC2094
-  (run_server setsid "$current" --bind "$address" --pid "$pidfile" --error-logfile "$log" \
-    --health-path "$HEALTH_PATH") </dev/null >>"$log" 2>&1 &
+  (run_server setsid "$current" --pid "$pidfile" --error-logfile "$log" --health-path "$HEALTH_PATH") </dev/null >>"$log" 2>&1 &
   pid=$!
   wait_for_workers "$pid" || {
     kill -QUIT "$pid" 2>/dev/null || :

@@ -19,7 +19,8 @@ from typing import Any
 # alone.
 STACKS = signal.SIGRTMIN + 2
 # The shell's own, and what belongs to one run of the server.
-NOT_HANDED_ON = {"PWD", "OLDPWD", "SHLVL", "_", "MONOCEROS_RELEASE", "VIRTUAL_ENV", "GUNICORN_CMD_ARGS"}
+SHELLS = {"PWD", "OLDPWD", "SHLVL", "_"}
+NOT_HANDED_ON = SHELLS | {"MONOCEROS_RELEASE", "MONOCEROS_WORKERS", "VIRTUAL_ENV", "GUNICORN_CMD_ARGS"}
 
 
 class Gear:
@@ -44,20 +45,17 @@ class Gear:
         """The platform's variables as they are now. The master keeps those that it was started with."""
         return [f"{name}={value}" for name, value in self.environment.items() if name not in NOT_HANDED_ON]
 
-    def workers(self) -> int:
-        """What the user says, or what there is room for: bin/control has asked monoceros_env."""
-        return int(self.environment.get("OPENSHIFT_PYTHON_WORKERS") or self.environment["WEB_CONCURRENCY"])
-
-    def app(self) -> str:
-        """What to serve: the application's module, or the one beside this, which loads a script and
-        sends static files."""
-        module = self.source.get("APP_MODULE", "")
-        if module and not self.static():
-            return module
-        os.environ["MONOCEROS_GEAR_APP"] = module or str(self.repo / self.source["WSGI_FILE"])
+    def app(self) -> tuple[str | None, str | None]:
+        """What to serve, as `wsgi_app` and `wsgi_file`: the application's module, or its script, or the
+        module beside this where there are static files to send."""
+        module, script = self.source.get("APP_MODULE", ""), self.source.get("WSGI_FILE", "")
+        script = str(self.repo / script) if script else ""
+        if not self.static():
+            return (module, None) if module else (None, script)
+        os.environ["MONOCEROS_GEAR_APP"] = module or script
         maps = (f"{path}={self.repo / target}" for path, target in self.static().items())
         os.environ["MONOCEROS_GEAR_STATIC"] = os.pathsep.join(maps)
-        return "gear_app"
+        return "gear_app", None
 
     def chdir(self) -> str:
         """By the name of the link, so that the next reload finds the next release."""
