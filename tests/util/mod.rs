@@ -86,6 +86,15 @@ pub fn programs_venv() -> &'static Path {
     })
 }
 
+/// The virtualenv with worker classes of other packages, and without a gunicorn.
+pub fn classes_venv() -> &'static Path {
+    static VENV: OnceLock<PathBuf> = OnceLock::new();
+    VENV.get_or_init(|| {
+        let name = venv().file_name().expect("a name").to_string_lossy().replace("test-", "classes-");
+        venv().with_file_name(name)
+    })
+}
+
 /// The interpreter that the program was built with, found as pyo3's build finds it.
 pub fn python() -> String {
     if let Ok(chosen) = std::env::var("PYO3_PYTHON") {
