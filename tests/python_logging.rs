@@ -4,7 +4,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use nix::sys::signal::Signal::{SIGHUP, SIGTTIN, SIGUSR1};
+use nix::sys::signal::Signal::{SIGHUP, SIGTTIN, SIGTTOU, SIGUSR1};
 
 use crate::util::json::Json;
 use crate::util::server::{Plan, Server};
@@ -237,6 +237,22 @@ fn statsd_gets_gunicorns_metrics() {
     let heard = hear(&statsd, has_all);
     assert!(has_all(&heard), "{heard:?}");
     assert!(heard.iter().any(|line| line.starts_with("shop.gunicorn.request.duration:") && line.contains("|ms")));
+    server.finish();
+}
+
+#[test]
+fn statsd_is_told_how_many_workers_are_kept() {
+    let statsd = udp();
+    let address = statsd.local_addr().expect("bound").to_string();
+    let server = Plan::app("echo").args(["--statsd-host", &address, "--workers", "2"]).start();
+    let old = server.wait_for_workers(2);
+    server.signal(SIGHUP);
+    wait_until("another generation", || server.has_serving(2) && !server.workers().iter().any(|pid| old.contains(pid)));
+    server.signal(SIGTTOU);
+    let is_one = |line: &String| line == "gunicorn.workers:1|g";
+    let heard = hear(&statsd, |heard| heard.iter().any(is_one));
+    let told: Vec<_> = heard.iter().filter_map(|line| line.strip_prefix("gunicorn.workers:")).collect();
+    assert_eq!(told, ["2|g", "1|g"]);
     server.finish();
 }
 

@@ -36,6 +36,7 @@ mod upgrade;
 mod waiter;
 mod worker;
 mod worker_count;
+mod worker_gauge;
 mod workers;
 mod young_deaths;
 
@@ -64,6 +65,7 @@ use service_manager::ServiceManager;
 use spawn::ForkedChild;
 use upgrade::Upgrade;
 use waiter::MasterWaiter;
+use worker_gauge::WorkerGauge;
 use workers::Workers;
 
 pub use inheritance::Inheritance;
@@ -103,6 +105,7 @@ struct Master {
     backlog: BacklogReport,
     control: Control,
     resize_watch: ResizeWatch,
+    worker_gauge: WorkerGauge,
 }
 
 /// How far the service has come.
@@ -192,6 +195,8 @@ impl Master {
     fn report(&mut self) {
         self.workers.note_service(&self.generations.serving);
         self.report_to_service_manager();
+        let serving = &self.generations.serving;
+        self.worker_gauge.tell(&serving.service, serving.number, &self.workers.standings());
         self.backlog.send_when_due(&self.generations.serving.service, Instant::now());
     }
 

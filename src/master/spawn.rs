@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use log::{debug, error, info};
+use log::{error, info};
 
 use crate::python::hooks::Raised;
 use crate::scoreboard::Row;
@@ -68,23 +68,10 @@ impl SpawnRequest {
 impl Master {
     /// Forks the workers that are missing. Breaks in each new worker, and if the start has failed.
     pub(super) fn spawn_missing(&mut self) -> ControlFlow<Departure> {
-        let before = self.workers.len();
         while let Some(request) = self.next_spawn() {
             self.spawn_worker(request)?;
         }
-        if self.workers.len() != before {
-            self.log_worker_count();
-        }
         ControlFlow::Continue(())
-    }
-
-    /// Logs how many workers there are, and tells statsd.
-    fn log_worker_count(&self) {
-        let count = self.workers.len();
-        let text = format!("{count} workers");
-        if !self.generations.serving.service.hooks.metric(&text, "gunicorn.workers", count as u64, "gauge") {
-            debug!("{text}");
-        }
     }
 
     fn next_spawn(&mut self) -> Option<SpawnRequest> {

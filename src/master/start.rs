@@ -29,6 +29,7 @@ use super::signals::{HANDLED, told_to_stop};
 use super::upgrade::Upgrade;
 use super::waiter::MasterWaiter;
 use super::worker_count::{WorkerCount, worker_count};
+use super::worker_gauge::WorkerGauge;
 use super::workers::Workers;
 use super::{Master, Phase, fork};
 
@@ -103,6 +104,7 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         backlog: BacklogReport::default(),
         control: Control::default(),
         resize_watch: ResizeWatch::new(),
+        worker_gauge: WorkerGauge::default(),
     };
     master.generations.serving.found_for = found_for;
     if let Some(adopted) = inheritance.adopted {
