@@ -137,7 +137,9 @@ fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, S
     service::identity(config).map_err(|error| StartupError::Config(format!("Error: {error}")))?;
     load_tls(startup, config, hooks)?;
     let loaded = startup.load_app(config);
+    let class = loaded.is_ok().then(|| startup.check_worker_class(config));
     interpreter::flush();
+    class.unwrap_or(Ok(())).map_err(|error| StartupError::Config(format!("Error: {error}")))?;
     loaded.map_err(|error| StartupError::Config(format!("Error while loading the application:\n\n{error}")))?;
     Ok(0)
 }

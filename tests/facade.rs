@@ -30,10 +30,10 @@ fn the_carried_package_is_found_before_an_installed_one() {
 
 #[test]
 fn missing_modules_of_the_package_are_named() {
-    let app = "import gunicorn.workers.ggevent\n";
+    let app = "import gunicorn.workers.gasgi\n";
     let mut server = Plan::app("app").in_own_folder().file("app.py", app).launch();
     assert_eq!(server.wait_for_exit().code(), Some(3));
-    server.wait_for_log("No module named 'gunicorn.workers.ggevent': monoceros brings a gunicorn package of its own");
+    server.wait_for_log("No module named 'gunicorn.workers.gasgi': monoceros brings a gunicorn package of its own");
     server.expect_gone();
 }
 

@@ -10,6 +10,7 @@ mod about;
 mod autodetect;
 pub mod cli;
 mod exec_command;
+mod foreign_class;
 mod logs;
 mod process_env;
 mod python_setup;

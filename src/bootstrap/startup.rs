@@ -10,15 +10,18 @@ use crate::python::config_file::{self, ConfigFile, ConfigFileError, Objects};
 use crate::python::embedder::{self, Embedder};
 use crate::python::hooks::Hooks;
 use crate::python::ssl_context::{self, ContextTerms};
-use crate::python::{Exit, signals, spew};
+use crate::python::{Exit, foreign_worker, signals, spew};
 use crate::service;
-use crate::settings::{self, Assignment, Config, ConfigSource, FileOrigin, LoadedSettings, Origins, Sources, Value};
+use crate::settings::{
+    self, Assignment, Config, ConfigSource, FileOrigin, LoadedSettings, Origins, Sources, Value, WorkerClass,
+};
 use crate::sys::user;
 use crate::tls::{self, Tls};
 
 use super::autodetect;
 use super::cli::{self, CommandLine};
 use super::exec_command::ExecCommand;
+use super::foreign_class;
 use super::logs::check_access_log;
 use super::process_env::variable;
 use super::python_setup::PythonSetup;
@@ -137,6 +140,7 @@ impl Startup {
         self.found = autodetect(&mut config)?;
         config.paste = config.paste.map(|uri| process_env.resolve(uri.as_ref()).display().to_string());
         self.warnings = loaded.warnings;
+        self.warnings.extend(foreign_class::warning(&config));
         if config.reload {
             self.warnings.push("Reloader is on. Use in development only!".to_owned());
         }
@@ -193,6 +197,18 @@ impl Startup {
         self.python.start_interpreter().map_err(|error| failed(&error))?;
         self.python.extend_path(config).map_err(|error| failed(&error))?;
         app::load(config)
+    }
+
+    /// Whether the worker class can be run, if it is one of Python. Call it after
+    /// [`Startup::load_app`].
+    ///
+    /// # Errors
+    /// The traceback or sentence for the user.
+    pub fn check_worker_class(&self, config: &Config) -> Result<(), String> {
+        match &config.worker_class {
+            WorkerClass::Foreign(name) => foreign_worker::check(name).map_err(|error| error.to_string()),
+            _ => Ok(()),
+        }
     }
 
     /// Loads the application before the first fork, if the settings ask for it.

@@ -89,6 +89,28 @@ pub fn load(config: &Config) -> Result<App, LoadError> {
     })
 }
 
+/// Refuses an application that is one of ASGI, which workers of ours do not speak: each request
+/// would fail. Call it when hooks have wrapped what they want to wrap.
+///
+/// # Errors
+/// It is one: a sentence that names the class to take.
+pub fn refuse_asgi(app: &App, config: &Config) -> Result<(), LoadError> {
+    let is_asgi = Python::attach(|py| {
+        loader(py)
+            .and_then(|loader| loader.call_method1("is_asgi", (app.callable(),))?.extract())
+            // An application that answers strangely when its attributes are read may serve all the same.
+            .unwrap_or(false)
+    });
+    if !is_asgi {
+        return Ok(());
+    }
+    Err(LoadError::App(format!(
+        "The app is an ASGI application, and worker_class {} runs WSGI applications: take '-k \
+         uvicorn.workers.UvicornWorker' (pip install uvicorn), or another class that runs ASGI.",
+        config.effective_worker_class()
+    )))
+}
+
 fn load_callable<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, PyAny>> {
     let Some(uri) = &config.paste else {
         return match &config.app {

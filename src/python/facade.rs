@@ -25,6 +25,7 @@ static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn._amend", false, include_str!("facade/gunicorn/_amend.py")),
     ("gunicorn._bridge", false, include_str!("facade/gunicorn/_bridge.py")),
     ("gunicorn._embedded", false, include_str!("facade/gunicorn/_embedded.py")),
+    ("gunicorn._foreign", false, include_str!("facade/gunicorn/_foreign.py")),
     ("gunicorn._hooks", false, include_str!("facade/gunicorn/_hooks.py")),
     ("gunicorn._json_access", false, include_str!("facade/gunicorn/_json_access.py")),
     ("gunicorn._loader", false, include_str!("loader.py")),
@@ -45,10 +46,14 @@ static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn.http.wsgi", false, include_str!("facade/gunicorn/http/wsgi.py")),
     ("gunicorn.instrument", true, include_str!("facade/gunicorn/instrument/__init__.py")),
     ("gunicorn.instrument.statsd", false, include_str!("facade/gunicorn/instrument/statsd.py")),
+    ("gunicorn.sock", false, include_str!("facade/gunicorn/sock.py")),
     ("gunicorn.util", false, include_str!("facade/gunicorn/util.py")),
     ("gunicorn.workers", true, include_str!("facade/gunicorn/workers/__init__.py")),
+    ("gunicorn.workers._pywsgi", false, include_str!("facade/gunicorn/workers/_pywsgi.py")),
     ("gunicorn.workers.base", false, include_str!("facade/gunicorn/workers/base.py")),
+    ("gunicorn.workers.ggevent", false, include_str!("facade/gunicorn/workers/ggevent.py")),
     ("gunicorn.workers.gthread", false, include_str!("facade/gunicorn/workers/gthread.py")),
+    ("gunicorn.workers.gtornado", false, include_str!("facade/gunicorn/workers/gtornado.py")),
     ("gunicorn.workers.sync", false, include_str!("facade/gunicorn/workers/sync.py")),
 ];
 

@@ -122,7 +122,7 @@ pub struct WorkerState {
 
 impl WorkerState {
     /// The worker is this process.
-    fn as_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    pub(super) fn as_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let state = PyDict::new(py);
         state.set_item("pid", std::process::id())?;
         state.set_item("ppid", self.ppid.as_raw())?;
@@ -340,6 +340,11 @@ impl Hooks {
         if let Err(raised) = Python::attach(|py| bridge.ask(py, "worker_exit", (served,))) {
             log::warn!("Exception during worker exit\n{raised}");
         }
+    }
+
+    /// The bridge, if there is one.
+    pub(super) fn bridge(&self) -> Option<&Py<PyAny>> {
+        self.0.as_ref().map(|bridge| &bridge.object)
     }
 
     /// The bridge, if the user has set this hook.

@@ -121,6 +121,13 @@ def call_factory(factory, positional, keywords):
         raise
 
 
+def is_asgi(app):
+    """Whether calling `app` makes a coroutine, as an ASGI application does."""
+    code = getattr(app, "__code__", None) or getattr(type(app).__call__, "__code__", None)
+    # inspect.CO_COROUTINE, without the modules that inspect brings along.
+    return bool(getattr(code, "co_flags", 0) & 0x80)
+
+
 def files_of(error, traceback):
     """The source files that a failed import has executed, and the one that could not be parsed."""
     files = [error.filename] if isinstance(error, SyntaxError) and error.filename else []

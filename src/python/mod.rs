@@ -29,6 +29,7 @@ mod errors;
 mod extras;
 pub mod facade;
 mod file_wrapper;
+pub mod foreign_worker;
 mod header_line_cache;
 mod header_names;
 pub mod hooks;

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::environ::SERVER_SOFTWARE;
+use super::foreign_worker::watch_files;
 use super::{loggers, title};
 use crate::logging::{self, Level};
 use crate::settings::{self, Config, Kind, Setting, Store, Value};
@@ -32,6 +33,7 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(loggers_are, &module)?)?;
     module.add_function(wrap_pyfunction!(lend_title, &module)?)?;
     module.add_function(wrap_pyfunction!(want_workers, &module)?)?;
+    module.add_function(wrap_pyfunction!(watch_files, &module)?)?;
     Ok(module)
 }
 

@@ -23,7 +23,7 @@ pub fn spawn(py: Python<'_>, name: &str, body: impl Fn(Python<'_>) + Send + Sync
     let threading = py.import("threading")?;
     if are_patched(&threading) {
         find_hub(py)?;
-        return Ok(thread::spawn_for_python(name, move || Python::attach(|py| body(py)))?);
+        return Ok(thread::spawn_for_python(name, move || Python::attach(&body))?);
     }
     let target = PyCFunction::new_closure(
         py,

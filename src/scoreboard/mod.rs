@@ -182,6 +182,11 @@ impl Row {
         counted.saturating_sub(self.field(State::RequestsAtBirth).load(Relaxed))
     }
 
+    /// Writes how many requests the worker has answered, for one that counts them itself.
+    pub fn set_served(&self, count: u64) {
+        self.field(Field::Served).store(count, Relaxed);
+    }
+
     /// When the oldest running request of the worker began, in milliseconds of the monotonic clock;
     /// None while it is idle.
     pub fn request_started_at(&self) -> Option<u64> {

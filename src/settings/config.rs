@@ -273,7 +273,10 @@ impl Config {
     /// The class of the workers that run. With more than one thread sync becomes gthread, as in
     /// gunicorn.
     pub fn effective_worker_class(&self) -> WorkerClass {
-        if self.threads > 1 { WorkerClass::Gthread } else { self.worker_class }
+        match &self.worker_class {
+            WorkerClass::Sync if self.threads > 1 => WorkerClass::Gthread,
+            chosen => chosen.clone(),
+        }
     }
 
     /// Whether the listeners speak TLS. As in gunicorn a key alone asks for it too; that mistake is
@@ -403,12 +406,14 @@ impl fmt::Display for LogFormat {
 }
 
 /// The kinds of worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerClass {
     /// One request at a time.
     Sync,
     /// Several threads, each with one request at a time.
     Gthread,
+    /// A class of Python that serves by itself, by name: an alias, a dotted path, an entry point.
+    Foreign(String),
 }
 
 impl fmt::Display for WorkerClass {
@@ -416,6 +421,7 @@ impl fmt::Display for WorkerClass {
         f.write_str(match self {
             WorkerClass::Sync => "sync",
             WorkerClass::Gthread => "gthread",
+            WorkerClass::Foreign(name) => name,
         })
     }
 }

@@ -466,7 +466,7 @@ mod tests {
             (
                 "worker_class",
                 Value::from("gevent"),
-                "invalid value for 'worker_class': 'gevent' is not supported: leave worker_class out, slow clients hold no worker here; where the app waits for other servers, set threads (config file)",
+                "invalid value for 'worker_class': 'gevent' is not supported: leave worker_class out, slow clients hold no worker here; where the app waits for other servers, set threads, or take 'gevent_pywsgi' (config file)",
             ),
             (
                 "timeout",

@@ -183,7 +183,8 @@ fn keepalive(config: &Config) -> Duration {
     match (config.keepalive, config.effective_worker_class()) {
         (Some(seconds), _) => Duration::from_secs(seconds),
         (None, WorkerClass::Sync) => SYNC_KEEPALIVE,
-        (None, WorkerClass::Gthread) => GTHREAD_KEEPALIVE,
+        // A class of Python has no such connections; it gets gunicorn's number from the package.
+        (None, WorkerClass::Gthread | WorkerClass::Foreign(_)) => GTHREAD_KEEPALIVE,
     }
 }
 

@@ -48,6 +48,11 @@ impl FileWatcher {
         Ok(watch)
     }
 
+    /// Watches `files` too, which kept the application from loading.
+    pub fn watch_too(&mut self, files: Vec<PathBuf>) {
+        self.broken.extend(files);
+    }
+
     /// What a thread is to listen to, if there is anything.
     pub fn edits(&self) -> Option<Arc<ChangeNotifier>> {
         self.edits.clone()

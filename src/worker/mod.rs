@@ -13,6 +13,7 @@ mod connection_poll;
 mod counting;
 mod event_loop;
 mod file_watcher;
+mod foreign;
 mod holdings;
 mod leader;
 mod listeners;
@@ -77,6 +78,10 @@ const IN_WORKER: &str = "Exception in worker process";
 /// Lives a worker's life and returns its exit status.
 pub fn run(init: WorkerInit, python: &PythonSetup) -> i32 {
     title::set(&format!("monoceros: worker [{}]", init.service.config.name()));
+    if let WorkerClass::Foreign(name) = &init.service.config.worker_class {
+        let name = name.clone();
+        return foreign::run(init, python, &name);
+    }
     let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
     let outcome = boot(init, python).and_then(serve);
     loggers::end_queue();
@@ -181,6 +186,7 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     python.extend_path(&init.service.config).map_err(python_failure)?;
     let (app, broken) = load_app(&mut init)?;
     let app = init.service.hooks.post_worker_init(app).map_err(BootError::raised)?;
+    app::refuse_asgi(&app, &init.service.config).map_err(BootError::App)?;
     // What follows is the server's own, and soon done: a TERM waits for it in the queue.
     signals::started_in_worker();
     assemble(init, nudge, app, broken)

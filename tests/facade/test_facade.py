@@ -40,8 +40,8 @@ class Imports(FacadeTest):
     def test_what_is_missing_says_why(self):
         with self.assertRaisesRegex(AttributeError, "dirty arbiters are not supported"):
             _ = gunicorn.dirty
-        with self.assertRaisesRegex(AttributeError, "its worker classes are sync and gthread"):
-            _ = gunicorn.workers.ggevent
+        with self.assertRaisesRegex(AttributeError, "it is not one of base, ggevent, gthread"):
+            _ = gunicorn.workers.gasgi
 
     def test_each_module_says_why_it_exists(self):
         for path in (PYTHON / "facade").rglob("*.py"):

@@ -188,13 +188,15 @@ class Hooks(FacadeTest):
         server.reload()
         self.assertEqual(received, [signal.SIGHUP])
 
-    def test_worker_classes_say_that_they_do_not_run(self):
+    def test_worker_classes_say_what_they_cannot_do(self):
         class Own(Worker):
-            def run(self):
-                super().run()
+            def handle(self, *arguments):
+                super().handle(*arguments)
 
         worker = Own(1, 2, [], None, 15, config.Config(), None)
-        with self.assertRaisesRegex(RuntimeError, "Own.run cannot run: monoceros does not run worker classes"):
+        with self.assertRaisesRegex(RuntimeError, "Own.handle cannot run: monoceros does not read requests"):
+            worker.handle()
+        with self.assertRaisesRegex(NotImplementedError, "Own.run.. is for the class to write"):
             worker.run()
 
     def test_server_header(self):

@@ -59,11 +59,16 @@ A setting of our own; gunicorn has none. The signal TTIN may go beyond it.",
             set: |config, value| put(&mut config.worker_class, worker_class(value)),
             get: |config| config.worker_class.to_string().into(),
         },
-        doc: "The kind of worker: sync or gthread.
+        doc: "The kind of worker: sync, gthread, or a class of Python.
 
 `sync` runs one request at a time, in the interpreter's main thread; `gthread` runs as many as it has `threads`. Both
 keep connections alive, and slow clients occupy neither. gunicorn's longer names for them are understood
-(`gunicorn.workers.sync.SyncWorker`, `egg:gunicorn#gthread`).",
+(`gunicorn.workers.sync.SyncWorker`, `egg:gunicorn#gthread`).
+
+Any other name is that of a class derived from `gunicorn.workers.base.Worker`, which serves by itself: a dotted path
+(`uvicorn.workers.UvicornWorker`), `egg:DISTRIBUTION#NAME`, an entry point in the group `gunicorn.workers`, or one of
+gunicorn's own (`tornado`, `gevent_pywsgi`). In a config file it may also be the class, or a function that returns it.
+docs/worker-classes.md says which class to take.",
     },
     Setting {
         name: "threads",
@@ -420,19 +425,29 @@ fn worker_class(value: &Value) -> Result<WorkerClass, ValueError> {
         "gthread" | "#gthread" | "gunicorn.workers.gthread.ThreadWorker" | "egg:gunicorn#gthread" => {
             Ok(WorkerClass::Gthread)
         }
-        _ => Err(ValueError::new(&name, format!("is not supported: {}", instead_of(&name)))),
+        "" => Err(ValueError::new(&name, "names no class")),
+        _ => match instead_of(&name) {
+            Some(advice) => Err(ValueError::new(&name, format!("is not supported: {advice}"))),
+            None => Ok(WorkerClass::Foreign(name)),
+        },
     }
 }
 
-/// What to do instead of choosing an unsupported worker class.
-fn instead_of(name: &str) -> &'static str {
-    let name = name.to_ascii_lowercase();
-    let is_of = |kinds: &[&str]| kinds.iter().any(|kind| name.contains(kind));
-    if is_of(&["gevent", "eventlet", "meinheld"]) {
-        "leave worker_class out, slow clients hold no worker here; where the app waits for other servers, set threads"
-    } else if is_of(&["asgi", "uvicorn", "hypercorn", "daphne", "aiohttp"]) {
-        "ASGI apps are not supported; a WSGI app needs no such class, leave worker_class out"
-    } else {
-        "worker classes written in Python are not run; leave worker_class out, or choose 'sync' or 'gthread'"
+/// What to choose instead of a class of gunicorn's that this server does not have.
+fn instead_of(name: &str) -> Option<&'static str> {
+    match name {
+        "gevent" | "#gevent" | "gunicorn.workers.ggevent.GeventWorker" | "egg:gunicorn#gevent" => Some(
+            "leave worker_class out, slow clients hold no worker here; where the app waits for other servers, set \
+             threads, or take 'gevent_pywsgi'",
+        ),
+        "eventlet" | "#eventlet" | "gunicorn.workers.geventlet.EventletWorker" | "egg:gunicorn#eventlet" => Some(
+            "gunicorn has dropped it in version 26; take 'gevent' and leave eventlet.monkey_patch() out, because that \
+             worker patches by itself, or 'gthread' with threads (Flask-SocketIO: async_mode='threading' and the \
+             package simple-websocket)",
+        ),
+        "asgi" | "#asgi" | "gunicorn.workers.gasgi.ASGIWorker" | "egg:gunicorn#asgi" => {
+            Some("take 'uvicorn.workers.UvicornWorker' (pip install uvicorn), which runs ASGI apps")
+        }
+        _ => None,
     }
 }

@@ -15,16 +15,15 @@ SERVER_SOFTWARE = _monoceros.SERVER_SOFTWARE
 
 # In gunicorn's own process these are loaded before the config file runs, so `gunicorn.glogging.Logger` works there
 # after a bare `import gunicorn`.
-_PARTS = frozenset({"app", "arbiter", "config", "errors", "glogging", "http", "instrument", "util", "workers"})
+_PARTS = frozenset({"app", "arbiter", "config", "errors", "glogging", "http", "instrument", "sock", "util", "workers"})
 _MISSING = {
-    "asgi": "ASGI apps are not supported",
+    "asgi": "ASGI apps are run by worker classes of other packages",
     "ctl": "there is no control socket",
     "dirty": "dirty arbiters are not supported",
     "http2": "HTTP/2 is not supported",
     "uwsgi": "the uwsgi protocol is not supported",
     "pidfile": "the pid file is not written by Python",
     "reloader": "files are not watched by Python",
-    "sock": "sockets are not opened by Python",
     "systemd": "the service manager is not spoken to from Python",
 }
 

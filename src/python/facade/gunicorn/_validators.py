@@ -103,7 +103,7 @@ def class_or_name(value):
 def name_of_class(value):
     """The name of what `class_or_name` takes."""
     chosen = class_or_name(value)
-    return f"{chosen.__module__}.{chosen.__qualname__}" if isinstance(chosen, type) else chosen
+    return util.remember_class(chosen) if isinstance(chosen, type) else chosen
 
 
 def network_list(value):

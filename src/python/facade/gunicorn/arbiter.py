@@ -102,7 +102,6 @@ class Arbiter:
         self.master_name = "Master"
         self.reexec_pid = 0
         self.worker_age = 0
-        self.worker_class = None
         self.address = []
         self.timeout = 0
         self.proc_name = None
@@ -128,7 +127,11 @@ class Arbiter:
         self.address = cfg.address
         self.timeout = cfg.timeout
         self.proc_name = cfg.proc_name
-        self.worker_class = cfg.worker_class
+
+    @property
+    def worker_class(self):
+        """The class of the workers. It is imported when it is asked for: the master does without."""
+        return None if self.cfg is None else self.cfg.worker_class
 
     @property
     def num_workers(self):

@@ -101,7 +101,7 @@ class Config:
     @property
     def worker_class(self):
         named = self.settings["worker_class"].get()
-        return util.load_class(self.worker_class_str if isinstance(named, str) else named)
+        return util.load_worker_class(self.worker_class_str) if isinstance(named, str) else named
 
     @property
     def address(self):

@@ -43,6 +43,22 @@ def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicor
         raise RuntimeError(message) from error
 
 
+# Classes that a config file has given as objects, by the names that stand for them in the settings.
+_given_classes = {}
+
+
+def remember_class(given):
+    """The name that from now on stands for the class `given`, also one that no import finds."""
+    name = f"{given.__module__}.{given.__qualname__}"
+    _given_classes[name] = given
+    return name
+
+
+def load_worker_class(name):
+    """As `load_class`, also for a class that a config file has given as an object."""
+    return _given_classes.get(name) or load_class(name.removeprefix("#"))
+
+
 def load_entry_point(distribution, group, name):
     """What the installed `distribution` offers as `name` in `group`; ImportError if nothing."""
     from importlib import metadata

@@ -2,15 +2,18 @@
 
 from gunicorn import _part
 
-# Those that the server takes for `worker_class`; they name how many threads a worker has, and are never instantiated.
+# The aliases of `worker_class`. The server serves by itself for sync and gthread; the others run.
 SUPPORTED_WORKERS = {
     "sync": "gunicorn.workers.sync.SyncWorker",
     "gthread": "gunicorn.workers.gthread.ThreadWorker",
+    "gevent_pywsgi": "gunicorn.workers.ggevent.GeventPyWSGIWorker",
+    "gevent_wsgi": "gunicorn.workers.ggevent.GeventPyWSGIWorker",
+    "tornado": "gunicorn.workers.gtornado.TornadoWorker",
 }
-_PARTS = frozenset({"base", "gthread", "sync"})
+_PARTS = frozenset({"base", "ggevent", "gthread", "gtornado", "sync"})
 
 
 def __getattr__(name):
     if name in _PARTS:
         return _part(__name__, name)
-    raise AttributeError(f"monoceros has no gunicorn.workers.{name}: its worker classes are sync and gthread")
+    raise AttributeError(f"monoceros has no gunicorn.workers.{name}: it is not one of {', '.join(sorted(_PARTS))}")

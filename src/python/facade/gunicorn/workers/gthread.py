@@ -1,7 +1,9 @@
-"""The worker with several threads, by gunicorn's name. It must not serve: `Worker` says why not."""
+"""The worker with several threads, by gunicorn's name. It must not serve: the server does."""
 
 from gunicorn.workers.base import Worker
 
 
 class ThreadWorker(Worker):
     """What `worker_class = "gthread"` names."""
+
+    ALIAS = "gthread"

@@ -1,0 +1,78 @@
+//! What the settings mean to a worker class of another package, which reads requests and writes
+//! responses itself: much of what the event loop does is not done.
+
+use crate::settings::{self, Config, WorkerClass};
+
+/// The settings that only the server's own workers heed.
+const OF_OWN_WORKERS: &[&str] = &[
+    "threads",
+    "request_timeout",
+    "health_path",
+    "limit_request_line",
+    "limit_request_fields",
+    "limit_request_field_size",
+    "limit_request_body",
+    "body_buffer",
+    "body_spool",
+    "client_header_timeout",
+    "client_body_timeout",
+    "client_body_min_rate",
+    "write_timeout",
+    "proxy_protocol",
+    "proxy_allow_ips",
+    "require_proxy_header",
+    "secure_scheme_headers",
+    "forwarder_headers",
+    "header_map",
+    "permit_missing_host",
+    "permit_obsolete_folding",
+    "strip_header_spaces",
+    "permit_unconventional_http_method",
+    "permit_unconventional_http_version",
+    "casefold_http_method",
+    "tls_certificates",
+    "tls_watch",
+];
+
+/// The warning about settings that were given and have no effect under the class, if there are any.
+pub(super) fn warning(config: &Config) -> Option<String> {
+    let WorkerClass::Foreign(class) = &config.worker_class else { return None };
+    let defaults = Config::default();
+    let is_given = |name: &&str| {
+        settings::find(name).is_some_and(|setting| setting.value_in(config) != setting.value_in(&defaults))
+    };
+    let given: Vec<&str> = OF_OWN_WORKERS.iter().copied().filter(|name| is_given(name)).collect();
+    (!given.is_empty()).then(|| {
+        format!(
+            "these settings have no effect under worker_class {class:?}, which reads requests itself: {}",
+            given.join(", ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_that_may_be_warned_of_is_one() {
+        for name in OF_OWN_WORKERS {
+            assert!(settings::find(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_given_is_named_and_only_under_such_a_class() {
+        let config = |worker_class| Config { worker_class, threads: 4, request_timeout: 9, ..Config::default() };
+        assert_eq!(warning(&config(WorkerClass::Gthread)), None);
+        assert_eq!(
+            warning(&config(WorkerClass::Foreign("a.B".to_owned()))).as_deref(),
+            Some(
+                "these settings have no effect under worker_class \"a.B\", which reads requests itself: \
+                 threads, request_timeout"
+            )
+        );
+        let bare = Config { worker_class: WorkerClass::Foreign("a.B".to_owned()), ..Config::default() };
+        assert_eq!(warning(&bare), None);
+    }
+}

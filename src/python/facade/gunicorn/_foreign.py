@@ -1,0 +1,161 @@
+"""Runs a worker class that serves by itself. Nothing but the server may import it.
+
+The server has forked the process, and supervises it: it starts others, replaces them and ends those that fall silent.
+The class gets what gunicorn's would: settings, app, log and sockets. What its requests are is its own to know.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+
+from gunicorn import util
+from gunicorn.errors import AppImportError
+from gunicorn.sock import listener
+from gunicorn.workers.base import QuickExit, Worker, make
+
+# What gunicorn has where this server has nothing: classes calculate with it.
+_DEFAULTS = {
+    "keepalive": 2,
+    # ssl.PROTOCOL_TLS.
+    "ssl_version": 2,
+    "http_protocols": ["h1"],
+    "asgi_loop": "auto",
+    "asgi_lifespan": "auto",
+    "asgi_disconnect_grace_period": 3,
+    "websocket_max_message_size": 16777216,
+    "root_path": "",
+}
+
+_BOOT_ERROR = 3
+_APP_ERROR = 4
+# A worker that fails after it has booted: gunicorn's -1.
+_FAILED = 255
+
+
+class SharedHeartbeat:
+    """`worker.tmp` of a worker that serves by itself: each beat goes to the server's shared memory."""
+
+    def __init__(self, worker, beat):
+        self._worker = worker
+        self._beat = beat
+        self._last = time.monotonic()
+        self._orphaned_at = None
+
+    def notify(self):
+        """Tells the server that the worker is alive, and what it says of itself."""
+        worker = self._worker
+        self._last = time.monotonic()
+        self._beat(int(worker.nr), bool(worker.booted), bool(worker.alive))
+        if worker.ppid != os.getppid():
+            self._notice_death_of_master()
+
+    def _notice_death_of_master(self):
+        """The kernel has told the worker already; this is for one that has not listened, or does not end in time."""
+        if self._orphaned_at is None:
+            self._orphaned_at = self._last
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif self._last - self._orphaned_at > self._worker.cfg.graceful_timeout:
+            os._exit(0)
+
+    def last_update(self):
+        """The monotonic time of the last beat, in seconds."""
+        return self._last
+
+    def close(self):
+        """Does nothing: there is no file."""
+
+
+def load(name):
+    """The worker class that `name` stands for, prepared. RuntimeError with a sentence if there is none."""
+    worker_class = util.load_worker_class(name)
+    if not (isinstance(worker_class, type) and issubclass(worker_class, Worker)):
+        raise RuntimeError(f"the worker class {name!r} is not derived from gunicorn.workers.base.Worker")
+    refuse_what_is_not_run(name, worker_class)
+    if hasattr(worker_class, "setup"):
+        worker_class.setup()
+    return worker_class
+
+
+def refuse_what_is_not_run(name, worker_class):
+    """RuntimeError for a class derived from one whose requests the server reads itself."""
+    from gunicorn.workers.gthread import ThreadWorker
+    from gunicorn.workers.sync import SyncWorker
+
+    for base in (SyncWorker, ThreadWorker):
+        if issubclass(worker_class, base):
+            raise RuntimeError(
+                f"the worker class {name!r} is derived from {base.__name__}, whose methods are not called here yet; "
+                f"use worker_class {base.ALIAS!r}, and hooks for what the class adds"
+            )
+
+
+def enter(bridge, worker_class, state, listeners, beat):
+    """Makes the worker of this process, in place of the object that the hooks of the master have seen."""
+    cfg = bridge.cfg
+    for name, value in _DEFAULTS.items():
+        setting = cfg.settings.get(name)
+        if setting is not None and setting.value is None:
+            setting.value = value
+    bridge.enter_worker(state)
+    seen = bridge.worker
+    sockets = [listener(descriptor, text, address_of(text)) for text, descriptor in listeners]
+    worker_class.check_config(cfg, bridge.log)
+    arguments = (state["age"], state["ppid"], sockets, seen.app, cfg.timeout / 2, cfg, bridge.log)
+    worker = make(worker_class, state["max_requests"], state["stacks"], *arguments)
+    worker.pid = state["pid"]
+    worker.tmp = SharedHeartbeat(worker, beat)
+    # What hooks have put on the other one.
+    for name in vars(seen).keys() - vars(worker).keys():
+        setattr(worker, name, vars(seen)[name])
+    bridge.worker = worker
+
+
+def address_of(text):
+    """What a listener that the log shows as `text` is bound to: (host, port), or the path of a unix socket."""
+    return util.parse_address(text.partition("://")[2] if "://" in text else text)
+
+
+def serve(bridge):
+    """Lives the life of the worker. Returns its exit status, and whether it was told to end at once."""
+    worker = bridge.worker
+    status, is_quick = 0, False
+    try:
+        worker.init_process()
+    except QuickExit:
+        is_quick = True
+    except SystemExit as end:
+        status = _status_of(end)
+    except AppImportError as error:
+        bridge.record(40, str(error))
+        status = _APP_ERROR
+    except BaseException:
+        bridge.exception("Exception in worker process")
+        status = _FAILED if worker.booted else _BOOT_ERROR
+    _ignore_what_stops()
+    return status, is_quick
+
+
+def worker_exit(bridge):
+    """The last that the worker does: its own clean-up, and the hook."""
+    try:
+        bridge.worker.tmp.close()
+    except Exception:
+        bridge.record(30, f"Exception during worker exit:\n{traceback.format_exc()}")
+    bridge.worker_exit(int(bridge.worker.nr))
+
+
+def _status_of(end):
+    if end.code is None:
+        return 0
+    if isinstance(end.code, int):
+        return end.code & 0xFF
+    print(end.code, file=sys.stderr, flush=True)
+    return 1
+
+
+def _ignore_what_stops():
+    """The process ends anyway, and a Ctrl-C reaches it twice: from the terminal and from its master."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)

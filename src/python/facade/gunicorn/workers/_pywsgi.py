@@ -1,0 +1,160 @@
+"""The worker that serves by gevent's own WSGI server. It stands apart, because it imports gevent."""
+
+import os
+import time
+from datetime import timedelta
+
+import gevent
+import gevent.hub
+import gevent.socket
+from gevent import monkey, pywsgi
+from gevent.pool import Pool
+from gunicorn import SERVER_SOFTWARE
+from gunicorn.workers.base import Worker
+
+# Between two looks whether the worker is to stop, and between two heartbeats.
+_TURN = 1.0
+# Between two looks whether the last request is over.
+_LOOK = 0.05
+
+
+class Answer:
+    """What the access log needs of a response."""
+
+    def __init__(self, status, headers, sent):
+        self.status = status
+        self.headers = headers
+        self.sent = sent
+
+
+class PyWSGIHandler(pywsgi.WSGIHandler):
+    """The handler of a connection, which writes gunicorn's access lines."""
+
+    def log_request(self):
+        if self.environ is None or self.headers is None:
+            # What the client has sent was no request.
+            return
+        seconds = max(0.0, (self.time_finish or time.time()) - (self.time_start or time.time()))
+        answer = Answer(self.status or self.code, self.response_headers or [], self.response_length)
+        headers = [header.split(":", 1) for header in getattr(self.headers, "headers", [])] or self.headers.items()
+        self.server.log.access(answer, headers, self.environ, timedelta(seconds=seconds))
+
+    def get_environ(self):
+        environ = super().get_environ()
+        environ["gunicorn.sock"] = self.socket
+        environ["RAW_URI"] = self.path
+        return environ
+
+
+class PyWSGIServer(pywsgi.WSGIServer):
+    """gevent's server, under gunicorn's name."""
+
+
+class GeventPyWSGIWorker(Worker):
+    """What `worker_class = "gevent_pywsgi"` names. Subclasses choose `server_class` and `wsgi_handler`."""
+
+    server_class = PyWSGIServer
+    wsgi_handler = PyWSGIHandler
+
+    def patch(self):
+        """Patches the standard library, before the app is loaded, and the listeners, which were made before."""
+        monkey.patch_all()
+        self.sockets = [
+            gevent.socket.socket(listener.family, listener.type, fileno=listener.detach()) for listener in self.sockets
+        ]
+
+    def init_process(self):
+        self.patch()
+        gevent.hub.reinit()
+        super().init_process()
+
+    def run(self):
+        self._idle = set()
+        servers = [self._server(listener) for listener in self.sockets]
+        for server in servers:
+            server.start()
+        while self.alive:
+            self.notify()
+            self._stop_if_orphaned()
+            gevent.sleep(_TURN)
+        self._stop(servers)
+
+    def _server(self, listener):
+        listener.setblocking(True)
+        environ = {"wsgi.multithread": True, "SERVER_SOFTWARE": f"{pywsgi.WSGIServer.base_env['SERVER_SOFTWARE']} "
+                   f"{SERVER_SOFTWARE}", "wsgi.multiprocess": self.cfg.workers > 1}
+        server = self.server_class(
+            listener, application=self.wsgi, spawn=Pool(self.cfg.worker_connections), log=self.log,
+            handler_class=_noting_idleness(self.wsgi_handler, self._idle), environ=environ, **self._tls(),
+        )
+        if self.cfg.workers > 1:
+            # Others accept from the same socket.
+            server.max_accept = 1
+        return server
+
+    def _tls(self):
+        if not self.cfg.is_ssl:
+            return {}
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.cfg.certfile, self.cfg.keyfile)
+        context.verify_mode = ssl.VerifyMode(int(self.cfg.cert_reqs or 0))
+        if self.cfg.ca_certs:
+            context.load_verify_locations(self.cfg.ca_certs)
+        if self.cfg.ciphers:
+            context.set_ciphers(self.cfg.ciphers)
+        return {"ssl_context": context}
+
+    def _stop_if_orphaned(self):
+        if self.ppid != os.getppid():
+            self.log.info("Parent changed, shutting down: %s", self)
+            self.alive = False
+
+    def _stop(self, servers):
+        """Accepts nothing more, lets requests finish, and closes connections that wait for one."""
+        for server in servers:
+            server.close()
+        until = time.monotonic() + self.cfg.graceful_timeout
+        while any(server.pool.free_count() != server.pool.size for server in servers):
+            for handler in list(self._idle):
+                handler.hang_up()
+            if time.monotonic() > until:
+                self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
+                break
+            self.notify()
+            gevent.sleep(_LOOK)
+        for server in servers:
+            server.stop(timeout=_TURN)
+
+    # The log's locks are greenlets' own: signal handlers leave the work to one.
+
+    def handle_usr1(self, sig, frame):
+        gevent.spawn(super().handle_usr1, sig, frame)
+
+    def handle_quit(self, sig, frame):
+        # The hub passes SystemExit on to the greenlet that serves.
+        gevent.spawn(super().handle_quit, sig, frame)
+
+
+def _noting_idleness(handler_class, idle):
+    """`handler_class`, whose objects are in `idle` while they wait for the head of a request."""
+
+    class Handler(handler_class):
+        def read_requestline(self):
+            idle.add(self)
+            try:
+                return super().read_requestline()
+            finally:
+                idle.discard(self)
+
+        def hang_up(self):
+            idle.discard(self)
+            try:
+                # 0: SHUT_RD. What the client has sent already is still read.
+                self.socket.shutdown(0)
+            except OSError:
+                pass
+
+    Handler.__name__ = Handler.__qualname__ = handler_class.__name__
+    return Handler

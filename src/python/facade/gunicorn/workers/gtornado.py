@@ -1,0 +1,120 @@
+"""The worker that serves by tornado, by gunicorn's name: native applications of tornado, and WSGI ones."""
+
+import asyncio
+import os
+
+import tornado
+import tornado.web
+from gunicorn import SERVER_SOFTWARE
+from gunicorn.workers.base import Worker
+from tornado.httpserver import HTTPServer
+from tornado.wsgi import WSGIContainer
+
+# Between two looks whether the worker is to stop, and between two heartbeats.
+_LOOK = 0.1
+_BEAT = 1.0
+
+
+class TornadoWorker(Worker):
+    """What `worker_class = "tornado"` names."""
+
+    @classmethod
+    def setup(cls):
+        """Adds this server's name to the Server header of native handlers."""
+        clear = tornado.web.RequestHandler.clear
+        if getattr(clear, "_names_server", False):
+            return
+
+        def clear_and_name(self):
+            clear(self)
+            if "Server" in self._headers:
+                self.set_header("Server", f"{self._headers['Server']} ({SERVER_SOFTWARE})")
+
+        clear_and_name._names_server = True
+        tornado.web.RequestHandler.clear = clear_and_name
+
+    def handle_request(self):
+        """Called when a request was answered."""
+        self.nr += 1
+        if self.alive and self.nr >= self.max_requests:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+
+    def run(self):
+        asyncio.run(self._serve())
+
+    async def _serve(self):
+        app = self.wsgi
+        if not isinstance(app, (WSGIContainer, tornado.web.Application)):
+            app = WSGIContainer(app)
+        server = _Server(app, no_keep_alive=self.cfg.keepalive <= 0, **self._tls())
+        server.worker = self
+        for listener in self.sockets:
+            listener.setblocking(False)
+            server.add_socket(listener)
+        beat_at = 0
+        while self.alive:
+            now = asyncio.get_running_loop().time()
+            if now >= beat_at:
+                self.notify()
+                beat_at = now + _BEAT
+            if self.ppid != os.getppid():
+                self.log.info("Parent changed, shutting down: %s", self)
+                self.alive = False
+            await asyncio.sleep(_LOOK)
+        await self._stop(server)
+
+    async def _stop(self, server):
+        """Accepts nothing more, and waits for the requests that have begun."""
+        server.stop()
+        now = asyncio.get_running_loop().time
+        until = now() + self.cfg.graceful_timeout
+        while server.running and now() < until:
+            self.notify()
+            await asyncio.sleep(_LOOK)
+        await server.close_all_connections()
+
+    def _tls(self):
+        if not self.cfg.is_ssl:
+            return {}
+        options = {name: value for name, value in self.cfg.ssl_options.items() if value is not None}
+        return {"ssl_options": {name: options[name] for name in _TLS_OPTIONS & options.keys()}}
+
+
+_TLS_OPTIONS = frozenset({"certfile", "keyfile", "cert_reqs", "ca_certs", "ciphers"})
+
+
+class _Server(HTTPServer):
+    """Knows the requests that have begun and are not answered yet."""
+
+    worker = None
+
+    def initialize(self, *arguments, **options):
+        super().initialize(*arguments, **options)
+        self.running = set()
+
+    def start_request(self, server_conn, request_conn):
+        delegate = super().start_request(server_conn, request_conn)
+        received, closed, finish = delegate.headers_received, delegate.on_connection_close, request_conn.finish
+
+        def headers_received(start_line, headers):
+            self.running.add(request_conn)
+            return received(start_line, headers)
+
+        def is_over():
+            if request_conn in self.running:
+                self.running.discard(request_conn)
+                self.worker.handle_request()
+
+        def on_connection_close():
+            is_over()
+            closed()
+
+        def finish_and_count():
+            finish()
+            is_over()
+
+        delegate.headers_received = headers_received
+        delegate.on_connection_close = on_connection_close
+        request_conn.finish = finish_and_count
+        return delegate

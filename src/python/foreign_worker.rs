@@ -1,0 +1,171 @@
+//! A worker class written in Python that serves by itself: uvicorn's, aiohttp's, tornado's.
+//!
+//! The module `_foreign` of the carried package makes its object and runs it. Here it gets what the
+//! server knows: its settings and hooks by the bridge, its listeners, and a heartbeat on the
+//! scoreboard. What it does with a request is its own; neither the event loop nor the rest of this
+//! layer sees any.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::errors::traceback;
+use super::hooks::{HookError, Hooks, WorkerState, refusal};
+use super::{interpreter, loggers, signals};
+use crate::scoreboard::{Row, WorkerPhase};
+use crate::sys::wakeup::Wakeup;
+
+/// Source files that keep the application from loading, which are no modules to watch.
+static BROKEN_FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// The worker of this process, whose object the bridge holds.
+pub struct ForeignWorker {
+    /// `gunicorn._bridge.Bridge`
+    bridge: Py<PyAny>,
+}
+
+/// What a worker gets besides settings and hooks.
+pub struct ForeignInit<'a> {
+    /// What hooks see of it.
+    pub state: WorkerState,
+    /// The listeners: as the log shows them, and their descriptors, which become the worker's own.
+    pub listeners: &'a [(String, RawFd)],
+    /// Where its heartbeats go.
+    pub row: Row,
+    /// To be rung when it begins to serve.
+    pub wakeup: Wakeup,
+    /// Where the stacks of an aborted worker go.
+    pub stacks: RawFd,
+}
+
+/// How a worker's life has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignEnd {
+    /// The exit status; the reason of a failure is in the log.
+    pub status: i32,
+    /// It was told to end at once: its threads are not waited for.
+    pub is_quick: bool,
+}
+
+impl ForeignWorker {
+    /// Makes the object of the class that `name` stands for. The interpreter must be running, with
+    /// the application's directories in `sys.path`.
+    ///
+    /// # Errors
+    /// There is no such class, or it refuses the settings.
+    pub fn make(hooks: &Hooks, name: &str, init: ForeignInit<'_>) -> Result<ForeignWorker, HookError> {
+        Python::attach(|py| {
+            let made = make(py, hooks, name, init);
+            made.map_err(|error| refusal(py, &error))
+        })
+    }
+
+    /// Calls `post_fork`.
+    ///
+    /// # Errors
+    /// The traceback, if it raised.
+    pub fn post_fork(&self) -> Result<(), String> {
+        Python::attach(|py| self.bridge.call_method0(py, "post_fork").map(drop).map_err(|error| traceback(py, &error)))
+    }
+
+    /// Lives the worker's life, in the interpreter's main thread.
+    pub fn serve(&self) -> ForeignEnd {
+        let served = Python::attach(|py| {
+            let served = py.import("gunicorn._foreign")?.call_method1("serve", (&self.bridge,))?;
+            let (status, is_quick) = served.extract()?;
+            Ok(ForeignEnd { status, is_quick })
+        });
+        served.unwrap_or_else(|error: PyErr| {
+            // The handler of a signal that came between two lines of it.
+            Python::attach(|py| log::debug!("The end of the worker was interrupted\n{}", traceback(py, &error)));
+            ForeignEnd { status: 0, is_quick: true }
+        })
+    }
+
+    /// Calls `worker_exit`. What it raises is logged.
+    pub fn exit(&self) {
+        Python::attach(|py| {
+            let exited = py
+                .import("gunicorn._foreign")
+                .and_then(|module| module.call_method1("worker_exit", (&self.bridge,)).map(drop));
+            if let Err(error) = exited {
+                log::warn!("Exception during worker exit\n{}", traceback(py, &error));
+            }
+        });
+    }
+}
+
+/// Whether there is a worker class of that name that can be run, for `--check-config`.
+///
+/// # Errors
+/// A sentence or traceback that says why not.
+pub fn check(name: &str) -> Result<(), HookError> {
+    Python::attach(|py| {
+        let loaded = py.import("gunicorn._foreign").and_then(|module| module.call_method1("load", (name,)));
+        loaded.map(drop).map_err(|error| refusal(py, &error))
+    })
+}
+
+/// The files that kept the application from loading since the last call.
+pub fn take_broken_files() -> Vec<PathBuf> {
+    std::mem::take(&mut *BROKEN_FILES.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// `watch_files(files)`: files to watch under `reload` that are no modules.
+#[pyfunction]
+pub(super) fn watch_files(files: Vec<PathBuf>) {
+    BROKEN_FILES.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+}
+
+fn make(py: Python<'_>, hooks: &Hooks, name: &str, init: ForeignInit<'_>) -> PyResult<ForeignWorker> {
+    let bridge = match hooks.bridge() {
+        Some(bridge) => bridge.clone_ref(py),
+        None => loggers::bridge(py)?,
+    };
+    let module = py.import("gunicorn._foreign")?;
+    let class = module.call_method1("load", (name,))?;
+    let beat = Py::new(py, Beat { row: init.row, wakeup: init.wakeup })?;
+    let state: Bound<'_, PyDict> = init.state.as_dict(py)?;
+    state.set_item("stacks", init.stacks)?;
+    module.call_method1("enter", (&bridge, class, state, init.listeners, beat))?;
+    Ok(ForeignWorker { bridge })
+}
+
+/// What `worker.tmp` of such a worker calls.
+#[pyclass(frozen, module = "monoceros")]
+struct Beat {
+    row: Row,
+    wakeup: Wakeup,
+}
+
+#[pymethods]
+impl Beat {
+    /// Records a heartbeat and what the worker says of itself. The first one after it has booted
+    /// tells the master that it serves.
+    fn __call__(&self, served: u64, has_booted: bool, is_alive: bool) {
+        self.row.set_served(served);
+        self.row.beat();
+        let before = self.row.state();
+        if has_booted {
+            // A hook may have set `alive`: another worker is to take its place.
+            self.row.set_state(if is_alive { WorkerPhase::Ready } else { WorkerPhase::Retiring });
+        }
+        if self.row.state() != before {
+            self.wakeup.wake();
+        }
+    }
+}
+
+/// Ends Python's part of the process. A worker that was told to end at once does not wait for
+/// threads.
+pub fn wind_down(end: ForeignEnd) {
+    signals::ignore();
+    if end.is_quick {
+        interpreter::run_exit_functions();
+    } else {
+        interpreter::wind_down();
+    }
+}

@@ -1,0 +1,135 @@
+//! A worker whose class is written in Python and serves by itself.
+//!
+//! Its process is forked and supervised as any other, and makes the same steps until it serves.
+//! Then the class runs its own loop: there is no event loop of ours, and no connection.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use super::file_watcher::FileWatcher;
+use super::{BootError, EXIT_OK, become_user, no_thread, python_failure, raise_descriptor_limit, start_python};
+use crate::bootstrap::PythonSetup;
+use crate::python::foreign_worker::{self, ForeignInit, ForeignWorker};
+use crate::python::hooks::{Hooks, WorkerState};
+use crate::python::signals::{self, Nudge};
+use crate::scoreboard::{Row, WorkerPhase};
+use crate::service::Service;
+use crate::sys::process;
+use crate::sys::signal::{Signal, SignalQueue};
+use crate::sys::thread;
+use crate::worker_init::WorkerInit;
+
+/// Under `reload` the files are looked at this often, as by other workers.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// While the worker boots they are looked at more often: a file counts as changed only if it was seen
+/// before, and an edit may follow the load at once.
+const LOOK_AT_BOOT: Duration = Duration::from_millis(100);
+
+/// Lives the life of a worker of the class `name`, and returns its exit status.
+pub(super) fn run(init: WorkerInit, python: &PythonSetup, name: &str) -> i32 {
+    let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
+    let (worker, _signals) = match boot(init, python, name) {
+        Ok(booted) => booted,
+        Err(failure) => {
+            // What interrupted an import is no failure of the class's.
+            let status = if signals::is_told_to_stop() { EXIT_OK } else { failure.report() };
+            log::info!("Worker exiting (pid: {})", std::process::id());
+            hooks.worker_exit(row.served());
+            return status;
+        }
+    };
+    let end = worker.serve();
+    log::info!("Worker exiting (pid: {})", std::process::id());
+    worker.exit();
+    foreign_worker::wind_down(end);
+    end.status
+}
+
+/// The steps of [`super::boot`], but for those that belong to the event loop; the class loads the
+/// application itself. It is made before `post_fork`, which sees it, and so before a change of user.
+fn boot(init: WorkerInit, python: &PythonSetup, name: &str) -> Result<(ForeignWorker, UnreadSignals), BootError> {
+    let config = init.service.config.clone();
+    python.enter(&config).map_err(BootError::Other)?;
+    raise_descriptor_limit(&config);
+    let stacks = crate::logging::last_resort()
+        .map_err(|error| BootError::because("cannot open the error log once more", &error))?;
+    let nudge = start_python(&init, python)?;
+    signals::dump_stacks_to(stacks).map_err(python_failure)?;
+    python.extend_path(&config).map_err(python_failure)?;
+    let state = WorkerState { ppid: init.ppid, age: init.age, max_requests: init.max_requests };
+    let listeners = give_away_listeners(&init.service);
+    let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
+    let foreign = ForeignInit { state, listeners: &listeners, row: init.row, wakeup: init.wakeup, stacks };
+    let worker = ForeignWorker::make(&hooks, name, foreign).map_err(|reason| BootError::Other(reason.to_string()))?;
+    worker.post_fork().map_err(BootError::Other)?;
+    become_user(&config)?;
+    match process::end_with_parent(init.ppid) {
+        Ok(true) => {}
+        Ok(false) => return Err(BootError::Other("the master is gone".to_owned())),
+        Err(error) => log::debug!("Cannot ask to be told of the master's end: {error}"),
+    }
+    if config.reload {
+        watch_files(&init.service, row)?;
+    }
+    Ok((worker, UnreadSignals { _queue: init.signals, _nudge: nudge }))
+}
+
+/// The signals that the class has no handlers for, and all of them until it has installed those: they
+/// are collected, and mean nothing.
+struct UnreadSignals {
+    _queue: SignalQueue,
+    _nudge: Nudge,
+}
+
+/// The listeners as the class gets them. It closes them as it likes, so nobody else may.
+fn give_away_listeners(service: &Service) -> Vec<(String, RawFd)> {
+    let scheme = if service.config.is_tls() { "https" } else { "http" };
+    let listeners = service.listeners.iter();
+    listeners
+        .map(|listener| {
+            let given_away = ManuallyDrop::new(listener.clone());
+            (given_away.name(scheme), given_away.as_raw_fd())
+        })
+        .collect()
+}
+
+/// Starts a thread that ends this worker by TERM when a source file has changed.
+fn watch_files(service: &Service, row: Row) -> Result<(), BootError> {
+    let config = &service.config;
+    let mut watch = FileWatcher::new(&config.reload_extra_files, Vec::new(), config.reload_engine)
+        .map_err(|error| BootError::because("reload_engine is inotify", &error))?;
+    let (heard, news) = mpsc::channel();
+    // Held by the thread, so that the channel is open although nothing may come.
+    let held = heard.clone();
+    if let Some(edits) = watch.edits() {
+        let listen = move || {
+            // It fails once the other thread has ended, and then nobody needs news.
+            edits.listen(|| heard.send(()).unwrap_or_default());
+        };
+        thread::spawn("edits", listen).map_err(no_thread)?;
+    }
+    let hooks = service.hooks.clone();
+    let look = move || loop {
+        let _held = &held;
+        watch.watch_too(foreign_worker::take_broken_files());
+        if let Some(path) = watch.changed() {
+            return reload(&hooks, &path);
+        }
+        let pause = if row.state() == WorkerPhase::Booting { LOOK_AT_BOOT } else { BETWEEN_LOOKS };
+        if let Err(RecvTimeoutError::Disconnected) = news.recv_timeout(pause) {
+            return;
+        }
+    };
+    thread::spawn_for_python("reload", look).map_err(no_thread)
+}
+
+fn reload(hooks: &Hooks, path: &Path) {
+    log::info!("Worker reloading: {} modified", path.display());
+    hooks.code_changed();
+    // It fails only for a process that is gone.
+    let _ = process::kill(process::getpid(), Signal::Term);
+}

@@ -1,0 +1,20 @@
+"""A native application of tornado."""
+
+import asyncio
+
+import classes_gate
+import tornado.web
+
+
+class Handler(tornado.web.RequestHandler):
+    async def get(self):
+        if self.request.path == "/wait":
+            classes_gate.enter()
+            while not classes_gate.is_released():
+                await asyncio.sleep(classes_gate.LOOK)
+        self.write(classes_gate.text(self.request.query, len(self.request.body)))
+
+    post = get
+
+
+application = tornado.web.Application([("/.*", Handler)])

@@ -1,0 +1,355 @@
+//! Worker classes of other packages, which serve by themselves in the processes that the server
+//! forks: they run unchanged, and are supervised as any other worker.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal::{SIGABRT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1};
+
+use crate::util::json::Json;
+use crate::util::load::Load;
+use crate::util::server::{Plan, Server, send};
+use crate::util::{classes_venv, process, wait_at_most, wait_until};
+
+/// A class, and an application that it runs.
+type Class = (&'static str, &'static str);
+
+const UVICORN: Class = ("uvicorn.workers.UvicornWorker", "classes_asgi");
+const UVICORN_H11: Class = ("uvicorn_worker.UvicornH11Worker", "classes_asgi");
+const AIOHTTP: Class = ("aiohttp.GunicornWebWorker", "classes_aiohttp");
+const PYWSGI: Class = ("gevent_pywsgi", "classes_wsgi");
+const WEBSOCKET: Class = ("geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "classes_wsgi");
+const TORNADO: Class = ("tornado", "classes_tornado");
+const EACH: [Class; 6] = [UVICORN, UVICORN_H11, AIOHTTP, PYWSGI, WEBSOCKET, TORNADO];
+
+/// Each hook of a worker leaves a line in the log.
+const HOOKS: &str = "def post_fork(server, worker): worker.log.info('hook post_fork %s', type(worker).__name__)\n\
+                     def post_worker_init(worker): worker.log.info('hook post_worker_init')\n\
+                     def worker_int(worker): worker.log.info('hook worker_int')\n\
+                     def worker_abort(worker): worker.log.info('hook worker_abort')\n\
+                     def worker_exit(server, worker): worker.log.info('hook worker_exit %s', worker.pid)\n";
+
+fn plan((class, app): Class) -> Plan {
+    under_classes(app).args(["--worker-class", class])
+}
+
+/// An application in the virtualenv of the classes.
+fn under_classes(app: &str) -> Plan {
+    Plan::app(app).env("VIRTUAL_ENV", classes_venv().display().to_string())
+}
+
+fn with_hooks(class: Class) -> Plan {
+    let plan = plan(class).file("conf.py", HOOKS);
+    let path = plan.path("conf.py").display().to_string();
+    plan.args(["--config", &path])
+}
+
+/// A request that stays inside the application until the test releases it.
+fn enter(server: &Server) -> crate::util::client::Client {
+    let (before, mut client) = (server.entered(), server.connect());
+    client.send("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");
+    wait_until("the request inside", || server.entered() > before);
+    client
+}
+
+#[test]
+fn each_class_answers_reopens_its_logs_and_finishes_what_has_begun() {
+    for class in EACH {
+        let server = with_hooks(class).start();
+        let worker = server.wait_for_workers(1)[0];
+        assert_eq!(server.get("/?a").text(), format!("v{worker} a 0"), "{}", class.0);
+        let name = class.0.rsplit('.').next().expect("a name").replace("gevent_pywsgi", "GeventPyWSGIWorker");
+        server.wait_for_log(&format!("hook post_fork {}", name.replace("tornado", "TornadoWorker")));
+        server.wait_for_log("hook post_worker_init");
+        send(worker, SIGUSR1);
+        let mut client = enter(&server);
+        server.signal(SIGTERM);
+        server.wait_for_log("Handling signal: term");
+        server.release();
+        assert_eq!(client.read().text(), format!("v{worker}  0"), "{}", class.0);
+        server.finish();
+    }
+}
+
+#[test]
+fn each_class_ends_at_once_when_it_is_told_to() {
+    for class in EACH {
+        let mut server = with_hooks(class).start();
+        let worker = server.wait_for_workers(1)[0];
+        let _waits = enter(&server);
+        server.signal(if class == UVICORN { SIGINT } else { SIGQUIT });
+        // aiohttp finishes its requests all the same, until the master's patience is at an end.
+        if class == AIOHTTP {
+            server.release();
+        }
+        let (status, took) = server.wait_for_exit_within(Duration::from_secs(20));
+        assert_eq!(status.code(), Some(0), "{}", class.0);
+        assert!(took < Duration::from_secs(8), "{}: {took:?}", class.0);
+        server.wait_for_log("hook worker_int");
+        server.wait_for_log(&format!("hook worker_exit {worker}"));
+        server.expect_gone();
+    }
+}
+
+#[test]
+fn each_class_is_replaced_when_it_is_aborted() {
+    for class in EACH {
+        let mut server = with_hooks(class).start();
+        let worker = server.wait_for_workers(1)[0];
+        send(worker, SIGABRT);
+        server.wait_for_log("hook worker_abort");
+        server.wait_for_log(&format!("Worker (pid:{worker}) exited with code 1."));
+        wait_until("another worker", || server.has_serving(1) && server.workers()[0] != worker);
+        assert_eq!(server.get("/").status, 200);
+        // The stacks, and what the class or asyncio makes of the end.
+        for text in ["exited with code 1", "Traceback", "[ERROR]"] {
+            server.allow(text);
+        }
+        server.finish();
+    }
+}
+
+#[test]
+fn no_request_fails_while_workers_of_a_class_are_replaced() {
+    for class in [UVICORN, AIOHTTP, PYWSGI, TORNADO] {
+        let mut server = plan(class).args(["--workers", "2"]).start();
+        // gevent's server says how a client has left.
+        server.allow("ConnectionResetError");
+        let old = server.wait_for_workers(2);
+        let load = Load::during(&server.address, 1, |load| {
+            wait_until("some load", || load.ok() > 30);
+            server.signal(SIGHUP);
+            wait_until("another generation", || {
+                server.has_serving(2) && !server.workers().iter().any(|pid| old.contains(pid))
+            });
+            let before = load.ok();
+            wait_until("some load", || load.ok() > before + 30);
+        });
+        load.expect_no_failure();
+        server.finish();
+    }
+}
+
+#[test]
+fn a_class_whose_app_cannot_be_loaded_ends_the_start() {
+    let cases = [
+        ("raise ValueError('lost')\n", 3, "Exception in worker process"),
+        ("other = 1\n", 4, "Failed to find attribute 'application' in 'app'."),
+    ];
+    for (app, status, text) in cases {
+        let plan = under_classes("app").in_own_folder().file("app.py", app);
+        let mut server = plan.args(["--worker-class", UVICORN.0]).launch();
+        assert_eq!(server.wait_for_exit().code(), Some(status), "{}", server.log());
+        server.wait_for_log(text);
+        server.expect_gone();
+    }
+}
+
+#[test]
+fn a_class_that_cannot_be_found_or_run_is_a_sentence() {
+    let cases = [
+        ("nowhere.at.All", "class uri 'nowhere.at.All' invalid or not found: ModuleNotFoundError"),
+        ("collections.OrderedDict", "'collections.OrderedDict' is not derived from gunicorn.workers.base.Worker"),
+        ("nobodys", "class uri 'nobodys' invalid or not found"),
+    ];
+    for (class, sentence) in cases {
+        let mut server = Plan::app("echo").args(["--worker-class", class]).launch();
+        assert_eq!(server.wait_for_exit().code(), Some(3), "{class}");
+        server.wait_for_log(sentence);
+        let checked = Plan::app("echo").args(["--worker-class", class, "--check-config"]).run();
+        assert_eq!(checked.code, Some(1), "{class}");
+        assert!(checked.stderr.contains(sentence), "{}", checked.stderr);
+    }
+}
+
+#[test]
+fn a_class_ends_after_so_many_requests_and_is_replaced() {
+    for class in [UVICORN, AIOHTTP, TORNADO] {
+        let mut server = plan(class).args(["--max-requests", "3"]).start();
+        let worker = server.wait_for_workers(1)[0];
+        // uvicorn warns of it.
+        server.allow("Maximum request limit");
+        for _ in 0..4 {
+            assert_eq!(server.get("/").status, 200, "{}", class.0);
+        }
+        wait_until("another worker", || server.has_serving(1) && server.workers()[0] != worker);
+        assert_eq!(server.get("/").status, 200, "{}", class.0);
+        server.finish();
+    }
+}
+
+#[test]
+fn a_master_that_is_killed_leaves_no_worker_of_a_class() {
+    for class in [UVICORN, AIOHTTP, PYWSGI, TORNADO] {
+        let mut server = plan(class).start();
+        let worker = server.wait_for_workers(1)[0];
+        server.signal(SIGKILL);
+        server.wait_for_exit();
+        wait_at_most(Duration::from_secs(5), "the worker's end", || !process::is_alive(worker));
+    }
+}
+
+#[test]
+fn fastapi_runs_under_uvicorns_class_with_two_workers() {
+    let server = plan(("uvicorn.workers.UvicornWorker", "classes_fastapi:app")).args(["--workers", "2"]).start();
+    let workers = server.wait_for_workers(2);
+    let answer = server.get("/items/7?q=x").json();
+    assert_eq!((answer["number"].number(), answer["q"].text()), (7.0, "x"));
+    assert!(workers.contains(&(answer["pid"].number() as i32)));
+    assert_eq!(server.get("/items/seven").status, 422);
+    assert_eq!(server.get("/blocking").text(), "\"from a thread\"");
+    let streamed = server.get("/stream");
+    assert_eq!((streamed.is_chunked(), streamed.text().as_str()), (true, "part 0\npart 1\npart 2\n"));
+    expect_echo(&server);
+    assert_eq!(server.gate_files("started-").len(), 2, "each worker has a lifespan");
+    let folder = server.path("gate");
+    server.finish_keeping(move || {
+        let stopped = std::fs::read_dir(&folder).expect("a folder").flatten();
+        let stopped = stopped.filter(|entry| entry.file_name().to_string_lossy().starts_with("stopped-"));
+        assert_eq!(stopped.count(), 2, "each lifespan has ended");
+    });
+}
+
+/// One message over a WebSocket (RFC 6455), and its answer.
+fn expect_echo(server: &Server) {
+    let mut client = server.connect();
+    client.send(
+        "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    );
+    let head = client.read_until(b"\r\n\r\n");
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    // A text frame of two bytes under a mask of zeros.
+    client.send(b"\x81\x82\0\0\0\0hi");
+    assert_eq!(client.read_exactly(10), b"\x81\x08heard hi");
+}
+
+#[test]
+fn a_class_may_be_given_in_every_form() {
+    let class = "from uvicorn_worker import UvicornWorker\n\
+                 class Mine(UvicornWorker):\n    CONFIG_KWARGS = {'lifespan': 'off', 'loop': 'asyncio'}\n";
+    let in_function = "def worker_class():\n\
+                       \x20   from uvicorn_worker import UvicornWorker\n\
+                       \x20   class Local(UvicornWorker): CONFIG_KWARGS = {'loop': 'asyncio'}\n\
+                       \x20   return Local\n";
+    let cases = [
+        ("", "mine.Mine", "mine.Mine"),
+        (in_function, "", "__config__.worker_class.<locals>.Local"),
+        ("from mine import Mine as worker_class\n", "", "mine.Mine"),
+        ("worker_class = 'egg:minework#own'\n", "", "egg:minework#own"),
+        ("", "own", "own"),
+    ];
+    for (config, flag, shown) in cases {
+        let plan = under_classes("classes_asgi").file("mine.py", class).file("conf.py", config);
+        let info = plan.path("minework-1.0.dist-info");
+        std::fs::create_dir(&info).expect("a folder");
+        std::fs::write(info.join("METADATA"), "Metadata-Version: 2.1\nName: minework\nVersion: 1.0\n").expect("a file");
+        std::fs::write(info.join("entry_points.txt"), "[gunicorn.workers]\nown = mine:Mine\n").expect("a file");
+        let (folder, path) = (plan.path("").display().to_string(), plan.path("conf.py").display().to_string());
+        let plan = plan.args(["--config", &path]).env("PYTHONPATH", &folder);
+        let plan = if flag.is_empty() { plan } else { plan.args(["--worker-class", flag]) };
+        let server = plan.start();
+        server.wait_for_log(&format!("Using worker: {shown}"));
+        let worker = server.wait_for_workers(1)[0];
+        assert_eq!(server.get("/").text(), format!("v{worker}  0"), "{shown}");
+        server.finish();
+    }
+}
+
+/// A class that answers one line, with what it knows.
+const TELLER: &str = "import json, os, select, socket\n\
+     from gunicorn.workers.base import Worker\n\
+     class Teller(Worker):\n\
+     \x20   def run(self):\n\
+     \x20       while self.alive and self.ppid == os.getppid():\n\
+     \x20           self.notify()\n\
+     \x20           ready = select.select(self.wait_fds, [], [], 0.2)[0]\n\
+     \x20           for listener in self.sockets:\n\
+     \x20               if listener in ready: self.answer(listener)\n\
+     \x20   def answer(self, listener):\n\
+     \x20       try: client, _ = listener.accept()\n\
+     \x20       except OSError: return\n\
+     \x20       path = client.recv(4096).split()[1]\n\
+     \x20       while path == b'/hang': pass\n\
+     \x20       self.nr += 1\n\
+     \x20       said = json.dumps({'listener': str(listener), 'address': listener.cfg_addr[0],\n\
+     \x20           'family': listener.FAMILY == socket.AF_INET, 'sock': listener.sock.fileno() == listener.fileno(),\n\
+     \x20           'keepalive': self.cfg.keepalive, 'timeout': self.timeout, 'max': self.max_requests,\n\
+     \x20           'beat': self.tmp.last_update() > 0, 'booted': self.booted, 'app': self.wsgi is self.app.callable,\n\
+     \x20           'age': self.age, 'text': str(self)}).encode()\n\
+     \x20       client.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n%s' % (len(said), said))\n\
+     \x20       client.close()\n";
+
+fn teller() -> Plan {
+    let plan = Plan::app("echo").file("teller.py", TELLER);
+    let folder = plan.path("").display().to_string();
+    plan.args(["--pythonpath", &folder, "--worker-class", "teller.Teller"])
+}
+
+#[test]
+fn a_class_gets_what_gunicorn_would_give_it() {
+    let server = teller().args(["--max-requests", "50", "--timeout", "20"]).start();
+    let worker = server.wait_for_workers(1)[0];
+    let told = server.get("/").json();
+    assert_eq!(told["listener"].text(), format!("http://127.0.0.1:{}", server.address.port()));
+    assert_eq!((told["address"].text(), told["keepalive"].number()), ("127.0.0.1", 2.0));
+    assert_eq!((told["timeout"].number(), told["max"].number(), told["age"].number()), (10.0, 50.0, 1.0));
+    assert_eq!(told["text"].text(), format!("<Worker {worker}>"));
+    for name in ["family", "sock", "beat", "booted", "app"] {
+        assert_eq!(told[name], Json::parse("true"), "{name}");
+    }
+    server.finish();
+}
+
+#[test]
+fn a_class_that_falls_silent_is_aborted_and_its_stack_is_logged() {
+    let mut server = teller().args(["--timeout", "1"]).start();
+    let worker = server.wait_for_workers(1)[0];
+    let mut client = server.connect();
+    client.send("GET /hang HTTP/1.1\r\n\r\n");
+    server.wait_for_log(&format!("WORKER TIMEOUT (pid:{worker})"));
+    server.wait_for_log("in answer");
+    wait_until("another worker", || server.has_serving(1) && server.workers()[0] != worker);
+    for text in ["WORKER TIMEOUT", "exited with code 1"] {
+        server.allow(text);
+    }
+    server.finish();
+}
+
+#[test]
+fn a_class_is_replaced_when_the_code_has_changed() {
+    let app = |word: &str| {
+        format!(
+            "async def application(scope, receive, send):\n\
+             \x20   await send({{'type': 'http.response.start', 'status': 200, 'headers': []}})\n\
+             \x20   await send({{'type': 'http.response.body', 'body': b'{word}'}})\n"
+        )
+    };
+    let plan = under_classes("app").in_own_folder().file("app.py", &app("before"));
+    let mut server = plan.args(["--worker-class", UVICORN.0, "--reload"]).start();
+    server.allow("Reloader is on");
+    assert_eq!(server.get("/").text(), "before");
+    server.write("app.py", &app("after"));
+    server.wait_for_log("Worker reloading: ");
+    wait_until("the new code", || server.get("/").text() == "after");
+    server.finish();
+}
+
+#[test]
+fn settings_without_effect_are_named_once() {
+    let mut server = plan(UVICORN).args(["--threads", "4", "--health-path", "/up"]).start();
+    server.wait_for_log("these settings have no effect under worker_class \"uvicorn.workers.UvicornWorker\"");
+    server.wait_for_log("threads, health_path");
+    server.wait_for_workers(1);
+    server.allow("have no effect");
+    server.finish();
+}
+
+#[test]
+fn an_asgi_app_is_refused_by_a_worker_of_wsgi_with_the_class_to_take() {
+    for flags in [["--threads", "1"], ["--threads", "2"]] {
+        let mut server = Plan::app("classes_asgi").args(flags).launch();
+        assert_eq!(server.wait_for_exit().code(), Some(4));
+        server.wait_for_log("take '-k uvicorn.workers.UvicornWorker' (pip install uvicorn)");
+        server.expect_gone();
+    }
+}
