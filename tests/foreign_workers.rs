@@ -353,3 +353,100 @@ fn an_asgi_app_is_refused_by_a_worker_of_wsgi_with_the_class_to_take() {
         server.expect_gone();
     }
 }
+
+/// What classes derived from gunicorn's own override, and what of it shows.
+const DERIVED: &str = "import os, signal\n\
+     from gunicorn.workers.sync import SyncWorker\n\
+     from gunicorn.workers.gthread import ThreadWorker\n\
+     class Said:\n\
+     \x20   def __init__(self, *arguments):\n\
+     \x20       super().__init__(*arguments)\n\
+     \x20       self.said = ['made']\n\
+     \x20   def init_process(self):\n\
+     \x20       self.said.append('init')\n\
+     \x20       super().init_process()\n\
+     \x20   def load_wsgi(self):\n\
+     \x20       super().load_wsgi()\n\
+     \x20       self.said.append('loaded')\n\
+     \x20   def run(self):\n\
+     \x20       self.said.append('run')\n\
+     \x20       app, self.plain = self.answer, self.wsgi\n\
+     \x20       self.wsgi = app\n\
+     \x20       try: super().run()\n\
+     \x20       finally: self.log.info('has run, served %d', self.nr)\n\
+     \x20   def answer(self, environ, start_response):\n\
+     \x20       environ['said'] = self.said\n\
+     \x20       numbers = [self.nr_conns, len(self.futures), self.tpool._max_workers] if self.ALIAS == 'gthread' else []\n\
+     \x20       start_response('200 OK', [('Content-Type', 'text/plain')])\n\
+     \x20       return [' '.join(map(str, self.said + numbers)).encode()]\n\
+     \x20   def handle_quit(self, sig, frame):\n\
+     \x20       self.log.info('told to quit')\n\
+     \x20       super().handle_quit(sig, frame)\n\
+     \x20   def handle_exit(self, sig, frame):\n\
+     \x20       self.log.info('told to exit')\n\
+     \x20       super().handle_exit(sig, frame)\n\
+     \x20   def handle_usr1(self, sig, frame):\n\
+     \x20       self.log.info('told to reopen')\n\
+     \x20       super().handle_usr1(sig, frame)\n\
+     \x20   def handle_abort(self, sig, frame):\n\
+     \x20       self.log.info('told to abort')\n\
+     \x20       super().handle_abort(sig, frame)\n\
+     class Sync(Said, SyncWorker): pass\n\
+     class Thread(Said, ThreadWorker): pass\n\
+     class Reader(SyncWorker):\n\
+     \x20   def handle_request(self, *arguments): pass\n\
+     class Acceptor(ThreadWorker):\n\
+     \x20   def accept(self, server, listener): pass\n";
+
+fn derived(class: &str) -> Plan {
+    let plan = Plan::app("echo").file("derived.py", DERIVED).file("conf.py", HOOKS);
+    let (folder, path) = (plan.path("").display().to_string(), plan.path("conf.py").display().to_string());
+    plan.args(["--pythonpath", &folder, "--config", &path, "--worker-class", class])
+}
+
+#[test]
+fn a_class_derived_from_sync_is_called_at_gunicorns_moments() {
+    let mut server = derived("derived.Sync").start();
+    let worker = server.wait_for_workers(1)[0];
+    assert_eq!(server.get("/").text(), "made init loaded run");
+    server.wait_for_log("hook post_fork Sync");
+    server.wait_for_log("hook post_worker_init");
+    send(worker, SIGUSR1);
+    server.wait_for_log("told to reopen");
+    send(worker, SIGABRT);
+    server.wait_for_log("told to abort");
+    server.wait_for_log("hook worker_abort");
+    server.wait_for_log(&format!("hook worker_exit {worker}"));
+    wait_until("another worker", || server.has_serving(1) && server.workers()[0] != worker);
+    let second = server.workers()[0];
+    send(second, SIGQUIT);
+    server.wait_for_log("told to quit");
+    server.wait_for_log("hook worker_int");
+    wait_until("another worker", || server.has_serving(1) && server.workers()[0] != second);
+    assert_eq!(server.get("/").text(), "made init loaded run");
+    for text in ["exited with code", "Traceback", "[ERROR]", "[CRITICAL]"] {
+        server.allow(text);
+    }
+    server.signal(SIGTERM);
+    server.wait_for_log("told to exit");
+    server.wait_for_log("has run, served 1");
+    server.finish();
+}
+
+#[test]
+fn a_class_derived_from_gthread_answers_what_metrics_ask() {
+    let server = derived("derived.Thread").args(["--threads", "3"]).start();
+    server.wait_for_workers(1);
+    assert_eq!(server.get("/").text(), "made init loaded run 1 1 3");
+    server.finish();
+}
+
+#[test]
+fn a_method_that_is_never_called_is_named() {
+    for (class, method) in [("derived.Reader", "handle_request()"), ("derived.Acceptor", "accept()")] {
+        let mut server = derived(class).launch();
+        assert_eq!(server.wait_for_exit().code(), Some(3), "{class}");
+        server.wait_for_log(&format!("overrides {method}, which is never called"));
+        server.expect_gone();
+    }
+}

@@ -50,6 +50,7 @@ static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn.util", false, include_str!("facade/gunicorn/util.py")),
     ("gunicorn.workers", true, include_str!("facade/gunicorn/workers/__init__.py")),
     ("gunicorn.workers._pywsgi", false, include_str!("facade/gunicorn/workers/_pywsgi.py")),
+    ("gunicorn.workers._served", false, include_str!("facade/gunicorn/workers/_served.py")),
     ("gunicorn.workers.base", false, include_str!("facade/gunicorn/workers/base.py")),
     ("gunicorn.workers.ggevent", false, include_str!("facade/gunicorn/workers/ggevent.py")),
     ("gunicorn.workers.gthread", false, include_str!("facade/gunicorn/workers/gthread.py")),

@@ -4,14 +4,19 @@
 //! server knows: its settings and hooks by the bridge, its listeners, and a heartbeat on the
 //! scoreboard. What it does with a request is its own; neither the event loop nor the rest of this
 //! layer sees any.
+//!
+//! A class derived from gunicorn's own is run in the same way, but its `run` calls the server, which
+//! serves for it.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::app::App;
 use super::errors::traceback;
 use super::hooks::{HookError, Hooks, WorkerState, refusal};
 use super::{interpreter, loggers, signals};
@@ -25,6 +30,9 @@ static BROKEN_FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 pub struct ForeignWorker {
     /// `gunicorn._bridge.Bridge`
     bridge: Py<PyAny>,
+    /// The name of the class of ours that serves for it; `None` for one that serves by itself.
+    own_class: Option<String>,
+    row: Row,
 }
 
 /// What a worker gets besides settings and hooks.
@@ -63,6 +71,27 @@ impl ForeignWorker {
         })
     }
 
+    /// The name of the server's own class that serves for it, if it is derived from one.
+    pub fn own_class(&self) -> Option<&str> {
+        self.own_class.as_deref()
+    }
+
+    /// For a class derived from one of the server's own: has its `run` call `serve` with the
+    /// application. Returns `hooks` with the methods that the class overrides.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn serve_by(&self, hooks: &Hooks, serve: impl FnOnce(App) + Send + 'static) -> Result<Hooks, PyErr> {
+        Python::attach(|py| {
+            let serve = Py::new(py, Serve(Mutex::new(Some(Box::new(serve)))))?;
+            let numbers = Py::new(py, Numbers(self.row.clone()))?;
+            let module = py.import("gunicorn._foreign")?;
+            let methods = module.call_method1("serve_by", (&self.bridge, serve, numbers))?;
+            let methods = methods.try_iter()?.map(|name| name?.extract()).collect::<PyResult<Vec<String>>>()?;
+            Ok(hooks.with_methods(py, &self.bridge, &methods))
+        })
+    }
+
     /// Calls `post_fork`.
     ///
     /// # Errors
@@ -90,7 +119,7 @@ impl ForeignWorker {
         Python::attach(|py| {
             let exited = py
                 .import("gunicorn._foreign")
-                .and_then(|module| module.call_method1("worker_exit", (&self.bridge,)).map(drop));
+                .and_then(|module| module.call_method1("worker_exit", (&self.bridge, self.row.served())).map(drop));
             if let Err(error) = exited {
                 log::warn!("Exception during worker exit\n{}", traceback(py, &error));
             }
@@ -127,11 +156,13 @@ fn make(py: Python<'_>, hooks: &Hooks, name: &str, init: ForeignInit<'_>) -> PyR
     };
     let module = py.import("gunicorn._foreign")?;
     let class = module.call_method1("load", (name,))?;
+    let own_class = module.call_method1("own_class", (&class,))?.extract()?;
+    let row = init.row.clone();
     let beat = Py::new(py, Beat { row: init.row, wakeup: init.wakeup })?;
     let state: Bound<'_, PyDict> = init.state.as_dict(py)?;
     state.set_item("stacks", init.stacks)?;
     module.call_method1("enter", (&bridge, class, state, init.listeners, beat))?;
-    Ok(ForeignWorker { bridge })
+    Ok(ForeignWorker { bridge, own_class, row })
 }
 
 /// What `worker.tmp` of such a worker calls.
@@ -156,6 +187,34 @@ impl Beat {
         if self.row.state() != before {
             self.wakeup.wake();
         }
+    }
+}
+
+type Serving = Box<dyn FnOnce(App) + Send>;
+
+/// What `run` of a class calls that the server serves for, once.
+#[pyclass(frozen, module = "monoceros")]
+struct Serve(Mutex<Option<Serving>>);
+
+#[pymethods]
+impl Serve {
+    fn __call__(&self, app: Py<PyAny>) -> PyResult<()> {
+        let serve = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let serve = serve.ok_or_else(|| PyRuntimeError::new_err("the worker has served already"))?;
+        serve(App::new(app));
+        Ok(())
+    }
+}
+
+/// The numbers of the worker's row that classes of gunicorn's have as attributes.
+#[pyclass(frozen, module = "monoceros")]
+struct Numbers(Row);
+
+#[pymethods]
+impl Numbers {
+    /// Requests served, open connections, requests that run.
+    fn __call__(&self) -> (u64, u64, u64) {
+        (self.0.served(), self.0.connections(), self.0.running())
     }
 }
 

@@ -65,6 +65,24 @@ pub enum ServerHook {
     OnExit,
 }
 
+/// Methods of a worker's class, besides those that call a hook, for signals that unwind nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerMethod {
+    /// TERM.
+    HandleExit,
+    /// USR1.
+    HandleUsr1,
+}
+
+impl WorkerMethod {
+    fn name(self) -> &'static str {
+        match self {
+            WorkerMethod::HandleExit => "handle_exit",
+            WorkerMethod::HandleUsr1 => "handle_usr1",
+        }
+    }
+}
+
 impl ServerHook {
     fn name(self) -> &'static str {
         match self {
@@ -339,6 +357,28 @@ impl Hooks {
         let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.given.contains("worker_exit")) else { return };
         if let Err(raised) = Python::attach(|py| bridge.ask(py, "worker_exit", (served,))) {
             log::warn!("Exception during worker exit\n{raised}");
+        }
+    }
+
+    /// Hooks that also call the methods of the worker's class, by the names of the hooks that those
+    /// call in their turn, or by their own.
+    pub(super) fn with_methods(&self, py: Python<'_>, bridge: &Py<PyAny>, methods: &[String]) -> Hooks {
+        let of_settings = self.0.as_ref();
+        let given = of_settings.map(|bridge| bridge.given.clone()).unwrap_or_default();
+        Hooks(Some(Arc::new(Bridge {
+            object: bridge.clone_ref(py),
+            given: given.into_iter().chain(methods.iter().cloned()).collect(),
+            writes_logs: of_settings.is_some_and(|bridge| bridge.writes_logs),
+        })))
+    }
+
+    /// Calls a method of the worker's class that handles a signal, if the class overrides it. An
+    /// exception is logged: no request runs that it could reach.
+    pub fn call_method(&self, method: WorkerMethod) {
+        let name = method.name();
+        let Some(bridge) = self.0.as_ref().filter(|bridge| bridge.given.contains(name)) else { return };
+        if let Err(raised) = Python::attach(|py| bridge.ask(py, name, ())) {
+            log::error!("Exception in the worker's {name}\n{raised}");
         }
     }
 

@@ -22,6 +22,14 @@ pub fn pair() -> io::Result<(Wakeup, WakeupReceiver)> {
 }
 
 impl Wakeup {
+    /// Another handle of the writing end.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Wakeup> {
+        self.0.try_clone().map(Wakeup)
+    }
+
     /// Wakes the reader. A full pipe needs no further byte: the reader has a wake-up pending. A
     /// reader that is gone needs none.
     pub fn wake(&self) {

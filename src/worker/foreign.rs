@@ -1,22 +1,31 @@
 //! A worker whose class is written in Python and serves by itself.
 //!
 //! Its process is forked and supervised as any other, and makes the same steps until it serves.
-//! Then the class runs its own loop: there is no event loop of ours, and no connection.
+//! Then the class runs its own loop: there is no event loop of ours, and no connection. A class that
+//! is derived from one of ours has the server serve for it, by the same steps as any worker.
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::file_watcher::FileWatcher;
-use super::{BootError, EXIT_OK, become_user, no_thread, python_failure, raise_descriptor_limit, start_python};
+use super::{
+    BootError, EXIT_OK, assemble, become_user, no_thread, python_failure, raise_descriptor_limit, serve, start_python,
+};
 use crate::bootstrap::PythonSetup;
+use crate::python::app::{self, App};
 use crate::python::foreign_worker::{self, ForeignInit, ForeignWorker};
 use crate::python::hooks::{Hooks, WorkerState};
+use crate::python::loggers;
 use crate::python::signals::{self, Nudge};
 use crate::scoreboard::{Row, WorkerPhase};
 use crate::service::Service;
+use crate::settings::{Config, WorkerClass};
 use crate::sys::process;
 use crate::sys::signal::{Signal, SignalQueue};
 use crate::sys::thread;
@@ -32,7 +41,8 @@ const LOOK_AT_BOOT: Duration = Duration::from_millis(100);
 /// Lives the life of a worker of the class `name`, and returns its exit status.
 pub(super) fn run(init: WorkerInit, python: &PythonSetup, name: &str) -> i32 {
     let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
-    let (worker, _signals) = match boot(init, python, name) {
+    let failed = Arc::new(AtomicI32::new(EXIT_OK));
+    let (worker, _signals) = match boot(init, python, name, &failed) {
         Ok(booted) => booted,
         Err(failure) => {
             // What interrupted an import is no failure of the class's.
@@ -46,12 +56,18 @@ pub(super) fn run(init: WorkerInit, python: &PythonSetup, name: &str) -> i32 {
     log::info!("Worker exiting (pid: {})", std::process::id());
     worker.exit();
     foreign_worker::wind_down(end);
-    end.status
+    if end.status == EXIT_OK { failed.load(Relaxed) } else { end.status }
 }
 
 /// The steps of [`super::boot`], but for those that belong to the event loop; the class loads the
 /// application itself. It is made before `post_fork`, which sees it, and so before a change of user.
-fn boot(init: WorkerInit, python: &PythonSetup, name: &str) -> Result<(ForeignWorker, UnreadSignals), BootError> {
+/// `failed` gets the exit status if the server cannot serve for the class.
+fn boot(
+    init: WorkerInit,
+    python: &PythonSetup,
+    name: &str,
+    failed: &Arc<AtomicI32>,
+) -> Result<(ForeignWorker, Option<UnreadSignals>), BootError> {
     let config = init.service.config.clone();
     python.enter(&config).map_err(BootError::Other)?;
     raise_descriptor_limit(&config);
@@ -63,7 +79,8 @@ fn boot(init: WorkerInit, python: &PythonSetup, name: &str) -> Result<(ForeignWo
     let state = WorkerState { ppid: init.ppid, age: init.age, max_requests: init.max_requests };
     let listeners = give_away_listeners(&init.service);
     let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
-    let foreign = ForeignInit { state, listeners: &listeners, row: init.row, wakeup: init.wakeup, stacks };
+    let wakeup = init.wakeup.try_clone().map_err(|error| BootError::because("cannot wake the master", &error))?;
+    let foreign = ForeignInit { state, listeners: &listeners, row: init.row.clone(), wakeup, stacks };
     let worker = ForeignWorker::make(&hooks, name, foreign).map_err(|reason| BootError::Other(reason.to_string()))?;
     worker.post_fork().map_err(BootError::Other)?;
     become_user(&config)?;
@@ -72,10 +89,58 @@ fn boot(init: WorkerInit, python: &PythonSetup, name: &str) -> Result<(ForeignWo
         Ok(false) => return Err(BootError::Other("the master is gone".to_owned())),
         Err(error) => log::debug!("Cannot ask to be told of the master's end: {error}"),
     }
+    if worker.own_class().is_some() {
+        prepare_to_serve_for(&worker, init, stacks, failed.clone())?;
+        return Ok((worker, None));
+    }
     if config.reload {
         watch_files(&init.service, row)?;
     }
-    Ok((worker, UnreadSignals { _queue: init.signals, _nudge: nudge }))
+    Ok((worker, Some(UnreadSignals { _queue: init.signals, _nudge: nudge })))
+}
+
+/// For a class derived from one of the server's own: from here on signals call its methods, and its
+/// `run` has the server serve.
+fn prepare_to_serve_for(
+    worker: &ForeignWorker,
+    mut init: WorkerInit,
+    stacks: RawFd,
+    failed: Arc<AtomicI32>,
+) -> Result<(), BootError> {
+    let given = Arc::new(Mutex::new(None));
+    let taken = given.clone();
+    let hooks =
+        worker.serve_by(&init.service.hooks, move |app| serve_for(&taken, app, &failed)).map_err(python_failure)?;
+    let nudge = signals::begin_in_worker(&hooks).map_err(python_failure)?;
+    signals::dump_stacks_to(stacks).map_err(python_failure)?;
+    let config = Arc::new(own_config(&init.service.config, worker.own_class()));
+    init.service = Arc::new(Service { config, hooks, ..(*init.service).clone() });
+    *given.lock().unwrap_or_else(PoisonError::into_inner) = Some((init, nudge));
+    Ok(())
+}
+
+/// The settings of a worker of the server's own `class`. As under gunicorn a class that is given by
+/// itself has one thread, unless it is one of threads.
+fn own_config(config: &Config, class: Option<&str>) -> Config {
+    let (worker_class, threads) = match class {
+        Some("gthread") => (WorkerClass::Gthread, config.threads),
+        _ => (WorkerClass::Sync, 1),
+    };
+    Config { worker_class, threads, ..config.clone() }
+}
+
+/// Serves for a class derived from one of the server's own, whose `run` calls this.
+fn serve_for(given: &Mutex<Option<(WorkerInit, Nudge)>>, app: App, failed: &AtomicI32) {
+    let taken = given.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some((init, nudge)) = taken else { return };
+    let refused = app::refuse_asgi(&app, &init.service.config).map_err(BootError::App);
+    signals::started_in_worker();
+    let outcome = refused.and_then(|()| assemble(init, nudge, app, Vec::new())).and_then(serve);
+    loggers::end_queue();
+    match outcome {
+        Ok(()) => signals::ignore(),
+        Err(failure) => failed.store(failure.report(), Relaxed),
+    }
 }
 
 /// The signals that the class has no handlers for, and all of them until it has installed those: they

@@ -7,7 +7,7 @@ use super::connection_limits::KEEPALIVE_LINGER;
 use super::event_loop::{EventLoop, TICK};
 use super::file_watcher::FileWatcher;
 use super::thread_pool::ThreadPool;
-use crate::python::hooks::Hooks;
+use crate::python::hooks::{Hooks, WorkerMethod};
 use crate::python::signals::Nudge;
 use crate::scoreboard::WorkerPhase;
 use crate::sys::process::{self, Pid};
@@ -99,8 +99,14 @@ impl LeaderState {
     fn handle_signals(&mut self, pool: &ThreadPool) {
         while let Some(signal) = self.signals.next() {
             match signal {
-                Signal::Term => self.drain(pool),
-                Signal::Usr1 => pool.reopen_logs(),
+                Signal::Term => {
+                    self.hooks.call_method(WorkerMethod::HandleExit);
+                    self.drain(pool);
+                }
+                Signal::Usr1 => {
+                    self.hooks.call_method(WorkerMethod::HandleUsr1);
+                    pool.reopen_logs();
+                }
                 // Python has them too, to unwind an application that runs in the main thread.
                 Signal::Int | Signal::Quit => self.stage = WorkerStage::Over,
                 Signal::Abrt => {

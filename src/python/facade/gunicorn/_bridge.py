@@ -6,6 +6,7 @@ happens is the server's to know, and not to be decided here.
 """
 
 import logging
+import signal
 import sys
 import traceback
 from datetime import timedelta
@@ -58,6 +59,8 @@ class Bridge:
         self.worker = None
         self._pending = None
         self._listeners = []
+        # For what the worker's own methods are called, which call the hooks in their turn.
+        self.methods = frozenset()
 
     def _checked(self, name, value, take):
         try:
@@ -196,13 +199,25 @@ class Bridge:
         return worker.wsgi
 
     def worker_int(self):
+        if "worker_int" in self.methods:
+            self.worker.handle_quit(signal.SIGQUIT, None)
+            return
         self.worker.alive = False
         self._call_worker("worker_int")
 
     def worker_abort(self):
+        if "worker_abort" in self.methods:
+            self.worker.handle_abort(signal.SIGABRT, None)
+            return
         self.worker.alive = False
         self.worker.aborted = True
         self._call_worker("worker_abort")
+
+    def handle_exit(self):
+        self.worker.handle_exit(signal.SIGTERM, None)
+
+    def handle_usr1(self):
+        self.worker.handle_usr1(signal.SIGUSR1, None)
 
     def worker_exit(self, served=0):
         """Before the worker ends, after `served` requests. An exception of the hook changes nothing."""

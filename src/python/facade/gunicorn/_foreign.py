@@ -13,6 +13,7 @@ import traceback
 from gunicorn import util
 from gunicorn.errors import AppImportError
 from gunicorn.sock import listener
+from gunicorn.workers._served import called_methods, cannot_override
 from gunicorn.workers.base import QuickExit, Worker, make
 
 # What gunicorn has where this server has nothing: classes calculate with it.
@@ -72,23 +73,19 @@ def load(name):
     worker_class = util.load_worker_class(name)
     if not (isinstance(worker_class, type) and issubclass(worker_class, Worker)):
         raise RuntimeError(f"the worker class {name!r} is not derived from gunicorn.workers.base.Worker")
-    refuse_what_is_not_run(name, worker_class)
+    if worker_class.ALIAS is not None and (method := cannot_override(worker_class)):
+        raise RuntimeError(
+            f"the worker class {name!r} overrides {method}(), which is never called: the server reads and answers the "
+            f"requests of {worker_class.ALIAS} workers; hooks (pre_request, post_request) see each of them"
+        )
     if hasattr(worker_class, "setup"):
         worker_class.setup()
     return worker_class
 
 
-def refuse_what_is_not_run(name, worker_class):
-    """RuntimeError for a class derived from one whose requests the server reads itself."""
-    from gunicorn.workers.gthread import ThreadWorker
-    from gunicorn.workers.sync import SyncWorker
-
-    for base in (SyncWorker, ThreadWorker):
-        if issubclass(worker_class, base):
-            raise RuntimeError(
-                f"the worker class {name!r} is derived from {base.__name__}, whose methods are not called here yet; "
-                f"use worker_class {base.ALIAS!r}, and hooks for what the class adds"
-            )
+def own_class(worker_class):
+    """The worker class of the server that serves for it, or None for one that serves by itself."""
+    return worker_class.ALIAS
 
 
 def enter(bridge, worker_class, state, listeners, beat):
@@ -105,7 +102,8 @@ def enter(bridge, worker_class, state, listeners, beat):
     arguments = (state["age"], state["ppid"], sockets, seen.app, cfg.timeout / 2, cfg, bridge.log)
     worker = make(worker_class, state["max_requests"], state["stacks"], *arguments)
     worker.pid = state["pid"]
-    worker.tmp = SharedHeartbeat(worker, beat)
+    if worker.ALIAS is None:
+        worker.tmp = SharedHeartbeat(worker, beat)
     # What hooks have put on the other one.
     for name in vars(seen).keys() - vars(worker).keys():
         setattr(worker, name, vars(seen)[name])
@@ -115,6 +113,17 @@ def enter(bridge, worker_class, state, listeners, beat):
 def address_of(text):
     """What a listener that the log shows as `text` is bound to: (host, port), or the path of a unix socket."""
     return util.parse_address(text.partition("://")[2] if "://" in text else text)
+
+
+def serve_by(bridge, serve, numbers):
+    """Has `run` of a class that the server serves for call `serve`; `numbers` tells requests, connections, and running.
+
+    Returns for what the server must call the bridge.
+    """
+    worker = bridge.worker
+    worker._serve, worker._numbers = serve, numbers
+    bridge.methods = called_methods(type(worker))
+    return bridge.methods
 
 
 def serve(bridge):
@@ -133,17 +142,18 @@ def serve(bridge):
     except BaseException:
         bridge.exception("Exception in worker process")
         status = _FAILED if worker.booted else _BOOT_ERROR
-    _ignore_what_stops()
+    if worker.ALIAS is None:
+        _ignore_what_stops()
     return status, is_quick
 
 
-def worker_exit(bridge):
+def worker_exit(bridge, served):
     """The last that the worker does: its own clean-up, and the hook."""
     try:
         bridge.worker.tmp.close()
     except Exception:
         bridge.record(30, f"Exception during worker exit:\n{traceback.format_exc()}")
-    bridge.worker_exit(int(bridge.worker.nr))
+    bridge.worker_exit(max(served, int(bridge.worker.nr)))
 
 
 def _status_of(end):

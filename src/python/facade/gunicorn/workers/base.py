@@ -35,6 +35,8 @@ class Worker:
 
     SIGNALS = [getattr(signal, f"SIG{name}") for name in "ABRT HUP QUIT INT TERM USR1 USR2 WINCH CHLD".split()]
     PIPE = []
+    # The name of the class whose requests the server reads and answers; None for one that serves by itself.
+    ALIAS = None
 
     def __init__(self, age, ppid, sockets, app, timeout, cfg, log):
         self.age = age
@@ -86,7 +88,8 @@ class Worker:
         self.wait_fds = [*self.sockets, self.PIPE[0]]
         self.log.close_on_exec()
         self.init_signals()
-        _prepare_for_signals(self)
+        if self.ALIAS is None:
+            _prepare_for_signals(self)
         self.load_wsgi()
         self.cfg.post_worker_init(self)
         self.booted = True

@@ -1,9 +1,9 @@
-"""The worker with one thread, by gunicorn's name. It must not serve: the server does."""
+"""The worker with one thread, by gunicorn's name. The server serves for it."""
 
-from gunicorn.workers.base import Worker
+from gunicorn.workers._served import ServedWorker
 
 
-class SyncWorker(Worker):
+class SyncWorker(ServedWorker):
     """What `worker_class = "sync"` names."""
 
     ALIAS = "sync"
