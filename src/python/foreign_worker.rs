@@ -9,7 +9,6 @@
 //! serves for it.
 
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::PyRuntimeError;
@@ -19,12 +18,10 @@ use pyo3::types::PyDict;
 use super::app::App;
 use super::errors::traceback;
 use super::hooks::{HookError, Hooks, WorkerState, refusal};
+pub use super::native::take_broken_files;
 use super::{interpreter, loggers, signals};
 use crate::scoreboard::{Row, WorkerPhase};
 use crate::sys::wakeup::Wakeup;
-
-/// Source files that keep the application from loading, which are no modules to watch.
-static BROKEN_FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// The worker of this process, whose object the bridge holds.
 pub struct ForeignWorker {
@@ -136,17 +133,6 @@ pub fn check(name: &str) -> Result<(), HookError> {
         let loaded = py.import("gunicorn._foreign").and_then(|module| module.call_method1("load", (name,)));
         loaded.map(drop).map_err(|error| refusal(py, &error))
     })
-}
-
-/// The files that kept the application from loading since the last call.
-pub fn take_broken_files() -> Vec<PathBuf> {
-    std::mem::take(&mut *BROKEN_FILES.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// `watch_files(files)`: files to watch under `reload` that are no modules.
-#[pyfunction]
-pub(super) fn watch_files(files: Vec<PathBuf>) {
-    BROKEN_FILES.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
 }
 
 fn make(py: Python<'_>, hooks: &Hooks, name: &str, init: ForeignInit<'_>) -> PyResult<ForeignWorker> {

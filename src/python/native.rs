@@ -4,12 +4,12 @@
 use std::os::fd::{IntoRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::environ::SERVER_SOFTWARE;
-use super::foreign_worker::watch_files;
 use super::{loggers, title};
 use crate::logging::{self, Level};
 use crate::settings::{self, Config, Kind, Setting, Store, Value};
@@ -133,6 +133,20 @@ fn want_workers(count: usize) {
 /// The number of workers that a hook has asked for since the last call.
 pub fn take_wanted_workers() -> Option<usize> {
     WANTED_WORKERS.swap(0, Relaxed).checked_sub(1)
+}
+
+/// Source files that keep the application from loading, which are no modules to watch.
+static BROKEN_FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// `watch_files(files)`: files to watch under `reload` that are no modules.
+#[pyfunction]
+fn watch_files(files: Vec<PathBuf>) {
+    BROKEN_FILES.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+}
+
+/// The files that kept the application from loading since the last call.
+pub fn take_broken_files() -> Vec<PathBuf> {
+    std::mem::take(&mut *BROKEN_FILES.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// `log_level()`: the least level of the error log, as Python's `logging` numbers it.
