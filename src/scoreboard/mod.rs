@@ -184,38 +184,20 @@ impl Row {
 
     /// Writes how many requests the worker has answered, for one that counts them itself.
     pub fn set_served(&self, count: u64) {
-        self.field(Field::Served).store(count, Relaxed);
+        let before = self.field(State::RequestsAtBirth).load(Relaxed);
+        self.tally(Tally::Requests).fetch_max(before + count, Relaxed);
     }
 
     /// When the oldest running request of the worker began, in milliseconds of the monotonic clock;
     /// None while it is idle.
     pub fn request_started_at(&self) -> Option<u64> {
-<<<<<<< HEAD:src/scoreboard/mod.rs
         let starts = self.starts().iter().map(|start| start.load(Relaxed));
         starts.filter(|&at| at > tallies::BEING_COUNTED).min().map(|at| at / 1_000_000)
-=======
-        self.requests().iter().map(|request| request.load(Relaxed)).filter(|&at| at != 0).min()
     }
 
     /// How many requests the worker is running, as far as the row records them.
     pub fn running(&self) -> u64 {
-        self.requests().iter().filter(|request| request.load(Relaxed) != 0).count() as u64
-    }
-
-    /// Records that a thread of the worker calls the app with a request.
-    pub fn start_request(&self) -> Running {
-        let now = monotonic_ms();
-        let is_taken = |request: &AtomicU64| request.compare_exchange(0, now, Relaxed, Relaxed).is_ok();
-        Running(self.requests().iter().position(is_taken))
-    }
-
-    /// Records that the request was answered.
-    pub fn finish_request(&self, request: Running) {
-        self.field(Field::Served).fetch_add(1, Relaxed);
-        if let Running(Some(place)) = request {
-            self.requests()[place].store(0, Relaxed);
-        }
->>>>>>> ed7db68 (worker: call what classes derived from sync and gthread override):src/scoreboard.rs
+        self.starts().iter().filter(|start| start.load(Relaxed) > tallies::BEING_COUNTED).count() as u64
     }
 
     /// Open connections of the worker.
