@@ -35,7 +35,7 @@ const OF_OWN_WORKERS: &[&str] = &[
 ];
 
 /// The warning about settings that were given and have no effect under the class, if there are any.
-pub(super) fn warning(config: &Config) -> Option<String> {
+pub fn warning(config: &Config) -> Option<String> {
     let WorkerClass::Foreign(class) = &config.worker_class else { return None };
     let defaults = Config::default();
     let is_given = |name: &&str| {

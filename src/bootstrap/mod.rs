@@ -18,6 +18,7 @@ mod startup;
 
 pub use self::about::about;
 pub use self::exec_command::ExecCommand;
+pub use self::foreign_class::warning as foreign_class_warning;
 pub use self::logs::{check_access_log, configure_logging};
 pub use self::process_env::variable;
 pub use self::python_setup::PythonSetup;

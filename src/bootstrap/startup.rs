@@ -21,7 +21,6 @@ use crate::tls::{self, Tls};
 use super::autodetect;
 use super::cli::{self, CommandLine};
 use super::exec_command::ExecCommand;
-use super::foreign_class;
 use super::logs::check_access_log;
 use super::process_env::variable;
 use super::python_setup::PythonSetup;
@@ -140,7 +139,6 @@ impl Startup {
         self.found = autodetect(&mut config)?;
         config.paste = config.paste.map(|uri| process_env.resolve(uri.as_ref()).display().to_string());
         self.warnings = loaded.warnings;
-        self.warnings.extend(foreign_class::warning(&config));
         if config.reload {
             self.warnings.push("Reloader is on. Use in development only!".to_owned());
         }

@@ -17,7 +17,7 @@ use super::file_watcher::FileWatcher;
 use super::{
     BootError, EXIT_OK, assemble, become_user, no_thread, python_failure, raise_descriptor_limit, serve, start_python,
 };
-use crate::bootstrap::PythonSetup;
+use crate::bootstrap::{PythonSetup, foreign_class_warning};
 use crate::python::app::{self, App};
 use crate::python::foreign_worker::{self, ForeignInit, ForeignWorker};
 use crate::python::hooks::{Hooks, WorkerState};
@@ -92,6 +92,12 @@ fn boot(
     if worker.own_class().is_some() {
         prepare_to_serve_for(&worker, init, stacks, failed.clone())?;
         return Ok((worker, None));
+    }
+    // Only here it is known that the class serves by itself. Once is enough.
+    if init.age == 1
+        && let Some(warning) = foreign_class_warning(&config)
+    {
+        log::warn!("{warning}");
     }
     if config.reload {
         watch_files(&init.service, row)?;

@@ -89,6 +89,7 @@ class Arbiter:
     SIGNALS = [
         getattr(signal, f"SIG{name}") for name in "HUP QUIT INT TERM TTIN TTOU USR1 USR2 WINCH".split()
     ]
+    _worker_class = None
     SIG_NAMES = {number: number.name[3:].lower() for number in signal.Signals}
 
     def __init__(self, app=None):
@@ -131,7 +132,11 @@ class Arbiter:
     @property
     def worker_class(self):
         """The class of the workers. It is imported when it is asked for: the master does without."""
-        return None if self.cfg is None else self.cfg.worker_class
+        return self._worker_class or (self.cfg and self.cfg.worker_class)
+
+    @worker_class.setter
+    def worker_class(self, worker_class):
+        self._worker_class = worker_class
 
     @property
     def num_workers(self):
