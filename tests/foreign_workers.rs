@@ -163,12 +163,13 @@ fn a_class_that_cannot_be_found_or_run_is_a_sentence() {
 
 #[test]
 fn a_class_ends_after_so_many_requests_and_is_replaced() {
-    for class in [UVICORN, AIOHTTP, TORNADO] {
+    // aiohttp ends after one request more. No client comes while a worker ends: uvicorn may drop it.
+    for (class, requests) in [(UVICORN, 3), (AIOHTTP, 4), (TORNADO, 3)] {
         let mut server = plan(class).args(["--max-requests", "3"]).start();
         let worker = server.wait_for_workers(1)[0];
         // uvicorn warns of it.
         server.allow("Maximum request limit");
-        for _ in 0..4 {
+        for _ in 0..requests {
             assert_eq!(server.get("/").status, 200, "{}", class.0);
         }
         wait_until("another worker", || server.has_serving(1) && server.workers()[0] != worker);
