@@ -52,6 +52,13 @@ def mixed(environ, start_response):
     return [HELLO]
 
 
+def sleep(environ, start_response):
+    # By its module: under gunicorn, and under ours, it is patched when the application is imported.
+    time.sleep(0.020)
+    start_response("200 OK", HELLO_HEADERS)
+    return [HELLO]
+
+
 def __getattr__(name):
     # Only the load that uses Flask pays for importing it.
     if name != "flask_app":

@@ -36,6 +36,8 @@ class Load:
     response_body: int = 13
     blocks: int = 0
     closes: bool = False
+    # Then only servers that run such workers, and our own with threads in place of greenlets, are measured.
+    worker_class: str = ""
     tls: str = ""  # the kind of key in the certificate: ecdsa or rsa
     packages: tuple = ()
     goals: list = field(default_factory=list)
@@ -68,6 +70,13 @@ LOADS = {
     # wrk keeps its sessions from connection to connection.
     "tls-resume": Load("hello", "a resumed TLS session for each request", script="close.lua", closes=True, tls="ecdsa",
                        goals=[Goal(1.0, server="granian")]),
+    "gevent-hello": Load("hello", "browser's headers, over 16 connections, each request in a greenlet",
+                         script="browser.lua", connections=16, worker_class="gevent", packages=("gevent==26.9.0",),
+                         goals=[Goal(0.20, server="gunicorn-gevent"), Goal(1.0, server="gevent-pywsgi")]),
+    "gevent-sleep": Load("sleep", "every request waits 20 ms, over 500 connections", connections=500,
+                         worker_class="gevent", packages=("gevent==26.9.0",),
+                         goals=[Goal(0.35, server="gunicorn-gevent"), Goal(1.0, server="gevent-pywsgi"),
+                                Goal(1.0, server="monoceros-512")]),
     "hello-log": Load("hello", "hello with the access log on, to a file", access_log=True,
                       goals=[Goal(plus_us=1.0, load="hello")]),
 }

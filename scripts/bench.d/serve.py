@@ -31,6 +31,15 @@ def waitress(app, port, threads):
     waitress.serve(app, host=HOST, port=port, threads=threads, _quiet=True)
 
 
+def gevent_pywsgi(app, port, threads):
+    from gevent import monkey
+
+    monkey.patch_all()
+    from gevent.pywsgi import WSGIServer
+
+    WSGIServer((HOST, port), app, log=None).serve_forever()
+
+
 if __name__ == "__main__":
     server, app, port, threads = sys.argv[1:]
     globals()[server](getattr(apps, app), int(port), int(threads))

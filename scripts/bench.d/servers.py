@@ -13,6 +13,8 @@ PYTHON = VENV / "bin" / "python"
 
 OURS = "monoceros"
 WHEEL = "monoceros-wheel"
+# Ours with many threads, where others have greenlets.
+THREADS = "monoceros-512"
 FLOOR = "floor"
 # The measure for TLS: it answers by itself and runs no Python.
 NGINX = "nginx"
@@ -30,6 +32,8 @@ class NotInstalled(Exception):
 PACKAGES = {
     "gunicorn-sync": ["gunicorn==27.0.1"],
     "gunicorn-gthread": ["gunicorn==27.0.1"],
+    "gunicorn-gevent": ["gunicorn==27.0.1", "packaging", "gevent==26.9.0"],
+    "gevent-pywsgi": ["gevent==26.9.0"],
     "granian": ["granian==2.8.7"],
     "bjoern": ["bjoern==3.2.2"],
     "fastwsgi": ["fastwsgi==0.0.9"],
@@ -41,7 +45,7 @@ BUILD_TOOLS = {"fastwsgi": ["setuptools<80", "wheel"]}
 HINTS = {"bjoern": "it needs libev: apt-get install libev-dev"}
 
 PEERS = list(PACKAGES)
-ALL = [OURS, WHEEL, FLOOR, *PEERS, NGINX]
+ALL = [OURS, WHEEL, THREADS, FLOOR, *PEERS, NGINX]
 
 # An older build of ours, and its path, where the command line names one.
 BEFORE = "monoceros-before"
@@ -58,7 +62,7 @@ def make_venv(python, packages):
 
 def install(server):
     """Makes `server` ready to run, or raises NotInstalled."""
-    if server == OURS:
+    if server in (OURS, THREADS):
         build_ours()
     elif server == BEFORE:
         pass
@@ -143,12 +147,22 @@ def command(server, load, port):
     bind = f"127.0.0.1:{port}"
     log = str(WORK / f"access-{server}.log")
     scripts = VENV / "bin"
+    if server == THREADS:
+        require(load.worker_class)
+        return [our_program(), "-b", bind, "-w", "1", "--threads", "512", app]
     if server == OURS:
         return [our_program(), "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
     if server == BEFORE:
         return [older_build, "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
     if server == WHEEL:
         return [scripts / "monoceros", "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
+    if server == "gunicorn-gevent":
+        require(load.worker_class == "gevent")
+        return [scripts / "gunicorn", "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
+    if server == "gevent-pywsgi":
+        require(load.worker_class == "gevent")
+        return [PYTHON, HERE / "serve.py", "gevent_pywsgi", load.app, str(port), str(load.threads)]
+    require(not load.worker_class)
     if server == FLOOR:
         require(load.app in ("hello", "echo", "big", "stream") and load.threads == 1 and not load.access_log)
         require(not load.tls)
@@ -182,6 +196,8 @@ def command(server, load, port):
 
 def gunicorn_options(load, log):
     options = ["--threads", str(load.threads)] if load.threads > 1 else []
+    if load.worker_class:
+        options += ["-k", load.worker_class]
     if load.access_log:
         options += ["--access-logfile", log]
     if load.tls:
