@@ -133,7 +133,6 @@ fn a_wrong_value_is_named_with_its_source() {
             "invalid value for 'logger_class': class uri 'no.x' invalid or not found",
         ),
         (&["--logger-class", "no.x"], "", "", "ModuleNotFoundError: No module named 'no' (command line)"),
-        (&["-k", "gevent"], "", "", "leave worker_class out, slow clients hold no worker here; where the app waits"),
         (&["-k", "eventlet"], "", "", "gunicorn has dropped it in version 26; take 'gevent' and leave eventlet.monkey"),
         (&["-k", "egg:gunicorn#eventlet"], "", "", "or 'gthread' with threads (Flask-SocketIO: async_mode='threading'"),
         (&["-k", "asgi"], "", "", "take 'uvicorn.workers.UvicornWorker' (pip install uvicorn), which runs ASGI apps"),

@@ -20,7 +20,7 @@ fn the_verbose_version_names_python_features_and_system() {
     for (line, begins) in lines[1..].iter().zip([
         "server: the ",
         "python: CPython 3.",
-        "worker classes: sync, gthread",
+        "worker classes: sync, gthread, gevent",
         "tls: ",
         "system: Linux ",
     ]) {

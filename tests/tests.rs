@@ -44,6 +44,7 @@ mod faults;
 mod faults_boot;
 mod faults_system;
 mod faults_worker;
+mod gevent;
 mod health;
 mod held;
 mod hooks;

@@ -10,7 +10,7 @@ use crate::python::config_file::{self, ConfigFile, ConfigFileError, Objects};
 use crate::python::embedder::{self, Embedder};
 use crate::python::hooks::Hooks;
 use crate::python::ssl_context::{self, ContextTerms};
-use crate::python::{Exit, foreign_worker, signals, spew};
+use crate::python::{Exit, foreign_worker, greenlets, signals, spew};
 use crate::service;
 use crate::settings::{
     self, Assignment, Config, ConfigSource, FileOrigin, LoadedSettings, Origins, Sources, Value, WorkerClass,
@@ -145,6 +145,9 @@ impl Startup {
         service::identity(&config).map_err(|unknown| blame_identity(&loaded.origins, &unknown))?;
         let entered = process_env.enter(&config);
         entered.map_err(|reason| config_error(&loaded.origins.blame("chdir", reason)))?;
+        if config.worker_class == WorkerClass::Gevent {
+            self.find_gevent(&config)?;
+        }
         let hooks = self.find_hooks(&config, objects, &loaded.origins)?;
         Ok((Arc::new(config), hooks))
     }
@@ -220,6 +223,11 @@ impl Startup {
         self.python.start_interpreter().map_err(|error| error.to_string())?;
         signals::begin_in_master().map_err(|error| error.to_string())?;
         spew::start_if(config.spew).map_err(|error| error.to_string())?;
+        if config.worker_class == WorkerClass::Gevent {
+            // In the workers it would come too late for what the application has imported by name.
+            greenlets::patch().map_err(|error| error.to_string())?;
+            log::info!("Patched the standard library for gevent, in the master: preload_app loads the app there.");
+        }
         let app = self.load_app(config).map_err(|error| error.to_string())?;
         self.hooks.preloaded(&app).map_err(|raised| raised.to_string())?;
         app::freeze().map_err(|error| error.to_string())?;
@@ -246,6 +254,13 @@ impl Startup {
         };
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         Ok(Some(tls))
+    }
+
+    /// Under gunicorn, too, the master imports gevent, and patches nothing yet.
+    fn find_gevent(&self, config: &Config) -> Result<(), StartupError> {
+        self.python.start_interpreter().map_err(|error| config_error(&error))?;
+        self.python.extend_path(config).map_err(|error| config_error(&error))?;
+        greenlets::require().map_err(|sentence| config_error(&sentence))
     }
 
     /// Hooks and loggers may be dotted names, which are searched for where the app is.

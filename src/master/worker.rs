@@ -7,7 +7,7 @@ use log::{error, info};
 
 use crate::logging;
 use crate::scoreboard::{Cause, Row, WorkerPhase};
-use crate::settings::Config;
+use crate::settings::{Config, WorkerClass};
 use crate::sys::clock::monotonic_ms;
 use crate::sys::process::{self, Pid};
 use crate::sys::signal::Signal;
@@ -43,6 +43,8 @@ pub(super) struct Worker {
     pub leaves_for: Option<Cause>,
     /// When it was forked, on the same clock.
     forked_at: u64,
+    /// When it was aborted, on the same clock.
+    aborted_at: u64,
     config: Arc<Config>,
 }
 
@@ -50,7 +52,7 @@ impl Worker {
     pub fn new(pid: Pid, number: usize, slot: usize, row: Row, generation: u64, config: Arc<Config>) -> Worker {
         let (fate, seen) = (Fate::Serving, WorkerPhase::Booting);
         let (limits, forked_at) = (RecycleLimits::draw(&config), monotonic_ms());
-        let (forgiven_at, overdue, leaves_for) = (0, None, None);
+        let (forgiven_at, overdue, leaves_for, aborted_at) = (0, None, None, 0);
         row.assign(pid, generation, config.threads);
         Worker {
             pid,
@@ -66,6 +68,7 @@ impl Worker {
             overdue,
             leaves_for,
             forked_at,
+            aborted_at,
             config,
         }
     }
@@ -155,8 +158,20 @@ impl Worker {
             error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{})", self.pid);
             self.log_activity(overdue, now_ms);
             self.tell(Signal::Abrt);
-            self.overdue = Some(overdue);
+            (self.overdue, self.aborted_at) = (Some(overdue), now_ms);
             self.fate = Fate::Aborted { until: now + ABORT_TIMEOUT };
+        }
+    }
+
+    /// A worker whose requests run in greenlets may have ended the one that did not let go of its thread. It then finishes the others, as
+    /// one that was told to end.
+    pub fn note_recovery(&mut self, now: Instant) {
+        let has_recovered = matches!(self.fate, Fate::Aborted { .. })
+            && self.config.worker_class == WorkerClass::Gevent
+            && self.row.state() == WorkerPhase::Draining
+            && self.row.heartbeat().is_some_and(|at| at >= self.aborted_at);
+        if has_recovered {
+            self.fate = Fate::Stopping { until: now + self.graceful_timeout() };
         }
     }
 
@@ -181,6 +196,11 @@ impl Worker {
             }
             (_, Some(at)) => {
                 info!("Worker (pid:{pid}) has been in the app for {} s with request {}.", seconds(at), served + 1);
+            }
+            (_, None) if self.config.worker_class == WorkerClass::Gevent => {
+                info!(
+                    "A greenlet of worker (pid:{pid}) does not let go of its thread; {connections} connections were open."
+                );
             }
             (_, None) => info!("Worker (pid:{pid}) was in no request; {connections} connections were open."),
         }

@@ -213,6 +213,7 @@ impl Workers {
     pub fn check_deadlines(&mut self) {
         let (now, now_ms) = (Instant::now(), monotonic_ms());
         for worker in &mut self.table {
+            worker.note_recovery(now);
             worker.kill_when_due(now);
             match worker.fate {
                 Fate::Serving | Fate::Retiring | Fate::Stopping { .. } => worker.abort_when_overdue(now, now_ms),
@@ -284,6 +285,7 @@ impl Workers {
     /// app: TERM has not interrupted the import. Returns when to look again.
     pub fn kill_overdue(&mut self, now: Instant, loaded_by: Instant) -> Option<Instant> {
         for worker in &mut self.table {
+            worker.note_recovery(now);
             worker.kill_when_due(now);
             if worker.is_booting() && now >= loaded_by {
                 worker.kill(Fate::Discarded);

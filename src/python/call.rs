@@ -1,5 +1,7 @@
 //! One request through the application: environ, call, iteration, `close()`, and what happens when any of them fails.
 
+mod stepwise;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -8,12 +10,15 @@ use pyo3::exceptions::{PyStopIteration, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
+pub use stepwise::{Begun, SharedCalls, StepwiseCaller};
+
 use super::app::App;
 use super::environ::{EnvironBuilder, EnvironError, EnvironTemplates, Fixtures, ListenerInfo};
 use super::errors::{ErrorStream, traceback};
 use super::extras::{ClientSocket, EarlyHints};
 use super::file_wrapper::FileWrapper;
 use super::hooks::Hooks;
+use super::hub;
 use super::input::Input;
 use super::loggers;
 use super::panics::{caught, contain};
@@ -87,18 +92,27 @@ pub enum Look {
 
 /// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which may be what is stuck.
 #[derive(Clone, Default)]
-pub struct InFlight(Arc<Mutex<Vec<Arc<Mutex<ResponseWriter>>>>>, Arc<AtomicU64>);
+pub struct InFlight {
+    responses: Arc<Mutex<Vec<Arc<Mutex<ResponseWriter>>>>>,
+    /// When the request began, in nanoseconds of the monotonic clock; 0 before the first.
+    start: Arc<AtomicU64>,
+}
 
 impl InFlight {
     /// When the request that is being served began, as the caller was told
     /// ([`Caller::note_start`]).
     pub fn start(&self) -> u64 {
-        self.1.load(Relaxed)
+        self.start.load(Relaxed)
     }
 
     /// What is being served: method, target and client.
     pub fn describe(&self) -> Vec<String> {
         self.transmissions().iter().filter_map(|shared| lock(shared).describe_exchange()).collect()
+    }
+
+    /// Whether `other` is a view of the same caller.
+    pub fn is_of_the_same_caller(&self, other: &InFlight) -> bool {
+        Arc::ptr_eq(&self.responses, &other.responses)
     }
 
     /// Answers with 504 whatever was not answered yet: the application will not.
@@ -140,11 +154,11 @@ impl InFlight {
     }
 
     fn transmissions(&self) -> Vec<Arc<Mutex<ResponseWriter>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.responses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, site: usize, response: &Arc<Mutex<ResponseWriter>>) {
-        let mut transmissions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut transmissions = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
         match transmissions.get_mut(site) {
             Some(known) => *known = response.clone(),
             None => transmissions.push(response.clone()),
@@ -156,7 +170,7 @@ impl InFlight {
 pub struct Caller {
     app: Py<PyAny>,
     listener_infos: Vec<ListenerInfo>,
-    kits: Vec<RequestObjects>,
+    kits: Vec<Kit>,
     environs: EnvironBuilder,
     options: CallOptions,
     in_flight: InFlight,
@@ -178,10 +192,9 @@ impl Caller {
         options: CallOptions,
         hooks: &Hooks,
     ) -> PyResult<Self> {
-        let kits: Vec<RequestObjects> =
-            listener_infos.iter().map(|site| RequestObjects::new(py, site, &options)).collect::<PyResult<_>>()?;
+        let kits: Vec<Kit> = listener_infos.iter().map(|site| Kit::new(py, site, &options)).collect::<PyResult<_>>()?;
         let in_flight = InFlight::default();
-        kits.iter().enumerate().for_each(|(site, kit)| in_flight.set(site, &kit.response));
+        kits.iter().enumerate().for_each(|(site, kit)| in_flight.set(site, &kit.objects.response));
         Ok(Caller {
             app: app.callable().clone_ref(py),
             listener_infos,
@@ -197,30 +210,27 @@ impl Caller {
 
     /// Notes when the next request began, for who looks at [`InFlight`].
     pub fn note_start(&self, start: u64) {
-        self.in_flight.1.store(start, Relaxed);
+        self.in_flight.start.store(start, Relaxed);
     }
 
     /// Runs the application for the request in `exchange`, to the last byte handed over or queued.
     pub fn call(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Finished {
         let site = exchange.request().site;
-        self.kits[site].input.get().begin(exchange.take_body());
+        self.kits[site].objects.input.get().begin(exchange.take_body());
         if log::log_enabled!(log::Level::Debug) {
             note(py, exchange.request());
         }
         let served = self.serve(py, exchange, site);
         let kit = &mut self.kits[site];
-        kit.errors.get().finish_line();
-        let (mut exchange, summary) = kit.end(py, self.options.logs_headers);
-        // Not before: a thread of the application may have been reading.
-        exchange.return_buffer(kit.input.get().end(py));
+        let (exchange, summary) = kit.objects.end(py, self.options.logs_headers);
         if served.has_panicked {
             self.environs = EnvironBuilder::new(py);
         }
-        if served.has_panicked || kit.is_still_held(py) {
+        if served.has_panicked || kit.objects.is_still_held(py, kit.templates.count()) {
             // The application kept one of the objects; the next request must not appear in it.
-            match RequestObjects::new(py, &self.listener_infos[site], &self.options) {
+            match Kit::new(py, &self.listener_infos[site], &self.options) {
                 Ok(fresh) => {
-                    self.in_flight.set(site, &fresh.response);
+                    self.in_flight.set(site, &fresh.objects.response);
                     *kit = fresh;
                 }
                 Err(error) => log::error!("{}", traceback(py, &error)),
@@ -241,7 +251,7 @@ impl Caller {
             let mut observed = self.observe(py, request);
             (self.environ(py, request, observed.as_mut()), observed)
         });
-        let kit = &self.kits[site];
+        let kit = &self.kits[site].objects;
         let is_observed = self.observer.is_some() || !self.options.environ_keys.is_empty();
         lock(&kit.response).begin(exchange, is_observed);
         let served = prepared.and_then(|(environ, observed)| caught(|| self.run(py, kit, environ, observed)));
@@ -283,7 +293,7 @@ impl Caller {
     /// Shows the request to whoever looks at them.
     fn observe(&self, py: Python<'_>, request: RequestView<'_>) -> Option<HookedRequest> {
         let observer = self.observer.as_ref()?;
-        let observed = observer.see(py, request, self.kits[request.site].input.bind(py).as_any());
+        let observed = observer.see(py, request, self.kits[request.site].objects.input.bind(py).as_any());
         observed.inspect_err(|error| log::error!("{}", traceback(py, error))).ok()
     }
 
@@ -310,10 +320,24 @@ impl Caller {
     }
 }
 
+/// What the requests of a listener are served with, one after another.
+struct Kit {
+    objects: RequestObjects,
+    /// They hold those objects.
+    templates: EnvironTemplates,
+}
+
+impl Kit {
+    fn new(py: Python<'_>, site: &ListenerInfo, options: &CallOptions) -> PyResult<Kit> {
+        let objects = RequestObjects::new(py, options)?;
+        let templates = objects.templates(py, site)?;
+        Ok(Kit { objects, templates })
+    }
+}
+
 /// The objects that a request's environ and call are made with. They serve one request after another, as long as no application keeps
 /// one of them.
 struct RequestObjects {
-    templates: EnvironTemplates,
     response: Arc<Mutex<ResponseWriter>>,
     starter: Py<StartResponse>,
     /// The method of `starter` that the application is given.
@@ -328,7 +352,7 @@ struct RequestObjects {
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl RequestObjects {
-    fn new(py: Python<'_>, site: &ListenerInfo, options: &CallOptions) -> PyResult<RequestObjects> {
+    fn new(py: Python<'_>, options: &CallOptions) -> PyResult<RequestObjects> {
         let response = response_writer::shared(&options.server);
         let starter = Py::new(py, StartResponse::new(py, &response)?)?;
         let start_response = StartResponse::callable(starter.bind(py))?;
@@ -336,32 +360,40 @@ impl RequestObjects {
         let errors = Py::new(py, ErrorStream::new())?;
         let early_hints = Py::new(py, EarlyHints::new(response.clone()))?;
         let socket = Py::new(py, ClientSocket::new(response.clone()))?;
+        Ok(RequestObjects { response, starter, start_response, input, errors, early_hints, socket })
+    }
+
+    /// Templates of the environs of `site` that hold these objects.
+    fn templates(&self, py: Python<'_>, site: &ListenerInfo) -> PyResult<EnvironTemplates> {
         let file_wrapper = py.get_type::<FileWrapper>();
         let fixtures = Fixtures {
-            input: input.bind(py).as_any(),
-            errors: errors.bind(py).as_any(),
-            early_hints: early_hints.bind(py).as_any(),
-            socket: socket.bind(py).as_any(),
+            input: self.input.bind(py).as_any(),
+            errors: self.errors.bind(py).as_any(),
+            early_hints: self.early_hints.bind(py).as_any(),
+            socket: self.socket.bind(py).as_any(),
             file_wrapper: file_wrapper.as_any(),
         };
-        let templates = EnvironTemplates::new(py, site, &fixtures)?;
-        Ok(RequestObjects { templates, response, starter, start_response, input, errors, early_hints, socket })
+        EnvironTemplates::new(py, site, &fixtures)
     }
 
-    /// Takes the exchange back. A thread of the application that waits for the client at this moment leaves off first.
+    /// Takes the exchange back. Whoever in the application waits for the client at this moment leaves off first.
     fn end(&self, py: Python<'_>, with_headers: bool) -> (Box<dyn Exchange>, ResponseSummary) {
-        loop {
+        self.errors.get().finish_line();
+        let (mut exchange, summary) = loop {
             if let Some(ended) = lock(&self.response).end(with_headers) {
-                return ended;
+                break ended;
             }
-            py.detach(|| std::thread::sleep(LOOK_AGAIN));
-        }
+            hub::pause(py, LOOK_AGAIN);
+        };
+        // Not before: a thread of the application may have been reading.
+        exchange.return_buffer(self.input.get().end(py));
+        (exchange, summary)
     }
 
-    /// Whether the application still holds an object that must not outlive its request.
-    fn is_still_held(&self, py: Python<'_>) -> bool {
+    /// Whether the application still holds an object that must not outlive its request. `templates` say how many of them hold these.
+    fn is_still_held(&self, py: Python<'_>, templates: usize) -> bool {
         // The kit has one of each, and each template; `start_response` has one of its object.
-        let at_rest = 1 + self.templates.count() as isize;
+        let at_rest = 1 + templates as isize;
         reference_count(&self.start_response) > 1
             || reference_count(&self.starter) > 2
             || reference_count(self.starter.get().writer()) > 1
@@ -407,21 +439,25 @@ impl RequestObjects {
 
     /// Sends what the application returned.
     fn respond(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<()> {
+        if self.respond_at_once(py, result, sendfile)? { Ok(()) } else { self.iterate(py, result) }
+    }
+
+    /// The same where it need not be iterated; `false` where it must be.
+    fn respond_at_once(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<bool> {
         // Mostly it is one block, and all there: head and body in one write.
         if let Some(block) = only_block(result) {
-            return self.send_last(py, &[as_bytes(&block)?]);
+            self.send_last(py, &[as_bytes(&block)?])?;
+            return Ok(true);
         }
         if let Some(blocks) = blocks_at_hand(result) {
             let blocks: Vec<&Bound<'_, PyBytes>> = blocks.iter().map(as_bytes).collect::<PyResult<_>>()?;
-            return self.send_last(py, &blocks);
+            self.send_last(py, &blocks)?;
+            return Ok(true);
         }
-        if sendfile
-            && let Ok(wrapper) = result.cast_exact::<FileWrapper>()
-            && self.send_file(py, wrapper.get())?
-        {
-            return Ok(());
+        if sendfile && let Ok(wrapper) = result.cast_exact::<FileWrapper>() {
+            return self.send_file(py, wrapper.get());
         }
-        self.iterate(py, result)
+        Ok(false)
     }
 
     fn send_last(&self, py: Python<'_>, blocks: &[&Bound<'_, PyBytes>]) -> PyResult<()> {
@@ -451,27 +487,32 @@ impl RequestObjects {
     fn iterate(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
         for block in result.try_iter()? {
             fork::end_copies();
-            let block = block?;
-            let bytes = as_bytes(&block)?;
-            // An empty block may come before start_response and must not become a last chunk.
-            if bytes.as_bytes().is_empty() {
-                continue;
-            }
-            let (wants_more, has_backlog) = {
-                let mut response = lock(&self.response);
-                expect_started(response.progress())?;
-                response.stream(bytes)?;
-                (response.sends_body(), response.has_backlog())
-            };
-            if has_backlog {
-                waiting::until_kept(&self.response, py)?;
-            }
-            if !wants_more {
+            if !self.stream(py, &block?)? {
                 break;
             }
         }
         fork::end_copies();
         self.expect_started()
+    }
+
+    /// Sends one block of an iteration; says whether more are wanted.
+    #[inline]
+    fn stream(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let bytes = as_bytes(block)?;
+        // An empty block may come before start_response and must not become a last chunk.
+        if bytes.as_bytes().is_empty() {
+            return Ok(true);
+        }
+        let (wants_more, has_backlog) = {
+            let mut response = lock(&self.response);
+            expect_started(response.progress())?;
+            response.stream(bytes)?;
+            (response.sends_body(), response.has_backlog())
+        };
+        if has_backlog {
+            waiting::until_kept(&self.response, py)?;
+        }
+        Ok(wants_more)
     }
 
     fn expect_started(&self) -> PyResult<()> {
@@ -498,7 +539,7 @@ impl RequestObjects {
         };
         if let Some(complaint) = complaint {
             let request = self.describe_request();
-            py.detach(|| log::warn!("{request}: {complaint}"));
+            loggers::aside(py, || log::warn!("{request}: {complaint}"));
         }
         ending
     }
@@ -542,7 +583,7 @@ impl RequestObjects {
         if !loggers::exception(py, error, "Error handling request %s %s", &[method, target]) {
             let text = traceback(py, error);
             // Other Python threads need not wait for a slow log.
-            py.detach(|| log::error!("Error handling request {request}\n{text}"));
+            loggers::aside(py, || log::error!("Error handling request {request}\n{text}"));
         }
         if error.is_instance_of::<PySystemExit>(py) {
             log::debug!("The application asked to exit.");
@@ -589,7 +630,7 @@ fn blocks_at_hand<'py>(result: &Bound<'py, PyAny>) -> Option<Vec<Bound<'py, PyAn
 fn note(py: Python<'_>, request: RequestView<'_>) {
     let text = |span: Span| String::from_utf8_lossy(span.of(request.buffer));
     let (method, path) = (text(request.head.method), text(request.head.path));
-    py.detach(|| log::debug!("{method} {path}"));
+    loggers::aside(py, || log::debug!("{method} {path}"));
 }
 
 /// The values of `keys` (lower case; gunicorn compares them so), as text, as the application left them.

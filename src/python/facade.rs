@@ -26,6 +26,7 @@ static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn._bridge", false, include_str!("facade/gunicorn/_bridge.py")),
     ("gunicorn._embedded", false, include_str!("facade/gunicorn/_embedded.py")),
     ("gunicorn._foreign", false, include_str!("facade/gunicorn/_foreign.py")),
+    ("gunicorn._gevent", false, include_str!("facade/gunicorn/_gevent.py")),
     ("gunicorn._hooks", false, include_str!("facade/gunicorn/_hooks.py")),
     ("gunicorn._json_access", false, include_str!("facade/gunicorn/_json_access.py")),
     ("gunicorn._loader", false, include_str!("loader.py")),

@@ -8,11 +8,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
+use super::hub;
 use super::response_writer::ResponseWriter;
 use super::waiting;
 use crate::exchange::Body;
@@ -33,9 +35,19 @@ pub struct Input {
 enum InputState {
     /// Nobody.
     Free(Source),
-    /// The thread that reads; others may wait for it.
-    With { reader: ThreadId, is_awaited: bool },
+    /// Whoever reads; others may wait for it.
+    With { reader: Reader, is_awaited: bool },
 }
+
+/// A thread, and which of its greenlets, where it runs such.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Reader {
+    thread: ThreadId,
+    greenlet: usize,
+}
+
+/// How often a greenlet looks whether another one has done reading.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What is left of the body.
 struct Source {
@@ -151,17 +163,20 @@ impl Input {
     /// # Errors
     /// `RuntimeError` where this very thread reads already: a handler of a signal, or a finalizer, has come in between.
     fn begin_reading(&self, py: Python<'_>) -> PyResult<Reading<'_>> {
-        let me = thread::current().id();
+        let me = Reader { thread: thread::current().id(), greenlet: hub::current(py) };
         loop {
             if let Some(source) = self.take_source(me)? {
                 return Ok(Reading { input: self, source });
             }
-            py.detach(|| self.wait_until_free());
+            match hub::of_this_thread(py) {
+                Some(hub) => hub.pause(py, LOOK_AGAIN),
+                None => py.detach(|| self.wait_until_free()),
+            }
         }
     }
 
-    /// The body for the thread `me`; `None` while another one reads.
-    fn take_source(&self, me: ThreadId) -> PyResult<Option<Source>> {
+    /// The body for `me`; `None` while somebody else reads.
+    fn take_source(&self, me: Reader) -> PyResult<Option<Source>> {
         let mut state = self.lock();
         match &mut *state {
             InputState::Free(source) => {

@@ -1,7 +1,8 @@
 //! A queue of records for Python's logging.
 //!
 //! The leader, which runs the event loop, must never wait for the interpreter, but it logs. So
-//! records wait in this queue for a thread of its own, which attaches to the interpreter.
+//! records wait in this queue for a thread of its own, which attaches to the interpreter. In a worker
+//! whose requests run in greenlets they wait for a greenlet of the hub instead.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,6 +14,7 @@ use pyo3::prelude::*;
 use super::loggers;
 use crate::logging::Level;
 use crate::sys::thread;
+use crate::sys::wakeup::Wakeup;
 
 /// Past this many waiting records new ones are dropped and counted: the log handlers are too slow.
 const MOST_WAITING: usize = 10_000;
@@ -20,8 +22,10 @@ const MOST_WAITING: usize = 10_000;
 /// How long the end of a worker waits for records to be handed over.
 const QUEUE_WAIT: Duration = Duration::from_secs(2);
 
-/// The queue, and the thread that empties it.
+/// The queue, and who empties it.
 pub struct LogQueue {
+    /// Calls the hub, if that empties it.
+    hub_call: Option<Arc<Wakeup>>,
     state: Mutex<QueueState>,
     changed: Condvar,
 }
@@ -30,7 +34,7 @@ pub struct LogQueue {
 struct QueueState {
     waiting: VecDeque<QueuedRecord>,
     dropped: usize,
-    /// The thread has taken entries and writes them.
+    /// The thread or greenlet has taken entries and writes them.
     is_handing_over: bool,
 }
 
@@ -46,10 +50,19 @@ impl LogQueue {
     /// # Errors
     /// The system has no room for another thread.
     pub(super) fn start() -> io::Result<Arc<LogQueue>> {
-        let queue = Arc::new(LogQueue { state: Mutex::default(), changed: Condvar::new() });
+        let queue = Arc::new(LogQueue::emptied_by(None));
         let own = queue.clone();
         thread::spawn_for_python("log", move || own.hand_over())?;
         Ok(queue)
+    }
+
+    /// A queue that the hub empties, once it is called by `call` ([`LogQueue::hand_over_all`]).
+    pub(super) fn for_hub(call: Arc<Wakeup>) -> Arc<LogQueue> {
+        Arc::new(LogQueue::emptied_by(Some(call)))
+    }
+
+    fn emptied_by(hub_call: Option<Arc<Wakeup>>) -> LogQueue {
+        LogQueue { hub_call, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Adds a record.
@@ -70,6 +83,9 @@ impl LogQueue {
     /// Waits until the queue is empty, at most for `QUEUE_WAIT`. The caller must not be attached
     /// to the interpreter.
     pub fn finish(&self) {
+        if self.hub_call.is_some() {
+            return Python::attach(|py| self.hand_over_all(py));
+        }
         let deadline = Instant::now() + QUEUE_WAIT;
         let mut state = self.lock();
         while !state.waiting.is_empty() || state.is_handing_over {
@@ -83,45 +99,75 @@ impl LogQueue {
 
     fn add(&self, entry: QueuedRecord) {
         let mut state = self.lock();
+        let was_empty = state.waiting.is_empty();
         if state.waiting.len() < MOST_WAITING {
             state.waiting.push_back(entry);
         } else {
             state.dropped += 1;
         }
-        self.changed.notify_all();
+        match &self.hub_call {
+            Some(call) if was_empty => call.wake(),
+            Some(_) => {}
+            None => self.changed.notify_all(),
+        }
+    }
+
+    /// Whether records wait.
+    pub(super) fn has_records(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
+    /// Hands over what waits, for the hub: in a greenlet, so that a handler may wait. Does nothing while another greenlet is at it.
+    pub(super) fn hand_over_all(&self, py: Python<'_>) {
+        loop {
+            let taken = {
+                let mut state = self.lock();
+                if state.is_handing_over || state.waiting.is_empty() { None } else { Some(state.take()) }
+            };
+            let Some((entries, dropped)) = taken else { return };
+            write(py, entries, dropped);
+            self.lock().is_handing_over = false;
+        }
     }
 
     fn hand_over(&self) {
         loop {
-            let (entries, dropped) = self.take();
-            Python::attach(|py| {
-                for entry in entries {
-                    // The bridge logs exceptions. An error that it returns cannot be reported
-                    // anywhere.
-                    drop(entry.hand_over(py));
-                }
-                if dropped > 0 {
-                    let text = format!("{dropped} records were dropped: the log handlers are too slow");
-                    drop(QueuedRecord::Record(Level::Error, text).hand_over(py));
-                }
-            });
+            let (entries, dropped) = self.wait_for_records();
+            Python::attach(|py| write(py, entries, dropped));
             self.lock().is_handing_over = false;
             self.changed.notify_all();
         }
     }
 
-    fn take(&self) -> (VecDeque<QueuedRecord>, usize) {
+    fn wait_for_records(&self) -> (VecDeque<QueuedRecord>, usize) {
         let mut state = self.lock();
         while state.waiting.is_empty() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.is_handing_over = true;
-        (std::mem::take(&mut state.waiting), std::mem::take(&mut state.dropped))
+        state.take()
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         // A panic while the lock was held leaves plain data, which stays valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl QueueState {
+    fn take(&mut self) -> (VecDeque<QueuedRecord>, usize) {
+        self.is_handing_over = true;
+        (std::mem::take(&mut self.waiting), std::mem::take(&mut self.dropped))
+    }
+}
+
+fn write(py: Python<'_>, entries: VecDeque<QueuedRecord>, dropped: usize) {
+    for entry in entries {
+        // The bridge logs exceptions. An error that it returns cannot be reported anywhere.
+        drop(entry.hand_over(py));
+    }
+    if dropped > 0 {
+        let text = format!("{dropped} records were dropped: the log handlers are too slow");
+        drop(QueuedRecord::Record(Level::Error, text).hand_over(py));
     }
 }
 

@@ -22,12 +22,20 @@ use crate::logging::{self, Level, LogRedirect};
 use crate::settings::{Config, LogFormat, Origins};
 use crate::sys::process;
 use crate::sys::thread;
+use crate::sys::wakeup::Wakeup;
 
 /// Whether lines go through Python's logging.
 static PYTHON_WRITES: AtomicBool = AtomicBool::new(false);
 
 /// Whether the worker serves. Its threads must then not wait for the interpreter when they log.
 static IS_SERVING: AtomicBool = AtomicBool::new(false);
+
+/// Calls the hub that hands records over, in a worker whose requests run in greenlets: the handlers'
+/// locks are patched there, so no other thread may run them.
+static HUB_CALL: OnceLock<Arc<Wakeup>> = OnceLock::new();
+
+/// The hub is to reopen the files of Python's logging.
+static REOPENING_IS_DUE: AtomicBool = AtomicBool::new(false);
 
 /// The queue in which records of a serving worker wait for Python's logging.
 static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
@@ -62,6 +70,13 @@ pub(super) fn begin(config: &Config, bridge: Option<&Py<PyAny>>) {
     }
 }
 
+/// Has `write` write a record: other Python threads need not wait for a slow log. Where Python's logging
+/// writes it may run Python code, in which greenlets may switch, so it stays attached: attaching again
+/// while detached is not sound there (pyo3 then counts wrongly how often a thread has attached).
+pub fn aside(py: Python<'_>, write: impl FnOnce() + Send) {
+    if python_writes() { write() } else { py.detach(write) }
+}
+
 /// Switches to Python's logging, because the settings ask for it. It takes records from `level` on.
 pub(super) fn configured(level: Level) {
     logging::admit(level);
@@ -76,6 +91,16 @@ pub(super) fn noted(is_as_made: bool, level: Level) {
     if !is_as_made || python_writes() {
         configured(level);
     }
+}
+
+/// From now on the hub of greenlets runs Python's logging, and is called by `call`.
+pub fn write_in_hub(call: &Arc<Wakeup>) {
+    HUB_CALL.get_or_init(|| call.clone());
+}
+
+/// Whether the hub is to reopen the files of Python's logging; asked once.
+pub(super) fn take_reopening() -> bool {
+    REOPENING_IS_DUE.swap(false, Relaxed)
 }
 
 /// The worker is about to serve: from now on records wait in a queue for a thread that passes them
@@ -119,6 +144,10 @@ pub fn reopen_later() {
     if let Some(queue) = queue() {
         return queue.reopen();
     }
+    if let Some(call) = HUB_CALL.get() {
+        REOPENING_IS_DUE.store(true, Relaxed);
+        return call.wake();
+    }
     let reopen = || {
         if let Err(text) = reopen() {
             log::error!("Cannot reopen the logs\n{text}");
@@ -129,7 +158,11 @@ pub fn reopen_later() {
     }
 }
 
-fn reopen_files(py: Python<'_>) -> PyResult<()> {
+/// Reopens the files of Python's logging, in a thread that may run its handlers.
+///
+/// # Errors
+/// What Python has raised.
+pub(super) fn reopen_files(py: Python<'_>) -> PyResult<()> {
     if python_writes() {
         return bridge(py)?.call_method0(py, "reopen").map(drop);
     }
@@ -223,7 +256,10 @@ fn start_queue() -> io::Result<()> {
     let queue = match QUEUE.get() {
         Some(queue) => queue.clone(),
         None => {
-            let started = LogQueue::start()?;
+            let started = match HUB_CALL.get() {
+                Some(call) => LogQueue::for_hub(call.clone()),
+                None => LogQueue::start()?,
+            };
             QUEUE.get_or_init(|| started).clone()
         }
     };

@@ -15,6 +15,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use pyo3::exceptions::PySystemExit;
 use pyo3::ffi;
@@ -22,6 +23,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::hooks::Hooks;
+use super::hub;
 use crate::sys::fork;
 use crate::sys::signal::{self, Signal};
 use crate::sys::stack_file;
@@ -29,6 +31,12 @@ use crate::sys::wakeup::{self, Wakeup, WakeupReceiver};
 
 /// The last signal that has unwound code; 0 before any.
 static UNWOUND_BY: AtomicI32 = AtomicI32::new(0);
+
+/// `worker_int` or `worker_abort` is being called.
+static HOOK_RUNS: AtomicBool = AtomicBool::new(false);
+
+/// How often a greenlet looks whether that hook is done.
+const HOOK_LOOK: Duration = Duration::from_millis(10);
 
 /// The [`Stage`] of this process, as its number.
 static STAGE: AtomicU8 = AtomicU8::new(Stage::Serving as u8);
@@ -118,6 +126,8 @@ impl Handler {
         // The kernel's handler may have pushed it already. Every signal may be handled twice.
         signal::push(signal);
         match &self.duty {
+            // The hub hears of it in the queue, and has nothing to unwind.
+            Duty::Worker(_) if UNWINDING.contains(&signal) && hub::is_hub(py) => Ok(()),
             Duty::Worker(hooks) if UNWINDING.contains(&signal) => Err(interrupt(py, hooks, signal)),
             _ if Signal::STOPS.contains(&signal) && Stage::current() != Stage::Serving => Err(unwind(signal, 0)),
             _ => Ok(()),
@@ -310,6 +320,28 @@ pub fn was_interrupted(py: Python<'_>) -> bool {
     has_unwound()
 }
 
+/// In a worker whose requests run in greenlets, for a signal that the hub has heard of: what is to be
+/// said and called, unless a greenlet that was interrupted has done so.
+pub fn catch_up(py: Python<'_>, hooks: &Hooks, is_abort: bool) {
+    let number = UNWOUND_BY.load(Relaxed);
+    let (signal, unwound) = if is_abort {
+        (Signal::Abrt, number == Signal::Abrt.number())
+    } else {
+        (Signal::Quit, [Signal::Int, Signal::Quit].iter().any(|signal| signal.number() == number))
+    };
+    if unwound {
+        // The hook may wait in the greenlet that was interrupted.
+        while HOOK_RUNS.load(Relaxed) {
+            hub::pause(py, HOOK_LOOK);
+        }
+        return;
+    }
+    let raised = interrupt(py, hooks, signal);
+    if !raised.is_instance_of::<PySystemExit>(py) {
+        log::error!("Exception in a hook\n{}", super::errors::traceback(py, &raised));
+    }
+}
+
 /// Whether the worker was told to stop, so that unfinished requests are not its fault.
 pub fn is_told_to_stop() -> bool {
     let number = UNWOUND_BY.load(Relaxed);
@@ -328,8 +360,15 @@ fn interrupt(py: Python<'_>, hooks: &Hooks, signal: Signal) -> PyErr {
     let is_abort = signal == Signal::Abrt;
     if is_abort && let Some(report) = ABORT_REPORT.get() {
         report();
+        hub::log_stacks(py);
     }
+    if hub::of_this_thread(py).is_some() {
+        // The hook may wait, and the hub, which hears of the signal, need not call it once more.
+        UNWOUND_BY.store(signal.number(), Relaxed);
+    }
+    HOOK_RUNS.store(true, Relaxed);
     let raised = hooks.interrupted(py, is_abort);
+    HOOK_RUNS.store(false, Relaxed);
     let exit = unwind(signal, i32::from(is_abort));
     raised.err().unwrap_or(exit)
 }

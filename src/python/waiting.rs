@@ -1,5 +1,5 @@
-//! Waiting for a client, in a thread of the application's: neither the interpreter nor the exchange
-//! is held meanwhile, so that other threads go on, answer, and end the request.
+//! Waiting for a client, in a thread or a greenlet of the application's: neither the interpreter nor
+//! the exchange is held meanwhile, so that others go on, answer, and end the request.
 
 use std::io;
 use std::sync::Mutex;
@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
+use super::hub;
 use super::response_writer::{ResponseWriter, Tried, lock};
 use crate::exchange::Wait;
 use crate::sys::socket::wait_until_ready;
 
 /// How often who waits looks whether the request is over: whoever ends it waits for that in turn.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The same for greenlets, of which there may be hundreds: each look costs the hub something.
+const LOOK_AGAIN_IN_GREENLET: Duration = Duration::from_millis(250);
 
 /// Waits for a client that is so far behind that no more is kept for it, until all that the application has produced so far is.
 ///
@@ -53,11 +57,33 @@ fn until_done<T: Send>(
     py: Python<'_>,
     mut action: impl FnMut(&mut ResponseWriter) -> io::Result<Tried<T>> + Send,
 ) -> PyResult<T> {
+    if let Some(hub) = hub::of_this_thread(py) {
+        return until_done_in_greenlet(shared, py, hub, action);
+    }
     loop {
         match py.detach(|| until_done_or_signal(shared, &mut action))? {
             Woken::Done(done) => return Ok(done),
             Woken::BySignal => py.check_signals()?,
         }
+    }
+}
+
+/// The same in a greenlet: the hub runs others meanwhile. What is thrown into the greenlet ends the wait.
+fn until_done_in_greenlet<T>(
+    shared: &Mutex<ResponseWriter>,
+    py: Python<'_>,
+    hub: &hub::Hub,
+    mut action: impl FnMut(&mut ResponseWriter) -> io::Result<Tried<T>>,
+) -> PyResult<T> {
+    loop {
+        let tried = lock(shared).attempt(&mut action)?;
+        let wait = match tried {
+            Tried::Done(done) => return Ok(done),
+            Tried::NotYet(wait) => wait,
+        };
+        let _waiter = Waiter(shared);
+        let left = wait.until.saturating_duration_since(Instant::now());
+        hub.wait(py, wait.descriptor, wait.readiness, left.min(LOOK_AGAIN_IN_GREENLET))?;
     }
 }
 

@@ -18,7 +18,7 @@ pub fn completions(shell: Shell) -> String {
 /// The values of settings that take one of a few words. Where a row refuses every other word it
 /// names them itself, and a test compares.
 static WORDS: &[(&str, &[&str])] = &[
-    ("worker_class", &["sync", "gthread"]),
+    ("worker_class", &["sync", "gthread", "gevent"]),
     ("workers", &["auto"]),
     ("worker_memory_measure", &["rss", "pss"]),
     ("reload_engine", &["auto", "poll", "inotify"]),

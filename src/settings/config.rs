@@ -414,6 +414,8 @@ pub enum WorkerClass {
     Gthread,
     /// A class of Python that serves by itself, by name: an alias, a dotted path, an entry point.
     Foreign(String),
+    /// Greenlets of one thread, each with one request at a time.
+    Gevent,
 }
 
 impl fmt::Display for WorkerClass {
@@ -422,6 +424,7 @@ impl fmt::Display for WorkerClass {
             WorkerClass::Sync => "sync",
             WorkerClass::Gthread => "gthread",
             WorkerClass::Foreign(name) => name,
+            WorkerClass::Gevent => "gevent",
         })
     }
 }

@@ -465,8 +465,8 @@ mod tests {
             ),
             (
                 "worker_class",
-                Value::from("gevent"),
-                "invalid value for 'worker_class': 'gevent' is not supported: leave worker_class out, slow clients hold no worker here; where the app waits for other servers, set threads, or take 'gevent_pywsgi' (config file)",
+                Value::from("asgi"),
+                "invalid value for 'worker_class': 'asgi' is not supported: take 'uvicorn.workers.UvicornWorker' (pip install uvicorn), which runs ASGI apps (config file)",
             ),
             (
                 "timeout",

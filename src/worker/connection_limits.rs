@@ -184,7 +184,7 @@ fn keepalive(config: &Config) -> Duration {
         (Some(seconds), _) => Duration::from_secs(seconds),
         (None, WorkerClass::Sync) => SYNC_KEEPALIVE,
         // A class of Python has no such connections; it gets gunicorn's number from the package.
-        (None, WorkerClass::Gthread | WorkerClass::Foreign(_)) => GTHREAD_KEEPALIVE,
+        (None, WorkerClass::Gthread | WorkerClass::Gevent | WorkerClass::Foreign(_)) => GTHREAD_KEEPALIVE,
     }
 }
 

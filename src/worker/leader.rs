@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::connection_limits::KEEPALIVE_LINGER;
 use super::event_loop::{EventLoop, TICK};
 use super::file_watcher::FileWatcher;
-use super::thread_pool::ThreadPool;
+use super::thread_pool::{ThreadPool, UNWINDING_TIME};
 use crate::python::hooks::{Hooks, WorkerMethod};
 use crate::python::signals::Nudge;
 use crate::scoreboard::WorkerPhase;
@@ -51,6 +51,9 @@ pub enum WorkerStage {
         /// As in `Draining`.
         end: Instant,
     },
+    /// Until the thread that runs the application's greenlets has let go of the one that hogs it, which was told to end at this moment;
+    /// then it drains. Only a worker with greenlets comes to this.
+    Aborted(Instant),
     /// Until its connections are done, or this moment.
     Draining(Instant),
     /// At once.
@@ -82,6 +85,7 @@ impl LeaderState {
         }
         self.retire_when_due(pool);
         self.end_hand_over(pool);
+        self.end_abort(pool);
         pool.log_requests(&self.event_loop.take_logged());
         Ok(())
     }
@@ -91,7 +95,7 @@ impl LeaderState {
         match self.stage {
             WorkerStage::Draining(end) => self.event_loop.is_empty() || self.event_loop.now() >= end,
             WorkerStage::HandingOver { end, .. } => self.event_loop.now() >= end,
-            WorkerStage::Serving | WorkerStage::Retiring => false,
+            WorkerStage::Serving | WorkerStage::Retiring | WorkerStage::Aborted(_) => false,
             WorkerStage::Over => true,
         }
     }
@@ -108,7 +112,16 @@ impl LeaderState {
                     pool.reopen_logs();
                 }
                 // Python has them too, to unwind an application that runs in the main thread.
-                Signal::Int | Signal::Quit => self.stage = WorkerStage::Over,
+                Signal::Int | Signal::Quit => {
+                    pool.note_sudden_end();
+                    self.stage = WorkerStage::Over;
+                }
+                Signal::Abrt if pool.has_greenlets() => {
+                    pool.note_abort();
+                    if !self.is_told_to_end() {
+                        self.stage = WorkerStage::Aborted(Instant::now());
+                    }
+                }
                 Signal::Abrt => {
                     self.stage = WorkerStage::Over;
                     pool.give_up_requests();
@@ -142,7 +155,7 @@ impl LeaderState {
             && let Some(path) = self.watch.as_mut().and_then(FileWatcher::changed)
         {
             log::info!("Worker reloading: {} modified", path.display());
-            self.hooks.code_changed();
+            pool.tell_of_changed_code(&self.hooks);
             self.retire(pool);
         }
         self.catch_up_with_certificates();
@@ -172,7 +185,7 @@ impl LeaderState {
     }
 
     fn is_told_to_end(&self) -> bool {
-        matches!(self.stage, WorkerStage::HandingOver { .. } | WorkerStage::Draining(_) | WorkerStage::Over)
+        !matches!(self.stage, WorkerStage::Serving | WorkerStage::Retiring)
     }
 
     /// TERM: ends, but not before somebody else accepts where only this worker did.
@@ -199,6 +212,21 @@ impl LeaderState {
                 true => self.finish(pool, end),
                 false => self.event_loop.tick_by(until),
             }
+        }
+    }
+
+    /// After an abort: the neighbours of the request that hogged the thread are finished. Where that does not let go, their clients are
+    /// answered in the application's stead.
+    fn end_abort(&mut self, pool: &ThreadPool) {
+        let WorkerStage::Aborted(since) = self.stage else { return };
+        let now = Instant::now();
+        if self.event_loop.serves() {
+            self.finish(pool, now + pool.graceful_timeout());
+        } else if now >= since + UNWINDING_TIME {
+            self.stage = WorkerStage::Over;
+            pool.answer_in_place();
+        } else {
+            self.event_loop.tick_by(since + UNWINDING_TIME);
         }
     }
 

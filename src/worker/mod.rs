@@ -46,18 +46,19 @@ use self::thread_pool::{Role, ThreadPool, WorkerContext};
 use crate::bootstrap::PythonSetup;
 use crate::logging::{AccessFormat, AccessLog};
 use crate::python::app::{self, App, LoadError};
-use crate::python::call::{CallOptions, Caller};
+use crate::python::call::{CallOptions, Caller, SharedCalls};
 use crate::python::environ::ListenerInfo;
 use crate::python::hooks::{Hooks, Raised, WorkerState};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
 use crate::python::signals::Nudge;
-use crate::python::{PyErr, Python, environment, facade, interpreter, loggers, signals, spew, threads, title};
+use crate::python::{PyErr, Python, environment, facade, greenlets, interpreter, loggers, signals, spew, threads, title};
 use crate::scoreboard::Scoreboard;
 use crate::service;
 use crate::settings::{Config, LogFormat, WorkerClass};
 use crate::sys::process;
 use crate::sys::socket::{Listener, LocalAddress};
+use crate::sys::wakeup::{self, WakeupReceiver};
 use crate::sys::{stack_file, thread, user};
 use crate::worker_init::WorkerInit;
 
@@ -83,7 +84,17 @@ pub fn run(init: WorkerInit, python: &PythonSetup) -> i32 {
         return foreign::run(init, python, &name);
     }
     let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
-    let outcome = boot(init, python).and_then(serve);
+    let booted = boot(init, python);
+    if booted.as_ref().is_ok_and(|worker| worker.hub.is_some()) {
+        // Greenlets may lie suspended below frames of ours for ever, and each counts as attached (pyo3 counts by thread). So this thread
+        // stays attached to its end: it could not attach again.
+        return Python::attach(|_| serve_and_end(booted, &hooks, &row));
+    }
+    serve_and_end(booted, &hooks, &row)
+}
+
+fn serve_and_end(booted: Result<AssembledWorker, BootError>, hooks: &Hooks, row: &Row) -> i32 {
+    let outcome = booted.and_then(serve);
     loggers::end_queue();
     let status = match &outcome {
         Ok(()) => {
@@ -109,6 +120,16 @@ struct AssembledWorker {
     calls: Arc<Calls>,
     /// What `--reload` hears from the kernel.
     edits: Option<Arc<ChangeNotifier>>,
+    /// Under the class gevent.
+    hub: Option<HubSetup>,
+}
+
+/// What a worker's hub of greenlets needs besides.
+struct HubSetup {
+    /// Other threads call it by this.
+    calls: WakeupReceiver,
+    /// For each request.
+    request_timeout: Option<Duration>,
 }
 
 /// What each thread needs to call the application.
@@ -176,6 +197,11 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     init.service.hooks.post_fork(state).map_err(BootError::raised)?;
     // What that hook has made of signals does not count, as under gunicorn; what the application makes of them does.
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
+    if init.service.config.worker_class == WorkerClass::Gevent {
+        // As early as under gunicorn: what is imported before keeps what is not patched.
+        python.extend_path(&init.service.config).map_err(python_failure)?;
+        greenlets::patch().map_err(python_failure)?;
+    }
     become_user(&init.service.config)?;
     match process::end_with_parent(init.ppid) {
         Ok(true) => {}
@@ -254,6 +280,12 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
     let config = init.service.config.clone();
     let limits = Arc::new(ConnectionLimits::new(&config));
     limits.beat_at(init.row.clone());
+    let hub_calls = match config.worker_class {
+        WorkerClass::Gevent => Some(wakeup::pair().map_err(|error| BootError::because("cannot call the hub", &error))?),
+        WorkerClass::Sync | WorkerClass::Gthread | WorkerClass::Foreign(_) => None,
+    };
+    let (hub_call, hub_calls) = hub_calls.map(|(call, calls)| (Arc::new(call), calls)).unzip();
+    hub_call.iter().for_each(loggers::write_in_hub);
     loggers::begin_queue().map_err(no_thread)?;
     let access_log = open_access_log(&config)?;
     let format = access_log.as_ref().map(AccessLog::format);
@@ -296,7 +328,8 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
         row: init.row,
         wakeup: init.wakeup,
         limits,
-        threads: config.threads,
+        // The hub's thread runs all greenlets.
+        threads: if hub_call.is_some() { 1 } else { config.threads },
         max_requests: init.max_requests,
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
         slow_request: (config.slow_request > 0).then(|| Duration::from_secs(config.slow_request)),
@@ -314,10 +347,16 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
         tls: init.service.tls.clone(),
         stage: WorkerStage::Serving,
     };
-    let pool = Arc::new(ThreadPool::new(waker, context, access_log, logged_headers));
+    let pool = ThreadPool::new(waker, context, access_log, logged_headers);
+    let pool = Arc::new(match hub_call {
+        Some(call) => pool.of_greenlets(call),
+        None => pool,
+    });
     let reporter = pool.clone();
     signals::report_aborts(move || reporter.report_abort());
-    Ok(AssembledWorker { lead, pool, calls: Arc::new(calls), edits })
+    let request_timeout = (config.request_timeout > 0).then(|| Duration::from_secs(config.request_timeout));
+    let hub = hub_calls.map(|calls| HubSetup { calls, request_timeout });
+    Ok(AssembledWorker { lead, pool, calls: Arc::new(calls), edits, hub })
 }
 
 fn metrics_pages(service: &service::Service, board: Scoreboard) -> MetricsPages {
@@ -355,7 +394,7 @@ fn site(listener: &Listener, config: &Config) -> ListenerInfo {
     ListenerInfo {
         server,
         socket_path,
-        multithread: config.effective_worker_class() == WorkerClass::Gthread,
+        multithread: config.effective_worker_class() != WorkerClass::Sync,
         multiprocess: config.workers.may_be_several(),
         script_name: std::env::var("SCRIPT_NAME").unwrap_or_default(),
     }
@@ -363,13 +402,16 @@ fn site(listener: &Listener, config: &Config) -> ListenerInfo {
 
 /// Starts the other threads, and serves in this one: the interpreter's main thread.
 fn serve(worker: AssembledWorker) -> Result<(), BootError> {
-    let AssembledWorker { lead, pool, calls, edits } = worker;
+    let AssembledWorker { lead, pool, calls, edits, hub } = worker;
     let standby = pool.clone();
     thread::spawn("standby", move || live(&standby, || standby.run_standby())).map_err(no_thread)?;
     if let Some(edits) = edits {
         let pool = pool.clone();
         let listen = move || edits.listen(|| pool.wake_leader());
         thread::spawn("edits", listen).map_err(no_thread)?;
+    }
+    if let Some(hub) = hub {
+        return serve_greenlets(lead, pool, &calls, hub);
     }
     Python::attach(|py| {
         let mut caller = calls.caller(py).map_err(python_failure)?;
@@ -387,6 +429,20 @@ fn serve(worker: AssembledWorker) -> Result<(), BootError> {
         let greenlets = GreenletWait::of_patched(py).map_err(python_failure)?.filter(|_| pool.threads() == 1);
         pool.begin(lead);
         live(&pool, || pool.work(py, &mut caller, &Role::Main { greenlets }));
+        Ok(())
+    })
+}
+
+/// Serves in gevent's hub, which runs in this thread.
+fn serve_greenlets(lead: LeaderState, pool: Arc<ThreadPool>, calls: &Calls, hub: HubSetup) -> Result<(), BootError> {
+    Python::attach(|py| {
+        let Calls { app, listener_infos, options, hooks } = calls;
+        let shared = SharedCalls::new(py, app, listener_infos.clone(), options.clone(), hooks);
+        pool.begin(lead);
+        let served = greenlets::serve(py, pool.clone(), Arc::new(shared), hub.calls, hub.request_timeout);
+        if let Err(error) = served {
+            pool.fall(&crate::python::traceback(py, &error));
+        }
         Ok(())
     })
 }

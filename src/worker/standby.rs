@@ -3,7 +3,7 @@
 //! Calling a thread costs more than most of what an application does between two blocks, so whoever needs it asks first how attentive it
 //! is already. Knows neither connections nor the event loop.
 
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ impl Attention {
 #[derive(Debug)]
 pub struct Standby {
     attention: AtomicU8,
+    /// Bytes have begun to wait since this was last taken note of.
+    has_bytes: AtomicBool,
     is_called: Mutex<bool>,
     call: Condvar,
 }
@@ -48,6 +50,7 @@ impl Standby {
     pub fn new() -> Self {
         Standby {
             attention: AtomicU8::new(Attention::ToBytes as u8),
+            has_bytes: AtomicBool::new(false),
             is_called: Mutex::new(false),
             call: Condvar::new(),
         }
@@ -55,11 +58,20 @@ impl Standby {
 
     /// Has the standby thread look soon, if it is less attentive than `needed`.
     pub fn call_for(&self, needed: Attention) {
+        if needed == Attention::ToBytes {
+            self.has_bytes.store(true, SeqCst);
+        }
         if self.attention.load(SeqCst) < needed as u8 {
             // Until it has come, one call is enough.
             self.attention.fetch_max(needed as u8, SeqCst);
             self.call();
         }
+    }
+
+    /// For the standby thread: whether bytes have begun to wait since the last call, before which what has been found to wait still is to
+    /// be [called for](Standby::call_for) again.
+    pub fn take_bytes(&self) -> bool {
+        self.has_bytes.swap(false, SeqCst)
     }
 
     /// Has it look at once.

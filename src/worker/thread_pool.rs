@@ -12,11 +12,15 @@
 //! No thread waits for the interpreter while it leads: threads lead detached, and run the application
 //! attached. Between two requests a thread that stays attached only polls for heads that have come.
 
+mod greenlets;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use mio::Waker;
+
+use greenlets::HubState;
 
 use super::access::ServedRequest;
 use super::batching::{LONGEST_WAIT, SHORT_REQUEST_NS};
@@ -50,7 +54,10 @@ const QUIET_LOOKS: u32 = 8;
 const LONG_REQUEST_NS: u64 = 500_000;
 
 /// How long an aborted application may take to end its request by itself; the master kills the worker a second after aborting it.
-const UNWINDING_TIME: Duration = Duration::from_millis(300);
+pub const UNWINDING_TIME: Duration = Duration::from_millis(300);
+
+/// Most requests that are named when a worker is aborted. Of greenlets there may be thousands at one.
+const MOST_REPORTED: usize = 64;
 
 /// How often a thread looks whether the access log is free.
 const LOG_PAUSE: Duration = Duration::from_micros(200);
@@ -86,6 +93,8 @@ pub struct ThreadPool {
     slow_requests: Mutex<SlowRequests>,
     /// The log says already what the worker was at when it was aborted.
     has_reported_abort: AtomicBool,
+    /// Where requests run in greenlets: what their hub and the other threads share.
+    hub: Option<HubState>,
 }
 
 /// Which of the threads that run the application this is.
@@ -214,7 +223,17 @@ impl ThreadPool {
             handlers_due: AtomicBool::new(false),
             slow_requests: Mutex::default(),
             has_reported_abort: AtomicBool::new(false),
+            hub: None,
         }
+    }
+
+    /// A pool whose one thread runs the application in greenlets, and is called by `call`.
+    pub fn of_greenlets(self, call: Arc<Wakeup>) -> ThreadPool {
+        let mut pool = ThreadPool { hub: Some(HubState::new(call)), ..self };
+        // Late greenlets are to unwind before the master's patience ends.
+        let graceful_timeout = &mut pool.worker.graceful_timeout;
+        *graceful_timeout -= UNWINDING_TIME.min(*graceful_timeout / 2);
+        pool
     }
 
     /// How many threads run the application.
@@ -342,8 +361,17 @@ impl ThreadPool {
 
     /// Sends what has waited for long enough; with `hurry`, also responses that wait for others.
     fn flush_due(&self, now: Instant, hurry: bool) -> Look {
+        let standby = &self.worker.limits.standby;
+        // Of greenlets there may be hundreds at a request: they are looked at only where there is something to find.
+        if self.has_greenlets() && !standby.take_bytes() {
+            return Look::Nothing;
+        }
         let in_flight = hold(&self.in_flight).clone();
-        in_flight.iter().map(|requests| requests.flush_due(now, hurry)).max().unwrap_or(Look::Nothing)
+        let found = in_flight.iter().map(|requests| requests.flush_due(now, hurry)).max().unwrap_or(Look::Nothing);
+        if self.has_greenlets() && found != Look::Nothing {
+            standby.call_for(Attention::ToBytes);
+        }
+        found
     }
 
     /// Leads, if every thread is busy, until one wants to. Says whether none has had a request for a while; `None` when the worker is over.
@@ -412,6 +440,13 @@ impl ThreadPool {
         crate::logging::redirect(None);
         self.report_abort();
         std::thread::sleep(UNWINDING_TIME);
+        self.answer_in_place();
+    }
+
+    /// Answers the clients of all requests that the application is at in its stead.
+    pub fn answer_in_place(&self) {
+        crate::logging::redirect(None);
+        self.report_abort();
         let in_flight = hold(&self.in_flight).clone();
         in_flight.iter().for_each(InFlight::give_up);
     }
@@ -423,10 +458,15 @@ impl ThreadPool {
             return;
         }
         let in_flight = hold(&self.in_flight).clone();
-        let requests: Vec<String> = in_flight.iter().flat_map(InFlight::describe).collect();
-        let age = self.worker.row.request_started_at().map_or(0, |since| monotonic_ms().saturating_sub(since));
-        for request in &requests {
+        let now = monotonic_ms();
+        let ages = in_flight.iter().map(|requests| now.saturating_sub(requests.start() / 1_000_000));
+        let described = ages.zip(&in_flight).flat_map(|(age, of)| of.describe().into_iter().map(move |one| (age, one)));
+        let requests: Vec<(u64, String)> = described.collect();
+        for (age, request) in requests.iter().take(MOST_REPORTED) {
             log::error!("Aborted while serving {request}, for {}.{:03} s", age / 1000, age % 1000);
+        }
+        if requests.len() > MOST_REPORTED {
+            log::error!("Aborted while serving {} requests more", requests.len() - MOST_REPORTED);
         }
         if requests.is_empty() {
             log::error!("Aborted while no request was in the app");
@@ -656,6 +696,7 @@ impl ThreadPool {
         }
         let Some(lead) = slot.lead.take() else { return slot };
         slot.leader = LeaderThread::Standby;
+        self.call_hub();
         drop(slot);
         self.lead_io_only(lead);
         self.lock()
@@ -726,6 +767,7 @@ impl ThreadPool {
         self.followers.notify_all();
         self.worker.limits.standby.call();
         self.wake_leader();
+        self.call_hub();
     }
 
     /// Runs the application. Returns the connection, and when the application was done.
@@ -737,12 +779,22 @@ impl ThreadPool {
         started: Instant,
     ) -> (GivenBack, Instant) {
         let running = self.worker.row.start_request(started);
-        let (ready_at, received) = request.ready();
         caller.note_start(running.start());
-        let mut finished = caller.call(py, request);
+        let finished = caller.call(py, request);
         let ended = self.worker.row.end_request(running, Instant::now);
+        self.settle(py, finished, started, ended)
+    }
+
+    /// What comes after the application, which was called when the request `started` and was done when it `ended`: the
+    /// counts, the access log, and how the connection goes on.
+    fn settle(
+        &self,
+        py: Python<'_>,
+        mut finished: Finished,
+        started: Instant,
+        ended: Instant,
+    ) -> (GivenBack, Instant) {
         let duration = ended - started;
-        counting::served(&self.worker.row, (ready_at, started, ended), received, &finished.summary);
         let is_sent = finished.is_logged || self.access_log.is_none() || finished.exchange.unsent() == 0;
         if is_sent && let Err(panic) = caught(|| self.log_access(py, &mut finished, duration)) {
             log::error!("Cannot log a request: a fault of the server: {panic}");
@@ -752,6 +804,8 @@ impl ThreadPool {
         }
         let Finished { exchange, ending, summary, environ_values, .. } = finished;
         let request = exchange.into_request().expect("every exchange here is a request: the caller was given one");
+        let (ready_at, received) = request.ready();
+        counting::served(&self.worker.row, (ready_at, started, ended), received, &summary);
         let late_log = (!is_sent).then(|| request.late_log(summary, environ_values, started));
         let served = request.give_back(|connection| {
             late_log.into_iter().for_each(|log| connection.log_when_sent(log));

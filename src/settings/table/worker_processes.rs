@@ -59,11 +59,12 @@ A setting of our own; gunicorn has none. The signal TTIN may go beyond it.",
             set: |config, value| put(&mut config.worker_class, worker_class(value)),
             get: |config| config.worker_class.to_string().into(),
         },
-        doc: "The kind of worker: sync, gthread, or a class of Python.
+        doc: "The kind of worker: sync, gthread, gevent, or a class of Python.
 
-`sync` runs one request at a time, in the interpreter's main thread; `gthread` runs as many as it has `threads`. Both
-keep connections alive, and slow clients occupy neither. gunicorn's longer names for them are understood
-(`gunicorn.workers.sync.SyncWorker`, `egg:gunicorn#gthread`).
+`sync` runs one request at a time, in the interpreter's main thread; `gthread` runs as many as it has `threads`;
+`gevent` runs each request in a greenlet, up to `worker_connections` at once, with the standard library patched. All
+keep connections alive, and slow clients occupy none. gunicorn's longer names for them are understood
+(`gunicorn.workers.sync.SyncWorker`, `egg:gunicorn#gthread`). `gevent` needs the package gevent, 24.10.1 or later.
 
 Any other name is that of a class derived from `gunicorn.workers.base.Worker`, which serves by itself: a dotted path
 (`uvicorn.workers.UvicornWorker`), `egg:DISTRIBUTION#NAME`, an entry point in the group `gunicorn.workers`, or one of
@@ -425,6 +426,9 @@ fn worker_class(value: &Value) -> Result<WorkerClass, ValueError> {
         "gthread" | "#gthread" | "gunicorn.workers.gthread.ThreadWorker" | "egg:gunicorn#gthread" => {
             Ok(WorkerClass::Gthread)
         }
+        "gevent" | "#gevent" | "ggevent" | "gunicorn.workers.ggevent.GeventWorker" | "egg:gunicorn#gevent" => {
+            Ok(WorkerClass::Gevent)
+        }
         "" => Err(ValueError::new(&name, "names no class")),
         _ => match instead_of(&name) {
             Some(advice) => Err(ValueError::new(&name, format!("is not supported: {advice}"))),
@@ -436,10 +440,6 @@ fn worker_class(value: &Value) -> Result<WorkerClass, ValueError> {
 /// What to choose instead of a class of gunicorn's that this server does not have.
 fn instead_of(name: &str) -> Option<&'static str> {
     match name {
-        "gevent" | "#gevent" | "gunicorn.workers.ggevent.GeventWorker" | "egg:gunicorn#gevent" => Some(
-            "leave worker_class out, slow clients hold no worker here; where the app waits for other servers, set \
-             threads, or take 'gevent_pywsgi'",
-        ),
         "eventlet" | "#eventlet" | "gunicorn.workers.geventlet.EventletWorker" | "egg:gunicorn#eventlet" => Some(
             "gunicorn has dropped it in version 26; take 'gevent' and leave eventlet.monkey_patch() out, because that \
              worker patches by itself, or 'gthread' with threads (Flask-SocketIO: async_mode='threading' and the \

@@ -311,6 +311,16 @@ impl EventLoop {
         self.serves = serves;
     }
 
+    /// Whether it does.
+    pub fn serves(&self) -> bool {
+        self.serves
+    }
+
+    /// Whether requests are ready to be handed out.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Takes note that it is `now`.
     pub fn catch_up(&mut self, now: Instant) {
         self.now = self.now.max(now);

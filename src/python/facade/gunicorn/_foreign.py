@@ -73,6 +73,11 @@ def load(name):
     worker_class = util.load_worker_class(name)
     if not (isinstance(worker_class, type) and issubclass(worker_class, Worker)):
         raise RuntimeError(f"the worker class {name!r} is not derived from gunicorn.workers.base.Worker")
+    if worker_class.ALIAS == "gevent":
+        raise RuntimeError(
+            f"the worker class {name!r} is derived from GeventWorker, which the server does not run for others: "
+            "take 'gevent' itself, where post_fork comes before the patch and request_timeout bounds a greenlet"
+        )
     if worker_class.ALIAS is not None and (method := cannot_override(worker_class)):
         raise RuntimeError(
             f"the worker class {name!r} overrides {method}(), which is never called: the server reads and answers the "

@@ -2,10 +2,11 @@
 
 from gunicorn import _part
 
-# The aliases of `worker_class`. The server serves by itself for sync and gthread; the others run.
+# The aliases of `worker_class`. The server serves by itself for the first three; the others run.
 SUPPORTED_WORKERS = {
     "sync": "gunicorn.workers.sync.SyncWorker",
     "gthread": "gunicorn.workers.gthread.ThreadWorker",
+    "gevent": "gunicorn.workers.ggevent.GeventWorker",
     "gevent_pywsgi": "gunicorn.workers.ggevent.GeventPyWSGIWorker",
     "gevent_wsgi": "gunicorn.workers.ggevent.GeventPyWSGIWorker",
     "tornado": "gunicorn.workers.gtornado.TornadoWorker",

@@ -1,6 +1,14 @@
-"""gunicorn's classes over gevent's own server. They are loaded when they are asked for: gevent may not be installed."""
+"""gunicorn's classes over gevent. Those over gevent's own server are loaded when they are asked for: they import gevent."""
+
+from gunicorn.workers._served import ServedWorker
 
 _PYWSGI = frozenset({"GeventPyWSGIWorker", "PyWSGIHandler", "PyWSGIServer"})
+
+
+class GeventWorker(ServedWorker):
+    """What `worker_class = "gevent"` names. The server runs its requests in greenlets."""
+
+    ALIAS = "gevent"
 
 
 def __getattr__(name):

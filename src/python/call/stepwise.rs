@@ -1,0 +1,389 @@
+//! One request through the application in steps, for a worker whose requests run in greenlets.
+//!
+//! There Python calls the application and iterates its result (`gunicorn/_gevent.py`), so that no
+//! frame of ours lies on the stack while the application runs: greenlets switch in it. Between two
+//! steps nothing is borrowed or locked, and a [`StepwiseCaller`] belongs to one greenlet.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::PyStopIteration;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::{CallOptions, Finished, InFlight, RequestObjects, note, values_of};
+use crate::exchange::{Exchange, RequestView};
+use crate::python::app::App;
+use crate::python::environ::{EnvironBuilder, EnvironError, EnvironTemplates, Fixtures, ListenerInfo};
+use crate::python::errors::traceback;
+use crate::python::file_wrapper::FileWrapper;
+use crate::python::hooks::Hooks;
+use crate::python::loggers;
+use crate::python::panics::{caught, contain};
+use crate::python::request_hooks::{HookedRequest, RequestHooks};
+use crate::python::response_writer::{Disposition, Progress, lock};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::fork;
+
+/// Most builders of environs that are kept: one is enough, unless a finalizer switches greenlets
+/// while it builds.
+const MOST_BUILDERS: usize = 4;
+
+/// What all greenlets of a worker call the application with.
+pub struct SharedCalls {
+    app: Py<PyAny>,
+    listener_infos: Vec<ListenerInfo>,
+    options: CallOptions,
+    hooks: Hooks,
+    /// One is taken out while an environ is built: the interpreter may run finalizers meanwhile,
+    /// which may switch to another greenlet.
+    builders: Mutex<Vec<Builder>>,
+    observer: Mutex<Observer>,
+}
+
+/// Makes environs, for one request at a time.
+struct Builder {
+    environs: EnvironBuilder,
+    /// One for each listener. They hold no objects of a request.
+    templates: Vec<EnvironTemplates>,
+}
+
+/// Who looks at requests; made anew when Python's logging begins to write.
+struct Observer {
+    python_wrote: bool,
+    hooks: Option<Arc<RequestHooks>>,
+}
+
+/// Calls the application for one request after another, in one greenlet.
+pub struct StepwiseCaller {
+    shared: Arc<SharedCalls>,
+    objects: RequestObjects,
+    in_flight: InFlight,
+    running: Option<RunningRequest>,
+}
+
+/// What is remembered of the request that the application is at.
+struct RunningRequest {
+    observer: Option<Arc<RequestHooks>>,
+    observed: Option<HookedRequest>,
+    /// Only where somebody wants to see it when the application is done.
+    environ: Option<Py<PyDict>>,
+    /// What becomes of the connection, where that is settled before the end.
+    ending: Option<Disposition>,
+    has_panicked: bool,
+}
+
+/// What comes of a request's beginning.
+pub enum Begun {
+    /// The application is to be called with these arguments.
+    Call(Py<PyTuple>),
+    /// It is answered already.
+    Over(Finished),
+}
+
+impl SharedCalls {
+    /// Makes ready to call `app` for requests on `listener_infos`, each shown to the `hooks` that
+    /// want to see it.
+    pub fn new(
+        py: Python<'_>,
+        app: &App,
+        listener_infos: Vec<ListenerInfo>,
+        options: CallOptions,
+        hooks: &Hooks,
+    ) -> Self {
+        let observer = Observer { python_wrote: loggers::python_writes(), hooks: hooks.observer(py).map(Arc::new) };
+        SharedCalls {
+            app: app.callable().clone_ref(py),
+            listener_infos,
+            options,
+            hooks: hooks.clone(),
+            builders: Mutex::default(),
+            observer: Mutex::new(observer),
+        }
+    }
+
+    /// The application.
+    pub fn app(&self) -> &Py<PyAny> {
+        &self.app
+    }
+
+    /// The hooks of the worker's config.
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
+    }
+
+    fn observer(&self, py: Python<'_>) -> Option<Arc<RequestHooks>> {
+        let python_writes = loggers::python_writes();
+        {
+            let known = hold(&self.observer);
+            if known.python_wrote == python_writes {
+                return known.hooks.clone();
+            }
+        }
+        let hooks = self.hooks.observer(py).map(Arc::new);
+        let before = std::mem::replace(
+            &mut *hold(&self.observer),
+            Observer { python_wrote: python_writes, hooks: hooks.clone() },
+        );
+        drop(before);
+        hooks
+    }
+
+    /// The environ of `request`, without the objects that belong to it alone.
+    fn build<'py>(&self, py: Python<'py>, request: RequestView<'_>) -> Result<Bound<'py, PyDict>, EnvironError> {
+        let known = hold(&self.builders).pop();
+        let mut builder = match known {
+            Some(builder) => builder,
+            None => Builder::new(py, &self.listener_infos)?,
+        };
+        // After a panic it is not used again.
+        let built = builder.environs.build(py, &mut builder.templates[request.site], request);
+        let mut builders = hold(&self.builders);
+        if builders.len() < MOST_BUILDERS {
+            builders.push(builder);
+        }
+        built
+    }
+}
+
+impl Builder {
+    fn new(py: Python<'_>, listener_infos: &[ListenerInfo]) -> PyResult<Builder> {
+        let none = py.None().into_bound(py);
+        let file_wrapper = py.get_type::<FileWrapper>();
+        let fixtures = Fixtures {
+            input: &none,
+            errors: &none,
+            early_hints: &none,
+            socket: &none,
+            file_wrapper: file_wrapper.as_any(),
+        };
+        let templates = listener_infos.iter().map(|site| EnvironTemplates::new(py, site, &fixtures));
+        Ok(Builder { environs: EnvironBuilder::new(py), templates: templates.collect::<PyResult<_>>()? })
+    }
+}
+
+impl StepwiseCaller {
+    /// One for a new greenlet.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn new(py: Python<'_>, shared: &Arc<SharedCalls>) -> PyResult<Self> {
+        let objects = RequestObjects::new(py, &shared.options)?;
+        let in_flight = InFlight::default();
+        in_flight.set(0, &objects.response);
+        Ok(StepwiseCaller { shared: shared.clone(), objects, in_flight, running: None })
+    }
+
+    /// A view of what this caller is at.
+    pub fn in_flight(&self) -> InFlight {
+        self.in_flight.clone()
+    }
+
+    /// Whether it is at a request.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Begins the request in `exchange`, up to the call of the application.
+    pub fn begin(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Begun {
+        self.in_flight.start.store(monotonic_ns(), Relaxed);
+        self.objects.input.get().begin(exchange.take_body());
+        if log::log_enabled!(log::Level::Debug) {
+            note(py, exchange.request());
+        }
+        let observer = self.shared.observer(py);
+        let prepared = caught(|| {
+            let request = exchange.request();
+            let mut observed = self.observe(py, observer.as_deref(), request);
+            (self.arguments(py, request, observer.as_deref(), observed.as_mut()), observed)
+        });
+        let is_observed = observer.is_some() || !self.shared.options.environ_keys.is_empty();
+        lock(&self.objects.response).begin(exchange, is_observed);
+        let mut running = RunningRequest { observer, observed: None, environ: None, ending: None, has_panicked: false };
+        let arguments = match prepared {
+            Ok((Ok((arguments, environ)), observed)) => {
+                running.observed = observed;
+                running.environ = is_observed.then(|| environ.unbind());
+                Some(arguments.unbind())
+            }
+            Ok((Err(error), observed)) => {
+                running.observed = observed;
+                running.ending = Some(self.objects.refuse(py, error));
+                None
+            }
+            Err(panic) => {
+                (running.ending, running.has_panicked) = (Some(self.objects.fall(&panic)), true);
+                None
+            }
+        };
+        self.running = Some(running);
+        arguments.map_or_else(|| Begun::Over(self.end(py)), Begun::Call)
+    }
+
+    fn observe(
+        &self,
+        py: Python<'_>,
+        observer: Option<&RequestHooks>,
+        request: RequestView<'_>,
+    ) -> Option<HookedRequest> {
+        let observed = observer?.see(py, request, self.objects.input.bind(py).as_any());
+        observed.inspect_err(|error| log::error!("{}", traceback(py, error))).ok()
+    }
+
+    /// The arguments of the application, after `pre_request` has had its say; and the environ among them.
+    fn arguments<'py>(
+        &self,
+        py: Python<'py>,
+        request: RequestView<'_>,
+        observer: Option<&RequestHooks>,
+        observed: Option<&mut HookedRequest>,
+    ) -> Result<(Bound<'py, PyTuple>, Bound<'py, PyDict>), EnvironError> {
+        let observed = observer.zip(observed);
+        let observed = match observed {
+            Some((observer, observed)) => {
+                observer.before(py, observed)?;
+                Some((observer, &*observed))
+            }
+            None => None,
+        };
+        let environ = self.shared.build(py, request)?;
+        let RequestObjects { input, errors, early_hints, socket, start_response, .. } = &self.objects;
+        environ.set_item(pyo3::intern!(py, "wsgi.input"), input)?;
+        environ.set_item(pyo3::intern!(py, "wsgi.errors"), errors)?;
+        environ.set_item(pyo3::intern!(py, "wsgi.early_hints"), early_hints)?;
+        environ.set_item(pyo3::intern!(py, "gunicorn.socket"), socket)?;
+        if let Some((observer, observed)) = observed {
+            observer.amend(py, observed, &environ)?;
+        }
+        Ok((PyTuple::new(py, [environ.as_any(), start_response.bind(py)])?, environ))
+    }
+
+    /// Sends what the application returned, where that need not be iterated. Says whether that is all.
+    ///
+    /// # Errors
+    /// What it returned cannot be sent, or the client is gone.
+    pub fn answer(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<bool> {
+        fork::end_copies();
+        contain(|| self.objects.respond_at_once(py, result, self.shared.options.sendfile))
+    }
+
+    /// Sends one block of an iteration; says whether more are wanted.
+    ///
+    /// # Errors
+    /// As [`StepwiseCaller::answer`].
+    pub fn stream(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<bool> {
+        fork::end_copies();
+        contain(|| self.objects.stream(py, block))
+    }
+
+    /// The iteration is over.
+    ///
+    /// # Errors
+    /// The application has not called `start_response`.
+    pub fn iterated(&self) -> PyResult<()> {
+        fork::end_copies();
+        self.objects.expect_started()
+    }
+
+    /// The result is about to be closed. The response has its end before that: the client need not wait for a `close()` that takes its
+    /// time, nor can one add to it.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn complete(&self) -> PyResult<()> {
+        contain(|| Ok(lock(&self.objects.response).complete(true)?))
+    }
+
+    /// Closing the result has failed, which changes nothing.
+    pub fn note_failed_close(&self, py: Python<'_>, error: &PyErr) {
+        self.objects.log_error(py, error);
+        fork::end_copies();
+    }
+
+    /// The request has failed by `error`; `in_call` says that the call of the application has raised it.
+    pub fn fail(&mut self, py: Python<'_>, error: &PyErr, in_call: bool) {
+        // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the socket is theirs.
+        let is_taken = in_call && error.is_instance_of::<PyStopIteration>(py);
+        let ending = if is_taken && self.objects.progress() == Progress::Waiting {
+            Disposition::Gone
+        } else {
+            self.objects.fail(py, error)
+        };
+        self.end_with(ending);
+    }
+
+    /// The request has taken longer than `request_timeout`, which `error` stands for: its client is told so.
+    pub fn time_out(&mut self, py: Python<'_>, error: &PyErr) {
+        self.objects.log_error(py, error);
+        let ending = lock(&self.objects.response).fail(504, "");
+        self.end_with(ending);
+    }
+
+    /// The worker ends, and the request with it: its client sees the connection close.
+    pub fn give_up(&mut self) {
+        lock(&self.objects.response).give_up_after_fault();
+        self.end_with(Disposition::Gone);
+    }
+
+    fn end_with(&mut self, ending: Disposition) {
+        if let Some(running) = &mut self.running {
+            running.ending = Some(ending);
+        }
+    }
+
+    /// Ends the request that has begun; the caller is ready for the next.
+    pub fn end(&mut self, py: Python<'_>) -> Finished {
+        fork::end_copies();
+        let running = self.running.take().expect("a request is ended once, by who has begun it");
+        let RunningRequest { observer, observed, environ, ending, has_panicked } = running;
+        let ended = caught(|| {
+            let ending = ending.unwrap_or_else(|| self.objects.finish(py));
+            let environ = environ.map(|environ| environ.into_bound(py));
+            let keys = &self.shared.options.environ_keys;
+            let values = environ.as_ref().map_or_else(Vec::new, |environ| values_of(environ, keys));
+            let is_wanted = match (&observer, observed) {
+                (Some(observer), Some(observed)) => self.tell(py, observer, &observed, environ.as_ref()),
+                _ => true,
+            };
+            (ending, values, is_wanted)
+        });
+        let has_panicked = has_panicked || ended.is_err();
+        let (ending, environ_values, is_worker_wanted) = ended.unwrap_or_else(|panic| {
+            (self.objects.fall(&panic), vec![None; self.shared.options.environ_keys.len()], true)
+        });
+        let (exchange, summary) = self.objects.end(py, self.shared.options.logs_headers);
+        self.in_flight.start.store(0, Relaxed);
+        if has_panicked || self.objects.is_still_held(py, 0) {
+            self.renew(py);
+        }
+        let is_logged = observer.is_some_and(|observer| observer.logs());
+        Finished { exchange, ending, summary, environ_values, is_worker_wanted, is_logged }
+    }
+
+    fn tell(
+        &self,
+        py: Python<'_>,
+        observer: &RequestHooks,
+        observed: &HookedRequest,
+        environ: Option<&Bound<'_, PyDict>>,
+    ) -> bool {
+        let response = lock(&self.objects.response).view();
+        let asked = contain(|| observer.after(py, observed, environ, response.as_ref()));
+        asked.inspect_err(|error| self.objects.log_error(py, error)).unwrap_or(true)
+    }
+
+    /// The application kept one of the objects; the next request must not appear in it.
+    fn renew(&mut self, py: Python<'_>) {
+        match RequestObjects::new(py, &self.shared.options) {
+            Ok(fresh) => {
+                self.in_flight.set(0, &fresh.response);
+                self.objects = fresh;
+            }
+            Err(error) => log::error!("{}", traceback(py, &error)),
+        }
+    }
+}
+
+fn hold<T>(data: &Mutex<T>) -> MutexGuard<'_, T> {
+    data.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,90 @@
+//! gevent's hub, for code of this layer that has to wait, or to know in which greenlet it runs. Outside a worker of class gevent
+//! there is none, and asking costs a load.
+
+use std::os::fd::RawFd;
+use std::sync::OnceLock;
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::errors;
+use crate::sys::socket::Readiness;
+
+/// What the hub can do for code that has to wait. Set once the worker serves.
+static HUB: OnceLock<Hub> = OnceLock::new();
+
+/// The hub of the thread that runs the application.
+pub struct Hub {
+    thread: ThreadId,
+    hub: Py<PyAny>,
+    /// `greenlet.getcurrent`
+    current: Py<PyAny>,
+    /// `wait(descriptor, writes, seconds)`
+    wait: Py<PyAny>,
+    /// `gevent.sleep`
+    sleep: Py<PyAny>,
+    /// The stacks of all greenlets, as text.
+    stacks: Py<PyAny>,
+}
+
+/// From now on this thread has that `hub`.
+pub fn begin(hub: Hub) {
+    HUB.get_or_init(|| hub);
+}
+
+/// The hub, if this thread has one that runs the application.
+pub fn of_this_thread(_: Python<'_>) -> Option<&'static Hub> {
+    HUB.get().filter(|hub| hub.thread == thread::current().id())
+}
+
+/// Lets others go on for `time`, in a greenlet or in a thread.
+pub fn pause(py: Python<'_>, time: Duration) {
+    match of_this_thread(py) {
+        Some(hub) => hub.pause(py, time),
+        None => py.detach(|| thread::sleep(time)),
+    }
+}
+
+/// Which greenlet of a hub's thread this is, as a number; 0 in other threads.
+pub fn current(py: Python<'_>) -> usize {
+    let current = of_this_thread(py).and_then(|hub| hub.current.call0(py).ok());
+    current.map_or(0, |greenlet| greenlet.as_ptr() as usize)
+}
+
+/// Whether this is the hub itself, where nothing of the application is to be unwound, and nothing may wait.
+pub fn is_hub(py: Python<'_>) -> bool {
+    of_this_thread(py).is_some_and(|hub| hub.current.call0(py).is_ok_and(|current| current.is(&hub.hub)))
+}
+
+/// Logs the stacks of all greenlets, where there are any.
+pub fn log_stacks(py: Python<'_>) {
+    let Some(hub) = of_this_thread(py) else { return };
+    match hub.stacks.call0(py).and_then(|stacks| stacks.extract::<String>(py)) {
+        Ok(stacks) => log::error!("{stacks}"),
+        Err(error) => log::error!("Cannot show the greenlets\n{}", errors::traceback(py, &error)),
+    }
+}
+
+impl Hub {
+    /// The hub of this thread, by what `gunicorn/_gevent.py` knows of it.
+    pub fn new(hub: Py<PyAny>, current: Py<PyAny>, wait: Py<PyAny>, sleep: Py<PyAny>, stacks: Py<PyAny>) -> Hub {
+        Hub { thread: thread::current().id(), hub, current, wait, sleep, stacks }
+    }
+
+    /// Waits until `descriptor` is ready, at most for `time`, while other greenlets run.
+    ///
+    /// # Errors
+    /// What is thrown into the greenlet meanwhile (`gevent.Timeout`, `GreenletExit`).
+    pub fn wait(&self, py: Python<'_>, descriptor: RawFd, readiness: Readiness, time: Duration) -> PyResult<()> {
+        let writes = readiness == Readiness::ToWrite;
+        self.wait.call1(py, (descriptor, writes, time.as_secs_f64())).map(drop)
+    }
+
+    /// Lets other greenlets run for `time`. What is thrown into the greenlet meanwhile is logged: it comes too late to end anything.
+    pub fn pause(&self, py: Python<'_>, time: Duration) {
+        if let Err(error) = self.sleep.call1(py, (time.as_secs_f64(),)) {
+            log::debug!("{}", errors::traceback(py, &error));
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! A pool whose one thread runs the application in greenlets (worker class gevent).
+//!
+//! The thread runs gevent's hub, which watches the event loop's poll. When that has something, the
+//! hub calls for a turn of the event loop, then has a greenlet for each request that is ready. So the
+//! hub's thread leads as an application thread does; it is busy from its waking to its next wait, and
+//! the standby thread leads while a greenlet does not let go of it. Knows no gevent: the bridge to it
+//! is `python::greenlets`.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{LeaderThread, PoolState, ThreadPool, hold};
+use crate::exchange::Exchange;
+use crate::python::Python;
+use crate::python::call::{Finished, InFlight};
+use crate::python::greenlets::{GreenletDriver, Turned};
+use crate::python::hooks::Hooks;
+use crate::sys::wakeup::Wakeup;
+use crate::worker::connection::{GivenBack, Request, Step, lock};
+use crate::worker::leader::{LeaderState, WorkerStage};
+use crate::worker::standby::Attention;
+
+/// Most requests that are begun between two turns of the event loop, so that those in hand do not keep others waiting.
+const REQUESTS_PER_TURN: usize = 64;
+
+/// How long requests are begun one after another before greenlets that wait for something else have their turn.
+const LONGEST_TURN: Duration = Duration::from_millis(2);
+
+/// What the hub and the other threads share.
+pub(super) struct HubState {
+    /// Calls the hub from other threads.
+    call: Arc<Wakeup>,
+    turn: Mutex<HubTurn>,
+}
+
+/// What the hub's thread is at.
+struct HubTurn {
+    /// When requests have begun to be taken.
+    began: Instant,
+    /// How many were taken since.
+    taken: usize,
+    /// Taken from the event loop with the one before, for whoever takes the next.
+    next: Option<Box<Request>>,
+    /// When the hub's timer fires.
+    timer: Option<Instant>,
+    has_changed_code: bool,
+    is_aborted: bool,
+    is_sudden_end: bool,
+}
+
+impl HubState {
+    pub(super) fn new(call: Arc<Wakeup>) -> HubState {
+        let turn = HubTurn {
+            began: Instant::now(),
+            taken: 0,
+            next: None,
+            timer: None,
+            has_changed_code: false,
+            is_aborted: false,
+            is_sudden_end: false,
+        };
+        HubState { call, turn: Mutex::new(turn) }
+    }
+}
+
+impl HubTurn {
+    /// Whether another request may be taken, `now`.
+    fn may_go_on(&self, now: Instant) -> bool {
+        self.taken < REQUESTS_PER_TURN && now < self.began + LONGEST_TURN
+    }
+}
+
+impl ThreadPool {
+    /// Whether requests run in greenlets.
+    pub fn has_greenlets(&self) -> bool {
+        self.hub.is_some()
+    }
+
+    /// The worker was aborted (ABRT).
+    pub fn note_abort(&self) {
+        self.note(|turn| turn.is_aborted = true);
+    }
+
+    /// INT or QUIT ends the worker.
+    pub fn note_sudden_end(&self) {
+        self.note(|turn| turn.is_sudden_end = true);
+    }
+
+    /// Has `worker_int` called, because code has changed. The hub itself may not call it: the hook may wait.
+    pub fn tell_of_changed_code(&self, hooks: &Hooks) {
+        if self.has_greenlets() {
+            self.note(|turn| turn.has_changed_code = true);
+            self.call_hub();
+        } else {
+            hooks.code_changed();
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut HubTurn)) {
+        if let Some(hub) = &self.hub {
+            change(&mut hold(&hub.turn));
+        }
+    }
+
+    /// Has the hub look as soon as no greenlet runs.
+    pub(super) fn call_hub(&self) {
+        if let Some(hub) = &self.hub {
+            hub.call.wake();
+        }
+    }
+
+    fn hub(&self) -> &HubState {
+        self.hub.as_ref().expect("who drives greenlets is a pool of them")
+    }
+
+    /// Takes the lead, which the standby thread gives up where it has it. `None` when the worker is over.
+    fn take_lead_back(&self, py: Python<'_>) -> Option<Box<LeaderState>> {
+        match take_lead_from(&mut self.lock()) {
+            Taken::Lead(lead) => return Some(lead),
+            Taken::Over => return None,
+            Taken::NotYet => {}
+        }
+        // The standby thread may wait for the interpreter at this moment. Nothing below runs Python.
+        py.detach(|| {
+            let mut slot = self.lock();
+            loop {
+                match take_lead_from(&mut slot) {
+                    Taken::Lead(lead) => return Some(lead),
+                    Taken::Over => return None,
+                    Taken::NotYet => {}
+                }
+                slot.waiting += 1;
+                self.wake_leader();
+                slot = self.followers.wait(slot).unwrap_or_else(PoisonError::into_inner);
+                slot.waiting -= 1;
+            }
+        })
+    }
+
+    fn lead_greenlets(&self, lead: &mut LeaderState) {
+        self.take_returned_connections(lead);
+        lead.event_loop.catch_up(Instant::now());
+        self.worker.row.beat();
+        if let Err(error) = lead.turn(self, Duration::ZERO) {
+            log::error!("The worker cannot go on: {error}");
+            lead.stage = WorkerStage::Over;
+        }
+    }
+
+    /// Gives a connection back after its request, `now`, and takes the next request where one is at hand.
+    fn give_back(&self, served: GivenBack, now: Instant) {
+        let GivenBack { connection, key, step } = served;
+        let mut slot = self.lock();
+        slot.moves += 1;
+        let is_over = slot.is_over;
+        let Some(lead) = &mut slot.lead else {
+            // The standby thread leads, and may be at something else first.
+            let step = if step == Step::Send { lock(&connection).on_writable(now) } else { step };
+            slot.returned.push((key, step));
+            self.has_returned.store(true, Relaxed);
+            self.wake_leader();
+            return;
+        };
+        let event_loop = &mut lead.event_loop;
+        // Should it be closed now, it is this that closes it.
+        drop(connection);
+        event_loop.catch_up(now);
+        event_loop.put_back(key, step);
+        let mut turn = hold(&self.hub().turn);
+        if is_over || turn.next.is_some() || !turn.may_go_on(now) {
+            return;
+        }
+        turn.next = event_loop.next_ready(self.requests_are_short());
+        if turn.next.is_none() && !self.has_served_its_requests() {
+            turn.next = event_loop.try_poll_heads(self.requests_are_short());
+        }
+    }
+}
+
+/// What came of a try to take the lead.
+enum Taken {
+    Lead(Box<LeaderState>),
+    /// The worker is over.
+    Over,
+    /// The standby thread leads.
+    NotYet,
+}
+
+fn take_lead_from(slot: &mut PoolState) -> Taken {
+    if slot.is_over {
+        return Taken::Over;
+    }
+    let Some(mut lead) = slot.lead.take() else { return Taken::NotYet };
+    slot.leader = LeaderThread::Worker;
+    lead.event_loop.lead_as(true);
+    Taken::Lead(lead)
+}
+
+impl GreenletDriver for ThreadPool {
+    fn turn(&self, py: Python<'_>) -> Turned {
+        let mut turned = Turned::default();
+        if let Some(mut lead) = self.take_lead_back(py) {
+            self.lead_greenlets(&mut lead);
+            turned.has_ready = lead.event_loop.has_ready();
+            let is_done = lead.is_done();
+            let mut slot = self.lock();
+            slot.put_back_lead(lead);
+            self.tell_idle_threads(slot.busy);
+            drop(slot);
+            if is_done {
+                self.end();
+            }
+        }
+        turned.is_over = self.is_over();
+        let mut turn = hold(&self.hub().turn);
+        (turn.began, turn.taken) = (Instant::now(), 0);
+        turned.has_ready = (turned.has_ready || turn.next.is_some()) && !turned.is_over;
+        turned.has_changed_code = std::mem::take(&mut turn.has_changed_code);
+        turned.is_aborted = std::mem::take(&mut turn.is_aborted);
+        turned
+    }
+
+    fn has_ready(&self) -> bool {
+        let slot = self.lock();
+        let turn = hold(&self.hub().turn);
+        turn.next.is_some()
+            || slot.lead.as_ref().is_some_and(|lead| lead.event_loop.has_ready()) && turn.may_go_on(Instant::now())
+    }
+
+    fn next_request(&self) -> Option<Box<dyn Exchange>> {
+        let mut slot = self.lock();
+        if slot.is_over {
+            return None;
+        }
+        let mut turn = hold(&self.hub().turn);
+        let next = match turn.next.take() {
+            None if turn.may_go_on(Instant::now()) => {
+                slot.lead.as_mut()?.event_loop.next_ready(self.requests_are_short())
+            }
+            next => next,
+        };
+        turn.taken += 1;
+        slot.moves += 1;
+        next.map(|request| request as Box<dyn Exchange>)
+    }
+
+    fn finished(&self, py: Python<'_>, finished: Finished, started: Instant) {
+        let (served, ended) = self.settle(py, finished, started, Instant::now());
+        self.give_back(served, ended);
+    }
+
+    fn before_wait(&self) -> Option<f64> {
+        let mut slot = self.lock();
+        slot.busy = 0;
+        slot.moves += 1;
+        self.tell_idle_threads(0);
+        // Where there is none the standby thread leads, and has called the hub.
+        let lead = slot.lead.as_mut()?;
+        lead.event_loop.send_finished();
+        let mut turn = hold(&self.hub().turn);
+        let wait = if turn.next.is_some() { Duration::ZERO } else { lead.event_loop.time_to_wait() };
+        if wait.is_zero() {
+            return Some(0.0);
+        }
+        let now = Instant::now();
+        let due = now + wait;
+        if turn.timer.is_some_and(|timer| timer > now && timer <= due) {
+            return None;
+        }
+        turn.timer = Some(due);
+        Some(wait.as_secs_f64())
+    }
+
+    fn after_wait(&self) {
+        let mut slot = self.lock();
+        slot.busy = 1;
+        slot.moves += 1;
+        self.tell_idle_threads(1);
+        drop(slot);
+        self.worker.limits.standby.call_for(Attention::ToThreads);
+    }
+
+    fn is_over(&self) -> bool {
+        self.lock().is_over
+    }
+
+    fn is_sudden_end(&self) -> bool {
+        hold(&self.hub().turn).is_sudden_end
+    }
+
+    fn add_caller(&self, in_flight: InFlight) {
+        hold(&self.in_flight).push(in_flight);
+    }
+
+    fn remove_caller(&self, in_flight: &InFlight) {
+        hold(&self.in_flight).retain(|known| !known.is_of_the_same_caller(in_flight));
+    }
+
+    fn descriptor(&self) -> RawFd {
+        self.lock().lead.as_ref().map_or(-1, |lead| lead.event_loop.descriptor())
+    }
+}
