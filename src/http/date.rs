@@ -37,6 +37,12 @@ impl DateCache {
     }
 }
 
+/// The second since the epoch that an HTTP-date means, in any of its three forms (RFC 9110, 5.6.7); `None` where it is none.
+pub fn parse(value: &[u8]) -> Option<u64> {
+    let date = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
+    date.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
 impl Default for DateCache {
     fn default() -> Self {
         Self::new()
@@ -61,6 +67,16 @@ mod tests {
         for (now, expected) in cases {
             assert_eq!(cache.get(now), expected);
             assert_eq!(cache.get(now), expected, "the cached value is the same");
+        }
+    }
+
+    #[test]
+    fn every_form_of_a_date_is_read() {
+        for date in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            assert_eq!(parse(date.as_bytes()), Some(784_111_777), "{date}");
+        }
+        for wrong in ["", "now", "784111777", "Sun, 06 Nov 1994 08:49:37 CET"] {
+            assert_eq!(parse(wrong.as_bytes()), None, "{wrong}");
         }
     }
 }

@@ -7,17 +7,22 @@
 //!
 //! In reading order: [`request`] (the incremental head parser) calls `request_line` and `fields`, which lean on
 //! `authority`, `lenient` and `grammar`; [`header_cache`] knows again what was read before; [`body`] decodes what follows the
-//! head; [`response`] writes the answer; [`connection`] is the state between them, from one request to the next.
+//! head; [`response`] writes the answer; [`connection`] is the state between them, from one request to the next. What a request makes
+//! of a file that the server sends by itself stands in [`path`], [`conditional`], [`range`] and [`accept_encoding`].
 #![forbid(unsafe_code)]
 
+pub mod accept_encoding;
 pub mod body;
+pub mod conditional;
 pub mod connection;
 pub mod date;
 pub mod encode;
 pub mod error;
 pub mod header_cache;
+pub mod path;
 pub mod policy;
 pub mod proxy;
+pub mod range;
 pub mod request;
 pub mod response;
 
