@@ -4,6 +4,7 @@
 //! must not know the settings, HTTP, Python or its callers. It never logs: the caller knows what a
 //! failure means.
 
+pub mod beneath;
 pub mod cgroup;
 pub mod clock;
 pub mod daemon;
