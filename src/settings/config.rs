@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::address::Address;
+use super::static_map::{AccelMap, StaticMap};
 use super::trust::Trusted;
 use super::value::Value;
 
@@ -207,6 +208,13 @@ pub struct Config {
     pub tls_certificates: Vec<CertificateFiles>,
     /// Whether certificates are read again when their files change.
     pub tls_watch: bool,
+
+    /// What the server sends without the app.
+    pub static_map: Vec<StaticMap>,
+    /// The directories of which the app may send files by `X-Sendfile`.
+    pub x_sendfile: Vec<PathBuf>,
+    /// What stands for the prefixes of `X-Accel-Redirect`.
+    pub x_accel_map: Vec<AccelMap>,
 
     /// The access log: a file, `-` for stdout; `None` writes none.
     pub accesslog: Option<String>,
@@ -603,6 +611,9 @@ impl Config {
             do_handshake_on_connect: false,
             ciphers: None,
             tls_certificates: Vec::new(),
+            static_map: Vec::new(),
+            x_sendfile: Vec::new(),
+            x_accel_map: Vec::new(),
             tls_watch: false,
             accesslog: None,
             access_log_format: String::new(),

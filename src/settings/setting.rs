@@ -40,7 +40,7 @@ impl Setting {
     }
 }
 
-/// The chapters of the reference, in their order; gunicorn's, and one of our own about HTTP.
+/// The chapters of the reference, in their order; gunicorn's, and two of our own, about HTTP and files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
     /// Where settings and app come from.
@@ -57,6 +57,8 @@ pub enum Section {
     ServerMechanics,
     /// How requests are read, and which peers are trusted.
     Http,
+    /// Files that the server sends by itself.
+    StaticFiles,
     /// TLS on the server's listeners.
     Tls,
     /// Logs.
@@ -81,6 +83,7 @@ impl Section {
         Section::Debugging,
         Section::ServerMechanics,
         Section::Http,
+        Section::StaticFiles,
         Section::Tls,
         Section::Logging,
         Section::Observing,
@@ -98,6 +101,7 @@ impl Section {
             Section::Debugging => "Debugging",
             Section::ServerMechanics => "Server mechanics",
             Section::Http => "HTTP",
+            Section::StaticFiles => "Static files",
             Section::Tls => "TLS",
             Section::Logging => "Logging",
             Section::Observing => "Metrics and control",

@@ -14,6 +14,7 @@ mod security;
 mod server_hooks;
 mod server_mechanics;
 mod server_socket;
+mod static_files;
 mod tls;
 mod worker_processes;
 
@@ -30,6 +31,7 @@ static CHAPTERS: [&[Setting]; 12] = [
     debugging::ROWS,
     server_mechanics::ROWS,
     http::ROWS,
+    static_files::ROWS,
     tls::ROWS,
     logging::ROWS,
     observing::ROWS,
@@ -69,6 +71,9 @@ static OWN: &[&str] = &[
     "require_proxy_header",
     "permit_missing_host",
     "strict_host",
+    "static_map",
+    "x_sendfile",
+    "x_accel_map",
     "tls_certificates",
     "tls_watch",
     "log_format",
