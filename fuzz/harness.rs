@@ -388,6 +388,7 @@ fn go_on(
                 served.step
             }
             Step::Check | Step::LiveCheck => connection.answer_check(true, now),
+            Step::File => panic!("no files are mapped here"),
             Step::LastLook => connection.end(now),
             Step::Refused(error) => {
                 assert!(!conversation.is_over && conversation.refused.is_none(), "a refusal behind the end");

@@ -49,7 +49,7 @@ pub trait Exchange: Any + Send {
     fn send_object(&mut self, object: Box<dyn AsRef<[u8]> + Send>, start: usize);
 
     /// Sends a range of a file behind everything sent before, by the kernel alone as the client reads (sendfile(2)).
-    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64);
+    fn send_file(&mut self, file: Arc<OwnedFd>, offset: u64, length: u64);
 
     /// Goes on with what was kept, as far as the kernel takes it. Never blocks.
     ///

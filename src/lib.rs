@@ -10,6 +10,7 @@ mod bootstrap;
 mod ctl;
 pub mod exchange;
 mod extension;
+pub mod files;
 pub mod http;
 pub mod logging;
 pub mod master;

@@ -11,7 +11,7 @@ use crate::util::root;
 const LAYERS: &[&[&str]] = &[
     &["base"],
     &["http", "settings", "sys"],
-    &["tls"],
+    &["files", "tls"],
     &["logging", "scoreboard", "exchange"],
     &["metrics"],
     &["python"],
@@ -29,6 +29,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("settings", &["pyo3", "mio", "nix", "libc", "TcpStream", "UnixStream", "UdpSocket"]),
     ("sys", &["pyo3", "mio", "log"]),
     ("tls", &["pyo3", "mio", "nix", "libc", "log"]),
+    ("files", &["pyo3", "mio", "nix", "libc", "log"]),
     ("logging", &["pyo3", "mio", "nix", "libc"]),
     ("scoreboard", &["pyo3", "mio"]),
     ("exchange", &["pyo3", "mio"]),

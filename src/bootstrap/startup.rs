@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use crate::files;
 use crate::python::app::{self, App, LoadError};
 use crate::python::config_file::{self, ConfigFile, ConfigFileError, Objects};
 use crate::python::embedder::{self, Embedder};
@@ -148,6 +149,7 @@ impl Startup {
         if config.worker_class == WorkerClass::Gevent {
             self.find_gevent(&config)?;
         }
+        files::check(&config).map_err(|(name, reason)| config_error(&loaded.origins.blame(name, reason)))?;
         let hooks = self.find_hooks(&config, objects, &loaded.origins)?;
         Ok((Arc::new(config), hooks))
     }

@@ -110,7 +110,7 @@ impl Exchange for RecordingExchange {
         self.received.lock().unwrap().bytes.extend_from_slice(&(*object).as_ref()[start..]);
     }
 
-    fn send_file(&mut self, _: OwnedFd, _: u64, _: u64) {}
+    fn send_file(&mut self, _: Arc<OwnedFd>, _: u64, _: u64) {}
 
     fn flush(&mut self) -> io::Result<()> {
         self.pass(Trap::InFlush);

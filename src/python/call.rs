@@ -29,6 +29,7 @@ use super::signals;
 use super::start_response::{StartResponse, as_bytes};
 use super::waiting;
 use crate::exchange::{Exchange, RequestView};
+use crate::files::AppFiles;
 use crate::http::request::Span;
 use crate::sys::fork;
 
@@ -43,6 +44,8 @@ pub struct CallOptions {
     pub logs_headers: bool,
     /// The line of the Server header, or nothing.
     pub server: Arc<[u8]>,
+    /// The files that the application may name instead of sending them.
+    pub files: Option<Arc<AppFiles>>,
 }
 
 /// A request that has been answered.
@@ -353,7 +356,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl RequestObjects {
     fn new(py: Python<'_>, options: &CallOptions) -> PyResult<RequestObjects> {
-        let response = response_writer::shared(&options.server);
+        let response = response_writer::shared(&options.server, options.files.as_ref());
         let starter = Py::new(py, StartResponse::new(py, &response)?)?;
         let start_response = StartResponse::callable(starter.bind(py))?;
         let input = Py::new(py, Input::new(response.clone()))?;

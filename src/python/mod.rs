@@ -28,6 +28,7 @@ pub mod environment;
 mod errors;
 mod extras;
 pub mod facade;
+mod file_response;
 mod file_wrapper;
 pub mod foreign_worker;
 pub mod greenlets;

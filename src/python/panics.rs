@@ -59,6 +59,7 @@ mod tests {
             environ_keys: vec!["a".to_owned()],
             logs_headers: false,
             server: b"".as_slice().into(),
+            files: None,
         };
         Caller::new(py, &app, vec![site], options, &Hooks::default()).unwrap()
     }

@@ -14,10 +14,11 @@ use pyo3::types::PyBytes;
 
 use super::header_line_cache::HeaderLineCache;
 use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Hint, RequestView, Wait};
+use crate::files::{AppFiles, Piece};
 use crate::http::date::DateCache;
 use crate::http::encode::{BodyEncoder, Framed, LengthFault};
 use crate::http::error::{ErrorPage, reason_phrase};
-use crate::http::request::{Span, Version};
+use crate::http::request::{RequestHead, Span, Version};
 use crate::http::response::{self, Asked, BodyPlan, ConnectionHeader};
 use crate::sys::clock::unix_time;
 use crate::sys::socket::Peer;
@@ -46,6 +47,10 @@ pub struct ResponseHead {
     pub is_live: bool,
     /// What the request asked for.
     pub asked: Asked,
+    /// What goes out instead of what the application sends: the file that it has named.
+    pub body: Option<Vec<Piece>>,
+    /// The files that it may name.
+    pub files: Option<Arc<AppFiles>>,
     /// What the response before it said.
     pub known: HeaderLineCache,
 }
@@ -123,6 +128,8 @@ pub struct ResponseWriter {
     is_followed: bool,
     /// See [`response::server_line`].
     server: Arc<[u8]>,
+    /// The files that the application may name.
+    files: Option<Arc<AppFiles>>,
     date: DateCache,
     /// What is being put together, within a call.
     buffer: Vec<u8>,
@@ -150,7 +157,7 @@ struct Unsent {
 }
 
 impl ResponseWriter {
-    fn new(server: Arc<[u8]>) -> Self {
+    fn new(server: Arc<[u8]>, files: Option<Arc<AppFiles>>) -> Self {
         ResponseWriter {
             exchange: None,
             progress: Progress::Complete,
@@ -164,6 +171,7 @@ impl ResponseWriter {
             is_observed: false,
             is_followed: false,
             server,
+            files,
             date: DateCache::new(),
             buffer: Vec::new(),
             backlog: VecDeque::new(),
@@ -184,6 +192,7 @@ impl ResponseWriter {
         // Whatever became of the last response, nothing of it may go out with this one.
         self.buffer.clear();
         self.backlog.clear();
+        self.head.body = None;
         self.exchange = Some(exchange);
     }
 
@@ -197,9 +206,9 @@ impl ResponseWriter {
         self.client_gone
     }
 
-    /// Whether the client asked for the head only.
+    /// Whether what the application yields is sent.
     pub fn sends_body(&self) -> bool {
-        self.encoder.plan() != BodyPlan::None
+        self.head.body.is_none() && self.encoder.plan() != BodyPlan::None
     }
 
     /// The response as it stands; `None` where there is none.
@@ -259,7 +268,15 @@ impl ResponseWriter {
         let mut head = std::mem::take(&mut self.head);
         head.headers.clear();
         (head.content_length, head.upgrade, head.is_live, head.asked) = (None, false, false, self.asked);
+        head.body = None;
+        head.files.clone_from(&self.files);
         head
+    }
+
+    /// The head of the request, and what its spans point into, to keep.
+    pub fn request_head(&self) -> Option<(RequestHead, Vec<u8>)> {
+        let request = self.exchange.as_ref()?.request();
+        Some((request.head.clone(), request.buffer.to_vec()))
     }
 
     /// Sets or replaces the head. Nothing is sent yet; and nothing will be, if the request has been answered meanwhile.
@@ -332,6 +349,10 @@ impl ResponseWriter {
         if !self.takes_blocks() {
             return Err(io::Error::other("the response takes no blocks now"));
         }
+        if self.head.body.is_some() {
+            // What the application sends besides a file that it has named is dropped.
+            return if last { self.send_pieces() } else { Ok(()) };
+        }
         let mut front = std::mem::take(&mut self.buffer);
         let is_first = self.progress == Progress::Started;
         if is_first {
@@ -368,6 +389,9 @@ impl ResponseWriter {
     /// # Errors
     /// The client is gone, or the descriptor could not be used.
     pub fn send_file(&mut self, file: std::os::fd::OwnedFd, offset: u64, length: u64) -> io::Result<()> {
+        if self.head.body.is_some() {
+            return self.send_pieces();
+        }
         let mut front = std::mem::take(&mut self.buffer);
         front.clear();
         self.render_head(&mut front);
@@ -376,8 +400,39 @@ impl ResponseWriter {
         let Framed { admitted, tail } = self.encoder.frame(&mut front, offered, true);
         self.transmit_one(&front, Hint::Now)?;
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        exchange.send_file(file, offset, admitted as u64);
+        exchange.send_file(Arc::new(file), offset, admitted as u64);
         if tail.is_empty() { Ok(()) } else { self.transmit_one(tail, Hint::Now) }
+    }
+
+    /// Sends head and body of a response whose body is a file that the application has named.
+    fn send_pieces(&mut self) -> io::Result<()> {
+        let pieces = self.head.body.take().unwrap_or_default();
+        let mut front = std::mem::take(&mut self.buffer);
+        self.render_head(&mut front);
+        self.progress = Progress::Complete;
+        let length = self.head.content_length.unwrap_or(0);
+        let offered = usize::try_from(length).unwrap_or(usize::MAX);
+        let Framed { admitted, .. } = self.encoder.frame(&mut front, offered, true);
+        let sent = self.transmit_one(&front, Hint::Now);
+        front.clear();
+        self.buffer = front;
+        let pieces = if admitted > 0 { pieces } else { Vec::new() };
+        let sent = sent.and_then(|()| pieces.into_iter().try_for_each(|piece| self.send_piece(piece)));
+        self.leave_backlog();
+        sent.inspect_err(|_| self.client_gone = true)
+    }
+
+    fn send_piece(&mut self, piece: Piece) -> io::Result<()> {
+        match piece {
+            Piece::Bytes(bytes) => self.transmit_one(&bytes, Hint::Now),
+            Piece::File(file, range) => {
+                // It goes behind what was handed over, so all of that must have been.
+                self.leave_backlog();
+                let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+                exchange.send_file(file, range.start, range.end - range.start);
+                Ok(())
+            }
+        }
     }
 
     /// Sends an informational response (103 Early Hints, RFC 8297). Does nothing once the final head is out, or for HTTP/1.0.
@@ -426,6 +481,7 @@ impl ResponseWriter {
             return Disposition::Broken;
         }
         self.progress = Progress::Complete;
+        self.head.body = None;
         self.head.code = status;
         self.head.status = format!("{status} {}", reason_phrase(status)).into_bytes();
         self.head.known.set_status(None);
@@ -678,9 +734,9 @@ pub fn lock(shared: &Mutex<ResponseWriter>) -> MutexGuard<'_, ResponseWriter> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A shared response writer, whose responses name the server by `server` (a [`response::server_line`]).
-pub fn shared(server: &Arc<[u8]>) -> Arc<Mutex<ResponseWriter>> {
-    Arc::new(Mutex::new(ResponseWriter::new(server.clone())))
+/// A shared response writer, whose responses name the server by `server` (a [`response::server_line`]), and may be of these `files`.
+pub fn shared(server: &Arc<[u8]>, files: Option<&Arc<AppFiles>>) -> Arc<Mutex<ResponseWriter>> {
+    Arc::new(Mutex::new(ResponseWriter::new(server.clone(), files.cloned())))
 }
 
 /// Copies the first `admitted` bytes of `blocks` behind `front`.
@@ -713,7 +769,7 @@ mod tests {
     /// A response of which only the head is known, and its client.
     fn started(head: ResponseHead) -> (ResponseWriter, Arc<Mutex<Received>>) {
         let (exchange, received) = RecordingExchange::new();
-        let mut response = ResponseWriter::new(b"".as_slice().into());
+        let mut response = ResponseWriter::new(b"".as_slice().into(), None);
         response.begin(Box::new(exchange), false);
         response.take_draft();
         response.start(head);

@@ -9,10 +9,12 @@ use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError, PyValueErr
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
+use super::file_response;
 use super::raw::latin1_bytes;
 use super::response_writer::{Progress, ResponseHead, ResponseWriter, lock};
 use super::waiting;
-use crate::http::response::{self, Asked};
+use crate::files::Asked;
+use crate::http::response;
 
 /// What `start_response` is a method of: calling a bound method costs the interpreter less than calling an object.
 #[pyclass(frozen, module = "monoceros")]
@@ -56,13 +58,24 @@ impl StartResponse {
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Py<Write>> {
         let head = self.take_draft(exc_info)?;
-        let head = read_head(head, status, headers).inspect_err(|_| lock(&self.response).unstart())?;
+        let (mut head, file) = read_head(head, status, headers).inspect_err(|_| lock(&self.response).unstart())?;
+        if let Some(file) = file {
+            self.put_in_place(py, &mut head, &file);
+        }
         lock(&self.response).start(head);
         Ok(self.write.clone_ref(py))
     }
 }
 
 impl StartResponse {
+    /// The file that the head names becomes the response's body.
+    fn put_in_place(&self, py: Python<'_>, head: &mut ResponseHead, file: &Asked) {
+        let request = lock(&self.response).request_head();
+        if let (Some(files), Some(request)) = (head.files.clone(), request) {
+            py.detach(|| file_response::put_in_place(head, &files, file, &request));
+        }
+    }
+
     /// The head to be filled in, where there may be one still.
     fn take_draft(&self, exc_info: Option<&Bound<'_, PyAny>>) -> PyResult<ResponseHead> {
         let progress = {
@@ -118,25 +131,31 @@ pub fn as_bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py
     })
 }
 
-fn read_head(mut head: ResponseHead, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<ResponseHead> {
+/// The head as the application gives it, and the file that it names instead of a body.
+fn read_head(
+    mut head: ResponseHead,
+    status: &Bound<'_, PyAny>,
+    headers: &Bound<'_, PyAny>,
+) -> PyResult<(ResponseHead, Option<Asked>)> {
+    let mut file = None;
     let status = status.cast::<PyString>().map_err(|_| PyTypeError::new_err("the response status must be a str"))?;
     if !head.known.is_status(status) {
         read_status(&mut head, status)?;
     }
     if let Ok(list) = headers.cast_exact::<PyList>() {
         for (place, header) in list.iter().enumerate() {
-            read_header(&mut head, place, &header)?;
+            read_header(&mut head, place, &header, &mut file)?;
         }
     } else {
         for (place, header) in headers.try_iter()?.enumerate() {
-            read_header(&mut head, place, &header?)?;
+            read_header(&mut head, place, &header?, &mut file)?;
         }
     }
     if response::states_emptiness(head.asked, head.code) {
         head.content_length = Some(0);
         response::write_header(&mut head.headers, b"Content-Length", b"0");
     }
-    Ok(head)
+    Ok((head, file))
 }
 
 fn read_status(head: &mut ResponseHead, status: &Bound<'_, PyString>) -> PyResult<()> {
@@ -153,7 +172,12 @@ fn read_status(head: &mut ResponseHead, status: &Bound<'_, PyString>) -> PyResul
     Ok(())
 }
 
-fn read_header(head: &mut ResponseHead, place: usize, header: &Bound<'_, PyAny>) -> PyResult<()> {
+fn read_header(
+    head: &mut ResponseHead,
+    place: usize,
+    header: &Bound<'_, PyAny>,
+    file: &mut Option<Asked>,
+) -> PyResult<()> {
     let (name, value) = header_pair(header)?;
     if let Some(known) = head.known.find(place, &name, &value) {
         if may_be_said(&mut head.content_length, (head.asked, head.code), known.length)? {
@@ -171,6 +195,10 @@ fn read_header(head: &mut ResponseHead, place: usize, header: &Bound<'_, PyAny>)
         head.is_live = true;
         return Ok(());
     }
+    if let Some(asked) = head.files.as_ref().and_then(|files| files.asked_by(name_bytes, value_bytes)) {
+        *file = Some(asked);
+        return Ok(());
+    }
     let is_length = name_bytes.eq_ignore_ascii_case(b"content-length");
     let length = if is_length { Some(content_length(value_bytes)?) } else { None };
     if may_be_said(&mut head.content_length, (head.asked, head.code), length)? {
@@ -182,7 +210,7 @@ fn read_header(head: &mut ResponseHead, place: usize, header: &Bound<'_, PyAny>)
 }
 
 /// Whether a header goes out; `length` is its value if it is the Content-Length, which is noted as `known`.
-fn may_be_said(known: &mut Option<u64>, (asked, code): (Asked, u16), length: Option<u64>) -> PyResult<bool> {
+fn may_be_said(known: &mut Option<u64>, (asked, code): (response::Asked, u16), length: Option<u64>) -> PyResult<bool> {
     let Some(length) = length else { return Ok(true) };
     if !response::states_length(asked, code) {
         return Ok(false);

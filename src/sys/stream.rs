@@ -39,13 +39,15 @@ pub enum Cork {
     /// alone drops the bytes if unread ones have arrived. Without an end the kernel sends them
     /// after a fifth of a second.
     UntilShutdown,
+    /// In one segment with the bytes that follow at once, by another write or from a file.
+    UntilMore,
 }
 
 impl Cork {
     fn flags(self) -> SendFlags {
         match self {
             Cork::No => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-            Cork::UntilShutdown => SendFlags::NOSIGNAL | SendFlags::DONTWAIT | SendFlags::MORE,
+            Cork::UntilShutdown | Cork::UntilMore => SendFlags::NOSIGNAL | SendFlags::DONTWAIT | SendFlags::MORE,
         }
     }
 }

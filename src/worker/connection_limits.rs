@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::connection_poll::ConnectionPoll;
 use super::holdings::Holdings;
 use super::standby::Standby;
+use crate::files::StaticPaths;
 use crate::http::connection::Http1Limits;
 use crate::http::policy::{HeaderMap, Policy};
 use crate::http::proxy::{Origin, ProxyMode};
@@ -50,6 +51,8 @@ pub struct ConnectionLimits {
     pub live_path: Option<String>,
     /// Whether somebody reads the measures that cost more than an addition: the wait in the kernel.
     pub measures: bool,
+    /// The requests that are for files.
+    pub static_paths: Option<Arc<StaticPaths>>,
     /// What all connections hold together, and may hold.
     pub holdings: Holdings,
     /// Sends what waits for more to come while the application runs.
@@ -77,6 +80,7 @@ impl ConnectionLimits {
             health_path: config.health_path.clone(),
             live_path: config.live_path.clone(),
             measures: config.metrics_bind.is_some(),
+            static_paths: StaticPaths::new(config),
             holdings: Holdings::new(config),
             standby: Standby::new(),
             heartbeat: OnceLock::new(),
@@ -86,6 +90,11 @@ impl ConnectionLimits {
             stopping: AtomicBool::new(false),
             lacks_spool: AtomicBool::new(false),
         }
+    }
+
+    /// Whether there are requests that are answered without the application.
+    pub fn answers_by_itself(&self) -> bool {
+        self.answers_checks() || self.static_paths.is_some()
     }
 
     /// Whether what a client does not take of its response may go to a file.

@@ -36,6 +36,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::connection::FileTerms;
 use self::connection_limits::ConnectionLimits;
 use self::event_loop::EventLoop;
 use self::file_watcher::{ChangeNotifier, FileWatcher};
@@ -44,6 +45,7 @@ use self::metrics_server::MetricsPages;
 use self::siblings::Siblings;
 use self::thread_pool::{Role, ThreadPool, WorkerContext};
 use crate::bootstrap::PythonSetup;
+use crate::files::{AppFiles, StaticFiles};
 use crate::logging::{AccessFormat, AccessLog};
 use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller, SharedCalls};
@@ -299,6 +301,7 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
             environ_keys,
             logs_headers: !logged_headers.is_empty(),
             server: facade::server_line(),
+            files: AppFiles::new(&config),
         },
         hooks: init.service.hooks.clone(),
     };
@@ -314,6 +317,14 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
     let heard = (init.signals.as_raw_fd(), nudge.as_raw_fd());
     let mut event_loop = EventLoop::new(listeners, heard, limits.clone(), siblings.clone(), config.worker_connections)
         .map_err(cannot_poll)?;
+    if let Some(paths) = &limits.static_paths {
+        let terms = FileTerms {
+            server: facade::server_line(),
+            is_logged: access_log.is_some(),
+            logs_headers: !logged_headers.is_empty(),
+        };
+        event_loop.send_files(StaticFiles::new(paths.clone()), terms);
+    }
     if let Some(tls) = &init.service.tls {
         event_loop.accept_under_tls(tls.acceptor().clone());
     }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use super::connection_limits::ConnectionLimits;
 use super::holdings::Held;
@@ -47,8 +48,8 @@ enum Chunk {
     Spooled(u64),
     /// An object of the application's; only the bytes from `start` on are still to go.
     Object { bytes: Box<dyn AsRef<[u8]> + Send>, start: usize },
-    /// A range of a file of the application's.
-    File { file: OwnedFd, offset: u64, left: u64 },
+    /// A range of a file.
+    File { file: Arc<OwnedFd>, offset: u64, left: u64 },
 }
 
 /// How a flush ended.
@@ -117,6 +118,17 @@ impl WriteQueue {
         }
     }
 
+    /// As [`WriteQueue::push`], for bytes that need not be copied.
+    pub fn push_whole(&mut self, bytes: Vec<u8>) {
+        if !self.chunks.is_empty() {
+            return self.push(&bytes);
+        }
+        self.memory += bytes.len();
+        if !bytes.is_empty() {
+            self.chunks.push_back(Chunk::Memory { bytes, start: 0 });
+        }
+    }
+
     /// Appends the bytes of an object of the application's.
     pub fn push_object(&mut self, bytes: Box<dyn AsRef<[u8]> + Send>, start: usize) {
         if start < (*bytes).as_ref().len() {
@@ -125,7 +137,7 @@ impl WriteQueue {
     }
 
     /// Appends a range of a file, which the kernel sends (sendfile(2)).
-    pub fn push_file(&mut self, file: OwnedFd, offset: u64, left: u64) {
+    pub fn push_file(&mut self, file: Arc<OwnedFd>, offset: u64, left: u64) {
         if left > 0 {
             self.chunks.push_back(Chunk::File { file, offset, left });
         }
@@ -201,12 +213,15 @@ impl WriteQueue {
     /// The connection is broken, or a file became shorter than it was announced to be.
     pub fn flush(&mut self, transport: &mut Transport) -> io::Result<Flushed> {
         let mut budget = FLUSH_LIMIT;
-        while let Some(chunk) = self.chunks.front_mut() {
+        while !self.chunks.is_empty() {
+            // A short head, and the file behind it, need not be two segments.
+            let cork = if self.chunks.len() > 1 { Cork::UntilMore } else { Cork::No };
+            let Some(chunk) = self.chunks.front_mut() else { break };
             if budget == 0 {
                 return Ok(Flushed::Paused);
             }
             let spool = &mut self.spool;
-            let Some(sent) = retry(|| send(chunk, spool, transport))? else { return Ok(Flushed::Blocked) };
+            let Some(sent) = retry(|| send(chunk, spool, transport, cork))? else { return Ok(Flushed::Blocked) };
             self.sent += sent as u64;
             budget = budget.saturating_sub(sent);
             if matches!(chunk, Chunk::Memory { .. }) {
@@ -248,11 +263,11 @@ fn write_parts(transport: &mut Transport, parts: &[&[u8]], cork: Cork) -> io::Re
     }
 }
 
-/// Sends from the front of `chunk`, and moves its start.
-fn send(chunk: &mut Chunk, spool: &mut Option<Spool>, transport: &mut Transport) -> io::Result<usize> {
+/// Sends from the front of `chunk`, and moves its start. `cork` says whether more follows.
+fn send(chunk: &mut Chunk, spool: &mut Option<Spool>, transport: &mut Transport, cork: Cork) -> io::Result<usize> {
     match chunk {
         Chunk::Memory { bytes, start } => {
-            let sent = transport.write(&bytes[*start..], Cork::No)?;
+            let sent = transport.write(&bytes[*start..], cork)?;
             *start += sent;
             Ok(sent)
         }
@@ -268,7 +283,7 @@ fn send(chunk: &mut Chunk, spool: &mut Option<Spool>, transport: &mut Transport)
             spool.read = offset;
             Ok(sent)
         }
-        Chunk::File { file, offset, left } => send_range(file, offset, left, transport),
+        Chunk::File { file, offset, left } => send_range(&**file, offset, left, transport),
     }
 }
 
@@ -362,7 +377,7 @@ mod tests {
         assert_eq!(queue.held(), Held { memory: 100, spool: 900 });
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"a file").unwrap();
-        queue.push_file(file.into(), 2, 4);
+        queue.push_file(Arc::new(file.into()), 2, 4);
         queue.push_object(Box::new(b"an object "), 3);
         queue.push(b"end");
         let received = drain(&mut queue, &mut transport, &mut client);

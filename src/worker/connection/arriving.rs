@@ -60,7 +60,11 @@ impl Connection {
                 let may_be_check = matches!(received, Received::NoBody);
                 self.request.begin(received, &mut self.input);
                 self.request.note_ready(now.checked_sub(self.waited_in_kernel).unwrap_or(now));
-                if may_be_check { self.check().unwrap_or(Step::Call) } else { Step::Call }
+                match self.check().filter(|_| may_be_check) {
+                    Some(check) => check,
+                    None if self.is_for_file() => Step::File,
+                    None => Step::Call,
+                }
             }
             Action::Refuse(refusal) => self.refuse(refusal, now),
             Action::Rest => {

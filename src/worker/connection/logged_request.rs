@@ -49,21 +49,34 @@ pub struct LateLog {
     started: Instant,
 }
 
+impl LateLog {
+    /// For a request that was begun at `started`.
+    pub(super) fn new(mut request: LoggedRequest, environ_values: Vec<Option<String>>, started: Instant) -> LateLog {
+        request.environ_values = environ_values;
+        LateLog { request, started }
+    }
+}
+
+impl LoggedRequest {
+    /// A request of this client's, which is ready or served.
+    pub(super) fn of(request: &Request, client: &Client, summary: ResponseSummary) -> LoggedRequest {
+        LoggedRequest {
+            buffer: request.bytes().to_vec(),
+            head: request.head.clone(),
+            peer: client.peer,
+            remote_addr: client.remote_addr.clone(),
+            site: client.site,
+            summary,
+            environ_values: Vec::new(),
+            duration: Duration::ZERO,
+        }
+    }
+}
+
 impl Request {
     /// What is to be logged of the request, begun at `started`, once its response has been sent.
     pub fn late_log(&self, summary: ResponseSummary, environ_values: Vec<Option<String>>, started: Instant) -> LateLog {
-        let Client { peer, site, .. } = *self.client();
-        let request = LoggedRequest {
-            buffer: self.bytes().to_vec(),
-            head: self.head.clone(),
-            peer,
-            remote_addr: self.client().remote_addr.clone(),
-            site,
-            summary,
-            environ_values,
-            duration: Duration::ZERO,
-        };
-        LateLog { request, started }
+        LateLog::new(LoggedRequest::of(self, self.client(), summary), environ_values, started)
     }
 }
 

@@ -9,6 +9,7 @@
 mod arrivals;
 mod arriving;
 mod client;
+mod files;
 mod handoff;
 mod lent;
 mod logged_request;
@@ -17,6 +18,7 @@ mod request;
 mod serving;
 mod standing;
 
+pub use files::FileTerms;
 pub use handoff::HandoffBytes;
 pub use logged_request::{LateLog, LoggedRequest};
 pub use request::Request;
@@ -66,6 +68,8 @@ pub enum Step {
     Check,
     /// Answer, by [`Connection::answer_check`], that the server is there.
     LiveCheck,
+    /// Answer with a file, by [`Connection::answer_with_file`].
+    File,
     /// The request was refused and the answer is on its way: log it, then wait.
     Refused(Error),
     /// The client has gone before its request could be run: log it, and close.
@@ -163,7 +167,9 @@ impl Connection {
         let step = self.read_on(read_context, ended, reads, now);
         self.waited_in_kernel = Duration::ZERO;
         // A request that came whole is served next: what it holds is not worth recording.
-        if step != Step::Call || matches!(self.request.store, Some(BodyStore::Memory(_) | BodyStore::Spooled(..))) {
+        if !matches!(step, Step::Call | Step::File)
+            || matches!(self.request.store, Some(BodyStore::Memory(_) | BodyStore::Spooled(..)))
+        {
             self.note_held();
         }
         step

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::exchange::Hint;
@@ -140,6 +141,12 @@ impl Output {
         self.queue.push(bytes);
     }
 
+    /// The same, for bytes that need not be copied.
+    pub(super) fn push_whole(&mut self, bytes: Vec<u8>) {
+        self.batching.end_wait();
+        self.queue.push_whole(bytes);
+    }
+
     /// Queues an object of the application's, of which the bytes from `start` on are to go.
     pub(super) fn push_object(&mut self, bytes: Box<dyn AsRef<[u8]> + Send>, start: usize) {
         self.batching.end_wait();
@@ -148,7 +155,7 @@ impl Output {
     }
 
     /// Queues a range of a file.
-    pub(super) fn push_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
+    pub(super) fn push_file(&mut self, file: Arc<OwnedFd>, offset: u64, length: u64) {
         self.batching.end_wait();
         self.is_blocked = false;
         self.queue.push_file(file, offset, length);

@@ -170,7 +170,7 @@ impl Exchange for Request {
         self.with_connection(|connection| connection.output.push_object(object, start));
     }
 
-    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
+    fn send_file(&mut self, file: Arc<OwnedFd>, offset: u64, length: u64) {
         self.with_connection(|connection| connection.output.push_file(file, offset, length));
     }
 

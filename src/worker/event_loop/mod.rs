@@ -5,6 +5,7 @@
 //! Knows nothing of the interpreter.
 
 mod accepting;
+mod files;
 mod making_room;
 mod unfinished;
 
@@ -20,6 +21,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use accepting::ACCEPT_BACKOFF;
+use files::FileRequests;
 use unfinished::Unfinished;
 
 use super::batching::{MOST_RESPONSES, RESPONSE_WAIT};
@@ -97,6 +99,8 @@ pub struct EventLoop {
     unfinished: Unfinished,
     /// Who may have to make room in this turn, in that order.
     dispensable: VecDeque<usize>,
+    /// Requests for files.
+    file_requests: FileRequests,
     /// Connections whose responses are to go out together.
     finished: VecDeque<usize>,
     /// Since when the first of those waits.
@@ -199,6 +203,7 @@ impl EventLoop {
             ready: VecDeque::new(),
             unfinished: Unfinished::default(),
             dispensable: VecDeque::new(),
+            file_requests: FileRequests::default(),
             finished: VecDeque::new(),
             finished_since: now,
             rejection_log: RejectionLog::default(),
@@ -241,6 +246,7 @@ impl EventLoop {
         self.is_busy = self.ready.len() >= BUSY_EVENTS;
         self.look_for_room();
         self.accept();
+        self.answer_with_files();
         self.rejection_log.log_new();
         if let Some(metrics) = self.metrics.as_mut().filter(|metrics| metrics.is_due() || self.now >= self.next_sweep) {
             metrics.turn(self.poll.registry(), self.now);
@@ -252,6 +258,7 @@ impl EventLoop {
             }
             self.waits_seen.get_or_insert(0);
             self.rejection_log.end_second();
+            self.close_old_files();
             turn.tick = true;
         }
         self.end_waits();
@@ -466,7 +473,8 @@ impl EventLoop {
     /// Whether there is something to go on with at once.
     fn has_work(&self) -> bool {
         let metrics_are_due = self.metrics.as_ref().is_some_and(|metrics| metrics.is_due());
-        !self.unfinished.is_empty() || self.waits_seen.is_some() || metrics_are_due
+        let waits = !self.unfinished.is_empty() || !self.file_requests.is_empty();
+        waits || self.waits_seen.is_some() || metrics_are_due
     }
 
     /// Takes note of what the poll has told. Heads are read at once, the rest is left for [`EventLoop::continue_unfinished`].
@@ -613,6 +621,7 @@ impl EventLoop {
                 let step = idle(&self.connections, key).map(|mut connection| connection.answer_check(serves, now));
                 self.follow(key, step.unwrap_or(Step::Wait));
             }
+            Step::File => self.file_requests.push(key),
             Step::Refused(error) => {
                 if let Some(mut connection) = idle(&self.connections, key) {
                     counting::refused(self.siblings.row(), &error);

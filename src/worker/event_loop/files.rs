@@ -1,0 +1,73 @@
+//! Requests for files, which whoever leads answers: also while the application has every thread.
+//!
+//! To open a file may cost a wait for the disk, and requests for the application wait meanwhile. So
+//! only some are answered in one turn, and the rest in the next.
+
+use std::time::Instant;
+
+use super::unfinished::Unfinished;
+use super::{EventLoop, LONGEST_WORK, idle};
+use crate::files::StaticFiles;
+use crate::worker::connection::{FileTerms, Step};
+
+/// Most requests for files that are answered in one turn, however quick that is: what has happened
+/// meanwhile is then looked at again.
+const FILES_PER_TURN: usize = 64;
+
+/// The requests for files, and the files.
+#[derive(Default)]
+pub(super) struct FileRequests {
+    files: Option<(StaticFiles, FileTerms)>,
+    /// Connections that have one.
+    waiting: Unfinished,
+}
+
+impl FileRequests {
+    /// The connection with this key has a request for a file.
+    pub(super) fn push(&mut self, key: usize) {
+        self.waiting.push(key);
+    }
+
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+impl EventLoop {
+    /// From now on requests for these files are answered.
+    pub fn send_files(&mut self, files: StaticFiles, terms: FileTerms) {
+        self.file_requests.files = Some((files, terms));
+    }
+
+    /// Answers requests for files: each connection once, and no longer than for a moment.
+    pub(super) fn answer_with_files(&mut self) {
+        if self.file_requests.is_empty() {
+            return;
+        }
+        let end = Instant::now() + LONGEST_WORK;
+        for _ in 0..FILES_PER_TURN {
+            let Some(key) = self.file_requests.waiting.pop() else { return };
+            let step = self.answer_with_file(key);
+            self.follow(key, step);
+            if Instant::now() >= end {
+                return;
+            }
+        }
+    }
+
+    fn answer_with_file(&mut self, key: usize) -> Step {
+        let Some((files, terms)) = &mut self.file_requests.files else { return Step::Call };
+        let Some(mut connection) = idle(&self.connections, key) else { return Step::Wait };
+        let step = connection.answer_with_file(files, terms, self.now);
+        self.to_log.extend(connection.take_late_log(false, self.now));
+        step
+    }
+
+    /// Closes files that nobody has asked for lately.
+    pub(super) fn close_old_files(&mut self) {
+        if let Some((files, _)) = &mut self.file_requests.files {
+            files.close_old(self.now);
+        }
+    }
+}
