@@ -9,6 +9,7 @@ mod documents;
 mod layers;
 
 // HTTP and WSGI, request by request.
+mod app_files;
 mod body;
 mod closing;
 mod company;
@@ -27,6 +28,7 @@ mod rfc;
 mod sharing;
 mod slow_clients;
 mod slow_readers;
+mod static_files;
 mod streaming;
 mod tls;
 mod tls_files;
