@@ -60,7 +60,9 @@ def sleep(environ, start_response):
 
 
 def __getattr__(name):
-    # Only the load that uses Flask pays for importing it.
+    # Only the loads that use them pay for importing Flask and WhiteNoise.
+    if name == "static_app":
+        return static_app()
     if name != "flask_app":
         raise AttributeError(name)
     from flask import Flask
@@ -72,4 +74,14 @@ def __getattr__(name):
         return HELLO.decode()
 
     globals()["flask_app"] = app
+    return app
+
+
+def static_app():
+    """Hello, behind WhiteNoise, which sends the files where the server does not."""
+    import servers
+    from whitenoise import WhiteNoise
+
+    app = WhiteNoise(hello, root=str(servers.STATIC), prefix="static/")
+    globals()["static_app"] = app
     return app

@@ -38,6 +38,8 @@ class Load:
     closes: bool = False
     # Then only servers that run such workers, and our own with threads in place of greenlets, are measured.
     worker_class: str = ""
+    path: str = "/"
+    is_static: bool = False  # a file below servers.STATIC, at /static
     tls: str = ""  # the kind of key in the certificate: ecdsa or rsa
     packages: tuple = ()
     goals: list = field(default_factory=list)
@@ -77,6 +79,12 @@ LOADS = {
                          worker_class="gevent", packages=("gevent==26.9.0",),
                          goals=[Goal(0.35, server="gunicorn-gevent"), Goal(1.0, server="gevent-pywsgi"),
                                 Goal(1.0, server="monoceros-512")]),
+    "static-1k": Load("hello", "a file of 1 KB, 32 kept-alive connections", path="/static/1k.js", is_static=True,
+                      response_body=1024, packages=("whitenoise==6.12.0",),
+                      goals=[Goal(1.3, server="nginx"), Goal(1.0)]),
+    "static-100k": Load("hello", "a file of 100 KB, 32 kept-alive connections", path="/static/100k.js",
+                        is_static=True, response_body=100_000, packages=("whitenoise==6.12.0",),
+                        goals=[Goal(1.3, server="nginx"), Goal(1.0)]),
     "hello-log": Load("hello", "hello with the access log on, to a file", access_log=True,
                       goals=[Goal(plus_us=1.0, load="hello")]),
 }

@@ -55,9 +55,10 @@ class Server:
         lines = Path(self.output).read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
-    def ask(self, path="/", timeout=5.0):
+    def ask(self, path=None, timeout=5.0):
         """One request of the load over its own connection: (response, seconds to the first byte of the body)."""
         method, body = self.load.method, b"x" * self.load.request_body
+        path = path or self.load.path
         with self._connect(timeout) as connection:
             head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
             head += f"Content-Length: {len(body)}\r\n\r\n"

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -10,13 +11,14 @@ ROOT = HERE.parent.parent
 WORK = ROOT / "target" / "bench"
 VENV = WORK / "venv"
 PYTHON = VENV / "bin" / "python"
+STATIC = WORK / "static"
 
 OURS = "monoceros"
 WHEEL = "monoceros-wheel"
 # Ours with many threads, where others have greenlets.
 THREADS = "monoceros-512"
 FLOOR = "floor"
-# The measure for TLS: it answers by itself and runs no Python.
+# The measure for TLS and files: it answers by itself and runs no Python.
 NGINX = "nginx"
 
 
@@ -131,6 +133,15 @@ def certificate(kind):
     return certificate, key
 
 
+def make_files():
+    """The files of the static loads, written an hour ago: a new one has weak validators."""
+    STATIC.mkdir(parents=True, exist_ok=True)
+    for name, length in (("1k.js", 1024), ("100k.js", 100_000)):
+        (STATIC / name).write_bytes(b"x" * length)
+        then = time.time() - 3600
+        os.utime(STATIC / name, (then, then))
+
+
 def last_line(text):
     lines = [line for line in (text or "").splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"
@@ -150,12 +161,10 @@ def command(server, load, port):
     if server == THREADS:
         require(load.worker_class)
         return [our_program(), "-b", bind, "-w", "1", "--threads", "512", app]
-    if server == OURS:
-        return [our_program(), "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
-    if server == BEFORE:
-        return [older_build, "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
-    if server == WHEEL:
-        return [scripts / "monoceros", "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
+    if server in (OURS, BEFORE, WHEEL):
+        program = {OURS: our_program(), BEFORE: older_build, WHEEL: scripts / "monoceros"}[server]
+        files = ["--static-map", f"/static={STATIC}"] if load.is_static else []
+        return [program, "-b", bind, "-w", "1", *files, *gunicorn_options(load, log), app]
     if server == "gunicorn-gevent":
         require(load.worker_class == "gevent")
         return [scripts / "gunicorn", "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
@@ -165,9 +174,11 @@ def command(server, load, port):
     require(not load.worker_class)
     if server == FLOOR:
         require(load.app in ("hello", "echo", "big", "stream") and load.threads == 1 and not load.access_log)
-        require(not load.tls)
+        require(not load.tls and not load.is_static)
         sizes = [load.request_body, load.response_body, load.blocks, int(load.closes)]
         return [WORK / "floor", str(port), *map(str, sizes)]
+    if server in ("gunicorn-sync", "gunicorn-gthread") and load.is_static:
+        app = "apps:static_app"
     if server == "gunicorn-sync":
         require(load.threads == 1)
         return [scripts / "gunicorn", "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
@@ -178,6 +189,8 @@ def command(server, load, port):
         if load.tls:
             certfile, keyfile = certificate(load.tls)
             options += ["--ssl-certificate", certfile, "--ssl-keyfile", keyfile]
+        if load.is_static:
+            options += ["--static-path-route", "/static", "--static-path-mount", str(STATIC)]
         return [scripts / "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port),
                 "--workers", "1", "--runtime-threads", "1", "--blocking-threads", str(load.threads),
                 "--http", "1", "--no-ws", *options, app]
@@ -188,9 +201,11 @@ def command(server, load, port):
         options = ["--logto", log] if load.access_log else ["--disable-logging"]
         if load.threads > 1:
             options += ["--threads", str(load.threads)]
+        if load.is_static:
+            options += ["--static-map", f"/static={STATIC}"]
         return [scripts / "pyuwsgi", "--master", "--die-on-term", "--need-app", "--http11-socket", bind,
                 "--processes", "1", "--enable-threads", *options, "--wsgi", app]
-    require(not load.access_log and (load.threads == 1 or server == "waitress"))
+    require(not load.access_log and not load.is_static and (load.threads == 1 or server == "waitress"))
     return [PYTHON, HERE / "serve.py", server, load.app, str(port), str(load.threads)]
 
 
@@ -214,6 +229,9 @@ worker_processes 1;
 events {{ worker_connections 4096; }}
 http {{
   access_log off;
+  sendfile on;
+  tcp_nopush on;
+  types {{ text/javascript js; }}
   client_body_temp_path {work}/nginx-body;
   proxy_temp_path {work}/nginx-proxy;
   fastcgi_temp_path {work}/nginx-fastcgi;
@@ -221,21 +239,24 @@ http {{
   scgi_temp_path {work}/nginx-scgi;
   keepalive_requests 1000000000;
   server {{
-    listen 127.0.0.1:{port} ssl;
-    ssl_certificate {certificate};
-    ssl_certificate_key {key};
-    ssl_protocols TLSv1.2 TLSv1.3;
+    listen 127.0.0.1:{port}{ssl};
+    {terms}
     location / {{ default_type text/plain; return 200 "Hello, world!"; }}
+    location /static/ {{ alias {static}/; }}
   }}
 }}
 """
 
 
 def nginx_command(load, port):
-    require(load.tls and load.app == "hello")
-    certfile, keyfile = certificate(load.tls)
+    require(load.is_static or (load.tls and load.app == "hello"))
+    ssl, terms = "", ""
+    if load.tls:
+        certfile, keyfile = certificate(load.tls)
+        ssl = " ssl"
+        terms = f"ssl_certificate {certfile}; ssl_certificate_key {keyfile}; ssl_protocols TLSv1.2 TLSv1.3;"
     conf = WORK / "nginx.conf"
-    conf.write_text(NGINX_CONF.format(work=WORK, port=port, certificate=certfile, key=keyfile))
+    conf.write_text(NGINX_CONF.format(work=WORK, port=port, ssl=ssl, terms=terms, static=STATIC))
     return [find_nginx(), "-c", conf, "-p", WORK]
 
 
