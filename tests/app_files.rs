@@ -38,6 +38,8 @@ fn the_apps_files_are_sent_in_place_of_its_body() {
     assert!(parts.status == 206 && parts.body.len() > 150_010, "{} {}", parts.status, parts.body.len());
     let refused = client.get(&format!("/?{}", query("403 Forbidden", &[("X-Sendfile", &file)])));
     assert_eq!((refused.status, refused.text().as_str()), (403, "body {}"));
+    let nothing = client.get(&format!("/?{}", query("204 No Content", &[("X-Sendfile", &file)])));
+    assert_eq!((nothing.status, nothing.header("X-Sendfile"), nothing.content_length()), (204, None, None));
     for (header, status) in [
         (("X-Sendfile", "/etc/passwd"), 500),
         (("X-Sendfile", &format!("{}/../secret", folder.display())), 500),

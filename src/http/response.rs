@@ -85,6 +85,11 @@ pub fn states_length(asked: Asked, status: u16) -> bool {
     !matches!(status, 204 | 205) && !asked.opens_tunnel(status)
 }
 
+/// Whether a response with this `status` may have a body that is not empty (RFC 9110, 15).
+pub fn may_have_body(status: u16) -> bool {
+    !matches!(status, 100..=199 | 204 | 205 | 304)
+}
+
 /// Whether a response with this `status` has to say that its body is empty (RFC 9110, 15.3.6).
 pub fn states_emptiness(asked: Asked, status: u16) -> bool {
     status == 205 && !asked.opens_tunnel(status)

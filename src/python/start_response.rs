@@ -59,7 +59,7 @@ impl StartResponse {
     ) -> PyResult<Py<Write>> {
         let head = self.take_draft(exc_info)?;
         let (mut head, file) = read_head(head, status, headers).inspect_err(|_| lock(&self.response).unstart())?;
-        if let Some(file) = file {
+        if let Some(file) = file.filter(|_| response::may_have_body(head.code)) {
             self.put_in_place(py, &mut head, &file);
         }
         lock(&self.response).start(head);
