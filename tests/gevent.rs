@@ -428,13 +428,14 @@ fn websockets_of_flask_sock_and_flask_socketio_speak_over_the_clients_socket() {
     server.finish();
 
     let sockets = "import sys, threading, socketio\n\
-                   heard, client = threading.Event(), socketio.Client()\n\
+                   heard, client = threading.Event(), socketio.Client(request_timeout=30)\n\
                    client.on('said', lambda said: said == {'word': 'HELLO'} and heard.set())\n\
                    client.connect(sys.argv[1], transports=['websocket'])\n\
                    client.emit('say', 'hello')\n\
                    assert heard.wait(10), 'nothing was said'\n\
                    client.disconnect()\n";
     let server = Plan::app("green_sockets").args(["-k", "gevent"]).start();
+    server.wait_for_workers(1);
     simultaneously(&server, sockets, "http", "/", 3);
     assert_eq!(server.get("/").text(), "gevent");
     server.finish();
