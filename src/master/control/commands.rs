@@ -254,7 +254,7 @@ fn config(config: &Config) -> Value {
     };
     json!({
         "bind": config.bind.iter().map(Address::to_bind).collect::<Vec<_>>(),
-        "workers": worker_count(config),
+        "workers": worker_count(config).count,
         "worker_class": class,
         "threads": config.threads,
         "timeout": config.timeout,
