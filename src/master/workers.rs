@@ -49,6 +49,10 @@ impl Workers {
         self.table.iter()
     }
 
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
@@ -347,7 +351,7 @@ mod tests {
         }
         assert_eq!(ended, [(1, End::Exited(0)), (2, End::Exited(0))]);
         assert_eq!(workers.free_row().map(|(number, _)| number), Some(1));
-        assert_eq!((workers.table.len(), workers.forked()), (1, 3));
+        assert_eq!((workers.len(), workers.forked()), (1, 3));
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub enum Section {
 
 impl Section {
     /// The chapters with settings that the server has, in order.
-    pub const ALL: [Section; 12] = [
+    pub const ALL: [Section; 13] = [
         Section::ConfigFile,
         Section::ServerSocket,
         Section::WorkerProcesses,

@@ -75,8 +75,10 @@ fn boot(
         .map_err(|error| BootError::because("cannot open the error log once more", &error))?;
     let nudge = start_python(&init, python)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
+    super::make_known(&init.row);
     python.extend_path(&config).map_err(python_failure)?;
-    let state = WorkerState { ppid: init.ppid, age: init.age, max_requests: init.max_requests };
+    let state =
+        WorkerState { ppid: init.ppid, age: init.age, max_requests: init.max_requests, number: init.row.number() };
     let listeners = give_away_listeners(&init.service);
     let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
     let wakeup = init.wakeup.try_clone().map_err(|error| BootError::because("cannot wake the master", &error))?;

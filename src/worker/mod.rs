@@ -54,8 +54,10 @@ use crate::python::hooks::{Hooks, Raised, WorkerState};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
 use crate::python::signals::Nudge;
-use crate::python::{PyErr, Python, environment, facade, greenlets, interpreter, loggers, signals, spew, threads, title};
-use crate::scoreboard::Scoreboard;
+use crate::python::{
+    PyErr, Python, environment, facade, greenlets, interpreter, loggers, signals, spew, threads, title,
+};
+use crate::scoreboard::{Row, Scoreboard};
 use crate::service;
 use crate::settings::{Config, LogFormat, WorkerClass};
 use crate::sys::process;
@@ -190,10 +192,7 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
         .map_err(|error| BootError::because("cannot open the error log once more", &error))?;
     let nudge = start_python(&init, python)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
-    if let Err(reason) = answer_questions_for_stacks() {
-        log::debug!("`monoceros ctl stacks` will show no stacks of this worker: {reason}");
-    }
-    environment::set(NUMBER_VARIABLE, Some(init.row.number().to_string().as_ref()));
+    make_known(&init.row);
     let (ppid, age, max_requests, number) = (init.ppid, init.age, init.max_requests, init.row.number());
     let state = WorkerState { ppid, age, max_requests, number };
     init.service.hooks.post_fork(state).map_err(BootError::raised)?;
@@ -218,6 +217,14 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     // What follows is the server's own, and soon done: a TERM waits for it in the queue.
     signals::started_in_worker();
     assemble(init, nudge, app, broken)
+}
+
+/// The application can tell by its number which worker it is in, and `monoceros ctl stacks` can ask it.
+fn make_known(row: &Row) {
+    environment::set(NUMBER_VARIABLE, Some(row.number().to_string().as_ref()));
+    if let Err(reason) = answer_questions_for_stacks() {
+        log::debug!("`monoceros ctl stacks` will show no stacks of this worker: {reason}");
+    }
 }
 
 /// From now on the stacks of this worker can be had from outside (`sys::stack_file`).

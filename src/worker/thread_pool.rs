@@ -787,13 +787,7 @@ impl ThreadPool {
 
     /// What comes after the application, which was called when the request `started` and was done when it `ended`: the
     /// counts, the access log, and how the connection goes on.
-    fn settle(
-        &self,
-        py: Python<'_>,
-        mut finished: Finished,
-        started: Instant,
-        ended: Instant,
-    ) -> (GivenBack, Instant) {
+    fn settle(&self, py: Python<'_>, mut finished: Finished, started: Instant, ended: Instant) -> (GivenBack, Instant) {
         let duration = ended - started;
         let is_sent = finished.is_logged || self.access_log.is_none() || finished.exchange.unsent() == 0;
         if is_sent && let Err(panic) = caught(|| self.log_access(py, &mut finished, duration)) {

@@ -23,7 +23,7 @@ use super::value::{Value, ValueError};
 
 pub use self::not_supported::NOT_SUPPORTED;
 
-static CHAPTERS: [&[Setting]; 12] = [
+static CHAPTERS: [&[Setting]; 13] = [
     config_file::ROWS,
     server_socket::ROWS,
     worker_processes::ROWS,
