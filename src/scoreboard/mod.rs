@@ -184,8 +184,9 @@ impl Row {
 
     /// Writes how many requests the worker has answered, for one that counts them itself.
     pub fn set_served(&self, count: u64) {
-        let before = self.field(State::RequestsAtBirth).load(Relaxed);
-        self.tally(Tally::Requests).fetch_max(before + count, Relaxed);
+        let at_birth = self.field(State::RequestsAtBirth).load(Relaxed);
+        // Tallies never fall.
+        self.tally(Tally::Requests).fetch_max(at_birth.saturating_add(count), Relaxed);
     }
 
     /// When the oldest running request of the worker began, in milliseconds of the monotonic clock;
@@ -197,7 +198,8 @@ impl Row {
 
     /// How many requests the worker is running, as far as the row records them.
     pub fn running(&self) -> u64 {
-        self.starts().iter().filter(|start| start.load(Relaxed) > tallies::BEING_COUNTED).count() as u64
+        let starts = self.starts().iter().map(|start| start.load(Relaxed));
+        starts.filter(|&at| at > tallies::BEING_COUNTED).count() as u64
     }
 
     /// Open connections of the worker.
