@@ -49,7 +49,8 @@ fn serve<const N: usize>(app: &str, args: [&str; N]) -> (Server, Address) {
 
 #[test]
 fn requests_are_counted_by_what_became_of_them() {
-    let (server, address) = serve("echo", ["--workers", "2", "--health-path", "/healthz"]);
+    let (mut server, address) = serve("echo", ["--workers", "2", "--health-path", "/healthz"]);
+    server.allow("Invalid request");
     server.wait_for_workers(2);
     for _ in 0..5 {
         assert_eq!(server.get("/").status, 200);
@@ -156,6 +157,8 @@ fn no_total_ever_falls_whatever_dies() {
     let is_over = AtomicBool::new(false);
     let load = thread::scope(|scope| {
         let scraper = scope.spawn(|| watch_totals(&address, &is_over));
+        // Also where something below fails: the scope waits for the scraper.
+        let _end = EndOf(&is_over);
         let load = Load::during(&server.address, 2, |_| {
             for round in 0..3 {
                 let workers = server.workers();
@@ -185,6 +188,15 @@ fn no_total_ever_falls_whatever_dies() {
     assert!(found["monoceros_worker_exits_total{cause=\"reload\"}"] >= 3.0, "{found:?}");
     server.allow("was sent SIGKILL");
     server.finish();
+}
+
+/// Says at its end that something is over.
+struct EndOf<'a>(&'a AtomicBool);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Reads every 50 ms until it `is_over`; says how often.
@@ -271,7 +283,8 @@ fn a_number_that_lasts_keeps_the_files_of_an_app_from_growing() {
                def application(environ, start_response):\n    hits.inc()\n    start_response('200 OK', [])\n    return [first.encode()]\n";
     let conf = "def post_fork(server, worker):\n    from prometheus_client import values\n    \
                 values.ValueClass = values.MultiProcessValue(process_identifier=lambda: worker.number)\n";
-    let plan = Plan::app("app").in_own_folder().file("app.py", app).file("gunicorn.conf.py", conf);
+    let plan = Plan::app("app").in_own_folder().started_in_own_folder();
+    let plan = plan.file("app.py", app).file("gunicorn.conf.py", conf);
     let folder = plan.path("gate");
     let server = plan.env("PROMETHEUS_MULTIPROC_DIR", folder.to_str().expect("a plain path")).start();
     let mut numbers = Vec::new();
