@@ -1,4 +1,4 @@
-"""gunicorn's classes over gevent. Those over gevent's own server are loaded when they are asked for: they import gevent."""
+"""gunicorn's classes over gevent. Those over gevent's own server import it, so they are loaded when they are asked for."""
 
 from gunicorn.workers._served import ServedWorker
 
