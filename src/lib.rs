@@ -52,7 +52,18 @@ pub fn run(exec_command: ExecCommand) -> i32 {
     }
     // Before anything is written. CPython does the same, but does not always run.
     sys::signal::ignore_file_size_limit();
+    #[cfg(feature = "ablation")]
+    switch_mechanisms_off();
     exit_status(start(exec_command))
+}
+
+/// Does without the mechanisms for speed that `MONOCEROS_WITHOUT` names, separated by commas.
+#[cfg(feature = "ablation")]
+fn switch_mechanisms_off() {
+    let named = std::env::var("MONOCEROS_WITHOUT").unwrap_or_default();
+    for name in named.split(',').filter(|name| !name.is_empty()) {
+        base::ablation::switch_off(name).expect("scripts/bench names mechanisms that there are");
+    }
 }
 
 /// As [`run`], for a Python program that embeds the server: settings and app are those of its

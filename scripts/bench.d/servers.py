@@ -1,6 +1,7 @@
 """The servers: how each is installed, and the command that makes it serve a load with one process."""
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -12,6 +13,8 @@ WORK = ROOT / "target" / "bench"
 VENV = WORK / "venv"
 PYTHON = VENV / "bin" / "python"
 STATIC = WORK / "static"
+# A target directory of its own, so that the build that people run is never the one that can do without its parts.
+ABLATION_TARGET = WORK / "ablation"
 
 OURS = "monoceros"
 WHEEL = "monoceros-wheel"
@@ -53,6 +56,11 @@ ALL = [OURS, WHEEL, THREADS, FLOOR, *PEERS, NGINX]
 BEFORE = "monoceros-before"
 older_build: "Path | None" = None
 
+# Rows of ours without one mechanism that exists for speed (src/base/ablation.rs), and whether there are any: then our
+# own row is of the same build.
+WITHOUT = "without "
+has_ablations = False
+
 
 def make_venv(python, packages):
     """The virtual environment that every server runs in, with the `packages` of the apps; kept from run to run."""
@@ -66,7 +74,7 @@ def install(server):
     """Makes `server` ready to run, or raises NotInstalled."""
     if server in (OURS, THREADS):
         build_ours()
-    elif server == BEFORE:
+    elif server == BEFORE or server.startswith(WITHOUT):
         pass
     elif server == WHEEL:
         install_wheel()
@@ -95,7 +103,10 @@ def pip_install(packages, isolated=True):
 def build_ours():
     # The same interpreter as the peers: the program embeds the one it was built for.
     environment = {**os.environ, "PYO3_PYTHON": str(PYTHON)}
-    built = subprocess.run(["cargo", "build", "--release"], check=False, cwd=ROOT, env=environment)
+    command = ["cargo", "build", "--release"]
+    if has_ablations:
+        command += ["--features", "ablation", "--target-dir", str(ABLATION_TARGET)]
+    built = subprocess.run(command, check=False, cwd=ROOT, env=environment)
     if built.returncode != 0:
         raise NotInstalled("cargo build --release failed")
 
@@ -116,6 +127,12 @@ def build_floor():
     built = subprocess.run(command, check=False, capture_output=True, text=True)
     if built.returncode != 0:
         raise NotInstalled("cc could not build floor.c: " + last_line(built.stderr))
+
+
+def mechanisms():
+    """The names of the mechanisms, from where the program has them."""
+    text = (ROOT / "src" / "base" / "ablation.rs").read_text()
+    return re.findall(r'\(Mechanism::\w+, "([a-z-]+)"\)', text)
 
 
 def find_nginx():
@@ -148,6 +165,8 @@ def last_line(text):
 
 
 def our_program():
+    if has_ablations:
+        return ABLATION_TARGET / "release" / "monoceros"
     target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
     return ROOT / target / "release" / "monoceros"
 
@@ -161,8 +180,8 @@ def command(server, load, port):
     if server == THREADS:
         require(load.worker_class)
         return [our_program(), "-b", bind, "-w", "1", "--threads", "512", app]
-    if server in (OURS, BEFORE, WHEEL):
-        program = {OURS: our_program(), BEFORE: older_build, WHEEL: scripts / "monoceros"}[server]
+    if server in (OURS, BEFORE, WHEEL) or server.startswith(WITHOUT):
+        program = {OURS: our_program(), BEFORE: older_build, WHEEL: scripts / "monoceros"}.get(server, our_program())
         files = ["--static-map", f"/static={STATIC}"] if load.is_static else []
         return [program, "-b", bind, "-w", "1", *files, *gunicorn_options(load, log), app]
     if server == "gunicorn-gevent":
@@ -265,10 +284,13 @@ def require(supported):
         raise Unsupported
 
 
-def environment():
-    """The same for every server: nothing of the caller's Python, the load's apps, the venv."""
+def environment(server):
+    """The same for every server, but for what ours does without: nothing of the caller's Python, the load's apps, the
+    venv."""
     names = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
     kept = {name: os.environ[name] for name in names if name in os.environ}
+    if server.startswith(WITHOUT):
+        kept["MONOCEROS_WITHOUT"] = server.removeprefix(WITHOUT)
     return {
         **kept,
         "VIRTUAL_ENV": str(VENV),

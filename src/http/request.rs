@@ -17,6 +17,7 @@ use super::grammar::{is_token_byte, line_length};
 use super::header_cache::{CacheKey, CachedBlockId, HeaderCache};
 use super::policy::Policy;
 use super::request_line::{self, RequestLine, TargetForm};
+use crate::base::ablation::{Mechanism, is_off};
 
 /// Reads one request head from a buffer that grows between the calls.
 #[derive(Debug, Default)]
@@ -327,6 +328,9 @@ impl HeadParser {
         head: &mut RequestHead,
     ) -> bool {
         let (Some(known), Some(circumstances)) = (known, self.circumstances(peer_is_trusted)) else { return false };
+        if is_off(Mechanism::HeaderCache) {
+            return false;
+        }
         let place = self.hint.likely_block;
         let Some(block) = known.lookup(buf, self.fields_start, circumstances, place, head) else { return false };
         self.hint.likely_block = block.place();

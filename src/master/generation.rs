@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::error;
 
+use crate::base::ablation::{Mechanism, is_off};
 use crate::service::Service;
 use crate::sys::memory;
 use crate::sys::socket::Listener;
@@ -54,7 +55,9 @@ impl Generation {
         }
         // Most of the code was needed for the start or the reload, which is over. A failure costs
         // memory only.
-        let _ = memory::give_back_code();
+        if !is_off(Mechanism::CodeGivenBack) {
+            let _ = memory::give_back_code();
+        }
     }
 
     /// Lets the kernel queue connections on the sockets that this generation has added to ports in

@@ -13,6 +13,7 @@ use super::header_names::HeaderNames;
 use super::raw::latin1;
 use super::tls::TlsKeys;
 use super::value_cache::{LONGEST, LastValueCache, PortCache};
+use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::RequestView;
 use crate::http::header_cache::{CachedBlockId, MOST_BLOCKS};
 use crate::http::proxy::Origin;
@@ -328,8 +329,8 @@ impl EnvironBuilder {
         request: RequestView<'_>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let environ = match request.head.block {
-            Some(block) => self.build_known(py, templates, request, block)?,
-            None => None,
+            Some(block) if !is_off(Mechanism::EnvironTemplates) => self.build_known(py, templates, request, block)?,
+            _ => None,
         };
         let environ = match environ {
             Some(environ) => environ,

@@ -6,6 +6,8 @@
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use crate::base::ablation::{Mechanism, is_off};
+
 /// How many headers are remembered, by their place in the list.
 const MOST_PLACES: usize = 8;
 
@@ -32,7 +34,7 @@ pub struct HeaderLine {
 impl HeaderLineCache {
     /// Whether the last status was this object.
     pub fn is_status(&self, status: &Bound<'_, PyString>) -> bool {
-        self.status.as_ref().is_some_and(|known| known.is(status))
+        self.status.as_ref().is_some_and(|known| known.is(status)) && !is_off(Mechanism::HeaderLines)
     }
 
     /// Remembers the status, which was valid; `None` if it was not the application's object.
@@ -43,7 +45,7 @@ impl HeaderLineCache {
     /// The header at this place of the last response, if it consisted of these two objects.
     pub fn find(&self, place: usize, name: &Bound<'_, PyString>, value: &Bound<'_, PyString>) -> Option<&HeaderLine> {
         let known = self.places.get(place)?.as_ref()?;
-        (known.value.is(value) && known.name.is(name)).then_some(known)
+        (known.value.is(value) && known.name.is(name) && !is_off(Mechanism::HeaderLines)).then_some(known)
     }
 
     /// Remembers a header and its line.

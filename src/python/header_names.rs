@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use super::raw::{insert_if_absent, latin1};
 use super::value_cache::LastValueCache;
+use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::RequestView;
 
 /// How many names are remembered at a time. Clients choose them, so there must be a bound.
@@ -92,8 +93,8 @@ impl HeaderNames {
         repeated: &mut Vec<Repeated<'py>>,
     ) -> PyResult<Option<Vec<u8>>> {
         match self.find(py, text, place) {
-            Some(known) => self.known[known].add_to(py, environ, value, repeated),
-            None => Name::new(py, text).add_to(py, environ, value, repeated),
+            Some(known) if !is_off(Mechanism::HeaderNames) => self.known[known].add_to(py, environ, value, repeated),
+            _ => Name::new(py, text).add_to(py, environ, value, repeated),
         }
     }
 

@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::raw::latin1;
+use crate::base::ablation::{Mechanism, is_off};
 
 /// Longer texts are not remembered: comparing and keeping them costs more than it saves.
 pub const LONGEST: usize = 512;
@@ -40,6 +41,7 @@ impl LastValueCache {
     ) -> PyResult<Bound<'py, PyString>> {
         if let Some(made) = &self.made
             && is_same(&self.text, text)
+            && !is_off(Mechanism::ValueCache)
         {
             return Ok(made.bind(py).clone());
         }
@@ -83,6 +85,7 @@ impl PortCache {
         let place = &mut self.0[usize::from(port) % MOST_PORTS];
         if let Some((known, text)) = place
             && *known == port
+            && !is_off(Mechanism::ValueCache)
         {
             return text.bind(py).clone();
         }

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::Hint;
 
 /// A block that comes this soon after the one before it may wait. At that pace a send for each costs a tenth of the time; at a faster one
@@ -58,6 +59,7 @@ pub enum Waits {
 impl Batching {
     /// The next response begins. `has_company` says that others are about to follow.
     pub fn begin(&mut self, has_company: bool) {
+        let has_company = has_company && !is_off(Mechanism::ResponseBatching);
         *self = Batching { has_company, ..Batching::default() };
     }
 
@@ -100,7 +102,9 @@ impl Batching {
 
     /// A block of an iteration has been handed to the kernel.
     pub fn block_was_sent(&mut self) {
-        self.last_block = Some(Instant::now());
+        if !is_off(Mechanism::BlockBatching) {
+            self.last_block = Some(Instant::now());
+        }
     }
 
     /// What the queue waits for.

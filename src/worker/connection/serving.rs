@@ -14,6 +14,7 @@ use super::client::Client;
 use super::lent::{Lent, LentSession};
 use super::request::{Link, Request};
 use super::{Connection, SharedConnection, Step, lock};
+use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::{Body, Exchange, Hint, RequestView, Wait};
 use crate::sys::fork;
 use crate::sys::retry::retry;
@@ -151,7 +152,9 @@ impl Exchange for Request {
     }
 
     fn return_buffer(&mut self, buffer: Vec<u8>) {
-        self.returned = buffer;
+        if !is_off(Mechanism::BodyBuffers) {
+            self.returned = buffer;
+        }
     }
 
     fn send(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize> {

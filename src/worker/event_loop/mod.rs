@@ -34,6 +34,7 @@ use super::metrics_server::{MetricsPages, MetricsServer};
 use super::read_context::{READ_SIZE, ReadContext};
 use super::rejection_log::RejectionLog;
 use super::siblings::Siblings;
+use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::CLIENT_CLOSED_REQUEST;
 use crate::scoreboard::Count;
 use crate::sys::socket::Listener;
@@ -273,7 +274,7 @@ impl EventLoop {
             self.has_work() || self.polled_before.is_due() || self.now >= self.next_sweep || self.can_accept();
         // Neither a handshake nor a file can be begun by one read then.
         let reads_are_quick = self.acceptor.is_none() && self.limits.http.body_buffer >= READ_SIZE;
-        if !self.is_busy || turn_is_due || !reads_are_quick {
+        if !self.is_busy || turn_is_due || !reads_are_quick || is_off(Mechanism::QuickPoll) {
             return None;
         }
         // Should it fail, the next turn's poll does, too.

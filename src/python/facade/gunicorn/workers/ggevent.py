@@ -1,4 +1,4 @@
-"""gunicorn's classes over gevent. Those over gevent's own server import it, so they are loaded when they are asked for."""
+"""gunicorn's classes over gevent. Those over its own server import it: they are loaded when they are asked for."""
 
 from gunicorn.workers._served import ServedWorker
 
