@@ -24,10 +24,11 @@ use super::loggers;
 use super::panics::{caught, contain};
 use super::raw::reference_count;
 use super::request_hooks::{HookedRequest, RequestHooks};
-use super::response_writer::{self, Disposition, MAX_BLOCKS, Progress, ResponseSummary, ResponseWriter, lock};
+use super::response_writer::{self, Disposition, MAX_BLOCKS, Progress, ResponseSummary, ResponseWriter, Wanted, lock};
 use super::signals;
 use super::start_response::{StartResponse, as_bytes};
 use super::waiting;
+use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::{Exchange, RequestView};
 use crate::files::AppFiles;
 use crate::http::request::Span;
@@ -131,7 +132,8 @@ impl InFlight {
     /// For the standby thread: sends what has waited for long enough ([`Exchange::flush_due`]). With `hurry`, the responses wait for no
     /// others either ([`Exchange::hurry`]).
     pub fn flush_due(&self, now: Instant, hurry: bool) -> Look {
-        let looks = self.transmissions().into_iter().map(|shared| {
+        let responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
+        let looks = responses.iter().map(|shared| {
             let mut response = match shared.try_lock() {
                 Ok(response) => response,
                 Err(TryLockError::Poisoned(response)) => response.into_inner(),
@@ -229,7 +231,8 @@ impl Caller {
         if served.has_panicked {
             self.environs = EnvironBuilder::new(py);
         }
-        if served.has_panicked || kit.objects.is_still_held(py, kit.templates.count()) {
+        let is_held = kit.objects.is_still_held(py, kit.templates.count());
+        if served.has_panicked || is_held || is_off(Mechanism::ObjectReuse) {
             // The application kept one of the objects; the next request must not appear in it.
             match Kit::new(py, &self.listener_infos[site], &self.options) {
                 Ok(fresh) => {
@@ -249,14 +252,15 @@ impl Caller {
             self.python_wrote = !self.python_wrote;
             self.observer = self.hooks.observer(py);
         }
+        let request = exchange.request();
+        let wanted = Wanted::by(request);
         let prepared = caught(|| {
-            let request = exchange.request();
             let mut observed = self.observe(py, request);
             (self.environ(py, request, observed.as_mut()), observed)
         });
         let kit = &self.kits[site].objects;
         let is_observed = self.observer.is_some() || !self.options.environ_keys.is_empty();
-        lock(&kit.response).begin(exchange, is_observed);
+        lock(&kit.response).begin(exchange, wanted, is_observed);
         let served = prepared.and_then(|(environ, observed)| caught(|| self.run(py, kit, environ, observed)));
         served.unwrap_or_else(|panic| CallOutcome {
             ending: kit.fall(&panic),
@@ -638,10 +642,10 @@ fn note(py: Python<'_>, request: RequestView<'_>) {
 
 /// The values of `keys` (lower case; gunicorn compares them so), as text, as the application left them.
 fn values_of(environ: &Bound<'_, PyDict>, keys: &[String]) -> Vec<Option<String>> {
-    let mut values = vec![None; keys.len()];
     if keys.is_empty() {
-        return values;
+        return Vec::new();
     }
+    let mut values = vec![None; keys.len()];
     // A list of them: str() of a value is the application's code, and may change the dict.
     for (name, value) in
         environ.items().iter().filter_map(|item| item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>().ok())

@@ -149,6 +149,9 @@ impl Input {
     /// Ends the body: whoever still holds this object reads nothing more. Returns the buffer that the body was in. A thread that reads is
     /// waited for; the request is over, so it waits for nobody.
     pub fn end(&self, py: Python<'_>) -> Vec<u8> {
+        if let InputState::Free(source) = &mut *self.lock() {
+            return std::mem::replace(source, Source::at_end()).buffer;
+        }
         // None but a handler of a signal could be below us in this thread, and none is.
         self.begin_reading(py)
             .map_or_else(|_| Vec::new(), |mut reading| std::mem::replace(&mut reading.source, Source::at_end()).buffer)

@@ -13,6 +13,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use super::header_line_cache::HeaderLineCache;
+use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Hint, RequestView, Wait};
 use crate::files::{AppFiles, Piece};
 use crate::http::date::DateCache;
@@ -111,13 +112,26 @@ pub struct ResponseView {
     pub chunked: bool,
 }
 
+/// What a request says of the response to it.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    asked: Asked,
+    version: Version,
+}
+
+impl Wanted {
+    /// What this one says.
+    pub fn by(request: RequestView<'_>) -> Self {
+        Wanted { asked: Asked::by(request.head.method.of(request.buffer)), version: request.head.version }
+    }
+}
+
 /// A response in the making and the exchange it goes out on.
 pub struct ResponseWriter {
     exchange: Option<Box<dyn Exchange>>,
     progress: Progress,
     head: ResponseHead,
-    asked: Asked,
-    version: Version,
+    wanted: Wanted,
     encoder: BodyEncoder,
     keep_alive: bool,
     client_gone: bool,
@@ -162,8 +176,7 @@ impl ResponseWriter {
             exchange: None,
             progress: Progress::Complete,
             head: ResponseHead::default(),
-            asked: Asked::Whole,
-            version: Version::Http11,
+            wanted: Wanted { asked: Asked::Whole, version: Version::Http11 },
             encoder: BodyEncoder::without_body(),
             keep_alive: false,
             client_gone: false,
@@ -180,11 +193,10 @@ impl ResponseWriter {
         }
     }
 
-    /// Begins the response to the request in `exchange`; `is_observed` says that somebody looks at it when it is out.
-    pub fn begin(&mut self, exchange: Box<dyn Exchange>, is_observed: bool) {
-        let view = exchange.request();
-        self.asked = Asked::by(view.head.method.of(view.buffer));
-        self.version = view.head.version;
+    /// Begins the response to the request in `exchange`, which is `wanted` so; `is_observed` says that somebody looks at
+    /// it when it is out.
+    pub fn begin(&mut self, exchange: Box<dyn Exchange>, wanted: Wanted, is_observed: bool) {
+        self.wanted = wanted;
         self.progress = Progress::Waiting;
         self.encoder = BodyEncoder::without_body();
         (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
@@ -267,7 +279,7 @@ impl ResponseWriter {
         self.progress = Progress::Drafting;
         let mut head = std::mem::take(&mut self.head);
         head.headers.clear();
-        (head.content_length, head.upgrade, head.is_live, head.asked) = (None, false, false, self.asked);
+        (head.content_length, head.upgrade, head.is_live, head.asked) = (None, false, false, self.wanted.asked);
         head.body = None;
         head.files.clone_from(&self.files);
         head
@@ -284,7 +296,7 @@ impl ResponseWriter {
         if self.progress != Progress::Drafting {
             return;
         }
-        self.encoder = BodyEncoder::new(self.asked, self.version, head.code, head.content_length);
+        self.encoder = BodyEncoder::new(self.wanted.asked, self.wanted.version, head.code, head.content_length);
         if head.is_live
             && let Some(exchange) = &mut self.exchange
         {
@@ -365,7 +377,7 @@ impl ResponseWriter {
             self.progress = Progress::Complete;
         }
         let hint = self.hint(is_first, last).unwrap_or(hint);
-        let is_short = front.len() + admitted + tail.len() <= GATHER_LIMIT;
+        let is_short = front.len() + admitted + tail.len() <= GATHER_LIMIT && !is_off(Mechanism::Gathering);
         let result = if let ([block], true, Hint::MoreSoon) = (blocks, is_short, hint) {
             // It is likely to be put together with others, which is done once.
             self.transmit_short(&[&front, &block.as_bytes()[..admitted], tail], hint)
@@ -378,7 +390,7 @@ impl ResponseWriter {
         };
         front.clear();
         self.buffer = front;
-        if result.is_ok() && self.is_whole() {
+        if self.has_backlog() && result.is_ok() && self.is_whole() {
             self.leave_backlog();
         }
         result.inspect_err(|_| self.client_gone = true)
@@ -440,7 +452,7 @@ impl ResponseWriter {
     /// # Errors
     /// The client is gone.
     pub fn send_interim(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.is_head_out() || self.version == Version::Http10 {
+        if self.is_head_out() || self.wanted.version == Version::Http10 {
             return Ok(());
         }
         self.transmit_one(bytes, Hint::Now).inspect_err(|_| self.client_gone = true)
@@ -488,7 +500,7 @@ impl ResponseWriter {
         self.head.headers.clear();
         // The page is framed by itself: those who look at the response must not see what the application, or the last one, had in mind.
         (self.head.content_length, self.encoder) = (None, BodyEncoder::without_body());
-        let page = ErrorPage { status, message, is_head: self.asked == Asked::Head };
+        let page = ErrorPage { status, message, is_head: self.wanted.asked == Asked::Head };
         let page = page.render(self.date.get(unix_time()));
         match self.transmit_one(&page, Hint::Now) {
             Ok(()) => Disposition::Close,
@@ -650,7 +662,15 @@ impl ResponseWriter {
         };
         let chunked = self.encoder.plan() == BodyPlan::Chunked;
         let date = self.date.get(unix_time());
-        response::write_head_start(out, self.version, &self.head.status, &self.server, date, connection, chunked);
+        response::write_head_start(
+            out,
+            self.wanted.version,
+            &self.head.status,
+            &self.server,
+            date,
+            connection,
+            chunked,
+        );
         out.extend_from_slice(&self.head.headers);
         response::write_head_end(out);
     }
@@ -770,10 +790,15 @@ mod tests {
     fn started(head: ResponseHead) -> (ResponseWriter, Arc<Mutex<Received>>) {
         let (exchange, received) = RecordingExchange::new();
         let mut response = ResponseWriter::new(b"".as_slice().into(), None);
-        response.begin(Box::new(exchange), false);
+        begin(&mut response, Box::new(exchange));
         response.take_draft();
         response.start(head);
         (response, received)
+    }
+
+    fn begin(response: &mut ResponseWriter, exchange: Box<dyn Exchange>) {
+        let wanted = Wanted::by(exchange.request());
+        response.begin(exchange, wanted, false);
     }
 
     /// A response whose head is out, and its client, who has taken nothing of a body.
@@ -817,7 +842,7 @@ mod tests {
             [(false, false, Hint::LastOfConnection), (true, false, Hint::Now), (false, true, Hint::Now)]
         {
             let (mut response, received) = started(ok(None));
-            response.version = Version::Http10;
+            response.wanted.version = Version::Http10;
             response.start_again(ok(None));
             response.is_observed = is_observed;
             response.complete(is_followed).unwrap();
@@ -870,7 +895,7 @@ mod tests {
         let (exchange, summary) = response.end(false).unwrap();
         assert_eq!(summary.status, CLIENT_CLOSED_REQUEST);
         received.lock().unwrap().is_gone = false;
-        response.begin(exchange, false);
+        begin(&mut response, exchange);
         response.take_draft();
         response.start(ok(Some(0)));
         assert_eq!(response.finish(), Disposition::KeepAlive);

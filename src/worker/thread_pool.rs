@@ -366,8 +366,10 @@ impl ThreadPool {
         if self.has_greenlets() && !standby.take_bytes() {
             return Look::Nothing;
         }
-        let in_flight = hold(&self.in_flight).clone();
-        let found = in_flight.iter().map(|requests| requests.flush_due(now, hurry)).max().unwrap_or(Look::Nothing);
+        // Nothing below waits, and a look comes often: the list is not copied.
+        let looks = hold(&self.in_flight);
+        let found = looks.iter().map(|requests| requests.flush_due(now, hurry)).max().unwrap_or(Look::Nothing);
+        drop(looks);
         if self.has_greenlets() && found != Look::Nothing {
             standby.call_for(Attention::ToBytes);
         }
@@ -667,17 +669,17 @@ impl ThreadPool {
 
     fn take_returned_connections(&self, lead: &mut LeaderState) {
         // What is overlooked here, because it comes back at this moment, ends the next poll.
-        if !self.has_returned.load(Relaxed) {
-            return;
+        if self.has_returned.load(Relaxed) {
+            for (key, step) in self.empty_returned() {
+                lead.event_loop.put_back(key, step);
+            }
         }
-        let returned = {
-            let mut slot = self.lock();
-            self.has_returned.store(false, Relaxed);
-            std::mem::take(&mut slot.returned)
-        };
-        for (key, step) in returned {
-            lead.event_loop.put_back(key, step);
-        }
+    }
+
+    fn empty_returned(&self) -> Vec<(usize, Step)> {
+        let mut slot = self.lock();
+        self.has_returned.store(false, Relaxed);
+        std::mem::take(&mut slot.returned)
     }
 
     /// Ends the wait of whoever leads.

@@ -96,25 +96,24 @@ impl WriteQueue {
 
     /// Appends bytes that must be kept whatever the bounds say: the server's own, and those that wait for more to come.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.push_before(bytes, 0);
+        self.push_all(&[bytes]);
     }
 
-    /// As [`WriteQueue::push`], where about `more` bytes are to follow in small pieces: they need not move then.
-    pub fn push_before(&mut self, bytes: &[u8], more: usize) {
-        if bytes.is_empty() {
+    /// As [`WriteQueue::push`], of several parts.
+    pub fn push_all(&mut self, parts: &[&[u8]]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if length == 0 {
             return;
         }
-        self.memory += bytes.len();
+        self.memory += length;
         if let Some(Chunk::Memory { bytes: last, start }) = self.chunks.back_mut() {
             if *start > last.len() / 2 {
                 // A queue that never becomes empty must not keep what it has sent.
                 last.drain(..std::mem::take(start));
             }
-            last.extend_from_slice(bytes);
+            parts.iter().for_each(|part| last.extend_from_slice(part));
         } else {
-            let mut first = Vec::with_capacity(bytes.len() + more);
-            first.extend_from_slice(bytes);
-            self.chunks.push_back(Chunk::Memory { bytes: first, start: 0 });
+            self.chunks.push_back(Chunk::Memory { bytes: parts.concat(), start: 0 });
         }
     }
 

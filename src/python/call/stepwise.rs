@@ -21,7 +21,7 @@ use crate::python::hooks::Hooks;
 use crate::python::loggers;
 use crate::python::panics::{caught, contain};
 use crate::python::request_hooks::{HookedRequest, RequestHooks};
-use crate::python::response_writer::{Disposition, Progress, lock};
+use crate::python::response_writer::{Disposition, Progress, Wanted, lock};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::fork;
 
@@ -198,7 +198,8 @@ impl StepwiseCaller {
             (self.arguments(py, request, observer.as_deref(), observed.as_mut()), observed)
         });
         let is_observed = observer.is_some() || !self.shared.options.environ_keys.is_empty();
-        lock(&self.objects.response).begin(exchange, is_observed);
+        let wanted = Wanted::by(exchange.request());
+        lock(&self.objects.response).begin(exchange, wanted, is_observed);
         let mut running = RunningRequest { observer, observed: None, environ: None, ending: None, has_panicked: false };
         let arguments = match prepared {
             Ok((Ok((arguments, environ)), observed)) => {

@@ -5,10 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::Hint;
 use crate::sys::fork;
 use crate::sys::socket::{Cork, Stream};
-use crate::worker::batching::{Batching, MOST_WAITING, Waits};
+use crate::worker::batching::{Batching, Waits};
 use crate::worker::connection_limits::ConnectionLimits;
 use crate::worker::holdings::Held;
 use crate::worker::standby::Attention;
@@ -54,8 +55,7 @@ impl Output {
         self.check()?;
         let length = parts.iter().map(|part| part.len()).sum();
         if self.defers(transport, hint, length) {
-            let more = if hint == Hint::MoreSoon { MOST_WAITING } else { 0 };
-            parts.iter().for_each(|part| self.queue.push_before(part, more));
+            self.queue.push_all(parts);
             if hint == Hint::MoreSoon {
                 limits.standby.call_for(Attention::ToBytes);
             }
@@ -109,7 +109,11 @@ impl Output {
             self.flush(transport, Instant::now())?;
         }
         self.batching.end_wait();
-        let cork = if hint == Hint::LastOfConnection { Cork::UntilShutdown } else { Cork::No };
+        let cork = if hint == Hint::LastOfConnection && !is_off(Mechanism::CorkedEnd) {
+            Cork::UntilShutdown
+        } else {
+            Cork::No
+        };
         let sent = self.queue.write(transport, parts, cork)?;
         if sent == length && self.queue.is_empty() && !transport.has_unsent() {
             return Ok(length);
