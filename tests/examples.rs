@@ -71,17 +71,13 @@ fn the_manifests_follow_our_rules_and_name_only_settings_that_there_are() {
     manifests.arg(root().join("scripts/manifests")).args(["--rules", "--program"]).arg(program());
     let output = manifests.env("VIRTUAL_ENV", venv()).output().expect("a Python");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    the_rules_find_what_is_wrong(&root().join("target/manifests/bin/python"));
 }
 
-/// The rules themselves: a manifest with every fault is told of each.
-#[test]
-fn the_rules_find_what_is_wrong() {
+/// The rules themselves: a manifest with every fault is told of each. `tools` is the Python that `scripts/manifests` has
+/// made.
+fn the_rules_find_what_is_wrong(tools: &Path) {
     let broken = root().join("tests/manifests/broken.yaml");
-    let tools = root().join("target/manifests/bin/python");
-    if !tools.exists() {
-        // The other test makes it, and may be at it.
-        return println!("skipped: scripts/manifests has not run yet");
-    }
     let output =
         Command::new(tools).arg(root().join("tests/manifests/rules.py")).arg(&broken).output().expect("it ran");
     let said = String::from_utf8_lossy(&output.stdout);

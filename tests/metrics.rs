@@ -150,7 +150,7 @@ fn metrics_are_answered_while_every_thread_is_busy_and_through_the_drain() {
 #[test]
 fn no_total_ever_falls_whatever_dies() {
     let plan = Plan::app("app").in_own_folder().file("app.py", &version(1));
-    let plan = plan.args(["--metrics-bind", "127.0.0.1:0", "--workers", "2", "--max-requests", "300"]);
+    let plan = plan.args(["--metrics-bind", "127.0.0.1:0", "--workers", "2", "--max-requests", "3000"]);
     let mut server = plan.start();
     let address = metrics_of(&server);
     server.wait_for_workers(2);

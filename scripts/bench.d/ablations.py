@@ -1,4 +1,4 @@
-"""What each mechanism that exists for speed brings: ours without it beside ours, kept, and as a table in the documents."""
+"""What each mechanism for speed brings: ours without it beside ours, kept, and as a table in the documents."""
 
 import json
 import re
