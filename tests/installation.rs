@@ -110,8 +110,8 @@ fn bash_completes_flags_values_files_and_modules() {
     // line, what is offered
     let table = [
         ("monoceros --worker-cl", "--worker-class"),
-        ("monoceros --worker-class ", "gthread sync"),
-        ("monoceros --worker-class=g", "gthread"),
+        ("monoceros --worker-class ", "gevent gthread sync"),
+        ("monoceros --worker-class=g", "gevent gthread"),
         ("monoceros -k s", "sync"),
         ("monoceros --completions ", "bash fish zsh"),
         ("monoceros --config ap", "app.py"),
@@ -140,7 +140,7 @@ fn fish_completes_flags_values_and_modules() {
     let folder = folder_with_modules();
     let table = [
         ("monoceros --worker-cl", "--worker-class"),
-        ("monoceros --worker-class ", "gthread sync"),
+        ("monoceros --worker-class ", "gevent gthread sync"),
         ("monoceros -k s", "sync"),
         ("monoceros --completions ", "bash fish zsh"),
         ("monoceros -w 2 ", "app site.wsgi"),
@@ -162,7 +162,7 @@ fn zsh_takes_the_completions() {
     let folder = folder_with_modules();
     // Completing itself needs a terminal; _arguments compiles its specifications when it is called.
     let script = "autoload -U compinit && compinit -D; source <(\"$0\" --completions zsh) && print $_comps[monoceros] && \
-                  _arguments() { print -l -- \"$@\" | grep -c ']:STRING:(sync gthread)' } && _monoceros";
+                  _arguments() { print -l -- \"$@\" | grep -c ']:STRING:(sync gthread gevent)' } && _monoceros";
     assert_eq!(shell("zsh", &["-f", "-c", script], folder.path()), "_monoceros 2");
 }
 

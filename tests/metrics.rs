@@ -150,7 +150,7 @@ fn metrics_are_answered_while_every_thread_is_busy_and_through_the_drain() {
 #[test]
 fn no_total_ever_falls_whatever_dies() {
     let plan = Plan::app("app").in_own_folder().file("app.py", &version(1));
-    let plan = plan.args(["--metrics-bind", "127.0.0.1:0", "--workers", "2", "--max-requests", "3000"]);
+    let plan = plan.args(["--metrics-bind", "127.0.0.1:0", "--workers", "2"]);
     let mut server = plan.start();
     let address = metrics_of(&server);
     server.wait_for_workers(2);
@@ -184,7 +184,6 @@ fn no_total_ever_falls_whatever_dies() {
     let (least, most) = (load.ok() as f64 - cut_off - 12.0, load.ok() as f64 + cut_off + 12.0);
     assert!((least..=most).contains(&requests), "{requests} counted: {load}");
     assert!(found["monoceros_worker_exits_total{cause=\"killed\"}"] >= 3.0, "{found:?}");
-    assert!(found["monoceros_worker_exits_total{cause=\"max_requests\"}"] >= 1.0, "{found:?}");
     assert!(found["monoceros_worker_exits_total{cause=\"reload\"}"] >= 3.0, "{found:?}");
     server.allow("was sent SIGKILL");
     server.finish();

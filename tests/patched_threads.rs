@@ -4,8 +4,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::util::classes_venv;
 use crate::util::server::{Plan, Server};
+use crate::util::variable_for_classes;
 
 const PATCHES: [&str; 2] =
     ["from gevent import monkey\nmonkey.patch_all()\n", "import eventlet\neventlet.monkey_patch()\n"];
@@ -40,8 +40,8 @@ fn three_threads_sleep_side_by_side_whatever_the_app_has_patched() {
 #[track_caller]
 fn expect_three_at_once(plans: [Plan; 2]) {
     for plan in plans {
-        let venv = classes_venv().display().to_string();
-        let mut server = plan.env("VIRTUAL_ENV", venv).start();
+        let (name, value) = variable_for_classes();
+        let mut server = plan.env(name, value).start();
         // gevent and eventlet tell what they think of the order of imports.
         server.allow("Warning");
         server.wait_for_workers(1);

@@ -86,6 +86,17 @@ pub fn programs_venv() -> &'static Path {
     })
 }
 
+/// The variable, and its value, by which a server finds the packages of [`classes_venv`]. The wheel's script runs in the
+/// virtualenv that it is installed in: it finds them in front of its own.
+pub fn variable_for_classes() -> (&'static str, String) {
+    if !is_wheel() {
+        return ("VIRTUAL_ENV", classes_venv().display().to_string());
+    }
+    let mut versions = std::fs::read_dir(classes_venv().join("lib")).expect("a virtualenv has a lib").flatten();
+    let version = versions.next().expect("it is of one Python").path();
+    ("PYTHONPATH", version.join("site-packages").display().to_string())
+}
+
 /// The virtualenv with worker classes of other packages, and without a gunicorn.
 pub fn classes_venv() -> &'static Path {
     static VENV: OnceLock<PathBuf> = OnceLock::new();
