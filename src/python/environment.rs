@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 
+use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 
 use super::interpreter;
@@ -19,7 +20,10 @@ pub fn set(name: &str, value: Option<&OsStr>) {
                 None => environ.call_method1("pop", (name, py.None())).map(|_| ()),
             }
         });
-        if let Err(error) = result {
+        // A signal that stops the worker unwinds what runs in Python at that moment.
+        if let Err(error) = result
+            && !Python::attach(|py| error.is_instance_of::<PySystemExit>(py))
+        {
             log::warn!("Cannot change the environment variable {name}: {error}");
         }
     }
