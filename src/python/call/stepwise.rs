@@ -192,13 +192,13 @@ impl StepwiseCaller {
             note(py, exchange.request());
         }
         let observer = self.shared.observer(py);
+        let request = exchange.request();
+        let wanted = Wanted::by(request);
         let prepared = caught(|| {
-            let request = exchange.request();
             let mut observed = self.observe(py, observer.as_deref(), request);
             (self.arguments(py, request, observer.as_deref(), observed.as_mut()), observed)
         });
         let is_observed = observer.is_some() || !self.shared.options.environ_keys.is_empty();
-        let wanted = Wanted::by(exchange.request());
         lock(&self.objects.response).begin(exchange, wanted, is_observed);
         let mut running = RunningRequest { observer, observed: None, environ: None, ending: None, has_panicked: false };
         let arguments = match prepared {
