@@ -239,6 +239,16 @@ fn request_timeout_ends_one_greenlet_and_the_worker_goes_on() {
 }
 
 #[test]
+fn slow_requests_are_named_while_greenlets_wait() {
+    let mut server = green(["--slow-request", "1"]);
+    server.allow("Slow request");
+    let mut waiting = asked(&server, "/sleep?3.5");
+    server.wait_for_log("Slow request: GET /sleep?3.5 from 127.0.0.1");
+    assert_eq!(waiting.read().status, 200);
+    server.finish();
+}
+
+#[test]
 fn term_lets_greenlets_end_and_ends_late_ones() {
     // A sleeper and an idle client.
     let mut server = green([]);

@@ -478,10 +478,12 @@ impl ThreadPool {
     /// Writes what the threads are at on the scoreboard, where it can be seen while they hang. Once a second, so that a request that is
     /// soon over costs nothing.
     pub fn describe_requests(&self) {
-        if self.worker.row.request_started_at().is_none() {
+        // Requests of greenlets have no place in the row, and greenlets without one no start.
+        if self.worker.row.request_started_at().is_none() && !self.has_greenlets() {
             return;
         }
-        let in_flight = hold(&self.in_flight).clone();
+        let in_flight: Vec<InFlight> =
+            hold(&self.in_flight).iter().filter(|requests| requests.start() != 0).cloned().collect();
         let described: Vec<(u64, String)> =
             in_flight.iter().flat_map(|one| one.describe().into_iter().map(|text| (one.start(), text))).collect();
         self.worker.row.describe_requests(described.iter().map(|(start, text)| (*start, text.as_str())));
