@@ -17,35 +17,30 @@ use crate::util::{is_root, program, root, venv, wait_until};
 
 #[test]
 fn runit_reloads_stops_and_leaves_down_what_cannot_be_loaded() {
-    let Some(service) = Service::start(Manager::Runit) else { return };
-    service.wait_for_version(1);
-    service.write("app.py", &version(2));
-    service.control(&["hup"]);
-    service.wait_for_version(2);
-    service.control(&["-w", "35", "down"]);
-    assert!(Client::try_connect(&service.address).is_err());
-    service.write("app.py", "raise RuntimeError('bad deploy')\n");
-    service.control(&["up"]);
-    wait_until("the service to be down", || {
-        service.log().contains("bad deploy") && service.control(&["status"]).starts_with("down: ")
-    });
-    assert_eq!(service.log().matches("Worker failed to boot").count(), 1, "{}", service.log());
+    live_and_stay_down(Manager::Runit, [&["hup"], &["-w", "35", "down"], &["up"]], "down: ");
 }
 
 #[test]
 fn s6_reloads_stops_and_leaves_down_what_cannot_be_loaded() {
-    let Some(service) = Service::start(Manager::S6) else { return };
+    // 125 in `finish` is what s6 calls a permanent failure.
+    live_and_stay_down(Manager::S6, [&["-h"], &["-wD", "-d"], &["-u"]], "down ");
+}
+
+/// The life of a service whose manager reloads, stops and starts it by these words, and whose status begins with `down`
+/// when it is left down.
+#[track_caller]
+fn live_and_stay_down(manager: Manager, [reload, stop, start]: [&[&str]; 3], down: &str) {
+    let Some(service) = Service::start(manager) else { return };
     service.wait_for_version(1);
     service.write("app.py", &version(2));
-    service.control(&["-h"]);
+    service.control(reload);
     service.wait_for_version(2);
-    service.control(&["-wD", "-d"]);
+    service.control(stop);
     assert!(Client::try_connect(&service.address).is_err());
     service.write("app.py", "raise RuntimeError('bad deploy')\n");
-    service.control(&["-u"]);
-    // 125 in `finish` is what s6 calls a permanent failure.
+    service.control(start);
     wait_until("the service to be down", || {
-        service.log().contains("bad deploy") && service.control(&["status"]).starts_with("down ")
+        service.log().contains("bad deploy") && service.control(&["status"]).starts_with(down)
     });
     assert_eq!(service.log().matches("Worker failed to boot").count(), 1, "{}", service.log());
 }
