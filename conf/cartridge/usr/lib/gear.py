@@ -46,16 +46,10 @@ class Gear:
         return [f"{name}={value}" for name, value in self.environment.items() if name not in NOT_HANDED_ON]
 
     def app(self) -> tuple[str | None, str | None]:
-        """What to serve, as `wsgi_app` and `wsgi_file`: the application's module, or its script, or the
-        module beside this where there are static files to send."""
-        module, script = self.source.get("APP_MODULE", ""), self.source.get("WSGI_FILE", "")
-        script = str(self.repo / script) if script else ""
-        if not self.static():
-            return (module, None) if module else (None, script)
-        os.environ["MONOCEROS_GEAR_APP"] = module or script
-        maps = (f"{path}={self.repo / target}" for path, target in self.static().items())
-        os.environ["MONOCEROS_GEAR_STATIC"] = os.pathsep.join(maps)
-        return "gear_app", None
+        """What to serve, as `wsgi_app` and `wsgi_file`: the application's module, or its script."""
+        if module := self.source.get("APP_MODULE"):
+            return module, None
+        return None, str(self.repo / self.source["WSGI_FILE"])
 
     def chdir(self) -> str:
         """By the name of the link, so that the next reload finds the next release."""
@@ -68,14 +62,16 @@ class Gear:
         found = [str((self.repo / name).absolute()) for name in below if name and (self.repo / name).is_dir()]
         return [str(self.cartridge / "usr/lib"), *found]
 
-    def static(self) -> dict[str, str]:
-        """URL paths and the files or folders of the repository that answer them, as the Apache of
-        these platforms had them."""
-        maps = {"/static": "wsgi/static"}
+    def static_map(self) -> list[str]:
+        """The files that the Apache of these platforms sent by itself. What is not there is the
+        application's, as it was."""
+        sent = {"/static": "wsgi/static"}
         if self.source.get("WSGI_FILE") == "application":
             # Jelastic's layout: everything lies beside the script.
-            maps = {f"/{name}": name for name in ("static", "images", "robots.txt", "favicon.ico")}
-        return {path: target for path, target in maps.items() if (self.repo / target).exists()}
+            sent = {f"/{name}": name for name in ("static", "images", "robots.txt", "favicon.ico")}
+        # Not by the link to the release that is current: a worker sends the files of its own release.
+        found = ((path, (self.repo / name).resolve()) for path, name in sent.items())
+        return [f"{path}={target},fall-through" for path, target in found if target.exists()]
 
     def user_settings(self) -> Path | None:
         """The repository's own gunicorn.conf.py, which has the last word but for a few settings."""
