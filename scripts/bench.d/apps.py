@@ -62,7 +62,7 @@ def sleep(environ, start_response):
 def __getattr__(name):
     # Only the loads that use them pay for importing Flask and WhiteNoise.
     if name == "static_app":
-        return static_app()
+        return make_static_app()
     if name != "flask_app":
         raise AttributeError(name)
     from flask import Flask
@@ -77,7 +77,7 @@ def __getattr__(name):
     return app
 
 
-def static_app():
+def make_static_app():
     """Hello, behind WhiteNoise, which sends the files where the server does not."""
     import servers
     from whitenoise import WhiteNoise

@@ -42,6 +42,7 @@ class Load:
     is_static: bool = False  # a file below servers.STATIC, at /static
     tls: str = ""  # the kind of key in the certificate: ecdsa or rsa
     packages: tuple = ()
+    options: tuple = ()  # of ours: then no peer is measured
     goals: list = field(default_factory=list)
 
 
@@ -72,6 +73,8 @@ LOADS = {
     # wrk keeps its sessions from connection to connection.
     "tls-resume": Load("hello", "a resumed TLS session for each request", script="close.lua", closes=True, tls="ecdsa",
                        goals=[Goal(1.0, server="granian")]),
+    "hello-metrics": Load("hello", "hello with metrics to be scraped", options=("--metrics-bind", "127.0.0.1:0"),
+                          goals=[Goal(1.02, load="hello")]),
     "gevent-hello": Load("hello", "browser's headers, over 16 connections, each request in a greenlet",
                          script="browser.lua", connections=16, worker_class="gevent", packages=("gevent==26.9.0",),
                          goals=[Goal(0.20, server="gunicorn-gevent"), Goal(1.0, server="gevent-pywsgi")]),

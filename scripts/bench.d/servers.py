@@ -183,7 +183,8 @@ def command(server, load, port):
     if server in (OURS, BEFORE, WHEEL) or server.startswith(WITHOUT):
         program = {OURS: our_program(), BEFORE: older_build, WHEEL: scripts / "monoceros"}.get(server, our_program())
         files = ["--static-map", f"/static={STATIC}"] if load.is_static else []
-        return [program, "-b", bind, "-w", "1", *files, *gunicorn_options(load, log), app]
+        return [program, "-b", bind, "-w", "1", *files, *load.options, *gunicorn_options(load, log), app]
+    require(not load.options)
     if server == "gunicorn-gevent":
         require(load.worker_class == "gevent")
         return [scripts / "gunicorn", "-b", bind, "-w", "1", *gunicorn_options(load, log), app]
