@@ -2,13 +2,14 @@
 //! holds only so many.
 
 use std::io::{self, ErrorKind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::Token;
 
-use super::{EventLoop, FIRST_LISTENER};
+use super::{EventLoop, FIRST_LISTENER, HANDSHAKES_PER_TURN};
 use crate::scoreboard::Count;
 use crate::sys::socket::Stream;
+use crate::tls::Acceptor;
 use crate::worker::connection::Connection;
 use crate::worker::listeners::WorkerListener;
 
@@ -27,19 +28,48 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How often that is said.
 const REST_TOLD: Duration = Duration::from_secs(1);
 
+/// Where new connections come from, and what bounds them.
+pub(super) struct Accepting {
+    pub listeners: Vec<WorkerListener>,
+    /// What new connections begin TLS with, where they do.
+    pub acceptor: Option<Acceptor>,
+    /// TLS handshakes that may still go on in this turn.
+    pub handshakes_left: usize,
+    pub most_connections: usize,
+    /// Since when there may be connections from siblings in the handoff channel.
+    pub handoffs_since: Option<Instant>,
+    rest_until: Option<Instant>,
+    /// When it was last said that there are no descriptors.
+    rest_told: Option<Instant>,
+}
+
+impl Accepting {
+    pub fn new(listeners: Vec<WorkerListener>, most_connections: usize) -> Accepting {
+        Accepting {
+            listeners,
+            acceptor: None,
+            handshakes_left: HANDSHAKES_PER_TURN,
+            most_connections,
+            handoffs_since: None,
+            rest_until: None,
+            rest_told: None,
+        }
+    }
+}
+
 impl EventLoop {
     pub(super) fn accept(&mut self) {
         if !self.can_accept() {
             return;
         }
-        while self.serves && self.ready.is_empty() && self.has_room() && self.take_handoff() {
+        while self.serves && self.queues.ready.is_empty() && self.has_room() && self.take_handoff() {
             self.make_room();
         }
-        for site in 0..self.listeners.len() {
+        for site in 0..self.accepting.listeners.len() {
             let mut left = LOOKS_PER_TURN;
-            let most_ready = self.ready.len() + ACCEPTS_PER_TURN;
+            let most_ready = self.queues.ready.len() + ACCEPTS_PER_TURN;
             while left > 0
-                && self.ready.len() < most_ready
+                && self.queues.ready.len() < most_ready
                 && self.should_accept(site)
                 && self.has_room()
                 && self.accept_one(site)
@@ -53,29 +83,29 @@ impl EventLoop {
     /// Takes what the kernel has already accepted on the listeners' behalf, then listens no more.
     pub fn stop_accepting(&mut self) {
         // Whether or not their event has come yet.
-        self.handoffs_since = Some(self.now);
+        self.accepting.handoffs_since = Some(self.clock.now);
         while !self.is_full() && self.take_handoff() {}
-        for site in 0..self.listeners.len() {
+        for site in 0..self.accepting.listeners.len() {
             while !self.is_full() && self.accept_one(site) {}
         }
-        for mut listener in self.listeners.drain(..) {
-            listener.leave(self.poll.registry());
+        for mut listener in self.accepting.listeners.drain(..) {
+            listener.leave(self.polling.poll.registry());
         }
         // Where others serve on, they answer. The last seconds of a server are told as well.
         if let Some(metrics) = self.metrics.as_mut().filter(|_| !self.siblings.server_stops()) {
-            metrics.leave(self.poll.registry());
+            metrics.leave(self.polling.poll.registry());
         }
     }
 
     /// Whether nobody would accept at one of the listeners any more.
     pub fn is_last_on_its_socket(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.is_ours_alone(&self.siblings))
+        self.accepting.listeners.iter().any(|listener| listener.is_ours_alone(&self.siblings))
     }
 
     /// Takes over the listeners that siblings have left, and leaves those that one serves again.
     pub(super) fn watch_listeners(&mut self) -> io::Result<()> {
-        let (registry, siblings) = (self.poll.registry(), &self.siblings);
-        let mut listeners = self.listeners.iter_mut().enumerate();
+        let (registry, siblings) = (self.polling.poll.registry(), &self.siblings);
+        let mut listeners = self.accepting.listeners.iter_mut().enumerate();
         listeners.try_for_each(|(index, listener)| listener.watch(registry, Token(FIRST_LISTENER + index), siblings))
     }
 
@@ -86,16 +116,20 @@ impl EventLoop {
 
     /// Whether connections may be waiting.
     pub(super) fn is_awaited(&self) -> bool {
-        let rests = self.rest_until.is_some_and(|until| self.now < until);
-        let handoffs = self.serves && self.handoffs_since.is_some();
+        let rests = self.accepting.rest_until.is_some_and(|until| self.clock.now < until);
+        let handoffs = self.serves && self.accepting.handoffs_since.is_some();
         let waiting = handoffs
-            || self.listeners.iter().any(|listener| listener.waiting_since.is_some() && self.has_use_for(listener));
+            || self
+                .accepting
+                .listeners
+                .iter()
+                .any(|listener| listener.waiting_since.is_some() && self.has_use_for(listener));
         !rests && waiting
     }
 
     pub(super) fn can_accept_now(&self) -> bool {
-        let handoffs = self.serves && self.handoffs_since.is_some();
-        self.can_accept() && (handoffs || (0..self.listeners.len()).any(|site| self.should_accept(site)))
+        let handoffs = self.serves && self.accepting.handoffs_since.is_some();
+        self.can_accept() && (handoffs || (0..self.accepting.listeners.len()).any(|site| self.should_accept(site)))
     }
 
     /// Whether something may come to be done here for clients that wait to be accepted, though no thread here can serve: health checks and
@@ -107,34 +141,34 @@ impl EventLoop {
     /// While a request is at hand here, or a sibling has fewer connections, or nobody here can serve, a sibling should have the first
     /// chance to accept; but nobody waits for long.
     fn should_accept(&self, site: usize) -> bool {
-        let listener = &self.listeners[site];
+        let listener = &self.accepting.listeners[site];
         let Some(since) = listener.waiting_since else { return false };
-        let has_waited = self.now >= since + ACCEPT_BACKOFF;
+        let has_waited = self.clock.now >= since + ACCEPT_BACKOFF;
         if !self.serves {
             // A connection under TLS cannot be passed on.
-            let may_pass_on = !listener.is_shared() && self.acceptor.is_none() && self.siblings.has_idle();
+            let may_pass_on = !listener.is_shared() && self.accepting.acceptor.is_none() && self.siblings.has_idle();
             let may_be_of_use = self.limits.answers_by_itself() || may_pass_on;
             return has_waited && may_be_of_use;
         }
         let others_first = listener.is_shared()
             && (self.siblings.has_less_loaded(self.connections.len())
-                || (!self.ready.is_empty() && self.siblings.has_idle()));
+                || (!self.queues.ready.is_empty() && self.siblings.has_idle()));
         !others_first || has_waited
     }
 
     /// Takes a connection that a busy sibling has passed on; says whether there may be another.
     fn take_handoff(&mut self) -> bool {
-        if self.handoffs_since.is_none() {
+        if self.accepting.handoffs_since.is_none() {
             return false;
         }
-        match self.siblings.take(&self.limits, self.now) {
+        match self.siblings.take(&self.limits, self.clock.now) {
             Ok(Some((connection, step))) => {
                 let key = self.insert(connection);
                 self.follow(key, step);
                 true
             }
             Ok(None) => {
-                self.handoffs_since = None;
+                self.accepting.handoffs_since = None;
                 false
             }
             // A sibling takes one at this moment.
@@ -145,13 +179,13 @@ impl EventLoop {
 
     /// Accepts a connection and reads its request at once; says whether there may be another.
     fn accept_one(&mut self, site: usize) -> bool {
-        let listener = &mut self.listeners[site];
+        let listener = &mut self.accepting.listeners[site];
         match listener.socket.accept() {
             Ok((stream, peer)) => {
-                let waiting_since = listener.waiting_since.replace(self.now).unwrap_or(self.now);
-                self.arrived_after = self.arrived_after.min(waiting_since);
+                let waiting_since = listener.waiting_since.replace(self.clock.now).unwrap_or(self.clock.now);
+                self.clock.arrived_after = self.clock.arrived_after.min(waiting_since);
                 let stream = self.take_a_clients_number(stream);
-                let mut connection = Connection::new(stream, peer, site, self.limits.clone(), self.now);
+                let mut connection = Connection::new(stream, peer, site, self.limits.clone(), self.clock.now);
                 self.siblings.row().count(Count::Accepted);
                 if self.limits.measures {
                     connection.note_wait_in_kernel();
@@ -176,7 +210,7 @@ impl EventLoop {
 
     /// Reads a new connection's request, which has mostly arrived with it.
     fn begin(&mut self, mut connection: Connection) {
-        if let Some(acceptor) = &self.acceptor {
+        if let Some(acceptor) = &self.accepting.acceptor {
             match connection.under_tls(acceptor.clone()) {
                 Ok(secured) => connection = secured,
                 Err(error) => {
@@ -192,7 +226,7 @@ impl EventLoop {
     fn after_failed_accept(&mut self, site: usize, error: &io::Error) -> bool {
         const OUT_OF_RESOURCES: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
         if error.kind() == ErrorKind::WouldBlock {
-            self.listeners[site].waiting_since = None;
+            self.accepting.listeners[site].waiting_since = None;
             return false;
         }
         if error.raw_os_error().is_some_and(|code| OUT_OF_RESOURCES.contains(&code)) {
@@ -203,7 +237,7 @@ impl EventLoop {
         if error.raw_os_error().is_some_and(|code| ONE_CONNECTION.contains(&code) || is_network_error(code)) {
             return true;
         }
-        self.listeners[site].waiting_since = None;
+        self.accepting.listeners[site].waiting_since = None;
         // Else the master has not opened it yet, or has shut it again (accept(2), EINVAL).
         if error.kind() != ErrorKind::InvalidInput {
             log::error!("Cannot accept connections: {error}");
@@ -214,15 +248,15 @@ impl EventLoop {
     /// There is nothing left to hold another connection with: others make room, and it goes on at once; or nobody can, and it rests for a
     /// moment. Says whether it goes on.
     fn make_room_after(&mut self, error: &io::Error) -> bool {
-        if self.rest_told.is_none_or(|told| self.now >= told + REST_TOLD) {
+        if self.accepting.rest_told.is_none_or(|told| self.clock.now >= told + REST_TOLD) {
             log::error!("Cannot accept connections for now: {error}");
-            self.rest_told = Some(self.now);
+            self.accepting.rest_told = Some(self.clock.now);
         }
         if self.make_much_room() {
             return true;
         }
-        self.rest_until = Some(self.now + ACCEPT_REST);
-        self.tick_by(self.now + ACCEPT_REST);
+        self.accepting.rest_until = Some(self.clock.now + ACCEPT_REST);
+        self.tick_by(self.clock.now + ACCEPT_REST);
         false
     }
 }

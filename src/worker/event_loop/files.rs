@@ -37,17 +37,17 @@ impl FileRequests {
 impl EventLoop {
     /// From now on requests for these files are answered.
     pub fn send_files(&mut self, files: StaticFiles, terms: FileTerms) {
-        self.file_requests.files = Some((files, terms));
+        self.queues.file_requests.files = Some((files, terms));
     }
 
     /// Answers requests for files: each connection once, and no longer than for a moment.
     pub(super) fn answer_with_files(&mut self) {
-        if self.file_requests.is_empty() {
+        if self.queues.file_requests.is_empty() {
             return;
         }
         let end = Instant::now() + LONGEST_WORK;
         for _ in 0..FILES_PER_TURN {
-            let Some(key) = self.file_requests.waiting.pop() else { return };
+            let Some(key) = self.queues.file_requests.waiting.pop() else { return };
             let step = self.answer_with_file(key);
             self.follow(key, step);
             if Instant::now() >= end {
@@ -57,17 +57,17 @@ impl EventLoop {
     }
 
     fn answer_with_file(&mut self, key: usize) -> Step {
-        let Some((files, terms)) = &mut self.file_requests.files else { return Step::Call };
+        let Some((files, terms)) = &mut self.queues.file_requests.files else { return Step::Call };
         let Some(mut connection) = idle(&self.connections, key) else { return Step::Wait };
-        let step = connection.answer_with_file(files, terms, self.now);
-        self.to_log.extend(connection.take_late_log(false, self.now));
+        let step = connection.answer_with_file(files, terms, self.clock.now);
+        self.unlogged.requests.extend(connection.take_late_log(false, self.clock.now));
         step
     }
 
     /// Closes files that nobody has asked for lately.
     pub(super) fn close_old_files(&mut self) {
-        if let Some((files, _)) = &mut self.file_requests.files {
-            files.close_old(self.now);
+        if let Some((files, _)) = &mut self.queues.file_requests.files {
+            files.close_old(self.clock.now);
         }
     }
 }

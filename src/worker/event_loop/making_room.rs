@@ -20,12 +20,12 @@ const SEVERAL: usize = 16;
 impl EventLoop {
     /// Whether each further connection is one too many.
     pub(super) fn is_full(&self) -> bool {
-        self.connections.len() >= self.most_connections || self.limits.holdings.is_in_reserve()
+        self.connections.len() >= self.accepting.most_connections || self.limits.holdings.is_in_reserve()
     }
 
     /// Whether another connection may be held, or one given up for it.
     pub(super) fn has_room(&self) -> bool {
-        !self.is_full() || !self.dispensable.is_empty()
+        !self.is_full() || !self.queues.dispensable.is_empty()
     }
 
     /// Whether clients wait that nobody can make room for yet.
@@ -35,7 +35,7 @@ impl EventLoop {
 
     /// Finds who could make room in this turn, where somebody has to; gives back what the application should have.
     pub(super) fn look_for_room(&mut self) {
-        self.dispensable.clear();
+        self.queues.dispensable.clear();
         if self.limits.holdings.is_in_reserve() {
             self.make_much_room();
             if self.connections.len() < NEWEST {
@@ -49,8 +49,9 @@ impl EventLoop {
 
     /// Gives up a connection for the one that has just come, if that is one too many. Not before: that one might not come after all.
     pub(super) fn make_room(&mut self) {
-        let is_one_too_many =
-            |this: &Self| this.connections.len() > this.most_connections || this.limits.holdings.is_in_reserve();
+        let is_one_too_many = |this: &Self| {
+            this.connections.len() > this.accepting.most_connections || this.limits.holdings.is_in_reserve()
+        };
         while is_one_too_many(self) && self.give_one_up() {}
     }
 
@@ -66,7 +67,7 @@ impl EventLoop {
         if !has_made_room {
             self.find_dispensable(true);
             has_made_room = self.give_one_up();
-            self.dispensable.clear();
+            self.queues.dispensable.clear();
         }
         has_made_room
     }
@@ -74,7 +75,7 @@ impl EventLoop {
     /// Ends the requests that have held most for longest, where all of them together hold too much.
     pub(super) fn keep_within_bounds(&mut self) {
         while let Some((good, mut excess)) = self.limits.holdings.excess() {
-            let now = self.now;
+            let now = self.clock.now;
             let cost = |connection: &Connection| {
                 // Whoever waits for the application has done nothing wrong: such a request goes last.
                 let weight = u128::from(connection.held().of(good)) * connection.held_for(now).as_millis().max(1);
@@ -109,7 +110,7 @@ impl EventLoop {
 
     /// Finds who can be done without. Where it is `urgent`, all others follow them who are at no request of the application's.
     fn find_dispensable(&mut self, urgent: bool) {
-        let now = self.now;
+        let now = self.clock.now;
         let mut found: Vec<(Standing, usize)> = Vec::new();
         self.each_idle(|key, connection| found.extend(connection.standing(now).map(|standing| (standing, key))));
         found.sort_unstable();
@@ -128,20 +129,20 @@ impl EventLoop {
         let mut last = if urgent { last } else { Vec::new() };
         // Whoever was served just now is about to ask again.
         last.sort_by_key(|(standing, _)| !matches!(standing, Standing::Fresh(_)));
-        self.dispensable.clear();
-        self.dispensable.extend(first.into_iter().chain(last).map(|(_, key)| key));
+        self.queues.dispensable.clear();
+        self.queues.dispensable.extend(first.into_iter().chain(last).map(|(_, key)| key));
     }
 
     /// Closes the one that can best be done without; says whether there was one. Those of which something has arrived meanwhile stay.
     fn give_one_up(&mut self) -> bool {
-        while let Some(key) = self.dispensable.pop_front() {
+        while let Some(key) = self.queues.dispensable.pop_front() {
             let Some(mut connection) = idle(&self.connections, key) else { continue };
-            let Some(standing) = connection.standing(self.now) else { continue };
+            let Some(standing) = connection.standing(self.clock.now) else { continue };
             let moves = matches!(standing, Standing::Busy(_));
             if !moves && !connection.has_unsent() && connection.has_arrived() {
                 connection.note_unread(false);
                 drop(connection);
-                self.unfinished.push(key);
+                self.queues.unfinished.push(key);
                 continue;
             }
             drop(connection);
@@ -155,10 +156,10 @@ impl EventLoop {
         let Some(mut connection) = idle(&self.connections, key) else { return };
         match connection.make_room() {
             Step::Refused(error) => {
-                self.rejection_log.refused(connection.remote_addr(), &error);
-                self.to_log.push(connection.take_unserved(error.status()));
+                self.unlogged.rejections.refused(connection.remote_addr(), &error);
+                self.unlogged.requests.push(connection.take_unserved(error.status()));
             }
-            Step::Stalled => self.rejection_log.stalled(connection.remote_addr()),
+            Step::Stalled => self.unlogged.rejections.stalled(connection.remote_addr()),
             _ => {}
         }
         drop(connection);

@@ -20,7 +20,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
-use accepting::ACCEPT_BACKOFF;
+use accepting::{ACCEPT_BACKOFF, Accepting};
 use files::FileRequests;
 use unfinished::Unfinished;
 
@@ -80,53 +80,85 @@ const FIRST_LISTENER: usize = MetricsServer::tokens(METRICS).end;
 
 /// A worker's connections and the poll over them.
 pub struct EventLoop {
-    poll: Poll,
-    events: Events,
+    polling: Polling,
+    clock: Clock,
+    accepting: Accepting,
     limits: Arc<ConnectionLimits>,
-    listeners: Vec<WorkerListener>,
     connections: Slab<ConnectionEntry>,
+    queues: Queues,
     siblings: Arc<Siblings>,
-    /// What new connections begin TLS with, where they do.
-    acceptor: Option<Acceptor>,
-    /// How many handshakes may go on in this turn still.
-    handshakes_left: usize,
     /// Whether the thread that leads also serves; else requests and new connections have to wait.
     serves: bool,
-    most_connections: usize,
     read_context: ReadContext,
-    /// Connections whose requests are ready, and since when.
-    ready: VecDeque<(usize, Instant)>,
-    /// Connections with more to do than what was their share.
-    unfinished: Unfinished,
-    /// Who may have to make room in this turn, in that order.
-    dispensable: VecDeque<usize>,
-    /// Requests for files.
-    file_requests: FileRequests,
-    /// Connections whose responses are to go out together.
-    finished: VecDeque<usize>,
-    /// Since when the first of those waits.
-    finished_since: Instant,
-    rejection_log: RejectionLog,
-    to_log: Vec<LoggedRequest>,
-    /// Whether the last poll makes it likely that the next one finds something at once.
+    unlogged: Unlogged,
+    /// Who answers at `metrics_bind`.
+    metrics: Option<Box<MetricsServer>>,
+}
+
+/// The poll, and what the last look at it says of the next one.
+struct Polling {
+    poll: Poll,
+    events: Events,
+    /// The last poll makes it likely that the next one finds something at once.
     is_busy: bool,
-    /// What a [try_poll_heads](EventLoop::glance) has told of besides connections, for the next turn.
-    polled_before: Turn,
-    /// The time, as far as it is known here: asking costs more than most of what is done between two polls.
+    /// What a look between two turns ([`EventLoop::try_poll_heads`]) has brought besides connections.
+    before: Turn,
+}
+
+/// The times that a turn goes by.
+struct Clock {
+    /// The time, as far as it is known here: asking costs more than most of what is done between two
+    /// polls.
     now: Instant,
     last_poll: Instant,
     /// The latest moment before which nothing of what is being read can have arrived.
     arrived_after: Instant,
     next_sweep: Instant,
-    rest_until: Option<Instant>,
-    /// When it was last said that there are no descriptors.
-    rest_told: Option<Instant>,
+}
+
+/// Connections that something is to be done for, by what that is.
+struct Queues {
+    /// Those whose requests are ready, and since when.
+    ready: VecDeque<(usize, Instant)>,
+    /// Those with more to do than what was their share.
+    unfinished: Unfinished,
+    /// Those that may have to make room in this turn, in that order.
+    dispensable: VecDeque<usize>,
+    /// Requests for files.
+    file_requests: FileRequests,
+    /// Those whose responses are to go out together.
+    finished: VecDeque<usize>,
+    /// Since when the first of those waits.
+    finished_since: Instant,
     /// Up to which connection the waits have been looked at, as long as not all have been.
     waits_seen: Option<usize>,
-    /// Since when there may be connections from siblings in the handoff channel.
-    handoffs_since: Option<Instant>,
-    /// Who answers at `metrics_bind`.
-    metrics: Option<Box<MetricsServer>>,
+}
+
+/// What the logs are still to say.
+#[derive(Default)]
+struct Unlogged {
+    rejections: RejectionLog,
+    requests: Vec<LoggedRequest>,
+}
+
+impl Polling {
+    fn new(poll: Poll) -> Polling {
+        Polling { poll, events: Events::with_capacity(EVENTS_PER_TURN), is_busy: false, before: Turn::default() }
+    }
+}
+
+impl Queues {
+    fn new(now: Instant) -> Queues {
+        Queues {
+            ready: VecDeque::new(),
+            unfinished: Unfinished::default(),
+            dispensable: VecDeque::new(),
+            file_requests: FileRequests::default(),
+            finished: VecDeque::new(),
+            finished_since: now,
+            waits_seen: None,
+        }
+    }
 }
 
 /// A connection, and who has its request.
@@ -189,35 +221,16 @@ impl EventLoop {
         limits.watch_by(ConnectionPoll::new(&poll, FIRST_LISTENER + listeners.len())?);
         let now = Instant::now();
         let mut event_loop = EventLoop {
-            poll,
-            events: Events::with_capacity(EVENTS_PER_TURN),
+            polling: Polling::new(poll),
+            clock: Clock { now, last_poll: now, arrived_after: now, next_sweep: now + TICK },
+            accepting: Accepting::new(listeners, most_connections),
             limits,
             connections: Slab::new(),
+            queues: Queues::new(now),
             siblings,
-            acceptor: None,
-            handshakes_left: HANDSHAKES_PER_TURN,
             serves: true,
-            handoffs_since: None,
-            most_connections,
-            listeners,
             read_context: ReadContext::new(),
-            ready: VecDeque::new(),
-            unfinished: Unfinished::default(),
-            dispensable: VecDeque::new(),
-            file_requests: FileRequests::default(),
-            finished: VecDeque::new(),
-            finished_since: now,
-            rejection_log: RejectionLog::default(),
-            to_log: Vec::new(),
-            is_busy: false,
-            polled_before: Turn::default(),
-            now,
-            last_poll: now,
-            arrived_after: now,
-            next_sweep: now + TICK,
-            rest_until: None,
-            rest_told: None,
-            waits_seen: None,
+            unlogged: Unlogged::default(),
             metrics: None,
         };
         event_loop.watch_listeners()?;
@@ -231,34 +244,36 @@ impl EventLoop {
     /// The poll failed, which leaves nothing to go on with.
     pub fn turn(&mut self, most: Duration) -> io::Result<Turn> {
         let timeout = self.time_to_wait().min(most);
-        let interrupted = match self.poll.poll(&mut self.events, Some(timeout)) {
+        let interrupted = match self.polling.poll.poll(&mut self.polling.events, Some(timeout)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             polled => polled.is_err(),
         };
-        self.now = Instant::now();
-        self.arrived_after = std::mem::replace(&mut self.last_poll, self.now);
-        self.handshakes_left = HANDSHAKES_PER_TURN;
+        self.clock.now = Instant::now();
+        self.clock.arrived_after = std::mem::replace(&mut self.clock.last_poll, self.clock.now);
+        self.accepting.handshakes_left = HANDSHAKES_PER_TURN;
         let mut turn = self.take_events();
-        let polled_before = std::mem::take(&mut self.polled_before);
+        let polled_before = std::mem::take(&mut self.polling.before);
         turn.signals |= polled_before.signals;
         // A handler of Python's may have interrupted the poll, and told somebody else's descriptor.
         turn.handlers |= polled_before.handlers || interrupted;
         self.continue_unfinished();
-        self.is_busy = self.ready.len() >= BUSY_EVENTS;
+        self.polling.is_busy = self.queues.ready.len() >= BUSY_EVENTS;
         self.look_for_room();
         self.accept();
         self.answer_with_files();
-        self.rejection_log.log_new();
-        if let Some(metrics) = self.metrics.as_mut().filter(|metrics| metrics.is_due() || self.now >= self.next_sweep) {
-            metrics.turn(self.poll.registry(), self.now);
+        self.unlogged.rejections.log_new();
+        if let Some(metrics) =
+            self.metrics.as_mut().filter(|metrics| metrics.is_due() || self.clock.now >= self.clock.next_sweep)
+        {
+            metrics.turn(self.polling.poll.registry(), self.clock.now);
         }
-        if self.now >= self.next_sweep {
-            self.next_sweep = self.now + TICK;
+        if self.clock.now >= self.clock.next_sweep {
+            self.clock.next_sweep = self.clock.now + TICK;
             if let Err(error) = self.watch_listeners() {
                 log::error!("Cannot watch a sibling's listener: {error}");
             }
-            self.waits_seen.get_or_insert(0);
-            self.rejection_log.end_second();
+            self.queues.waits_seen.get_or_insert(0);
+            self.unlogged.rejections.end_second();
             self.close_old_files();
             turn.tick = true;
         }
@@ -270,20 +285,22 @@ impl EventLoop {
     /// the interpreter still: under load, letting go of it between any two polls costs a good part of what a short request does. What may
     /// take longer than reading a head is left to the next turn, and so is accepting.
     pub fn try_poll_heads(&mut self, has_company: bool) -> Option<Box<Request>> {
-        let turn_is_due =
-            self.has_work() || self.polled_before.is_due() || self.now >= self.next_sweep || self.can_accept();
+        let turn_is_due = self.has_work()
+            || self.polling.before.is_due()
+            || self.clock.now >= self.clock.next_sweep
+            || self.can_accept();
         // Neither a handshake nor a file can be begun by one read then.
-        let reads_are_quick = self.acceptor.is_none() && self.limits.http.body_buffer >= READ_SIZE;
-        if !self.is_busy || turn_is_due || !reads_are_quick || is_off(Mechanism::QuickPoll) {
+        let reads_are_quick = self.accepting.acceptor.is_none() && self.limits.http.body_buffer >= READ_SIZE;
+        if !self.polling.is_busy || turn_is_due || !reads_are_quick || is_off(Mechanism::QuickPoll) {
             return None;
         }
         // Should it fail, the next turn's poll does, too.
-        self.poll.poll(&mut self.events, Some(Duration::ZERO)).ok()?;
+        self.polling.poll.poll(&mut self.polling.events, Some(Duration::ZERO)).ok()?;
         // What is put off is only read after the next poll, and may have come any time since the last one that was no glance.
-        self.arrived_after = self.last_poll;
-        self.polled_before = self.take_events();
+        self.clock.arrived_after = self.clock.last_poll;
+        self.polling.before = self.take_events();
         let next = self.next_ready(has_company);
-        self.is_busy = next.is_some();
+        self.polling.is_busy = next.is_some();
         next
     }
 
@@ -292,12 +309,12 @@ impl EventLoop {
     /// # Errors
     /// The kernel's, from eventfd.
     pub fn waker(&self) -> io::Result<Waker> {
-        Waker::new(self.poll.registry(), WAKER)
+        Waker::new(self.polling.poll.registry(), WAKER)
     }
 
     /// The descriptor of the poll: readable when a turn finds something.
     pub fn descriptor(&self) -> RawFd {
-        self.poll.as_raw_fd()
+        self.polling.poll.as_raw_fd()
     }
 
     /// From now on metrics are answered at this socket.
@@ -305,13 +322,13 @@ impl EventLoop {
     /// # Errors
     /// The kernel's, from epoll.
     pub fn serve_metrics(&mut self, listener: Arc<Listener>, pages: MetricsPages) -> io::Result<()> {
-        self.metrics = Some(Box::new(MetricsServer::new(listener, pages, METRICS, self.poll.registry())?));
+        self.metrics = Some(Box::new(MetricsServer::new(listener, pages, METRICS, self.polling.poll.registry())?));
         Ok(())
     }
 
     /// From now on new connections are under TLS, with this.
     pub fn accept_under_tls(&mut self, acceptor: Acceptor) {
-        self.acceptor = Some(acceptor);
+        self.accepting.acceptor = Some(acceptor);
     }
 
     /// Notes whether the thread that leads from now on will serve what becomes ready.
@@ -326,19 +343,22 @@ impl EventLoop {
 
     /// Whether requests are ready to be handed out.
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.queues.ready.is_empty()
     }
 
     /// Takes note that it is `now`.
     pub fn catch_up(&mut self, now: Instant) {
-        self.now = self.now.max(now);
+        self.clock.now = self.clock.now.max(now);
     }
 
     /// The next request that is ready; it comes back through [`EventLoop::put_back`]. Where `has_company`, and others are ready behind it,
     /// its response may wait for theirs.
     pub fn next_ready(&mut self, has_company: bool) -> Option<Box<Request>> {
         let next = self.take_ready(has_company);
-        if next.is_none() || self.finished.len() >= MOST_RESPONSES || self.now >= self.finished_since + RESPONSE_WAIT {
+        if next.is_none()
+            || self.queues.finished.len() >= MOST_RESPONSES
+            || self.clock.now >= self.queues.finished_since + RESPONSE_WAIT
+        {
             self.send_finished();
         }
         next
@@ -346,7 +366,7 @@ impl EventLoop {
 
     /// Sends the responses that wait for each other.
     pub fn send_finished(&mut self) {
-        while let Some(key) = self.finished.pop_front() {
+        while let Some(key) = self.queues.finished.pop_front() {
             self.write(key);
         }
     }
@@ -355,8 +375,8 @@ impl EventLoop {
     pub fn keep_ready(&mut self, key: usize) {
         self.check_in(key);
         // It has waited already: whether its client is still there is to be asked.
-        let since = self.now.checked_sub(UNQUESTIONED_WAIT).unwrap_or(self.now);
-        self.ready.push_front((key, since));
+        let since = self.clock.now.checked_sub(UNQUESTIONED_WAIT).unwrap_or(self.clock.now);
+        self.queues.ready.push_front((key, since));
     }
 
     /// Watches the connection no more. Closing its descriptor would not do where another process is about to have one of its own for it
@@ -384,7 +404,7 @@ impl EventLoop {
     /// The requests that the event loop has to log, since the last call: those that have ended without the application, and those whose
     /// responses have been sent after it was done.
     pub fn take_logged(&mut self) -> Vec<LoggedRequest> {
-        std::mem::take(&mut self.to_log)
+        std::mem::take(&mut self.unlogged.requests)
     }
 
     /// The request of the connection with this `key` is served: goes on as its `step` says.
@@ -393,10 +413,10 @@ impl EventLoop {
         if let Some(mut connection) = idle(&self.connections, key) {
             if self.limits.is_stopping() {
                 // It may have fallen idle before the worker was told.
-                connection.close_by(self.now + self.limits.idle_time());
+                connection.close_by(self.clock.now + self.limits.idle_time());
             }
             self.read_context.return_buffer(connection.take_returned());
-            self.to_log.extend(connection.take_late_log(false, self.now));
+            self.unlogged.requests.extend(connection.take_late_log(false, self.clock.now));
             if connection.is_exchanged() {
                 // A relay has a duplicate of the old one, for which closing it would not do (see there).
                 self.leave_poll(&mut connection);
@@ -420,7 +440,7 @@ impl EventLoop {
 
     /// The time, as far as it is known here.
     pub fn now(&self) -> Instant {
-        self.now
+        self.clock.now
     }
 
     /// Whether no connection is open.
@@ -430,17 +450,17 @@ impl EventLoop {
 
     /// Makes a turn end, and tick, by `time`.
     pub fn tick_by(&mut self, time: Instant) {
-        self.next_sweep = self.next_sweep.min(time);
+        self.clock.next_sweep = self.clock.next_sweep.min(time);
     }
 
     /// Tells the clients of all connections that these have come to their end: the process has, too.
     pub fn end_connections(&mut self) {
-        let (now, mut logged) = (self.now, Vec::new());
+        let (now, mut logged) = (self.clock.now, Vec::new());
         self.each_idle(|_, connection| {
             connection.abandon();
             logged.extend(connection.take_late_log(true, now));
         });
-        self.to_log.extend(logged);
+        self.unlogged.requests.extend(logged);
     }
 
     /// Gives clients that are between two requests until `time` to send one more. Those that are with the application now, and have been
@@ -461,48 +481,50 @@ impl EventLoop {
 
     /// How long a turn may wait: to the next tick, if nothing is to be done before.
     pub fn time_to_wait(&self) -> Duration {
-        let can_serve = self.serves && !self.ready.is_empty();
-        if can_serve || self.can_accept_now() || self.has_work() || self.polled_before.is_due() {
+        let can_serve = self.serves && !self.queues.ready.is_empty();
+        if can_serve || self.can_accept_now() || self.has_work() || self.polling.before.is_due() {
             return Duration::ZERO;
         }
-        let until_tick = self.next_sweep.saturating_duration_since(self.now);
+        let until_tick = self.clock.next_sweep.saturating_duration_since(self.clock.now);
         // What has to wait for a sibling's or our own thread is looked at again soon.
-        let looks_again = !self.ready.is_empty() || self.can_accept() || self.waits_for_room();
+        let looks_again = !self.queues.ready.is_empty() || self.can_accept() || self.waits_for_room();
         if looks_again { until_tick.min(ACCEPT_BACKOFF) } else { until_tick }
     }
 
     /// Whether there is something to go on with at once.
     fn has_work(&self) -> bool {
         let metrics_are_due = self.metrics.as_ref().is_some_and(|metrics| metrics.is_due());
-        let waits = !self.unfinished.is_empty() || !self.file_requests.is_empty();
-        waits || self.waits_seen.is_some() || metrics_are_due
+        let waits = !self.queues.unfinished.is_empty() || !self.queues.file_requests.is_empty();
+        waits || self.queues.waits_seen.is_some() || metrics_are_due
     }
 
     /// Takes note of what the poll has told. Heads are read at once, the rest is left for [`EventLoop::continue_unfinished`].
     fn take_events(&mut self) -> Turn {
         let mut turn = Turn::default();
         // The events are set aside while connections are worked on; their buffer is kept.
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let events = std::mem::replace(&mut self.polling.events, Events::with_capacity(0));
         for event in &events {
             match event.token() {
                 SIGNALS => turn.signals = true,
                 NUDGE => turn.handlers = true,
                 WAKER => turn.woken = true,
-                HANDOFF_CHANNEL => self.handoffs_since = self.handoffs_since.or(Some(self.now)),
+                HANDOFF_CHANNEL => {
+                    self.accepting.handoffs_since = self.accepting.handoffs_since.or(Some(self.clock.now))
+                }
                 Token(number) if number < FIRST_LISTENER => {
                     if let Some(metrics) = &mut self.metrics {
                         metrics.note_event();
                     }
                 }
                 Token(number) if number < self.first_connection() => {
-                    if let Some(listener) = self.listeners.get_mut(number - FIRST_LISTENER) {
-                        listener.waiting_since.get_or_insert(self.now);
+                    if let Some(listener) = self.accepting.listeners.get_mut(number - FIRST_LISTENER) {
+                        listener.waiting_since.get_or_insert(self.clock.now);
                     }
                 }
                 Token(number) => self.take_event(number - self.first_connection(), event),
             }
         }
-        self.events = events;
+        self.polling.events = events;
         turn
     }
 
@@ -515,7 +537,7 @@ impl EventLoop {
                 connection.note_unread(event.is_read_closed());
             }
             drop(connection);
-            self.unfinished.push(key);
+            self.queues.unfinished.push(key);
             return;
         }
         if is_readable {
@@ -531,12 +553,12 @@ impl EventLoop {
         let step = match &mut entry.pending {
             None => {
                 let mut connection = lock(&entry.connection);
-                if connection.is_shaking_hands() && self.handshakes_left == 0 {
+                if connection.is_shaking_hands() && self.accepting.handshakes_left == 0 {
                     connection.note_unread(ended);
                     Step::Again
                 } else {
-                    self.handshakes_left -= usize::from(connection.is_shaking_hands());
-                    connection.on_readable(&mut self.read_context, ended, reads, self.now)
+                    self.accepting.handshakes_left -= usize::from(connection.is_shaking_hands());
+                    connection.on_readable(&mut self.read_context, ended, reads, self.clock.now)
                 }
             }
             Some(missed) => {
@@ -555,8 +577,8 @@ impl EventLoop {
         match &mut entry.pending {
             None => {
                 let mut connection = lock(&entry.connection);
-                let step = connection.on_writable(self.now);
-                self.to_log.extend(connection.take_late_log(false, self.now));
+                let step = connection.on_writable(self.clock.now);
+                self.unlogged.requests.extend(connection.take_late_log(false, self.clock.now));
                 drop(connection);
                 self.follow(key, step);
             }
@@ -567,13 +589,13 @@ impl EventLoop {
                         missed.writable = true;
                         false
                     }
-                    Ok(mut connection) => connection.send_on(self.now),
-                    Err(TryLockError::Poisoned(connection)) => connection.into_inner().send_on(self.now),
+                    Ok(mut connection) => connection.send_on(self.clock.now),
+                    Err(TryLockError::Poisoned(connection)) => connection.into_inner().send_on(self.clock.now),
                     // The application's thread is sending: it may not have met the room that has come.
                     Err(TryLockError::WouldBlock) => true,
                 };
                 if goes_on {
-                    self.unfinished.push(key);
+                    self.queues.unfinished.push(key);
                 }
             }
         }
@@ -587,12 +609,12 @@ impl EventLoop {
     /// Goes on with connections that have more to do than to read a head: each once, those that have waited for longest first, and no
     /// longer than for a moment.
     fn continue_unfinished(&mut self) {
-        if self.unfinished.is_empty() {
+        if self.queues.unfinished.is_empty() {
             return;
         }
         let end = Instant::now() + LONGEST_WORK;
-        for _ in 0..self.unfinished.len().min(WORKS_PER_TURN) {
-            let Some(key) = self.unfinished.pop() else { return };
+        for _ in 0..self.queues.unfinished.len().min(WORKS_PER_TURN) {
+            let Some(key) = self.queues.unfinished.pop() else { return };
             self.write(key);
             if idle(&self.connections, key).is_some() {
                 self.read(key, false, READS_PER_TURN);
@@ -607,40 +629,40 @@ impl EventLoop {
         match step {
             Step::Wait => self.register(key),
             Step::Send => {
-                if self.finished.is_empty() {
-                    self.finished_since = self.now;
+                if self.queues.finished.is_empty() {
+                    self.queues.finished_since = self.clock.now;
                 }
-                self.finished.push_back(key);
+                self.queues.finished.push_back(key);
             }
             Step::Again => {
                 self.register(key);
-                self.unfinished.push(key);
+                self.queues.unfinished.push(key);
             }
-            Step::Call => self.ready.push_back((key, self.arrived_after)),
+            Step::Call => self.queues.ready.push_back((key, self.clock.arrived_after)),
             Step::Check | Step::LiveCheck => {
-                let (serves, now) = (step == Step::LiveCheck || self.siblings.row().passes_checks(), self.now);
+                let (serves, now) = (step == Step::LiveCheck || self.siblings.row().passes_checks(), self.clock.now);
                 let step = idle(&self.connections, key).map(|mut connection| connection.answer_check(serves, now));
                 self.follow(key, step.unwrap_or(Step::Wait));
             }
-            Step::File => self.file_requests.push(key),
+            Step::File => self.queues.file_requests.push(key),
             Step::Refused(error) => {
                 if let Some(mut connection) = idle(&self.connections, key) {
                     counting::refused(self.siblings.row(), &error);
-                    self.rejection_log.refused(connection.remote_addr(), &error);
-                    self.to_log.push(connection.take_unserved(error.status()));
+                    self.unlogged.rejections.refused(connection.remote_addr(), &error);
+                    self.unlogged.requests.push(connection.take_unserved(error.status()));
                 }
                 self.follow(key, Step::Again);
             }
             Step::Left => {
                 if let Some(mut connection) = idle(&self.connections, key) {
                     counting::left(self.siblings.row());
-                    self.to_log.push(connection.take_unserved(CLIENT_CLOSED_REQUEST));
+                    self.unlogged.requests.push(connection.take_unserved(CLIENT_CLOSED_REQUEST));
                 }
                 self.remove(key);
             }
             Step::Stalled => {
                 if let Some(entry) = self.connections.get(key) {
-                    self.rejection_log.stalled(lock(&entry.connection).remote_addr());
+                    self.unlogged.rejections.stalled(lock(&entry.connection).remote_addr());
                 }
                 if idle(&self.connections, key).is_some() {
                     self.remove(key);
@@ -649,7 +671,7 @@ impl EventLoop {
             Step::TlsFailed(reason) => {
                 if let Some(connection) = idle(&self.connections, key) {
                     self.siblings.row().count(Count::TlsFailed);
-                    self.rejection_log.tls_failed(connection.remote_addr(), &reason);
+                    self.unlogged.rejections.tls_failed(connection.remote_addr(), &reason);
                 }
                 self.follow(key, Step::Again);
             }
@@ -662,14 +684,16 @@ impl EventLoop {
     fn look_once_more(&mut self, key: usize) {
         let Some(mut connection) = idle(&self.connections, key) else { return };
         connection.note_unread(false);
-        let step = connection.on_readable(&mut self.read_context, false, READS_PER_TURN, self.now);
+        let step = connection.on_readable(&mut self.read_context, false, READS_PER_TURN, self.clock.now);
         let is_idle = step == Step::Wait && connection.is_idle();
         drop(connection);
         self.follow(key, if is_idle { Step::Close } else { step });
     }
 
     fn close(&mut self, key: usize) {
-        let Some(step) = idle(&self.connections, key).map(|mut connection| connection.end(self.now)) else { return };
+        let Some(step) = idle(&self.connections, key).map(|mut connection| connection.end(self.clock.now)) else {
+            return;
+        };
         match step {
             Step::Close => self.remove(key),
             step => self.follow(key, step),
@@ -698,25 +722,25 @@ impl EventLoop {
 
     fn remove(&mut self, key: usize) {
         if let Some(entry) = self.connections.try_remove(key) {
-            self.to_log.extend(lock(&entry.connection).take_late_log(true, self.now));
+            self.unlogged.requests.extend(lock(&entry.connection).take_late_log(true, self.clock.now));
         }
         self.siblings.set_connections(self.connections.len());
     }
 
     fn take_ready(&mut self, has_company: bool) -> Option<Box<Request>> {
-        while let Some((key, since)) = self.ready.pop_front() {
+        while let Some((key, since)) = self.queues.ready.pop_front() {
             let Some(entry) = self.connections.get_mut(key).filter(|entry| entry.pending.is_none()) else { continue };
             let mut connection = lock(&entry.connection);
             if !connection.is_ready() {
                 // The key is another connection's by now.
                 continue;
             }
-            if self.now >= since + UNQUESTIONED_WAIT && connection.client_has_left() {
+            if self.clock.now >= since + UNQUESTIONED_WAIT && connection.client_has_left() {
                 drop(connection);
                 self.follow(key, Step::Left);
                 continue;
             }
-            let request = connection.check_out(&entry.connection, key, has_company && !self.ready.is_empty());
+            let request = connection.check_out(&entry.connection, key, has_company && !self.queues.ready.is_empty());
             drop(connection);
             entry.pending = Some(PendingEvents::default());
             return Some(request);
@@ -726,11 +750,11 @@ impl EventLoop {
 
     /// Ends what has lasted too long; where that is much, the rest in the next turn.
     fn end_waits(&mut self) {
-        let Some(mut key) = self.waits_seen.take() else { return };
+        let Some(mut key) = self.queues.waits_seen.take() else { return };
         let mut left = ENDS_PER_TURN;
         while key < self.connections.capacity() {
             if left == 0 {
-                self.waits_seen = Some(key);
+                self.queues.waits_seen = Some(key);
                 return;
             }
             let step = self.end_wait(key);
@@ -755,6 +779,6 @@ impl EventLoop {
             // Its request has been served, and what comes next is on its way here.
             return Step::Wait;
         }
-        connection.on_time(self.now)
+        connection.on_time(self.clock.now)
     }
 }
