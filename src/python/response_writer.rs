@@ -133,12 +133,8 @@ pub struct ResponseWriter {
     head: ResponseHead,
     wanted: Wanted,
     encoder: BodyEncoder,
-    keep_alive: bool,
-    client_gone: bool,
-    socket_lent: bool,
+    connection: Outlook,
     /// Python code runs between the response's last byte and what becomes of the connection.
-    is_observed: bool,
-    /// So it does, because the result of the application is still to be closed.
     is_followed: bool,
     /// See [`response::server_line`].
     server: Arc<[u8]>,
@@ -147,11 +143,30 @@ pub struct ResponseWriter {
     date: DateCache,
     /// What is being put together, within a call.
     buffer: Vec<u8>,
+    waiting: Waiting,
+}
+
+/// What is known of the connection's future while the response is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outlook {
+    /// It ends behind the response. So it is, too, before the head is made.
+    Close,
+    /// The next request may follow.
+    KeepAlive,
+    /// The application has its socket; it ends with the request.
+    Lent,
+    /// The client is gone.
+    Gone,
+}
+
+/// What waits for the client.
+#[derive(Default)]
+struct Waiting {
     /// What the exchange has not taken over, which the application waits for.
     backlog: VecDeque<Unsent>,
-    /// Threads that wait for the client.
+    /// Threads that wait.
     waiters: usize,
-    /// Whether those are to give it up: the request is over.
+    /// The request is over: the threads are to give it up.
     is_ending: bool,
 }
 
@@ -178,18 +193,13 @@ impl ResponseWriter {
             head: ResponseHead::default(),
             wanted: Wanted { asked: Asked::Whole, version: Version::Http11 },
             encoder: BodyEncoder::without_body(),
-            keep_alive: false,
-            client_gone: false,
-            socket_lent: false,
-            is_observed: false,
+            connection: Outlook::Close,
             is_followed: false,
             server,
             files,
             date: DateCache::new(),
             buffer: Vec::new(),
-            backlog: VecDeque::new(),
-            waiters: 0,
-            is_ending: false,
+            waiting: Waiting::default(),
         }
     }
 
@@ -199,11 +209,12 @@ impl ResponseWriter {
         self.wanted = wanted;
         self.progress = Progress::Waiting;
         self.encoder = BodyEncoder::without_body();
-        (self.keep_alive, self.client_gone, self.socket_lent) = (false, false, false);
-        (self.is_observed, self.is_followed, self.is_ending) = (is_observed, false, false);
+        self.connection = Outlook::Close;
+        self.is_followed = is_observed;
+        self.waiting.is_ending = false;
         // Whatever became of the last response, nothing of it may go out with this one.
         self.buffer.clear();
-        self.backlog.clear();
+        self.waiting.backlog.clear();
         self.head.body = None;
         self.exchange = Some(exchange);
     }
@@ -215,7 +226,7 @@ impl ResponseWriter {
 
     /// Whether the client went away while the response was being sent.
     pub fn client_is_gone(&self) -> bool {
-        self.client_gone
+        self.connection == Outlook::Gone
     }
 
     /// Whether what the application yields is sent.
@@ -340,7 +351,7 @@ impl ResponseWriter {
 
     /// Whether the application has to wait until the client has taken more.
     pub fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
+        !self.waiting.backlog.is_empty()
     }
 
     /// Whether blocks of the response may be sent: its head is known, its end has not come, and neither has the request's.
@@ -393,7 +404,7 @@ impl ResponseWriter {
         if self.has_backlog() && result.is_ok() && self.is_whole() {
             self.leave_backlog();
         }
-        result.inspect_err(|_| self.client_gone = true)
+        result.inspect_err(|_| self.connection = Outlook::Gone)
     }
 
     /// Sends the rest of a regular file from `offset` on, by the kernel alone, as the whole body.
@@ -431,7 +442,7 @@ impl ResponseWriter {
         let pieces = if admitted > 0 { pieces } else { Vec::new() };
         let sent = sent.and_then(|()| pieces.into_iter().try_for_each(|piece| self.send_piece(piece)));
         self.leave_backlog();
-        sent.inspect_err(|_| self.client_gone = true)
+        sent.inspect_err(|_| self.connection = Outlook::Gone)
     }
 
     fn send_piece(&mut self, piece: Piece) -> io::Result<()> {
@@ -455,7 +466,7 @@ impl ResponseWriter {
         if self.is_head_out() || self.wanted.version == Version::Http10 {
             return Ok(());
         }
-        self.transmit_one(bytes, Hint::Now).inspect_err(|_| self.client_gone = true)
+        self.transmit_one(bytes, Hint::Now).inspect_err(|_| self.connection = Outlook::Gone)
     }
 
     /// Completes the response with whatever framing is due. `is_followed` says that more of the application's code comes before the
@@ -473,21 +484,21 @@ impl ResponseWriter {
 
     /// Completes the response, and says what becomes of the connection.
     pub fn finish(&mut self) -> Disposition {
-        if self.client_gone || self.complete(false).is_err() {
+        if self.client_is_gone() || self.complete(false).is_err() {
             return Disposition::Gone;
         }
         if self.encoder.is_short() {
             return Disposition::Broken;
         }
-        if self.keep_alive && !self.socket_lent { Disposition::KeepAlive } else { Disposition::Close }
+        if self.connection == Outlook::KeepAlive { Disposition::KeepAlive } else { Disposition::Close }
     }
 
     /// Answers with a page of the server's own instead, if the head is not out yet, else leaves the response visibly incomplete.
     pub fn fail(&mut self, status: u16, message: &str) -> Disposition {
-        if self.client_gone || self.flush().is_err() {
+        if self.client_is_gone() || self.flush().is_err() {
             return Disposition::Gone;
         }
-        self.backlog.clear();
+        self.waiting.backlog.clear();
         if self.is_head_out() {
             self.progress = Progress::Complete;
             return Disposition::Broken;
@@ -505,7 +516,7 @@ impl ResponseWriter {
         match self.transmit_one(&page, Hint::Now) {
             Ok(()) => Disposition::Close,
             Err(_) => {
-                self.client_gone = true;
+                self.connection = Outlook::Gone;
                 Disposition::Gone
             }
         }
@@ -527,12 +538,12 @@ impl ResponseWriter {
     /// the application waits for the client: it is told that the request is over, and this to be asked again.
     pub fn end(&mut self, with_headers: bool) -> Option<(Box<dyn Exchange>, ResponseSummary)> {
         let status = match self.progress {
-            _ if self.client_gone => CLIENT_CLOSED_REQUEST,
+            _ if self.client_is_gone() => CLIENT_CLOSED_REQUEST,
             Progress::Waiting | Progress::Drafting => 0,
             _ => self.head.code,
         };
-        if self.waiters > 0 {
-            self.is_ending = true;
+        if self.waiting.waiters > 0 {
+            self.waiting.is_ending = true;
             return None;
         }
         let exchange = self.exchange.take()?;
@@ -547,7 +558,7 @@ impl ResponseWriter {
     /// # Errors
     /// The request is over, or the kernel refused.
     pub fn lend_socket(&mut self) -> io::Result<std::os::fd::RawFd> {
-        self.socket_lent = true;
+        self.connection = Outlook::Lent;
         self.exchange.as_mut().ok_or_else(request_is_over)?.lend_socket()
     }
 
@@ -567,19 +578,19 @@ impl ResponseWriter {
         }
         let tried = action(self)?;
         if matches!(tried, Tried::NotYet(_)) {
-            self.waiters += 1;
+            self.waiting.waiters += 1;
         }
         Ok(tried)
     }
 
     /// Somebody has waited, and has let go of the exchange's descriptor.
     pub fn leave_wait(&mut self) {
-        self.waiters -= 1;
+        self.waiting.waiters -= 1;
     }
 
     /// Whether who waits for the client is to give it up.
     pub fn is_over(&self) -> bool {
-        self.is_ending || self.exchange.is_none()
+        self.waiting.is_ending || self.exchange.is_none()
     }
 
     /// Sends everything that was kept, as far as the client takes it.
@@ -595,7 +606,7 @@ impl ResponseWriter {
         if exchange.unsent() == 0 {
             return Ok(Tried::Done(()));
         }
-        exchange.wait_to_write().map(Tried::NotYet).inspect_err(|_| self.client_gone = true)
+        exchange.wait_to_write().map(Tried::NotYet).inspect_err(|_| self.connection = Outlook::Gone)
     }
 
     /// Hands over what the exchange had no room for, as far as it has by now.
@@ -604,7 +615,7 @@ impl ResponseWriter {
     /// As [`ResponseWriter::try_send_all`].
     pub fn try_send_backlog(&mut self) -> io::Result<Tried<()>> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        let backlog = &mut self.backlog;
+        let backlog = &mut self.waiting.backlog;
         let mut tried = || {
             while let Some(Unsent { bytes, start }) = backlog.front_mut() {
                 let left = &(**bytes).as_ref()[*start..];
@@ -617,13 +628,13 @@ impl ResponseWriter {
             }
             Ok(Tried::Done(()))
         };
-        tried().inspect_err(|_| self.client_gone = true)
+        tried().inspect_err(|_| self.connection = Outlook::Gone)
     }
 
     /// Sends what waits for more to come, and goes on with what the client has not taken.
     fn flush(&mut self) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        exchange.flush().inspect_err(|_| self.client_gone = true)
+        exchange.flush().inspect_err(|_| self.connection = Outlook::Gone)
     }
 
     /// Reads what is there of a streamed body. What the application has produced goes out before: the client may be waiting for that before
@@ -654,8 +665,10 @@ impl ResponseWriter {
 
     fn render_head(&mut self, out: &mut Vec<u8>) {
         let may_keep_alive = self.exchange.as_ref().is_some_and(|exchange| exchange.may_keep_alive());
-        self.keep_alive = may_keep_alive && self.encoder.plan() != BodyPlan::UntilClose && !self.socket_lent;
-        let connection = match (self.head.upgrade, self.keep_alive) {
+        if self.connection == Outlook::Close && may_keep_alive && self.encoder.plan() != BodyPlan::UntilClose {
+            self.connection = Outlook::KeepAlive;
+        }
+        let connection = match (self.head.upgrade, self.connection == Outlook::KeepAlive) {
             (true, _) => ConnectionHeader::Upgrade,
             (false, true) => ConnectionHeader::KeepAlive,
             (false, false) => ConnectionHeader::Close,
@@ -678,7 +691,7 @@ impl ResponseWriter {
     /// Leaves what the exchange has no room for to it all the same: the application has made all of its response, and need not wait.
     fn leave_backlog(&mut self) {
         if let Some(exchange) = &mut self.exchange {
-            self.backlog.drain(..).for_each(|Unsent { bytes, start }| exchange.send_object(bytes, start));
+            self.waiting.backlog.drain(..).for_each(|Unsent { bytes, start }| exchange.send_object(bytes, start));
         }
     }
 
@@ -686,13 +699,14 @@ impl ResponseWriter {
     /// connection. That must come at once then: what is called in between could hold them up. (What is left are destructors of the
     /// application's objects, and a full access log; for them the kernel's patience is short.)
     fn hint(&self, is_first: bool, last: bool) -> Option<Hint> {
-        if self.head.upgrade || self.socket_lent {
+        if self.head.upgrade {
             return None;
         }
-        if self.keep_alive {
-            return (is_first && self.is_whole()).then_some(Hint::LastOfResponse);
+        match self.connection {
+            Outlook::KeepAlive => (is_first && self.is_whole()).then_some(Hint::LastOfResponse),
+            Outlook::Close => (last && !self.is_followed).then_some(Hint::LastOfConnection),
+            Outlook::Lent | Outlook::Gone => None,
         }
-        (last && !self.is_observed && !self.is_followed).then_some(Hint::LastOfConnection)
     }
 
     fn transmit_one(&mut self, bytes: &[u8], hint: Hint) -> io::Result<()> {
@@ -703,9 +717,9 @@ impl ResponseWriter {
     fn transmit_short(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         // Nothing overtakes what waits to be handed over.
-        let taken = if self.backlog.is_empty() { exchange.send(parts, hint)? } else { 0 };
+        let taken = if self.waiting.backlog.is_empty() { exchange.send(parts, hint)? } else { 0 };
         if taken < parts.iter().map(|part| part.len()).sum() {
-            self.backlog.push_back(Unsent { bytes: Box::new(parts.concat()), start: taken });
+            self.waiting.backlog.push_back(Unsent { bytes: Box::new(parts.concat()), start: taken });
         }
         Ok(())
     }
@@ -729,7 +743,7 @@ impl ResponseWriter {
             parts.push(part);
         }
         parts.push(tail);
-        let mut taken = if self.backlog.is_empty() { exchange.send(&parts, hint)? } else { 0 };
+        let mut taken = if self.waiting.backlog.is_empty() { exchange.send(&parts, hint)? } else { 0 };
         for (index, part) in parts.iter().enumerate() {
             let start = taken.min(part.len());
             taken -= start;
@@ -737,7 +751,7 @@ impl ResponseWriter {
                 continue;
             }
             let owner = index.checked_sub(1).and_then(|index| blocks.get(index));
-            self.backlog.push_back(match owner {
+            self.waiting.backlog.push_back(match owner {
                 // Nothing of it is copied: the object is the application's.
                 Some(block) if part.len() == block.as_bytes().len() => {
                     Unsent { bytes: Box::new(PyBackedBytes::from((*block).clone())), start }
@@ -844,7 +858,7 @@ mod tests {
             let (mut response, received) = started(ok(None));
             response.wanted.version = Version::Http10;
             response.start_again(ok(None));
-            response.is_observed = is_observed;
+            response.is_followed = is_observed;
             response.complete(is_followed).unwrap();
             assert_eq!(received.lock().unwrap().hints, [hint], "{is_observed} {is_followed}");
         }
