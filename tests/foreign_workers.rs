@@ -125,8 +125,7 @@ fn each_class_is_replaced_when_it_is_aborted() {
 
 #[test]
 fn no_request_fails_while_workers_of_a_class_are_replaced() {
-    // Not aiohttp's: a request that comes on a kept connection while it shuts down may get no answer.
-    for class in [UVICORN, PYWSGI, TORNADO] {
+    for class in [UVICORN, AIOHTTP, PYWSGI, TORNADO] {
         let mut server = plan(class).args(["--workers", "2"]).start();
         // gevent's server says how a client has left.
         server.allow("ConnectionResetError");

@@ -118,10 +118,13 @@ impl Worker {
         self.fate = Fate::Retiring;
     }
 
-    /// Tells it to finish within `graceful_timeout`, if it has not been told.
+    /// Tells it to finish within `graceful_timeout`, if it has not been told. A class that accepts by
+    /// itself stops that before it gets TERM (see [`crate::sys::stop_accepting`]): other workers take
+    /// the connections.
     pub fn retire(&mut self) {
         if self.fate.is_undecided() {
-            self.stop(Signal::Term, Instant::now() + self.graceful_timeout());
+            let signal = if self.row.accepts_by_itself() { Signal::Rtmin } else { Signal::Term };
+            self.stop(signal, Instant::now() + self.graceful_timeout());
         }
     }
 

@@ -97,6 +97,8 @@ pub enum State {
     Starts = 16,
     /// What those requests are; [`TEXTS`] times [`TEXT_WORDS`] words.
     Texts = State::Starts as isize + REQUESTS as isize,
+    /// 1 where its class accepts connections by itself.
+    AcceptsByItself,
 }
 
 /// Words of a row that are cleared when its worker has ended.
@@ -179,4 +181,4 @@ pub const BOUNDS_NS: [u64; 18] = [
 pub const HISTOGRAM_WORDS: usize = BOUNDS_NS.len() + 2;
 
 const _: () = assert!(Tally::Codes as usize + CODES <= WORDS && Tally::TlsFailed as usize <= Tally::Refused as usize);
-const _: () = assert!(Master::ControlPath as usize + PATH_WORDS <= WORDS && State::RequestsAtBirth as usize <= 16);
+const _: () = assert!(Master::ControlPath as usize + PATH_WORDS <= WORDS && State::AcceptsByItself as usize <= 16);

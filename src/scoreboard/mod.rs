@@ -165,6 +165,16 @@ impl Row {
         self.field(State::Phase).fetch_max(number, Relaxed);
     }
 
+    /// Notes that the worker's class accepts connections by itself, and that SIGRTMIN stops that.
+    pub fn set_accepts_by_itself(&self) {
+        self.field(State::AcceptsByItself).store(1, Relaxed);
+    }
+
+    /// Whether the worker's class accepts connections by itself.
+    pub fn accepts_by_itself(&self) -> bool {
+        self.field(State::AcceptsByItself).load(Relaxed) != 0
+    }
+
     /// The worker's last heartbeat, in milliseconds of the monotonic clock; None before the first
     /// one.
     pub fn heartbeat(&self) -> Option<u64> {

@@ -25,6 +25,7 @@ pub mod shared;
 pub mod signal;
 pub mod socket;
 pub mod stack_file;
+pub mod stop_accepting;
 mod stream;
 pub mod system;
 pub mod tcp_info;

@@ -28,6 +28,7 @@ use crate::service::Service;
 use crate::settings::{Config, WorkerClass};
 use crate::sys::process;
 use crate::sys::signal::{Signal, SignalQueue};
+use crate::sys::stop_accepting;
 use crate::sys::thread;
 use crate::worker_init::WorkerInit;
 
@@ -101,10 +102,20 @@ fn boot(
     {
         log::warn!("{warning}");
     }
+    stop_accepting_before_the_end(&listeners, &row);
     if config.reload {
         watch_files(&init.service, row)?;
     }
     Ok((worker, Some(UnreadSignals { _queue: init.signals, _nudge: nudge })))
+}
+
+/// Without it the class gets TERM while it still accepts, as under gunicorn.
+fn stop_accepting_before_the_end(listeners: &[(String, RawFd)], row: &Row) {
+    let descriptors: Vec<RawFd> = listeners.iter().map(|&(_, descriptor)| descriptor).collect();
+    match stop_accepting::on(Signal::Rtmin, &descriptors) {
+        Ok(()) => row.set_accepts_by_itself(),
+        Err(error) => log::debug!("The worker cannot stop accepting before it ends: {error}"),
+    }
 }
 
 /// For a class derived from one of the server's own: from here on signals call its methods, and its
