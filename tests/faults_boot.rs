@@ -243,33 +243,36 @@ fn a_preloaded_app_that_cannot_be_loaded_ends_the_start() {
 }
 
 #[test]
-fn hup_of_a_preloaded_app_does_not_read_its_code() {
+fn hup_of_a_preloaded_app_brings_its_new_code_or_changes_nothing() {
     let mut server = configured("preload_app = True\n");
-    let mut before = server.wait_for_workers(2);
+    let before = server.wait_for_workers(2);
     let broken = ["raise RuntimeError('bad deploy')", "def application(:", "import os; os._exit(1)"];
     let load = Load::during(&server.address.clone(), 1, |load| {
         wait_until("the first answers", || load.ok() > 50);
         for (number, text) in broken.into_iter().enumerate() {
             server.write("app.py", text);
             server.signal(SIGHUP);
-            // The app is in memory; the settings are read again.
-            server.wait_for_log_times("Hang up: Master", number + 1);
-            wait_until("new workers", || {
-                let now = server.workers();
-                now.len() == 2 && !now.iter().any(|pid| before.contains(pid))
-            });
-            before = server.workers();
+            server.wait_for_log_times("Reload failed, everything stays as it was", number + 1);
+            assert_eq!(server.workers(), before, "{text}");
         }
-        server.write("conf.py", "preload_app = (((");
+        server.write("app.py", &version(2));
+        server.write("conf.py", "workers = 2\npreload_app = (((");
         server.signal(SIGHUP);
-        server.wait_for_log("Reload failed, everything stays as it was");
+        server.wait_for_log_times("Reload failed, everything stays as it was", 4);
         assert_eq!(server.workers(), before);
+        server.write("conf.py", "workers = 2\npreload_app = True\n");
+        server.signal(SIGHUP);
+        wait_until("new workers", || {
+            let now = server.workers();
+            now.len() == 2 && !now.iter().any(|pid| before.contains(pid))
+        });
+        wait_until("the new version", || server.get("/").text().starts_with("v2 "));
     });
     load.expect_no_failure();
     server.write("conf.py", "workers = 1\npreload_app = True\n");
     server.signal(SIGHUP);
-    server.wait_for_workers(1);
-    assert!(server.get("/").text().starts_with("v1 "));
+    wait_until("one worker", || server.workers().len() == 1);
+    assert!(server.get("/").text().starts_with("v2 "));
     server.allow("");
     server.finish();
 }
@@ -302,11 +305,12 @@ fn a_preloaded_app_survives_crashes_reloads_and_recycling() {
     let load = Load::during(&server.address, 1, |_| {
         for round in 1..=3 {
             server.signal(SIGHUP);
-            server.wait_for_log_times("Hang up: Master", round);
+            server.wait_for_log_times("Executing", round);
             server.wait_for_log_times("Autorestarting worker", round * 2);
         }
     });
     load.expect_no_failure();
+    wait_until("two workers", || server.has_serving(2));
     crate::util::server::send(server.workers()[0], Signal::SIGKILL);
     server.wait_for_log("was sent SIGKILL");
     server.wait_for_workers(2);

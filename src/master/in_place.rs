@@ -4,14 +4,17 @@
 //! On the first real-time signal a child runs the new program with `--check-config`. Only if the
 //! settings can be read and the app loads does the master execute the program over itself, and hand
 //! on its sockets and the pids of its workers. The workers serve on, and each is replaced when a
-//! new worker is ready.
+//! new worker is ready. A reload takes the same way where the master has loaded the application: no
+//! process can load Python code a second time and be sure of what it has.
 
+use std::convert::Infallible;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, io};
 
 use log::{error, info};
+use serde_json::json;
 
 use crate::python::hooks::ServerHook;
 use crate::sys::process::{self, End, Pid};
@@ -19,7 +22,7 @@ use crate::sys::signal;
 
 use super::inheritance::{Adopted, Successor};
 use super::standing::Fate;
-use super::upgrade::Purpose;
+use super::upgrade::{Order, Purpose};
 use super::{Master, Phase, unblock};
 
 /// The generation of adopted workers: older than any of this program.
@@ -33,52 +36,73 @@ impl Master {
         if self.may_upgrade("RTMIN")
             && let Some(child) = self.start_program(Purpose::Check)
         {
-            self.upgrade.begin_check(child);
+            self.upgrade.begin_check(child, Order::Upgrade);
         }
+    }
+
+    /// For a HUP: begins a reload by a new program. False where that cannot be: while another master
+    /// shares the sockets, or where the system has no room for a process.
+    pub(super) fn check_before_reload_in_place(&mut self) -> bool {
+        let child = if self.upgrade.is_alone() { self.start_program(Purpose::Check) } else { None };
+        child.inspect(|&child| self.upgrade.begin_check(child, Order::Reload)).is_some()
     }
 
     /// Moves an upgrade in place on, if the check has ended.
     pub(super) fn settle_upgrade(&mut self) {
-        let Some(child) = self.upgrade.check() else { return };
+        let Some((child, order)) = self.upgrade.check() else { return };
         let Some(end) = process::reap(child) else { return };
         self.upgrade.end_check();
-        match end {
-            End::Exited(0) => self.execute_in_place(),
-            end => error!("Upgrade failed, everything stays as it was: the new program would not start ({end:?})."),
+        let Err(reason) = self.replace_program(end, order);
+        match order {
+            Order::Upgrade => error!("Upgrade failed, everything stays as it was: {reason}"),
+            Order::Reload => self.give_up_reload(&reason),
         }
     }
 
     /// Ends the check, because the master stops.
     pub(super) fn drop_upgrade_check(&mut self) {
-        if let Some(child) = self.upgrade.check() {
+        if let Some((child, _)) = self.upgrade.check() {
             let _ = process::kill_hard(child);
             self.upgrade.end_check();
         }
     }
 
-    /// Returns only if the program cannot be executed, and then nothing has changed.
-    fn execute_in_place(&mut self) {
-        if let Err(raised) = self.generations.serving.service.hooks.call(ServerHook::PreExec, || self.shown()) {
-            return error!("Upgrade failed, everything stays as it was: exception in pre_exec hook\n{raised}");
+    /// Executes the program in place after a check that has ended so. Returns why it cannot, and
+    /// nothing has changed then.
+    fn replace_program(&mut self, check: End, order: Order) -> Result<Infallible, String> {
+        if check != End::Exited(0) {
+            return Err(format!("the new program would not start ({check:?})."));
         }
+        if order == Order::Reload {
+            self.call_before_replacement(ServerHook::OnReload, "on_reload")?;
+        }
+        self.call_before_replacement(ServerHook::PreExec, "pre_exec")?;
+        let program = self.startup.exec_command().program.display().to_string();
         self.dismiss_candidate();
-        info!("Executing {} in place", self.startup.exec_command().program.display());
+        info!("Executing {program} in place");
+        if order == Order::Reload {
+            self.tell_reload(Ok(json!({"status": "the new program takes over"})));
+        }
         self.service_manager.reloading();
         // Signals wait until the new program has its queue.
-        let (blocked, here) = match signal::block_all().and_then(|blocked| Ok((blocked, env::current_dir()?))) {
-            Ok(both) => both,
-            Err(error) => return error!("Can't execute the new program: {error}"),
-        };
+        let (blocked, here) = signal::block_all()
+            .and_then(|blocked| Ok((blocked, env::current_dir()?)))
+            .map_err(|error| format!("cannot execute {program}: {error}"))?;
         let Err(error) = self.try_to_execute();
-        error!("Can't execute {}: {error}", self.startup.exec_command().program.display());
         for listener in &self.generations.serving.service.listeners {
             let _ = process::close_on_exec(listener.as_raw_fd());
         }
         let _ = env::set_current_dir(here);
         unblock(blocked);
+        Err(format!("cannot execute {program}: {error}"))
     }
 
-    fn try_to_execute(&self) -> io::Result<std::convert::Infallible> {
+    fn call_before_replacement(&self, hook: ServerHook, name: &str) -> Result<(), String> {
+        let called = self.generations.serving.service.hooks.call(hook, || self.shown());
+        called.map_err(|raised| format!("exception in {name} hook\n{raised}"))
+    }
+
+    fn try_to_execute(&self) -> io::Result<Infallible> {
         let command = self.startup.exec_command();
         let pids = |are_serving: bool| -> Vec<Pid> {
             self.workers.iter().filter(|it| it.is_serving() == are_serving).map(|it| it.pid).collect()

@@ -31,7 +31,7 @@ impl Master {
             error!("Reload failed: the new workers do not get ready. The next reload takes their place.");
             self.dismiss_candidate();
         }
-        if self.generations.take_reload() {
+        if self.upgrade.check().is_none() && self.generations.take_reload() {
             match self.phase {
                 Phase::Leaving(_) => {
                     info!("Reload ignored: the server is stopping");
@@ -47,14 +47,21 @@ impl Master {
         if !self.upgrade.has_parent() {
             self.service_manager.reloading();
         }
+        if self.preloaded.is_some() && self.check_before_reload_in_place() {
+            return;
+        }
         match self.call_generation() {
             Ok(generation) => self.generations.candidate = Some(generation),
-            Err(reason) => {
-                self.workers.count_reload(false);
-                error!("Reload failed, everything stays as it was: {reason}");
-                self.tell_reload(Err(format!("Reload failed, everything stays as it was: {reason}")));
-            }
+            Err(reason) => self.give_up_reload(&reason),
         }
+    }
+
+    /// A reload fails before anything of it is in force.
+    pub(super) fn give_up_reload(&mut self, reason: &str) {
+        let said = format!("Reload failed, everything stays as it was: {reason}");
+        self.workers.count_reload(false);
+        error!("{said}");
+        self.tell_reload(Err(said));
     }
 
     /// Does all that can fail before a worker is forked. The log comes last, because its change is

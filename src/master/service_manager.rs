@@ -160,7 +160,7 @@ impl Master {
         }
         let serving = &self.generations.serving;
         let old_ones_serve = || self.workers.iter().any(|it| it.is_serving() && it.generation < serving.number);
-        let is_reloading = self.generations.candidate.is_some() || old_ones_serve();
+        let is_reloading = self.upgrade.tries_reload() || self.generations.candidate.is_some() || old_ones_serve();
         let alive = self.workers.iter().any(Worker::is_alive_and_serving);
         self.service_manager.report(&Report {
             serving: self.workers.iter().filter(|worker| worker.is_serving()).count(),

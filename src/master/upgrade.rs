@@ -52,7 +52,17 @@ enum UpgradeStage {
     /// This child tries whether the new program would start (see `in_place`).
     Checking {
         child: Pid,
+        order: Order,
     },
+}
+
+/// What a new program in this process was ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// RTMIN.
+    Upgrade,
+    /// HUP, where the master has loaded the application.
+    Reload,
 }
 
 impl Upgrade {
@@ -107,15 +117,25 @@ impl Upgrade {
     }
 
     /// The child that tries the new program, if there is one.
-    pub fn check(&self) -> Option<Pid> {
+    pub fn check(&self) -> Option<(Pid, Order)> {
         match self.stage {
-            UpgradeStage::Checking { child } => Some(child),
+            UpgradeStage::Checking { child, order } => Some((child, order)),
             UpgradeStage::Alone | UpgradeStage::New { .. } | UpgradeStage::Old { .. } => None,
         }
     }
 
-    pub fn begin_check(&mut self, child: Pid) {
-        self.stage = UpgradeStage::Checking { child };
+    pub fn begin_check(&mut self, child: Pid, order: Order) {
+        self.stage = UpgradeStage::Checking { child, order };
+    }
+
+    /// Whether a child tries what a reload would bring.
+    pub fn tries_reload(&self) -> bool {
+        matches!(self.stage, UpgradeStage::Checking { order: Order::Reload, .. })
+    }
+
+    /// Whether no other master and no check is there.
+    pub fn is_alone(&self) -> bool {
+        self.stage == UpgradeStage::Alone
     }
 
     pub fn end_check(&mut self) {
@@ -296,7 +316,10 @@ mod tests {
     fn there_is_one_upgrade_at_a_time() {
         assert_eq!(at(UpgradeStage::Alone).obstacle(), None);
         assert_eq!(at(UpgradeStage::Old { new: OTHER }).obstacle(), Some("Child exists."));
-        assert_eq!(at(UpgradeStage::Checking { child: OTHER }).obstacle(), Some("Child exists."));
+        assert_eq!(
+            at(UpgradeStage::Checking { child: OTHER, order: Order::Upgrade }).obstacle(),
+            Some("Child exists.")
+        );
         assert_eq!(at(UpgradeStage::New { old: OTHER }).obstacle(), Some("Parent exists."));
     }
 

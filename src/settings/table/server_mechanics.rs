@@ -22,10 +22,10 @@ pub(super) static ROWS: &[Setting] = &[
         doc: "Load the app in the master, before workers are forked.
 
 Workers then start at once and share the memory of the loaded app. Python runs in the master only with this setting,
-with a Python config file, or with hooks. A reload (HUP) does not load the app again, as under gunicorn: new code
-takes an upgrade (USR2, or RTMIN in place, see `docs/signals.md`), and so does turning this setting on. The loaded
-objects are hidden from the garbage collector (`gc.freeze`), so that collections in workers do not copy the shared
-pages.",
+with a Python config file, or with hooks. A reload (HUP) brings new code, unlike under gunicorn: it is an upgrade in
+place (as by RTMIN, see `docs/signals.md`), so settings and app are tried in another process first, and the old workers
+serve on if that fails. Turning this setting on takes an upgrade or a start. The loaded objects are hidden from the
+garbage collector (`gc.freeze`), so that collections in workers do not copy the shared pages.",
     },
     Setting {
         name: "sendfile",
