@@ -38,6 +38,7 @@ mod wsgi_input;
 mod wsgi_validator;
 
 // The process tree and what operators do to it.
+mod autoscale;
 mod chaos;
 mod crowds;
 mod ctl;

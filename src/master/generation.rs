@@ -24,8 +24,10 @@ pub(super) struct Generation {
     pub watch: Option<CertificateWatch>,
     /// The listeners that do not listen yet.
     closed: Vec<Arc<Listener>>,
-    /// How many workers there should be: the setting, then changed by TTIN and TTOU.
+    /// How many workers there should be: the setting, then changed by TTIN and TTOU, and by load.
     pub wanted: usize,
+    /// How many there should be at least, whatever the load.
+    pub floor: usize,
     /// What `workers = auto` has found that number for; `None` for a number that is the user's.
     pub found_for: Option<Resources>,
     pub since: Instant,
@@ -37,7 +39,8 @@ impl Generation {
         let closed = service.listeners.iter().filter(|listener| !listener.is_open()).cloned().collect();
         let watch = service.tls.as_ref().and_then(CertificateWatch::of);
         let (since, backoff) = (Instant::now(), Backoff::Ready);
-        Generation { number, service: Arc::new(service), watch, closed, wanted, found_for: None, since, backoff }
+        let (floor, found_for, service) = (wanted, None, Arc::new(service));
+        Generation { number, service, watch, closed, wanted, floor, found_for, since, backoff }
     }
 
     /// To be called when this generation takes over. Sets when the kernel reports a connection on

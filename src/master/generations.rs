@@ -73,6 +73,7 @@ impl Generations {
     pub fn change_wanted(&mut self, change: impl Fn(usize) -> usize) {
         for generation in self.iter_mut() {
             generation.wanted = change(generation.wanted);
+            generation.floor = change(generation.floor);
         }
     }
 

@@ -7,6 +7,7 @@
 //! here may change the world outside the process: removing the pid file and unlinking sockets are
 //! calls.
 
+mod autoscale;
 mod backlog;
 mod certificates;
 mod control;
@@ -56,6 +57,7 @@ use crate::sys::process::Pid;
 use crate::sys::signal::{Blocked, SignalQueue};
 use crate::worker_init::WorkerInit;
 
+use autoscale::Autoscaler;
 use backlog::BacklogReport;
 use control::Control;
 use exit_reason::BootFailure;
@@ -105,6 +107,7 @@ struct Master {
     backlog: BacklogReport,
     control: Control,
     resize_watch: ResizeWatch,
+    autoscaler: Autoscaler,
     worker_gauge: WorkerGauge,
 }
 
@@ -173,6 +176,7 @@ impl Master {
     /// operator's code for seconds: the workers' silence during that time is forgiven first.
     fn decide(&mut self) {
         self.follow_resize();
+        self.scale_by_load();
         self.settle_worker_count();
         self.settle_reload();
         self.settle_upgrade();

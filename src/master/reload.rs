@@ -79,6 +79,7 @@ impl Master {
         let metrics = metrics_listener::open(&config, current.metrics.as_ref())
             .inspect_err(|_| listeners::unlink_unless(&listeners, &current.listeners))?;
         let mut called = self.generations.call(Service { config, hooks, listeners, metrics, tls }, count);
+        self.keep_scale(&mut called);
         called.found_for = found_for;
         configure_logging(&called.service.config, &called.service.hooks).inspect_err(|_| self.take_back(&called))?;
         if !same(&called.service.listeners, &self.generations.serving.service.listeners) {

@@ -17,6 +17,7 @@ use crate::sys::signal::{self, SignalQueue};
 use crate::sys::socket::{FileOwner, Listener};
 use crate::sys::{daemon, process};
 
+use super::autoscale::Autoscaler;
 use super::backlog::BacklogReport;
 use super::control::Control;
 use super::generations::Generations;
@@ -104,6 +105,7 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         backlog: BacklogReport::default(),
         control: Control::default(),
         resize_watch: ResizeWatch::new(),
+        autoscaler: Autoscaler::new(),
         worker_gauge: WorkerGauge::default(),
     };
     master.generations.serving.found_for = found_for;

@@ -120,6 +120,7 @@ impl Master {
             self.certificates_deadline(),
             self.control.deadline(),
             self.resize_deadline(),
+            self.autoscale_deadline(),
             self.backlog.deadline(&self.generations.serving.service, now),
         ];
         deadlines.into_iter().flatten().min()

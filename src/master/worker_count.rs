@@ -51,6 +51,11 @@ pub(super) fn found_count(config: &Config, resources: Resources) -> usize {
     fitting(processors, memory, worker_memory(config), config.max_workers).min(MOST_WORKERS)
 }
 
+/// The most workers that there is memory for.
+pub(super) fn most_by_memory(config: &Config, resources: Resources) -> usize {
+    fit_into(resources.memory, worker_memory(config))
+}
+
 /// Says what `workers = auto` has found, and whether there is room for a worker at all.
 pub(super) fn log_found(config: &Config, resources: Resources) {
     let Resources { processors, memory, .. } = resources;
@@ -72,9 +77,12 @@ fn worker_memory(config: &Config) -> u64 {
 /// Two workers for each processor and one more, but no more than there is memory for. At least one;
 /// with a `most` that is not 0, at most that many.
 fn fitting(processors: usize, memory: Option<u64>, each: u64, most: usize) -> usize {
-    let by_memory = memory.map_or(usize::MAX, |memory| usize::try_from(memory / each.max(1)).unwrap_or(usize::MAX));
     let most = if most == 0 { usize::MAX } else { most };
-    processors.saturating_mul(2).saturating_add(1).min(by_memory).min(most).max(1)
+    processors.saturating_mul(2).saturating_add(1).min(fit_into(memory, each)).min(most).max(1)
+}
+
+fn fit_into(memory: Option<u64>, each: u64) -> usize {
+    memory.map_or(usize::MAX, |memory| usize::try_from(memory / each.max(1)).unwrap_or(usize::MAX))
 }
 
 fn warn_of_little_room(count: usize, resources: Resources) {

@@ -221,7 +221,7 @@ fn about_listeners(listeners: &[Arc<Listener>]) -> Vec<Family> {
 }
 
 fn about_life(board: &Scoreboard) -> Vec<Family> {
-    let (ok, failed) = board.reloads();
+    let ((ok, failed), (up, down)) = (board.reloads(), board.scalings());
     let mut families = vec![
         single("monoceros_worker_starts", "Workers that were forked.", board.starts()),
         counter(
@@ -233,6 +233,11 @@ fn about_life(board: &Scoreboard) -> Vec<Family> {
             "monoceros_reloads",
             "Reloads by outcome.",
             vec![(label("outcome", "ok"), ok), (label("outcome", "failed"), failed)],
+        ),
+        counter(
+            "monoceros_autoscale_changes",
+            "Changes of the number of workers that the load has asked for.",
+            vec![(label("direction", "up"), up), (label("direction", "down"), down)],
         ),
     ];
     if let Some(last) = board.last_reload() {

@@ -51,6 +51,10 @@ pub enum Master {
     ReloadsOk,
     /// Reloads that failed.
     ReloadsFailed,
+    /// Times that the load has asked for more workers.
+    ScaledUp,
+    /// Times that the load has asked for fewer.
+    ScaledDown,
     /// How the last reload ended: 0 there was none, 1 it took over, 2 it failed.
     LastReload,
     /// When it ended, in milliseconds since the epoch.
@@ -93,12 +97,12 @@ pub enum State {
     Generation,
     /// What [`Tally::Requests`] stood at when it was forked.
     RequestsAtBirth,
+    /// 1 where its class accepts connections by itself.
+    AcceptsByItself,
     /// Starts of its requests, in nanoseconds of the monotonic clock; [`REQUESTS`] words.
     Starts = 16,
     /// What those requests are; [`TEXTS`] times [`TEXT_WORDS`] words.
     Texts = State::Starts as isize + REQUESTS as isize,
-    /// 1 where its class accepts connections by itself.
-    AcceptsByItself,
 }
 
 /// Words of a row that are cleared when its worker has ended.

@@ -73,6 +73,16 @@ impl Scoreboard {
         self.word(if is_ok { Master::ReloadsOk } else { Master::ReloadsFailed }).fetch_add(1, Relaxed);
     }
 
+    /// The load has changed the number of workers.
+    pub fn count_scaling(&self, is_up: bool) {
+        self.word(if is_up { Master::ScaledUp } else { Master::ScaledDown }).fetch_add(1, Relaxed);
+    }
+
+    /// How often the load has asked for more workers, and for fewer.
+    pub fn scalings(&self) -> (u64, u64) {
+        (self.get(Master::ScaledUp), self.get(Master::ScaledDown))
+    }
+
     /// Whether the server is stopping.
     pub fn is_stopping(&self) -> bool {
         self.get(Master::Stopping) == 1

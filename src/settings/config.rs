@@ -42,6 +42,8 @@ pub struct Config {
     pub workers: Workers,
     /// The most workers that [`Workers::Auto`] means; 0 is no limit.
     pub max_workers: usize,
+    /// Whether the number of workers follows the load.
+    pub autoscale: bool,
     /// The kind of worker.
     pub worker_class: WorkerClass,
     /// Threads of a worker that run the app.
@@ -534,6 +536,7 @@ impl Config {
             defer_accept: false,
             workers: Workers::Count(0),
             max_workers: 0,
+            autoscale: false,
             worker_class: WorkerClass::Sync,
             threads: 0,
             worker_connections: 0,

@@ -79,7 +79,7 @@ impl ConnectionLimits {
             upload_directory: config.tmp_upload_dir.clone(),
             health_path: config.health_path.clone(),
             live_path: config.live_path.clone(),
-            measures: config.metrics_bind.is_some(),
+            measures: config.metrics_bind.is_some() || config.autoscale,
             static_paths: StaticPaths::new(config),
             holdings: Holdings::new(config),
             standby: Standby::new(),

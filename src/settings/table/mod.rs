@@ -46,6 +46,7 @@ static OWN: &[&str] = &[
     "platform_bind",
     "defer_accept",
     "max_workers",
+    "autoscale",
     "max_worker_lifetime",
     "max_worker_lifetime_jitter",
     "max_worker_memory",

@@ -44,9 +44,33 @@ While it is not set and the environment has `WEB_CONCURRENCY`, that is the numbe
             set: |config, value| put(&mut config.max_workers, size(value)),
             get: |config| Value::Int(config.max_workers as i64),
         },
-        doc: "The most workers that `workers = auto` starts; 0 is no limit.
+        doc: "The most workers that `workers = auto` and `autoscale` start; 0 is no limit.
 
 A setting of our own; gunicorn has none. The signal TTIN may go beyond it.",
+    },
+    Setting {
+        name: "autoscale",
+        section: Section::WorkerProcesses,
+        flags: &["--autoscale"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.autoscale, value.bool()),
+            get: |config| config.autoscale.into(),
+        },
+        doc: "Have the number of workers follow the load, up to `max_workers`.
+
+Once a second the master looks how busy the threads of the workers were. Above three quarters for two seconds, or where
+requests wait for a thread for more than 50 ms on average, it starts as many workers as would bring them to 60 %. When
+fewer have been enough for 45 seconds, the surplus ends as after TTOU: the requests in flight are finished. Under gevent
+and classes of other packages, whose requests have no threads, the processor's time counts in place of the threads'.
+
+There are never more workers than the memory has room for, reckoned as for `workers = auto`; without `max_workers` there
+are at most as many as that would start. TTIN and TTOU move the lower bound. Each change is a line in the log, and
+counted in the metrics. A reload keeps the number.
+
+A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "worker_class",
