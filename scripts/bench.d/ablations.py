@@ -9,7 +9,7 @@ import report
 import servers
 
 # What the mechanisms are for.
-LOADS = ["hello", "browser", "close", "post10k", "stream", "flask"]
+LOADS = ["hello", "browser", "visitors", "close", "post10k", "stream", "flask", "hello-threads"]
 
 KEPT = Path(__file__).with_name("ablations.json")
 PAGE = servers.ROOT / "docs" / "internals" / "performance.md"

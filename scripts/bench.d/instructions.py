@@ -71,7 +71,9 @@ class Requests:
             self.connection: http.client.HTTPConnection = secure
         else:
             self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        self.headers = browser_headers() if load.script == "browser.lua" else {}
+        self.headers = browser_headers() if load.script in ("browser.lua", "visitors.lua") else {}
+        self.varies = load.script == "visitors.lua"
+        self.sent = 0
         if load.closes:
             self.headers["Connection"] = "close"
         self.body = b"x" * load.request_body or None
@@ -79,6 +81,9 @@ class Requests:
 
     def send(self, times):
         for _ in range(times):
+            self.sent += 1
+            if self.varies:
+                self.headers["Cookie"] = f"sessionid={self.sent * 7919:032x}; csrftoken={self.sent * 104729:032x}"
             self.connection.request(self.method, "/", body=self.body, headers=self.headers)
             response = self.connection.getresponse()
             response.read()

@@ -50,6 +50,7 @@ LOADS = {
     "hello": Load("hello", "32 kept-alive connections", goals=[Goal(0.95), Goal(1.35, server="floor")]),
     "browser": Load("hello", "hello with a browser's 14 headers", script="browser.lua",
                     goals=[Goal(0.72), Goal(1.35, server="floor")]),
+    "visitors": Load("hello", "browser's headers with other cookies in each request", script="visitors.lua"),
     "close": Load("hello", "a connection for each request", script="close.lua", closes=True,
                   goals=[Goal(0.95, server="bjoern")]),
     "post10k": Load("echo", "10 KB sent and sent back", script="post10k.lua", method="POST",
