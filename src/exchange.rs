@@ -135,6 +135,27 @@ pub struct RequestView<'a> {
     pub scheme: Scheme,
     /// What TLS has settled, where the connection is under TLS.
     pub secured: Option<&'a Arc<Secured>>,
+    /// The id of the request, where requests have ids (`request_id_header`).
+    pub id: Option<RequestId<'a>>,
+    /// When it was complete or, where the kernel says how long it has had the request, before that.
+    pub ready_at: Instant,
+    /// Bytes of its head and its body, as far as they have come.
+    pub received: u64,
+    /// The connection's number, among those of this process.
+    pub connection: u64,
+    /// The socket's peer, where a PROXY header has named another.
+    pub via: Option<&'a Peer>,
+}
+
+/// The id of a request, by which its log lines are found.
+#[derive(Clone, Copy)]
+pub struct RequestId<'a> {
+    /// The header that it stands in.
+    pub header: &'a str,
+    /// The id: plain characters, at most [`LONGEST_ID`](crate::http::request_id::LONGEST_ID).
+    pub value: &'a [u8],
+    /// Whether it was made here, so that the request's own headers do not have it.
+    pub is_made: bool,
 }
 
 /// What the sender knows of what comes behind.

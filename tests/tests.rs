@@ -78,6 +78,7 @@ mod foreign_workers;
 mod forging;
 mod gear;
 mod installation;
+mod joined_logs;
 mod limits;
 mod loggers;
 mod logs;

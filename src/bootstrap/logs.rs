@@ -3,8 +3,9 @@
 
 use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
 use crate::python::hooks::Hooks;
+use crate::python::loggers;
 use crate::service;
-use crate::settings::{Config, LogFormat};
+use crate::settings::Config;
 
 /// Points the error log to where `config` says, and makes the logger that its `hooks` are given.
 ///
@@ -14,7 +15,7 @@ pub fn configure_logging(config: &Config, hooks: &Hooks) -> Result<(), String> {
     let settings = LogSettings {
         errorlog: config.errorlog.clone(),
         level: config.loglevel.clone(),
-        json: config.log_format == LogFormat::Json,
+        json: loggers::schema(config.log_format),
         capture_output: config.capture_output,
         owner: log_owner(config)?,
     };

@@ -80,6 +80,11 @@ impl Exchange for RecordingExchange {
             site: 0,
             scheme: Scheme::Http,
             secured: None,
+            id: None,
+            ready_at: Instant::now(),
+            received: 0,
+            connection: 0,
+            via: None,
         }
     }
 

@@ -164,6 +164,8 @@ pub struct ErrorPage<'a> {
     /// Whether only the head was asked for: then the page is left out, and Content-Length states
     /// its length (RFC 9110, 9.3.2).
     pub is_head: bool,
+    /// Header lines to add, each with its line end.
+    pub lines: &'a [u8],
 }
 
 impl ErrorPage<'_> {
@@ -181,6 +183,7 @@ impl ErrorPage<'_> {
         if status < 500 {
             response.extend_from_slice(&[b"Date: ", date, b"\r\n"].concat());
         }
+        response.extend_from_slice(self.lines);
         let fields = format!("Connection: close\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n", page.len());
         response.extend_from_slice(fields.as_bytes());
         if !self.is_head {
@@ -270,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_page_of_an_unexplained_failure_has_141_bytes_as_in_gunicorn() {
-        let page = ErrorPage { status: 500, message: "", is_head: false };
+        let page = ErrorPage { status: 500, message: "", is_head: false, lines: b"" };
         let response = page.render(b"never said");
         let text = String::from_utf8(response).unwrap();
         let (head, page) = text.split_once("\r\n\r\n").unwrap();

@@ -8,7 +8,8 @@
 //! In reading order: [`request`] (the incremental head parser) calls `request_line` and `fields`, which lean on
 //! `authority`, `lenient` and `grammar`; [`header_cache`] knows again what was read before; [`body`] decodes what follows the
 //! head; [`response`] writes the answer; [`connection`] is the state between them, from one request to the next. What a request makes
-//! of a file that the server sends by itself stands in [`path`], [`conditional`], [`range`] and [`accept_encoding`].
+//! of a file that the server sends by itself stands in [`path`], [`conditional`], [`range`] and [`accept_encoding`]. [`request_id`]
+//! reads what joins up the log lines of a request.
 #![forbid(unsafe_code)]
 
 pub mod accept_encoding;
@@ -24,6 +25,7 @@ pub mod policy;
 pub mod proxy;
 pub mod range;
 pub mod request;
+pub mod request_id;
 pub mod response;
 
 mod authority;

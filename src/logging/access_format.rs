@@ -16,7 +16,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode;
 
 use super::basic_user::basic_user;
-use super::{escape, json};
+use super::{RequestIds, Schema, escape, json};
 
 /// The values of one answered request that the access log can show. Bytes are those of the wire. A
 /// method is called only if the format names its atom.
@@ -40,6 +40,18 @@ pub trait AccessRecord {
     /// From the complete request head to the moment when the last byte of the response was handed
     /// over.
     fn duration(&self) -> Duration;
+    /// `http` or `https`, where it is known.
+    fn scheme(&self) -> Option<&str>;
+    /// Bytes of the request's head and body, where they are known.
+    fn bytes_received(&self) -> Option<u64>;
+    /// How long the request waited before the application was called, if it was.
+    fn queue(&self) -> Option<Duration>;
+    /// The number of the connection, among those of this process.
+    fn connection(&self) -> Option<u64>;
+    /// The address of the socket's peer, where a PROXY header names another client.
+    fn peer(&self) -> Option<String>;
+    /// By what the request is known here and at other hops.
+    fn ids(&self) -> RequestIds;
     /// A request header by its lower-case name; the last one if there are several.
     fn request_header(&self, name: &str) -> Option<&[u8]>;
     /// The response header named by [`AccessFormat::response_headers`] at `index`; the last one if
@@ -61,8 +73,8 @@ pub struct AccessFormat {
 enum Segment {
     Literal(Vec<u8>),
     Atom(Atom),
-    /// All of the request as a JSON object.
-    Json,
+    /// All of the request as a JSON object, by these names.
+    Json(Schema),
     /// An atom with a width, a precision or a flag; few formats use them.
     Shaped(Atom, Shape),
 }
@@ -129,8 +141,8 @@ impl AccessFormat {
     }
 
     /// One JSON object per line, whose fields are fixed (see [`super::json`]).
-    pub fn json() -> Self {
-        let segments = vec![Segment::Json, Segment::Literal(b"\n".to_vec())];
+    pub fn json(schema: Schema) -> Self {
+        let segments = vec![Segment::Json(schema), Segment::Literal(b"\n".to_vec())];
         AccessFormat { segments, environ_keys: Vec::new(), response_headers: Vec::new() }
     }
 
@@ -149,7 +161,7 @@ impl AccessFormat {
     pub(super) fn shows_time(&self) -> bool {
         let is_time = |atom: &Atom| *atom == Atom::Time;
         self.segments.iter().any(|segment| match segment {
-            Segment::Literal(_) | Segment::Json => false,
+            Segment::Literal(_) | Segment::Json(_) => false,
             Segment::Atom(atom) | Segment::Shaped(atom, _) => is_time(atom),
         })
     }
@@ -160,7 +172,7 @@ impl AccessFormat {
         for segment in &self.segments {
             match segment {
                 Segment::Literal(text) => out.extend_from_slice(text),
-                Segment::Json => json::render_access(out, record),
+                Segment::Json(schema) => json::render_access(out, *schema, record),
                 Segment::Atom(atom) => atom.render(out, record, time),
                 Segment::Shaped(atom, shape) => {
                     let start = out.len();
@@ -438,6 +450,24 @@ mod tests {
         }
         fn duration(&self) -> Duration {
             Duration::from_micros(1_002_345)
+        }
+        fn scheme(&self) -> Option<&str> {
+            None
+        }
+        fn bytes_received(&self) -> Option<u64> {
+            None
+        }
+        fn queue(&self) -> Option<Duration> {
+            None
+        }
+        fn connection(&self) -> Option<u64> {
+            None
+        }
+        fn peer(&self) -> Option<String> {
+            None
+        }
+        fn ids(&self) -> RequestIds {
+            RequestIds::default()
         }
         fn request_header(&self, name: &str) -> Option<&[u8]> {
             self.headers.iter().rfind(|(known, _)| *known == name).map(|(_, value)| *value)

@@ -138,6 +138,7 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use super::super::RequestIds;
     use super::*;
     use std::path::Path;
 
@@ -170,6 +171,24 @@ mod tests {
         }
         fn duration(&self) -> Duration {
             Duration::from_micros(42)
+        }
+        fn scheme(&self) -> Option<&str> {
+            None
+        }
+        fn bytes_received(&self) -> Option<u64> {
+            None
+        }
+        fn queue(&self) -> Option<Duration> {
+            None
+        }
+        fn connection(&self) -> Option<u64> {
+            None
+        }
+        fn peer(&self) -> Option<String> {
+            None
+        }
+        fn ids(&self) -> RequestIds {
+            RequestIds::default()
         }
         fn request_header(&self, _name: &str) -> Option<&[u8]> {
             None

@@ -16,7 +16,7 @@ use std::time::Duration;
 use log::{LevelFilter, Record};
 
 use super::sink::{Sink, Standard, standard_stream};
-use super::{CRITICAL, Level, LogError, LogSettings, escape, json, local_time, redirect};
+use super::{CRITICAL, Level, LogError, LogSettings, Schema, Scope, escape, json, local_time, redirect, scope};
 
 /// Only records of this crate are written: those of libraries tell an operator nothing.
 const OWN_RECORDS: &str = "monoceros";
@@ -117,14 +117,14 @@ pub fn level() -> Level {
 /// Writes lines of an application to the error log's stream, for `wsgi.errors`. In JSON each line
 /// is a record.
 pub fn write_stream(text: &str) {
-    if !current().is_some_and(|log| log.settings.json) {
+    let Some(schema) = schema() else {
         write_raw(escape::lines(text).as_bytes());
         return;
-    }
+    };
     let mut records = Vec::new();
     for line in text.lines() {
         // Writing to a Vec cannot fail.
-        let _ = json::write_record(&mut records, STREAM_LEVEL.name(), &format_args!("{line}"));
+        let _ = json::write_record(&mut records, schema, STREAM_LEVEL, line, scope::current());
     }
     write_raw(&records);
 }
@@ -148,6 +148,11 @@ impl ErrorLog {
     }
 }
 
+/// By whose names lines are JSON objects, if they are.
+fn schema() -> Option<Schema> {
+    current().and_then(|log| log.settings.json)
+}
+
 fn current() -> Option<Arc<ErrorLog>> {
     CURRENT.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
@@ -166,9 +171,12 @@ fn exchange(log: ErrorLog) {
 fn install() {
     let lines = env_logger::Builder::new()
         .filter_module(OWN_RECORDS, LevelFilter::Trace)
-        .format(|line, record| match current() {
-            Some(log) if log.settings.json => json::write_record(line, Level::of(record).name(), record.args()),
-            Some(_) => write_line(line, record),
+        .format(|line, record| match current().map(|log| log.settings.json) {
+            Some(Some(schema)) => {
+                let text = record.args().to_string();
+                json::write_record(line, schema, Level::of(record), &text, scope::current())
+            }
+            Some(None) => write_line(line, record, scope::current()),
             None => Ok(()),
         })
         .target(env_logger::Target::Pipe(Box::new(CurrentLog)))
@@ -196,7 +204,8 @@ impl log::Log for Front {
     fn log(&self, record: &Record<'_>) {
         match redirect::current() {
             Some(take) if self.enabled(record.metadata()) => {
-                take(Level::of(record), &escape::message(&record.args().to_string()));
+                let text = marked(&record.args().to_string(), scope::current());
+                scope::outside(|| take(Level::of(record), &escape::message(&text)));
             }
             Some(_) => {}
             // The maximum level of the crate `log`, which is checked before, cannot tell an error
@@ -212,12 +221,20 @@ impl log::Log for Front {
     fn flush(&self) {}
 }
 
-fn write_line(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+fn write_line(line: &mut impl Write, record: &Record<'_>, scope: Option<Scope>) -> io::Result<()> {
     let time = local_time::now().format("%Y-%m-%d %H:%M:%S %z");
     // Asked each time: the process may have been forked since.
     let pid = std::process::id();
-    let text = record.args().to_string();
+    let text = marked(&record.args().to_string(), scope);
     writeln!(line, "[{time}] [{pid}] [{}] {}", Level::of(record).name(), escape::message(&text))
+}
+
+/// The text with the id of its request before it, if that has one.
+fn marked(text: &str, scope: Option<Scope>) -> String {
+    match scope.and_then(|scope| scope.request.id) {
+        Some(id) => format!("[{id}] {text}"),
+        None => text.to_owned(),
+    }
 }
 
 /// Writes to the log that is in use. env_logger passes a whole record at each call.
@@ -251,7 +268,7 @@ mod tests {
         for (level, target, name) in cases {
             let mut line = Vec::new();
             let record = Record::builder().level(level).target(target).args(format_args!("first\nsecond")).build();
-            write_line(&mut line, &record).unwrap();
+            write_line(&mut line, &record, None).unwrap();
             let line = String::from_utf8(line).unwrap();
             let time = chrono::DateTime::parse_from_str(&line[1..26], "%Y-%m-%d %H:%M:%S %z");
             assert!(time.is_ok(), "{line}");
@@ -297,7 +314,7 @@ mod tests {
         LogSettings {
             errorlog: target.to_str().unwrap().to_owned(),
             level: level.to_owned(),
-            json: false,
+            json: None,
             capture_output: false,
             owner: None,
         }

@@ -12,12 +12,16 @@
 pub mod access_format;
 pub mod access_log;
 mod basic_user;
+mod entry;
 mod error_log;
 mod escape;
 mod json;
 mod level;
 mod local_time;
+mod object;
 mod redirect;
+mod schemas;
+mod scope;
 mod sink;
 
 use std::fmt;
@@ -25,9 +29,12 @@ use std::io;
 
 pub use access_format::{AccessFormat, AccessRecord};
 pub use access_log::AccessLog;
+pub use entry::{AccessEntry, Schema, note_worker};
 pub use error_log::{admit, between_records, init, last_resort, level, reopen, write_raw, write_record, write_stream};
+pub use json::access_object;
 pub use level::Level;
 pub use redirect::{LogRedirect, redirect};
+pub use scope::{Failure, RequestIds, Scope, TraceIds, within};
 
 /// The log target of a record that is shown as `CRITICAL`, a level of Python that the crate `log`
 /// lacks: `log::error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{pid})")`.
@@ -41,8 +48,8 @@ pub struct LogSettings {
     /// The least level written: debug, info, warning, error or critical in any case; anything else
     /// means info, as in gunicorn.
     pub level: String,
-    /// Whether each line is a JSON object.
-    pub json: bool,
+    /// By whose names each line is a JSON object; `None` writes gunicorn's lines.
+    pub json: Option<Schema>,
     /// Whether file descriptors 1 and 2 become the error log's file. It has no effect if `errorlog`
     /// is a standard stream.
     pub capture_output: bool,

@@ -3,7 +3,7 @@
 mod stepwise;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyStopIteration, PySystemExit};
@@ -14,7 +14,7 @@ pub use stepwise::{Begun, SharedCalls, StepwiseCaller};
 
 use super::app::App;
 use super::environ::{EnvironBuilder, EnvironError, EnvironTemplates, Fixtures, ListenerInfo};
-use super::errors::{ErrorStream, traceback};
+use super::errors::{ErrorStream, failure, traceback};
 use super::extras::{ClientSocket, EarlyHints};
 use super::file_wrapper::FileWrapper;
 use super::hooks::Hooks;
@@ -23,6 +23,7 @@ use super::input::Input;
 use super::loggers;
 use super::panics::{caught, contain};
 use super::raw::reference_count;
+use super::request_context;
 use super::request_hooks::{HookedRequest, RequestHooks};
 use super::response_writer::{self, Disposition, MAX_BLOCKS, Progress, ResponseSummary, ResponseWriter, Wanted, lock};
 use super::signals;
@@ -32,7 +33,8 @@ use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::{Exchange, RequestView};
 use crate::files::AppFiles;
 use crate::http::request::Span;
-use crate::sys::fork;
+use crate::logging::{RequestIds, Scope, within};
+use crate::sys::{fork, thread};
 
 /// How the application is called, beyond what a [`ListenerInfo`] says.
 #[derive(Clone)]
@@ -47,6 +49,8 @@ pub struct CallOptions {
     pub server: Arc<[u8]>,
     /// The files that the application may name instead of sending them.
     pub files: Option<Arc<AppFiles>>,
+    /// The environ says how long the request has waited (`monoceros.queue_time`).
+    pub queue_time: bool,
 }
 
 /// A request that has been answered.
@@ -100,6 +104,16 @@ pub struct InFlight {
     responses: Arc<Mutex<Vec<Arc<Mutex<ResponseWriter>>>>>,
     /// When the request began, in nanoseconds of the monotonic clock; 0 before the first.
     start: Arc<AtomicU64>,
+    /// What runs them, once that is known.
+    place: Arc<OnceLock<Place>>,
+}
+
+/// What runs the application, one request after another.
+pub enum Place {
+    /// The thread of this [number](thread::number).
+    Thread(u64),
+    /// A greenlet.
+    Greenlet(Py<PyAny>),
 }
 
 impl InFlight {
@@ -109,9 +123,24 @@ impl InFlight {
         self.start.load(Relaxed)
     }
 
-    /// What is being served: method, target and client.
-    pub fn describe(&self) -> Vec<String> {
+    /// What is being served: method, target and client, and by what it is known.
+    pub fn describe(&self) -> Vec<(String, RequestIds)> {
         self.transmissions().iter().filter_map(|shared| lock(shared).describe_exchange()).collect()
+    }
+
+    /// The caller is this thread's.
+    pub fn note_thread(&self) {
+        let _ = self.place.set(Place::Thread(thread::number()));
+    }
+
+    /// The caller is that greenlet's.
+    pub(super) fn note_greenlet(&self, greenlet: Py<PyAny>) {
+        let _ = self.place.set(Place::Greenlet(greenlet));
+    }
+
+    /// What runs the requests, if that is known.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.get()
     }
 
     /// Whether `other` is a view of the same caller.
@@ -183,6 +212,8 @@ pub struct Caller {
     observer: Option<RequestHooks>,
     /// Python's logging wrote when the observer was made.
     python_wrote: bool,
+    /// When the request began.
+    began: Instant,
 }
 
 impl Caller {
@@ -210,12 +241,14 @@ impl Caller {
             hooks: hooks.clone(),
             observer: hooks.observer(py),
             python_wrote: loggers::python_writes(),
+            began: Instant::now(),
         })
     }
 
-    /// Notes when the next request began, for who looks at [`InFlight`].
-    pub fn note_start(&self, start: u64) {
+    /// Notes when the next request began, for who looks at [`InFlight`] and for its environ.
+    pub fn note_start(&mut self, start: u64, began: Instant) {
         self.in_flight.start.store(start, Relaxed);
+        self.began = began;
     }
 
     /// Runs the application for the request in `exchange`, to the last byte handed over or queued.
@@ -225,9 +258,11 @@ impl Caller {
         if log::log_enabled!(log::Level::Debug) {
             note(py, exchange.request());
         }
+        request_context::enter(py, exchange.request());
         let served = self.serve(py, exchange, site);
         let kit = &mut self.kits[site];
         let (exchange, summary) = kit.objects.end(py, self.options.logs_headers);
+        request_context::leave(py);
         if served.has_panicked {
             self.environs = EnvironBuilder::new(py);
         }
@@ -312,11 +347,12 @@ impl Caller {
         observed: Option<&mut HookedRequest>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let templates = &mut self.kits[request.site].templates;
+        let began = self.options.queue_time.then_some(self.began);
         let (Some(observer), Some(observed)) = (&self.observer, observed) else {
-            return self.environs.build(py, templates, request);
+            return self.environs.build(py, templates, request, began);
         };
         observer.before(py, observed)?;
-        let environ = self.environs.build(py, templates, request)?;
+        let environ = self.environs.build(py, templates, request, began)?;
         observer.amend(py, observed, &environ)?;
         Ok(environ)
     }
@@ -385,7 +421,7 @@ impl RequestObjects {
 
     /// Takes the exchange back. Whoever in the application waits for the client at this moment leaves off first.
     fn end(&self, py: Python<'_>, with_headers: bool) -> (Box<dyn Exchange>, ResponseSummary) {
-        self.errors.get().finish_line();
+        self.errors.get().finish_line(py);
         let (mut exchange, summary) = loop {
             if let Some(ended) = lock(&self.response).end(with_headers) {
                 break ended;
@@ -545,15 +581,16 @@ impl RequestObjects {
             (response.finish(), response.length_complaint())
         };
         if let Some(complaint) = complaint {
-            let request = self.describe_request();
-            loggers::aside(py, || log::warn!("{request}: {complaint}"));
+            let (request, ids) = self.describe_request();
+            loggers::aside(py, || within(ids.into(), || log::warn!("{request}: {complaint}")));
         }
         ending
     }
 
     fn fail(&self, py: Python<'_>, error: &PyErr) -> Disposition {
         if lock(&self.response).client_is_gone() {
-            log::debug!("Ignoring connection reset by the client: {}", self.describe_request());
+            let (request, ids) = self.describe_request();
+            within(ids.into(), || log::debug!("Ignoring connection reset by the client: {request}"));
             return Disposition::Gone;
         }
         self.log_error(py, error);
@@ -563,7 +600,8 @@ impl RequestObjects {
     /// After a panic of the server's, wherever it was.
     fn fall(&self, panic: &str) -> Disposition {
         let fallen = caught(|| {
-            log::error!("Error handling request {}: a fault of the server: {panic}", self.describe_request());
+            let (request, ids) = self.describe_request();
+            within(ids.into(), || log::error!("Error handling request {request}: a fault of the server: {panic}"));
             lock(&self.response).fail(500, "")
         });
         fallen.unwrap_or(Disposition::Gone)
@@ -585,12 +623,18 @@ impl RequestObjects {
 
     fn log_error(&self, py: Python<'_>, error: &PyErr) {
         RAISED.fetch_add(1, Relaxed);
-        let request = self.describe_request();
+        let (request, ids) = self.describe_request();
         let (method, target) = request.split_once(' ').unwrap_or((&request, ""));
-        if !loggers::exception(py, error, "Error handling request %s %s", &[method, target]) {
-            let text = traceback(py, error);
+        let is_logged = match &ids.id {
+            None => loggers::exception(py, error, "Error handling request %s %s", &[method, target]),
+            Some(id) => loggers::exception(py, error, "[%s] Error handling request %s %s", &[id, method, target]),
+        };
+        if !is_logged {
+            let failure = failure(py, error);
+            let text = format!("Error handling request {request}\n{}", failure.stack);
+            let scope = Scope { request: ids, failure: Some(failure) };
             // Other Python threads need not wait for a slow log.
-            loggers::aside(py, || log::error!("Error handling request {request}\n{text}"));
+            loggers::aside(py, || within(scope, || log::error!("{text}")));
         }
         if error.is_instance_of::<PySystemExit>(py) {
             log::debug!("The application asked to exit.");
@@ -598,8 +642,10 @@ impl RequestObjects {
         }
     }
 
-    fn describe_request(&self) -> String {
-        lock(&self.response).describe_request()
+    /// The request line's method and target, and by what the request is known.
+    fn describe_request(&self) -> (String, RequestIds) {
+        let response = lock(&self.response);
+        (response.describe_request(), response.ids())
     }
 }
 
@@ -637,7 +683,8 @@ fn blocks_at_hand<'py>(result: &Bound<'py, PyAny>) -> Option<Vec<Bound<'py, PyAn
 fn note(py: Python<'_>, request: RequestView<'_>) {
     let text = |span: Span| String::from_utf8_lossy(span.of(request.buffer));
     let (method, path) = (text(request.head.method), text(request.head.path));
-    loggers::aside(py, || log::debug!("{method} {path}"));
+    let ids = request_context::ids_of(request);
+    loggers::aside(py, || within(ids.into(), || log::debug!("{method} {path}")));
 }
 
 /// The values of `keys` (lower case; gunicorn compares them so), as text, as the application left them.

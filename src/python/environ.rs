@@ -5,6 +5,8 @@
 //! Header names are made into keys once. For a header block that the parser finds in its cache
 //! there is a template that contains the headers as well.
 
+use std::time::Instant;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -14,7 +16,7 @@ use super::raw::latin1;
 use super::tls::TlsKeys;
 use super::value_cache::{LONGEST, LastValueCache, PortCache};
 use crate::base::ablation::{Mechanism, is_off};
-use crate::exchange::RequestView;
+use crate::exchange::{RequestId, RequestView};
 use crate::http::header_cache::{CachedBlockId, MOST_BLOCKS};
 use crate::http::proxy::Origin;
 use crate::http::request::{Scheme, decode_path};
@@ -262,6 +264,8 @@ pub struct EnvironBuilder {
     proxy_addr: LastValueCache,
     proxy_port: LastValueCache,
     tls: TlsKeys,
+    /// The key of the request's id, once there was one.
+    id_key: Option<Py<PyString>>,
 }
 
 /// Constant keys and values, made once.
@@ -274,6 +278,7 @@ struct Keys {
     proxy_protocol: Py<PyString>,
     proxy_addr: Py<PyString>,
     proxy_port: Py<PyString>,
+    queue_time: Py<PyString>,
     empty: Py<PyString>,
     http: Py<PyString>,
     https: Py<PyString>,
@@ -295,6 +300,7 @@ impl EnvironBuilder {
             proxy_protocol: text("PROXY_PROTOCOL"),
             proxy_addr: text("PROXY_ADDR"),
             proxy_port: text("PROXY_PORT"),
+            queue_time: text("monoceros.queue_time"),
             empty: text(""),
             http: text("http"),
             https: text("https"),
@@ -315,10 +321,12 @@ impl EnvironBuilder {
             proxy_addr: LastValueCache::new(),
             proxy_port: LastValueCache::new(),
             tls: TlsKeys::new(py),
+            id_key: None,
         }
     }
 
-    /// The environ of `request`.
+    /// The environ of `request`. If `began` says when the application is called, it says how long the
+    /// request has waited.
     ///
     /// # Errors
     /// The path does not begin with `SCRIPT_NAME`, or Python failed.
@@ -327,6 +335,7 @@ impl EnvironBuilder {
         py: Python<'py>,
         templates: &mut EnvironTemplates,
         request: RequestView<'_>,
+        began: Option<Instant>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let environ = match request.head.block {
             Some(block) if !is_off(Mechanism::EnvironTemplates) => self.build_known(py, templates, request, block)?,
@@ -349,6 +358,13 @@ impl EnvironBuilder {
         }
         if let Some(origin) = request.proxied {
             self.set_proxy(py, &environ, origin)?;
+        }
+        if let Some(id) = request.id.filter(|id| id.is_made) {
+            self.set_id(py, &environ, id)?;
+        }
+        if let Some(began) = began {
+            let waited = began.saturating_duration_since(request.ready_at);
+            environ.set_item(&self.keys.queue_time, waited.as_secs_f64())?;
         }
         if templates.listener.server.is_none() {
             self.set_names_on_unix(py, &environ, &templates.listener, request)?;
@@ -449,6 +465,12 @@ impl EnvironBuilder {
         environ.set_item(&self.keys.content_length, PyString::new(py, itoa::Buffer::new().format(length)))
     }
 
+    /// Puts an id that was made here in the place of what the client has sent.
+    fn set_id(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, id: RequestId<'_>) -> PyResult<()> {
+        let key = self.id_key.get_or_insert_with(|| PyString::new(py, &environ_key(id.header)).unbind());
+        environ.set_item(&*key, latin1(py, id.value)?)
+    }
+
     /// The rest of a PROXY header besides the client: the address that the client has connected to.
     fn set_proxy(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, origin: &Origin) -> PyResult<()> {
         environ.set_item(&self.keys.proxy_protocol, PyString::intern(py, origin.protocol()))?;
@@ -492,6 +514,11 @@ impl EnvironBuilder {
         };
         Ok(self.path_info.made_of(py, below, |below| latin1(py, &decode_path(below)))?)
     }
+}
+
+/// The key of a header in the environ.
+fn environ_key(header: &str) -> String {
+    format!("HTTP_{}", header.to_ascii_uppercase().replace('-', "_"))
 }
 
 fn set_server_from_host(

@@ -7,12 +7,22 @@ use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use super::request_context;
+use crate::logging::{Failure, within};
+
 /// The longest unfinished line that `wsgi.errors` keeps back. A longer one is written unfinished.
 const LONGEST_LINE: usize = 64 * 1024;
 
 /// The traceback of `error` as the interpreter prints it, without the final newline.
 pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
     format_exception(py, error).unwrap_or_else(|_| in_plain_words(py, error))
+}
+
+/// What a line of the log says of `error` besides its text.
+pub fn failure(py: Python<'_>, error: &PyErr) -> Failure {
+    let kind = error.get_type(py).fully_qualified_name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    let reason = error.value(py).str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
+    Failure { kind, reason, stack: traceback(py, error) }
 }
 
 /// A `SystemExit`: the process must end with this status and, on standard error, this text.
@@ -83,7 +93,7 @@ impl ErrorStream {
     }
 
     /// Writes an unfinished line, with a line end.
-    pub fn finish_line(&self) {
+    pub fn finish_line(&self, py: Python<'_>) {
         // Relaxed is enough: every caller of this and of `write` holds the interpreter's lock.
         if !self.was_written.load(Relaxed) {
             return;
@@ -92,7 +102,7 @@ impl ErrorStream {
         let mut line = self.take();
         if !line.is_empty() {
             line.push('\n');
-            crate::logging::write_stream(&line);
+            within(request_context::scope(py), || crate::logging::write_stream(&line));
         }
     }
 
@@ -114,6 +124,11 @@ impl ErrorStream {
     }
 }
 
+fn write_lines(py: Python<'_>, text: &str) {
+    let scope = request_context::scope(py);
+    py.detach(|| within(scope, || crate::logging::write_stream(text)));
+}
+
 #[pymethods]
 impl ErrorStream {
     /// Returns the number of characters, as any text stream does.
@@ -121,7 +136,7 @@ impl ErrorStream {
         self.was_written.store(true, Relaxed);
         if let Some(lines) = self.add(&text.to_string_lossy()) {
             // The log may be a slow pipe: other Python threads need not wait for it.
-            py.detach(|| crate::logging::write_stream(&lines));
+            write_lines(py, &lines);
         }
         text.len()
     }
@@ -136,7 +151,7 @@ impl ErrorStream {
     fn flush(&self, py: Python<'_>) {
         let text = self.take();
         if !text.is_empty() {
-            py.detach(|| crate::logging::write_stream(&text));
+            write_lines(py, &text);
         }
     }
 

@@ -123,6 +123,15 @@ pub fn serve(
     }
 }
 
+/// Where in the application the greenlet waits: its stack, as a traceback shows it. `None` where it
+/// runs, or has ended.
+pub fn stack_of(greenlet: &Py<PyAny>) -> Option<String> {
+    Python::attach(|py| {
+        let asked = py.import(MODULE).and_then(|module| module.call_method1("stack_of", (greenlet,)));
+        asked.and_then(|stack| stack.extract::<Option<String>>()).ok().flatten()
+    })
+}
+
 /// The worker, for the hub.
 #[pyclass(frozen, module = "monoceros")]
 struct Worker {
@@ -219,9 +228,10 @@ impl Worker {
         signals::settle(py, Err(PyErr::from_value(error)));
     }
 
-    /// The way of a new greenlet to its requests.
-    fn task(&self, py: Python<'_>) -> PyResult<Task> {
+    /// The way of a new `greenlet` to its requests.
+    fn task(&self, py: Python<'_>, greenlet: Py<PyAny>) -> PyResult<Task> {
         let caller = StepwiseCaller::new(py, &self.shared)?;
+        caller.in_flight().note_greenlet(greenlet);
         self.driver.add_caller(caller.in_flight());
         let at = TaskState { caller: Some(Box::new(caller)), started: Instant::now() };
         Ok(Task { driver: self.driver.clone(), state: Mutex::new(at) })
@@ -247,8 +257,9 @@ impl Task {
     /// Begins the next request that is ready: what to call the application with. None where there is none.
     fn begin<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         while let Some(exchange) = self.driver.next_request() {
-            self.lock().started = Instant::now();
-            match self.with(|caller| caller.begin(py, exchange))? {
+            let started = Instant::now();
+            self.lock().started = started;
+            match self.with(|caller| caller.begin(py, exchange, started))? {
                 Begun::Call(arguments) => return Ok(Some(arguments.into_bound(py))),
                 Begun::Over(finished) => self.give_back(py, finished),
             }

@@ -18,7 +18,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::log_queue::LogQueue;
 use super::{facade, hooks, interpreter, raw};
-use crate::logging::{self, Level, LogRedirect};
+use crate::logging::{self, Level, LogRedirect, Schema};
 use crate::settings::{Config, LogFormat, Origins};
 use crate::sys::process;
 use crate::sys::thread;
@@ -218,14 +218,23 @@ pub(super) fn bridge(py: Python<'_>) -> PyResult<Py<PyAny>> {
     Ok(in_force().bridge.get_or_insert(made.unbind()).clone_ref(py))
 }
 
-/// The target of the access log, and whether its lines are JSON.
-pub(super) fn access_log() -> (Option<String>, bool) {
+/// The target of the access log, by whose names its lines are JSON, if they are, and the header with
+/// the request's id.
+pub(super) fn access_log() -> (Option<String>, Option<Schema>, Option<String>) {
     let in_force = in_force();
-    let config = in_force.config.as_ref();
-    (
-        config.and_then(|config| config.accesslog.clone()),
-        config.is_some_and(|config| config.log_format == LogFormat::Json),
-    )
+    let Some(config) = &in_force.config else { return (None, None, None) };
+    (config.accesslog.clone(), schema(config.log_format), config.request_id_header.clone())
+}
+
+/// By whose names the fields of lines in this form go; `None` for lines that are text.
+pub fn schema(format: LogFormat) -> Option<Schema> {
+    match format {
+        LogFormat::Text => None,
+        LogFormat::Json => Some(Schema::Own),
+        LogFormat::JsonEcs => Some(Schema::Ecs),
+        LogFormat::JsonGcp => Some(Schema::Gcp),
+        LogFormat::JsonOtel => Some(Schema::Otel),
+    }
 }
 
 fn look(py: Python<'_>) {

@@ -45,6 +45,7 @@ mod native;
 pub mod panics;
 pub mod python_home;
 mod raw;
+pub mod request_context;
 mod request_hooks;
 pub mod response_writer;
 pub mod signals;
@@ -58,7 +59,7 @@ mod value_cache;
 pub mod version;
 mod waiting;
 
-pub use errors::{Exit, traceback};
+pub use errors::{Exit, failure, traceback};
 /// The token of a thread that is attached to the interpreter; the worker only passes it to this
 /// layer.
 pub use pyo3::{PyErr, Python};

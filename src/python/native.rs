@@ -5,13 +5,16 @@ use std::os::fd::{IntoRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::environ::SERVER_SOFTWARE;
+use super::request_context::{self, trace_ids};
 use super::{loggers, title};
-use crate::logging::{self, Level};
+use crate::http::request_id::parse_traceparent;
+use crate::logging::{self, AccessEntry, Failure, Level, RequestIds, Schema};
 use crate::settings::{self, Config, Kind, Setting, Store, Value};
 use crate::sys::log_file;
 
@@ -30,6 +33,7 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(log_level, &module)?)?;
     module.add_function(wrap_pyfunction!(open_log, &module)?)?;
     module.add_function(wrap_pyfunction!(access_log, &module)?)?;
+    module.add_function(wrap_pyfunction!(access_object, &module)?)?;
     module.add_function(wrap_pyfunction!(loggers_are, &module)?)?;
     module.add_function(wrap_pyfunction!(lend_title, &module)?)?;
     module.add_function(wrap_pyfunction!(want_workers, &module)?)?;
@@ -101,12 +105,15 @@ fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// `log(level, text)`: a record of the error log; `level` is a number of Python's `logging`.
+/// `log(level, text, failure=None)`: a record of the error log; `level` is a number of Python's
+/// `logging`, `failure` the class of an exception, what it says, and the traceback in the text.
 #[pyfunction]
-#[pyo3(name = "log")]
-fn write_record(py: Python<'_>, level: u32, text: &str) {
+#[pyo3(name = "log", signature = (level, text, failure=None))]
+fn write_record(py: Python<'_>, level: u32, text: &str, failure: Option<(String, String, String)>) {
+    let mut scope = request_context::scope(py);
+    scope.failure = failure.map(|(kind, reason, stack)| Failure { kind, reason, stack });
     // The log may be a slow pipe: other Python threads need not wait for it.
-    py.detach(|| logging::write_record(Level::from_python(level), text));
+    py.detach(|| logging::within(scope, || logging::write_record(Level::from_python(level), text)));
 }
 
 /// `write_error(text)`: writes the text to the error log, unchanged.
@@ -162,10 +169,43 @@ fn open_log(path: PathBuf, user: u32, group: u32) -> PyResult<RawFd> {
     Ok(log_file::open(&path, Some((user, group)))?.into_raw_fd())
 }
 
-/// `access_log()`: the target of the access log or None, and whether its lines are JSON.
+/// `access_log()`: the target of the access log or None, whether its lines are JSON, and the header
+/// with the request's id or None.
 #[pyfunction]
-fn access_log() -> (Option<String>, bool) {
-    loggers::access_log()
+fn access_log() -> (Option<String>, bool, Option<String>) {
+    let (target, schema, id_header) = loggers::access_log();
+    (target, schema.is_some(), id_header)
+}
+
+/// `access_object(values)`: the JSON line of a request, of what is known of it.
+#[pyfunction]
+fn access_object(values: &Bound<'_, PyDict>) -> PyResult<String> {
+    let text = |name: &str| {
+        let value = values.get_item(name)?.filter(|value| !value.is_none());
+        value.map(|value| value.str().map(|text| text.to_string_lossy().into_owned())).transpose()
+    };
+    let number = |name: &str| values.get_item(name)?.map_or(Ok(0), |value| value.extract::<u64>());
+    let queue = values.get_item("queue")?.and_then(|queue| queue.extract::<f64>().ok());
+    let trace = text("traceparent")?.and_then(|value| parse_traceparent(value.as_bytes()).map(trace_ids));
+    let entry = AccessEntry {
+        remote_addr: text("remote_addr")?.unwrap_or_default(),
+        user: text("user")?,
+        method: text("method")?.unwrap_or_default(),
+        target: text("target")?.unwrap_or_default(),
+        protocol: text("protocol")?.unwrap_or_default(),
+        status: u16::try_from(number("status")?).unwrap_or(0),
+        bytes: number("bytes")?,
+        duration: Duration::from_micros(number("microseconds")?),
+        referer: text("referer")?,
+        user_agent: text("user_agent")?,
+        host: text("host")?,
+        scheme: text("scheme")?,
+        queue: queue.and_then(|queue| Duration::try_from_secs_f64(queue).ok()),
+        request: RequestIds { id: text("request_id")?, trace },
+        ..AccessEntry::default()
+    };
+    let (_, schema, _) = loggers::access_log();
+    Ok(logging::access_object(schema.unwrap_or(Schema::Own), &entry))
 }
 
 /// `loggers_are(as_made, level)`: whether both loggers are as the server made them, and the least

@@ -60,6 +60,7 @@ mod tests {
             logs_headers: false,
             server: b"".as_slice().into(),
             files: None,
+            queue_time: false,
         };
         Caller::new(py, &app, vec![site], options, &Hooks::default()).unwrap()
     }

@@ -14,6 +14,7 @@ use super::response_writer::ResponseView;
 use crate::exchange::RequestView;
 use crate::http::proxy::Origin;
 use crate::http::request::{Scheme, Span, Version};
+use crate::http::request_id::is_same_key;
 use crate::http::response::header_lines;
 use crate::sys::socket::Peer;
 
@@ -61,8 +62,13 @@ impl RequestHooks {
         fields.set_item("fragment", "")?;
         fields.set_item("version", if head.version == Version::Http10 { (1, 0) } else { (1, 1) })?;
         let headers = PyList::empty(py);
-        for (name, value) in head.headers(request.buffer) {
+        let made = request.id.filter(|id| id.is_made);
+        let is_replaced = |name: &[u8]| made.is_some_and(|id| is_same_key(name, id.header.as_bytes()));
+        for (name, value) in head.headers(request.buffer).filter(|(name, _)| !is_replaced(name)) {
             headers.append((latin1(py, &name.to_ascii_uppercase())?, latin1(py, value)?))?;
+        }
+        if let Some(id) = made {
+            headers.append((id.header.to_ascii_uppercase(), latin1(py, id.value)?))?;
         }
         fields.set_item("headers", headers)?;
         fields.set_item("scheme", if request.scheme == Scheme::Https { "https" } else { "http" })?;

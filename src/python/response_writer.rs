@@ -13,6 +13,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use super::header_line_cache::HeaderLineCache;
+use super::request_context::ids_of;
 use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Hint, RequestView, Wait};
 use crate::files::{AppFiles, Piece};
@@ -20,7 +21,9 @@ use crate::http::date::DateCache;
 use crate::http::encode::{BodyEncoder, Framed, LengthFault};
 use crate::http::error::{ErrorPage, reason_phrase};
 use crate::http::request::{RequestHead, Span, Version};
+use crate::http::request_id::is_same_key;
 use crate::http::response::{self, Asked, BodyPlan, ConnectionHeader};
+use crate::logging::RequestIds;
 use crate::sys::clock::unix_time;
 use crate::sys::socket::Peer;
 use crate::tls::Secured;
@@ -117,12 +120,15 @@ pub struct ResponseView {
 pub struct Wanted {
     asked: Asked,
     version: Version,
+    /// The response is to show the request's id.
+    with_id: bool,
 }
 
 impl Wanted {
     /// What this one says.
     pub fn by(request: RequestView<'_>) -> Self {
-        Wanted { asked: Asked::by(request.head.method.of(request.buffer)), version: request.head.version }
+        let asked = Asked::by(request.head.method.of(request.buffer));
+        Wanted { asked, version: request.head.version, with_id: request.id.is_some() }
     }
 }
 
@@ -191,7 +197,7 @@ impl ResponseWriter {
             exchange: None,
             progress: Progress::Complete,
             head: ResponseHead::default(),
-            wanted: Wanted { asked: Asked::Whole, version: Version::Http11 },
+            wanted: Wanted { asked: Asked::Whole, version: Version::Http11, with_id: false },
             encoder: BodyEncoder::without_body(),
             connection: Outlook::Close,
             is_followed: false,
@@ -262,9 +268,14 @@ impl ResponseWriter {
     }
 
     /// The request that is being answered, and whose it is; `None` between requests.
-    pub fn describe_exchange(&self) -> Option<String> {
+    pub fn describe_exchange(&self) -> Option<(String, RequestIds)> {
         let exchange = self.exchange.as_ref()?;
-        Some(format!("{} from {}", self.describe_request(), exchange.request().remote_addr))
+        Some((format!("{} from {}", self.describe_request(), exchange.request().remote_addr), self.ids()))
+    }
+
+    /// By what the request is known here and at other hops.
+    pub fn ids(&self) -> RequestIds {
+        self.exchange.as_ref().map(|exchange| ids_of(exchange.request())).unwrap_or_default()
     }
 
     /// Whether a request waits for the first byte of its answer.
@@ -317,8 +328,20 @@ impl ResponseWriter {
                 response::write_live(&mut head.headers);
             }
         }
+        if self.wanted.with_id {
+            self.show_id(&mut head.headers);
+        }
         self.head = head;
         self.progress = Progress::Started;
+    }
+
+    /// Adds the request's id to the header lines, unless the application has set one.
+    fn show_id(&self, lines: &mut Vec<u8>) {
+        let Some(id) = self.exchange.as_ref().and_then(|exchange| exchange.request().id) else { return };
+        let name = id.header.as_bytes();
+        if !response::header_lines(lines).any(|(found, _)| is_same_key(found, name)) {
+            response::write_header(lines, name, id.value);
+        }
     }
 
     /// Sends a block of an iteration. It may wait a moment for the next.
@@ -511,7 +534,13 @@ impl ResponseWriter {
         self.head.headers.clear();
         // The page is framed by itself: those who look at the response must not see what the application, or the last one, had in mind.
         (self.head.content_length, self.encoder) = (None, BodyEncoder::without_body());
-        let page = ErrorPage { status, message, is_head: self.wanted.asked == Asked::Head };
+        if self.wanted.with_id {
+            let mut lines = std::mem::take(&mut self.head.headers);
+            self.show_id(&mut lines);
+            self.head.headers = lines;
+        }
+        let is_head = self.wanted.asked == Asked::Head;
+        let page = ErrorPage { status, message, is_head, lines: &self.head.headers };
         let page = page.render(self.date.get(unix_time()));
         match self.transmit_one(&page, Hint::Now) {
             Ok(()) => Disposition::Close,

@@ -26,7 +26,7 @@ static WORDS: &[(&str, &[&str])] = &[
     ("proxy_protocol", &["off", "v1", "v2", "auto"]),
     ("cert_reqs", &["0", "1", "2"]),
     ("loglevel", &["debug", "info", "warning", "error", "critical"]),
-    ("log_format", &["text", "json"]),
+    ("log_format", &["text", "json", "json-ecs", "json-gcp", "json-otel"]),
 ];
 
 /// The worker classes by their short names.

@@ -230,6 +230,10 @@ pub struct Config {
     pub capture_output: bool,
     /// The form of the lines of both logs.
     pub log_format: LogFormat,
+    /// The header with the id of each request, where requests have ids.
+    pub request_id_header: Option<String>,
+    /// Whether the app is told how long its requests have waited.
+    pub queue_time: bool,
     /// The class of the hooks' logger: its name, or the class itself. Unless it is the default, it
     /// also writes the logs.
     pub logger_class: Value,
@@ -263,6 +267,8 @@ pub struct Config {
     pub metrics_bind: Option<Address>,
     /// Seconds after which a request that still runs is told in the log; 0 for never.
     pub slow_request: u64,
+    /// Whether that shows where in the app the request is.
+    pub slow_request_stack: bool,
     /// The path of the control socket, or `default`.
     pub control_socket: Option<String>,
     /// The mode of its file.
@@ -402,8 +408,20 @@ impl fmt::Display for MemoryMeasure {
 pub enum LogFormat {
     /// gunicorn's lines.
     Text,
-    /// One JSON object per line.
+    /// One JSON object per line, by names of our own.
     Json,
+    /// By those of Elastic Common Schema.
+    JsonEcs,
+    /// By those of Google Cloud Logging.
+    JsonGcp,
+    /// By those of OpenTelemetry.
+    JsonOtel,
+}
+
+impl LogFormat {
+    /// All of them.
+    pub const ALL: [LogFormat; 5] =
+        [LogFormat::Text, LogFormat::Json, LogFormat::JsonEcs, LogFormat::JsonGcp, LogFormat::JsonOtel];
 }
 
 impl fmt::Display for LogFormat {
@@ -411,6 +429,9 @@ impl fmt::Display for LogFormat {
         f.write_str(match self {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
+            LogFormat::JsonEcs => "json-ecs",
+            LogFormat::JsonGcp => "json-gcp",
+            LogFormat::JsonOtel => "json-otel",
         })
     }
 }
@@ -624,6 +645,8 @@ impl Config {
             loglevel: String::new(),
             capture_output: false,
             log_format: LogFormat::Text,
+            request_id_header: None,
+            queue_time: false,
             logger_class: Value::None,
             logconfig: None,
             logconfig_dict: Value::None,
@@ -639,6 +662,7 @@ impl Config {
             enable_backlog_metric: false,
             metrics_bind: None,
             slow_request: 0,
+            slow_request_stack: false,
             control_socket: None,
             control_socket_mode: 0,
             control_socket_disable: false,

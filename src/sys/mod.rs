@@ -19,6 +19,7 @@ pub mod output;
 pub mod pidfile;
 pub mod poll;
 pub mod process;
+pub mod random;
 pub mod retry;
 pub mod seqlock;
 pub mod shared;

@@ -9,6 +9,12 @@ use std::thread::Builder;
 
 use super::signal::{block_all, use_one_stack};
 
+/// The number by which the C library, Python and faulthandler know this thread.
+pub fn number() -> u64 {
+    // SAFETY: pthread_self(3) always succeeds, and touches no memory.
+    unsafe { libc::pthread_self() as u64 }
+}
+
 /// Starts a thread that never runs Python code of the application, and so blocks all signals.
 ///
 /// # Errors

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use super::connection::address_text;
 use crate::exchange::RequestView;
-use crate::http::request::Span;
+use crate::http::request::{Scheme, Span};
+use crate::http::request_id::is_same_key;
 use crate::http::response::header_lines;
-use crate::logging::AccessRecord;
+use crate::logging::{AccessRecord, RequestIds};
+use crate::python::request_context::ids_of;
 use crate::python::response_writer::ResponseSummary;
 
 /// One request and its response, while the connection still holds its head.
@@ -20,6 +23,8 @@ pub struct ServedRequest<'a> {
     pub response_headers: &'a [String],
     /// How long it took.
     pub duration: Duration,
+    /// How long it waited before that, if the application was called.
+    pub queue: Option<Duration>,
 }
 
 impl<'a> ServedRequest<'a> {
@@ -65,7 +70,39 @@ impl AccessRecord for ServedRequest<'_> {
         self.duration
     }
 
+    fn scheme(&self) -> Option<&str> {
+        Some(match self.request.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        })
+    }
+
+    fn bytes_received(&self) -> Option<u64> {
+        Some(self.request.received)
+    }
+
+    fn queue(&self) -> Option<Duration> {
+        self.queue
+    }
+
+    fn connection(&self) -> Option<u64> {
+        Some(self.request.connection)
+    }
+
+    fn peer(&self) -> Option<String> {
+        self.request.via.map(address_text).filter(|peer| peer != self.request.remote_addr)
+    }
+
+    fn ids(&self) -> RequestIds {
+        ids_of(self.request)
+    }
+
     fn request_header(&self, name: &str) -> Option<&[u8]> {
+        if let Some(id) = self.request.id
+            && is_same_key(id.header.as_bytes(), name.as_bytes())
+        {
+            return Some(id.value);
+        }
         let mut headers = self.request.head.headers(self.request.buffer).rev();
         headers.find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }

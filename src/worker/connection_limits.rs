@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::connection_poll::ConnectionPoll;
 use super::holdings::Holdings;
+use super::request_ids::RequestIds;
 use super::standby::Standby;
 use crate::files::StaticPaths;
 use crate::http::connection::Http1Limits;
@@ -51,6 +52,8 @@ pub struct ConnectionLimits {
     pub live_path: Option<String>,
     /// Whether somebody reads the measures that cost more than an addition: the wait in the kernel.
     pub measures: bool,
+    /// Gives requests their ids, where they have some.
+    pub request_ids: Option<Arc<RequestIds>>,
     /// The requests that are for files.
     pub static_paths: Option<Arc<StaticPaths>>,
     /// What all connections hold together, and may hold.
@@ -79,7 +82,8 @@ impl ConnectionLimits {
             upload_directory: config.tmp_upload_dir.clone(),
             health_path: config.health_path.clone(),
             live_path: config.live_path.clone(),
-            measures: config.metrics_bind.is_some() || config.autoscale,
+            measures: config.metrics_bind.is_some() || config.autoscale || config.queue_time,
+            request_ids: config.request_id_header.clone().map(|header| Arc::new(RequestIds::new(header))),
             static_paths: StaticPaths::new(config),
             holdings: Holdings::new(config),
             standby: Standby::new(),

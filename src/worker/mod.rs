@@ -21,6 +21,7 @@ pub mod metrics_server;
 pub mod read_context;
 mod rejection_log;
 mod relay;
+mod request_ids;
 mod siblings;
 mod slow_requests;
 mod spool;
@@ -46,7 +47,7 @@ use self::siblings::Siblings;
 use self::thread_pool::{Role, ThreadPool, WorkerContext};
 use crate::bootstrap::PythonSetup;
 use crate::files::{AppFiles, StaticFiles};
-use crate::logging::{AccessFormat, AccessLog};
+use crate::logging::{AccessFormat, AccessLog, Failure, Scope, within};
 use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller, SharedCalls};
 use crate::python::environ::ListenerInfo;
@@ -55,7 +56,8 @@ use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
 use crate::python::signals::Nudge;
 use crate::python::{
-    PyErr, Python, environment, facade, greenlets, interpreter, loggers, signals, spew, threads, title,
+    PyErr, Python, environment, facade, failure, greenlets, interpreter, loggers, request_context, signals, spew,
+    threads, title,
 };
 use crate::scoreboard::{Row, Scoreboard};
 use crate::service;
@@ -175,7 +177,13 @@ impl BootError {
                 EXIT_APP_ERROR
             }
             BootError::App(LoadError::Import { error, .. }) if loggers::failure(error, IN_WORKER) => EXIT_BOOT_ERROR,
-            BootError::App(LoadError::Import { text: reason, .. }) | BootError::Other(reason) => {
+            BootError::App(LoadError::Import { error, text: stack, .. }) => {
+                let failure = Python::attach(|py| Failure { stack: stack.clone(), ..failure(py, error) });
+                let text = format!("{IN_WORKER}\n{stack}");
+                within(Scope { failure: Some(failure), ..Scope::default() }, || log::error!("{text}"));
+                EXIT_BOOT_ERROR
+            }
+            BootError::Other(reason) => {
                 log::error!("{IN_WORKER}\n{reason}");
                 EXIT_BOOT_ERROR
             }
@@ -221,6 +229,7 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
 
 /// The application can tell by its number which worker it is in, and `monoceros ctl stacks` can ask it.
 fn make_known(row: &Row) {
+    crate::logging::note_worker(row.number());
     environment::set(NUMBER_VARIABLE, Some(row.number().to_string().as_ref()));
     if let Err(reason) = answer_questions_for_stacks() {
         log::debug!("`monoceros ctl stacks` will show no stacks of this worker: {reason}");
@@ -296,6 +305,9 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
     let (hub_call, hub_calls) = hub_calls.map(|(call, calls)| (Arc::new(call), calls)).unzip();
     hub_call.iter().for_each(loggers::write_in_hub);
     loggers::begin_queue().map_err(no_thread)?;
+    if config.request_id_header.is_some() || config.log_format != LogFormat::Text {
+        Python::attach(request_context::begin).map_err(python_failure)?;
+    }
     let access_log = open_access_log(&config)?;
     let format = access_log.as_ref().map(AccessLog::format);
     let logged_headers = format.map_or_else(Vec::new, |format| format.response_headers().to_vec());
@@ -309,6 +321,7 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
             logs_headers: !logged_headers.is_empty(),
             server: facade::server_line(),
             files: AppFiles::new(&config),
+            queue_time: config.queue_time,
         },
         hooks: init.service.hooks.clone(),
     };
@@ -351,6 +364,7 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
         max_requests: init.max_requests,
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
         slow_request: (config.slow_request > 0).then(|| Duration::from_secs(config.slow_request)),
+        slow_request_stack: config.slow_request_stack,
     };
     let watch = config.reload.then(|| FileWatcher::new(&config.reload_extra_files, broken, config.reload_engine));
     let watch = watch.transpose().map_err(|error| BootError::because("reload_engine is inotify", &error))?;
@@ -390,9 +404,9 @@ fn rows_watched(workers: usize) -> usize {
 }
 
 fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootError> {
-    let format = match config.log_format {
-        LogFormat::Text => AccessFormat::compile(&config.access_log_format),
-        LogFormat::Json => AccessFormat::json(),
+    let format = match loggers::schema(config.log_format) {
+        None => AccessFormat::compile(&config.access_log_format),
+        Some(schema) => AccessFormat::json(schema),
     };
     if let Some(queue) = loggers::queue() {
         // Whether Python's logging wants lines is its own to know.

@@ -29,9 +29,9 @@ use super::connection_limits::ConnectionLimits;
 use super::counting;
 use super::leader::{LeaderState, WorkerStage};
 use super::siblings::Siblings;
-use super::slow_requests::SlowRequests;
+use super::slow_requests::{SeenRequest, SlowRequests};
 use super::standby::{Attention, BUSY_LOOK};
-use crate::logging::AccessLog;
+use crate::logging::{AccessLog, RequestIds, within};
 use crate::python::call::{Caller, Finished, InFlight, Look};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
@@ -138,6 +138,8 @@ pub struct WorkerContext {
     pub graceful_timeout: Duration,
     /// How long a request may run before the log names it.
     pub slow_request: Option<Duration>,
+    /// Whether that shows where in the application it is.
+    pub slow_request_stack: bool,
 }
 
 /// The lead while nobody leads, and who waits for it.
@@ -201,6 +203,7 @@ impl ThreadPool {
         access_log: Option<AccessLog>,
         logged_headers: Vec<String>,
     ) -> ThreadPool {
+        let slow_requests = SlowRequests::new(worker.slow_request_stack);
         ThreadPool {
             slot: Mutex::new(PoolState {
                 lead: None,
@@ -221,7 +224,7 @@ impl ThreadPool {
             in_flight: Mutex::default(),
             is_dismissed: AtomicBool::new(false),
             handlers_due: AtomicBool::new(false),
-            slow_requests: Mutex::default(),
+            slow_requests: Mutex::new(slow_requests),
             has_reported_abort: AtomicBool::new(false),
             hub: None,
         }
@@ -279,7 +282,9 @@ impl ThreadPool {
 
     /// Leads and serves until the worker is to end. Each thread that runs the application lives here.
     pub fn work(&self, py: Python<'_>, caller: &mut Caller, role: &Role) {
-        hold(&self.in_flight).push(caller.in_flight());
+        let in_flight = caller.in_flight();
+        in_flight.note_thread();
+        hold(&self.in_flight).push(in_flight);
         loop {
             let goes_on = match py.detach(|| self.next_task(role)) {
                 Task::Serve(request) => self.serve_on(py, caller, request),
@@ -411,6 +416,7 @@ impl ThreadPool {
                 environ_values: &request.environ_values,
                 response_headers: &self.logged_headers,
                 duration: request.duration,
+                queue: request.queue,
             });
         }
     }
@@ -463,9 +469,10 @@ impl ThreadPool {
         let now = monotonic_ms();
         let ages = in_flight.iter().map(|requests| now.saturating_sub(requests.start() / 1_000_000));
         let described = ages.zip(&in_flight).flat_map(|(age, of)| of.describe().into_iter().map(move |one| (age, one)));
-        let requests: Vec<(u64, String)> = described.collect();
-        for (age, request) in requests.iter().take(MOST_REPORTED) {
-            log::error!("Aborted while serving {request}, for {}.{:03} s", age / 1000, age % 1000);
+        let requests: Vec<(u64, (String, RequestIds))> = described.collect();
+        for (age, (request, ids)) in requests.iter().take(MOST_REPORTED) {
+            let (seconds, rest) = (age / 1000, age % 1000);
+            within(ids.clone().into(), || log::error!("Aborted while serving {request}, for {seconds}.{rest:03} s"));
         }
         if requests.len() > MOST_REPORTED {
             log::error!("Aborted while serving {} requests more", requests.len() - MOST_REPORTED);
@@ -484,11 +491,10 @@ impl ThreadPool {
         }
         let in_flight: Vec<InFlight> =
             hold(&self.in_flight).iter().filter(|requests| requests.start() != 0).cloned().collect();
-        let described: Vec<(u64, String)> =
-            in_flight.iter().flat_map(|one| one.describe().into_iter().map(|text| (one.start(), text))).collect();
-        self.worker.row.describe_requests(described.iter().map(|(start, text)| (*start, text.as_str())));
+        let described: Vec<SeenRequest> = in_flight.iter().flat_map(SeenRequest::all_of).collect();
+        self.worker.row.describe_requests(described.iter().map(|seen| (seen.start, seen.text.as_str())));
         if let Some(limit) = self.worker.slow_request {
-            hold(&self.slow_requests).tell(&described, limit);
+            hold(&self.slow_requests).tell(described, limit);
         }
     }
 
@@ -783,7 +789,7 @@ impl ThreadPool {
         started: Instant,
     ) -> (GivenBack, Instant) {
         let running = self.worker.row.start_request(started);
-        caller.note_start(running.start());
+        caller.note_start(running.start(), started);
         let finished = caller.call(py, request);
         let ended = self.worker.row.end_request(running, Instant::now);
         self.settle(py, finished, started, ended)
@@ -794,7 +800,7 @@ impl ThreadPool {
     fn settle(&self, py: Python<'_>, mut finished: Finished, started: Instant, ended: Instant) -> (GivenBack, Instant) {
         let duration = ended - started;
         let is_sent = finished.is_logged || self.access_log.is_none() || finished.exchange.unsent() == 0;
-        if is_sent && let Err(panic) = caught(|| self.log_access(py, &mut finished, duration)) {
+        if is_sent && let Err(panic) = caught(|| self.log_access(py, &mut finished, started, duration)) {
             log::error!("Cannot log a request: a fault of the server: {panic}");
         }
         if !finished.is_worker_wanted {
@@ -825,7 +831,7 @@ impl ThreadPool {
         self.request_ns.store(average - average / 8 + newest / 8, Relaxed);
     }
 
-    fn log_access(&self, py: Python<'_>, finished: &mut Finished, duration: Duration) {
+    fn log_access(&self, py: Python<'_>, finished: &mut Finished, started: Instant, duration: Duration) {
         // What Python's logging writes it was given while the response was at hand (python::observer).
         let Some(log) = self.access_log.as_ref().filter(|_| !finished.is_logged) else { return };
         let mut log = loop {
@@ -844,12 +850,14 @@ impl ThreadPool {
         if finished.summary.status == 0 {
             return;
         }
+        let request = finished.exchange.request();
         log.record(&ServedRequest {
-            request: finished.exchange.request(),
+            request,
             summary: &finished.summary,
             environ_values: &finished.environ_values,
             response_headers: &self.logged_headers,
             duration,
+            queue: Some(started.saturating_duration_since(request.ready_at)),
         });
     }
 }

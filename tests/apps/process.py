@@ -85,6 +85,10 @@ def python(environ):
     }
 
 
+def of_environ(environ):
+    return environ.get(environ["QUERY_STRING"])
+
+
 def identity(environ):
     return {"uid": os.getuid(), "gid": os.getgid(), "groups": sorted(os.getgroups()), "umask": umask()}
 
@@ -184,6 +188,7 @@ def fork(environ):
 
 
 ACTIONS = {
+    "environ": of_environ,
     "fork": fork,
     "exhaust": exhaust,
     "recurse": recurse,

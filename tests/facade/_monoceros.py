@@ -12,7 +12,7 @@ def log_level():
 
 
 def access_log():
-    return None, False
+    return None, False, None
 
 
 def loggers_are(as_made, level):
@@ -135,7 +135,7 @@ def settings():
     return rows
 
 
-def log(level, text):
+def log(level, text, failure=None):
     records.append((level, text))
 
 

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
@@ -20,6 +21,7 @@ use crate::python::file_wrapper::FileWrapper;
 use crate::python::hooks::Hooks;
 use crate::python::loggers;
 use crate::python::panics::{caught, contain};
+use crate::python::request_context;
 use crate::python::request_hooks::{HookedRequest, RequestHooks};
 use crate::python::response_writer::{Disposition, Progress, Wanted, lock};
 use crate::sys::clock::monotonic_ns;
@@ -130,14 +132,20 @@ impl SharedCalls {
     }
 
     /// The environ of `request`, without the objects that belong to it alone.
-    fn build<'py>(&self, py: Python<'py>, request: RequestView<'_>) -> Result<Bound<'py, PyDict>, EnvironError> {
+    fn build<'py>(
+        &self,
+        py: Python<'py>,
+        request: RequestView<'_>,
+        began: Instant,
+    ) -> Result<Bound<'py, PyDict>, EnvironError> {
+        let began = self.options.queue_time.then_some(began);
         let known = hold(&self.builders).pop();
         let mut builder = match known {
             Some(builder) => builder,
             None => Builder::new(py, &self.listener_infos)?,
         };
         // After a panic it is not used again.
-        let built = builder.environs.build(py, &mut builder.templates[request.site], request);
+        let built = builder.environs.build(py, &mut builder.templates[request.site], request, began);
         let mut builders = hold(&self.builders);
         if builders.len() < MOST_BUILDERS {
             builders.push(builder);
@@ -184,19 +192,21 @@ impl StepwiseCaller {
         self.running.is_some()
     }
 
-    /// Begins the request in `exchange`, up to the call of the application.
-    pub fn begin(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Begun {
+    /// Begins the request in `exchange`, which was taken at the moment `began`, up to the call of the
+    /// application.
+    pub fn begin(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>, began: Instant) -> Begun {
         self.in_flight.start.store(monotonic_ns(), Relaxed);
         self.objects.input.get().begin(exchange.take_body());
         if log::log_enabled!(log::Level::Debug) {
             note(py, exchange.request());
         }
         let observer = self.shared.observer(py);
+        request_context::enter(py, exchange.request());
         let request = exchange.request();
         let wanted = Wanted::by(request);
         let prepared = caught(|| {
             let mut observed = self.observe(py, observer.as_deref(), request);
-            (self.arguments(py, request, observer.as_deref(), observed.as_mut()), observed)
+            (self.arguments(py, (request, began), observer.as_deref(), observed.as_mut()), observed)
         });
         let is_observed = observer.is_some() || !self.shared.options.environ_keys.is_empty();
         lock(&self.objects.response).begin(exchange, wanted, is_observed);
@@ -235,7 +245,7 @@ impl StepwiseCaller {
     fn arguments<'py>(
         &self,
         py: Python<'py>,
-        request: RequestView<'_>,
+        (request, began): (RequestView<'_>, Instant),
         observer: Option<&RequestHooks>,
         observed: Option<&mut HookedRequest>,
     ) -> Result<(Bound<'py, PyTuple>, Bound<'py, PyDict>), EnvironError> {
@@ -247,7 +257,7 @@ impl StepwiseCaller {
             }
             None => None,
         };
-        let environ = self.shared.build(py, request)?;
+        let environ = self.shared.build(py, request, began)?;
         let RequestObjects { input, errors, early_hints, socket, start_response, .. } = &self.objects;
         environ.set_item(pyo3::intern!(py, "wsgi.input"), input)?;
         environ.set_item(pyo3::intern!(py, "wsgi.errors"), errors)?;
@@ -353,6 +363,7 @@ impl StepwiseCaller {
             (self.objects.fall(&panic), vec![None; self.shared.options.environ_keys.len()], true)
         });
         let (exchange, summary) = self.objects.end(py, self.shared.options.logs_headers);
+        request_context::leave(py);
         self.in_flight.start.store(0, Relaxed);
         if has_panicked || self.objects.is_still_held(py, 0) {
             self.renew(py);

@@ -115,12 +115,49 @@ Nothing changes while the error log is stderr.",
             set: |config, value| put(&mut config.log_format, log_format(value)),
             get: |config| config.log_format.to_string().into(),
         },
-        doc: "The form of the lines of both logs: text or json.
+        doc: "The form of the lines of both logs: text, or json by one of four schemas.
 
-`text`: gunicorn's lines. `json`: one object per line. Those of the error log have `time`, `pid`, `level` and
-`message`; those of the access log have `time`, `pid`, `remote_addr`, `user`, `method`, `target`, `protocol`,
-`status`, `bytes`, `duration` (seconds), `referer` and `user_agent`, and `access_log_format` is not used. The setting
-has no effect if Python's logging writes the logs.",
+`text`: gunicorn's lines. The others: one object per line, without `access_log_format`. Their fields are named by
+ourselves (`json`), by Elastic Common Schema (`json-ecs`), by Google Cloud Logging (`json-gcp`) or by OpenTelemetry
+(`json-otel`); [observability.md](observability.md#logs-that-join-up) has the names. Lines of a request say its id
+(`request_id_header`) and the trace of its header `traceparent`, those of an exception its class and its traceback. The
+setting has no effect if Python's logging writes the logs. A setting of our own; gunicorn has none.",
+    },
+    Setting {
+        name: "request_id_header",
+        section: Section::Logging,
+        flags: &["--request-id-header"],
+        meta: "NAME",
+        kind: Kind::Text,
+        default: Default::Unset,
+        store: Store::Field {
+            set: |config, value| put(&mut config.request_id_header, header_name(value)),
+            get: |config| Value::from(config.request_id_header.clone()),
+        },
+        doc: "The header with the id of each request, such as X-Request-ID.
+
+A peer that `forwarded_allow_ips` names may send an id: up to 128 letters, digits and `._~+/=-`. For every other request
+the server makes one, of 32 hexadecimal digits, whatever the client has sent. The app finds it as that header of the
+request. The response has the header as well, unless the app sets it itself. Each line of the error log that is written
+in a request begins with its id in brackets, or has it as a field under `log_format`; in the access log
+`%({x-request-id}i)s` shows it. Unset, requests have no ids. A setting of our own; gunicorn has none.",
+    },
+    Setting {
+        name: "queue_time",
+        section: Section::Logging,
+        flags: &["--queue-time"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.queue_time, value.bool()),
+            get: |config| config.queue_time.into(),
+        },
+        doc: "Tell the app how long each request has waited, as monoceros.queue_time.
+
+That key of the environ is a float: the seconds from the arrival of the request, in the kernel as far as a new TCP
+connection's clock tells, until the app was called. Agents and middleware can put it into their traces. A setting of our
+own; gunicorn has none.",
     },
     Setting {
         name: "logger_class",
@@ -319,11 +356,39 @@ Once a second, to `statsd_host`; TCP sockets only.",
 
 fn log_format(value: &Value) -> Result<LogFormat, ValueError> {
     let text = value.text()?;
-    match text.as_str() {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(ValueError::new(&text, "is not one of 'text', 'json'")),
+    let found = LogFormat::ALL.into_iter().find(|format| format.to_string() == text);
+    found.ok_or_else(|| ValueError::new(&text, "is not one of 'text', 'json', 'json-ecs', 'json-gcp', 'json-otel'"))
+}
+
+/// Headers that say something else, to the server or to proxies.
+const TAKEN: [&str; 12] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "host",
+    "server",
+    "set-cookie",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Longer names are a mistake.
+const LONGEST_NAME: usize = 64;
+
+fn header_name(value: &Value) -> Result<Option<String>, ValueError> {
+    let Some(name) = value.optional_text()? else { return Ok(None) };
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !is_plain || name.len() > LONGEST_NAME {
+        return Err(ValueError::new(&name, "is not a header such as X-Request-ID"));
     }
+    if TAKEN.iter().any(|taken| name.eq_ignore_ascii_case(taken)) {
+        return Err(ValueError::new(&name, "is a header that means something else"));
+    }
+    Ok(Some(name))
 }
 
 fn logger_class(value: &Value) -> Result<Value, ValueError> {

@@ -78,8 +78,11 @@ static OWN: &[&str] = &[
     "tls_certificates",
     "tls_watch",
     "log_format",
+    "request_id_header",
+    "queue_time",
     "metrics_bind",
     "slow_request",
+    "slow_request_stack",
 ];
 
 /// Whether gunicorn has the setting, too.

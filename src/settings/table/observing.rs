@@ -41,8 +41,24 @@ address. A setting of our own; gunicorn has none.",
         doc: "Seconds after which a running request is named in the log; 0 means never.
 
 A warning with method, path, client and age, once for each request, while it runs: before `timeout` ends the worker, if
-it does. The worker looks once a second. `monoceros ctl stacks` shows where the request is in the code. A setting of our
+it does. The worker looks once a second. `slow_request_stack` adds where the request is in the code. A setting of our
 own; gunicorn has none.",
+    },
+    Setting {
+        name: "slow_request_stack",
+        section: Section::Observing,
+        flags: &["--slow-request-stack"],
+        meta: "",
+        kind: Kind::Switch,
+        default: Default::Bool(false),
+        store: Store::Field {
+            set: |config, value| put(&mut config.slow_request_stack, value.bool()),
+            get: |config| config.slow_request_stack.into(),
+        },
+        doc: "Show where in the code a slow request is.
+
+The line of `slow_request` is followed by the Python stack of the thread or greenlet that runs the request, also where C
+code holds the interpreter. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "control_socket",

@@ -59,7 +59,8 @@ impl Connection {
             Action::Serve(received) => {
                 let may_be_check = matches!(received, Received::NoBody);
                 self.request.begin(received, &mut self.input);
-                self.request.note_ready(now.checked_sub(self.waited_in_kernel).unwrap_or(now));
+                let ready_at = now.checked_sub(self.waited_in_kernel).unwrap_or(now);
+                self.request.note_ready(ready_at, self.client.is_trusted);
                 match self.check().filter(|_| may_be_check) {
                     Some(check) => check,
                     None if self.is_for_file() => Step::File,
@@ -124,7 +125,7 @@ impl Connection {
 
     /// Answers with the error's page; no further requests are read.
     pub(super) fn refuse(&mut self, Refusal { error, is_head }: Refusal, now: Instant) -> Step {
-        let page = ErrorPage { status: error.status(), message: &error.message(), is_head };
+        let page = ErrorPage { status: error.status(), message: &error.message(), is_head, lines: b"" };
         self.output.push(&page.render(DateCache::new().get(unix_time())));
         self.request.store = None;
         match self.output.flush(&mut self.transport, now) {

@@ -1,9 +1,14 @@
 //! Who is at the other end of a connection.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use crate::http::error::Error;
 use crate::http::proxy::Origin;
 use crate::sys::socket::Peer;
 use crate::worker::connection_limits::ConnectionLimits;
+
+/// How many connections this process has had.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// What holds for a connection from its beginning to its end, or from its PROXY header on.
 #[derive(Clone)]
@@ -18,11 +23,17 @@ pub struct Client {
     pub is_trusted: bool,
     /// What a PROXY header said, if there was one.
     pub proxied: Option<Origin>,
+    /// The socket's peer, if that named another.
+    pub via: Option<Peer>,
+    /// The connection's number, among those of this process; from 1 on.
+    pub connection: u64,
 }
 
 impl Client {
     pub(super) fn new(peer: Peer, site: usize, limits: &ConnectionLimits) -> Self {
-        Client { is_trusted: limits.trusts(&peer), remote_addr: address_text(&peer), peer, site, proxied: None }
+        let connection = CONNECTIONS.fetch_add(1, Relaxed) + 1;
+        let (is_trusted, remote_addr) = (limits.trusts(&peer), address_text(&peer));
+        Client { is_trusted, remote_addr, peer, site, proxied: None, via: None, connection }
     }
 
     /// Believes a PROXY header.
@@ -36,14 +47,15 @@ impl Client {
         self.is_trusted = limits.trusts_origin(&origin, &self.peer);
         self.proxied = Some(origin);
         if let Origin::Client { client, .. } = origin {
-            self.peer = Peer::Ip(client);
+            self.via = Some(std::mem::replace(&mut self.peer, Peer::Ip(client)));
             self.remote_addr = address_text(&self.peer);
         }
         Ok(())
     }
 }
 
-fn address_text(peer: &Peer) -> String {
+/// The address of a peer as text, empty for that of a unix socket.
+pub fn address_text(peer: &Peer) -> String {
     match peer {
         Peer::Ip(address) => address.ip().to_string(),
         Peer::Unix => String::new(),

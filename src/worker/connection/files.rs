@@ -62,6 +62,9 @@ impl Connection {
         let version = self.request.head.version;
         response::write_head_start(&mut front, version, status.as_bytes(), &terms.server, date, connection, false);
         front.extend_from_slice(&reply.lines);
+        if let Some(id) = self.request.named_id() {
+            response::write_header(&mut front, id.header.as_bytes(), id.value);
+        }
         response::write_head_end(&mut front);
         if terms.is_logged {
             self.log_file(&reply, is_head, terms, now);
@@ -93,7 +96,7 @@ impl Connection {
         let sent = if is_head { 0 } else { reply.length };
         let headers = if terms.logs_headers { reply.lines.clone() } else { Vec::new() };
         let summary = ResponseSummary { status: reply.status, sent, headers };
-        let request = LoggedRequest::of(&self.request, &self.client, summary);
+        let request = LoggedRequest::of(&self.request, &self.client, self.transport.is_tls(), summary);
         self.log_when_sent(LateLog::new(request, Vec::new(), now));
     }
 }

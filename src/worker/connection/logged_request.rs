@@ -1,23 +1,30 @@
 //! Requests that are logged by the event loop: those that end without the application, and those whose responses are sent after the
 //! application is done with them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Connection;
 use super::client::Client;
 use super::request::Request;
-use crate::exchange::{CLIENT_CLOSED_REQUEST, RequestView};
+use crate::exchange::{self, CLIENT_CLOSED_REQUEST, RequestView};
 use crate::http::request::{RequestHead, Scheme, Span};
 use crate::python::response_writer::ResponseSummary;
-use crate::sys::socket::Peer;
+use crate::worker::connection_limits::ConnectionLimits;
+use crate::worker::request_ids::{RequestId, RequestIds};
 
 /// A request for the access log, as far as it is known, with nothing of the connection's.
 pub struct LoggedRequest {
     buffer: Vec<u8>,
     head: RequestHead,
-    peer: Peer,
-    remote_addr: String,
-    site: usize,
+    client: Arc<Client>,
+    scheme: Scheme,
+    id: Option<RequestId>,
+    received: u64,
+    ready_at: Instant,
+    limits: Arc<ConnectionLimits>,
+    /// How long it waited before the application was called, if it was.
+    pub queue: Option<Duration>,
     /// The response.
     pub summary: ResponseSummary,
     /// Values of the format's environ keys.
@@ -29,17 +36,29 @@ pub struct LoggedRequest {
 impl LoggedRequest {
     /// What is known of it; what is not is empty.
     pub fn request(&self) -> RequestView<'_> {
+        let Client { peer, remote_addr, site, via, connection, .. } = &*self.client;
         RequestView {
             buffer: self.head.source(&self.buffer),
             head: &self.head,
-            peer: &self.peer,
-            remote_addr: &self.remote_addr,
+            peer,
+            remote_addr,
             proxied: None,
             decoded_length: None,
-            site: self.site,
-            scheme: Scheme::Http,
+            site: *site,
+            scheme: self.scheme,
             secured: None,
+            id: self.named_id(),
+            ready_at: self.ready_at,
+            received: self.received,
+            connection: *connection,
+            via: via.as_ref(),
         }
+    }
+
+    fn named_id(&self) -> Option<exchange::RequestId<'_>> {
+        let (id, ids) = (self.id.as_ref()?, self.limits.request_ids.as_ref()?);
+        let value = id.bytes(self.head.source(&self.buffer));
+        Some(exchange::RequestId { header: ids.header(), value, is_made: id.is_made() })
     }
 }
 
@@ -59,13 +78,23 @@ impl LateLog {
 
 impl LoggedRequest {
     /// A request of this client's, which is ready or served.
-    pub(super) fn of(request: &Request, client: &Client, summary: ResponseSummary) -> LoggedRequest {
+    pub(super) fn of(
+        request: &Request,
+        client: &Arc<Client>,
+        is_secured: bool,
+        summary: ResponseSummary,
+    ) -> LoggedRequest {
+        let (ready_at, received) = request.ready();
         LoggedRequest {
             buffer: request.bytes().to_vec(),
             head: request.head.clone(),
-            peer: client.peer,
-            remote_addr: client.remote_addr.clone(),
-            site: client.site,
+            client: client.clone(),
+            scheme: request.scheme(is_secured),
+            id: request.id(),
+            received,
+            ready_at,
+            limits: request.limits().clone(),
+            queue: None,
             summary,
             environ_values: Vec::new(),
             duration: Duration::ZERO,
@@ -76,7 +105,9 @@ impl LoggedRequest {
 impl Request {
     /// What is to be logged of the request, begun at `started`, once its response has been sent.
     pub fn late_log(&self, summary: ResponseSummary, environ_values: Vec<Option<String>>, started: Instant) -> LateLog {
-        LateLog::new(LoggedRequest::of(self, self.client(), summary), environ_values, started)
+        let mut request = LoggedRequest::of(self, self.client(), self.is_secured(), summary);
+        request.queue = Some(started.saturating_duration_since(request.ready_at));
+        LateLog::new(request, environ_values, started)
     }
 }
 
@@ -114,13 +145,24 @@ impl Connection {
             buffer = buffer[start..end].to_vec();
             (head.method, head.target, head.version_text) = three_words(&buffer).unwrap_or_default();
         }
-        let Client { peer, site, .. } = *self.client;
+        let made = |ids: &Arc<RequestIds>| ids.of(&head, head.source(&buffer), self.client.is_trusted);
+        let id = match (self.http.has_whole_head(), is_ready) {
+            (false, _) => None,
+            (true, true) => self.request.id(),
+            // Its body was refused.
+            (true, false) => self.limits.request_ids.as_ref().map(made),
+        };
+        let is_secured = self.transport.is_tls();
         LoggedRequest {
+            id,
+            scheme: head.forwarded_scheme.unwrap_or(if is_secured { Scheme::Https } else { Scheme::Http }),
+            received: buffer.len() as u64,
+            ready_at: Instant::now(),
+            limits: self.limits.clone(),
+            queue: None,
             buffer,
             head,
-            peer,
-            remote_addr: self.client.remote_addr.clone(),
-            site,
+            client: self.client.clone(),
             summary: ResponseSummary { status, sent: 0, headers: Vec::new() },
             environ_values: Vec::new(),
             duration: Duration::ZERO,

@@ -18,6 +18,7 @@ mod request;
 mod serving;
 mod standing;
 
+pub use client::address_text;
 pub use files::FileTerms;
 pub use handoff::HandoffBytes;
 pub use logged_request::{LateLog, LoggedRequest};

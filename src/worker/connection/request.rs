@@ -11,13 +11,14 @@ use std::time::Instant;
 
 use super::SharedConnection;
 use super::client::Client;
-use crate::exchange::{Body, RequestView};
+use crate::exchange::{self, Body, RequestView};
 use crate::http::connection::{BodyReader, BodySink, Received, Room};
 use crate::http::error::Error;
 use crate::http::request::{Coding, Framing, RequestHead, Scheme};
 use crate::tls::Secured;
 use crate::worker::body_store::{BodyStore, NotKept};
 use crate::worker::connection_limits::ConnectionLimits;
+use crate::worker::request_ids::RequestId;
 
 /// A request and its body. A connection has one, which it fills again and again.
 pub struct Request {
@@ -37,6 +38,8 @@ pub struct Request {
     wait_ends: Option<Instant>,
     /// When it was complete or, where the kernel says how long it has had the request, before that.
     ready_at: Instant,
+    /// Its id, where requests have ids, once it is ready.
+    id: Option<RequestId>,
     /// When its body began to come, if that did not come with the head.
     began: Option<Instant>,
     /// The buffer of a body that the application is done with.
@@ -74,6 +77,7 @@ impl Request {
             rest: None,
             wait_ends: None,
             ready_at: Instant::now(),
+            id: None,
             began: None,
             returned: Vec::new(),
             limits,
@@ -81,13 +85,28 @@ impl Request {
         }
     }
 
-    pub(super) fn limits(&self) -> &ConnectionLimits {
+    pub(super) fn limits(&self) -> &Arc<ConnectionLimits> {
         &self.limits
     }
 
-    /// It is complete at this moment.
-    pub(super) fn note_ready(&mut self, at: Instant) {
+    /// It is complete at this moment, and has come from a peer that may say its id, or not.
+    pub(super) fn note_ready(&mut self, at: Instant, peer_is_trusted: bool) {
         self.ready_at = at;
+        if let Some(ids) = &self.limits.request_ids {
+            self.id = Some(ids.of(&self.head, self.head.source(&self.bytes), peer_is_trusted));
+        }
+    }
+
+    /// Its id, where requests have ids.
+    pub(super) fn id(&self) -> Option<RequestId> {
+        self.id
+    }
+
+    /// The same, with the header that it stands in.
+    pub(super) fn named_id(&self) -> Option<exchange::RequestId<'_>> {
+        let (id, ids) = (self.id.as_ref()?, self.limits.request_ids.as_ref()?);
+        let value = id.bytes(self.head.source(&self.bytes));
+        Some(exchange::RequestId { header: ids.header(), value, is_made: id.is_made() })
     }
 
     /// Since when it waits for the application, and how many of its bytes have come.
@@ -134,9 +153,19 @@ impl Request {
             proxied: client.proxied.as_ref(),
             decoded_length: self.decoded_length(),
             site: client.site,
-            scheme: self.head.forwarded_scheme.unwrap_or(if secured.is_some() { Scheme::Https } else { Scheme::Http }),
+            scheme: self.scheme(secured.is_some()),
             secured,
+            id: self.named_id(),
+            ready_at: self.ready_at,
+            received: self.ready().1,
+            connection: client.connection,
+            via: client.via.as_ref(),
         }
+    }
+
+    /// What a trusted proxy says its client used, or what the connection is, under TLS or not.
+    pub(super) fn scheme(&self, is_secured: bool) -> Scheme {
+        self.head.forwarded_scheme.unwrap_or(if is_secured { Scheme::Https } else { Scheme::Http })
     }
 
     /// See [`crate::exchange::Exchange::take_body`].

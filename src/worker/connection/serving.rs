@@ -110,8 +110,13 @@ impl Request {
     }
 
     /// Whose request it is.
-    pub(super) fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Arc<Client> {
         &self.link().client
+    }
+
+    /// Whether its connection is under TLS.
+    pub(super) fn is_secured(&self) -> bool {
+        self.link().secured.is_some()
     }
 
     /// Its connection, while it is locked. What is asked of it goes through here, and so does what the poll has to tell then.

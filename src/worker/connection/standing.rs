@@ -81,7 +81,7 @@ impl Connection {
         }
         let error = Error::Overloaded;
         let is_head = self.http.asks_for_head(&self.input, &self.limits.http);
-        let page = ErrorPage { status: error.status(), message: &error.message(), is_head };
+        let page = ErrorPage { status: error.status(), message: &error.message(), is_head, lines: b"" };
         self.output.push(&page.render(DateCache::new().get(unix_time())));
         // It is closed whether or not this gets through.
         let _ = self.output.flush(&mut self.transport, Instant::now());

@@ -94,6 +94,11 @@ def stacks():
     return "".join(lines).rstrip()
 
 
+def stack_of(greenlet):
+    """Where in the app a greenlet waits; None if it runs or has ended. Called from another thread."""
+    return _stack(greenlet.gr_frame) or None
+
+
 def _stack(frame):
     """As a traceback shows it, without the server's own frames; empty where there are no others."""
     import traceback
@@ -263,7 +268,7 @@ class _Pool:
         from gevent import getcurrent
 
         own = getcurrent()
-        task = self._worker.task()
+        task = self._worker.task(own)
         try:
             self._serve_on(own, task)
         finally:

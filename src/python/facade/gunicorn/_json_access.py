@@ -1,13 +1,7 @@
-"""Access lines as JSON where Python's logging writes them: the same objects that logging/json.rs makes."""
+"""Access lines as JSON where Python's logging writes them: the same objects that the server makes, and made by it."""
 
-import json
-import os
-from datetime import datetime
-
+import _monoceros
 from gunicorn.glogging import SafeAtoms
-
-# Characters that control terminals, which `json` does not escape.
-_STEERING = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 
 
 def line_of(record):
@@ -15,13 +9,12 @@ def line_of(record):
     atoms = record.args.raw if isinstance(record.args, SafeAtoms) else {}
     if "m" not in atoms:
         return record.getMessage()
-    return json.dumps(_object_of(atoms), ensure_ascii=False, separators=(",", ":")).translate(_STEERING)
+    return _monoceros.access_object(_values_of(atoms))
 
 
-def _object_of(atoms):
+def _values_of(atoms):
+    id_header = _monoceros.access_log()[2]
     return {
-        "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
-        "pid": os.getpid(),
         "remote_addr": atoms["h"],
         "user": None if atoms["u"] == "-" else atoms["u"],
         "method": atoms["m"],
@@ -29,7 +22,12 @@ def _object_of(atoms):
         "protocol": atoms["H"],
         "status": int(atoms["s"]),
         "bytes": atoms["B"],
-        "duration": atoms["D"] / 1_000_000,
+        "microseconds": atoms["D"],
         "referer": atoms.get("{referer}i"),
         "user_agent": atoms.get("{user-agent}i"),
+        "host": atoms.get("{host}i"),
+        "scheme": atoms.get("{wsgi.url_scheme}e"),
+        "queue": atoms.get("{monoceros.queue_time}e"),
+        "request_id": id_header and atoms.get(f"{{{id_header.lower()}}}i"),
+        "traceparent": atoms.get("{traceparent}i"),
     }

@@ -58,11 +58,25 @@ class NativeHandler(_Watched, logging.Handler):
     def emit(self, record):
         try:
             if self.formatter is None:
-                _monoceros.log(record.levelno, _BARE.format(record))
+                _monoceros.log(record.levelno, _BARE.format(record), _failure_of(record))
             else:
                 _monoceros.write_error(self.format(record) + "\n")
         except Exception:
             self.handleError(record)
+
+
+def _failure_of(record):
+    """The class of a record's exception, what it says, and the traceback in its text; None without one."""
+    kind, error, _ = record.exc_info or (None, None, None)
+    if kind is None:
+        return None
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    try:
+        reason = str(error)
+    except Exception:
+        # The record counts more than what its exception fails to say.
+        reason = ""
+    return f"{module}{kind.__qualname__}", reason, record.exc_text or ""
 
 
 class AccessStream(_Watched, logging.StreamHandler):
@@ -171,7 +185,7 @@ def _make(logger, level, handlers):
 
 
 def _access_handlers():
-    target, is_json = _monoceros.access_log()
+    target, is_json, _ = _monoceros.access_log()
     if target is None:
         return []
     handler = AccessStream(sys.stdout) if target == "-" else AccessFile(target, delay=True)

@@ -1,0 +1,340 @@
+//! Lines of one request that are found together: its id, its trace, how long it waited, and the
+//! forms of lines that collectors know.
+
+use crate::util::client::Response;
+use crate::util::json::Json;
+use crate::util::server::{Plan, Server};
+use crate::util::wait_until;
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
+
+/// Says what it was told, logs by each of the ways, raises, or sets an id of its own.
+const APP: &str = r#"
+import json, logging, threading
+
+log = logging.getLogger("gunicorn.error")
+
+def application(environ, start_response):
+    path, headers = environ["PATH_INFO"], []
+    if path == "/log":
+        log.warning("from the app")
+        print("from wsgi.errors", file=environ["wsgi.errors"])
+        try:
+            {}["lost"]
+        except KeyError:
+            log.exception("caught")
+        thread = threading.Thread(target=log.warning, args=["from elsewhere"])
+        thread.start()
+        thread.join()
+    elif path == "/fail":
+        raise ValueError("no\nway")
+    elif path == "/own":
+        headers.append(("x-request-id", "my-own"))
+    told = {name: environ.get(name) for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT", "monoceros.queue_time")}
+    told["keys"] = sorted(environ)
+    start_response("200 OK", headers)
+    return [json.dumps(told).encode()]
+"#;
+
+fn plan<const N: usize>(args: [&str; N]) -> Plan {
+    Plan::app("app").in_own_folder().file("app.py", APP).args(args)
+}
+
+/// Asks with these headers, over a connection of its own.
+fn ask(server: &Server, target: &str, headers: &[&str]) -> Response {
+    server.connect().request("GET", target, headers, b"")
+}
+
+fn told(response: &Response, name: &str) -> Option<String> {
+    match Json::parse(&response.text()).get(name).expect("the app tells it") {
+        Json::Null => None,
+        value => Some(value.text().to_owned()),
+    }
+}
+
+fn is_made(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The objects of a log, by line.
+fn objects(log: &str) -> Vec<Json> {
+    log.lines().map(Json::parse).collect()
+}
+
+#[track_caller]
+fn find<'a>(objects: &'a [Json], name: &str, text: &str) -> &'a Json {
+    let is_it = |object: &&Json| matches!(object.get(name), Some(Json::Text(found)) if found.contains(text));
+    objects.iter().find(is_it).unwrap_or_else(|| panic!("no {name} with {text:?} in {objects:?}"))
+}
+
+/// The text of a member, or of a member of one, as in `httpRequest/requestMethod`.
+#[track_caller]
+fn text_at<'a>(object: &'a Json, path: &str) -> &'a str {
+    let found = path.split('/').try_fold(object, |object, name| object.get(name));
+    found.unwrap_or_else(|| panic!("no {path} in {object:?}")).text()
+}
+
+#[test]
+fn without_the_setting_requests_have_no_id() {
+    let server = plan(["--access-logfile", "-", "--access-logformat", "%({x-request-id}i)s"]).start();
+    let response = ask(&server, "/", &["X-Request-ID: mine"]);
+    assert_eq!(
+        (told(&response, "HTTP_X_REQUEST_ID").as_deref(), response.header("X-Request-ID")),
+        (Some("mine"), None)
+    );
+    let response = ask(&server, "/", &[]);
+    assert_eq!(told(&response, "HTTP_X_REQUEST_ID"), None);
+    assert!(!response.text().contains("queue_time\", "), "{}", response.text());
+    wait_until("two lines", || server.stdout() == "mine\n-\n");
+    server.finish();
+}
+
+#[test]
+fn an_id_is_taken_from_who_is_trusted_and_made_for_others() {
+    let format = "%({x-request-id}i)s %({x-request-id}o)s %(U)s";
+    let args = ["--request-id-header", "X-Request-ID", "--access-logfile", "-", "--access-logformat", format];
+    // the setting, the headers, whether the first one's id is taken
+    let table: [(&str, &[&str], bool); 6] = [
+        ("127.0.0.1", &["X-Request-ID: a.b-c_d~e+f/g="], true),
+        ("127.0.0.1", &["x-request-id: a", "X-Request-ID: b"], false),
+        ("127.0.0.1", &["X-Request-ID: a b"], false),
+        ("127.0.0.1", &["X-Request-ID: <script>"], false),
+        ("127.0.0.1", &[], false),
+        ("10.0.0.1", &["X-Request-ID: mine"], false),
+    ];
+    for (trusted, headers, is_taken) in table {
+        for threads in ["1", "2"] {
+            let server = plan(args).args(["--forwarded-allow-ips", trusted, "--threads", threads]).start();
+            // The second of equal requests is built from a template.
+            let ids = [(); 3].map(|()| {
+                let response = ask(&server, "/", headers);
+                let id = told(&response, "HTTP_X_REQUEST_ID").expect("each has one");
+                assert_eq!(response.header("X-Request-ID"), Some(id.as_str()));
+                id
+            });
+            if is_taken {
+                assert!(ids.iter().all(|id| headers[0].ends_with(id.as_str())), "{ids:?}");
+            } else {
+                assert!(
+                    ids.iter().all(|id| is_made(id)) && ids[0] != ids[1] && ids[1] != ids[2],
+                    "{headers:?}: {ids:?}"
+                );
+            }
+            let expected: String = ids.iter().map(|id| format!("{id} {id} /\n")).collect();
+            wait_until("three lines", || server.stdout() == expected);
+            server.finish();
+        }
+    }
+}
+
+#[test]
+fn an_id_of_the_apps_own_goes_out() {
+    let server = plan(["--request-id-header", "X-Request-ID"]).start();
+    assert_eq!(ask(&server, "/own", &[]).header("X-Request-ID"), Some("my-own"));
+    server.finish();
+}
+
+#[test]
+fn a_hook_and_pythons_logging_see_the_id_that_was_made() {
+    let config = "from gunicorn.glogging import Logger\n\
+                  class Mine(Logger): pass\n\
+                  logger_class = Mine\n\
+                  accesslog = '-'\n\
+                  access_log_format = 'LINE %({x-request-id}i)s'\n\
+                  request_id_header = 'X-Request-ID'\n\
+                  forwarded_allow_ips = '10.0.0.1'\n\
+                  def pre_request(worker, req):\n\
+                  \x20   worker.log.info('HOOK %s', [value for name, value in req.headers if name == 'X-REQUEST-ID'])\n";
+    let plan = plan([]).file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    let id = told(&ask(&server, "/", &["X-Request-ID: forged"]), "HTTP_X_REQUEST_ID").expect("one");
+    server.wait_for_log(&format!("HOOK ['{id}']"));
+    wait_until("the line", || server.stdout().contains(&format!("LINE {id}\n")));
+    let failed = ask(&server, "/fail", &[]);
+    let id = failed.header("X-Request-ID").expect("an id").to_owned();
+    server.wait_for_log(&format!("[{id}] Error handling request GET /fail\nTraceback"));
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn every_line_of_a_request_begins_with_its_id() {
+    for class in ["sync", "gthread"] {
+        let args = ["--request-id-header", "X-Request-ID", "--worker-class", class];
+        let mut server = plan(args).start();
+        assert_eq!(ask(&server, "/log", &["X-Request-ID: r-1"]).status, 200);
+        server.wait_for_log("[WARNING] [r-1] from the app\n");
+        server.wait_for_log("[ERROR] [r-1] caught\nTraceback");
+        // A thread of the app's own runs for no request, and wsgi.errors is the app's text.
+        server.wait_for_log("[WARNING] from elsewhere\n");
+        assert!(server.log().contains("\nfrom wsgi.errors\n"), "{}", server.log());
+        let response = ask(&server, "/fail", &["X-Request-ID: r-2"]);
+        assert_eq!((response.status, response.header("X-Request-ID")), (500, Some("r-2")));
+        server.wait_for_log("[ERROR] [r-2] Error handling request GET /fail\nTraceback");
+        server.allow("");
+        server.finish();
+    }
+}
+
+#[test]
+fn requests_for_files_have_an_id_as_well() {
+    let plan = plan(["--request-id-header", "X-Request-ID", "--access-logfile", "-"]).file("style.css", "body {}");
+    let map = format!("/style.css={}", plan.path("style.css").display());
+    let server = plan.args(["--static-map", &map, "--access-logformat", "%({x-request-id}i)s"]).start();
+    assert_eq!(ask(&server, "/style.css", &["X-Request-ID: f-1"]).header("X-Request-ID"), Some("f-1"));
+    let id = ask(&server, "/style.css", &[]).header("X-Request-ID").expect("one is made").to_owned();
+    assert!(is_made(&id));
+    wait_until("both lines", || server.stdout() == format!("f-1\n{id}\n"));
+    server.finish();
+}
+
+#[test]
+fn the_wait_of_a_request_is_in_the_environ() {
+    let server = Plan::app("process").args(["--queue-time", "--access-logfile", "-", "--log-format", "json"]).start();
+    server.wait_for_workers(1);
+    let mut first = server.connect();
+    first.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_until("the first one", || server.entered() == 1);
+    let mut second = server.connect();
+    second.send("GET /environ?monoceros.queue_time HTTP/1.1\r\nHost: a\r\n\r\n");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    server.release();
+    assert_eq!(first.read().status, 200);
+    let waited = Json::parse(&second.read().text()).number();
+    assert!((0.2..60.0).contains(&waited), "{waited}");
+    wait_until("both lines", || server.stdout().lines().count() == 2);
+    let lines = objects(&server.stdout());
+    let logged = find(&lines, "target", "/environ").get("queue").expect("a field").number();
+    assert!((logged - waited).abs() < 0.005, "{logged} and {waited}");
+    server.finish();
+}
+
+#[test]
+fn every_form_of_line_joins_up() {
+    // format, and where it says: the message, the id, the trace, the class of an exception, its traceback
+    let table = [
+        ("json", "message", "request_id", "trace_id", "error_type", "message"),
+        ("json-ecs", "message", "http.request.id", "trace.id", "error.type", "error.stack_trace"),
+        ("json-gcp", "message", "request_id", "logging.googleapis.com/trace", "error_type", "stack_trace"),
+        (
+            "json-otel",
+            "Body",
+            "Attributes/http.request.id",
+            "trace_id",
+            "Attributes/exception.type",
+            "Attributes/exception.stacktrace",
+        ),
+    ];
+    for (format, message, id, trace, kind, stack) in table {
+        let at = |object: &Json, path: &str| match path {
+            // A name with a slash.
+            "logging.googleapis.com/trace" => object.get(path).expect("a trace").text().to_owned(),
+            path => text_at(object, path).to_owned(),
+        };
+        let args = ["--log-format", format, "--request-id-header", "X-Request-ID", "--access-logfile", "-"];
+        let mut server = plan(args).start();
+        let traceparent = format!("traceparent: 00-{TRACE}-{SPAN}-01");
+        let headers = ["X-Request-ID: r-1", traceparent.as_str()];
+        let response = ask(&server, "/log", &headers);
+        assert_eq!(told(&response, "HTTP_TRACEPARENT"), Some(format!("00-{TRACE}-{SPAN}-01")), "it is passed on");
+        assert_eq!(ask(&server, "/fail", &headers).status, 500);
+        wait_until("both lines", || server.stdout().lines().count() == 2);
+        wait_until("the error", || server.log().contains("Error handling request"));
+        let records = objects(&server.log());
+        for text in ["from the app", "from wsgi.errors", "caught", "Error handling request GET /fail"] {
+            let record = find(&records, message, text);
+            assert_eq!((at(record, id).as_str(), at(record, trace).as_str()), ("r-1", TRACE), "{format}: {text}");
+        }
+        let failed = find(&records, message, "Error handling request GET /fail");
+        assert_eq!(at(failed, kind), "ValueError", "{format}");
+        assert!(at(failed, stack).ends_with("ValueError: no\nway"), "{format}: {failed:?}");
+        assert_eq!(at(find(&records, message, "caught"), kind), "KeyError", "{format}");
+        let elsewhere = find(&records, message, "from elsewhere");
+        assert!(elsewhere.get(trace).is_none(), "{format}: {elsewhere:?}");
+        for line in objects(&server.stdout()) {
+            assert_eq!((at(&line, id).as_str(), at(&line, trace).as_str()), ("r-1", TRACE), "{format}");
+        }
+        server.allow("");
+        server.finish();
+    }
+}
+
+#[test]
+fn access_lines_have_the_names_that_collectors_know() {
+    let table: [(&str, &[(&str, &str)]); 4] = [
+        ("json", &[("method", "GET"), ("target", "/a?b=c"), ("scheme", "http"), ("host", "here:1")]),
+        (
+            "json-ecs",
+            &[("http.request.method", "GET"), ("url.path", "/a"), ("url.query", "b=c"), ("url.domain", "here")],
+        ),
+        ("json-gcp", &[("httpRequest/requestMethod", "GET"), ("httpRequest/requestUrl", "http://here:1/a?b=c")]),
+        ("json-otel", &[("Attributes/url.path", "/a"), ("Attributes/client.address", "127.0.0.1")]),
+    ];
+    for (format, members) in table {
+        let mut server = plan(["--log-format", format, "--access-logfile", "-"]).start();
+        let mut client = server.connect();
+        client.send("GET /a?b=c HTTP/1.1\r\nHost: here:1\r\nUser-Agent: \"x\r\n\r\n");
+        assert_eq!(client.read().status, 200);
+        wait_until("the line", || server.stdout().ends_with('\n'));
+        let line = Json::parse(server.stdout().trim_end());
+        for (name, value) in members {
+            assert_eq!(text_at(&line, name), *value, "{format}");
+        }
+        server.finish();
+    }
+}
+
+#[test]
+fn a_line_of_the_changed_loggers_has_the_same_members() {
+    // A filter makes Python's logging write the lines.
+    let app = format!("{APP}\nlogging.getLogger('gunicorn.access').addFilter(lambda record: True)\n");
+    let members = |app: &str| {
+        let args = ["--log-format", "json-ecs", "--access-logfile", "-", "--request-id-header", "X-Request-ID"];
+        let mut server = Plan::app("app").in_own_folder().file("app.py", app).args(args).start();
+        assert_eq!(ask(&server, "/a?b=c", &["X-Request-ID: r-1"]).status, 200);
+        wait_until("the line", || server.stdout().ends_with('\n'));
+        let Json::Object(members) = Json::parse(server.stdout().trim_end()) else { panic!("no object") };
+        server.allow("");
+        server.finish();
+        let names = members.into_iter().map(|(name, _)| name);
+        // What only the server knows.
+        let own = ["http.request.bytes", "monoceros.connection", "monoceros.queue"];
+        names.filter(|name| !own.contains(&name.as_str())).collect::<Vec<_>>()
+    };
+    assert_eq!(members(&app), members(APP));
+}
+
+#[test]
+fn the_sockets_peer_is_told_where_a_proxy_names_the_client() {
+    let server = plan(["--proxy-protocol", "v1", "--log-format", "json", "--access-logfile", "-"]).start();
+    let mut client = server.connect();
+    client.send("PROXY TCP4 10.1.2.3 10.9.9.9 1000 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read().status, 200);
+    wait_until("the line", || server.stdout().ends_with('\n'));
+    let line = Json::parse(server.stdout().trim_end());
+    assert_eq!((text_at(&line, "remote_addr"), text_at(&line, "peer")), ("10.1.2.3", "127.0.0.1"));
+    assert!(line.get("connection").expect("a number").number() >= 1.0);
+    server.finish();
+}
+
+#[test]
+fn a_slow_request_shows_where_it_is() {
+    for (threads, id) in [("1", "s-1"), ("3", "s-3")] {
+        let plan = Plan::app("process").args(["--slow-request", "1", "--slow-request-stack", "--timeout", "0"]);
+        let mut server = plan.args(["--request-id-header", "X-Request-ID", "--threads", threads]).start();
+        server.wait_for_workers(1);
+        let mut client = server.connect();
+        client.send(format!("GET /wait?x HTTP/1.1\r\nHost: a\r\nX-Request-ID: {id}\r\n\r\n"));
+        server.wait_for_log(&format!("[{id}] Slow request: GET /wait?x from 127.0.0.1 has been in the app for"));
+        server.wait_for_log(" in wait\n");
+        let log = server.log();
+        let (_, stack) = log.split_once("\nStack:\n").expect("a stack");
+        assert!(stack.lines().next().is_some_and(|line| line.starts_with("  File \"")), "{log}");
+        server.release();
+        assert_eq!(client.read().status, 200);
+        server.allow("");
+        server.finish();
+    }
+}
