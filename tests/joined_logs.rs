@@ -1,6 +1,8 @@
 //! Lines of one request that are found together: its id, its trace, how long it waited, and the
 //! forms of lines that collectors know.
 
+use std::fs;
+
 use crate::util::client::Response;
 use crate::util::json::Json;
 use crate::util::server::{Plan, Server};
@@ -79,10 +81,7 @@ fn text_at<'a>(object: &'a Json, path: &str) -> &'a str {
 fn without_the_setting_requests_have_no_id() {
     let server = plan(["--access-logfile", "-", "--access-logformat", "%({x-request-id}i)s"]).start();
     let response = ask(&server, "/", &["X-Request-ID: mine"]);
-    assert_eq!(
-        (told(&response, "HTTP_X_REQUEST_ID").as_deref(), response.header("X-Request-ID")),
-        (Some("mine"), None)
-    );
+    assert_eq!((told(&response, "HTTP_X_REQUEST_ID").as_deref(), response.header("X-Request-ID")), (Some("mine"), None));
     let response = ask(&server, "/", &[]);
     assert_eq!(told(&response, "HTTP_X_REQUEST_ID"), None);
     assert!(!response.text().contains("queue_time\", "), "{}", response.text());
@@ -116,10 +115,7 @@ fn an_id_is_taken_from_who_is_trusted_and_made_for_others() {
             if is_taken {
                 assert!(ids.iter().all(|id| headers[0].ends_with(id.as_str())), "{ids:?}");
             } else {
-                assert!(
-                    ids.iter().all(|id| is_made(id)) && ids[0] != ids[1] && ids[1] != ids[2],
-                    "{headers:?}: {ids:?}"
-                );
+                assert!(ids.iter().all(|id| is_made(id)) && ids[0] != ids[1] && ids[1] != ids[2], "{headers:?}: {ids:?}");
             }
             let expected: String = ids.iter().map(|id| format!("{id} {id} /\n")).collect();
             wait_until("three lines", || server.stdout() == expected);
@@ -337,4 +333,22 @@ fn a_slow_request_shows_where_it_is() {
         server.allow("");
         server.finish();
     }
+}
+
+#[test]
+fn the_journal_is_told_priorities() {
+    let plan = plan(["--error-logfile", "-"]);
+    let journal = plan.path("stderr");
+    fs::write(&journal, "").expect("written");
+    let data = fs::metadata(&journal).expect("there");
+    use std::os::unix::fs::MetadataExt;
+    let mut server = plan.env("JOURNAL_STREAM", format!("{}:{}", data.dev(), data.ino())).start();
+    assert_eq!(ask(&server, "/fail", &[]).status, 500);
+    wait_until("the error", || server.log().contains("ValueError"));
+    let log = server.log();
+    assert!(log.starts_with("<6>["), "{log}");
+    let error: Vec<&str> = log.lines().skip_while(|line| !line.contains("Error handling")).collect();
+    assert!(error.len() > 3 && error.iter().all(|line| line.starts_with("<3>")), "{log}");
+    server.allow("");
+    server.finish();
 }

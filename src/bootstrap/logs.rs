@@ -1,7 +1,7 @@
 //! The logs that the settings name: opened in the master, which may still write where the workers'
 //! user may not.
 
-use crate::logging::{self, AccessFormat, AccessLog, LogSettings};
+use crate::logging::{self, AccessFormat, AccessLog, LogSettings, SyslogSettings};
 use crate::python::hooks::Hooks;
 use crate::python::loggers;
 use crate::service;
@@ -16,6 +16,7 @@ pub fn configure_logging(config: &Config, hooks: &Hooks) -> Result<(), String> {
         errorlog: config.errorlog.clone(),
         level: config.loglevel.clone(),
         json: loggers::schema(config.log_format),
+        syslog: config.sends_to_syslog().then(|| syslog_settings(config)),
         capture_output: config.capture_output,
         owner: log_owner(config)?,
     };
@@ -33,6 +34,15 @@ pub fn check_access_log(config: &Config) -> Result<(), String> {
     AccessLog::open(target, AccessFormat::compile(""), log_owner(config)?)
         .map(|_| ())
         .map_err(|error| format!("Error: {error}"))
+}
+
+fn syslog_settings(config: &Config) -> SyslogSettings {
+    SyslogSettings {
+        address: config.syslog_addr.clone(),
+        facility: config.syslog_facility.clone(),
+        name: config.syslog_prefix.clone().unwrap_or_else(|| config.name().to_owned()),
+        takes_access_lines: !config.disable_redirect_access_to_syslog,
+    }
 }
 
 fn log_owner(config: &Config) -> Result<Option<(u32, u32)>, String> {

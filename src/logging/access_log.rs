@@ -4,12 +4,14 @@
 //! Lines have gunicorn's text (see [`super::access_format`]). A line costs neither a system call
 //! nor an allocation of its own. A crash of the process loses the lines of one turn at most.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::LogError;
 use super::access_format::{AccessFormat, AccessRecord};
 use super::local_time;
 use super::sink::{Sink, Standard};
+use super::syslog::{Origin, Syslog};
+use super::{Level, LogError};
 
 /// The buffer is written early at this many bytes: some four hundred lines.
 const FLUSH_AT: usize = 64 * 1024;
@@ -23,6 +25,8 @@ pub struct AccessLog {
     format: AccessFormat,
     buffer: Vec<u8>,
     clock: Option<Clock>,
+    /// Where lines go as well.
+    syslog: Option<Arc<Syslog>>,
 }
 
 /// Where the lines go.
@@ -34,6 +38,8 @@ enum Outlet {
     },
     /// A function takes them, one by one.
     Taker(Taker),
+    /// Nowhere but to syslog.
+    Nowhere,
 }
 
 /// Takes a line, without its line end. Must not block.
@@ -47,6 +53,16 @@ impl AccessLog {
         Ok(AccessLog::with_outlet(Outlet::File { target: target.to_owned(), owner, sink }, format))
     }
 
+    /// A log that passes its lines to syslog alone.
+    pub fn in_syslog(syslog: Arc<Syslog>, format: AccessFormat) -> Self {
+        AccessLog::with_outlet(Outlet::Nowhere, format).copied_to(Some(syslog))
+    }
+
+    /// The same log, whose lines go to `syslog` as well.
+    pub fn copied_to(self, syslog: Option<Arc<Syslog>>) -> Self {
+        AccessLog { syslog, ..self }
+    }
+
     /// A log that passes its lines to `taker` at each flush.
     pub fn handed_to(taker: Taker, format: AccessFormat) -> Self {
         AccessLog::with_outlet(Outlet::Taker(taker), format)
@@ -55,14 +71,15 @@ impl AccessLog {
     /// Passes the lines to `taker` from now on, unless another taker is set. Earlier lines still go
     /// to the earlier target.
     pub fn hand_to(&mut self, taker: impl FnOnce() -> Taker) {
-        if matches!(self.outlet, Outlet::File { .. }) {
+        if !matches!(self.outlet, Outlet::Taker(_)) {
             self.flush();
             self.outlet = Outlet::Taker(taker());
+            self.syslog = None;
         }
     }
 
     fn with_outlet(outlet: Outlet, format: AccessFormat) -> Self {
-        AccessLog { outlet, buffer: Vec::new(), clock: format.shows_time().then(Clock::new), format }
+        AccessLog { outlet, buffer: Vec::new(), clock: format.shows_time().then(Clock::new), format, syslog: None }
     }
 
     /// The format, which tells the values to keep of a response.
@@ -86,6 +103,11 @@ impl AccessLog {
             match &self.outlet {
                 Outlet::File { sink, .. } => sink.write_lines(&self.buffer, FULL_LOG_WAIT),
                 Outlet::Taker(take) => String::from_utf8_lossy(&self.buffer).lines().for_each(take),
+                Outlet::Nowhere => {}
+            }
+            if let Some(syslog) = &self.syslog {
+                let lines = String::from_utf8_lossy(&self.buffer);
+                lines.lines().for_each(|line| syslog.send(Origin::Access, Level::Info, line));
             }
             self.buffer.clear();
         }

@@ -16,7 +16,10 @@ use std::time::Duration;
 use log::{LevelFilter, Record};
 
 use super::sink::{Sink, Standard, standard_stream};
-use super::{CRITICAL, Level, LogError, LogSettings, Schema, Scope, escape, json, local_time, redirect, scope};
+use super::syslog::{Origin, Syslog};
+use super::{
+    CRITICAL, Level, LogError, LogSettings, Scope, SyslogSettings, escape, journal, json, local_time, redirect, scope,
+};
 
 /// Only records of this crate are written: those of libraries tell an operator nothing.
 const OWN_RECORDS: &str = "monoceros";
@@ -45,6 +48,9 @@ struct ErrorLog {
     /// The least level that is written.
     least: Level,
     sink: Sink,
+    /// Systemd's journal reads the lines, and wants their priorities.
+    is_journal: bool,
+    syslog: Option<Arc<Syslog>>,
 }
 
 /// Starts the error log, or points it to another target when called again (HUP).
@@ -53,7 +59,8 @@ struct ErrorLog {
 /// after daemonizing, or call [`reopen`] then: it uses the standard streams that are open at this
 /// moment.
 pub fn init(settings: &LogSettings) -> Result<(), LogError> {
-    let opened = ErrorLog::open(settings)?;
+    let syslog = settings.syslog.as_ref().map(open_syslog).transpose()?;
+    let opened = ErrorLog::open(settings, syslog)?;
     log::set_max_level(opened.least.filter());
     exchange(opened);
     install();
@@ -64,7 +71,7 @@ pub fn init(settings: &LogSettings) -> Result<(), LogError> {
 /// error is returned.
 pub fn reopen() -> Result<(), LogError> {
     match current() {
-        Some(log) => ErrorLog::open(&log.settings).map(exchange),
+        Some(log) => ErrorLog::open(&log.settings, log.syslog.clone()).map(exchange),
         None => Ok(()),
     }
 }
@@ -117,16 +124,16 @@ pub fn level() -> Level {
 /// Writes lines of an application to the error log's stream, for `wsgi.errors`. In JSON each line
 /// is a record.
 pub fn write_stream(text: &str) {
-    let Some(schema) = schema() else {
-        write_raw(escape::lines(text).as_bytes());
-        return;
-    };
+    let Some(log) = current() else { return };
     let mut records = Vec::new();
-    for line in text.lines() {
-        // Writing to a Vec cannot fail.
-        let _ = json::write_record(&mut records, schema, STREAM_LEVEL, line, scope::current());
+    match log.settings.json {
+        None => records.extend_from_slice(escape::lines(text).as_bytes()),
+        Some(schema) => text.lines().for_each(|line| {
+            // Writing to a Vec cannot fail.
+            let _ = json::write_record(&mut records, schema, STREAM_LEVEL, line, scope::current());
+        }),
     }
-    write_raw(&records);
+    log.put(&records, STREAM_LEVEL);
 }
 
 /// Writes `bytes` as they are to the error log's stream. They are dropped before [`init`], and when
@@ -138,19 +145,55 @@ pub fn write_raw(bytes: &[u8]) {
 }
 
 impl ErrorLog {
-    fn open(settings: &LogSettings) -> Result<Self, LogError> {
+    fn open(settings: &LogSettings, syslog: Option<Arc<Syslog>>) -> Result<Self, LogError> {
         let failed = |source| LogError { setting: "errorlog", target: settings.errorlog.clone(), source };
         let sink = Sink::open(&settings.errorlog, Standard::Error, settings.owner).map_err(failed)?;
         if settings.capture_output && standard_stream(&settings.errorlog, Standard::Error).is_none() {
             sink.capture_standard_streams().map_err(failed)?;
         }
-        Ok(ErrorLog { settings: settings.clone(), least: Level::named(&settings.level), sink })
+        let is_journal = sink.is_journal();
+        Ok(ErrorLog { settings: settings.clone(), least: Level::named(&settings.level), sink, is_journal, syslog })
     }
 }
 
-/// By whose names lines are JSON objects, if they are.
-fn schema() -> Option<Schema> {
-    current().and_then(|log| log.settings.json)
+/// The way to syslog, if the server itself sends lines there.
+pub fn syslog() -> Option<Arc<Syslog>> {
+    current().and_then(|log| log.syslog.clone())
+}
+
+fn open_syslog(settings: &SyslogSettings) -> Result<Arc<Syslog>, LogError> {
+    let failed = |source| LogError { setting: "syslog_addr", target: settings.address.clone(), source };
+    Syslog::open(settings).map(Arc::new).map_err(failed)
+}
+
+impl ErrorLog {
+    /// The lines of a record for the log's file. Syslog gets it here as well.
+    fn render(&self, record: &Record<'_>) -> Vec<u8> {
+        let (level, scope) = (Level::of(record), scope::current());
+        let text = record.args().to_string();
+        let mut lines = Vec::new();
+        // Writing to a Vec cannot fail.
+        let _ = match self.settings.json {
+            Some(schema) => json::write_record(&mut lines, schema, level, &text, scope.clone()),
+            None => write_line(&mut lines, level, &marked(&text, scope.clone())),
+        };
+        if let Some(syslog) = &self.syslog {
+            match self.settings.json {
+                Some(_) => syslog.send(Origin::Error, level, String::from_utf8_lossy(&lines).trim_end()),
+                None => syslog.send(Origin::Error, level, &escape::message(&marked(&text, scope))),
+            }
+        }
+        if self.is_journal { journal::prefixed(&lines, level) } else { lines }
+    }
+
+    /// Writes whole lines of this level.
+    fn put(&self, lines: &[u8], level: Level) {
+        if self.is_journal {
+            self.sink.write_piece(&journal::prefixed(lines, level), FULL_LOG_WAIT);
+        } else {
+            self.sink.write_piece(lines, FULL_LOG_WAIT);
+        }
+    }
 }
 
 fn current() -> Option<Arc<ErrorLog>> {
@@ -171,14 +214,7 @@ fn exchange(log: ErrorLog) {
 fn install() {
     let lines = env_logger::Builder::new()
         .filter_module(OWN_RECORDS, LevelFilter::Trace)
-        .format(|line, record| match current().map(|log| log.settings.json) {
-            Some(Some(schema)) => {
-                let text = record.args().to_string();
-                json::write_record(line, schema, Level::of(record), &text, scope::current())
-            }
-            Some(None) => write_line(line, record, scope::current()),
-            None => Ok(()),
-        })
+        .format(|line, record| current().map_or(Ok(()), |log| line.write_all(&log.render(record))))
         .target(env_logger::Target::Pipe(Box::new(CurrentLog)))
         .build();
     let _ = LINES.set(lines);
@@ -221,12 +257,11 @@ impl log::Log for Front {
     fn flush(&self) {}
 }
 
-fn write_line(line: &mut impl Write, record: &Record<'_>, scope: Option<Scope>) -> io::Result<()> {
+fn write_line(line: &mut impl Write, level: Level, text: &str) -> io::Result<()> {
     let time = local_time::now().format("%Y-%m-%d %H:%M:%S %z");
     // Asked each time: the process may have been forked since.
     let pid = std::process::id();
-    let text = marked(&record.args().to_string(), scope);
-    writeln!(line, "[{time}] [{pid}] [{}] {}", Level::of(record).name(), escape::message(&text))
+    writeln!(line, "[{time}] [{pid}] [{}] {}", level.name(), escape::message(text))
 }
 
 /// The text with the id of its request before it, if that has one.
@@ -267,8 +302,8 @@ mod tests {
         ];
         for (level, target, name) in cases {
             let mut line = Vec::new();
-            let record = Record::builder().level(level).target(target).args(format_args!("first\nsecond")).build();
-            write_line(&mut line, &record, None).unwrap();
+            let record = Record::builder().level(level).target(target).build();
+            write_line(&mut line, Level::of(&record), "first\nsecond").unwrap();
             let line = String::from_utf8(line).unwrap();
             let time = chrono::DateTime::parse_from_str(&line[1..26], "%Y-%m-%d %H:%M:%S %z");
             assert!(time.is_ok(), "{line}");
@@ -315,6 +350,7 @@ mod tests {
             errorlog: target.to_str().unwrap().to_owned(),
             level: level.to_owned(),
             json: None,
+            syslog: None,
             capture_output: false,
             owner: None,
         }

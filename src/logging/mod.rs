@@ -15,6 +15,7 @@ mod basic_user;
 mod entry;
 mod error_log;
 mod escape;
+mod journal;
 mod json;
 mod level;
 mod local_time;
@@ -23,6 +24,7 @@ mod redirect;
 mod schemas;
 mod scope;
 mod sink;
+mod syslog;
 
 use std::fmt;
 use std::io;
@@ -30,11 +32,14 @@ use std::io;
 pub use access_format::{AccessFormat, AccessRecord};
 pub use access_log::AccessLog;
 pub use entry::{AccessEntry, Schema, note_worker};
-pub use error_log::{admit, between_records, init, last_resort, level, reopen, write_raw, write_record, write_stream};
+pub use error_log::{
+    admit, between_records, init, last_resort, level, reopen, syslog, write_raw, write_record, write_stream,
+};
 pub use json::access_object;
 pub use level::Level;
 pub use redirect::{LogRedirect, redirect};
 pub use scope::{Failure, RequestIds, Scope, TraceIds, within};
+pub use syslog::{Syslog, SyslogSettings};
 
 /// The log target of a record that is shown as `CRITICAL`, a level of Python that the crate `log`
 /// lacks: `log::error!(target: logging::CRITICAL, "WORKER TIMEOUT (pid:{pid})")`.
@@ -50,6 +55,8 @@ pub struct LogSettings {
     pub level: String,
     /// By whose names each line is a JSON object; `None` writes gunicorn's lines.
     pub json: Option<Schema>,
+    /// Where lines go besides, if the server itself sends them to syslog.
+    pub syslog: Option<SyslogSettings>,
     /// Whether file descriptors 1 and 2 become the error log's file. It has no effect if `errorlog`
     /// is a standard stream.
     pub capture_output: bool,

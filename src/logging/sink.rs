@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::journal;
 use crate::sys::log_file;
 use crate::sys::output::{self, ATOMIC_WRITE, reopen_pipe};
 use crate::sys::poll::{Readiness, wait_until_ready};
@@ -110,6 +111,11 @@ impl Sink {
 
     fn new(file: File, manner: WriteMode) -> Self {
         Sink { file, manner, stalled: AtomicBool::new(false), torn: AtomicBool::new(false) }
+    }
+
+    /// Whether systemd's journal reads it.
+    pub(super) fn is_journal(&self) -> bool {
+        journal::reads(&self.file)
     }
 
     /// Another descriptor for this target.

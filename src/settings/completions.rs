@@ -26,6 +26,7 @@ static WORDS: &[(&str, &[&str])] = &[
     ("proxy_protocol", &["off", "v1", "v2", "auto"]),
     ("cert_reqs", &["0", "1", "2"]),
     ("loglevel", &["debug", "info", "warning", "error", "critical"]),
+    ("syslog_format", &["gunicorn", "rfc5424"]),
     ("log_format", &["text", "json", "json-ecs", "json-gcp", "json-otel"]),
 ];
 

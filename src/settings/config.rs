@@ -252,6 +252,8 @@ pub struct Config {
     pub syslog_prefix: Option<String>,
     /// The facility of syslog, as given.
     pub syslog_facility: String,
+    /// The form of lines in syslog.
+    pub syslog_format: SyslogFormat,
     /// Whether access lines stay out of syslog.
     pub disable_redirect_access_to_syslog: bool,
     /// The address of statsd, as given.
@@ -308,8 +310,13 @@ impl Config {
             || self.logconfig.is_some()
             || self.logconfig_dict != Value::Map(Vec::new())
             || self.logconfig_json.is_some()
-            || self.syslog
+            || self.syslog && self.syslog_format == SyslogFormat::Gunicorn
             || self.statsd_host.is_some()
+    }
+
+    /// Whether the server itself sends lines to syslog.
+    pub fn sends_to_syslog(&self) -> bool {
+        self.syslog && !self.logs_through_python()
     }
 
     /// Where the control socket is, if there is to be one.
@@ -432,6 +439,24 @@ impl fmt::Display for LogFormat {
             LogFormat::JsonEcs => "json-ecs",
             LogFormat::JsonGcp => "json-gcp",
             LogFormat::JsonOtel => "json-otel",
+        })
+    }
+}
+
+/// The form of lines in syslog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyslogFormat {
+    /// That of Python's handler, which gunicorn uses.
+    Gunicorn,
+    /// RFC 5424.
+    Rfc5424,
+}
+
+impl fmt::Display for SyslogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SyslogFormat::Gunicorn => "gunicorn",
+            SyslogFormat::Rfc5424 => "rfc5424",
         })
     }
 }
@@ -655,6 +680,7 @@ impl Config {
             syslog_addr: String::new(),
             syslog_prefix: None,
             syslog_facility: String::new(),
+            syslog_format: SyslogFormat::Gunicorn,
             disable_redirect_access_to_syslog: false,
             statsd_host: None,
             dogstatsd_tags: String::new(),

@@ -6,6 +6,11 @@ pub fn description() -> String {
     format!("Linux {} {}, {}", release.trim(), std::env::consts::ARCH, c_library())
 }
 
+/// The name of this host (gethostname(2)).
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
 #[cfg(target_env = "gnu")]
 fn c_library() -> String {
     // SAFETY: takes nothing, and returns a constant string of the library (gnu_get_libc_version(3)).

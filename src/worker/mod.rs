@@ -412,9 +412,11 @@ fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootError> {
         // Whether Python's logging wants lines is its own to know.
         return Ok(Some(AccessLog::handed_to(Box::new(|line| queue.access_line(line)), format)));
     }
-    let Some(target) = &config.accesslog else { return Ok(None) };
+    let syslog = crate::logging::syslog().filter(|syslog| syslog.takes_access_lines());
+    let Some(target) = &config.accesslog else { return Ok(syslog.map(|syslog| AccessLog::in_syslog(syslog, format))) };
     // The file was made, and given to the workers' user, when the master checked the settings.
-    AccessLog::open(target, format, None).map(Some).map_err(|error| BootError::Other(error.to_string()))
+    let opened = AccessLog::open(target, format, None).map_err(|error| BootError::Other(error.to_string()))?;
+    Ok(Some(opened.copied_to(syslog)))
 }
 
 fn site(listener: &Listener, config: &Config) -> ListenerInfo {

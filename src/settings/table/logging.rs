@@ -1,7 +1,7 @@
 //! Logs.
 
 use super::put;
-use crate::settings::config::LogFormat;
+use crate::settings::config::{LogFormat, SyslogFormat};
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 use crate::settings::value::{Value, ValueError};
 
@@ -234,7 +234,7 @@ A missing file is ignored, as in gunicorn. With it both logs are written by Pyth
         },
         doc: "Send both logs to syslog as well.
 
-With it both logs are written by Python's logging.",
+With it both logs are written by Python's logging, unless `syslog_format` is `rfc5424`.",
     },
     Setting {
         name: "syslog_addr",
@@ -278,6 +278,25 @@ They begin with `gunicorn.<prefix>.error` and `gunicorn.<prefix>.access`.",
             get: |config| config.syslog_facility.as_str().into(),
         },
         doc: "The facility of lines in syslog, such as user or local3.",
+    },
+    Setting {
+        name: "syslog_format",
+        section: Section::Logging,
+        flags: &["--log-syslog-format"],
+        meta: "FORMAT",
+        kind: Kind::Text,
+        default: Default::Text("gunicorn"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.syslog_format, syslog_format(value)),
+            get: |config| config.syslog_format.to_string().into(),
+        },
+        doc: "The form of lines in syslog: gunicorn or rfc5424.
+
+`gunicorn`: that of Python's handler, which writes them. `rfc5424`: that of RFC 5424, written by the server itself:
+`syslog_prefix`, else the process's name, is the APP-NAME, `error` or `access` the MSGID; over TCP the length stands
+before each message, over UDP a message is cut to 2048 bytes. A daemon that is away or does not read costs a moment, and
+the lines it misses. If Python's logging writes the logs for another reason, the setting has no effect. A setting of our
+own; gunicorn has none.",
     },
     Setting {
         name: "disable_redirect_access_to_syslog",
@@ -389,6 +408,12 @@ fn header_name(value: &Value) -> Result<Option<String>, ValueError> {
         return Err(ValueError::new(&name, "is a header that means something else"));
     }
     Ok(Some(name))
+}
+
+fn syslog_format(value: &Value) -> Result<SyslogFormat, ValueError> {
+    let text = value.text()?;
+    let found = [SyslogFormat::Gunicorn, SyslogFormat::Rfc5424].into_iter().find(|format| format.to_string() == text);
+    found.ok_or_else(|| ValueError::new(&text, "is not one of 'gunicorn', 'rfc5424'"))
 }
 
 fn logger_class(value: &Value) -> Result<Value, ValueError> {

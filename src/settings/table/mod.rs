@@ -80,6 +80,7 @@ static OWN: &[&str] = &[
     "log_format",
     "request_id_header",
     "queue_time",
+    "syslog_format",
     "metrics_bind",
     "slow_request",
     "slow_request_stack",

@@ -25,7 +25,7 @@ from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
 # With each of these settings Python's logging writes the logs.
-_LOGGING = ("logconfig", "logconfig_dict", "logconfig_json", "syslog")
+_LOGGING = ("logconfig", "logconfig_dict", "logconfig_json")
 
 
 class Bridge:
@@ -52,6 +52,7 @@ class Bridge:
             not self.cfg.has_default_logger
             or self.cfg.statsd_host is not None
             or any(getattr(self.cfg, name) for name in _LOGGING)
+            or (self.cfg.syslog and given.get("syslog_format") != "rfc5424")
         )
         self.log = None
         self.arbiter = Arbiter()
