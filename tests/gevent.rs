@@ -249,6 +249,26 @@ fn slow_requests_are_named_while_greenlets_wait() {
 }
 
 #[test]
+fn slow_requests_show_where_their_greenlets_are() {
+    let mut server = green(["--slow-request", "1", "--slow-request-stack", "--request-id-header", "X-Request-ID"]);
+    server.allow("");
+    let mut waiting = server.connect();
+    waiting.send("GET /sleep?4 HTTP/1.1\r\nHost: a\r\nX-Request-ID: r-1\r\n\r\n");
+    server.wait_for_log("[r-1] Slow request: GET /sleep?4 from 127.0.0.1");
+    server.wait_for_log(", in answer\n    sleep(float(query))\n");
+    // One that does not let go of the thread is where that is.
+    let mut hogging = asked(&server, "/hog?4");
+    server.wait_for_log("Slow request: GET /hog?4 from 127.0.0.1");
+    wait_until("its stack", || {
+        let log = server.log();
+        log.lines()
+            .any(|line| line.contains("green.py\", line ") && line.ends_with(" in answer") && !line.contains(", in"))
+    });
+    assert_eq!((waiting.read().status, hogging.read().status), (200, 200));
+    server.finish();
+}
+
+#[test]
 fn term_lets_greenlets_end_and_ends_late_ones() {
     // A sleeper and an idle client.
     let mut server = green([]);

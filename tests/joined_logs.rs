@@ -2,6 +2,8 @@
 //! forms of lines that collectors know.
 
 use std::fs;
+use std::net::UdpSocket;
+use std::time::Duration;
 
 use crate::util::client::Response;
 use crate::util::json::Json;
@@ -81,7 +83,10 @@ fn text_at<'a>(object: &'a Json, path: &str) -> &'a str {
 fn without_the_setting_requests_have_no_id() {
     let server = plan(["--access-logfile", "-", "--access-logformat", "%({x-request-id}i)s"]).start();
     let response = ask(&server, "/", &["X-Request-ID: mine"]);
-    assert_eq!((told(&response, "HTTP_X_REQUEST_ID").as_deref(), response.header("X-Request-ID")), (Some("mine"), None));
+    assert_eq!(
+        (told(&response, "HTTP_X_REQUEST_ID").as_deref(), response.header("X-Request-ID")),
+        (Some("mine"), None)
+    );
     let response = ask(&server, "/", &[]);
     assert_eq!(told(&response, "HTTP_X_REQUEST_ID"), None);
     assert!(!response.text().contains("queue_time\", "), "{}", response.text());
@@ -115,7 +120,10 @@ fn an_id_is_taken_from_who_is_trusted_and_made_for_others() {
             if is_taken {
                 assert!(ids.iter().all(|id| headers[0].ends_with(id.as_str())), "{ids:?}");
             } else {
-                assert!(ids.iter().all(|id| is_made(id)) && ids[0] != ids[1] && ids[1] != ids[2], "{headers:?}: {ids:?}");
+                assert!(
+                    ids.iter().all(|id| is_made(id)) && ids[0] != ids[1] && ids[1] != ids[2],
+                    "{headers:?}: {ids:?}"
+                );
             }
             let expected: String = ids.iter().map(|id| format!("{id} {id} /\n")).collect();
             wait_until("three lines", || server.stdout() == expected);
@@ -195,7 +203,7 @@ fn the_wait_of_a_request_is_in_the_environ() {
     wait_until("the first one", || server.entered() == 1);
     let mut second = server.connect();
     second.send("GET /environ?monoceros.queue_time HTTP/1.1\r\nHost: a\r\n\r\n");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     server.release();
     assert_eq!(first.read().status, 200);
     let waited = Json::parse(&second.read().text()).number();
@@ -269,7 +277,7 @@ fn access_lines_have_the_names_that_collectors_know() {
         ("json-otel", &[("Attributes/url.path", "/a"), ("Attributes/client.address", "127.0.0.1")]),
     ];
     for (format, members) in table {
-        let mut server = plan(["--log-format", format, "--access-logfile", "-"]).start();
+        let server = plan(["--log-format", format, "--access-logfile", "-"]).start();
         let mut client = server.connect();
         client.send("GET /a?b=c HTTP/1.1\r\nHost: here:1\r\nUser-Agent: \"x\r\n\r\n");
         assert_eq!(client.read().status, 200);
@@ -349,6 +357,80 @@ fn the_journal_is_told_priorities() {
     assert!(log.starts_with("<6>["), "{log}");
     let error: Vec<&str> = log.lines().skip_while(|line| !line.contains("Error handling")).collect();
     assert!(error.len() > 3 && error.iter().all(|line| line.starts_with("<3>")), "{log}");
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn syslog_gets_messages_of_rfc_5424_from_the_server_itself() {
+    let daemon = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    daemon.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    let address = format!("udp://{}", daemon.local_addr().expect("bound"));
+    let args = ["--log-syslog", "--log-syslog-to", &address, "--log-syslog-format", "rfc5424"];
+    let prefix = ["--log-syslog-prefix", "shop", "--log-syslog-facility", "local0"];
+    let mut server = plan(args).args(prefix).args(["--request-id-header", "X-Request-ID"]).start();
+    let worker = server.wait_for_workers(1)[0];
+    assert_eq!(ask(&server, "/fail?a", &["X-Request-ID: r-1"]).status, 500);
+    let (mut buffer, mut heard) = ([0; 4096], Vec::new());
+    while heard.len() < 50 && !heard.iter().any(|line: &String| line.contains(" access - ")) {
+        let count = daemon.recv(&mut buffer).expect("a message");
+        heard.push(String::from_utf8_lossy(&buffer[..count]).into_owned());
+    }
+    // facility 16, severity 6
+    assert!(heard[0].starts_with("<134>1 20") && heard[0].contains(" error - Starting monoceros"), "{heard:?}");
+    let from_worker = format!(" shop {worker} ");
+    let error = heard.iter().find(|line| line.starts_with("<131>1 ")).expect("an error");
+    let text = "error - [r-1] Error handling request GET /fail?a\nTraceback";
+    assert!(error.contains(&from_worker) && error.contains(text), "{error:?}");
+    let access = heard.last().expect("some");
+    assert!(access.starts_with("<134>1 ") && access.contains(&from_worker), "{access:?}");
+    assert!(
+        access.contains(" access - 127.0.0.1 - - ") && access.contains("\"GET /fail?a HTTP/1.1\" 500"),
+        "{access:?}"
+    );
+    // The file has both as well, and the access log none of its own.
+    assert!(server.log().contains("[ERROR] [r-1] Error handling request") && server.stdout().is_empty());
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn a_syslog_that_is_away_costs_no_request() {
+    let plan = plan(["--log-syslog", "--log-syslog-format", "rfc5424"]);
+    let address = format!("unix://{}", plan.path("nobody").display());
+    let server = plan.args(["--log-syslog-to", &address]).start();
+    (0..20).for_each(|_| assert_eq!(ask(&server, "/", &[]).status, 200));
+    server.finish();
+}
+
+#[test]
+fn statsd_is_told_what_the_board_has_counted() {
+    let agent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    agent.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    let address = agent.local_addr().expect("bound").to_string();
+    let names = ["--statsd-prefix", "shop", "--dogstatsd-tags", "a:b"];
+    let mut server = plan(["--statsd-host", &address, "--statsd-interval", "1", "--workers", "2"]).args(names).start();
+    server.wait_for_workers(2);
+    (0..5).for_each(|_| assert_eq!(ask(&server, "/", &[]).status, 200));
+    assert_eq!(ask(&server, "/fail", &[]).status, 500);
+    let (mut buffer, mut heard) = ([0; 4096], Vec::<String>::new());
+    let sum = |heard: &[String], name: &str| -> u64 {
+        let values = heard.iter().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        values.map(|value| value.split('|').next().expect("a value").parse::<u64>().expect("a number")).sum()
+    };
+    wait_until("all requests", || {
+        let count = agent.recv(&mut buffer).expect("a report");
+        heard.extend(String::from_utf8_lossy(&buffer[..count]).lines().map(str::to_owned));
+        sum(&heard, "shop.gunicorn.requests") == 6 && sum(&heard, "shop.gunicorn.log.exception") == 1
+    });
+    assert!(heard.iter().all(|line| line.ends_with("|#a:b")), "{heard:?}");
+    assert_eq!(sum(&heard, "shop.gunicorn.request.status.200"), 5);
+    assert_eq!(sum(&heard, "shop.gunicorn.request.status.500"), 1);
+    assert!(heard.contains(&"shop.gunicorn.workers:2|g|#a:b".to_owned()), "{heard:?}");
+    assert!(heard.iter().any(|line| line.starts_with("shop.gunicorn.request.duration:")), "{heard:?}");
+    assert_eq!(sum(&heard, "shop.gunicorn.log.error"), 0);
+    // No line went through Python: the server writes its own.
+    assert!(server.log().contains("[ERROR] Error handling request GET /fail"), "{}", server.log());
     server.allow("");
     server.finish();
 }

@@ -32,6 +32,11 @@ const OF_OWN_WORKERS: &[&str] = &[
     "casefold_http_method",
     "tls_certificates",
     "tls_watch",
+    "request_id_header",
+    "queue_time",
+    "slow_request",
+    "slow_request_stack",
+    "statsd_interval",
 ];
 
 /// The warning about settings that were given and have no effect under the class, if there are any.

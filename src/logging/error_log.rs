@@ -18,7 +18,8 @@ use log::{LevelFilter, Record};
 use super::sink::{Sink, Standard, standard_stream};
 use super::syslog::{Origin, Syslog};
 use super::{
-    CRITICAL, Level, LogError, LogSettings, Scope, SyslogSettings, escape, journal, json, local_time, redirect, scope,
+    CRITICAL, Level, LogError, LogSettings, Scope, SyslogSettings, escape, journal, json, line_counts, local_time,
+    redirect, scope,
 };
 
 /// Only records of this crate are written: those of libraries tell an operator nothing.
@@ -154,19 +155,7 @@ impl ErrorLog {
         let is_journal = sink.is_journal();
         Ok(ErrorLog { settings: settings.clone(), least: Level::named(&settings.level), sink, is_journal, syslog })
     }
-}
 
-/// The way to syslog, if the server itself sends lines there.
-pub fn syslog() -> Option<Arc<Syslog>> {
-    current().and_then(|log| log.syslog.clone())
-}
-
-fn open_syslog(settings: &SyslogSettings) -> Result<Arc<Syslog>, LogError> {
-    let failed = |source| LogError { setting: "syslog_addr", target: settings.address.clone(), source };
-    Syslog::open(settings).map(Arc::new).map_err(failed)
-}
-
-impl ErrorLog {
     /// The lines of a record for the log's file. Syslog gets it here as well.
     fn render(&self, record: &Record<'_>) -> Vec<u8> {
         let (level, scope) = (Level::of(record), scope::current());
@@ -194,6 +183,16 @@ impl ErrorLog {
             self.sink.write_piece(lines, FULL_LOG_WAIT);
         }
     }
+}
+
+/// The way to syslog, if the server itself sends lines there.
+pub fn syslog() -> Option<Arc<Syslog>> {
+    current().and_then(|log| log.syslog.clone())
+}
+
+fn open_syslog(settings: &SyslogSettings) -> Result<Arc<Syslog>, LogError> {
+    let failed = |source| LogError { setting: "syslog_addr", target: settings.address.clone(), source };
+    Syslog::open(settings).map(Arc::new).map_err(failed)
 }
 
 fn current() -> Option<Arc<ErrorLog>> {
@@ -238,6 +237,7 @@ impl log::Log for Front {
     }
 
     fn log(&self, record: &Record<'_>) {
+        line_counts::note(Level::of(record), scope::current().is_some_and(|scope| scope.failure.is_some()));
         match redirect::current() {
             Some(take) if self.enabled(record.metadata()) => {
                 let text = marked(&record.args().to_string(), scope::current());

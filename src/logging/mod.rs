@@ -18,6 +18,7 @@ mod escape;
 mod journal;
 mod json;
 mod level;
+mod line_counts;
 mod local_time;
 mod object;
 mod redirect;
@@ -37,6 +38,7 @@ pub use error_log::{
 };
 pub use json::access_object;
 pub use level::Level;
+pub use line_counts::take_line_counts;
 pub use redirect::{LogRedirect, redirect};
 pub use scope::{Failure, RequestIds, Scope, TraceIds, within};
 pub use syslog::{Syslog, SyslogSettings};

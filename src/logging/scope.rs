@@ -75,7 +75,8 @@ pub(super) fn outside<T>(pass_on: impl FnOnce() -> T) -> T {
 
 /// The scope in force.
 pub(super) fn current() -> Option<Scope> {
-    CURRENT.with_borrow(Clone::clone)
+    // A thread that ends may log where it has none any more.
+    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
 }
 
 /// Puts the former scope back however `run` ends.

@@ -32,6 +32,7 @@ mod signals;
 mod spawn;
 mod standing;
 mod start;
+mod statsd;
 mod stop;
 mod upgrade;
 mod waiter;
@@ -65,6 +66,7 @@ use generations::Generations;
 use resize::ResizeWatch;
 use service_manager::ServiceManager;
 use spawn::ForkedChild;
+use statsd::StatsdReport;
 use upgrade::Upgrade;
 use waiter::MasterWaiter;
 use worker_gauge::WorkerGauge;
@@ -105,6 +107,7 @@ struct Master {
     upgrade: Upgrade,
     service_manager: ServiceManager,
     backlog: BacklogReport,
+    statsd: StatsdReport,
     control: Control,
     resize_watch: ResizeWatch,
     autoscaler: Autoscaler,
@@ -201,7 +204,9 @@ impl Master {
         self.report_to_service_manager();
         let serving = &self.generations.serving;
         self.worker_gauge.tell(&serving.service, serving.number, &self.workers.standings());
-        self.backlog.send_when_due(&self.generations.serving.service, Instant::now());
+        self.backlog.send_when_due(&serving.service, Instant::now());
+        let (board, workers) = (self.workers.scoreboard(), self.worker_gauge.count());
+        self.statsd.send_when_due(&serving.service, board, workers, Instant::now());
     }
 
     /// The name in the log: gunicorn's "Master.2" until the old master is gone.

@@ -27,6 +27,7 @@ use super::listeners::{self, NotOpened};
 use super::resize::ResizeWatch;
 use super::service_manager::{self, ServiceManager};
 use super::signals::{HANDLED, told_to_stop};
+use super::statsd::StatsdReport;
 use super::upgrade::Upgrade;
 use super::waiter::MasterWaiter;
 use super::worker_count::{WorkerCount, worker_count};
@@ -103,6 +104,7 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         upgrade,
         service_manager,
         backlog: BacklogReport::default(),
+        statsd: StatsdReport::default(),
         control: Control::default(),
         resize_watch: ResizeWatch::new(),
         autoscaler: Autoscaler::new(),

@@ -122,6 +122,7 @@ impl Master {
             self.resize_deadline(),
             self.autoscale_deadline(),
             self.backlog.deadline(&self.generations.serving.service, now),
+            self.statsd.deadline(&self.generations.serving.service, now),
         ];
         deadlines.into_iter().flatten().min()
     }

@@ -26,6 +26,11 @@ impl WorkerGauge {
         }
     }
 
+    /// The number that was told last.
+    pub fn count(&self) -> usize {
+        self.told
+    }
+
     fn changed(&mut self, number: u64, workers: &[Standing]) -> Option<usize> {
         let count = workers.iter().filter(|worker| worker.counts_for(number)).count();
         let before = std::mem::replace(&mut self.told, count);

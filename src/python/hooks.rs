@@ -434,6 +434,7 @@ pub(super) fn bridge_object<'py>(
     for setting in settings::all() {
         values.set_item(setting.name, to_python(py, &setting.value_in(config))?)?;
     }
+    values.set_item("python_logging", config.logs_through_python())?;
     let app_uri = config.paste.as_deref().or(config.app.as_ref().map(AppSpec::text));
     py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects, sources_of_values(py, origins)?, app_uri))
 }

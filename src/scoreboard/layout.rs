@@ -139,6 +139,9 @@ pub enum Tally {
     TlsResumed,
     /// TLS handshakes that failed.
     TlsFailed,
+    /// Lines of the error log, [`LOG_LINES`] words: critical ones, errors, warnings, exceptions of the
+    /// application's.
+    LogLines,
     /// Refused requests, a word for each [`Refusal`](super::Refusal).
     Refused = STATE_WORDS as isize + REQUESTS as isize + 32,
     /// How long requests took, [`HISTOGRAM_WORDS`] words; then the two others.
@@ -150,6 +153,9 @@ pub enum Tally {
     /// Responses by their status, a word for each from [`FIRST_CODE`] on.
     Codes = Tally::UpstreamQueue as isize + HISTOGRAM_WORDS as isize,
 }
+
+/// Kinds of lines that are counted.
+pub const LOG_LINES: usize = 4;
 
 /// The lowest status of a response.
 pub const FIRST_CODE: u16 = 100;
@@ -184,5 +190,6 @@ pub const BOUNDS_NS: [u64; 18] = [
 /// Words of a histogram: the buckets, the one above all bounds, and the sum in nanoseconds.
 pub const HISTOGRAM_WORDS: usize = BOUNDS_NS.len() + 2;
 
-const _: () = assert!(Tally::Codes as usize + CODES <= WORDS && Tally::TlsFailed as usize <= Tally::Refused as usize);
+const _: () =
+    assert!(Tally::Codes as usize + CODES <= WORDS && Tally::LogLines as usize + LOG_LINES <= Tally::Refused as usize);
 const _: () = assert!(Master::ControlPath as usize + PATH_WORDS <= WORDS && State::AcceptsByItself as usize <= 16);

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
 
 use super::layout::{
-    CODES, FIRST_CODE, HISTOGRAM_WORDS, MAGIC, Master, REQUESTS, State, TEXT_WORDS, TEXTS, Tally, VERSION, WORDS,
+    CODES, FIRST_CODE, HISTOGRAM_WORDS, LOG_LINES, MAGIC, Master, REQUESTS, State, TEXT_WORDS, TEXTS, Tally, VERSION,
+    WORDS,
 };
 use super::tallies::{BEING_COUNTED, read_text};
 use super::{FILE_NAME, Histogram, Refusal, Row, Scoreboard, WorkerPhase, words_of};
@@ -171,6 +172,12 @@ impl Scoreboard {
     /// Requests refused for this reason.
     pub fn refused(&self, refusal: Refusal) -> u64 {
         self.total_of_word(Tally::Refused as usize + refusal as usize)
+    }
+
+    /// Lines of the workers' error logs: critical ones, errors, warnings, exceptions of the
+    /// application's.
+    pub fn log_lines(&self) -> [u64; LOG_LINES] {
+        std::array::from_fn(|kind| self.total_of_word(Tally::LogLines as usize + kind))
     }
 
     /// Requests whose clients left.

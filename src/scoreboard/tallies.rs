@@ -6,7 +6,7 @@ use std::sync::atomic::fence;
 use std::time::{Duration, Instant};
 
 use super::histogram::record;
-use super::layout::{CODES, FIRST_CODE, HISTOGRAM_WORDS, REQUESTS, State, TEXT_WORDS, TEXTS, Tally};
+use super::layout::{CODES, FIRST_CODE, HISTOGRAM_WORDS, LOG_LINES, REQUESTS, State, TEXT_WORDS, TEXTS, Tally};
 use super::{Refusal, Row};
 use crate::sys::clock::monotonic_ns;
 
@@ -134,6 +134,13 @@ impl Row {
     /// Counts something else.
     pub fn count(&self, what: Count) {
         self.words()[what.word()].fetch_add(1, Relaxed);
+    }
+
+    /// Counts lines of the error log, by their kinds.
+    pub fn count_log_lines(&self, lines: [u64; LOG_LINES]) {
+        for (kind, more) in lines.into_iter().enumerate().filter(|(_, more)| *more > 0) {
+            self.words()[Tally::LogLines as usize + kind].fetch_add(more, Relaxed);
+        }
     }
 
     /// Counts how long a request was under way before it came, as a proxy says.

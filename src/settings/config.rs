@@ -262,6 +262,8 @@ pub struct Config {
     pub dogstatsd_tags: String,
     /// The prefix of each metric's name.
     pub statsd_prefix: String,
+    /// Seconds between two reports of the server's own to statsd; 0 tells it of each request.
+    pub statsd_interval: u64,
     /// Whether the length of the listeners' backlogs is sent to statsd.
     pub enable_backlog_metric: bool,
 
@@ -311,7 +313,17 @@ impl Config {
             || self.logconfig_dict != Value::Map(Vec::new())
             || self.logconfig_json.is_some()
             || self.syslog && self.syslog_format == SyslogFormat::Gunicorn
-            || self.statsd_host.is_some()
+            || self.statsd_host.is_some() && !self.has_statsd_interval()
+    }
+
+    /// Whether the server itself tells statsd, from the scoreboard.
+    pub fn pushes_to_statsd(&self) -> bool {
+        self.statsd_host.is_some() && self.has_statsd_interval() && !self.logs_through_python()
+    }
+
+    /// A worker class of another package counts no statuses on the scoreboard.
+    fn has_statsd_interval(&self) -> bool {
+        self.statsd_interval > 0 && !matches!(self.worker_class, WorkerClass::Foreign(_))
     }
 
     /// Whether the server itself sends lines to syslog.
@@ -685,6 +697,7 @@ impl Config {
             statsd_host: None,
             dogstatsd_tags: String::new(),
             statsd_prefix: String::new(),
+            statsd_interval: 0,
             enable_backlog_metric: false,
             metrics_bind: None,
             slow_request: 0,

@@ -135,6 +135,7 @@ impl LeaderState {
     /// Once a second.
     fn on_tick(&mut self, pool: &ThreadPool) {
         pool.describe_requests();
+        pool.count_log_lines();
         if !self.is_told_to_end() && self.has_lost_its_parent() {
             self.finish(pool, Instant::now() + pool.graceful_timeout());
         }

@@ -112,6 +112,7 @@ fn serve_and_end(booted: Result<AssembledWorker, BootError>, hooks: &Hooks, row:
         Err(failure) => failure.report(),
     };
     log::info!("Worker exiting (pid: {})", std::process::id());
+    row.count_log_lines(crate::logging::take_line_counts());
     hooks.worker_exit(row.served());
     if outcome.is_ok() {
         interpreter::wind_down();
@@ -230,6 +231,8 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
 /// The application can tell by its number which worker it is in, and `monoceros ctl stacks` can ask it.
 fn make_known(row: &Row) {
     crate::logging::note_worker(row.number());
+    // Those of the master's until the fork are its own.
+    let _ = crate::logging::take_line_counts();
     environment::set(NUMBER_VARIABLE, Some(row.number().to_string().as_ref()));
     if let Err(reason) = answer_questions_for_stacks() {
         log::debug!("`monoceros ctl stacks` will show no stacks of this worker: {reason}");

@@ -498,6 +498,11 @@ impl ThreadPool {
         }
     }
 
+    /// Counts on the scoreboard what has been logged since the last second.
+    pub fn count_log_lines(&self) {
+        self.worker.row.count_log_lines(crate::logging::take_line_counts());
+    }
+
     /// Whether the worker has served as many requests as it should, or a hook wants no more of it.
     pub fn has_served_its_requests(&self) -> bool {
         self.is_dismissed.load(Relaxed)

@@ -1,6 +1,6 @@
 //! Logs.
 
-use super::put;
+use super::{put, seconds};
 use crate::settings::config::{LogFormat, SyslogFormat};
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 use crate::settings::value::{Value, ValueError};
@@ -326,7 +326,7 @@ own; gunicorn has none.",
 
 gunicorn's metrics: `gunicorn.requests`, `gunicorn.request.duration`, `gunicorn.request.status.NNN`,
 `gunicorn.workers`, `gunicorn.log.error` and its kin, and those that `log.info(..., extra={...})` names. With it both
-logs are written by Python's logging.",
+logs are written by Python's logging, unless `statsd_interval` is set.",
     },
     Setting {
         name: "dogstatsd_tags",
@@ -355,6 +355,25 @@ logs are written by Python's logging.",
         doc: "The prefix of each metric's name.
 
 A dot is added if it does not end with one.",
+    },
+    Setting {
+        name: "statsd_interval",
+        section: Section::Logging,
+        flags: &["--statsd-interval"],
+        meta: "SECONDS",
+        kind: Kind::Int,
+        default: Default::Text("0"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.statsd_interval, seconds(value)),
+            get: |config| Value::Int(config.statsd_interval as i64),
+        },
+        doc: "Seconds between two reports to statsd; 0 tells it of each request.
+
+With 0 Python's logging writes the logs and sends a datagram for each request, as gunicorn does. Otherwise the server
+sends what the requests of all workers come to, once in so many seconds and without Python: the same counters and
+gauges, durations as timings with a sample rate, and some of its own ([observability.md](observability.md#statsd)).
+Metrics in records of the app's or of hooks (`extra`) are then not sent. If Python's logging writes the logs for another
+reason, the setting has no effect. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "enable_backlog_metric",

@@ -81,6 +81,7 @@ static OWN: &[&str] = &[
     "request_id_header",
     "queue_time",
     "syslog_format",
+    "statsd_interval",
     "metrics_bind",
     "slow_request",
     "slow_request_stack",

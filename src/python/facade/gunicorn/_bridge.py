@@ -25,15 +25,16 @@ from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
 # With each of these settings Python's logging writes the logs.
-_LOGGING = ("logconfig", "logconfig_dict", "logconfig_json")
+_LOGGING = ("logconfig", "logconfig_dict", "logconfig_json", "syslog")
 
 
 class Bridge:
     """The hooks and the logger of one configuration, and the `server` and `worker` objects that they see."""
 
     def __init__(self, values, objects, origins=None, app_uri=None):
-        """`values` are the settings in force as plain values; `objects` those that are Python objects of a config file;
-        `origins` tells where each comes from; `app_uri` names the app.
+        """`values` are the settings in force as plain values, and whether Python's logging writes the logs; `objects`
+        those settings that are Python objects of a config file; `origins` tells where each comes from; `app_uri` names
+        the app.
 
         Raises ConfigError for a hook that cannot be called, or a class that cannot be used.
         """
@@ -48,12 +49,7 @@ class Bridge:
         for name, value in self._hooks.items():
             self._hooks[name] = self._set_hook(name, value)
         self.hooks = frozenset(self._hooks)
-        self.python_logging = (
-            not self.cfg.has_default_logger
-            or self.cfg.statsd_host is not None
-            or any(getattr(self.cfg, name) for name in _LOGGING)
-            or (self.cfg.syslog and given.get("syslog_format") != "rfc5424")
-        )
+        self.python_logging = given.get("python_logging", self._asks_for_python())
         self.log = None
         self.arbiter = Arbiter()
         self._app = _application(self.cfg, app_uri)
@@ -62,6 +58,13 @@ class Bridge:
         self._listeners = []
         # For what the worker's own methods are called, which call the hooks in their turn.
         self.methods = frozenset()
+
+    def _asks_for_python(self):
+        return (
+            not self.cfg.has_default_logger
+            or self.cfg.statsd_host is not None
+            or any(getattr(self.cfg, name) for name in _LOGGING)
+        )
 
     def _checked(self, name, value, take):
         try:

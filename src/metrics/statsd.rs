@@ -1,0 +1,291 @@
+//! What statsd is told from the board (`statsd_interval`): gauges, and by how much totals have grown,
+//! under gunicorn's names where it has one.
+//!
+//! Durations are only known by their buckets. Each bucket is a timing with a sample rate, which the
+//! agent multiplies by; together they have the true mean. A datagram that the agent does not take is
+//! dropped.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use crate::scoreboard::{BOUNDS_NS, Cause, Histogram, Refusal, Scoreboard};
+use crate::sys::retry::retry;
+
+/// Longest datagram in bytes: with its headers it fits the network's packets, so that none is lost in
+/// halves.
+const LONGEST_DATAGRAM: usize = 1400;
+
+/// gunicorn's default port.
+const PORT: u16 = 8125;
+
+/// Lines of the error log by what they are: critical, error, warning, and an exception of the
+/// application's.
+pub type LogLines = [u64; 4];
+
+/// Where to, and how the metrics are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatsdTerms {
+    /// `HOST[:PORT]` or `unix://PATH`.
+    pub address: String,
+    /// What stands before each name, as it is given.
+    pub prefix: String,
+    /// Tags behind each metric, with commas between them.
+    pub tags: String,
+}
+
+/// What is known at a moment.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    requests: u64,
+    responses: Vec<(u16, u64)>,
+    durations: Histogram,
+    queue: Histogram,
+    busy: Duration,
+    aborted: u64,
+    refused: u64,
+    exits: Vec<(Cause, u64)>,
+    log_lines: LogLines,
+}
+
+/// What is told as it is now.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Gauges {
+    /// Workers of the serving generation.
+    pub workers: u64,
+    /// Connections that wait to be accepted, if that is to be told.
+    pub backlog: Option<u64>,
+}
+
+/// A way to the agent.
+#[derive(Debug)]
+pub struct Statsd {
+    terms: StatsdTerms,
+    link: Link,
+}
+
+#[derive(Debug)]
+enum Link {
+    Udp(UdpSocket),
+    Unix(UnixDatagram),
+}
+
+impl Totals {
+    /// What the board has counted, and `log_lines` of the master's besides.
+    pub fn read(board: &Scoreboard, log_lines: LogLines) -> Totals {
+        let workers = board.read_workers();
+        let of_workers = board.log_lines();
+        Totals {
+            requests: workers.iter().map(|worker| worker.requests).sum(),
+            responses: board.responses(),
+            durations: board.durations(),
+            queue: board.queue_times(),
+            busy: workers.iter().map(|worker| worker.busy).sum(),
+            aborted: board.aborted(),
+            refused: Refusal::ALL.iter().map(|refusal| board.refused(*refusal)).sum(),
+            exits: Cause::ALL.into_iter().map(|cause| (cause, board.exits(cause))).collect(),
+            log_lines: std::array::from_fn(|kind| log_lines[kind] + of_workers[kind]),
+        }
+    }
+}
+
+impl Statsd {
+    /// A socket to the agent.
+    ///
+    /// # Errors
+    /// There is no such host or path.
+    pub fn connect(terms: StatsdTerms) -> io::Result<Statsd> {
+        let link = match terms.address.strip_prefix("unix://") {
+            Some(path) => {
+                let socket = UnixDatagram::unbound()?;
+                socket.connect(path)?;
+                socket.set_nonblocking(true)?;
+                Link::Unix(socket)
+            }
+            None => {
+                let address = resolve(&terms.address)?;
+                let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+                socket.connect(address)?;
+                socket.set_nonblocking(true)?;
+                Link::Udp(socket)
+            }
+        };
+        Ok(Statsd { terms, link })
+    }
+
+    /// What it was made for.
+    pub fn terms(&self) -> &StatsdTerms {
+        &self.terms
+    }
+
+    /// Tells what has come since `before`, and the gauges.
+    ///
+    /// # Errors
+    /// The agent is away.
+    pub fn report(&self, board: &Scoreboard, before: &Totals, now: &Totals, gauges: Gauges) -> io::Result<()> {
+        let (prefix, tags) = (with_dot(&self.terms.prefix), &self.terms.tags);
+        let tags = if tags.is_empty() { String::new() } else { format!("|#{tags}") };
+        let metrics = [growth(before, now), gauges_of(board, gauges)].concat();
+        let mut datagram = String::new();
+        let mut sent = Ok(());
+        for metric in metrics.into_iter().map(|metric| format!("{prefix}{metric}{tags}")) {
+            if !datagram.is_empty() && datagram.len() + 1 + metric.len() > LONGEST_DATAGRAM {
+                sent = sent.and(self.send(&datagram));
+                datagram.clear();
+            }
+            if !datagram.is_empty() {
+                datagram.push('\n');
+            }
+            datagram.push_str(&metric);
+        }
+        sent.and(self.send(&datagram))
+    }
+
+    fn send(&self, datagram: &str) -> io::Result<()> {
+        let bytes = datagram.as_bytes();
+        let sent = match &self.link {
+            Link::Udp(socket) => retry(|| socket.send(bytes)),
+            Link::Unix(socket) => retry(|| socket.send(bytes)),
+        };
+        sent.map(drop)
+    }
+}
+
+/// Counters and timings of what has come in between.
+fn growth(before: &Totals, now: &Totals) -> Vec<String> {
+    let mut metrics = Vec::new();
+    let mut count = |name: &str, more: u64| {
+        if more > 0 {
+            metrics.push(format!("{name}:{more}|c|@1.0"));
+        }
+    };
+    count("gunicorn.requests", now.requests.saturating_sub(before.requests));
+    for &(status, total) in &now.responses {
+        let told = before.responses.iter().find(|(known, _)| *known == status).map_or(0, |(_, told)| *told);
+        count(&format!("gunicorn.request.status.{status}"), total.saturating_sub(told));
+    }
+    for (kind, name) in ["critical", "error", "warning", "exception"].into_iter().enumerate() {
+        count(&format!("gunicorn.log.{name}"), now.log_lines[kind].saturating_sub(before.log_lines[kind]));
+    }
+    count("monoceros.requests_aborted", now.aborted.saturating_sub(before.aborted));
+    count("monoceros.requests_refused", now.refused.saturating_sub(before.refused));
+    count("monoceros.busy_milliseconds", now.busy.saturating_sub(before.busy).as_millis() as u64);
+    for &(cause, total) in &now.exits {
+        let told = before.exits.iter().find(|(known, _)| *known == cause).map_or(0, |(_, told)| *told);
+        count(&format!("monoceros.worker_exits.{}", cause.name()), total.saturating_sub(told));
+    }
+    metrics.extend(timings("gunicorn.request.duration", &now.durations.since(&before.durations)));
+    metrics.extend(timings("monoceros.queue", &now.queue.since(&before.queue)));
+    metrics
+}
+
+/// A timing for each bucket that has something in it, in milliseconds.
+fn timings(name: &str, seen: &Histogram) -> Vec<String> {
+    let bounds = |bucket: usize| {
+        let lower = bucket.checked_sub(1).map_or(0, |below| BOUNDS_NS[below]);
+        (lower as f64, BOUNDS_NS.get(bucket).copied().unwrap_or(lower) as f64)
+    };
+    let middle = |bucket: usize| f64::midpoint(bounds(bucket).0, bounds(bucket).1);
+    let filled = || seen.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+    let estimate: f64 = filled().map(|(bucket, count)| middle(bucket) * *count as f64).sum();
+    // With every value moved so far the sum is the true one, as far as the buckets allow.
+    let factor = if estimate > 0.0 { seen.sum_ns as f64 / estimate } else { 1.0 };
+    let timing = |(bucket, count): (usize, &u64)| {
+        let (lower, upper) = bounds(bucket);
+        let is_last = bucket == BOUNDS_NS.len();
+        let value = (middle(bucket) * factor).max(lower);
+        let milliseconds = if is_last { value } else { value.min(upper) } / 1e6;
+        let rate = if *count == 1 { String::new() } else { format!("|@{:.9}", 1.0 / *count as f64) };
+        format!("{name}:{milliseconds:.3}|ms{rate}")
+    };
+    filled().map(timing).collect()
+}
+
+fn gauges_of(board: &Scoreboard, gauges: Gauges) -> Vec<String> {
+    let workers = board.read_workers();
+    let serving = || workers.iter().filter(|worker| worker.is_serving());
+    let sum = |values: &mut dyn Iterator<Item = u64>| values.sum::<u64>();
+    let running = |worker: &crate::scoreboard::WorkerReading| worker.running.len() as u64;
+    let oldest = workers.iter().filter_map(|worker| worker.running.first()).max().copied().unwrap_or_default();
+    let mut told = vec![
+        format!("gunicorn.workers:{}|g", gauges.workers),
+        format!("monoceros.threads:{}|g", sum(&mut serving().map(|worker| worker.threads))),
+        format!("monoceros.threads_busy:{}|g", sum(&mut serving().map(|worker| worker.threads.min(running(worker))))),
+        format!("monoceros.requests_in_flight:{}|g", sum(&mut workers.iter().map(running))),
+        format!("monoceros.oldest_request_milliseconds:{}|g", oldest.as_millis()),
+        format!("monoceros.connections:{}|g", sum(&mut workers.iter().map(|worker| worker.connections))),
+    ];
+    told.extend(gauges.backlog.map(|waiting| format!("gunicorn.backlog:{waiting}|h")));
+    told
+}
+
+/// The prefix with one dot behind it. gunicorn leaves one of a single character alone.
+fn with_dot(prefix: &str) -> String {
+    let bare = prefix.trim_end_matches('.');
+    if bare.chars().count() > 1 { format!("{bare}.") } else { prefix.to_owned() }
+}
+
+/// IPv4 first: agents listen there, also where `localhost` means IPv6 before IPv4.
+fn resolve(host: &str) -> io::Result<SocketAddr> {
+    let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, "there is no such port");
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, port.parse().map_err(wrong)?),
+        _ => (host, PORT),
+    };
+    let found: Vec<SocketAddr> = (name.trim_matches(['[', ']']), port).to_socket_addrs()?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn histogram(buckets: &[(usize, u64)], sum_ns: u64) -> Histogram {
+        let mut histogram = Histogram { sum_ns, ..Histogram::default() };
+        buckets.iter().for_each(|&(bucket, count)| histogram.buckets[bucket] = count);
+        histogram
+    }
+
+    #[test]
+    fn timings_have_the_true_mean_where_the_buckets_allow_it() {
+        assert_eq!(timings("t", &histogram(&[(0, 1)], 700_000)), ["t:0.700|ms"]);
+        assert_eq!(timings("t", &histogram(&[(0, 4)], 2_000_000)), ["t:0.500|ms|@0.250000000"]);
+        let last = BOUNDS_NS.len();
+        assert_eq!(timings("t", &histogram(&[(last, 1)], 90_000_000_000)), ["t:90000.000|ms"]);
+        assert_eq!(timings("t", &histogram(&[], 0)), [""; 0]);
+        let two = timings("t", &histogram(&[(0, 2), (2, 1)], 5_000_000));
+        assert_eq!(two, ["t:0.526|ms|@0.500000000", "t:3.947|ms"]);
+    }
+
+    #[test]
+    fn only_what_has_grown_is_counted() {
+        let before = Totals { requests: 3, responses: vec![(200, 3)], ..Totals::default() };
+        let now = Totals {
+            requests: 5,
+            responses: vec![(200, 3), (404, 2)],
+            exits: vec![(Cause::Crash, 1)],
+            log_lines: [0, 2, 0, 1],
+            ..Totals::default()
+        };
+        assert_eq!(
+            growth(&before, &now),
+            [
+                "gunicorn.requests:2|c|@1.0",
+                "gunicorn.request.status.404:2|c|@1.0",
+                "gunicorn.log.error:2|c|@1.0",
+                "gunicorn.log.exception:1|c|@1.0",
+                "monoceros.worker_exits.crash:1|c|@1.0",
+            ]
+        );
+        assert!(growth(&now, &now).is_empty());
+    }
+
+    #[test]
+    fn prefixes_are_gunicorns() {
+        for (prefix, dotted) in [("shop", "shop."), ("shop.", "shop."), ("shop..", "shop."), ("s", "s"), ("", "")] {
+            assert_eq!(with_dot(prefix), dotted);
+        }
+    }
+}
