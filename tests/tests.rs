@@ -40,6 +40,7 @@ mod wsgi_validator;
 // The process tree and what operators do to it.
 mod autoscale;
 mod chaos;
+mod cluster;
 mod crowds;
 mod ctl;
 mod defer_accept;

@@ -7,16 +7,21 @@ use super::is_root;
 
 /// Whether a program is there. apt brings it where it can; where not, a sentence names the package, which has the same name.
 pub fn has(tool: &str) -> bool {
-    static APT: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = APT.lock();
-    let is_there = || Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
-    if !is_there() && is_root() {
-        let script = format!("apt-get update -qq && apt-get install -qq --yes --no-install-recommends {tool}");
-        let _ = Command::new("sh").args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive").output();
-    }
-    let is_there = is_there();
+    let is_there = bring(tool, tool);
     if !is_there {
         println!("skipped: no {tool} on this machine; Debian, Ubuntu: apt-get install {tool}");
     }
     is_there
+}
+
+/// Whether a program is there, after apt has tried to bring it with its package.
+pub fn bring(tool: &str, package: &str) -> bool {
+    static APT: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = APT.lock();
+    let is_there = || Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !is_there() && is_root() {
+        let script = format!("apt-get update -qq && apt-get install -qq --yes --no-install-recommends {package}");
+        let _ = Command::new("sh").args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive").output();
+    }
+    is_there()
 }

@@ -1,0 +1,50 @@
+//! Rollouts on a cluster's network: pods with the real server behind a service's address, and proxies that hear late of
+//! what goes. The laboratory is tests/cluster, in Python; its proofs are started from here one by one. The numbers of its
+//! long form are in docs/internals/rollouts.md.
+
+use std::process::Command;
+
+use crate::util::tools::bring;
+use crate::util::{program, root, venv};
+
+/// Rollouts and an eviction under load; beside them servers that stop at once, whose losses have to be seen.
+#[test]
+fn pods_that_serve_on_until_proxies_have_heard_lose_nothing() {
+    prove("lab.py", &["short"]);
+}
+
+#[test]
+fn a_rollout_loses_nothing_where_a_balancer_stands_in_for_namespaces() {
+    prove("lab.py", &["--network", "loopback", "rollout"]);
+}
+
+// The long form: scripts/chaos cluster::
+
+#[test]
+#[ignore = "fifty rollouts with the documented values: ten minutes"]
+fn long_fifty_rollouts_lose_nothing() {
+    prove("lab.py", &["fifty"]);
+}
+
+#[test]
+#[ignore = "twenty cases with other values: ten minutes"]
+fn long_other_values_lose_what_the_table_says() {
+    prove("lab.py", &["table"]);
+}
+
+/// Runs a proof to its end; it must have held.
+#[track_caller]
+fn prove(laboratory: &str, arguments: &[&str]) {
+    // Where nothing brings it, loopback addresses stand in for namespaces, and the laboratory says so.
+    bring("nft", "nftables");
+    let done = Command::new(venv().join("bin/python"))
+        .arg(root().join("tests/cluster").join(laboratory))
+        .args(arguments)
+        .env("MONOCEROS_TEST_PROGRAM", program())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("the virtualenv has a python");
+    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    print!("{said}");
+    assert!(done.status.success() && said.contains(": held"), "{said}");
+}
