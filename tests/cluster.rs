@@ -19,7 +19,8 @@ fn a_rollout_loses_nothing_where_a_balancer_stands_in_for_namespaces() {
 }
 
 #[test]
-fn the_autoscaler_and_the_pods_of_the_simulation_are_what_is_documented() {
+fn the_endpoints_the_autoscaler_and_the_model_of_a_pod_are_what_is_documented() {
+    prove("test_control.py", &[]);
     prove("test_autoscaling.py", &[]);
 }
 

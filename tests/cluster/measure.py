@@ -63,7 +63,8 @@ def measure(lab: Lab) -> dict[str, float]:
             boots.append(cluster.pods[0].boot_seconds)
             cluster.pods.pop().kill()
         cluster.scale(lab.template(), 1)
-        figures = {"boot_seconds": round(sorted(boots)[BOOTS // 2], 2)}
+        # A startup probe that comes a moment too early asks again a period later: chance, which is taken to be bad.
+        figures = {"boot_seconds": round(max(*boots, lab.template().startup.period), 2)}
         return figures | serve(cluster.pods[0])
 
 

@@ -113,7 +113,10 @@ def rollout(lab: Lab, lags: Sequence[float], *arguments: str, rounds: int = 1, *
 
 
 def long_requests(lab: Lab, seconds: float, *arguments: str, **changes: object) -> Outcome:
-    """A rolling update while every client waits for a request that takes so long."""
+    """A rolling update while every client waits for a request that takes so long.
+
+    They begin before the rollout does, a few seconds before the first TERM: so what is left of each is about the same.
+    """
     template = lab.template(*arguments, **changes)
     kinds = tuple(Kind(f"GET, {seconds:g} s", target=f"/sleep?{seconds}", is_kept=kept) for kept in (True, False) * 3)
 
