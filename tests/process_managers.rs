@@ -3,7 +3,7 @@
 //! it, where the machine has the program; systemd and supervisord proper have modules of their own.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal::{self, SIGCONT, SIGTERM};
@@ -11,8 +11,10 @@ use tempfile::TempDir;
 
 use crate::util::client::{Address, Client};
 use crate::util::load::version;
+use crate::util::nginx::{Nginx, free_port};
 use crate::util::process::is_alive;
 use crate::util::server::{Plan, send};
+use crate::util::tools::program_on_path;
 use crate::util::{is_root, program, root, venv, wait_until};
 
 #[test]
@@ -94,40 +96,26 @@ fn logrotate_moves_the_logs_and_the_server_goes_on_in_new_ones() {
 
 #[test]
 fn nginx_passes_requests_and_serves_files() {
-    let Some(nginx) = program_on_path("nginx") else { return };
     let plan = Plan::app("echo").bound_elsewhere();
     let socket = plan.path("app.sock");
     let server = plan.args(["--bind", &format!("unix:{}", socket.display()), "--forwarded-allow-ips", "*"]).start();
     let folder = server.path("nginx");
     fs::create_dir_all(folder.join("srv/static")).expect("our own folder");
     fs::write(folder.join("srv/static/a.txt"), "a file").expect("our own folder");
-    let port = free_port();
     let sample = fs::read_to_string(root().join("conf/nginx/monoceros.conf")).expect("the sample is there");
-    let sample = sample
-        .replace("/run/monoceros.sock", text(&socket))
-        .replace("listen 80;", &format!("listen 127.0.0.1:{port};"))
-        .replace("/srv/app", text(&folder.join("srv")));
-    let here = text(&folder).to_owned();
-    let whole = format!(
-        "daemon off;\nmaster_process off;\npid {here}/pid;\nerror_log {here}/error.log;\nevents {{}}\nhttp {{\naccess_log off;\n\
-         client_body_temp_path {here}/b;\nproxy_temp_path {here}/p;\nfastcgi_temp_path {here}/f;\n\
-         uwsgi_temp_path {here}/u;\nscgi_temp_path {here}/s;\n{sample}}}\n"
-    );
-    fs::write(folder.join("nginx.conf"), whole).expect("our own folder");
-    let child = Command::new(nginx)
-        .args(["-p", &here, "-c", &format!("{here}/nginx.conf")])
-        .stderr(Stdio::null())
-        .spawn()
-        .map(Owned)
-        .expect("nginx");
-    let address = Address::Tcp(port);
-    wait_until("nginx", || Client::try_connect(&address).is_ok());
-    let asked = |path: &str| Client::connect(&address).request("GET", path, &["X-Forwarded-Proto: ftp"], b"");
+    let nginx = Nginx::start(&folder, |port| {
+        sample
+            .replace("/run/monoceros.sock", text(&socket))
+            .replace("listen 80;", &format!("listen 127.0.0.1:{port};"))
+            .replace("/srv/app", text(&folder.join("srv")))
+    });
+    let Some(nginx) = nginx else { return server.finish() };
+    let asked = |path: &str| nginx.connect().request("GET", path, &["X-Forwarded-Proto: ftp"], b"");
     assert_eq!(asked("/static/a.txt").text(), "a file");
     let answer = asked("/a?b=c");
-    assert_eq!(answer.status, 200, "{}", read(&folder.join("error.log")));
+    assert_eq!(answer.status, 200, "{}", nginx.log());
     assert!(answer.text().contains("/a"), "{}", answer.text());
-    drop(child);
+    drop(nginx);
     server.finish();
 }
 
@@ -317,34 +305,10 @@ fn end(child: &mut Child, signal: Signal) {
     let _ = child.wait();
 }
 
-/// A child that ends with the value.
-struct Owned(Child);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        end(&mut self.0, SIGTERM);
-    }
-}
-
 fn with_words(name: &str, words: &[&str]) -> Command {
     let mut command = Command::new(name);
     command.args(words);
     command
-}
-
-/// Many of them have no `--version` by which to ask.
-fn program_on_path(name: &str) -> Option<PathBuf> {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let sbin = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
-    let found = std::env::split_paths(&folders).chain(sbin).map(|folder| folder.join(name)).find(|path| path.is_file());
-    if found.is_none() {
-        println!("skipped: no {name} on this machine; Debian: apt-get install runit s6 monit logrotate nginx");
-    }
-    found
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
 }
 
 fn read(path: &Path) -> String {

@@ -1,5 +1,6 @@
 //! Programs that tests ask and that no virtualenv has.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -24,4 +25,15 @@ pub fn bring(tool: &str, package: &str) -> bool {
         let _ = Command::new("sh").args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive").output();
     }
     is_there()
+}
+
+/// The same for programs without a `--version` by which to ask, such as many daemons: nothing is fetched for them.
+pub fn program_on_path(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
+    let found = std::env::split_paths(&folders).chain(sbin).map(|folder| folder.join(name)).find(|path| path.is_file());
+    if found.is_none() {
+        println!("skipped: no {name} on this machine; Debian: apt-get install runit s6 monit logrotate nginx");
+    }
+    found
 }
