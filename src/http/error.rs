@@ -54,6 +54,12 @@ pub enum Error {
     InvalidProxyHeader(&'static str),
     /// A PROXY header from a peer that may not send one; the peer's address.
     ForbiddenProxyRequest(String),
+    /// A uwsgi packet outside the format; what is wrong, in gunicorn's words.
+    InvalidUwsgiPacket(&'static str),
+    /// A uwsgi packet that is no request, of this kind.
+    UnsupportedUwsgiModifier(u8),
+    /// A uwsgi packet from a peer that may not send one.
+    ForbiddenUwsgiRequest,
     /// The request did not arrive in time.
     RequestTimeout,
     /// The body is longer than `limit_request_body`.
@@ -65,17 +71,21 @@ pub enum Error {
     PlainHttpOnTls,
     /// A client speaks TLS where plain HTTP is spoken.
     TlsOnPlainHttp,
+    /// A client speaks HTTP where uwsgi is spoken.
+    HttpOnUwsgi,
+    /// A client speaks TLS where plain uwsgi is spoken.
+    TlsOnPlainUwsgi,
 }
 
 impl Error {
     /// The status of the answer.
     pub fn status(&self) -> u16 {
         match self {
-            Error::UnsupportedTransferCoding(_) => 501,
+            Error::UnsupportedTransferCoding(_) | Error::UnsupportedUwsgiModifier(_) => 501,
             Error::ExpectationFailed(_) => 417,
             Error::LimitRequestLine { .. } => 414,
             Error::LimitRequestHeaders(_) => 431,
-            Error::ForbiddenProxyRequest(_) => 403,
+            Error::ForbiddenProxyRequest(_) | Error::ForbiddenUwsgiRequest => 403,
             Error::RequestTimeout => 408,
             Error::ContentTooLarge => 413,
             Error::Overloaded => 503,
@@ -99,7 +109,7 @@ impl Error {
             }
             Error::LimitRequestHeaders(_) => format!("Error parsing headers: '{self}'"),
             Error::InvalidProxyLine(_) => format!("'{self}'"),
-            Error::ForbiddenProxyRequest(_) => "Request forbidden".to_owned(),
+            Error::ForbiddenProxyRequest(_) | Error::ForbiddenUwsgiRequest => "Request forbidden".to_owned(),
             _ => self.to_string(),
         }
     }
@@ -141,11 +151,16 @@ impl fmt::Display for Error {
             Error::ForbiddenProxyRequest(host) => {
                 write!(f, "Proxy request from {} not allowed", repr::of_latin1(host.as_bytes()))
             }
+            Error::InvalidUwsgiPacket(why) => write!(f, "Invalid uWSGI header: {why}"),
+            Error::UnsupportedUwsgiModifier(modifier1) => write!(f, "Unsupported uWSGI modifier1: {modifier1}"),
+            Error::ForbiddenUwsgiRequest => f.write_str("uWSGI request from an address outside uwsgi_allow_ips"),
             Error::RequestTimeout => f.write_str("The request did not arrive in time"),
             Error::ContentTooLarge => f.write_str("The request body is too large"),
             Error::Overloaded => f.write_str("The server has to make room for others"),
             Error::PlainHttpOnTls => f.write_str("Plain HTTP was sent to a port that speaks HTTPS"),
             Error::TlsOnPlainHttp => f.write_str("TLS was sent to a port that speaks plain HTTP"),
+            Error::HttpOnUwsgi => f.write_str("HTTP was sent to a port that speaks uwsgi"),
+            Error::TlsOnPlainUwsgi => f.write_str("TLS was sent to a port that speaks plain uwsgi"),
         }
     }
 }

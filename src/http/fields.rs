@@ -315,7 +315,7 @@ impl FieldSummary {
 }
 
 /// Decimal digits, at most 2^63 - 1: the largest that Python's and C's signed sizes can hold.
-fn parse_length(value: &[u8]) -> Option<u64> {
+pub(super) fn parse_length(value: &[u8]) -> Option<u64> {
     decimal::parse(value).filter(|&length| length <= i64::MAX as u64)
 }
 

@@ -83,6 +83,8 @@ pub struct RequestHead {
     pub(super) fields_start: usize,
     /// The headers that the policy keeps, in order.
     pub(super) headers: Vec<HeaderSpan>,
+    /// What a uwsgi packet says besides, in order; empty in HTTP.
+    pub(super) vars: Vec<HeaderSpan>,
     /// How the body is delimited.
     pub framing: Framing,
     /// Whether the client waits for `100 Continue` (never in HTTP/1.0: RFC 9110, 10.1.1).
@@ -94,7 +96,8 @@ pub struct RequestHead {
     pub forwarded_scheme: Option<Scheme>,
     /// The id of the header block if the cache knew it; `None` for one that has just been parsed.
     pub block: Option<CachedBlockId>,
-    /// The head as the compatibility switches have changed it; empty when none is on.
+    /// The head as the compatibility switches have changed it, or made of a uwsgi packet; empty where
+    /// the buffer's own bytes stand.
     pub(super) rewritten: Vec<u8>,
 }
 
@@ -122,6 +125,9 @@ pub enum Version {
     /// HTTP/1.1 and every later 1.x, which is answered as 1.1 (RFC 9110, 2.5).
     #[default]
     Http11,
+    /// None: a proxy speaks uwsgi, and is answered as in HTTP/1.1, but without chunks and interim
+    /// responses, of which nginx knows nothing there.
+    Uwsgi,
 }
 
 /// How a request body is delimited (RFC 9112, 6.3).
@@ -377,7 +383,7 @@ impl HeadParser {
 
 impl RequestHead {
     /// The bytes that the spans point into: `buf`, the buffer that was parsed, save under a
-    /// compatibility switch.
+    /// compatibility switch and under uwsgi.
     pub fn source<'a>(&'a self, buf: &'a [u8]) -> &'a [u8] {
         if self.rewritten.is_empty() { buf } else { &self.rewritten }
     }
@@ -389,9 +395,26 @@ impl RequestHead {
         self.headers.iter().map(move |header| (header.name.of(fields), header.value.of(fields)))
     }
 
+    /// The variables of a uwsgi packet that stand in no other field, in order: they are the environ's
+    /// as they are. None in HTTP. `source` is what [`RequestHead::source`] returns.
+    pub fn vars<'a>(&'a self, source: &'a [u8]) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> {
+        self.vars.iter().map(move |var| (var.name.of(source), var.value.of(source)))
+    }
+
+    /// The value of the last such variable with this name.
+    pub fn var<'a>(&'a self, source: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+        self.vars(source).rfind(|(found, _)| *found == name).map(|(_, value)| value)
+    }
+
+    /// How much memory a uwsgi packet takes besides its bytes, for the head that was made of it.
+    pub fn held(&self) -> usize {
+        if self.version == Version::Uwsgi { self.rewritten.capacity() } else { 0 }
+    }
+
     /// Whether the head says that a proxy has passed the request on. As in [`RequestHead::headers`], `source` is what the spans point into.
     pub fn names_a_proxy(&self, source: &[u8]) -> bool {
-        self.headers(source).any(|(name, _)| PROXY_HEADERS.iter().any(|known| name.eq_ignore_ascii_case(known)))
+        self.version == Version::Uwsgi
+            || self.headers(source).any(|(name, _)| PROXY_HEADERS.iter().any(|known| name.eq_ignore_ascii_case(known)))
     }
 }
 

@@ -111,7 +111,7 @@ fn split_at_space(buf: &[u8], span: Span) -> Option<(Span, Span)> {
 
 /// A method is a token (RFC 9110, 9.1). Unless the policy permits others, it also looks like a
 /// registered one.
-fn check_method(method: &[u8], policy: &Policy) -> Result<(), Error> {
+pub(super) fn check_method(method: &[u8], policy: &Policy) -> Result<(), Error> {
     let looks_registered =
         (3..=20).contains(&method.len()) && !method.iter().any(|&byte| byte.is_ascii_lowercase() || byte == b'#');
     if is_token(method) && (looks_registered || policy.permit_unconventional_http_method) {

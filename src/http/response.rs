@@ -75,7 +75,7 @@ pub fn plan_body(asked: Asked, version: Version, status: u16, content_length: Op
         _ if asked == Asked::Head || matches!(status, 100..=199 | 204 | 304) => BodyPlan::None,
         (Some(length), _) => BodyPlan::Length(length),
         (None, Version::Http11) => BodyPlan::Chunked,
-        (None, Version::Http10) => BodyPlan::UntilClose,
+        (None, Version::Http10 | Version::Uwsgi) => BodyPlan::UntilClose,
     }
 }
 
@@ -172,7 +172,7 @@ pub fn write_head_start(
 ) {
     out.extend_from_slice(match version {
         Version::Http10 => b"HTTP/1.0 ",
-        Version::Http11 => b"HTTP/1.1 ",
+        Version::Http11 | Version::Uwsgi => b"HTTP/1.1 ",
     });
     out.extend_from_slice(status);
     // The space behind the code is required also without a reason phrase (RFC 9112, 4), which is
@@ -303,11 +303,13 @@ mod tests {
     fn the_body_is_planned_by_method_version_status_and_length() {
         use Asked::{Head, Tunnel, Whole};
         use BodyPlan::{Chunked, Length, None as Nothing, UntilClose};
-        use Version::{Http10, Http11};
+        use Version::{Http10, Http11, Uwsgi};
         let cases = [
             ((Whole, Http11, 200, Some(5)), Length(5)),
             ((Whole, Http11, 200, None), Chunked),
             ((Whole, Http10, 200, None), UntilClose),
+            ((Whole, Uwsgi, 200, None), UntilClose),
+            ((Whole, Uwsgi, 200, Some(5)), Length(5)),
             ((Whole, Http10, 200, Some(0)), Length(0)),
             ((Head, Http11, 200, Some(5)), Nothing),
             ((Head, Http10, 200, None), Nothing),

@@ -481,12 +481,13 @@ impl ResponseWriter {
         }
     }
 
-    /// Sends an informational response (103 Early Hints, RFC 8297). Does nothing once the final head is out, or for HTTP/1.0.
+    /// Sends an informational response (103 Early Hints, RFC 8297). Does nothing once the final head is out, or for a client that
+    /// knows none: in HTTP/1.0, and under uwsgi, where nginx takes it for the answer.
     ///
     /// # Errors
     /// The client is gone.
     pub fn send_interim(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.is_head_out() || self.wanted.version == Version::Http10 {
+        if self.is_head_out() || self.wanted.version != Version::Http11 {
             return Ok(());
         }
         self.transmit_one(bytes, Hint::Now).inspect_err(|_| self.connection = Outlook::Gone)

@@ -80,9 +80,9 @@ pub enum Refusal {
     BodyTooLarge,
     /// It did not arrive in time.
     Timeout,
-    /// A PROXY header.
+    /// A PROXY header, or a packet of uwsgi.
     Proxy,
-    /// The wrong one of HTTP and HTTPS.
+    /// The wrong one of HTTP, HTTPS and uwsgi.
     Protocol,
     /// The worker had to make room.
     Overloaded,

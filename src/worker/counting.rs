@@ -59,8 +59,16 @@ fn reason(error: &Error) -> Refusal {
         | Error::InvalidChunkExtension(_) => Refusal::Body,
         Error::ContentTooLarge => Refusal::BodyTooLarge,
         Error::RequestTimeout => Refusal::Timeout,
-        Error::InvalidProxyLine(_) | Error::InvalidProxyHeader(_) | Error::ForbiddenProxyRequest(_) => Refusal::Proxy,
-        Error::PlainHttpOnTls | Error::TlsOnPlainHttp => Refusal::Protocol,
+        Error::InvalidProxyLine(_)
+        | Error::InvalidProxyHeader(_)
+        | Error::ForbiddenProxyRequest(_)
+        | Error::InvalidUwsgiPacket(_)
+        | Error::ForbiddenUwsgiRequest => Refusal::Proxy,
+        Error::PlainHttpOnTls
+        | Error::TlsOnPlainHttp
+        | Error::HttpOnUwsgi
+        | Error::TlsOnPlainUwsgi
+        | Error::UnsupportedUwsgiModifier(_) => Refusal::Protocol,
         Error::Overloaded => Refusal::Overloaded,
     }
 }
