@@ -33,6 +33,7 @@ mod streaming;
 mod tls;
 mod tls_files;
 mod uploads;
+mod uwsgi;
 mod write_callable;
 mod wsgi_input;
 mod wsgi_validator;

@@ -18,6 +18,8 @@ const OF_OWN_WORKERS: &[&str] = &[
     "client_body_timeout",
     "client_body_min_rate",
     "write_timeout",
+    "protocol",
+    "uwsgi_allow_ips",
     "proxy_protocol",
     "proxy_allow_ips",
     "require_proxy_header",

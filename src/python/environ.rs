@@ -19,7 +19,7 @@ use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::{RequestId, RequestView};
 use crate::http::header_cache::{CachedBlockId, MOST_BLOCKS};
 use crate::http::proxy::Origin;
-use crate::http::request::{Scheme, decode_path};
+use crate::http::request::{Scheme, Version, decode_path};
 use crate::sys::socket::Peer;
 
 /// The server's name and version, for every environ and for the process's environment.
@@ -369,6 +369,9 @@ impl EnvironBuilder {
         if templates.listener.server.is_none() {
             self.set_names_on_unix(py, &environ, &templates.listener, request)?;
         }
+        if request.head.version == Version::Uwsgi {
+            self.set_vars(py, &environ, request)?;
+        }
         Ok(environ)
     }
 
@@ -406,6 +409,8 @@ impl EnvironBuilder {
                 environ.set_item("SCRIPT_NAME", latin1(py, &script_name)?)?;
                 self.path(py, request, &script_name)?
             }
+            // A proxy that speaks uwsgi has taken it off the path itself.
+            None if says_script_name(request) => self.path(py, request, b"")?,
             None => self.path(py, request, templates.listener.script_name.as_bytes())?,
         };
         environ.set_item(&self.keys.volatile.path_info, path)?;
@@ -497,6 +502,20 @@ impl EnvironBuilder {
         set_server_from_host(py, environ, listener, request.scheme)
     }
 
+    /// The variables of a uwsgi packet, which say better than the connection does who the client is and what it asked for.
+    fn set_vars(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, request: RequestView<'_>) -> PyResult<()> {
+        let (head, source) = (request.head, request.buffer);
+        if head.var(source, b"REMOTE_ADDR").is_some() {
+            // The port beside it, if there is one, comes below. The connection's own is the proxy's.
+            environ.call_method1("pop", (&self.keys.volatile.remote_port, py.None()))?;
+        }
+        let named_script = says_script_name(request);
+        for (name, value) in head.vars(source).filter(|(name, _)| *name != b"SCRIPT_NAME" || named_script) {
+            environ.set_item(latin1(py, name)?, latin1(py, value)?)?;
+        }
+        Ok(())
+    }
+
     /// `PATH_INFO`: the path below `prefix`.
     fn path<'py>(
         &mut self,
@@ -519,6 +538,11 @@ impl EnvironBuilder {
 /// The key of a header in the environ.
 fn environ_key(header: &str) -> String {
     format!("HTTP_{}", header.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// Whether a uwsgi packet says where the application is mounted.
+fn says_script_name(request: RequestView<'_>) -> bool {
+    request.head.var(request.buffer, b"SCRIPT_NAME").is_some_and(|name| !name.is_empty())
 }
 
 fn set_server_from_host(

@@ -23,6 +23,7 @@ static WORDS: &[(&str, &[&str])] = &[
     ("worker_memory_measure", &["rss", "pss"]),
     ("reload_engine", &["auto", "poll", "inotify"]),
     ("header_map", &["drop", "refuse", "dangerous"]),
+    ("protocol", &["http", "uwsgi"]),
     ("proxy_protocol", &["off", "v1", "v2", "auto"]),
     ("cert_reqs", &["0", "1", "2"]),
     ("loglevel", &["debug", "info", "warning", "error", "critical"]),

@@ -171,6 +171,10 @@ pub struct Config {
     pub forwarder_headers: Vec<String>,
     /// What happens to other headers with an underscore.
     pub header_map: HeaderMap,
+    /// What is spoken on connections.
+    pub protocol: Protocol,
+    /// Peers that may speak uwsgi, where that is spoken. Peers on a unix socket always may.
+    pub uwsgi_allow_ips: Trusted,
     /// Which PROXY protocol connections begin with.
     pub proxy_protocol: ProxyProtocol,
     /// Peers that may send a PROXY header.
@@ -556,6 +560,15 @@ pub enum HeaderMap {
     Dangerous,
 }
 
+/// What is spoken on connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP.
+    Http,
+    /// uwsgi, nginx's `uwsgi_pass`.
+    Uwsgi,
+}
+
 /// Which versions of the PROXY protocol are understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyProtocol {
@@ -654,6 +667,8 @@ impl Config {
             secure_scheme_headers: Vec::new(),
             forwarder_headers: Vec::new(),
             header_map: HeaderMap::Drop,
+            protocol: Protocol::Http,
+            uwsgi_allow_ips: Trusted::Networks(Vec::new()),
             proxy_protocol: ProxyProtocol::Off,
             proxy_allow_ips: Trusted::Networks(Vec::new()),
             require_proxy_header: false,

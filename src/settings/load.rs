@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::config::{AppSpec, Config};
+use super::config::{AppSpec, Config, Protocol, ProxyProtocol};
 use super::error::{Error, ValueOrigin};
 use super::platform;
 use super::setting::{Default as RowDefault, Kind, Missing, Setting, Severity, Store};
@@ -121,6 +121,7 @@ pub fn load(sources: Sources<'_>) -> Result<LoadedSettings, Error> {
     loading.apply_platform_address(&sources)?;
     loading.config.app = loading.named_app(&sources)?;
     loading.check_watched_files()?;
+    loading.warn_of_proxy_header();
     loading.report_missing()?;
     Ok(LoadedSettings { config: loading.config, warnings: loading.warnings, origins: loading.origins })
 }
@@ -247,6 +248,13 @@ impl Loading {
             }
         }
         Ok(())
+    }
+
+    fn warn_of_proxy_header(&mut self) {
+        if self.config.protocol == Protocol::Uwsgi && self.config.proxy_protocol != ProxyProtocol::Off {
+            let why = "under 'protocol = uwsgi' each packet names the client";
+            self.warnings.push(format!("the setting 'proxy_protocol' has no effect: {why}"));
+        }
     }
 
     fn report_missing(&mut self) -> Result<(), Error> {
@@ -535,7 +543,7 @@ mod tests {
         let silent = vec![
             ("ssl_version", Value::Int(2)),
             ("logconfig_dict", Value::Map(vec![])),
-            ("uwsgi_allow_ips", Value::from_iter(["127.0.0.1", "::1"])),
+            ("http2_cleartext", Value::from("off")),
             ("http_parser", Value::from("fast")),
             ("spew", Value::from("false")),
             ("pre_fork", Value::None),
@@ -567,6 +575,20 @@ mod tests {
                 "the setting 'http2_max_frame_size' has no effect: HTTP/2 is not supported yet",
                 "the setting 'on_dirty_starting' has no effect: dirty workers are not supported",
             ]
+        );
+    }
+
+    #[test]
+    fn a_protocol_is_one_of_two_words_and_uwsgi_leaves_nothing_to_a_proxy_header() {
+        let of = |word: &str| load_file(vec![("protocol", Value::from(word))], FileOrigin::Data);
+        assert_eq!(of("http").unwrap().config.protocol, Protocol::Http);
+        assert_eq!(of(" uwsgi ").unwrap().config.protocol, Protocol::Uwsgi);
+        let error = of("fastcgi").unwrap_err().to_string();
+        assert_eq!(error, "invalid value for 'protocol': 'fastcgi' is not one of 'http', 'uwsgi' (config file)");
+        let both = vec![("protocol", Value::from("uwsgi")), ("proxy_protocol", Value::Bool(true))];
+        assert_eq!(
+            load_file(both, FileOrigin::Data).unwrap().warnings,
+            ["the setting 'proxy_protocol' has no effect: under 'protocol = uwsgi' each packet names the client"]
         );
     }
 

@@ -1,4 +1,5 @@
-//! Which peers are trusted: the value of `forwarded_allow_ips` and `proxy_allow_ips`.
+//! Which peers are trusted: the value of `forwarded_allow_ips`, `proxy_allow_ips` and
+//! `uwsgi_allow_ips`.
 
 use std::net::IpAddr;
 

@@ -11,7 +11,7 @@ use super::holdings::Holdings;
 use super::request_ids::RequestIds;
 use super::standby::Standby;
 use crate::files::StaticPaths;
-use crate::http::connection::Http1Limits;
+use crate::http::connection::{Http1Limits, Protocol};
 use crate::http::policy::{HeaderMap, Policy};
 use crate::http::proxy::{Origin, ProxyMode};
 use crate::scoreboard::Row;
@@ -61,7 +61,8 @@ pub struct ConnectionLimits {
     /// Sends what waits for more to come while the application runs.
     pub standby: Standby,
     proxy_allow_ips: Trusted,
-    forwarded_allow_ips: Trusted,
+    /// Those who may speak for others by headers; under uwsgi, those who may speak it.
+    trusted: Trusted,
     heartbeat: OnceLock<Row>,
     poll: OnceLock<ConnectionPoll>,
     stopping: AtomicBool,
@@ -90,7 +91,7 @@ impl ConnectionLimits {
             heartbeat: OnceLock::new(),
             poll: OnceLock::new(),
             proxy_allow_ips: config.proxy_allow_ips.clone(),
-            forwarded_allow_ips: config.forwarded_allow_ips.clone(),
+            trusted: trusted(config).clone(),
             stopping: AtomicBool::new(false),
             lacks_spool: AtomicBool::new(false),
         }
@@ -144,9 +145,10 @@ impl ConnectionLimits {
         }
     }
 
-    /// Whether the peer may set the scheme and headers with underscores. A unix socket's peer always may, as in gunicorn.
+    /// Whether the peer may set the scheme and headers with underscores; under uwsgi, whether it may send requests at all. A unix
+    /// socket's peer always may, as in gunicorn.
     pub fn trusts(&self, peer: &Peer) -> bool {
-        among(&self.forwarded_allow_ips, peer)
+        among(&self.trusted, peer)
     }
 
     /// Whether that may be set behind a PROXY header, which `peer` has sent: by the client that it names, not by who passes on its bytes.
@@ -155,7 +157,7 @@ impl ConnectionLimits {
             Origin::Client { client, .. } => self.trusts(&Peer::Ip(*client)),
             Origin::Local => self.trusts(peer),
             // Somebody's bytes all the same.
-            Origin::Unknown | Origin::Unspecified => self.forwarded_allow_ips == Trusted::Everyone,
+            Origin::Unknown | Origin::Unspecified => self.trusted == Trusted::Everyone,
         }
     }
 
@@ -201,6 +203,14 @@ fn keepalive(config: &Config) -> Duration {
     }
 }
 
+/// A packet of uwsgi says who the client is, and all else: whoever may send one is trusted.
+fn trusted(config: &Config) -> &Trusted {
+    match config.protocol {
+        settings::Protocol::Http => &config.forwarded_allow_ips,
+        settings::Protocol::Uwsgi => &config.uwsgi_allow_ips,
+    }
+}
+
 fn among(trusted: &Trusted, peer: &Peer) -> bool {
     match peer {
         Peer::Unix => true,
@@ -210,6 +220,10 @@ fn among(trusted: &Trusted, peer: &Peer) -> bool {
 
 fn http1(config: &Config) -> Http1Limits {
     Http1Limits {
+        protocol: match config.protocol {
+            settings::Protocol::Http => Protocol::Http,
+            settings::Protocol::Uwsgi => Protocol::Uwsgi,
+        },
         policy: policy(config),
         head_timeout: bound(config.client_header_timeout),
         body_timeout: bound(config.client_body_timeout),
@@ -217,6 +231,8 @@ fn http1(config: &Config) -> Http1Limits {
         body_buffer: config.body_buffer,
         limit_request_body: Some(config.limit_request_body).filter(|&limit| limit > 0),
         proxy_mode: match config.proxy_protocol {
+            // The packet itself names the client.
+            _ if config.protocol == settings::Protocol::Uwsgi => None,
             ProxyProtocol::Off => None,
             ProxyProtocol::V1 => Some(ProxyMode::V1),
             ProxyProtocol::V2 => Some(ProxyMode::V2),

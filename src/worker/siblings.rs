@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::connection::{Connection, HandoffBytes, Step};
 use super::connection_limits::ConnectionLimits;
+use crate::http::connection::Protocol;
 use crate::http::proxy::Origin;
 use crate::scoreboard::Row;
 use crate::sys::fd_channel::{FdChannel, MOST_BYTES};
@@ -34,6 +35,8 @@ struct HandoffHeader<'a> {
     is_trusted: bool,
     /// What a PROXY header said.
     proxied: Option<Origin>,
+    /// What is spoken: a reload may have changed that, and a sibling be of another generation.
+    protocol: Protocol,
     /// Whether the first request's body goes along as a file.
     has_body: bool,
     bytes: &'a [u8],
@@ -87,8 +90,8 @@ impl Siblings {
         let Some(listener) = self.listeners.get(connection.site()) else { return false };
         let Some(handoff) = connection.prepare_handoff(MOST_BYTES / 2) else { return false };
         let (peer, is_trusted, proxied) = (*connection.peer(), connection.is_trusted(), connection.proxied());
-        let has_body = handoff.body.is_some();
-        let header = HandoffHeader { listener, peer, is_trusted, proxied, has_body, bytes: &handoff.bytes };
+        let (protocol, has_body) = (connection.protocol(), handoff.body.is_some());
+        let header = HandoffHeader { listener, peer, is_trusted, proxied, protocol, has_body, bytes: &handoff.bytes };
         let body = handoff.body.as_ref().map(AsRawFd::as_raw_fd);
         self.channel.send(connection.descriptor(), body, &header.encode()).is_ok()
     }
@@ -110,7 +113,7 @@ impl Siblings {
             let stream = Stream::from(message.connection);
             let mut connection = Connection::new(stream, header.peer, site, limits.clone(), now);
             let handoff = HandoffBytes { bytes: header.bytes.to_vec(), body: message.file.map(File::from) };
-            let step = connection.resume_handoff(header.is_trusted, header.proxied, handoff, now);
+            let step = connection.resume_handoff(header.is_trusted, header.proxied, header.protocol, handoff, now);
             return Ok(Some((connection, step)));
         }
     }
@@ -128,8 +131,10 @@ impl HandoffHeader<'_> {
             Some(Origin::Client { proxy, .. }) => proxy.to_string(),
             Some(origin) => origin.protocol().to_owned(),
         };
+        let protocol = protocol_word(self.protocol);
         let (is_trusted, has_body) = (u8::from(self.is_trusted), u8::from(self.has_body));
-        let mut message = format!("{is_trusted} {has_body} {peer} {proxied} {}\n", self.listener).into_bytes();
+        let line = format!("{is_trusted} {has_body} {protocol} {peer} {proxied} {}\n", self.listener);
+        let mut message = line.into_bytes();
         message.extend_from_slice(self.bytes);
         message
     }
@@ -137,8 +142,10 @@ impl HandoffHeader<'_> {
     fn decode(message: &[u8]) -> Option<HandoffHeader<'_>> {
         let line_end = memchr::memchr(b'\n', message)?;
         // The address comes last: the path of a unix socket may hold spaces.
-        let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(5, ' ');
+        let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(6, ' ');
         let (is_trusted, has_body) = (words.next()? == "1", words.next()? == "1");
+        let protocol = words.next()?;
+        let protocol = [Protocol::Http, Protocol::Uwsgi].into_iter().find(|known| protocol_word(*known) == protocol)?;
         let (peer, proxied, listener) = (words.next()?, words.next()?, words.next()?);
         let peer = match peer {
             "unix" => Peer::Unix,
@@ -155,7 +162,15 @@ impl HandoffHeader<'_> {
                     .find(|origin| origin.protocol() == word)?,
             ),
         };
-        Some(HandoffHeader { listener, peer, is_trusted, proxied, has_body, bytes: &message[line_end + 1..] })
+        let bytes = &message[line_end + 1..];
+        Some(HandoffHeader { listener, peer, is_trusted, proxied, protocol, has_body, bytes })
+    }
+}
+
+fn protocol_word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => "http",
+        Protocol::Uwsgi => "uwsgi",
     }
 }
 
@@ -174,13 +189,18 @@ mod tests {
             (Peer::Ip(client), Some(Origin::Client { client, proxy })),
         ] {
             let (listener, has_body) = ("unix:/a b", proxied.is_some());
-            let header =
-                HandoffHeader { listener, peer, is_trusted: true, proxied, has_body, bytes: b"GET / HTTP/1.1\r\n\n" };
+            let protocol = if has_body { Protocol::Http } else { Protocol::Uwsgi };
+            let bytes = b"GET / HTTP/1.1\r\n\n";
+            let header = HandoffHeader { listener, peer, is_trusted: true, proxied, protocol, has_body, bytes };
             let message = header.encode();
             let found = HandoffHeader::decode(&message).unwrap();
             assert_eq!(
                 (found.listener, found.peer, found.is_trusted, found.proxied, found.has_body, found.bytes),
                 (listener, peer, true, proxied, has_body, header.bytes)
+            );
+            assert_eq!(
+                (found.protocol, protocol_word(found.protocol)),
+                (protocol, if has_body { "http" } else { "uwsgi" })
             );
         }
         assert!(HandoffHeader::decode(b"no line").is_none());

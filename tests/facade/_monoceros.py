@@ -69,6 +69,8 @@ forwarder_headers | --forwarder-headers | comma list | ["SCRIPT_NAME", "PATH_INF
 header_map | --header-map | text | "drop"
 proxy_protocol | --proxy-protocol | optional text | "off"
 proxy_allow_ips | --proxy-allow-from | comma list | ["127.0.0.1", "::1"]
+protocol | --protocol | text | "http"
+uwsgi_allow_ips | --uwsgi-allow-from | comma list | ["127.0.0.1", "::1"]
 paste | --paste --paster | text | None
 raw_paste_global_conf | --paste-global | list | []
 Logging

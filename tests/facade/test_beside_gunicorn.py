@@ -35,6 +35,7 @@ values = [
     ("chdir", "/not/here"), ("chdir", "/tmp"), ("pre_fork", 3), ("pre_fork", "os.path.join"), ("pre_fork", "nope"),
     ("pre_fork", "nope.x"), ("pre_fork", "os.nope"), ("pre_fork", None), ("proxy_protocol", True),
     ("proxy_protocol", "x"), ("proxy_protocol", None), ("proxy_protocol", "V1"), ("raw_env", "A=b"),
+    ("protocol", "uwsgi"), ("protocol", " http "), ("uwsgi_allow_ips", "10.0.0.0/8, ::1"), ("uwsgi_allow_ips", "a"),
     ("reload_extra_files", "/not/here"), ("certfile", ""), ("loglevel", "X"), ("logger_class", 3),
     ("worker_class", "nope"), ("logger_class", "not.There"), ("worker_class", dict), ("timeout", 5.9),
     ("keepalive", []),

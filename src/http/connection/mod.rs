@@ -1,4 +1,5 @@
-//! The state of an HTTP/1 connection, without its socket, its clock and its files.
+//! The state of an HTTP/1 connection, without its socket, its clock and its files. One that speaks
+//! uwsgi differs in what its head is read by (`protocol`).
 //!
 //! [`Http1`] is told what happens: bytes come, the client ends its side, time passes, the
 //! application is done, the queued bytes are out. It moves from [`Stage`] to [`Stage`] and answers
@@ -86,6 +87,7 @@
 mod body;
 mod body_rate;
 mod limits;
+mod protocol;
 mod reading;
 mod stage;
 mod transitions;
@@ -96,6 +98,7 @@ mod tests;
 pub use body::{BodyReader, BodySink, Room};
 pub use body_rate::BodyRate;
 pub use limits::Http1Limits;
+pub use protocol::{HeadReader, Protocol};
 pub use stage::{Action, Received, Refusal, Stage};
 
 use std::time::{Duration, Instant};
@@ -103,7 +106,7 @@ use std::time::{Duration, Instant};
 use self::transitions::{Event, StageKind};
 use super::error::Error;
 use super::header_cache::HeaderCache;
-use super::request::{CacheHint, HeadParser, RequestHead, Status};
+use super::request::{CacheHint, RequestHead, Status};
 use super::response::Asked;
 
 /// After a refusal the client may still be sending. Closing at once would reset its connection
@@ -119,6 +122,7 @@ const HEAD: &[u8] = b"HEAD ";
 /// One HTTP/1 connection, as far as the protocol goes.
 #[derive(Debug)]
 pub struct Http1 {
+    protocol: Protocol,
     stage: Stage,
     /// What the current request asks for; `None` until its head is whole.
     asked: Option<Asked>,
@@ -154,13 +158,18 @@ impl Http1 {
             Some(mode) => Stage::Proxy { mode, tls_follows: false, deadline },
             None => Stage::Idle { deadline: Some(deadline) },
         };
-        Http1 { stage, asked: None, hint: CacheHint::default(), rests_since: now, has_served: false }
+        Http1::at(stage, limits.protocol, now)
     }
 
-    /// A connection that another process has accepted, and read a PROXY header from.
-    pub fn past_proxy(limits: &Http1Limits, now: Instant) -> Self {
+    /// A connection that another process has accepted, and read a PROXY header from. That one may have
+    /// had other rules: `protocol` is what is spoken.
+    pub fn past_proxy(protocol: Protocol, limits: &Http1Limits, now: Instant) -> Self {
         let stage = Stage::Idle { deadline: Some(now + limits.head_timeout) };
-        Http1 { stage, asked: None, hint: CacheHint::default(), rests_since: now, has_served: false }
+        Http1::at(stage, protocol, now)
+    }
+
+    fn at(stage: Stage, protocol: Protocol, now: Instant) -> Self {
+        Http1 { protocol, stage, asked: None, hint: CacheHint::default(), rests_since: now, has_served: false }
     }
 
     /// Notes that TLS is to begin where a PROXY header ends. False where none comes first: then it
@@ -242,7 +251,7 @@ impl Http1 {
         self.stage = match (keep_alive, input.is_empty()) {
             (false, _) => Stage::Closing,
             (true, true) => Stage::Idle { deadline: None },
-            (true, false) => Stage::Head { parser: HeadParser::with_hint(self.hint), deadline: None },
+            (true, false) => Stage::Head { reader: HeadReader::new(self.protocol, self.hint), deadline: None },
         };
         if keep_alive {
             self.asked = None;
@@ -280,7 +289,8 @@ impl Http1 {
     pub fn on_gathered<S: BodySink>(&mut self, length: u64, context: Context<'_, S>, now: Instant) -> Action {
         let from = self.stage.kind();
         let Context { limits, is_trusted, input, head, .. } = context;
-        let action = match HeadParser::new().parse(input, &limits.policy, is_trusted, None, head) {
+        let mut reader = HeadReader::new(self.protocol, CacheHint::default());
+        let action = match reader.parse(input, &limits.policy, is_trusted, None, head) {
             Ok(Status::Complete) => {
                 self.note_head(input, head);
                 self.serve(Received::Stored { length, began: now })
@@ -331,6 +341,11 @@ impl Http1 {
             }
             Stage::Serving | Stage::Closing | Stage::Over => None,
         }
+    }
+
+    /// What is spoken on it.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// What the connection is at.

@@ -8,10 +8,10 @@ use memchr::memmem::Finder;
 use super::super::body::BodyDecoder;
 use super::super::error::Error;
 use super::super::proxy::{self, Parsed};
-use super::super::request::{HeadParser, RequestHead, Status};
+use super::super::request::{RequestHead, Status};
 use super::super::response::Asked;
 use super::body::{Progress, Taken};
-use super::{Action, BodyReader, BodySink, Context, Http1, Http1Limits, Received, Stage};
+use super::{Action, BodyReader, BodySink, Context, HeadReader, Http1, Http1Limits, Received, Stage};
 
 /// A read of up to this many bytes goes to the input as it is: looking for the end of the head
 /// first would not pay.
@@ -45,7 +45,7 @@ impl Http1 {
         self.stage = if *tls_follows || input.is_empty() {
             Stage::Idle { deadline }
         } else {
-            Stage::Head { parser: HeadParser::with_hint(self.hint), deadline }
+            Stage::Head { reader: HeadReader::new(self.protocol, self.hint), deadline }
         };
         Action::EndProxy(origin)
     }
@@ -54,9 +54,10 @@ impl Http1 {
     pub(super) fn on_head_bytes<S: BodySink>(&mut self, bytes: &[u8], context: Context<'_, S>, now: Instant) -> Action {
         if let Stage::Idle { .. } = self.stage {
             let deadline = Some(now + context.limits.head_timeout);
-            self.stage = Stage::Head { parser: HeadParser::with_hint(self.hint), deadline };
+            self.stage = Stage::Head { reader: HeadReader::new(self.protocol, self.hint), deadline };
         }
-        let (before, behind) = bytes.split_at(end_of_head(bytes));
+        let Stage::Head { reader, .. } = &self.stage else { return Action::Wait };
+        let (before, behind) = bytes.split_at(reader.split(context.input, bytes));
         context.input.extend_from_slice(before);
         self.parse(behind, context, now)
     }
@@ -69,17 +70,16 @@ impl Http1 {
         mut context: Context<'_, S>,
         now: Instant,
     ) -> Action {
-        let Stage::Head { parser, .. } = &mut self.stage else { return Action::Wait };
+        let Stage::Head { reader, .. } = &mut self.stage else { return Action::Wait };
         let Context { limits, is_trusted, ref mut known, ref mut input, ref mut head, .. } = context;
         loop {
-            match parser.parse(input, &limits.policy, is_trusted, known.as_deref_mut(), head) {
+            match reader.parse(input, &limits.policy, is_trusted, known.as_deref_mut(), head) {
                 Ok(Status::Partial) if behind.is_empty() => return Action::Wait,
                 Ok(Status::Partial) => input.extend_from_slice(std::mem::take(&mut behind)),
                 Ok(Status::Complete) => {
-                    self.hint = parser.hint();
+                    self.hint = reader.hint();
                     return self.begin_body(behind, context, now);
                 }
-                Err(_) if is_tls_handshake(input) => return self.refused(Error::TlsOnPlainHttp, input, limits, now),
                 Err(error) => return self.refused(error, input, limits, now),
             }
         }
@@ -187,15 +187,9 @@ impl Http1 {
 
 /// How much of `bytes` goes to the input: a long body that came with its head is not to make a
 /// detour there.
-fn end_of_head(bytes: &[u8]) -> usize {
+pub(super) fn end_of_head(bytes: &[u8]) -> usize {
     if bytes.len() <= SHORT_READ {
         return bytes.len();
     }
     EMPTY_LINE.find(bytes).map_or(bytes.len(), |at| at + EMPTY_LINE.needle().len())
-}
-
-/// Whether these bytes begin a TLS connection: a record with a handshake in it, of version 3.x (RFC
-/// 8446, section 5.1).
-fn is_tls_handshake(input: &[u8]) -> bool {
-    matches!(input, [22] | [22, 3, ..])
 }

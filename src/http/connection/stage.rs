@@ -4,9 +4,8 @@ use std::time::Instant;
 
 use super::super::error::Error;
 use super::super::proxy::{Origin, ProxyMode};
-use super::super::request::HeadParser;
-use super::BodyReader;
 use super::transitions::{ActionKind, StageKind};
+use super::{BodyReader, HeadReader};
 
 /// What a connection is at. A deadline is when the stage's wait ends.
 #[derive(Debug)]
@@ -29,7 +28,7 @@ pub enum Stage {
     /// A part of a request's head has come.
     Head {
         /// How far it is read.
-        parser: HeadParser,
+        reader: HeadReader,
         /// `None` while the last response is still on its way.
         deadline: Option<Instant>,
     },

@@ -1,7 +1,7 @@
 //! How requests are read, and which peers are trusted.
 
 use super::put;
-use crate::settings::config::{HeaderMap, ProxyProtocol};
+use crate::settings::config::{HeaderMap, Protocol, ProxyProtocol};
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 use crate::settings::trust::Trusted;
 use crate::settings::value::{Value, ValueError};
@@ -124,6 +124,42 @@ Addresses, networks and `*` for everyone. Such a header from any other peer is a
 
 It has an effect if `proxy_protocol` is on. In gunicorn the header is optional; with this setting no request gets the
 address of a balancer that did not send it. A setting of our own.",
+    },
+    Setting {
+        name: "protocol",
+        section: Section::Http,
+        flags: &["--protocol"],
+        meta: "CHOICE",
+        kind: Kind::Text,
+        default: Default::Text("http"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.protocol, protocol(value)),
+            get: |config| protocol_word(config.protocol).into(),
+        },
+        doc: "What is spoken on connections: http or uwsgi.
+
+`uwsgi` is for nginx's `uwsgi_pass`, and holds for every address of `bind`. What the proxy sends (`uwsgi_param`) are
+keys of the environ, the client's address among them. The scheme is `https` where `HTTPS` is `on`, or where
+`UWSGI_SCHEME` or `REQUEST_SCHEME` says so. A connection is for one request. A head has at most 64 KiB and 1000
+variables; `limit_request_line`, `limit_request_fields`, `limit_request_field_size`, `proxy_protocol` and the settings
+about headers of proxies have no effect. Checks that speak HTTP go to the proxy, or to `metrics_bind`. See
+[nginx by uwsgi](hosts/process-managers.md#nginx-by-uwsgi).",
+    },
+    Setting {
+        name: "uwsgi_allow_ips",
+        section: Section::Http,
+        flags: &["--uwsgi-allow-from"],
+        meta: "STRING",
+        kind: Kind::CommaList,
+        default: Default::Text("127.0.0.1,::1"),
+        store: Store::Field {
+            set: |config, value| put(&mut config.uwsgi_allow_ips, Trusted::read(value)),
+            get: |config| config.uwsgi_allow_ips.to_value(),
+        },
+        doc: "Proxies that may speak uwsgi, with commas.
+
+Addresses, networks and `*` for everyone; in gunicorn a network names nobody. Any other peer is answered with 403.
+Peers on a unix socket always may. Whoever may is believed in all that it says of its client.",
     },
     Setting {
         name: "permit_missing_host",
@@ -264,6 +300,22 @@ fn header_map_word(map: HeaderMap) -> &'static str {
         HeaderMap::Drop => "drop",
         HeaderMap::Refuse => "refuse",
         HeaderMap::Dangerous => "dangerous",
+    }
+}
+
+fn protocol(value: &Value) -> Result<Protocol, ValueError> {
+    let word = value.text()?;
+    match word.to_ascii_lowercase().as_str() {
+        "http" => Ok(Protocol::Http),
+        "uwsgi" => Ok(Protocol::Uwsgi),
+        _ => Err(ValueError::new(&word, "is not one of 'http', 'uwsgi'")),
+    }
+}
+
+fn protocol_word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => "http",
+        Protocol::Uwsgi => "uwsgi",
     }
 }
 

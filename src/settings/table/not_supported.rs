@@ -9,14 +9,6 @@ use crate::settings::setting::{Default, Kind, Missing, Section, Setting, Severit
 
 /// The settings of gunicorn 27 that are not supported, in gunicorn's order.
 pub static NOT_SUPPORTED: &[Setting] = &[
-    refused("protocol", &["--protocol"], Kind::Text, &["http"], "the uwsgi protocol is not supported yet"),
-    ignored(
-        "uwsgi_allow_ips",
-        &["--uwsgi-allow-from"],
-        Kind::CommaList,
-        &["127.0.0.1,::1"],
-        "the uwsgi protocol is not supported yet",
-    ),
     ignored(
         "ssl_version",
         &["--ssl-version"],

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::request::Gatherer;
 use super::{Connection, Step};
-use crate::http::connection::{Action, Context, Http1, Received, Refusal};
+use crate::http::connection::{Action, Context, Http1, Protocol, Received, Refusal};
 use crate::http::date::DateCache;
 use crate::http::error::{Error, ErrorPage};
 use crate::http::header_cache::HeaderCache;
@@ -59,6 +59,7 @@ impl Connection {
             Action::Serve(received) => {
                 let may_be_check = matches!(received, Received::NoBody);
                 self.request.begin(received, &mut self.input);
+                self.name_client();
                 let ready_at = now.checked_sub(self.waited_in_kernel).unwrap_or(now);
                 self.request.note_ready(ready_at, self.client.is_trusted);
                 match self.check().filter(|_| may_be_check) {
@@ -67,7 +68,10 @@ impl Connection {
                     None => Step::Call,
                 }
             }
-            Action::Refuse(refusal) => self.refuse(refusal, now),
+            Action::Refuse(refusal) => {
+                self.name_client();
+                self.refuse(refusal, now)
+            }
             Action::Rest => {
                 self.shrink();
                 Step::Wait
@@ -75,7 +79,17 @@ impl Connection {
             Action::ShutDown if self.transport.shutdown_write().is_ok() => Step::Wait,
             Action::ShutDown | Action::Close => Step::Close,
             Action::LastLook => Step::LastLook,
-            Action::Left => Step::Left,
+            Action::Left => {
+                self.name_client();
+                Step::Left
+            }
+        }
+    }
+
+    /// Under uwsgi it is the head that says who the client is, once it is whole.
+    pub(super) fn name_client(&mut self) {
+        if self.http.protocol() == Protocol::Uwsgi && self.http.has_whole_head() {
+            Arc::make_mut(&mut self.client).take_packet(&self.request.head);
         }
     }
 

@@ -1,9 +1,11 @@
 //! Who is at the other end of a connection.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::http::error::Error;
 use crate::http::proxy::Origin;
+use crate::http::request::RequestHead;
 use crate::sys::socket::Peer;
 use crate::worker::connection_limits::ConnectionLimits;
 
@@ -13,13 +15,13 @@ static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 /// What holds for a connection from its beginning to its end, or from its PROXY header on.
 #[derive(Clone)]
 pub struct Client {
-    /// The socket's peer, or whom a PROXY header named in its place.
+    /// The socket's peer, or whom a PROXY header or a uwsgi packet named in its place.
     pub peer: Peer,
-    /// Its address as text, empty on a unix socket.
+    /// Its address as text, empty on a unix socket; under uwsgi whatever the packet said.
     pub remote_addr: String,
     /// The number of the listener among the worker's.
     pub site: usize,
-    /// Whether it may set the scheme and headers with underscores.
+    /// Whether it may set the scheme and headers with underscores; under uwsgi, send requests at all.
     pub is_trusted: bool,
     /// What a PROXY header said, if there was one.
     pub proxied: Option<Origin>,
@@ -51,6 +53,18 @@ impl Client {
             self.remote_addr = address_text(&self.peer);
         }
         Ok(())
+    }
+
+    /// Believes the packet of uwsgi that `head` was made of, as far as it names the client: by an address, or by another word
+    /// where the client of the proxy has none.
+    pub(super) fn take_packet(&mut self, head: &RequestHead) {
+        // Nothing of such a head stands in the connection's own buffer.
+        let source = head.source(b"");
+        let var = |name: &[u8]| head.var(source, name).map(String::from_utf8_lossy);
+        let Some(address) = var(b"REMOTE_ADDR") else { return };
+        let port = var(b"REMOTE_PORT").and_then(|port| port.parse().ok()).unwrap_or(0);
+        self.peer = address.parse::<IpAddr>().map_or(Peer::Unix, |ip| Peer::Ip(SocketAddr::new(ip, port)));
+        self.remote_addr = address.into_owned();
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Connection, Step};
-use crate::http::connection::Http1;
+use crate::http::connection::{Http1, Protocol};
 use crate::http::proxy::Origin;
 use crate::http::request::Framing;
 use crate::http::response;
@@ -54,12 +54,13 @@ impl Connection {
         &mut self,
         is_trusted: bool,
         proxied: Option<Origin>,
+        protocol: Protocol,
         handoff: HandoffBytes,
         now: Instant,
     ) -> Step {
         let client = Arc::make_mut(&mut self.client);
         (client.is_trusted, client.proxied) = (is_trusted, proxied);
-        self.http = Http1::past_proxy(&self.limits.http, now);
+        self.http = Http1::past_proxy(protocol, &self.limits.http, now);
         // What arrived on the way has raised no event here.
         self.arrivals.note(false);
         let step = match handoff.body {

@@ -8,7 +8,9 @@ use super::Connection;
 use super::client::Client;
 use super::request::Request;
 use crate::exchange::{self, CLIENT_CLOSED_REQUEST, RequestView};
+use crate::http::connection::Protocol;
 use crate::http::request::{RequestHead, Scheme, Span};
+use crate::http::uwsgi;
 use crate::python::response_writer::ResponseSummary;
 use crate::worker::connection_limits::ConnectionLimits;
 use crate::worker::request_ids::{RequestId, RequestIds};
@@ -143,7 +145,10 @@ impl Connection {
             let start = if buffer.starts_with(b"\r\n") { 2 } else { 0 };
             let end = memchr::memchr2(b'\r', b'\n', &buffer[start..]).map_or(start, |length| start + length);
             buffer = buffer[start..end].to_vec();
-            (head.method, head.target, head.version_text) = three_words(&buffer).unwrap_or_default();
+            // A part of a packet is none, whatever bytes it has.
+            if self.http.protocol() == Protocol::Http || uwsgi::is_http(&buffer) {
+                (head.method, head.target, head.version_text) = three_words(&buffer).unwrap_or_default();
+            }
         }
         let made = |ids: &Arc<RequestIds>| ids.of(&head, head.source(&buffer), self.client.is_trusted);
         let id = match (self.http.has_whole_head(), is_ready) {

@@ -43,7 +43,7 @@ use super::holdings::Held;
 use super::read_context::{Incoming, ReadContext};
 use super::transport::Transport;
 use super::write_queue::Flushed;
-use crate::http::connection::{Action, Http1, Stage};
+use crate::http::connection::{Action, Http1, Protocol, Stage};
 use crate::http::date::DateCache;
 use crate::http::error::Error;
 use crate::http::proxy::Origin;
@@ -389,6 +389,11 @@ impl Connection {
     /// The client.
     pub fn peer(&self) -> &Peer {
         &self.client.peer
+    }
+
+    /// What is spoken on it.
+    pub fn protocol(&self) -> Protocol {
+        self.http.protocol()
     }
 
     /// Whether the socket's peer may speak for others.

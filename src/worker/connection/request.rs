@@ -289,7 +289,7 @@ impl Request {
             Some(BodyStore::Spooled(_, length)) => (0, *length),
         };
         let bytes = if self.bytes.is_empty() { 0 } else { self.bytes.capacity() };
-        (bytes + memory + self.unsaved.capacity(), spool)
+        (bytes + self.head.held() + memory + self.unsaved.capacity(), spool)
     }
 
     /// See [`RequestView::decoded_length`].

@@ -80,6 +80,7 @@ impl Connection {
             return Step::Close;
         }
         let error = Error::Overloaded;
+        self.name_client();
         let is_head = self.http.asks_for_head(&self.input, &self.limits.http);
         let page = ErrorPage { status: error.status(), message: &error.message(), is_head, lines: b"" };
         self.output.push(&page.render(DateCache::new().get(unix_time())));

@@ -21,7 +21,7 @@ _MISSING = {
     "ctl": "there is no control socket",
     "dirty": "dirty arbiters are not supported",
     "http2": "HTTP/2 is not supported",
-    "uwsgi": "the uwsgi protocol is not supported",
+    "uwsgi": "packets of the uwsgi protocol are not read in Python",
     "pidfile": "the pid file is not written by Python",
     "reloader": "files are not watched by Python",
     "systemd": "the service manager is not spoken to from Python",

@@ -217,12 +217,14 @@ BY_NAME = {
     "group": group,
     "header_map": one_of("header_map", "drop", "refuse", "dangerous"),
     "logger_class": class_or_name,
+    "protocol": one_of("protocol", "http", "uwsgi"),
     "proxy_allow_ips": network_list,
     "proxy_protocol": proxy_protocol,
     "reload_engine": one_of("reload_engine", "auto", "poll", "inotify"),
     "reload_extra_files": existing_files,
     "statsd_host": statsd_address,
     "user": user,
+    "uwsgi_allow_ips": network_list,
     "worker_class": class_or_name,
 }
 
