@@ -14,7 +14,7 @@ import re
 import sys
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
-TARGETS = ["chunked", "connection", "head", "proxy", "response"]
+TARGETS = ["chunked", "connection", "head", "proxy", "response", "uwsgi"]
 
 NAMED = {"\\t": b"\t", "\\r": b"\r", "\\n": b"\n", "\\'": b"'", '\\"': b'"', "\\\\": b"\\"}
 ESCAPES = {value[0]: name for name, value in NAMED.items()}

@@ -24,9 +24,10 @@ use monoceros::http::error::Error;
 use monoceros::http::header_cache::HeaderCache;
 use monoceros::http::policy::{HeaderMap, Policy};
 use monoceros::http::proxy::{self, Origin, Parsed, ProxyMode};
-use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme, Status, Version};
+use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme, Status, Version, decode_path};
 use monoceros::http::response::{Asked, BodyPlan};
-use monoceros::settings::{Config, ProxyProtocol};
+use monoceros::http::uwsgi;
+use monoceros::settings::{Config, Protocol, ProxyProtocol};
 use monoceros::sys::socket::{Peer, Stream};
 use monoceros::worker::connection::{Connection, Request as ServedRequest, SharedConnection, Step, lock, share};
 use monoceros::worker::connection_limits::ConnectionLimits;
@@ -86,7 +87,11 @@ pub fn chunked(data: &[u8]) {
 /// The response's framing: blocks of the stream go through the encoder, and what comes out means what went in.
 pub fn response(data: &[u8]) {
     let Some(input) = Input::read(data) else { return };
-    let version = if input.flags & 1 == 0 { Version::Http11 } else { Version::Http10 };
+    let version = match input.flags & 0x81 {
+        0 => Version::Http11,
+        1 => Version::Http10,
+        _ => Version::Uwsgi,
+    };
     let asked = [Asked::Whole, Asked::Head, Asked::Tunnel][usize::from(input.flags >> 1 & 3) % 3];
     let status = [200, 204, 205, 304, 404][usize::from(input.flags >> 3 & 7) % 5];
     let length = (input.flags & 0x40 != 0).then_some(u64::from(input.seed));
@@ -135,6 +140,81 @@ pub fn proxy(data: &[u8]) {
     if let Ok(Parsed::Header { len, .. }) = whole {
         assert!(len <= input.stream.len());
         assert!(len <= 16 + 4096, "a header of {len} bytes was waited for");
+    }
+}
+
+/// The packet of the uwsgi protocol, by itself and on a connection.
+pub fn uwsgi(data: &[u8]) {
+    let Some(input) = Input::read(data) else { return };
+    let (policy, is_allowed) = (input.policy(), input.flags & 0x80 == 0);
+    let mut parsed = RequestHead::default();
+    let whole = uwsgi::parse(input.stream, &policy, is_allowed, &mut parsed);
+
+    let mut other = RequestHead::default();
+    let growing = input.ends().map(|end| uwsgi::parse(&input.stream[..end], &policy, is_allowed, &mut other));
+    let verdict = growing.into_iter().find(|parsed| *parsed != Ok(Status::Partial)).unwrap_or(Ok(Status::Partial));
+    match (&whole, &verdict) {
+        (Ok(Status::Complete), Ok(Status::Complete)) => {
+            let request = Request::of(&parsed, input.stream, Vec::new());
+            assert_eq!(request, Request::of(&other, input.stream, Vec::new()));
+            assert!(parsed.len == other.len && parsed.len <= input.stream.len());
+            assert!(is_allowed && !request.keep_alive && !matches!(request.framing, Framing::Chunked(_)));
+            let is_servers_own =
+                |(name, _): &(Vec<u8>, Vec<u8>)| name.starts_with(b"wsgi.") || name.starts_with(b"HTTP_");
+            assert!(!request.vars.iter().any(is_servers_own), "{:?}", request.vars);
+            expect_same_packet(&request, &policy);
+        }
+        (Err(one), Err(other)) => assert_same_error(one, other),
+        (one, other) => assert_eq!(one, other),
+    }
+
+    let rules = rules_of(Spoken::Uwsgi, input.flags);
+    let whole = converse_by(&rules, input.stream, &[input.stream.len()], Finish::WithTheLast);
+    assert!(whole.requests.len() <= 1, "one request a connection");
+    let pieces = converse_by(&rules, input.stream, &input.ends().collect::<Vec<_>>(), Finish::AfterTheLast);
+    assert_eq!(whole, pieces);
+}
+
+/// Written out as a packet it is the same request.
+fn expect_same_packet(request: &Request, policy: &Policy) {
+    let mut pairs = Vec::new();
+    let mut put = |name: &[u8], value: &[u8]| {
+        for text in [name, value] {
+            pairs.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
+            pairs.extend_from_slice(text);
+        }
+    };
+    put(b"REQUEST_METHOD", &request.method);
+    put(b"PATH_INFO", &decode_path(&request.path));
+    put(b"QUERY_STRING", &request.query);
+    put(b"SERVER_PROTOCOL", &request.version);
+    for (name, value) in &request.headers {
+        let is_content = [&b"CONTENT-TYPE"[..], b"CONTENT-LENGTH"].contains(&&name[..]);
+        let key = name.iter().map(|&byte| if byte == b'-' { b'_' } else { byte }).collect::<Vec<_>>();
+        put(&[if is_content { &b""[..] } else { b"HTTP_" }, &key].concat(), value);
+    }
+    put(
+        b"wsgi.url_scheme",
+        match request.scheme {
+            None => b"",
+            Some(Scheme::Http) => b"http",
+            Some(Scheme::Https) => b"https",
+        },
+    );
+    request.vars.iter().for_each(|(name, value)| put(name, value));
+    // What was said implicitly may not fit any more.
+    let Ok(length) = u16::try_from(pairs.len()) else { return };
+    let [low, high] = length.to_le_bytes();
+    let packet = [&[0, low, high, 0][..], &pairs].concat();
+    let mut head = RequestHead::default();
+    match uwsgi::parse(&packet, policy, true, &mut head) {
+        Ok(Status::Complete) => {
+            let again = Request::of(&head, &packet, Vec::new());
+            // The target is made of path and query where nobody has said it.
+            assert_eq!(Request { target: request.target.clone(), ..again }, *request);
+        }
+        Err(Error::InvalidUwsgiPacket("too many variables")) => {}
+        other => panic!("accepted, and then {other:?}: {}", packet.escape_ascii()),
     }
 }
 
@@ -213,6 +293,8 @@ pub struct Request {
     query: Vec<u8>,
     version: Vec<u8>,
     headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Of a packet.
+    vars: Vec<(Vec<u8>, Vec<u8>)>,
     framing: Framing,
     scheme: Option<Scheme>,
     keep_alive: bool,
@@ -232,6 +314,7 @@ impl Request {
             query: text(head.query),
             version: text(head.version_text),
             headers: head.headers(source).map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+            vars: head.vars(source).map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
             framing: head.framing,
             scheme: head.forwarded_scheme,
             keep_alive: head.keep_alive,
@@ -323,11 +406,15 @@ pub enum Finish {
 /// Sends `stream` in segments that end at `ends`, the last of them at its end, and says what came
 /// of it.
 pub fn converse(flags: u8, stream: &[u8], ends: &[usize], finish: Finish) -> Conversation {
+    converse_by(&rules(flags), stream, ends, finish)
+}
+
+fn converse_by(rules: &Arc<ConnectionLimits>, stream: &[u8], ends: &[usize], finish: Finish) -> Conversation {
     let (mut client, server) = UnixStream::pair().expect("a socket pair");
     client.set_nonblocking(true).expect("a socket can be made non-blocking");
     server.set_nonblocking(true).expect("a socket can be made non-blocking");
     let now = Instant::now();
-    let connection = share(Connection::new(Stream::from(OwnedFd::from(server)), Peer::Unix, 0, rules(flags), now));
+    let connection = share(Connection::new(Stream::from(OwnedFd::from(server)), Peer::Unix, 0, rules.clone(), now));
     let mut conversation = Conversation::default();
     let mut read_context = ReadContext::new();
     let mut start = 0;
@@ -542,14 +629,26 @@ fn drain(client: &mut UnixStream) {
     }
 }
 
-/// Rules for each byte of flags, made once.
+/// What is spoken on a connection.
+#[derive(Clone, Copy)]
+enum Spoken {
+    Http,
+    Uwsgi,
+}
+
 fn rules(flags: u8) -> Arc<ConnectionLimits> {
-    static RULES: OnceLock<Vec<Arc<ConnectionLimits>>> = OnceLock::new();
-    let rules = RULES.get_or_init(|| {
-        let base = Config::default();
+    rules_of(Spoken::Http, flags)
+}
+
+/// Rules for each byte of flags, made once.
+fn rules_of(spoken: Spoken, flags: u8) -> Arc<ConnectionLimits> {
+    static RULES: [OnceLock<Vec<Arc<ConnectionLimits>>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let protocol = [Protocol::Http, Protocol::Uwsgi][spoken as usize];
+    let rules = RULES[spoken as usize].get_or_init(|| {
+        let base = Config { protocol, body_buffer: LONGEST, ..Config::default() };
         let with = |flags: u8| {
             let proxy_protocol = if flags & 0x80 != 0 { ProxyProtocol::Auto } else { ProxyProtocol::Off };
-            let mut rules = ConnectionLimits::new(&Config { proxy_protocol, body_buffer: LONGEST, ..base.clone() });
+            let mut rules = ConnectionLimits::new(&Config { proxy_protocol, ..base.clone() });
             rules.http.policy = policy(flags);
             Arc::new(rules)
         };

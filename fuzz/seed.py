@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes an initial corpus from the rows of tests/data/http-cases.json: fuzz/seed.py FOLDER.
+"""Makes an initial corpus from the rows of tests/data/http-cases.json, and from packets of uwsgi: fuzz/seed.py FOLDER.
 
 Each input is a byte of settings, two that choose the segments, and the stream (see harness.rs).
 """
@@ -23,6 +23,38 @@ PROXY = [
     V2 + b"\x21\x00\x00\x03\x04\x00\x00",
 ]
 
+# What nginx sends, and what a variable can be besides.
+NGINX = {
+    "QUERY_STRING": "a=1&b=%20x",
+    "REQUEST_METHOD": "POST",
+    "CONTENT_TYPE": "text/plain",
+    "CONTENT_LENGTH": "5",
+    "REQUEST_URI": "/caf%C3%A9?a=1&b=%20x",
+    "PATH_INFO": "/caf\xc3\xa9",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "REQUEST_SCHEME": "http",
+    "REMOTE_ADDR": "192.0.2.1",
+    "REMOTE_PORT": "40000",
+    "HTTP_HOST": "a",
+}
+PACKETS = [
+    [],
+    list(NGINX.items()),
+    [("PATH_INFO", "/100% a?b#c"), ("QUERY_STRING", "d=e")],
+    [("REQUEST_METHOD", "get x")],
+    [("REQUEST_METHOD", "HEAD"), ("REQUEST_METHOD", "GET"), ("CONTENT_LENGTH", "5"), ("CONTENT_LENGTH", "")],
+    [("CONTENT_LENGTH", "-1")],
+    [("CONTENT_LENGTH", "9223372036854775808")],
+    [("HTTP_X_A", "1"), ("HTTP_X-A", " 2 "), ("HTTP_COOKIE", "a=1"), ("HTTP_COOKIE", "b=2")],
+    [("HTTP_PROXY", "x"), ("HTTP_TRANSFER_ENCODING", "chunked"), ("HTTP_CONTENT_LENGTH", "9")],
+    [("HTTP_X", "a\r\nb")],
+    [("HTTP_", "a")],
+    [("", "a")],
+    [("wsgi.input", "x"), ("wsgi.url_scheme", "https"), ("gunicorn.socket", "x")],
+    [("HTTPS", "on"), ("UWSGI_SCHEME", "http"), ("SCRIPT_NAME", "/app"), ("REMOTE_USER", "alice")],
+    [("a", "")] * 30,
+]
+
 
 def main(folder: str) -> None:
     for number, case in enumerate(json.loads((here / "../tests/data/http-cases.json").read_text())["cases"]):
@@ -36,6 +68,21 @@ def main(folder: str) -> None:
         write(folder, "response", number, stream[:200], flags=number % 128)
     for number, header in enumerate(PROXY):
         write(folder, "proxy", number, header, flags=2)
+    for number, variables in enumerate(PACKETS):
+        packet = frame(b"".join(sized(name) + sized(value) for name, value in variables))
+        write(folder, "uwsgi", number, packet + b"hello")
+        write(folder, "uwsgi", number * 100, packet[: number * 10 + 3], flags=16)
+    for number, stream in enumerate([b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00", b"\x05\x00\x00\x00"]):
+        write(folder, "uwsgi", number, stream)
+        write(folder, "uwsgi", number, stream, flags=0x80)
+
+
+def frame(pairs: bytes) -> bytes:
+    return struct.pack("<BHB", 0, len(pairs), 0) + pairs
+
+
+def sized(text: str) -> bytes:
+    return struct.pack("<H", len(text)) + text.encode("latin-1")
 
 
 def part(text: str | tuple[str, int]) -> bytes:

@@ -12,7 +12,7 @@ use std::path::Path;
 /// Mutated inputs per target. `MONOCEROS_FUZZ_ROUNDS` sets another number.
 const ROUNDS: usize = 3000;
 
-const TARGETS: &[&str] = &["head", "chunked", "proxy", "connection", "response"];
+const TARGETS: &[&str] = &["head", "chunked", "proxy", "uwsgi", "connection", "response"];
 
 /// What a mutation puts in: the bytes and words that parsers disagree about.
 const WORDS: &[&[u8]] = &[
@@ -41,6 +41,10 @@ const WORDS: &[&[u8]] = &[
     b"5\r\nhello\r\n0\r\n\r\n",
     b"9223372036854775808",
     b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
+    b"\x00\x00\x00\x00",
+    b"\x0e\x00CONTENT_LENGTH\x01\x005",
+    b"\x09\x00PATH_INFO\x02\x00/%",
+    b"\x08\x00HTTP_X_A\x01\x00b",
 ];
 
 #[test]
@@ -61,6 +65,11 @@ fn response_framing() {
 #[test]
 fn proxy_headers() {
     run("proxy", harness::proxy);
+}
+
+#[test]
+fn uwsgi_packets() {
+    run("uwsgi", harness::uwsgi);
 }
 
 #[test]
