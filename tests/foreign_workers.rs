@@ -413,11 +413,7 @@ const DERIVED: &str = "import os, signal\n\
      \x20       self.log.info('told to abort')\n\
      \x20       super().handle_abort(sig, frame)\n\
      class Sync(Said, SyncWorker): pass\n\
-     class Thread(Said, ThreadWorker): pass\n\
-     class Reader(SyncWorker):\n\
-     \x20   def handle_request(self, *arguments): pass\n\
-     class Acceptor(ThreadWorker):\n\
-     \x20   def accept(self, server, listener): pass\n";
+     class Thread(Said, ThreadWorker): pass\n";
 
 fn derived(class: &str) -> Plan {
     let plan = Plan::app("echo").file("derived.py", DERIVED).file("conf.py", HOOKS);
@@ -460,14 +456,4 @@ fn a_class_derived_from_gthread_answers_what_metrics_ask() {
     server.wait_for_workers(1);
     assert_eq!(server.get("/").text(), "made init loaded run 1 1 3");
     server.finish();
-}
-
-#[test]
-fn a_method_that_is_never_called_is_named() {
-    for (class, method) in [("derived.Reader", "handle_request()"), ("derived.Acceptor", "accept()")] {
-        let mut server = derived(class).launch();
-        assert_eq!(server.wait_for_exit().code(), Some(3), "{class}");
-        server.wait_for_log(&format!("overrides {method}, which is never called"));
-        server.expect_gone();
-    }
 }

@@ -86,6 +86,7 @@ mod loggers;
 mod logs;
 mod python_logging;
 mod python_signals;
+mod worker_subclasses;
 
 // Real frameworks, the platforms that stage them, and what all of it costs.
 mod django;

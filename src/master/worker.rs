@@ -170,7 +170,7 @@ impl Worker {
     /// one that was told to end.
     pub fn note_recovery(&mut self, now: Instant) {
         let has_recovered = matches!(self.fate, Fate::Aborted { .. })
-            && self.config.worker_class == WorkerClass::Gevent
+            && matches!(self.config.worker_class, WorkerClass::Gevent | WorkerClass::Foreign(_))
             && self.row.state() == WorkerPhase::Draining
             && self.row.heartbeat().is_some_and(|at| at >= self.aborted_at);
         if has_recovered {

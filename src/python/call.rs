@@ -1,5 +1,6 @@
 //! One request through the application: environ, call, iteration, `close()`, and what happens when any of them fails.
 
+mod callout;
 mod stepwise;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,6 +11,7 @@ use pyo3::exceptions::{PyStopIteration, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
+use callout::Callout;
 pub use stepwise::{Begun, SharedCalls, StepwiseCaller};
 
 use super::app::App;
@@ -209,7 +211,9 @@ pub struct Caller {
     options: CallOptions,
     in_flight: InFlight,
     hooks: Hooks,
-    observer: Option<RequestHooks>,
+    observer: Option<Arc<RequestHooks>>,
+    /// The worker's class answers requests by a method of its own.
+    callout: Option<Callout>,
     /// Python's logging wrote when the observer was made.
     python_wrote: bool,
     /// When the request began.
@@ -239,7 +243,8 @@ impl Caller {
             options,
             in_flight,
             hooks: hooks.clone(),
-            observer: hooks.observer(py),
+            observer: hooks.observer(py).map(Arc::new),
+            callout: Callout::of(py, hooks)?,
             python_wrote: loggers::python_writes(),
             began: Instant::now(),
         })
@@ -285,7 +290,10 @@ impl Caller {
     fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>, site: usize) -> CallOutcome {
         if self.python_wrote != loggers::python_writes() {
             self.python_wrote = !self.python_wrote;
-            self.observer = self.hooks.observer(py);
+            self.observer = self.hooks.observer(py).map(Arc::new);
+        }
+        if self.callout.is_some() {
+            return self.call_out(py, exchange, site);
         }
         let request = exchange.request();
         let wanted = Wanted::by(request);
@@ -297,13 +305,17 @@ impl Caller {
         let is_observed = self.observer.is_some() || !self.options.environ_keys.is_empty();
         lock(&kit.response).begin(exchange, wanted, is_observed);
         let served = prepared.and_then(|(environ, observed)| caught(|| self.run(py, kit, environ, observed)));
-        served.unwrap_or_else(|panic| CallOutcome {
-            ending: kit.fall(&panic),
+        served.unwrap_or_else(|panic| self.after_panic(kit, &panic))
+    }
+
+    fn after_panic(&self, kit: &RequestObjects, panic: &str) -> CallOutcome {
+        CallOutcome {
+            ending: kit.fall(panic),
             environ_values: vec![None; self.options.environ_keys.len()],
             is_worker_wanted: true,
             is_logged: false,
             has_panicked: true,
-        })
+        }
     }
 
     /// From the call to the last hook.
@@ -320,7 +332,7 @@ impl Caller {
         };
         let keys = &self.options.environ_keys;
         let environ_values = environ.as_ref().map_or_else(Vec::new, |environ| values_of(environ, keys));
-        let is_logged = self.observer.as_ref().is_some_and(RequestHooks::logs);
+        let is_logged = self.observer.as_ref().is_some_and(|observer| observer.logs());
         let is_worker_wanted = match (&self.observer, observed) {
             (Some(observer), Some(observed)) => {
                 let response = lock(&kit.response).view();

@@ -46,6 +46,24 @@ pub struct ForeignInit<'a> {
     pub stacks: RawFd,
 }
 
+/// What a class asks of the threads that run the application, by its `get_thread_pool`.
+pub struct ThreadTerms {
+    /// How many there are to be.
+    pub count: usize,
+    /// `start(number)`
+    start: Py<PyAny>,
+}
+
+impl ThreadTerms {
+    /// Prepares the calling thread, which has that number: its name, and the pool's initializer.
+    ///
+    /// # Errors
+    /// The initializer raised.
+    pub fn start(&self, py: Python<'_>, number: usize) -> PyResult<()> {
+        self.start.call1(py, (number,)).map(drop)
+    }
+}
+
 /// How a worker's life has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ForeignEnd {
@@ -74,11 +92,15 @@ impl ForeignWorker {
     }
 
     /// For a class derived from one of the server's own: has its `run` call `serve` with the
-    /// application. Returns `hooks` with the methods that the class overrides.
+    /// application, and what it asks of threads. Returns `hooks` with the methods that the class overrides.
     ///
     /// # Errors
     /// `MemoryError`.
-    pub fn serve_by(&self, hooks: &Hooks, serve: impl FnOnce(App) + Send + 'static) -> Result<Hooks, PyErr> {
+    pub fn serve_by(
+        &self,
+        hooks: &Hooks,
+        serve: impl FnOnce(App, Option<ThreadTerms>) + Send + 'static,
+    ) -> Result<Hooks, PyErr> {
         Python::attach(|py| {
             let serve = Py::new(py, Serve(Mutex::new(Some(Box::new(serve)))))?;
             let numbers = Py::new(py, Numbers(self.row.clone()))?;
@@ -135,6 +157,38 @@ pub fn check(name: &str) -> Result<(), HookError> {
     })
 }
 
+/// Whether a config file or an agent has put methods into the server's own `class` that are to be called then. With
+/// `tells` one that is never called is named in the log.
+pub fn is_replaced(class: &str, tells: bool) -> bool {
+    let asked = || Python::attach(|py| replaced_methods(py, class).map_err(|error| traceback(py, &error)));
+    if !interpreter::is_running() {
+        return false;
+    }
+    match asked() {
+        Ok((is_replaced, in_vain)) => {
+            if let Some(method) = in_vain.filter(|_| tells) {
+                log::warn!(
+                    "{method}() of the worker class {class} was replaced, which has no effect: the server itself reads \
+                     its requests."
+                );
+            }
+            is_replaced
+        }
+        Err(traceback) => {
+            log::error!("Cannot look at the worker class {class}\n{traceback}");
+            false
+        }
+    }
+}
+
+fn replaced_methods(py: Python<'_>, class: &str) -> PyResult<(bool, Option<String>)> {
+    const BASE: &str = "gunicorn.workers.base";
+    if !interpreter::has_imported(py, BASE)? || !py.import(BASE)?.call_method0("is_any_changed")?.extract::<bool>()? {
+        return Ok((false, None));
+    }
+    py.import("gunicorn._foreign")?.call_method1("replaced_methods", (class,))?.extract()
+}
+
 fn make(py: Python<'_>, hooks: &Hooks, name: &str, init: ForeignInit<'_>) -> PyResult<ForeignWorker> {
     let bridge = match hooks.bridge() {
         Some(bridge) => bridge.clone_ref(py),
@@ -176,7 +230,7 @@ impl Beat {
     }
 }
 
-type Serving = Box<dyn FnOnce(App) + Send>;
+type Serving = Box<dyn FnOnce(App, Option<ThreadTerms>) + Send>;
 
 /// What `run` of a class calls that the server serves for, once.
 #[pyclass(frozen, module = "monoceros")]
@@ -184,10 +238,11 @@ struct Serve(Mutex<Option<Serving>>);
 
 #[pymethods]
 impl Serve {
-    fn __call__(&self, app: Py<PyAny>) -> PyResult<()> {
+    #[pyo3(signature = (app, threads=None))]
+    fn __call__(&self, app: Py<PyAny>, threads: Option<(usize, Py<PyAny>)>) -> PyResult<()> {
         let serve = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let serve = serve.ok_or_else(|| PyRuntimeError::new_err("the worker has served already"))?;
-        serve(App::new(app));
+        serve(App::new(app), threads.map(|(count, start)| ThreadTerms { count, start }));
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use super::call::{Begun, Finished, InFlight, SharedCalls, StepwiseCaller};
+use super::hooks::WorkerMethod;
 use super::hub::{self, Hub};
 use super::panics::caught;
 use super::{errors, loggers, signals};
@@ -28,7 +29,7 @@ use crate::sys::wakeup::WakeupReceiver;
 const MODULE: &str = "gunicorn._gevent";
 
 /// What a turn of the worker's event loop has brought.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Turned {
     /// Requests are ready.
     pub has_ready: bool,
@@ -38,6 +39,8 @@ pub struct Turned {
     pub has_changed_code: bool,
     /// The worker was aborted, and goes on until its requests are done.
     pub is_aborted: bool,
+    /// Methods of the worker's class that are to be called.
+    pub methods: Vec<WorkerMethod>,
 }
 
 /// The worker that greenlets serve for.
@@ -114,7 +117,7 @@ pub fn serve(
     let module = py.import(MODULE)?;
     let [hub, current, wait, sleep, stacks]: [Py<PyAny>; 5] = module.call_method0("tools")?.extract()?;
     hub::begin(Hub::new(hub, current, wait, sleep, stacks));
-    let app = shared.app().clone_ref(py);
+    let app = shared.callable().clone_ref(py);
     let worker = Py::new(py, Worker { driver, shared, calls })?;
     match module.call_method1("serve", (worker, app, request_timeout.map(|time| time.as_secs_f64()))) {
         // A handler of a signal has raised it at the very end.
@@ -145,6 +148,8 @@ const READY: u32 = 1;
 const OVER: u32 = 2;
 const CODE_CHANGED: u32 = 4;
 const ABORTED: u32 = 8;
+const EXIT: u32 = 16;
+const USR1: u32 = 32;
 
 /// Bits of [`Worker::take_calls`]'s result.
 const LOGS: u32 = 1;
@@ -159,11 +164,13 @@ impl Worker {
 
     /// Does the input and output that is due. The bits say what there is to do now.
     fn turn(&self, py: Python<'_>) -> u32 {
-        let Turned { has_ready, is_over, has_changed_code, is_aborted } = self.driver.turn(py);
+        let Turned { has_ready, is_over, has_changed_code, is_aborted, methods } = self.driver.turn(py);
         u32::from(has_ready) * READY
             + u32::from(is_over) * OVER
             + u32::from(has_changed_code) * CODE_CHANGED
             + u32::from(is_aborted) * ABORTED
+            + u32::from(methods.contains(&WorkerMethod::HandleExit)) * EXIT
+            + u32::from(methods.contains(&WorkerMethod::HandleUsr1)) * USR1
     }
 
     fn has_ready(&self) -> bool {
@@ -202,6 +209,16 @@ impl Worker {
     /// Calls `worker_int`, because code has changed.
     fn code_changed(&self) {
         self.shared.hooks().code_changed();
+    }
+
+    /// Calls the method of the worker's class for TERM.
+    fn handle_exit(&self) {
+        self.shared.hooks().call_method(WorkerMethod::HandleExit);
+    }
+
+    /// Calls that for USR1.
+    fn handle_usr1(&self) {
+        self.shared.hooks().call_method(WorkerMethod::HandleUsr1);
     }
 
     /// The worker was aborted: what is to be said and called, unless a greenlet that hogged the thread has done so.

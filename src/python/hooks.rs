@@ -372,6 +372,11 @@ impl Hooks {
         })))
     }
 
+    /// Whether the worker's class overrides that method.
+    pub fn calls(&self, method: WorkerMethod) -> bool {
+        self.0.as_ref().is_some_and(|bridge| bridge.given.contains(method.name()))
+    }
+
     /// Calls a method of the worker's class that handles a signal, if the class overrides it. An
     /// exception is logged: no request runs that it could reach.
     pub fn call_method(&self, method: WorkerMethod) {

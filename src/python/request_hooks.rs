@@ -35,6 +35,18 @@ pub struct HookedRequest {
     is_wanted_on: bool,
 }
 
+impl HookedRequest {
+    /// For hooks that are called apart from [`RequestHooks::see`]: `request` has begun at the moment `since`.
+    pub fn of(request: Py<PyAny>, since: Instant) -> HookedRequest {
+        HookedRequest { request, since, is_wanted_on: true }
+    }
+
+    /// gunicorn's `req`.
+    pub fn into_request(self) -> Py<PyAny> {
+        self.request
+    }
+}
+
 impl RequestHooks {
     /// `before` and `after` say whether there is a `pre_request` and a `post_request` hook, `logs`
     /// whether the access log is Python's.

@@ -284,7 +284,7 @@ impl ResponseWriter {
     }
 
     /// Whether nothing else can be answered any more.
-    fn is_head_out(&self) -> bool {
+    pub fn is_head_out(&self) -> bool {
         matches!(self.progress, Progress::Sending | Progress::Complete)
     }
 
@@ -292,6 +292,27 @@ impl ResponseWriter {
     pub fn unstart(&mut self) {
         if self.progress == Progress::Drafting {
             self.progress = Progress::Waiting;
+        }
+    }
+
+    /// As long as nothing is sent: the response begins anew, with a new call of the application.
+    pub fn begin_again(&mut self) {
+        if !self.is_head_out() {
+            self.progress = Progress::Waiting;
+            self.head.body = None;
+        }
+    }
+
+    /// Whoever was to make the response has left off. One of which nothing is sent is none; the client sees its connection end.
+    pub fn leave(&mut self) -> Disposition {
+        match self.progress {
+            _ if self.client_is_gone() => Disposition::Gone,
+            Progress::Complete => self.finish(),
+            Progress::Sending => Disposition::Broken,
+            Progress::Waiting | Progress::Drafting | Progress::Started => {
+                self.begin_again();
+                Disposition::Close
+            }
         }
     }
 

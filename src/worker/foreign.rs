@@ -19,10 +19,10 @@ use super::{
 };
 use crate::bootstrap::{PythonSetup, foreign_class_warning};
 use crate::python::app::{self, App};
-use crate::python::foreign_worker::{self, ForeignInit, ForeignWorker};
+use crate::python::foreign_worker::{self, ForeignEnd, ForeignInit, ForeignWorker, ThreadTerms};
 use crate::python::hooks::{Hooks, WorkerState};
-use crate::python::loggers;
 use crate::python::signals::{self, Nudge};
+use crate::python::{Python, loggers};
 use crate::scoreboard::{Row, WorkerPhase};
 use crate::service::Service;
 use crate::settings::{Config, WorkerClass};
@@ -34,6 +34,9 @@ use crate::worker_init::WorkerInit;
 
 /// Under `reload` the files are looked at this often, as by other workers.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// The server's own class whose requests run in greenlets.
+const GEVENT: &str = "gevent";
 
 /// While the worker boots they are looked at more often: a file counts as changed only if it was seen
 /// before, and an edit may follow the load at once.
@@ -53,11 +56,21 @@ pub(super) fn run(init: WorkerInit, python: &PythonSetup, name: &str) -> i32 {
             return status;
         }
     };
+    // As in `super::run`: this thread could not attach again.
+    let end = if worker.own_class() == Some(GEVENT) {
+        Python::attach(|_| live_and_end(&worker))
+    } else {
+        live_and_end(&worker)
+    };
+    if end.status == EXIT_OK { failed.load(Relaxed) } else { end.status }
+}
+
+fn live_and_end(worker: &ForeignWorker) -> ForeignEnd {
     let end = worker.serve();
     log::info!("Worker exiting (pid: {})", std::process::id());
     worker.exit();
     foreign_worker::wind_down(end);
-    if end.status == EXIT_OK { failed.load(Relaxed) } else { end.status }
+    end
 }
 
 /// The steps of [`super::boot`], but for those that belong to the event loop; the class loads the
@@ -128,8 +141,8 @@ fn prepare_to_serve_for(
 ) -> Result<(), BootError> {
     let given = Arc::new(Mutex::new(None));
     let taken = given.clone();
-    let hooks =
-        worker.serve_by(&init.service.hooks, move |app| serve_for(&taken, app, &failed)).map_err(python_failure)?;
+    let serve = move |app, threads| serve_for(&taken, app, threads, &failed);
+    let hooks = worker.serve_by(&init.service.hooks, serve).map_err(python_failure)?;
     let nudge = signals::begin_in_worker(&hooks).map_err(python_failure)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     let config = Arc::new(own_config(&init.service.config, worker.own_class()));
@@ -143,18 +156,23 @@ fn prepare_to_serve_for(
 fn own_config(config: &Config, class: Option<&str>) -> Config {
     let (worker_class, threads) = match class {
         Some("gthread") => (WorkerClass::Gthread, config.threads),
+        Some(GEVENT) => (WorkerClass::Gevent, config.threads),
         _ => (WorkerClass::Sync, 1),
     };
     Config { worker_class, threads, ..config.clone() }
 }
 
 /// Serves for a class derived from one of the server's own, whose `run` calls this.
-fn serve_for(given: &Mutex<Option<(WorkerInit, Nudge)>>, app: App, failed: &AtomicI32) {
+fn serve_for(given: &Mutex<Option<(WorkerInit, Nudge)>>, app: App, threads: Option<ThreadTerms>, failed: &AtomicI32) {
     let taken = given.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some((init, nudge)) = taken else { return };
+    let Some((mut init, nudge)) = taken else { return };
+    if let Some(threads) = &threads {
+        let config = Config { threads: threads.count, ..(*init.service.config).clone() };
+        init.service = Arc::new(Service { config: Arc::new(config), ..(*init.service).clone() });
+    }
     let refused = app::refuse_asgi(&app, &init.service.config).map_err(BootError::App);
     signals::started_in_worker();
-    let outcome = refused.and_then(|()| assemble(init, nudge, app, Vec::new())).and_then(serve);
+    let outcome = refused.and_then(|()| assemble(init, nudge, app, threads, Vec::new())).and_then(serve);
     loggers::end_queue();
     match outcome {
         Ok(()) => signals::ignore(),

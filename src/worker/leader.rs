@@ -104,11 +104,11 @@ impl LeaderState {
         while let Some(signal) = self.signals.next() {
             match signal {
                 Signal::Term => {
-                    self.hooks.call_method(WorkerMethod::HandleExit);
+                    pool.tell_class(&self.hooks, WorkerMethod::HandleExit);
                     self.drain(pool);
                 }
                 Signal::Usr1 => {
-                    self.hooks.call_method(WorkerMethod::HandleUsr1);
+                    pool.tell_class(&self.hooks, WorkerMethod::HandleUsr1);
                     pool.reopen_logs();
                 }
                 // Python has them too, to unwind an application that runs in the main thread.

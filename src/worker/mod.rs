@@ -51,6 +51,7 @@ use crate::logging::{AccessFormat, AccessLog, Failure, Scope, within};
 use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller, SharedCalls};
 use crate::python::environ::ListenerInfo;
+use crate::python::foreign_worker::{self, ThreadTerms};
 use crate::python::hooks::{Hooks, Raised, WorkerState};
 use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
@@ -85,8 +86,7 @@ const IN_WORKER: &str = "Exception in worker process";
 /// Lives a worker's life and returns its exit status.
 pub fn run(init: WorkerInit, python: &PythonSetup) -> i32 {
     title::set(&format!("monoceros: worker [{}]", init.service.config.name()));
-    if let WorkerClass::Foreign(name) = &init.service.config.worker_class {
-        let name = name.clone();
+    if let Some(name) = python_class(&init) {
         return foreign::run(init, python, &name);
     }
     let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
@@ -97,6 +97,15 @@ pub fn run(init: WorkerInit, python: &PythonSetup) -> i32 {
         return Python::attach(|_| serve_and_end(booted, &hooks, &row));
     }
     serve_and_end(booted, &hooks, &row)
+}
+
+/// The name of the class whose object is to live the worker's life, if there is to be one: a class of Python, or the
+/// server's own where its methods were replaced.
+fn python_class(init: &WorkerInit) -> Option<String> {
+    match init.service.config.effective_worker_class() {
+        WorkerClass::Foreign(name) => Some(name),
+        own => Some(own.to_string()).filter(|name| foreign_worker::is_replaced(name, init.age == 1)),
+    }
 }
 
 fn serve_and_end(booted: Result<AssembledWorker, BootError>, hooks: &Hooks, row: &Row) -> i32 {
@@ -145,10 +154,16 @@ struct Calls {
     listener_infos: Vec<ListenerInfo>,
     options: CallOptions,
     hooks: Hooks,
+    /// What the worker's class asks of them.
+    threads: Option<ThreadTerms>,
 }
 
 impl Calls {
-    fn caller(&self, py: Python<'_>) -> Result<Caller, PyErr> {
+    /// For the calling thread, which has that number.
+    fn caller(&self, py: Python<'_>, number: usize) -> Result<Caller, PyErr> {
+        if let Some(threads) = &self.threads {
+            threads.start(py, number)?;
+        }
         Caller::new(py, &self.app, self.listener_infos.clone(), self.options.clone(), &self.hooks)
     }
 }
@@ -225,7 +240,7 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     app::refuse_asgi(&app, &init.service.config).map_err(BootError::App)?;
     // What follows is the server's own, and soon done: a TERM waits for it in the queue.
     signals::started_in_worker();
-    assemble(init, nudge, app, broken)
+    assemble(init, nudge, app, None, broken)
 }
 
 /// The application can tell by its number which worker it is in, and `monoceros ctl stacks` can ask it.
@@ -297,7 +312,13 @@ fn load_app(init: &mut WorkerInit) -> Result<(App, Vec<PathBuf>), BootError> {
     }
 }
 
-fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> Result<AssembledWorker, BootError> {
+fn assemble(
+    init: WorkerInit,
+    nudge: Nudge,
+    app: App,
+    threads: Option<ThreadTerms>,
+    broken: Vec<PathBuf>,
+) -> Result<AssembledWorker, BootError> {
     let config = init.service.config.clone();
     let limits = Arc::new(ConnectionLimits::new(&config));
     limits.beat_at(init.row.clone());
@@ -327,6 +348,7 @@ fn assemble(init: WorkerInit, nudge: Nudge, app: App, broken: Vec<PathBuf>) -> R
             queue_time: config.queue_time,
         },
         hooks: init.service.hooks.clone(),
+        threads,
     };
     let siblings = Arc::new(Siblings::new(
         init.row.clone(),
@@ -451,10 +473,10 @@ fn serve(worker: AssembledWorker) -> Result<(), BootError> {
         return serve_greenlets(lead, pool, &calls, hub);
     }
     Python::attach(|py| {
-        let mut caller = calls.caller(py).map_err(python_failure)?;
+        let mut caller = calls.caller(py, 0).map_err(python_failure)?;
         for number in 1..pool.threads() {
             let (pool, calls) = (pool.clone(), calls.clone());
-            let work = move |py: Python<'_>| match calls.caller(py) {
+            let work = move |py: Python<'_>| match calls.caller(py, number) {
                 Ok(mut caller) => live(&pool, || pool.work(py, &mut caller, &Role::Other)),
                 Err(error) => log::error!("{}", crate::python::traceback(py, &error)),
             };
@@ -473,8 +495,9 @@ fn serve(worker: AssembledWorker) -> Result<(), BootError> {
 /// Serves in gevent's hub, which runs in this thread.
 fn serve_greenlets(lead: LeaderState, pool: Arc<ThreadPool>, calls: &Calls, hub: HubSetup) -> Result<(), BootError> {
     Python::attach(|py| {
-        let Calls { app, listener_infos, options, hooks } = calls;
-        let shared = SharedCalls::new(py, app, listener_infos.clone(), options.clone(), hooks);
+        let Calls { app, listener_infos, options, hooks, .. } = calls;
+        let shared =
+            SharedCalls::new(py, app, listener_infos.clone(), options.clone(), hooks).map_err(python_failure)?;
         pool.begin(lead);
         let served = greenlets::serve(py, pool.clone(), Arc::new(shared), hub.calls, hub.request_timeout);
         if let Err(error) = served {

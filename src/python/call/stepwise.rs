@@ -12,6 +12,7 @@ use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use super::callout::{Callout, Turn, TurnEnd};
 use super::{CallOptions, Finished, InFlight, RequestObjects, note, values_of};
 use crate::exchange::{Exchange, RequestView};
 use crate::python::app::App;
@@ -34,6 +35,8 @@ const MOST_BUILDERS: usize = 4;
 /// What all greenlets of a worker call the application with.
 pub struct SharedCalls {
     app: Py<PyAny>,
+    /// The worker's class answers requests by a method of its own.
+    callout: Option<Callout>,
     listener_infos: Vec<ListenerInfo>,
     options: CallOptions,
     hooks: Hooks,
@@ -68,11 +71,29 @@ pub struct StepwiseCaller {
 struct RunningRequest {
     observer: Option<Arc<RequestHooks>>,
     observed: Option<HookedRequest>,
+    /// Where the worker's class has the request in its hands.
+    turn: Option<Py<Turn>>,
+    /// What the class says of the worker then.
+    is_worker_wanted: bool,
     /// Only where somebody wants to see it when the application is done.
     environ: Option<Py<PyDict>>,
     /// What becomes of the connection, where that is settled before the end.
     ending: Option<Disposition>,
     has_panicked: bool,
+}
+
+impl RunningRequest {
+    fn new(observer: Option<Arc<RequestHooks>>) -> RunningRequest {
+        RunningRequest {
+            observer,
+            observed: None,
+            turn: None,
+            is_worker_wanted: true,
+            environ: None,
+            ending: None,
+            has_panicked: false,
+        }
+    }
 }
 
 /// What comes of a request's beginning.
@@ -86,32 +107,41 @@ pub enum Begun {
 impl SharedCalls {
     /// Makes ready to call `app` for requests on `listener_infos`, each shown to the `hooks` that
     /// want to see it.
+    ///
+    /// # Errors
+    /// `MemoryError`.
     pub fn new(
         py: Python<'_>,
         app: &App,
         listener_infos: Vec<ListenerInfo>,
         options: CallOptions,
         hooks: &Hooks,
-    ) -> Self {
+    ) -> PyResult<Self> {
         let observer = Observer { python_wrote: loggers::python_writes(), hooks: hooks.observer(py).map(Arc::new) };
-        SharedCalls {
+        Ok(SharedCalls {
             app: app.callable().clone_ref(py),
+            callout: Callout::of(py, hooks)?,
             listener_infos,
             options,
             hooks: hooks.clone(),
             builders: Mutex::default(),
             observer: Mutex::new(observer),
-        }
+        })
     }
 
-    /// The application.
-    pub fn app(&self) -> &Py<PyAny> {
-        &self.app
+    /// What is to be called for each request: the application, or the method of the worker's class that has it called.
+    pub fn callable(&self) -> &Py<PyAny> {
+        self.callout.as_ref().map_or(&self.app, Callout::method)
     }
 
     /// The hooks of the worker's config.
     pub fn hooks(&self) -> &Hooks {
         &self.hooks
+    }
+
+    /// Whether the access log shows values of environs.
+    fn wants_environs(&self) -> bool {
+        !self.options.environ_keys.is_empty()
     }
 
     fn observer(&self, py: Python<'_>) -> Option<Arc<RequestHooks>> {
@@ -204,21 +234,16 @@ impl StepwiseCaller {
         request_context::enter(py, exchange.request());
         let request = exchange.request();
         let wanted = Wanted::by(request);
-        let prepared = caught(|| {
-            let mut observed = self.observe(py, observer.as_deref(), request);
-            (self.arguments(py, (request, began), observer.as_deref(), observed.as_mut()), observed)
+        let mut running = RunningRequest::new(observer);
+        let prepared = caught(|| match &self.shared.callout {
+            Some(callout) => self.turn(py, callout, (request, began), &mut running),
+            None => self.call(py, (request, began), &mut running),
         });
-        let is_observed = observer.is_some() || !self.shared.options.environ_keys.is_empty();
+        let is_observed = running.observer.is_some() || self.shared.wants_environs() || self.shared.callout.is_some();
         lock(&self.objects.response).begin(exchange, wanted, is_observed);
-        let mut running = RunningRequest { observer, observed: None, environ: None, ending: None, has_panicked: false };
         let arguments = match prepared {
-            Ok((Ok((arguments, environ)), observed)) => {
-                running.observed = observed;
-                running.environ = is_observed.then(|| environ.unbind());
-                Some(arguments.unbind())
-            }
-            Ok((Err(error), observed)) => {
-                running.observed = observed;
+            Ok(Ok(arguments)) => Some(arguments.unbind()),
+            Ok(Err(error)) => {
                 running.ending = Some(self.objects.refuse(py, error));
                 None
             }
@@ -231,6 +256,35 @@ impl StepwiseCaller {
         arguments.map_or_else(|| Begun::Over(self.end(py)), Begun::Call)
     }
 
+    /// The arguments of the application for `request`, which is remembered in `running`.
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        (request, began): (RequestView<'_>, Instant),
+        running: &mut RunningRequest,
+    ) -> Result<Bound<'py, PyTuple>, EnvironError> {
+        let observer = running.observer.clone();
+        running.observed = self.observe(py, observer.as_deref(), request);
+        let environ = self.environ(py, (request, began), observer.as_deref().zip(running.observed.as_mut()))?;
+        running.environ = (observer.is_some() || self.shared.wants_environs()).then(|| environ.clone().unbind());
+        Ok(PyTuple::new(py, [environ.as_any(), self.objects.start_response.bind(py)])?)
+    }
+
+    /// The arguments of the worker's method, which has the application called.
+    fn turn<'py>(
+        &self,
+        py: Python<'py>,
+        callout: &Callout,
+        (request, began): (RequestView<'_>, Instant),
+        running: &mut RunningRequest,
+    ) -> Result<Bound<'py, PyTuple>, EnvironError> {
+        let environ = self.environ(py, (request, began), None)?;
+        let terms = (running.observer.clone(), self.shared.options.sendfile);
+        let (turn, arguments) = callout.begin(py, request, &self.objects, environ, terms)?;
+        running.turn = Some(turn);
+        Ok(arguments)
+    }
+
     fn observe(
         &self,
         py: Python<'_>,
@@ -241,15 +295,13 @@ impl StepwiseCaller {
         observed.inspect_err(|error| log::error!("{}", traceback(py, error))).ok()
     }
 
-    /// The arguments of the application, after `pre_request` has had its say; and the environ among them.
-    fn arguments<'py>(
+    /// The environ of `request`, after `pre_request` has had its say where it is `observed`.
+    fn environ<'py>(
         &self,
         py: Python<'py>,
         (request, began): (RequestView<'_>, Instant),
-        observer: Option<&RequestHooks>,
-        observed: Option<&mut HookedRequest>,
-    ) -> Result<(Bound<'py, PyTuple>, Bound<'py, PyDict>), EnvironError> {
-        let observed = observer.zip(observed);
+        observed: Option<(&RequestHooks, &mut HookedRequest)>,
+    ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let observed = match observed {
             Some((observer, observed)) => {
                 observer.before(py, observed)?;
@@ -258,7 +310,7 @@ impl StepwiseCaller {
             None => None,
         };
         let environ = self.shared.build(py, request, began)?;
-        let RequestObjects { input, errors, early_hints, socket, start_response, .. } = &self.objects;
+        let RequestObjects { input, errors, early_hints, socket, .. } = &self.objects;
         environ.set_item(pyo3::intern!(py, "wsgi.input"), input)?;
         environ.set_item(pyo3::intern!(py, "wsgi.errors"), errors)?;
         environ.set_item(pyo3::intern!(py, "wsgi.early_hints"), early_hints)?;
@@ -266,15 +318,24 @@ impl StepwiseCaller {
         if let Some((observer, observed)) = observed {
             observer.amend(py, observed, &environ)?;
         }
-        Ok((PyTuple::new(py, [environ.as_any(), start_response.bind(py)])?, environ))
+        Ok(environ)
     }
 
     /// Sends what the application returned, where that need not be iterated. Says whether that is all.
     ///
     /// # Errors
     /// What it returned cannot be sent, or the client is gone.
-    pub fn answer(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<bool> {
+    pub fn answer(&mut self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<bool> {
         fork::end_copies();
+        if let Some(running) = &mut self.running
+            && let Some(turn) = running.turn.take()
+        {
+            // The class has sent the response.
+            let TurnEnd { environ, ending } = turn.get().close();
+            let (ending, is_wanted) = self.objects.settle_turn(py, Ok(result.clone()), ending);
+            (running.environ, running.ending, running.is_worker_wanted) = (environ, Some(ending), is_wanted);
+            return Ok(true);
+        }
         contain(|| self.objects.respond_at_once(py, result, self.shared.options.sendfile))
     }
 
@@ -346,7 +407,11 @@ impl StepwiseCaller {
     pub fn end(&mut self, py: Python<'_>) -> Finished {
         fork::end_copies();
         let running = self.running.take().expect("a request is ended once, by who has begun it");
-        let RunningRequest { observer, observed, environ, ending, has_panicked } = running;
+        let RunningRequest { observer, observed, turn, is_worker_wanted, mut environ, ending, has_panicked } = running;
+        if let Some(turn) = turn {
+            // The class has not come to its end.
+            environ = turn.get().close().environ;
+        }
         let ended = caught(|| {
             let ending = ending.unwrap_or_else(|| self.objects.finish(py));
             let environ = environ.map(|environ| environ.into_bound(py));
@@ -354,7 +419,7 @@ impl StepwiseCaller {
             let values = environ.as_ref().map_or_else(Vec::new, |environ| values_of(environ, keys));
             let is_wanted = match (&observer, observed) {
                 (Some(observer), Some(observed)) => self.tell(py, observer, &observed, environ.as_ref()),
-                _ => true,
+                _ => is_worker_wanted,
             };
             (ending, values, is_wanted)
         });

@@ -16,7 +16,7 @@ use crate::exchange::Exchange;
 use crate::python::Python;
 use crate::python::call::{Finished, InFlight};
 use crate::python::greenlets::{GreenletDriver, Turned};
-use crate::python::hooks::Hooks;
+use crate::python::hooks::{Hooks, WorkerMethod};
 use crate::sys::wakeup::Wakeup;
 use crate::worker::connection::{GivenBack, Request, Step, lock};
 use crate::worker::leader::{LeaderState, WorkerStage};
@@ -46,6 +46,8 @@ struct HubTurn {
     /// When the hub's timer fires.
     timer: Option<Instant>,
     has_changed_code: bool,
+    /// Methods of the worker's class that are to be called.
+    methods: Vec<WorkerMethod>,
     is_aborted: bool,
     is_sudden_end: bool,
 }
@@ -58,6 +60,7 @@ impl HubState {
             next: None,
             timer: None,
             has_changed_code: false,
+            methods: Vec::new(),
             is_aborted: false,
             is_sudden_end: false,
         };
@@ -95,6 +98,16 @@ impl ThreadPool {
             self.call_hub();
         } else {
             hooks.code_changed();
+        }
+    }
+
+    /// Has a method of the worker's class called, if that overrides it. In greenlets it may wait, so the hub itself does not call it.
+    pub fn tell_class(&self, hooks: &Hooks, method: WorkerMethod) {
+        if !self.has_greenlets() {
+            hooks.call_method(method);
+        } else if hooks.calls(method) {
+            self.note(|turn| turn.methods.push(method));
+            self.call_hub();
         }
     }
 
@@ -219,6 +232,7 @@ impl GreenletDriver for ThreadPool {
         turned.has_ready = (turned.has_ready || turn.next.is_some()) && !turned.is_over;
         turned.has_changed_code = std::mem::take(&mut turn.has_changed_code);
         turned.is_aborted = std::mem::take(&mut turn.is_aborted);
+        turned.methods = std::mem::take(&mut turn.methods);
         turned
     }
 

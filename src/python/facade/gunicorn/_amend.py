@@ -12,7 +12,7 @@ _PLAIN = {"method": "REQUEST_METHOD", "uri": "RAW_URI", "query": "QUERY_STRING",
 
 def remember(req):
     """Notes the request's state before hooks can change it."""
-    req._as_sent = {name: getattr(req, name) for name in (*_PLAIN, "path")}
+    req._as_sent = {name: getattr(req, name) for name in (*_PLAIN, "path", "version", "body")}
     req._headers_as_sent = list(req.headers)
     return req
 
@@ -22,6 +22,10 @@ def amend(req, environ):
     for name, key in _PLAIN.items():
         if getattr(req, name) != req._as_sent[name]:
             environ[key] = getattr(req, name)
+    if req.version != req._as_sent["version"]:
+        environ["SERVER_PROTOCOL"] = "HTTP/" + ".".join(map(str, req.version))
+    if req.body is not req._as_sent["body"]:
+        environ["wsgi.input"] = req.body
     if req.path != req._as_sent["path"]:
         # PEP 3333: the bytes of the path, as latin-1.
         below = req.path.removeprefix(environ["SCRIPT_NAME"])

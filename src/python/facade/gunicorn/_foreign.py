@@ -11,9 +11,11 @@ import time
 import traceback
 
 from gunicorn import util
+from gunicorn._gevent import what_is_missing
 from gunicorn.errors import AppImportError
 from gunicorn.sock import listener
-from gunicorn.workers._served import called_methods, cannot_override
+from gunicorn.util import load_class
+from gunicorn.workers._served import called_methods, cannot_override, replaced
 from gunicorn.workers.base import QuickExit, Worker, make
 
 # What gunicorn has where this server has nothing: classes calculate with it.
@@ -73,19 +75,21 @@ def load(name):
     worker_class = util.load_worker_class(name)
     if not (isinstance(worker_class, type) and issubclass(worker_class, Worker)):
         raise RuntimeError(f"the worker class {name!r} is not derived from gunicorn.workers.base.Worker")
-    if worker_class.ALIAS == "gevent":
-        raise RuntimeError(
-            f"the worker class {name!r} is derived from GeventWorker, which the server does not run for others: "
-            "take 'gevent' itself, where post_fork comes before the patch and request_timeout bounds a greenlet"
-        )
+    if worker_class.ALIAS == "gevent" and (missing := what_is_missing()):
+        raise RuntimeError(missing)
     if worker_class.ALIAS is not None and (method := cannot_override(worker_class)):
         raise RuntimeError(
-            f"the worker class {name!r} overrides {method}(), which is never called: the server reads and answers the "
-            f"requests of {worker_class.ALIAS} workers; hooks (pre_request, post_request) see each of them"
+            f"the worker class {name!r} overrides {method}, which is never used: the server reads the requests of "
+            f"{worker_class.ALIAS} workers; handle_request() and hooks see each of them"
         )
     if hasattr(worker_class, "setup"):
         worker_class.setup()
     return worker_class
+
+
+def replaced_methods(alias):
+    """What somebody has put into the server's own class: whether any of it is called, and one that never is."""
+    return replaced(load_class(alias))
 
 
 def own_class(worker_class):
@@ -96,8 +100,8 @@ def own_class(worker_class):
 def enter(bridge, worker_class, state, listeners, beat):
     """Makes the worker of this process, in place of the object that the hooks of the master have seen."""
     cfg = bridge.cfg
-    for name, value in _DEFAULTS.items():
-        setting = cfg.settings.get(name)
+    for known, value in _DEFAULTS.items():
+        setting = cfg.settings.get(known)
         if setting is not None and setting.value is None:
             setting.value = value
     bridge.enter_worker(state)
@@ -110,8 +114,8 @@ def enter(bridge, worker_class, state, listeners, beat):
     if worker.ALIAS is None:
         worker.tmp = SharedHeartbeat(worker, beat)
     # What hooks have put on the other one.
-    for name in vars(seen).keys() - vars(worker).keys():
-        setattr(worker, name, vars(seen)[name])
+    for attribute in vars(seen).keys() - vars(worker).keys():
+        setattr(worker, attribute, vars(seen)[attribute])
     bridge.worker = worker
 
 
@@ -126,7 +130,7 @@ def serve_by(bridge, serve, numbers):
     Returns for what the server must call the bridge.
     """
     worker = bridge.worker
-    worker._serve, worker._numbers = serve, numbers
+    worker._serve, worker._numbers, worker._served_sockets = serve, numbers, list(worker.sockets)
     bridge.methods = called_methods(type(worker))
     return bridge.methods
 

@@ -140,6 +140,7 @@ class _Watchers:
         self._pool = pool
         self._over = over
         self._spawn = gevent.spawn
+        self._news = ((4, worker.code_changed), (8, worker.aborted), (16, worker.handle_exit), (32, worker.handle_usr1))
         self._log_writer = None
         self._loop = loop = gevent.get_hub().loop
         events, calls = worker.descriptors()
@@ -165,17 +166,16 @@ class _Watchers:
             watcher.close()
 
     def _turn(self):
-        # Bits: requests are ready, over, code has changed, aborted.
+        # Bits: requests are ready, over, code has changed, aborted, told to exit, to reopen logs.
         found = self._worker.turn()
         if found & 1:
             self._pool.serve_ready()
-        if found & 14:
+        if found & ~1:
+            for bit, tell in self._news:
+                if found & bit:
+                    self._spawn(tell)
             if found & 2:
                 self._over.set()
-            if found & 4:
-                self._spawn(self._worker.code_changed)
-            if found & 8:
-                self._spawn(self._worker.aborted)
 
     def _before_wait(self):
         seconds = self._worker.before_wait()

@@ -291,3 +291,43 @@ def make_fail_app(msg):
 def reraise(tp, value, tb=None):
     """Raises an exception that was caught elsewhere, with its traceback."""
     raise (tp() if value is None else value).with_traceback(tb)
+
+
+# Answering by hand, in a worker class of one's own
+
+def write(sock, data, chunked=False):
+    """Sends `data`."""
+    if chunked:
+        write_chunk(sock, data)
+    else:
+        sock.sendall(data)
+
+
+def write_chunk(sock, data):
+    """Sends `data` as a chunk (RFC 9112 section 7.1)."""
+    sock.sendall(b"%X\r\n%b\r\n" % (len(data), data))
+
+
+def write_nonblock(sock, data, chunked=False):
+    """Sends `data`. It waits for the client all the same: the server has read the request before."""
+    write(sock, data, chunked)
+
+
+def write_error(sock, status_int, reason, mesg):
+    """Sends a whole response that says `reason` and `mesg`; the connection ends with it."""
+    import html
+
+    page = (
+        f"<html>\n  <head>\n    <title>{reason}</title>\n  </head>\n"
+        f"  <body>\n    <h1><p>{reason}</p></h1>\n    {html.escape(mesg)}\n  </body>\n</html>\n"
+    ).encode("latin-1", "replace")
+    head = (
+        f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\nContent-Type: text/html\r\n"
+        f"Content-Length: {len(page)}\r\n\r\n"
+    )
+    sock.sendall(head.encode("latin-1") + page)
+
+
+def close_graceful(sock):
+    """Closes a client's socket."""
+    close(sock)

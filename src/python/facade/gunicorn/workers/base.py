@@ -211,5 +211,44 @@ def _unsupported(name):
 
 
 # What gunicorn's classes have for requests that they read themselves.
-for _name in ("handle_error", "handle_request", "handle", "accept", "get_thread_pool", "is_parent_alive"):
+for _name in ("handle_error", "handle_request", "handle", "accept", "is_parent_alive"):
     setattr(Worker, _name, _unsupported(_name))
+
+
+# Each class of gunicorn's as it was made here: config files and agents put methods of their own into them.
+_made = {}
+_NOTHING = object()
+
+
+def keep(kind):
+    """Remembers the class as it is."""
+    _made[kind] = dict(vars(kind))
+    return kind
+
+
+def is_made_here(kind):
+    """Whether it is one of gunicorn's classes itself."""
+    return kind in _made
+
+
+def is_any_changed():
+    """Whether an attribute of one of gunicorn's classes is not as it was made."""
+    return any(dict(vars(kind)) != made for kind, made in _made.items())
+
+
+def is_overridden(kind, name):
+    """Whether the attribute `name` of the class is another than that of gunicorn's class, as this was made here."""
+    for base in kind.__mro__:
+        made = _made.get(base)
+        if made is None:
+            if name in vars(base):
+                # Of the class itself, or of a mixin in front of gunicorn's.
+                return base is not object
+        elif vars(base).get(name, _NOTHING) is not made.get(name, _NOTHING):
+            return True
+        elif name in made:
+            return False
+    return False
+
+
+keep(Worker)

@@ -1,8 +1,24 @@
 """The worker with several threads, by gunicorn's name. The server serves for it."""
 
 from gunicorn.workers._served import ServedWorker
+from gunicorn.workers.base import is_overridden, keep
 
 
+class TConn:
+    """A connection with a request, as `handle_request` gets it: `sock`, `client` and `server` are its ends."""
+
+    def __init__(self, cfg, sock, client, server):
+        self.cfg = cfg
+        self.sock = sock
+        self.client = client
+        self.server = server
+        self.timeout = None
+        self.parser = None
+        self.initialized = True
+        self.is_http2 = False
+
+
+@keep
 class ThreadWorker(ServedWorker):
     """What `worker_class = "gthread"` names. What gunicorn's has for its threads can be read, for metrics."""
 
@@ -33,6 +49,29 @@ class ThreadWorker(ServedWorker):
         """The threads that run requests."""
         return _Threads(self.cfg.threads)
 
+    def run(self):
+        """Serves until the worker is told to end, by threads as `get_thread_pool` makes them."""
+        if is_overridden(type(self), "get_thread_pool"):
+            self._serve(self.wsgi, _terms(self.get_thread_pool(), self.cfg.threads))
+        else:
+            super().run()
+
+    def get_thread_pool(self):
+        """A pool whose size, thread names and initializer the server's threads get. Nothing is submitted to it."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        return ThreadPoolExecutor(max_workers=self.cfg.threads)
+
+    def handle_request(self, req, conn):
+        """Has the application called for `req`, and its response sent. True: the connection may be kept."""
+        self._call_application(req, conn.sock, conn.client)
+        return True
+
+    def _hand_over(self, listener, req, client, address):
+        # Many a class forgets to return what the base has returned.
+        conn = TConn(self.cfg, client, address, listener.getsockname())
+        return self.handle_request(req, conn) is not False
+
     def _running(self):
         return 0 if self._numbers is None else self._numbers()[2]
 
@@ -47,3 +86,19 @@ class _Threads:
 
     def qsize(self):
         return 0
+
+
+def _terms(pool, count):
+    """What the server's threads take over from an executor: how many there are, and what each does at its start."""
+    prefix = getattr(pool, "_thread_name_prefix", None)
+    initializer, arguments = getattr(pool, "_initializer", None), getattr(pool, "_initargs", ())
+
+    def start(number):
+        import threading
+
+        if prefix:
+            threading.current_thread().name = f"{prefix}_{number}"
+        if initializer is not None:
+            initializer(*arguments)
+
+    return getattr(pool, "_max_workers", count), start

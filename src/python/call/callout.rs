@@ -1,0 +1,296 @@
+//! Requests of a worker's class that overrides how gunicorn's classes answer them (`handle_request`,
+//! `handle_error`): a method of the worker gets the request, and calls back for the application.
+//!
+//! It may do so from another thread, twice, or not at all. So what the call needs is shared through
+//! a [`Turn`], and what becomes of the connection follows from the response as it stands at the end.
+//! It must not know the classes: `gunicorn/workers/_served.py` does.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyStopIteration, PySystemExit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::{CallOutcome, Caller, RequestObjects, values_of};
+use crate::exchange::{Exchange, RequestView};
+use crate::python::environ::EnvironError;
+use crate::python::errors::traceback;
+use crate::python::hooks::Hooks;
+use crate::python::panics::{caught, contain};
+use crate::python::request_hooks::{HookedRequest, RequestHooks};
+use crate::python::response_writer::{Disposition, Wanted, lock};
+use crate::sys::fork;
+
+/// Gives requests to the method of the worker.
+pub(super) struct Callout {
+    /// `ServedWorker._answer`
+    method: Py<PyAny>,
+    /// Makes the objects of requests.
+    requests: RequestHooks,
+}
+
+/// One request in the hands of the method, which reaches the application through it.
+#[pyclass(frozen, module = "monoceros")]
+pub(super) struct Turn {
+    state: Mutex<TurnState>,
+    observer: Option<Arc<RequestHooks>>,
+    sendfile: bool,
+    since: Instant,
+}
+
+struct TurnState {
+    /// `None` once the request is over.
+    shared: Option<Shared>,
+    /// The environ that the application was called with last.
+    environ: Option<Py<PyDict>>,
+    /// What becomes of the connection, by a response that is whole, or an error that was answered.
+    ending: Option<Disposition>,
+}
+
+struct Shared {
+    objects: RequestObjects,
+    /// As the request makes it; each call of the application gets a copy.
+    environ: Py<PyDict>,
+}
+
+/// What a request has come to.
+pub(super) struct TurnEnd {
+    pub environ: Option<Py<PyDict>>,
+    pub ending: Option<Disposition>,
+}
+
+impl Callout {
+    /// That of the worker whose class `hooks` know; `None` where it overrides nothing of the kind.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn of(py: Python<'_>, hooks: &Hooks) -> PyResult<Option<Callout>> {
+        let Some(bridge) = hooks.bridge_of("handle_request") else { return Ok(None) };
+        let method = bridge.bind(py).getattr("worker")?.getattr("_answer")?.unbind();
+        Ok(Some(Callout { method, requests: RequestHooks::new(bridge.clone_ref(py), false, false, false) }))
+    }
+
+    /// What the requests are given to.
+    pub fn method(&self) -> &Py<PyAny> {
+        &self.method
+    }
+
+    /// The turn of `request`, and the arguments of the method for it.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn begin<'py>(
+        &self,
+        py: Python<'py>,
+        request: RequestView<'_>,
+        objects: &RequestObjects,
+        environ: Bound<'py, PyDict>,
+        terms: (Option<Arc<RequestHooks>>, bool),
+    ) -> PyResult<(Py<Turn>, Bound<'py, PyTuple>)> {
+        let (observer, sendfile) = terms;
+        let seen = self.requests.see(py, request, objects.input.bind(py).as_any())?;
+        let shared = Shared { objects: objects.share(py), environ: environ.unbind() };
+        let state = TurnState { shared: Some(shared), environ: None, ending: None };
+        let turn = Py::new(py, Turn { state: Mutex::new(state), observer, sendfile, since: Instant::now() })?;
+        let arguments = (&turn, seen.into_request(), &objects.socket, request.site).into_pyobject(py)?;
+        Ok((turn, arguments))
+    }
+}
+
+#[pymethods]
+impl Turn {
+    /// The environ for a call of the application. Nothing of an earlier call may be sent yet.
+    fn environ<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let Shared { objects, environ } = self.share(py)?;
+        lock(&objects.response).begin_again();
+        environ.bind(py).copy()
+    }
+
+    /// Calls the application, sends what it returns, and closes that. Raises what it raises, or
+    /// StopIteration as gunicorn does where the head is out already: the error is logged then.
+    fn run(&self, py: Python<'_>, app: &Bound<'_, PyAny>, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+        let Shared { objects, .. } = self.share(py)?;
+        let before = self.hold().environ.replace(environ.clone().unbind());
+        drop(before);
+        let returned = contain(|| app.call1((environ, &objects.start_response)));
+        fork::end_copies();
+        match returned.and_then(|result| objects.deliver(py, &result, self.sendfile)) {
+            Ok(ending) => {
+                self.settle(ending);
+                Ok(())
+            }
+            Err(error) => Err(self.raised(py, &objects, error)),
+        }
+    }
+
+    /// Writes the access line, if Python's logging writes it, and calls `post_request`.
+    fn after(&self, py: Python<'_>, req: Py<PyAny>, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+        let Some(observer) = &self.observer else { return Ok(()) };
+        let Shared { objects, .. } = self.share(py)?;
+        let response = lock(&objects.response).view();
+        let observed = HookedRequest::of(req, self.since);
+        let told = contain(|| observer.after(py, &observed, Some(environ), response.as_ref()));
+        if let Err(error) = told {
+            log::error!("{}", traceback(py, &error));
+        }
+        Ok(())
+    }
+
+    /// Logs the error, and answers with 500 if nothing is sent.
+    fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
+        let Shared { objects, .. } = self.share(py)?;
+        let ending = objects.fail(py, &PyErr::from_value(error));
+        self.settle(ending);
+        Ok(())
+    }
+}
+
+impl Turn {
+    /// The request is over: whoever calls later hears of it.
+    pub fn close(&self) -> TurnEnd {
+        let (shared, end) = {
+            let mut state = self.hold();
+            (state.shared.take(), TurnEnd { environ: state.environ.take(), ending: state.ending.take() })
+        };
+        drop(shared);
+        end
+    }
+
+    /// What is to be raised to the class where the application has raised `error`.
+    fn raised(&self, py: Python<'_>, objects: &RequestObjects, error: PyErr) -> PyErr {
+        let is_sending = {
+            let mut response = lock(&objects.response);
+            response.begin_again();
+            response.is_head_out() && !response.client_is_gone()
+        };
+        let is_of_gunicorns = (error.is_instance_of::<PyException>(py) || error.is_instance_of::<PySystemExit>(py))
+            && !error.is_instance_of::<PyOSError>(py);
+        if !is_sending || !is_of_gunicorns {
+            return error;
+        }
+        self.settle(objects.fail(py, &error));
+        PyStopIteration::new_err(())
+    }
+
+    fn settle(&self, ending: Disposition) {
+        let mut state = self.hold();
+        if state.shared.is_some() {
+            state.ending = Some(ending);
+        }
+    }
+
+    fn share(&self, py: Python<'_>) -> PyResult<Shared> {
+        let state = self.hold();
+        let shared = state
+            .shared
+            .as_ref()
+            .map(|Shared { objects, environ }| Shared { objects: objects.share(py), environ: environ.clone_ref(py) });
+        drop(state);
+        shared.ok_or_else(|| PyRuntimeError::new_err("the request is over"))
+    }
+
+    fn hold(&self) -> MutexGuard<'_, TurnState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Caller {
+    /// One request, given to the worker's class; that calls the hooks in its turn.
+    pub(super) fn call_out(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>, site: usize) -> CallOutcome {
+        let request = exchange.request();
+        let wanted = Wanted::by(request);
+        let begun = caught(|| self.begin_turn(py, request));
+        let kit = &self.kits[site].objects;
+        // The class goes on after the response.
+        lock(&kit.response).begin(exchange, wanted, true);
+        let answered = begun.and_then(|begun| {
+            caught(|| match begun {
+                Ok((turn, arguments)) => self.answer_by_class(py, kit, turn.get(), arguments),
+                Err(error) => self.outcome(kit.refuse(py, error), Vec::new(), true),
+            })
+        });
+        answered.unwrap_or_else(|panic| self.after_panic(kit, &panic))
+    }
+
+    fn begin_turn<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: RequestView<'_>,
+    ) -> Result<(Py<Turn>, Bound<'py, PyTuple>), EnvironError> {
+        let kit = &mut self.kits[request.site];
+        let began = self.options.queue_time.then_some(self.began);
+        let environ = self.environs.build(py, &mut kit.templates, request, began)?;
+        let callout = self.callout.as_ref().expect("a request is given to a class that wants it");
+        let terms = (self.observer.clone(), self.options.sendfile);
+        Ok(callout.begin(py, request, &kit.objects, environ, terms)?)
+    }
+
+    fn answer_by_class(
+        &self,
+        py: Python<'_>,
+        kit: &RequestObjects,
+        turn: &Turn,
+        arguments: Bound<'_, PyTuple>,
+    ) -> CallOutcome {
+        let callout = self.callout.as_ref().expect("the turn has come of it");
+        let returned = contain(|| callout.method.bind(py).call1(arguments));
+        fork::end_copies();
+        let TurnEnd { environ, ending } = turn.close();
+        let (ending, is_worker_wanted) = kit.settle_turn(py, returned, ending);
+        let keys = &self.options.environ_keys;
+        let values = environ.map_or_else(Vec::new, |environ| values_of(environ.bind(py), keys));
+        self.outcome(ending, values, is_worker_wanted)
+    }
+
+    fn outcome(&self, ending: Disposition, environ_values: Vec<Option<String>>, is_worker_wanted: bool) -> CallOutcome {
+        let is_logged = self.observer.as_ref().is_some_and(|observer| observer.logs());
+        CallOutcome { ending, environ_values, is_worker_wanted, has_panicked: false, is_logged }
+    }
+}
+
+impl RequestObjects {
+    /// The same objects once more.
+    fn share(&self, py: Python<'_>) -> RequestObjects {
+        RequestObjects {
+            response: self.response.clone(),
+            starter: self.starter.clone_ref(py),
+            start_response: self.start_response.clone_ref(py),
+            input: self.input.clone_ref(py),
+            errors: self.errors.clone_ref(py),
+            early_hints: self.early_hints.clone_ref(py),
+            socket: self.socket.clone_ref(py),
+        }
+    }
+
+    /// Sends what the application returned, and closes it; the failure is for the caller to answer.
+    fn deliver(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<Disposition> {
+        let mut outcome = contain(|| self.respond(py, result, sendfile));
+        if let Some(close) = self.closer(py, result) {
+            outcome = outcome.and_then(|()| Ok(lock(&self.response).complete(true)?));
+            if let Err(error) = contain(|| close.call0()) {
+                self.log_error(py, &error);
+            }
+            fork::end_copies();
+        }
+        outcome.map(|()| self.finish(py))
+    }
+
+    /// What becomes of the connection after the worker's method has `returned` (whether it may be kept, and whether the
+    /// worker goes on), where the turn has come to `ending`. And whether the worker goes on.
+    pub(super) fn settle_turn(
+        &self,
+        py: Python<'_>,
+        returned: PyResult<Bound<'_, PyAny>>,
+        ending: Option<Disposition>,
+    ) -> (Disposition, bool) {
+        match returned.and_then(|returned| returned.extract::<(bool, bool)>()) {
+            Err(error) => (self.fail(py, &error), true),
+            Ok((may_keep, is_wanted)) => {
+                let ending = ending.unwrap_or_else(|| lock(&self.response).leave());
+                let is_cut = ending == Disposition::KeepAlive && !may_keep;
+                (if is_cut { Disposition::Close } else { ending }, is_wanted)
+            }
+        }
+    }
+}
