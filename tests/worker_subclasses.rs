@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal::{SIGABRT, SIGALRM, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use nix::sys::signal::Signal::{SIGABRT, SIGALRM, SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::util::client::Client;
 use crate::util::server::{Plan, Server, send};
 use crate::util::tls::{Authority, Key};
-use crate::util::wait_until;
+use crate::util::{gunicorn_venv, wait_until};
 
 /// A server of that class of `tests/apps/subclasses.py`, which is the application too.
 fn plan(class: &str) -> Plan {
@@ -20,8 +20,15 @@ fn green(class: &str) -> Plan {
     Plan::app("green_subclasses").args(["--worker-class", &format!("green_subclasses.{class}")])
 }
 
-/// Classes that read requests by themselves, and what they override.
-fn readers() -> [(Plan, &'static str); 5] {
+/// With the real gunicorn on Python's path.
+fn beside_gunicorn(plan: Plan) -> Plan {
+    let mut versions = std::fs::read_dir(gunicorn_venv().join("lib")).expect("a virtualenv has a lib").flatten();
+    let version = versions.next().expect("it is of one Python").path();
+    plan.env("PYTHONPATH", version.join("site-packages").display().to_string())
+}
+
+/// Classes that gunicorn's own code has to run, and what they override.
+fn of_gunicorn() -> [(Plan, &'static str); 5] {
     [
         (plan("Enqueues").args(["--threads", "3"]), "enqueue_req"),
         (plan("Accepts").args(["--threads", "3"]), "accept"),
@@ -357,15 +364,79 @@ fn methods_that_a_config_file_puts_into_gunicorns_classes_are_called() {
 }
 
 #[test]
-fn a_class_that_reads_requests_by_itself_is_refused() {
-    for (plan, method) in readers().into_iter().chain([(green("OwnServer"), "server_class")]) {
+fn a_class_that_reads_requests_by_itself_needs_gunicorn() {
+    for (plan, method) in of_gunicorn().into_iter().chain([(green("OwnServer"), "server_class")]) {
         let mut server = plan.launch();
         assert_eq!(server.wait_for_exit().code(), Some(3), "{method}");
         server.wait_for_log(&format!("overrides {method}"));
-        server.wait_for_log("which is never used: the server reads the requests");
+        server.wait_for_log("by which gunicorn's own code reads requests: install that (pip install gunicorn)");
         server.expect_gone();
     }
     let checked = plan("Handles").args(["--check-config"]).run();
     assert_eq!(checked.code, Some(1));
-    assert!(checked.stderr.contains("overrides handle,"), "{}", checked.stderr);
+    assert!(checked.stderr.contains("overrides handle()"), "{}", checked.stderr);
+    assert_eq!(beside_gunicorn(plan("Handles")).args(["--check-config"]).run().code, Some(0));
+}
+
+#[test]
+fn a_class_that_reads_requests_by_itself_runs_by_an_installed_gunicorn() {
+    for (plan, method) in of_gunicorn() {
+        let mut server = beside_gunicorn(plan).args(["--max-requests", "1000"]).start();
+        server.allow("own handle");
+        let worker = server.wait_for_workers(1)[0];
+        assert_eq!(server.get("/?SERVER_SOFTWARE,REQUEST_METHOD").text(), "gunicorn/27.0.1 GET", "{method}");
+        server.wait_for_log(&format!("its own {method}"));
+        assert_eq!(asked(&server, "/").read().header("Server"), Some("gunicorn"));
+        send(worker, SIGUSR1);
+        server.signal(SIGHUP);
+        wait_until("another worker", || !server.workers().contains(&worker) && server.has_serving(1));
+        assert_eq!(server.get("/?REQUEST_METHOD").text(), "GET");
+        let second = server.workers()[0];
+        server.allow("exited with code 1");
+        server.allow("Traceback");
+        server.allow("[ERROR]");
+        send(second, SIGABRT);
+        wait_until("another worker", || !server.workers().contains(&second) && server.has_serving(1));
+        server.signal(SIGTERM);
+        assert_eq!(server.wait_for_exit().code(), Some(0), "{method}");
+    }
+}
+
+#[test]
+fn a_class_of_gunicorns_code_heeds_settings_and_hooks_and_finishes_its_requests() {
+    let config = "from gunicorn.workers.gthread import ThreadWorker\n\
+                  class worker_class(ThreadWorker):\n\
+                  \x20   def finish_request(self, conn, fs):\n\
+                  \x20       self.log.info('finished one')\n\
+                  \x20       super().finish_request(conn, fs)\n\
+                  threads = 3\n\
+                  limit_request_fields = 3\n\
+                  health_path = '/up'\n\
+                  raw_env = ['GIVEN=here']\n\
+                  access_log_format = 'line %(r)s %(s)s'\n\
+                  def post_fork(server, worker): worker.log.info('hook post_fork %s', type(worker).__module__)\n\
+                  def post_worker_init(worker): worker.log.info('hook post_worker_init %s', worker.max_requests)\n\
+                  def pre_request(worker, req): req.headers.append(('X-BY', 'the hook'))\n\
+                  def worker_exit(server, worker): worker.log.info('hook worker_exit %s', worker.nr)\n";
+    let plan = beside_gunicorn(Plan::app("subclasses").file("conf.py", config));
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["--config", &path, "--max-requests", "77", "--access-logfile", "-"]).start();
+    server.allow("");
+    server.wait_for_log("hook post_fork __config__");
+    server.wait_for_log("hook post_worker_init 77");
+    server.wait_for_log("these settings have no effect");
+    server.wait_for_log("which reads requests itself: health_path");
+    assert_eq!(server.get("/?HTTP_X_BY").text(), "the hook");
+    server.wait_for_log("finished one");
+    let mut client = server.connect();
+    let headers = ["A: 1", "B: 2", "C: 3", "D: 4"];
+    assert_eq!(client.request("GET", "/", &headers, b"").status, 431);
+    assert!(server.stdout().contains("line GET /?HTTP_X_BY HTTP/1.1 200"), "{}", server.stdout());
+    let mut late = asked(&server, "/sleep?REQUEST_METHOD");
+    assert_eq!(server.get("/?REQUEST_METHOD").text(), "GET");
+    server.signal(SIGTERM);
+    server.wait_for_log("Handling signal: term");
+    assert_eq!(late.read().text(), "GET");
+    server.wait_for_log("hook worker_exit 3");
+    assert_eq!(server.wait_for_exit().code(), Some(0));
 }

@@ -6,23 +6,13 @@ use crate::settings::{self, Config, WorkerClass};
 /// The settings that only the server's own workers heed.
 const OF_OWN_WORKERS: &[&str] = &[
     "threads",
-    "request_timeout",
-    "health_path",
     "limit_request_line",
     "limit_request_fields",
     "limit_request_field_size",
-    "limit_request_body",
-    "body_buffer",
-    "body_spool",
-    "client_header_timeout",
-    "client_body_timeout",
-    "client_body_min_rate",
-    "write_timeout",
     "protocol",
     "uwsgi_allow_ips",
     "proxy_protocol",
     "proxy_allow_ips",
-    "require_proxy_header",
     "secure_scheme_headers",
     "forwarder_headers",
     "header_map",
@@ -32,6 +22,20 @@ const OF_OWN_WORKERS: &[&str] = &[
     "permit_unconventional_http_method",
     "permit_unconventional_http_version",
     "casefold_http_method",
+];
+
+/// Those that gunicorn does not have: its own code does not heed them either.
+const OF_THIS_SERVER: &[&str] = &[
+    "request_timeout",
+    "health_path",
+    "limit_request_body",
+    "body_buffer",
+    "body_spool",
+    "client_header_timeout",
+    "client_body_timeout",
+    "client_body_min_rate",
+    "write_timeout",
+    "require_proxy_header",
     "tls_certificates",
     "tls_watch",
     "request_id_header",
@@ -41,14 +45,16 @@ const OF_OWN_WORKERS: &[&str] = &[
     "statsd_interval",
 ];
 
-/// The warning about settings that were given and have no effect under the class, if there are any.
-pub fn warning(config: &Config) -> Option<String> {
+/// The warning about settings that were given and have no effect under the class, if there are any. A class `of_gunicorn` is
+/// run by an installed gunicorn's code.
+pub fn warning(config: &Config, of_gunicorn: bool) -> Option<String> {
     let WorkerClass::Foreign(class) = &config.worker_class else { return None };
     let defaults = Config::default();
     let is_given = |name: &&str| {
         settings::find(name).is_some_and(|setting| setting.value_in(config) != setting.value_in(&defaults))
     };
-    let given: Vec<&str> = OF_OWN_WORKERS.iter().copied().filter(|name| is_given(name)).collect();
+    let of_own_workers = if of_gunicorn { &[] } else { OF_OWN_WORKERS };
+    let given: Vec<&str> = of_own_workers.iter().chain(OF_THIS_SERVER).copied().filter(|name| is_given(name)).collect();
     (!given.is_empty()).then(|| {
         format!(
             "these settings have no effect under worker_class {class:?}, which reads requests itself: {}",
@@ -63,7 +69,7 @@ mod tests {
 
     #[test]
     fn every_setting_that_may_be_warned_of_is_one() {
-        for name in OF_OWN_WORKERS {
+        for name in OF_OWN_WORKERS.iter().chain(OF_THIS_SERVER) {
             assert!(settings::find(name).is_some(), "{name}");
         }
     }
@@ -71,15 +77,17 @@ mod tests {
     #[test]
     fn only_what_was_given_is_named_and_only_under_such_a_class() {
         let config = |worker_class| Config { worker_class, threads: 4, request_timeout: 9, ..Config::default() };
-        assert_eq!(warning(&config(WorkerClass::Gthread)), None);
+        assert_eq!(warning(&config(WorkerClass::Gthread), false), None);
         assert_eq!(
-            warning(&config(WorkerClass::Foreign("a.B".to_owned()))).as_deref(),
+            warning(&config(WorkerClass::Foreign("a.B".to_owned())), false).as_deref(),
             Some(
                 "these settings have no effect under worker_class \"a.B\", which reads requests itself: \
                  threads, request_timeout"
             )
         );
         let bare = Config { worker_class: WorkerClass::Foreign("a.B".to_owned()), ..Config::default() };
-        assert_eq!(warning(&bare), None);
+        assert_eq!(warning(&bare, false), None);
+        let by_gunicorn = warning(&config(WorkerClass::Foreign("a.B".to_owned())), true);
+        assert!(by_gunicorn.is_some_and(|text| text.ends_with(": request_timeout")));
     }
 }

@@ -28,6 +28,7 @@ static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn._foreign", false, include_str!("facade/gunicorn/_foreign.py")),
     ("gunicorn._gevent", false, include_str!("facade/gunicorn/_gevent.py")),
     ("gunicorn._hooks", false, include_str!("facade/gunicorn/_hooks.py")),
+    ("gunicorn._installed", false, include_str!("facade/gunicorn/_installed.py")),
     ("gunicorn._json_access", false, include_str!("facade/gunicorn/_json_access.py")),
     ("gunicorn._loader", false, include_str!("loader.py")),
     ("gunicorn._native", false, include_str!("facade/gunicorn/_native.py")),

@@ -45,8 +45,15 @@ class CarriedFinder:
 
     def __init__(self, sources):
         self._sources = sources
+        self._gives_way = False
+
+    def give_way(self):
+        """From now on the installed gunicorn is found, but for the server's own parts of the package."""
+        self._gives_way = True
 
     def find_spec(self, fullname, path=None, target=None):
+        if self._gives_way and fullname.partition(".")[0] == "gunicorn" and not fullname.startswith("gunicorn._"):
+            return None
         if fullname in self._sources:
             is_package, source = self._sources[fullname]
             loader = CarriedLoader(is_package, source)

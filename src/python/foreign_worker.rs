@@ -29,6 +29,8 @@ pub struct ForeignWorker {
     bridge: Py<PyAny>,
     /// The name of the class of ours that serves for it; `None` for one that serves by itself.
     own_class: Option<String>,
+    /// The installed gunicorn's code runs it.
+    is_of_gunicorn: bool,
     row: Row,
 }
 
@@ -89,6 +91,11 @@ impl ForeignWorker {
     /// The name of the server's own class that serves for it, if it is derived from one.
     pub fn own_class(&self) -> Option<&str> {
         self.own_class.as_deref()
+    }
+
+    /// Whether an installed gunicorn's own code runs it, which heeds that one's settings.
+    pub fn is_of_gunicorn(&self) -> bool {
+        self.is_of_gunicorn
     }
 
     /// For a class derived from one of the server's own: has its `run` call `serve` with the
@@ -201,8 +208,8 @@ fn make(py: Python<'_>, hooks: &Hooks, name: &str, init: ForeignInit<'_>) -> PyR
     let beat = Py::new(py, Beat { row: init.row, wakeup: init.wakeup })?;
     let state: Bound<'_, PyDict> = init.state.as_dict(py)?;
     state.set_item("stacks", init.stacks)?;
-    module.call_method1("enter", (&bridge, class, state, init.listeners, beat))?;
-    Ok(ForeignWorker { bridge, own_class, row })
+    let entered = module.call_method1("enter", (&bridge, name, class, state, init.listeners, beat))?;
+    Ok(ForeignWorker { bridge, own_class, is_of_gunicorn: entered.extract()?, row })
 }
 
 /// What `worker.tmp` of such a worker calls.

@@ -111,7 +111,7 @@ fn boot(
     }
     // Only here it is known that the class serves by itself. Once is enough.
     if init.age == 1
-        && let Some(warning) = foreign_class_warning(&config)
+        && let Some(warning) = foreign_class_warning(&config, worker.is_of_gunicorn())
     {
         log::warn!("{warning}");
     }

@@ -40,6 +40,7 @@ class Bridge:
         """
         self._origins = origins or {}
         self.cfg = Config()
+        self.values, self.objects = values, objects
         given = {**values, **objects}
         for name in self.cfg.settings.keys() & given.keys() - _hooks.PARAMETERS.keys():
             setting = self.cfg.settings[name]
@@ -75,6 +76,12 @@ class Bridge:
     def _told(self, name, error):
         origin = f" ({self._origins[name]})" if name in self._origins else ""
         return f"invalid value for {name!r}: {error}{origin}"
+
+    def given_values(self):
+        """The names and plain values of the settings that are not at their defaults."""
+        known = self.cfg.settings
+        return [(name, value) for name, value in self.values.items()
+                if name in known and value is not None and name not in self.objects and value != known[name].default]
 
     def _set_hook(self, name, value):
         hook = self._checked(name, value, lambda value: _hooks.resolve(name, value))

@@ -10,13 +10,13 @@ import sys
 import time
 import traceback
 
-from gunicorn import util
+from gunicorn import _installed, util
 from gunicorn._gevent import what_is_missing
 from gunicorn.errors import AppImportError
 from gunicorn.sock import listener
 from gunicorn.util import load_class
 from gunicorn.workers._served import called_methods, cannot_override, replaced
-from gunicorn.workers.base import QuickExit, Worker, make
+from gunicorn.workers.base import QuickExit, Worker, make, prepare_for_signals
 
 # What gunicorn has where this server has nothing: classes calculate with it.
 _DEFAULTS = {
@@ -42,6 +42,8 @@ class SharedHeartbeat:
 
     def __init__(self, worker, beat):
         self._worker = worker
+        # In gunicorn a file.
+        self._before = worker.tmp
         self._beat = beat
         self._last = time.monotonic()
         self._orphaned_at = None
@@ -66,8 +68,12 @@ class SharedHeartbeat:
         """The monotonic time of the last beat, in seconds."""
         return self._last
 
+    def fileno(self):
+        """The descriptor of gunicorn's file, for its own code."""
+        return self._before.fileno()
+
     def close(self):
-        """Does nothing: there is no file."""
+        self._before.close()
 
 
 def load(name):
@@ -77,14 +83,20 @@ def load(name):
         raise RuntimeError(f"the worker class {name!r} is not derived from gunicorn.workers.base.Worker")
     if worker_class.ALIAS == "gevent" and (missing := what_is_missing()):
         raise RuntimeError(missing)
-    if worker_class.ALIAS is not None and (method := cannot_override(worker_class)):
+    if (method := _method_of_gunicorns(worker_class)) and not _installed.is_installed():
         raise RuntimeError(
-            f"the worker class {name!r} overrides {method}, which is never used: the server reads the requests of "
-            f"{worker_class.ALIAS} workers; handle_request() and hooks see each of them"
+            f"the worker class {name!r} overrides {method}, by which gunicorn's own code reads requests: install that "
+            "(pip install gunicorn), and the class runs by it; the server itself calls handle_request() and hooks"
         )
     if hasattr(worker_class, "setup"):
         worker_class.setup()
     return worker_class
+
+
+def _method_of_gunicorns(worker_class):
+    """What the class overrides that is part of gunicorn's own code, if there is something."""
+    name = cannot_override(worker_class) if worker_class.ALIAS is not None else None
+    return name if name is None or name in ("server_class", "wsgi_handler") else f"{name}()"
 
 
 def replaced_methods(alias):
@@ -94,11 +106,14 @@ def replaced_methods(alias):
 
 def own_class(worker_class):
     """The worker class of the server that serves for it, or None for one that serves by itself."""
-    return worker_class.ALIAS
+    return None if _method_of_gunicorns(worker_class) else worker_class.ALIAS
 
 
-def enter(bridge, worker_class, state, listeners, beat):
-    """Makes the worker of this process, in place of the object that the hooks of the master have seen."""
+def enter(bridge, name, worker_class, state, listeners, beat):
+    """Makes the worker of this process, in place of the object that the hooks of the master have seen.
+
+    Returns whether gunicorn's own code runs it.
+    """
     cfg = bridge.cfg
     for known, value in _DEFAULTS.items():
         setting = cfg.settings.get(known)
@@ -107,16 +122,36 @@ def enter(bridge, worker_class, state, listeners, beat):
     bridge.enter_worker(state)
     seen = bridge.worker
     sockets = [listener(descriptor, text, address_of(text)) for text, descriptor in listeners]
-    worker_class.check_config(cfg, bridge.log)
-    arguments = (state["age"], state["ppid"], sockets, seen.app, cfg.timeout / 2, cfg, bridge.log)
+    app, log = seen.app, bridge.log
+    if is_of_gunicorn := _method_of_gunicorns(worker_class) is not None:
+        worker_class, cfg, app, log = _installed.take_over(bridge, name)
+    if hasattr(worker_class, "check_config"):
+        worker_class.check_config(cfg, log)
+    arguments = (state["age"], state["ppid"], sockets, app, cfg.timeout / 2, cfg, log)
     worker = make(worker_class, state["max_requests"], state["stacks"], *arguments)
     worker.pid = state["pid"]
-    if worker.ALIAS is None:
+    if is_of_gunicorn:
+        _prepare_gunicorns(worker, state["max_requests"])
+    if getattr(worker, "ALIAS", None) is None:
         worker.tmp = SharedHeartbeat(worker, beat)
     # What hooks have put on the other one.
     for attribute in vars(seen).keys() - vars(worker).keys():
         setattr(worker, attribute, vars(seen)[attribute])
     bridge.worker = worker
+    return is_of_gunicorn
+
+
+def _prepare_gunicorns(worker, max_requests):
+    """What the base of worker classes does here, and gunicorn's does not."""
+    worker.max_requests = max_requests or sys.maxsize
+    worker.number = None
+    install = worker.init_signals
+
+    def init_signals():
+        install()
+        prepare_for_signals(worker)
+
+    worker.init_signals = init_signals
 
 
 def address_of(text):
@@ -151,7 +186,7 @@ def serve(bridge):
     except BaseException:
         bridge.exception("Exception in worker process")
         status = _FAILED if worker.booted else _BOOT_ERROR
-    if worker.ALIAS is None:
+    if getattr(worker, "ALIAS", None) is None:
         _ignore_what_stops()
     return status, is_quick
 

@@ -136,6 +136,12 @@ def drop_handlers():
             handler.close()
 
 
+def forget():
+    """Another package takes the loggers over: whatever becomes of them, the server writes its own lines as before."""
+    global _made  # noqa: PLW0603 - the state of the process, as the loggers are
+    _made = None
+
+
 def look():
     """Tells the server whether both loggers are as it made them, and the least level that the error log takes."""
     if _made is not None:

@@ -89,7 +89,7 @@ class Worker:
         self.log.close_on_exec()
         self.init_signals()
         if self.ALIAS is None:
-            _prepare_for_signals(self)
+            prepare_for_signals(self)
         self.load_wsgi()
         self.cfg.post_worker_init(self)
         self.booted = True
@@ -176,7 +176,7 @@ def make(worker_class, max_requests, stacks, *arguments):
         _drawn_max_requests = None
 
 
-def _prepare_for_signals(worker):
+def prepare_for_signals(worker):
     """Has signals end the process through Python where the class leaves them their default effect.
 
     So `worker_exit` and the exit functions run: uvicorn restores the handlers that it has found, and raises the signal
