@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal::{SIGABRT, SIGALRM, SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::util::client::Client;
+use crate::util::load::Load;
 use crate::util::server::{Plan, Server, send};
 use crate::util::tls::{Authority, Key};
 use crate::util::{gunicorn_venv, wait_until};
@@ -292,6 +293,52 @@ fn a_class_of_gevent_may_bound_its_requests() {
     assert_eq!(neighbour.read().status, 200);
     assert_eq!(server.get("/?REQUEST_METHOD").text(), "GET");
     server.finish();
+}
+
+#[test]
+fn requests_of_a_class_of_gevent_end_with_their_time_and_with_their_worker() {
+    let mut server = green("AroundGevent").args(["--request-timeout", "1"]).start();
+    server.allow("");
+    assert_eq!(status(&server, "/sleep?30"), Some(504));
+    server.wait_for_log("after /sleep?30");
+    assert_eq!(server.get("/?REQUEST_METHOD").text(), "GET");
+    server.finish();
+
+    let mut server = green("AroundGevent").args(["--graceful-timeout", "1"]).start();
+    server.allow("");
+    let mut late = asked(&server, "/sleep?60");
+    assert_eq!(server.get("/?REQUEST_METHOD").text(), "GET");
+    server.signal(SIGTERM);
+    assert!(late.read_for("GET").is_err());
+    server.wait_for_log("Worker graceful timeout (pid:");
+    server.wait_for_log("after /sleep?60");
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+
+    let mut server = green("AroundGevent").start();
+    server.allow("");
+    let mut sleeper = asked(&server, "/sleep?60");
+    assert_eq!(server.get("/?REQUEST_METHOD").text(), "GET");
+    server.signal(SIGQUIT);
+    assert!(sleeper.read_for("GET").is_err());
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+}
+
+#[test]
+fn no_request_fails_while_workers_of_a_class_are_replaced() {
+    for class in ["subclasses.AroundThread", "green_subclasses.AroundGevent"] {
+        let flags = ["--worker-class", class, "--workers", "2", "--threads", "3", "--max-requests", "2000"];
+        let server = Plan::app("classes_wsgi").args(flags).start();
+        let old = server.wait_for_workers(2);
+        let load = Load::during(&server.address, 2, |load| {
+            wait_until("some load", || load.ok() > 30);
+            server.signal(SIGHUP);
+            wait_until("another generation", || !server.workers().iter().any(|pid| old.contains(pid)));
+            let before = load.ok();
+            wait_until("some load", || load.ok() > before + 600);
+        });
+        load.expect_no_failure();
+        server.finish();
+    }
 }
 
 #[test]
