@@ -7,3 +7,4 @@
 pub mod ablation;
 pub mod decimal;
 pub mod repr;
+pub mod unpoisoned;

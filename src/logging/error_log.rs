@@ -10,7 +10,7 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use log::{LevelFilter, Record};
@@ -21,6 +21,7 @@ use super::{
     CRITICAL, Level, LogError, LogSettings, Scope, SyslogSettings, escape, journal, json, line_counts, local_time,
     redirect, scope,
 };
+use crate::base::unpoisoned::Unpoisoned;
 
 /// Only records of this crate are written: those of libraries tell an operator nothing.
 const OWN_RECORDS: &str = "monoceros";
@@ -84,7 +85,7 @@ pub fn reopen() -> Result<(), LogError> {
 /// # Errors
 /// No descriptors are left.
 pub fn last_resort() -> io::Result<RawFd> {
-    let mut last_resort = LAST_RESORT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut last_resort = LAST_RESORT.lock().unpoisoned();
     let descriptor = match &*last_resort {
         Some(descriptor) => descriptor.as_raw_fd(),
         None => {
@@ -113,7 +114,7 @@ pub fn admit(level: Level) {
 /// Runs `fork` while no other thread of this process writes a record: otherwise its lock would stay
 /// held in the child for ever.
 pub fn between_records<T>(fork: impl FnOnce() -> T) -> T {
-    let _gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _gate = GATE.lock().unpoisoned();
     fork()
 }
 
@@ -196,15 +197,15 @@ fn open_syslog(settings: &SyslogSettings) -> Result<Arc<Syslog>, LogError> {
 }
 
 fn current() -> Option<Arc<ErrorLog>> {
-    CURRENT.read().unwrap_or_else(PoisonError::into_inner).clone()
+    CURRENT.read().unpoisoned().clone()
 }
 
 fn exchange(log: ErrorLog) {
-    if let Some(descriptor) = &mut *LAST_RESORT.lock().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(descriptor) = &mut *LAST_RESORT.lock().unpoisoned() {
         // If it fails, faulthandler's stacks go to the former target.
         let _ = log.sink.redirect(descriptor);
     }
-    let replaced = CURRENT.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::new(log));
+    let replaced = CURRENT.write().unpoisoned().replace(Arc::new(log));
     // The old file is closed here, after the lock was released.
     drop(replaced);
 }
@@ -223,7 +224,7 @@ fn install() {
 /// Writes a record into the log's own lines.
 fn write(record: &Record<'_>) {
     if let Some(lines) = LINES.get() {
-        let _gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _gate = GATE.lock().unpoisoned();
         log::Log::log(lines, record);
     }
 }

@@ -4,7 +4,7 @@ mod callout;
 mod stepwise;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyStopIteration, PySystemExit};
@@ -32,6 +32,7 @@ use super::signals;
 use super::start_response::{StartResponse, as_bytes};
 use super::waiting;
 use crate::base::ablation::{Mechanism, is_off};
+use crate::base::unpoisoned::Unpoisoned;
 use crate::exchange::{Exchange, RequestView};
 use crate::files::AppFiles;
 use crate::http::request::Span;
@@ -163,7 +164,7 @@ impl InFlight {
     /// For the standby thread: sends what has waited for long enough ([`Exchange::flush_due`]). With `hurry`, the responses wait for no
     /// others either ([`Exchange::hurry`]).
     pub fn flush_due(&self, now: Instant, hurry: bool) -> Look {
-        let responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
+        let responses = self.responses.lock().unpoisoned();
         let looks = responses.iter().map(|shared| {
             let mut response = match shared.try_lock() {
                 Ok(response) => response,
@@ -190,11 +191,11 @@ impl InFlight {
     }
 
     fn transmissions(&self) -> Vec<Arc<Mutex<ResponseWriter>>> {
-        self.responses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.responses.lock().unpoisoned().clone()
     }
 
     fn set(&self, site: usize, response: &Arc<Mutex<ResponseWriter>>) {
-        let mut transmissions = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut transmissions = self.responses.lock().unpoisoned();
         match transmissions.get_mut(site) {
             Some(known) => *known = response.clone(),
             None => transmissions.push(response.clone()),

@@ -1,13 +1,14 @@
 //! Python exceptions as text, and `wsgi.errors`.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::request_context;
+use crate::base::unpoisoned::Unpoisoned;
 use crate::logging::{Failure, within};
 
 /// The longest unfinished line that `wsgi.errors` keeps back. A longer one is written unfinished.
@@ -107,12 +108,12 @@ impl ErrorStream {
     }
 
     fn take(&self) -> String {
-        std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.unfinished.lock().unpoisoned())
     }
 
     /// Adds `text`, and returns the lines that are complete now.
     fn add(&self, text: &str) -> Option<String> {
-        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unfinished = self.unfinished.lock().unpoisoned();
         unfinished.push_str(text);
         let end = match unfinished.rfind('\n') {
             Some(newline) => newline + 1,

@@ -9,7 +9,7 @@
 //! serves for it.
 
 use std::os::fd::RawFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -20,6 +20,7 @@ use super::errors::traceback;
 use super::hooks::{HookError, Hooks, WorkerState, refusal};
 pub use super::native::take_broken_files;
 use super::{interpreter, loggers, signals};
+use crate::base::unpoisoned::Unpoisoned;
 use crate::scoreboard::{Row, WorkerPhase};
 use crate::sys::wakeup::Wakeup;
 
@@ -247,7 +248,7 @@ struct Serve(Mutex<Option<Serving>>);
 impl Serve {
     #[pyo3(signature = (app, threads=None))]
     fn __call__(&self, app: Py<PyAny>, threads: Option<(usize, Py<PyAny>)>) -> PyResult<()> {
-        let serve = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let serve = self.0.lock().unpoisoned().take();
         let serve = serve.ok_or_else(|| PyRuntimeError::new_err("the worker has served already"))?;
         serve(App::new(app), threads.map(|(count, start)| ThreadTerms { count, start }));
         Ok(())

@@ -10,7 +10,7 @@
 //! for the length of a call.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyRuntimeError, PySystemExit};
@@ -22,6 +22,7 @@ use super::hooks::WorkerMethod;
 use super::hub::{self, Hub};
 use super::panics::caught;
 use super::{errors, loggers, signals};
+use crate::base::unpoisoned::Unpoisoned;
 use crate::exchange::Exchange;
 use crate::sys::wakeup::WakeupReceiver;
 
@@ -371,6 +372,6 @@ impl Task {
     }
 
     fn lock(&self) -> MutexGuard<'_, TaskState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use pyo3::types::{PyBytes, PyList};
 use super::hub;
 use super::response_writer::ResponseWriter;
 use super::waiting;
+use crate::base::unpoisoned::Unpoisoned;
 use crate::exchange::Body;
 
 /// How much is taken at once from a spooled file or a connection.
@@ -158,7 +159,7 @@ impl Input {
     }
 
     fn lock(&self) -> MutexGuard<'_, InputState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 
     /// Takes the body, when no other thread reads it.
@@ -199,7 +200,7 @@ impl Input {
 
     fn wait_until_free(&self) {
         let is_awaited = |state: &mut InputState| matches!(state, InputState::With { is_awaited: true, .. });
-        drop(self.is_free.wait_while(self.lock(), is_awaited).unwrap_or_else(PoisonError::into_inner));
+        drop(self.is_free.wait_while(self.lock(), is_awaited).unpoisoned());
     }
 
     /// Takes the next `wanted` bytes, or all there are; `stop` may find enough earlier.

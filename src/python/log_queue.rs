@@ -6,12 +6,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
 use super::loggers;
+use crate::base::unpoisoned::Unpoisoned;
 use crate::logging::Level;
 use crate::sys::thread;
 use crate::sys::wakeup::Wakeup;
@@ -93,7 +94,7 @@ impl LogQueue {
             if left.is_zero() {
                 return;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait_timeout(state, left).unpoisoned().0;
         }
     }
 
@@ -142,14 +143,14 @@ impl LogQueue {
     fn wait_for_records(&self) -> (VecDeque<QueuedRecord>, usize) {
         let mut state = self.lock();
         while state.waiting.is_empty() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unpoisoned();
         }
         state.take()
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         // A panic while the lock was held leaves plain data, which stays valid.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 }
 

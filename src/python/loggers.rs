@@ -11,13 +11,14 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::log_queue::LogQueue;
 use super::{facade, hooks, interpreter, raw};
+use crate::base::unpoisoned::Unpoisoned;
 use crate::logging::{self, Level, LogRedirect, Schema};
 use crate::settings::{Config, LogFormat, Origins};
 use crate::sys::process;
@@ -295,5 +296,5 @@ pub(super) fn set_up() {
 }
 
 fn in_force() -> MutexGuard<'static, InForce> {
-    IN_FORCE.lock().unwrap_or_else(PoisonError::into_inner)
+    IN_FORCE.lock().unpoisoned()
 }

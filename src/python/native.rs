@@ -3,8 +3,8 @@
 
 use std::os::fd::{IntoRawFd, RawFd};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -13,6 +13,7 @@ use pyo3::types::{PyDict, PyList};
 use super::environ::SERVER_SOFTWARE;
 use super::request_context::{self, trace_ids};
 use super::{loggers, title};
+use crate::base::unpoisoned::Unpoisoned;
 use crate::http::request_id::parse_traceparent;
 use crate::logging::{self, AccessEntry, Failure, Level, RequestIds, Schema};
 use crate::settings::{self, Config, Kind, Setting, Store, Value};
@@ -148,12 +149,12 @@ static BROKEN_FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// `watch_files(files)`: files to watch under `reload` that are no modules.
 #[pyfunction]
 fn watch_files(files: Vec<PathBuf>) {
-    BROKEN_FILES.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+    BROKEN_FILES.lock().unpoisoned().extend(files);
 }
 
 /// The files that kept the application from loading since the last call.
 pub fn take_broken_files() -> Vec<PathBuf> {
-    std::mem::take(&mut *BROKEN_FILES.lock().unwrap_or_else(PoisonError::into_inner))
+    std::mem::take(&mut *BROKEN_FILES.lock().unpoisoned())
 }
 
 /// `log_level()`: the least level of the error log, as Python's `logging` numbers it.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use pyo3::prelude::*;
@@ -15,6 +15,7 @@ use pyo3::types::PyBytes;
 use super::header_line_cache::HeaderLineCache;
 use super::request_context::ids_of;
 use crate::base::ablation::{Mechanism, is_off};
+use crate::base::unpoisoned::Unpoisoned;
 use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Hint, RequestView, Wait};
 use crate::files::{AppFiles, Piece};
 use crate::http::date::DateCache;
@@ -816,7 +817,7 @@ impl ResponseWriter {
 
 /// Locks a response. A panic while it was held leaves plain data behind, so poisoning carries no news.
 pub fn lock(shared: &Mutex<ResponseWriter>) -> MutexGuard<'_, ResponseWriter> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock().unpoisoned()
 }
 
 /// A shared response writer, whose responses name the server by `server` (a [`response::server_line`]), and may be of these `files`.

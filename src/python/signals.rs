@@ -14,7 +14,7 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use pyo3::exceptions::PySystemExit;
@@ -24,6 +24,7 @@ use pyo3::types::PyDict;
 
 use super::hooks::Hooks;
 use super::hub;
+use crate::base::unpoisoned::Unpoisoned;
 use crate::sys::fork;
 use crate::sys::signal::{self, Signal};
 use crate::sys::stack_file;
@@ -213,7 +214,7 @@ pub fn take_back() {
     let taken = match signal::take_back() {
         Ok(false) => return,
         Ok(true) => Python::attach(|py| {
-            let ours = OURS.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|ours| ours.clone_ref(py));
+            let ours = OURS.lock().unpoisoned().as_ref().map(|ours| ours.clone_ref(py));
             ours.map_or(Ok(()), |ours| put(py, &ours))
         }),
         Err(error) => Err(error.into()),
@@ -381,7 +382,7 @@ fn unwind(signal: Signal, status: i32) -> PyErr {
 /// Makes a handler, and installs it in Python for every signal that is collected.
 fn install(py: Python<'_>, duty: Duty) -> PyResult<()> {
     let ours = Py::new(py, Handler { duty })?;
-    let before = OURS.lock().unwrap_or_else(PoisonError::into_inner).replace(ours.clone_ref(py));
+    let before = OURS.lock().unpoisoned().replace(ours.clone_ref(py));
     drop(before);
     leave_copies_alone(py)?;
     put(py, &ours)

@@ -9,11 +9,13 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use rustix::fs::FlockOperation;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
+
+use crate::base::unpoisoned::Unpoisoned;
 
 /// The most bytes in a message. A Linux socket pair holds some 200 KB by default.
 pub const MOST_BYTES: usize = 64 * 1024;
@@ -79,7 +81,7 @@ impl FdChannel {
     /// message without a connection.
     pub fn receive(&self) -> io::Result<Option<Message>> {
         // A panic while the lock was held leaves no state to repair.
-        let _alone = self.is_taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.is_taking.lock().unpoisoned();
         let _turn = Turn::take(&self.receive)?;
         let Some(message) = self.peek()? else { return Ok(None) };
         // We own the copies. The descriptors in the message end with it.

@@ -13,8 +13,8 @@ use std::num::NonZeroUsize;
 use std::ops::{Deref, Range};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -22,6 +22,8 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::fstat;
 use nix::unistd::{SysconfVar, ftruncate, sysconf};
+
+use crate::base::unpoisoned::Unpoisoned;
 
 /// A type that can live in shared memory.
 ///
@@ -175,7 +177,7 @@ impl Mapping {
 
     /// Only these bytes, whole pages, stay writable in this process.
     fn keep_writable(&self, kept: Range<usize>) -> io::Result<()> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let file = self.file.lock().unpoisoned().take();
         self.make_read_only(0..kept.start, file.as_ref())?;
         self.make_read_only(kept.end..self.bytes.get(), file.as_ref())
     }

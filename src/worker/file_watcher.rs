@@ -5,9 +5,10 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use crate::base::unpoisoned::Unpoisoned;
 use crate::python::app;
 use crate::settings::ReloadEngine;
 use crate::sys::inotify::Folders;
@@ -101,7 +102,7 @@ impl ChangeNotifier {
     /// Waits for news, for ever; calls `wake` when there is some.
     pub fn listen(&self, wake: impl Fn()) {
         while let Ok(changed) = self.folders.wait() {
-            let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            let names = self.names.lock().unpoisoned();
             if changed.is_none_or(|changed| changed.iter().any(|name| names.contains(name))) {
                 self.has_changes.store(true, Ordering::Release);
                 wake();
@@ -112,7 +113,7 @@ impl ChangeNotifier {
     /// A folder that cannot be listened to is only looked at, once a second as all of them.
     fn listen_to(&self, files: &[PathBuf], listened_to: &mut HashSet<PathBuf>) {
         let targets = files.iter().filter(|file| file.is_symlink()).filter_map(|file| file.canonicalize().ok());
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock().unpoisoned();
         for file in files.iter().cloned().chain(targets) {
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if !listened_to.contains(folder) {

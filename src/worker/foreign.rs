@@ -10,13 +10,14 @@ use std::path::Path;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::file_watcher::FileWatcher;
 use super::{
     BootError, EXIT_OK, assemble, become_user, no_thread, python_failure, raise_descriptor_limit, serve, start_python,
 };
+use crate::base::unpoisoned::Unpoisoned;
 use crate::bootstrap::{PythonSetup, foreign_class_warning};
 use crate::python::app::{self, App};
 use crate::python::foreign_worker::{self, ForeignEnd, ForeignInit, ForeignWorker, ThreadTerms};
@@ -147,7 +148,7 @@ fn prepare_to_serve_for(
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     let config = Arc::new(own_config(&init.service.config, worker.own_class()));
     init.service = Arc::new(Service { config, hooks, ..(*init.service).clone() });
-    *given.lock().unwrap_or_else(PoisonError::into_inner) = Some((init, nudge));
+    *given.lock().unpoisoned() = Some((init, nudge));
     Ok(())
 }
 
@@ -164,7 +165,7 @@ fn own_config(config: &Config, class: Option<&str>) -> Config {
 
 /// Serves for a class derived from one of the server's own, whose `run` calls this.
 fn serve_for(given: &Mutex<Option<(WorkerInit, Nudge)>>, app: App, threads: Option<ThreadTerms>, failed: &AtomicI32) {
-    let taken = given.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let taken = given.lock().unpoisoned().take();
     let Some((mut init, nudge)) = taken else { return };
     if let Some(threads) = &threads {
         let config = Config { threads: threads.count, ..(*init.service.config).clone() };

@@ -4,10 +4,11 @@
 //! is already. Knows neither connections nor the event loop.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use super::batching::LONGEST_WAIT;
+use crate::base::unpoisoned::Unpoisoned;
 
 /// The standby thread looks this often whether all threads are busy; a request is held up for no longer than twice that.
 pub const BUSY_LOOK: Duration = Duration::from_millis(5);
@@ -76,7 +77,7 @@ impl Standby {
 
     /// Has it look at once.
     pub fn call(&self) {
-        *self.is_called.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.is_called.lock().unpoisoned() = true;
         self.call.notify_one();
     }
 
@@ -88,11 +89,11 @@ impl Standby {
 
     /// For the standby thread: waits until it is called, or is to look again.
     pub fn wait(&self, attention: Attention) {
-        let is_called = self.is_called.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_called = self.is_called.lock().unpoisoned();
         let mut is_called = match attention.interval() {
             _ if *is_called => is_called,
-            Some(interval) => self.call.wait_timeout(is_called, interval).unwrap_or_else(PoisonError::into_inner).0,
-            None => self.call.wait_while(is_called, |is_called| !*is_called).unwrap_or_else(PoisonError::into_inner),
+            Some(interval) => self.call.wait_timeout(is_called, interval).unpoisoned().0,
+            None => self.call.wait_while(is_called, |is_called| !*is_called).unpoisoned(),
         };
         *is_called = false;
     }

@@ -15,7 +15,7 @@
 mod greenlets;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use mio::Waker;
@@ -31,6 +31,7 @@ use super::leader::{LeaderState, WorkerStage};
 use super::siblings::Siblings;
 use super::slow_requests::{SeenRequest, SlowRequests};
 use super::standby::{Attention, BUSY_LOOK};
+use crate::base::unpoisoned::Unpoisoned;
 use crate::logging::{AccessLog, RequestIds, within};
 use crate::python::call::{Caller, Finished, InFlight, Look};
 use crate::python::idle::GreenletWait;
@@ -284,7 +285,7 @@ impl ThreadPool {
     pub fn work(&self, py: Python<'_>, caller: &mut Caller, role: &Role) {
         let in_flight = caller.in_flight();
         in_flight.note_thread();
-        hold(&self.in_flight).push(in_flight);
+        self.in_flight.lock().unpoisoned().push(in_flight);
         loop {
             let goes_on = match py.detach(|| self.next_task(role)) {
                 Task::Serve(request) => self.serve_on(py, caller, request),
@@ -372,7 +373,7 @@ impl ThreadPool {
             return Look::Nothing;
         }
         // Nothing below waits, and a look comes often: the list is not copied.
-        let looks = hold(&self.in_flight);
+        let looks = self.in_flight.lock().unpoisoned();
         let found = looks.iter().map(|requests| requests.flush_due(now, hurry)).max().unwrap_or(Look::Nothing);
         drop(looks);
         if self.has_greenlets() && found != Look::Nothing {
@@ -405,7 +406,7 @@ impl ThreadPool {
             return;
         }
         let Some(log) = &self.access_log else { return };
-        let mut log = hold(log);
+        let mut log = log.lock().unpoisoned();
         if let Some(queue) = loggers::queue() {
             log.hand_to(|| Box::new(|line| queue.access_line(line)));
         }
@@ -424,7 +425,7 @@ impl ThreadPool {
     /// Writes out what has been logged.
     pub fn flush_access_log(&self) {
         if let Some(log) = &self.access_log {
-            hold(log).flush();
+            log.lock().unpoisoned().flush();
         }
     }
 
@@ -435,7 +436,7 @@ impl ThreadPool {
         }
         loggers::reopen_later();
         if let Some(log) = &self.access_log
-            && let Err(error) = hold(log).reopen()
+            && let Err(error) = log.lock().unpoisoned().reopen()
         {
             log::error!("Cannot reopen the access log: {error}");
         }
@@ -455,7 +456,7 @@ impl ThreadPool {
     pub fn answer_in_place(&self) {
         crate::logging::redirect(None);
         self.report_abort();
-        let in_flight = hold(&self.in_flight).clone();
+        let in_flight = self.in_flight.lock().unpoisoned().clone();
         in_flight.iter().for_each(InFlight::give_up);
     }
 
@@ -465,7 +466,7 @@ impl ThreadPool {
         if self.has_reported_abort.swap(true, Relaxed) {
             return;
         }
-        let in_flight = hold(&self.in_flight).clone();
+        let in_flight = self.in_flight.lock().unpoisoned().clone();
         let now = monotonic_ms();
         let ages = in_flight.iter().map(|requests| now.saturating_sub(requests.start() / 1_000_000));
         let described = ages.zip(&in_flight).flat_map(|(age, of)| of.describe().into_iter().map(move |one| (age, one)));
@@ -490,11 +491,11 @@ impl ThreadPool {
             return;
         }
         let in_flight: Vec<InFlight> =
-            hold(&self.in_flight).iter().filter(|requests| requests.start() != 0).cloned().collect();
+            self.in_flight.lock().unpoisoned().iter().filter(|requests| requests.start() != 0).cloned().collect();
         let described: Vec<SeenRequest> = in_flight.iter().flat_map(SeenRequest::all_of).collect();
         self.worker.row.describe_requests(described.iter().map(|seen| (seen.start, seen.text.as_str())));
         if let Some(limit) = self.worker.slow_request {
-            hold(&self.slow_requests).tell(described, limit);
+            self.slow_requests.lock().unpoisoned().tell(described, limit);
         }
     }
 
@@ -526,7 +527,7 @@ impl ThreadPool {
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {
-        hold(&self.slot)
+        self.slot.lock().unpoisoned()
     }
 
     fn tell_idle_threads(&self, busy: usize) {
@@ -614,7 +615,7 @@ impl ThreadPool {
             if slot.leader == LeaderThread::Standby {
                 self.wake_leader();
             }
-            slot = self.followers.wait(slot).unwrap_or_else(PoisonError::into_inner);
+            slot = self.followers.wait(slot).unpoisoned();
             slot.waiting -= 1;
         }
     }
@@ -878,9 +879,4 @@ fn go_on(connection: &mut Connection, ending: Disposition, now: Instant) -> Step
         }
         Disposition::Gone => Step::Close,
     }
-}
-
-/// Locks it. A panic of another thread that held it leaves plain data behind.
-fn hold<T>(data: &Mutex<T>) -> MutexGuard<'_, T> {
-    data.lock().unwrap_or_else(PoisonError::into_inner)
 }

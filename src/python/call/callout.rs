@@ -5,7 +5,7 @@
 //! a [`Turn`], and what becomes of the connection follows from the response as it stands at the end.
 //! It must not know the classes: `gunicorn/workers/_served.py` does.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyStopIteration, PySystemExit};
@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::{CallOutcome, Caller, RequestObjects, values_of};
+use crate::base::unpoisoned::Unpoisoned;
 use crate::exchange::{Exchange, RequestView};
 use crate::python::environ::EnvironError;
 use crate::python::errors::traceback;
@@ -191,7 +192,7 @@ impl Turn {
     }
 
     fn hold(&self) -> MutexGuard<'_, TurnState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 }
 

@@ -5,7 +5,7 @@
 //! steps nothing is borrowed or locked, and a [`StepwiseCaller`] belongs to one greenlet.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use pyo3::exceptions::PyStopIteration;
@@ -14,6 +14,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::callout::{Callout, Turn, TurnEnd};
 use super::{CallOptions, Finished, InFlight, RequestObjects, note, values_of};
+use crate::base::unpoisoned::Unpoisoned;
 use crate::exchange::{Exchange, RequestView};
 use crate::python::app::App;
 use crate::python::environ::{EnvironBuilder, EnvironError, EnvironTemplates, Fixtures, ListenerInfo};
@@ -147,14 +148,14 @@ impl SharedCalls {
     fn observer(&self, py: Python<'_>) -> Option<Arc<RequestHooks>> {
         let python_writes = loggers::python_writes();
         {
-            let known = hold(&self.observer);
+            let known = self.observer.lock().unpoisoned();
             if known.python_wrote == python_writes {
                 return known.hooks.clone();
             }
         }
         let hooks = self.hooks.observer(py).map(Arc::new);
         let before = std::mem::replace(
-            &mut *hold(&self.observer),
+            &mut *self.observer.lock().unpoisoned(),
             Observer { python_wrote: python_writes, hooks: hooks.clone() },
         );
         drop(before);
@@ -169,14 +170,14 @@ impl SharedCalls {
         began: Instant,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let began = self.options.queue_time.then_some(began);
-        let known = hold(&self.builders).pop();
+        let known = self.builders.lock().unpoisoned().pop();
         let mut builder = match known {
             Some(builder) => builder,
             None => Builder::new(py, &self.listener_infos)?,
         };
         // After a panic it is not used again.
         let built = builder.environs.build(py, &mut builder.templates[request.site], request, began);
-        let mut builders = hold(&self.builders);
+        let mut builders = self.builders.lock().unpoisoned();
         if builders.len() < MOST_BUILDERS {
             builders.push(builder);
         }
@@ -459,8 +460,4 @@ impl StepwiseCaller {
             Err(error) => log::error!("{}", traceback(py, &error)),
         }
     }
-}
-
-fn hold<T>(data: &Mutex<T>) -> MutexGuard<'_, T> {
-    data.lock().unwrap_or_else(PoisonError::into_inner)
 }

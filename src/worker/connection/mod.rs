@@ -28,7 +28,7 @@ pub use standing::{Standing, UNHURRIED};
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use self::arrivals::Arrivals;
@@ -43,6 +43,7 @@ use super::holdings::Held;
 use super::read_context::{Incoming, ReadContext};
 use super::transport::Transport;
 use super::write_queue::Flushed;
+use crate::base::unpoisoned::Unpoisoned;
 use crate::http::connection::{Action, Http1, Protocol, Stage};
 use crate::http::date::DateCache;
 use crate::http::error::Error;
@@ -120,7 +121,7 @@ pub fn share(connection: Connection) -> SharedConnection {
 
 /// Locks a connection. A panic while it was held leaves plain data behind, so poisoning carries no news.
 pub fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
+    connection.lock().unpoisoned()
 }
 
 impl Connection {

@@ -8,10 +8,11 @@
 
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{LeaderThread, PoolState, ThreadPool, hold};
+use super::{LeaderThread, PoolState, ThreadPool};
+use crate::base::unpoisoned::Unpoisoned;
 use crate::exchange::Exchange;
 use crate::python::Python;
 use crate::python::call::{Finished, InFlight};
@@ -113,7 +114,7 @@ impl ThreadPool {
 
     fn note(&self, change: impl FnOnce(&mut HubTurn)) {
         if let Some(hub) = &self.hub {
-            change(&mut hold(&hub.turn));
+            change(&mut hub.turn.lock().unpoisoned());
         }
     }
 
@@ -146,7 +147,7 @@ impl ThreadPool {
                 }
                 slot.waiting += 1;
                 self.wake_leader();
-                slot = self.followers.wait(slot).unwrap_or_else(PoisonError::into_inner);
+                slot = self.followers.wait(slot).unpoisoned();
                 slot.waiting -= 1;
             }
         })
@@ -181,7 +182,7 @@ impl ThreadPool {
         drop(connection);
         event_loop.catch_up(now);
         event_loop.put_back(key, step);
-        let mut turn = hold(&self.hub().turn);
+        let mut turn = self.hub().turn.lock().unpoisoned();
         if is_over || turn.next.is_some() || !turn.may_go_on(now) {
             return;
         }
@@ -227,7 +228,7 @@ impl GreenletDriver for ThreadPool {
             }
         }
         turned.is_over = self.is_over();
-        let mut turn = hold(&self.hub().turn);
+        let mut turn = self.hub().turn.lock().unpoisoned();
         (turn.began, turn.taken) = (Instant::now(), 0);
         turned.has_ready = (turned.has_ready || turn.next.is_some()) && !turned.is_over;
         turned.has_changed_code = std::mem::take(&mut turn.has_changed_code);
@@ -238,7 +239,7 @@ impl GreenletDriver for ThreadPool {
 
     fn has_ready(&self) -> bool {
         let slot = self.lock();
-        let turn = hold(&self.hub().turn);
+        let turn = self.hub().turn.lock().unpoisoned();
         turn.next.is_some()
             || slot.lead.as_ref().is_some_and(|lead| lead.event_loop.has_ready()) && turn.may_go_on(Instant::now())
     }
@@ -248,7 +249,7 @@ impl GreenletDriver for ThreadPool {
         if slot.is_over {
             return None;
         }
-        let mut turn = hold(&self.hub().turn);
+        let mut turn = self.hub().turn.lock().unpoisoned();
         let next = match turn.next.take() {
             None if turn.may_go_on(Instant::now()) => {
                 slot.lead.as_mut()?.event_loop.next_ready(self.requests_are_short())
@@ -273,7 +274,7 @@ impl GreenletDriver for ThreadPool {
         // Where there is none the standby thread leads, and has called the hub.
         let lead = slot.lead.as_mut()?;
         lead.event_loop.send_finished();
-        let mut turn = hold(&self.hub().turn);
+        let mut turn = self.hub().turn.lock().unpoisoned();
         let wait = if turn.next.is_some() { Duration::ZERO } else { lead.event_loop.time_to_wait() };
         if wait.is_zero() {
             return Some(0.0);
@@ -301,15 +302,15 @@ impl GreenletDriver for ThreadPool {
     }
 
     fn is_sudden_end(&self) -> bool {
-        hold(&self.hub().turn).is_sudden_end
+        self.hub().turn.lock().unpoisoned().is_sudden_end
     }
 
     fn add_caller(&self, in_flight: InFlight) {
-        hold(&self.in_flight).push(in_flight);
+        self.in_flight.lock().unpoisoned().push(in_flight);
     }
 
     fn remove_caller(&self, in_flight: &InFlight) {
-        hold(&self.in_flight).retain(|known| !known.is_of_the_same_caller(in_flight));
+        self.in_flight.lock().unpoisoned().retain(|known| !known.is_of_the_same_caller(in_flight));
     }
 
     fn descriptor(&self) -> RawFd {
