@@ -54,7 +54,7 @@ pub(super) fn frame(now: &Reading, before: Option<&Reading>, order: Order, width
     let mut lines = head(now, between.as_ref());
     lines.push(Line { text: String::new(), look: Look::Plain });
     lines.push(Line { text: heading(), look: Look::Heading });
-    let mut rows: Vec<Row> = now.living().map(|worker| row(now, worker, between.as_ref())).collect();
+    let mut rows: Vec<WorkerLine> = now.living().map(|worker| row(now, worker, between.as_ref())).collect();
     rows.sort_by(|one, other| other.keys[order.column].total_cmp(&one.keys[order.column]));
     // By number and pid the smallest comes first.
     if (order.column < 2) != order.is_reversed {
@@ -182,12 +182,13 @@ fn heading() -> String {
     aligned(COLUMNS.map(|(name, _)| name.to_owned()))
 }
 
-struct Row {
+/// A worker's line, and what it is sorted by.
+struct WorkerLine {
     line: Line,
     keys: [f64; COLUMNS.len()],
 }
 
-fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> Row {
+fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> WorkerLine {
     let earlier = between.and_then(|between| Some((between.earlier(worker)?, between.seconds())));
     let threads = worker.threads as f64;
     let (busy, requests) = match earlier {
@@ -240,7 +241,7 @@ fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> 
         duration(worker.age.as_secs_f64()),
     ]);
     let look = if busy > 0.8 { Look::Alarming } else { Look::Plain };
-    Row { line: Line { text, look }, keys }
+    WorkerLine { line: Line { text, look }, keys }
 }
 
 /// How long a request took on average, since the `earlier` reading.
@@ -272,7 +273,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::scoreboard::{MAX_WORKERS, Scoreboard, ServedRequest};
+    use crate::scoreboard::{MAX_WORKERS, Scoreboard, ServedCounts};
     use crate::sys::process::getpid;
 
     const BY_NUMBER: Order = Order { column: 0, is_reversed: false };
@@ -286,7 +287,7 @@ mod tests {
             row.assign(getpid(), 3, 2);
             row.set_state(WorkerPhase::Ready);
             let duration = Duration::from_millis(20);
-            row.count_served(&ServedRequest { status: 500, duration, ..Default::default() });
+            row.count_served(&ServedCounts { status: 500, duration, ..Default::default() });
         }
         board
     }

@@ -31,7 +31,7 @@ pub use self::histogram::Histogram;
 pub use self::layout::BOUNDS_NS;
 pub use self::masters_page::LastReload;
 pub use self::reading::{OpenError, ReadRequest, WorkerReading};
-pub use self::tallies::{Count, Running, ServedRequest};
+pub use self::tallies::{Count, Running, ServedCounts};
 
 /// Rows on the scoreboard: the most workers that can exist at once, during a reload the old and the
 /// new ones together.
@@ -298,7 +298,7 @@ mod tests {
     /// A request is served.
     fn finish(row: &Row, running: Running) {
         row.end_request(running, Instant::now);
-        row.count_served(&ServedRequest::default());
+        row.count_served(&ServedCounts::default());
     }
 
     #[test]

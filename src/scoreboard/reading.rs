@@ -333,7 +333,7 @@ fn because(error: io::Error) -> OpenError {
 mod tests {
     use std::time::Instant;
 
-    use super::super::{Cause, Count, MAX_WORKERS, ServedRequest};
+    use super::super::{Cause, Count, MAX_WORKERS, ServedCounts};
     use super::*;
     use crate::sys::process::getpid;
 
@@ -347,7 +347,7 @@ mod tests {
         let began = Instant::now();
         let running = row.start_request(began);
         row.end_request(running, || began + Duration::from_secs(1));
-        row.count_served(&ServedRequest { status: 200, duration: Duration::from_secs(1), ..Default::default() });
+        row.count_served(&ServedCounts { status: 200, duration: Duration::from_secs(1), ..Default::default() });
         (board, row)
     }
 

@@ -32,7 +32,7 @@ impl Running {
 
 /// What is counted of a request that the application has answered.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ServedRequest {
+pub struct ServedCounts {
     /// The status of the response; 0 where nothing was sent.
     pub status: u16,
     /// From the complete request to the end of the application, everything together.
@@ -110,7 +110,7 @@ impl Row {
     }
 
     /// Counts a request that the application has answered.
-    pub fn count_served(&self, served: &ServedRequest) {
+    pub fn count_served(&self, served: &ServedCounts) {
         self.tally(Tally::Requests).fetch_add(1, Relaxed);
         self.count_response(served.status);
         record(self.histogram(Tally::Duration), served.duration.as_nanos() as u64);

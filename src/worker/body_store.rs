@@ -48,7 +48,9 @@ impl BodyStore {
             BodyStore::Memory(bytes) => {
                 bytes.extend_from_slice(data);
                 let is_long = bytes.len() > limits.http.body_buffer
-                    || bytes.len() > WORTH_A_FILE && limits.body_spool > 0 && limits.holdings.memory_is_short();
+                    || bytes.len() > WORTH_A_FILE
+                        && limits.spooling.most_of_body > 0
+                        && limits.holdings.memory_is_short();
                 Ok(if is_long { self.spool(limits) } else { Room::Left })
             }
             // It is complete: nobody adds to it.
@@ -65,7 +67,7 @@ impl BodyStore {
                     return Err(NotKept);
                 }
                 *length += data.len() as u64;
-                Ok(if *length < limits.body_spool { Room::Left } else { Room::Exhausted })
+                Ok(if *length < limits.spooling.most_of_body { Room::Left } else { Room::Exhausted })
             }
         }
     }
@@ -129,7 +131,7 @@ impl BodyStore {
     /// Moves the bytes into a file. Where none can be made (a read-only root, a full disk) they stay, and the rest streams.
     fn spool(&mut self, limits: &ConnectionLimits) -> Room {
         let BodyStore::Memory(bytes) = self else { return Room::Left };
-        if limits.body_spool == 0 {
+        if limits.spooling.most_of_body == 0 {
             return Room::Exhausted;
         }
         let made = temporary_file(limits).and_then(|mut file| {
@@ -140,7 +142,7 @@ impl BodyStore {
             Ok(file) => {
                 let length = bytes.len() as u64;
                 *self = BodyStore::Spooled(file, length);
-                if length < limits.body_spool { Room::Left } else { Room::Exhausted }
+                if length < limits.spooling.most_of_body { Room::Left } else { Room::Exhausted }
             }
             Err(error) => {
                 log::warn!("Cannot keep a request body in a temporary file ({error}); streaming it to the application");

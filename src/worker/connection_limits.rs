@@ -38,24 +38,14 @@ pub struct ConnectionLimits {
     pub write_timeout: Duration,
     /// For a connection between two requests; zero closes it after the response.
     pub keepalive: Duration,
-    /// Bytes of a body kept in a file.
-    pub body_spool: u64,
-    /// Bytes of a response kept in memory for a client that does not take them.
-    pub response_buffer: usize,
-    /// Bytes of a response kept in a file for it.
-    pub response_spool: u64,
-    /// Where spooled bodies and responses go; `None` is the system's temporary directory.
-    pub upload_directory: Option<PathBuf>,
-    /// The path at which the server itself answers.
-    pub health_path: Option<String>,
-    /// The path at which it says that it lives.
-    pub live_path: Option<String>,
+    /// What is kept of bodies and responses, and where.
+    pub spooling: Spooling,
+    /// The paths at which the server answers by itself.
+    pub own_paths: OwnPaths,
     /// Whether somebody reads the measures that cost more than an addition: the wait in the kernel.
     pub measures: bool,
     /// Gives requests their ids, where they have some.
     pub request_ids: Option<Arc<RequestIds>>,
-    /// The requests that are for files.
-    pub static_paths: Option<Arc<StaticPaths>>,
     /// What all connections hold together, and may hold.
     pub holdings: Holdings,
     /// Sends what waits for more to come while the application runs.
@@ -66,8 +56,32 @@ pub struct ConnectionLimits {
     heartbeat: OnceLock<Row>,
     poll: OnceLock<ConnectionPoll>,
     stopping: AtomicBool,
+}
+
+/// What is kept of bodies and responses, and where.
+#[derive(Debug)]
+pub struct Spooling {
+    /// Bytes of a body kept in a file.
+    pub most_of_body: u64,
+    /// Bytes of a response kept in memory for a client that does not take them.
+    pub response_buffer: usize,
+    /// Bytes of a response kept in a file for it.
+    pub most_of_response: u64,
+    /// Where the files are made; `None` is the system's temporary directory.
+    pub directory: Option<PathBuf>,
     /// No file can be made for responses, which has been said in the log.
-    lacks_spool: AtomicBool,
+    lacks_files: AtomicBool,
+}
+
+/// The paths at which the server answers by itself.
+#[derive(Debug)]
+pub struct OwnPaths {
+    /// Whether it serves (`health_path`).
+    pub health: Option<String>,
+    /// Whether it lives (`live_path`).
+    pub live: Option<String>,
+    /// Files (`static_map`).
+    pub files: Option<Arc<StaticPaths>>,
 }
 
 impl ConnectionLimits {
@@ -77,15 +91,10 @@ impl ConnectionLimits {
             http: http1(config),
             write_timeout: bound(config.write_timeout),
             keepalive: keepalive(config),
-            body_spool: config.body_spool,
-            response_buffer: config.response_buffer,
-            response_spool: config.response_spool,
-            upload_directory: config.tmp_upload_dir.clone(),
-            health_path: config.health_path.clone(),
-            live_path: config.live_path.clone(),
+            spooling: Spooling::new(config),
+            own_paths: OwnPaths::new(config),
             measures: config.metrics_bind.is_some() || config.autoscale || config.queue_time,
             request_ids: config.request_id_header.clone().map(|header| Arc::new(RequestIds::new(header))),
-            static_paths: StaticPaths::new(config),
             holdings: Holdings::new(config),
             standby: Standby::new(),
             heartbeat: OnceLock::new(),
@@ -93,32 +102,7 @@ impl ConnectionLimits {
             proxy_allow_ips: config.proxy_allow_ips.clone(),
             trusted: trusted(config).clone(),
             stopping: AtomicBool::new(false),
-            lacks_spool: AtomicBool::new(false),
         }
-    }
-
-    /// Whether there are requests that are answered without the application.
-    pub fn answers_by_itself(&self) -> bool {
-        self.answers_checks() || self.static_paths.is_some()
-    }
-
-    /// Whether what a client does not take of its response may go to a file.
-    pub fn may_spool_responses(&self) -> bool {
-        self.response_spool > 0 && !self.lacks_spool.load(Relaxed)
-    }
-
-    /// No file can be made for a response. From now on applications wait for clients that do not read; it is said once.
-    pub fn note_no_spool(&self, error: &std::io::Error) {
-        if !self.lacks_spool.swap(true, Relaxed) {
-            log::warn!(
-                "Cannot keep a response in a temporary file ({error}); the app waits for clients that do not read"
-            );
-        }
-    }
-
-    /// Whether there are paths at which the server itself answers.
-    pub fn answers_checks(&self) -> bool {
-        self.health_path.is_some() || self.live_path.is_some()
     }
 
     /// From now on whoever waits for a client gives the worker's signs of life there.
@@ -185,6 +169,50 @@ impl ConnectionLimits {
     /// From now on every response closes its connection: the worker is to end.
     pub fn stop_keeping_alive(&self) {
         self.stopping.store(true, Relaxed);
+    }
+}
+
+impl Spooling {
+    fn new(config: &Config) -> Spooling {
+        Spooling {
+            most_of_body: config.body_spool,
+            response_buffer: config.response_buffer,
+            most_of_response: config.response_spool,
+            directory: config.tmp_upload_dir.clone(),
+            lacks_files: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether what a client does not take of its response may go to a file.
+    pub fn takes_responses(&self) -> bool {
+        self.most_of_response > 0 && !self.lacks_files.load(Relaxed)
+    }
+
+    /// No file can be made for a response. From now on applications wait for clients that do not
+    /// read; it is said once.
+    pub fn note_no_file(&self, error: &std::io::Error) {
+        if !self.lacks_files.swap(true, Relaxed) {
+            log::warn!(
+                "Cannot keep a response in a temporary file ({error}); the app waits for clients that do not read"
+            );
+        }
+    }
+}
+
+impl OwnPaths {
+    fn new(config: &Config) -> OwnPaths {
+        let (health, live) = (config.health_path.clone(), config.live_path.clone());
+        OwnPaths { health, live, files: StaticPaths::new(config) }
+    }
+
+    /// Whether there are any.
+    pub fn are_given(&self) -> bool {
+        self.are_checks_given() || self.files.is_some()
+    }
+
+    /// Whether there are some for checks.
+    pub fn are_checks_given(&self) -> bool {
+        self.health.is_some() || self.live.is_some()
     }
 }
 

@@ -2,22 +2,21 @@
 //!
 //! It is called once for each request, and adds numbers that are known there already.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::exchange::CLIENT_CLOSED_REQUEST;
 use crate::http::error::Error;
 use crate::python::call::take_raised;
 use crate::python::response_writer::ResponseSummary;
-use crate::scoreboard::{Count, Refusal, Row, ServedRequest};
+use crate::scoreboard::{Count, Refusal, Row, ServedCounts};
 
-/// A request was answered by the application. `moments` are when it was ready, when the application
-/// was called, and when that was done; `received` its bytes.
-pub fn served(row: &Row, moments: (Instant, Instant, Instant), received: u64, summary: &ResponseSummary) {
-    let (ready_at, called_at, ended_at) = moments;
-    row.count_served(&ServedRequest {
+/// A request was answered by the application. It has waited for `queue` before, and that took
+/// `in_app`; `received` are its bytes.
+pub fn served(row: &Row, (queue, in_app): (Duration, Duration), received: u64, summary: &ResponseSummary) {
+    row.count_served(&ServedCounts {
         status: summary.status,
-        duration: ended_at.saturating_duration_since(ready_at),
-        queue: called_at.saturating_duration_since(ready_at),
+        duration: queue + in_app,
+        queue,
         received,
         sent: summary.sent,
     });

@@ -362,7 +362,7 @@ fn assemble(
     let heard = (init.signals.as_raw_fd(), nudge.as_raw_fd());
     let mut event_loop = EventLoop::new(listeners, heard, limits.clone(), siblings.clone(), config.worker_connections)
         .map_err(cannot_poll)?;
-    if let Some(paths) = &limits.static_paths {
+    if let Some(paths) = &limits.own_paths.files {
         let terms = FileTerms {
             server: facade::server_line(),
             is_logged: access_log.is_some(),

@@ -13,7 +13,7 @@ use super::connection_limits::ConnectionLimits;
 /// # Errors
 /// The directory cannot be written to, or no descriptor is left.
 pub fn temporary_file(limits: &ConnectionLimits) -> io::Result<File> {
-    let file = match &limits.upload_directory {
+    let file = match &limits.spooling.directory {
         Some(directory) => tempfile::tempfile_in(directory),
         None => tempfile::tempfile(),
     }?;
@@ -40,7 +40,7 @@ impl Spool {
 
     /// Appends `bytes`, as far as the file may grow and the disk has room. Returns how many.
     pub fn append(&mut self, bytes: &[u8], limits: &ConnectionLimits) -> usize {
-        let room = limits.response_spool.saturating_sub(self.written).min(limits.holdings.spool_room());
+        let room = limits.spooling.most_of_response.saturating_sub(self.written).min(limits.holdings.spool_room());
         let count = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
         let mut done = 0;
         while done < count {

@@ -815,7 +815,8 @@ impl ThreadPool {
         let Finished { exchange, ending, summary, environ_values, .. } = finished;
         let request = exchange.into_request().expect("every exchange here is a request: the caller was given one");
         let (ready_at, received) = request.ready();
-        counting::served(&self.worker.row, (ready_at, started, ended), received, &summary);
+        let queue = started.saturating_duration_since(ready_at);
+        counting::served(&self.worker.row, (queue, duration), received, &summary);
         let late_log = (!is_sent).then(|| request.late_log(summary, environ_values, started));
         let served = request.give_back(|connection| {
             late_log.into_iter().for_each(|log| connection.log_when_sent(log));

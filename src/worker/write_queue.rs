@@ -151,21 +151,22 @@ impl WriteQueue {
     }
 
     fn memory_room(&self, limits: &ConnectionLimits) -> usize {
-        let may_spool = limits.response_spool > 0 && !self.avoids_files;
+        let may_spool = limits.spooling.most_of_response > 0 && !self.avoids_files;
         let is_short = may_spool && limits.holdings.memory_is_short();
-        let most = if is_short { limits.response_buffer.min(SHORT_BUFFER) } else { limits.response_buffer };
+        let most =
+            if is_short { limits.spooling.response_buffer.min(SHORT_BUFFER) } else { limits.spooling.response_buffer };
         most.saturating_sub(self.memory)
     }
 
     fn spool(&mut self, bytes: &[u8], limits: &ConnectionLimits) -> usize {
         if self.spool.is_none() {
-            if !limits.may_spool_responses() {
+            if !limits.spooling.takes_responses() {
                 return 0;
             }
             match Spool::new(limits) {
                 Ok(spool) => self.spool = Some(spool),
                 Err(error) => {
-                    limits.note_no_spool(&error);
+                    limits.spooling.note_no_file(&error);
                     return 0;
                 }
             }
@@ -417,7 +418,7 @@ mod tests {
         };
         let limits = ConnectionLimits::new(&config);
         assert_eq!(WriteQueue::default().keep(&[b'x'; 100], &limits), 10);
-        assert!(!limits.may_spool_responses(), "it is not tried again each time");
+        assert!(!limits.spooling.takes_responses(), "it is not tried again each time");
     }
 
     #[test]

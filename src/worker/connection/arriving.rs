@@ -115,15 +115,15 @@ impl Connection {
 
     /// The step for a request that the server itself answers.
     fn check(&self) -> Option<Step> {
-        if !self.limits.answers_checks() {
+        if !self.limits.own_paths.are_checks_given() {
             return None;
         }
         let head = &self.request.head;
         let source = head.source(self.request.bytes());
         let is_at = |path: &Option<String>| path.as_ref().is_some_and(|path| head.path.of(source) == path.as_bytes());
-        let step = if is_at(&self.limits.health_path) {
+        let step = if is_at(&self.limits.own_paths.health) {
             Step::Check
-        } else if is_at(&self.limits.live_path) {
+        } else if is_at(&self.limits.own_paths.live) {
             Step::LiveCheck
         } else {
             return None;

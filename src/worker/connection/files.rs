@@ -34,7 +34,7 @@ pub struct FileTerms {
 impl Connection {
     /// Whether its request, which is ready, is for a file.
     pub(super) fn is_for_file(&self) -> bool {
-        let Some(paths) = &self.limits.static_paths else { return false };
+        let Some(paths) = &self.limits.own_paths.files else { return false };
         let head = &self.request.head;
         let source = head.source(self.request.bytes());
         paths.claim(head.method.of(source), head.path.of(source))

@@ -135,7 +135,7 @@ impl EventLoop {
     /// Whether something may come to be done here for clients that wait to be accepted, though no thread here can serve: health checks and
     /// requests for files are answered, and requests that no sibling could accept are passed on.
     fn has_use_for(&self, listener: &WorkerListener) -> bool {
-        self.serves || self.limits.answers_by_itself() || !listener.is_shared()
+        self.serves || self.limits.own_paths.are_given() || !listener.is_shared()
     }
 
     /// While a request is at hand here, or a sibling has fewer connections, or nobody here can serve, a sibling should have the first
@@ -147,7 +147,7 @@ impl EventLoop {
         if !self.serves {
             // A connection under TLS cannot be passed on.
             let may_pass_on = !listener.is_shared() && self.accepting.acceptor.is_none() && self.siblings.has_idle();
-            let may_be_of_use = self.limits.answers_by_itself() || may_pass_on;
+            let may_be_of_use = self.limits.own_paths.are_given() || may_pass_on;
             return has_waited && may_be_of_use;
         }
         let others_first = listener.is_shared()
