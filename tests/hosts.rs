@@ -75,6 +75,12 @@ fn the_settings_of_2012_find_a_mariadb_and_so_do_todays() {
     hold("databases.py", "mariadb");
 }
 
+#[test]
+#[ignore = "builds an image from nothing: apt-get install buildah podman runc debootstrap"]
+fn an_image_runs_in_a_container_as_the_chapter_says() {
+    hold("containers.py", "image");
+}
+
 /// Namespaces are root's to make.
 #[track_caller]
 fn hold(simulator: &str, scenario: &str) {
