@@ -123,8 +123,7 @@ impl Worker {
     /// the connections.
     pub fn retire(&mut self) {
         if self.fate.is_undecided() {
-            let signal = if self.row.accepts_by_itself() { Signal::Rtmin } else { Signal::Term };
-            self.stop(signal, Instant::now() + self.graceful_timeout());
+            self.stop(self.row.stop_signal(), Instant::now() + self.graceful_timeout());
         }
     }
 

@@ -25,6 +25,7 @@ use self::layout::{Master, REQUESTS, STATE_WORDS, State, Tally, WORDS};
 use crate::sys::clock::{SharedScale, monotonic_ms};
 use crate::sys::process::Pid;
 use crate::sys::shared::{Counters, SharedPages};
+use crate::sys::signal::Signal;
 
 pub use self::causes::{Cause, Refusal};
 pub use self::histogram::Histogram;
@@ -170,9 +171,12 @@ impl Row {
         self.field(State::AcceptsByItself).store(1, Relaxed);
     }
 
-    /// Whether the worker's class accepts connections by itself.
-    pub fn accepts_by_itself(&self) -> bool {
-        self.field(State::AcceptsByItself).load(Relaxed) != 0
+    /// What tells the worker to finish: TERM, or RTMIN where its class accepts connections by itself.
+    pub fn stop_signal(&self) -> Signal {
+        match self.field(State::AcceptsByItself).load(Relaxed) {
+            0 => Signal::Term,
+            _ => Signal::Rtmin,
+        }
     }
 
     /// The worker's last heartbeat, in milliseconds of the monotonic clock; None before the first

@@ -220,7 +220,7 @@ fn watch_files(service: &Service, row: Row) -> Result<(), BootError> {
         let _held = &held;
         watch.watch_too(foreign_worker::take_broken_files());
         if let Some(path) = watch.changed() {
-            return reload(&hooks, &path);
+            return reload(&hooks, &row, &path);
         }
         let pause = if row.state() == WorkerPhase::Booting { LOOK_AT_BOOT } else { BETWEEN_LOOKS };
         if let Err(RecvTimeoutError::Disconnected) = news.recv_timeout(pause) {
@@ -230,9 +230,9 @@ fn watch_files(service: &Service, row: Row) -> Result<(), BootError> {
     thread::spawn_for_python("reload", look).map_err(no_thread)
 }
 
-fn reload(hooks: &Hooks, path: &Path) {
+fn reload(hooks: &Hooks, row: &Row, path: &Path) {
     log::info!("Worker reloading: {} modified", path.display());
     hooks.code_changed();
     // It fails only for a process that is gone.
-    let _ = process::kill(process::getpid(), Signal::Term);
+    let _ = process::kill(process::getpid(), row.stop_signal());
 }
