@@ -40,10 +40,10 @@ impl Master {
         }
     }
 
-    /// For a HUP: begins a reload by a new program. False where that cannot be: while another master
-    /// shares the sockets, or where the system has no room for a process.
+    /// For a HUP: begins to try what a new program would load. False where the system has no room for
+    /// a process. No other master may share the sockets.
     pub(super) fn check_before_reload_in_place(&mut self) -> bool {
-        let child = if self.upgrade.is_alone() { self.start_program(Purpose::Check) } else { None };
+        let child = self.start_program(Purpose::Check);
         child.inspect(|&child| self.upgrade.begin_check(child, Order::Reload)).is_some()
     }
 
@@ -73,10 +73,8 @@ impl Master {
         if check != End::Exited(0) {
             return Err(format!("the new program would not start ({check:?})."));
         }
-        if order == Order::Reload {
-            self.call_before_replacement(ServerHook::OnReload, "on_reload")?;
-        }
-        self.call_before_replacement(ServerHook::PreExec, "pre_exec")?;
+        let called = self.generations.serving.service.hooks.call(ServerHook::PreExec, || self.shown());
+        called.map_err(|raised| format!("exception in pre_exec hook\n{raised}"))?;
         let program = self.startup.exec_command().program.display().to_string();
         self.dismiss_candidate();
         info!("Executing {program} in place");
@@ -95,11 +93,6 @@ impl Master {
         let _ = env::set_current_dir(here);
         unblock(blocked);
         Err(format!("cannot execute {program}: {error}"))
-    }
-
-    fn call_before_replacement(&self, hook: ServerHook, name: &str) -> Result<(), String> {
-        let called = self.generations.serving.service.hooks.call(hook, || self.shown());
-        called.map_err(|raised| format!("exception in {name} hook\n{raised}"))
     }
 
     fn try_to_execute(&self) -> io::Result<Infallible> {

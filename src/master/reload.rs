@@ -47,12 +47,19 @@ impl Master {
         if !self.upgrade.has_parent() {
             self.service_manager.reloading();
         }
-        if self.preloaded.is_some() && self.check_before_reload_in_place() {
-            return;
-        }
         match self.call_generation() {
+            Ok(generation) if self.preloaded.is_some() && self.upgrade.is_alone() => self.reload_in_place(&generation),
             Ok(generation) => self.generations.candidate = Some(generation),
             Err(reason) => self.give_up_reload(&reason),
+        }
+    }
+
+    /// The settings hold, and the code of a preloaded application only comes anew with a new program,
+    /// which reads them again.
+    fn reload_in_place(&mut self, tried: &Generation) {
+        self.take_back(tried);
+        if !self.check_before_reload_in_place() {
+            self.give_up_reload("no process can be started");
         }
     }
 
