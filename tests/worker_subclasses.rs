@@ -31,8 +31,8 @@ fn beside_gunicorn(plan: Plan) -> Plan {
 /// Classes that gunicorn's own code has to run, and what they override.
 fn of_gunicorn() -> [(Plan, &'static str); 5] {
     [
-        (plan("Enqueues").args(["--threads", "3"]), "enqueue_req"),
-        (plan("Accepts").args(["--threads", "3"]), "accept"),
+        (plan("Enqueues").args(["--threads", "1"]), "enqueue_req"),
+        (plan("Accepts").args(["--threads", "1"]), "accept"),
         (plan("Handles"), "handle"),
         (plan("RunsForOne"), "run_for_one"),
         (green("Handles"), "handle"),
@@ -437,7 +437,11 @@ fn a_class_that_reads_requests_by_itself_runs_by_an_installed_gunicorn() {
         send(worker, SIGUSR1);
         server.signal(SIGHUP);
         wait_until("another worker", || !server.workers().contains(&worker) && server.has_serving(1));
-        assert_eq!(server.get("/?REQUEST_METHOD").text(), "GET");
+        // The second answer says that the main thread has started the pool's thread: what is raised
+        // in the middle of that leaves a thread that nobody ends.
+        for _ in 0..2 {
+            assert_eq!(server.get("/?REQUEST_METHOD").text(), "GET");
+        }
         let second = server.workers()[0];
         server.allow("exited with code 1");
         server.allow("Traceback");
