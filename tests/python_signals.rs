@@ -284,6 +284,18 @@ fn a_worker_that_loads_the_application_does_not_hold_the_stop_up() {
 }
 
 #[test]
+fn a_stop_that_python_drops_unwinds_what_comes_next_and_is_no_line_in_the_log() {
+    for mode in ["hang_in_destructor", "hang_in_callback"] {
+        let mut server = start(mode, &["--workers", "2"]);
+        wait_until("the imports to begin", || server.gate_files("importing-").len() == 2);
+        finish_promptly(&mut server);
+        server.expect_clean_log();
+        // One that is killed says nothing.
+        assert_eq!(server.log().matches("Worker exiting").count(), 2, "{mode}: {}", server.log());
+    }
+}
+
+#[test]
 fn a_worker_past_its_timeout_gets_no_graceful_timeout_besides() {
     let mut server = Server::start("process", ["--timeout", "1"]);
     let mut client = server.connect();

@@ -136,6 +136,28 @@ impl Handler {
     }
 }
 
+/// Stands in `sys.unraisablehook` while a worker loads the application. Python drops what is raised
+/// in a destructor or in the callback of a weak reference, and a signal may come there as well.
+#[pyclass(frozen, module = "monoceros")]
+struct DroppedExit {
+    before: Py<PyAny>,
+}
+
+#[pymethods]
+impl DroppedExit {
+    /// Has the signal unwind what runs next, in place of what has dropped its `SystemExit`. All else
+    /// is for the hook before.
+    fn __call__(&self, py: Python<'_>, unraisable: &Bound<'_, PyAny>) -> PyResult<()> {
+        let number = UNWOUND_BY.load(Relaxed);
+        let is_exit = unraisable.getattr("exc_type")?.is(py.get_type::<PySystemExit>());
+        if !is_exit || number == 0 || Stage::current() == Stage::Serving {
+            return self.before.call1(py, (unraisable,)).map(drop);
+        }
+        interrupt_python(number);
+        Ok(())
+    }
+}
+
 /// Removes the handlers in an interpreter which the server has not started, or has only just
 /// started: the one that CPython installs by itself (`KeyboardInterrupt` at Ctrl-C), and those of
 /// agents that start with the interpreter. Ignored signals stay ignored. It must be called in the
@@ -186,6 +208,7 @@ pub fn begin_in_worker(hooks: &Hooks) -> PyResult<Nudge> {
         // The worker has inherited the master's handler.
         module.call_method1("signal", (Signal::Chld.number(), module.getattr("SIG_DFL")?))?;
         install(py, Duty::Worker(hooks.clone()))?;
+        raise_dropped_exits(py)?;
         arm(py)
     })?;
     signal::interrupt_with(interrupt_python, &[Signal::Term, Signal::Int, Signal::Quit, Signal::Abrt]);
@@ -206,6 +229,9 @@ pub fn started_in_master() {
 pub fn started_in_worker() {
     Stage::Serving.enter();
     signal::interrupt_with(interrupt_python, &UNWINDING);
+    if let Err(error) = Python::attach(drop_exits_again) {
+        log::debug!("Cannot give sys.unraisablehook back: {error}");
+    }
 }
 
 /// Reinstalls the server's handlers after code that may have replaced some: a preloaded
@@ -397,6 +423,21 @@ fn put(py: Python<'_>, ours: &Py<Handler>) -> PyResult<()> {
     }
     signal::take_back()?;
     py.check_signals()
+}
+
+fn raise_dropped_exits(py: Python<'_>) -> PyResult<()> {
+    let sys = py.import("sys")?;
+    let before = sys.getattr("unraisablehook")?.unbind();
+    sys.setattr("unraisablehook", Py::new(py, DroppedExit { before })?)
+}
+
+/// Gives the hook back, unless the application has put another in its place.
+fn drop_exits_again(py: Python<'_>) -> PyResult<()> {
+    let sys = py.import("sys")?;
+    if let Ok(ours) = sys.getattr("unraisablehook")?.cast::<DroppedExit>() {
+        sys.setattr("unraisablehook", &ours.get().before)?;
+    }
+    Ok(())
 }
 
 /// Has CPython write to the nudge's descriptor when one of its handlers must run.

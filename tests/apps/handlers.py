@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 
 from process import gate, serial
 
@@ -68,6 +69,20 @@ def dump(number, frame):
     tell("handler")
 
 
+def hang(*_):
+    tell("importing")
+    time.sleep(60)
+
+
+def go_on():
+    for _ in range(6000):
+        time.sleep(0.01)
+
+
+class Hangs:
+    __del__ = hang
+
+
 MODES = {
     "chain": lambda: chain(signal.SIGTERM),
     "restore_and_repeat": lambda: restore_and_repeat(signal.SIGTERM),
@@ -78,6 +93,9 @@ MODES = {
     "hang": lambda: (tell("importing"), time.sleep(60)),
     # No bytecode runs here, and so no handler in Python.
     "hang_in_c": lambda: (tell("importing"), sum(range(10**12))),
+    # Python drops what is raised in these two, and goes on.
+    "hang_in_destructor": lambda: (Hangs() is None, go_on()),
+    "hang_in_callback": lambda: (weakref.ref(type("Thing", (), {})(), hang), go_on()),
     "": lambda: None,
 }
 
