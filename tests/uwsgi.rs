@@ -203,7 +203,10 @@ fn a_body_is_as_long_as_the_packet_says() {
                 asked(&server, &[&post("/length", length)[..], &body].concat()).text(),
                 format!("{length} {length}")
             );
-            assert_eq!(asked(&server, &[&post("/unread", length)[..], &body].concat()).text(), "unread");
+            // What the app leaves unread the server need not take to the end.
+            let mut client = server.connect();
+            let _ = client.try_send([&post("/unread", length)[..], &body].concat());
+            assert_eq!(last(&mut client).text(), "unread");
         }
         // What stands behind it is nobody's: a connection is for one request.
         let twice = [&post("/length", 1)[..], b"x", &post("/length", 1), b"x"].concat();
