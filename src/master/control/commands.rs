@@ -192,7 +192,7 @@ impl Master {
                 let pid = number(rest.first().ok_or("Invalid argument: Missing PID for worker kill")?)?;
                 match self.workers.iter().find(|worker| i64::from(worker.pid.as_raw()) == pid) {
                     Some(worker) => {
-                        worker.tell(Signal::Term);
+                        worker.tell(worker.row.stop_signal());
                         Ok(json!({"success": true, "killed": pid}))
                     }
                     None => Ok(json!({"success": false, "error": format!("Worker {pid} not found")})),
