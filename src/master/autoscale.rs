@@ -182,9 +182,9 @@ impl Master {
         if self.autoscale_deadline().is_none_or(|due| due > now) {
             return;
         }
-        self.autoscaler.last = now;
+        self.sizing.autoscaler.last = now;
         if self.generations.candidate.is_some() {
-            return self.autoscaler.forget();
+            return self.sizing.autoscaler.forget();
         }
         let serving = &self.generations.serving;
         let config = serving.service.config.clone();
@@ -192,7 +192,7 @@ impl Master {
         let sample = Sample::take(self.workers.scoreboard(), &config, workers);
         let bounds = Bounds { fewest: serving.floor, most: most_workers(&config, Resources::measure(&config)) };
         let before = serving.wanted;
-        let Some((count, load)) = self.autoscaler.look(sample, before, bounds) else { return };
+        let Some((count, load)) = self.sizing.autoscaler.look(sample, before, bounds) else { return };
         info!(
             "autoscale: {before} to {count} workers: {:.0} % busy, requests wait {} ms",
             load.share() * 100.0,
@@ -217,7 +217,7 @@ impl Master {
         let serving = &self.generations.serving;
         let follows =
             serving.service.config.autoscale && serving.wanted > 0 && !matches!(self.phase, Phase::Leaving(_));
-        follows.then(|| self.autoscaler.last + INTERVAL)
+        follows.then(|| self.sizing.autoscaler.last + INTERVAL)
     }
 }
 

@@ -106,12 +106,23 @@ struct Master {
     workers: Workers,
     upgrade: Upgrade,
     service_manager: ServiceManager,
-    backlog: BacklogReport,
-    statsd: StatsdReport,
     control: Control,
+    sizing: Sizing,
+    reports: Reports,
+}
+
+/// What the number of workers follows.
+struct Sizing {
     resize_watch: ResizeWatch,
     autoscaler: Autoscaler,
+}
+
+/// What statsd and the log are told of the server as it goes on.
+#[derive(Default)]
+struct Reports {
     worker_gauge: WorkerGauge,
+    backlog: BacklogReport,
+    statsd: StatsdReport,
 }
 
 /// How far the service has come.
@@ -203,10 +214,10 @@ impl Master {
         self.workers.note_service(&self.generations.serving);
         self.report_to_service_manager();
         let serving = &self.generations.serving;
-        self.worker_gauge.tell(&serving.service, serving.number, &self.workers.standings());
-        self.backlog.send_when_due(&serving.service, Instant::now());
-        let (board, workers) = (self.workers.scoreboard(), self.worker_gauge.count());
-        self.statsd.send_when_due(&serving.service, board, workers, Instant::now());
+        self.reports.worker_gauge.tell(&serving.service, serving.number, &self.workers.standings());
+        self.reports.backlog.send_when_due(&serving.service, Instant::now());
+        let (board, workers) = (self.workers.scoreboard(), self.reports.worker_gauge.count());
+        self.reports.statsd.send_when_due(&serving.service, board, workers, Instant::now());
     }
 
     /// The name in the log: gunicorn's "Master.2" until the old master is gone.

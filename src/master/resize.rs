@@ -33,7 +33,7 @@ impl Master {
         if self.resize_deadline().is_none_or(|due| due > now) {
             return;
         }
-        self.resize_watch.last = now;
+        self.sizing.resize_watch.last = now;
         let serving = &mut self.generations.serving;
         let config = &serving.service.config;
         let found = Resources::measure(config);
@@ -55,6 +55,6 @@ impl Master {
             && serving.wanted > 0
             && self.generations.candidate.is_none()
             && !matches!(self.phase, Phase::Leaving(_));
-        follows.then(|| self.resize_watch.last + INTERVAL)
+        follows.then(|| self.sizing.resize_watch.last + INTERVAL)
     }
 }

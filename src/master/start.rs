@@ -18,7 +18,6 @@ use crate::sys::socket::{FileOwner, Listener};
 use crate::sys::{daemon, process};
 
 use super::autoscale::Autoscaler;
-use super::backlog::BacklogReport;
 use super::control::Control;
 use super::generations::Generations;
 use super::hooks::shown_at_start;
@@ -27,13 +26,11 @@ use super::listeners::{self, NotOpened};
 use super::resize::ResizeWatch;
 use super::service_manager::{self, ServiceManager};
 use super::signals::{HANDLED, told_to_stop};
-use super::statsd::StatsdReport;
 use super::upgrade::Upgrade;
 use super::waiter::MasterWaiter;
 use super::worker_count::{WorkerCount, worker_count};
-use super::worker_gauge::WorkerGauge;
 use super::workers::Workers;
-use super::{Master, Phase, fork};
+use super::{Master, Phase, Reports, Sizing, fork};
 
 /// The exit status of a master that could not start.
 const NOT_STARTED: i32 = 1;
@@ -103,12 +100,9 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         workers,
         upgrade,
         service_manager,
-        backlog: BacklogReport::default(),
-        statsd: StatsdReport::default(),
         control: Control::default(),
-        resize_watch: ResizeWatch::new(),
-        autoscaler: Autoscaler::new(),
-        worker_gauge: WorkerGauge::default(),
+        sizing: Sizing { resize_watch: ResizeWatch::new(), autoscaler: Autoscaler::new() },
+        reports: Reports::default(),
     };
     master.generations.serving.found_for = found_for;
     if let Some(adopted) = inheritance.adopted {

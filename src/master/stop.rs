@@ -94,7 +94,7 @@ impl Master {
         self.wait_for_workers(Instant::now() + REAP_TIMEOUT, listeners);
         // The last requests are told as well.
         let service = &self.generations.serving.service;
-        self.statsd.send(service, self.workers.scoreboard(), 0, Instant::now());
+        self.reports.statsd.send(service, self.workers.scoreboard(), 0, Instant::now());
     }
 
     /// When every worker drains, the kernel's queue is empty. A client that connects from then on

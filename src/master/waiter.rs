@@ -121,8 +121,8 @@ impl Master {
             self.control.deadline(),
             self.resize_deadline(),
             self.autoscale_deadline(),
-            self.backlog.deadline(&self.generations.serving.service, now),
-            self.statsd.deadline(&self.generations.serving.service, now),
+            self.reports.backlog.deadline(&self.generations.serving.service, now),
+            self.reports.statsd.deadline(&self.generations.serving.service, now),
         ];
         deadlines.into_iter().flatten().min()
     }
