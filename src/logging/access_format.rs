@@ -41,17 +41,29 @@ pub trait AccessRecord {
     /// over.
     fn duration(&self) -> Duration;
     /// `http` or `https`, where it is known.
-    fn scheme(&self) -> Option<&str>;
+    fn scheme(&self) -> Option<&str> {
+        None
+    }
     /// Bytes of the request's head and body, where they are known.
-    fn bytes_received(&self) -> Option<u64>;
+    fn bytes_received(&self) -> Option<u64> {
+        None
+    }
     /// How long the request waited before the application was called, if it was.
-    fn queue(&self) -> Option<Duration>;
+    fn queue(&self) -> Option<Duration> {
+        None
+    }
     /// The number of the connection, among those of this process.
-    fn connection(&self) -> Option<u64>;
+    fn connection(&self) -> Option<u64> {
+        None
+    }
     /// The address of the socket's peer, where a PROXY header names another client.
-    fn peer(&self) -> Option<String>;
+    fn peer(&self) -> Option<String> {
+        None
+    }
     /// By what the request is known here and at other hops.
-    fn ids(&self) -> RequestIds;
+    fn ids(&self) -> RequestIds {
+        RequestIds::default()
+    }
     /// A request header by its lower-case name; the last one if there are several.
     fn request_header(&self, name: &str) -> Option<&[u8]>;
     /// The response header named by [`AccessFormat::response_headers`] at `index`; the last one if
@@ -450,24 +462,6 @@ mod tests {
         }
         fn duration(&self) -> Duration {
             Duration::from_micros(1_002_345)
-        }
-        fn scheme(&self) -> Option<&str> {
-            None
-        }
-        fn bytes_received(&self) -> Option<u64> {
-            None
-        }
-        fn queue(&self) -> Option<Duration> {
-            None
-        }
-        fn connection(&self) -> Option<u64> {
-            None
-        }
-        fn peer(&self) -> Option<String> {
-            None
-        }
-        fn ids(&self) -> RequestIds {
-            RequestIds::default()
         }
         fn request_header(&self, name: &str) -> Option<&[u8]> {
             self.headers.iter().rfind(|(known, _)| *known == name).map(|(_, value)| *value)

@@ -160,7 +160,6 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
-    use super::super::RequestIds;
     use super::*;
     use std::path::Path;
 
@@ -193,24 +192,6 @@ mod tests {
         }
         fn duration(&self) -> Duration {
             Duration::from_micros(42)
-        }
-        fn scheme(&self) -> Option<&str> {
-            None
-        }
-        fn bytes_received(&self) -> Option<u64> {
-            None
-        }
-        fn queue(&self) -> Option<Duration> {
-            None
-        }
-        fn connection(&self) -> Option<u64> {
-            None
-        }
-        fn peer(&self) -> Option<String> {
-            None
-        }
-        fn ids(&self) -> RequestIds {
-            RequestIds::default()
         }
         fn request_header(&self, _name: &str) -> Option<&[u8]> {
             None
