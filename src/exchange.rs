@@ -121,16 +121,10 @@ pub struct RequestView<'a> {
     pub buffer: &'a [u8],
     /// The parsed head.
     pub head: &'a RequestHead,
-    /// Where the client's connection comes from, or what a PROXY header said.
-    pub peer: &'a Peer,
-    /// The peer's address as text, empty on a unix socket: `REMOTE_ADDR`.
-    pub remote_addr: &'a str,
-    /// What a PROXY header said of the connection, if there was one.
-    pub proxied: Option<&'a Origin>,
+    /// Who has sent it.
+    pub client: ClientView<'a>,
     /// How long its body is, where no header says so: it came in chunks and nothing else, and is all there.
     pub decoded_length: Option<u64>,
-    /// Which listener accepted the connection: an index into the worker's sites.
-    pub site: usize,
     /// What a trusted proxy, or the connection, says the client used.
     pub scheme: Scheme,
     /// What TLS has settled, where the connection is under TLS.
@@ -141,10 +135,23 @@ pub struct RequestView<'a> {
     pub ready_at: Instant,
     /// Bytes of its head and its body, as far as they have come.
     pub received: u64,
-    /// The connection's number, among those of this process.
-    pub connection: u64,
+}
+
+/// Who is at the other end of a request's connection, and of which connection.
+#[derive(Clone, Copy)]
+pub struct ClientView<'a> {
+    /// Where the connection comes from, or what a PROXY header said.
+    pub peer: &'a Peer,
+    /// The peer's address as text, empty on a unix socket: `REMOTE_ADDR`.
+    pub remote_addr: &'a str,
+    /// What a PROXY header said of the connection, if there was one.
+    pub proxied: Option<&'a Origin>,
     /// The socket's peer, where a PROXY header has named another.
     pub via: Option<&'a Peer>,
+    /// Which listener accepted the connection: an index into the worker's sites.
+    pub site: usize,
+    /// The connection's number, among those of this process.
+    pub connection: u64,
 }
 
 /// The id of a request, by which its log lines are found.

@@ -5,7 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::{Body, Exchange, Hint, RequestView, Wait};
+use super::{Body, ClientView, Exchange, Hint, RequestView, Wait};
 use crate::http::request::{RequestHead, Scheme};
 use crate::sys::socket::{Peer, Readiness};
 
@@ -73,18 +73,13 @@ impl Exchange for RecordingExchange {
         RequestView {
             buffer: b"",
             head: &self.head,
-            peer: &Peer::Unix,
-            remote_addr: "",
-            proxied: None,
+            client: ClientView { peer: &Peer::Unix, remote_addr: "", proxied: None, via: None, site: 0, connection: 0 },
             decoded_length: None,
-            site: 0,
             scheme: Scheme::Http,
             secured: None,
             id: None,
             ready_at: Instant::now(),
             received: 0,
-            connection: 0,
-            via: None,
         }
     }
 

@@ -108,11 +108,11 @@ pub struct InFlight {
     /// When the request began, in nanoseconds of the monotonic clock; 0 before the first.
     start: Arc<AtomicU64>,
     /// What runs them, once that is known.
-    place: Arc<OnceLock<Place>>,
+    runner: Arc<OnceLock<Runner>>,
 }
 
 /// What runs the application, one request after another.
-pub enum Place {
+pub enum Runner {
     /// The thread of this [number](thread::number).
     Thread(u64),
     /// A greenlet.
@@ -133,17 +133,17 @@ impl InFlight {
 
     /// The caller is this thread's.
     pub fn note_thread(&self) {
-        let _ = self.place.set(Place::Thread(thread::number()));
+        let _ = self.runner.set(Runner::Thread(thread::number()));
     }
 
     /// The caller is that greenlet's.
     pub(super) fn note_greenlet(&self, greenlet: Py<PyAny>) {
-        let _ = self.place.set(Place::Greenlet(greenlet));
+        let _ = self.runner.set(Runner::Greenlet(greenlet));
     }
 
     /// What runs the requests, if that is known.
-    pub fn place(&self) -> Option<&Place> {
-        self.place.get()
+    pub fn runner(&self) -> Option<&Runner> {
+        self.runner.get()
     }
 
     /// Whether `other` is a view of the same caller.
@@ -259,7 +259,7 @@ impl Caller {
 
     /// Runs the application for the request in `exchange`, to the last byte handed over or queued.
     pub fn call(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Finished {
-        let site = exchange.request().site;
+        let site = exchange.request().client.site;
         self.kits[site].objects.input.get().begin(exchange.take_body());
         if log::log_enabled!(log::Level::Debug) {
             note(py, exchange.request());
@@ -348,7 +348,7 @@ impl Caller {
     /// Shows the request to whoever looks at them.
     fn observe(&self, py: Python<'_>, request: RequestView<'_>) -> Option<HookedRequest> {
         let observer = self.observer.as_ref()?;
-        let observed = observer.see(py, request, self.kits[request.site].objects.input.bind(py).as_any());
+        let observed = observer.see(py, request, self.kits[request.client.site].objects.input.bind(py).as_any());
         observed.inspect_err(|error| log::error!("{}", traceback(py, error))).ok()
     }
 
@@ -359,7 +359,7 @@ impl Caller {
         request: RequestView<'_>,
         observed: Option<&mut HookedRequest>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let templates = &mut self.kits[request.site].templates;
+        let templates = &mut self.kits[request.client.site].templates;
         let began = self.options.queue_time.then_some(self.began);
         let (Some(observer), Some(observed)) = (&self.observer, observed) else {
             return self.environs.build(py, templates, request, began);

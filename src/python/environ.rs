@@ -356,7 +356,7 @@ impl EnvironBuilder {
         if let Some(secured) = request.secured {
             self.tls.set(py, &environ, secured)?;
         }
-        if let Some(origin) = request.proxied {
+        if let Some(origin) = request.client.proxied {
             self.set_proxy(py, &environ, origin)?;
         }
         if let Some(id) = request.id.filter(|id| id.is_made) {
@@ -442,12 +442,12 @@ impl EnvironBuilder {
             b"HTTP/1.0" => known(&keys.http_10),
             other => latin1(py, other)?,
         };
-        let remote_addr = match request.remote_addr {
+        let remote_addr = match request.client.remote_addr {
             "" => known(&keys.empty),
             addr => self.remote_addr.latin1(py, addr.as_bytes())?,
         };
         // On a unix socket the templates do not have this key.
-        let remote_port = listener.server.as_ref().map(|_| match request.peer {
+        let remote_port = listener.server.as_ref().map(|_| match request.client.peer {
             Peer::Ip(address) => self.remote_ports.text(py, address.port()),
             Peer::Unix => known(&keys.empty),
         });
@@ -496,7 +496,7 @@ impl EnvironBuilder {
         listener: &ListenerInfo,
         request: RequestView<'_>,
     ) -> PyResult<()> {
-        if let Peer::Ip(address) = request.peer {
+        if let Peer::Ip(address) = request.client.peer {
             environ.set_item(&self.keys.volatile.remote_port, self.remote_ports.text(py, address.port()))?;
         }
         set_server_from_host(py, environ, listener, request.scheme)

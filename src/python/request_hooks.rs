@@ -84,10 +84,13 @@ impl RequestHooks {
         }
         fields.set_item("headers", headers)?;
         fields.set_item("scheme", if request.scheme == Scheme::Https { "https" } else { "http" })?;
-        fields.set_item("peer_addr", peer(py, request.peer)?)?;
-        fields.set_item("remote_addr", peer(py, request.peer)?)?;
+        fields.set_item("peer_addr", peer(py, request.client.peer)?)?;
+        fields.set_item("remote_addr", peer(py, request.client.peer)?)?;
         fields.set_item("body", input)?;
-        fields.set_item("proxy_protocol_info", request.proxied.map(|origin| proxy_info(py, origin)).transpose()?)?;
+        fields.set_item(
+            "proxy_protocol_info",
+            request.client.proxied.map(|origin| proxy_info(py, origin)).transpose()?,
+        )?;
         fields.set_item("keep_alive", head.keep_alive)?;
         let request = self.bridge.bind(py).call_method("request", (), Some(&fields))?;
         Ok(HookedRequest { request: request.unbind(), since: Instant::now(), is_wanted_on: true })

@@ -271,7 +271,7 @@ impl ResponseWriter {
     /// The request that is being answered, and whose it is; `None` between requests.
     pub fn describe_exchange(&self) -> Option<(String, RequestIds)> {
         let exchange = self.exchange.as_ref()?;
-        Some((format!("{} from {}", self.describe_request(), exchange.request().remote_addr), self.ids()))
+        Some((format!("{} from {}", self.describe_request(), exchange.request().client.remote_addr), self.ids()))
     }
 
     /// By what the request is known here and at other hops.
@@ -835,7 +835,7 @@ fn gather(front: &mut Vec<u8>, blocks: &[&Bound<'_, PyBytes>], admitted: usize) 
 }
 
 fn comes_from_a_proxy(request: RequestView<'_>) -> bool {
-    *request.peer == Peer::Unix || request.proxied.is_some() || request.head.names_a_proxy(request.buffer)
+    *request.client.peer == Peer::Unix || request.client.proxied.is_some() || request.head.names_a_proxy(request.buffer)
 }
 
 fn request_is_over() -> io::Error {

@@ -35,7 +35,7 @@ impl<'a> ServedRequest<'a> {
 
 impl AccessRecord for ServedRequest<'_> {
     fn remote_addr(&self) -> &[u8] {
-        self.request.remote_addr.as_bytes()
+        self.request.client.remote_addr.as_bytes()
     }
 
     fn method(&self) -> &[u8] {
@@ -86,11 +86,11 @@ impl AccessRecord for ServedRequest<'_> {
     }
 
     fn connection(&self) -> Option<u64> {
-        Some(self.request.connection)
+        Some(self.request.client.connection)
     }
 
     fn peer(&self) -> Option<String> {
-        self.request.via.map(address_text).filter(|peer| peer != self.request.remote_addr)
+        self.request.client.via.map(address_text).filter(|peer| peer != self.request.client.remote_addr)
     }
 
     fn ids(&self) -> RequestIds {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::connection_poll::ConnectionPoll;
 use super::holdings::Holdings;
-use super::request_ids::RequestIds;
+use super::request_ids::IdSource;
 use super::standby::Standby;
 use crate::files::StaticPaths;
 use crate::http::connection::{Http1Limits, Protocol};
@@ -45,7 +45,7 @@ pub struct ConnectionLimits {
     /// Whether somebody reads the measures that cost more than an addition: the wait in the kernel.
     pub measures: bool,
     /// Gives requests their ids, where they have some.
-    pub request_ids: Option<Arc<RequestIds>>,
+    pub request_ids: Option<Arc<IdSource>>,
     /// What all connections hold together, and may hold.
     pub holdings: Holdings,
     /// Sends what waits for more to come while the application runs.
@@ -94,7 +94,7 @@ impl ConnectionLimits {
             spooling: Spooling::new(config),
             own_paths: OwnPaths::new(config),
             measures: config.metrics_bind.is_some() || config.autoscale || config.queue_time,
-            request_ids: config.request_id_header.clone().map(|header| Arc::new(RequestIds::new(header))),
+            request_ids: config.request_id_header.clone().map(|header| Arc::new(IdSource::new(header))),
             holdings: Holdings::new(config),
             standby: Standby::new(),
             heartbeat: OnceLock::new(),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::exchange::RequestId;
 use crate::http::request::{RequestHead, Span};
 use crate::http::request_id::find_id;
 use crate::sys::random;
@@ -14,7 +15,7 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Gives requests their ids.
 #[derive(Debug)]
-pub struct RequestIds {
+pub struct IdSource {
     header: String,
     /// No other worker has the same.
     key: u128,
@@ -23,28 +24,32 @@ pub struct RequestIds {
 
 /// The id of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestId {
+pub enum AssignedId {
     /// It came with the request, and stands there in the source of its head.
     Sent(Span),
     /// It was made here.
     Made([u8; LENGTH]),
 }
 
-impl RequestIds {
+impl IdSource {
     /// For ids in the header of that name.
     pub fn new(header: String) -> Self {
-        RequestIds { header, key: random::seed(), made: AtomicU64::new(0) }
-    }
-
-    /// The name of the header.
-    pub fn header(&self) -> &str {
-        &self.header
+        IdSource { header, key: random::seed(), made: AtomicU64::new(0) }
     }
 
     /// The id of a request: the one that it came with, if its peer may say that, else a new one.
-    pub fn of(&self, head: &RequestHead, source: &[u8], peer_is_trusted: bool) -> RequestId {
+    pub fn of(&self, head: &RequestHead, source: &[u8], peer_is_trusted: bool) -> AssignedId {
         let sent = if peer_is_trusted { find_id(head, source, &self.header) } else { None };
-        sent.map_or_else(|| RequestId::Made(self.make()), RequestId::Sent)
+        sent.map_or_else(|| AssignedId::Made(self.make()), AssignedId::Sent)
+    }
+
+    /// `id` as those who look at its request see it; `source` is that of the request's head.
+    pub fn named<'a>(&'a self, id: &'a AssignedId, source: &'a [u8]) -> RequestId<'a> {
+        let value = match id {
+            AssignedId::Sent(span) => span.of(source),
+            AssignedId::Made(digits) => digits,
+        };
+        RequestId { header: &self.header, value, is_made: matches!(id, AssignedId::Made(_)) }
     }
 
     /// A new id. Its halves are two walks of splitmix64, which come to no number twice; where they
@@ -69,21 +74,6 @@ fn mix(state: u64) -> u64 {
     mixed ^ mixed >> 31
 }
 
-impl RequestId {
-    /// Its bytes; `source` is that of the head that it was found for.
-    pub fn bytes<'a>(&'a self, source: &'a [u8]) -> &'a [u8] {
-        match self {
-            RequestId::Sent(span) => span.of(source),
-            RequestId::Made(digits) => digits,
-        }
-    }
-
-    /// Whether it was made here.
-    pub fn is_made(&self) -> bool {
-        matches!(self, RequestId::Made(_))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -92,7 +82,7 @@ mod tests {
 
     #[test]
     fn ids_of_two_workers_are_all_different_and_hexadecimal() {
-        let workers = [(); 2].map(|()| RequestIds::new("X-Request-ID".to_owned()));
+        let workers = [(); 2].map(|()| IdSource::new("X-Request-ID".to_owned()));
         let ids: HashSet<[u8; LENGTH]> = workers.iter().flat_map(|worker| (0..1000).map(|_| worker.make())).collect();
         assert_eq!(ids.len(), 2000);
         assert!(ids.iter().flatten().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')));

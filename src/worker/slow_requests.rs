@@ -4,12 +4,13 @@
 //! A stack takes a moment, and a greenlet's the interpreter, for which nobody waits while leading: so
 //! a thread of its own gets it, one at a time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::base::unpoisoned::Unpoisoned;
 use crate::logging::{RequestIds, within};
-use crate::python::call::{InFlight, Place};
+use crate::python::call::{InFlight, Runner};
 use crate::python::greenlets::stack_of;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::process::getpid;
@@ -69,13 +70,17 @@ impl SlowRequests {
             return lines.into_iter().for_each(|line| line.write(None));
         }
         let is_looking = self.is_looking.clone();
+        // Shared, so that they are not lost where there is no thread.
+        let lines = Arc::new(Mutex::new(lines));
+        let theirs = lines.clone();
         let started = thread::spawn("slow-request", move || {
-            write_with_stacks(lines);
+            write_with_stacks(take(&theirs));
             is_looking.store(false, Relaxed);
         });
         if let Err(error) = started {
             self.is_looking.store(false, Relaxed);
             log::warn!("Cannot get the stacks of slow requests: {error}");
+            take(&lines).into_iter().for_each(|line| line.write(None));
         }
     }
 
@@ -106,16 +111,20 @@ impl SlowLine {
     }
 }
 
+fn take(lines: &Mutex<Vec<SlowLine>>) -> Vec<SlowLine> {
+    std::mem::take(&mut lines.lock().unpoisoned())
+}
+
 fn write_with_stacks(lines: Vec<SlowLine>) {
     let mut threads = None;
     for line in lines {
-        let of_greenlet = match line.request.runs_in.place() {
-            Some(Place::Greenlet(greenlet)) => stack_of(greenlet),
+        let of_greenlet = match line.request.runs_in.runner() {
+            Some(Runner::Greenlet(greenlet)) => stack_of(greenlet),
             _ => None,
         };
         let stack = of_greenlet.or_else(|| {
             let threads = threads.get_or_insert_with(|| stack_file::ask(getpid(), STACK_PATIENCE).unwrap_or_default());
-            stack_in(threads, line.request.runs_in.place()?)
+            stack_in(threads, line.request.runs_in.runner()?)
         });
         // Another request may have come to its place meanwhile.
         let is_there = line.request.runs_in.start() == line.request.start;
@@ -125,10 +134,10 @@ fn write_with_stacks(lines: Vec<SlowLine>) {
 
 /// The stack of the thread among those that faulthandler has written. A greenlet that does not wait
 /// is what the current thread runs.
-fn stack_in(threads: &str, place: &Place) -> Option<String> {
-    let is_it = |heading: &str| match place {
-        Place::Thread(number) => thread_in(heading) == Some(*number),
-        Place::Greenlet(_) => heading.starts_with("Current thread "),
+fn stack_in(threads: &str, runner: &Runner) -> Option<String> {
+    let is_it = |heading: &str| match runner {
+        Runner::Thread(number) => thread_in(heading) == Some(*number),
+        Runner::Greenlet(_) => heading.starts_with("Current thread "),
     };
     let found = threads.split("\n\n").find(|part| is_it(part.trim_start()))?;
     let (_, stack) = found.trim().split_once('\n')?;
@@ -168,7 +177,7 @@ mod tests {
     fn a_stack_is_found_by_the_number_of_its_thread() {
         let threads = "Thread 0x00007f0000000001 (most recent call first):\n  File \"a.py\", line 1 in f\n  File \"b.py\", line 2 in g\n\n\
                        Current thread 0x00007f00000000ff [main] (most recent call first):\n  File \"c.py\", line 3 in h\n";
-        let stack = |number| stack_in(threads, &Place::Thread(number));
+        let stack = |number| stack_in(threads, &Runner::Thread(number));
         assert_eq!(
             stack(0x7f00_0000_0001).as_deref(),
             Some("  File \"a.py\", line 1 in f\n  File \"b.py\", line 2 in g")

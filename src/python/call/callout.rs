@@ -94,7 +94,7 @@ impl Callout {
         let shared = Shared { objects: objects.share(py), environ: environ.unbind() };
         let state = TurnState { shared: Some(shared), environ: None, ending: None };
         let turn = Py::new(py, Turn { state: Mutex::new(state), observer, sendfile, since: Instant::now() })?;
-        let arguments = (&turn, seen.into_request(), &objects.socket, request.site).into_pyobject(py)?;
+        let arguments = (&turn, seen.into_request(), &objects.socket, request.client.site).into_pyobject(py)?;
         Ok((turn, arguments))
     }
 }
@@ -219,7 +219,7 @@ impl Caller {
         py: Python<'py>,
         request: RequestView<'_>,
     ) -> Result<(Py<Turn>, Bound<'py, PyTuple>), EnvironError> {
-        let kit = &mut self.kits[request.site];
+        let kit = &mut self.kits[request.client.site];
         let began = self.options.queue_time.then_some(self.began);
         let environ = self.environs.build(py, &mut kit.templates, request, began)?;
         let callout = self.callout.as_ref().expect("a request is given to a class that wants it");

@@ -176,7 +176,7 @@ impl SharedCalls {
             None => Builder::new(py, &self.listener_infos)?,
         };
         // After a panic it is not used again.
-        let built = builder.environs.build(py, &mut builder.templates[request.site], request, began);
+        let built = builder.environs.build(py, &mut builder.templates[request.client.site], request, began);
         let mut builders = self.builders.lock().unpoisoned();
         if builders.len() < MOST_BUILDERS {
             builders.push(builder);

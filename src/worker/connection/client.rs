@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::exchange::ClientView;
 use crate::http::error::Error;
 use crate::http::proxy::Origin;
 use crate::http::request::RequestHead;
@@ -36,6 +37,13 @@ impl Client {
         let connection = CONNECTIONS.fetch_add(1, Relaxed) + 1;
         let (is_trusted, remote_addr) = (limits.trusts(&peer), address_text(&peer));
         Client { is_trusted, remote_addr, peer, site, proxied: None, via: None, connection }
+    }
+
+    /// As those see it who look at a request.
+    pub fn view(&self) -> ClientView<'_> {
+        let Client { peer, remote_addr, site, via, connection, .. } = self;
+        let (proxied, via) = (self.proxied.as_ref(), via.as_ref());
+        ClientView { peer, remote_addr, proxied, via, site: *site, connection: *connection }
     }
 
     /// Believes a PROXY header.

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use super::Connection;
 use super::client::Client;
 use super::request::Request;
-use crate::exchange::{self, CLIENT_CLOSED_REQUEST, RequestView};
+use crate::exchange::{CLIENT_CLOSED_REQUEST, RequestId, RequestView};
 use crate::http::connection::Protocol;
 use crate::http::request::{RequestHead, Scheme, Span};
 use crate::http::uwsgi;
 use crate::python::response_writer::ResponseSummary;
 use crate::worker::connection_limits::ConnectionLimits;
-use crate::worker::request_ids::{RequestId, RequestIds};
+use crate::worker::request_ids::{AssignedId, IdSource};
 
 /// A request for the access log, as far as it is known, with nothing of the connection's.
 pub struct LoggedRequest {
@@ -21,7 +21,7 @@ pub struct LoggedRequest {
     head: RequestHead,
     client: Arc<Client>,
     scheme: Scheme,
-    id: Option<RequestId>,
+    id: Option<AssignedId>,
     received: u64,
     ready_at: Instant,
     limits: Arc<ConnectionLimits>,
@@ -38,29 +38,22 @@ pub struct LoggedRequest {
 impl LoggedRequest {
     /// What is known of it; what is not is empty.
     pub fn request(&self) -> RequestView<'_> {
-        let Client { peer, remote_addr, site, via, connection, .. } = &*self.client;
         RequestView {
             buffer: self.head.source(&self.buffer),
             head: &self.head,
-            peer,
-            remote_addr,
-            proxied: None,
+            client: self.client.view(),
             decoded_length: None,
-            site: *site,
             scheme: self.scheme,
             secured: None,
             id: self.named_id(),
             ready_at: self.ready_at,
             received: self.received,
-            connection: *connection,
-            via: via.as_ref(),
         }
     }
 
-    fn named_id(&self) -> Option<exchange::RequestId<'_>> {
+    fn named_id(&self) -> Option<RequestId<'_>> {
         let (id, ids) = (self.id.as_ref()?, self.limits.request_ids.as_ref()?);
-        let value = id.bytes(self.head.source(&self.buffer));
-        Some(exchange::RequestId { header: ids.header(), value, is_made: id.is_made() })
+        Some(ids.named(id, self.head.source(&self.buffer)))
     }
 }
 
@@ -150,7 +143,7 @@ impl Connection {
                 (head.method, head.target, head.version_text) = three_words(&buffer).unwrap_or_default();
             }
         }
-        let made = |ids: &Arc<RequestIds>| ids.of(&head, head.source(&buffer), self.client.is_trusted);
+        let made = |ids: &Arc<IdSource>| ids.of(&head, head.source(&buffer), self.client.is_trusted);
         let id = match (self.http.has_whole_head(), is_ready) {
             (false, _) => None,
             (true, true) => self.request.id(),

@@ -11,14 +11,14 @@ use std::time::Instant;
 
 use super::SharedConnection;
 use super::client::Client;
-use crate::exchange::{self, Body, RequestView};
+use crate::exchange::{Body, RequestId, RequestView};
 use crate::http::connection::{BodyReader, BodySink, Received, Room};
 use crate::http::error::Error;
 use crate::http::request::{Coding, Framing, RequestHead, Scheme};
 use crate::tls::Secured;
 use crate::worker::body_store::{BodyStore, NotKept};
 use crate::worker::connection_limits::ConnectionLimits;
-use crate::worker::request_ids::RequestId;
+use crate::worker::request_ids::AssignedId;
 
 /// A request and its body. A connection has one, which it fills again and again.
 pub struct Request {
@@ -39,7 +39,7 @@ pub struct Request {
     /// When it was complete or, where the kernel says how long it has had the request, before that.
     ready_at: Instant,
     /// Its id, where requests have ids, once it is ready.
-    id: Option<RequestId>,
+    id: Option<AssignedId>,
     /// When its body began to come, if that did not come with the head.
     began: Option<Instant>,
     /// The buffer of a body that the application is done with.
@@ -98,15 +98,14 @@ impl Request {
     }
 
     /// Its id, where requests have ids.
-    pub(super) fn id(&self) -> Option<RequestId> {
+    pub(super) fn id(&self) -> Option<AssignedId> {
         self.id
     }
 
     /// The same, with the header that it stands in.
-    pub(super) fn named_id(&self) -> Option<exchange::RequestId<'_>> {
+    pub(super) fn named_id(&self) -> Option<RequestId<'_>> {
         let (id, ids) = (self.id.as_ref()?, self.limits.request_ids.as_ref()?);
-        let value = id.bytes(self.head.source(&self.bytes));
-        Some(exchange::RequestId { header: ids.header(), value, is_made: id.is_made() })
+        Some(ids.named(id, self.head.source(&self.bytes)))
     }
 
     /// Since when it waits for the application, and how many of its bytes have come.
@@ -148,18 +147,13 @@ impl Request {
         RequestView {
             buffer: self.head.source(&self.bytes),
             head: &self.head,
-            peer: &client.peer,
-            remote_addr: &client.remote_addr,
-            proxied: client.proxied.as_ref(),
+            client: client.view(),
             decoded_length: self.decoded_length(),
-            site: client.site,
             scheme: self.scheme(secured.is_some()),
             secured,
             id: self.named_id(),
             ready_at: self.ready_at,
             received: self.ready().1,
-            connection: client.connection,
-            via: client.via.as_ref(),
         }
     }
 
