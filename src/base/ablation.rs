@@ -29,8 +29,6 @@ pub enum Mechanism {
     BlockBatching,
     /// The head and the blocks of a short response are put together before they are sent.
     Gathering,
-    /// The thread that has answered looks for the next request itself.
-    QuickPoll,
     /// The buffer of a request's body goes to the next request with a body.
     BodyBuffers,
     /// The last bytes of a connection leave together with its end.
@@ -40,7 +38,7 @@ pub enum Mechanism {
 }
 
 /// Every mechanism, and its name for `scripts/bench --without`.
-pub const MECHANISMS: [(Mechanism, &str); 13] = [
+pub const MECHANISMS: [(Mechanism, &str); 12] = [
     (Mechanism::HeaderCache, "header-cache"),
     (Mechanism::EnvironTemplates, "environ-templates"),
     (Mechanism::ObjectReuse, "object-reuse"),
@@ -50,7 +48,6 @@ pub const MECHANISMS: [(Mechanism, &str); 13] = [
     (Mechanism::ResponseBatching, "response-batching"),
     (Mechanism::BlockBatching, "block-batching"),
     (Mechanism::Gathering, "gathering"),
-    (Mechanism::QuickPoll, "quick-poll"),
     (Mechanism::BodyBuffers, "body-buffers"),
     (Mechanism::CorkedEnd, "corked-end"),
     (Mechanism::CodeGivenBack, "code-given-back"),

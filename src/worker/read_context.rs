@@ -7,7 +7,7 @@ use super::body_store::BodyStore;
 use crate::http::header_cache::HeaderCache;
 
 /// What is read from a socket at once.
-pub const READ_SIZE: usize = 64 * 1024;
+const READ_SIZE: usize = 64 * 1024;
 
 /// Most buffers that bodies keep while they wait for the application, and most that wait to be read to.
 const MOST_KEPT: usize = 16;

@@ -10,7 +10,7 @@
 //! then slow responses go on, waits end in time, and ready requests find a sibling that is free.
 //!
 //! No thread waits for the interpreter while it leads: threads lead detached, and run the application
-//! attached. Between two requests a thread that stays attached only polls for heads that have come.
+//! attached.
 
 mod greenlets;
 
@@ -651,18 +651,11 @@ impl ThreadPool {
             drop(connection);
             event_loop.catch_up(now);
             event_loop.put_back(key, step);
-            let mut next = None;
-            if more {
-                next = event_loop.next_ready(self.requests_are_short());
-                if next.is_none() && !self.has_served_its_requests() {
-                    next = event_loop.try_poll_heads(self.requests_are_short());
-                }
-            } else {
+            if !more {
                 event_loop.send_finished();
-            }
-            if next.is_some() {
+            } else if let Some(next) = event_loop.next_ready(self.requests_are_short()) {
                 self.wake_a_follower(&slot);
-                return next;
+                return Some(next);
             }
         } else {
             // Whoever leads may be at something else first.

@@ -89,11 +89,11 @@ impl EventLoop {
             while !self.is_full() && self.accept_one(site) {}
         }
         for mut listener in self.accepting.listeners.drain(..) {
-            listener.leave(self.polling.poll.registry());
+            listener.leave(self.poll.registry());
         }
         // Where others serve on, they answer. The last seconds of a server are told as well.
         if let Some(metrics) = self.metrics.as_mut().filter(|_| !self.siblings.server_stops()) {
-            metrics.leave(self.polling.poll.registry());
+            metrics.leave(self.poll.registry());
         }
     }
 
@@ -104,7 +104,7 @@ impl EventLoop {
 
     /// Takes over the listeners that siblings have left, and leaves those that one serves again.
     pub(super) fn watch_listeners(&mut self) -> io::Result<()> {
-        let (registry, siblings) = (self.polling.poll.registry(), &self.siblings);
+        let (registry, siblings) = (self.poll.registry(), &self.siblings);
         let mut listeners = self.accepting.listeners.iter_mut().enumerate();
         listeners.try_for_each(|(index, listener)| listener.watch(registry, Token(FIRST_LISTENER + index), siblings))
     }

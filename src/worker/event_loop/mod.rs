@@ -31,10 +31,9 @@ use super::connection_poll::{ConnectionPoll, Watched};
 use super::counting;
 use super::listeners::WorkerListener;
 use super::metrics_server::{MetricsPages, MetricsServer};
-use super::read_context::{READ_SIZE, ReadContext};
+use super::read_context::ReadContext;
 use super::rejection_log::RejectionLog;
 use super::siblings::Siblings;
-use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::CLIENT_CLOSED_REQUEST;
 use crate::scoreboard::Count;
 use crate::sys::socket::Listener;
@@ -60,9 +59,6 @@ const ENDS_PER_TURN: usize = 64;
 /// requests that are ready wait meanwhile.
 const HANDSHAKES_PER_TURN: usize = 16;
 
-/// Where so many requests are found at once, more are on their way.
-const BUSY_EVENTS: usize = 2;
-
 /// A request that may have waited this long is run only if its client is still there. Looking costs a system call, and hardly anybody leaves
 /// sooner; behind thirty others even a request of half a millisecond waits half as long.
 const UNQUESTIONED_WAIT: Duration = Duration::from_millis(30);
@@ -80,7 +76,8 @@ const FIRST_LISTENER: usize = MetricsServer::tokens(METRICS).end;
 
 /// A worker's connections and the poll over them.
 pub struct EventLoop {
-    polling: Polling,
+    poll: Poll,
+    events: Events,
     clock: Clock,
     accepting: Accepting,
     limits: Arc<ConnectionLimits>,
@@ -93,16 +90,6 @@ pub struct EventLoop {
     unlogged: Unlogged,
     /// Who answers at `metrics_bind`.
     metrics: Option<Box<MetricsServer>>,
-}
-
-/// The poll, and what the last look at it says of the next one.
-struct Polling {
-    poll: Poll,
-    events: Events,
-    /// The last poll makes it likely that the next one finds something at once.
-    is_busy: bool,
-    /// What a look between two turns ([`EventLoop::try_poll_heads`]) has brought besides connections.
-    before: Turn,
 }
 
 /// The times that a turn goes by.
@@ -139,12 +126,6 @@ struct Queues {
 struct Unlogged {
     rejections: RejectionLog,
     requests: Vec<LoggedRequest>,
-}
-
-impl Polling {
-    fn new(poll: Poll) -> Polling {
-        Polling { poll, events: Events::with_capacity(EVENTS_PER_TURN), is_busy: false, before: Turn::default() }
-    }
 }
 
 impl Queues {
@@ -191,15 +172,6 @@ pub struct Turn {
     pub handlers: bool,
     /// A [`TICK`] has passed.
     pub tick: bool,
-    /// Another thread wants to be heard.
-    woken: bool,
-}
-
-impl Turn {
-    /// Whether a turn should follow that does not wait.
-    fn is_due(self) -> bool {
-        self.signals || self.handlers || self.woken
-    }
 }
 
 impl EventLoop {
@@ -221,7 +193,8 @@ impl EventLoop {
         limits.watch_by(ConnectionPoll::new(&poll, FIRST_LISTENER + listeners.len())?);
         let now = Instant::now();
         let mut event_loop = EventLoop {
-            polling: Polling::new(poll),
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
             clock: Clock { now, last_poll: now, arrived_after: now, next_sweep: now + TICK },
             accepting: Accepting::new(listeners, most_connections),
             limits,
@@ -244,7 +217,7 @@ impl EventLoop {
     /// The poll failed, which leaves nothing to go on with.
     pub fn turn(&mut self, most: Duration) -> io::Result<Turn> {
         let timeout = self.time_to_wait().min(most);
-        let interrupted = match self.polling.poll.poll(&mut self.polling.events, Some(timeout)) {
+        let interrupted = match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             polled => polled.is_err(),
         };
@@ -252,12 +225,9 @@ impl EventLoop {
         self.clock.arrived_after = std::mem::replace(&mut self.clock.last_poll, self.clock.now);
         self.accepting.handshakes_left = HANDSHAKES_PER_TURN;
         let mut turn = self.take_events();
-        let polled_before = std::mem::take(&mut self.polling.before);
-        turn.signals |= polled_before.signals;
         // A handler of Python's may have interrupted the poll, and told somebody else's descriptor.
-        turn.handlers |= polled_before.handlers || interrupted;
+        turn.handlers |= interrupted;
         self.continue_unfinished();
-        self.polling.is_busy = self.queues.ready.len() >= BUSY_EVENTS;
         self.look_for_room();
         self.accept();
         self.answer_with_files();
@@ -265,7 +235,7 @@ impl EventLoop {
         if let Some(metrics) =
             self.metrics.as_mut().filter(|metrics| metrics.is_due() || self.clock.now >= self.clock.next_sweep)
         {
-            metrics.turn(self.polling.poll.registry(), self.clock.now);
+            metrics.turn(self.poll.registry(), self.clock.now);
         }
         if self.clock.now >= self.clock.next_sweep {
             self.clock.next_sweep = self.clock.now + TICK;
@@ -281,40 +251,17 @@ impl EventLoop {
         Ok(turn)
     }
 
-    /// Looks, without waiting, for requests that have come meanwhile, and hands out the first. For a thread that has just served, and has
-    /// the interpreter still: under load, letting go of it between any two polls costs a good part of what a short request does. What may
-    /// take longer than reading a head is left to the next turn, and so is accepting.
-    pub fn try_poll_heads(&mut self, has_company: bool) -> Option<Box<Request>> {
-        let turn_is_due = self.has_work()
-            || self.polling.before.is_due()
-            || self.clock.now >= self.clock.next_sweep
-            || self.can_accept();
-        // Neither a handshake nor a file can be begun by one read then.
-        let reads_are_quick = self.accepting.acceptor.is_none() && self.limits.http.body_buffer >= READ_SIZE;
-        if !self.polling.is_busy || turn_is_due || !reads_are_quick || is_off(Mechanism::QuickPoll) {
-            return None;
-        }
-        // Should it fail, the next turn's poll does, too.
-        self.polling.poll.poll(&mut self.polling.events, Some(Duration::ZERO)).ok()?;
-        // What is put off is only read after the next poll, and may have come any time since the last one that was no glance.
-        self.clock.arrived_after = self.clock.last_poll;
-        self.polling.before = self.take_events();
-        let next = self.next_ready(has_company);
-        self.polling.is_busy = next.is_some();
-        next
-    }
-
     /// Something that ends a poll from another thread.
     ///
     /// # Errors
     /// The kernel's, from eventfd.
     pub fn waker(&self) -> io::Result<Waker> {
-        Waker::new(self.polling.poll.registry(), WAKER)
+        Waker::new(self.poll.registry(), WAKER)
     }
 
     /// The descriptor of the poll: readable when a turn finds something.
     pub fn descriptor(&self) -> RawFd {
-        self.polling.poll.as_raw_fd()
+        self.poll.as_raw_fd()
     }
 
     /// From now on metrics are answered at this socket.
@@ -322,7 +269,7 @@ impl EventLoop {
     /// # Errors
     /// The kernel's, from epoll.
     pub fn serve_metrics(&mut self, listener: Arc<Listener>, pages: MetricsPages) -> io::Result<()> {
-        self.metrics = Some(Box::new(MetricsServer::new(listener, pages, METRICS, self.polling.poll.registry())?));
+        self.metrics = Some(Box::new(MetricsServer::new(listener, pages, METRICS, self.poll.registry())?));
         Ok(())
     }
 
@@ -482,7 +429,7 @@ impl EventLoop {
     /// How long a turn may wait: to the next tick, if nothing is to be done before.
     pub fn time_to_wait(&self) -> Duration {
         let can_serve = self.serves && !self.queues.ready.is_empty();
-        if can_serve || self.can_accept_now() || self.has_work() || self.polling.before.is_due() {
+        if can_serve || self.can_accept_now() || self.has_work() {
             return Duration::ZERO;
         }
         let until_tick = self.clock.next_sweep.saturating_duration_since(self.clock.now);
@@ -502,12 +449,13 @@ impl EventLoop {
     fn take_events(&mut self) -> Turn {
         let mut turn = Turn::default();
         // The events are set aside while connections are worked on; their buffer is kept.
-        let events = std::mem::replace(&mut self.polling.events, Events::with_capacity(0));
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
             match event.token() {
                 SIGNALS => turn.signals = true,
                 NUDGE => turn.handlers = true,
-                WAKER => turn.woken = true,
+                // It has ended the poll, which is all that it is for.
+                WAKER => {}
                 HANDOFF_CHANNEL => {
                     self.accepting.handoffs_since = self.accepting.handoffs_since.or(Some(self.clock.now))
                 }
@@ -524,7 +472,7 @@ impl EventLoop {
                 Token(number) => self.take_event(number - self.first_connection(), event),
             }
         }
-        self.polling.events = events;
+        self.events = events;
         turn
     }
 

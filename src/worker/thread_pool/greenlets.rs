@@ -187,9 +187,6 @@ impl ThreadPool {
             return;
         }
         turn.next = event_loop.next_ready(self.requests_are_short());
-        if turn.next.is_none() && !self.has_served_its_requests() {
-            turn.next = event_loop.try_poll_heads(self.requests_are_short());
-        }
     }
 }
 
