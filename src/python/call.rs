@@ -259,12 +259,14 @@ impl Caller {
 
     /// Runs the application for the request in `exchange`, to the last byte handed over or queued.
     pub fn call(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>) -> Finished {
-        let site = exchange.request().client.site;
-        self.kits[site].objects.input.get().begin(exchange.take_body());
+        let body = exchange.take_body();
+        let request = exchange.request();
+        let site = request.client.site;
+        self.kits[site].objects.input.get().begin(body);
         if log::log_enabled!(log::Level::Debug) {
-            note(py, exchange.request());
+            note(py, request);
         }
-        request_context::enter(py, exchange.request());
+        request_context::enter(py, request);
         let served = self.serve(py, exchange, site);
         let kit = &mut self.kits[site];
         let (exchange, summary) = kit.objects.end(py, self.options.logs_headers);

@@ -134,6 +134,10 @@ impl LeaderState {
 
     /// Once a second.
     fn on_tick(&mut self, pool: &ThreadPool) {
+        if self.event_loop.serves() {
+            // Else no thread is free to serve: what the standby thread does is no sign that one will be.
+            pool.beat();
+        }
         pool.describe_requests();
         pool.count_log_lines();
         if !self.is_told_to_end() && self.has_lost_its_parent() {

@@ -240,6 +240,11 @@ impl ThreadPool {
         pool
     }
 
+    /// The worker is alive, and has a thread that can serve.
+    pub fn beat(&self) {
+        self.worker.row.beat();
+    }
+
     /// How many threads run the application.
     pub fn threads(&self) -> usize {
         self.worker.threads
@@ -546,7 +551,6 @@ impl ThreadPool {
                 self.leave_lead(lead, true);
                 return Task::Serve(request);
             }
-            self.worker.row.beat();
             self.lead_a_turn(&mut lead, role);
             if lead.is_done() {
                 self.leave_lead(lead, false);

@@ -116,15 +116,10 @@ impl EventLoop {
 
     /// Whether connections may be waiting.
     pub(super) fn is_awaited(&self) -> bool {
-        let rests = self.accepting.rest_until.is_some_and(|until| self.clock.now < until);
-        let handoffs = self.serves && self.accepting.handoffs_since.is_some();
-        let waiting = handoffs
-            || self
-                .accepting
-                .listeners
-                .iter()
-                .any(|listener| listener.waiting_since.is_some() && self.has_use_for(listener));
-        !rests && waiting
+        let Accepting { listeners, handoffs_since, rest_until, .. } = &self.accepting;
+        let is_awaited = self.serves && handoffs_since.is_some()
+            || listeners.iter().any(|listener| listener.waiting_since.is_some() && self.has_use_for(listener));
+        is_awaited && rest_until.is_none_or(|until| self.clock.now >= until)
     }
 
     pub(super) fn can_accept_now(&self) -> bool {

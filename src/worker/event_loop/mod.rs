@@ -301,6 +301,9 @@ impl EventLoop {
     /// The next request that is ready; it comes back through [`EventLoop::put_back`]. Where `has_company`, and others are ready behind it,
     /// its response may wait for theirs.
     pub fn next_ready(&mut self, has_company: bool) -> Option<Box<Request>> {
+        if self.queues.ready.is_empty() && self.queues.finished.is_empty() {
+            return None;
+        }
         let next = self.take_ready(has_company);
         if next.is_none()
             || self.queues.finished.len() >= MOST_RESPONSES

@@ -156,7 +156,6 @@ impl ThreadPool {
     fn lead_greenlets(&self, lead: &mut LeaderState) {
         self.take_returned_connections(lead);
         lead.event_loop.catch_up(Instant::now());
-        self.worker.row.beat();
         if let Err(error) = lead.turn(self, Duration::ZERO) {
             log::error!("The worker cannot go on: {error}");
             lead.stage = WorkerStage::Over;
