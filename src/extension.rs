@@ -18,7 +18,8 @@ use crate::sys::process;
 /// Whether an embedding program has started its server.
 static IS_SERVING: AtomicBool = AtomicBool::new(false);
 
-#[pymodule]
+// Else a free-threaded interpreter would take its lock back (decision 33).
+#[pymodule(gil_used = false)]
 fn _monoceros(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(main, module)?)?;

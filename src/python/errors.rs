@@ -1,7 +1,8 @@
 //! Python exceptions as text, and `wsgi.errors`.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
@@ -95,8 +96,8 @@ impl ErrorStream {
 
     /// Writes an unfinished line, with a line end.
     pub fn finish_line(&self, py: Python<'_>) {
-        // Relaxed is enough: every caller of this and of `write` holds the interpreter's lock.
-        if !self.was_written.load(Relaxed) {
+        // What another thread is writing at this moment has its end with the next request.
+        if !self.was_written.load(Acquire) {
             return;
         }
         self.was_written.store(false, Relaxed);
@@ -134,8 +135,10 @@ fn write_lines(py: Python<'_>, text: &str) {
 impl ErrorStream {
     /// Returns the number of characters, as any text stream does.
     fn write(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<usize> {
-        self.was_written.store(true, Relaxed);
-        if let Some(lines) = self.add(&text.to_string_lossy()) {
+        let complete = self.add(&text.to_string_lossy());
+        // Behind the text: who reads it finds that.
+        self.was_written.store(true, Release);
+        if let Some(lines) = complete {
             // The log may be a slow pipe: other Python threads need not wait for it.
             write_lines(py, &lines);
         }

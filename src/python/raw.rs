@@ -94,9 +94,10 @@ pub fn while_handling<T>(py: Python<'_>, error: &PyErr, handle: impl FnOnce() ->
     handled
 }
 
-/// How many references to `object` exist.
+/// How many references to `object` exist. Where the interpreter has no lock, that may have changed
+/// before it is known.
 pub fn reference_count<T>(object: &Py<T>) -> isize {
-    // SAFETY: `object` is a live object and the interpreter's lock keeps the count still while it
-    // is read.
+    // SAFETY: `object` is a live object. The interpreter's lock keeps the count still while it is
+    // read; a build without that lock reads it atomically.
     unsafe { ffi::Py_REFCNT(object.as_ptr()) }
 }
