@@ -334,6 +334,24 @@ fn a_class_that_falls_silent_is_aborted_and_its_stack_is_logged() {
 }
 
 #[test]
+fn a_class_that_drops_the_exit_of_its_start_ends_when_it_has_started() {
+    let deaf = "class Deaf(Teller):\n\
+         \x20   def __init__(self, *arguments):\n\
+         \x20       super().__init__(*arguments)\n\
+         \x20       import pathlib, time\n\
+         \x20       pathlib.Path(os.environ['GATE'], 'entered').touch()\n\
+         \x20       try: time.sleep(60)\n\
+         \x20       except SystemExit: pass\n";
+    let plan = teller().file("teller.py", &format!("{TELLER}{deaf}")).args(["--worker-class", "teller.Deaf"]);
+    let mut server = plan.launch();
+    wait_until("the class", || !server.gate_files("entered").is_empty());
+    server.signal(SIGTERM);
+    let (status, _) = server.wait_for_exit_within(Duration::from_secs(10));
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert!(!server.log().contains("SIGKILL"), "{}", server.log());
+}
+
+#[test]
 fn a_class_is_replaced_when_the_code_has_changed() {
     let app = |word: &str| {
         format!(

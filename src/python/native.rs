@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyList};
 
 use super::environ::SERVER_SOFTWARE;
 use super::request_context::{self, trace_ids};
-use super::{loggers, title};
+use super::{loggers, signals, title};
 use crate::base::unpoisoned::Unpoisoned;
 use crate::http::request_id::parse_traceparent;
 use crate::logging::{self, AccessEntry, Failure, Level, RequestIds, Schema};
@@ -39,6 +39,7 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(lend_title, &module)?)?;
     module.add_function(wrap_pyfunction!(want_workers, &module)?)?;
     module.add_function(wrap_pyfunction!(watch_files, &module)?)?;
+    module.add_function(wrap_pyfunction!(is_told_to_stop, &module)?)?;
     Ok(module)
 }
 
@@ -155,6 +156,12 @@ fn watch_files(files: Vec<PathBuf>) {
 /// The files that kept the application from loading since the last call.
 pub fn take_broken_files() -> Vec<PathBuf> {
     std::mem::take(&mut *BROKEN_FILES.lock().unpoisoned())
+}
+
+/// `is_told_to_stop()`: whether a signal that stops the worker has come while it started.
+#[pyfunction]
+fn is_told_to_stop() -> bool {
+    signals::is_told_to_stop()
 }
 
 /// `log_level()`: the least level of the error log, as Python's `logging` numbers it.

@@ -192,6 +192,11 @@ def prepare_for_signals(worker):
         # Before the handlers of Python, which wait for the code that runs.
         faulthandler.disable()
         faulthandler.enable(file=_stacks, all_threads=True)
+    import _monoceros
+
+    # It came while the class had no handlers, and something has dropped the exit that it raised.
+    if _monoceros.is_told_to_stop():
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _end(number, frame):
