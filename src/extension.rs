@@ -1,18 +1,19 @@
 //! The wheel's entry point: the extension module `monoceros._monoceros`, which runs the library
 //! inside the interpreter that imported it.
 //!
-//! Importing it starts nothing. `main` does not return to its caller: the process ends as the
-//! program would end.
+//! Importing it starts nothing. `main` does not return to its caller: it raises `SystemExit`, in the
+//! master and in each worker, as gunicorn does. So the `finally` blocks of whoever called it run
+//! (`coverage run` saves its data there). The interpreter is not finalized behind them.
 
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
 
 use crate::ExecCommand;
 use crate::python::embedder::Embedder;
-use crate::python::{facade, signals};
+use crate::python::{facade, interpreter, signals};
 use crate::sys::process;
 
 /// Whether an embedding program has started its server.
@@ -34,7 +35,31 @@ fn main(py: Python<'_>) -> PyResult<()> {
     signals::disown(py)?;
     process::open_standard_streams()?;
     // Detached from here on: code that needs the interpreter attaches.
-    py.detach(|| std::process::exit(crate::run(exec_command)))
+    let status = py.detach(|| crate::run(exec_command));
+    Err(leave_with(py, status))
+}
+
+/// What unwinds the frames of whoever has started the server, whose end came with `status`.
+fn leave_with(py: Python<'_>, status: i32) -> PyErr {
+    // Python waits for threads before it calls exit functions. Where the server has waited for them
+    // already, that refuses to be told, and is over at once.
+    let before_threads = py
+        .import("threading")
+        .and_then(|threading| threading.call_method1("_register_atexit", (wrap_pyfunction!(end_process, py)?, status)));
+    drop(before_threads);
+    let at_exit =
+        wrap_pyfunction!(end_process, py).and_then(|end| py.import("atexit")?.call_method1("register", (end, status)));
+    at_exit.err().unwrap_or_else(|| PySystemExit::new_err(status))
+}
+
+/// The exit function that runs first, since it was registered last, and the only one: what the
+/// application has registered has run with the server's end. Finalizing the interpreter would take
+/// time, and can crash while daemon threads run.
+#[expect(clippy::exit, reason = "this is the end of an entry point")]
+#[pyfunction]
+fn end_process(py: Python<'_>, status: i32) {
+    interpreter::flush();
+    py.detach(|| std::process::exit(status))
 }
 
 /// Makes the `gunicorn` package that the server carries importable, with a `BaseApplication` whose
@@ -64,7 +89,6 @@ fn claim_process() -> PyResult<()> {
 }
 
 /// Serves what `application` (`gunicorn.app.base.BaseApplication`) says, and ends the process.
-#[expect(clippy::exit, reason = "this is an entry point: the program that embeds the server ends with it")]
 #[pyfunction]
 fn run_application(application: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = application.py();
@@ -72,7 +96,8 @@ fn run_application(application: &Bound<'_, PyAny>) -> PyResult<()> {
     let (exec_command, embedder) = (exec_command(py)?, Embedder::new(application)?);
     signals::disown(py)?;
     process::open_standard_streams()?;
-    py.detach(|| std::process::exit(crate::run_embedded(exec_command, embedder)))
+    let status = py.detach(|| crate::run_embedded(exec_command, embedder));
+    Err(leave_with(py, status))
 }
 
 fn exec_command(py: Python<'_>) -> PyResult<ExecCommand> {

@@ -77,6 +77,26 @@ tests_of!(
     coverage_with_sigterm: super::COVERAGE
 );
 
+/// `coverage run` measures the process in which it starts the script, and saves what it has when the
+/// script is left: also a worker has to leave it.
+#[test]
+fn coverage_run_measures_the_app_in_the_worker() {
+    if !is_wheel() {
+        return;
+    }
+    let plan = Plan::app("process").env("PYTHONPATH", site_packages().display().to_string());
+    let data = plan.path("coverage").display().to_string();
+    let plan = plan.file("coveragerc", &format!("[run]\nparallel = true\ndata_file = {data}\n"));
+    let rc = format!("--rcfile={}", plan.path("coveragerc").display());
+    let python = venv().join("bin/python").display().to_string();
+    let plan =
+        [python.as_str(), "-m", "coverage", "run", &rc].into_iter().fold(plan, |plan, word| plan.through([word]));
+    let mut server = plan.start();
+    expect_its_mark(&COVERAGE, &server);
+    server.signal(SIGTERM);
+    expect_a_prompt_end(&COVERAGE, &[], &mut server);
+}
+
 /// `process.py`, started by way of a program. Coverage comes by a `sitecustomize`, as its manual
 /// has it for processes that are started by others.
 fn plan(program: &Program) -> Plan {
