@@ -149,6 +149,67 @@ fn top_fills_a_terminal_and_leaves_it_as_it_was() {
 }
 
 #[test]
+fn stacks_are_shown_while_c_code_holds_the_interpreter() {
+    let mut server = Plan::app("process").args(["--timeout", "0"]).start();
+    let worker = server.wait_for_workers(1)[0];
+    let mut client = server.connect();
+    client.send("GET /backtrack?held HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_until("the request inside", || server.entered() == 1);
+    let mut said = String::new();
+    wait_until("the request on the board", || {
+        said = text(&ctl(&["stacks", &server.pid().to_string()]));
+        said.contains("at GET /backtrack?held from 127.0.0.1")
+    });
+    assert!(said.contains("in backtrack\n"), "{said}");
+    assert_eq!(server.workers(), [worker]);
+    // The request never ends.
+    send(worker, SIGKILL);
+    server.allow("was sent SIGKILL");
+    wait_until("another worker", || server.has_serving(1) && server.workers() != [worker]);
+    server.finish();
+}
+
+#[test]
+fn stacks_are_shown_of_each_of_four_threads() {
+    let server = Plan::app("process").args(["--threads", "4", "--timeout", "0"]).start();
+    let worker = server.wait_for_workers(1)[0];
+    let mut clients = [(); 4].map(|()| server.connect());
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(format!("GET /wait?{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    }
+    wait_until("four requests inside", || server.entered() == 4);
+    let said = text(&ctl(&["stacks", &server.pid().to_string()]));
+    assert!(said.contains("4 requests in the application"), "{said}");
+    assert_eq!(said.matches("in wait\n").count(), 4, "{said}");
+    server.release();
+    clients.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
+    assert_eq!(server.workers(), [worker], "it goes on");
+    server.finish();
+}
+
+#[test]
+fn stacks_are_shown_of_greenlets_that_wait() {
+    let mut server = Plan::app("green").args(["--worker-class", "gevent", "--timeout", "0"]).start();
+    let worker = server.wait_for_workers(1)[0];
+    let mut clients = [(); 3].map(|()| server.connect());
+    for client in &mut clients {
+        client.send("GET /sleep?600 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    wait_until("three greenlets", || {
+        let said = text(&ctl(&["stacks", &server.pid().to_string()]));
+        said.contains("most recent call first")
+            && said.contains("3 greenlets wait here:")
+            && said.contains("in answer\n")
+    });
+    assert_eq!(server.get("/about").status, 200, "it goes on");
+    assert_eq!(server.workers(), [worker]);
+    send(worker, SIGKILL);
+    server.allow("was sent SIGKILL");
+    wait_until("another worker", || server.has_serving(1) && server.workers() != [worker]);
+    server.finish();
+}
+
+#[test]
 fn an_application_named_ctl_is_served() {
     let plan = Plan::app("ctl").in_own_folder().file("ctl.py", &crate::util::load::version(1));
     let server = plan.start();

@@ -176,6 +176,12 @@ fn print(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
+/// Nothing that a client or an application has said may steer the terminal. Lines stay lines.
+fn harmless(text: &str) -> String {
+    let is_harmful = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    text.chars().map(|character| if is_harmful(character) { '?' } else { character }).collect()
+}
+
 /// Whether enough workers serve.
 fn serves_fully(board: &Scoreboard) -> bool {
     let serving = board.read_workers().iter().filter(|worker| worker.is_serving()).count() as u64;

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use super::duration::duration;
-use super::{NOT_RUNNING, OK, print};
+use super::{NOT_RUNNING, OK, harmless, print};
 use crate::scoreboard::{Scoreboard, WorkerReading};
 use crate::sys::process::Pid;
-use crate::sys::stack_file;
+use crate::sys::stack_file::{self, Written};
 
 /// How long a worker may take to write its stacks.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,10 +22,10 @@ pub(super) fn show(board: &Scoreboard) -> i32 {
         exit = OK;
         print(&heading(worker, pid));
         for request in requests.iter().filter(|request| request.row == worker.number) {
-            print(&format!("  for {} at {}", duration(request.age.as_secs_f64()), shown(&request.text)));
+            print(&format!("  for {} at {}", duration(request.age.as_secs_f64()), harmless(&request.text)));
         }
-        match stack_file::ask(pid, PATIENCE) {
-            Ok(stacks) => print(stacks.trim_end()),
+        match stack_file::ask(pid, Written::ThreadsAndGreenlets, PATIENCE) {
+            Ok(stacks) => print(harmless(&stacks).trim_end()),
             Err(reason) => print(&format!("  no stacks: {reason}")),
         }
         print("");
@@ -44,9 +44,4 @@ fn heading(worker: &WorkerReading, pid: Pid) -> String {
         worker.number,
         worker.running.len()
     )
-}
-
-/// Nothing that a client has sent may steer the terminal.
-fn shown(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }

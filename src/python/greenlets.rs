@@ -118,6 +118,9 @@ pub fn serve(
     let module = py.import(MODULE)?;
     let [hub, current, wait, sleep, stacks]: [Py<PyAny>; 5] = module.call_method0("tools")?.extract()?;
     hub::begin(Hub::new(hub, current, wait, sleep, stacks));
+    if let Err(error) = signals::show_greenlets_when_asked(py) {
+        log::debug!("`monoceros ctl stacks` will show no stacks of this worker: {error}");
+    }
     let app = shared.callable().clone_ref(py);
     let worker = Py::new(py, Worker { driver, shared, calls })?;
     match module.call_method1("serve", (worker, app, request_timeout.map(|time| time.as_secs_f64()))) {

@@ -59,11 +59,21 @@ pub fn is_hub(py: Python<'_>) -> bool {
 
 /// Logs the stacks of all greenlets, where there are any.
 pub fn log_stacks(py: Python<'_>) {
-    let Some(hub) = of_this_thread(py) else { return };
-    match hub.stacks.call0(py).and_then(|stacks| stacks.extract::<String>(py)) {
+    if of_this_thread(py).is_none() {
+        return;
+    }
+    match stacks(py) {
         Ok(stacks) => log::error!("{stacks}"),
         Err(error) => log::error!("Cannot show the greenlets\n{}", errors::traceback(py, &error)),
     }
+}
+
+/// The stacks of all greenlets of this thread, as text; empty where it has no hub.
+///
+/// # Errors
+/// What Python has raised.
+pub fn stacks(py: Python<'_>) -> PyResult<String> {
+    of_this_thread(py).map_or_else(|| Ok(String::new()), |hub| hub.stacks.call0(py)?.extract(py))
 }
 
 impl Hub {

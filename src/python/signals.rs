@@ -12,6 +12,7 @@
 //! a handler must run. This module uses `_signal`, the C module behind `signal`, which is always
 //! loaded. It must not know the worker's threads nor the master's loop.
 
+use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
@@ -27,7 +28,7 @@ use super::hub;
 use crate::base::unpoisoned::Unpoisoned;
 use crate::sys::fork;
 use crate::sys::signal::{self, Signal};
-use crate::sys::stack_file;
+use crate::sys::stack_file::{self, Written};
 use crate::sys::wakeup::{self, Wakeup, WakeupReceiver};
 
 /// The last signal that has unwound code; 0 before any.
@@ -47,6 +48,10 @@ static OURS: Mutex<Option<Py<Handler>>> = Mutex::new(None);
 
 /// The descriptor to which CPython writes when a signal has come; -1 for none.
 static NUDGED: AtomicI32 = AtomicI32::new(-1);
+
+/// The file that stacks are written to when this process is asked for them. It is open as long as the
+/// process lives: the handler writes to it.
+static STACKS: Mutex<Option<File>> = Mutex::new(None);
 
 /// Logs the requests that an aborted worker is running.
 static ABORT_REPORT: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
@@ -132,6 +137,21 @@ impl Handler {
             Duty::Worker(hooks) if UNWINDING.contains(&signal) => Err(interrupt(py, hooks, signal)),
             _ if Signal::STOPS.contains(&signal) && Stage::current() != Stage::Serving => Err(unwind(signal, 0)),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Writes the stacks of greenlets when a process is asked for stacks.
+#[pyclass(frozen, module = "monoceros")]
+struct GreenletTeller(File);
+
+#[pymethods]
+impl GreenletTeller {
+    /// It runs in any greenlet, so it raises nothing.
+    fn __call__(&self, py: Python<'_>, _number: i32, _frame: Option<&Bound<'_, PyAny>>) {
+        let text = hub::stacks(py).unwrap_or_else(|error| super::errors::traceback(py, &error));
+        if let Err(error) = stack_file::write_greenlets(&self.0, &text) {
+            log::debug!("Cannot write the stacks of greenlets: {error}");
         }
     }
 }
@@ -269,19 +289,52 @@ pub fn dump_stacks_to(descriptor: RawFd) -> PyResult<()> {
     })
 }
 
-/// Has every later [`stack_file::signal`] write the stacks of all threads to `file`, and the process
-/// go on. The main thread writes them, whoever holds the interpreter.
+/// From now on the stacks of all threads of this process can be had from outside ([`stack_file`]),
+/// and it goes on. The main thread writes them, whoever holds the interpreter.
 ///
 /// # Errors
-/// The `faulthandler` module is missing.
-pub fn write_stacks_when_asked(file: RawFd) -> PyResult<()> {
-    Python::attach(|py| {
-        let options = PyDict::new(py);
-        options.set_item("file", file)?;
-        options.set_item("all_threads", true)?;
-        let module = py.import("faulthandler")?;
-        module.call_method("register", (stack_file::signal(),), Some(&options)).map(drop)
-    })
+/// No descriptor is left, or the `faulthandler` module is missing.
+pub fn show_stacks_when_asked() -> PyResult<()> {
+    let mut file = stack_file::create(Written::Threads)?;
+    Python::attach(|py| register_stacks(py, &file, Written::Threads))?;
+    stack_file::open_for_questions(&mut file)?;
+    drop(STACKS.lock().unpoisoned().replace(file));
+    Ok(())
+}
+
+/// The same for a process whose application runs in greenlets of the calling thread, the main one:
+/// their stacks follow as soon as it runs Python code.
+///
+/// # Errors
+/// No descriptor is left, or `MemoryError`. Nobody can ask for stacks then.
+pub fn show_greenlets_when_asked(py: Python<'_>) -> PyResult<()> {
+    let mut file = stack_file::create(Written::ThreadsAndGreenlets)?;
+    let teller = Py::new(py, GreenletTeller(file.try_clone()?))?;
+    // The signal has no handler for a moment, and would end the process.
+    let blocked = signal::block_all()?;
+    let registered = chain_stacks(py, &teller, &file);
+    // Nobody asks by a file that is closed.
+    drop(STACKS.lock().unpoisoned().take());
+    blocked.restore()?;
+    registered?;
+    stack_file::open_for_questions(&mut file)?;
+    STACKS.lock().unpoisoned().replace(file);
+    Ok(())
+}
+
+/// Has faulthandler write first and then call what is in Python's table.
+fn chain_stacks(py: Python<'_>, teller: &Py<GreenletTeller>, file: &File) -> PyResult<()> {
+    py.import("faulthandler")?.call_method1("unregister", (stack_file::signal(),))?;
+    py.import("_signal")?.call_method1("signal", (stack_file::signal(), teller))?;
+    register_stacks(py, file, Written::ThreadsAndGreenlets)
+}
+
+fn register_stacks(py: Python<'_>, file: &File, written: Written) -> PyResult<()> {
+    let options = PyDict::new(py);
+    options.set_item("file", file.as_raw_fd())?;
+    options.set_item("all_threads", true)?;
+    options.set_item("chain", written == Written::ThreadsAndGreenlets)?;
+    py.import("faulthandler")?.call_method("register", (stack_file::signal(),), Some(&options)).map(drop)
 }
 
 /// Calls `report`, which logs the requests in flight, when the worker is aborted, before anything

@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -18,26 +19,53 @@ use super::process::Pid;
 
 const NAME: &CStr = c"monoceros-stacks";
 
+/// The name of one that greenlets are written to as well, behind the threads. [`END`] follows them.
+const WITH_GREENLETS: &CStr = c"monoceros-stacks-and-greenlets";
+
+/// Ends what is written of greenlets.
+const END: u8 = 0;
+
 const FIRST_LINE: &[u8] = b"monoceros-stacks 1\n";
+
+/// Where what has been asked for begins.
+const FIRST: u64 = FIRST_LINE.len() as u64;
+
+/// Bytes of an answer that are read: faulthandler writes at most a hundred threads of a hundred
+/// frames.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// What has been written is taken for all when nothing has followed for this long.
 const QUIET: Duration = Duration::from_millis(30);
 
-const LOOK: Duration = Duration::from_millis(5);
+/// How often it is looked whether more has come.
+pub const LOOK: Duration = Duration::from_millis(5);
 
 /// The signal that asks for stacks: the second real-time one. The first is the master's.
 pub fn signal() -> i32 {
     libc::SIGRTMIN() + 1
 }
 
+/// Whose stacks a process writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Those of its threads, at once, whoever holds the interpreter.
+    Threads,
+    /// Then those of its greenlets, when its main thread gets to it ([`write_greenlets`]).
+    ThreadsAndGreenlets,
+}
+
 /// The file of this process, still without its first line. Whoever writes to it writes at its end.
 ///
 /// # Errors
 /// No descriptor is left, or the machine has no such files.
-pub fn create() -> io::Result<File> {
+pub fn create(written: Written) -> io::Result<File> {
+    let name = match written {
+        Written::Threads => NAME,
+        Written::ThreadsAndGreenlets => WITH_GREENLETS,
+    };
     // Kernels before 6.3 do not know the second flag; later ones warn without it.
     let not_executable = MFdFlags::MFD_CLOEXEC | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
-    let file: OwnedFd = memfd_create(NAME, not_executable).or_else(|_| memfd_create(NAME, MFdFlags::MFD_CLOEXEC))?;
+    let file: OwnedFd = memfd_create(name, not_executable).or_else(|_| memfd_create(name, MFdFlags::MFD_CLOEXEC))?;
     fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
     Ok(file.into())
 }
@@ -48,6 +76,16 @@ pub fn create() -> io::Result<File> {
 /// There is no memory.
 pub fn open_for_questions(file: &mut File) -> io::Result<()> {
     file.write_all(FIRST_LINE)
+}
+
+/// Writes the stacks of greenlets behind those of threads.
+///
+/// # Errors
+/// There is no memory.
+pub fn write_greenlets(mut file: &File, text: &str) -> io::Result<()> {
+    let mut whole: Vec<u8> = text.bytes().filter(|&byte| byte != END).collect();
+    whole.push(END);
+    file.write_all(&whole)
 }
 
 /// Why a process has not answered.
@@ -84,36 +122,100 @@ impl From<io::Error> for NoAnswer {
     }
 }
 
-/// Asks a process for its stacks, and takes what it has written out of the file again.
-pub fn ask(pid: Pid, patience: Duration) -> Result<String, NoAnswer> {
-    let mut file = find(pid)?;
-    let first = FIRST_LINE.len() as u64;
-    if file.metadata()?.len() < first {
-        return Err(NoAnswer::NotAsked);
-    }
-    file.set_len(first)?;
-    // SAFETY: kill(2) touches no memory.
-    Errno::result(unsafe { libc::kill(pid.as_raw(), signal()) }).map_err(io::Error::from)?;
-    let (end, mut length, mut changed_at) = (Instant::now() + patience, first, Instant::now());
-    while Instant::now() < end && (length == first || changed_at.elapsed() < QUIET) {
+/// Asks a process for its stacks, and waits for them.
+///
+/// # Errors
+/// It does not answer within `patience`, or cannot be asked.
+pub fn ask(pid: Pid, written: Written, patience: Duration) -> Result<String, NoAnswer> {
+    let mut question = Question::ask(pid, written, patience)?;
+    loop {
         std::thread::sleep(LOOK);
-        let now = file.metadata()?.len();
-        if now != length {
-            (length, changed_at) = (now, Instant::now());
+        if let Some(answer) = question.answer(Instant::now()) {
+            return answer;
         }
     }
-    let mut stacks = Vec::new();
-    file.seek(SeekFrom::Start(first))?;
-    file.read_to_end(&mut stacks)?;
-    file.set_len(first)?;
-    if stacks.is_empty() { Err(NoAnswer::Silent) } else { Ok(String::from_utf8_lossy(&stacks).into_owned()) }
 }
 
-fn find(pid: Pid) -> io::Result<File> {
-    let name = format!("/memfd:{}", NAME.to_string_lossy());
+/// What a process was asked, for those who cannot wait for the answer.
+#[derive(Debug)]
+pub struct Question {
+    file: File,
+    /// [`END`] ends the answer. Else it has ended when nothing has followed for a moment.
+    has_end: bool,
+    /// The process may take until then.
+    until: Instant,
+    /// How much it had written when that was last looked at, and since when.
+    length: u64,
+    changed_at: Instant,
+}
+
+impl Question {
+    /// Asks a process for its stacks, for those of greenlets only if it has any. It may take as long as
+    /// `patience` says.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn ask(pid: Pid, written: Written, patience: Duration) -> Result<Question, NoAnswer> {
+        let (file, writes) = find(pid)?;
+        if file.metadata()?.len() < FIRST {
+            return Err(NoAnswer::NotAsked);
+        }
+        file.set_len(FIRST)?;
+        // SAFETY: kill(2) touches no memory.
+        Errno::result(unsafe { libc::kill(pid.as_raw(), signal()) }).map_err(io::Error::from)?;
+        let now = Instant::now();
+        let has_end = written == writes && writes == Written::ThreadsAndGreenlets;
+        Ok(Question { file, has_end, until: now + patience, length: FIRST, changed_at: now })
+    }
+
+    /// What it has written, once that is whole or its time is over, taken out of the file. To be asked
+    /// again every [`LOOK`] until then.
+    pub fn answer(&mut self, now: Instant) -> Option<Result<String, NoAnswer>> {
+        match self.is_whole(now) {
+            Ok(true) => Some(self.take()),
+            Ok(false) => None,
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    fn is_whole(&mut self, now: Instant) -> io::Result<bool> {
+        let length = self.file.metadata()?.len();
+        if length != self.length {
+            (self.length, self.changed_at) = (length, now);
+        }
+        let has_ended = if self.has_end {
+            length > FIRST && self.ends()?
+        } else {
+            length > FIRST && now.saturating_duration_since(self.changed_at) >= QUIET
+        };
+        Ok(has_ended || now >= self.until)
+    }
+
+    fn ends(&self) -> io::Result<bool> {
+        let mut last = [0];
+        self.file.read_exact_at(&mut last, self.length - 1)?;
+        Ok(last == [END])
+    }
+
+    fn take(&mut self) -> Result<String, NoAnswer> {
+        let mut stacks = Vec::new();
+        self.file.seek(SeekFrom::Start(FIRST))?;
+        (&self.file).take(MOST_BYTES).read_to_end(&mut stacks)?;
+        self.file.set_len(FIRST)?;
+        stacks.retain(|&byte| byte != END);
+        if stacks.is_empty() { Err(NoAnswer::Silent) } else { Ok(String::from_utf8_lossy(&stacks).into_owned()) }
+    }
+}
+
+fn find(pid: Pid) -> io::Result<(File, Written)> {
+    let [threads, greenlets] = [NAME, WITH_GREENLETS].map(|name| format!("/memfd:{}", name.to_string_lossy()));
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
-        if fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().starts_with(&name)) {
-            return OpenOptions::new().read(true).write(true).open(entry.path());
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy();
+        if target.starts_with(&threads) {
+            let both = target.starts_with(&greenlets);
+            let written = if both { Written::ThreadsAndGreenlets } else { Written::Threads };
+            return Ok((OpenOptions::new().read(true).write(true).open(entry.path())?, written));
         }
     }
     Err(ErrorKind::NotFound.into())

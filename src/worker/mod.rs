@@ -32,7 +32,7 @@ mod write_queue;
 mod write_timeout;
 
 use std::fmt::Display;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +66,7 @@ use crate::settings::{Config, LogFormat, WorkerClass};
 use crate::sys::process;
 use crate::sys::socket::{Listener, LocalAddress};
 use crate::sys::wakeup::{self, WakeupReceiver};
-use crate::sys::{stack_file, thread, user};
+use crate::sys::{thread, user};
 use crate::worker_init::WorkerInit;
 
 /// The worker served and has ended in good order.
@@ -249,19 +249,9 @@ fn make_known(row: &Row) {
     // Those of the master's until the fork are its own.
     let _ = crate::logging::take_line_counts();
     environment::set(NUMBER_VARIABLE, Some(row.number().to_string().as_ref()));
-    if let Err(reason) = answer_questions_for_stacks() {
+    if let Err(reason) = signals::show_stacks_when_asked() {
         log::debug!("`monoceros ctl stacks` will show no stacks of this worker: {reason}");
     }
-}
-
-/// From now on the stacks of this worker can be had from outside (`sys::stack_file`).
-fn answer_questions_for_stacks() -> Result<(), String> {
-    let mut file = stack_file::create().map_err(|error| error.to_string())?;
-    signals::write_stacks_when_asked(file.as_raw_fd()).map_err(|error| error.to_string())?;
-    stack_file::open_for_questions(&mut file).map_err(|error| error.to_string())?;
-    // It stays open as long as the process lives: the handler writes to it.
-    let _ = file.into_raw_fd();
-    Ok(())
 }
 
 /// Of the usual soft limit of 1024 a thousand connections would leave nothing to the application. The hard one is not asked for where it

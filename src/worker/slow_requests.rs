@@ -14,7 +14,8 @@ use crate::python::call::{InFlight, Runner};
 use crate::python::greenlets::stack_of;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::process::getpid;
-use crate::sys::{stack_file, thread};
+use crate::sys::stack_file::{self, Written};
+use crate::sys::thread;
 
 /// How long faulthandler may take to write the stacks. It mostly takes a few milliseconds.
 const STACK_PATIENCE: Duration = Duration::from_secs(1);
@@ -123,7 +124,8 @@ fn write_with_stacks(lines: Vec<SlowLine>) {
             _ => None,
         };
         let stack = of_greenlet.or_else(|| {
-            let threads = threads.get_or_insert_with(|| stack_file::ask(getpid(), STACK_PATIENCE).unwrap_or_default());
+            let threads = threads
+                .get_or_insert_with(|| stack_file::ask(getpid(), Written::Threads, STACK_PATIENCE).unwrap_or_default());
             stack_in(threads, line.request.runs_in.runner()?)
         });
         // Another request may have come to its place meanwhile.
