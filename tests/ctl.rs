@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP, SIGTERM};
 
 use crate::util::json::Json;
-use crate::util::server::{Plan, Server, send};
+use crate::util::server::{Plan, Server, marker, send};
 use crate::util::{program, python, wait_until};
 
 fn ctl(arguments: &[&str]) -> Output {
@@ -207,6 +207,131 @@ fn stacks_are_shown_of_greenlets_that_wait() {
     server.allow("was sent SIGKILL");
     wait_until("another worker", || server.has_serving(1) && server.workers() != [worker]);
     server.finish();
+}
+
+/// A terminal of 80 by 24 in which a shell runs.
+struct Tmux(String);
+
+impl Tmux {
+    /// `None` where there is no tmux.
+    fn start() -> Option<Tmux> {
+        if Command::new("tmux").arg("-V").output().is_err() {
+            println!("skipped: no tmux on this machine; Debian, Ubuntu: apt-get install tmux");
+            return None;
+        }
+        let tmux = Tmux(format!("monoceros-{}", marker()));
+        tmux.run(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "sh"]);
+        Some(tmux)
+    }
+
+    fn run(&self, words: &[&str]) -> String {
+        let ran = Command::new("tmux").args(["-L", &self.0]).args(words).env_remove("TMUX").output().expect("tmux");
+        assert!(ran.status.success(), "{words:?}: {ran:?}");
+        text(&ran)
+    }
+
+    /// Types a line in the shell.
+    fn enter(&self, line: &str) {
+        self.run(&["send-keys", "-l", line]);
+        self.run(&["send-keys", "Enter"]);
+    }
+
+    fn press(&self, key: &str) {
+        self.run(&["send-keys", key]);
+    }
+
+    /// The screen; a line that was wrapped is one line.
+    fn screen(&self) -> String {
+        self.run(&["capture-pane", "-p", "-J"])
+    }
+
+    #[track_caller]
+    fn wait_for(&self, part: &str) -> String {
+        let mut screen = String::new();
+        wait_until(&format!("{part:?} on the screen"), || {
+            screen = self.screen();
+            screen.contains(part)
+        });
+        // In the shell there is the line that was typed.
+        if self.is_alternate() {
+            let widest = screen.lines().map(|line| line.trim_end().chars().count()).max();
+            assert!(widest <= Some(80), "{screen}");
+        }
+        screen
+    }
+
+    fn is_alternate(&self) -> bool {
+        self.run(&["display-message", "-p", "#{alternate_on}"]).trim() == "1"
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux").args(["-L", &self.0, "kill-server"]).output();
+    }
+}
+
+/// The shell's terminal is as it was, and `top` has exited so.
+#[track_caller]
+fn expect_left(tmux: &Tmux, status: i32) {
+    tmux.wait_for(&format!("left {status} "));
+    assert!(!tmux.is_alternate());
+    tmux.enter("clear; stty -a");
+    let modes = tmux.wait_for("iexten");
+    assert!([" icanon ", " echo ", "isig "].iter().all(|mode| modes.contains(mode)), "{modes}");
+    tmux.enter("clear");
+}
+
+#[test]
+fn top_in_tmux_fits_follows_the_window_and_leaves_the_terminal_as_it_was() {
+    let Some(tmux) = Tmux::start() else { return };
+    let name = format!("a_name_that_is_longer_than_a_screen_is_wide_{}", "x".repeat(60));
+    let mut server = Server::start("process", ["--workers", "3", "--threads", "2", "--name", &name]);
+    let workers = server.wait_for_workers(3);
+    let line =
+        |interval| format!("'{}' ctl top --interval {interval} {}; echo left $? .", program().display(), server.pid());
+    // So long that only the change of size draws anew.
+    tmux.enter(&line("3600"));
+    tmux.wait_for("RSS   AGE");
+    assert!(tmux.is_alternate());
+    tmux.run(&["resize-window", "-x", "60", "-y", "20"]);
+    wait_until("a narrow frame", || {
+        let screen = tmux.screen();
+        screen.contains("WID") && !screen.contains("AGE") && screen.lines().all(|line| line.trim_end().len() <= 60)
+    });
+    tmux.run(&["resize-window", "-x", "80", "-y", "24"]);
+    tmux.wait_for("RSS   AGE");
+    tmux.press("q");
+    expect_left(&tmux, 0);
+
+    tmux.enter(&line("0.2"));
+    tmux.wait_for("RSS   AGE");
+    for (key, part) in [
+        ("h", "q         quit"),
+        ("h", "RSS   AGE"),
+        ("p", "PSS   AGE"),
+        ("j", "PSS   AGE"),
+        ("s", "0 of 2 threads in the application"),
+        ("s", "PSS   AGE"),
+        ("Down", "PSS   AGE"),
+        ("S", "most recent call first"),
+        ("S", "PSS   AGE"),
+        ("Space", "frozen"),
+    ] {
+        tmux.press(key);
+        tmux.wait_for(part);
+    }
+    tmux.press("C-c");
+    expect_left(&tmux, 0);
+
+    tmux.enter(&line("0.2"));
+    tmux.wait_for("RSS   AGE");
+    server.signal(SIGKILL);
+    server.wait_for_exit();
+    expect_left(&tmux, 3);
+    for worker in workers {
+        wait_until("the worker's end", || !crate::util::process::is_alive(worker));
+    }
 }
 
 #[test]

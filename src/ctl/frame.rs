@@ -2,7 +2,7 @@
 //! each worker. No line is longer than the screen is wide.
 
 use super::duration::{bytes, duration, rate};
-use super::reading::{Between, Reading, share};
+use super::reading::{Between, Memory, Reading, share};
 use crate::scoreboard::{Cause, Histogram, WorkerPhase, WorkerReading};
 use crate::sys::clock::unix_time_ms;
 
@@ -11,6 +11,14 @@ use crate::sys::clock::unix_time_ms;
 pub(super) struct Line {
     pub text: String,
     pub look: Look,
+    /// The number of the worker whose line it is.
+    pub worker: Option<usize>,
+}
+
+impl Line {
+    pub fn plain(text: String) -> Line {
+        Line { text, look: Look::Plain, worker: None }
+    }
 }
 
 /// How a line is shown where there are colours.
@@ -52,8 +60,8 @@ const COLUMNS: [(&str, usize); 13] = [
 pub(super) fn frame(now: &Reading, before: Option<&Reading>, order: Order, width: usize) -> Vec<Line> {
     let between = before.map(|before| Between { now, before });
     let mut lines = head(now, between.as_ref());
-    lines.push(Line { text: String::new(), look: Look::Plain });
-    lines.push(Line { text: heading(), look: Look::Heading });
+    lines.push(Line::plain(String::new()));
+    lines.push(Line { text: heading(now.memory), look: Look::Heading, worker: None });
     let mut rows: Vec<WorkerLine> = now.living().map(|worker| row(now, worker, between.as_ref())).collect();
     rows.sort_by(|one, other| other.keys[order.column].total_cmp(&one.keys[order.column]));
     // By number and pid the smallest comes first.
@@ -78,7 +86,7 @@ fn head(now: &Reading, between: Option<&Between<'_>>) -> Vec<Line> {
     };
     let share = between.map_or_else(|| share(busy as f64, threads as f64), Between::busy_share);
     let mut lines = vec![
-        plain(format!(
+        Line::plain(format!(
             "monoceros {}  {}  up {}  pid {}  gen {}{}",
             env!("CARGO_PKG_VERSION"),
             now.name,
@@ -97,8 +105,9 @@ fn head(now: &Reading, between: Option<&Between<'_>>) -> Vec<Line> {
                 share * 100.0
             ),
             look: if state.is_empty() { Look::Plain } else { Look::Alarming },
+            worker: None,
         },
-        plain(requests(now, between)),
+        Line::plain(requests(now, between)),
     ];
     let (durations, queue) = match between {
         Some(Between { now, before }) => {
@@ -106,10 +115,10 @@ fn head(now: &Reading, between: Option<&Between<'_>>) -> Vec<Line> {
         }
         None => (now.durations.clone(), now.queue_times.clone()),
     };
-    lines.push(plain(format!("Latency   {}   Queue  {}", quantiles(&durations), quantiles(&queue))));
+    lines.push(Line::plain(format!("Latency   {}   Queue  {}", quantiles(&durations), quantiles(&queue))));
     let connections: u64 = now.living().map(|worker| worker.connections).sum();
     let accepted = between.map_or_else(|| now.accepted.to_string(), |it| rate(it.rate(|it| it.accepted)) + "/s");
-    lines.push(plain(format!("Conns     open {connections}  accepted {accepted}")));
+    lines.push(Line::plain(format!("Conns     open {connections}  accepted {accepted}")));
     lines.push(deaths(now));
     lines
 }
@@ -165,11 +174,7 @@ fn deaths(now: &Reading) -> Line {
         .filter(|&&cause| counted(cause) > 0 || matches!(cause, Cause::Timeout | Cause::Crash | Cause::OutOfMemory))
         .map(|&cause| format!("{} {}", cause.name(), counted(cause)))
         .collect();
-    plain(format!("Deaths    {}", parts.join("  ")))
-}
-
-fn plain(text: String) -> Line {
-    Line { text, look: Look::Plain }
+    Line::plain(format!("Deaths    {}", parts.join("  ")))
 }
 
 fn bar(share: f64) -> String {
@@ -178,8 +183,11 @@ fn bar(share: f64) -> String {
     format!("[{}{}]", "#".repeat(full), ".".repeat(CELLS - full))
 }
 
-fn heading() -> String {
-    aligned(COLUMNS.map(|(name, _)| name.to_owned()))
+fn heading(memory: Memory) -> String {
+    aligned(COLUMNS.map(|(name, _)| match (name, memory) {
+        ("RSS", Memory::Proportional) => "PSS".to_owned(),
+        _ => name.to_owned(),
+    }))
 }
 
 /// A worker's line, and what it is sorted by.
@@ -241,7 +249,7 @@ fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> 
         duration(worker.age.as_secs_f64()),
     ]);
     let look = if busy > 0.8 { Look::Alarming } else { Look::Plain };
-    WorkerLine { line: Line { text, look }, keys }
+    WorkerLine { line: Line { text, look, worker: Some(worker.number) }, keys }
 }
 
 /// How long a request took on average, since the `earlier` reading.
@@ -295,9 +303,9 @@ mod tests {
     #[test]
     fn a_frame_fits_the_screen_and_says_what_counts() {
         let board = board();
-        let before = Reading::of(&board);
+        let before = Reading::of(&board, Memory::Resident);
         let running = board.row(1).start_request(Instant::now() - Duration::from_secs(4));
-        let now = Reading::of(&board);
+        let now = Reading::of(&board, Memory::Resident);
         for earlier in [None, Some(&before)] {
             let lines = frame(&now, earlier, BY_NUMBER, 80);
             assert!(lines.iter().all(|line| line.text.chars().count() <= 80), "{lines:#?}");
@@ -315,7 +323,7 @@ mod tests {
     fn workers_come_in_the_order_that_is_asked_for() {
         let board = board();
         let _running = board.row(1).start_request(Instant::now() - Duration::from_secs(4));
-        let now = Reading::of(&board);
+        let now = Reading::of(&board, Memory::Resident);
         let first = |column, is_reversed| {
             let lines = frame(&now, None, Order { column, is_reversed }, 80);
             let at = lines.iter().position(|line| line.look == Look::Heading).unwrap();

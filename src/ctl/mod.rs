@@ -13,6 +13,7 @@ mod reading;
 mod stacks;
 mod status;
 mod top;
+mod views;
 
 use std::io::{self, Write};
 

@@ -8,9 +8,19 @@ use crate::sys::clock::unix_time_ms;
 use crate::sys::memory;
 use crate::sys::process::Pid;
 
+/// What counts as the memory of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// Every page that it has, shared ones too.
+    Resident,
+    /// Of shared pages a part. The kernel walks all of them for that.
+    Proportional,
+}
+
 /// Numbers of one moment.
 pub(super) struct Reading {
     pub at: Instant,
+    pub memory: Memory,
     pub name: String,
     pub master: Pid,
     pub up: Duration,
@@ -29,13 +39,17 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub fn of(board: &Scoreboard) -> Reading {
+    pub fn of(board: &Scoreboard, memory: Memory) -> Reading {
         let workers = board.read_workers();
-        let usage = |worker: &WorkerReading| {
-            (worker.number, (board.cpu_of(worker.number), worker.pid.and_then(memory::resident)))
+        let memory_of = match memory {
+            Memory::Resident => memory::resident,
+            Memory::Proportional => memory::proportional,
         };
+        let usage =
+            |worker: &WorkerReading| (worker.number, (board.cpu_of(worker.number), worker.pid.and_then(memory_of)));
         Reading {
             at: Instant::now(),
+            memory,
             name: board.name(),
             master: board.master(),
             up: Duration::from_millis(unix_time_ms().saturating_sub(board.started_at_ms())),

@@ -12,7 +12,7 @@ use crate::sys::process::Pid;
 use crate::sys::stack_file::{self, Written};
 
 /// How long a worker may take to write its stacks.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Prints them. Exits 3 if there is no worker.
 pub(super) fn show(board: &Scoreboard) -> i32 {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Number, Value};
 
 use super::frame::{Order, frame};
-use super::reading::Reading;
+use super::reading::{Memory, Reading};
 use super::{DEGRADED, OK, print, serves_fully};
 use crate::metrics::families::{Family, Measured, Sample};
 use crate::metrics::{Source, gather};
@@ -37,7 +37,7 @@ pub(super) fn show(board: &Scoreboard, form: Form) -> i32 {
 /// A single frame: everything since the start.
 pub(super) fn print_frame(board: &Scoreboard) {
     let order = Order { column: 0, is_reversed: false };
-    for line in frame(&Reading::of(board), None, order, WIDTH) {
+    for line in frame(&Reading::of(board, Memory::Resident), None, order, WIDTH) {
         print(line.text.trim_end());
     }
 }
