@@ -109,9 +109,18 @@ fn start(exec_command: ExecCommand) -> Result<i32, StartupError> {
     Ok(0)
 }
 
-fn serve(mut startup: Startup) -> Result<i32, StartupError> {
+fn serve(startup: Startup) -> Result<i32, StartupError> {
     // Before a config file runs, because it may start programs of its own.
-    let inheritance = Inheritance::from_environment();
+    let mut inheritance = Inheritance::from_environment();
+    let note = inheritance.failure_note.take();
+    serve_after(startup, inheritance).inspect_err(|failure| {
+        if let (Some(note), StartupError::Config(text)) = (&note, failure) {
+            note.write(text);
+        }
+    })
+}
+
+fn serve_after(mut startup: Startup, inheritance: Inheritance) -> Result<i32, StartupError> {
     let (config, hooks) = startup.load()?;
     if config.print_config {
         print!("{}", settings::print_config(&config));

@@ -12,22 +12,23 @@ use crate::util::json::Json;
 use crate::util::server::{Plan, Server};
 use crate::util::{PATIENCE, gunicorn_venv, load::version, wait_until};
 
-struct Control(UnixStream);
+/// A client of the control socket.
+pub struct Control(UnixStream);
 
 impl Control {
-    fn connect(path: &Path) -> Control {
+    pub fn connect(path: &Path) -> Control {
         wait_until("the control socket", || UnixStream::connect(path).is_ok());
         let stream = UnixStream::connect(path).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         Control(stream)
     }
 
-    fn send(&mut self, frame: &[u8]) {
+    pub fn send(&mut self, frame: &[u8]) {
         let _ = self.0.write_all(&[&(frame.len() as u32).to_be_bytes(), frame].concat());
     }
 
     /// The next reply; `None` if the server closes.
-    fn read(&mut self) -> Option<Json> {
+    pub fn read(&mut self) -> Option<Json> {
         let mut length = [0; 4];
         self.0.read_exact(&mut length).ok()?;
         let mut frame = vec![0; u32::from_be_bytes(length) as usize];
@@ -43,20 +44,22 @@ impl Control {
     }
 
     #[track_caller]
-    fn data(&mut self, command: &str) -> Json {
+    pub fn data(&mut self, command: &str) -> Json {
         let reply = self.ask(command);
         assert_eq!(reply["status"].text(), "ok", "{command}: {reply:?}");
         reply["data"].clone()
     }
 
-    fn error(&mut self, command: &str) -> String {
+    #[track_caller]
+    pub fn error(&mut self, command: &str) -> String {
         let reply = self.ask(command);
         assert_eq!(reply["status"].text(), "error", "{command}: {reply:?}");
         reply["error"].text().to_owned()
     }
 }
 
-fn serve(plan: Plan) -> (Server, Control) {
+/// Two workers, and a client.
+pub fn serve(plan: Plan) -> (Server, Control) {
     let path = plan.path("ctl.sock");
     let server = plan.args(["--workers", "2", "--control-socket", path.to_str().expect("a plain path")]).start();
     server.wait_for_workers(2);

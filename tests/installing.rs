@@ -35,7 +35,7 @@ def application(environ, start_response):
     except ImportError:
         flask = None
     said = {'prefix': sys.prefix, 'executable': sys.executable, 'argv': sys.argv, 'flask': flask,
-            'handed on': [name for name in os.environ if name.startswith(('GUNICORN_', 'MONOCEROS_IN_PLACE', 'MONOCEROS_WORKERS', 'LISTEN_'))]}
+            'handed on': [name for name in os.environ if name.startswith(('GUNICORN_', 'MONOCEROS_IN_PLACE', 'MONOCEROS_WORKERS', 'MONOCEROS_FAILURE', 'LISTEN_'))]}
     return [json.dumps(said).encode()]
 ";
 

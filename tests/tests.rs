@@ -73,6 +73,7 @@ mod upgrade;
 mod cli;
 mod config;
 mod control;
+mod control_beyond;
 mod differential;
 mod entry_points;
 mod facade;

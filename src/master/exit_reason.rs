@@ -98,6 +98,15 @@ pub(super) fn log_end(worker: &Worker, end: End, killer: Option<Killer>) {
     }
 }
 
+/// How a worker ended, for a sentence.
+pub(super) fn said(worker: &Worker, end: End) -> String {
+    match end {
+        _ if worker.overdue.is_some() => "took too long and was ended".to_owned(),
+        End::Exited(code) => format!("exited with code {code}"),
+        End::Killed(number) => format!("was sent {}", name_of(number)),
+    }
+}
+
 /// What an end counts as.
 pub(super) fn cause(worker: &Worker, end: End, killer: Option<Killer>, is_stopping: bool) -> Cause {
     match (worker.overdue, killer) {

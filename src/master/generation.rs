@@ -7,6 +7,7 @@ use log::error;
 
 use crate::base::ablation::{Mechanism, is_off};
 use crate::service::Service;
+use crate::sys::failure_note::FailureNote;
 use crate::sys::memory;
 use crate::sys::socket::Listener;
 
@@ -32,6 +33,8 @@ pub(super) struct Generation {
     pub found_for: Option<Resources>,
     pub since: Instant,
     pub backoff: Backoff,
+    /// Where its workers say why they could not begin, until it serves.
+    pub failure_note: Option<Arc<FailureNote>>,
 }
 
 impl Generation {
@@ -40,7 +43,8 @@ impl Generation {
         let watch = service.tls.as_ref().and_then(CertificateWatch::of);
         let (since, backoff) = (Instant::now(), Backoff::Ready);
         let (floor, found_for, service) = (wanted, None, Arc::new(service));
-        Generation { number, service, watch, closed, wanted, floor, found_for, since, backoff }
+        let failure_note = None;
+        Generation { number, service, watch, closed, wanted, floor, found_for, since, backoff, failure_note }
     }
 
     /// To be called when this generation takes over. Sets when the kernel reports a connection on

@@ -51,8 +51,8 @@ impl Master {
     pub(super) fn settle_upgrade(&mut self) {
         let Some((child, order)) = self.upgrade.check() else { return };
         let Some(end) = process::reap(child) else { return };
-        self.upgrade.end_check();
-        let Err(reason) = self.replace_program(end, order);
+        let said = self.upgrade.end_check();
+        let Err(reason) = self.replace_program(end, said, order);
         match order {
             Order::Upgrade => error!("Upgrade failed, everything stays as it was: {reason}"),
             Order::Reload => self.give_up_reload(&reason),
@@ -67,16 +67,17 @@ impl Master {
         }
     }
 
-    /// Executes the program in place after a check that has ended so. Returns why it cannot, and
+    /// Executes the program in place after a check that has ended so, and has `said` that. Returns why it cannot, and
     /// nothing has changed then.
-    fn replace_program(&mut self, check: End, order: Order) -> Result<Infallible, String> {
+    fn replace_program(&mut self, check: End, said: Option<String>, order: Order) -> Result<Infallible, String> {
         if check != End::Exited(0) {
-            return Err(format!("the new program would not start ({check:?})."));
+            let said = said.map_or_else(String::new, |said| format!("\n{}", said.trim_end()));
+            return Err(format!("the new program would not start ({check:?}).{said}"));
         }
         let called = self.generations.serving.service.hooks.call(ServerHook::PreExec, || self.shown());
         called.map_err(|raised| format!("exception in pre_exec hook\n{raised}"))?;
         let program = self.startup.exec_command().program.display().to_string();
-        self.dismiss_candidate();
+        self.dismiss_candidate("a new program takes over");
         info!("Executing {program} in place");
         if order == Order::Reload {
             self.tell_reload(Ok(json!({"status": "the new program takes over"})));

@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 
 use crate::bootstrap::ExecCommand;
+use crate::sys::failure_note::FailureNote;
 use crate::sys::process::{self, Pid};
 
 use super::service_manager::WATCHDOG_PID;
@@ -29,6 +30,8 @@ const SYSTEMD_MOST: RawFd = 1024;
 const IN_PLACE: &str = "MONOCEROS_IN_PLACE";
 /// The pids of the workers that serve, separated by commas.
 const SERVING: &str = "MONOCEROS_WORKERS";
+/// The pid of a trial, and the descriptor by which it says why it fails.
+const NOTE: &str = "MONOCEROS_FAILURE_NOTE";
 /// The pids of those that have been told to end.
 const ENDING: &str = "MONOCEROS_ENDING_WORKERS";
 
@@ -42,6 +45,8 @@ pub struct Inheritance {
     pub(super) sockets: Inherited,
     /// `Some` if this program was executed over an earlier one.
     pub(super) adopted: Option<Adopted>,
+    /// Where this program says why it would not start, if a master tries that.
+    pub failure_note: Option<FailureNote>,
 }
 
 /// Sockets that were open when the program started.
@@ -80,7 +85,7 @@ impl Inheritance {
             (None, Some(passed)) => Inherited::FromMaster(descriptors(&passed)),
             (None, None) => Inherited::Nothing,
         };
-        Inheritance { old_master, sockets, adopted }
+        Inheritance { old_master, sockets, adopted, failure_note: take_note() }
     }
 }
 
@@ -103,6 +108,13 @@ fn is_predecessor(old: Pid) -> bool {
 /// it.
 fn children(pids: Vec<Pid>) -> Vec<Pid> {
     pids.into_iter().filter(|&pid| process::is_child(pid)).collect()
+}
+
+fn take_note() -> Option<FailureNote> {
+    let passed = process::take_environment(NOTE)?;
+    let (pid, descriptor) = passed.to_str()?.split_once(',')?;
+    let is_meant = pid.parse() == Ok(process::getpid().as_raw());
+    FailureNote::inherited(descriptor.parse().ok().filter(|_| is_meant)?)
 }
 
 fn take_pids(name: &str) -> Vec<Pid> {
@@ -164,9 +176,19 @@ pub(super) fn environment_for(
     environment
 }
 
+/// The environment of a trial whose failure is to be left in that note. To be called in the process
+/// that executes the program.
+pub(super) fn trial_environment(command: &ExecCommand, note: Option<RawFd>) -> Vec<(OsString, OsString)> {
+    let mut environment = clean_environment(command);
+    if let Some(note) = note {
+        environment.push((NOTE.into(), format!("{},{note}", process::getpid()).into()));
+    }
+    environment
+}
+
 /// The environment of our own start without the variables about sockets, masters and pids.
-pub(super) fn clean_environment(command: &ExecCommand) -> Vec<(OsString, OsString)> {
-    let ours = [OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT, WATCHDOG_PID, IN_PLACE, SERVING, ENDING];
+fn clean_environment(command: &ExecCommand) -> Vec<(OsString, OsString)> {
+    let ours = [OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT, WATCHDOG_PID, IN_PLACE, SERVING, ENDING, NOTE];
     let is_ours = |name: &OsStr| ours.iter().any(|&key| name == key);
     command.environment.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
 }

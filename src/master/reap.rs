@@ -74,7 +74,7 @@ impl Master {
             return ControlFlow::Continue(());
         }
         if self.generations.is_candidate(worker.generation) {
-            self.give_up_candidate(worker.pid);
+            self.give_up_candidate(worker, end);
             return ControlFlow::Continue(());
         }
         self.backoff_failed(worker.generation);

@@ -15,12 +15,14 @@ use serde_json::json;
 use crate::bootstrap::configure_logging;
 use crate::service::Service;
 use crate::settings::Config;
-use crate::sys::process::Pid;
+use crate::sys::failure_note::FailureNote;
+use crate::sys::process::End;
 use crate::sys::socket::Listener;
 
 use super::generation::Generation;
+use super::worker::Worker;
 use super::worker_count::{WorkerCount, worker_count};
-use super::{Master, Phase, listeners, metrics_listener};
+use super::{Master, Phase, exit_reason, listeners, metrics_listener};
 
 impl Master {
     /// Moves a reload on by what has happened since the last turn, and begins the next one.
@@ -29,7 +31,7 @@ impl Master {
         if self.generations.is_candidate_hopeless(Instant::now()) {
             // The settings of the HUP that waits may mend what the candidate hangs in.
             error!("Reload failed: the new workers do not get ready. The next reload takes their place.");
-            self.dismiss_candidate();
+            self.dismiss_candidate("the new workers do not get ready");
         }
         if self.upgrade.check().is_none() && self.generations.take_reload() {
             match self.phase {
@@ -88,6 +90,8 @@ impl Master {
         let mut called = self.generations.call(Service { config, hooks, listeners, metrics, tls }, count);
         self.keep_scale(&mut called);
         called.found_for = found_for;
+        // Without it the reason is in the log alone.
+        called.failure_note = FailureNote::new().ok().map(Arc::new);
         configure_logging(&called.service.config, &called.service.hooks).inspect_err(|_| self.take_back(&called))?;
         if !same(&called.service.listeners, &self.generations.serving.service.listeners) {
             info!("Listening at: {} ({})", listeners::names(&called.service), self.pid);
@@ -118,6 +122,7 @@ impl Master {
 
     fn promote_candidate_when_ready(&mut self) {
         let Some(old) = self.generations.promote_when_ready(&self.workers.standings()) else { return };
+        self.generations.serving.failure_note = None;
         let serving = &self.generations.serving;
         debug!("generation {} serves", serving.number);
         serving.take_over(old.service.config.defer_accept);
@@ -139,19 +144,23 @@ impl Master {
     }
 
     /// A worker of the candidate ended before it served: its generation cannot take over.
-    pub(super) fn give_up_candidate(&mut self, culprit: Pid) {
+    pub(super) fn give_up_candidate(&mut self, worker: &Worker, end: End) {
+        let culprit = worker.pid;
         error!(
             "Reload failed: worker (pid:{culprit}) ended before it served. The old workers go on with the old settings."
         );
-        self.dismiss_candidate();
+        let how = exit_reason::said(worker, end);
+        self.dismiss_candidate(&format!("worker (pid:{culprit}) {how} before it served"));
     }
 
-    /// Ends the candidate's workers, and undoes what its call has changed.
-    pub(super) fn dismiss_candidate(&mut self) {
+    /// Ends the candidate's workers, and undoes what its call has changed. Who waits for it is told
+    /// `why`, and what the workers have left to say.
+    pub(super) fn dismiss_candidate(&mut self, why: &str) {
         if let Some(candidate) = self.generations.candidate.take() {
             self.workers.count_reload(false);
-            let why = "a new worker ended before it served, or none got ready; the error log has the traceback";
-            self.tell_reload(Err(format!("Reload failed, the old workers go on: {why}")));
+            let reason = candidate.failure_note.as_ref().and_then(|note| note.read());
+            let said = reason.map_or_else(String::new, |reason| format!("\n{}", reason.trim_end()));
+            self.tell_reload(Err(format!("Reload failed, the old workers go on: {why}{said}")));
             self.workers.discard(candidate.number);
             self.take_back(&candidate);
         }

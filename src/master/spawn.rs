@@ -11,6 +11,7 @@ use crate::python::hooks::Raised;
 use crate::scoreboard::Row;
 use crate::service::Service;
 use crate::settings::Config;
+use crate::sys::failure_note::FailureNote;
 use crate::sys::fork::Forked;
 use crate::sys::process;
 use crate::sys::signal::{Blocked, Signal, block_all};
@@ -49,6 +50,7 @@ struct SpawnRequest {
     row: Row,
     age: u64,
     max_requests: u64,
+    failure_note: Option<Arc<FailureNote>>,
 }
 
 /// The child of a fork, whose signals are still blocked.
@@ -78,12 +80,14 @@ impl Master {
         let now = Instant::now();
         let (lacking, slot) = self.generations.next_vacancy(&self.workers.standings(), now)?;
         let (generation, service) = (lacking.number, Arc::clone(&lacking.service));
+        let failure_note = lacking.failure_note.clone();
         let Some((number, row)) = self.workers.free_row() else {
             self.fork_failed(generation, &io::Error::other("too many workers are still finishing"));
             return self.next_spawn();
         };
         let max_requests = draw_max_requests(&service.config);
-        Some(SpawnRequest { generation, service, slot, number, row, age: self.workers.forked() + 1, max_requests })
+        let age = self.workers.forked() + 1;
+        Some(SpawnRequest { generation, service, slot, number, row, age, max_requests, failure_note })
     }
 
     /// A fork that fails is tried again later.
@@ -128,7 +132,7 @@ impl Master {
         error!("Exception in pre_fork hook\n{raised}");
         if self.generations.is_candidate(generation) {
             error!("Reload failed: pre_fork raised. The old workers go on with the old settings.");
-            self.dismiss_candidate();
+            self.dismiss_candidate(&format!("exception in pre_fork hook\n{raised}"));
             return ControlFlow::Continue(());
         }
         self.backoff_failed(generation);
@@ -159,6 +163,7 @@ impl Master {
                 slot: request.slot,
                 workers,
                 row: request.row,
+                failure_note: request.failure_note,
                 ppid: self.pid,
                 wakeup: self.waiter.into_wakeup(),
                 max_requests: request.max_requests,

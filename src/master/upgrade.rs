@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use log::{error, info, warn};
 
 use crate::python::hooks::ServerHook;
+use crate::sys::failure_note::FailureNote;
 use crate::sys::fork::Forked;
 use crate::sys::pidfile::PidFile;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
 
 use super::exit_reason::name_of;
-use super::inheritance::{Inheritance, Inherited, Successor, clean_environment, environment_for};
+use super::inheritance::{Inheritance, Inherited, Successor, environment_for, trial_environment};
 use super::{Master, fork, unblock};
 
 /// With this flag the new program is tried before it takes our place.
@@ -36,6 +37,8 @@ pub(super) struct Upgrade {
     by_systemd: bool,
     /// This program was executed over an earlier one.
     in_place: bool,
+    /// Where the last trial says why it has failed.
+    trial_note: Option<FailureNote>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,7 @@ impl Upgrade {
             stage: inheritance.old_master.map_or(UpgradeStage::Alone, |old| UpgradeStage::New { old }),
             by_systemd: matches!(inheritance.sockets, Inherited::FromSystemd(_)),
             in_place: inheritance.adopted.is_some(),
+            trial_note: None,
         }
     }
 
@@ -138,8 +142,10 @@ impl Upgrade {
         self.stage == UpgradeStage::Alone
     }
 
-    pub fn end_check(&mut self) {
+    /// The child has ended. Returns what it had to say, if it has failed.
+    pub fn end_check(&mut self) -> Option<String> {
         self.stage = UpgradeStage::Alone;
+        self.trial_note.take()?.read()
     }
 
     /// Why no upgrade may begin now, if so: there is one at a time.
@@ -185,6 +191,8 @@ impl Master {
     /// Starts the program once more, as a child. `None` if the system has no room for another
     /// process.
     pub(super) fn start_program(&mut self, purpose: Purpose) -> Option<Pid> {
+        // Without it the reason is on the standard error of the child alone.
+        self.upgrade.trial_note = if purpose == Purpose::Check { FailureNote::new().ok() } else { None };
         // No signal may write to our pipe from the child, nor end the child before it is the new
         // program.
         let forked = signal::block_all().and_then(|blocked| match fork() {
@@ -206,7 +214,11 @@ impl Master {
         let command = self.startup.exec_command().clone();
         let (arguments, environment) = match purpose {
             Purpose::Serve => (command.arguments(None), self.environment_for(&Successor::Beside { master: self.pid })),
-            Purpose::Check => (command.arguments(Some(CHECK_FLAG)), clean_environment(&command)),
+            Purpose::Check => {
+                let note = self.upgrade.trial_note.as_ref().map(AsRawFd::as_raw_fd);
+                let kept = note.filter(|&note| process::keep_on_exec(note).is_ok());
+                (command.arguments(Some(CHECK_FLAG)), trial_environment(&command, kept))
+            }
         };
         self.signals.abandon_after_fork();
         if purpose == Purpose::Serve
@@ -301,7 +313,7 @@ mod tests {
     const OTHER: Pid = Pid::from_raw(7);
 
     fn at(stage: UpgradeStage) -> Upgrade {
-        Upgrade { stage, by_systemd: false, in_place: false }
+        Upgrade { stage, by_systemd: false, in_place: false, trial_note: None }
     }
 
     #[test]

@@ -127,17 +127,18 @@ impl ForeignWorker {
         Python::attach(|py| self.bridge.call_method0(py, "post_fork").map(drop).map_err(|error| traceback(py, &error)))
     }
 
-    /// Lives the worker's life, in the interpreter's main thread.
-    pub fn serve(&self) -> ForeignEnd {
+    /// Lives the worker's life, in the interpreter's main thread. Returns how it has ended, and why it
+    /// could not begin to serve, if that is the reason.
+    pub fn serve(&self) -> (ForeignEnd, Option<String>) {
         let served = Python::attach(|py| {
             let served = py.import("gunicorn._foreign")?.call_method1("serve", (&self.bridge,))?;
-            let (status, is_quick) = served.extract()?;
-            Ok(ForeignEnd { status, is_quick })
+            let (status, is_quick, failure) = served.extract()?;
+            Ok((ForeignEnd { status, is_quick }, failure))
         });
         served.unwrap_or_else(|error: PyErr| {
             // The handler of a signal that came between two lines of it.
             Python::attach(|py| log::debug!("The end of the worker was interrupted\n{}", traceback(py, &error)));
-            ForeignEnd { status: 0, is_quick: true }
+            (ForeignEnd { status: 0, is_quick: true }, None)
         })
     }
 

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod daemon;
 pub mod errno;
+pub mod failure_note;
 pub mod fd_channel;
 pub mod fork;
 pub mod inotify;

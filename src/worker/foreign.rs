@@ -27,6 +27,7 @@ use crate::python::{Python, loggers};
 use crate::scoreboard::{Row, WorkerPhase};
 use crate::service::Service;
 use crate::settings::{Config, WorkerClass};
+use crate::sys::failure_note::FailureNote;
 use crate::sys::process;
 use crate::sys::signal::{Signal, SignalQueue};
 use crate::sys::stop_accepting;
@@ -45,11 +46,12 @@ const LOOK_AT_BOOT: Duration = Duration::from_millis(100);
 
 /// Lives the life of a worker of the class `name`, and returns its exit status.
 pub(super) fn run(init: WorkerInit, python: &PythonSetup, name: &str) -> i32 {
-    let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
+    let (hooks, row, note) = (init.service.hooks.clone(), init.row.clone(), init.failure_note.clone());
     let failed = Arc::new(AtomicI32::new(EXIT_OK));
     let (worker, _signals) = match boot(init, python, name, &failed) {
         Ok(booted) => booted,
         Err(failure) => {
+            failure.note_in(note.as_deref());
             // What interrupted an import is no failure of the class's.
             let status = if signals::is_told_to_stop() { EXIT_OK } else { failure.report() };
             log::info!("Worker exiting (pid: {})", std::process::id());
@@ -59,15 +61,18 @@ pub(super) fn run(init: WorkerInit, python: &PythonSetup, name: &str) -> i32 {
     };
     // As in `super::run`: this thread could not attach again.
     let end = if worker.own_class() == Some(GEVENT) {
-        Python::attach(|_| live_and_end(&worker))
+        Python::attach(|_| live_and_end(&worker, note.as_deref()))
     } else {
-        live_and_end(&worker)
+        live_and_end(&worker, note.as_deref())
     };
     if end.status == EXIT_OK { failed.load(Relaxed) } else { end.status }
 }
 
-fn live_and_end(worker: &ForeignWorker) -> ForeignEnd {
-    let end = worker.serve();
+fn live_and_end(worker: &ForeignWorker, note: Option<&FailureNote>) -> ForeignEnd {
+    let (end, reason) = worker.serve();
+    if let (Some(note), Some(reason)) = (note, reason) {
+        note.write(&reason);
+    }
     log::info!("Worker exiting (pid: {})", std::process::id());
     worker.exit();
     foreign_worker::wind_down(end);
@@ -171,9 +176,11 @@ fn serve_for(given: &Mutex<Option<(WorkerInit, Nudge)>>, app: App, threads: Opti
         let config = Config { threads: threads.count, ..(*init.service.config).clone() };
         init.service = Arc::new(Service { config: Arc::new(config), ..(*init.service).clone() });
     }
+    let note = init.failure_note.clone();
     let refused = app::refuse_asgi(&app, &init.service.config).map_err(BootError::App);
     signals::started_in_worker();
-    let outcome = refused.and_then(|()| assemble(init, nudge, app, threads, Vec::new())).and_then(serve);
+    let assembled = refused.and_then(|()| assemble(init, nudge, app, threads, Vec::new()));
+    let outcome = assembled.inspect_err(|failure| failure.note_in(note.as_deref())).and_then(serve);
     loggers::end_queue();
     match outcome {
         Ok(()) => signals::ignore(),

@@ -63,6 +63,7 @@ use crate::python::{
 use crate::scoreboard::{Row, Scoreboard};
 use crate::service;
 use crate::settings::{Config, LogFormat, WorkerClass};
+use crate::sys::failure_note::FailureNote;
 use crate::sys::process;
 use crate::sys::socket::{Listener, LocalAddress};
 use crate::sys::wakeup::{self, WakeupReceiver};
@@ -89,8 +90,9 @@ pub fn run(init: WorkerInit, python: &PythonSetup) -> i32 {
     if let Some(name) = python_class(&init) {
         return foreign::run(init, python, &name);
     }
-    let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
-    let booted = boot(init, python);
+    let (hooks, row, note) = (init.service.hooks.clone(), init.row.clone(), init.failure_note.clone());
+    let booted = boot(init, python).inspect_err(|failure| failure.note_in(note.as_deref()));
+    drop(note);
     if booted.as_ref().is_ok_and(|worker| worker.hub.is_some()) {
         // Greenlets may lie suspended below frames of ours for ever, and each counts as attached (pyo3 counts by thread). So this thread
         // stays attached to its end: it could not attach again.
@@ -183,6 +185,18 @@ impl BootError {
 
     fn raised(raised: Raised) -> Self {
         BootError::Other(raised.to_string())
+    }
+
+    /// Leaves the reason where the master finds it, for those who wait for a reload. An exception is in
+    /// the words of the log.
+    fn note_in(&self, note: Option<&FailureNote>) {
+        let Some(note) = note else { return };
+        match self {
+            BootError::App(LoadError::App(text)) => note.write(text),
+            BootError::App(LoadError::Import { text, .. }) | BootError::Other(text) => {
+                note.write(&format!("{IN_WORKER}\n{text}"));
+            }
+        }
     }
 
     /// Logs it and names the exit status.

@@ -171,9 +171,12 @@ def serve_by(bridge, serve, numbers):
 
 
 def serve(bridge):
-    """Lives the life of the worker. Returns its exit status, and whether it was told to end at once."""
+    """Lives the life of the worker.
+
+    Returns its exit status, whether it was told to end at once, and why it could not begin to serve, or None.
+    """
     worker = bridge.worker
-    status, is_quick = 0, False
+    status, is_quick, failure = 0, False, None
     try:
         worker.init_process()
     except QuickExit:
@@ -181,14 +184,16 @@ def serve(bridge):
     except SystemExit as end:
         status = _status_of(end)
     except AppImportError as error:
-        bridge.record(40, str(error))
+        failure = str(error)
+        bridge.record(40, failure)
         status = _APP_ERROR
     except BaseException:
         bridge.exception("Exception in worker process")
         status = _FAILED if worker.booted else _BOOT_ERROR
+        failure = f"Exception in worker process\n{traceback.format_exc()}"
     if getattr(worker, "ALIAS", None) is None:
         _ignore_what_stops()
-    return status, is_quick
+    return status, is_quick, failure
 
 
 def worker_exit(bridge, served):
