@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal::SIGHUP;
 
@@ -67,6 +67,86 @@ pub fn serve(plan: Plan) -> (Server, Control) {
     (server, control)
 }
 
+/// The settings that gunicorn shows, in the order of their names.
+const CONFIG_KEYS: [&str; 20] = [
+    "bind",
+    "control_socket",
+    "control_socket_disable",
+    "daemon",
+    "dirty_apps",
+    "dirty_timeout",
+    "dirty_workers",
+    "graceful_timeout",
+    "keepalive",
+    "max_requests",
+    "max_requests_jitter",
+    "pidfile",
+    "preload_app",
+    "proc_name",
+    "reload",
+    "threads",
+    "timeout",
+    "worker_class",
+    "worker_connections",
+    "workers",
+];
+
+fn keys(object: &Json) -> Vec<&str> {
+    let Json::Object(members) = object else { panic!("not an object: {object:?}") };
+    let mut keys: Vec<&str> = members.iter().map(|(key, _)| key.as_str()).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn frames_are_answered_in_their_order_with_their_id_and_their_arguments() {
+    let (server, mut control) = serve(Plan::app("process"));
+    for frame in [
+        r#"{"id": "a", "command": "worker", "args": ["kill", 999999]}"#,
+        r#"{"id": [1, {"b": null}], "command": "show stats"}"#,
+        r#"{"command": "help"}"#,
+        r#"{"id": null, "command": "show", "args": "x"}"#,
+        r#"{"id": 1.5}"#,
+    ] {
+        control.send(frame.as_bytes());
+    }
+    let mut next = || control.read().expect("a reply");
+    let killed = next();
+    assert_eq!((killed["id"].text(), killed["data"]["success"].clone()), ("a", Json::Bool(false)));
+    assert_eq!(next()["id"], Json::parse(r#"[1, {"b": null}]"#));
+    assert_eq!(next()["id"].number(), 0.0, "of a frame without one");
+    assert_eq!(next()["error"].text(), "Invalid argument: Unknown show target: x");
+    let empty = next();
+    assert_eq!((empty["id"].number(), empty["error"].text()), (1.5, "Empty command"));
+    server.finish();
+}
+
+#[test]
+fn listeners_are_shown_by_their_kind() {
+    let plan = Plan::app("process").bound_elsewhere();
+    let path = plan.path("web.sock").display().to_string();
+    let bind = format!("unix:{path}");
+    let (server, mut control) = serve(plan.args(["--bind", "[::1]:0", "--bind", &bind]));
+    let shown = control.data("show listeners");
+    let kinds: Vec<&str> = shown["listeners"].list().iter().map(|it| it["type"].text()).collect();
+    assert_eq!((kinds, shown["count"].number()), (vec!["tcp6", "unix"], 2.0));
+    assert!(shown["listeners"].list()[0]["address"].text().starts_with("http://[::1]:"));
+    assert_eq!(shown["listeners"].list()[1]["address"].text(), bind);
+    assert!(shown["listeners"].list().iter().all(|it| it["fd"].number() > 2.0));
+    server.finish();
+}
+
+#[test]
+fn a_quick_shutdown_waits_for_no_request() {
+    let (mut server, mut control) = serve(Plan::app("process"));
+    let mut client = server.connect();
+    client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_until("the request inside", || server.entered() == 1);
+    let shutdown = control.data("shutdown quick");
+    assert_eq!((shutdown["status"].text(), shutdown["mode"].text()), ("shutting_down", "quick"));
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+}
+
 #[test]
 fn every_command_of_gunicorn_has_its_reply() {
     let (mut server, mut control) = serve(Plan::app("process"));
@@ -79,12 +159,22 @@ fn every_command_of_gunicorn_has_its_reply() {
     let workers = control.data("show workers");
     assert_eq!((workers["count"].number(), &workers["workers"].list()[0]["booted"]), (2.0, &Json::Bool(true)));
     assert_eq!(workers["workers"].list()[1]["age"].number(), 2.0);
-    assert_eq!(control.data("SHOW all")["web_worker_count"].number(), 2.0);
+    let aborted = &workers["workers"].list()[0]["aborted"];
+    assert_eq!((aborted, workers["workers"].list()[0]["last_heartbeat"].number() < 60.0), (&Json::Bool(false), true));
+    let all = control.data("SHOW all");
+    assert_eq!((all["web_worker_count"].number(), all["arbiter"]["role"].text()), (2.0, "master"));
+    assert_eq!(all["arbiter"]["pid"].number() as i32, server.pid());
+    for key in ["pid", "type", "age", "booted", "last_heartbeat"] {
+        assert!(all["web_workers"].list()[1].get(key).is_some(), "{key}");
+    }
+    assert_eq!((&all["dirty_arbiter"], all["dirty_worker_count"].number()), (&Json::Null, 0.0));
     let listeners = control.data("show listeners");
     let port = server.address.port();
     assert_eq!(listeners["listeners"].list()[0]["address"].text(), format!("http://127.0.0.1:{port}"));
     let config = control.data("show config");
     assert_eq!((config["workers"].number(), config["preload_app"].clone()), (2.0, Json::Bool(false)));
+    assert_eq!(config["worker_class"].text(), "<class 'gunicorn.workers.sync.SyncWorker'>");
+    assert_eq!(keys(&config), CONFIG_KEYS);
     assert_eq!(control.data("show dirty")["enabled"], Json::Bool(false));
     let added = control.data("worker add 1");
     assert_eq!([&added["added"], &added["previous"], &added["total"]].map(Json::number), [1.0, 2.0, 3.0]);
@@ -98,6 +188,7 @@ fn every_command_of_gunicorn_has_its_reply() {
     assert_eq!(control.data("worker kill 999999")["error"].text(), "Worker 999999 not found");
     assert_eq!(control.data("dirty add")["error"].text(), "Dirty arbiter not running");
     assert_eq!(control.data("reopen")["status"].text(), "reopening");
+    assert_eq!(control.data("reload")["status"].text(), "reloading");
     assert!(control.data("help")["commands"].get("show all").is_some());
     for (command, error) in [
         ("", "Empty command"),
@@ -105,15 +196,19 @@ fn every_command_of_gunicorn_has_its_reply() {
         ("show", "Invalid argument: Missing show target (all|workers|dirty|config|stats|listeners)"),
         ("show x", "Invalid argument: Unknown show target: x"),
         ("worker", "Invalid argument: Missing worker action (add|remove|kill)"),
+        ("worker x", "Invalid argument: Unknown worker action: x"),
         ("worker kill", "Invalid argument: Missing PID for worker kill"),
+        ("worker kill x", "Invalid argument: invalid literal for int() with base 10: 'x'"),
+        ("worker stacks", "Invalid argument: Missing PID for worker stacks"),
         ("worker add x", "Invalid argument: invalid literal for int() with base 10: 'x'"),
+        ("dirty", "Invalid argument: Missing dirty action (add|remove)"),
         ("dirty x", "Invalid argument: Unknown dirty action: x"),
         ("show 'x", "Invalid argument: No closing quotation"),
     ] {
         assert_eq!(control.error(command), error, "{command}");
     }
     let shutdown = control.data("shutdown");
-    assert_eq!((shutdown["status"].text(), shutdown["mode"].text()), ("shutting down", "graceful"));
+    assert_eq!((shutdown["status"].text(), shutdown["mode"].text()), ("shutting_down", "graceful"));
     assert_eq!(server.wait_for_exit().code(), Some(0));
     assert!(!server.path("ctl.sock").exists());
 }
@@ -145,13 +240,17 @@ fn a_reload_that_is_waited_for_says_how_it_ended() {
 }
 
 #[test]
-fn a_client_outlives_reloads() {
+fn an_idle_client_outlives_a_hundred_reloads() {
     let (server, mut control) = serve(Plan::app("process"));
-    for _ in 0..10 {
+    let mut idle = Control::connect(&server.path("ctl.sock"));
+    let reloads = crate::util::count(100, 10);
+    for _ in 0..reloads {
         assert_eq!(control.data("reload --wait")["status"].text(), "reloaded");
     }
     server.signal(SIGHUP);
-    assert_eq!(control.data("show stats")["workers_target"].number(), 2.0);
+    let stats = idle.data("show stats");
+    assert_eq!((stats["workers_target"].number(), stats["reloads"].number() as usize), (2.0, reloads));
+    assert!(idle.data("show workers")["count"].number() >= 2.0);
     server.finish();
 }
 
@@ -180,19 +279,67 @@ fn the_real_gunicornc_is_understood() {
     let (server, _control) = serve(Plan::app("process"));
     let path = server.path("ctl.sock");
     let client = gunicorn_venv().join("bin/gunicornc");
-    for (command, part) in [
-        ("show stats", "workers"),
-        ("show workers", "yes"),
-        ("show listeners", "127.0.0.1"),
-        ("show config", "graceful_timeout"),
-        ("worker add 1", "3"),
-        ("help", "show all"),
-    ] {
+    for (command, part) in [("show stats", "workers"), ("show workers", "yes"), ("show all", "(not running)")] {
         let ran = Command::new(&client).arg("-s").arg(&path).args(["-c", command]).output().expect("gunicornc");
         let said = String::from_utf8_lossy(&ran.stdout).to_lowercase();
         assert!(ran.status.success() && said.contains(part), "{command}: {ran:?}");
     }
+    let refused = Command::new(&client).arg("-s").arg(&path).args(["-c", "show x"]).output().expect("gunicornc");
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     server.finish();
+}
+
+/// Each row of the protocol, typed at the prompt of gunicorn's own client, and a part of what that prints.
+#[test]
+fn every_command_works_at_the_prompt_of_the_real_gunicornc() {
+    let (mut server, _control) = serve(Plan::app("process"));
+    let worker = server.workers()[0];
+    let kill = format!("worker kill {worker}");
+    let killed = format!("\"killed\": {worker}");
+    let commands = [
+        ("show stats", "Workers current:  2"),
+        ("show workers", "Total: 2 workers"),
+        ("show all", "WEB WORKERS (2)"),
+        ("show listeners", "Total: 1 listeners"),
+        ("show config", "graceful_timeout: 30"),
+        ("show dirty", "not running"),
+        ("show requests", "\"count\": 0"),
+        ("help", "Available commands:"),
+        (&kill, &killed),
+        ("worker add 2", "\"added\": 2"),
+        ("worker remove 2", "\"removed\": 2"),
+        ("worker kill 999999", "Worker 999999 not found"),
+        ("dirty add", "Dirty arbiter not running"),
+        ("dirty remove 2", "Dirty arbiter not running"),
+        ("reload", "\"reloading\""),
+        ("reload --wait", "\"reloaded\""),
+        ("reopen", "\"reopening\""),
+        ("stacks", "\"stacks\":"),
+        ("drain", "\"draining\""),
+        ("drain off", "\"serving\""),
+        ("nonsense", "Error: Invalid argument: Unknown command: nonsense"),
+        ("show", "Error: Invalid argument: Missing show target"),
+        ("shutdown", "\"shutting_down\""),
+    ];
+    let mut client = Command::new(gunicorn_venv().join("bin/gunicornc"))
+        .arg("-s")
+        .arg(server.path("ctl.sock"))
+        .env("HOME", server.path(""))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("gunicornc");
+    let typed: String = commands.iter().map(|(command, _)| format!("{command}\n")).collect();
+    client.stdin.take().expect("a pipe").write_all(typed.as_bytes()).expect("it reads");
+    let said = client.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    // What stands before the first prompt is a greeting, and after the last the end of input.
+    let replies: Vec<&str> = said.split("gunicorn> ").skip(1).collect();
+    assert_eq!(replies.len(), commands.len() + 1, "{said}");
+    for ((command, part), reply) in commands.iter().zip(replies) {
+        assert!(reply.contains(part), "{command}: {reply}");
+    }
+    assert_eq!(server.wait_for_exit().code(), Some(0));
 }
 
 #[test]

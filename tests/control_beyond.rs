@@ -1,11 +1,16 @@
-//! What the control socket can do beyond gunicorn's: the traceback of a reload that failed.
+//! What the control socket can do beyond gunicorn's: the stacks of workers, the traceback
+//! of a reload that failed, and who has changed what.
 
 use std::process::Command;
+use std::time::Instant;
 
-use crate::control::serve;
+use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP};
+
+use crate::control::{Control, serve};
+use crate::util::json::Json;
 use crate::util::load::version;
-use crate::util::server::{Plan, Server};
-use crate::util::program;
+use crate::util::server::{Plan, Server, send};
+use crate::util::{program, wait_until};
 
 /// `ctl` with the socket of this server: its status, and what it prints.
 fn ctl(server: &Server, words: &[&str]) -> (Option<i32>, String) {
@@ -25,6 +30,26 @@ class Ticking(Worker):
             self.log.debug('the class ticks')
             time.sleep(0.05)
 ";
+
+#[test]
+fn changes_are_logged_with_the_process_and_the_user_that_asked_for_them() {
+    let (server, mut control) = serve(Plan::app("process"));
+    for command in ["worker add 1", "worker remove 1", "drain", "drain off", "reopen"] {
+        control.data(command);
+        let (user, pid) = (nix::unistd::getuid(), std::process::id());
+        server.wait_for_log(&format!("Control command: {command:?} (uid:{user}, pid:{pid})"));
+    }
+    let looks = ["show stats", "help", "stacks"];
+    for command in looks {
+        control.data(command);
+        assert!(!server.log().contains(&format!("Control command: {command:?}")), "{}", server.log());
+    }
+    // A line stays a line, and a short one.
+    control.data(&format!("reopen 'a\\nb' {}", "x".repeat(5000)));
+    server.wait_for_log("Control command: \"reopen a\\nb xxx");
+    assert!(server.log().lines().all(|line| line.len() < 400), "{}", server.log());
+    server.finish();
+}
 
 #[test]
 fn a_reload_that_fails_says_the_traceback() {
@@ -57,6 +82,21 @@ fn a_reload_that_fails_says_the_traceback() {
 }
 
 #[test]
+fn clients_that_leave_while_they_wait_make_room_for_others() {
+    let plan = Plan::app("app").in_own_folder().file("app.py", &version(1));
+    let (server, _control) = serve(plan.args(["--timeout", "0"]));
+    server.write("app.py", "import time\ntime.sleep(600)");
+    let path = server.path("ctl.sock");
+    // As many as there may be, with the one above.
+    let mut waiting: Vec<Control> = (0..15).map(|_| Control::connect(&path)).collect();
+    waiting.iter_mut().for_each(|client| client.send(br#"{"command": "reload --wait"}"#));
+    server.wait_for_log_times("Booting worker", 4);
+    drop(waiting);
+    assert_eq!(Control::connect(&path).data("show stats")["workers_current"].number(), 4.0);
+    server.finish();
+}
+
+#[test]
 fn a_preloaded_app_that_fails_says_its_traceback_too() {
     let plan = Plan::app("app").in_own_folder().file("app.py", &version(1));
     let (mut server, mut control) = serve(plan.args(["--preload"]));
@@ -80,5 +120,61 @@ fn a_long_reason_is_cut_from_the_front() {
     let error = control.error("reload --wait");
     assert!(error.ends_with("the end") && error.len() < 20_000 && !error.contains("the start"), "{}", error.len());
     ["[ERROR]", "Traceback"].into_iter().for_each(|text| server.allow(text));
+    server.finish();
+}
+
+#[test]
+fn the_stacks_of_workers_come_over_the_socket() {
+    let (server, mut control) = serve(Plan::app("process").args(["--timeout", "0"]));
+    let mut client = server.connect();
+    client.send("GET /wait?slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut seen = control.data("stacks");
+    wait_until("the request in the reply", || {
+        seen = control.data("stacks");
+        seen["workers"].list().iter().any(|worker| !worker["requests"].list().is_empty())
+    });
+    assert_eq!(seen["count"].number(), 2.0);
+    let busy = seen["workers"].list().iter().find(|it| !it["requests"].list().is_empty()).expect("seen just now");
+    assert!(busy["requests"].list()[0]["request"].text().starts_with("GET /wait?slow from 127.0.0.1"));
+    assert!(busy["stacks"].text().contains("in wait\n"), "{busy:?}");
+    let pid = busy["pid"].number() as i32;
+    let one = control.data(&format!("worker stacks {pid}"));
+    assert_eq!((one["count"].number(), one["workers"].list()[0]["pid"].number() as i32), (1.0, pid));
+    assert_eq!(control.data("worker stacks 999999")["error"].text(), "Worker 999999 not found");
+    let (status, said) = ctl(&server, &["stacks"]);
+    assert!(status == Some(0) && said.contains("in wait\n") && said.contains("at GET /wait?slow"), "{said}");
+    server.release();
+    assert_eq!(client.read().status, 200);
+    assert_eq!(server.workers().len(), 2);
+    server.finish();
+}
+
+#[test]
+fn the_master_goes_on_while_a_worker_does_not_answer() {
+    let (mut server, mut control) = serve(Plan::app("process").args(["--timeout", "0"]));
+    let workers = server.workers();
+    send(workers[0], SIGSTOP);
+    let mut other = Control::connect(&server.path("ctl.sock"));
+    let began = Instant::now();
+    for client in [&mut control, &mut other] {
+        client.send(br#"{"command": "stacks"}"#);
+    }
+    // A third is answered at once.
+    assert_eq!(Control::connect(&server.path("ctl.sock")).data("show stats")["workers_current"].number(), 2.0);
+    assert!(began.elapsed().as_secs_f64() < 1.9, "{:?}", began.elapsed());
+    for client in [&mut control, &mut other] {
+        let reply = client.read().expect("a reply");
+        let stopped = reply["data"]["workers"].list().iter().find(|it| it["pid"].number() as i32 == workers[0]);
+        let error = stopped.expect("each worker is there")["error"].text();
+        assert_eq!(error, "it does not answer: it is stopped, or waits in the kernel");
+        let other = reply["data"]["workers"].list().iter().find(|it| it["pid"].number() as i32 == workers[1]);
+        assert!(other.expect("each worker is there")["stacks"].text().contains("most recent call first"));
+    }
+    // What it was asked it answers when it goes on, and that hurts nobody.
+    send(workers[0], SIGCONT);
+    wait_until("the stacks of it", || control.data("stacks")["workers"].list()[0]["stacks"] != Json::Null);
+    send(workers[1], SIGKILL);
+    server.allow("was sent SIGKILL");
+    wait_until("another worker", || server.has_serving(2));
     server.finish();
 }

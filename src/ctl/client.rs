@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{DEGRADED, NOT_RUNNING, OK, print};
+use super::duration::duration;
+use super::{DEGRADED, NOT_RUNNING, OK, harmless, print};
 
 /// How long a reply may take: gunicornc's number. A reload that is waited for takes its time.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -16,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_BYTES: usize = 16 << 20;
 
 /// Sends the words to the socket at this path, and prints the reply. Exits 1 where the server
-/// refuses, 3 where nobody listens.
+/// refuses or cannot do it, 3 where nobody listens.
 pub(super) fn run(path: &str, words: &[String]) -> i32 {
     let stream = match UnixStream::connect(path) {
         Ok(stream) => stream,
@@ -27,11 +28,12 @@ pub(super) fn run(path: &str, words: &[String]) -> i32 {
     };
     match ask(stream, words) {
         Ok(Ok(data)) => {
-            print(&format!("{data:#}"));
-            OK
+            print(&shown(&data));
+            // gunicorn's way to say of a few commands that they came to nothing.
+            if data["success"] == false { DEGRADED } else { OK }
         }
         Ok(Err(refusal)) => {
-            eprintln!("monoceros ctl: {refusal}");
+            eprintln!("monoceros ctl: {}", harmless(&refusal));
             DEGRADED
         }
         Err(error) => {
@@ -39,6 +41,35 @@ pub(super) fn run(path: &str, words: &[String]) -> i32 {
             DEGRADED
         }
     }
+}
+
+/// Stacks as `stacks` shows them, and all else as JSON.
+fn shown(data: &Value) -> String {
+    let workers = data["workers"].as_array().filter(|workers| workers.iter().any(|it| it.get("stacks").is_some()));
+    match workers {
+        Some(workers) => workers.iter().map(stacks_of).collect::<Vec<_>>().join("\n"),
+        None => format!("{data:#}"),
+    }
+}
+
+fn stacks_of(worker: &Value) -> String {
+    let mut text = format!(
+        "worker {} (pid:{}) {}: {} requests in the application\n",
+        worker["number"],
+        worker["pid"],
+        worker["state"].as_str().unwrap_or_default(),
+        worker["in_flight"]
+    );
+    for request in worker["requests"].as_array().into_iter().flatten() {
+        let age = duration(request["age"].as_f64().unwrap_or_default());
+        let what = harmless(request["request"].as_str().unwrap_or_default());
+        text.push_str(&format!("  for {age} at {what}\n"));
+    }
+    match (worker["stacks"].as_str(), worker["error"].as_str()) {
+        (Some(stacks), _) => text.push_str(&harmless(stacks)),
+        (None, reason) => text.push_str(&format!("  no stacks: {}\n", reason.unwrap_or_default())),
+    }
+    text
 }
 
 fn ask(mut stream: UnixStream, words: &[String]) -> io::Result<Result<Value, String>> {

@@ -10,9 +10,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, socketpair};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
+use super::process::Pid;
 use super::tcp_info;
 
 /// The other end of a connection.
@@ -107,6 +109,13 @@ impl Stream {
     /// the option fails, the close is an ordinary one.
     pub fn reset_on_close(&self) {
         let _ = socket2::SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// The process and the user at the other end of a connection on a unix socket, as they were when
+    /// it connected (SO_PEERCRED, unix(7)). A pid of 0 is of a process that has no number here.
+    pub fn peer_process(&self) -> Option<(Pid, u32)> {
+        let found = nix::sys::socket::getsockopt(&self.0, PeerCredentials).ok()?;
+        Some((Pid::from_raw(found.pid()), found.uid()))
     }
 
     /// Two streams that are each other's peers, both non-blocking and closed on exec
@@ -210,6 +219,13 @@ mod tests {
         assert!(stream.undelivered().unwrap() >= 5);
         theirs.read_exact(&mut [0; 5]).unwrap();
         assert_eq!(stream.undelivered().unwrap(), 0);
+    }
+
+    #[test]
+    fn the_process_at_the_other_end_is_known() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let stream = Stream::from(OwnedFd::from(ours));
+        assert_eq!(stream.peer_process().map(|(pid, _)| pid), Some(super::super::process::getpid()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use log::info;
 use serde_json::{Map, Value, json};
 
 use crate::scoreboard::{Cause, Scoreboard};
@@ -18,9 +19,10 @@ use super::super::standing::Fate;
 use super::super::worker::Worker;
 use super::super::worker_count::worker_count;
 use super::super::{Departure, Master};
-use super::Reply;
+use super::stacks::Wanted;
+use super::{Awaited, MOST_LOGGED, Reply};
 
-const HELP: [(&str, &str); 18] = [
+const HELP: [(&str, &str); 20] = [
     ("show all", "Show all processes"),
     ("show workers", "Show the workers, and what each is at"),
     ("show requests", "Show the requests that have run for a second or more"),
@@ -31,6 +33,8 @@ const HELP: [(&str, &str); 18] = [
     ("worker add [N]", "Start N more workers (default 1)"),
     ("worker remove [N]", "Stop N workers (default 1)"),
     ("worker kill PID", "Stop the worker with this pid; another takes its place"),
+    ("worker stacks PID", "Show where in the code this worker is"),
+    ("stacks", "Show where in the code all workers are"),
     ("dirty add [N]", "Not supported"),
     ("dirty remove [N]", "Not supported"),
     ("reload [--wait]", "Reload settings and code; with --wait, say how it ended"),
@@ -44,20 +48,30 @@ const HELP: [(&str, &str); 18] = [
 type Outcome = Result<Value, String>;
 
 impl Master {
-    /// Does what the words say. Of `departure` it makes what follows for the master's loop.
-    pub(super) fn command(&mut self, words: &[String], departure: &mut ControlFlow<Departure>) -> Reply {
+    /// Does what the words say, for the client that the log names as `peer`. Of `departure` it makes
+    /// what follows for the master's loop.
+    pub(super) fn command(&mut self, words: &[String], peer: &str, departure: &mut ControlFlow<Departure>) -> Reply {
         let word = |at: usize| words.get(at).map(|word| word.to_lowercase()).unwrap_or_default();
         let rest = words.get(2..).unwrap_or_default();
+        if is_change(&word(0), &word(1)) {
+            info!("{}", noted(words, peer));
+        }
         Reply::Now(match word(0).as_str() {
             "" => Err("Empty command".to_owned()),
             "show" => self.show_command(&word(1)),
+            "stacks" => return Reply::Later(Awaited::Turn(Wanted::All)),
+            "worker" if word(1) == "stacks" => match self.worker_to_ask(rest) {
+                Ok(Ok(wanted)) => return Reply::Later(Awaited::Turn(wanted)),
+                Ok(Err(not_found)) => Ok(not_found),
+                Err(error) => Err(error),
+            },
             "worker" => self.worker_command(&word(1), rest),
             "dirty" => dirty_command(&word(1)),
             "reload" => {
                 // It does not end the master.
                 let _ = self.handle(Signal::Hup);
                 if word(1) == "--wait" {
-                    return Reply::WhenReloaded { before: self.generations.candidate.is_some().into() };
+                    return Reply::Later(Awaited::Reload { before: self.generations.candidate.is_some().into() });
                 }
                 Ok(json!({"status": "reloading"}))
             }
@@ -77,7 +91,7 @@ impl Master {
             "shutdown" => {
                 let mode = words.get(1).map_or("graceful", String::as_str);
                 *departure = self.handle(if mode == "quick" { Signal::Int } else { Signal::Term });
-                Ok(json!({"status": "shutting down", "mode": mode}))
+                Ok(json!({"status": "shutting_down", "mode": mode}))
             }
             "help" => Ok(
                 json!({"commands": HELP.iter().map(|(name, does)| ((*name).to_owned(), json!(does))).collect::<Map<_, _>>()}),
@@ -190,12 +204,12 @@ impl Master {
             }
             "kill" => {
                 let pid = number(rest.first().ok_or("Invalid argument: Missing PID for worker kill")?)?;
-                match self.workers.iter().find(|worker| i64::from(worker.pid.as_raw()) == pid) {
+                match self.worker_of(pid) {
                     Some(worker) => {
                         worker.tell(worker.row.stop_signal());
                         Ok(json!({"success": true, "killed": pid}))
                     }
-                    None => Ok(json!({"success": false, "error": format!("Worker {pid} not found")})),
+                    None => Ok(not_found(pid)),
                 }
             }
             "" => Err("Invalid argument: Missing worker action (add|remove|kill)".to_owned()),
@@ -203,11 +217,40 @@ impl Master {
         }
     }
 
-    fn by_age(&self) -> Vec<&Worker> {
+    fn worker_of(&self, pid: i64) -> Option<&Worker> {
+        self.workers.iter().find(|worker| i64::from(worker.pid.as_raw()) == pid)
+    }
+
+    /// The worker whose stacks are wanted, or the reply that there is none.
+    fn worker_to_ask(&self, rest: &[String]) -> Result<Result<Wanted, Value>, String> {
+        let pid = number(rest.first().ok_or("Invalid argument: Missing PID for worker stacks")?)?;
+        Ok(self.worker_of(pid).map(|_| Wanted::One(pid)).ok_or_else(|| not_found(pid)))
+    }
+
+    pub(super) fn by_age(&self) -> Vec<&Worker> {
         let mut workers: Vec<&Worker> = self.workers.iter().collect();
         workers.sort_by_key(|worker| worker.age);
         workers
     }
+}
+
+/// Whether a command of these words changes something.
+fn is_change(word: &str, second: &str) -> bool {
+    match word {
+        "worker" => matches!(second, "add" | "remove" | "kill"),
+        "dirty" => matches!(second, "add" | "remove"),
+        _ => matches!(word, "reload" | "reopen" | "drain" | "upgrade" | "shutdown"),
+    }
+}
+
+/// The line of the log for a change.
+fn noted(words: &[String], peer: &str) -> String {
+    let command: String = words.join(" ").chars().take(MOST_LOGGED).collect();
+    format!("Control command: {command:?} ({peer})")
+}
+
+fn not_found(pid: i64) -> Value {
+    json!({"success": false, "error": format!("Worker {pid} not found")})
 }
 
 fn dirty_command(action: &str) -> Outcome {
@@ -249,13 +292,15 @@ fn worker_in_full(worker: &Worker) -> Value {
 /// The settings that gunicorn shows.
 fn config(config: &Config) -> Value {
     let class = match config.effective_worker_class() {
-        WorkerClass::Gthread => "<class 'gunicorn.workers.gthread.ThreadWorker'>",
-        _ => "<class 'gunicorn.workers.sync.SyncWorker'>",
+        WorkerClass::Sync => "gunicorn.workers.sync.SyncWorker".to_owned(),
+        WorkerClass::Gthread => "gunicorn.workers.gthread.ThreadWorker".to_owned(),
+        WorkerClass::Gevent => "gunicorn.workers.ggevent.GeventWorker".to_owned(),
+        WorkerClass::Foreign(name) => name,
     };
     json!({
         "bind": config.bind.iter().map(Address::to_bind).collect::<Vec<_>>(),
         "workers": worker_count(config).count,
-        "worker_class": class,
+        "worker_class": format!("<class '{class}'>"),
         "threads": config.threads,
         "timeout": config.timeout,
         "graceful_timeout": config.graceful_timeout,

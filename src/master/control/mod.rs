@@ -2,10 +2,12 @@
 //!
 //! It speaks gunicorn's protocol. Each turn of the loop looks at every client without waiting, so a
 //! client that stands still costs nobody anything, and forks, reloads and upgrades go on beside it.
-//! `frames` reads what has come, `commands` does it.
+//! `frames` reads what has come, `commands` does it, and what it waits for is told later: the outcome
+//! of a reload, the `stacks` of workers.
 
 mod commands;
 mod frames;
+mod stacks;
 
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
@@ -18,10 +20,15 @@ use serde_json::{Value, json};
 
 use crate::settings::Config;
 use crate::sys::errno::as_python_shows;
+use crate::sys::poll::is_hung_up;
+use crate::sys::process::Pid;
 use crate::sys::socket::{BindAddress, BindOptions, Cork, Listener, Stream};
+use crate::sys::stack_file;
 
 use super::waiter::MasterWaiter;
 use super::{Departure, Master};
+
+use self::stacks::{Asked, Wanted};
 
 /// Clients at a time. Those behind them wait in the kernel.
 const CLIENTS: usize = 16;
@@ -38,6 +45,9 @@ const MOST_UNREAD: usize = 4 << 20;
 /// Commands of one client in one turn of the loop.
 const COMMANDS_PER_TURN: usize = 16;
 
+/// Characters of a command that the log shows.
+const MOST_LOGGED: usize = 200;
+
 #[derive(Default)]
 pub(super) struct Control {
     listener: Option<(PathBuf, u32, Listener)>,
@@ -51,8 +61,10 @@ struct Client {
     input: Vec<u8>,
     output: Vec<u8>,
     last_heard: Instant,
-    /// The id of the command that waits for a reload, and how many reloads end before that.
-    awaits_reload: Option<(Value, u32)>,
+    /// The process and the user that have connected, as far as the kernel knows.
+    peer: Option<(Pid, u32)>,
+    /// What its last command waits for, and the id of that. Further commands wait behind it.
+    awaits: Option<(Value, Awaited)>,
     is_over: bool,
 }
 
@@ -60,8 +72,18 @@ struct Client {
 enum Reply {
     /// This is the whole reply.
     Now(Result<Value, String>),
-    /// It follows when the reload is settled, and so many `before` it.
-    WhenReloaded { before: u32 },
+    /// It follows later.
+    Later(Awaited),
+}
+
+/// What a reply waits for.
+enum Awaited {
+    /// The end of a reload, and of so many `before` it.
+    Reload { before: u32 },
+    /// The stacks of workers, which another client has asked for just now.
+    Turn(Wanted),
+    /// The stacks of workers.
+    Stacks(Asked),
 }
 
 impl Control {
@@ -101,22 +123,30 @@ impl Control {
         self.listener.is_some() || !self.clients.is_empty()
     }
 
-    /// When there is something to do though nothing has come: at once, or when the first client has
-    /// been silent for too long.
+    /// When there is something to do though nothing has come: at once, when a worker may have written
+    /// its stacks, or when the first client has been silent for too long.
     pub fn deadline(&self) -> Option<Instant> {
         if self.has_more {
             return Some(Instant::now());
         }
-        self.clients.iter().map(|client| client.last_heard + IDLE_TIMEOUT).min()
+        if self.clients.iter().any(Client::awaits_stacks) {
+            return Some(Instant::now() + stack_file::LOOK);
+        }
+        self.clients.iter().filter_map(Client::silent_until).min()
     }
 
     /// Tells those who wait for it how a reload has ended.
     pub fn tell_reload(&mut self, outcome: &Result<Value, String>) {
         for client in &mut self.clients {
-            match client.awaits_reload.take() {
-                Some((id, 0)) => client.reply(&id, outcome.clone()),
-                Some((id, before)) => client.awaits_reload = Some((id, before - 1)),
-                None => {}
+            match client.awaits.take() {
+                Some((id, Awaited::Reload { before: 0 })) => {
+                    client.last_heard = Instant::now();
+                    client.reply(&id, outcome.clone());
+                }
+                Some((id, Awaited::Reload { before })) => {
+                    client.awaits = Some((id, Awaited::Reload { before: before - 1 }));
+                }
+                other => client.awaits = other,
             }
         }
     }
@@ -127,8 +157,9 @@ impl Control {
             && let Ok((stream, _)) = listener.accept()
         {
             waiter.watch(stream.as_raw_fd());
-            let (input, output) = (Vec::new(), Vec::new());
-            self.clients.push(Client { stream, input, output, last_heard: now, awaits_reload: None, is_over: false });
+            let (input, output, peer) = (Vec::new(), Vec::new(), stream.peer_process());
+            let (awaits, is_over) = (None, false);
+            self.clients.push(Client { stream, input, output, last_heard: now, peer, awaits, is_over });
         }
     }
 }
@@ -136,7 +167,7 @@ impl Control {
 impl Client {
     /// Reads what has come, and takes the next command out of it.
     fn next(&mut self, now: Instant) -> Option<(Value, Result<Vec<String>, String>)> {
-        if self.awaits_reload.is_some() || self.output.len() > MOST_UNREAD {
+        if self.awaits.is_some() || self.output.len() > MOST_UNREAD {
             return None;
         }
         let mut buffer = [0; 4096];
@@ -161,6 +192,29 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// When its silence lasts too long. It may wait for a reply as long as that takes.
+    fn silent_until(&self) -> Option<Instant> {
+        self.awaits.is_none().then(|| self.last_heard + IDLE_TIMEOUT)
+    }
+
+    /// Whether it is still there. One that waits for a reply is not read from, so its end is not.
+    fn stays(&self, now: Instant) -> bool {
+        !self.is_over
+            && match self.silent_until() {
+                Some(until) => now < until,
+                None => !is_hung_up(self.stream.as_raw_fd()),
+            }
+    }
+
+    fn awaits_stacks(&self) -> bool {
+        matches!(self.awaits, Some((_, Awaited::Stacks(_) | Awaited::Turn(_))))
+    }
+
+    /// Who it is, for the log.
+    fn shown(&self) -> String {
+        self.peer.map_or_else(|| "unknown".to_owned(), |(pid, user)| format!("uid:{user}, pid:{pid}"))
     }
 
     fn reply(&mut self, id: &Value, outcome: Result<Value, String>) {
@@ -215,15 +269,16 @@ impl Master {
         // The clients are set aside, since commands concern all of the master.
         let mut clients = std::mem::take(&mut self.control.clients);
         for client in &mut clients {
+            self.tell_stacks(client, now);
             let mut left = COMMANDS_PER_TURN;
             while left > 0
                 && departure.is_continue()
                 && let Some((id, words)) = client.next(now)
             {
                 left -= 1;
-                match words.map(|words| self.command(&words, &mut departure)) {
+                match words.map(|words| self.command(&words, &client.shown(), &mut departure)) {
                     Ok(Reply::Now(outcome)) => client.reply(&id, outcome),
-                    Ok(Reply::WhenReloaded { before }) => client.awaits_reload = Some((id, before)),
+                    Ok(Reply::Later(awaited)) => client.awaits = Some((id, awaited)),
                     Err(error) => client.reply(&id, Err(error)),
                 }
             }
@@ -231,9 +286,36 @@ impl Master {
             has_more |= left == 0;
         }
         self.control.has_more = has_more;
-        clients.retain(|client| !client.is_over && now < client.last_heard + IDLE_TIMEOUT);
+        self.let_next_ask(&mut clients);
+        clients.retain(|client| client.stays(now));
         self.control.clients = clients;
         departure
+    }
+
+    /// Tells a client the stacks that it waits for, if all are there.
+    fn tell_stacks(&self, client: &mut Client, now: Instant) {
+        if let Some((_, Awaited::Stacks(asked))) = &mut client.awaits
+            && let Some(told) = asked.reply(now)
+            && let Some((id, _)) = client.awaits.take()
+        {
+            client.last_heard = now;
+            client.reply(&id, Ok(told));
+        }
+    }
+
+    /// Workers write all their stacks into one file, so one client at a time asks for them.
+    fn let_next_ask(&self, clients: &mut [Client]) {
+        if clients.iter().any(|client| matches!(client.awaits, Some((_, Awaited::Stacks(_))))) {
+            return;
+        }
+        for client in clients {
+            if let Some((_, awaited)) = &mut client.awaits
+                && let Awaited::Turn(wanted) = *awaited
+            {
+                *awaited = Awaited::Stacks(self.ask_for_stacks(wanted));
+                return;
+            }
+        }
     }
 
     /// Tells the clients that wait for it how the reload has ended.
