@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::python::app::App;
-use crate::scoreboard::Row;
+use crate::scoreboard::{AskedLevel, Row};
 use crate::service::Service;
 use crate::sys::failure_note::FailureNote;
 use crate::sys::fd_channel::FdChannel;
@@ -26,6 +26,8 @@ pub struct WorkerInit {
     pub workers: usize,
     /// Its row on the scoreboard, where it writes its phase and its heartbeat.
     pub row: Row,
+    /// The level that the error log is to have, if an operator changes it.
+    pub asked_level: Arc<AskedLevel>,
     /// Where it says why it could not begin to serve, if that would fail a reload.
     pub failure_note: Option<Arc<FailureNote>>,
     /// The master's pid. When getppid(2) returns another one, the master is gone.

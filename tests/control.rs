@@ -204,6 +204,7 @@ fn every_command_of_gunicorn_has_its_reply() {
         ("dirty", "Invalid argument: Missing dirty action (add|remove)"),
         ("dirty x", "Invalid argument: Unknown dirty action: x"),
         ("show 'x", "Invalid argument: No closing quotation"),
+        ("loglevel x", "Invalid argument: Unknown log level: x (debug|info|warning|error|critical)"),
     ] {
         assert_eq!(control.error(command), error, "{command}");
     }
@@ -314,6 +315,7 @@ fn every_command_works_at_the_prompt_of_the_real_gunicornc() {
         ("reload", "\"reloading\""),
         ("reload --wait", "\"reloaded\""),
         ("reopen", "\"reopening\""),
+        ("loglevel debug", "\"previous\": \"info\""),
         ("stacks", "\"stacks\":"),
         ("drain", "\"draining\""),
         ("drain off", "\"serving\""),

@@ -1,5 +1,5 @@
-//! What the control socket can do beyond gunicorn's: the stacks of workers, the traceback
-//! of a reload that failed, and who has changed what.
+//! What the control socket can do beyond gunicorn's: the log's level, the stacks of workers, the
+//! traceback of a reload that failed, and who has changed what.
 
 use std::process::Command;
 use std::time::Instant;
@@ -12,11 +12,95 @@ use crate::util::load::version;
 use crate::util::server::{Plan, Server, send};
 use crate::util::{program, wait_until};
 
+/// An application that says at debug level what it was asked.
+const TALKATIVE: &str = "
+import logging
+def application(environ, start_response):
+    logging.getLogger('gunicorn.error').debug('app says %s', environ['QUERY_STRING'])
+    start_response('200 OK', [('Content-Length', '1')])
+    return [b'x']
+";
+
+/// Whether a request's debug line is in the log.
+fn is_logged(server: &Server, mark: &str) -> bool {
+    assert_eq!(server.get(&format!("/?{mark}")).status, 200);
+    // Where Python's logging writes, a thread of its own does.
+    server.get("/?another");
+    server.log().contains(&format!("app says {mark}\n"))
+}
+
 /// `ctl` with the socket of this server: its status, and what it prints.
 fn ctl(server: &Server, words: &[&str]) -> (Option<i32>, String) {
     let path = server.path("ctl.sock").display().to_string();
     let ran = Command::new(program()).args(["ctl", "-s", &path]).args(words).output().expect("it runs");
     (ran.status.code(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
+}
+
+#[test]
+fn the_log_has_another_level_until_a_reload() {
+    let (mut server, mut control) = serve(Plan::app("app").in_own_folder().file("app.py", TALKATIVE));
+    assert_eq!(control.data("loglevel")["loglevel"].text(), "info");
+    assert!(!is_logged(&server, "before"));
+    let changed = control.data("loglevel DEBUG");
+    assert_eq!((changed["loglevel"].text(), changed["previous"].text()), ("debug", "info"));
+    for round in 0..10 {
+        // One of the two workers after the other.
+        wait_until("the workers to follow", || is_logged(&server, &format!("living-{round}")));
+    }
+    server.wait_for_log("[DEBUG] Handling signal: chld");
+    let old = server.workers();
+    for worker in &old {
+        control.data(&format!("worker kill {worker}"));
+    }
+    wait_until("other workers", || server.has_serving(2) && !server.workers().iter().any(|pid| old.contains(pid)));
+    assert!(is_logged(&server, "forked-later"));
+    server.write("app.py", "broken =");
+    control.error("reload --wait");
+    assert_eq!(control.data("loglevel")["loglevel"].text(), "debug", "a reload that fails changes nothing");
+    assert!(is_logged(&server, "after-the-failure"));
+    server.write("app.py", TALKATIVE);
+    control.data("reload --wait");
+    assert_eq!(control.data("loglevel")["loglevel"].text(), "info");
+    wait_until("the new workers alone", || server.has_serving(2));
+    assert!(!is_logged(&server, "after-the-reload"));
+    ["[ERROR]", "Traceback"].into_iter().for_each(|text| server.allow(text));
+    server.finish();
+}
+
+#[test]
+fn a_level_that_shows_less_is_noted_before_it_holds() {
+    let (server, mut control) = serve(Plan::app("process"));
+    control.data("loglevel error");
+    server.wait_for_log("Control command: \"loglevel error\"");
+    control.data("worker add 1");
+    assert!(!server.log().contains("worker add"), "{}", server.log());
+    let (status, said) = ctl(&server, &["loglevel", "info"]);
+    assert!(status == Some(0) && said.contains("\"previous\": \"error\""), "{said}");
+    server.wait_for_log("Control command: \"loglevel info\"");
+    server.finish();
+}
+
+#[test]
+fn python_s_logging_follows_where_it_writes() {
+    let subclass = "from gunicorn.glogging import Logger\nclass Mine(Logger): pass\nlogger_class = Mine\n";
+    let in_dict = "logconfig_dict = {'version': 1, 'root': {'level': 'INFO', 'handlers': ['error_console']}, \
+                   'loggers': {'gunicorn.error': {'level': 'INFO', 'handlers': ['error_console'], 'propagate': False}}}\n";
+    for (class, config) in [("gthread", subclass), ("sync", in_dict), ("gevent", ""), ("gevent", subclass)] {
+        let plan = Plan::app("app").in_own_folder().file("app.py", TALKATIVE).file("conf.py", config);
+        let path = plan.path("conf.py").display().to_string();
+        let (server, mut control) = serve(plan.args(["--config", &path, "--worker-class", class]));
+        assert!(!is_logged(&server, "before"), "{class} {config}");
+        control.data("loglevel debug");
+        for round in 0..4 {
+            wait_until("the loggers to follow", || is_logged(&server, &format!("living-{round}")));
+        }
+        control.data("loglevel warning");
+        wait_until("them to follow again", || {
+            let mark = format!("fewer-{:?}", Instant::now());
+            !is_logged(&server, &mark)
+        });
+        server.finish();
+    }
 }
 
 /// A class that serves by itself says what it does at debug level.
@@ -32,6 +116,16 @@ class Ticking(Worker):
 ";
 
 #[test]
+fn a_class_that_serves_by_itself_follows_with_its_heartbeat() {
+    let plan = Plan::app("app").in_own_folder().file("app.py", TALKATIVE).file("ticking.py", TICKING);
+    let (server, mut control) = serve(plan.args(["--worker-class", "ticking.Ticking"]));
+    assert!(!server.log().contains("the class ticks"));
+    control.data("loglevel debug");
+    server.wait_for_log("the class ticks");
+    server.finish();
+}
+
+#[test]
 fn changes_are_logged_with_the_process_and_the_user_that_asked_for_them() {
     let (server, mut control) = serve(Plan::app("process"));
     for command in ["worker add 1", "worker remove 1", "drain", "drain off", "reopen"] {
@@ -39,7 +133,7 @@ fn changes_are_logged_with_the_process_and_the_user_that_asked_for_them() {
         let (user, pid) = (nix::unistd::getuid(), std::process::id());
         server.wait_for_log(&format!("Control command: {command:?} (uid:{user}, pid:{pid})"));
     }
-    let looks = ["show stats", "help", "stacks"];
+    let looks = ["show stats", "help", "loglevel", "stacks"];
     for command in looks {
         control.data(command);
         assert!(!server.log().contains(&format!("Control command: {command:?}")), "{}", server.log());

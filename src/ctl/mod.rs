@@ -35,7 +35,7 @@ const UNKNOWN: i32 = 4;
 const HELP: &str = "usage: monoceros ctl status [--json | --probe] [PID | PIDFILE]
        monoceros ctl top [--interval SECONDS] [PID | PIDFILE]
        monoceros ctl stacks [PID | PIDFILE]
-       monoceros ctl [-s SOCKET] show | worker | reload | reopen | drain | upgrade | shutdown | help ...
+       monoceros ctl [-s SOCKET] show | worker | reload | reopen | loglevel | drain | upgrade | shutdown | help ...
 
 status  how the server is; exits 0 if all workers serve, 1 if not, 3 if it does not run
         --json   all metrics, as JSON
@@ -55,7 +55,7 @@ enum Command {
 }
 
 /// The commands of the control socket.
-const REMOTE: [&str; 8] = ["show", "worker", "reload", "reopen", "drain", "upgrade", "shutdown", "help"];
+const REMOTE: [&str; 9] = ["show", "worker", "reload", "reopen", "loglevel", "drain", "upgrade", "shutdown", "help"];
 
 /// Carries out the command that the program's `arguments` are, and returns the exit status. `None`
 /// if they are none, and name an application.

@@ -10,6 +10,7 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
@@ -36,6 +37,10 @@ const STREAM_LEVEL: Level = Level::Error;
 /// The log in use. The lock is held only to copy or to exchange the pointer, never while writing.
 static CURRENT: RwLock<Option<Arc<ErrorLog>>> = RwLock::new(None);
 
+/// The least level that is written, as Python's `logging` numbers it. It may be changed while the
+/// log stays what it is, and reopening keeps it.
+static LEAST: AtomicU32 = AtomicU32::new(20);
+
 /// Formats the lines of [`CURRENT`].
 static LINES: OnceLock<env_logger::Logger> = OnceLock::new();
 
@@ -47,8 +52,6 @@ static LAST_RESORT: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 struct ErrorLog {
     settings: LogSettings,
-    /// The least level that is written.
-    least: Level,
     sink: Sink,
     /// Systemd's journal reads the lines, and wants their priorities.
     is_journal: bool,
@@ -63,7 +66,7 @@ struct ErrorLog {
 pub fn init(settings: &LogSettings) -> Result<(), LogError> {
     let syslog = settings.syslog.as_ref().map(open_syslog).transpose()?;
     let opened = ErrorLog::open(settings, syslog)?;
-    log::set_max_level(opened.least.filter());
+    set_level(Level::named(&settings.level));
     exchange(opened);
     install();
     Ok(())
@@ -106,6 +109,12 @@ pub fn write_record(level: Level, text: &str) {
     write(&Record::builder().level(level.in_log()).target(target).args(format_args!("{text}")).build());
 }
 
+/// Sets the least level of the log, until [`init`] is called again.
+pub fn set_level(level: Level) {
+    LEAST.store(level.python_number(), Relaxed);
+    admit(level);
+}
+
 /// Sets the least level that is logged. Python's `logging` decides it where it writes the logs.
 pub fn admit(level: Level) {
     log::set_max_level(level.filter());
@@ -120,7 +129,7 @@ pub fn between_records<T>(fork: impl FnOnce() -> T) -> T {
 
 /// The least level that is logged.
 pub fn level() -> Level {
-    current().map_or(Level::Info, |log| log.least)
+    Level::from_python(LEAST.load(Relaxed))
 }
 
 /// Writes lines of an application to the error log's stream, for `wsgi.errors`. In JSON each line
@@ -154,7 +163,7 @@ impl ErrorLog {
             sink.capture_standard_streams().map_err(failed)?;
         }
         let is_journal = sink.is_journal();
-        Ok(ErrorLog { settings: settings.clone(), least: Level::named(&settings.level), sink, is_journal, syslog })
+        Ok(ErrorLog { settings: settings.clone(), sink, is_journal, syslog })
     }
 
     /// The lines of a record for the log's file. Syslog gets it here as well.
@@ -247,10 +256,8 @@ impl log::Log for Front {
             Some(_) => {}
             // The maximum level of the crate `log`, which is checked before, cannot tell an error
             // from a critical record.
-            None if current().is_some_and(|log| log.least != Level::Critical || record.target() == CRITICAL) => {
-                write(record);
-            }
-            None => {}
+            None if level() == Level::Critical && record.target() != CRITICAL => {}
+            None => write(record),
         }
     }
 
@@ -343,6 +350,12 @@ mod tests {
         reopen().unwrap();
         log::error!(target: CRITICAL, "after the rotation");
         assert_lines(&second, &["[CRITICAL] after the rotation"]);
+
+        set_level(Level::Debug);
+        reopen().unwrap();
+        log::debug!(target: OWN_RECORDS, "small again");
+        assert_eq!(level(), Level::Debug);
+        assert_lines(&second, &["[CRITICAL] after the rotation", "[DEBUG] small again"]);
         assert_lines(&rotated, &["[CRITICAL] WORKER TIMEOUT (pid:7)"]);
     }
 

@@ -23,12 +23,18 @@ pub enum Level {
 impl Level {
     /// The level that a setting names, in any case; info for every other text, as in gunicorn.
     pub(super) fn named(name: &str) -> Level {
+        Level::find(name).unwrap_or(Level::Info)
+    }
+
+    /// The level of this name, in any case.
+    pub fn find(name: &str) -> Option<Level> {
         match name.to_ascii_lowercase().as_str() {
-            "debug" => Level::Debug,
-            "warning" => Level::Warning,
-            "error" => Level::Error,
-            "critical" => Level::Critical,
-            _ => Level::Info,
+            "debug" => Some(Level::Debug),
+            "info" => Some(Level::Info),
+            "warning" => Some(Level::Warning),
+            "error" => Some(Level::Error),
+            "critical" => Some(Level::Critical),
+            _ => None,
         }
     }
 
@@ -56,7 +62,7 @@ impl Level {
     }
 
     /// Its name in Python's `logging`.
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Level::Debug => "DEBUG",
             Level::Info => "INFO",

@@ -34,7 +34,7 @@ pub use access_format::{AccessFormat, AccessRecord};
 pub use access_log::AccessLog;
 pub use entry::{AccessEntry, Schema, note_worker};
 pub use error_log::{
-    admit, between_records, init, last_resort, level, reopen, syslog, write_raw, write_record, write_stream,
+    admit, between_records, init, last_resort, level, reopen, set_level, syslog, write_raw, write_record, write_stream,
 };
 pub use json::access_object;
 pub use level::Level;

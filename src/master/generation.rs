@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use log::error;
 
 use crate::base::ablation::{Mechanism, is_off};
+use crate::logging::Level;
 use crate::service::Service;
 use crate::sys::failure_note::FailureNote;
 use crate::sys::memory;
@@ -33,6 +34,8 @@ pub(super) struct Generation {
     pub found_for: Option<Resources>,
     pub since: Instant,
     pub backoff: Backoff,
+    /// The level of the error log that an operator has asked for, in place of the setting's.
+    pub log_level: Option<Level>,
     /// Where its workers say why they could not begin, until it serves.
     pub failure_note: Option<Arc<FailureNote>>,
 }
@@ -43,8 +46,8 @@ impl Generation {
         let watch = service.tls.as_ref().and_then(CertificateWatch::of);
         let (since, backoff) = (Instant::now(), Backoff::Ready);
         let (floor, found_for, service) = (wanted, None, Arc::new(service));
-        let failure_note = None;
-        Generation { number, service, watch, closed, wanted, floor, found_for, since, backoff, failure_note }
+        let (log_level, failure_note) = (None, None);
+        Generation { number, service, watch, closed, wanted, floor, found_for, since, backoff, log_level, failure_note }
     }
 
     /// To be called when this generation takes over. Sets when the kernel reports a connection on

@@ -19,6 +19,7 @@ mod in_place;
 mod inheritance;
 mod jitter;
 mod listeners;
+mod log_level;
 mod metrics_listener;
 mod overdue;
 mod plan;

@@ -13,6 +13,7 @@ use log::{debug, error, info, warn};
 use serde_json::json;
 
 use crate::bootstrap::configure_logging;
+use crate::python::loggers;
 use crate::service::Service;
 use crate::settings::Config;
 use crate::sys::failure_note::FailureNote;
@@ -108,6 +109,9 @@ impl Master {
         metrics_listener::unlink_unless(&generation.service, Some(serving));
         if let Err(reason) = configure_logging(&serving.config, &serving.hooks) {
             error!("{reason}");
+        }
+        if let Some(level) = self.generations.serving.log_level {
+            loggers::set_level(level);
         }
     }
 

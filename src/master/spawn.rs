@@ -8,7 +8,7 @@ use std::time::Instant;
 use log::{error, info};
 
 use crate::python::hooks::Raised;
-use crate::scoreboard::Row;
+use crate::scoreboard::{AskedLevel, Row};
 use crate::service::Service;
 use crate::settings::Config;
 use crate::sys::failure_note::FailureNote;
@@ -50,6 +50,7 @@ struct SpawnRequest {
     row: Row,
     age: u64,
     max_requests: u64,
+    asked_level: Arc<AskedLevel>,
     failure_note: Option<Arc<FailureNote>>,
 }
 
@@ -86,8 +87,9 @@ impl Master {
             return self.next_spawn();
         };
         let max_requests = draw_max_requests(&service.config);
+        let asked_level = Arc::new(AskedLevel::new(self.workers.scoreboard(), row.clone()));
         let age = self.workers.forked() + 1;
-        Some(SpawnRequest { generation, service, slot, number, row, age, max_requests, failure_note })
+        Some(SpawnRequest { generation, service, slot, number, row, age, max_requests, asked_level, failure_note })
     }
 
     /// A fork that fails is tried again later.
@@ -163,6 +165,7 @@ impl Master {
                 slot: request.slot,
                 workers,
                 row: request.row,
+                asked_level: request.asked_level,
                 failure_note: request.failure_note,
                 ppid: self.pid,
                 wakeup: self.waiter.into_wakeup(),

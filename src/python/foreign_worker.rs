@@ -9,7 +9,7 @@
 //! serves for it.
 
 use std::os::fd::RawFd;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -21,7 +21,8 @@ use super::hooks::{HookError, Hooks, WorkerState, refusal};
 pub use super::native::take_broken_files;
 use super::{interpreter, loggers, signals};
 use crate::base::unpoisoned::Unpoisoned;
-use crate::scoreboard::{Row, WorkerPhase};
+use crate::logging::Level;
+use crate::scoreboard::{AskedLevel, Row, WorkerPhase};
 use crate::sys::wakeup::Wakeup;
 
 /// The worker of this process, whose object the bridge holds.
@@ -43,6 +44,8 @@ pub struct ForeignInit<'a> {
     pub listeners: &'a [(String, RawFd)],
     /// Where its heartbeats go.
     pub row: Row,
+    /// The level that the error log is to have, if an operator changes it.
+    pub asked_level: Arc<AskedLevel>,
     /// To be rung when it begins to serve.
     pub wakeup: Wakeup,
     /// Where the stacks of an aborted worker go.
@@ -207,7 +210,7 @@ fn make(py: Python<'_>, hooks: &Hooks, name: &str, init: ForeignInit<'_>) -> PyR
     let class = module.call_method1("load", (name,))?;
     let own_class = module.call_method1("own_class", (&class,))?.extract()?;
     let row = init.row.clone();
-    let beat = Py::new(py, Beat { row: init.row, wakeup: init.wakeup })?;
+    let beat = Py::new(py, Beat { row: init.row, asked_level: init.asked_level, wakeup: init.wakeup })?;
     let state: Bound<'_, PyDict> = init.state.as_dict(py)?;
     state.set_item("stacks", init.stacks)?;
     let entered = module.call_method1("enter", (&bridge, name, class, state, init.listeners, beat))?;
@@ -218,6 +221,7 @@ fn make(py: Python<'_>, hooks: &Hooks, name: &str, init: ForeignInit<'_>) -> PyR
 #[pyclass(frozen, module = "monoceros")]
 struct Beat {
     row: Row,
+    asked_level: Arc<AskedLevel>,
     wakeup: Wakeup,
 }
 
@@ -228,6 +232,9 @@ impl Beat {
     fn __call__(&self, served: u64, has_booted: bool, is_alive: bool) {
         self.row.set_served(served);
         self.row.beat();
+        if let Some(level) = self.asked_level.take() {
+            loggers::set_level(Level::from_python(level));
+        }
         let before = self.row.state();
         if has_booted {
             // A hook may have set `alive`: another worker is to take its place.

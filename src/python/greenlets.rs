@@ -158,6 +158,7 @@ const USR1: u32 = 32;
 /// Bits of [`Worker::take_calls`]'s result.
 const LOGS: u32 = 1;
 const REOPEN: u32 = 2;
+const LEVEL: u32 = 4;
 
 #[pymethods]
 impl Worker {
@@ -193,7 +194,9 @@ impl Worker {
     fn take_calls(&self) -> u32 {
         self.calls.drain();
         let logs = loggers::queue().is_some_and(|queue| queue.has_records());
-        u32::from(logs) * LOGS + u32::from(loggers::take_reopening()) * REOPEN
+        u32::from(logs) * LOGS
+            + u32::from(loggers::take_reopening()) * REOPEN
+            + u32::from(loggers::take_level()) * LEVEL
     }
 
     /// Hands what waits in the log's queue over to Python's logging.
@@ -208,6 +211,11 @@ impl Worker {
         if let Err(error) = loggers::reopen_files(py) {
             log::error!("Cannot reopen the logs\n{}", errors::traceback(py, &error));
         }
+    }
+
+    /// Gives the loggers of Python's logging the level of the error log.
+    fn set_log_level(&self, py: Python<'_>) {
+        loggers::tell_level(py);
     }
 
     /// Calls `worker_int`, because code has changed.

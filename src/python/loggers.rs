@@ -38,6 +38,9 @@ static HUB_CALL: OnceLock<Arc<Wakeup>> = OnceLock::new();
 /// The hub is to reopen the files of Python's logging.
 static REOPENING_IS_DUE: AtomicBool = AtomicBool::new(false);
 
+/// The hub is to give Python's logging the level of the error log.
+static LEVEL_IS_DUE: AtomicBool = AtomicBool::new(false);
+
 /// The queue in which records of a serving worker wait for Python's logging.
 static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
@@ -104,6 +107,11 @@ pub(super) fn take_reopening() -> bool {
     REOPENING_IS_DUE.swap(false, Relaxed)
 }
 
+/// Whether the hub is to give Python's logging its level; asked once.
+pub(super) fn take_level() -> bool {
+    LEVEL_IS_DUE.swap(false, Relaxed)
+}
+
 /// The worker is about to serve: from now on records wait in a queue for a thread that passes them
 /// to Python.
 ///
@@ -156,6 +164,47 @@ pub fn reopen_later() {
     };
     if let Err(error) = thread::spawn_for_python("reopen", reopen) {
         log::error!("Cannot reopen the logs of the application: {error}");
+    }
+}
+
+/// Gives the error log a level, and its loggers in Python, in a process whose thread may wait for the
+/// interpreter.
+pub fn set_level(level: Level) {
+    logging::set_level(level);
+    if interpreter::is_running() {
+        Python::attach(tell_level);
+    }
+}
+
+/// The same in a serving worker, where the leader must not wait for the interpreter: its loggers
+/// follow.
+pub fn set_level_later(level: Level) {
+    logging::set_level(level);
+    if let Some(call) = HUB_CALL.get() {
+        LEVEL_IS_DUE.store(true, Relaxed);
+        return call.wake();
+    }
+    if let Err(error) = thread::spawn_for_python("loglevel", || Python::attach(tell_level)) {
+        log::error!("Cannot give Python's logging its level: {error}");
+    }
+}
+
+/// Gives the loggers of Python's logging the level of the error log, in a thread that may wait for
+/// their locks.
+pub(super) fn tell_level(py: Python<'_>) {
+    let level = logging::level();
+    let told = || -> PyResult<()> {
+        if interpreter::has_imported(py, "gunicorn._native")? {
+            py.import("gunicorn._native")?.call_method1("set_level", (level.python_number(),))?;
+        }
+        if python_writes() {
+            bridge(py)?.call_method1(py, "set_level", (level.python_number(),))?;
+            logging::admit(level);
+        }
+        Ok(())
+    };
+    if let Err(error) = told() {
+        log::error!("Cannot give Python's logging its level\n{}", super::traceback(py, &error));
     }
 }
 

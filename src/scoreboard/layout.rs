@@ -65,6 +65,9 @@ pub enum Master {
     Name = Master::Exits as isize + 16,
     /// The path of the control socket, likewise, at most 256 bytes; empty without one.
     ControlPath = Master::Name as isize + NAME_WORDS as isize,
+    /// The level that an operator has last given the error log, as Python's `logging` numbers it, in
+    /// the low byte, and above it how often; 0 before the first time.
+    LogLevel = Master::ControlPath as isize + PATH_WORDS as isize,
 }
 
 /// Words of the application's name.
@@ -192,4 +195,4 @@ pub const HISTOGRAM_WORDS: usize = BOUNDS_NS.len() + 2;
 
 const _: () =
     assert!(Tally::Codes as usize + CODES <= WORDS && Tally::LogLines as usize + LOG_LINES <= Tally::Refused as usize);
-const _: () = assert!(Master::ControlPath as usize + PATH_WORDS <= WORDS && State::AcceptsByItself as usize <= 16);
+const _: () = assert!((Master::LogLevel as usize) < WORDS && State::AcceptsByItself as usize <= 16);

@@ -55,6 +55,12 @@ impl Scoreboard {
         read_text(&self.words()[Master::ControlPath as usize..][..PATH_WORDS])
     }
 
+    /// Tells all workers the level that the error log is to have, as Python's `logging` numbers it.
+    pub fn ask_for_log_level(&self, number: u8) {
+        let times = (self.get(Master::LogLevel) >> 8) + 1;
+        self.set(Master::LogLevel, times << 8 | u64::from(number));
+    }
+
     /// Counts a worker that was forked, into this row.
     pub fn count_start(&self, row: usize) {
         self.word(Master::Starts).fetch_add(1, Relaxed);

@@ -8,6 +8,7 @@
 //! when that has ended. What it counts never is, so no total falls when a worker dies. The
 //! scoreboard must not know what the master concludes from it.
 
+mod asked_level;
 mod causes;
 mod histogram;
 mod layout;
@@ -27,6 +28,7 @@ use crate::sys::process::Pid;
 use crate::sys::shared::{Counters, SharedPages};
 use crate::sys::signal::Signal;
 
+pub use self::asked_level::AskedLevel;
 pub use self::causes::{Cause, Refusal};
 pub use self::histogram::Histogram;
 pub use self::layout::BOUNDS_NS;

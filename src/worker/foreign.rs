@@ -102,7 +102,14 @@ fn boot(
     let listeners = give_away_listeners(&init.service);
     let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
     let wakeup = init.wakeup.try_clone().map_err(|error| BootError::because("cannot wake the master", &error))?;
-    let foreign = ForeignInit { state, listeners: &listeners, row: init.row.clone(), wakeup, stacks };
+    let foreign = ForeignInit {
+        state,
+        listeners: &listeners,
+        row: init.row.clone(),
+        asked_level: init.asked_level.clone(),
+        wakeup,
+        stacks,
+    };
     let worker = ForeignWorker::make(&hooks, name, foreign).map_err(|reason| BootError::Other(reason.to_string()))?;
     worker.post_fork().map_err(BootError::Other)?;
     become_user(&config)?;

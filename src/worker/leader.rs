@@ -1,15 +1,18 @@
 //! What the leading thread has in its hands: the event loop, and the worker's duties besides requests (signals, the parent, code that has
 //! changed, the end). One thread at a time leads, see `thread_pool`.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection_limits::KEEPALIVE_LINGER;
 use super::event_loop::{EventLoop, TICK};
 use super::file_watcher::FileWatcher;
 use super::thread_pool::{ThreadPool, UNWINDING_TIME};
+use crate::logging::Level;
 use crate::python::hooks::{Hooks, WorkerMethod};
+use crate::python::loggers;
 use crate::python::signals::Nudge;
-use crate::scoreboard::WorkerPhase;
+use crate::scoreboard::{AskedLevel, WorkerPhase};
 use crate::sys::process::{self, Pid};
 use crate::sys::signal::{Signal, SignalQueue};
 use crate::tls::Tls;
@@ -33,6 +36,8 @@ pub struct LeaderState {
     pub watch: Option<FileWatcher>,
     /// What new connections are under, for news of it.
     pub tls: Option<Tls>,
+    /// The level that the error log is to have, if an operator changes it.
+    pub asked_level: Arc<AskedLevel>,
     /// Whether the worker goes on.
     pub stage: WorkerStage,
 }
@@ -140,6 +145,9 @@ impl LeaderState {
         }
         pool.describe_requests();
         pool.count_log_lines();
+        if let Some(level) = self.asked_level.take() {
+            loggers::set_level_later(Level::from_python(level));
+        }
         if !self.is_told_to_end() && self.has_lost_its_parent() {
             self.finish(pool, Instant::now() + pool.graceful_timeout());
         }

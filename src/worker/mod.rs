@@ -406,6 +406,7 @@ fn assemble(
         hooks: calls.hooks.clone(),
         watch,
         tls: init.service.tls.clone(),
+        asked_level: init.asked_level,
         stage: WorkerStage::Serving,
     };
     let pool = ThreadPool::new(waker, context, access_log, logged_headers);

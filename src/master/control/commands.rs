@@ -8,6 +8,7 @@ use std::sync::Arc;
 use log::info;
 use serde_json::{Map, Value, json};
 
+use crate::logging::{self, Level};
 use crate::scoreboard::{Cause, Scoreboard};
 use crate::settings::{Address, Config, WorkerClass};
 use crate::sys::clock::{monotonic_ms, unix_time_ms};
@@ -22,7 +23,7 @@ use super::super::{Departure, Master};
 use super::stacks::Wanted;
 use super::{Awaited, MOST_LOGGED, Reply};
 
-const HELP: [(&str, &str); 20] = [
+const HELP: [(&str, &str); 21] = [
     ("show all", "Show all processes"),
     ("show workers", "Show the workers, and what each is at"),
     ("show requests", "Show the requests that have run for a second or more"),
@@ -39,6 +40,7 @@ const HELP: [(&str, &str); 20] = [
     ("dirty remove [N]", "Not supported"),
     ("reload [--wait]", "Reload settings and code; with --wait, say how it ended"),
     ("reopen", "Reopen the logs"),
+    ("loglevel [LEVEL]", "Give the error log a level until the next reload, or show it"),
     ("drain [off]", "Fail health checks and serve on; take that back"),
     ("upgrade", "Execute the program anew in place, if it would start"),
     ("shutdown [graceful|quick]", "Stop the server"),
@@ -53,8 +55,12 @@ impl Master {
     pub(super) fn command(&mut self, words: &[String], peer: &str, departure: &mut ControlFlow<Departure>) -> Reply {
         let word = |at: usize| words.get(at).map(|word| word.to_lowercase()).unwrap_or_default();
         let rest = words.get(2..).unwrap_or_default();
-        if is_change(&word(0), &word(1)) {
-            info!("{}", noted(words, peer));
+        let note = is_change(&word(0), &word(1)).then(|| noted(words, peer));
+        if word(0) == "loglevel" {
+            return Reply::Now(self.log_level_command(&word(1), note));
+        }
+        if let Some(note) = note {
+            info!("{note}");
         }
         Reply::Now(match word(0).as_str() {
             "" => Err("Empty command".to_owned()),
@@ -227,6 +233,24 @@ impl Master {
         Ok(self.worker_of(pid).map(|_| Wanted::One(pid)).ok_or_else(|| not_found(pid)))
     }
 
+    /// Gives the error log another level. The line that notes it is written under the one of both that
+    /// shows more.
+    fn log_level_command(&mut self, name: &str, note: Option<String>) -> Outcome {
+        let before = logging::level();
+        let Some(note) = note else { return Ok(json!({"loglevel": before.name().to_lowercase()})) };
+        let level = Level::find(name).ok_or_else(|| {
+            format!("Invalid argument: Unknown log level: {name} (debug|info|warning|error|critical)")
+        })?;
+        if level > before {
+            info!("{note}");
+        }
+        self.set_log_level(level);
+        if level <= before {
+            info!("{note}");
+        }
+        Ok(json!({"loglevel": name, "previous": before.name().to_lowercase()}))
+    }
+
     pub(super) fn by_age(&self) -> Vec<&Worker> {
         let mut workers: Vec<&Worker> = self.workers.iter().collect();
         workers.sort_by_key(|worker| worker.age);
@@ -239,6 +263,7 @@ fn is_change(word: &str, second: &str) -> bool {
     match word {
         "worker" => matches!(second, "add" | "remove" | "kill"),
         "dirty" => matches!(second, "add" | "remove"),
+        "loglevel" => !second.is_empty(),
         _ => matches!(word, "reload" | "reopen" | "drain" | "upgrade" | "shutdown"),
     }
 }

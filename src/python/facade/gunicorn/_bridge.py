@@ -326,6 +326,14 @@ class Bridge:
         except Exception:
             self._complain("Exception in the logger")
 
+    def set_level(self, level):
+        """Gives the error log a level."""
+        self.log.loglevel = level
+        # A class of the user's own may have none.
+        error_log = getattr(self.log, "error_log", None)
+        if isinstance(error_log, logging.Logger):
+            error_log.setLevel(level)
+
     def reopen(self):
         """Opens the log files again, under their names."""
         try:

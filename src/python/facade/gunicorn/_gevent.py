@@ -197,12 +197,14 @@ class _Watchers:
         self._turn()
 
     def _called(self):
-        # Bits: records wait for Python's logging, its files are to be opened anew.
+        # Bits: records wait for Python's logging, its files are to be opened anew, its level has changed.
         wanted = self._worker.take_calls()
         if wanted & 1 and not self._log_writer:
             self._log_writer = self._spawn(self._worker.write_logs)
         if wanted & 2:
             self._spawn(self._worker.reopen_logs)
+        if wanted & 4:
+            self._spawn(self._worker.set_log_level)
         self._turn()
 
     def finish_logs(self):

@@ -142,6 +142,20 @@ def forget():
     _made = None
 
 
+def set_level(level):
+    """Gives the error log's logger a level. It counts as the one that the logger was made with."""
+    global _made  # noqa: PLW0603 - the state of the process, as the loggers are
+    # Nobody looks in between.
+    made, _made = _made, None
+    error = logging.getLogger(_LOGGERS[0])
+    is_as_made = made is not None and error.level == made[0][1]
+    error.setLevel(level)
+    if made is not None:
+        (_, before, handlers), access = made
+        _made = [(error, level if is_as_made else before, handlers), access]
+        look()
+
+
 def look():
     """Tells the server whether both loggers are as it made them, and the least level that the error log takes."""
     if _made is not None:
