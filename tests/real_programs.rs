@@ -89,8 +89,7 @@ fn coverage_run_measures_the_app_in_the_worker() {
     let plan = plan.file("coveragerc", &format!("[run]\nparallel = true\ndata_file = {data}\n"));
     let rc = format!("--rcfile={}", plan.path("coveragerc").display());
     let python = venv().join("bin/python").display().to_string();
-    let plan =
-        [python.as_str(), "-m", "coverage", "run", &rc].into_iter().fold(plan, |plan, word| plan.through([word]));
+    let plan = plan.through([python.as_str(), "-m", "coverage", "run", rc.as_str()]);
     let mut server = plan.start();
     expect_its_mark(&COVERAGE, &server);
     server.signal(SIGTERM);
