@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod range;
 pub mod request;
 pub mod request_id;
+pub mod request_start;
 pub mod response;
 pub mod uwsgi;
 
