@@ -1,4 +1,5 @@
-//! How many lines of this process's error log there were, by kinds that statsd tells.
+//! How many lines of this process's error log there were, by kinds that statsd tells; and how many
+//! of its lines, of either log, nobody has.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -6,6 +7,9 @@ use super::Level;
 
 /// Critical ones, errors, warnings, exceptions of the application's; since they were last taken.
 static COUNTS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+
+/// Lines of both logs that were dropped since they were last taken.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// A line of this level was logged, of an exception or not.
 pub(super) fn note(level: Level, is_exception: bool) {
@@ -22,4 +26,14 @@ pub(super) fn note(level: Level, is_exception: bool) {
 /// How many there were since the last call: critical ones, errors, warnings, exceptions.
 pub fn take_line_counts() -> [u64; 4] {
     std::array::from_fn(|kind| if COUNTS[kind].load(Relaxed) == 0 { 0 } else { COUNTS[kind].swap(0, Relaxed) })
+}
+
+/// Lines were dropped: their target does not take them.
+pub fn note_dropped(lines: u64) {
+    DROPPED.fetch_add(lines, Relaxed);
+}
+
+/// How many were dropped since the last call.
+pub fn take_dropped_lines() -> u64 {
+    if DROPPED.load(Relaxed) == 0 { 0 } else { DROPPED.swap(0, Relaxed) }
 }

@@ -38,7 +38,7 @@ pub use error_log::{
 };
 pub use json::access_object;
 pub use level::Level;
-pub use line_counts::take_line_counts;
+pub use line_counts::{note_dropped, take_dropped_lines, take_line_counts};
 pub use redirect::{LogRedirect, redirect};
 pub use scope::{Failure, RequestIds, Scope, TraceIds, within};
 pub use syslog::{Syslog, SyslogSettings};

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::journal;
+use super::line_counts::note_dropped;
 use crate::sys::log_file;
 use crate::sys::output::{self, ATOMIC_WRITE, reopen_pipe};
 use crate::sys::poll::{Readiness, wait_until_ready};
@@ -145,7 +146,7 @@ impl Sink {
         while !lines.is_empty() {
             let (piece, rest) = lines.split_at(whole_lines(lines, ATOMIC_WRITE));
             if !self.write_piece(piece, deadline.saturating_duration_since(Instant::now())) {
-                return;
+                return note_dropped(ends_of_lines(rest));
             }
             lines = rest;
         }
@@ -156,6 +157,7 @@ impl Sink {
     pub(super) fn write_piece(&self, piece: &[u8], patience: Duration) -> bool {
         if self.torn.load(Ordering::Relaxed) {
             if !self.put(b"\n", patience).is_empty() {
+                note_dropped(ends_of_lines(piece));
                 return false;
             }
             self.torn.store(false, Ordering::Relaxed);
@@ -164,6 +166,9 @@ impl Sink {
         let cut = !left.is_empty() && left.len() < piece.len();
         if cut && piece[piece.len() - left.len() - 1] != b'\n' {
             self.torn.store(true, Ordering::Relaxed);
+        }
+        if !left.is_empty() {
+            note_dropped(ends_of_lines(left));
         }
         left.is_empty()
     }
@@ -215,6 +220,11 @@ impl Sink {
         wait_until_ready(self.file.as_raw_fd(), Readiness::ToWrite, left)
             .unwrap_or_else(|error| error.kind() == io::ErrorKind::Interrupted)
     }
+}
+
+/// How many lines end in these bytes. One whose end is missing counts as well as one that is.
+fn ends_of_lines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 /// Which standard stream `target` names, if any; `-` is the log's own. Container images often have

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use chrono::SecondsFormat;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::line_counts::note_dropped;
 use super::{Level, journal, local_time};
 use crate::sys::poll::{Readiness, wait_until_ready};
 use crate::sys::retry::retry;
@@ -157,19 +158,22 @@ impl Syslog {
     pub(super) fn send(&self, origin: Origin, level: Level, text: &str) {
         let longest = if matches!(self.target, Target::Udp(_)) { LONGEST_DATAGRAM } else { LONGEST_MESSAGE };
         let message = cut(self.message(origin, level, text), longest);
-        let Some(mut state) = self.lock() else { return };
+        let Some(mut state) = self.lock() else { return note_dropped(1) };
         let now = Instant::now();
         let link = match std::mem::replace(&mut *state, LinkState::Down(None)) {
             LinkState::Up(link, pid) if pid == std::process::id() => Ok(link),
             LinkState::Down(Some(due)) if due > now => {
                 *state = LinkState::Down(Some(due));
-                return;
+                return note_dropped(1);
             }
             LinkState::Up(..) | LinkState::Down(_) => self.target.connect(),
         };
         *state = match link.and_then(|link| self.deliver(link, message.as_bytes())) {
             Ok(link) => LinkState::Up(link, std::process::id()),
-            Err(_) => LinkState::Down(Some(Instant::now() + CONNECT_AGAIN)),
+            Err(_) => {
+                note_dropped(1);
+                LinkState::Down(Some(Instant::now() + CONNECT_AGAIN))
+            }
         };
     }
 

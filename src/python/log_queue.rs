@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use super::loggers;
 use crate::base::unpoisoned::Unpoisoned;
-use crate::logging::Level;
+use crate::logging::{Level, note_dropped};
 use crate::sys::thread;
 use crate::sys::wakeup::Wakeup;
 
@@ -105,6 +105,7 @@ impl LogQueue {
             state.waiting.push_back(entry);
         } else {
             state.dropped += 1;
+            note_dropped(1);
         }
         match &self.hub_call {
             Some(call) if was_empty => call.wake(),
