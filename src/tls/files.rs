@@ -165,6 +165,12 @@ impl Pem {
         if found.is_empty() { Err(Error::NoCertificate(self.name.clone())) } else { Ok(found) }
     }
 
+    /// When the first certificate expires, in seconds since the epoch.
+    pub(super) fn expires_at(&self) -> Option<u64> {
+        let own = parse(self.certificates().ok()?.first()?)?;
+        Some(own.tbs_certificate.validity.not_after.to_unix_duration().as_secs())
+    }
+
     /// The first private key: PKCS#8, PKCS#1 or SEC1.
     pub fn key(&self) -> Result<PrivateKeyDer<'static>, Error> {
         // PKCS#8's own encryption, and OpenSSL's older one.

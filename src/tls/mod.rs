@@ -34,7 +34,7 @@ use self::tickets::Tickets;
 pub use self::client_certificate::ClientCertificate;
 pub use self::error::Error;
 pub use self::files::{CertificateBundle, CertifiedPair, Pem, Stamp};
-pub use self::session::{HandshakeFailure, MOST_UNSENT, Secured, Session};
+pub use self::session::{HandshakeFailure, MOST_UNSENT, Secured, Session, Settled};
 
 /// The most bytes of certificates and keys that a running worker can be given (`tls_watch`); far
 /// above the size of real chains.
@@ -144,6 +144,13 @@ impl Tls {
     /// The files that the certificates and keys were first read from, as they were then.
     pub fn files(&self) -> &[(PathBuf, Option<Stamp>)] {
         &self.basis.files
+    }
+
+    /// The file of each server certificate in use, as the settings name it, and when that
+    /// certificate expires, in seconds since the epoch.
+    pub fn expiries(&self) -> Vec<(String, u64)> {
+        let own = self.material.0.pairs.iter().map(|pair| &pair.certificates);
+        own.filter_map(|file| Some((file.name.clone(), file.expires_at()?))).collect()
     }
 
     /// Whether the files must be watched.

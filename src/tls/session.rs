@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use rustls::{ProtocolVersion, ServerConnection};
+use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::Acceptor;
 use super::ciphers::openssl_name;
@@ -44,6 +44,17 @@ pub struct Session {
     /// Whether the socket was empty when it was last read.
     is_drained: bool,
     secured: Option<Arc<Secured>>,
+    /// How the handshake came about, until that was asked for.
+    settled: Option<Settled>,
+}
+
+/// How a handshake came about that is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// In full.
+    InFull,
+    /// From a session of before.
+    Resumed,
 }
 
 /// The states of a session.
@@ -93,7 +104,14 @@ impl Session {
     pub fn new(acceptor: &Acceptor, arrived: Vec<u8>) -> io::Result<Session> {
         let mut tls = ServerConnection::new(acceptor.config.clone()).map_err(io::Error::other)?;
         tls.set_buffer_limit(Some(MOST_UNSENT));
-        Ok(Session { tls, stage: SessionStage::Silent, pending: arrived, is_drained: false, secured: None })
+        Ok(Session {
+            tls,
+            stage: SessionStage::Silent,
+            pending: arrived,
+            is_drained: false,
+            secured: None,
+            settled: None,
+        })
     }
 
     /// Reads plain bytes; 0 when the client has ended its side. WouldBlock when there are none yet,
@@ -193,6 +211,11 @@ impl Session {
         self.secured.as_ref()
     }
 
+    /// How the handshake came about; once, when it is complete.
+    pub fn take_settled(&mut self) -> Option<Settled> {
+        self.settled.take()
+    }
+
     /// Reads some ciphertext and passes it to rustls. The next read reports an end of the
     /// connection.
     fn receive(&mut self, stream: &Stream) -> io::Result<()> {
@@ -251,6 +274,8 @@ impl Session {
         if self.stage == SessionStage::Shaking && !self.tls.is_handshaking() {
             self.stage = SessionStage::Open;
             self.secured = Some(Arc::new(Secured::by(&self.tls)));
+            let is_resumed = self.tls.handshake_kind() == Some(HandshakeKind::Resumed);
+            self.settled = Some(if is_resumed { Settled::Resumed } else { Settled::InFull });
         }
         match self.flush(stream) {
             Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),

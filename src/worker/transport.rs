@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::sys::socket::{Cork, Stream};
-use crate::tls::{MOST_UNSENT, Secured, Session};
+use crate::tls::{MOST_UNSENT, Secured, Session, Settled};
 
 /// How much of a file one call of sendfile(2) is given, and how much is read at once where sendfile cannot be used.
 pub const FILE_BLOCK: usize = 256 * 1024;
@@ -123,6 +123,11 @@ impl Transport {
     /// What TLS has settled, once it has.
     pub fn secured(&self) -> Option<&Arc<Secured>> {
         self.tls.as_ref()?.secured()
+    }
+
+    /// How a TLS handshake came about; once, when it is complete.
+    pub fn take_settled(&mut self) -> Option<Settled> {
+        self.tls.as_mut()?.take_settled()
     }
 
     /// The socket below.
