@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::python::hooks::Hooks;
+use crate::scoreboard::MetricsTurn;
 use crate::settings::{Config, UserSpec};
 use crate::sys::socket::Listener;
 use crate::sys::user;
@@ -21,9 +22,17 @@ pub struct Service {
     /// The sockets to accept from.
     pub listeners: Vec<Arc<Listener>>,
     /// The socket where metrics are read, under `metrics_bind`.
-    pub metrics: Option<Arc<Listener>>,
+    pub metrics: Option<Arc<MetricsSocket>>,
     /// The certificates and terms of TLS; `None` for plain HTTP.
     pub tls: Option<Tls>,
+}
+
+/// Where metrics are read, and whose turn it is to answer there: an upgrade hands both on.
+pub struct MetricsSocket {
+    /// The socket.
+    pub listener: Arc<Listener>,
+    /// Whether a newer program answers.
+    pub turn: MetricsTurn,
 }
 
 /// The user and group id of workers with these settings.

@@ -67,6 +67,7 @@ mod supervisord;
 mod systemd;
 mod timeout;
 mod titles;
+mod totals;
 mod upgrade;
 
 // What is set, said and written.

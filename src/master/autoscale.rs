@@ -144,7 +144,7 @@ impl Autoscaler {
     }
 
     /// Forgets the load: the workers are others now.
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         *self = Autoscaler { last: self.last, ..Autoscaler::new() };
     }
 }
@@ -189,7 +189,7 @@ impl Master {
         let serving = &self.generations.serving;
         let config = serving.service.config.clone();
         let workers = self.workers.iter().filter(|worker| worker.is_serving()).count();
-        let sample = Sample::take(self.workers.scoreboard(), &config, workers);
+        let sample = Sample::take(self.workers.own_scoreboard(), &config, workers);
         let bounds = Bounds { fewest: serving.floor, most: most_workers(&config, Resources::measure(&config)) };
         let before = serving.wanted;
         let Some((count, load)) = self.sizing.autoscaler.look(sample, before, bounds) else { return };

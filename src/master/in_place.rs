@@ -8,7 +8,6 @@
 //! process can load Python code a second time and be sure of what it has.
 
 use std::convert::Infallible;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, io};
@@ -20,9 +19,9 @@ use crate::python::hooks::ServerHook;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
 
-use super::inheritance::{Adopted, Successor};
+use super::inheritance::{Adopted, Estate, Successor, environment_for};
 use super::standing::Fate;
-use super::upgrade::{Order, Purpose};
+use super::upgrade::{Order, Purpose, keep_on_exec};
 use super::{Master, Phase, unblock};
 
 /// The generation of adopted workers: older than any of this program.
@@ -87,22 +86,25 @@ impl Master {
         let (blocked, here) = signal::block_all()
             .and_then(|blocked| Ok((blocked, env::current_dir()?)))
             .map_err(|error| format!("cannot execute {program}: {error}"))?;
-        let Err(error) = self.try_to_execute();
-        for listener in &self.generations.serving.service.listeners {
-            let _ = process::close_on_exec(listener.as_raw_fd());
+        self.add_counts_of_last_master();
+        let estate = self.estate();
+        let Err(error) = self.try_to_execute(&estate);
+        for descriptor in estate.descriptors() {
+            let _ = process::close_on_exec(descriptor);
         }
         let _ = env::set_current_dir(here);
         unblock(blocked);
         Err(format!("cannot execute {program}: {error}"))
     }
 
-    fn try_to_execute(&self) -> io::Result<Infallible> {
+    fn try_to_execute(&self, estate: &Estate) -> io::Result<Infallible> {
         let command = self.startup.exec_command();
         let pids = |are_serving: bool| -> Vec<Pid> {
             self.workers.iter().filter(|it| it.is_serving() == are_serving).map(|it| it.pid).collect()
         };
-        let environment = self.environment_for(&Successor::InPlace { serving: pids(true), ending: pids(false) });
-        self.keep_sockets_on_exec()?;
+        let successor = Successor::InPlace { serving: pids(true), ending: pids(false) };
+        let environment = environment_for(&successor, command, estate);
+        keep_on_exec(estate)?;
         env::set_current_dir(&command.cwd)?;
         process::exec(&command.program, &command.arguments(None), &environment)
     }

@@ -4,9 +4,10 @@
 //! the other. It must not know when or how a master is replaced.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use crate::bootstrap::ExecCommand;
+use crate::scoreboard;
 use crate::sys::failure_note::FailureNote;
 use crate::sys::process::{self, Pid};
 
@@ -35,6 +36,13 @@ const NOTE: &str = "MONOCEROS_FAILURE_NOTE";
 /// The pids of those that have been told to end.
 const ENDING: &str = "MONOCEROS_ENDING_WORKERS";
 
+/// The descriptors of the boards that the earlier program has read and of its own, separated by
+/// commas; that of a board for this program; and those of the socket of `metrics_bind`, and of the
+/// memory that says who answers there, with this program's number in it.
+const BOARDS: &str = "MONOCEROS_BOARDS";
+const FRESH_BOARD: &str = "MONOCEROS_BOARD";
+const METRICS: &str = "MONOCEROS_METRICS";
+
 /// What an earlier program has left to this one. It gives power over other processes, so it counts
 /// only if it names this process, and it is removed from the environment before foreign code could
 /// pass it on.
@@ -47,6 +55,18 @@ pub struct Inheritance {
     pub(super) adopted: Option<Adopted>,
     /// Where this program says why it would not start, if a master tries that.
     pub failure_note: Option<FailureNote>,
+    /// What was counted before.
+    pub(super) boards: scoreboard::Inherited,
+    pub(super) metrics: Option<PassedMetrics>,
+}
+
+/// The socket of `metrics_bind`, as it is passed on: by descriptors, and the number of the program that
+/// gets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PassedMetrics {
+    pub socket: RawFd,
+    pub turn: RawFd,
+    pub number: u64,
 }
 
 /// Sockets that were open when the program started.
@@ -85,8 +105,28 @@ impl Inheritance {
             (None, Some(passed)) => Inherited::FromMaster(descriptors(&passed)),
             (None, None) => Inherited::Nothing,
         };
-        Inheritance { old_master, sockets, adopted, failure_note: take_note() }
+        let [boards, fresh, metrics] = [BOARDS, FRESH_BOARD, METRICS].map(|name| {
+            let list = process::take_environment(name).filter(|_| has_predecessor);
+            list.unwrap_or_default()
+        });
+        let boards = scoreboard::Inherited { earlier: open_files(&boards), fresh: open_files(&fresh).pop() };
+        let (failure_note, metrics) = (take_note(), PassedMetrics::parse(&metrics));
+        Inheritance { old_master, sockets, adopted, failure_note, boards, metrics }
     }
+}
+
+impl PassedMetrics {
+    fn parse(text: &OsStr) -> Option<PassedMetrics> {
+        let text = text.to_string_lossy();
+        let mut numbers = text.split(',');
+        let (socket, turn) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+        Some(PassedMetrics { socket, turn, number: numbers.next()?.parse().ok()? })
+    }
+}
+
+/// The files of these descriptors, as far as they are open.
+fn open_files(list: &OsStr) -> Vec<OwnedFd> {
+    descriptors(list).into_iter().filter_map(|fd| process::inherited_descriptor(fd).ok()).collect()
 }
 
 impl Adopted {
@@ -144,13 +184,31 @@ pub(super) enum Successor {
     InPlace { serving: Vec<Pid>, ending: Vec<Pid> },
 }
 
-/// The environment of the successor: that of our own start, with the sockets. To be called in the
+/// The descriptors that the next master gets.
+#[derive(Debug, Default)]
+pub(super) struct Estate {
+    pub sockets: Vec<RawFd>,
+    /// systemd opened the sockets.
+    pub by_systemd: bool,
+    pub boards: Vec<RawFd>,
+    pub fresh_board: Option<RawFd>,
+    pub metrics: Option<PassedMetrics>,
+}
+
+impl Estate {
+    /// All of them.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let metrics = self.metrics.iter().flat_map(|metrics| [metrics.socket, metrics.turn]);
+        self.sockets.iter().chain(&self.boards).chain(&self.fresh_board).copied().chain(metrics)
+    }
+}
+
+/// The environment of the successor: that of our own start, with what it is left. To be called in the
 /// process that executes the program, because systemd's variables name it.
 pub(super) fn environment_for(
     successor: &Successor,
     command: &ExecCommand,
-    sockets: &[RawFd],
-    by_systemd: bool,
+    estate: &Estate,
 ) -> Vec<(OsString, OsString)> {
     let own_pid = process::getpid();
     let mut environment = clean_environment(command);
@@ -166,12 +224,21 @@ pub(super) fn environment_for(
     if command.environment.iter().any(|(name, _)| name == WATCHDOG_PID) {
         pass(WATCHDOG_PID, own_pid.to_string());
     }
-    if by_systemd {
+    if estate.by_systemd {
         // The descriptors have kept their numbers since systemd passed them.
         pass(SYSTEMD_PID, own_pid.to_string());
-        pass(SYSTEMD_COUNT, sockets.len().to_string());
-    } else if !sockets.is_empty() {
-        pass(SOCKETS, list(sockets));
+        pass(SYSTEMD_COUNT, estate.sockets.len().to_string());
+    } else if !estate.sockets.is_empty() {
+        pass(SOCKETS, list(&estate.sockets));
+    }
+    if !estate.boards.is_empty() {
+        pass(BOARDS, list(&estate.boards));
+    }
+    if let Some(board) = estate.fresh_board {
+        pass(FRESH_BOARD, board.to_string());
+    }
+    if let Some(PassedMetrics { socket, turn, number }) = estate.metrics {
+        pass(METRICS, format!("{socket},{turn},{number}"));
     }
     environment
 }
@@ -188,7 +255,20 @@ pub(super) fn trial_environment(command: &ExecCommand, note: Option<RawFd>) -> V
 
 /// The environment of our own start without the variables about sockets, masters and pids.
 fn clean_environment(command: &ExecCommand) -> Vec<(OsString, OsString)> {
-    let ours = [OLD_MASTER, SOCKETS, SYSTEMD_PID, SYSTEMD_COUNT, WATCHDOG_PID, IN_PLACE, SERVING, ENDING, NOTE];
+    let ours = [
+        OLD_MASTER,
+        SOCKETS,
+        SYSTEMD_PID,
+        SYSTEMD_COUNT,
+        WATCHDOG_PID,
+        IN_PLACE,
+        SERVING,
+        ENDING,
+        NOTE,
+        BOARDS,
+        FRESH_BOARD,
+        METRICS,
+    ];
     let is_ours = |name: &OsStr| ours.iter().any(|&key| name == key);
     command.environment.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
 }
@@ -213,10 +293,14 @@ mod tests {
     /// What is passed on to a successor of a program that was started with `environment`; `own`
     /// stands for our pid.
     fn passed(successor: &Successor, environment: &[&str], sockets: &[RawFd], by_systemd: bool) -> String {
+        passed_of(successor, environment, Estate { sockets: sockets.to_vec(), by_systemd, ..Estate::default() })
+    }
+
+    fn passed_of(successor: &Successor, environment: &[&str], estate: Estate) -> String {
         let (environment, cwd) = (environment.iter().map(|&name| (name.into(), "1".into())).collect(), "/".into());
         let command = ExecCommand { program: "x".into(), command: Vec::new(), argv: Vec::new(), cwd, environment };
         let own = process::getpid().to_string();
-        let passed = environment_for(successor, &command, sockets, by_systemd);
+        let passed = environment_for(successor, &command, &estate);
         let words = passed.iter().map(|(name, value)| {
             let value = value.to_string_lossy();
             format!("{}={}", name.display(), if value == own { "own" } else { &value })
@@ -246,5 +330,19 @@ mod tests {
             passed(&Successor::InPlace { serving, ending }, &["GUNICORN_PID"], &[5], false),
             "MONOCEROS_IN_PLACE=own MONOCEROS_WORKERS=8,9 MONOCEROS_ENDING_WORKERS= GUNICORN_FD=5"
         );
+    }
+
+    #[test]
+    fn what_was_counted_is_passed_on_and_where_metrics_are_answered() {
+        let beside = Successor::Beside { master: Pid::from_raw(7) };
+        let metrics = Some(PassedMetrics { socket: 10, turn: 11, number: 2 });
+        let estate = Estate { boards: vec![8, 9], fresh_board: Some(12), metrics, ..Estate::default() };
+        assert_eq!(estate.descriptors().collect::<Vec<_>>(), [8, 9, 12, 10, 11]);
+        assert_eq!(
+            passed_of(&beside, &["MONOCEROS_METRICS"], estate),
+            "GUNICORN_PID=7 MONOCEROS_BOARDS=8,9 MONOCEROS_BOARD=12 MONOCEROS_METRICS=10,11,2"
+        );
+        assert_eq!(PassedMetrics::parse(OsStr::new("10,11,2")), metrics);
+        assert_eq!(PassedMetrics::parse(OsStr::new("10,11")), None);
     }
 }

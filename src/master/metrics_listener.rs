@@ -1,15 +1,19 @@
-//! The socket of `metrics_bind`. The master opens it, the workers answer on it.
+//! The socket of `metrics_bind`. The master opens it, the workers answer on it, and an upgrade hands
+//! it on.
 
 use std::sync::Arc;
 
 use log::{error, info};
 
-use crate::service::Service;
+use crate::scoreboard::MetricsTurn;
+use crate::service::{MetricsSocket, Service};
 use crate::settings::{Address, Config};
 use crate::sys::errno::as_python_shows;
-use crate::sys::socket::Listener;
+use crate::sys::process;
+use crate::sys::socket::{FileOwner, Listener};
 
 use super::Master;
+use super::inheritance::PassedMetrics;
 use super::listeners::open_aside;
 
 /// Connections that may wait there: a few scrapers.
@@ -17,18 +21,34 @@ const BACKLOG: u32 = 16;
 
 /// The socket that the settings ask for: that of `current` if it still fits. The error is a
 /// sentence.
-pub(super) fn open(config: &Config, current: Option<&Arc<Listener>>) -> Result<Option<Arc<Listener>>, String> {
+pub(super) fn open(
+    config: &Config,
+    current: Option<&Arc<MetricsSocket>>,
+) -> Result<Option<Arc<MetricsSocket>>, String> {
     let Some(address) = &config.metrics_bind else { return Ok(None) };
-    if let Some(current) = current.filter(|current| serves(current, address)) {
+    if let Some(current) = current.filter(|current| serves(&current.listener, address)) {
         return Ok(Some(Arc::clone(current)));
     }
-    match open_aside(config, address, BACKLOG) {
-        Ok(listener) => {
-            info!("Metrics at: {}/metrics", listener.name("http"));
-            Ok(Some(Arc::new(listener)))
+    let opened = open_aside(config, address, BACKLOG).and_then(|listener| Ok((listener, MetricsTurn::new()?)));
+    match opened {
+        Ok((listener, turn)) => {
+            announce(&listener);
+            Ok(Some(Arc::new(MetricsSocket { listener: Arc::new(listener), turn })))
         }
         Err(error) => Err(format!("metrics_bind: cannot listen at {address}: {}", as_python_shows(&error))),
     }
+}
+
+fn announce(listener: &Listener) {
+    info!("Metrics at: {}/metrics", listener.name("http"));
+}
+
+/// What an earlier program has left; `None` where it is not what it should be.
+fn take_over(passed: &PassedMetrics) -> Option<Arc<MetricsSocket>> {
+    let turn = process::inherited_descriptor(passed.turn).ok()?;
+    let turn = MetricsTurn::inherited(turn, passed.number).ok()??;
+    let listener = Listener::from_fd(passed.socket, BACKLOG, FileOwner::Us).ok()?;
+    Some(Arc::new(MetricsSocket { listener: Arc::new(listener), turn }))
 }
 
 fn serves(listener: &Listener, address: &Address) -> bool {
@@ -37,20 +57,32 @@ fn serves(listener: &Listener, address: &Address) -> bool {
 
 /// Removes the file of a service's socket, unless `kept` has the same one.
 pub(super) fn unlink_unless(service: &Service, kept: Option<&Service>) {
-    if let Some(listener) = &service.metrics
-        && !kept.and_then(|kept| kept.metrics.as_ref()).is_some_and(|kept| Arc::ptr_eq(kept, listener))
+    if let Some(socket) = &service.metrics
+        && !kept.and_then(|kept| kept.metrics.as_ref()).is_some_and(|kept| Arc::ptr_eq(kept, socket))
     {
-        listener.unlink();
+        socket.listener.unlink();
     }
 }
 
 impl Master {
-    /// Opens the socket at the start. A server that was there already goes on without it.
-    pub(super) fn open_metrics(config: &Config, goes_on: bool) -> Result<Option<Arc<Listener>>, String> {
-        match open(config, None) {
+    /// Opens the socket at the start, unless an earlier program has `passed` it on. A server that was
+    /// there already goes on without it.
+    pub(super) fn open_metrics(
+        config: &Config,
+        passed: Option<&PassedMetrics>,
+        goes_on: bool,
+    ) -> Result<Option<Arc<MetricsSocket>>, String> {
+        let inherited = passed.and_then(take_over);
+        match open(config, inherited.as_ref()) {
             Err(reason) if goes_on => {
                 error!("{reason}. The server goes on without metrics.");
                 Ok(None)
+            }
+            Ok(Some(opened)) => {
+                if inherited.is_some_and(|inherited| Arc::ptr_eq(&inherited, &opened)) {
+                    announce(&opened.listener);
+                }
+                Ok(Some(opened))
             }
             opened => opened,
         }

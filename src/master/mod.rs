@@ -183,7 +183,10 @@ impl Master {
         self.handle_signals()?;
         self.serve_control()?;
         self.note_phases();
-        self.reap_workers().map_break(|failure| Departure::Stop(StopReason::Failed(failure)))
+        let reaped = self.reap_workers().map_break(|failure| Departure::Stop(StopReason::Failed(failure)));
+        self.workers.scoreboard().note_ended();
+        self.add_counts_of_new_master();
+        reaped
     }
 
     /// Before workers are stopped and forked, because it settles which generation serves and how many
@@ -217,7 +220,7 @@ impl Master {
         let serving = &self.generations.serving;
         self.reports.worker_gauge.tell(&serving.service, serving.number, &self.workers.standings());
         self.reports.backlog.send_when_due(&serving.service, Instant::now());
-        let (board, workers) = (self.workers.scoreboard(), self.reports.worker_gauge.count());
+        let (board, workers) = (self.workers.own_scoreboard(), self.reports.worker_gauge.count());
         self.reports.statsd.send_when_due(&serving.service, board, workers, Instant::now());
     }
 

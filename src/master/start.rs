@@ -26,6 +26,7 @@ use super::listeners::{self, NotOpened};
 use super::resize::ResizeWatch;
 use super::service_manager::{self, ServiceManager};
 use super::signals::{HANDLED, told_to_stop};
+use super::statsd::StatsdReport;
 use super::upgrade::Upgrade;
 use super::waiter::MasterWaiter;
 use super::worker_count::{WorkerCount, worker_count};
@@ -42,6 +43,7 @@ const STOPPED: i32 = 0;
 /// error or in the log.
 pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inheritance) -> Result<Master, i32> {
     let upgrade = Upgrade::new(&inheritance);
+    let Inheritance { sockets, adopted, boards, metrics, .. } = inheritance;
     leave_foreground(&service, &upgrade)?;
     // Before the pid file shows other programs where to send signals, and before anything that a
     // Ctrl-C may interrupt. The queue comes first: signals that have waited during an upgrade in
@@ -53,23 +55,28 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     let service_manager = ServiceManager::from_environment();
     let preloaded = startup.preload(&service.config);
     take_back();
-    check_stop(&signals)?;
+    let give_up_sockets = || give_up_inherited(&sockets, &service.config, &upgrade);
+    check_stop(&signals).inspect_err(|_| give_up_sockets())?;
     let preloaded = preloaded.map_err(|reason| refuse(&reason))?;
 
     let name = upgrade.master_name();
     let WorkerCount { count, found_for } = worker_count(&service.config);
     let shown = || shown_at_start(name, count);
-    may_go_on(&signals, &upgrade, service.hooks.nworkers_changed(shown, count, None))?;
+    may_go_on(&signals, &upgrade, service.hooks.nworkers_changed(shown, count, None))
+        .inspect_err(|_| give_up_sockets())?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
     let pid_file = create_pid_file(&service.config, &upgrade)?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
     let pid_path = pid_file.as_ref().map(|file| file.path().to_owned());
     let shown = || ServerState { pid_file: pid_path.clone(), ..shown_at_start(name, count) };
-    may_go_on(&signals, &upgrade, service.hooks.call(ServerHook::OnStarting, shown))
-        .inspect_err(|_| remove_pid_file())?;
-    service.listeners = open_listeners(&service.config, count, &inheritance.sockets, &upgrade, &signals)
-        .inspect_err(|_| remove_pid_file())?;
-    service.metrics = Master::open_metrics(&service.config, upgrade.is_under_way() || upgrade.is_in_place())
+    may_go_on(&signals, &upgrade, service.hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| {
+        remove_pid_file();
+        give_up_sockets();
+    })?;
+    service.listeners =
+        open_listeners(&service.config, count, &sockets, &upgrade, &signals).inspect_err(|_| remove_pid_file())?;
+    let goes_on = upgrade.is_under_way() || upgrade.is_in_place();
+    service.metrics = Master::open_metrics(&service.config, metrics.as_ref(), goes_on)
         .map_err(|reason| refuse(&reason))
         .inspect_err(|_| {
             remove_pid_file();
@@ -85,9 +92,10 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     })?;
 
     started_in_master();
-    let shared = || -> io::Result<_> { Ok((MasterWaiter::new(&signals)?, Workers::new()?)) };
+    let shared = || -> io::Result<_> { Ok((MasterWaiter::new(&signals)?, Workers::new(boards)?)) };
     let generations = Generations::new(service, count);
     let (waiter, workers) = shared().map_err(|error| refuse(&error))?;
+    let reports = Reports { statsd: StatsdReport::since(workers.own_scoreboard()), ..Reports::default() };
     let mut master = Master {
         startup,
         pid: process::getpid(),
@@ -102,10 +110,10 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         service_manager,
         control: Control::default(),
         sizing: Sizing { resize_watch: ResizeWatch::new(), autoscaler: Autoscaler::new() },
-        reports: Reports::default(),
+        reports,
     };
     master.generations.serving.found_for = found_for;
-    if let Some(adopted) = inheritance.adopted {
+    if let Some(adopted) = adopted {
         master.adopt_workers(adopted);
     }
     // Beside another master, not before that is gone: the path is its own until then.
@@ -165,6 +173,17 @@ fn open_listeners(
         NotOpened::Failed => NOT_STARTED,
         NotOpened::Stopped => STOPPED,
     })
+}
+
+/// The start of a program in place ends before it has taken the sockets: removes the files of unix
+/// sockets, which nobody else will.
+fn give_up_inherited(inherited: &Inherited, config: &Config, upgrade: &Upgrade) {
+    if let Inherited::FromMaster(fds) = inherited
+        && upgrade.is_in_place()
+        && let Ok(listeners) = listeners::inherit(fds, config, FileOwner::Us)
+    {
+        listeners::unlink_unless(&listeners, &[]);
+    }
 }
 
 fn announce(service: &Service) {

@@ -27,6 +27,16 @@ pub(super) struct StatsdReport {
 }
 
 impl StatsdReport {
+    /// What the board says by now is not told: programs before this one have.
+    pub fn since(board: &Scoreboard) -> StatsdReport {
+        StatsdReport { told: Totals::read(board, LogLines::default()), ..StatsdReport::default() }
+    }
+
+    /// What has come since the last report is not told: another master has told it.
+    pub fn skip(&mut self, board: &Scoreboard) {
+        self.told = Totals::read(board, self.own_lines);
+    }
+
     /// Tells statsd, once in an interval, if the settings ask for it.
     pub fn send_when_due(&mut self, service: &Service, board: &Scoreboard, workers: usize, now: Instant) {
         if self.deadline(service, now).is_some_and(|due| due <= now) {

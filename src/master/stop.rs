@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 
+use crate::scoreboard::Cause;
 use crate::sys::signal::Signal;
 use crate::sys::socket::Listener;
 
@@ -84,6 +85,8 @@ impl Master {
     fn stop_workers(&mut self, reason: StopReason, listeners: &[Arc<Listener>]) {
         let graceful_timeout = Duration::from_secs(self.generations.serving.service.config.graceful_timeout);
         let until = Instant::now() + graceful_timeout;
+        let goes_on = self.upgrade.new_master().is_some();
+        self.workers.note_reason(if goes_on { Cause::Reload } else { Cause::Stop });
         match reason {
             StopReason::Graceful => self.workers.stop_all(until),
             StopReason::Quick => self.workers.stop_all_quickly(until),
@@ -94,7 +97,7 @@ impl Master {
         self.wait_for_workers(Instant::now() + REAP_TIMEOUT, listeners);
         // The last requests are told as well.
         let service = &self.generations.serving.service;
-        self.reports.statsd.send(service, self.workers.scoreboard(), 0, Instant::now());
+        self.reports.statsd.send(service, self.workers.own_scoreboard(), 0, Instant::now());
     }
 
     /// When every worker drains, the kernel's queue is empty. A client that connects from then on

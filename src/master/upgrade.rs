@@ -6,13 +6,14 @@
 //! writes a pid file of its own until the old one is gone.
 
 use std::env;
-use std::ffi::OsString;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 
 use crate::python::hooks::ServerHook;
+use crate::scoreboard;
 use crate::sys::failure_note::FailureNote;
 use crate::sys::fork::Forked;
 use crate::sys::pidfile::PidFile;
@@ -20,11 +21,16 @@ use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
 
 use super::exit_reason::name_of;
-use super::inheritance::{Inheritance, Inherited, Successor, environment_for, trial_environment};
+use super::inheritance::{
+    Estate, Inheritance, Inherited, PassedMetrics, Successor, environment_for, trial_environment,
+};
 use super::{Master, fork, unblock};
 
 /// With this flag the new program is tried before it takes our place.
 const CHECK_FLAG: &str = "--check-config";
+
+/// How often the master looks for the workers of a newer master that is gone.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 /// The exit status of the child when the new program cannot be executed, as a shell has it.
 const NOT_EXECUTED: i32 = 127;
@@ -39,6 +45,8 @@ pub(super) struct Upgrade {
     in_place: bool,
     /// Where the last trial says why it has failed.
     trial_note: Option<FailureNote>,
+    /// The board of the newer master that we have started, until what was counted there is ours.
+    board: Option<scoreboard::Successor>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +83,7 @@ impl Upgrade {
             by_systemd: matches!(inheritance.sockets, Inherited::FromSystemd(_)),
             in_place: inheritance.adopted.is_some(),
             trial_note: None,
+            board: None,
         }
     }
 
@@ -172,11 +181,46 @@ impl Master {
     pub(super) fn start_upgrade(&mut self) {
         // The last new master may have failed just now, and its end may come after this signal.
         self.reap_new_master();
-        if self.may_upgrade("USR2")
-            && let Some(new) = self.start_program(Purpose::Serve)
-        {
-            self.upgrade.stage = UpgradeStage::Old { new };
+        if !self.may_upgrade("USR2") {
+            return;
         }
+        self.add_counts_of_last_master();
+        self.upgrade.board = self.workers.scoreboard().for_successor();
+        match self.start_program(Purpose::Serve) {
+            Some(new) => self.upgrade.stage = UpgradeStage::Old { new },
+            None => self.upgrade.board = None,
+        }
+        self.upgrade.board.iter().for_each(scoreboard::Successor::close_file);
+    }
+
+    /// Adds what a newer master has counted that is gone, once its workers are. Ours answer for metrics
+    /// again then.
+    pub(super) fn add_counts_of_new_master(&mut self) {
+        let is_over = |board: &scoreboard::Successor| !board.has_writers();
+        if self.upgrade.new_master().is_none() && self.upgrade.board.as_ref().is_some_and(is_over) {
+            self.add_counts_of_last_master();
+        }
+    }
+
+    /// The same at once: another program is about to follow. What workers of the last one count from now on
+    /// is lost.
+    pub(super) fn add_counts_of_last_master(&mut self) {
+        let Some(board) = self.upgrade.board.take() else { return };
+        // What that master has told statsd is not told again.
+        let (service, own) = (&self.generations.serving.service, self.workers.own_scoreboard());
+        self.reports.statsd.send(service, own, self.reports.worker_gauge.count(), Instant::now());
+        self.workers.scoreboard().add_successor(&board);
+        self.reports.statsd.skip(own);
+        self.sizing.autoscaler.forget();
+        if let Some(metrics) = &self.generations.serving.service.metrics {
+            metrics.turn.take_back();
+        }
+    }
+
+    /// When to look again whether those workers are gone, which are not ours to reap.
+    pub(super) fn counts_deadline(&self, now: Instant) -> Option<Instant> {
+        let waits = self.upgrade.board.is_some() && self.upgrade.new_master().is_none();
+        waits.then(|| now + BETWEEN_LOOKS)
     }
 
     /// Whether an upgrade may begin; logs why not.
@@ -212,8 +256,15 @@ impl Master {
     /// In the child: gives up what it has of the master, and executes the program.
     fn become_new_program(&mut self, blocked: signal::Blocked, purpose: Purpose) -> ! {
         let command = self.startup.exec_command().clone();
+        let estate = match purpose {
+            Purpose::Serve => self.estate(),
+            Purpose::Check => Estate { sockets: self.sockets(), ..Estate::default() },
+        };
         let (arguments, environment) = match purpose {
-            Purpose::Serve => (command.arguments(None), self.environment_for(&Successor::Beside { master: self.pid })),
+            Purpose::Serve => {
+                let successor = Successor::Beside { master: self.pid };
+                (command.arguments(None), environment_for(&successor, &command, &estate))
+            }
             Purpose::Check => {
                 let note = self.upgrade.trial_note.as_ref().map(AsRawFd::as_raw_fd);
                 let kept = note.filter(|&note| process::keep_on_exec(note).is_ok());
@@ -229,7 +280,7 @@ impl Master {
         }
         let executed = blocked
             .restore()
-            .and_then(|()| self.keep_sockets_on_exec())
+            .and_then(|()| keep_on_exec(&estate))
             .and_then(|()| env::set_current_dir(&command.cwd))
             .and_then(|()| process::exec(&command.program, &arguments, &environment));
         let Err(error) = executed;
@@ -237,16 +288,24 @@ impl Master {
         process::exit_now(NOT_EXECUTED)
     }
 
-    pub(super) fn keep_sockets_on_exec(&self) -> std::io::Result<()> {
-        let listeners = &self.generations.serving.service.listeners;
-        listeners.iter().try_for_each(|listener| process::keep_on_exec(listener.as_raw_fd()))
+    fn sockets(&self) -> Vec<RawFd> {
+        self.generations.serving.service.listeners.iter().map(|listener| listener.as_raw_fd()).collect()
     }
 
-    /// The environment of the next master's program.
-    pub(super) fn environment_for(&self, successor: &Successor) -> Vec<(OsString, OsString)> {
-        let listeners = &self.generations.serving.service.listeners;
-        let sockets: Vec<RawFd> = listeners.iter().map(|listener| listener.as_raw_fd()).collect();
-        environment_for(successor, self.startup.exec_command(), &sockets, self.upgrade.by_systemd)
+    /// What the next master's program is left.
+    pub(super) fn estate(&self) -> Estate {
+        let service = &self.generations.serving.service;
+        let metrics = service.metrics.as_ref().and_then(|metrics| {
+            let (turn, number) = metrics.turn.for_successor()?;
+            Some(PassedMetrics { socket: metrics.listener.as_raw_fd(), turn, number })
+        });
+        Estate {
+            sockets: self.sockets(),
+            by_systemd: self.upgrade.by_systemd,
+            boards: self.workers.scoreboard().descriptors(),
+            fresh_board: self.upgrade.board.as_ref().and_then(scoreboard::Successor::descriptor),
+            metrics,
+        }
     }
 
     /// Reaps the newer master if it has ended. The upgrade has failed or was taken back, and this
@@ -297,6 +356,11 @@ impl Master {
     }
 }
 
+/// Lets it live through exec.
+pub(super) fn keep_on_exec(estate: &Estate) -> std::io::Result<()> {
+    estate.descriptors().try_for_each(process::keep_on_exec)
+}
+
 /// The purpose of a new process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -313,7 +377,7 @@ mod tests {
     const OTHER: Pid = Pid::from_raw(7);
 
     fn at(stage: UpgradeStage) -> Upgrade {
-        Upgrade { stage, by_systemd: false, in_place: false, trial_note: None }
+        Upgrade { stage, by_systemd: false, in_place: false, trial_note: None, board: None }
     }
 
     #[test]

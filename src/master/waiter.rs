@@ -118,6 +118,7 @@ impl Master {
             self.generations.reload_deadline(),
             self.watchdog_deadline(now),
             self.certificates_deadline(),
+            self.counts_deadline(now),
             self.control.deadline(),
             self.resize_deadline(),
             self.autoscale_deadline(),

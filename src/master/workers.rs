@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use log::{error, info};
 
-use crate::scoreboard::{Cause, MAX_WORKERS, Row, Scoreboard, WorkerPhase};
+use crate::scoreboard::{Cause, Inherited, MAX_WORKERS, Row, Scoreboard, WorkerPhase};
 use crate::settings::Config;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::fd_channel::FdChannel;
@@ -32,17 +32,21 @@ pub(super) struct Workers {
     /// How many were forked so far.
     forked: u64,
     scoreboard: Scoreboard,
+    /// The same without what workers of other masters count.
+    own: Scoreboard,
     /// Where busy workers leave connections for their siblings, of any generation.
     channel: Arc<FdChannel>,
     oom_watch: OomWatch,
 }
 
 impl Workers {
-    /// An empty table. Before the first fork, because workers share the memory.
-    pub fn new() -> io::Result<Workers> {
-        let scoreboard = Scoreboard::new(MAX_WORKERS)?;
+    /// An empty table, with what earlier programs have counted. Before the first fork, because workers
+    /// share the memory.
+    pub fn new(inherited: Inherited) -> io::Result<Workers> {
+        let scoreboard = Scoreboard::after(MAX_WORKERS, inherited)?;
         let channel = Arc::new(FdChannel::new()?);
-        Ok(Workers { table: Vec::new(), forked: 0, scoreboard, channel, oom_watch: OomWatch::new() })
+        let own = scoreboard.of_this_process();
+        Ok(Workers { table: Vec::new(), forked: 0, scoreboard, own, channel, oom_watch: OomWatch::new() })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Worker> {
@@ -90,6 +94,12 @@ impl Workers {
         &self.scoreboard
     }
 
+    /// The same without what workers of other masters count: for decisions about this one's, and for
+    /// reports to who hears of both.
+    pub fn own_scoreboard(&self) -> &Scoreboard {
+        &self.own
+    }
+
     /// Has health checks fail, or answer again.
     pub fn announce_drain(&self, is_on: bool) {
         self.scoreboard.set_drained(is_on);
@@ -108,18 +118,21 @@ impl Workers {
         self.table.push(worker);
     }
 
-    /// Takes in a worker of an earlier program in this process. Its row was lost with that
-    /// program's memory. It gets a new one, which says that it serves and never ages.
+    /// Takes in a worker of an earlier program in this process. It writes to that program's board. The
+    /// row of the same number on this one says that it serves and never ages.
     pub fn adopt(&mut self, pid: Pid, generation: u64, fate: Fate, config: Arc<Config>) {
-        let number = self.table.len();
-        if number >= MAX_WORKERS.get() {
+        let is_free = |number: &usize| self.table.iter().all(|worker| worker.number != *number);
+        let before = self.scoreboard.row_of(pid).filter(is_free);
+        let Some(number) = before.or_else(|| (0..MAX_WORKERS.get()).find(is_free)) else {
             return error!("Too many workers to adopt: this master does not watch over worker (pid:{pid}).");
-        }
+        };
         let row = self.scoreboard.row(number);
         row.set_state(WorkerPhase::Ready);
-        let mut worker = Worker::new(pid, number, number, row, generation, config);
+        self.scoreboard.note_row(number);
+        let mut worker = Worker::new(pid, number, self.table.len(), row, generation, config);
         worker.seen = WorkerPhase::Ready;
         worker.fate = fate;
+        worker.note_reason(Cause::Reload);
         if matches!(fate, Fate::Stopping { .. }) {
             // It may have been loading the app when the earlier program told it to end.
             worker.tell(Signal::Term);
@@ -264,6 +277,11 @@ impl Workers {
         self.table.iter().for_each(|worker| worker.tell(signal));
     }
 
+    /// Notes why all workers leave, unless they had a reason before.
+    pub fn note_reason(&mut self, cause: Cause) {
+        self.table.iter_mut().for_each(|worker| worker.note_reason(cause));
+    }
+
     /// Tells all workers by TERM to finish before `until`.
     pub fn stop_all(&mut self, until: Instant) {
         self.table.iter_mut().for_each(|worker| worker.stop(Signal::Term, until));
@@ -327,7 +345,7 @@ mod tests {
     const NO_PROCESS: i32 = i32::MAX;
 
     fn table(config: &Config, phases: &[WorkerPhase]) -> Workers {
-        let mut workers = Workers::new().unwrap();
+        let mut workers = Workers::new(Inherited::default()).unwrap();
         for (slot, &phase) in phases.iter().enumerate() {
             let (number, row) = workers.free_row().unwrap();
             row.set_state(phase);

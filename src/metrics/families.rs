@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::scoreboard::{Cause, Histogram, Refusal, Scoreboard, WorkerPhase, WorkerReading};
-use crate::sys::process::{Pid, cpu_time, descriptor_limit, open_files};
+use crate::sys::process::{Pid, Usage, descriptor_limit, open_files, usage};
 use crate::sys::socket::Listener;
-use crate::sys::{memory, tcp_info};
+use crate::sys::tcp_info;
 
 /// What a family's values do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,9 +254,12 @@ fn about_life(board: &Scoreboard) -> Vec<Family> {
 }
 
 fn about_processes(board: &Scoreboard, workers: &[WorkerReading]) -> Vec<Family> {
-    let living = || workers.iter().filter_map(|worker| Some((worker, worker.pid?)));
-    let memory = living().filter_map(|(worker, pid)| Some((row(worker), memory::resident(pid)?))).collect();
-    let cpu = workers.iter().filter_map(|worker| Some((row(worker), seconds(board.cpu_of(worker.number)?)))).collect();
+    // One reading of each worker: that is what a page costs most for.
+    let used = workers.iter().filter_map(|worker| Some((worker, board.usage_of(worker.number)?)));
+    let used: Vec<_> = used.collect();
+    let memory = used.iter().filter(|(worker, _)| worker.pid.is_some());
+    let memory = memory.filter_map(|(worker, usage)| Some((row(worker), usage.resident?))).collect();
+    let cpu = used.iter().map(|(worker, usage)| (row(worker), seconds(usage.cpu))).collect();
     let mut families = vec![
         gauge("monoceros_worker_resident_memory_bytes", "Memory of the worker, shared pages included.", memory),
         counter_of("monoceros_worker_cpu_seconds", "Processor time of the workers of a row, the dead included.", cpu),
@@ -268,15 +271,11 @@ fn about_processes(board: &Scoreboard, workers: &[WorkerReading]) -> Vec<Family>
 /// Under the names that Prometheus' own libraries use.
 fn about_master(master: Pid, started_at_ms: u64) -> Vec<Family> {
     let mut families = Vec::new();
-    if let Some(used) = cpu_time(master) {
-        families.push(counter_of(
-            "process_cpu_seconds",
-            "Processor time of the master.",
-            vec![(vec![], seconds(used))],
-        ));
-    }
-    if let Some(resident) = memory::resident(master) {
-        families.push(single_gauge("process_resident_memory_bytes", "Memory of the master.", resident));
+    if let Some(Usage { cpu, resident }) = usage(master) {
+        families.extend([
+            counter_of("process_cpu_seconds", "Processor time of the master.", vec![(vec![], seconds(cpu))]),
+            single_gauge("process_resident_memory_bytes", "Memory of the master.", resident),
+        ]);
     }
     families.push(quantity("process_start_time_seconds", "When the master started.", millis(started_at_ms)));
     if let Some(open) = open_files(master) {

@@ -7,7 +7,7 @@
 pub const MAGIC: u64 = u64::from_le_bytes(*b"monoboar");
 
 /// The second word: which layout this is.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// Words of a page, the master's and each worker's: 8 KiB.
 pub const WORDS: usize = 1024;
@@ -21,6 +21,18 @@ pub const TEXTS: usize = 16;
 
 /// Words of one text: the request's start, then its first 120 bytes.
 pub const TEXT_WORDS: usize = 16;
+
+/// Pages of a board with this many rows. The master's page is the first; then come the rows, then a
+/// page for each row, and one for the master, with what earlier programs have counted there.
+pub const fn pages_for(rows: usize) -> usize {
+    2 * (rows + 1)
+}
+
+/// Boards of earlier programs that one program reads beside its own: as many as have workers at once,
+/// if an upgrade comes before the last one is over. The words of that page of a row which hold the
+/// state of a worker elsewhere say when the workers of this row on those boards have ended (see
+/// `earlier`).
+pub const MOST_EARLIER: usize = 4;
 
 /// The words of the master's page.
 #[derive(Debug, Clone, Copy)]
@@ -62,13 +74,20 @@ pub enum Master {
     /// Ends of workers, a word for each [`Cause`](super::Cause).
     Exits,
     /// The name of the application, in UTF-8, at most 64 bytes; after the words of the exits.
-    Name = Master::Exits as isize + 16,
+    Name = Master::Exits as isize + EXIT_WORDS as isize,
     /// The path of the control socket, likewise, at most 256 bytes; empty without one.
     ControlPath = Master::Name as isize + NAME_WORDS as isize,
+    /// When a reload last took over, in milliseconds since the epoch; 0 if none has.
+    LastReloadOkAt = Master::ControlPath as isize + PATH_WORDS as isize,
+    /// Lines of the master's logs that were dropped.
+    LinesDropped,
     /// The level that an operator has last given the error log, as Python's `logging` numbers it, in
     /// the low byte, and above it how often; 0 before the first time.
-    LogLevel = Master::ControlPath as isize + PATH_WORDS as isize,
+    LogLevel,
 }
+
+/// Words for the causes of workers' ends.
+pub const EXIT_WORDS: usize = 16;
 
 /// Words of the application's name.
 pub const NAME_WORDS: usize = 8;
@@ -145,6 +164,10 @@ pub enum Tally {
     /// Lines of the error log, [`LOG_LINES`] words: critical ones, errors, warnings, exceptions of the
     /// application's.
     LogLines,
+    /// Nanoseconds for which threads that had a request waited for the interpreter.
+    Attach = Tally::LogLines as isize + LOG_LINES as isize,
+    /// Lines of the logs that were dropped.
+    LinesDropped,
     /// Refused requests, a word for each [`Refusal`](super::Refusal).
     Refused = STATE_WORDS as isize + REQUESTS as isize + 32,
     /// How long requests took, [`HISTOGRAM_WORDS`] words; then the two others.
@@ -194,5 +217,5 @@ pub const BOUNDS_NS: [u64; 18] = [
 pub const HISTOGRAM_WORDS: usize = BOUNDS_NS.len() + 2;
 
 const _: () =
-    assert!(Tally::Codes as usize + CODES <= WORDS && Tally::LogLines as usize + LOG_LINES <= Tally::Refused as usize);
+    assert!(Tally::Codes as usize + CODES <= WORDS && (Tally::LinesDropped as usize) < Tally::Refused as usize);
 const _: () = assert!((Master::LogLevel as usize) < WORDS && State::AcceptsByItself as usize <= 16);

@@ -3,9 +3,10 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
+use super::boards::{masters_page, workers_rows};
 use super::layout::{MAGIC, Master, NAME_WORDS, PATH_WORDS, VERSION};
 use super::tallies::{read_text, write_text};
-use super::{Cause, Scoreboard, masters_page, workers_rows};
+use super::{Cause, Scoreboard};
 use crate::sys::clock::unix_time_ms;
 use crate::sys::process::{Pid, getpid};
 
@@ -64,7 +65,7 @@ impl Scoreboard {
     /// Counts a worker that was forked, into this row.
     pub fn count_start(&self, row: usize) {
         self.word(Master::Starts).fetch_add(1, Relaxed);
-        self.word(Master::RowsUsed).fetch_max(row as u64 + 1, Relaxed);
+        self.note_row(row);
     }
 
     /// Counts a worker that has ended.
@@ -74,7 +75,11 @@ impl Scoreboard {
 
     /// Counts a reload, and notes how it ended.
     pub fn count_reload(&self, is_ok: bool) {
-        self.set(Master::LastReloadAt, unix_time_ms());
+        let now = unix_time_ms();
+        self.set(Master::LastReloadAt, now);
+        if is_ok {
+            self.set(Master::LastReloadOkAt, now);
+        }
         self.set(Master::LastReload, if is_ok { 1 } else { 2 });
         self.word(if is_ok { Master::ReloadsOk } else { Master::ReloadsFailed }).fetch_add(1, Relaxed);
     }
@@ -86,7 +91,7 @@ impl Scoreboard {
 
     /// How often the load has asked for more workers, and for fewer.
     pub fn scalings(&self) -> (u64, u64) {
-        (self.get(Master::ScaledUp), self.get(Master::ScaledDown))
+        (self.total_of(Master::ScaledUp), self.total_of(Master::ScaledDown))
     }
 
     /// Whether the server is stopping.
@@ -126,17 +131,17 @@ impl Scoreboard {
 
     /// Workers forked so far.
     pub fn starts(&self) -> u64 {
-        self.get(Master::Starts)
+        self.total_of(Master::Starts)
     }
 
     /// Workers that have ended for this cause.
     pub fn exits(&self, cause: Cause) -> u64 {
-        self.words()[Master::Exits as usize + cause as usize].load(Relaxed)
+        self.0.masters_total(Master::Exits as usize + cause as usize)
     }
 
     /// Reloads so far: those that took over, and those that failed.
     pub fn reloads(&self) -> (u64, u64) {
-        (self.get(Master::ReloadsOk), self.get(Master::ReloadsFailed))
+        (self.total_of(Master::ReloadsOk), self.total_of(Master::ReloadsFailed))
     }
 
     /// How the last reload ended, if there was one.
@@ -145,9 +150,26 @@ impl Scoreboard {
         (outcome > 0).then(|| LastReload { is_ok: outcome == 1, at_ms: self.get(Master::LastReloadAt) })
     }
 
-    /// How many rows were ever used.
-    pub(super) fn rows_used(&self) -> usize {
-        (self.get(Master::RowsUsed) as usize).min(workers_rows(&self.0))
+    /// When a reload last took over, in milliseconds since the epoch, if one has.
+    pub fn last_reload_ok_at_ms(&self) -> Option<u64> {
+        Some(self.get(Master::LastReloadOkAt)).filter(|&at| at > 0)
+    }
+
+    /// Counts lines of the master's own logs that were dropped.
+    pub fn count_lines_dropped(&self, lines: u64) {
+        if lines > 0 {
+            self.word(Master::LinesDropped).fetch_add(lines, Relaxed);
+        }
+    }
+
+    /// A worker has this row, of this program or of an earlier one.
+    pub fn note_row(&self, row: usize) {
+        self.word(Master::RowsUsed).fetch_max(row as u64 + 1, Relaxed);
+    }
+
+    /// What this master and those of earlier programs have counted.
+    pub(super) fn total_of(&self, word: Master) -> u64 {
+        self.0.masters_total(word as usize)
     }
 
     fn set(&self, word: Master, value: u64) {

@@ -9,12 +9,15 @@
 //! scoreboard must not know what the master concludes from it.
 
 mod asked_level;
+mod boards;
 mod causes;
+mod earlier;
 mod histogram;
 mod layout;
 mod masters_page;
 mod reading;
 mod tallies;
+mod turn;
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -22,19 +25,22 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use self::boards::{Board, masters_page, words_of, workers_rows};
 use self::layout::{Master, REQUESTS, STATE_WORDS, State, Tally, WORDS};
 use crate::sys::clock::{SharedScale, monotonic_ms};
 use crate::sys::process::Pid;
-use crate::sys::shared::{Counters, SharedPages};
+use crate::sys::shared::Counters;
 use crate::sys::signal::Signal;
 
 pub use self::asked_level::AskedLevel;
 pub use self::causes::{Cause, Refusal};
+pub use self::earlier::{Inherited, Successor};
 pub use self::histogram::Histogram;
 pub use self::layout::BOUNDS_NS;
 pub use self::masters_page::LastReload;
-pub use self::reading::{OpenError, ReadRequest, WorkerReading};
+pub use self::reading::{OpenError, ReadRequest, RowUsage, WorkerReading};
 pub use self::tallies::{Count, Running, ServedCounts};
+pub use self::turn::MetricsTurn;
 
 /// Rows on the scoreboard: the most workers that can exist at once, during a reload the old and the
 /// new ones together.
@@ -80,9 +86,7 @@ const FILE_NAME: &std::ffi::CStr = c"monoceros-scoreboard";
 impl Scoreboard {
     /// Maps a scoreboard of `rows` empty rows, and the page of the master, which is this process.
     pub fn new(rows: NonZeroUsize) -> io::Result<Scoreboard> {
-        let board = Scoreboard(Arc::new(SharedPages::new(FILE_NAME, rows.saturating_add(1))?));
-        board.open_page();
-        Ok(board)
+        Scoreboard::after(rows, Inherited::default())
     }
 
     /// The row with this number; the caller knows how many there are.
@@ -92,20 +96,14 @@ impl Scoreboard {
     }
 }
 
-type Board = SharedPages<Counters<WORDS>>;
-
-fn workers_rows(board: &Board) -> usize {
-    board.count() - 1
-}
-
-/// The page that the master writes.
-fn masters_page(board: &Board) -> &Counters<WORDS> {
-    board.at(0)
-}
-
-/// The words of a worker's row.
-fn words_of(board: &Board, number: usize) -> &Counters<WORDS> {
-    board.at(number + 1)
+/// The phase that stands in a row as this number.
+fn phase_of(number: u64) -> WorkerPhase {
+    match number {
+        READY => WorkerPhase::Ready,
+        RETIRING => WorkerPhase::Retiring,
+        3 => WorkerPhase::Draining,
+        _ => WorkerPhase::Booting,
+    }
 }
 
 impl Row {
@@ -115,6 +113,7 @@ impl Row {
     /// # Errors
     /// The kernel has no room for two mappings more.
     pub fn give_up_others(&self) -> io::Result<()> {
+        self.board.earlier.iter().for_each(|pages| pages.close_file());
         self.board.keep_writable(self.number + 1)
     }
 
@@ -148,12 +147,7 @@ impl Row {
 
     /// The worker's phase.
     pub fn state(&self) -> WorkerPhase {
-        match self.field(State::Phase).load(Relaxed) {
-            READY => WorkerPhase::Ready,
-            RETIRING => WorkerPhase::Retiring,
-            3 => WorkerPhase::Draining,
-            _ => WorkerPhase::Booting,
-        }
+        phase_of(self.field(State::Phase).load(Relaxed))
     }
 
     /// Changes the phase, which only goes forward: one thread of a worker may be told to end before

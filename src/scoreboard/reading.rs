@@ -7,21 +7,18 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::atomic::{AtomicU64, fence};
+use std::sync::atomic::fence;
 use std::time::Duration;
 
+use super::boards::{Board, LOOKS, Pages, masters_page, starts};
 use super::layout::{
-    CODES, FIRST_CODE, HISTOGRAM_WORDS, LOG_LINES, MAGIC, Master, REQUESTS, State, TEXT_WORDS, TEXTS, Tally, VERSION,
-    WORDS,
+    CODES, FIRST_CODE, HISTOGRAM_WORDS, LOG_LINES, MAGIC, Master, State, TEXT_WORDS, TEXTS, Tally, VERSION, WORDS,
 };
 use super::tallies::{BEING_COUNTED, read_text};
-use super::{FILE_NAME, Histogram, Refusal, Row, Scoreboard, WorkerPhase, words_of};
+use super::{FILE_NAME, Histogram, Refusal, Scoreboard, WorkerPhase, phase_of};
 use crate::sys::clock::{monotonic_ms, monotonic_ns};
-use crate::sys::process::{Pid, cpu_time};
-use crate::sys::shared::{Counters, SharedPages};
-
-/// How often a reader looks again at something that is just being written.
-const LOOKS: usize = 100;
+use crate::sys::process::{Pid, Usage, usage};
+use crate::sys::shared::Counters;
 
 /// A row as it was read.
 #[derive(Debug, Clone)]
@@ -54,6 +51,15 @@ pub struct WorkerReading {
     pub server_errors: u64,
     /// The sum of the durations of its requests.
     pub duration: Duration,
+}
+
+/// What the workers of a row use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowUsage {
+    /// Processor time, that of workers that have ended included.
+    pub cpu: Duration,
+    /// Memory of the living one in bytes, shared pages included.
+    pub resident: Option<u64>,
 }
 
 /// A request that has been running for a moment.
@@ -114,23 +120,17 @@ impl Scoreboard {
         let is_board = |path: &std::path::PathBuf| {
             fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with(&name))
         };
-        let path = folder.flatten().map(|entry| entry.path()).find(is_board).ok_or(OpenError::NoBoard)?;
-        let file = File::open(path).map_err(because)?;
-        let pages = SharedPages::<Counters<WORDS>>::of_file(file.into()).map_err(OpenError::Failed)?;
-        let board = Scoreboard(Arc::new(pages.ok_or(OpenError::NoBoard)?));
-        match (board.get(Master::Magic), board.get(Master::Version)) {
-            (MAGIC, VERSION) if board.master() == master => Ok(board),
-            // A worker has no descriptor of it, but a child that the master has forked and not yet
-            // executed another program in may.
-            (MAGIC, VERSION) => Err(OpenError::NoBoard),
-            (MAGIC, other) => Err(OpenError::OtherVersion(other)),
-            _ => Err(OpenError::NoBoard),
-        }
+        let paths = folder.flatten().map(|entry| entry.path()).filter(is_board);
+        let files: Result<Vec<File>, _> = paths.map(File::open).collect();
+        let boards = files.map_err(because)?.into_iter().map(|file| Pages::of_file(file.into()));
+        let boards: Vec<Pages> =
+            boards.filter_map(|pages| pages.transpose()).collect::<Result<_, _>>().map_err(OpenError::Failed)?;
+        choose(boards, master)
     }
 
     /// Every row that was ever used.
     pub fn read_workers(&self) -> Vec<WorkerReading> {
-        (0..self.rows_used()).map(|number| self.read_worker(number)).collect()
+        (0..self.0.rows_used()).map(|number| self.read_worker(number)).collect()
     }
 
     /// What workers of all rows have counted in the word of this tally.
@@ -180,6 +180,16 @@ impl Scoreboard {
         std::array::from_fn(|kind| self.total_of_word(Tally::LogLines as usize + kind))
     }
 
+    /// Lines of all logs that were dropped, the master's included.
+    pub fn lines_dropped(&self) -> u64 {
+        self.total_of(Master::LinesDropped) + self.total(Tally::LinesDropped)
+    }
+
+    /// How long threads that had a request waited for the interpreter, together.
+    pub fn attach_time(&self) -> Duration {
+        Duration::from_nanos(self.total(Tally::Attach))
+    }
+
     /// Requests whose clients left.
     pub fn aborted(&self) -> u64 {
         self.total(Tally::Aborted)
@@ -213,13 +223,21 @@ impl Scoreboard {
     /// Processor time of the workers of a row, the dead and the living one; `None` at the moment in
     /// which one dies.
     pub fn cpu_of(&self, number: usize) -> Option<Duration> {
-        let words = words_of(&self.0, number);
-        let read = || (words[Tally::CpuOfDead as usize].load(Acquire), words[State::Pid as usize].load(Acquire));
+        self.usage_of(number).map(|usage| usage.cpu)
+    }
+
+    /// The same, and the memory of the living one.
+    pub fn usage_of(&self, number: usize) -> Option<RowUsage> {
+        let read = || {
+            let dead = self.0.tallies_of(number).map(|words| words[Tally::CpuOfDead as usize].load(Acquire));
+            (dead.sum::<u64>(), self.0.pids_of(number).collect::<Vec<_>>())
+        };
         for _ in 0..LOOKS {
-            let (dead, pid) = read();
-            let living = if pid == 0 { Some(Duration::ZERO) } else { cpu_time(Pid::from_raw(pid as i32)) };
-            if let Some(living) = living.filter(|_| read() == (dead, pid)) {
-                return Some(Duration::from_nanos(dead) + living);
+            let (dead, pids) = read();
+            let living: Option<Vec<Usage>> = pids.iter().map(|&pid| usage(pid)).collect();
+            if let Some(living) = living.filter(|_| read() == (dead, pids)) {
+                let cpu = living.iter().map(|usage| usage.cpu).sum::<Duration>() + Duration::from_nanos(dead);
+                return Some(RowUsage { cpu, resident: living.first().map(|usage| usage.resident) });
             }
             std::hint::spin_loop();
         }
@@ -230,7 +248,8 @@ impl Scoreboard {
     pub fn read_requests(&self) -> Vec<ReadRequest> {
         let now = monotonic_ns();
         let mut found = Vec::new();
-        for (row, words) in self.rows().enumerate() {
+        for row in 0..self.0.rows_used() {
+            let words = self.0.state_of(row);
             let running: Vec<u64> = starts(words).iter().map(|start| start.load(Relaxed)).collect();
             for text in words[State::Texts as usize..][..TEXTS * TEXT_WORDS].chunks(TEXT_WORDS) {
                 let began = text[0].load(Acquire);
@@ -251,11 +270,11 @@ impl Scoreboard {
     }
 
     fn read_worker(&self, number: usize) -> WorkerReading {
-        let words = words_of(&self.0, number);
-        let row = Row { board: Arc::clone(&self.0), number, scale: Default::default() };
-        let get = |word: usize| words[word].load(Relaxed);
+        let words = self.0.state_of(number);
+        let get = |word: State| words[word as usize].load(Relaxed);
+        let total = |word: usize| self.0.tallies_of(number).map(|words| words[word].load(Relaxed)).sum::<u64>();
         let (now, now_ms) = (monotonic_ns(), monotonic_ms());
-        let pid = Some(get(State::Pid as usize)).filter(|&pid| pid != 0).map(|pid| Pid::from_raw(pid as i32));
+        let pid = Some(get(State::Pid)).filter(|&pid| pid != 0).map(|pid| Pid::from_raw(pid as i32));
         let mut running: Vec<Duration> = starts(words)
             .iter()
             .map(|start| start.load(Relaxed))
@@ -263,24 +282,27 @@ impl Scoreboard {
             .map(|began| Duration::from_nanos(now.saturating_sub(began)))
             .collect();
         running.sort_unstable_by(|one, other| other.cmp(one));
-        let mut durations = Histogram::default();
-        durations.add_words(&words[Tally::Duration as usize..][..HISTOGRAM_WORDS]);
+        let heartbeat = Some(get(State::Heartbeat)).filter(|&at| at != 0);
+        let counted = words[Tally::Requests as usize].load(Relaxed);
         let fives = Tally::Codes as usize + usize::from(500 - FIRST_CODE);
         WorkerReading {
             number,
             pid,
-            phase: row.state(),
-            generation: get(State::Generation as usize),
-            age: Duration::from_millis(now_ms.saturating_sub(get(State::ForkedAt as usize))),
-            silence: row.heartbeat().map(|at| Duration::from_millis(now_ms.saturating_sub(at))),
-            served: row.served(),
-            threads: get(State::Threads as usize),
-            connections: row.connections(),
+            phase: phase_of(get(State::Phase)),
+            generation: get(State::Generation),
+            age: Duration::from_millis(now_ms.saturating_sub(get(State::ForkedAt))),
+            silence: heartbeat.map(|at| Duration::from_millis(now_ms.saturating_sub(at))),
+            served: counted.saturating_sub(get(State::RequestsAtBirth)),
+            threads: get(State::Threads),
+            connections: get(State::Connections),
             running,
-            requests: get(Tally::Requests as usize),
-            busy: Duration::from_nanos(busy(words, now)),
-            server_errors: words[fives..fives + 100].iter().map(|word| word.load(Relaxed)).sum(),
-            duration: Duration::from_nanos(durations.sum_ns),
+            requests: total(Tally::Requests as usize),
+            busy: Duration::from_nanos(self.0.busy_of(number, now)),
+            server_errors: (self.0.tallies_of(number))
+                .flat_map(|words| &words[fives..fives + 100])
+                .map(|word| word.load(Relaxed))
+                .sum(),
+            duration: Duration::from_nanos(total(Tally::Duration as usize + HISTOGRAM_WORDS - 1)),
         }
     }
 
@@ -291,34 +313,28 @@ impl Scoreboard {
     }
 
     fn rows(&self) -> impl Iterator<Item = &Counters<WORDS>> {
-        (0..self.rows_used()).map(|number| words_of(&self.0, number))
+        (0..self.0.rows_used()).flat_map(|number| self.0.tallies_of(number))
     }
 }
 
-fn starts(words: &Counters<WORDS>) -> &[AtomicU64] {
-    &words[State::Starts as usize..][..REQUESTS]
-}
-
-/// Nanoseconds that threads of a row have been in the application, running requests up to `now`
-/// included. `now` is from before the words are read: what is added for a request later is then
-/// never less than what was told of it here.
-fn busy(words: &Counters<WORDS>, now: u64) -> u64 {
-    let of_place = |place: usize| {
-        let (start, counted) = (&starts(words)[place], &words[Tally::Busy as usize + place]);
-        for _ in 0..LOOKS {
-            let began = start.load(Acquire);
-            let before = counted.load(Relaxed);
-            fence(Acquire);
-            if began == BEING_COUNTED || start.load(Relaxed) != began {
-                std::hint::spin_loop();
-                continue;
-            }
-            return if began == 0 { before } else { before + now.saturating_sub(began) };
-        }
-        // It was killed in between; the master will see to it.
-        counted.load(Relaxed)
-    };
-    (0..REQUESTS).map(of_place).sum::<u64>() + words[Tally::BusyRest as usize].load(Relaxed)
+/// The board of this master among those that it holds, with those of the programs before it.
+fn choose(mut boards: Vec<Pages>, master: Pid) -> Result<Scoreboard, OpenError> {
+    let says = |pages: &Pages, word: Master| masters_page(pages)[word as usize].load(Acquire);
+    boards.retain(|pages| says(pages, Master::Magic) == MAGIC);
+    // Each program holds those before it open, but a worker none; and a child that the master has forked
+    // and that has not yet executed another program holds those of the master.
+    boards.sort_by_key(|pages| says(pages, Master::StartedAt));
+    let is_own = |pages: &Pages| says(pages, Master::Pid) == master.as_raw() as u64;
+    let own = boards.iter().rposition(is_own).ok_or(OpenError::NoBoard)?;
+    boards.truncate(own + 1);
+    let Some(pages) = boards.pop() else { return Err(OpenError::NoBoard) };
+    let version = says(&pages, Master::Version);
+    if version != VERSION {
+        return Err(OpenError::OtherVersion(version));
+    }
+    boards.retain(|earlier| says(earlier, Master::Version) == VERSION && earlier.count() == pages.count());
+    let earlier = boards.into_iter().map(Arc::new).collect();
+    Ok(Scoreboard(Arc::new(Board { pages: Arc::new(pages), earlier })))
 }
 
 fn because(error: io::Error) -> OpenError {
@@ -333,7 +349,7 @@ fn because(error: io::Error) -> OpenError {
 mod tests {
     use std::time::Instant;
 
-    use super::super::{Cause, Count, MAX_WORKERS, ServedCounts};
+    use super::super::{Cause, Count, MAX_WORKERS, Row, ServedCounts};
     use super::*;
     use crate::sys::process::getpid;
 

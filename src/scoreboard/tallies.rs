@@ -143,6 +143,18 @@ impl Row {
         }
     }
 
+    /// Counts lines of the worker's logs that were dropped.
+    pub fn count_lines_dropped(&self, lines: u64) {
+        if lines > 0 {
+            self.tally(Tally::LinesDropped).fetch_add(lines, Relaxed);
+        }
+    }
+
+    /// Counts how long a thread that had a request waited for the interpreter.
+    pub fn count_attach(&self, waited: Duration) {
+        self.tally(Tally::Attach).fetch_add(waited.as_nanos() as u64, Relaxed);
+    }
+
     /// Counts how long a request was under way before it came, as a proxy says.
     pub fn count_upstream_queue(&self, waited: Duration) {
         record(self.histogram(Tally::UpstreamQueue), waited.as_nanos() as u64);

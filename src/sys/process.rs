@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -149,20 +149,42 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_usec as u32 * 1000)
 }
 
-/// The processor time that a living process has used, its reaped children included
-/// (proc_pid_stat(5), fields 14 to 17). `None` when it is gone.
-pub fn cpu_time(pid: Pid) -> Option<Duration> {
+/// What a living process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// The processor time that it has used, its reaped children included.
+    pub cpu: Duration,
+    /// Every page that it has in memory, shared ones too, in bytes.
+    pub resident: u64,
+}
+
+/// What a process uses, by one reading (proc_pid_stat(5), fields 14 to 17 and 24). `None` when it is
+/// gone.
+pub fn usage(pid: Pid) -> Option<Usage> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let behind_name = &stat[stat.rfind(')')? + 2..];
-    let ticks: u64 =
-        behind_name.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
-    let per_second = sysconf(SysconfVar::CLK_TCK).ok()??;
-    Some(Duration::from_micros(ticks * 1_000_000 / per_second as u64))
+    // The name in brackets is the second field, and may contain any character.
+    let mut fields = stat[stat.rfind(')')? + 2..].split_whitespace().skip(11);
+    let ticks: u64 = fields.by_ref().take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let pages: u64 = fields.nth(6)?.parse().ok()?;
+    let (per_second, page_size) = (sysconf(SysconfVar::CLK_TCK).ok()??, sysconf(SysconfVar::PAGE_SIZE).ok()??);
+    let cpu = Duration::from_micros(ticks * 1_000_000 / per_second as u64);
+    Some(Usage { cpu, resident: pages * page_size as u64 })
 }
 
 /// How many files a process has open. `None` when it is gone or belongs to another user.
 pub fn open_files(pid: Pid) -> Option<u64> {
-    Some(std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64)
+    let folder = format!("/proc/{pid}/fd");
+    // The size of the folder is their number since Linux 6.2, and 0 before.
+    let told = std::fs::metadata(&folder).ok()?.len();
+    if told > 0 { Some(told) } else { Some(std::fs::read_dir(folder).ok()?.count() as u64) }
+}
+
+/// How many files a process may have open (RLIMIT_NOFILE, proc(5)); `None` without a limit, or when it
+/// is gone.
+pub fn open_files_limit(pid: Pid) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let values = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    values.split_whitespace().next()?.parse().ok()
 }
 
 /// Whether a process is a child of this one, alive or a zombie.
@@ -208,6 +230,19 @@ pub fn close_on_exec(fd: RawFd) -> io::Result<()> {
     let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     Ok(())
+}
+
+/// A descriptor that an earlier program in this process, or the parent, has left open under this
+/// number; it no longer lives through exec. Each number may be taken once, by whoever was told it.
+/// EBADF where it is not open, or one of the standard streams.
+pub fn inherited_descriptor(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd <= libc::STDERR_FILENO {
+        return Err(Errno::EBADF.into());
+    }
+    close_on_exec(fd)?;
+    // SAFETY: it is open, as was just seen, and the program was started with it: nothing else in the
+    // process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Becomes another program (execve(2)): returns only if that fails. `program` is searched for in

@@ -11,7 +11,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ops::{Deref, Range};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -67,6 +67,25 @@ impl<T: Shareable> SharedSlice<T> {
         Ok(SharedSlice { mapping, length: length.get(), items: PhantomData })
     }
 
+    /// The same for memory that the program executed next may write as well: it gets the
+    /// [descriptor](SharedSlice::descriptor). Any process that has the descriptor may write.
+    pub fn for_successors(name: &CStr, length: NonZeroUsize) -> io::Result<SharedSlice<T>> {
+        let mapping = Mapping::open_to_successors(name, size_of::<T>().saturating_mul(length.get()))?;
+        Ok(SharedSlice { mapping, length: length.get(), items: PhantomData })
+    }
+
+    /// What an earlier program has made by [`SharedSlice::for_successors`]. `None` for any other file.
+    pub fn inherited(file: OwnedFd, length: NonZeroUsize) -> io::Result<Option<SharedSlice<T>>> {
+        let bytes = size_of::<T>().saturating_mul(length.get()).next_multiple_of(page_size()?);
+        let mapping = Mapping::of_unsealed(file, bytes)?;
+        Ok(mapping.map(|mapping| SharedSlice { mapping, length: length.get(), items: PhantomData }))
+    }
+
+    /// The number of its file; `None` on a system without files in memory.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.mapping.descriptor()
+    }
+
     /// From now on this process only reads. For a child right after the fork: no other thread may
     /// use the memory meanwhile.
     pub fn give_up_writing(&self) -> io::Result<()> {
@@ -102,6 +121,35 @@ impl<T: Shareable> SharedPages<T> {
         Ok(SharedPages { mapping, stride, length: length.get(), items: PhantomData })
     }
 
+    /// Pages that the program executed next is going to write, by [`SharedPages::inherited`]; this
+    /// process only reads them. `None` on a system without files in memory.
+    pub fn for_successor(name: &CStr, length: NonZeroUsize) -> io::Result<Option<SharedPages<T>>> {
+        let stride = size_of::<T>().max(1).next_multiple_of(page_size()?);
+        let bytes = NonZeroUsize::new(stride.saturating_mul(length.get())).ok_or(io::ErrorKind::InvalidInput)?;
+        let Some(file) = file_in_memory(name, bytes) else { return Ok(None) };
+        add_seals(&file, &FIXED_SIZE);
+        SharedPages::of_file(file)
+    }
+
+    /// Pages of which an earlier program has made the file, by [`SharedPages::for_successor`]: from
+    /// now on they are as new ones. `None` for any other file.
+    pub fn inherited(file: OwnedFd, length: NonZeroUsize) -> io::Result<Option<SharedPages<T>>> {
+        let stride = size_of::<T>().max(1).next_multiple_of(page_size()?);
+        let Some(mapping) = Mapping::of_unsealed(file, stride.saturating_mul(length.get()))? else { return Ok(None) };
+        mapping.file.lock().unpoisoned().iter().for_each(|file| add_seals(file, &[SealFlag::F_SEAL_FUTURE_WRITE]));
+        Ok(Some(SharedPages { mapping, stride, length: length.get(), items: PhantomData }))
+    }
+
+    /// The number of the file; `None` once it was given up, or on a system without files in memory.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.mapping.descriptor()
+    }
+
+    /// Closes the file. What is mapped stays as it is.
+    pub fn close_file(&self) {
+        drop(self.mapping.file.lock().unpoisoned().take());
+    }
+
     /// The pages of another process, from its `file` in memory, to be read only. `None` where the
     /// file is too short for an item.
     ///
@@ -118,7 +166,7 @@ impl<T: Shareable> SharedPages<T> {
         }
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in use.
         let start = unsafe { mmap(None, bytes, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, &file, 0) }?;
-        let mapping = Mapping { start, bytes, file: Mutex::new(None) };
+        let mapping = Mapping { start, bytes, file: Mutex::new(Some(file)) };
         Ok(Some(SharedPages { mapping, stride, length: bytes.get() / stride, items: PhantomData }))
     }
 
@@ -147,13 +195,23 @@ struct Mapping {
     /// INVARIANT: maps `bytes` bytes, readable at least, until drop.
     start: NonNull<libc::c_void>,
     bytes: NonZeroUsize,
-    /// The file that is mapped, as long as this process may write to all of it. `None` also on a
-    /// system without files in memory.
+    /// The file that is mapped, until the process gives it up. `None` also on a system without files
+    /// in memory.
     file: Mutex<Option<OwnedFd>>,
 }
 
 impl Mapping {
     fn new(name: &CStr, bytes: usize) -> io::Result<Mapping> {
+        let mapping = Mapping::open_to_successors(name, bytes)?;
+        // A kernel before 5.1 does not know this seal; then the pages are as safe as without a file.
+        let file = mapping.file.lock().unpoisoned();
+        file.iter().for_each(|file| add_seals(file, &[SealFlag::F_SEAL_FUTURE_WRITE]));
+        drop(file);
+        Ok(mapping)
+    }
+
+    /// Without the seal that keeps others from writing.
+    fn open_to_successors(name: &CStr, bytes: usize) -> io::Result<Mapping> {
         let bytes = NonZeroUsize::new(bytes.next_multiple_of(page_size()?)).ok_or(io::ErrorKind::InvalidInput)?;
         let file = file_in_memory(name, bytes);
         let (access, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
@@ -164,15 +222,28 @@ impl Mapping {
             // SAFETY: as above.
             None => unsafe { mmap_anonymous(None, bytes, access, flags) }?,
         };
-        if let Some(file) = &file {
-            // A kernel before 5.1 does not know the first seal; then the pages are as safe as
-            // without a file.
-            let seals = [SealFlag::F_SEAL_FUTURE_WRITE, SealFlag::F_SEAL_SHRINK, SealFlag::F_SEAL_GROW];
-            for seal in seals {
-                let _ = fcntl(file, FcntlArg::F_ADD_SEALS(seal));
-            }
-        }
+        file.iter().for_each(|file| add_seals(file, &FIXED_SIZE));
         Ok(Mapping { start, bytes, file: Mutex::new(file) })
+    }
+
+    /// Maps a file that another process has made without that seal, and of this size; `None` for any
+    /// other.
+    fn of_unsealed(file: OwnedFd, bytes: usize) -> io::Result<Option<Mapping>> {
+        let seals = fcntl(&file, FcntlArg::F_GET_SEALS).map_or(SealFlag::empty(), SealFlag::from_bits_retain);
+        let is_ours = seals.contains(SealFlag::F_SEAL_SHRINK) && !seals.contains(SealFlag::F_SEAL_FUTURE_WRITE);
+        let size = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
+        let Some(bytes) = NonZeroUsize::new(bytes).filter(|bytes| is_ours && size == bytes.get()) else {
+            return Ok(None);
+        };
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in use. The
+        // file cannot become shorter.
+        let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, &file, 0) }?;
+        Ok(Some(Mapping { start, bytes, file: Mutex::new(Some(file)) }))
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        self.file.lock().unpoisoned().as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// Only these bytes, whole pages, stay writable in this process.
@@ -214,6 +285,16 @@ impl Drop for Mapping {
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
+
+/// The seals that keep the size of a file.
+const FIXED_SIZE: [SealFlag; 2] = [SealFlag::F_SEAL_SHRINK, SealFlag::F_SEAL_GROW];
+
+/// Seals the file, as far as the kernel knows the seals.
+fn add_seals(file: &OwnedFd, seals: &[SealFlag]) {
+    for seal in seals {
+        let _ = fcntl(file, FcntlArg::F_ADD_SEALS(*seal));
+    }
+}
 
 /// A file in memory of this many zeroes; `None` on a system without such files, or without one of
 /// that size.

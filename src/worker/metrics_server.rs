@@ -16,7 +16,9 @@ use mio::{Interest, Registry, Token};
 use crate::metrics::http::{Pages, answer, too_long};
 use crate::metrics::text::{Format, page};
 use crate::metrics::{Source, gather};
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{MetricsTurn, Scoreboard};
+use crate::service::MetricsSocket;
+use crate::sys::process;
 use crate::sys::socket::{Cork, Listener, Stream};
 
 /// Connections at a time. Those behind them wait in the kernel.
@@ -54,6 +56,7 @@ impl Pages for MetricsPages {
 /// The socket and its clients.
 pub struct MetricsServer {
     listener: Option<Arc<Listener>>,
+    turn: MetricsTurn,
     pages: MetricsPages,
     /// The token of the socket; those of the clients follow.
     first: usize,
@@ -83,18 +86,21 @@ enum Next {
 }
 
 impl MetricsServer {
-    /// Watches the socket. The server has the [`tokens`](MetricsServer::tokens) from `first` on.
+    /// Watches the socket, at which earlier programs no longer answer from now on. The server has the [`tokens`](MetricsServer::tokens) from `first` on.
     ///
     /// # Errors
     /// The kernel's, from epoll.
     pub fn new(
-        listener: Arc<Listener>,
+        socket: &MetricsSocket,
         pages: MetricsPages,
         first: usize,
         registry: &Registry,
     ) -> io::Result<MetricsServer> {
+        let (listener, turn) = (socket.listener.clone(), socket.turn.clone());
         registry.register(&mut SourceFd(&listener.as_raw_fd()), Token(first), Interest::READABLE)?;
-        Ok(MetricsServer { listener: Some(listener), pages, first, clients: [const { None }; CLIENTS], is_due: false })
+        turn.take();
+        let (listener, clients) = (Some(listener), [const { None }; CLIENTS]);
+        Ok(MetricsServer { listener, turn, pages, first, clients, is_due: false })
     }
 
     /// The tokens of a server whose socket has the token `first`.
@@ -147,9 +153,15 @@ impl MetricsServer {
         }
     }
 
+    /// Not where a newer program answers, nor once the master is gone: another one may have taken over what
+    /// was counted here.
+    fn is_our_turn(&self) -> bool {
+        self.turn.is_ours() && process::getppid() == self.pages.board.master()
+    }
+
     /// Says whether somebody was accepted.
     fn accept(&mut self, registry: &Registry, now: Instant) -> bool {
-        let Some(listener) = &self.listener else { return false };
+        let Some(listener) = self.listener.as_ref().filter(|_| self.is_our_turn()) else { return false };
         let Some(free) = self.clients.iter().position(Option::is_none) else { return false };
         let Ok((stream, _)) = listener.accept() else { return false };
         let (token, interest) = (Token(self.first + 1 + free), Interest::READABLE | Interest::WRITABLE);

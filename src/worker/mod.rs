@@ -377,9 +377,9 @@ fn assemble(
     if let Some(tls) = &init.service.tls {
         event_loop.accept_under_tls(tls.acceptor().clone());
     }
-    if let Some(listener) = &init.service.metrics {
+    if let Some(socket) = &init.service.metrics {
         let pages = metrics_pages(&init.service, init.row.scoreboard());
-        event_loop.serve_metrics(listener.clone(), pages).map_err(cannot_poll)?;
+        event_loop.serve_metrics(socket, pages).map_err(cannot_poll)?;
     }
     let waker = event_loop.waker().map_err(cannot_poll)?;
     let context = WorkerContext {

@@ -37,10 +37,17 @@ pub fn serving(master: i32) -> Option<usize> {
     Some((0..ROWS).filter(|&row| state(row).is_ok_and(|state| SERVING.contains(&state))).count())
 }
 
+/// Where the first page says when the program started that writes the board: its fifth word.
+const STARTED_AT: u64 = 4 * 8;
+
+/// A program that has followed another holds that one's board as well.
 fn open(master: i32) -> Option<File> {
     let descriptors = fs::read_dir(format!("/proc/{master}/fd")).ok()?.flatten().map(|entry| entry.path());
     // The name is a text with more behind it, and no path.
     let is_board = |path: &PathBuf| fs::read_link(path).is_ok_and(|name| name.to_string_lossy().starts_with(NAME));
-    let mut boards = descriptors.filter(is_board);
-    File::open(boards.next()?).ok()
+    let started_at = |board: &File| {
+        let mut word = [0; 8];
+        board.read_exact_at(&mut word, STARTED_AT).map_or(0, |()| u64::from_ne_bytes(word))
+    };
+    descriptors.filter(is_board).filter_map(|path| File::open(path).ok()).max_by_key(started_at)
 }

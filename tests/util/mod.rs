@@ -10,6 +10,7 @@ pub mod client;
 pub mod confined;
 pub mod json;
 pub mod load;
+pub mod metrics;
 pub mod nginx;
 pub mod notify;
 pub mod platforms;

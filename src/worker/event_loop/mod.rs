@@ -36,7 +36,7 @@ use super::rejection_log::RejectionLog;
 use super::siblings::Siblings;
 use crate::exchange::CLIENT_CLOSED_REQUEST;
 use crate::scoreboard::Count;
-use crate::sys::socket::Listener;
+use crate::service::MetricsSocket;
 use crate::tls::Acceptor;
 
 /// Most events taken from the kernel in one turn.
@@ -268,8 +268,8 @@ impl EventLoop {
     ///
     /// # Errors
     /// The kernel's, from epoll.
-    pub fn serve_metrics(&mut self, listener: Arc<Listener>, pages: MetricsPages) -> io::Result<()> {
-        self.metrics = Some(Box::new(MetricsServer::new(listener, pages, METRICS, self.poll.registry())?));
+    pub fn serve_metrics(&mut self, socket: &MetricsSocket, pages: MetricsPages) -> io::Result<()> {
+        self.metrics = Some(Box::new(MetricsServer::new(socket, pages, METRICS, self.poll.registry())?));
         Ok(())
     }
 
