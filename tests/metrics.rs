@@ -1,50 +1,26 @@
-//! `metrics_bind`: what Prometheus reads, also while everything is busy, and that no total ever
-//! falls.
+//! `metrics_bind`: what Prometheus reads, also while everything is busy.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
-use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM, SIGTTIN, SIGTTOU};
+use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
-use crate::util::client::{Address, Client, Response};
-use crate::util::load::{Load, version};
-use crate::util::server::{Plan, Server, send};
+use crate::util::client::{Address, Client};
+use crate::util::load::version;
+use crate::util::metrics::{Samples, ask, measured, read, samples, sum};
+use crate::util::process;
+use crate::util::server::{Plan, Server};
+use crate::util::tls::{Authority, Key, openssl, python};
 use crate::util::{PATIENCE, root, tools, venv, wait_until};
 
-/// Where the metrics of a server are, which has a port of the kernel's choice for them.
-fn metrics_of(server: &Server) -> Address {
-    server.wait_for_log("Metrics at: ");
-    let log = server.log();
-    let line = log.lines().rev().find_map(|line| line.split_once("Metrics at: http://127.0.0.1:")).expect("a line");
-    Address::Tcp(line.1.split('/').next().expect("a port").parse().expect("a port"))
-}
-
-fn ask(address: &Address, headers: &[&str]) -> Response {
-    Client::connect(address).request("GET", "/metrics", headers, b"")
-}
-
-/// Each sample by its name and labels.
-fn samples(page: &str) -> BTreeMap<String, f64> {
-    let lines = page.lines().filter(|line| !line.starts_with('#'));
-    let sample = |line: &str| {
-        let (name, value) = line.rsplit_once(' ').expect("a name and a value");
-        (name.to_owned(), value.parse().expect("a number"))
-    };
-    lines.map(sample).collect()
-}
-
-fn read(address: &Address) -> BTreeMap<String, f64> {
-    samples(&ask(address, &[]).text())
-}
-
 fn serve<const N: usize>(app: &str, args: [&str; N]) -> (Server, Address) {
-    let server = Plan::app(app).args(["--metrics-bind", "127.0.0.1:0"]).args(args).start();
-    let address = metrics_of(&server);
-    (server, address)
+    measured(Plan::app(app).args(args))
 }
 
 #[test]
@@ -61,9 +37,7 @@ fn requests_are_counted_by_what_became_of_them() {
     assert_eq!(broken.read().status, 400);
     wait_until("the counts", || read(&address).get("monoceros_responses_total{code=\"400\"}") == Some(&1.0));
     let found = read(&address);
-    let sum = |name: &str| -> f64 {
-        found.iter().filter(|(key, _)| key.split('{').next() == Some(name)).map(|(_, value)| value).sum()
-    };
+    let sum = |name: &str| sum(&found, name);
     assert_eq!(sum("monoceros_requests_total"), 5.0, "{found:?}");
     assert_eq!(found["monoceros_responses_total{code=\"200\"}"], 5.0);
     assert_eq!(found["monoceros_requests_refused_total{reason=\"request_line\"}"], 1.0);
@@ -74,7 +48,98 @@ fn requests_are_counted_by_what_became_of_them() {
     assert!(sum("monoceros_connections_accepted_total") >= 7.0 && sum("monoceros_received_bytes_total") > 100.0);
     assert!(sum("monoceros_busy_seconds_total") > 0.0 && sum("monoceros_worker_resident_memory_bytes") > 1e6);
     let port = server.address.port();
+    assert!(sum("monoceros_attach_seconds_total") > 0.0, "{found:?}");
+    assert_eq!(found["monoceros_log_lines_dropped_total"], 0.0);
+    assert!(found["process_open_fds"] > 3.0 && found["process_max_fds"] >= found["process_open_fds"], "{found:?}");
     assert!(found[&format!("monoceros_listener_backlog_limit{{listener=\"127.0.0.1:{port}\"}}")] >= 128.0, "{found:?}");
+    server.finish();
+}
+
+#[test]
+fn open_files_of_workers_are_counted_for_who_asks() {
+    let (server, address) = serve("echo", []);
+    let worker = server.wait_for_workers(1)[0];
+    let told = |query: &str| {
+        let page = Client::connect(&address).get(&format!("/metrics{query}"));
+        samples(&page.text()).get("monoceros_worker_open_fds{worker=\"0\"}").copied()
+    };
+    assert_eq!((told(""), told("?open_fds=0")), (None, None));
+    // The connection that asks is one of them.
+    wait_until("the connections before to be over", || {
+        told("?x=y&open_fds=1") == Some(process::open_files(worker) as f64 + 1.0)
+    });
+    server.finish();
+}
+
+#[test]
+fn lines_that_nobody_takes_are_counted() {
+    let plan = Plan::app("echo").args(["--threads", "2"]);
+    let pipe = plan.path("pipe");
+    mkfifo(&pipe, Mode::S_IRWXU).expect("a pipe in a fresh folder");
+    let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a pipe");
+    // SAFETY: the descriptor is open, and the call touches no memory.
+    assert!(unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) } >= 4096);
+    let (server, address) = measured(plan.args(["--access-logfile", pipe.to_str().expect("a plain path")]));
+    server.wait_for_workers(1);
+    let mut client = server.connect();
+    (0..200).for_each(|_| assert_eq!(client.get("/").status, 200));
+    let mut taken = Vec::new();
+    wait_until("each line to be taken or counted", || {
+        // It ends with EAGAIN.
+        let _ = reader.read_to_end(&mut taken);
+        let lines = taken.iter().filter(|&&byte| byte == b'\n').count() as f64;
+        read(&address)["monoceros_log_lines_dropped_total"] + lines == 200.0
+    });
+    assert!(read(&address)["monoceros_log_lines_dropped_total"] > 50.0);
+    server.finish();
+}
+
+#[test]
+fn handshakes_are_counted_by_what_came_of_them_and_certificates_by_their_end() {
+    let root = Authority::root("Test root");
+    let issued = root.server(Key::Ecdsa, &["localhost"]);
+    let plan = Plan::app("echo").tls(&issued);
+    let file = plan.path("server.pem").display().to_string();
+    let (mut server, address) = measured(plan);
+    server.allow("handshake");
+    server.wait_for_workers(1);
+    let trust = root.trust();
+    let port = server.address.port();
+    for _ in 0..3 {
+        let mut client = Client::connect(&Address::Tls(port, trust.clone()));
+        assert_eq!(client.get("/").status, 200);
+    }
+    let mut broken = Client::connect(&Address::Tcp(port));
+    // A record of a handshake (RFC 8446, 5.1) with nonsense in it.
+    broken.send([22, 3, 1, 0, 4, 99, 0, 0, 0]);
+    let result = |found: &Samples, of: &str| found[&format!("monoceros_tls_handshakes_total{{result=\"{of}\"}}")];
+    wait_until("the failure to be counted", || result(&read(&address), "failed") == 1.0);
+    let found = read(&address);
+    // The first has no session to resume; the others may have one each.
+    assert_eq!((result(&found, "full"), result(&found, "resumed")), (1.0, 2.0), "{found:?}");
+    let expiry = found[&format!("monoceros_tls_certificate_expiry_timestamp_seconds{{name=\"{file}\"}}")];
+    let end = openssl(&["x509", "-enddate", "-noout"], &issued.certificate).text;
+    let in_seconds = "import ssl, sys; print(ssl.cert_time_to_seconds(sys.argv[1]))";
+    let expected = python(in_seconds, &[end.trim().trim_start_matches("notAfter=")]);
+    assert_eq!(expiry.to_string(), expected, "{end}");
+    server.finish();
+}
+
+#[test]
+fn a_reload_that_fails_moves_no_time_of_success() {
+    let plan = Plan::app("app").in_own_folder().file("app.py", &version(1));
+    let (mut server, address) = measured(plan);
+    server.allow("");
+    server.wait_for_workers(1);
+    let name = "monoceros_last_reload_success_timestamp_seconds";
+    assert!(!read(&address).contains_key(name));
+    server.signal(SIGHUP);
+    wait_until("the reload", || read(&address).contains_key(name));
+    let first = read(&address)[name];
+    server.write("app.py", "raise RuntimeError");
+    server.signal(SIGHUP);
+    wait_until("the failure", || read(&address)["monoceros_last_reload_successful"] == 0.0);
+    assert_eq!(read(&address)[name], first);
     server.finish();
 }
 
@@ -145,99 +210,6 @@ fn metrics_are_answered_while_every_thread_is_busy_and_through_the_drain() {
     clients.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
     server.wait_for_exit_within(PATIENCE);
     assert!(Client::try_connect(&address).is_err(), "it is closed with the server");
-}
-
-#[test]
-fn no_total_ever_falls_whatever_dies() {
-    let plan = Plan::app("app").in_own_folder().file("app.py", &version(1));
-    let plan = plan.args(["--metrics-bind", "127.0.0.1:0", "--workers", "2"]);
-    let mut server = plan.start();
-    let address = metrics_of(&server);
-    server.wait_for_workers(2);
-    let is_over = AtomicBool::new(false);
-    let load = thread::scope(|scope| {
-        let scraper = scope.spawn(|| watch_totals(&address, &is_over));
-        // Also where something below fails: the scope waits for the scraper.
-        let _end = EndOf(&is_over);
-        let load = Load::during(&server.address, 2, |_| {
-            for round in 0..3 {
-                let workers = server.workers();
-                send(workers[round % workers.len()], SIGKILL);
-                wait_until("another worker", || server.has_serving(2) && server.workers() != workers);
-                for signal in [SIGTTIN, SIGTTOU, SIGHUP] {
-                    server.signal(signal);
-                    thread::sleep(Duration::from_millis(100));
-                }
-                wait_until("the reload", || read(&address)["monoceros_reloads_total{outcome=\"ok\"}"] > round as f64);
-            }
-        });
-        is_over.store(true, Ordering::Relaxed);
-        assert!(scraper.join().expect("no total fell") > 10);
-        load
-    });
-    wait_until("quiet", || read(&address)["monoceros_requests_in_flight"] == 0.0);
-    let found = read(&address);
-    let requests: f64 =
-        found.iter().filter(|(name, _)| name.starts_with("monoceros_requests_total{")).map(|(_, value)| value).sum();
-    let cut_off = load.cut_off() as f64;
-    // Those in a worker that was killed are not counted, or counted and not answered.
-    let (least, most) = (load.ok() as f64 - cut_off - 12.0, load.ok() as f64 + cut_off + 12.0);
-    assert!((least..=most).contains(&requests), "{requests} counted: {load}");
-    assert!(found["monoceros_worker_exits_total{cause=\"killed\"}"] >= 3.0, "{found:?}");
-    assert!(found["monoceros_worker_exits_total{cause=\"reload\"}"] >= 3.0, "{found:?}");
-    server.allow("was sent SIGKILL");
-    server.finish();
-}
-
-/// Says at its end that something is over.
-struct EndOf<'a>(&'a AtomicBool);
-
-impl Drop for EndOf<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Reads every 50 ms until it `is_over`; says how often.
-fn watch_totals(address: &Address, is_over: &AtomicBool) -> usize {
-    let (mut before, mut scrapes) = (BTreeMap::new(), 0);
-    while !is_over.load(Ordering::Relaxed) {
-        let Ok(mut client) = Client::try_connect(address) else { continue };
-        client.send("GET /metrics HTTP/1.1\r\n\r\n");
-        // The worker that has accepted it may be the one that is killed.
-        let Ok(page) = client.read_for("GET") else { continue };
-        let now = samples(&page.text());
-        for (name, value) in now.iter().filter(|(name, _)| is_total(name)) {
-            let earlier: f64 = before.get(name).copied().unwrap_or_default();
-            assert!(*value >= earlier, "{name} fell from {earlier} to {value}");
-        }
-        (before, scrapes) = (now, scrapes + 1);
-        thread::sleep(Duration::from_millis(50));
-    }
-    scrapes
-}
-
-fn is_total(name: &str) -> bool {
-    let name = name.split('{').next().unwrap_or_default();
-    ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end))
-}
-
-#[test]
-fn a_connection_that_waits_in_the_kernel_has_queued() {
-    let (server, address) = serve("process", ["--timeout", "0"]);
-    server.wait_for_workers(1);
-    let mut first = server.connect();
-    first.send("GET /sleep?0.6 HTTP/1.1\r\nHost: a\r\n\r\n");
-    wait_until("the request in the app", || read(&address)["monoceros_requests_in_flight"] == 1.0);
-    // The only thread is busy: this one waits to be accepted.
-    assert_eq!(server.get("/pid").status, 200);
-    assert_eq!(first.read().status, 200);
-    let found = read(&address);
-    let waited = found["monoceros_queue_seconds_sum"];
-    assert!((0.3..0.9).contains(&waited), "{waited}");
-    assert_eq!(found["monoceros_queue_seconds_bucket{le=\"0.1\"}"], 1.0);
-    assert!((0.6..0.9).contains(&found["monoceros_busy_seconds_total{worker=\"0\"}"]), "{found:?}");
-    server.finish();
 }
 
 #[test]

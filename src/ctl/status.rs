@@ -6,7 +6,7 @@ use super::frame::{Order, frame};
 use super::reading::{Memory, Reading};
 use super::{DEGRADED, OK, print, serves_fully};
 use crate::metrics::families::{Family, Measured, Sample};
-use crate::metrics::{Source, gather};
+use crate::metrics::{Extras, Source, gather};
 use crate::scoreboard::{BOUNDS_NS, Scoreboard};
 
 /// Columns of a frame that goes to a file.
@@ -44,7 +44,14 @@ pub(super) fn print_frame(board: &Scoreboard) {
 
 /// The metrics by their names without the prefix; what has labels is a list.
 fn json(board: &Scoreboard) -> Value {
-    let families = gather(&Source { board, listeners: &[], python: "", worker_class: "" });
+    let families = gather(&Source {
+        board,
+        listeners: &[],
+        python: "",
+        worker_class: "",
+        certificates: &[],
+        extras: Extras { open_fds: true },
+    });
     let mut all = Map::new();
     all.insert("name".to_owned(), board.name().into());
     all.insert("pid".to_owned(), board.master().as_raw().into());

@@ -50,6 +50,7 @@ use std::time::Instant;
 use log::error;
 
 use crate::bootstrap::Startup;
+use crate::logging::take_dropped_lines;
 use crate::python::app::App;
 use crate::python::interpreter;
 use crate::service::Service;
@@ -220,6 +221,7 @@ impl Master {
         let serving = &self.generations.serving;
         self.reports.worker_gauge.tell(&serving.service, serving.number, &self.workers.standings());
         self.reports.backlog.send_when_due(&serving.service, Instant::now());
+        self.workers.scoreboard().count_lines_dropped(take_dropped_lines());
         let (board, workers) = (self.workers.own_scoreboard(), self.reports.worker_gauge.count());
         self.reports.statsd.send_when_due(&serving.service, board, workers, Instant::now());
     }

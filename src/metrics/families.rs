@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::scoreboard::{Cause, Histogram, Refusal, Scoreboard, WorkerPhase, WorkerReading};
-use crate::sys::process::{Pid, Usage, descriptor_limit, open_files, usage};
+use crate::sys::process::{Pid, Usage, open_files, open_files_limit, usage};
 use crate::sys::socket::Listener;
 use crate::sys::tcp_info;
 
@@ -63,6 +63,17 @@ pub struct Source<'a> {
     pub python: &'a str,
     /// The worker class, likewise.
     pub worker_class: &'a str,
+    /// The certificate files in use and when each expires, in seconds since the epoch, likewise.
+    pub certificates: &'a [(String, u64)],
+    /// What is told only to who asks for it.
+    pub extras: Extras,
+}
+
+/// What is not always gathered, because it may cost much.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extras {
+    /// The open files of each worker: an old kernel counts them one by one.
+    pub open_fds: bool,
 }
 
 /// Every metric, now.
@@ -72,7 +83,7 @@ pub fn gather(source: &Source<'_>) -> Vec<Family> {
     families.extend(about_requests(source.board, &workers));
     families.extend(about_connections(source, &workers));
     families.extend(about_life(source.board));
-    families.extend(about_processes(source.board, &workers));
+    families.extend(about_processes(source.board, &workers, source.extras));
     families
 }
 
@@ -150,6 +161,11 @@ fn about_requests(board: &Scoreboard, workers: &[WorkerReading]) -> Vec<Family> 
         families.push(histogram("monoceros_upstream_queue_seconds", help, upstream));
     }
     families.extend([
+        counter_of(
+            "monoceros_attach_seconds",
+            "Time that threads with a request have waited for the interpreter.",
+            vec![(vec![], seconds(board.attach_time()))],
+        ),
         single("monoceros_requests_passed", "Requests that a busy worker passed to an idle one.", board.passed()),
         counter(
             "monoceros_requests_refused",
@@ -171,7 +187,7 @@ fn about_requests(board: &Scoreboard, workers: &[WorkerReading]) -> Vec<Family> 
 fn about_connections(source: &Source<'_>, workers: &[WorkerReading]) -> Vec<Family> {
     let open: u64 = workers.iter().map(|worker| worker.connections).sum();
     let active = open.min(workers.iter().map(|worker| worker.running.len() as u64).sum());
-    let [_, _, failed] = source.board.handshakes();
+    let [full, resumed, failed] = source.board.handshakes();
     let mut families = vec![
         gauge(
             "monoceros_connections",
@@ -182,7 +198,16 @@ fn about_connections(source: &Source<'_>, workers: &[WorkerReading]) -> Vec<Fami
         counter(
             "monoceros_tls_handshakes",
             "TLS handshakes by what came of them.",
-            vec![(label("result", "failed"), failed)],
+            vec![
+                (label("result", "full"), full),
+                (label("result", "resumed"), resumed),
+                (label("result", "failed"), failed),
+            ],
+        ),
+        gauge(
+            "monoceros_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate of this file expires, since the epoch.",
+            source.certificates.iter().map(|(name, expires_at)| (label("name", name), *expires_at)).collect(),
         ),
     ];
     families.extend(about_listeners(source.listeners));
@@ -239,24 +264,28 @@ fn about_life(board: &Scoreboard) -> Vec<Family> {
             "Changes of the number of workers that the load has asked for.",
             vec![(label("direction", "up"), up), (label("direction", "down"), down)],
         ),
+        single(
+            "monoceros_log_lines_dropped",
+            "Lines of the logs that their target did not take.",
+            board.lines_dropped(),
+        ),
     ];
     if let Some(last) = board.last_reload() {
-        families.extend([
-            single_gauge("monoceros_last_reload_successful", "Whether the last reload took over.", last.is_ok.into()),
-            quantity(
-                "monoceros_last_reload_settled_timestamp_seconds",
-                "When the last reload took over or failed, since the epoch.",
-                millis(last.at_ms),
-            ),
-        ]);
+        let help = "Whether the last reload took over.";
+        families.push(single_gauge("monoceros_last_reload_successful", help, last.is_ok.into()));
+    }
+    if let Some(at) = board.last_reload_ok_at_ms() {
+        let help = "When a reload last took over, since the epoch.";
+        families.push(quantity("monoceros_last_reload_success_timestamp_seconds", help, millis(at)));
     }
     families
 }
 
-fn about_processes(board: &Scoreboard, workers: &[WorkerReading]) -> Vec<Family> {
+fn about_processes(board: &Scoreboard, workers: &[WorkerReading], extras: Extras) -> Vec<Family> {
     // One reading of each worker: that is what a page costs most for.
     let used = workers.iter().filter_map(|worker| Some((worker, board.usage_of(worker.number)?)));
     let used: Vec<_> = used.collect();
+    let living = || workers.iter().filter_map(|worker| Some((worker, worker.pid?)));
     let memory = used.iter().filter(|(worker, _)| worker.pid.is_some());
     let memory = memory.filter_map(|(worker, usage)| Some((row(worker), usage.resident?))).collect();
     let cpu = used.iter().map(|(worker, usage)| (row(worker), seconds(usage.cpu))).collect();
@@ -264,6 +293,10 @@ fn about_processes(board: &Scoreboard, workers: &[WorkerReading]) -> Vec<Family>
         gauge("monoceros_worker_resident_memory_bytes", "Memory of the worker, shared pages included.", memory),
         counter_of("monoceros_worker_cpu_seconds", "Processor time of the workers of a row, the dead included.", cpu),
     ];
+    if extras.open_fds {
+        let open = living().filter_map(|(worker, pid)| Some((row(worker), open_files(pid)?))).collect();
+        families.push(gauge("monoceros_worker_open_fds", "Open files of the worker.", open));
+    }
     families.extend(about_master(board.master(), board.started_at_ms()));
     families
 }
@@ -281,8 +314,8 @@ fn about_master(master: Pid, started_at_ms: u64) -> Vec<Family> {
     if let Some(open) = open_files(master) {
         families.push(single_gauge("process_open_fds", "Open files of the master.", open));
     }
-    if let Some(limit) = descriptor_limit() {
-        families.push(single_gauge("process_max_fds", "Files that a process may have open.", limit));
+    if let Some(limit) = open_files_limit(master) {
+        families.push(single_gauge("process_max_fds", "Files that the master may have open.", limit));
     }
     families
 }
@@ -350,7 +383,14 @@ mod tests {
     #[test]
     fn names_are_told_once_and_follow_the_rules() {
         let board = Scoreboard::new(MAX_WORKERS).unwrap();
-        let families = gather(&Source { board: &board, listeners: &[], python: "3.13.0", worker_class: "sync" });
+        let families = gather(&Source {
+            board: &board,
+            listeners: &[],
+            python: "3.13.0",
+            worker_class: "sync",
+            certificates: &[],
+            extras: Extras::default(),
+        });
         let names: HashSet<&str> = families.iter().map(|family| family.name).collect();
         assert_eq!(names.len(), families.len());
         for family in &families {

@@ -6,6 +6,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::families::Extras;
 use super::text::Format;
 
 /// Most header fields of a scraper's request.
@@ -14,7 +15,7 @@ const FIELDS: usize = 64;
 /// What is there to be asked for.
 pub trait Pages {
     /// The metrics.
-    fn metrics(&self, format: Format) -> String;
+    fn metrics(&self, format: Format, extras: Extras) -> String;
 
     /// Whether the server serves, and is not about to stop.
     fn serves(&self) -> bool;
@@ -38,11 +39,12 @@ pub fn answer(received: &[u8], pages: &impl Pages) -> Option<Vec<u8>> {
         let values = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
         values.map(|field| String::from_utf8_lossy(field.value)).collect::<Vec<_>>().join(",")
     };
-    Some(match target.split('?').next().unwrap_or_default() {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Some(match path {
         "/metrics" => {
             let format = wanted_format(&field("accept"));
             let is_gzip = quality(&field("accept-encoding"), "gzip") > 0.0;
-            metrics(pages.metrics(format).as_bytes(), format, is_gzip, is_head)
+            metrics(pages.metrics(format, wanted_extras(query)).as_bytes(), format, is_gzip, is_head)
         }
         "/healthz" if pages.serves() => plain("200 OK", "ok\n", is_head),
         "/healthz" => plain("503 Service Unavailable", "stopping\n", is_head),
@@ -99,6 +101,11 @@ fn wanted_format(accept: &str) -> Format {
     }
 }
 
+/// What a query asks for: `open_fds=1`, which Prometheus sends for `params: {open_fds: ["1"]}`.
+fn wanted_extras(query: &str) -> Extras {
+    Extras { open_fds: query.split('&').any(|part| part == "open_fds=1") }
+}
+
 /// The highest weight that a list gives to an item of this name (RFC 9110, 12.4.2); 0 if it names
 /// none.
 fn quality(list: &str, name: &str) -> f64 {
@@ -120,8 +127,9 @@ mod tests {
     struct Serving(bool);
 
     impl Pages for Serving {
-        fn metrics(&self, format: Format) -> String {
-            format!("{format:?}\n").repeat(100)
+        fn metrics(&self, format: Format, extras: Extras) -> String {
+            let files = if extras.open_fds { " with files" } else { "" };
+            format!("{format:?}{files}\n").repeat(100)
         }
 
         fn serves(&self) -> bool {
@@ -156,6 +164,14 @@ mod tests {
             let answer = ask(&format!("GET /metrics?x=1 HTTP/1.1\nAccept: {accept}\n\n"));
             assert_eq!(answer.contains("Content-Type: application/openmetrics-text"), is_open, "{accept}");
             assert_eq!(answer.ends_with("OpenMetrics\n"), is_open, "{accept}");
+        }
+    }
+
+    #[test]
+    fn what_costs_much_is_told_to_who_asks() {
+        for (query, is_told) in [("", false), ("?open_fds=0", false), ("?a=b&open_fds=1", true)] {
+            let answer = ask(&format!("GET /metrics{query} HTTP/1.1\n\n"));
+            assert_eq!(answer.ends_with("Prometheus with files\n"), is_told, "{query}");
         }
     }
 

@@ -14,10 +14,11 @@ use crate::files::StaticPaths;
 use crate::http::connection::{Http1Limits, Protocol};
 use crate::http::policy::{HeaderMap, Policy};
 use crate::http::proxy::{Origin, ProxyMode};
-use crate::scoreboard::Row;
+use crate::scoreboard::{Count, Row};
 use crate::settings::{self, Config, ProxyProtocol, Trusted, WorkerClass};
 use crate::sys::signal::term_has_come;
 use crate::sys::socket::Peer;
+use crate::tls::Settled;
 
 /// Idle connections under the sync class while `keepalive` is not set: longer than load balancers keep theirs (60 s, 75 s, 600 s), so that
 /// the balancer closes first and no request meets a closing connection.
@@ -42,7 +43,8 @@ pub struct ConnectionLimits {
     pub spooling: Spooling,
     /// The paths at which the server answers by itself.
     pub own_paths: OwnPaths,
-    /// Whether somebody reads the measures that cost more than an addition: the wait in the kernel.
+    /// Whether somebody reads the measures that cost more than an addition: the wait in the kernel
+    /// and for the interpreter, and what a proxy says.
     pub measures: bool,
     /// Gives requests their ids, where they have some.
     pub request_ids: Option<Arc<IdSource>>,
@@ -126,6 +128,16 @@ impl ConnectionLimits {
     pub fn beat(&self) {
         if let Some(row) = self.heartbeat.get() {
             row.beat();
+        }
+    }
+
+    /// A TLS handshake is complete.
+    pub fn count_handshake(&self, settled: Settled) {
+        if let Some(row) = self.heartbeat.get() {
+            row.count(match settled {
+                Settled::InFull => Count::TlsFull,
+                Settled::Resumed => Count::TlsResumed,
+            });
         }
     }
 

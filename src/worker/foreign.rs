@@ -65,6 +65,7 @@ pub(super) fn run(init: WorkerInit, python: &PythonSetup, name: &str) -> i32 {
     } else {
         live_and_end(&worker, note.as_deref())
     };
+    super::count_lines(&row);
     if end.status == EXIT_OK { failed.load(Relaxed) } else { end.status }
 }
 

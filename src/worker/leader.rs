@@ -178,7 +178,7 @@ impl LeaderState {
     fn catch_up_with_certificates(&mut self) {
         let Some(tls) = &mut self.tls else { return };
         match tls.catch_up() {
-            Ok(true) => self.event_loop.accept_under_tls(tls.acceptor().clone()),
+            Ok(true) => self.event_loop.accept_under_tls(tls),
             Ok(false) => {}
             Err(error) => log::error!("Certificates changed, but cannot be used; the old ones stay: {error}"),
         }

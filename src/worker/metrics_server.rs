@@ -15,7 +15,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::metrics::http::{Pages, answer, too_long};
 use crate::metrics::text::{Format, page};
-use crate::metrics::{Source, gather};
+use crate::metrics::{Extras, Source, gather};
 use crate::scoreboard::{MetricsTurn, Scoreboard};
 use crate::service::MetricsSocket;
 use crate::sys::process;
@@ -40,12 +40,14 @@ pub struct MetricsPages {
     pub python: String,
     /// The worker class.
     pub worker_class: String,
+    /// The certificate files in use, and when each expires, in seconds since the epoch.
+    pub certificates: Vec<(String, u64)>,
 }
 
 impl Pages for MetricsPages {
-    fn metrics(&self, format: Format) -> String {
-        let MetricsPages { board, listeners, python, worker_class } = self;
-        page(&gather(&Source { board, listeners, python, worker_class }), format)
+    fn metrics(&self, format: Format, extras: Extras) -> String {
+        let MetricsPages { board, listeners, python, worker_class, certificates } = self;
+        page(&gather(&Source { board, listeners, python, worker_class, certificates, extras }), format)
     }
 
     fn serves(&self) -> bool {
@@ -121,6 +123,11 @@ impl MetricsServer {
     /// Whether nobody is being answered.
     pub fn is_idle(&self) -> bool {
         self.clients.iter().all(Option::is_none)
+    }
+
+    /// From now on these certificates are in use.
+    pub fn note_certificates(&mut self, certificates: Vec<(String, u64)>) {
+        self.pages.certificates = certificates;
     }
 
     /// Another worker answers from now on: the server goes on without this one.

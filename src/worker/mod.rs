@@ -47,7 +47,7 @@ use self::siblings::Siblings;
 use self::thread_pool::{Role, ThreadPool, WorkerContext};
 use crate::bootstrap::PythonSetup;
 use crate::files::{AppFiles, StaticFiles};
-use crate::logging::{AccessFormat, AccessLog, Failure, Scope, within};
+use crate::logging::{self, AccessFormat, AccessLog, Failure, Scope, within};
 use crate::python::app::{self, App, LoadError};
 use crate::python::call::{CallOptions, Caller, SharedCalls};
 use crate::python::environ::ListenerInfo;
@@ -123,7 +123,7 @@ fn serve_and_end(booted: Result<AssembledWorker, BootError>, hooks: &Hooks, row:
         Err(failure) => failure.report(),
     };
     log::info!("Worker exiting (pid: {})", std::process::id());
-    row.count_log_lines(crate::logging::take_line_counts());
+    count_lines(row);
     hooks.worker_exit(row.served());
     if outcome.is_ok() {
         interpreter::wind_down();
@@ -257,11 +257,17 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     assemble(init, nudge, app, None, broken)
 }
 
+/// Counts on the row what has been logged, and what has not, since the last call.
+fn count_lines(row: &Row) {
+    row.count_log_lines(logging::take_line_counts());
+    row.count_lines_dropped(logging::take_dropped_lines());
+}
+
 /// The application can tell by its number which worker it is in, and `monoceros ctl stacks` can ask it.
 fn make_known(row: &Row) {
-    crate::logging::note_worker(row.number());
+    logging::note_worker(row.number());
     // Those of the master's until the fork are its own.
-    let _ = crate::logging::take_line_counts();
+    let _ = (logging::take_line_counts(), logging::take_dropped_lines());
     environment::set(NUMBER_VARIABLE, Some(row.number().to_string().as_ref()));
     if let Err(reason) = signals::show_stacks_when_asked() {
         log::debug!("`monoceros ctl stacks` will show no stacks of this worker: {reason}");
@@ -374,12 +380,12 @@ fn assemble(
         };
         event_loop.send_files(StaticFiles::new(paths.clone()), terms);
     }
-    if let Some(tls) = &init.service.tls {
-        event_loop.accept_under_tls(tls.acceptor().clone());
-    }
     if let Some(socket) = &init.service.metrics {
         let pages = metrics_pages(&init.service, init.row.scoreboard());
         event_loop.serve_metrics(socket, pages).map_err(cannot_poll)?;
+    }
+    if let Some(tls) = &init.service.tls {
+        event_loop.accept_under_tls(tls);
     }
     let waker = event_loop.waker().map_err(cannot_poll)?;
     let context = WorkerContext {
@@ -424,7 +430,7 @@ fn assemble(
 fn metrics_pages(service: &service::Service, board: Scoreboard) -> MetricsPages {
     let python = Python::version_str().split(' ').next().unwrap_or_default().to_owned();
     let worker_class = service.config.effective_worker_class().to_string();
-    MetricsPages { board, listeners: service.listeners.clone(), python, worker_class }
+    MetricsPages { board, listeners: service.listeners.clone(), python, worker_class, certificates: Vec::new() }
 }
 
 /// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that are free, so two generations stand in

@@ -292,8 +292,9 @@ impl ThreadPool {
         in_flight.note_thread();
         self.in_flight.lock().unpoisoned().push(in_flight);
         loop {
-            let goes_on = match py.detach(|| self.next_task(role)) {
-                Task::Serve(request) => self.serve_on(py, caller, request),
+            let (task, attaches_at) = py.detach(|| (self.next_task(role), self.clock_if_measured()));
+            let goes_on = match task {
+                Task::Serve(request) => self.serve_on(py, caller, request, attaches_at),
                 Task::RunHandlers => self.run_handlers(py),
                 Task::End => return,
             };
@@ -304,9 +305,22 @@ impl ThreadPool {
         }
     }
 
-    /// Serves a request, and those behind it that are ready, up to [`REQUESTS_PER_TURN`]. Says whether the worker goes on.
-    fn serve_on(&self, py: Python<'_>, caller: &mut Caller, mut request: Box<Request>) -> bool {
+    /// The time, where waits are measured.
+    fn clock_if_measured(&self) -> Option<Instant> {
+        self.worker.limits.measures.then(Instant::now)
+    }
+
+    /// Serves a request, and those behind it that are ready, up to [`REQUESTS_PER_TURN`]. The thread has waited for the
+    /// interpreter since `attaches_at`, where that is measured. Says whether the worker goes on.
+    fn serve_on(
+        &self,
+        py: Python<'_>,
+        caller: &mut Caller,
+        mut request: Box<Request>,
+        attaches_at: Option<Instant>,
+    ) -> bool {
         let mut now = Instant::now();
+        attaches_at.iter().for_each(|since| self.worker.row.count_attach(now - *since));
         for served in 1.. {
             let (served_request, ended) = self.serve(py, caller, request, now);
             let next = self.done(served_request, ended, served < REQUESTS_PER_TURN);
@@ -506,7 +520,7 @@ impl ThreadPool {
 
     /// Counts on the scoreboard what has been logged since the last second.
     pub fn count_log_lines(&self) {
-        self.worker.row.count_log_lines(crate::logging::take_line_counts());
+        super::count_lines(&self.worker.row);
     }
 
     /// Whether the worker has served as many requests as it should, or a hook wants no more of it.
@@ -814,6 +828,9 @@ impl ThreadPool {
         let (ready_at, received) = request.ready();
         let queue = started.saturating_duration_since(ready_at);
         counting::served(&self.worker.row, (queue, duration), received, &summary);
+        if self.worker.limits.measures {
+            request.upstream_wait().iter().for_each(|waited| self.worker.row.count_upstream_queue(*waited));
+        }
         let late_log = (!is_sent).then(|| request.late_log(summary, environ_values, started));
         let served = request.give_back(|connection| {
             late_log.into_iter().for_each(|log| connection.log_when_sent(log));

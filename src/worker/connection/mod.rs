@@ -168,6 +168,9 @@ impl Connection {
     pub fn on_readable(&mut self, read_context: &mut ReadContext, ended: bool, reads: usize, now: Instant) -> Step {
         let step = self.read_on(read_context, ended, reads, now);
         self.waited_in_kernel = Duration::ZERO;
+        if let Some(settled) = self.transport.take_settled() {
+            self.limits.count_handshake(settled);
+        }
         // A request that came whole is served next: what it holds is not worth recording.
         if !matches!(step, Step::Call | Step::File)
             || matches!(self.request.store, Some(BodyStore::Memory(_) | BodyStore::Spooled(..)))

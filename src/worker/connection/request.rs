@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::SharedConnection;
 use super::client::Client;
@@ -15,6 +15,7 @@ use crate::exchange::{Body, RequestId, RequestView};
 use crate::http::connection::{BodyReader, BodySink, Received, Room};
 use crate::http::error::Error;
 use crate::http::request::{Coding, Framing, RequestHead, Scheme};
+use crate::http::request_start::{find_sent_at, wait_since};
 use crate::tls::Secured;
 use crate::worker::body_store::{BodyStore, NotKept};
 use crate::worker::connection_limits::ConnectionLimits;
@@ -111,6 +112,16 @@ impl Request {
     /// Since when it waits for the application, and how many of its bytes have come.
     pub fn ready(&self) -> (Instant, u64) {
         (self.ready_at, self.head.len as u64 + self.length)
+    }
+
+    /// How long it had been under way when it came, if a trusted proxy says so.
+    pub fn upstream_wait(&self) -> Option<Duration> {
+        if !self.link.as_ref()?.client.is_trusted {
+            return None;
+        }
+        let sent_at = find_sent_at(&self.head, self.head.source(&self.bytes))?;
+        let arrived_at = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.checked_sub(self.ready_at.elapsed())?;
+        wait_since(sent_at, arrived_at)
     }
 
     /// Whether its response may say that the connection is kept.

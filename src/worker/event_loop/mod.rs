@@ -37,7 +37,7 @@ use super::siblings::Siblings;
 use crate::exchange::CLIENT_CLOSED_REQUEST;
 use crate::scoreboard::Count;
 use crate::service::MetricsSocket;
-use crate::tls::Acceptor;
+use crate::tls::Tls;
 
 /// Most events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -274,8 +274,11 @@ impl EventLoop {
     }
 
     /// From now on new connections are under TLS, with this.
-    pub fn accept_under_tls(&mut self, acceptor: Acceptor) {
-        self.accepting.acceptor = Some(acceptor);
+    pub fn accept_under_tls(&mut self, tls: &Tls) {
+        self.accepting.acceptor = Some(tls.acceptor().clone());
+        if let Some(metrics) = &mut self.metrics {
+            metrics.note_certificates(tls.expiries());
+        }
     }
 
     /// Notes whether the thread that leads from now on will serve what becomes ready.
