@@ -96,6 +96,7 @@ mod examples;
 mod flask;
 mod hosts;
 mod load;
+mod measures;
 mod memory;
 mod metrics;
 mod real_configs;
