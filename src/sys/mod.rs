@@ -34,5 +34,6 @@ pub mod tcp_info;
 pub mod terminal;
 pub mod thread;
 pub mod title;
+pub mod unix_client;
 pub mod user;
 pub mod wakeup;

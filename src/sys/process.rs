@@ -216,6 +216,12 @@ pub fn end_with_parent(parent: Pid) -> io::Result<bool> {
     Ok(getppid() == parent)
 }
 
+/// As [`end_with_parent`], with SIGKILL: for a process that may not get to handle a signal.
+pub fn die_with_parent(parent: Pid) -> io::Result<bool> {
+    prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    Ok(getppid() == parent)
+}
+
 /// Lets a descriptor live through exec.
 pub fn keep_on_exec(fd: RawFd) -> io::Result<()> {
     // SAFETY: only borrowed for the call; a number that is not open is answered with EBADF.
