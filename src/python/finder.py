@@ -58,6 +58,8 @@ class CarriedFinder:
             is_package, source = self._sources[fullname]
             loader = CarriedLoader(is_package, source)
             return ModuleSpec(fullname, loader, origin="monoceros", is_package=is_package)
+        if is_passed_on(fullname):
+            return installed_spec(fullname)
         if fullname.startswith("gunicorn."):
             raise ModuleNotFoundError(
                 f"No module named {fullname!r}: monoceros brings a gunicorn package of its own, which does not have it",
@@ -66,6 +68,27 @@ class CarriedFinder:
         if fullname in _AFTERWARDS:
             return spec_with(fullname, path, _AFTERWARDS[fullname])
         return None
+
+
+def is_passed_on(name):
+    """Whether the module is one that an installed gunicorn has and this package lends its other parts to."""
+    return name in ("gunicorn.dirty", "gunicorn.workers.workertmp") or name.startswith("gunicorn.dirty.")
+
+
+def installed_spec(name):
+    """The spec of an installed gunicorn's module, which is loaded as a part of this package."""
+    top, *below = name.split(".")
+    spec = PathFinder.find_spec(top)
+    for part in below:
+        folders = spec and spec.submodule_search_locations
+        spec = folders and PathFinder.find_spec(f"{spec.name}.{part}", folders)
+    if not spec:
+        raise ModuleNotFoundError(
+            f"No module named {name!r}: dirty workers are gunicorn's own code; install that beside monoceros "
+            "(pip install gunicorn)",
+            name=name,
+        )
+    return spec
 
 
 def spec_with(name, path, afterwards):

@@ -18,6 +18,7 @@ use crate::http::request_id::parse_traceparent;
 use crate::logging::{self, AccessEntry, Failure, Level, RequestIds, Schema};
 use crate::settings::{self, Config, Kind, Setting, Store, Value};
 use crate::sys::log_file;
+use crate::sys::process::{self, Pid};
 
 /// Makes the module.
 ///
@@ -40,6 +41,8 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(want_workers, &module)?)?;
     module.add_function(wrap_pyfunction!(watch_files, &module)?)?;
     module.add_function(wrap_pyfunction!(is_told_to_stop, &module)?)?;
+    module.add_function(wrap_pyfunction!(set_title, &module)?)?;
+    module.add_function(wrap_pyfunction!(die_with_parent, &module)?)?;
     Ok(module)
 }
 
@@ -221,6 +224,19 @@ fn access_object(values: &Bound<'_, PyDict>) -> PyResult<String> {
 #[pyfunction]
 fn loggers_are(as_made: bool, level: u32) {
     loggers::noted(as_made, Level::from_python(level));
+}
+
+/// `set_title(title)`: shows it as the title of this process.
+#[pyfunction]
+fn set_title(title: &str) {
+    super::title::set(title);
+}
+
+/// `die_with_parent(ppid)`: has the kernel kill this process when its parent ends; whether that is
+/// still there.
+#[pyfunction]
+fn die_with_parent(ppid: i32) -> PyResult<bool> {
+    Ok(process::die_with_parent(Pid::from_raw(ppid))?)
 }
 
 /// `lend_title(package)`: lets the package `setproctitle` use the memory of the title.

@@ -38,7 +38,7 @@ class Imports(FacadeTest):
         self.assertEqual(fresh(code).split(), ["Response", "Logger"])
 
     def test_what_is_missing_says_why(self):
-        with self.assertRaisesRegex(AttributeError, "dirty arbiters are not supported"):
+        with self.assertRaisesRegex(AttributeError, "part of an installed gunicorn"):
             _ = gunicorn.dirty
         with self.assertRaisesRegex(AttributeError, "it is not one of base, ggevent, gthread"):
             _ = gunicorn.workers.gasgi

@@ -19,7 +19,7 @@ _PARTS = frozenset({"app", "arbiter", "config", "errors", "glogging", "http", "i
 _MISSING = {
     "asgi": "ASGI apps are run by worker classes of other packages",
     "ctl": "there is no control socket",
-    "dirty": "dirty arbiters are not supported",
+    "dirty": "it is a part of an installed gunicorn; import it by that name",
     "http2": "HTTP/2 is not supported",
     "uwsgi": "packets of the uwsgi protocol are not read in Python",
     "pidfile": "the pid file is not written by Python",

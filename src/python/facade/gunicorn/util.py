@@ -166,6 +166,25 @@ def get_username(uid):
     return pwd.getpwuid(uid).pw_name
 
 
+def set_owner_process(uid, gid, initgroups=False):
+    """Changes group and user of this process, unless it has them; with `initgroups` to all groups of the user."""
+    if (uid, gid) == (os.geteuid(), os.getegid()):
+        return
+    if initgroups and uid:
+        os.initgroups(get_username(uid), gid)
+    if gid:
+        os.setgid(gid)
+    if uid:
+        os.setuid(uid)
+
+
+def _setproctitle(title):
+    """Shows `title`, behind the server's name, as the title of this process."""
+    import _monoceros
+
+    _monoceros.set_title(f"monoceros: {title}")
+
+
 def chown(path, uid, gid):
     """Gives `path` to a user and a group."""
     os.chown(path, uid, gid)
