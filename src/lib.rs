@@ -143,6 +143,7 @@ fn serve_after(mut startup: Startup, inheritance: Inheritance) -> Result<i32, St
             Ok(status)
         }
         Outcome::Worker(init) => Ok(worker::run(init, &python)),
+        Outcome::DirtyArbiter(init) => Ok(worker::run_dirty_arbiter(init, &python)),
     }
 }
 

@@ -1,16 +1,21 @@
-//! What a worker is given at the fork: everything it needs to serve, and nothing of the master.
+//! What a worker, or a dirty arbiter, is given at the fork: everything it needs, and nothing of the
+//! master.
 //!
 //! It must not know how a worker serves nor why the master wants one.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::python::app::App;
+use crate::python::hooks::Hooks;
 use crate::scoreboard::{AskedLevel, Row};
 use crate::service::Service;
+use crate::settings::Config;
 use crate::sys::failure_note::FailureNote;
 use crate::sys::fd_channel::FdChannel;
 use crate::sys::process::Pid;
 use crate::sys::signal::SignalQueue;
+use crate::sys::socket::Listener;
 use crate::sys::wakeup::Wakeup;
 
 /// One worker's share of the server.
@@ -38,9 +43,29 @@ pub struct WorkerInit {
     pub max_requests: u64,
     /// Where busy workers leave connections for their siblings.
     pub channel: Arc<FdChannel>,
+    /// Where the application finds the dirty arbiter, if there is one for it.
+    pub dirty_socket: Option<PathBuf>,
     /// The application, if the master has loaded it.
     pub preloaded: Option<App>,
     /// The worker's signals since the fork, none lost. Signals that mean something to the master
     /// alone have no effect.
+    pub signals: SignalQueue,
+}
+
+/// What a dirty arbiter gets: gunicorn's own code, which forks the dirty workers.
+pub struct DirtyArbiterInit {
+    /// The settings in force.
+    pub config: Arc<Config>,
+    /// The hooks that they name.
+    pub hooks: Hooks,
+    /// The folder of its sockets, which outlives it.
+    pub folder: PathBuf,
+    /// The socket there at which it listens.
+    pub listener: Listener,
+    /// Where it writes its pid.
+    pub pid_file: PathBuf,
+    /// The master's pid.
+    pub ppid: Pid,
+    /// Its signals since the fork, none lost, until it handles them itself.
     pub signals: SignalQueue,
 }

@@ -117,7 +117,19 @@ fn a_wrong_value_is_named_with_its_source() {
             "",
             "'statsd_host': Value must be one of ('host:port', 'unix://PATH') (command",
         ),
-        (&["--dirty-workers", "2"], "", "", "dirty workers are not supported ('dirty_workers' is 2) (command line)"),
+        (&["--http-protocols", "h2"], "", "", "HTTP/2 is not supported yet ('http_protocols' is 'h2') (command line)"),
+        (
+            &["--dirty-app", "a:B:0"],
+            "",
+            "",
+            "'a:B:0' is no dirty app: that is MODULE:CLASS, or MODULE:CLASS:N with N of at least 1",
+        ),
+        (
+            &[],
+            "",
+            "def dirty_post_fork(worker): pass",
+            "must take 2 arguments (arbiter, worker), and takes 1 (config file)",
+        ),
         (&[], "-w x", "", "argument -w/--workers: invalid int value: 'x' (GUNICORN_CMD_ARGS)"),
         (
             &[],
@@ -273,10 +285,10 @@ fn an_unknown_name_in_a_file_is_warned_of_and_ignored() {
 
 #[test]
 fn a_setting_we_do_not_have_is_refused_and_its_default_is_not() {
-    let refused = Plan::app("echo").args(["--dirty-workers", "1"]).run();
+    let refused = Plan::app("echo").args(["--http2-cleartext", "prior-knowledge"]).run();
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("dirty workers are not supported"), "{}", refused.stderr);
-    let server = Plan::app("echo").args(["--dirty-workers", "0"]).start();
+    assert!(refused.stderr.contains("HTTP/2 is not supported yet"), "{}", refused.stderr);
+    let server = Plan::app("echo").args(["--http2-cleartext", "off"]).start();
     assert_eq!(server.get("/").status, 200);
     server.finish();
 }

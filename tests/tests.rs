@@ -45,6 +45,7 @@ mod cluster;
 mod crowds;
 mod ctl;
 mod defer_accept;
+mod dirty;
 mod faults;
 mod faults_boot;
 mod faults_system;

@@ -9,7 +9,7 @@ use crate::util::client::Client;
 use crate::util::load::Load;
 use crate::util::server::{Plan, Server, send};
 use crate::util::tls::{Authority, Key};
-use crate::util::{gunicorn_venv, wait_until};
+use crate::util::{gunicorn_packages, wait_until};
 
 /// A server of that class of `tests/apps/subclasses.py`, which is the application too.
 fn plan(class: &str) -> Plan {
@@ -23,9 +23,7 @@ fn green(class: &str) -> Plan {
 
 /// With the real gunicorn on Python's path.
 fn beside_gunicorn(plan: Plan) -> Plan {
-    let mut versions = std::fs::read_dir(gunicorn_venv().join("lib")).expect("a virtualenv has a lib").flatten();
-    let version = versions.next().expect("it is of one Python").path();
-    plan.env("PYTHONPATH", version.join("site-packages").display().to_string())
+    plan.env("PYTHONPATH", gunicorn_packages())
 }
 
 /// Classes that gunicorn's own code has to run, and what they override.

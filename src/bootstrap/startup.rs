@@ -11,7 +11,7 @@ use crate::python::config_file::{self, ConfigFile, ConfigFileError, Objects};
 use crate::python::embedder::{self, Embedder};
 use crate::python::hooks::Hooks;
 use crate::python::ssl_context::{self, ContextTerms};
-use crate::python::{Exit, foreign_worker, greenlets, signals, spew};
+use crate::python::{Exit, dirty, foreign_worker, greenlets, signals, spew};
 use crate::service;
 use crate::settings::{
     self, Assignment, Config, ConfigSource, FileOrigin, LoadedSettings, Origins, Sources, Value, WorkerClass,
@@ -149,6 +149,9 @@ impl Startup {
         if config.worker_class == WorkerClass::Gevent {
             self.find_gevent(&config)?;
         }
+        if config.dirty.is_on() {
+            self.find_dirty(&config)?;
+        }
         files::check(&config).map_err(|(name, reason)| config_error(&loaded.origins.blame(name, reason)))?;
         let hooks = self.find_hooks(&config, objects, &loaded.origins)?;
         Ok((Arc::new(config), hooks))
@@ -263,6 +266,13 @@ impl Startup {
         self.python.start_interpreter().map_err(|error| config_error(&error))?;
         self.python.extend_path(config).map_err(|error| config_error(&error))?;
         greenlets::require().map_err(|sentence| config_error(&sentence))
+    }
+
+    /// gunicorn's code runs dirty workers, so it must be installed.
+    fn find_dirty(&self, config: &Config) -> Result<(), StartupError> {
+        self.python.start_interpreter().map_err(|error| config_error(&error))?;
+        self.python.extend_path(config).map_err(|error| config_error(&error))?;
+        dirty::require().map_err(|sentence| config_error(&sentence))
     }
 
     /// Hooks and loggers may be dotted names, which are searched for where the app is.

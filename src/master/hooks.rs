@@ -23,6 +23,7 @@ impl Master {
             worker_age: self.workers.forked(),
             listeners: listeners::shown(&serving.service),
             pid_file: self.pid_file.as_ref().map(|file| file.path().to_owned()),
+            dirty_arbiter_pid: self.dirty_arbiter(),
         }
     }
 
@@ -58,7 +59,8 @@ impl Master {
 /// The master as hooks see it while it starts.
 pub(super) fn shown_at_start(master_name: &'static str, num_workers: usize) -> ServerState {
     let pid = process::getpid();
-    ServerState { pid, master_name, num_workers, worker_age: 0, listeners: Vec::new(), pid_file: None }
+    let (listeners, pid_file, dirty_arbiter_pid) = (Vec::new(), None, None);
+    ServerState { pid, master_name, num_workers, worker_age: 0, listeners, pid_file, dirty_arbiter_pid }
 }
 
 /// For a hook whose exception changes nothing.

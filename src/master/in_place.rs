@@ -25,7 +25,7 @@ use super::upgrade::{Order, Purpose, keep_on_exec};
 use super::{Master, Phase, unblock};
 
 /// The generation of adopted workers: older than any of this program.
-const ADOPTED: u64 = 0;
+pub(super) const ADOPTED: u64 = 0;
 
 impl Master {
     pub(super) fn check_before_upgrade_in_place(&mut self) {
@@ -102,8 +102,8 @@ impl Master {
         let pids = |are_serving: bool| -> Vec<Pid> {
             self.workers.iter().filter(|it| it.is_serving() == are_serving).map(|it| it.pid).collect()
         };
-        let successor = Successor::InPlace { serving: pids(true), ending: pids(false) };
-        let environment = environment_for(&successor, command, estate);
+        let (serving, ending, dirty) = (pids(true), pids(false), self.dirty.inheritance());
+        let environment = environment_for(&Successor::InPlace { serving, ending, dirty }, command, estate);
         keep_on_exec(estate)?;
         env::set_current_dir(&command.cwd)?;
         process::exec(&command.program, &command.arguments(None), &environment)
@@ -123,5 +123,6 @@ impl Master {
         for pid in adopted.ending {
             self.workers.adopt(pid, ADOPTED, Fate::Stopping { until }, Arc::clone(&config));
         }
+        self.adopt_dirty_pools(adopted.dirty);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{OwnedFd, RawFd};
+use std::path::PathBuf;
 
 use crate::bootstrap::ExecCommand;
 use crate::scoreboard;
@@ -35,6 +36,8 @@ const SERVING: &str = "MONOCEROS_WORKERS";
 const NOTE: &str = "MONOCEROS_FAILURE_NOTE";
 /// The pids of those that have been told to end.
 const ENDING: &str = "MONOCEROS_ENDING_WORKERS";
+/// The dirty arbiters: a line each, with pid, colon and folder.
+const DIRTY: &str = "MONOCEROS_DIRTY_ARBITERS";
 
 /// The descriptors of the boards that the earlier program has read and of its own, separated by
 /// commas; that of a board for this program; and those of the socket of `metrics_bind`, and of the
@@ -83,6 +86,25 @@ pub(super) struct Adopted {
     pub serving: Vec<Pid>,
     /// They have been told to end.
     pub ending: Vec<Pid>,
+    pub dirty: Vec<AdoptedPool>,
+}
+
+/// A dirty arbiter, and the folder of its sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AdoptedPool {
+    pub pid: Pid,
+    pub folder: PathBuf,
+}
+
+impl AdoptedPool {
+    fn parse(line: &str) -> Option<AdoptedPool> {
+        let (pid, folder) = line.split_once(':')?;
+        Some(AdoptedPool { pid: pid.parse().ok().map(Pid::from_raw)?, folder: folder.into() })
+    }
+
+    fn line(&self) -> String {
+        format!("{}:{}", self.pid, self.folder.display())
+    }
 }
 
 impl Inheritance {
@@ -134,7 +156,9 @@ impl Adopted {
     fn from_environment() -> Option<Adopted> {
         let is_meant = take_pids(IN_PLACE) == [process::getpid()];
         let [serving, ending] = [SERVING, ENDING].map(take_pids);
-        is_meant.then(|| Adopted { serving: children(serving), ending: children(ending) })
+        let dirty = process::take_environment(DIRTY).unwrap_or_default().to_string_lossy().into_owned();
+        let dirty = dirty.lines().filter_map(AdoptedPool::parse).filter(|it| process::is_child(it.pid)).collect();
+        is_meant.then(|| Adopted { serving: children(serving), ending: children(ending), dirty })
     }
 }
 
@@ -180,8 +204,8 @@ fn descriptors(list: &OsStr) -> Vec<RawFd> {
 pub(super) enum Successor {
     /// A child of this master.
     Beside { master: Pid },
-    /// The new program in this process, with these workers.
-    InPlace { serving: Vec<Pid>, ending: Vec<Pid> },
+    /// The new program in this process, with these workers and dirty arbiters.
+    InPlace { serving: Vec<Pid>, ending: Vec<Pid>, dirty: Vec<AdoptedPool> },
 }
 
 /// The descriptors that the next master gets.
@@ -215,10 +239,13 @@ pub(super) fn environment_for(
     let mut pass = |name: &str, value: String| environment.push((name.into(), value.into()));
     match successor {
         Successor::Beside { master } => pass(OLD_MASTER, master.to_string()),
-        Successor::InPlace { serving, ending } => {
+        Successor::InPlace { serving, ending, dirty } => {
             pass(IN_PLACE, own_pid.to_string());
             pass(SERVING, list(serving));
             pass(ENDING, list(ending));
+            if !dirty.is_empty() {
+                pass(DIRTY, dirty.iter().map(AdoptedPool::line).collect::<Vec<_>>().join("\n"));
+            }
         }
     }
     if command.environment.iter().any(|(name, _)| name == WATCHDOG_PID) {
@@ -264,6 +291,7 @@ fn clean_environment(command: &ExecCommand) -> Vec<(OsString, OsString)> {
         IN_PLACE,
         SERVING,
         ENDING,
+        DIRTY,
         NOTE,
         BOARDS,
         FRESH_BOARD,
@@ -326,10 +354,16 @@ mod tests {
     fn a_program_in_place_gets_the_workers_too() {
         let workers = [vec![Pid::from_raw(8), Pid::from_raw(9)], Vec::new()];
         let [serving, ending] = workers;
+        let in_place = |dirty| Successor::InPlace { serving: serving.clone(), ending: ending.clone(), dirty };
         assert_eq!(
-            passed(&Successor::InPlace { serving, ending }, &["GUNICORN_PID"], &[5], false),
+            passed(&in_place(Vec::new()), &["GUNICORN_PID"], &[5], false),
             "MONOCEROS_IN_PLACE=own MONOCEROS_WORKERS=8,9 MONOCEROS_ENDING_WORKERS= GUNICORN_FD=5"
         );
+        let line = "10:/tmp/gunicorn-dirty-x: y";
+        let pool = AdoptedPool::parse(line).unwrap();
+        assert_eq!((pool.pid, pool.line().as_str()), (Pid::from_raw(10), line));
+        let all = passed(&in_place(vec![pool.clone(), pool]), &["MONOCEROS_DIRTY_ARBITERS"], &[], false);
+        assert!(all.ends_with(&format!("MONOCEROS_DIRTY_ARBITERS={line}\n{line}")), "{all}");
     }
 
     #[test]

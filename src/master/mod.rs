@@ -11,6 +11,7 @@ mod autoscale;
 mod backlog;
 mod certificates;
 mod control;
+mod dirty;
 mod exit_reason;
 mod generation;
 mod generations;
@@ -58,11 +59,12 @@ use crate::sys::fork::{self, Forked};
 use crate::sys::pidfile::PidFile;
 use crate::sys::process::Pid;
 use crate::sys::signal::{Blocked, SignalQueue};
-use crate::worker_init::WorkerInit;
+use crate::worker_init::{DirtyArbiterInit, WorkerInit};
 
 use autoscale::Autoscaler;
 use backlog::BacklogReport;
 use control::Control;
+use dirty::{DirtyPools, ForkedArbiter};
 use exit_reason::BootFailure;
 use generations::Generations;
 use resize::ResizeWatch;
@@ -82,6 +84,8 @@ pub enum Outcome {
     Exit(i32),
     /// This process is a new worker.
     Worker(WorkerInit),
+    /// This process is a new dirty arbiter.
+    DirtyArbiter(DirtyArbiterInit),
 }
 
 /// Runs the master until it is told to stop. `service` has the settings to start with, and no
@@ -90,7 +94,7 @@ pub enum Outcome {
 /// boot, 4 the app failed to load.
 pub fn run(startup: Startup, service: Service, inheritance: Inheritance) -> Outcome {
     match start::start(startup, service, inheritance) {
-        Ok(master) => master.supervise(),
+        Ok(master) => master.begin(),
         Err(status) => Outcome::Exit(status),
     }
 }
@@ -109,6 +113,7 @@ struct Master {
     upgrade: Upgrade,
     service_manager: ServiceManager,
     control: Control,
+    dirty: DirtyPools,
     sizing: Sizing,
     reports: Reports,
 }
@@ -154,6 +159,8 @@ enum Departure {
     Stop(StopReason),
     /// The process is a new worker.
     Worker(Box<ForkedChild>),
+    /// The process is a new dirty arbiter.
+    DirtyArbiter(ForkedArbiter),
 }
 
 impl Master {
@@ -161,9 +168,16 @@ impl Master {
         loop {
             match self.turn() {
                 ControlFlow::Continue(()) => self.sleep(),
-                ControlFlow::Break(Departure::Stop(reason)) => return self.stop(reason),
-                ControlFlow::Break(Departure::Worker(child)) => return self.become_worker(child),
+                ControlFlow::Break(departure) => return self.depart(departure),
             }
+        }
+    }
+
+    fn depart(self, departure: Departure) -> Outcome {
+        match departure {
+            Departure::Stop(reason) => self.stop(reason),
+            Departure::Worker(child) => self.become_worker(child),
+            Departure::DirtyArbiter(child) => self.become_dirty_arbiter(child),
         }
     }
 
@@ -199,6 +213,7 @@ impl Master {
         self.settle_worker_count();
         self.settle_reload();
         self.settle_upgrade();
+        self.settle_dirty_pools();
         self.notice_lost_time();
         self.workers.check_deadlines();
         self.workers.recycle(Instant::now(), self.generations.candidate.is_some());
@@ -210,6 +225,7 @@ impl Master {
     /// loop here.
     fn act(&mut self) -> ControlFlow<Departure> {
         self.workers.retire_surplus(&self.generations.serving.target());
+        self.spawn_dirty_arbiters()?;
         self.spawn_missing()
     }
 

@@ -49,7 +49,9 @@ impl Master {
         }
         self.reap_new_master();
         let other_children = [self.upgrade.new_master(), self.upgrade.check().map(|(child, _)| child)];
-        process::reap_orphans(|pid| other_children.contains(&Some(pid)) || self.workers.has(pid));
+        process::reap_orphans(|pid| {
+            other_children.contains(&Some(pid)) || self.workers.has(pid) || self.dirty.has(pid)
+        });
         ControlFlow::Continue(())
     }
 

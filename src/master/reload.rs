@@ -93,6 +93,11 @@ impl Master {
         called.found_for = found_for;
         // Without it the reason is in the log alone.
         called.failure_note = FailureNote::new().ok().map(Arc::new);
+        let Service { config, hooks, .. } = &*called.service;
+        let serving = Some(self.generations.serving.number);
+        self.dirty
+            .join(called.number, config, hooks, serving, self.upgrade.has_parent())
+            .inspect_err(|_| self.take_back(&called))?;
         configure_logging(&called.service.config, &called.service.hooks).inspect_err(|_| self.take_back(&called))?;
         if !same(&called.service.listeners, &self.generations.serving.service.listeners) {
             info!("Listening at: {} ({})", listeners::names(&called.service), self.pid);
@@ -103,7 +108,8 @@ impl Master {
     }
 
     /// A generation will not serve: removes its sockets, and points the log back.
-    fn take_back(&self, generation: &Generation) {
+    fn take_back(&mut self, generation: &Generation) {
+        self.dirty.leave(generation.number);
         let serving = &self.generations.serving.service;
         listeners::unlink_unless(&generation.service.listeners, &serving.listeners);
         metrics_listener::unlink_unless(&generation.service, Some(serving));
@@ -130,6 +136,7 @@ impl Master {
         let serving = &self.generations.serving;
         debug!("generation {} serves", serving.number);
         serving.take_over(old.service.config.defer_accept);
+        self.dirty.reload(serving.number, &serving.service.config, &serving.service.hooks);
         if serving.target().takes_over_whole() {
             self.workers.retire_up_to(old.number);
         } else {

@@ -122,6 +122,7 @@ impl Master {
             error!("Cannot reopen the logs\n{raised}");
         }
         self.workers.tell_all(Signal::Usr1);
+        self.dirty.tell_all(Signal::Usr1);
     }
 
     /// WINCH stops the workers and keeps the master. As under gunicorn only a daemon does that,

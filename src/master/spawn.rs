@@ -26,7 +26,7 @@ use super::{Departure, Master, Outcome, Phase, StopReason, fork, unblock};
 /// The signals that a worker collects from the fork on (see [`WorkerInit::signals`]): those of the
 /// master without CHLD, which belongs to the application's own children, and with ABRT, which the
 /// master sends to a worker that hangs.
-const WORKER_SIGNALS: [Signal; 11] = [
+pub(super) const WORKER_SIGNALS: [Signal; 11] = [
     Signal::Term,
     Signal::Int,
     Signal::Quit,
@@ -158,6 +158,7 @@ impl Master {
         let signals = self.signals.replace_after_fork(&WORKER_SIGNALS);
         unblock(blocked);
         let workers = self.generations.iter().map(|generation| generation.wanted).max().unwrap_or_default();
+        let dirty_socket = self.dirty.socket(request.generation);
         match confined.and(signals) {
             Ok(signals) => Outcome::Worker(WorkerInit {
                 service: request.service,
@@ -171,6 +172,7 @@ impl Master {
                 wakeup: self.waiter.into_wakeup(),
                 max_requests: request.max_requests,
                 channel: self.workers.into_channel(),
+                dirty_socket,
                 preloaded: self.preloaded,
                 signals,
             }),

@@ -2,6 +2,7 @@
 //! with its log lines.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use log::{debug, error, info, warn};
@@ -19,6 +20,7 @@ use crate::sys::{daemon, process};
 
 use super::autoscale::Autoscaler;
 use super::control::Control;
+use super::dirty::DirtyPools;
 use super::generations::Generations;
 use super::hooks::shown_at_start;
 use super::inheritance::{Inheritance, Inherited};
@@ -31,7 +33,7 @@ use super::upgrade::Upgrade;
 use super::waiter::MasterWaiter;
 use super::worker_count::{WorkerCount, worker_count};
 use super::workers::Workers;
-use super::{Master, Phase, Reports, Sizing, fork};
+use super::{Master, Outcome, Phase, Reports, Sizing, fork};
 
 /// The exit status of a master that could not start.
 const NOT_STARTED: i32 = 1;
@@ -83,15 +85,6 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
             listeners::unlink_unless(&service.listeners, &[]);
         })?;
     announce(&service);
-    let shown = || ServerState { listeners: listeners::shown(&service), ..shown() };
-    may_go_on(&signals, &upgrade, service.hooks.call(ServerHook::WhenReady, shown)).inspect_err(|_| {
-        remove_pid_file();
-        if !upgrade.is_under_way() {
-            listeners::unlink_unless(&service.listeners, &[]);
-        }
-    })?;
-
-    started_in_master();
     let shared = || -> io::Result<_> { Ok((MasterWaiter::new(&signals)?, Workers::new(boards)?)) };
     let generations = Generations::new(service, count);
     let (waiter, workers) = shared().map_err(|error| refuse(&error))?;
@@ -109,6 +102,7 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         upgrade,
         service_manager,
         control: Control::default(),
+        dirty: DirtyPools::default(),
         sizing: Sizing { resize_watch: ResizeWatch::new(), autoscaler: Autoscaler::new() },
         reports,
     };
@@ -116,11 +110,51 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     if let Some(adopted) = adopted {
         master.adopt_workers(adopted);
     }
-    // Beside another master, not before that is gone: the path is its own until then.
-    if !master.upgrade.has_parent() {
-        master.open_control();
-    }
+    master.make_dirty_pool().inspect_err(|_| master.undo_start())?;
     Ok(master)
+}
+
+impl Master {
+    /// From a prepared master to the loop. Dirty arbiters are forked before `when_ready` is called, as
+    /// gunicorn does.
+    pub(super) fn begin(mut self) -> Outcome {
+        if let ControlFlow::Break(departure) = self.spawn_dirty_arbiters() {
+            return self.depart(departure);
+        }
+        let called = self.generations.serving.service.hooks.call(ServerHook::WhenReady, || self.shown());
+        if let Err(status) = may_go_on(&self.signals, &self.upgrade, called) {
+            self.undo_start();
+            self.give_up_dirty_arbiters();
+            return Outcome::Exit(status);
+        }
+        started_in_master();
+        // Beside another master, not before that is gone: the path is its own until then.
+        if !self.upgrade.has_parent() {
+            self.open_control();
+        }
+        self.supervise()
+    }
+
+    fn make_dirty_pool(&mut self) -> Result<(), i32> {
+        let serving = &self.generations.serving;
+        let (config, hooks) = (&serving.service.config, &serving.service.hooks);
+        let made = self.dirty.join(serving.number, config, hooks, None, self.upgrade.has_parent());
+        match made.map_err(|reason| refuse(&reason)) {
+            // Workers serve, and there is no other master to go back to.
+            Err(_) if self.upgrade.is_in_place() => Ok(()),
+            made => made,
+        }
+    }
+
+    /// Removes the files that this start has made.
+    fn undo_start(&self) {
+        if let Some(file) = &self.pid_file {
+            file.remove();
+        }
+        if !self.upgrade.is_under_way() {
+            listeners::unlink_unless(&self.generations.serving.service.listeners, &[]);
+        }
+    }
 }
 
 /// Goes to the background, if the settings ask for it. A master that an upgrade has started is

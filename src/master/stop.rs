@@ -92,12 +92,38 @@ impl Master {
             StopReason::Quick => self.workers.stop_all_quickly(until),
             StopReason::Failed(_) => self.workers.kill_all(Fate::Discarded),
         }
+        if reason != StopReason::Graceful {
+            self.dirty.stop_all(Signal::Quit, Instant::now() + QUICK_TIMEOUT);
+        }
         self.wait_for_workers(until, listeners);
         self.workers.kill_all(Fate::Killed);
         self.wait_for_workers(Instant::now() + REAP_TIMEOUT, listeners);
+        self.stop_dirty_arbiters(until);
         // The last requests are told as well.
         let service = &self.generations.serving.service;
         self.reports.statsd.send(service, self.workers.own_scoreboard(), 0, Instant::now());
+    }
+
+    /// Ends the dirty arbiters of a start that has failed.
+    pub(super) fn give_up_dirty_arbiters(&mut self) {
+        self.dirty.stop_all(Signal::Quit, Instant::now() + QUICK_TIMEOUT);
+        self.stop_dirty_arbiters(Instant::now());
+    }
+
+    /// After the workers, whose last requests may call dirty apps.
+    fn stop_dirty_arbiters(&mut self, until: Instant) {
+        self.dirty.stop_all(Signal::Term, until.max(Instant::now() + QUICK_TIMEOUT));
+        while !self.dirty.is_empty() {
+            let now = Instant::now();
+            self.dirty.settle(now);
+            let Some(deadline) = self.dirty.deadline(now) else { return };
+            self.waiter.wait(Some(deadline));
+            while let Some(signal) = self.signals.next() {
+                if matches!(signal, Signal::Int | Signal::Quit) {
+                    self.dirty.stop_all(Signal::Quit, Instant::now() + QUICK_TIMEOUT);
+                }
+            }
+        }
     }
 
     /// When every worker drains, the kernel's queue is empty. A client that connects from then on
@@ -130,6 +156,7 @@ impl Master {
                         info!("Quick shutdown requested");
                         deadline = deadline.min(Instant::now() + QUICK_TIMEOUT);
                         self.workers.stop_all_quickly(deadline);
+                        self.dirty.stop_all(Signal::Quit, deadline);
                     }
                     Signal::Usr1 => self.reopen_logs(),
                     // A second TERM does not hurry the stop: a service manager may send it to the

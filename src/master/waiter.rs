@@ -120,6 +120,7 @@ impl Master {
             self.certificates_deadline(),
             self.counts_deadline(now),
             self.control.deadline(),
+            self.dirty.deadline(now),
             self.resize_deadline(),
             self.autoscale_deadline(),
             self.reports.backlog.deadline(&self.generations.serving.service, now),

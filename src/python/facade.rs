@@ -24,6 +24,8 @@ static MODULES: &[(&str, bool, &str)] = &[
     ("gunicorn.__main__", false, include_str!("facade/gunicorn/__main__.py")),
     ("gunicorn._amend", false, include_str!("facade/gunicorn/_amend.py")),
     ("gunicorn._bridge", false, include_str!("facade/gunicorn/_bridge.py")),
+    ("gunicorn._dirty", false, include_str!("facade/gunicorn/_dirty.py")),
+    ("gunicorn._dirty_worker", false, include_str!("facade/gunicorn/_dirty_worker.py")),
     ("gunicorn._embedded", false, include_str!("facade/gunicorn/_embedded.py")),
     ("gunicorn._foreign", false, include_str!("facade/gunicorn/_foreign.py")),
     ("gunicorn._gevent", false, include_str!("facade/gunicorn/_gevent.py")),

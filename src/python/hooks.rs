@@ -110,6 +110,8 @@ pub struct ServerState {
     pub listeners: Vec<(String, RawFd)>,
     /// The path of the pid file.
     pub pid_file: Option<PathBuf>,
+    /// The dirty arbiter's pid, if one runs.
+    pub dirty_arbiter_pid: Option<Pid>,
 }
 
 impl ServerState {
@@ -121,6 +123,7 @@ impl ServerState {
         state.set_item("worker_age", self.worker_age)?;
         state.set_item("listeners", &self.listeners)?;
         state.set_item("pid_file", self.pid_file.as_deref().map(Path::as_os_str))?;
+        state.set_item("dirty_arbiter_pid", self.dirty_arbiter_pid.map_or(0, Pid::as_raw))?;
         Ok(state)
     }
 }

@@ -22,6 +22,7 @@ macro_rules! embedded_source {
 pub mod app;
 pub mod call;
 pub mod config_file;
+pub mod dirty;
 pub mod embedder;
 pub mod environ;
 pub mod environment;

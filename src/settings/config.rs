@@ -289,6 +289,9 @@ pub struct Config {
     /// The name in the process titles while `proc_name` is not set.
     pub default_proc_name: String,
 
+    /// The pool of dirty workers.
+    pub dirty: DirtyConfig,
+
     /// The server hooks that the user has set: their names, and the functions as Python shows them.
     pub hooks: BTreeMap<&'static str, String>,
 }
@@ -349,6 +352,28 @@ impl Config {
     /// The name that the process titles show.
     pub fn name(&self) -> &str {
         self.proc_name.as_deref().unwrap_or(&self.default_proc_name)
+    }
+}
+
+/// The pool of dirty workers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DirtyConfig {
+    /// The apps, each `module:Class` or `module:Class:N`.
+    pub apps: Vec<String>,
+    /// How many workers there are to be; 0 means none.
+    pub workers: usize,
+    /// Seconds that an action may take; 0 means no limit.
+    pub timeout: u64,
+    /// Threads of a worker that run actions.
+    pub threads: usize,
+    /// Seconds that a worker which is told to end has for its actions.
+    pub graceful_timeout: u64,
+}
+
+impl DirtyConfig {
+    /// Whether there is to be a pool: both apps and workers are given.
+    pub fn is_on(&self) -> bool {
+        self.workers > 0 && !self.apps.is_empty()
     }
 }
 
@@ -722,6 +747,7 @@ impl Config {
             control_socket_disable: false,
             proc_name: None,
             default_proc_name: String::new(),
+            dirty: DirtyConfig::default(),
             hooks: BTreeMap::new(),
         }
     }

@@ -123,6 +123,7 @@ pub fn load(sources: Sources<'_>) -> Result<LoadedSettings, Error> {
     loading.check_watched_files()?;
     loading.warn_of_proxy_header();
     loading.report_missing()?;
+    loading.warn_of_half_a_pool();
     Ok(LoadedSettings { config: loading.config, warnings: loading.warnings, origins: loading.origins })
 }
 
@@ -248,6 +249,17 @@ impl Loading {
             }
         }
         Ok(())
+    }
+
+    /// As under gunicorn one of the two alone starts nothing.
+    fn warn_of_half_a_pool(&mut self) {
+        let dirty = &self.config.dirty;
+        let (given, lacks) = match (dirty.workers > 0, dirty.apps.is_empty()) {
+            (true, true) => ("dirty_workers", "'dirty_apps' names no app"),
+            (false, false) => ("dirty_apps", "'dirty_workers' is 0"),
+            _ => return,
+        };
+        self.warnings.push(format!("the setting '{given}' has no effect: {lacks}"));
     }
 
     fn warn_of_proxy_header(&mut self) {
@@ -564,16 +576,13 @@ mod tests {
 
     #[test]
     fn adjustments_of_what_is_not_supported_are_warned_of() {
-        let values = vec![
-            ("on_dirty_starting", Value::Object("<announce()>".into())),
-            ("http2_max_frame_size", Value::Int(20000)),
-        ];
+        let values = vec![("http2_max_frame_size", Value::Int(20000)), ("dirty_workers", Value::Int(2))];
         let warnings = load_file(values, FileOrigin::Python).unwrap().warnings;
         assert_eq!(
             warnings,
             [
                 "the setting 'http2_max_frame_size' has no effect: HTTP/2 is not supported yet",
-                "the setting 'on_dirty_starting' has no effect: dirty workers are not supported",
+                "the setting 'dirty_workers' has no effect: 'dirty_apps' names no app",
             ]
         );
     }

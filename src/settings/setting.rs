@@ -69,13 +69,15 @@ pub enum Section {
     ProcessNaming,
     /// Server hooks.
     ServerHooks,
+    /// A pool of processes for long work, and its hooks.
+    DirtyWorkers,
     /// Settings of gunicorn that this server does not have.
     NotSupported,
 }
 
 impl Section {
     /// The chapters with settings that the server has, in order.
-    pub const ALL: [Section; 13] = [
+    pub const ALL: [Section; 14] = [
         Section::ConfigFile,
         Section::ServerSocket,
         Section::WorkerProcesses,
@@ -89,6 +91,7 @@ impl Section {
         Section::Observing,
         Section::ProcessNaming,
         Section::ServerHooks,
+        Section::DirtyWorkers,
     ];
 
     /// The chapter's heading.
@@ -107,6 +110,7 @@ impl Section {
             Section::Observing => "Metrics and control",
             Section::ProcessNaming => "Process naming",
             Section::ServerHooks => "Server hooks",
+            Section::DirtyWorkers => "Dirty workers",
             Section::NotSupported => "Not supported yet",
         }
     }

@@ -96,7 +96,7 @@ fn boot(
         .map_err(|error| BootError::because("cannot open the error log once more", &error))?;
     let nudge = start_python(&init, python)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
-    super::make_known(&init.row);
+    super::make_known(&init.row, init.dirty_socket.as_deref());
     python.extend_path(&config).map_err(python_failure)?;
     let state =
         WorkerState { ppid: init.ppid, age: init.age, max_requests: init.max_requests, number: init.row.number() };

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod connection_limits;
 mod connection_poll;
 mod counting;
+mod dirty_arbiter;
 mod event_loop;
 mod file_watcher;
 mod foreign;
@@ -32,8 +33,8 @@ mod write_queue;
 mod write_timeout;
 
 use std::fmt::Display;
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,8 +58,8 @@ use crate::python::idle::GreenletWait;
 use crate::python::panics::caught;
 use crate::python::signals::Nudge;
 use crate::python::{
-    PyErr, Python, environment, facade, failure, greenlets, interpreter, loggers, request_context, signals, spew,
-    threads, title,
+    PyErr, Python, dirty, environment, facade, failure, greenlets, interpreter, loggers, request_context, signals,
+    spew, threads, title,
 };
 use crate::scoreboard::{Row, Scoreboard};
 use crate::service;
@@ -69,6 +70,8 @@ use crate::sys::socket::{Listener, LocalAddress};
 use crate::sys::wakeup::{self, WakeupReceiver};
 use crate::sys::{thread, user};
 use crate::worker_init::WorkerInit;
+
+pub use self::dirty_arbiter::run as run_dirty_arbiter;
 
 /// The worker served and has ended in good order.
 pub const EXIT_OK: i32 = 0;
@@ -178,6 +181,16 @@ enum BootError {
     Other(String),
 }
 
+/// The reason as a sentence or traceback.
+impl Display for BootError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BootError::App(LoadError::App(reason)) | BootError::Other(reason) => f.write_str(reason),
+            BootError::App(LoadError::Import { text, .. }) => f.write_str(text),
+        }
+    }
+}
+
 impl BootError {
     fn because(context: &str, reason: &dyn Display) -> Self {
         BootError::Other(format!("{context}: {reason}"))
@@ -230,7 +243,7 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
         .map_err(|error| BootError::because("cannot open the error log once more", &error))?;
     let nudge = start_python(&init, python)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
-    make_known(&init.row);
+    make_known(&init.row, init.dirty_socket.as_deref());
     let (ppid, age, max_requests, number) = (init.ppid, init.age, init.max_requests, init.row.number());
     let state = WorkerState { ppid, age, max_requests, number };
     init.service.hooks.post_fork(state).map_err(BootError::raised)?;
@@ -263,12 +276,16 @@ fn count_lines(row: &Row) {
     row.count_lines_dropped(logging::take_dropped_lines());
 }
 
-/// The application can tell by its number which worker it is in, and `monoceros ctl stacks` can ask it.
-fn make_known(row: &Row) {
+/// The application can tell by its number which worker it is in, and where its dirty arbiter is; and
+/// `monoceros ctl stacks` can ask it.
+fn make_known(row: &Row, dirty_socket: Option<&Path>) {
     logging::note_worker(row.number());
     // Those of the master's until the fork are its own.
     let _ = (logging::take_line_counts(), logging::take_dropped_lines());
     environment::set(NUMBER_VARIABLE, Some(row.number().to_string().as_ref()));
+    if let Some(Err(error)) = dirty_socket.map(dirty::announce) {
+        log::error!("{}", Python::attach(|py| crate::python::traceback(py, &error)));
+    }
     if let Err(reason) = signals::show_stacks_when_asked() {
         log::debug!("`monoceros ctl stacks` will show no stacks of this worker: {reason}");
     }

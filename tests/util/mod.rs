@@ -79,6 +79,13 @@ pub fn gunicorn_venv() -> &'static Path {
     })
 }
 
+/// The packages of [`gunicorn_venv`], for a server that is to find the real gunicorn on Python's path.
+pub fn gunicorn_packages() -> String {
+    let mut versions = std::fs::read_dir(gunicorn_venv().join("lib")).expect("a virtualenv has a lib").flatten();
+    let version = versions.next().expect("it is of one Python").path();
+    version.join("site-packages").display().to_string()
+}
+
 /// The virtualenv with programs that start a server in their turn.
 pub fn programs_venv() -> &'static Path {
     static VENV: OnceLock<PathBuf> = OnceLock::new();

@@ -38,6 +38,11 @@ pub fn wake_ups(pid: i32) -> u64 {
         .sum()
 }
 
+/// The process that has started this one, or has taken it over.
+pub fn parent(pid: i32) -> i32 {
+    stat(pid).expect("the process lives").1
+}
+
 /// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: i32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z')

@@ -5,6 +5,7 @@
 
 mod config_file;
 mod debugging;
+mod dirty_workers;
 mod http;
 mod logging;
 mod naming;
@@ -23,7 +24,7 @@ use super::value::{Value, ValueError};
 
 pub use self::not_supported::NOT_SUPPORTED;
 
-static CHAPTERS: [&[Setting]; 13] = [
+static CHAPTERS: [&[Setting]; 14] = [
     config_file::ROWS,
     server_socket::ROWS,
     worker_processes::ROWS,
@@ -37,6 +38,7 @@ static CHAPTERS: [&[Setting]; 13] = [
     observing::ROWS,
     naming::ROWS,
     server_hooks::ROWS,
+    dirty_workers::ROWS,
 ];
 
 /// The settings that gunicorn does not have.

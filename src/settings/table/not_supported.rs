@@ -28,21 +28,11 @@ pub static NOT_SUPPORTED: &[Setting] = &[
     ignored("websocket_max_message_size", &["--websocket-max-message-size"], Kind::Int, &["16777216"], ASGI),
     ignored("http_parser", &["--http-parser"], Kind::Text, EVERY, "there is one parser, a native one"),
     ignored("root_path", &["--root-path"], Kind::Text, &["None", ""], ASGI),
-    refused("dirty_apps", &["--dirty-app"], Kind::List, &["[]", "None", ""], DIRTY),
-    refused("dirty_workers", &["--dirty-workers"], Kind::Int, &["0"], DIRTY),
-    ignored("dirty_timeout", &["--dirty-timeout"], Kind::Int, &["300"], DIRTY),
-    ignored("dirty_threads", &["--dirty-threads"], Kind::Int, &["1"], DIRTY),
-    ignored("dirty_graceful_timeout", &["--dirty-graceful-timeout"], Kind::Int, &["30"], DIRTY),
-    ignored("on_dirty_starting", &[], Kind::Hook, &["None", ""], DIRTY),
-    ignored("dirty_post_fork", &[], Kind::Hook, &["None", ""], DIRTY),
-    ignored("dirty_worker_init", &[], Kind::Hook, &["None", ""], DIRTY),
-    ignored("dirty_worker_exit", &[], Kind::Hook, &["None", ""], DIRTY),
 ];
 
 const EVERY: &[&str] = &["*"];
 const HTTP2: &str = "HTTP/2 is not supported yet";
 const ASGI: &str = "ASGI apps are not supported yet";
-const DIRTY: &str = "dirty workers are not supported";
 
 /// A setting with which the server does not start.
 const fn refused(

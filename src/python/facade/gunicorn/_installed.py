@@ -1,4 +1,5 @@
-"""Runs a worker class by gunicorn's own code, where gunicorn is installed. Nothing but `_foreign` may import it.
+"""Runs a worker class by gunicorn's own code, where gunicorn is installed. Nothing but `_foreign` and the server may
+import it.
 
 Some classes override how requests are read and waited for. There is no such Python code here, but gunicorn has it: in
 the worker's process this package gives way to the installed one, the config file and the class's module are read once
@@ -22,6 +23,18 @@ def is_installed():
     """Whether gunicorn itself can be imported by this process."""
     spec = PathFinder.find_spec("gunicorn")
     return spec is not None and spec.origin is not None
+
+
+def require_dirty():
+    """RuntimeError with a sentence unless an installed gunicorn can run dirty workers."""
+    spec = PathFinder.find_spec("gunicorn")
+    for part in ("dirty", "tlv"):
+        folders = spec and spec.submodule_search_locations
+        spec = folders and PathFinder.find_spec(f"{spec.name}.{part}", folders)
+    if not spec:
+        raise RuntimeError(
+            "dirty workers are run by gunicorn's own code: install that, version 25.1 or later (pip install gunicorn)"
+        )
 
 
 def take_over(bridge, name):

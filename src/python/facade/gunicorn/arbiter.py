@@ -103,6 +103,7 @@ class Arbiter:
         self.master_name = "Master"
         self.reexec_pid = 0
         self.worker_age = 0
+        self.dirty_arbiter_pid = 0
         self.address = []
         self.timeout = 0
         self.proc_name = None
