@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 
 use crate::util::json::Json;
 use crate::util::server::{Plan, Server, send};
@@ -226,6 +226,50 @@ fn finish_by_itself(mut server: Server, closed: usize) {
     assert!(took < PROMPT, "{took:?}\n{}", server.log());
     assert!(server.gate_files("closed-").len() >= closed, "{}", server.log());
     server.expect_gone();
+}
+
+#[test]
+fn the_control_socket_shows_the_pool_and_changes_its_size() {
+    let plan = plan();
+    let socket = plan.path("ctl.sock");
+    let server =
+        plan.args(["--dirty-app", "dirty:Rare", "--control-socket", socket.to_str().expect("a plain path")]).start();
+    let workers = wait_for_pool(&server, 2);
+    let arbiter = arbiter(&server);
+    let ask = |words: &[&str]| {
+        let path = socket.display().to_string();
+        let command =
+            std::process::Command::new(crate::util::program()).args(["ctl", "-s", &path]).args(words).output();
+        let said = command.expect("it runs");
+        Json::parse(&String::from_utf8_lossy(&said.stdout))
+    };
+    assert_eq!(ask(&["show", "stats"])["dirty_arbiter_pid"].number() as i32, arbiter);
+    let shown = ask(&["show", "dirty"]);
+    assert_eq!((shown["pid"].number() as i32, &shown["enabled"]), (arbiter, &Json::Bool(true)));
+    let pids: Vec<i32> = shown["workers"].list().iter().map(|worker| worker["pid"].number() as i32).collect();
+    assert_eq!(pids, workers);
+    assert!(shown["workers"].list().iter().all(|worker| worker["booted"] == Json::Bool(true)), "{shown:?}");
+    let limits: Vec<&Json> = shown["apps"].list().iter().map(|app| &app["worker_count"]).collect();
+    assert_eq!(limits, [&Json::Null, &Json::Number(1.0)]);
+    assert_eq!(shown["apps"].list()[1]["worker_pids"].list().len(), 1);
+    let all = ask(&["show", "all"]);
+    assert_eq!((all["dirty_worker_count"].number(), all["dirty_arbiter"]["pid"].number() as i32), (2.0, arbiter));
+    assert_eq!(ask(&["show", "config"])["dirty_workers"].number(), 2.0);
+    let added = ask(&["dirty", "add", "2"]);
+    assert_eq!(
+        [&added["spawned"], &added["total_workers"], &added["target_workers"]].map(Json::number),
+        [2.0, 4.0, 4.0]
+    );
+    let removed = ask(&["dirty", "remove", "9"]);
+    assert_eq!([&removed["removed"], &removed["target_workers"]].map(Json::number), [3.0, 1.0]);
+    wait_until("one worker", || process::children(arbiter).len() == 1);
+    // The one that stays is the one that has every app.
+    assert_eq!(pid(&server, "dirty:Rare"), process::children(arbiter)[0]);
+    send(arbiter, SIGTTIN);
+    wait_until("two workers", || process::children(arbiter).len() == 2);
+    send(arbiter, SIGTTOU);
+    wait_until("one worker", || process::children(arbiter).len() == 1);
+    finish(server);
 }
 
 #[test]

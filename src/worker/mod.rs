@@ -33,7 +33,7 @@ mod write_queue;
 mod write_timeout;
 
 use std::fmt::Display;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

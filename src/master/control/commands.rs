@@ -16,10 +16,12 @@ use crate::sys::process::Pid;
 use crate::sys::signal::Signal;
 use crate::sys::socket::{Listener, LocalAddress};
 
+use super::super::dirty::Request;
 use super::super::standing::Fate;
 use super::super::worker::Worker;
 use super::super::worker_count::worker_count;
 use super::super::{Departure, Master};
+use super::dirty::Question;
 use super::stacks::Wanted;
 use super::{Awaited, MOST_LOGGED, Reply};
 
@@ -27,7 +29,7 @@ const HELP: [(&str, &str); 21] = [
     ("show all", "Show all processes"),
     ("show workers", "Show the workers, and what each is at"),
     ("show requests", "Show the requests that have run for a second or more"),
-    ("show dirty", "Show dirty workers (there are none)"),
+    ("show dirty", "Show the dirty workers and their apps"),
     ("show config", "Show the settings in force"),
     ("show stats", "Show counts of the server"),
     ("show listeners", "Show the sockets"),
@@ -36,8 +38,8 @@ const HELP: [(&str, &str); 21] = [
     ("worker kill PID", "Stop the worker with this pid; another takes its place"),
     ("worker stacks PID", "Show where in the code this worker is"),
     ("stacks", "Show where in the code all workers are"),
-    ("dirty add [N]", "Not supported"),
-    ("dirty remove [N]", "Not supported"),
+    ("dirty add [N]", "Start N more dirty workers (default 1)"),
+    ("dirty remove [N]", "Stop N dirty workers (default 1)"),
     ("reload [--wait]", "Reload settings and code; with --wait, say how it ended"),
     ("reopen", "Reopen the logs"),
     ("loglevel [LEVEL]", "Give the error log a level until the next reload, or show it"),
@@ -46,6 +48,9 @@ const HELP: [(&str, &str); 21] = [
     ("shutdown [graceful|quick]", "Stop the server"),
     ("help", "Show this"),
 ];
+
+/// Dirty workers of one command; an arbiter has its own limit for all of them.
+const MOST_AT_ONCE: i64 = 1 << 20;
 
 type Outcome = Result<Value, String>;
 
@@ -63,6 +68,8 @@ impl Master {
             info!("{note}");
         }
         Reply::Now(match word(0).as_str() {
+            "show" if word(1) == "all" => return self.ask_dirty(Question::ShowAll),
+            "show" if word(1) == "dirty" => return self.ask_dirty(Question::ShowDirty),
             "" => Err("Empty command".to_owned()),
             "show" => self.show_command(&word(1)),
             "stacks" => return Reply::Later(Awaited::Turn(Wanted::All)),
@@ -72,7 +79,10 @@ impl Master {
                 Err(error) => Err(error),
             },
             "worker" => self.worker_command(&word(1), rest),
-            "dirty" => dirty_command(&word(1)),
+            "dirty" => match dirty_command(&word(1), rest) {
+                Ok(request) => return self.ask_dirty(Question::Change(request)),
+                Err(error) => Err(error),
+            },
             "reload" => {
                 // It does not end the master.
                 let _ = self.handle(Signal::Hup);
@@ -108,13 +118,11 @@ impl Master {
 
     fn show_command(&self, target: &str) -> Outcome {
         match target {
-            "all" => Ok(self.show_all()),
             "workers" => {
                 let workers: Vec<Value> = self.by_age().into_iter().map(worker_in_full).collect();
                 Ok(json!({"count": workers.len(), "workers": workers}))
             }
             "requests" => Ok(self.show_requests()),
-            "dirty" => Ok(json!({"enabled": false, "pid": null, "workers": [], "apps": []})),
             "config" => Ok(config(&self.generations.serving.service.config)),
             "stats" => Ok(self.show_stats()),
             "listeners" => Ok(self.show_listeners()),
@@ -135,14 +143,14 @@ impl Master {
             "workers_spawned": self.workers.forked(),
             "workers_killed": exits(&[Cause::Timeout, Cause::RequestTimeout, Cause::OutOfMemory, Cause::Killed, Cause::Crash]),
             "reloads": ok + failed,
-            "dirty_arbiter_pid": null,
+            "dirty_arbiter_pid": self.dirty_arbiter().map(Pid::as_raw),
             "reloads_failed": failed,
             "generation": self.generations.serving.number,
             "requests": board.read_workers().iter().map(|row| row.requests).sum::<u64>(),
         })
     }
 
-    fn show_all(&self) -> Value {
+    pub(super) fn show_all(&self, dirty_arbiter: Option<i32>, dirty_workers: &Value) -> Value {
         let workers: Vec<Value> = self
             .by_age()
             .into_iter()
@@ -156,9 +164,9 @@ impl Master {
             "arbiter": {"pid": self.pid.as_raw(), "type": "arbiter", "role": "master"},
             "web_worker_count": workers.len(),
             "web_workers": workers,
-            "dirty_arbiter": null,
-            "dirty_workers": [],
-            "dirty_worker_count": 0,
+            "dirty_arbiter": dirty_arbiter.map(|pid| json!({"pid": pid, "type": "dirty_arbiter", "role": "dirty master"})),
+            "dirty_workers": dirty_workers,
+            "dirty_worker_count": dirty_workers.as_array().map_or(0, Vec::len),
         })
     }
 
@@ -278,9 +286,11 @@ fn not_found(pid: i64) -> Value {
     json!({"success": false, "error": format!("Worker {pid} not found")})
 }
 
-fn dirty_command(action: &str) -> Outcome {
+fn dirty_command(action: &str, rest: &[String]) -> Result<Request, String> {
+    let count = || number(rest.first().map_or("1", String::as_str)).map(|count| count.clamp(1, MOST_AT_ONCE) as u32);
     match action {
-        "add" | "remove" => Ok(json!({"success": false, "error": "Dirty arbiter not running"})),
+        "add" => count().map(Request::Add),
+        "remove" => count().map(Request::Remove),
         "" => Err("Invalid argument: Missing dirty action (add|remove)".to_owned()),
         other => Err(format!("Invalid argument: Unknown dirty action: {other}")),
     }
@@ -338,9 +348,9 @@ fn config(config: &Config) -> Value {
         "pidfile": config.pidfile,
         "proc_name": config.name(),
         "reload": config.reload,
-        "dirty_workers": 0,
-        "dirty_apps": [],
-        "dirty_timeout": 300,
+        "dirty_workers": config.dirty.workers,
+        "dirty_apps": config.dirty.apps,
+        "dirty_timeout": config.dirty.timeout,
         "control_socket": config.control_socket,
         "control_socket_disable": config.control_socket_disable,
     })

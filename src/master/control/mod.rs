@@ -6,6 +6,7 @@
 //! of a reload, the `stacks` of workers.
 
 mod commands;
+mod dirty;
 mod frames;
 mod stacks;
 
@@ -25,6 +26,8 @@ use crate::sys::process::Pid;
 use crate::sys::socket::{BindAddress, BindOptions, Cork, Listener, Stream};
 use crate::sys::stack_file;
 
+use self::dirty::Question;
+use super::dirty::Query;
 use super::waiter::MasterWaiter;
 use super::{Departure, Master};
 
@@ -84,6 +87,8 @@ enum Awaited {
     Turn(Wanted),
     /// The stacks of workers.
     Stacks(Asked),
+    /// What the dirty arbiter says.
+    Arbiter(Question, Query),
 }
 
 impl Control {
@@ -132,7 +137,7 @@ impl Control {
         if self.clients.iter().any(Client::awaits_stacks) {
             return Some(Instant::now() + stack_file::LOOK);
         }
-        self.clients.iter().filter_map(Client::silent_until).min()
+        self.clients.iter().filter_map(Client::deadline).min()
     }
 
     /// Tells those who wait for it how a reload has ended.
@@ -199,6 +204,14 @@ impl Client {
         self.awaits.is_none().then(|| self.last_heard + IDLE_TIMEOUT)
     }
 
+    /// When it is to be looked at, whether or not something happens.
+    fn deadline(&self) -> Option<Instant> {
+        match &self.awaits {
+            Some((_, Awaited::Arbiter(_, query))) => Some(query.deadline()),
+            _ => self.silent_until(),
+        }
+    }
+
     /// Whether it is still there. One that waits for a reply is not read from, so its end is not.
     fn stays(&self, now: Instant) -> bool {
         !self.is_over
@@ -210,6 +223,15 @@ impl Client {
 
     fn awaits_stacks(&self) -> bool {
         matches!(self.awaits, Some((_, Awaited::Stacks(_) | Awaited::Turn(_))))
+    }
+
+    /// The dirty arbiter's answer, once it has come, and what it is to.
+    fn take_answer(&mut self, now: Instant) -> Option<(Value, Question, Result<Value, String>)> {
+        let Some((_, Awaited::Arbiter(question, query))) = &mut self.awaits else { return None };
+        let (question, said) = (*question, query.poll(now)?);
+        let (id, _) = self.awaits.take()?;
+        self.last_heard = now;
+        Some((id, question, said))
     }
 
     /// Who it is, for the log.
@@ -270,6 +292,9 @@ impl Master {
         let mut clients = std::mem::take(&mut self.control.clients);
         for client in &mut clients {
             self.tell_stacks(client, now);
+            if let Some((id, question, said)) = client.take_answer(now) {
+                client.reply(&id, self.dirty_reply(question, Some(said)));
+            }
             let mut left = COMMANDS_PER_TURN;
             while left > 0
                 && departure.is_continue()

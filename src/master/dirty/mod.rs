@@ -1,13 +1,15 @@
 //! Dirty workers: for each set of settings one dirty arbiter, which is gunicorn's own code and
 //! supervises them; the master supervises it.
 //!
-//! `pool` is one arbiter with the folder of its sockets. A reload that
+//! `pool` is one arbiter with the folder of its sockets; `query` and `wire` ask it. A reload that
 //! changes nothing of what an arbiter lives by keeps it, and has it replace its workers. Otherwise
 //! the new generation gets a pool of its own, and the old one ends when the last worker that calls
 //! it has.
 
 mod folder;
 mod pool;
+mod query;
+mod wire;
 
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
@@ -23,6 +25,8 @@ use crate::sys::signal::{Blocked, Signal, block_all};
 use crate::worker_init::DirtyArbiterInit;
 
 use self::pool::Pool;
+pub(super) use self::query::Query;
+pub(super) use self::wire::Request;
 use super::in_place::ADOPTED;
 use super::inheritance::AdoptedPool;
 use super::spawn::WORKER_SIGNALS;
