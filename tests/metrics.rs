@@ -265,8 +265,9 @@ fn a_number_that_lasts_keeps_the_files_of_an_app_from_growing() {
         server.signal(SIGHUP);
         wait_until("the next worker", || server.has_serving(1) && server.workers() != workers);
     }
-    assert!(numbers.iter().all(|number| number == "0" || number == "1"), "{numbers:?}");
+    // Two at a time, or three where the master has not yet heard of an end.
+    assert!(numbers.iter().all(|number| ["0", "1", "2"].contains(&number.as_str())), "{numbers:?}");
     let files = server.gate_files("counter_");
-    assert!(files.len() <= 2, "{files:?}");
+    assert!(files.len() <= 3, "{files:?}");
     server.finish();
 }
