@@ -122,8 +122,8 @@ fn a_wait_in_the_accept_queue_is_measured_to_five_milliseconds() {
 }
 
 /// Has a request of `next_client` wait behind another, and compares what is told with the time from its
-/// way out of the client to its way into the app. The machine may keep either side waiting, so each round
-/// may be off upwards, but not all of them.
+/// way out of the client to its way into the app. The machine may keep the server from seeing the request
+/// at once, so a round may fall short, but not all of them.
 fn expect_true_waits(server: &Server, address: &Address, mut next_client: impl FnMut() -> Client) {
     let counts = || {
         let found = read(address);
@@ -152,7 +152,11 @@ fn expect_true_waits(server: &Server, address: &Address, mut next_client: impl F
         });
         let waited = told(&mut waiting).0 - sent;
         wait_until("the second to be counted", || counts().0 == before + 2.0);
-        errors.push((counts().1 - without_its_own - waited) * 1000.0);
+        let error = (counts().1 - without_its_own - waited) * 1000.0;
+        errors.push(error);
+        if error.abs() <= 5.0 {
+            break;
+        }
     }
     let least = errors.iter().map(|error| error.abs()).fold(f64::MAX, f64::min);
     assert!(least <= 5.0, "milliseconds too much: {errors:?}");
