@@ -136,8 +136,8 @@ class Worker(Ends, DirtyWorker):
     def _signal_handler(self, sig, frame):
         super()._signal_handler(sig, frame)
         if not self.alive and self._loads:
-            # There is nothing to finish yet.
-            sys.exit(0)
+            # There is nothing to finish yet. An exception could be lost in a destructor.
+            os._exit(0)
 
     async def _run_async(self):
         if not self.alive:
