@@ -28,14 +28,22 @@ fn requests_are_counted_by_what_became_of_them() {
     let (mut server, address) = serve("echo", ["--workers", "2", "--health-path", "/healthz"]);
     server.allow("Invalid request");
     server.wait_for_workers(2);
+    let mut sent = 0.0;
     for _ in 0..5 {
-        assert_eq!(server.get("/").status, 200);
+        let response = server.get("/");
+        assert_eq!(response.status, 200);
+        sent += response.body.len() as f64;
     }
     server.get("/healthz");
     let mut broken = server.connect();
     broken.send("GET / HTTP/9.9\r\n\r\n");
     assert_eq!(broken.read().status, 400);
-    wait_until("the counts", || read(&address).get("monoceros_responses_total{code=\"400\"}") == Some(&1.0));
+    // A request is counted behind its response, and its bytes last.
+    wait_until("the counts", || {
+        let found = read(&address);
+        let is_refused = found.get("monoceros_responses_total{code=\"400\"}") == Some(&1.0);
+        is_refused && sum(&found, "monoceros_sent_bytes_total") == sent && found["monoceros_threads_busy"] == 0.0
+    });
     let found = read(&address);
     let sum = |name: &str| sum(&found, name);
     assert_eq!(sum("monoceros_requests_total"), 5.0, "{found:?}");
