@@ -4,8 +4,9 @@
 
 use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -57,11 +58,17 @@ impl FailureNote {
 
     /// The first reason that was left, if there is one.
     pub fn read(&self) -> Option<String> {
-        let mut file = &self.0;
-        let mut found = Vec::new();
-        file.seek(SeekFrom::Start(0)).ok()?;
-        file.take(MOST_BYTES as u64 + 1).read_to_end(&mut found).ok()?;
-        let end = found.iter().position(|&byte| byte == END).unwrap_or(found.len());
+        // At places of its own: the offset is shared with children that write meanwhile.
+        let (mut found, mut length) = (vec![0; MOST_BYTES + 1], 0);
+        while length < found.len() {
+            match self.0.read_at(&mut found[length..], length as u64) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+        let end = found[..length].iter().position(|&byte| byte == END).unwrap_or(length);
         (end > 0).then(|| String::from_utf8_lossy(&found[..end]).into_owned())
     }
 }
@@ -74,6 +81,8 @@ impl AsRawFd for FailureNote {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Seek, SeekFrom};
+
     use super::*;
 
     #[test]
@@ -83,6 +92,10 @@ mod tests {
         note.write("Traceback\nImportError: no\0thing");
         note.write("another");
         assert_eq!(note.read().as_deref(), Some("Traceback\nImportError: nothing"));
+        // Children that write share the offset.
+        (&note.0).seek(SeekFrom::Start(3)).unwrap();
+        assert!(note.read().is_some());
+        assert_eq!((&note.0).stream_position().unwrap(), 3);
         let other = FailureNote::inherited(note.as_raw_fd()).expect("it is open here");
         assert_eq!(other.read(), note.read());
         assert!(FailureNote::inherited(0).is_none());
