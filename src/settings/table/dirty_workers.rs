@@ -1,5 +1,6 @@
 //! Dirty workers: a pool of processes for long work, which requests call.
 
+use super::server_hooks::hook_in;
 use super::{MAX_SECONDS, put, seconds, size};
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 use crate::settings::value::{Value, ValueError};
@@ -110,16 +111,7 @@ In the dirty arbiter. If it raises, the traceback is logged.",
 ];
 
 const fn hook(name: &'static str, doc: &'static str) -> Setting {
-    Setting {
-        name,
-        section: Section::DirtyWorkers,
-        flags: &[],
-        meta: "",
-        kind: Kind::Hook,
-        default: Default::Unset,
-        store: Store::Hook,
-        doc,
-    }
+    hook_in(Section::DirtyWorkers, name, doc)
 }
 
 /// gunicorn's pool of threads refuses 0 when it is made.

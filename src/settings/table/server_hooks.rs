@@ -116,14 +116,10 @@ In the master, after the pid file is removed. If it raises, the traceback is log
 ];
 
 const fn hook(name: &'static str, doc: &'static str) -> Setting {
-    Setting {
-        name,
-        section: Section::ServerHooks,
-        flags: &[],
-        meta: "",
-        kind: Kind::Hook,
-        default: Default::Unset,
-        store: Store::Hook,
-        doc,
-    }
+    hook_in(Section::ServerHooks, name, doc)
+}
+
+/// The row of a hook, in that section.
+pub(super) const fn hook_in(section: Section, name: &'static str, doc: &'static str) -> Setting {
+    Setting { name, section, flags: &[], meta: "", kind: Kind::Hook, default: Default::Unset, store: Store::Hook, doc }
 }
