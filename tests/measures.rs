@@ -189,6 +189,30 @@ fn the_age_of_the_oldest_request_is_right_while_all_threads_hang() {
 }
 
 #[test]
+fn greenlets_are_counted_each_but_only_their_thread_is_busy() {
+    let busy = |found: &_| sum(found, "monoceros_busy_seconds_total");
+    let (server, address) = serve(["-k", "gevent"]);
+    let sent = monotonic();
+    // More than a row of the scoreboard has places for.
+    let mut clients: Vec<_> = (0..70).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| ask(client, "/hang"));
+    wait_until("all to hang", || server.gate_files("entered-").len() == 70);
+    let before = (monotonic(), busy(&read(&address)));
+    thread::sleep(Duration::from_secs(1));
+    let found = read(&address);
+    let passed = monotonic() - before.0;
+    assert_eq!(found["monoceros_requests_in_flight"], 70.0);
+    assert!((1.0..monotonic() - sent).contains(&found["monoceros_oldest_request_seconds"]), "{found:?}");
+    assert!(found["monoceros_threads_busy"] <= 1.0, "{found:?}");
+    let busy = busy(&found) - before.1;
+    assert!(busy > 0.0 && busy < passed, "{busy} of {passed}");
+    server.release();
+    clients.iter_mut().for_each(|client| assert!(told(client).1 > 1.0));
+    wait_until("quiet", || read(&address)["monoceros_requests_in_flight"] == 0.0);
+    server.finish();
+}
+
+#[test]
 fn a_thread_that_waits_for_the_interpreter_has_that_counted() {
     let (server, address) = serve(["--threads", "2"]);
     let before = read(&address)["monoceros_attach_seconds_total"];

@@ -124,7 +124,7 @@ fn head(now: &Reading, between: Option<&Between<'_>>) -> Vec<Line> {
 }
 
 fn requests(now: &Reading, between: Option<&Between<'_>>) -> String {
-    let running: usize = now.workers.iter().map(|worker| worker.running.len()).sum();
+    let in_flight: u64 = now.workers.iter().map(|worker| worker.in_flight).sum();
     let oldest = now.workers.iter().filter_map(|worker| worker.running.first()).max();
     let oldest = oldest.map_or_else(|| "-".to_owned(), |age| duration(age.as_secs_f64()));
     let counted = |count: &dyn Fn(&Reading) -> u64| match between {
@@ -132,7 +132,7 @@ fn requests(now: &Reading, between: Option<&Between<'_>>) -> String {
         None => count(now).to_string(),
     };
     format!(
-        "Requests  {}  in flight {running}  oldest {oldest}   5xx {}  4xx {}  499 {}",
+        "Requests  {}  in flight {in_flight}  oldest {oldest}   5xx {}  4xx {}  499 {}",
         counted(&Reading::requests),
         counted(&|it| it.class(5)),
         counted(&|it| it.class(4)),
@@ -204,7 +204,7 @@ fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> 
             share(worker.busy.saturating_sub(earlier.busy).as_secs_f64(), seconds * threads),
             worker.requests.saturating_sub(earlier.requests) as f64 / seconds,
         ),
-        None => (share(worker.running.len() as f64, threads), 0.0),
+        None => (share(worker.threads.min(worker.in_flight) as f64, threads), 0.0),
     };
     let average = match earlier {
         Some((earlier, _)) => share_of_time(worker, Some(earlier)),

@@ -39,9 +39,5 @@ fn heading(worker: &WorkerReading, pid: Pid) -> String {
         .running
         .first()
         .map_or_else(String::new, |age| format!(", the oldest for {}", duration(age.as_secs_f64())));
-    format!(
-        "worker {} (pid:{pid}) {phase}: {} requests in the application{oldest}",
-        worker.number,
-        worker.running.len()
-    )
+    format!("worker {} (pid:{pid}) {phase}: {} requests in the application{oldest}", worker.number, worker.in_flight)
 }

@@ -42,7 +42,7 @@ pub(super) fn threads(board: &Scoreboard, worker: &WorkerReading) -> Vec<Line> {
     for age in worker.running.iter().skip(described.len()) {
         lines.push(Line::plain(format!("  {:>6}  in the application", duration(age.as_secs_f64()))));
     }
-    let idle = worker.threads.saturating_sub(worker.running.len() as u64);
+    let idle = worker.threads.saturating_sub(worker.in_flight);
     lines.push(Line::plain(format!("  {idle} idle")));
     lines
 }
@@ -63,7 +63,7 @@ fn heading(worker: &WorkerReading) -> Line {
     let text = format!(
         "Worker {} (pid:{pid}): {} of {} threads in the application",
         worker.number,
-        worker.running.len(),
+        worker.threads.min(worker.in_flight),
         worker.threads
     );
     Line { text, look: Look::Heading, worker: None }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::settings::Config;
+use crate::settings::{Config, WorkerClass};
 
 use super::standing::Fate;
 
@@ -50,7 +50,8 @@ impl TimeLimits {
         TimeLimits {
             boot: config.boot_timeout,
             silence: config.timeout,
-            request: config.request_timeout,
+            // A greenlet ends by itself, and is not the worker's end.
+            request: if config.worker_class == WorkerClass::Gevent { 0 } else { config.request_timeout },
             has_one_thread: config.threads == 1,
         }
     }
@@ -144,6 +145,15 @@ mod tests {
         let limits = TimeLimits { silence: 9, request: 2, ..NO_LIMITS };
         assert_eq!(limits.first_missed(&serving), Some((7400, Overdue::Request)));
         assert_eq!(limits.first_missed(&IDLE), Some((15_000, Overdue::Silent)), "no request, no request_timeout");
+    }
+
+    #[test]
+    fn a_greenlets_request_may_run_beyond_request_timeout() {
+        let config = |worker_class| Config { worker_class, timeout: 0, request_timeout: 2, ..Config::default() };
+        let serving = SignsOfLife { request_started_at: Some(5400), ..IDLE };
+        assert_eq!(TimeLimits::of(&config(WorkerClass::Gevent)).first_missed(&serving), None);
+        let missed = TimeLimits::of(&config(WorkerClass::Sync)).first_missed(&serving);
+        assert_eq!(missed, Some((7400, Overdue::Request)));
     }
 
     #[test]

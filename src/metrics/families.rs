@@ -98,7 +98,7 @@ fn about_server(source: &Source<'_>, workers: &[WorkerReading]) -> Vec<Family> {
     ];
     let serving = workers.iter().filter(|worker| worker.is_serving());
     let threads: u64 = serving.clone().map(|worker| worker.threads).sum();
-    let busy: u64 = serving.map(|worker| worker.threads.min(worker.running.len() as u64)).sum();
+    let busy: u64 = serving.map(|worker| worker.threads.min(worker.in_flight)).sum();
     let about = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("python", source.python.to_owned()),
@@ -128,7 +128,7 @@ fn about_server(source: &Source<'_>, workers: &[WorkerReading]) -> Vec<Family> {
 }
 
 fn about_requests(board: &Scoreboard, workers: &[WorkerReading]) -> Vec<Family> {
-    let in_flight: u64 = workers.iter().map(|worker| worker.running.len() as u64).sum();
+    let in_flight: u64 = workers.iter().map(|worker| worker.in_flight).sum();
     let oldest = workers.iter().filter_map(|worker| worker.running.first()).max().copied().unwrap_or_default();
     let (received, sent) = board.bytes();
     let mut families = vec![
@@ -186,7 +186,7 @@ fn about_requests(board: &Scoreboard, workers: &[WorkerReading]) -> Vec<Family> 
 
 fn about_connections(source: &Source<'_>, workers: &[WorkerReading]) -> Vec<Family> {
     let open: u64 = workers.iter().map(|worker| worker.connections).sum();
-    let active = open.min(workers.iter().map(|worker| worker.running.len() as u64).sum());
+    let active = open.min(workers.iter().map(|worker| worker.in_flight).sum());
     let [full, resumed, failed] = source.board.handshakes();
     let mut families = vec![
         gauge(

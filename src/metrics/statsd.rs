@@ -206,13 +206,12 @@ fn gauges_of(board: &Scoreboard, gauges: Gauges) -> Vec<String> {
     let workers = board.read_workers();
     let serving = || workers.iter().filter(|worker| worker.is_serving());
     let sum = |values: &mut dyn Iterator<Item = u64>| values.sum::<u64>();
-    let running = |worker: &crate::scoreboard::WorkerReading| worker.running.len() as u64;
     let oldest = workers.iter().filter_map(|worker| worker.running.first()).max().copied().unwrap_or_default();
     let mut told = vec![
         format!("gunicorn.workers:{}|g", gauges.workers),
         format!("monoceros.threads:{}|g", sum(&mut serving().map(|worker| worker.threads))),
-        format!("monoceros.threads_busy:{}|g", sum(&mut serving().map(|worker| worker.threads.min(running(worker))))),
-        format!("monoceros.requests_in_flight:{}|g", sum(&mut workers.iter().map(running))),
+        format!("monoceros.threads_busy:{}|g", sum(&mut serving().map(|worker| worker.threads.min(worker.in_flight)))),
+        format!("monoceros.requests_in_flight:{}|g", sum(&mut workers.iter().map(|worker| worker.in_flight))),
         format!("monoceros.oldest_request_milliseconds:{}|g", oldest.as_millis()),
         format!("monoceros.connections:{}|g", sum(&mut workers.iter().map(|worker| worker.connections))),
     ];

@@ -11,7 +11,7 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
@@ -24,6 +24,7 @@ use super::panics::caught;
 use super::{errors, loggers, signals};
 use crate::base::unpoisoned::Unpoisoned;
 use crate::exchange::Exchange;
+use crate::scoreboard::Running;
 use crate::sys::wakeup::WakeupReceiver;
 
 /// The module with the hub's side.
@@ -52,11 +53,11 @@ pub trait GreenletDriver: Send + Sync {
     /// Whether another request is to be taken in this turn.
     fn has_ready(&self) -> bool;
 
-    /// Takes one.
-    fn next_request(&self) -> Option<Box<dyn Exchange>>;
+    /// Takes one, which runs from now on.
+    fn next_request(&self) -> Option<(Box<dyn Exchange>, Running)>;
 
-    /// Gives one back that is answered; it was taken at the moment `started`.
-    fn finished(&self, py: Python<'_>, finished: Finished, started: Instant);
+    /// Gives one back that is answered.
+    fn finished(&self, py: Python<'_>, finished: Finished, running: Running);
 
     /// The hub is about to wait. In how many seconds there is something to do without an event, where the timer that was asked for
     /// last does not suffice.
@@ -262,7 +263,7 @@ impl Worker {
         let caller = StepwiseCaller::new(py, &self.shared)?;
         caller.in_flight().note_greenlet(greenlet);
         self.driver.add_caller(caller.in_flight());
-        let at = TaskState { caller: Some(Box::new(caller)), started: Instant::now() };
+        let at = TaskState { caller: Some(Box::new(caller)), running: None };
         Ok(Task { driver: self.driver.clone(), state: Mutex::new(at) })
     }
 }
@@ -277,18 +278,18 @@ struct Task {
 struct TaskState {
     /// Taken out during a call: Python code may run then, and greenlets switch.
     caller: Option<Box<StepwiseCaller>>,
-    /// When the request began.
-    started: Instant,
+    /// The request, from its beginning to its end.
+    running: Option<Running>,
 }
 
 #[pymethods]
 impl Task {
     /// Begins the next request that is ready: what to call the application with. None where there is none.
     fn begin<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        while let Some(exchange) = self.driver.next_request() {
-            let started = Instant::now();
-            self.lock().started = started;
-            match self.with(|caller| caller.begin(py, exchange, started))? {
+        while let Some((exchange, running)) = self.driver.next_request() {
+            let (start, began) = (running.start(), running.began());
+            self.lock().running = Some(running);
+            match self.with(|caller| caller.begin(py, exchange, (start, began)))? {
                 Begun::Call(arguments) => return Ok(Some(arguments.into_bound(py))),
                 Begun::Over(finished) => self.give_back(py, finished),
             }
@@ -378,8 +379,8 @@ impl Task {
     }
 
     fn give_back(&self, py: Python<'_>, finished: Finished) {
-        let started = self.lock().started;
-        self.driver.finished(py, finished, started);
+        let running = self.lock().running.take().expect("what has finished was begun");
+        self.driver.finished(py, finished, running);
     }
 
     fn lock(&self) -> MutexGuard<'_, TaskState> {

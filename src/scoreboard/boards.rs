@@ -180,6 +180,7 @@ pub(super) fn starts(words: &Counters<WORDS>) -> &[AtomicU64] {
 /// included. `now` is from before the words are read: what is added for a request later is then
 /// never less than what was told of it here.
 pub(super) fn busy(words: &Counters<WORDS>, now: u64) -> u64 {
+    let has_greenlets = words[State::HasGreenlets as usize].load(Relaxed) != 0;
     let of_place = |place: usize| {
         let (start, counted) = (&starts(words)[place], &words[Tally::Busy as usize + place]);
         for _ in 0..LOOKS {
@@ -190,7 +191,7 @@ pub(super) fn busy(words: &Counters<WORDS>, now: u64) -> u64 {
                 std::hint::spin_loop();
                 continue;
             }
-            return if began == 0 { before } else { before + now.saturating_sub(began) };
+            return if began == 0 || has_greenlets { before } else { before + now.saturating_sub(began) };
         }
         // It was killed in between; the master will see to it.
         counted.load(Relaxed)

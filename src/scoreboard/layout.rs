@@ -121,6 +121,10 @@ pub enum State {
     RequestsAtBirth,
     /// 1 where its class accepts connections by itself.
     AcceptsByItself,
+    /// 1 where its requests are greenlets of one thread: that they run does not say that it is busy.
+    HasGreenlets,
+    /// Running requests that have found no place among [`State::Starts`].
+    Unplaced,
     /// Starts of its requests, in nanoseconds of the monotonic clock; [`REQUESTS`] words.
     Starts = 16,
     /// What those requests are; [`TEXTS`] times [`TEXT_WORDS`] words.
@@ -137,7 +141,7 @@ pub enum Tally {
     /// Nanoseconds for which threads were in the application, for each place of a running request;
     /// [`REQUESTS`] words.
     Busy = STATE_WORDS as isize,
-    /// The same of requests without a place.
+    /// The same of requests without a place, and of a thread that runs greenlets.
     BusyRest = STATE_WORDS as isize + REQUESTS as isize,
     /// Requests that the application was called with.
     Requests,
@@ -218,4 +222,4 @@ pub const HISTOGRAM_WORDS: usize = BOUNDS_NS.len() + 2;
 
 const _: () =
     assert!(Tally::Codes as usize + CODES <= WORDS && (Tally::LinesDropped as usize) < Tally::Refused as usize);
-const _: () = assert!((Master::LogLevel as usize) < WORDS && State::AcceptsByItself as usize <= 16);
+const _: () = assert!((Master::LogLevel as usize) < WORDS && (State::Unplaced as usize) < 16);

@@ -206,10 +206,19 @@ impl Row {
         starts.filter(|&at| at > tallies::BEING_COUNTED).min().map(|at| at / 1_000_000)
     }
 
-    /// How many requests the worker is running, as far as the row records them.
+    /// How many requests the worker is running.
     pub fn running(&self) -> u64 {
         let starts = self.starts().iter().map(|start| start.load(Relaxed));
-        starts.filter(|&at| at > tallies::BEING_COUNTED).count() as u64
+        starts.filter(|&at| at > tallies::BEING_COUNTED).count() as u64 + self.field(State::Unplaced).load(Relaxed)
+    }
+
+    /// Notes that the worker runs its requests in greenlets of one thread.
+    pub fn set_has_greenlets(&self) {
+        self.field(State::HasGreenlets).store(1, Relaxed);
+    }
+
+    fn has_greenlets(&self) -> bool {
+        self.field(State::HasGreenlets).load(Relaxed) != 0
     }
 
     /// Open connections of the worker.

@@ -41,7 +41,9 @@ pub struct WorkerReading {
     pub threads: u64,
     /// Connections that it holds open.
     pub connections: u64,
-    /// How long each of its requests has been in the application, the longest first.
+    /// Its requests that are in the application.
+    pub in_flight: u64,
+    /// How long they have been there, the longest first; of very many not all.
     pub running: Vec<Duration>,
     /// Requests of the row, those of workers that have ended too. So is all that follows.
     pub requests: u64,
@@ -295,6 +297,7 @@ impl Scoreboard {
             served: counted.saturating_sub(get(State::RequestsAtBirth)),
             threads: get(State::Threads),
             connections: get(State::Connections),
+            in_flight: running.len() as u64 + get(State::Unplaced),
             running,
             requests: total(Tally::Requests as usize),
             busy: Duration::from_nanos(self.0.busy_of(number, now)),

@@ -24,7 +24,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// When it began, as the row says it.
+    /// When it began.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The same, as the row says it.
     pub fn start(&self) -> u64 {
         self.start
     }
@@ -85,8 +90,13 @@ impl Row {
     /// Records that a thread of the worker calls the app with a request, at this moment.
     pub fn start_request(&self, began: Instant) -> Running {
         let start = self.scale.nanoseconds(began).max(BEING_COUNTED + 1);
-        let is_taken = |place: &AtomicU64| place.compare_exchange(0, start, Relaxed, Relaxed).is_ok();
-        Running { place: self.starts().iter().position(is_taken), began, start }
+        let is_taken =
+            |place: &AtomicU64| place.load(Relaxed) == 0 && place.compare_exchange(0, start, Relaxed, Relaxed).is_ok();
+        let place = self.starts().iter().position(is_taken);
+        if place.is_none() {
+            self.field(State::Unplaced).fetch_add(1, Relaxed);
+        }
+        Running { place, began, start }
     }
 
     /// Records that the request no longer runs, and adds its time. `clock` is asked in here: had it
@@ -95,7 +105,8 @@ impl Row {
         let Running { place, began, .. } = request;
         let Some(place) = place else {
             let ended = clock();
-            self.tally(Tally::BusyRest).fetch_add((ended - began).as_nanos() as u64, Relaxed);
+            self.count_busy(ended - began);
+            self.field(State::Unplaced).fetch_sub(1, Relaxed);
             return ended;
         };
         let start = &self.starts()[place];
@@ -107,6 +118,19 @@ impl Row {
         busy.store(busy.load(Relaxed) + (ended - began).as_nanos() as u64, Relaxed);
         start.store(0, Release);
         ended
+    }
+
+    /// Records that a request in a greenlet no longer runs. It adds no time: [`Row::count_busy`] does.
+    pub fn end_greenlets_request(&self, request: Running) {
+        match request.place {
+            Some(place) => self.starts()[place].store(0, Release),
+            None => drop(self.field(State::Unplaced).fetch_sub(1, Relaxed)),
+        }
+    }
+
+    /// Adds time for which a thread was busy with other than one request from its start to its end.
+    pub fn count_busy(&self, time: Duration) {
+        self.tally(Tally::BusyRest).fetch_add(time.as_nanos() as u64, Relaxed);
     }
 
     /// Counts a request that the application has answered.
@@ -184,10 +208,11 @@ impl Row {
     /// What a dead worker was at counts until now. Where it was killed at the moment of counting,
     /// that one request may go uncounted.
     pub(super) fn end_requests_of_dead(&self) {
+        let has_greenlets = self.has_greenlets();
         for (place, start) in self.starts().iter().enumerate() {
             let began = start.swap(BEING_COUNTED, Relaxed);
             fence(Release);
-            if began > BEING_COUNTED {
+            if began > BEING_COUNTED && !has_greenlets {
                 let busy = self.busy(place);
                 busy.store(busy.load(Relaxed) + monotonic_ns().saturating_sub(began), Relaxed);
             }

@@ -234,6 +234,7 @@ impl ThreadPool {
     /// A pool whose one thread runs the application in greenlets, and is called by `call`.
     pub fn of_greenlets(self, call: Arc<Wakeup>) -> ThreadPool {
         let mut pool = ThreadPool { hub: Some(HubState::new(call)), ..self };
+        pool.worker.row.set_has_greenlets();
         // Late greenlets are to unwind before the master's patience ends.
         let graceful_timeout = &mut pool.worker.graceful_timeout;
         *graceful_timeout -= UNWINDING_TIME.min(*graceful_timeout / 2);

@@ -26,7 +26,6 @@ use crate::python::panics::{caught, contain};
 use crate::python::request_context;
 use crate::python::request_hooks::{HookedRequest, RequestHooks};
 use crate::python::response_writer::{Disposition, Progress, Wanted, lock};
-use crate::sys::clock::monotonic_ns;
 use crate::sys::fork;
 
 /// Most builders of environs that are kept: one is enough, unless a finalizer switches greenlets
@@ -224,9 +223,9 @@ impl StepwiseCaller {
     }
 
     /// Begins the request in `exchange`, which was taken at the moment `began`, up to the call of the
-    /// application.
-    pub fn begin(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>, began: Instant) -> Begun {
-        self.in_flight.start.store(monotonic_ns(), Relaxed);
+    /// application. The scoreboard says `start` for that moment.
+    pub fn begin(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>, (start, began): (u64, Instant)) -> Begun {
+        self.in_flight.start.store(start, Relaxed);
         self.objects.input.get().begin(exchange.take_body());
         if log::log_enabled!(log::Level::Debug) {
             note(py, exchange.request());

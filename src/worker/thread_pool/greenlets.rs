@@ -18,6 +18,7 @@ use crate::python::Python;
 use crate::python::call::{Finished, InFlight};
 use crate::python::greenlets::{GreenletDriver, Turned};
 use crate::python::hooks::{Hooks, WorkerMethod};
+use crate::scoreboard::Running;
 use crate::sys::wakeup::Wakeup;
 use crate::worker::connection::{GivenBack, Request, Step, lock};
 use crate::worker::leader::{LeaderState, WorkerStage};
@@ -46,6 +47,8 @@ struct HubTurn {
     next: Option<Box<Request>>,
     /// When the hub's timer fires.
     timer: Option<Instant>,
+    /// When the hub last woke, until it waits again.
+    woke_at: Option<Instant>,
     has_changed_code: bool,
     /// Methods of the worker's class that are to be called.
     methods: Vec<WorkerMethod>,
@@ -60,6 +63,7 @@ impl HubState {
             taken: 0,
             next: None,
             timer: None,
+            woke_at: None,
             has_changed_code: false,
             methods: Vec::new(),
             is_aborted: false,
@@ -240,7 +244,7 @@ impl GreenletDriver for ThreadPool {
             || slot.lead.as_ref().is_some_and(|lead| lead.event_loop.has_ready()) && turn.may_go_on(Instant::now())
     }
 
-    fn next_request(&self) -> Option<Box<dyn Exchange>> {
+    fn next_request(&self) -> Option<(Box<dyn Exchange>, Running)> {
         let mut slot = self.lock();
         if slot.is_over {
             return None;
@@ -254,19 +258,24 @@ impl GreenletDriver for ThreadPool {
         };
         turn.taken += 1;
         slot.moves += 1;
-        next.map(|request| request as Box<dyn Exchange>)
+        next.map(|request| (request as Box<dyn Exchange>, self.worker.row.start_request(Instant::now())))
     }
 
-    fn finished(&self, py: Python<'_>, finished: Finished, started: Instant) {
+    fn finished(&self, py: Python<'_>, finished: Finished, running: Running) {
+        let started = running.began();
+        self.worker.row.end_greenlets_request(running);
         let (served, ended) = self.settle(py, finished, started, Instant::now());
         self.give_back(served, ended);
     }
 
     fn before_wait(&self) -> Option<f64> {
+        let now = Instant::now();
         let mut slot = self.lock();
         slot.busy = 0;
         slot.moves += 1;
         self.tell_idle_threads(0);
+        let woke_at = self.hub().turn.lock().unpoisoned().woke_at.take();
+        woke_at.iter().for_each(|woke_at| self.worker.row.count_busy(now.saturating_duration_since(*woke_at)));
         // Where there is none the standby thread leads, and has called the hub.
         let lead = slot.lead.as_mut()?;
         lead.event_loop.send_finished();
@@ -275,7 +284,6 @@ impl GreenletDriver for ThreadPool {
         if wait.is_zero() {
             return Some(0.0);
         }
-        let now = Instant::now();
         let due = now + wait;
         if turn.timer.is_some_and(|timer| timer > now && timer <= due) {
             return None;
@@ -290,6 +298,7 @@ impl GreenletDriver for ThreadPool {
         slot.moves += 1;
         self.tell_idle_threads(1);
         drop(slot);
+        self.note(|turn| turn.woke_at = Some(Instant::now()));
         self.worker.limits.standby.call_for(Attention::ToThreads);
     }
 
