@@ -13,12 +13,13 @@ use std::path::Path;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyCFunction;
 
 use super::errors::traceback;
 use super::python_home::{self, PythonHome};
 use super::{environment, facade, signals};
 use crate::logging;
-use crate::sys::fork::Forked;
+use crate::sys::fork::{self, Forked};
 
 /// Why the interpreter did not start.
 #[derive(Debug)]
@@ -125,6 +126,9 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
     Python::attach(|py| {
         // Otherwise each child prints the buffered text again.
         flush_standard_streams(py);
+        if let Some(debuggers_fork) = debuggers_fork(py) {
+            return logging::between_records(|| fork::by(|| call_fork(&debuggers_fork)));
+        }
         // SAFETY: attached, as all three demand; each fork attempt is followed by exactly one of
         // the two others, in the right process.
         unsafe {
@@ -137,6 +141,19 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
             forked
         }
     })
+}
+
+/// The `os.fork` of pydevd, the debugger of debugpy and PyCharm, where it runs in this process: it has
+/// the debugger follow into the child. Others that replace `os.fork` (gevent) want to watch the child
+/// in the parent, which is the master's own.
+fn debuggers_fork(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    let fork = py.import("os").and_then(|os| os.getattr("fork")).ok();
+    fork.filter(|fork| has_imported(py, "pydevd").unwrap_or(false) && !fork.is_instance_of::<PyCFunction>())
+}
+
+/// Calls an `os.fork`, which tells the interpreter by itself. Returns what fork(2) does.
+fn call_fork(fork: &Bound<'_, PyAny>) -> io::Result<i32> {
+    fork.call0().and_then(|pid| pid.extract()).map_err(io::Error::from)
 }
 
 /// Ends Python's part of the process as the end of a script does: waits for non-daemon threads,

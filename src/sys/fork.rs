@@ -31,20 +31,30 @@ pub enum Forked {
 /// Forks the process (fork(2)). Fails with EAGAIN or ENOMEM when the system has no room for another
 /// process.
 pub fn fork() -> io::Result<Forked> {
+    by(|| {
+        // SAFETY: only the master forks, and the server starts no thread in the master. So no thread
+        // that is missing in the child can hold a lock of the server or of the C library, and the
+        // child may run any code. If Python code (a hook, an agent, an embedding program, a preloaded
+        // application) has threads in the master, the caller `interpreter::around_fork` holds the
+        // interpreter's locks and the log's meanwhile, as os.fork() does; locks of other C libraries
+        // are as exposed as they are under os.fork().
+        match unsafe { unistd::fork() }? {
+            ForkResult::Parent { child } => Ok(child.as_raw()),
+            ForkResult::Child => Ok(0),
+        }
+    })
+}
+
+/// The same by way of `fork`, which returns what fork(2) does: 0 in the child, else the child's pid.
+///
+/// # Errors
+/// Those of `fork`.
+pub fn by(fork: impl FnOnce() -> io::Result<i32>) -> io::Result<Forked> {
     notice_copies();
     IS_FORKING.set(true);
-    // SAFETY: only the master forks, and the server starts no thread in the master. So no thread
-    // that is missing in the child can hold a lock of the server or of the C library, and the child
-    // may run any code. If Python code (a hook, an agent, an embedding program, a preloaded
-    // application) has threads in the master, the caller `interpreter::around_fork` holds the
-    // interpreter's locks and the log's meanwhile, as os.fork() does; locks of other C libraries
-    // are as exposed as they are under os.fork().
-    let forked = unsafe { unistd::fork() };
+    let forked = fork();
     IS_FORKING.set(false);
-    match forked? {
-        ForkResult::Parent { child } => Ok(Forked::Parent(child)),
-        ForkResult::Child => Ok(Forked::Child),
-    }
+    forked.map(|pid| if pid == 0 { Forked::Child } else { Forked::Parent(Pid::from_raw(pid)) })
 }
 
 /// Ends the process if it is a copy that the application made of a worker. Such a copy shares the
