@@ -22,7 +22,7 @@ use monoceros::http::connection::{Action, BodySink, Context, Http1, Received, Ro
 use monoceros::http::encode::{BodyEncoder, LengthFault};
 use monoceros::http::error::Error;
 use monoceros::http::header_cache::HeaderCache;
-use monoceros::http::policy::{HeaderMap, Policy};
+use monoceros::http::policy::{Policy, UnderscoredNames};
 use monoceros::http::proxy::{self, Origin, Parsed, ProxyMode};
 use monoceros::http::request::{Coding, Framing, HeadParser, RequestHead, Scheme, Status, Version, decode_path};
 use monoceros::http::response::{Asked, BodyPlan};
@@ -277,7 +277,7 @@ fn policy(flags: u8) -> Policy {
         permit_unconventional_http_version: flags & 8 != 0,
         casefold_http_method: flags & 16 != 0,
         permit_missing_host: flags & 32 != 0,
-        header_map: if flags & 64 != 0 { HeaderMap::Dangerous } else { HeaderMap::Drop },
+        header_map: if flags & 64 != 0 { UnderscoredNames::Dangerous } else { UnderscoredNames::Drop },
         ..Policy::default()
     }
 }

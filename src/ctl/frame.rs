@@ -3,27 +3,27 @@
 
 use super::duration::{bytes, duration, rate};
 use super::reading::{Between, Memory, Reading, share};
-use crate::scoreboard::{Cause, Histogram, WorkerPhase, WorkerReading};
+use crate::scoreboard::{ExitCause, Histogram, WorkerPhase, WorkerReading};
 use crate::sys::clock::unix_time_ms;
 
 /// A line and how it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub text: String,
-    pub look: Look,
+    pub look: LineStyle,
     /// The number of the worker whose line it is.
     pub worker: Option<usize>,
 }
 
 impl Line {
     pub fn plain(text: String) -> Line {
-        Line { text, look: Look::Plain, worker: None }
+        Line { text, look: LineStyle::Plain, worker: None }
     }
 }
 
 /// How a line is shown where there are colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum LineStyle {
     Plain,
     /// The head of the table.
     Heading,
@@ -61,7 +61,7 @@ pub(super) fn frame(now: &Reading, before: Option<&Reading>, order: Order, width
     let between = before.map(|before| Between { now, before });
     let mut lines = head(now, between.as_ref());
     lines.push(Line::plain(String::new()));
-    lines.push(Line { text: heading(now.memory), look: Look::Heading, worker: None });
+    lines.push(Line { text: heading(now.memory), look: LineStyle::Heading, worker: None });
     let mut rows: Vec<WorkerLine> = now.living().map(|worker| row(now, worker, between.as_ref())).collect();
     rows.sort_by(|one, other| other.keys[order.column].total_cmp(&one.keys[order.column]));
     // By number and pid the smallest comes first.
@@ -104,7 +104,7 @@ fn head(now: &Reading, between: Option<&Between<'_>>) -> Vec<Line> {
                 bar(share),
                 share * 100.0
             ),
-            look: if state.is_empty() { Look::Plain } else { Look::Alarming },
+            look: if state.is_empty() { LineStyle::Plain } else { LineStyle::Alarming },
             worker: None,
         },
         Line::plain(requests(now, between)),
@@ -158,20 +158,22 @@ fn quantiles(histogram: &Histogram) -> String {
 
 fn deaths(now: &Reading) -> Line {
     let shown = [
-        Cause::Timeout,
-        Cause::RequestTimeout,
-        Cause::Crash,
-        Cause::OutOfMemory,
-        Cause::Killed,
-        Cause::BootFailed,
-        Cause::Memory,
-        Cause::MaxRequests,
+        ExitCause::Timeout,
+        ExitCause::RequestTimeout,
+        ExitCause::Crash,
+        ExitCause::OutOfMemory,
+        ExitCause::Killed,
+        ExitCause::BootFailed,
+        ExitCause::Memory,
+        ExitCause::MaxRequests,
     ];
-    let counted = |cause: Cause| now.exits.iter().find(|(found, _)| *found == cause).map_or(0, |(_, count)| *count);
+    let counted = |cause: ExitCause| now.exits.iter().find(|(found, _)| *found == cause).map_or(0, |(_, count)| *count);
     // A cause that has not occurred takes no room, but the usual ones stay where they are.
     let parts: Vec<String> = shown
         .iter()
-        .filter(|&&cause| counted(cause) > 0 || matches!(cause, Cause::Timeout | Cause::Crash | Cause::OutOfMemory))
+        .filter(|&&cause| {
+            counted(cause) > 0 || matches!(cause, ExitCause::Timeout | ExitCause::Crash | ExitCause::OutOfMemory)
+        })
         .map(|&cause| format!("{} {}", cause.name(), counted(cause)))
         .collect();
     Line::plain(format!("Deaths    {}", parts.join("  ")))
@@ -248,7 +250,7 @@ fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> 
         memory.map_or_else(|| "-".to_owned(), bytes),
         duration(worker.age.as_secs_f64()),
     ]);
-    let look = if busy > 0.8 { Look::Alarming } else { Look::Plain };
+    let look = if busy > 0.8 { LineStyle::Alarming } else { LineStyle::Plain };
     WorkerLine { line: Line { text, look, worker: Some(worker.number) }, keys }
 }
 
@@ -326,7 +328,7 @@ mod tests {
         let now = Reading::of(&board, Memory::Resident);
         let first = |column, is_reversed| {
             let lines = frame(&now, None, Order { column, is_reversed }, 80);
-            let at = lines.iter().position(|line| line.look == Look::Heading).unwrap();
+            let at = lines.iter().position(|line| line.look == LineStyle::Heading).unwrap();
             lines[at + 1].text.split_whitespace().next().unwrap().to_owned()
         };
         assert_eq!([first(0, false), first(0, true), first(9, false), first(9, true)], ["0", "1", "1", "0"]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::scoreboard::{Cause, Histogram, LastReload, Scoreboard, WorkerReading};
+use crate::scoreboard::{ExitCause, Histogram, LastReload, Scoreboard, WorkerReading};
 use crate::sys::clock::unix_time_ms;
 use crate::sys::memory;
 use crate::sys::process::Pid;
@@ -35,7 +35,7 @@ pub(super) struct Reading {
     pub durations: Histogram,
     pub queue_times: Histogram,
     pub accepted: u64,
-    pub exits: Vec<(Cause, u64)>,
+    pub exits: Vec<(ExitCause, u64)>,
 }
 
 impl Reading {
@@ -63,7 +63,7 @@ impl Reading {
             durations: board.durations(),
             queue_times: board.queue_times(),
             accepted: board.accepted(),
-            exits: Cause::ALL.map(|cause| (cause, board.exits(cause))).to_vec(),
+            exits: ExitCause::ALL.map(|cause| (cause, board.exits(cause))).to_vec(),
         }
     }
 

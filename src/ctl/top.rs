@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use super::frame::{Line, Look, Order, frame};
+use super::frame::{Line, LineStyle, Order, frame};
 use super::reading::{Memory, Reading};
 use super::{NOT_RUNNING, OK, status, views};
 use crate::scoreboard::{Scoreboard, WorkerReading};
@@ -205,7 +205,7 @@ impl Screen {
                 let mut lines = frame(now, before, self.order, width);
                 self.shown = lines.iter().filter_map(|line| line.worker).collect();
                 for line in lines.iter_mut().filter(|line| line.worker.is_some() && line.worker == self.chosen) {
-                    line.look = Look::Heading;
+                    line.look = LineStyle::Heading;
                 }
                 lines
             }
@@ -218,7 +218,7 @@ impl Screen {
         let above = self.scrolled.min(lines.len().saturating_sub(height));
         lines.drain(..above);
         if self.is_frozen {
-            lines.insert(0, Line { text: "frozen; space goes on".to_owned(), look: Look::Alarming, worker: None });
+            lines.insert(0, Line { text: "frozen; space goes on".to_owned(), look: LineStyle::Alarming, worker: None });
         }
         let mut screen = String::from("\x1b[H");
         for (at, line) in lines.iter().take(height).enumerate() {
@@ -235,11 +235,11 @@ impl Screen {
         let _ = io::stdout().flush();
     }
 
-    fn dress(&self, look: Look) -> (&'static str, &'static str) {
+    fn dress(&self, look: LineStyle) -> (&'static str, &'static str) {
         match look {
-            Look::Heading => ("\x1b[7m", "\x1b[0m"),
-            Look::Alarming if self.has_colours => ("\x1b[31m", "\x1b[0m"),
-            Look::Alarming | Look::Plain => ("", ""),
+            LineStyle::Heading => ("\x1b[7m", "\x1b[0m"),
+            LineStyle::Alarming if self.has_colours => ("\x1b[31m", "\x1b[0m"),
+            LineStyle::Alarming | LineStyle::Plain => ("", ""),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What `top` shows in place of all workers: the threads of one, its stacks, the keys.
 
 use super::duration::duration;
-use super::frame::{Line, Look};
+use super::frame::{Line, LineStyle};
 use super::harmless;
 use crate::scoreboard::{Scoreboard, WorkerReading};
 use crate::sys::stack_file::{self, Written};
@@ -66,7 +66,7 @@ fn heading(worker: &WorkerReading) -> Line {
         worker.threads.min(worker.in_flight),
         worker.threads
     );
-    Line { text, look: Look::Heading, worker: None }
+    Line { text, look: LineStyle::Heading, worker: None }
 }
 
 #[cfg(test)]

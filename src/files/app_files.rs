@@ -44,7 +44,7 @@ pub enum Asked {
 
 /// Why it is not sent.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum FileRefusal {
     /// It is in none of the directories.
     NotAllowed,
     /// It could not be opened.
@@ -89,7 +89,7 @@ impl AppFiles {
         (status, lines): (u16, &[u8]),
         conditions: &Conditions<'_>,
         is_head: bool,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<Reply, FileRefusal> {
         let (name, file) = self.open(asked)?;
         let said = Said::by(lines);
         let content_type = said.content_type.map_or_else(|| media_type::of(&name).into_bytes(), <[u8]>::to_vec);
@@ -113,14 +113,14 @@ impl AppFiles {
         Ok(reply)
     }
 
-    fn open(&self, asked: &Asked) -> Result<(Vec<u8>, OpenFile), Refusal> {
+    fn open(&self, asked: &Asked) -> Result<(Vec<u8>, OpenFile), FileRefusal> {
         let file = match asked {
             Asked::Sendfile(path) => {
                 let opened = self.open_path(path);
                 let decoded = decode_path(path);
                 // Some frameworks escape the path, others do not.
                 match opened {
-                    Err(Refusal::Failed(error)) if is_absence(&error) && decoded[..] != path[..] => {
+                    Err(FileRefusal::Failed(error)) if is_absence(&error) && decoded[..] != path[..] => {
                         self.open_path(&decoded)
                     }
                     opened => opened,
@@ -129,34 +129,34 @@ impl AppFiles {
             Asked::AccelRedirect(target) => self.open_target(target),
         };
         let (name, file) = file?;
-        let metadata = file.metadata().map_err(Refusal::Failed)?;
+        let metadata = file.metadata().map_err(FileRefusal::Failed)?;
         if !metadata.is_file() {
-            return Err(Refusal::Failed(io::ErrorKind::NotFound.into()));
+            return Err(FileRefusal::Failed(io::ErrorKind::NotFound.into()));
         }
         Ok((name, OpenFile::new(file, &metadata, None, SystemTime::now())))
     }
 
-    fn open_path(&self, path: &[u8]) -> Result<(Vec<u8>, File), Refusal> {
+    fn open_path(&self, path: &[u8]) -> Result<(Vec<u8>, File), FileRefusal> {
         let path = Path::new(OsStr::from_bytes(path));
         let below = |directory: &PathBuf| Some((directory.clone(), path.strip_prefix(directory).ok()?.to_owned()));
-        let (directory, name) = self.directories.iter().find_map(below).ok_or(Refusal::NotAllowed)?;
+        let (directory, name) = self.directories.iter().find_map(below).ok_or(FileRefusal::NotAllowed)?;
         let is_plain = name.components().all(|component| matches!(component, Component::Normal(_)));
         if !is_plain || name.as_os_str().is_empty() {
-            return Err(Refusal::NotAllowed);
+            return Err(FileRefusal::NotAllowed);
         }
         // The components, so that no doubled slash is left.
         let name: PathBuf = name.components().collect();
         let name = name.into_os_string().into_encoded_bytes();
-        open_in(&directory, &name).map(|file| (name, file)).map_err(Refusal::Failed)
+        open_in(&directory, &name).map(|file| (name, file)).map_err(FileRefusal::Failed)
     }
 
-    fn open_target(&self, target: &[u8]) -> Result<(Vec<u8>, File), Refusal> {
+    fn open_target(&self, target: &[u8]) -> Result<(Vec<u8>, File), FileRefusal> {
         let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
         let below = |map: &AccelMap| Some((map.path.clone(), path::below(path, map.prefix.as_bytes())?));
-        let (directory, rest) = self.maps.iter().find_map(below).ok_or(Refusal::NotAllowed)?;
+        let (directory, rest) = self.maps.iter().find_map(below).ok_or(FileRefusal::NotAllowed)?;
         let name = path::file_name(rest).filter(|name| !name.is_directory && !name.name.is_empty());
-        let name = name.ok_or(Refusal::NotAllowed)?.name.into_owned();
-        open_in(&directory, &name).map(|file| (name, file)).map_err(Refusal::Failed)
+        let name = name.ok_or(FileRefusal::NotAllowed)?.name.into_owned();
+        open_in(&directory, &name).map(|file| (name, file)).map_err(FileRefusal::Failed)
     }
 }
 
@@ -164,12 +164,12 @@ fn open_in(directory: &Path, name: &[u8]) -> io::Result<File> {
     Directory::open(directory)?.open_below(name, Links::Beneath)
 }
 
-impl Refusal {
+impl FileRefusal {
     /// The status of the answer: what is missing may be missing to the client, the rest is a fault
     /// of the app or the settings.
     pub fn status(&self) -> u16 {
         match self {
-            Refusal::Failed(error) if is_absence(error) || error.kind() == io::ErrorKind::NotFound => 404,
+            FileRefusal::Failed(error) if is_absence(error) || error.kind() == io::ErrorKind::NotFound => 404,
             _ => 500,
         }
     }
@@ -180,13 +180,13 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for FileRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::NotAllowed => {
+            FileRefusal::NotAllowed => {
                 f.write_str("it is in none of the directories that x_sendfile and x_accel_map allow")
             }
-            Refusal::Failed(error) => error.fmt(f),
+            FileRefusal::Failed(error) => error.fmt(f),
         }
     }
 }

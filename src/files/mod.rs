@@ -11,7 +11,7 @@ mod open_file;
 mod reply;
 mod static_files;
 
-pub use self::app_files::{AppFiles, Asked, Refusal};
+pub use self::app_files::{AppFiles, Asked, FileRefusal};
 pub use self::reply::{Piece, Reply};
 pub use self::static_files::{StaticFiles, StaticPaths};
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::body::BodyDecoder;
 use super::error::{Error, ErrorPage};
 use super::header_cache::HeaderCache;
-use super::policy::{HeaderMap, Policy};
+use super::policy::{Policy, UnderscoredNames};
 use super::request::{HeadParser, RequestHead, Scheme, Status, decode_path};
 
 const CATALOGUE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/http-cases.json"));
@@ -412,8 +412,8 @@ fn compatibility_switches_forgive_what_they_name_and_no_more() {
     let folding: fn(&mut Policy) = |policy| policy.permit_obsolete_folding = true;
     let spaces: fn(&mut Policy) = |policy| policy.strip_header_spaces = true;
     let no_host: fn(&mut Policy) = |policy| policy.permit_missing_host = true;
-    let refuse: fn(&mut Policy) = |policy| policy.header_map = HeaderMap::Refuse;
-    let dangerous: fn(&mut Policy) = |policy| policy.header_map = HeaderMap::Dangerous;
+    let refuse: fn(&mut Policy) = |policy| policy.header_map = UnderscoredNames::Refuse;
+    let dangerous: fn(&mut Policy) = |policy| policy.header_map = UnderscoredNames::Dangerous;
     let cases: [Case<'_>; 15] = [
         (folding, "Host: a\r\nX: a \r\n\t b\r\n  c\r\nY: d\r\n", Some(("X", "a b c"))),
         (folding, "Host: a\r\nX:\r\n b\r\n", Some(("X", "b"))),

@@ -10,7 +10,7 @@ use super::authority::Authority;
 use super::error::{Error, quote};
 use super::grammar::{is_field_value, is_ows, is_token, trim_ows, trim_ows_end};
 use super::lenient::{self, lines};
-use super::policy::{FieldRules, HeaderMap, Policy};
+use super::policy::{FieldRules, Policy, UnderscoredNames};
 use super::request::{Coding, Framing, HeaderSpan, RequestHead, Scheme, Span, Version};
 use super::request_line::{RequestLine, TargetForm};
 use crate::base::decimal;
@@ -96,9 +96,9 @@ impl ForwarderTrust<'_> {
             return Ok(true);
         }
         match self.policy.header_map {
-            HeaderMap::Dangerous => Ok(true),
-            HeaderMap::Drop => Ok(false),
-            HeaderMap::Refuse => Err(Error::InvalidHeaderName(upper(name))),
+            UnderscoredNames::Dangerous => Ok(true),
+            UnderscoredNames::Drop => Ok(false),
+            UnderscoredNames::Refuse => Err(Error::InvalidHeaderName(upper(name))),
         }
     }
 
@@ -331,7 +331,7 @@ pub(super) fn check_trailer(line: &[u8], is_first: bool, rules: &FieldRules) -> 
     }
     let (name, value) = split_field(line)?;
     let name = if rules.strip_header_spaces { trim_ows_end(name) } else { name };
-    let is_refused = rules.header_map == HeaderMap::Refuse && name.contains(&b'_');
+    let is_refused = rules.header_map == UnderscoredNames::Refuse && name.contains(&b'_');
     if !is_token(name) || is_forbidden_trailer(name) || is_refused {
         return Err(Error::InvalidHeaderName(upper(name)));
     }

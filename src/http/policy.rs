@@ -31,7 +31,7 @@ pub struct Policy {
     /// Refuse an absolute target that contradicts Host, instead of ignoring Host (RFC 9112, 3.2.2).
     pub strict_host: bool,
     /// What happens to header names with an underscore, which CGI cannot tell from a hyphen.
-    pub header_map: HeaderMap,
+    pub header_map: UnderscoredNames,
     /// Names in upper case that a trusted peer may send with an underscore; `"*"` stands for all.
     pub forwarder_headers: Vec<String>,
     /// Header in upper case and the value by which a trusted peer says that its client came over
@@ -41,7 +41,7 @@ pub struct Policy {
 
 /// What happens to a header whose name has an underscore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeaderMap {
+pub enum UnderscoredNames {
     /// The header is dropped, silently.
     Drop,
     /// The request is refused with 400.
@@ -101,7 +101,7 @@ impl Default for Policy {
             casefold_http_method: false,
             permit_missing_host: false,
             strict_host: false,
-            header_map: HeaderMap::Drop,
+            header_map: UnderscoredNames::Drop,
             forwarder_headers: vec!["SCRIPT_NAME".to_owned(), "PATH_INFO".to_owned()],
             secure_scheme_headers: vec![
                 owned("X-FORWARDED-PROTOCOL", "ssl"),
@@ -119,7 +119,7 @@ pub(super) struct FieldRules {
     pub(super) most_fields: usize,
     pub(super) permit_obsolete_folding: bool,
     pub(super) strip_header_spaces: bool,
-    pub(super) header_map: HeaderMap,
+    pub(super) header_map: UnderscoredNames,
 }
 
 impl FieldRules {

@@ -3,7 +3,7 @@
 
 use log::{error, info, warn};
 
-use crate::scoreboard::Cause;
+use crate::scoreboard::ExitCause;
 use crate::sys::cgroup;
 use crate::sys::process::{End, signal_name};
 
@@ -108,29 +108,29 @@ pub(super) fn said(worker: &Worker, end: End) -> String {
 }
 
 /// What an end counts as.
-pub(super) fn cause(worker: &Worker, end: End, killer: Option<Killer>, is_stopping: bool) -> Cause {
+pub(super) fn cause(worker: &Worker, end: End, killer: Option<Killer>, is_stopping: bool) -> ExitCause {
     match (worker.overdue, killer) {
-        (Some(Overdue::Boot), _) => return Cause::BootFailed,
-        (Some(Overdue::Request), _) => return Cause::RequestTimeout,
-        (Some(Overdue::Silent), _) => return Cause::Timeout,
-        (None, Some(Killer::OutOfMemory | Killer::Perhaps)) => return Cause::OutOfMemory,
-        (None, Some(Killer::OtherProcess | Killer::Unknown)) => return Cause::Killed,
+        (Some(Overdue::Boot), _) => return ExitCause::BootFailed,
+        (Some(Overdue::Request), _) => return ExitCause::RequestTimeout,
+        (Some(Overdue::Silent), _) => return ExitCause::Timeout,
+        (None, Some(Killer::OutOfMemory | Killer::Perhaps)) => return ExitCause::OutOfMemory,
+        (None, Some(Killer::OtherProcess | Killer::Unknown)) => return ExitCause::Killed,
         (None, None) => {}
     }
     if is_stopping {
-        return Cause::Stop;
+        return ExitCause::Stop;
     }
     if worker.failed_to_boot() {
-        return Cause::BootFailed;
+        return ExitCause::BootFailed;
     }
     match (end, worker.leaves_for) {
         (End::Exited(0), Some(cause)) => cause,
         // Nobody here has told it to: TERM to the worker itself.
-        (End::Exited(0), None) => Cause::Killed,
+        (End::Exited(0), None) => ExitCause::Killed,
         // It did not end in time after it was told to.
         (End::Killed(_), Some(cause)) if matches!(worker.fate, Fate::Killed | Fate::Discarded) => cause,
-        (End::Killed(_), None) if worker.fate == Fate::Discarded => Cause::Reload,
-        _ => Cause::Crash,
+        (End::Killed(_), None) if worker.fate == Fate::Discarded => ExitCause::Reload,
+        _ => ExitCause::Crash,
     }
 }
 

@@ -59,7 +59,7 @@ pub struct Inheritance {
     /// Where this program says why it would not start, if a master tries that.
     pub failure_note: Option<FailureNote>,
     /// What was counted before.
-    pub(super) boards: scoreboard::Inherited,
+    pub(super) boards: scoreboard::InheritedBoards,
     pub(super) metrics: Option<PassedMetrics>,
 }
 
@@ -131,7 +131,7 @@ impl Inheritance {
             let list = process::take_environment(name).filter(|_| has_predecessor);
             list.unwrap_or_default()
         });
-        let boards = scoreboard::Inherited { earlier: open_files(&boards), fresh: open_files(&fresh).pop() };
+        let boards = scoreboard::InheritedBoards { earlier: open_files(&boards), fresh: open_files(&fresh).pop() };
         let (failure_note, metrics) = (take_note(), PassedMetrics::parse(&metrics));
         Inheritance { old_master, sockets, adopted, failure_note, boards, metrics }
     }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::scoreboard::Cause;
+use crate::scoreboard::ExitCause;
 use crate::settings::{Config, MemoryMeasure};
 use crate::sys::memory;
 use crate::sys::process::Pid;
@@ -58,11 +58,11 @@ impl RecycleLimits {
     }
 
     /// The reason to replace the worker, if there is one.
-    pub fn reached(&self, now: Instant) -> Option<(Cause, &'static str)> {
+    pub fn reached(&self, now: Instant) -> Option<(ExitCause, &'static str)> {
         if self.samples_above >= SAMPLES_IN_A_ROW {
-            return Some((Cause::Memory, "it has grown above max_worker_memory"));
+            return Some((ExitCause::Memory, "it has grown above max_worker_memory"));
         }
-        self.lives_until.filter(|&end| end <= now).map(|_| (Cause::Lifetime, "it has reached max_worker_lifetime"))
+        self.lives_until.filter(|&end| end <= now).map(|_| (ExitCause::Lifetime, "it has reached max_worker_lifetime"))
     }
 
     /// When the next sample is due or the life ends. A life that has ended waits for the
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(limits(None, SAMPLES_IN_A_ROW - 1).reached(now), None);
         assert_eq!(
             limits(None, SAMPLES_IN_A_ROW).reached(now),
-            Some((Cause::Memory, "it has grown above max_worker_memory"))
+            Some((ExitCause::Memory, "it has grown above max_worker_memory"))
         );
     }
 
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!((limits.reached(now), limits.deadline(now)), (None, Some(end)));
         assert_eq!(
             (limits.reached(end), limits.deadline(end)),
-            (Some((Cause::Lifetime, "it has reached max_worker_lifetime")), None)
+            (Some((ExitCause::Lifetime, "it has reached max_worker_lifetime")), None)
         );
     }
 }

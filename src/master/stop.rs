@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 
-use crate::scoreboard::Cause;
+use crate::scoreboard::ExitCause;
 use crate::sys::signal::Signal;
 use crate::sys::socket::Listener;
 
@@ -86,7 +86,7 @@ impl Master {
         let graceful_timeout = Duration::from_secs(self.generations.serving.service.config.graceful_timeout);
         let until = Instant::now() + graceful_timeout;
         let goes_on = self.upgrade.new_master().is_some();
-        self.workers.note_reason(if goes_on { Cause::Reload } else { Cause::Stop });
+        self.workers.note_reason(if goes_on { ExitCause::Reload } else { ExitCause::Stop });
         match reason {
             StopReason::Graceful => self.workers.stop_all(until),
             StopReason::Quick => self.workers.stop_all_quickly(until),

@@ -46,7 +46,7 @@ pub(super) struct Upgrade {
     /// Where the last trial says why it has failed.
     trial_note: Option<FailureNote>,
     /// The board of the newer master that we have started, until what was counted there is ours.
-    board: Option<scoreboard::Successor>,
+    board: Option<scoreboard::SuccessorBoard>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,13 +190,13 @@ impl Master {
             Some(new) => self.upgrade.stage = UpgradeStage::Old { new },
             None => self.upgrade.board = None,
         }
-        self.upgrade.board.iter().for_each(scoreboard::Successor::close_file);
+        self.upgrade.board.iter().for_each(scoreboard::SuccessorBoard::close_file);
     }
 
     /// Adds what a newer master has counted that is gone, once its workers are. Ours answer for metrics
     /// again then.
     pub(super) fn add_counts_of_new_master(&mut self) {
-        let is_over = |board: &scoreboard::Successor| !board.has_writers();
+        let is_over = |board: &scoreboard::SuccessorBoard| !board.has_writers();
         if self.upgrade.new_master().is_none() && self.upgrade.board.as_ref().is_some_and(is_over) {
             self.add_counts_of_last_master();
         }
@@ -303,7 +303,7 @@ impl Master {
             sockets: self.sockets(),
             by_systemd: self.upgrade.by_systemd,
             boards: self.workers.scoreboard().descriptors(),
-            fresh_board: self.upgrade.board.as_ref().and_then(scoreboard::Successor::descriptor),
+            fresh_board: self.upgrade.board.as_ref().and_then(scoreboard::SuccessorBoard::descriptor),
             metrics,
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use log::{error, info};
 
 use crate::logging;
-use crate::scoreboard::{Cause, Row, WorkerPhase};
+use crate::scoreboard::{ExitCause, Row, WorkerPhase};
 use crate::settings::{Config, WorkerClass};
 use crate::sys::clock::monotonic_ms;
 use crate::sys::process::{self, Pid};
@@ -40,7 +40,7 @@ pub(super) struct Worker {
     /// The deadline that it has missed, if it was aborted for one.
     pub overdue: Option<Overdue>,
     /// Why it was first told to go, or has said that it will.
-    pub leaves_for: Option<Cause>,
+    pub leaves_for: Option<ExitCause>,
     /// When it was forked, on the same clock.
     forked_at: u64,
     /// When it was aborted, on the same clock.
@@ -108,13 +108,13 @@ impl Worker {
     }
 
     /// Notes why it leaves, unless it had a reason before.
-    pub fn note_reason(&mut self, cause: Cause) {
+    pub fn note_reason(&mut self, cause: ExitCause) {
         self.leaves_for.get_or_insert(cause);
     }
 
     /// Why it asks to be replaced: it has served its requests, or its code has changed.
     pub fn note_retirement(&mut self) {
-        self.note_reason(if self.config.max_requests > 0 { Cause::MaxRequests } else { Cause::Reload });
+        self.note_reason(if self.config.max_requests > 0 { ExitCause::MaxRequests } else { ExitCause::Reload });
         self.fate = Fate::Retiring;
     }
 

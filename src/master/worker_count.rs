@@ -2,7 +2,7 @@
 
 use log::{info, warn};
 
-use crate::settings::{Config, Workers};
+use crate::settings::{Config, WorkersSetting};
 
 use super::resources::{self, Resources};
 use super::workers::MOST_WORKERS;
@@ -29,12 +29,12 @@ pub(super) struct WorkerCount {
 pub(super) fn worker_count(config: &Config) -> WorkerCount {
     let resources = Resources::measure(config);
     match config.workers {
-        Workers::Auto => {
+        WorkersSetting::Auto => {
             resources::warn_of_unreadable(config);
             log_found(config, resources);
             WorkerCount { count: found_count(config, resources), found_for: Some(resources) }
         }
-        Workers::Count(asked) => {
+        WorkersSetting::Count(asked) => {
             let count = asked.min(MOST_WORKERS);
             if count < asked {
                 warn!("{asked} workers are asked for, {count} are the most there can be");

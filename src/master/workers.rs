@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use log::{error, info};
 
-use crate::scoreboard::{Cause, Inherited, MAX_WORKERS, Row, Scoreboard, WorkerPhase};
+use crate::scoreboard::{ExitCause, InheritedBoards, MAX_WORKERS, Row, Scoreboard, WorkerPhase};
 use crate::settings::Config;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::fd_channel::FdChannel;
@@ -42,7 +42,7 @@ pub(super) struct Workers {
 impl Workers {
     /// An empty table, with what earlier programs have counted. Before the first fork, because workers
     /// share the memory.
-    pub fn new(inherited: Inherited) -> io::Result<Workers> {
+    pub fn new(inherited: InheritedBoards) -> io::Result<Workers> {
         let scoreboard = Scoreboard::after(MAX_WORKERS, inherited)?;
         let channel = Arc::new(FdChannel::new()?);
         let own = scoreboard.of_this_process();
@@ -132,7 +132,7 @@ impl Workers {
         let mut worker = Worker::new(pid, number, self.table.len(), row, generation, config);
         worker.seen = WorkerPhase::Ready;
         worker.fate = fate;
-        worker.note_reason(Cause::Reload);
+        worker.note_reason(ExitCause::Reload);
         if matches!(fate, Fate::Stopping { .. }) {
             // It may have been loading the app when the earlier program told it to end.
             worker.tell(Signal::Term);
@@ -187,7 +187,7 @@ impl Workers {
     /// Tells the workers to stop that are too many.
     pub fn retire_surplus(&mut self, target: &Target) {
         for at in target.surplus(&self.standings()) {
-            self.table[at].note_reason(Cause::ScaleDown);
+            self.table[at].note_reason(ExitCause::ScaleDown);
             self.table[at].retire();
         }
     }
@@ -195,7 +195,7 @@ impl Workers {
     /// Tells all workers of a generation, and of those before it, to finish.
     pub fn retire_up_to(&mut self, generation: u64) {
         for worker in self.table.iter_mut().filter(|worker| worker.generation <= generation) {
-            worker.note_reason(Cause::Reload);
+            worker.note_reason(ExitCause::Reload);
             worker.retire();
         }
     }
@@ -205,7 +205,7 @@ impl Workers {
     pub fn replace_up_to(&mut self, generation: u64) {
         let old = |worker: &&mut Worker| worker.generation <= generation && worker.fate == Fate::Serving;
         for worker in self.table.iter_mut().filter(old) {
-            worker.note_reason(Cause::Reload);
+            worker.note_reason(ExitCause::Reload);
             if worker.is_booting() {
                 worker.kill(Fate::Discarded);
             } else {
@@ -217,7 +217,7 @@ impl Workers {
     /// Ends the workers of a generation that will not serve.
     pub fn discard(&mut self, generation: u64) {
         for worker in self.table.iter_mut().filter(|worker| worker.generation == generation) {
-            worker.note_reason(Cause::Reload);
+            worker.note_reason(ExitCause::Reload);
             if worker.is_booting() {
                 worker.kill(Fate::Discarded);
             } else {
@@ -278,7 +278,7 @@ impl Workers {
     }
 
     /// Notes why all workers leave, unless they had a reason before.
-    pub fn note_reason(&mut self, cause: Cause) {
+    pub fn note_reason(&mut self, cause: ExitCause) {
         self.table.iter_mut().for_each(|worker| worker.note_reason(cause));
     }
 
@@ -345,7 +345,7 @@ mod tests {
     const NO_PROCESS: i32 = i32::MAX;
 
     fn table(config: &Config, phases: &[WorkerPhase]) -> Workers {
-        let mut workers = Workers::new(Inherited::default()).unwrap();
+        let mut workers = Workers::new(InheritedBoards::default()).unwrap();
         for (slot, &phase) in phases.iter().enumerate() {
             let (number, row) = workers.free_row().unwrap();
             row.set_state(phase);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::scoreboard::{Cause, Histogram, Refusal, Scoreboard, WorkerPhase, WorkerReading};
+use crate::scoreboard::{ExitCause, Histogram, RefusalCause, Scoreboard, WorkerPhase, WorkerReading};
 use crate::sys::process::{Pid, Usage, open_files, open_files_limit, usage};
 use crate::sys::socket::Listener;
 use crate::sys::tcp_info;
@@ -170,7 +170,7 @@ fn about_requests(board: &Scoreboard, workers: &[WorkerReading]) -> Vec<Family> 
         counter(
             "monoceros_requests_refused",
             "Requests refused without the application, by the reason.",
-            Refusal::ALL.map(|refusal| (label("reason", refusal.name()), board.refused(refusal))).to_vec(),
+            RefusalCause::ALL.map(|refusal| (label("reason", refusal.name()), board.refused(refusal))).to_vec(),
         ),
         single(
             "monoceros_requests_aborted",
@@ -252,7 +252,7 @@ fn about_life(board: &Scoreboard) -> Vec<Family> {
         counter(
             "monoceros_worker_exits",
             "Workers that have ended, by the cause.",
-            Cause::ALL.map(|cause| (label("cause", cause.name()), board.exits(cause))).to_vec(),
+            ExitCause::ALL.map(|cause| (label("cause", cause.name()), board.exits(cause))).to_vec(),
         ),
         counter(
             "monoceros_reloads",

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::scoreboard::{BOUNDS_NS, Cause, Histogram, Refusal, Scoreboard};
+use crate::scoreboard::{BOUNDS_NS, ExitCause, Histogram, RefusalCause, Scoreboard};
 use crate::sys::retry::retry;
 
 /// Longest datagram in bytes: with its headers it fits the network's packets, so that none is lost in
@@ -45,7 +45,7 @@ pub struct Totals {
     busy: Duration,
     aborted: u64,
     refused: u64,
-    exits: Vec<(Cause, u64)>,
+    exits: Vec<(ExitCause, u64)>,
     log_lines: LogLines,
 }
 
@@ -83,8 +83,8 @@ impl Totals {
             queue: board.queue_times(),
             busy: workers.iter().map(|worker| worker.busy).sum(),
             aborted: board.aborted(),
-            refused: Refusal::ALL.iter().map(|refusal| board.refused(*refusal)).sum(),
-            exits: Cause::ALL.into_iter().map(|cause| (cause, board.exits(cause))).collect(),
+            refused: RefusalCause::ALL.iter().map(|refusal| board.refused(*refusal)).sum(),
+            exits: ExitCause::ALL.into_iter().map(|cause| (cause, board.exits(cause))).collect(),
             log_lines: std::array::from_fn(|kind| log_lines[kind] + of_workers[kind]),
         }
     }
@@ -264,7 +264,7 @@ mod tests {
         let now = Totals {
             requests: 5,
             responses: vec![(200, 3), (404, 2)],
-            exits: vec![(Cause::Crash, 1)],
+            exits: vec![(ExitCause::Crash, 1)],
             log_lines: [0, 2, 0, 1],
             ..Totals::default()
         };

@@ -1,7 +1,7 @@
 //! The bridge to gevent, for workers whose requests run in greenlets of its hub.
 //!
 //! `gunicorn/_gevent.py` holds the hub's watchers and the pool of greenlets; it drives the worker
-//! through [`Worker`], and each greenlet its requests through [`Task`]. The worker itself is known
+//! through [`GreenletWorker`], and each greenlet its requests through [`GreenletTask`]. The worker itself is known
 //! only as a [`GreenletDriver`].
 //!
 //! Greenlets may switch wherever Python code runs. So each frame of ours that can be on the stack
@@ -123,7 +123,7 @@ pub fn serve(
         log::debug!("`monoceros ctl stacks` will show no stacks of this worker: {error}");
     }
     let app = shared.callable().clone_ref(py);
-    let worker = Py::new(py, Worker { driver, shared, calls })?;
+    let worker = Py::new(py, GreenletWorker { driver, shared, calls })?;
     match module.call_method1("serve", (worker, app, request_timeout.map(|time| time.as_secs_f64()))) {
         // A handler of a signal has raised it at the very end.
         Err(error) if error.is_instance_of::<PySystemExit>(py) => Ok(()),
@@ -142,13 +142,13 @@ pub fn stack_of(greenlet: &Py<PyAny>) -> Option<String> {
 
 /// The worker, for the hub.
 #[pyclass(frozen, module = "monoceros")]
-struct Worker {
+struct GreenletWorker {
     driver: Arc<dyn GreenletDriver>,
     shared: Arc<SharedCalls>,
     calls: WakeupReceiver,
 }
 
-/// Bits of [`Worker::turn`]'s result.
+/// Bits of [`GreenletWorker::turn`]'s result.
 const READY: u32 = 1;
 const OVER: u32 = 2;
 const CODE_CHANGED: u32 = 4;
@@ -156,13 +156,13 @@ const ABORTED: u32 = 8;
 const EXIT: u32 = 16;
 const USR1: u32 = 32;
 
-/// Bits of [`Worker::take_calls`]'s result.
+/// Bits of [`GreenletWorker::take_calls`]'s result.
 const LOGS: u32 = 1;
 const REOPEN: u32 = 2;
 const LEVEL: u32 = 4;
 
 #[pymethods]
-impl Worker {
+impl GreenletWorker {
     /// The descriptors to watch: the event loop's poll, and what other threads call by.
     fn descriptors(&self) -> (RawFd, RawFd) {
         (self.driver.descriptor(), self.calls.as_raw_fd())
@@ -259,23 +259,23 @@ impl Worker {
     }
 
     /// The way of a new `greenlet` to its requests.
-    fn task(&self, py: Python<'_>, greenlet: Py<PyAny>) -> PyResult<Task> {
+    fn task(&self, py: Python<'_>, greenlet: Py<PyAny>) -> PyResult<GreenletTask> {
         let caller = StepwiseCaller::new(py, &self.shared)?;
         caller.in_flight().note_greenlet(greenlet);
         self.driver.add_caller(caller.in_flight());
-        let at = TaskState { caller: Some(Box::new(caller)), running: None };
-        Ok(Task { driver: self.driver.clone(), state: Mutex::new(at) })
+        let at = GreenletTaskState { caller: Some(Box::new(caller)), running: None };
+        Ok(GreenletTask { driver: self.driver.clone(), state: Mutex::new(at) })
     }
 }
 
 /// A greenlet's way from one request to the next.
 #[pyclass(frozen, module = "monoceros")]
-struct Task {
+struct GreenletTask {
     driver: Arc<dyn GreenletDriver>,
-    state: Mutex<TaskState>,
+    state: Mutex<GreenletTaskState>,
 }
 
-struct TaskState {
+struct GreenletTaskState {
     /// Taken out during a call: Python code may run then, and greenlets switch.
     caller: Option<Box<StepwiseCaller>>,
     /// The request, from its beginning to its end.
@@ -283,7 +283,7 @@ struct TaskState {
 }
 
 #[pymethods]
-impl Task {
+impl GreenletTask {
     /// Begins the next request that is ready: what to call the application with. None where there is none.
     fn begin<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         while let Some((exchange, running)) = self.driver.next_request() {
@@ -369,7 +369,7 @@ impl Task {
     }
 }
 
-impl Task {
+impl GreenletTask {
     fn with<T>(&self, act: impl FnOnce(&mut StepwiseCaller) -> T) -> PyResult<T> {
         let caller = self.lock().caller.take();
         let mut caller = caller.ok_or_else(|| PyRuntimeError::new_err("this greenlet is at its request already"))?;
@@ -383,7 +383,7 @@ impl Task {
         self.driver.finished(py, finished, running);
     }
 
-    fn lock(&self) -> MutexGuard<'_, TaskState> {
+    fn lock(&self) -> MutexGuard<'_, GreenletTaskState> {
         self.state.lock().unpoisoned()
     }
 }

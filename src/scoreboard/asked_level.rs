@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::layout::Master;
+use super::layout::MasterWord;
 use super::{Row, Scoreboard, masters_page};
 
 /// What a process knows of it.
@@ -18,12 +18,12 @@ pub struct AskedLevel {
 impl AskedLevel {
     /// To be made before the fork, in the master, for the worker of this row.
     pub fn new(board: &Scoreboard, row: Row) -> AskedLevel {
-        AskedLevel { row, seen: AtomicU64::new(board.get(Master::LogLevel)) }
+        AskedLevel { row, seen: AtomicU64::new(board.get(MasterWord::LogLevel)) }
     }
 
     /// The level as Python's `logging` numbers it, if one was asked for since the last call.
     pub fn take(&self) -> Option<u32> {
-        let asked = masters_page(&self.row.board)[Master::LogLevel as usize].load(Relaxed);
+        let asked = masters_page(&self.row.board)[MasterWord::LogLevel as usize].load(Relaxed);
         (self.seen.swap(asked, Relaxed) != asked).then_some((asked & 0xff) as u32)
     }
 }

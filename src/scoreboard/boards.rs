@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicU64, fence};
 
-use super::layout::{Master, REQUESTS, State, Tally, WORDS, pages_for};
+use super::layout::{MasterWord, REQUESTS, State, Tally, WORDS, pages_for};
 use super::tallies::BEING_COUNTED;
 use crate::sys::process::{Pid, is_alive};
 use crate::sys::shared::{Counters, SharedPages};
@@ -129,7 +129,7 @@ pub(super) fn masters_kept(pages: &Pages) -> &Counters<WORDS> {
 
 /// The same where something is kept: a page that was read once takes memory.
 pub(super) fn kept_if_any(pages: &Pages, number: usize) -> Option<&Counters<WORDS>> {
-    let rows = masters_kept(pages)[Master::RowsUsed as usize].load(Relaxed);
+    let rows = masters_kept(pages)[MasterWord::RowsUsed as usize].load(Relaxed);
     (number as u64).lt(&rows).then(|| kept_for(pages, number))
 }
 
@@ -158,7 +158,8 @@ pub(super) fn until(ended: &AtomicU64, now: u64) -> u64 {
 
 /// How many rows were ever used, those of which something is kept included.
 pub(super) fn rows_used(pages: &Pages) -> usize {
-    let used = [masters_page(pages), masters_kept(pages)].map(|words| words[Master::RowsUsed as usize].load(Relaxed));
+    let used =
+        [masters_page(pages), masters_kept(pages)].map(|words| words[MasterWord::RowsUsed as usize].load(Relaxed));
     (used.into_iter().max().unwrap_or(0) as usize).min(workers_rows(pages))
 }
 
@@ -168,7 +169,7 @@ pub(super) fn pid_in(pages: &Pages, number: usize) -> Option<Pid> {
 }
 
 pub(super) fn master_of(pages: &Pages) -> Option<Pid> {
-    let pid = masters_page(pages)[Master::Pid as usize].load(Relaxed);
+    let pid = masters_page(pages)[MasterWord::Pid as usize].load(Relaxed);
     (pid != 0).then(|| Pid::from_raw(pid as i32))
 }
 

@@ -2,7 +2,7 @@
 
 /// Why a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum ExitCause {
     /// The server stops.
     Stop,
     /// A reload or an upgrade has put another in its place.
@@ -29,45 +29,45 @@ pub enum Cause {
     Killed,
 }
 
-impl Cause {
+impl ExitCause {
     /// All of them, in the order of their words on the board.
-    pub const ALL: [Cause; 12] = [
-        Cause::Stop,
-        Cause::Reload,
-        Cause::ScaleDown,
-        Cause::MaxRequests,
-        Cause::Lifetime,
-        Cause::Memory,
-        Cause::Timeout,
-        Cause::RequestTimeout,
-        Cause::BootFailed,
-        Cause::Crash,
-        Cause::OutOfMemory,
-        Cause::Killed,
+    pub const ALL: [ExitCause; 12] = [
+        ExitCause::Stop,
+        ExitCause::Reload,
+        ExitCause::ScaleDown,
+        ExitCause::MaxRequests,
+        ExitCause::Lifetime,
+        ExitCause::Memory,
+        ExitCause::Timeout,
+        ExitCause::RequestTimeout,
+        ExitCause::BootFailed,
+        ExitCause::Crash,
+        ExitCause::OutOfMemory,
+        ExitCause::Killed,
     ];
 
     /// Its name in metrics.
     pub fn name(self) -> &'static str {
         match self {
-            Cause::Stop => "stop",
-            Cause::Reload => "reload",
-            Cause::ScaleDown => "scale_down",
-            Cause::MaxRequests => "max_requests",
-            Cause::Lifetime => "lifetime",
-            Cause::Memory => "memory",
-            Cause::Timeout => "timeout",
-            Cause::RequestTimeout => "request_timeout",
-            Cause::BootFailed => "boot_failed",
-            Cause::Crash => "crash",
-            Cause::OutOfMemory => "oom",
-            Cause::Killed => "killed",
+            ExitCause::Stop => "stop",
+            ExitCause::Reload => "reload",
+            ExitCause::ScaleDown => "scale_down",
+            ExitCause::MaxRequests => "max_requests",
+            ExitCause::Lifetime => "lifetime",
+            ExitCause::Memory => "memory",
+            ExitCause::Timeout => "timeout",
+            ExitCause::RequestTimeout => "request_timeout",
+            ExitCause::BootFailed => "boot_failed",
+            ExitCause::Crash => "crash",
+            ExitCause::OutOfMemory => "oom",
+            ExitCause::Killed => "killed",
         }
     }
 }
 
 /// Why a request was refused without the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefusalCause {
     /// The request line, the method or the version.
     RequestLine,
     /// A header field, or what several say together.
@@ -88,32 +88,32 @@ pub enum Refusal {
     Overloaded,
 }
 
-impl Refusal {
+impl RefusalCause {
     /// All of them, in the order of their words on the board.
-    pub const ALL: [Refusal; 9] = [
-        Refusal::RequestLine,
-        Refusal::Header,
-        Refusal::HeadTooLong,
-        Refusal::Body,
-        Refusal::BodyTooLarge,
-        Refusal::Timeout,
-        Refusal::Proxy,
-        Refusal::Protocol,
-        Refusal::Overloaded,
+    pub const ALL: [RefusalCause; 9] = [
+        RefusalCause::RequestLine,
+        RefusalCause::Header,
+        RefusalCause::HeadTooLong,
+        RefusalCause::Body,
+        RefusalCause::BodyTooLarge,
+        RefusalCause::Timeout,
+        RefusalCause::Proxy,
+        RefusalCause::Protocol,
+        RefusalCause::Overloaded,
     ];
 
     /// Its name in metrics.
     pub fn name(self) -> &'static str {
         match self {
-            Refusal::RequestLine => "request_line",
-            Refusal::Header => "header",
-            Refusal::HeadTooLong => "head_too_long",
-            Refusal::Body => "body",
-            Refusal::BodyTooLarge => "body_too_large",
-            Refusal::Timeout => "timeout",
-            Refusal::Proxy => "proxy",
-            Refusal::Protocol => "protocol",
-            Refusal::Overloaded => "overloaded",
+            RefusalCause::RequestLine => "request_line",
+            RefusalCause::Header => "header",
+            RefusalCause::HeadTooLong => "head_too_long",
+            RefusalCause::Body => "body",
+            RefusalCause::BodyTooLarge => "body_too_large",
+            RefusalCause::Timeout => "timeout",
+            RefusalCause::Proxy => "proxy",
+            RefusalCause::Protocol => "protocol",
+            RefusalCause::Overloaded => "overloaded",
         }
     }
 }
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn each_has_the_word_of_its_place() {
-        assert!(Cause::ALL.iter().enumerate().all(|(place, &cause)| cause as usize == place));
-        assert!(Refusal::ALL.iter().enumerate().all(|(place, &refusal)| refusal as usize == place));
+        assert!(ExitCause::ALL.iter().enumerate().all(|(place, &cause)| cause as usize == place));
+        assert!(RefusalCause::ALL.iter().enumerate().all(|(place, &refusal)| refusal as usize == place));
     }
 }

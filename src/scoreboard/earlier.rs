@@ -21,7 +21,7 @@ use super::boards::{
     Board, Pages, busy, kept_for, master_of, masters_kept, masters_page, pages_of, pid_in, rows_used, starts, until,
     words_of, workers_rows,
 };
-use super::layout::{EXIT_WORDS, MAGIC, MOST_EARLIER, Master, STATE_WORDS, Tally, VERSION, WORDS};
+use super::layout::{EXIT_WORDS, MAGIC, MOST_EARLIER, MasterWord, STATE_WORDS, Tally, VERSION, WORDS};
 use super::tallies::BEING_COUNTED;
 use super::{FILE_NAME, Scoreboard};
 use crate::sys::clock::monotonic_ns;
@@ -30,7 +30,7 @@ use crate::sys::shared::{Counters, SharedPages};
 
 /// What a program finds of those before it.
 #[derive(Debug, Default)]
-pub struct Inherited {
+pub struct InheritedBoards {
     /// The file of a board for this program, where the one before has made it.
     pub fresh: Option<OwnedFd>,
     /// The files of the boards that the program before has read, and of its own, in this order.
@@ -38,17 +38,17 @@ pub struct Inherited {
 }
 
 /// The words of the master's page that count.
-const MASTERS_COUNTS: [Master; 6] = [
-    Master::Starts,
-    Master::ReloadsOk,
-    Master::ReloadsFailed,
-    Master::ScaledUp,
-    Master::ScaledDown,
-    Master::LinesDropped,
+const MASTERS_COUNTS: [MasterWord; 6] = [
+    MasterWord::Starts,
+    MasterWord::ReloadsOk,
+    MasterWord::ReloadsFailed,
+    MasterWord::ScaledUp,
+    MasterWord::ScaledDown,
+    MasterWord::LinesDropped,
 ];
 
 /// What the master's page says of the last reload.
-const LAST_RELOAD: [Master; 3] = [Master::LastReload, Master::LastReloadAt, Master::LastReloadOkAt];
+const LAST_RELOAD: [MasterWord; 3] = [MasterWord::LastReload, MasterWord::LastReloadAt, MasterWord::LastReloadOkAt];
 
 impl Scoreboard {
     /// A board of `rows` empty rows for this process, the master, which goes on counting from what it
@@ -56,7 +56,7 @@ impl Scoreboard {
     ///
     /// # Errors
     /// There is no room for it.
-    pub fn after(rows: NonZeroUsize, inherited: Inherited) -> io::Result<Scoreboard> {
+    pub fn after(rows: NonZeroUsize, inherited: InheritedBoards) -> io::Result<Scoreboard> {
         let length = pages_of(rows);
         let fresh = inherited.fresh.and_then(|file| SharedPages::inherited(file, length).ok().flatten());
         let pages = fresh.map_or_else(|| SharedPages::new(FILE_NAME, length), Ok)?;
@@ -70,14 +70,14 @@ impl Scoreboard {
 
     /// A board for a program that is to run beside this one; `None` where the system has none to
     /// give.
-    pub fn for_successor(&self) -> Option<Successor> {
+    pub fn for_successor(&self) -> Option<SuccessorBoard> {
         let rows = NonZeroUsize::new(workers_rows(&self.0))?;
-        SharedPages::for_successor(FILE_NAME, pages_of(rows)).ok().flatten().map(Successor)
+        SharedPages::for_successor(FILE_NAME, pages_of(rows)).ok().flatten().map(SuccessorBoard)
     }
 
     /// Adds what a program has counted that has run beside this one, and is gone. What that has kept of
     /// programs before was counted for this one already.
-    pub fn add_successor(&self, successor: &Successor) {
+    pub fn add_successor(&self, successor: &SuccessorBoard) {
         add_own(&self.0, &successor.0, |_, now| now);
     }
 
@@ -122,9 +122,9 @@ impl Scoreboard {
 
 /// The board of a program beside this one.
 #[derive(Debug)]
-pub struct Successor(Pages);
+pub struct SuccessorBoard(Pages);
 
-impl Successor {
+impl SuccessorBoard {
     /// The descriptor that the program needs.
     pub fn descriptor(&self) -> Option<RawFd> {
         self.0.descriptor()
@@ -144,8 +144,8 @@ impl Successor {
 /// An earlier program's board, if it has this layout.
 fn open(file: OwnedFd, length: NonZeroUsize) -> Option<Pages> {
     let pages = Pages::of_file(file).ok().flatten().filter(|pages| pages.count() == length.get())?;
-    let says = |word: Master| masters_page(&pages)[word as usize].load(Acquire);
-    ((says(Master::Magic), says(Master::Version)) == (MAGIC, VERSION)).then_some(pages)
+    let says = |word: MasterWord| masters_page(&pages)[word as usize].load(Acquire);
+    ((says(MasterWord::Magic), says(MasterWord::Version)) == (MAGIC, VERSION)).then_some(pages)
 }
 
 /// Adds the boards to `pages` on which nobody counts any more, or that are too many. Says of each
@@ -197,7 +197,7 @@ fn add_own(pages: &Pages, other: &Pages, end_of: impl Fn(usize, u64) -> u64) {
 /// Adds what is kept on a board of the programs before that.
 fn add_kept(pages: &Pages, other: &Pages) {
     add_masters_counts(pages, masters_kept(other));
-    let rows = masters_kept(other)[Master::RowsUsed as usize].load(Relaxed) as usize;
+    let rows = masters_kept(other)[MasterWord::RowsUsed as usize].load(Relaxed) as usize;
     let rows = rows.min(workers_rows(other));
     (0..rows).for_each(|number| add_tallies(kept_for(pages, number), kept_for(other, number)));
     note_kept_rows(pages, rows);
@@ -205,12 +205,12 @@ fn add_kept(pages: &Pages, other: &Pages) {
 
 fn add_masters_counts(pages: &Pages, source: &Counters<WORDS>) {
     let counts = MASTERS_COUNTS.into_iter().map(|word| word as usize);
-    let exits = (0..EXIT_WORDS).map(|cause| Master::Exits as usize + cause);
+    let exits = (0..EXIT_WORDS).map(|cause| MasterWord::Exits as usize + cause);
     counts.chain(exits).for_each(|word| add_word(&masters_kept(pages)[word], source[word].load(Relaxed)));
 }
 
 fn note_kept_rows(pages: &Pages, rows: usize) {
-    masters_kept(pages)[Master::RowsUsed as usize].fetch_max(rows as u64, Relaxed);
+    masters_kept(pages)[MasterWord::RowsUsed as usize].fetch_max(rows as u64, Relaxed);
 }
 
 fn add_tallies(kept: &Counters<WORDS>, source: &Counters<WORDS>) {
@@ -239,7 +239,7 @@ mod tests {
     use std::fs::File;
     use std::time::{Duration, Instant};
 
-    use super::super::{Cause, Row, ServedCounts};
+    use super::super::{ExitCause, Row, ServedCounts};
     use super::*;
 
     /// A process that does not exist: above the kernel's limit (PID_MAX_LIMIT, 2^22).
@@ -250,7 +250,7 @@ mod tests {
     /// The next program, in this process.
     fn follow(board: &Scoreboard, fresh: Option<OwnedFd>) -> Scoreboard {
         let earlier = board.descriptors().into_iter().map(opened).collect();
-        Scoreboard::after(ROWS, Inherited { fresh, earlier }).unwrap()
+        Scoreboard::after(ROWS, InheritedBoards { fresh, earlier }).unwrap()
     }
 
     fn opened(descriptor: RawFd) -> OwnedFd {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     fn end(board: &Scoreboard, row: &Row) {
-        board.count_exit(Cause::Reload);
+        board.count_exit(ExitCause::Reload);
         row.count_cpu_of_dead(Duration::from_secs(3));
         row.clear();
     }
@@ -285,7 +285,7 @@ mod tests {
         let workers = board.read_workers();
         let rows = workers.iter().map(|worker| (worker.requests, worker.busy.as_secs())).collect();
         let responses = board.responses().iter().map(|(_, count)| count).sum();
-        (rows, responses, board.starts(), board.exits(Cause::Reload))
+        (rows, responses, board.starts(), board.exits(ExitCause::Reload))
     }
 
     #[test]
@@ -367,16 +367,16 @@ mod tests {
     fn a_file_that_is_no_board_of_this_layout_is_left_out() {
         let other = Scoreboard::new(ROWS).unwrap();
         worker(&other, 0, getpid());
-        masters_page(&other.0)[Master::Version as usize].store(VERSION + 1, Relaxed);
+        masters_page(&other.0)[MasterWord::Version as usize].store(VERSION + 1, Relaxed);
         let larger = Scoreboard::new(NonZeroUsize::new(5).unwrap()).unwrap();
         worker(&larger, 0, getpid());
         let files = [other.descriptors(), larger.descriptors()].concat().into_iter().map(opened);
         let earlier = files.chain([File::open("/proc/self/exe").unwrap().into()]).collect();
-        let new = Scoreboard::after(ROWS, Inherited { fresh: None, earlier }).unwrap();
+        let new = Scoreboard::after(ROWS, InheritedBoards { fresh: None, earlier }).unwrap();
         assert_eq!(told(&new), (vec![], 0, 0, 0));
         // Nor does a sealed one become this program's own.
         let fresh = Some(opened(other.descriptors()[0]));
-        let new = Scoreboard::after(ROWS, Inherited { fresh, earlier: Vec::new() }).unwrap();
+        let new = Scoreboard::after(ROWS, InheritedBoards { fresh, earlier: Vec::new() }).unwrap();
         serve(&new.row(0));
         assert_eq!(told(&other).1, 1);
     }

@@ -36,7 +36,7 @@ pub const MOST_EARLIER: usize = 4;
 
 /// The words of the master's page.
 #[derive(Debug, Clone, Copy)]
-pub enum Master {
+pub enum MasterWord {
     /// [`MAGIC`].
     Magic,
     /// [`VERSION`].
@@ -71,14 +71,14 @@ pub enum Master {
     LastReload,
     /// When it ended, in milliseconds since the epoch.
     LastReloadAt,
-    /// Ends of workers, a word for each [`Cause`](super::Cause).
+    /// Ends of workers, a word for each [`ExitCause`](super::Cause).
     Exits,
     /// The name of the application, in UTF-8, at most 64 bytes; after the words of the exits.
-    Name = Master::Exits as isize + EXIT_WORDS as isize,
+    Name = MasterWord::Exits as isize + EXIT_WORDS as isize,
     /// The path of the control socket, likewise, at most 256 bytes; empty without one.
-    ControlPath = Master::Name as isize + NAME_WORDS as isize,
+    ControlPath = MasterWord::Name as isize + NAME_WORDS as isize,
     /// When a reload last took over, in milliseconds since the epoch; 0 if none has.
-    LastReloadOkAt = Master::ControlPath as isize + PATH_WORDS as isize,
+    LastReloadOkAt = MasterWord::ControlPath as isize + PATH_WORDS as isize,
     /// Lines of the master's logs that were dropped.
     LinesDropped,
     /// The level that an operator has last given the error log, as Python's `logging` numbers it, in
@@ -172,7 +172,7 @@ pub enum Tally {
     Attach = Tally::LogLines as isize + LOG_LINES as isize,
     /// Lines of the logs that were dropped.
     LinesDropped,
-    /// Refused requests, a word for each [`Refusal`](super::Refusal).
+    /// Refused requests, a word for each [`RefusalCause`](super::Refusal).
     Refused = STATE_WORDS as isize + REQUESTS as isize + 32,
     /// How long requests took, [`HISTOGRAM_WORDS`] words; then the two others.
     Duration = Tally::Refused as isize + 16,
@@ -222,4 +222,4 @@ pub const HISTOGRAM_WORDS: usize = BOUNDS_NS.len() + 2;
 
 const _: () =
     assert!(Tally::Codes as usize + CODES <= WORDS && (Tally::LinesDropped as usize) < Tally::Refused as usize);
-const _: () = assert!((Master::LogLevel as usize) < WORDS && (State::Unplaced as usize) < 16);
+const _: () = assert!((MasterWord::LogLevel as usize) < WORDS && (State::Unplaced as usize) < 16);

@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::boards::{masters_page, workers_rows};
-use super::layout::{MAGIC, Master, NAME_WORDS, PATH_WORDS, VERSION};
+use super::layout::{MAGIC, MasterWord, NAME_WORDS, PATH_WORDS, VERSION};
 use super::tallies::{read_text, write_text};
-use super::{Cause, Scoreboard};
+use super::{ExitCause, Scoreboard};
 use crate::sys::clock::unix_time_ms;
 use crate::sys::process::{Pid, getpid};
 
@@ -21,166 +21,166 @@ pub struct LastReload {
 
 impl Scoreboard {
     pub(super) fn open_page(&self) {
-        self.set(Master::Version, VERSION);
-        self.set(Master::Rows, workers_rows(&self.0) as u64);
-        self.set(Master::StartedAt, unix_time_ms());
-        self.set(Master::Pid, getpid().as_raw() as u64);
+        self.set(MasterWord::Version, VERSION);
+        self.set(MasterWord::Rows, workers_rows(&self.0) as u64);
+        self.set(MasterWord::StartedAt, unix_time_ms());
+        self.set(MasterWord::Pid, getpid().as_raw() as u64);
         // Last: who finds it finds the rest.
-        self.word(Master::Magic).store(MAGIC, Release);
+        self.word(MasterWord::Magic).store(MAGIC, Release);
     }
 
     /// Sets the stop flag: tells all workers that the server must stop.
     pub fn announce_stop(&self) {
-        self.set(Master::Stopping, 1);
+        self.set(MasterWord::Stopping, 1);
     }
 
     /// Has health checks fail while the server serves on, or answer again.
     pub fn set_drained(&self, is_drained: bool) {
-        self.set(Master::Drained, is_drained.into());
+        self.set(MasterWord::Drained, is_drained.into());
     }
 
     /// Writes which generation serves, of how many workers, and with which application.
     pub fn set_service(&self, generation: u64, wanted: usize, name: &str) {
-        self.set(Master::Generation, generation);
-        self.set(Master::Wanted, wanted as u64);
-        write_text(&self.words()[Master::Name as usize..][..NAME_WORDS], name);
+        self.set(MasterWord::Generation, generation);
+        self.set(MasterWord::Wanted, wanted as u64);
+        write_text(&self.words()[MasterWord::Name as usize..][..NAME_WORDS], name);
     }
 
     /// Writes where the control socket is; empty for nowhere.
     pub fn set_control_path(&self, path: &str) {
-        write_text(&self.words()[Master::ControlPath as usize..][..PATH_WORDS], path);
+        write_text(&self.words()[MasterWord::ControlPath as usize..][..PATH_WORDS], path);
     }
 
     /// Where the control socket is; empty without one.
     pub fn control_path(&self) -> String {
-        read_text(&self.words()[Master::ControlPath as usize..][..PATH_WORDS])
+        read_text(&self.words()[MasterWord::ControlPath as usize..][..PATH_WORDS])
     }
 
     /// Tells all workers the level that the error log is to have, as Python's `logging` numbers it.
     pub fn ask_for_log_level(&self, number: u8) {
-        let times = (self.get(Master::LogLevel) >> 8) + 1;
-        self.set(Master::LogLevel, times << 8 | u64::from(number));
+        let times = (self.get(MasterWord::LogLevel) >> 8) + 1;
+        self.set(MasterWord::LogLevel, times << 8 | u64::from(number));
     }
 
     /// Counts a worker that was forked, into this row.
     pub fn count_start(&self, row: usize) {
-        self.word(Master::Starts).fetch_add(1, Relaxed);
+        self.word(MasterWord::Starts).fetch_add(1, Relaxed);
         self.note_row(row);
     }
 
     /// Counts a worker that has ended.
-    pub fn count_exit(&self, cause: Cause) {
-        self.words()[Master::Exits as usize + cause as usize].fetch_add(1, Relaxed);
+    pub fn count_exit(&self, cause: ExitCause) {
+        self.words()[MasterWord::Exits as usize + cause as usize].fetch_add(1, Relaxed);
     }
 
     /// Counts a reload, and notes how it ended.
     pub fn count_reload(&self, is_ok: bool) {
         let now = unix_time_ms();
-        self.set(Master::LastReloadAt, now);
+        self.set(MasterWord::LastReloadAt, now);
         if is_ok {
-            self.set(Master::LastReloadOkAt, now);
+            self.set(MasterWord::LastReloadOkAt, now);
         }
-        self.set(Master::LastReload, if is_ok { 1 } else { 2 });
-        self.word(if is_ok { Master::ReloadsOk } else { Master::ReloadsFailed }).fetch_add(1, Relaxed);
+        self.set(MasterWord::LastReload, if is_ok { 1 } else { 2 });
+        self.word(if is_ok { MasterWord::ReloadsOk } else { MasterWord::ReloadsFailed }).fetch_add(1, Relaxed);
     }
 
     /// The load has changed the number of workers.
     pub fn count_scaling(&self, is_up: bool) {
-        self.word(if is_up { Master::ScaledUp } else { Master::ScaledDown }).fetch_add(1, Relaxed);
+        self.word(if is_up { MasterWord::ScaledUp } else { MasterWord::ScaledDown }).fetch_add(1, Relaxed);
     }
 
     /// How often the load has asked for more workers, and for fewer.
     pub fn scalings(&self) -> (u64, u64) {
-        (self.total_of(Master::ScaledUp), self.total_of(Master::ScaledDown))
+        (self.total_of(MasterWord::ScaledUp), self.total_of(MasterWord::ScaledDown))
     }
 
     /// Whether the server is stopping.
     pub fn is_stopping(&self) -> bool {
-        self.get(Master::Stopping) == 1
+        self.get(MasterWord::Stopping) == 1
     }
 
     /// Whether health checks are to say that the server serves.
     pub fn passes_checks(&self) -> bool {
-        !self.is_stopping() && self.get(Master::Drained) == 0
+        !self.is_stopping() && self.get(MasterWord::Drained) == 0
     }
 
     /// The master's pid.
     pub fn master(&self) -> Pid {
-        Pid::from_raw(self.get(Master::Pid) as i32)
+        Pid::from_raw(self.get(MasterWord::Pid) as i32)
     }
 
     /// When the master started, in milliseconds since the epoch.
     pub fn started_at_ms(&self) -> u64 {
-        self.get(Master::StartedAt)
+        self.get(MasterWord::StartedAt)
     }
 
     /// Workers that the serving generation should have.
     pub fn wanted(&self) -> u64 {
-        self.get(Master::Wanted)
+        self.get(MasterWord::Wanted)
     }
 
     /// The number of the generation that serves.
     pub fn generation(&self) -> u64 {
-        self.get(Master::Generation)
+        self.get(MasterWord::Generation)
     }
 
     /// The name of the application.
     pub fn name(&self) -> String {
-        read_text(&self.words()[Master::Name as usize..][..NAME_WORDS])
+        read_text(&self.words()[MasterWord::Name as usize..][..NAME_WORDS])
     }
 
     /// Workers forked so far.
     pub fn starts(&self) -> u64 {
-        self.total_of(Master::Starts)
+        self.total_of(MasterWord::Starts)
     }
 
     /// Workers that have ended for this cause.
-    pub fn exits(&self, cause: Cause) -> u64 {
-        self.0.masters_total(Master::Exits as usize + cause as usize)
+    pub fn exits(&self, cause: ExitCause) -> u64 {
+        self.0.masters_total(MasterWord::Exits as usize + cause as usize)
     }
 
     /// Reloads so far: those that took over, and those that failed.
     pub fn reloads(&self) -> (u64, u64) {
-        (self.total_of(Master::ReloadsOk), self.total_of(Master::ReloadsFailed))
+        (self.total_of(MasterWord::ReloadsOk), self.total_of(MasterWord::ReloadsFailed))
     }
 
     /// How the last reload ended, if there was one.
     pub fn last_reload(&self) -> Option<LastReload> {
-        let outcome = self.get(Master::LastReload);
-        (outcome > 0).then(|| LastReload { is_ok: outcome == 1, at_ms: self.get(Master::LastReloadAt) })
+        let outcome = self.get(MasterWord::LastReload);
+        (outcome > 0).then(|| LastReload { is_ok: outcome == 1, at_ms: self.get(MasterWord::LastReloadAt) })
     }
 
     /// When a reload last took over, in milliseconds since the epoch, if one has.
     pub fn last_reload_ok_at_ms(&self) -> Option<u64> {
-        Some(self.get(Master::LastReloadOkAt)).filter(|&at| at > 0)
+        Some(self.get(MasterWord::LastReloadOkAt)).filter(|&at| at > 0)
     }
 
     /// Counts lines of the master's own logs that were dropped.
     pub fn count_lines_dropped(&self, lines: u64) {
         if lines > 0 {
-            self.word(Master::LinesDropped).fetch_add(lines, Relaxed);
+            self.word(MasterWord::LinesDropped).fetch_add(lines, Relaxed);
         }
     }
 
     /// A worker has this row, of this program or of an earlier one.
     pub fn note_row(&self, row: usize) {
-        self.word(Master::RowsUsed).fetch_max(row as u64 + 1, Relaxed);
+        self.word(MasterWord::RowsUsed).fetch_max(row as u64 + 1, Relaxed);
     }
 
     /// What this master and those of earlier programs have counted.
-    pub(super) fn total_of(&self, word: Master) -> u64 {
+    pub(super) fn total_of(&self, word: MasterWord) -> u64 {
         self.0.masters_total(word as usize)
     }
 
-    fn set(&self, word: Master, value: u64) {
+    fn set(&self, word: MasterWord, value: u64) {
         self.word(word).store(value, Relaxed);
     }
 
-    pub(super) fn get(&self, word: Master) -> u64 {
+    pub(super) fn get(&self, word: MasterWord) -> u64 {
         self.word(word).load(Relaxed)
     }
 
-    fn word(&self, word: Master) -> &AtomicU64 {
+    fn word(&self, word: MasterWord) -> &AtomicU64 {
         &self.words()[word as usize]
     }
 

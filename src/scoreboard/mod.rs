@@ -26,15 +26,15 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use self::boards::{Board, masters_page, words_of, workers_rows};
-use self::layout::{Master, REQUESTS, STATE_WORDS, State, Tally, WORDS};
+use self::layout::{MasterWord, REQUESTS, STATE_WORDS, State, Tally, WORDS};
 use crate::sys::clock::{SharedScale, monotonic_ms};
 use crate::sys::process::Pid;
 use crate::sys::shared::Counters;
 use crate::sys::signal::Signal;
 
 pub use self::asked_level::AskedLevel;
-pub use self::causes::{Cause, Refusal};
-pub use self::earlier::{Inherited, Successor};
+pub use self::causes::{ExitCause, RefusalCause};
+pub use self::earlier::{InheritedBoards, SuccessorBoard};
 pub use self::histogram::Histogram;
 pub use self::layout::BOUNDS_NS;
 pub use self::masters_page::LastReload;
@@ -86,7 +86,7 @@ const FILE_NAME: &std::ffi::CStr = c"monoceros-scoreboard";
 impl Scoreboard {
     /// Maps a scoreboard of `rows` empty rows, and the page of the master, which is this process.
     pub fn new(rows: NonZeroUsize) -> io::Result<Scoreboard> {
-        Scoreboard::after(rows, Inherited::default())
+        Scoreboard::after(rows, InheritedBoards::default())
     }
 
     /// The row with this number; the caller knows how many there are.
@@ -254,12 +254,12 @@ impl Row {
 
     /// Whether the stop flag is set.
     pub fn server_stops(&self) -> bool {
-        masters_page(&self.board)[Master::Stopping as usize].load(Relaxed) == 1
+        masters_page(&self.board)[MasterWord::Stopping as usize].load(Relaxed) == 1
     }
 
     /// Whether health checks are to say that the server serves.
     pub fn passes_checks(&self) -> bool {
-        !self.server_stops() && masters_page(&self.board)[Master::Drained as usize].load(Relaxed) == 0
+        !self.server_stops() && masters_page(&self.board)[MasterWord::Drained as usize].load(Relaxed) == 0
     }
 
     /// The number of connections of each serving sibling with an idle thread, among the first

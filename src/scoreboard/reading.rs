@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use super::boards::{Board, LOOKS, Pages, masters_page, starts};
 use super::layout::{
-    CODES, FIRST_CODE, HISTOGRAM_WORDS, LOG_LINES, MAGIC, Master, State, TEXT_WORDS, TEXTS, Tally, VERSION, WORDS,
+    CODES, FIRST_CODE, HISTOGRAM_WORDS, LOG_LINES, MAGIC, MasterWord, State, TEXT_WORDS, TEXTS, Tally, VERSION, WORDS,
 };
 use super::tallies::{BEING_COUNTED, read_text};
-use super::{FILE_NAME, Histogram, Refusal, Scoreboard, WorkerPhase, phase_of};
+use super::{FILE_NAME, Histogram, RefusalCause, Scoreboard, WorkerPhase, phase_of};
 use crate::sys::clock::{monotonic_ms, monotonic_ns};
 use crate::sys::process::{Pid, Usage, usage};
 use crate::sys::shared::Counters;
@@ -172,7 +172,7 @@ impl Scoreboard {
     }
 
     /// Requests refused for this reason.
-    pub fn refused(&self, refusal: Refusal) -> u64 {
+    pub fn refused(&self, refusal: RefusalCause) -> u64 {
         self.total_of_word(Tally::Refused as usize + refusal as usize)
     }
 
@@ -184,7 +184,7 @@ impl Scoreboard {
 
     /// Lines of all logs that were dropped, the master's included.
     pub fn lines_dropped(&self) -> u64 {
-        self.total_of(Master::LinesDropped) + self.total(Tally::LinesDropped)
+        self.total_of(MasterWord::LinesDropped) + self.total(Tally::LinesDropped)
     }
 
     /// How long threads that had a request waited for the interpreter, together.
@@ -322,20 +322,20 @@ impl Scoreboard {
 
 /// The board of this master among those that it holds, with those of the programs before it.
 fn choose(mut boards: Vec<Pages>, master: Pid) -> Result<Scoreboard, OpenError> {
-    let says = |pages: &Pages, word: Master| masters_page(pages)[word as usize].load(Acquire);
-    boards.retain(|pages| says(pages, Master::Magic) == MAGIC);
+    let says = |pages: &Pages, word: MasterWord| masters_page(pages)[word as usize].load(Acquire);
+    boards.retain(|pages| says(pages, MasterWord::Magic) == MAGIC);
     // Each program holds those before it open, but a worker none; and a child that the master has forked
     // and that has not yet executed another program holds those of the master.
-    boards.sort_by_key(|pages| says(pages, Master::StartedAt));
-    let is_own = |pages: &Pages| says(pages, Master::Pid) == master.as_raw() as u64;
+    boards.sort_by_key(|pages| says(pages, MasterWord::StartedAt));
+    let is_own = |pages: &Pages| says(pages, MasterWord::Pid) == master.as_raw() as u64;
     let own = boards.iter().rposition(is_own).ok_or(OpenError::NoBoard)?;
     boards.truncate(own + 1);
     let Some(pages) = boards.pop() else { return Err(OpenError::NoBoard) };
-    let version = says(&pages, Master::Version);
+    let version = says(&pages, MasterWord::Version);
     if version != VERSION {
         return Err(OpenError::OtherVersion(version));
     }
-    boards.retain(|earlier| says(earlier, Master::Version) == VERSION && earlier.count() == pages.count());
+    boards.retain(|earlier| says(earlier, MasterWord::Version) == VERSION && earlier.count() == pages.count());
     let earlier = boards.into_iter().map(Arc::new).collect();
     Ok(Scoreboard(Arc::new(Board { pages: Arc::new(pages), earlier })))
 }
@@ -352,7 +352,7 @@ fn because(error: io::Error) -> OpenError {
 mod tests {
     use std::time::Instant;
 
-    use super::super::{Cause, Count, MAX_WORKERS, Row, ServedCounts};
+    use super::super::{Count, ExitCause, MAX_WORKERS, Row, ServedCounts};
     use super::*;
     use crate::sys::process::getpid;
 
@@ -373,9 +373,9 @@ mod tests {
     #[test]
     fn what_was_counted_outlives_the_worker() {
         let (board, row) = board();
-        row.count(Count::Refused(Refusal::Header));
+        row.count(Count::Refused(RefusalCause::Header));
         row.set_connections(3);
-        board.count_exit(Cause::Crash);
+        board.count_exit(ExitCause::Crash);
         row.count_cpu_of_dead(Duration::from_secs(2));
         row.clear();
         let worker = &board.read_workers()[0];
@@ -384,8 +384,8 @@ mod tests {
             (worker.requests, worker.busy, worker.duration),
             (1, Duration::from_secs(1), Duration::from_secs(1))
         );
-        assert_eq!((board.responses(), board.refused(Refusal::Header)), (vec![(200, 1)], 1));
-        assert_eq!((board.durations().count(), board.exits(Cause::Crash)), (1, 1));
+        assert_eq!((board.responses(), board.refused(RefusalCause::Header)), (vec![(200, 1)], 1));
+        assert_eq!((board.durations().count(), board.exits(ExitCause::Crash)), (1, 1));
         assert_eq!(board.cpu_of(0), Some(Duration::from_secs(2)));
     }
 

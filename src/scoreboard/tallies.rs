@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::histogram::record;
 use super::layout::{CODES, FIRST_CODE, HISTOGRAM_WORDS, LOG_LINES, REQUESTS, State, TEXT_WORDS, TEXTS, Tally};
-use super::{Refusal, Row};
+use super::{RefusalCause, Row};
 use crate::sys::clock::monotonic_ns;
 
 /// Stands for a start while the time of that request is being added: a reader looks again.
@@ -68,7 +68,7 @@ pub enum Count {
     /// A TLS handshake that failed.
     TlsFailed,
     /// A request that was refused.
-    Refused(Refusal),
+    Refused(RefusalCause),
 }
 
 impl Count {

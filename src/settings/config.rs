@@ -39,8 +39,8 @@ pub struct Config {
     pub defer_accept: bool,
 
     /// Worker processes to keep running.
-    pub workers: Workers,
-    /// The most workers that [`Workers::Auto`] means; 0 is no limit.
+    pub workers: WorkersSetting,
+    /// The most workers that [`WorkersSetting::Auto`] means; 0 is no limit.
     pub max_workers: usize,
     /// Whether the number of workers follows the load.
     pub autoscale: bool,
@@ -419,17 +419,17 @@ impl fmt::Display for ReloadEngine {
 
 /// The number of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Workers {
+pub enum WorkersSetting {
     /// A fixed number.
     Count(usize),
     /// As many as fit the processors and the memory that the server may use.
     Auto,
 }
 
-impl Workers {
+impl WorkersSetting {
     /// Whether there may be more than one.
     pub fn may_be_several(self) -> bool {
-        self != Workers::Count(1)
+        self != WorkersSetting::Count(1)
     }
 }
 
@@ -630,7 +630,7 @@ impl Config {
             backlog: 0,
             reuse_port: false,
             defer_accept: false,
-            workers: Workers::Count(0),
+            workers: WorkersSetting::Count(0),
             max_workers: 0,
             autoscale: false,
             worker_class: WorkerClass::Sync,

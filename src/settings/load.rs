@@ -337,7 +337,7 @@ fn warn_of_unknown(name: &str, origin: FileOrigin) -> Option<String> {
 mod tests {
     use std::path::PathBuf;
 
-    use super::super::config::Workers;
+    use super::super::config::WorkersSetting;
     use super::*;
 
     fn row(name: &str) -> &'static Setting {
@@ -371,7 +371,7 @@ mod tests {
             ..Sources::empty()
         };
         let config = load(all_sources).unwrap().config;
-        assert_eq!((config.workers, config.timeout, config.backlog), (Workers::Count(2), 3, 4));
+        assert_eq!((config.workers, config.timeout, config.backlog), (WorkersSetting::Count(2), 3, 4));
         assert_eq!(config.bind.iter().map(|address| address.to_bind()).collect::<Vec<_>>(), ["c:4"]);
     }
 
@@ -379,7 +379,7 @@ mod tests {
     fn some_defaults_are_the_environments() {
         let config = load_environment("PORT", "5000").unwrap().config;
         assert_eq!(config.bind[0].to_bind(), "0.0.0.0:5000");
-        assert_eq!(load_environment("WEB_CONCURRENCY", "5").unwrap().config.workers, Workers::Count(5));
+        assert_eq!(load_environment("WEB_CONCURRENCY", "5").unwrap().config.workers, WorkersSetting::Count(5));
         assert!(!load_environment("SENDFILE", "no").unwrap().config.sendfile);
         let trusted = load_environment("FORWARDED_ALLOW_IPS", "").unwrap().config.forwarded_allow_ips;
         assert!(!trusted.contains([127, 0, 0, 1].into()), "an empty list trusts no peer");
@@ -446,7 +446,7 @@ mod tests {
             environment: &|name| ["PORT", "WEB_CONCURRENCY"].contains(&name).then(|| "many".into()),
             ..Sources::empty()
         });
-        assert_eq!(loaded.unwrap().config.workers, Workers::Count(2));
+        assert_eq!(loaded.unwrap().config.workers, WorkersSetting::Count(2));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub use self::address::Address;
 pub use self::completions::{completions, worker_classes};
 pub use self::config::{
     AppSpec, CertReqs, CertificateFiles, Config, DirtyConfig, HeaderMap, LogFormat, MemoryMeasure, Protocol,
-    ProxyProtocol, ReloadEngine, SyslogFormat, UserSpec, WorkerClass, Workers,
+    ProxyProtocol, ReloadEngine, SyslogFormat, UserSpec, WorkerClass, WorkersSetting,
 };
 pub use self::document::{USAGE, current_configuration, help, print_config, reference_markdown};
 pub use self::error::{Error, ValueOrigin};

@@ -11,8 +11,8 @@ use super::holdings::Holdings;
 use super::request_ids::IdSource;
 use super::standby::Standby;
 use crate::files::StaticPaths;
-use crate::http::connection::{Http1Limits, Protocol};
-use crate::http::policy::{HeaderMap, Policy};
+use crate::http::connection::{ClientProtocol, Http1Limits};
+use crate::http::policy::{Policy, UnderscoredNames};
 use crate::http::proxy::{Origin, ProxyMode};
 use crate::scoreboard::{Count, Row};
 use crate::settings::{self, Config, ProxyProtocol, Trusted, WorkerClass};
@@ -261,8 +261,8 @@ fn among(trusted: &Trusted, peer: &Peer) -> bool {
 fn http1(config: &Config) -> Http1Limits {
     Http1Limits {
         protocol: match config.protocol {
-            settings::Protocol::Http => Protocol::Http,
-            settings::Protocol::Uwsgi => Protocol::Uwsgi,
+            settings::Protocol::Http => ClientProtocol::Http,
+            settings::Protocol::Uwsgi => ClientProtocol::Uwsgi,
         },
         policy: policy(config),
         head_timeout: bound(config.client_header_timeout),
@@ -295,9 +295,9 @@ fn policy(config: &Config) -> Policy {
         permit_missing_host: config.permit_missing_host,
         strict_host: config.strict_host,
         header_map: match config.header_map {
-            settings::HeaderMap::Drop => HeaderMap::Drop,
-            settings::HeaderMap::Refuse => HeaderMap::Refuse,
-            settings::HeaderMap::Dangerous => HeaderMap::Dangerous,
+            settings::HeaderMap::Drop => UnderscoredNames::Drop,
+            settings::HeaderMap::Refuse => UnderscoredNames::Refuse,
+            settings::HeaderMap::Dangerous => UnderscoredNames::Dangerous,
         },
         forwarder_headers: config.forwarder_headers.clone(),
         secure_scheme_headers: config.secure_scheme_headers.clone(),

@@ -8,7 +8,7 @@ use crate::exchange::CLIENT_CLOSED_REQUEST;
 use crate::http::error::Error;
 use crate::python::call::take_raised;
 use crate::python::response_writer::ResponseSummary;
-use crate::scoreboard::{Count, Refusal, Row, ServedCounts};
+use crate::scoreboard::{Count, RefusalCause, Row, ServedCounts};
 
 /// A request was answered by the application. It has waited for `queue` before, and that took
 /// `in_app`; `received` are its bytes.
@@ -40,34 +40,34 @@ pub fn refused(row: &Row, error: &Error) {
     row.count_response(error.status());
 }
 
-fn reason(error: &Error) -> Refusal {
+fn reason(error: &Error) -> RefusalCause {
     match error {
         Error::InvalidRequestLine(_)
         | Error::InvalidMethod(_)
         | Error::InvalidVersion(_)
-        | Error::UnsupportedVersion(..) => Refusal::RequestLine,
+        | Error::UnsupportedVersion(..) => RefusalCause::RequestLine,
         Error::InvalidHeader(_)
         | Error::InvalidHeaderName(_)
         | Error::ObsoleteFolding(_)
         | Error::ExpectationFailed(_)
-        | Error::InvalidSchemeHeaders => Refusal::Header,
-        Error::LimitRequestLine { .. } | Error::LimitRequestHeaders(_) => Refusal::HeadTooLong,
+        | Error::InvalidSchemeHeaders => RefusalCause::Header,
+        Error::LimitRequestLine { .. } | Error::LimitRequestHeaders(_) => RefusalCause::HeadTooLong,
         Error::UnsupportedTransferCoding(_)
         | Error::InvalidChunkSize(_)
         | Error::ChunkMissingTerminator(_)
-        | Error::InvalidChunkExtension(_) => Refusal::Body,
-        Error::ContentTooLarge => Refusal::BodyTooLarge,
-        Error::RequestTimeout => Refusal::Timeout,
+        | Error::InvalidChunkExtension(_) => RefusalCause::Body,
+        Error::ContentTooLarge => RefusalCause::BodyTooLarge,
+        Error::RequestTimeout => RefusalCause::Timeout,
         Error::InvalidProxyLine(_)
         | Error::InvalidProxyHeader(_)
         | Error::ForbiddenProxyRequest(_)
         | Error::InvalidUwsgiPacket(_)
-        | Error::ForbiddenUwsgiRequest => Refusal::Proxy,
+        | Error::ForbiddenUwsgiRequest => RefusalCause::Proxy,
         Error::PlainHttpOnTls
         | Error::TlsOnPlainHttp
         | Error::HttpOnUwsgi
         | Error::TlsOnPlainUwsgi
-        | Error::UnsupportedUwsgiModifier(_) => Refusal::Protocol,
-        Error::Overloaded => Refusal::Overloaded,
+        | Error::UnsupportedUwsgiModifier(_) => RefusalCause::Protocol,
+        Error::Overloaded => RefusalCause::Overloaded,
     }
 }

@@ -62,18 +62,18 @@ pub struct MetricsServer {
     pages: MetricsPages,
     /// The token of the socket; those of the clients follow.
     first: usize,
-    clients: [Option<Client>; CLIENTS],
+    clients: [Option<ScrapeClient>; CLIENTS],
     /// Something may have happened that nobody has looked at.
     is_due: bool,
 }
 
-struct Client {
+struct ScrapeClient {
     stream: Stream,
     until: Instant,
-    exchange: Stage,
+    exchange: ScrapeStage,
 }
 
-enum Stage {
+enum ScrapeStage {
     /// What has come of the request.
     Reading(Vec<u8>),
     /// The answer, and how much of it has gone.
@@ -175,19 +175,19 @@ impl MetricsServer {
         if registry.register(&mut SourceFd(&stream.as_raw_fd()), token, interest).is_err() {
             return false;
         }
-        let exchange = Stage::Reading(Vec::new());
-        self.clients[free] = Some(Client { stream, until: now + CLIENT_TIMEOUT, exchange });
+        let exchange = ScrapeStage::Reading(Vec::new());
+        self.clients[free] = Some(ScrapeClient { stream, until: now + CLIENT_TIMEOUT, exchange });
         true
     }
 }
 
-impl Client {
+impl ScrapeClient {
     fn go_on(&mut self, pages: &MetricsPages) -> io::Result<Next> {
-        if let Stage::Reading(input) = &mut self.exchange {
+        if let ScrapeStage::Reading(input) = &mut self.exchange {
             let Some(answer) = read_request(&self.stream, input, pages)? else { return Ok(Next::Waits) };
-            self.exchange = Stage::Writing(answer, 0);
+            self.exchange = ScrapeStage::Writing(answer, 0);
         }
-        let Stage::Writing(answer, sent) = &mut self.exchange else { return Ok(Next::Waits) };
+        let ScrapeStage::Writing(answer, sent) = &mut self.exchange else { return Ok(Next::Waits) };
         while *sent < answer.len() {
             match self.stream.write(&answer[*sent..], Cork::No) {
                 Ok(count) => *sent += count,

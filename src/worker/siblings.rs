@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::connection::{Connection, HandoffBytes, Step};
 use super::connection_limits::ConnectionLimits;
-use crate::http::connection::Protocol;
+use crate::http::connection::ClientProtocol;
 use crate::http::proxy::Origin;
 use crate::scoreboard::Row;
 use crate::sys::fd_channel::{FdChannel, MOST_BYTES};
@@ -36,7 +36,7 @@ struct HandoffHeader<'a> {
     /// What a PROXY header said.
     proxied: Option<Origin>,
     /// What is spoken: a reload may have changed that, and a sibling be of another generation.
-    protocol: Protocol,
+    protocol: ClientProtocol,
     /// Whether the first request's body goes along as a file.
     has_body: bool,
     bytes: &'a [u8],
@@ -145,7 +145,9 @@ impl HandoffHeader<'_> {
         let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(6, ' ');
         let (is_trusted, has_body) = (words.next()? == "1", words.next()? == "1");
         let protocol = words.next()?;
-        let protocol = [Protocol::Http, Protocol::Uwsgi].into_iter().find(|known| protocol_word(*known) == protocol)?;
+        let protocol = [ClientProtocol::Http, ClientProtocol::Uwsgi]
+            .into_iter()
+            .find(|known| protocol_word(*known) == protocol)?;
         let (peer, proxied, listener) = (words.next()?, words.next()?, words.next()?);
         let peer = match peer {
             "unix" => Peer::Unix,
@@ -167,10 +169,10 @@ impl HandoffHeader<'_> {
     }
 }
 
-fn protocol_word(protocol: Protocol) -> &'static str {
+fn protocol_word(protocol: ClientProtocol) -> &'static str {
     match protocol {
-        Protocol::Http => "http",
-        Protocol::Uwsgi => "uwsgi",
+        ClientProtocol::Http => "http",
+        ClientProtocol::Uwsgi => "uwsgi",
     }
 }
 
@@ -189,7 +191,7 @@ mod tests {
             (Peer::Ip(client), Some(Origin::Client { client, proxy })),
         ] {
             let (listener, has_body) = ("unix:/a b", proxied.is_some());
-            let protocol = if has_body { Protocol::Http } else { Protocol::Uwsgi };
+            let protocol = if has_body { ClientProtocol::Http } else { ClientProtocol::Uwsgi };
             let bytes = b"GET / HTTP/1.1\r\n\n";
             let header = HandoffHeader { listener, peer, is_trusted: true, proxied, protocol, has_body, bytes };
             let message = header.encode();

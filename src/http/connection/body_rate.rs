@@ -69,14 +69,14 @@ impl BodyRate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::connection::Protocol;
+    use crate::http::connection::ClientProtocol;
     use crate::http::policy::Policy;
 
     const PATIENCE: Duration = Duration::from_secs(2);
 
     fn limits(rate: u64) -> Http1Limits {
         Http1Limits {
-            protocol: Protocol::Http,
+            protocol: ClientProtocol::Http,
             policy: Policy::default(),
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::super::policy::Policy;
 use super::super::proxy::ProxyMode;
-use super::Protocol;
+use super::ClientProtocol;
 
 /// The protocol's rules and bounds.
 #[derive(Debug)]
 pub struct Http1Limits {
     /// What clients speak.
-    pub protocol: Protocol,
+    pub protocol: ClientProtocol,
     /// What a request may look like.
     pub policy: Policy,
     /// From the first byte of a request to the end of its head.

@@ -98,7 +98,7 @@ mod tests;
 pub use body::{BodyReader, BodySink, Room};
 pub use body_rate::BodyRate;
 pub use limits::Http1Limits;
-pub use protocol::{HeadReader, Protocol};
+pub use protocol::{ClientProtocol, HeadReader};
 pub use stage::{Action, Received, Refusal, Stage};
 
 use std::time::{Duration, Instant};
@@ -122,7 +122,7 @@ const HEAD: &[u8] = b"HEAD ";
 /// One HTTP/1 connection, as far as the protocol goes.
 #[derive(Debug)]
 pub struct Http1 {
-    protocol: Protocol,
+    protocol: ClientProtocol,
     stage: Stage,
     /// What the current request asks for; `None` until its head is whole.
     asked: Option<Asked>,
@@ -163,12 +163,12 @@ impl Http1 {
 
     /// A connection that another process has accepted, and read a PROXY header from. That one may have
     /// had other rules: `protocol` is what is spoken.
-    pub fn past_proxy(protocol: Protocol, limits: &Http1Limits, now: Instant) -> Self {
+    pub fn past_proxy(protocol: ClientProtocol, limits: &Http1Limits, now: Instant) -> Self {
         let stage = Stage::Idle { deadline: Some(now + limits.head_timeout) };
         Http1::at(stage, protocol, now)
     }
 
-    fn at(stage: Stage, protocol: Protocol, now: Instant) -> Self {
+    fn at(stage: Stage, protocol: ClientProtocol, now: Instant) -> Self {
         Http1 { protocol, stage, asked: None, hint: CacheHint::default(), rests_since: now, has_served: false }
     }
 
@@ -344,7 +344,7 @@ impl Http1 {
     }
 
     /// What is spoken on it.
-    pub fn protocol(&self) -> Protocol {
+    pub fn protocol(&self) -> ClientProtocol {
         self.protocol
     }
 

@@ -10,7 +10,7 @@ use super::reading::end_of_head;
 
 /// What clients speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Protocol {
+pub enum ClientProtocol {
     /// HTTP/1.
     #[default]
     Http,
@@ -29,10 +29,10 @@ pub enum HeadReader {
 
 impl HeadReader {
     /// One for a head of which nothing has come. The `hint` is that of the connection's last head.
-    pub(super) fn new(protocol: Protocol, hint: CacheHint) -> Self {
+    pub(super) fn new(protocol: ClientProtocol, hint: CacheHint) -> Self {
         match protocol {
-            Protocol::Http => HeadReader::Http(HeadParser::with_hint(hint)),
-            Protocol::Uwsgi => HeadReader::Uwsgi,
+            ClientProtocol::Http => HeadReader::Http(HeadParser::with_hint(hint)),
+            ClientProtocol::Uwsgi => HeadReader::Uwsgi,
         }
     }
 

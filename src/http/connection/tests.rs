@@ -9,7 +9,7 @@ use super::super::policy::Policy;
 use super::super::proxy::ProxyMode;
 use super::super::request::RequestHead;
 use super::transitions::{ActionKind as A, Event as E, NEVER, StageKind as S, TABLE};
-use super::{Action, BodySink, Context, Http1, Http1Limits, Protocol, Received, Room, Stage};
+use super::{Action, BodySink, ClientProtocol, Context, Http1, Http1Limits, Received, Room, Stage};
 
 const SECOND: Duration = Duration::from_secs(1);
 const IDLE_TIME: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ impl BodySink for &mut Body {
 impl Driver {
     fn new(proxy_mode: Option<ProxyMode>) -> Self {
         let limits = Http1Limits {
-            protocol: Protocol::Http,
+            protocol: ClientProtocol::Http,
             policy: Policy::default(),
             head_timeout: 10 * SECOND,
             body_timeout: 20 * SECOND,

@@ -47,7 +47,7 @@ pub(super) enum ActionKind {
 }
 
 /// Where an event can lead that happens in a stage.
-pub(super) struct Row {
+pub(super) struct TransitionRow {
     pub(super) stage: StageKind,
     pub(super) event: Event,
     pub(super) outcomes: &'static [(StageKind, ActionKind)],
@@ -58,13 +58,13 @@ pub(super) fn allows(from: StageKind, event: Event, to: StageKind, action: Actio
     TABLE.iter().any(|row| row.stage == from && row.event == event && row.outcomes.contains(&(to, action)))
 }
 
-const fn row(stage: StageKind, event: Event, outcomes: &'static [(StageKind, ActionKind)]) -> Row {
-    Row { stage, event, outcomes }
+const fn row(stage: StageKind, event: Event, outcomes: &'static [(StageKind, ActionKind)]) -> TransitionRow {
+    TransitionRow { stage, event, outcomes }
 }
 
 /// Every transition.
 #[rustfmt::skip]
-pub(super) const TABLE: &[Row] = {
+pub(super) const TABLE: &[TransitionRow] = {
     use ActionKind as A;
     use Event as E;
     use StageKind as S;

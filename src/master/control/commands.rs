@@ -9,7 +9,7 @@ use log::info;
 use serde_json::{Map, Value, json};
 
 use crate::logging::{self, Level};
-use crate::scoreboard::{Cause, Scoreboard};
+use crate::scoreboard::{ExitCause, Scoreboard};
 use crate::settings::{Address, Config, WorkerClass};
 use crate::sys::clock::{monotonic_ms, unix_time_ms};
 use crate::sys::process::Pid;
@@ -22,8 +22,8 @@ use super::super::worker::Worker;
 use super::super::worker_count::worker_count;
 use super::super::{Departure, Master};
 use super::dirty::Question;
-use super::stacks::Wanted;
-use super::{Awaited, MOST_LOGGED, Reply};
+use super::stacks::WantedWorkers;
+use super::{Awaited, CommandReply, MOST_LOGGED};
 
 const HELP: [(&str, &str); 21] = [
     ("show all", "Show all processes"),
@@ -52,29 +52,34 @@ const HELP: [(&str, &str); 21] = [
 /// Dirty workers of one command; an arbiter has its own limit for all of them.
 const MOST_AT_ONCE: i64 = 1 << 20;
 
-type Outcome = Result<Value, String>;
+type Answered = Result<Value, String>;
 
 impl Master {
     /// Does what the words say, for the client that the log names as `peer`. Of `departure` it makes
     /// what follows for the master's loop.
-    pub(super) fn command(&mut self, words: &[String], peer: &str, departure: &mut ControlFlow<Departure>) -> Reply {
+    pub(super) fn command(
+        &mut self,
+        words: &[String],
+        peer: &str,
+        departure: &mut ControlFlow<Departure>,
+    ) -> CommandReply {
         let word = |at: usize| words.get(at).map(|word| word.to_lowercase()).unwrap_or_default();
         let rest = words.get(2..).unwrap_or_default();
         let note = is_change(&word(0), &word(1)).then(|| noted(words, peer));
         if word(0) == "loglevel" {
-            return Reply::Now(self.log_level_command(&word(1), note));
+            return CommandReply::Now(self.log_level_command(&word(1), note));
         }
         if let Some(note) = note {
             info!("{note}");
         }
-        Reply::Now(match word(0).as_str() {
+        CommandReply::Now(match word(0).as_str() {
             "show" if word(1) == "all" => return self.ask_dirty(Question::ShowAll),
             "show" if word(1) == "dirty" => return self.ask_dirty(Question::ShowDirty),
             "" => Err("Empty command".to_owned()),
             "show" => self.show_command(&word(1)),
-            "stacks" => return Reply::Later(Awaited::Turn(Wanted::All)),
+            "stacks" => return CommandReply::Later(Awaited::Turn(WantedWorkers::All)),
             "worker" if word(1) == "stacks" => match self.worker_to_ask(rest) {
-                Ok(Ok(wanted)) => return Reply::Later(Awaited::Turn(wanted)),
+                Ok(Ok(wanted)) => return CommandReply::Later(Awaited::Turn(wanted)),
                 Ok(Err(not_found)) => Ok(not_found),
                 Err(error) => Err(error),
             },
@@ -87,7 +92,9 @@ impl Master {
                 // It does not end the master.
                 let _ = self.handle(Signal::Hup);
                 if word(1) == "--wait" {
-                    return Reply::Later(Awaited::Reload { before: self.generations.candidate.is_some().into() });
+                    return CommandReply::Later(Awaited::Reload {
+                        before: self.generations.candidate.is_some().into(),
+                    });
                 }
                 Ok(json!({"status": "reloading"}))
             }
@@ -116,7 +123,7 @@ impl Master {
         })
     }
 
-    fn show_command(&self, target: &str) -> Outcome {
+    fn show_command(&self, target: &str) -> Answered {
         match target {
             "workers" => {
                 let workers: Vec<Value> = self.by_age().into_iter().map(worker_in_full).collect();
@@ -133,7 +140,7 @@ impl Master {
 
     fn show_stats(&self) -> Value {
         let board = self.workers.scoreboard();
-        let exits = |causes: &[Cause]| causes.iter().map(|&cause| board.exits(cause)).sum::<u64>();
+        let exits = |causes: &[ExitCause]| causes.iter().map(|&cause| board.exits(cause)).sum::<u64>();
         let (ok, failed) = board.reloads();
         json!({
             "uptime": unix_time_ms().saturating_sub(board.started_at_ms()) as f64 / 1000.0,
@@ -141,7 +148,7 @@ impl Master {
             "workers_current": self.workers.len(),
             "workers_target": self.generations.serving.wanted,
             "workers_spawned": self.workers.forked(),
-            "workers_killed": exits(&[Cause::Timeout, Cause::RequestTimeout, Cause::OutOfMemory, Cause::Killed, Cause::Crash]),
+            "workers_killed": exits(&[ExitCause::Timeout, ExitCause::RequestTimeout, ExitCause::OutOfMemory, ExitCause::Killed, ExitCause::Crash]),
             "reloads": ok + failed,
             "dirty_arbiter_pid": self.dirty_arbiter().map(Pid::as_raw),
             "reloads_failed": failed,
@@ -197,7 +204,7 @@ impl Master {
         json!({"count": listeners.len(), "listeners": listeners})
     }
 
-    fn worker_command(&mut self, action: &str, rest: &[String]) -> Outcome {
+    fn worker_command(&mut self, action: &str, rest: &[String]) -> Answered {
         match action {
             "add" | "remove" => {
                 let count = rest.first().map_or(Ok(1), |text| number(text))?.max(1) as usize;
@@ -236,14 +243,14 @@ impl Master {
     }
 
     /// The worker whose stacks are wanted, or the reply that there is none.
-    fn worker_to_ask(&self, rest: &[String]) -> Result<Result<Wanted, Value>, String> {
+    fn worker_to_ask(&self, rest: &[String]) -> Result<Result<WantedWorkers, Value>, String> {
         let pid = number(rest.first().ok_or("Invalid argument: Missing PID for worker stacks")?)?;
-        Ok(self.worker_of(pid).map(|_| Wanted::One(pid)).ok_or_else(|| not_found(pid)))
+        Ok(self.worker_of(pid).map(|_| WantedWorkers::One(pid)).ok_or_else(|| not_found(pid)))
     }
 
     /// Gives the error log another level. The line that notes it is written under the one of both that
     /// shows more.
-    fn log_level_command(&mut self, name: &str, note: Option<String>) -> Outcome {
+    fn log_level_command(&mut self, name: &str, note: Option<String>) -> Answered {
         let before = logging::level();
         let Some(note) = note else { return Ok(json!({"loglevel": before.name().to_lowercase()})) };
         let level = Level::find(name).ok_or_else(|| {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::Master;
 use super::super::dirty::{Query, Request};
-use super::{Awaited, Reply};
+use super::{Awaited, CommandReply};
 
 /// What the arbiter is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,15 +28,15 @@ impl Question {
 
 impl Master {
     /// Asks the arbiter; without one the reply is known.
-    pub(super) fn ask_dirty(&self, question: Question) -> Reply {
+    pub(super) fn ask_dirty(&self, question: Question) -> CommandReply {
         let asked = self.dirty_arbiter().and(self.dirty.socket(self.generations.serving.number));
-        let Some(socket) = asked else { return Reply::Now(self.dirty_reply(question, None)) };
+        let Some(socket) = asked else { return CommandReply::Now(self.dirty_reply(question, None)) };
         match Query::begin(&socket, question.request()) {
             Ok(query) => {
                 self.waiter.watch(std::os::fd::AsRawFd::as_raw_fd(&query));
-                Reply::Later(Awaited::Arbiter(question, query))
+                CommandReply::Later(Awaited::Arbiter(question, query))
             }
-            Err(error) => Reply::Now(self.dirty_reply(question, Some(Err(error)))),
+            Err(error) => CommandReply::Now(self.dirty_reply(question, Some(Err(error)))),
         }
     }
 

@@ -31,7 +31,7 @@ use super::dirty::Query;
 use super::waiter::MasterWaiter;
 use super::{Departure, Master};
 
-use self::stacks::{Asked, Wanted};
+use self::stacks::{AskedWorkers, WantedWorkers};
 
 /// Clients at a time. Those behind them wait in the kernel.
 const CLIENTS: usize = 16;
@@ -54,12 +54,12 @@ const MOST_LOGGED: usize = 200;
 #[derive(Default)]
 pub(super) struct Control {
     listener: Option<(PathBuf, u32, Listener)>,
-    clients: Vec<Client>,
+    clients: Vec<ControlClient>,
     /// A client may have sent more commands than were its share of the last turn.
     has_more: bool,
 }
 
-struct Client {
+struct ControlClient {
     stream: Stream,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -72,7 +72,7 @@ struct Client {
 }
 
 /// What a command leads to.
-enum Reply {
+enum CommandReply {
     /// This is the whole reply.
     Now(Result<Value, String>),
     /// It follows later.
@@ -84,9 +84,9 @@ enum Awaited {
     /// The end of a reload, and of so many `before` it.
     Reload { before: u32 },
     /// The stacks of workers, which another client has asked for just now.
-    Turn(Wanted),
+    Turn(WantedWorkers),
     /// The stacks of workers.
-    Stacks(Asked),
+    Stacks(AskedWorkers),
     /// What the dirty arbiter says.
     Arbiter(Question, Query),
 }
@@ -116,7 +116,7 @@ impl Control {
 
     /// Closes the socket and all clients, once what they were told is on its way.
     pub fn close(&mut self) {
-        self.clients.iter_mut().for_each(Client::send);
+        self.clients.iter_mut().for_each(ControlClient::send);
         self.clients.clear();
         if let Some((_, _, listener)) = self.listener.take() {
             listener.unlink();
@@ -134,10 +134,10 @@ impl Control {
         if self.has_more {
             return Some(Instant::now());
         }
-        if self.clients.iter().any(Client::awaits_stacks) {
+        if self.clients.iter().any(ControlClient::awaits_stacks) {
             return Some(Instant::now() + stack_file::LOOK);
         }
-        self.clients.iter().filter_map(Client::deadline).min()
+        self.clients.iter().filter_map(ControlClient::deadline).min()
     }
 
     /// Tells those who wait for it how a reload has ended.
@@ -164,12 +164,12 @@ impl Control {
             waiter.watch(stream.as_raw_fd());
             let (input, output, peer) = (Vec::new(), Vec::new(), stream.peer_process());
             let (awaits, is_over) = (None, false);
-            self.clients.push(Client { stream, input, output, last_heard: now, peer, awaits, is_over });
+            self.clients.push(ControlClient { stream, input, output, last_heard: now, peer, awaits, is_over });
         }
     }
 }
 
-impl Client {
+impl ControlClient {
     /// Reads what has come, and takes the next command out of it.
     fn next(&mut self, now: Instant) -> Option<(Value, Result<Vec<String>, String>)> {
         if self.awaits.is_some() || self.output.len() > MOST_UNREAD {
@@ -302,8 +302,8 @@ impl Master {
             {
                 left -= 1;
                 match words.map(|words| self.command(&words, &client.shown(), &mut departure)) {
-                    Ok(Reply::Now(outcome)) => client.reply(&id, outcome),
-                    Ok(Reply::Later(awaited)) => client.awaits = Some((id, awaited)),
+                    Ok(CommandReply::Now(outcome)) => client.reply(&id, outcome),
+                    Ok(CommandReply::Later(awaited)) => client.awaits = Some((id, awaited)),
                     Err(error) => client.reply(&id, Err(error)),
                 }
             }
@@ -318,7 +318,7 @@ impl Master {
     }
 
     /// Tells a client the stacks that it waits for, if all are there.
-    fn tell_stacks(&self, client: &mut Client, now: Instant) {
+    fn tell_stacks(&self, client: &mut ControlClient, now: Instant) {
         if let Some((_, Awaited::Stacks(asked))) = &mut client.awaits
             && let Some(told) = asked.reply(now)
             && let Some((id, _)) = client.awaits.take()
@@ -329,7 +329,7 @@ impl Master {
     }
 
     /// Workers write all their stacks into one file, so one client at a time asks for them.
-    fn let_next_ask(&self, clients: &mut [Client]) {
+    fn let_next_ask(&self, clients: &mut [ControlClient]) {
         if clients.iter().any(|client| matches!(client.awaits, Some((_, Awaited::Stacks(_))))) {
             return;
         }
@@ -346,6 +346,6 @@ impl Master {
     /// Tells the clients that wait for it how the reload has ended.
     pub(super) fn tell_reload(&mut self, outcome: Result<Value, String>) {
         self.control.tell_reload(&outcome);
-        self.control.clients.iter_mut().for_each(Client::send);
+        self.control.clients.iter_mut().for_each(ControlClient::send);
     }
 }

@@ -20,14 +20,14 @@ const MOST_BYTES: usize = 4 << 20;
 
 /// The workers that a client wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum WantedWorkers {
     All,
     /// The one with this pid.
     One(i64),
 }
 
 /// The workers that were asked.
-pub(super) struct Asked(Vec<AskedWorker>);
+pub(super) struct AskedWorkers(Vec<AskedWorker>);
 
 struct AskedWorker {
     /// What the master knows of it.
@@ -40,7 +40,7 @@ enum Answer {
     Given(Result<String, NoAnswer>),
 }
 
-impl Asked {
+impl AskedWorkers {
     /// Takes the answers that are there, and returns the reply when that is all of them.
     pub fn reply(&mut self, now: Instant) -> Option<Value> {
         self.0.iter_mut().for_each(|worker| worker.answer.look(now));
@@ -84,17 +84,17 @@ impl AskedWorker {
 
 impl Master {
     /// Asks the workers for their stacks.
-    pub(super) fn ask_for_stacks(&self, wanted: Wanted) -> Asked {
+    pub(super) fn ask_for_stacks(&self, wanted: WantedWorkers) -> AskedWorkers {
         let is_wanted = |worker: &&&Worker| match wanted {
-            Wanted::All => true,
-            Wanted::One(pid) => i64::from(worker.pid.as_raw()) == pid,
+            WantedWorkers::All => true,
+            WantedWorkers::One(pid) => i64::from(worker.pid.as_raw()) == pid,
         };
         let asked = |worker: &&Worker| AskedWorker {
             shown: self.shown_with_requests(worker),
             answer: Question::ask(worker.pid, Written::ThreadsAndGreenlets, PATIENCE)
                 .map_or_else(|reason| Answer::Given(Err(reason)), Answer::Awaited),
         };
-        Asked(self.by_age().iter().filter(is_wanted).map(asked).collect())
+        AskedWorkers(self.by_age().iter().filter(is_wanted).map(asked).collect())
     }
 
     fn shown_with_requests(&self, worker: &Worker) -> Map<String, Value> {

@@ -89,13 +89,13 @@ pub(super) struct Pool {
     listener: Option<Listener>,
     /// Where gunicorn's arbiter writes its pid.
     pid_file: PathBuf,
-    stage: Stage,
+    stage: ArbiterStage,
     backoff: Backoff,
 }
 
 /// The arbiter of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum ArbiterStage {
     /// There is none; one is to be forked, when the backoff lets it.
     Down,
     Up {
@@ -125,7 +125,7 @@ impl Pool {
 
     /// A pool of an earlier program in this process: its folder, and its arbiter.
     pub fn adopted(folder: PathBuf, pid: Pid, generation: u64, config: &Arc<Config>, hooks: &Hooks) -> Pool {
-        let stage = Stage::Up { pid, since: Instant::now() };
+        let stage = ArbiterStage::Up { pid, since: Instant::now() };
         Pool { stage, ..Pool::within(folder, generation, config, hooks, false) }
     }
 
@@ -137,7 +137,7 @@ impl Pool {
             folder,
             listener: None,
             pid_file: std::env::temp_dir().join(folder::pid_file_name(config.name(), is_second)),
-            stage: Stage::Down,
+            stage: ArbiterStage::Down,
             backoff: Backoff::Ready,
         }
     }
@@ -196,18 +196,18 @@ impl Pool {
     /// Its arbiter, if one runs.
     pub fn pid(&self) -> Option<Pid> {
         match self.stage {
-            Stage::Up { pid, .. } | Stage::Ending { pid, .. } => Some(pid),
-            Stage::Down | Stage::Over => None,
+            ArbiterStage::Up { pid, .. } | ArbiterStage::Ending { pid, .. } => Some(pid),
+            ArbiterStage::Down | ArbiterStage::Over => None,
         }
     }
 
     pub fn is_over(&self) -> bool {
-        self.stage == Stage::Over
+        self.stage == ArbiterStage::Over
     }
 
     /// Whether an arbiter is to be forked now.
     pub fn is_due(&self, now: Instant) -> bool {
-        self.stage == Stage::Down && !self.users.is_empty() && self.backoff.until(now).is_none()
+        self.stage == ArbiterStage::Down && !self.users.is_empty() && self.backoff.until(now).is_none()
     }
 
     /// Opens the socket, unless it is open.
@@ -234,8 +234,8 @@ impl Pool {
 
     /// An arbiter was forked.
     pub fn started(&mut self, pid: Pid) {
-        debug_assert_eq!(self.stage, Stage::Down);
-        self.stage = Stage::Up { pid, since: Instant::now() };
+        debug_assert_eq!(self.stage, ArbiterStage::Down);
+        self.stage = ArbiterStage::Up { pid, since: Instant::now() };
         info!("Spawned dirty arbiter (pid: {pid}) at {}", self.socket().display());
     }
 
@@ -261,12 +261,12 @@ impl Pool {
         {
             self.ended(pid, end, now);
         }
-        if let Stage::Ending { pid, until } = self.stage
+        if let ArbiterStage::Ending { pid, until } = self.stage
             && until <= now
         {
             error!("Dirty arbiter (pid:{pid}) has not ended in time, and is killed.");
             let _ = process::kill_hard(pid);
-            self.stage = Stage::Ending { pid, until: now + TO_CLEAR_UP };
+            self.stage = ArbiterStage::Ending { pid, until: now + TO_CLEAR_UP };
         }
         if self.users.is_empty() {
             self.stop(Signal::Term, now + self.grace());
@@ -278,16 +278,16 @@ impl Pool {
     pub fn stop(&mut self, signal: Signal, until: Instant) {
         self.users.clear();
         match self.stage {
-            Stage::Down => self.over(),
-            Stage::Up { pid, .. } => {
+            ArbiterStage::Down => self.over(),
+            ArbiterStage::Up { pid, .. } => {
                 self.tell(signal);
-                self.stage = Stage::Ending { pid, until };
+                self.stage = ArbiterStage::Ending { pid, until };
             }
-            Stage::Ending { pid, until: before } if signal == Signal::Quit => {
+            ArbiterStage::Ending { pid, until: before } if signal == Signal::Quit => {
                 self.tell(signal);
-                self.stage = Stage::Ending { pid, until: until.min(before) };
+                self.stage = ArbiterStage::Ending { pid, until: until.min(before) };
             }
-            Stage::Ending { .. } | Stage::Over => {}
+            ArbiterStage::Ending { .. } | ArbiterStage::Over => {}
         }
     }
 
@@ -299,9 +299,9 @@ impl Pool {
     /// When the master must look at it though nothing has happened.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         match self.stage {
-            Stage::Down => self.backoff.until(now),
-            Stage::Ending { until, .. } => Some(until),
-            Stage::Up { .. } | Stage::Over => None,
+            ArbiterStage::Down => self.backoff.until(now),
+            ArbiterStage::Ending { until, .. } => Some(until),
+            ArbiterStage::Up { .. } | ArbiterStage::Over => None,
         }
     }
 
@@ -313,12 +313,12 @@ impl Pool {
         }
         self.remove_pid_file(pid);
         match self.stage {
-            Stage::Up { since, .. } if !self.users.is_empty() => {
+            ArbiterStage::Up { since, .. } if !self.users.is_empty() => {
                 if now.saturating_duration_since(since) >= LONG_LIFE {
                     self.backoff.succeeded();
                 }
                 self.backoff.failed(now);
-                self.stage = Stage::Down;
+                self.stage = ArbiterStage::Down;
                 if self.backoff.until(now).is_some_and(|until| until > now + LONG_PAUSE) {
                     self.stop_listening();
                 }
@@ -341,7 +341,7 @@ impl Pool {
     }
 
     fn over(&mut self) {
-        self.stage = Stage::Over;
+        self.stage = ArbiterStage::Over;
         self.listener = None;
         if let Err(error) = fs::remove_dir_all(&self.folder) {
             warn!("Cannot remove the folder of the dirty workers, {}: {error}", self.folder.display());
@@ -387,7 +387,7 @@ mod tests {
         pool.keep_users(|generation| generation == 2);
         assert!(pool.serves(2) && !pool.serves(1));
         pool.remove_user(2);
-        pool.stage = Stage::Ending { pid: NO_PROCESS, until: now };
+        pool.stage = ArbiterStage::Ending { pid: NO_PROCESS, until: now };
         pool.settle(now);
         assert!(pool.is_over() && !pool.folder().exists());
     }

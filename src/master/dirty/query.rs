@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::sys::errno::as_python_shows;
 use crate::sys::unix_client::connect_unix;
 
-use super::wire::{self, Reply, Request};
+use super::wire::{self, DirtyReply, Request};
 
 /// How long an arbiter may take: gunicorn's number.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,15 +41,15 @@ impl Query {
     /// The answer, or why there is none; `None` while it may still come.
     pub fn poll(&mut self, now: Instant) -> Option<Result<Value, String>> {
         match self.exchange() {
-            Ok(Reply::Whole(said)) => Some(said),
-            Ok(Reply::Broken) => Some(Err("the dirty arbiter has answered something else".to_owned())),
-            Ok(Reply::Partial) if now < self.until => None,
-            Ok(Reply::Partial) => Some(Err("the dirty arbiter has not answered in time".to_owned())),
+            Ok(DirtyReply::Whole(said)) => Some(said),
+            Ok(DirtyReply::Broken) => Some(Err("the dirty arbiter has answered something else".to_owned())),
+            Ok(DirtyReply::Partial) if now < self.until => None,
+            Ok(DirtyReply::Partial) => Some(Err("the dirty arbiter has not answered in time".to_owned())),
             Err(error) => Some(Err(as_python_shows(&error))),
         }
     }
 
-    fn exchange(&mut self) -> std::io::Result<Reply> {
+    fn exchange(&mut self) -> std::io::Result<DirtyReply> {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
                 Ok(count) => drop(self.unsent.drain(..count)),
@@ -60,13 +60,13 @@ impl Query {
         let mut buffer = [0; 4096];
         loop {
             let reply = wire::read(&self.received);
-            if reply != Reply::Partial {
+            if reply != DirtyReply::Partial {
                 return Ok(reply);
             }
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(count) => self.received.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Reply::Partial),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(DirtyReply::Partial),
                 Err(error) => return Err(error),
             }
         }

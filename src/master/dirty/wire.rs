@@ -47,7 +47,7 @@ impl Request {
 
 /// What has come of a reply.
 #[derive(Debug, PartialEq)]
-pub(super) enum Reply {
+pub(super) enum DirtyReply {
     /// More is to come.
     Partial,
     /// The result, or what the arbiter says in its place.
@@ -57,17 +57,19 @@ pub(super) enum Reply {
 }
 
 /// Reads the reply that `bytes` begin with.
-pub(super) fn read(bytes: &[u8]) -> Reply {
-    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Reply::Partial };
+pub(super) fn read(bytes: &[u8]) -> DirtyReply {
+    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return DirtyReply::Partial };
     let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
     if !header.starts_with(b"GD\x01") || length > MOST_BYTES {
-        return Reply::Broken;
+        return DirtyReply::Broken;
     }
-    let Some(mut payload) = bytes[HEADER_BYTES..].get(..length) else { return Reply::Partial };
+    let Some(mut payload) = bytes[HEADER_BYTES..].get(..length) else { return DirtyReply::Partial };
     match (header[3], value(&mut payload, 0)) {
-        (RESPONSE, Some(said)) => Reply::Whole(Ok(said["result"].clone())),
-        (ERROR, Some(said)) => Reply::Whole(Err(said["error"]["message"].as_str().unwrap_or("no reason").to_owned())),
-        _ => Reply::Broken,
+        (RESPONSE, Some(said)) => DirtyReply::Whole(Ok(said["result"].clone())),
+        (ERROR, Some(said)) => {
+            DirtyReply::Whole(Err(said["error"]["message"].as_str().unwrap_or("no reason").to_owned()))
+        }
+        _ => DirtyReply::Broken,
     }
 }
 
@@ -174,16 +176,16 @@ mod tests {
     #[test]
     fn a_reply_is_read_when_it_is_whole() {
         let result = frame(RESPONSE, b"\x21\0\0\0\x01\x11\0\0\0\x06result\x01\x01");
-        assert_eq!(read(&result), Reply::Whole(Ok(json!(true))));
+        assert_eq!(read(&result), DirtyReply::Whole(Ok(json!(true))));
         for end in 0..result.len() {
-            assert_eq!(read(&result[..end]), Reply::Partial, "{end}");
+            assert_eq!(read(&result[..end]), DirtyReply::Partial, "{end}");
         }
         let message = b"\x21\0\0\0\x01\x11\0\0\0\x07message\x11\0\0\0\x02no";
         let error = frame(ERROR, &[&b"\x21\0\0\0\x01\x11\0\0\0\x05error"[..], message].concat());
-        assert_eq!(read(&error), Reply::Whole(Err("no".to_owned())));
+        assert_eq!(read(&error), DirtyReply::Whole(Err("no".to_owned())));
         for broken in [&b"GE\x01\x02\0\0\0\0\0\0\0\0\0\0\0\x01"[..], b"GD\x01\x02\xff\0\0\0\0\0\0\0\0\0\0\x01"] {
-            assert_eq!(read(broken), Reply::Broken);
+            assert_eq!(read(broken), DirtyReply::Broken);
         }
-        assert_eq!(read(&frame(0x04, b"\0")), Reply::Broken, "a chunk of a stream");
+        assert_eq!(read(&frame(0x04, b"\0")), DirtyReply::Broken, "a chunk of a stream");
     }
 }

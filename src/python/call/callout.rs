@@ -2,7 +2,7 @@
 //! `handle_error`): a method of the worker gets the request, and calls back for the application.
 //!
 //! It may do so from another thread, twice, or not at all. So what the call needs is shared through
-//! a [`Turn`], and what becomes of the connection follows from the response as it stands at the end.
+//! a [`RequestTurn`], and what becomes of the connection follows from the response as it stands at the end.
 //! It must not know the classes: `gunicorn/workers/_served.py` does.
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,7 +33,7 @@ pub(super) struct Callout {
 
 /// One request in the hands of the method, which reaches the application through it.
 #[pyclass(frozen, module = "monoceros")]
-pub(super) struct Turn {
+pub(super) struct RequestTurn {
     state: Mutex<TurnState>,
     observer: Option<Arc<RequestHooks>>,
     sendfile: bool,
@@ -88,19 +88,19 @@ impl Callout {
         objects: &RequestObjects,
         environ: Bound<'py, PyDict>,
         terms: (Option<Arc<RequestHooks>>, bool),
-    ) -> PyResult<(Py<Turn>, Bound<'py, PyTuple>)> {
+    ) -> PyResult<(Py<RequestTurn>, Bound<'py, PyTuple>)> {
         let (observer, sendfile) = terms;
         let seen = self.requests.see(py, request, objects.input.bind(py).as_any())?;
         let shared = Shared { objects: objects.share(py), environ: environ.unbind() };
         let state = TurnState { shared: Some(shared), environ: None, ending: None };
-        let turn = Py::new(py, Turn { state: Mutex::new(state), observer, sendfile, since: Instant::now() })?;
+        let turn = Py::new(py, RequestTurn { state: Mutex::new(state), observer, sendfile, since: Instant::now() })?;
         let arguments = (&turn, seen.into_request(), &objects.socket, request.client.site).into_pyobject(py)?;
         Ok((turn, arguments))
     }
 }
 
 #[pymethods]
-impl Turn {
+impl RequestTurn {
     /// The environ for a call of the application. Nothing of an earlier call may be sent yet.
     fn environ<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let Shared { objects, environ } = self.share(py)?;
@@ -147,7 +147,7 @@ impl Turn {
     }
 }
 
-impl Turn {
+impl RequestTurn {
     /// The request is over: whoever calls later hears of it.
     pub fn close(&self) -> TurnEnd {
         let (shared, end) = {
@@ -218,7 +218,7 @@ impl Caller {
         &mut self,
         py: Python<'py>,
         request: RequestView<'_>,
-    ) -> Result<(Py<Turn>, Bound<'py, PyTuple>), EnvironError> {
+    ) -> Result<(Py<RequestTurn>, Bound<'py, PyTuple>), EnvironError> {
         let kit = &mut self.kits[request.client.site];
         let began = self.options.queue_time.then_some(self.began);
         let environ = self.environs.build(py, &mut kit.templates, request, began)?;
@@ -231,7 +231,7 @@ impl Caller {
         &self,
         py: Python<'_>,
         kit: &RequestObjects,
-        turn: &Turn,
+        turn: &RequestTurn,
         arguments: Bound<'_, PyTuple>,
     ) -> CallOutcome {
         let callout = self.callout.as_ref().expect("the turn has come of it");

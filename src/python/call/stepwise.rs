@@ -12,7 +12,7 @@ use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::callout::{Callout, Turn, TurnEnd};
+use super::callout::{Callout, RequestTurn, TurnEnd};
 use super::{CallOptions, Finished, InFlight, RequestObjects, note, values_of};
 use crate::base::unpoisoned::Unpoisoned;
 use crate::exchange::{Exchange, RequestView};
@@ -72,7 +72,7 @@ struct RunningRequest {
     observer: Option<Arc<RequestHooks>>,
     observed: Option<HookedRequest>,
     /// Where the worker's class has the request in its hands.
-    turn: Option<Py<Turn>>,
+    turn: Option<Py<RequestTurn>>,
     /// What the class says of the worker then.
     is_worker_wanted: bool,
     /// Only where somebody wants to see it when the application is done.

@@ -1,7 +1,7 @@
 //! Workers and their life.
 
 use super::{bytes, number, put, seconds, size};
-use crate::settings::config::{MemoryMeasure, WorkerClass, Workers};
+use crate::settings::config::{MemoryMeasure, WorkerClass, WorkersSetting};
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 use crate::settings::value::{Value, ValueError};
 
@@ -371,7 +371,7 @@ app's. A setting of our own; gunicorn has none.",
             set: |config, value| put(&mut config.reload_surge, size(value)),
             get: |config| Value::Int(config.reload_surge as i64),
         },
-        doc: "Workers that a reload (HUP) boots at a time; 0 means all.
+        doc: "WorkersSetting that a reload (HUP) boots at a time; 0 means all.
 
 With 0 the whole new generation boots beside the old one, which is then told to stop: for that time there are twice as
 many workers. With a smaller number no more than `workers` plus this many exist at once: as soon as that many new
@@ -397,17 +397,17 @@ number may be better.",
     },
 ];
 
-fn workers(value: &Value) -> Result<Workers, ValueError> {
+fn workers(value: &Value) -> Result<WorkersSetting, ValueError> {
     match value {
-        Value::Str(text) if text.trim() == "auto" => Ok(Workers::Auto),
-        _ => size(value).map(Workers::Count),
+        Value::Str(text) if text.trim() == "auto" => Ok(WorkersSetting::Auto),
+        _ => size(value).map(WorkersSetting::Count),
     }
 }
 
-fn workers_value(workers: Workers) -> Value {
+fn workers_value(workers: WorkersSetting) -> Value {
     match workers {
-        Workers::Auto => "auto".into(),
-        Workers::Count(count) => Value::Int(count as i64),
+        WorkersSetting::Auto => "auto".into(),
+        WorkersSetting::Count(count) => Value::Int(count as i64),
     }
 }
 

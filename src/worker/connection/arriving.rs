@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::request::Gatherer;
 use super::{Connection, Step};
-use crate::http::connection::{Action, Context, Http1, Protocol, Received, Refusal};
+use crate::http::connection::{Action, ClientProtocol, Context, Http1, Received, Refusal};
 use crate::http::date::DateCache;
 use crate::http::error::{Error, ErrorPage};
 use crate::http::header_cache::HeaderCache;
@@ -88,7 +88,7 @@ impl Connection {
 
     /// Under uwsgi it is the head that says who the client is, once it is whole.
     pub(super) fn name_client(&mut self) {
-        if self.http.protocol() == Protocol::Uwsgi && self.http.has_whole_head() {
+        if self.http.protocol() == ClientProtocol::Uwsgi && self.http.has_whole_head() {
             Arc::make_mut(&mut self.client).take_packet(&self.request.head);
         }
     }

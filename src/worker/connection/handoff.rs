@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Connection, Step};
-use crate::http::connection::{Http1, Protocol};
+use crate::http::connection::{ClientProtocol, Http1};
 use crate::http::proxy::Origin;
 use crate::http::request::Framing;
 use crate::http::response;
@@ -54,7 +54,7 @@ impl Connection {
         &mut self,
         is_trusted: bool,
         proxied: Option<Origin>,
-        protocol: Protocol,
+        protocol: ClientProtocol,
         handoff: HandoffBytes,
         now: Instant,
     ) -> Step {

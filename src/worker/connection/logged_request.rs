@@ -8,7 +8,7 @@ use super::Connection;
 use super::client::Client;
 use super::request::Request;
 use crate::exchange::{CLIENT_CLOSED_REQUEST, RequestId, RequestView};
-use crate::http::connection::Protocol;
+use crate::http::connection::ClientProtocol;
 use crate::http::request::{RequestHead, Scheme, Span};
 use crate::http::uwsgi;
 use crate::python::response_writer::ResponseSummary;
@@ -139,7 +139,7 @@ impl Connection {
             let end = memchr::memchr2(b'\r', b'\n', &buffer[start..]).map_or(start, |length| start + length);
             buffer = buffer[start..end].to_vec();
             // A part of a packet is none, whatever bytes it has.
-            if self.http.protocol() == Protocol::Http || uwsgi::is_http(&buffer) {
+            if self.http.protocol() == ClientProtocol::Http || uwsgi::is_http(&buffer) {
                 (head.method, head.target, head.version_text) = three_words(&buffer).unwrap_or_default();
             }
         }

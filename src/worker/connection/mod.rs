@@ -24,7 +24,7 @@ pub use handoff::HandoffBytes;
 pub use logged_request::{LateLog, LoggedRequest};
 pub use request::Request;
 pub use serving::GivenBack;
-pub use standing::{Standing, UNHURRIED};
+pub use standing::{ConnectionStanding, UNHURRIED};
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
@@ -44,7 +44,7 @@ use super::read_context::{Incoming, ReadContext};
 use super::transport::Transport;
 use super::write_queue::Flushed;
 use crate::base::unpoisoned::Unpoisoned;
-use crate::http::connection::{Action, Http1, Protocol, Stage};
+use crate::http::connection::{Action, ClientProtocol, Http1, Stage};
 use crate::http::date::DateCache;
 use crate::http::error::Error;
 use crate::http::proxy::Origin;
@@ -396,7 +396,7 @@ impl Connection {
     }
 
     /// What is spoken on it.
-    pub fn protocol(&self) -> Protocol {
+    pub fn protocol(&self) -> ClientProtocol {
         self.http.protocol()
     }
 

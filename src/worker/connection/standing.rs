@@ -17,7 +17,7 @@ pub const UNHURRIED: Duration = Duration::from_secs(2);
 
 /// Why a connection may be ended to make room, and since when it is so. What is less goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum ConnectionStanding {
     /// It has been there for [`UNHURRIED`] without sending a whole head.
     Late(Instant),
     /// It is between two requests.
@@ -29,33 +29,33 @@ pub enum Standing {
     /// bytes that came would have sufficed.
     Slow(Instant),
     /// Its body comes well. It is ended only where the application would be left without something,
-    /// and there is nobody else. The time is as for [`Standing::Slow`].
+    /// and there is nobody else. The time is as for [`ConnectionStanding::Slow`].
     Busy(Instant),
 }
 
 impl Connection {
     /// Why it may be ended to make room; `None` while its request is served, or its response moves.
-    pub fn standing(&self, now: Instant) -> Option<Standing> {
+    pub fn standing(&self, now: Instant) -> Option<ConnectionStanding> {
         if self.http.is_serving() {
             return None;
         }
         if self.has_unsent() {
             let since = self.output.stalled_since().filter(|&since| now >= since + UNHURRIED)?;
-            return Some(Standing::Slow(since));
+            return Some(ConnectionStanding::Slow(since));
         }
         let limits = &self.limits.http;
         let since = self.http.waits_since(limits);
         match self.http.stage() {
             Stage::Body { body, .. } if body.rate().is_slow(now, UNHURRIED, limits) => {
-                Some(Standing::Slow(body.rate().sufficed_until(limits)))
+                Some(ConnectionStanding::Slow(body.rate().sufficed_until(limits)))
             }
-            Stage::Body { body, .. } => Some(Standing::Busy(body.rate().sufficed_until(limits))),
-            Stage::Idle { .. } if self.http.has_served() => Some(Standing::Idle(since)),
+            Stage::Body { body, .. } => Some(ConnectionStanding::Busy(body.rate().sufficed_until(limits))),
+            Stage::Idle { .. } if self.http.has_served() => Some(ConnectionStanding::Idle(since)),
             Stage::Proxy { .. } | Stage::Idle { .. } | Stage::Head { .. } if now >= since + UNHURRIED => {
-                Some(Standing::Late(since))
+                Some(ConnectionStanding::Late(since))
             }
             Stage::Proxy { .. } | Stage::Idle { .. } | Stage::Head { .. } | Stage::Lingering { .. } => {
-                Some(Standing::Fresh(since))
+                Some(ConnectionStanding::Fresh(since))
             }
             Stage::Closing | Stage::Serving | Stage::Over => None,
         }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{EventLoop, idle};
-use crate::worker::connection::{Connection, Standing, Step};
+use crate::worker::connection::{Connection, ConnectionStanding, Step};
 
 /// How long a connection that is new, or has been idle or unfinished since, keeps its place in a crowd. Most heads come at once.
 const CROWDED_TIME: Duration = Duration::from_millis(25);
@@ -111,24 +111,24 @@ impl EventLoop {
     /// Finds who can be done without. Where it is `urgent`, all others follow them who are at no request of the application's.
     fn find_dispensable(&mut self, urgent: bool) {
         let now = self.clock.now;
-        let mut found: Vec<(Standing, usize)> = Vec::new();
+        let mut found: Vec<(ConnectionStanding, usize)> = Vec::new();
         self.each_idle(|key, connection| found.extend(connection.standing(now).map(|standing| (standing, key))));
         found.sort_unstable();
-        let fresh = found.iter().filter(|(standing, _)| matches!(standing, Standing::Fresh(_))).count();
+        let fresh = found.iter().filter(|(standing, _)| matches!(standing, ConnectionStanding::Fresh(_))).count();
         let mut fresh_left = fresh.saturating_sub(NEWEST);
         let (first, last): (Vec<_>, Vec<_>) = found.into_iter().partition(|(standing, _)| match standing {
-            Standing::Fresh(since) => {
+            ConnectionStanding::Fresh(since) => {
                 let is_of_the_newest = fresh_left == 0;
                 fresh_left = fresh_left.saturating_sub(1);
                 !is_of_the_newest && now >= *since + CROWDED_TIME
             }
-            Standing::Idle(since) => now >= *since + CROWDED_TIME,
-            Standing::Late(_) | Standing::Slow(_) => true,
-            Standing::Busy(_) => false,
+            ConnectionStanding::Idle(since) => now >= *since + CROWDED_TIME,
+            ConnectionStanding::Late(_) | ConnectionStanding::Slow(_) => true,
+            ConnectionStanding::Busy(_) => false,
         });
         let mut last = if urgent { last } else { Vec::new() };
         // Whoever was served just now is about to ask again.
-        last.sort_by_key(|(standing, _)| !matches!(standing, Standing::Fresh(_)));
+        last.sort_by_key(|(standing, _)| !matches!(standing, ConnectionStanding::Fresh(_)));
         self.queues.dispensable.clear();
         self.queues.dispensable.extend(first.into_iter().chain(last).map(|(_, key)| key));
     }
@@ -138,7 +138,7 @@ impl EventLoop {
         while let Some(key) = self.queues.dispensable.pop_front() {
             let Some(mut connection) = idle(&self.connections, key) else { continue };
             let Some(standing) = connection.standing(self.clock.now) else { continue };
-            let moves = matches!(standing, Standing::Busy(_));
+            let moves = matches!(standing, ConnectionStanding::Busy(_));
             if !moves && !connection.has_unsent() && connection.has_arrived() {
                 connection.note_unread(false);
                 drop(connection);
