@@ -73,6 +73,7 @@ fn run_embedded(exec_command: ExecCommand, embedder: Embedder) -> i32 {
 }
 
 /// The exit status; prints a failure on standard error.
+#[expect(clippy::print_stderr, reason = "there may be no log yet")]
 fn exit_status(outcome: Result<i32, StartupError>) -> i32 {
     if outcome.is_err() {
         // A config file may have printed something, or registered functions with `atexit`.
@@ -94,6 +95,7 @@ fn exit_status(outcome: Result<i32, StartupError>) -> i32 {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the command line asks for the text")]
 fn start(exec_command: ExecCommand) -> Result<i32, StartupError> {
     let command_line = Startup::read(&exec_command)?;
     match command_line.mode {
@@ -120,6 +122,7 @@ fn serve(startup: Startup) -> Result<i32, StartupError> {
     })
 }
 
+#[expect(clippy::print_stdout, reason = "--print-config")]
 fn serve_after(mut startup: Startup, inheritance: Inheritance) -> Result<i32, StartupError> {
     let (config, hooks) = startup.load()?;
     if config.print_config {
@@ -149,6 +152,7 @@ fn serve_after(mut startup: Startup, inheritance: Inheritance) -> Result<i32, St
 
 /// `--check-config`: whether certificates and application can be loaded, and the warnings that the
 /// start would log.
+#[expect(clippy::print_stderr, reason = "it opens no log")]
 fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, StartupError> {
     if let Some(found) = startup.found() {
         eprintln!("{found}");

@@ -6,6 +6,7 @@
 //! `scripts/wheels --check` names others by `MONOCEROS_TEST_INTERPRETERS` (paths with colons
 //! between) and a folder with a wheel for each by `MONOCEROS_TEST_WHEELS`.
 
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says what it has left out, and what it saw")]
 #[allow(dead_code, reason = "these tests need less of it than the others")]
 mod util;
 

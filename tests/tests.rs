@@ -2,6 +2,8 @@
 //! each module is one side of what a user sees. `cargo test` runs them all,
 //! `cargo test --test tests signals` one of them.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says what it has left out, and what it saw")]
+
 mod util;
 
 // The shape of the source tree, and what is said of it.

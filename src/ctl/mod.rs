@@ -5,6 +5,8 @@
 //! few seconds. `ctl` is a command only in front of one of the words below: a bare
 //! `monoceros ctl` serves an application of that name.
 
+#![expect(clippy::print_stderr, reason = "a command answers on its terminal")]
+
 mod client;
 mod duration;
 mod find_master;

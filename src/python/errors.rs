@@ -38,6 +38,7 @@ pub struct Exit {
 
 impl Exit {
     /// Writes the text to standard error, and returns the exit status.
+    #[expect(clippy::print_stderr, reason = "Python prints it there at the end of a script")]
     pub fn perform(&self) -> i32 {
         if let Some(text) = &self.text {
             eprintln!("{text}");
