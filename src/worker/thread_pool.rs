@@ -13,55 +13,39 @@
 //! attached.
 
 mod greenlets;
+mod in_flight;
+mod serving;
+mod standby_thread;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use mio::Waker;
 
 use greenlets::HubState;
+pub use in_flight::UNWINDING_TIME;
 
-use super::access::ServedRequest;
-use super::batching::{LONGEST_WAIT, SHORT_REQUEST_NS};
-use super::connection::{Connection, GivenBack, LoggedRequest, Request, Step, lock};
+use super::batching::SHORT_REQUEST_NS;
+use super::connection::{GivenBack, Request, Step, lock};
 use super::connection_limits::ConnectionLimits;
-use super::counting;
 use super::leader::{LeaderState, WorkerStage};
 use super::siblings::Siblings;
-use super::slow_requests::{SeenRequest, SlowRequests};
-use super::standby::{Attention, BUSY_LOOK};
+use super::slow_requests::SlowRequests;
+use super::standby::Attention;
 use crate::base::unpoisoned::Unpoisoned;
-use crate::logging::{AccessLog, RequestIds, within};
-use crate::python::call::{Caller, Finished, InFlight, Look};
+use crate::logging::AccessLog;
+use crate::python::Python;
+use crate::python::call::{Caller, InFlight};
 use crate::python::idle::GreenletWait;
-use crate::python::panics::caught;
-use crate::python::response_writer::Disposition;
 use crate::python::signals::{self, was_interrupted};
-use crate::python::{Python, loggers};
-use crate::scoreboard::{Count, Row, WorkerPhase};
-use crate::sys::clock::monotonic_ms;
+use crate::scoreboard::{Row, WorkerPhase};
 use crate::sys::thread;
 use crate::sys::wakeup::Wakeup;
-
-/// After this long without a request the standby thread sleeps until there is one.
-const STANDBY_PATIENCE: Duration = Duration::from_millis(25);
-
-/// After so many looks in vain it is no longer attentive to bytes that wait: calling it costs the application more than a few of those.
-const QUIET_LOOKS: u32 = 8;
 
 /// Requests that have lately taken longer than this are worth waking a thread to lead meanwhile; for shorter ones the waking would cost
 /// more than the wait.
 const LONG_REQUEST_NS: u64 = 500_000;
-
-/// How long an aborted application may take to end its request by itself; the master kills the worker a second after aborting it.
-pub const UNWINDING_TIME: Duration = Duration::from_millis(300);
-
-/// Most requests that are named when a worker is aborted. Of greenlets there may be thousands at one.
-const MOST_REPORTED: usize = 64;
-
-/// How often a thread looks whether the access log is free.
-const LOG_PAUSE: Duration = Duration::from_micros(200);
 
 /// Between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -181,12 +165,6 @@ impl PoolState {
             lead.event_loop.end_connections();
         }
     }
-}
-
-/// What the standby thread saw when it last looked at the threads.
-struct BusyLook {
-    moves: u64,
-    since: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -352,171 +330,6 @@ impl ThreadPool {
     pub fn fall(&self, panic: &str) {
         log::error!("The worker cannot go on: a fault of the server: {panic}");
         self.end();
-    }
-
-    /// The standby thread's life: it sends what has waited for long enough while the application runs, and leads when every other thread
-    /// has been busy for a few milliseconds.
-    pub fn run_standby(&self) {
-        let standby = &self.worker.limits.standby;
-        let mut busy = BusyLook { moves: 0, since: Instant::now() };
-        let (mut quiet_looks, mut hurried) = (0, Instant::now());
-        loop {
-            let Some(is_idle) = self.look_after_threads(&mut busy) else { return };
-            let attention = match (quiet_looks < QUIET_LOOKS, is_idle) {
-                (true, _) => Attention::ToBytes,
-                (false, false) => Attention::ToThreads,
-                (false, true) => Attention::Asleep,
-            };
-            standby.set_attention(attention);
-            // Whoever came before that saw it attentive: it looks once more.
-            let must_wait_on = attention == Attention::Asleep && !self.is_idle();
-            let found = self.flush_due(Instant::now(), false);
-            if must_wait_on || found != Look::Nothing && attention != Attention::ToBytes {
-                quiet_looks = QUIET_LOOKS - 1;
-                continue;
-            }
-            standby.wait(attention);
-            let now = Instant::now();
-            let hurry = now >= hurried + BUSY_LOOK;
-            if hurry {
-                hurried = now;
-            }
-            quiet_looks = if self.flush_due(now, hurry) == Look::Waits { 0 } else { quiet_looks + 1 };
-        }
-    }
-
-    /// Sends what has waited for long enough; with `hurry`, also responses that wait for others.
-    fn flush_due(&self, now: Instant, hurry: bool) -> Look {
-        let standby = &self.worker.limits.standby;
-        // Of greenlets there may be hundreds at a request: they are looked at only where there is something to find.
-        if self.has_greenlets() && !standby.take_bytes() {
-            return Look::Nothing;
-        }
-        // Nothing below waits, and a look comes often: the list is not copied.
-        let looks = self.in_flight.lock().unpoisoned();
-        let found = looks.iter().map(|requests| requests.flush_due(now, hurry)).max().unwrap_or(Look::Nothing);
-        drop(looks);
-        if self.has_greenlets() && found != Look::Nothing {
-            standby.call_for(Attention::ToBytes);
-        }
-        found
-    }
-
-    /// Leads, if every thread is busy, until one wants to. Says whether none has had a request for a while; `None` when the worker is over.
-    fn look_after_threads(&self, look: &mut BusyLook) -> Option<bool> {
-        let mut slot = self.lock();
-        if slot.is_over {
-            return None;
-        }
-        if slot.moves != look.moves {
-            *look = BusyLook { moves: slot.moves, since: Instant::now() };
-        } else if slot.lead.is_some() && slot.busy > 0 && look.since.elapsed() >= BUSY_LOOK {
-            slot = self.take_over(slot);
-        }
-        Some(slot.busy == 0 && look.since.elapsed() > STANDBY_PATIENCE)
-    }
-
-    fn is_idle(&self) -> bool {
-        self.lock().busy == 0
-    }
-
-    /// Adds the line of each request that the event loop has to log.
-    pub fn log_requests(&self, requests: &[LoggedRequest]) {
-        if requests.is_empty() {
-            return;
-        }
-        let Some(log) = &self.access_log else { return };
-        let mut log = log.lock().unpoisoned();
-        if let Some(queue) = loggers::queue() {
-            log.hand_to(|| Box::new(|line| queue.access_line(line)));
-        }
-        for request in requests {
-            log.record(&ServedRequest {
-                request: request.request(),
-                summary: &request.summary,
-                environ_values: &request.environ_values,
-                response_headers: &self.logged_headers,
-                duration: request.duration,
-                queue: request.queue,
-            });
-        }
-    }
-
-    /// Writes out what has been logged.
-    pub fn flush_access_log(&self) {
-        if let Some(log) = &self.access_log {
-            log.lock().unpoisoned().flush();
-        }
-    }
-
-    /// Opens both logs anew (USR1).
-    pub fn reopen_logs(&self) {
-        if let Err(error) = crate::logging::reopen() {
-            log::error!("Cannot reopen the error log: {error}");
-        }
-        loggers::reopen_later();
-        if let Some(log) = &self.access_log
-            && let Err(error) = log.lock().unpoisoned().reopen()
-        {
-            log::error!("Cannot reopen the access log: {error}");
-        }
-    }
-
-    /// The worker is past its time (ABRT): says in the log what it was at and, once the application has had its chance to unwind, answers
-    /// the clients in its stead.
-    pub fn give_up_requests(&self) {
-        // Whoever holds the interpreter may be what is stuck: from here on no record goes by way of it.
-        crate::logging::redirect(None);
-        self.report_abort();
-        std::thread::sleep(UNWINDING_TIME);
-        self.answer_in_place();
-    }
-
-    /// Answers the clients of all requests that the application is at in its stead.
-    pub fn answer_in_place(&self) {
-        crate::logging::redirect(None);
-        self.report_abort();
-        let in_flight = self.in_flight.lock().unpoisoned().clone();
-        in_flight.iter().for_each(InFlight::give_up);
-    }
-
-    /// Says once what the worker is at when it is aborted. Whoever hears of the abort first does so: the leader, or the main thread before
-    /// it unwinds the application.
-    pub fn report_abort(&self) {
-        if self.has_reported_abort.swap(true, Relaxed) {
-            return;
-        }
-        let in_flight = self.in_flight.lock().unpoisoned().clone();
-        let now = monotonic_ms();
-        let ages = in_flight.iter().map(|requests| now.saturating_sub(requests.start() / 1_000_000));
-        let described = ages.zip(&in_flight).flat_map(|(age, of)| of.describe().into_iter().map(move |one| (age, one)));
-        let requests: Vec<(u64, (String, RequestIds))> = described.collect();
-        for (age, (request, ids)) in requests.iter().take(MOST_REPORTED) {
-            let (seconds, rest) = (age / 1000, age % 1000);
-            within(ids.clone().into(), || log::error!("Aborted while serving {request}, for {seconds}.{rest:03} s"));
-        }
-        if requests.len() > MOST_REPORTED {
-            log::error!("Aborted while serving {} requests more", requests.len() - MOST_REPORTED);
-        }
-        if requests.is_empty() {
-            log::error!("Aborted while no request was in the app");
-        }
-    }
-
-    /// Writes what the threads are at on the scoreboard, where it can be seen while they hang. Once a second, so that a request that is
-    /// soon over costs nothing.
-    pub fn describe_requests(&self) {
-        // Requests of greenlets have no place in the row, and greenlets without one no start.
-        if self.worker.row.request_started_at().is_none() && !self.has_greenlets() {
-            return;
-        }
-        let in_flight: Vec<InFlight> =
-            self.in_flight.lock().unpoisoned().iter().filter(|requests| requests.start() != 0).cloned().collect();
-        let described: Vec<SeenRequest> = in_flight.iter().flat_map(SeenRequest::all_of).collect();
-        self.worker.row.describe_requests(described.iter().map(|seen| (seen.start, seen.text.as_str())));
-        if let Some(limit) = self.worker.slow_request {
-            self.slow_requests.lock().unpoisoned().tell(described, limit);
-        }
     }
 
     /// Counts on the scoreboard what has been logged since the last second.
@@ -715,72 +528,6 @@ impl ThreadPool {
         }
     }
 
-    /// Everybody has been busy for too long: a follower leads if there is one after all, else this thread does.
-    fn take_over<'a>(&'a self, mut slot: MutexGuard<'a, PoolState>) -> MutexGuard<'a, PoolState> {
-        slot.moves += 1;
-        if slot.waiting > 0 {
-            self.followers.notify_one();
-            return slot;
-        }
-        let Some(lead) = slot.lead.take() else { return slot };
-        slot.leader = LeaderThread::Standby;
-        self.call_hub();
-        drop(slot);
-        self.lead_io_only(lead);
-        self.lock()
-    }
-
-    /// Does everything but run the application, until a thread that can wants the lead.
-    fn lead_io_only(&self, mut lead: Box<LeaderState>) {
-        lead.event_loop.lead_as(false);
-        lead.event_loop.catch_up(Instant::now());
-        loop {
-            self.take_returned_connections(&mut lead);
-            let mut slot = self.lock();
-            if slot.waiting > 0 || slot.is_over || lead.is_done() {
-                let over = lead.is_done();
-                slot.put_back_lead(lead);
-                self.followers.notify_one();
-                drop(slot);
-                if over {
-                    self.end();
-                }
-                return;
-            }
-            drop(slot);
-            self.hand_off_ready(&mut lead);
-            // Nobody else sends what waits for more to come.
-            let waits = self.flush_due(Instant::now(), true) == Look::Waits;
-            let most = if waits { LONGEST_WAIT } else { BUSY_LOOK };
-            if let Err(error) = lead.turn(self, most) {
-                log::error!("The worker cannot go on: {error}");
-                lead.stage = WorkerStage::Over;
-            }
-        }
-    }
-
-    /// Requests that nobody here can serve now go, with their connections, to siblings that can.
-    fn hand_off_ready(&self, lead: &mut LeaderState) {
-        let mut kept = Vec::new();
-        while self.worker.siblings.has_idle()
-            && let Some(request) = lead.event_loop.next_ready(false)
-        {
-            lead.event_loop.unregister(request.key());
-            let mut has_gone = false;
-            let GivenBack { key, .. } = request.give_back(|connection| {
-                has_gone = self.worker.siblings.hand_off(connection);
-                Step::Call
-            });
-            if has_gone {
-                self.worker.row.count(Count::Passed);
-            }
-            if has_gone { lead.event_loop.forget(key) } else { kept.push(key) }
-        }
-        for key in kept.into_iter().rev() {
-            lead.event_loop.keep_ready(key);
-        }
-    }
-
     /// Ends the work of all threads.
     fn end(&self) {
         self.lock().send_finished();
@@ -796,103 +543,5 @@ impl ThreadPool {
         self.worker.limits.standby.call();
         self.wake_leader();
         self.call_hub();
-    }
-
-    /// Runs the application. Returns the connection, and when the application was done.
-    fn serve(
-        &self,
-        py: Python<'_>,
-        caller: &mut Caller,
-        request: Box<Request>,
-        started: Instant,
-    ) -> (GivenBack, Instant) {
-        let running = self.worker.row.start_request(started);
-        caller.note_start(running.start(), started);
-        let finished = caller.call(py, request);
-        let ended = self.worker.row.end_request(running, Instant::now);
-        self.settle(py, finished, started, ended)
-    }
-
-    /// What comes after the application, which was called when the request `started` and was done when it `ended`: the
-    /// counts, the access log, and how the connection goes on.
-    fn settle(&self, py: Python<'_>, mut finished: Finished, started: Instant, ended: Instant) -> (GivenBack, Instant) {
-        let duration = ended - started;
-        let is_sent = finished.is_logged || self.access_log.is_none() || finished.exchange.unsent() == 0;
-        if is_sent && let Err(panic) = caught(|| self.log_access(py, &mut finished, started, duration)) {
-            log::error!("Cannot log a request: a fault of the server: {panic}");
-        }
-        if !finished.is_worker_wanted {
-            self.is_dismissed.store(true, Relaxed);
-        }
-        let Finished { exchange, ending, summary, environ_values, .. } = finished;
-        let request = exchange.into_request().expect("every exchange here is a request: the caller was given one");
-        let (ready_at, received) = request.ready();
-        let queue = started.saturating_duration_since(ready_at);
-        counting::served(&self.worker.row, (queue, duration), received, &summary);
-        if self.worker.limits.measures {
-            request.upstream_wait().iter().for_each(|waited| self.worker.row.count_upstream_queue(*waited));
-        }
-        let late_log = (!is_sent).then(|| request.late_log(summary, environ_values, started));
-        let served = request.give_back(|connection| {
-            late_log.into_iter().for_each(|log| connection.log_when_sent(log));
-            caught(|| go_on(connection, ending, ended)).unwrap_or_else(|panic| {
-                log::error!("Cannot go on with a connection: a fault of the server: {panic}");
-                Step::Close
-            })
-        });
-        self.worker.row.beat();
-        self.note_duration(duration);
-        (served, ended)
-    }
-
-    /// Keeps the moving average: the newest request counts for an eighth.
-    fn note_duration(&self, duration: Duration) {
-        let newest = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 8);
-        let average = self.request_ns.load(Relaxed);
-        // Threads may overwrite each other's update; an average forgives that.
-        self.request_ns.store(average - average / 8 + newest / 8, Relaxed);
-    }
-
-    fn log_access(&self, py: Python<'_>, finished: &mut Finished, started: Instant, duration: Duration) {
-        // What Python's logging writes it was given while the response was at hand (python::observer).
-        let Some(log) = self.access_log.as_ref().filter(|_| !finished.is_logged) else { return };
-        let mut log = loop {
-            match log.try_lock() {
-                Ok(log) => break log,
-                Err(TryLockError::Poisoned(log)) => break log.into_inner(),
-                // The leader is writing, perhaps to a slow pipe: neither the client nor other Python threads need wait for it.
-                Err(TryLockError::WouldBlock) => {
-                    // An error comes again when the connection is done with.
-                    let _ = finished.exchange.flush();
-                    py.detach(|| std::thread::sleep(LOG_PAUSE));
-                }
-            }
-        };
-        // Nothing was sent: the application ended the request by itself (a WebSocket), or the client had gone.
-        if finished.summary.status == 0 {
-            return;
-        }
-        let request = finished.exchange.request();
-        log.record(&ServedRequest {
-            request,
-            summary: &finished.summary,
-            environ_values: &finished.environ_values,
-            response_headers: &self.logged_headers,
-            duration,
-            queue: Some(started.saturating_duration_since(request.ready_at)),
-        });
-    }
-}
-
-/// What becomes of a connection whose request has come to its `ending`.
-fn go_on(connection: &mut Connection, ending: Disposition, now: Instant) -> Step {
-    match ending {
-        Disposition::KeepAlive => connection.finish(true, now),
-        Disposition::Close => connection.finish(false, now),
-        Disposition::Broken => {
-            connection.break_off();
-            connection.finish(false, now)
-        }
-        Disposition::Gone => Step::Close,
     }
 }

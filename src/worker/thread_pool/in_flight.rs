@@ -1,0 +1,76 @@
+//! What the threads are at: told on the scoreboard and in the log, and answered in the
+//! application's stead where the worker is past its time.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::ThreadPool;
+use crate::base::unpoisoned::Unpoisoned;
+use crate::logging::{RequestIds, within};
+use crate::python::call::InFlight;
+use crate::sys::clock::monotonic_ms;
+use crate::worker::slow_requests::SeenRequest;
+
+/// Most requests that are named when a worker is aborted. Of greenlets there may be thousands at one.
+const MOST_REPORTED: usize = 64;
+
+/// How long an aborted application may take to end its request by itself; the master kills the worker a second after aborting it.
+pub const UNWINDING_TIME: Duration = Duration::from_millis(300);
+
+impl ThreadPool {
+    /// The worker is past its time (ABRT): says in the log what it was at and, once the application has had its chance to unwind, answers
+    /// the clients in its stead.
+    pub fn give_up_requests(&self) {
+        // Whoever holds the interpreter may be what is stuck: from here on no record goes by way of it.
+        crate::logging::redirect(None);
+        self.report_abort();
+        std::thread::sleep(UNWINDING_TIME);
+        self.answer_in_place();
+    }
+
+    /// Answers the clients of all requests that the application is at in its stead.
+    pub fn answer_in_place(&self) {
+        crate::logging::redirect(None);
+        self.report_abort();
+        let in_flight = self.in_flight.lock().unpoisoned().clone();
+        in_flight.iter().for_each(InFlight::give_up);
+    }
+
+    /// Says once what the worker is at when it is aborted. Whoever hears of the abort first does so: the leader, or the main thread before
+    /// it unwinds the application.
+    pub fn report_abort(&self) {
+        if self.has_reported_abort.swap(true, Relaxed) {
+            return;
+        }
+        let in_flight = self.in_flight.lock().unpoisoned().clone();
+        let now = monotonic_ms();
+        let ages = in_flight.iter().map(|requests| now.saturating_sub(requests.start() / 1_000_000));
+        let described = ages.zip(&in_flight).flat_map(|(age, of)| of.describe().into_iter().map(move |one| (age, one)));
+        let requests: Vec<(u64, (String, RequestIds))> = described.collect();
+        for (age, (request, ids)) in requests.iter().take(MOST_REPORTED) {
+            let (seconds, rest) = (age / 1000, age % 1000);
+            within(ids.clone().into(), || log::error!("Aborted while serving {request}, for {seconds}.{rest:03} s"));
+        }
+        if requests.len() > MOST_REPORTED {
+            log::error!("Aborted while serving {} requests more", requests.len() - MOST_REPORTED);
+        }
+        if requests.is_empty() {
+            log::error!("Aborted while no request was in the app");
+        }
+    }
+
+    /// Writes what the threads are at on the scoreboard, where it can be seen while they hang. Once a second, so that a request that is
+    /// soon over costs nothing.
+    pub fn describe_requests(&self) {
+        if self.worker.row.request_started_at().is_none() {
+            return;
+        }
+        let in_flight: Vec<InFlight> =
+            self.in_flight.lock().unpoisoned().iter().filter(|requests| requests.start() != 0).cloned().collect();
+        let described: Vec<SeenRequest> = in_flight.iter().flat_map(SeenRequest::all_of).collect();
+        self.worker.row.describe_requests(described.iter().map(|seen| (seen.start, seen.text.as_str())));
+        if let Some(limit) = self.worker.slow_request {
+            self.slow_requests.lock().unpoisoned().tell(described, limit);
+        }
+    }
+}
