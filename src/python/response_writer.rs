@@ -3,34 +3,32 @@
 //! Decides what goes on the wire and when (framing, keep-alive, what is cut or missing), and hands it to the [`Exchange`]. The objects
 //! that the application holds share it behind a mutex, which is never held while Python code runs or the kernel is waited for.
 
-use std::collections::VecDeque;
+mod sending;
+mod waiting;
+
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
+use waiting::Waiting;
+
+pub use waiting::Tried;
 
 use super::header_line_cache::HeaderLineCache;
 use super::request_context::ids_of;
-use crate::base::ablation::{Mechanism, is_off};
 use crate::base::unpoisoned::Unpoisoned;
-use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Hint, RequestView, Wait};
+use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Hint, RequestView};
 use crate::files::{AppFiles, Piece};
 use crate::http::date::DateCache;
-use crate::http::encode::{BodyEncoder, Framed, LengthFault};
+use crate::http::encode::{BodyEncoder, LengthFault};
 use crate::http::error::{ErrorPage, reason_phrase};
 use crate::http::request::{RequestHead, Span, Version};
 use crate::http::request_id::is_same_key;
-use crate::http::response::{self, Asked, BodyPlan, ConnectionHeader};
+use crate::http::response::{self, Asked, BodyPlan};
 use crate::logging::RequestIds;
 use crate::sys::clock::unix_time;
 use crate::sys::socket::Peer;
 use crate::tls::Secured;
-
-/// Responses of up to this many bytes are put together and sent as one piece, which costs the kernel less than a list of them.
-const GATHER_LIMIT: usize = 8 * 1024;
 
 /// Most blocks that are handed to the kernel as they are; the writev(2) limit is 1024 on Linux, and far before it copying is cheaper.
 pub const MAX_BLOCKS: usize = 64;
@@ -166,32 +164,6 @@ enum Outlook {
     Gone,
 }
 
-/// What waits for the client.
-#[derive(Default)]
-struct Waiting {
-    /// What the exchange has not taken over, which the application waits for.
-    backlog: VecDeque<Unsent>,
-    /// Threads that wait.
-    waiters: usize,
-    /// The request is over: the threads are to give it up.
-    is_ending: bool,
-}
-
-/// What came of an attempt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tried<T> {
-    /// What was attempted.
-    Done(T),
-    /// It has to wait for the client.
-    NotYet(Wait),
-}
-
-/// Bytes that wait until the exchange takes them over; those up to `start` it has.
-struct Unsent {
-    bytes: Box<dyn AsRef<[u8]> + Send>,
-    start: usize,
-}
-
 impl ResponseWriter {
     fn new(server: Arc<[u8]>, files: Option<Arc<AppFiles>>) -> Self {
         ResponseWriter {
@@ -318,7 +290,7 @@ impl ResponseWriter {
     }
 
     /// A draft for `start_response` to fill in; its buffers, and the status until it is told, are those of an earlier response. Until it
-    /// comes [back](Transmission::start) nothing can be sent.
+    /// comes [back](ResponseWriter::start) nothing can be sent.
     pub fn take_draft(&mut self) -> ResponseHead {
         self.progress = Progress::Drafting;
         let mut head = std::mem::take(&mut self.head);
@@ -366,14 +338,6 @@ impl ResponseWriter {
         }
     }
 
-    /// Sends a block of an iteration. It may wait a moment for the next.
-    ///
-    /// # Errors
-    /// The client is gone.
-    pub fn stream(&mut self, block: &Bound<'_, PyBytes>) -> io::Result<()> {
-        self.send_with(&[block], false, Hint::MoreSoon)
-    }
-
     /// As [`Exchange::flush_due`].
     pub fn flush_due(&mut self, now: Instant) -> bool {
         self.exchange.as_mut().is_some_and(|exchange| exchange.flush_due(now))
@@ -394,125 +358,9 @@ impl ResponseWriter {
         }
     }
 
-    /// Whether the application has to wait until the client has taken more.
-    pub fn has_backlog(&self) -> bool {
-        !self.waiting.backlog.is_empty()
-    }
-
     /// Whether blocks of the response may be sent: its head is known, its end has not come, and neither has the request's.
     pub fn takes_blocks(&self) -> bool {
         self.exchange.is_some() && matches!(self.progress, Progress::Started | Progress::Sending)
-    }
-
-    /// Sends `blocks` at once, after the head if that is still to go and whatever is held back; `last` says that nothing follows.
-    ///
-    /// # Errors
-    /// The client is gone, or the response does not [take blocks](Transmission::takes_blocks).
-    pub fn send(&mut self, blocks: &[&Bound<'_, PyBytes>], last: bool) -> io::Result<()> {
-        self.send_with(blocks, last, Hint::Now)
-    }
-
-    /// As [`ResponseWriter::send`]; `hint` is what is said of the bytes where nothing better is known.
-    fn send_with(&mut self, blocks: &[&Bound<'_, PyBytes>], last: bool, hint: Hint) -> io::Result<()> {
-        if !self.takes_blocks() {
-            return Err(io::Error::other("the response takes no blocks now"));
-        }
-        if self.head.body.is_some() {
-            // What the application sends besides a file that it has named is dropped.
-            return if last { self.send_pieces() } else { Ok(()) };
-        }
-        let mut front = std::mem::take(&mut self.buffer);
-        let is_first = self.progress == Progress::Started;
-        if is_first {
-            self.render_head(&mut front);
-            self.progress = Progress::Sending;
-        }
-        let offered = blocks.iter().map(|block| block.as_bytes().len()).sum();
-        let Framed { admitted, tail } = self.encoder.frame(&mut front, offered, last);
-        if last {
-            self.progress = Progress::Complete;
-        }
-        let hint = self.hint(is_first, last).unwrap_or(hint);
-        let is_short = front.len() + admitted + tail.len() <= GATHER_LIMIT && !is_off(Mechanism::Gathering);
-        let result = if let ([block], true, Hint::MoreSoon) = (blocks, is_short, hint) {
-            // It is likely to be put together with others, which is done once.
-            self.transmit_short(&[&front, &block.as_bytes()[..admitted], tail], hint)
-        } else if is_short {
-            gather(&mut front, blocks, admitted);
-            front.extend_from_slice(tail);
-            self.transmit_one(&front, hint)
-        } else {
-            self.transmit(&front, blocks, admitted, tail, hint)
-        };
-        front.clear();
-        self.buffer = front;
-        if self.has_backlog() && result.is_ok() && self.is_whole() {
-            self.leave_backlog();
-        }
-        result.inspect_err(|_| self.connection = Outlook::Gone)
-    }
-
-    /// Sends the rest of a regular file from `offset` on, by the kernel alone, as the whole body.
-    ///
-    /// # Errors
-    /// The client is gone, or the descriptor could not be used.
-    pub fn send_file(&mut self, file: std::os::fd::OwnedFd, offset: u64, length: u64) -> io::Result<()> {
-        if self.head.body.is_some() {
-            return self.send_pieces();
-        }
-        let mut front = std::mem::take(&mut self.buffer);
-        front.clear();
-        self.render_head(&mut front);
-        self.progress = Progress::Complete;
-        let offered = usize::try_from(length).unwrap_or(usize::MAX);
-        let Framed { admitted, tail } = self.encoder.frame(&mut front, offered, true);
-        self.transmit_one(&front, Hint::Now)?;
-        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        exchange.send_file(Arc::new(file), offset, admitted as u64);
-        if tail.is_empty() { Ok(()) } else { self.transmit_one(tail, Hint::Now) }
-    }
-
-    /// Sends head and body of a response whose body is a file that the application has named.
-    fn send_pieces(&mut self) -> io::Result<()> {
-        let pieces = self.head.body.take().unwrap_or_default();
-        let mut front = std::mem::take(&mut self.buffer);
-        self.render_head(&mut front);
-        self.progress = Progress::Complete;
-        let length = self.head.content_length.unwrap_or(0);
-        let offered = usize::try_from(length).unwrap_or(usize::MAX);
-        let Framed { admitted, .. } = self.encoder.frame(&mut front, offered, true);
-        let sent = self.transmit_one(&front, Hint::Now);
-        front.clear();
-        self.buffer = front;
-        let pieces = if admitted > 0 { pieces } else { Vec::new() };
-        let sent = sent.and_then(|()| pieces.into_iter().try_for_each(|piece| self.send_piece(piece)));
-        self.leave_backlog();
-        sent.inspect_err(|_| self.connection = Outlook::Gone)
-    }
-
-    fn send_piece(&mut self, piece: Piece) -> io::Result<()> {
-        match piece {
-            Piece::Bytes(bytes) => self.transmit_one(&bytes, Hint::Now),
-            Piece::File(file, range) => {
-                // It goes behind what was handed over, so all of that must have been.
-                self.leave_backlog();
-                let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-                exchange.send_file(file, range.start, range.end - range.start);
-                Ok(())
-            }
-        }
-    }
-
-    /// Sends an informational response (103 Early Hints, RFC 8297). Does nothing once the final head is out, or for a client that
-    /// knows none: in HTTP/1.0, and under uwsgi, where nginx takes it for the answer.
-    ///
-    /// # Errors
-    /// The client is gone.
-    pub fn send_interim(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.is_head_out() || self.wanted.version != Version::Http11 {
-            return Ok(());
-        }
-        self.transmit_one(bytes, Hint::Now).inspect_err(|_| self.connection = Outlook::Gone)
     }
 
     /// Completes the response with whatever framing is due. `is_followed` says that more of the application's code comes before the
@@ -619,93 +467,6 @@ impl ResponseWriter {
         self.exchange.as_ref()?.request().secured.cloned()
     }
 
-    /// One attempt at something that may have to wait for the client; where it has to, the caller is counted among those who
-    /// [wait](Transmission::leave_wait).
-    ///
-    /// # Errors
-    /// The request is over, or that of `action`.
-    pub fn attempt<T>(&mut self, action: impl FnOnce(&mut Self) -> io::Result<Tried<T>>) -> io::Result<Tried<T>> {
-        if self.is_over() {
-            return Err(request_is_over());
-        }
-        let tried = action(self)?;
-        if matches!(tried, Tried::NotYet(_)) {
-            self.waiting.waiters += 1;
-        }
-        Ok(tried)
-    }
-
-    /// Somebody has waited, and has let go of the exchange's descriptor.
-    pub fn leave_wait(&mut self) {
-        self.waiting.waiters -= 1;
-    }
-
-    /// Whether who waits for the client is to give it up.
-    pub fn is_over(&self) -> bool {
-        self.waiting.is_ending || self.exchange.is_none()
-    }
-
-    /// Sends everything that was kept, as far as the client takes it.
-    ///
-    /// # Errors
-    /// The client is gone, or has stopped reading.
-    pub fn try_send_all(&mut self) -> io::Result<Tried<()>> {
-        if let Tried::NotYet(wait) = self.try_send_backlog()? {
-            return Ok(Tried::NotYet(wait));
-        }
-        self.flush()?;
-        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        if exchange.unsent() == 0 {
-            return Ok(Tried::Done(()));
-        }
-        exchange.wait_to_write().map(Tried::NotYet).inspect_err(|_| self.connection = Outlook::Gone)
-    }
-
-    /// Hands over what the exchange had no room for, as far as it has by now.
-    ///
-    /// # Errors
-    /// As [`ResponseWriter::try_send_all`].
-    pub fn try_send_backlog(&mut self) -> io::Result<Tried<()>> {
-        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        let backlog = &mut self.waiting.backlog;
-        let mut tried = || {
-            while let Some(Unsent { bytes, start }) = backlog.front_mut() {
-                let left = &(**bytes).as_ref()[*start..];
-                let taken = exchange.send(&[left], Hint::Now)?;
-                if taken < left.len() {
-                    *start += taken;
-                    return exchange.wait_to_write().map(Tried::NotYet);
-                }
-                backlog.pop_front();
-            }
-            Ok(Tried::Done(()))
-        };
-        tried().inspect_err(|_| self.connection = Outlook::Gone)
-    }
-
-    /// Sends what waits for more to come, and goes on with what the client has not taken.
-    fn flush(&mut self) -> io::Result<()> {
-        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        exchange.flush().inspect_err(|_| self.connection = Outlook::Gone)
-    }
-
-    /// Reads what is there of a streamed body. What the application has produced goes out before: the client may be waiting for that before
-    /// it sends more.
-    ///
-    /// # Errors
-    /// Those of [`Exchange::read_body`].
-    pub fn try_read_body(&mut self, buffer: &mut [u8]) -> io::Result<Tried<usize>> {
-        if let Tried::NotYet(wait) = self.try_send_backlog()? {
-            return Ok(Tried::NotYet(wait));
-        }
-        self.flush()?;
-        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        match exchange.read_body(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => exchange.wait_to_read().map(Tried::NotYet),
-            read => read.map(Tried::Done),
-        }
-    }
-
     /// Whether all of it has been given: what the application may add is not sent.
     fn is_whole(&self) -> bool {
         match self.progress {
@@ -713,105 +474,6 @@ impl ResponseWriter {
             Progress::Sending => self.encoder.is_whole(),
             Progress::Complete => true,
         }
-    }
-
-    fn render_head(&mut self, out: &mut Vec<u8>) {
-        let may_keep_alive = self.exchange.as_ref().is_some_and(|exchange| exchange.may_keep_alive());
-        if self.connection == Outlook::Close && may_keep_alive && self.encoder.plan() != BodyPlan::UntilClose {
-            self.connection = Outlook::KeepAlive;
-        }
-        let connection = match (self.head.upgrade, self.connection == Outlook::KeepAlive) {
-            (true, _) => ConnectionHeader::Upgrade,
-            (false, true) => ConnectionHeader::KeepAlive,
-            (false, false) => ConnectionHeader::Close,
-        };
-        let chunked = self.encoder.plan() == BodyPlan::Chunked;
-        let date = self.date.get(unix_time());
-        response::write_head_start(
-            out,
-            self.wanted.version,
-            &self.head.status,
-            &self.server,
-            date,
-            connection,
-            chunked,
-        );
-        out.extend_from_slice(&self.head.headers);
-        response::write_head_end(out);
-    }
-
-    /// Leaves what the exchange has no room for to it all the same: the application has made all of its response, and need not wait.
-    fn leave_backlog(&mut self) {
-        if let Some(exchange) = &mut self.exchange {
-            self.waiting.backlog.drain(..).for_each(|Unsent { bytes, start }| exchange.send_object(bytes, start));
-        }
-    }
-
-    /// What is known of the bytes that are about to be sent: whether they are all of the response, or the last before the end of the
-    /// connection. That must come at once then: what is called in between could hold them up. (What is left are destructors of the
-    /// application's objects, and a full access log; for them the kernel's patience is short.)
-    fn hint(&self, is_first: bool, last: bool) -> Option<Hint> {
-        if self.head.upgrade {
-            return None;
-        }
-        match self.connection {
-            Outlook::KeepAlive => (is_first && self.is_whole()).then_some(Hint::LastOfResponse),
-            Outlook::Close => (last && !self.is_followed).then_some(Hint::LastOfConnection),
-            Outlook::Lent | Outlook::Gone => None,
-        }
-    }
-
-    fn transmit_one(&mut self, bytes: &[u8], hint: Hint) -> io::Result<()> {
-        self.transmit_short(&[bytes], hint)
-    }
-
-    /// Sends parts, of which what waits to be handed over is copied.
-    fn transmit_short(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<()> {
-        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        // Nothing overtakes what waits to be handed over.
-        let taken = if self.waiting.backlog.is_empty() { exchange.send(parts, hint)? } else { 0 };
-        if taken < parts.iter().map(|part| part.len()).sum() {
-            self.waiting.backlog.push_back(Unsent { bytes: Box::new(parts.concat()), start: taken });
-        }
-        Ok(())
-    }
-
-    fn transmit(
-        &mut self,
-        front: &[u8],
-        blocks: &[&Bound<'_, PyBytes>],
-        admitted: usize,
-        tail: &[u8],
-        hint: Hint,
-    ) -> io::Result<()> {
-        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        let mut parts: Vec<&[u8]> = Vec::with_capacity(blocks.len() + 2);
-        let mut room = admitted;
-        parts.push(front);
-        for block in blocks {
-            let bytes = block.as_bytes();
-            let part = &bytes[..bytes.len().min(room)];
-            room -= part.len();
-            parts.push(part);
-        }
-        parts.push(tail);
-        let mut taken = if self.waiting.backlog.is_empty() { exchange.send(&parts, hint)? } else { 0 };
-        for (index, part) in parts.iter().enumerate() {
-            let start = taken.min(part.len());
-            taken -= start;
-            if start == part.len() {
-                continue;
-            }
-            let owner = index.checked_sub(1).and_then(|index| blocks.get(index));
-            self.waiting.backlog.push_back(match owner {
-                // Nothing of it is copied: the object is the application's.
-                Some(block) if part.len() == block.as_bytes().len() => {
-                    Unsent { bytes: Box::new(PyBackedBytes::from((*block).clone())), start }
-                }
-                _ => Unsent { bytes: Box::new(part[start..].to_vec()), start: 0 },
-            });
-        }
-        Ok(())
     }
 }
 
@@ -825,15 +487,6 @@ pub fn shared(server: &Arc<[u8]>, files: Option<&Arc<AppFiles>>) -> Arc<Mutex<Re
     Arc::new(Mutex::new(ResponseWriter::new(server.clone(), files.cloned())))
 }
 
-/// Copies the first `admitted` bytes of `blocks` behind `front`.
-fn gather(front: &mut Vec<u8>, blocks: &[&Bound<'_, PyBytes>], admitted: usize) {
-    let end = front.len() + admitted;
-    for block in blocks {
-        let bytes = block.as_bytes();
-        front.extend_from_slice(&bytes[..bytes.len().min(end - front.len())]);
-    }
-}
-
 fn comes_from_a_proxy(request: RequestView<'_>) -> bool {
     *request.client.peer == Peer::Unix || request.client.proxied.is_some() || request.head.names_a_proxy(request.buffer)
 }
@@ -843,143 +496,4 @@ fn request_is_over() -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::exchange::recording::{Received, RecordingExchange};
-
-    /// What the application says of a response to which there is nothing to say.
-    fn ok(content_length: Option<u64>) -> ResponseHead {
-        ResponseHead { status: b"200 OK".to_vec(), code: 200, content_length, ..ResponseHead::default() }
-    }
-
-    /// A response of which only the head is known, and its client.
-    fn started(head: ResponseHead) -> (ResponseWriter, Arc<Mutex<Received>>) {
-        let (exchange, received) = RecordingExchange::new();
-        let mut response = ResponseWriter::new(b"".as_slice().into(), None);
-        begin(&mut response, Box::new(exchange));
-        response.take_draft();
-        response.start(head);
-        (response, received)
-    }
-
-    fn begin(response: &mut ResponseWriter, exchange: Box<dyn Exchange>) {
-        let wanted = Wanted::by(exchange.request());
-        response.begin(exchange, wanted, false);
-    }
-
-    /// A response whose head is out, and its client, who has taken nothing of a body.
-    fn begun(content_length: Option<u64>) -> (ResponseWriter, Arc<Mutex<Received>>) {
-        let (mut response, received) = started(ok(content_length));
-        response.send(&[], false).unwrap();
-        assert_eq!(std::mem::take(&mut received.lock().unwrap().hints).len(), 1, "the head");
-        received.lock().unwrap().bytes.clear();
-        (response, received)
-    }
-
-    #[test]
-    fn an_end_without_bytes_is_not_written() {
-        for (content_length, writes) in [(Some(0), 0), (None, 1)] {
-            let (mut response, received) = begun(content_length);
-            assert_eq!(response.finish(), Disposition::KeepAlive);
-            assert_eq!(received.lock().unwrap().hints.len(), writes, "{content_length:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_sent_says_what_comes_behind_it() {
-        let with_upgrade = ResponseHead { upgrade: true, ..ok(Some(0)) };
-        let rows = [
-            ("whole", ok(Some(0)), true, Hint::LastOfResponse),
-            ("not whole", ok(Some(1)), false, Hint::Now),
-            ("a last chunk", ok(None), true, Hint::LastOfResponse),
-            ("more to come", ok(None), false, Hint::Now),
-            ("another protocol", with_upgrade, true, Hint::Now),
-        ];
-        for (name, head, last, hint) in rows {
-            let (mut response, received) = started(head);
-            response.send(&[], last).unwrap();
-            assert_eq!(received.lock().unwrap().hints, [hint], "{name}");
-        }
-    }
-
-    #[test]
-    fn the_end_of_the_connection_comes_with_the_last_bytes_where_nothing_is_called_between() {
-        for (is_observed, is_followed, hint) in
-            [(false, false, Hint::LastOfConnection), (true, false, Hint::Now), (false, true, Hint::Now)]
-        {
-            let (mut response, received) = started(ok(None));
-            response.wanted.version = Version::Http10;
-            response.start_again(ok(None));
-            response.is_followed = is_observed;
-            response.complete(is_followed).unwrap();
-            assert_eq!(received.lock().unwrap().hints, [hint], "{is_observed} {is_followed}");
-        }
-    }
-
-    #[test]
-    fn what_the_exchange_has_no_room_for_is_handed_over_later() {
-        let (mut response, received) = begun(Some(10));
-        received.lock().unwrap().room = 4;
-        response.transmit_one(b"0123456789", Hint::Now).unwrap();
-        assert!(response.has_backlog());
-        assert!(matches!(response.try_send_backlog().unwrap(), Tried::NotYet(_)));
-        received.lock().unwrap().room = 3;
-        assert!(matches!(response.try_send_backlog().unwrap(), Tried::NotYet(_)));
-        received.lock().unwrap().room = usize::MAX;
-        assert_eq!(response.try_send_backlog().unwrap(), Tried::Done(()));
-        assert!(!response.has_backlog());
-        assert_eq!(received.lock().unwrap().bytes, b"0123456789");
-    }
-
-    #[test]
-    fn nothing_overtakes_what_waits_and_the_end_leaves_it_to_the_exchange() {
-        let (mut response, received) = begun(None);
-        received.lock().unwrap().room = 4;
-        response.transmit_one(b"0123456789", Hint::Now).unwrap();
-        received.lock().unwrap().room = usize::MAX;
-        response.transmit_one(b" and more ", Hint::Now).unwrap();
-        assert_eq!(received.lock().unwrap().bytes, b"0123");
-        assert_eq!(response.finish(), Disposition::KeepAlive);
-        assert!(!response.has_backlog());
-        assert_eq!(received.lock().unwrap().bytes, b"0123456789 and more 0\r\n\r\n");
-    }
-
-    #[test]
-    fn an_error_behind_the_head_leaves_the_response_incomplete() {
-        let (mut response, received) = begun(Some(5));
-        assert_eq!(response.fail(500, "a page"), Disposition::Broken);
-        assert_eq!(received.lock().unwrap().bytes, b"");
-        assert!(response.length_complaint().is_some());
-    }
-
-    #[test]
-    fn a_client_that_is_gone_is_the_end_of_its_request_only() {
-        let (mut response, received) = begun(Some(3));
-        received.lock().unwrap().is_gone = true;
-        assert_eq!(response.finish(), Disposition::Gone);
-        assert!(response.client_is_gone());
-        let (exchange, summary) = response.end(false).unwrap();
-        assert_eq!(summary.status, CLIENT_CLOSED_REQUEST);
-        received.lock().unwrap().is_gone = false;
-        begin(&mut response, exchange);
-        response.take_draft();
-        response.start(ok(Some(0)));
-        assert_eq!(response.finish(), Disposition::KeepAlive);
-    }
-
-    #[test]
-    fn a_live_response_keeps_out_of_files() {
-        for is_live in [false, true] {
-            let (_, received) = started(ResponseHead { is_live, ..ok(None) });
-            assert_eq!(received.lock().unwrap().avoids_files, is_live);
-        }
-    }
-
-    impl ResponseWriter {
-        /// As after a second `start_response` with `exc_info`.
-        fn start_again(&mut self, head: ResponseHead) {
-            self.take_draft();
-            self.start(head);
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,136 @@
+//! What waits for the client, and who waits with it.
+//!
+//! An attempt waits for nothing: where it has to, the caller waits outside of the lock.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::{Outlook, ResponseWriter, request_is_over};
+use crate::exchange::{Hint, Wait};
+
+/// What waits for the client.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// What the exchange has not taken over, which the application waits for.
+    pub(super) backlog: VecDeque<Unsent>,
+    /// Threads that wait.
+    pub(super) waiters: usize,
+    /// The request is over: the threads are to give it up.
+    pub(super) is_ending: bool,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tried<T> {
+    /// What was attempted.
+    Done(T),
+    /// It has to wait for the client.
+    NotYet(Wait),
+}
+
+/// Bytes that wait until the exchange takes them over; those up to `start` it has.
+pub(super) struct Unsent {
+    pub(super) bytes: Box<dyn AsRef<[u8]> + Send>,
+    pub(super) start: usize,
+}
+
+impl ResponseWriter {
+    /// Whether the application has to wait until the client has taken more.
+    pub fn has_backlog(&self) -> bool {
+        !self.waiting.backlog.is_empty()
+    }
+
+    /// One attempt at something that may have to wait for the client; where it has to, the caller is counted among those who
+    /// [wait](ResponseWriter::leave_wait).
+    ///
+    /// # Errors
+    /// The request is over, or that of `action`.
+    pub fn attempt<T>(&mut self, action: impl FnOnce(&mut Self) -> io::Result<Tried<T>>) -> io::Result<Tried<T>> {
+        if self.is_over() {
+            return Err(request_is_over());
+        }
+        let tried = action(self)?;
+        if matches!(tried, Tried::NotYet(_)) {
+            self.waiting.waiters += 1;
+        }
+        Ok(tried)
+    }
+
+    /// Somebody has waited, and has let go of the exchange's descriptor.
+    pub fn leave_wait(&mut self) {
+        self.waiting.waiters -= 1;
+    }
+
+    /// Whether who waits for the client is to give it up.
+    pub fn is_over(&self) -> bool {
+        self.waiting.is_ending || self.exchange.is_none()
+    }
+
+    /// Sends everything that was kept, as far as the client takes it.
+    ///
+    /// # Errors
+    /// The client is gone, or has stopped reading.
+    pub fn try_send_all(&mut self) -> io::Result<Tried<()>> {
+        if let Tried::NotYet(wait) = self.try_send_backlog()? {
+            return Ok(Tried::NotYet(wait));
+        }
+        self.flush()?;
+        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        if exchange.unsent() == 0 {
+            return Ok(Tried::Done(()));
+        }
+        exchange.wait_to_write().map(Tried::NotYet).inspect_err(|_| self.connection = Outlook::Gone)
+    }
+
+    /// Hands over what the exchange had no room for, as far as it has by now.
+    ///
+    /// # Errors
+    /// As [`ResponseWriter::try_send_all`].
+    pub fn try_send_backlog(&mut self) -> io::Result<Tried<()>> {
+        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        let backlog = &mut self.waiting.backlog;
+        let mut tried = || {
+            while let Some(Unsent { bytes, start }) = backlog.front_mut() {
+                let left = &(**bytes).as_ref()[*start..];
+                let taken = exchange.send(&[left], Hint::Now)?;
+                if taken < left.len() {
+                    *start += taken;
+                    return exchange.wait_to_write().map(Tried::NotYet);
+                }
+                backlog.pop_front();
+            }
+            Ok(Tried::Done(()))
+        };
+        tried().inspect_err(|_| self.connection = Outlook::Gone)
+    }
+
+    /// Sends what waits for more to come, and goes on with what the client has not taken.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        exchange.flush().inspect_err(|_| self.connection = Outlook::Gone)
+    }
+
+    /// Reads what is there of a streamed body. What the application has produced goes out before: the client may be waiting for that before
+    /// it sends more.
+    ///
+    /// # Errors
+    /// Those of [`Exchange::read_body`].
+    pub fn try_read_body(&mut self, buffer: &mut [u8]) -> io::Result<Tried<usize>> {
+        if let Tried::NotYet(wait) = self.try_send_backlog()? {
+            return Ok(Tried::NotYet(wait));
+        }
+        self.flush()?;
+        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
+        match exchange.read_body(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => exchange.wait_to_read().map(Tried::NotYet),
+            read => read.map(Tried::Done),
+        }
+    }
+
+    /// Leaves what the exchange has no room for to it all the same: the application has made all of its response, and need not wait.
+    pub(super) fn leave_backlog(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            self.waiting.backlog.drain(..).for_each(|Unsent { bytes, start }| exchange.send_object(bytes, start));
+        }
+    }
+}
