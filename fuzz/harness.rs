@@ -84,7 +84,8 @@ pub fn chunked(data: &[u8]) {
     }
 }
 
-/// The response's framing: blocks of the stream go through the encoder, and what comes out means what went in.
+/// The response's framing: blocks of the stream go through the encoder, and what comes out means
+/// what went in.
 pub fn response(data: &[u8]) {
     let Some(input) = Input::read(data) else { return };
     let version = match input.flags & 0x81 {
@@ -218,7 +219,8 @@ fn expect_same_packet(request: &Request, policy: &Policy) {
     }
 }
 
-/// The connection, with an application that answers everything, over a socket pair; and its state machine over slices.
+/// The connection, with an application that answers everything, over a socket pair; and its state
+/// machine over slices.
 pub fn connection(data: &[u8]) {
     let Some(input) = Input::read(data) else { return };
     let whole = converse(input.flags, input.stream, &[input.stream.len()], Finish::WithTheLast);

@@ -1,8 +1,9 @@
 //! What a running request may ask of the connection it came in on.
 //!
-//! The worker owns connections, the Python layer runs applications; this is the only vocabulary between them. The worker implements
-//! [`Exchange`]; the Python layer holds it as a trait object while the application runs and gives it back when it is done. Nothing here
-//! knows an interpreter, an event loop or a socket.
+//! The worker owns connections, the Python layer runs applications; this is the only vocabulary
+//! between them. The worker implements [`Exchange`]; the Python layer holds it as a trait object
+//! while the application runs and gives it back when it is done. Nothing here knows an interpreter,
+//! an event loop or a socket.
 
 #[cfg(test)]
 pub mod recording;
@@ -20,10 +21,12 @@ use crate::http::request::{RequestHead, Scheme};
 use crate::sys::socket::{Peer, Readiness};
 use crate::tls::Secured;
 
-/// What the access log shows where a client did not wait for its whole answer: nginx's number, which operators know.
+/// What the access log shows where a client did not wait for its whole answer: nginx's number,
+/// which operators know.
 pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// One request and the connection it came in on, from the moment the application is called until its response is queued whole.
+/// One request and the connection it came in on, from the moment the application is called until
+/// its response is queued whole.
 pub trait Exchange: Any + Send {
     /// The request, as it stands in the connection's buffer.
     fn request(&self) -> RequestView<'_>;
@@ -34,21 +37,24 @@ pub trait Exchange: Any + Send {
     /// Takes back the buffer of a body in memory, which nobody reads any more.
     fn return_buffer(&mut self, buffer: Vec<u8>);
 
-    /// Sends `parts`, in order, behind everything sent before: at once, or in a moment together with what follows, as `hint` allows.
-    /// What the client does not take is kept for it, and goes out as it reads.
+    /// Sends `parts`, in order, behind everything sent before: at once, or in a moment together
+    /// with what follows, as `hint` allows. What the client does not take is kept for it, and goes
+    /// out as it reads.
     ///
-    /// Returns how many bytes were taken over: all but for a client that is so far behind that no more is kept for it
-    /// (`response_buffer`, `response_spool`). Never blocks.
+    /// Returns how many bytes were taken over: all but for a client that is so far behind that no
+    /// more is kept for it (`response_buffer`, `response_spool`). Never blocks.
     ///
     /// # Errors
     /// The client is gone, or has not read for longer than the write timeout.
     fn send(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize>;
 
-    /// Sends the bytes of an object behind everything sent before, as the client reads: the rest of a response for which no more is kept
-    /// otherwise. Nothing of it is copied, so its memory is in use until then.
+    /// Sends the bytes of an object behind everything sent before, as the client reads: the rest of
+    /// a response for which no more is kept otherwise. Nothing of it is copied, so its memory is in
+    /// use until then.
     fn send_object(&mut self, object: Box<dyn AsRef<[u8]> + Send>, start: usize);
 
-    /// Sends a range of a file behind everything sent before, by the kernel alone as the client reads (sendfile(2)).
+    /// Sends a range of a file behind everything sent before, by the kernel alone as the client
+    /// reads (sendfile(2)).
     fn send_file(&mut self, file: Arc<OwnedFd>, offset: u64, length: u64);
 
     /// Goes on with what was kept, as far as the kernel takes it. Never blocks.
@@ -57,11 +63,13 @@ pub trait Exchange: Any + Send {
     /// As [`Exchange::send`], or a file became shorter than it was announced to be.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// For the standby thread, while the application is at the request: sends what has waited for long enough for more to come. Says
-    /// whether anything has waited, or does still. That the client is gone is told to the application, with its next call.
+    /// For the standby thread, while the application is at the request: sends what has waited for
+    /// long enough for more to come. Says whether anything has waited, or does still. That the
+    /// client is gone is told to the application, with its next call.
     fn flush_due(&mut self, now: Instant) -> bool;
 
-    /// For the standby thread, while the application is at the request: the response has taken long already, so it waits for no others.
+    /// For the standby thread, while the application is at the request: the response has taken long
+    /// already, so it waits for no others.
     fn hurry(&mut self);
 
     /// How many bytes of what was sent the kernel does not have yet.
@@ -79,8 +87,8 @@ pub trait Exchange: Any + Send {
     /// The client has not read for longer than the write timeout.
     fn wait_to_write(&mut self) -> io::Result<Wait>;
 
-    /// Reads body bytes that had not arrived when the application was called ([`Body::Stream`]). Never blocks. 0 means the end of the
-    /// body.
+    /// Reads body bytes that had not arrived when the application was called ([`Body::Stream`]).
+    /// Never blocks. 0 means the end of the body.
     ///
     /// # Errors
     /// WouldBlock where none have come yet; a malformed or truncated body.
@@ -92,18 +100,21 @@ pub trait Exchange: Any + Send {
     /// The client has sent nothing for longer than it may.
     fn wait_to_read(&mut self) -> io::Result<Wait>;
 
-    /// Whether this response may say `Connection: keep-alive`: the client wants it and the worker goes on serving.
+    /// Whether this response may say `Connection: keep-alive`: the client wants it and the worker
+    /// goes on serving.
     fn may_keep_alive(&self) -> bool;
 
-    /// Lends the client's socket to the application (`gunicorn.socket`): it becomes blocking, and the connection ends with the request.
+    /// Lends the client's socket to the application (`gunicorn.socket`): it becomes blocking, and
+    /// the connection ends with the request.
     ///
     /// # Errors
     /// The kernel's answer to changing the descriptor.
     fn lend_socket(&mut self) -> io::Result<RawFd>;
 }
 
-/// What an exchange cannot go on before. Whoever waits for it holds nothing meanwhile, and tries again then, whatever has ended the wait.
-/// The descriptor is the exchange's: it is not to be given back before nobody waits any more.
+/// What an exchange cannot go on before. Whoever waits for it holds nothing meanwhile, and tries
+/// again then, whatever has ended the wait. The descriptor is the exchange's: it is not to be given
+/// back before nobody waits any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
     /// The client's connection.
@@ -123,7 +134,8 @@ pub struct RequestView<'a> {
     pub head: &'a RequestHead,
     /// Who has sent it.
     pub client: ClientView<'a>,
-    /// How long its body is, where no header says so: it came in chunks and nothing else, and is all there.
+    /// How long its body is, where no header says so: it came in chunks and nothing else, and is
+    /// all there.
     pub decoded_length: Option<u64>,
     /// What a trusted proxy, or the connection, says the client used.
     pub scheme: Scheme,
@@ -184,7 +196,8 @@ pub enum Body {
     Memory(Vec<u8>, Range<usize>),
     /// Complete, in an unlinked temporary file positioned at its start.
     File(File),
-    /// Longer than the server keeps: what has arrived so far, in front of what [`Exchange::read_body`] will deliver.
+    /// Longer than the server keeps: what has arrived so far, in front of what
+    /// [`Exchange::read_body`] will deliver.
     Stream(Box<Body>),
 }
 

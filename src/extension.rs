@@ -1,9 +1,9 @@
 //! The wheel's entry point: the extension module `monoceros._monoceros`, which runs the library
 //! inside the interpreter that imported it.
 //!
-//! Importing it starts nothing. `main` does not return to its caller: it raises `SystemExit`, in the
-//! master and in each worker, as gunicorn does. So the `finally` blocks of whoever called it run
-//! (`coverage run` saves its data there). The interpreter is not finalized behind them.
+//! Importing it starts nothing. `main` does not return to its caller: it raises `SystemExit`, in
+//! the master and in each worker, as gunicorn does. So the `finally` blocks of whoever called it
+//! run (`coverage run` saves its data there). The interpreter is not finalized behind them.
 
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -16,7 +16,8 @@ const APP: &str = "import time\n\
                    \x20   start_response('200 OK', [('Content-Length', '2')])\n\
                    \x20   return [b'ok']\n";
 
-/// The issue's bounds: up within five seconds, of which a busy machine gets more; down within sixty.
+/// The issue's bounds: up within five seconds, of which a busy machine gets more; down within
+/// sixty.
 const UP: Duration = Duration::from_secs(20);
 const DOWN: Duration = Duration::from_secs(60);
 

@@ -22,7 +22,8 @@ fn told_to_end(args: &[&str], signal: Signal) -> (Server, Client) {
     wait_until("the app to be in close()", || server.entered() == 1);
     server.signal(signal);
     match signal {
-        // After a reload in place the old worker may still take a connection, which then waits for it.
+        // After a reload in place the old worker may still take a connection, which then waits for
+        // it.
         Signal::SIGHUP => wait_until("an answer of the new worker", || {
             let mut other = server.connect();
             other.send(REQUEST);

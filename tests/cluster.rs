@@ -1,13 +1,15 @@
-//! Rollouts on a cluster's network: pods with the real server behind a service's address, and proxies that hear late of
-//! what goes; and the scaling of a thousand of them, simulated. The laboratory is tests/cluster, in Python; its proofs are
-//! started from here one by one. The numbers of its long form are in docs/internals/rollouts.md.
+//! Rollouts on a cluster's network: pods with the real server behind a service's address, and
+//! proxies that hear late of what goes; and the scaling of a thousand of them, simulated. The
+//! laboratory is tests/cluster, in Python; its proofs are started from here one by one. The numbers
+//! of its long form are in docs/internals/rollouts.md.
 
 use std::process::Command;
 
 use crate::util::tools::bring;
 use crate::util::{program, root, venv};
 
-/// Rollouts and an eviction under load; beside them servers that stop at once, whose losses have to be seen.
+/// Rollouts and an eviction under load; beside them servers that stop at once, whose losses have to
+/// be seen.
 #[test]
 fn pods_that_serve_on_until_proxies_have_heard_lose_nothing() {
     prove("lab.py", &["short"]);
@@ -59,7 +61,8 @@ fn long_the_simulation_has_the_servers_figures() {
 /// Runs a proof to its end; it must have held.
 #[track_caller]
 fn prove(laboratory: &str, arguments: &[&str]) {
-    // Where nothing brings it, loopback addresses stand in for namespaces, and the laboratory says so.
+    // Where nothing brings it, loopback addresses stand in for namespaces, and the laboratory says
+    // so.
     bring("nft", "nftables");
     let done = Command::new(venv().join("bin/python"))
         .arg(root().join("tests/cluster").join(laboratory))

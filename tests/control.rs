@@ -290,7 +290,8 @@ fn the_real_gunicornc_is_understood() {
     server.finish();
 }
 
-/// Each row of the protocol, typed at the prompt of gunicorn's own client, and a part of what that prints.
+/// Each row of the protocol, typed at the prompt of gunicorn's own client, and a part of what that
+/// prints.
 #[test]
 fn every_command_works_at_the_prompt_of_the_real_gunicornc() {
     let (mut server, _control) = serve(Plan::app("process"));

@@ -11,8 +11,8 @@ use crate::util::json::Json;
 use crate::util::server::{Plan, Server, send};
 use crate::util::{gunicorn_packages, is_root, process, wait_at_most, wait_until};
 
-/// A stop waits for nothing, so it takes a fraction of a second, and more only where the machine is busy; a worker that does
-/// not end takes `graceful_timeout`, 30 s.
+/// A stop waits for nothing, so it takes a fraction of a second, and more only where the machine is
+/// busy; a worker that does not end takes `graceful_timeout`, 30 s.
 const PROMPT: Duration = Duration::from_secs(5);
 
 /// Each hook of a pool leaves a line in the log, with the process that it runs in.

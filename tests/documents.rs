@@ -1,4 +1,5 @@
-//! The documents, kept true where a machine can tell: links lead somewhere, and the bounds are those of the source.
+//! The documents, kept true where a machine can tell: links lead somewhere, and the bounds are
+//! those of the source.
 
 use std::collections::HashSet;
 use std::fs;
@@ -69,6 +70,23 @@ fn every_bound_is_what_the_page_of_bounds_says() {
     }
     assert!(checked > 80, "only {checked} rows were understood");
     assert!(faults.is_empty(), "docs/internals/bounds.md:\n{}", faults.join("\n"));
+}
+
+/// STYLE.md: at most 100 columns. The row of a table cannot be broken, nor can an address.
+#[test]
+fn comments_are_no_wider_than_they_should_be() {
+    let may_be_wide =
+        |comment: &str| ["//! | ", "//!   "].iter().any(|row| comment.starts_with(row)) || comment.contains("https://");
+    let mut faults = Vec::new();
+    for file in ["src", "tests", "fuzz"].iter().flat_map(|folder| files(&root().join(folder))) {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("//")) {
+            if file.extension().is_some_and(|kind| kind == "rs") && line.chars().count() > 100 && !may_be_wide(line) {
+                faults.push(format!("{}:{}", in_repository(&file), number + 1));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 /// A Python that one list names and another does not is promised, and not tested or not built.

@@ -74,8 +74,8 @@ fn the_manifests_follow_our_rules_and_name_only_settings_that_there_are() {
     the_rules_find_what_is_wrong(&root().join("target/manifests/bin/python"));
 }
 
-/// The rules themselves: a manifest with every fault is told of each. `tools` is the Python that `scripts/manifests` has
-/// made.
+/// The rules themselves: a manifest with every fault is told of each. `tools` is the Python that
+/// `scripts/manifests` has made.
 fn the_rules_find_what_is_wrong(tools: &Path) {
     let broken = root().join("tests/manifests/broken.yaml");
     let output =

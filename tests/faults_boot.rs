@@ -371,8 +371,8 @@ fn a_new_program_with_other_addresses_closes_the_old_ones() {
     wait_until("the new master", || server.workers().len() == 2);
     let new = server.workers().into_iter().find(|pid| !old_workers.contains(pid)).expect("just counted");
     wait_until("its worker", || board::all_serve(new, 1));
-    // It may be at something for which it has one open. What the old program has counted it keeps, and
-    // reads beside its own.
+    // It may be at something for which it has one open. What the old program has counted it keeps,
+    // and reads beside its own.
     let of_new = || open_files(new) - boards_of(new).saturating_sub(1);
     wait_until("no more files than the old master has", || of_new() <= of_old);
     let third = crate::util::client::Address::Unix(server.path("third"));

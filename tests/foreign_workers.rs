@@ -178,7 +178,8 @@ fn a_class_that_cannot_be_found_or_run_is_a_sentence() {
 
 #[test]
 fn a_class_ends_after_so_many_requests_and_is_replaced() {
-    // aiohttp ends after one request more. No client comes while a worker ends: uvicorn may drop it.
+    // aiohttp ends after one request more. No client comes while a worker ends: uvicorn may drop
+    // it.
     for (class, requests) in [(UVICORN, 3), (AIOHTTP, 4), (TORNADO, 3)] {
         let mut server = plan(class).args(["--max-requests", "3"]).start();
         let worker = server.wait_for_workers(1)[0];

@@ -569,8 +569,9 @@ fn nothing_of_gevent_is_imported_where_it_is_not_asked_for() {
     }
 }
 
-/// pyo3 counts by thread how often it has attached. A `detach` remembers the number and writes it back, so whatever attaches below it
-/// must not switch greenlets: the count would be another greenlet's.
+/// pyo3 counts by thread how often it has attached. A `detach` remembers the number and writes it
+/// back, so whatever attaches below it must not switch greenlets: the count would be another
+/// greenlet's.
 #[test]
 fn nothing_attaches_to_python_inside_a_detach() {
     let mut faults = Vec::new();
@@ -582,7 +583,8 @@ fn nothing_attaches_to_python_inside_a_detach() {
             for (at, _) in text.match_indices(".detach(") {
                 closures += 1;
                 let inside = argument(&text[at + ".detach(".len()..]);
-                // A record may go by way of Python's logging, which attaches (`loggers::aside` minds that).
+                // A record may go by way of Python's logging, which attaches (`loggers::aside`
+                // minds that).
                 for word in ["attach(", "log::", "call0(", "call1(", "call_method"] {
                     if inside.contains(word) {
                         faults.push(format!("{}: {word} inside a detach: {inside}", path.display()));
@@ -611,7 +613,8 @@ fn argument(text: &str) -> &str {
     text
 }
 
-/// Ten minutes (`SOAK_SECONDS`) of clients that come, leave and stall, of workers that are killed, aborted and reloaded.
+/// Ten minutes (`SOAK_SECONDS`) of clients that come, leave and stall, of workers that are killed,
+/// aborted and reloaded.
 #[test]
 #[ignore = "takes ten minutes; MONOCEROS_SOAK sets other seconds"]
 fn gevent_workers_survive_random_kills_timeouts_and_disconnects() {
@@ -656,7 +659,8 @@ fn gevent_workers_survive_random_kills_timeouts_and_disconnects() {
     server.finish();
 }
 
-/// One client after another, of which each may be rude. What is wrong with an answer, if anything is.
+/// One client after another, of which each may be rude. What is wrong with an answer, if anything
+/// is.
 fn disturb(server: &Server, mut random: Random, end: Instant) -> Option<String> {
     while Instant::now() < end {
         let Ok(mut client) = Client::try_connect(&server.address) else { continue };

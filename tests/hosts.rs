@@ -1,6 +1,7 @@
-//! The platforms that stage applications: Cloud Foundry then and now, Cloud Native Buildpacks and source-to-image, each
-//! in a simulator of its order of calls. `docs/hosts` has the chapters. The long form, `scripts/hosts`, adds the databases
-//! that the system has, and what installs Django once more.
+//! The platforms that stage applications: Cloud Foundry then and now, Cloud Native Buildpacks and
+//! source-to-image, each in a simulator of its order of calls. `docs/hosts` has the chapters. The
+//! long form, `scripts/hosts`, adds the databases that the system has, and what installs Django
+//! once more.
 
 use crate::util::is_root;
 use crate::util::platforms::run;

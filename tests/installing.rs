@@ -389,7 +389,8 @@ fn mistakes_of_an_embedding_program_are_one_sentence() {
     assert!(finished.stderr.starts_with("usage: python -m monoceros.gunicorn"), "{finished:?}");
 }
 
-/// Its commands, run as the platform's agent would; the platform is not here (docs/hosts/jelastic.md).
+/// Its commands, run as the platform's agent would; the platform is not here
+/// (docs/hosts/jelastic.md).
 #[test]
 fn the_package_for_virtuozzo_installs_a_server_that_serves() {
     if !is_root() || !tools::has("ruby") {

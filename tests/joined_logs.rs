@@ -222,7 +222,8 @@ fn the_wait_of_a_request_is_in_the_environ() {
 
 #[test]
 fn every_form_of_line_joins_up() {
-    // format, and where it says: the message, the id, the trace, the class of an exception, its traceback
+    // format, and where it says: the message, the id, the trace, the class of an exception, its
+    // traceback
     let table = [
         ("json", "message", "request_id", "trace_id", "error_type", "message"),
         ("json-ecs", "message", "http.request.id", "trace.id", "error.type", "error.stack_trace"),

@@ -21,8 +21,8 @@ const DRIPPING: usize = 500;
 /// Clients that ask for 10 MB and read nothing.
 const DEAF: usize = 200;
 
-/// Bytes that each of them is sent: more than the kernel keeps for it. Producing two hundred times as
-/// much is work for the application that others wait for, and not what is compared here.
+/// Bytes that each of them is sent: more than the kernel keeps for it. Producing two hundred times
+/// as much is work for the application that others wait for, and not what is compared here.
 const DEAF_TO: usize = 2_000_000;
 
 /// Seconds that a bad client has, as the server is told. Long enough that all of them are there at

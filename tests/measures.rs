@@ -10,8 +10,8 @@ use crate::util::metrics::{measured, read, sum};
 use crate::util::server::{Plan, Server};
 use crate::util::wait_until;
 
-/// Answers with the moment at which it was entered, and how long it has taken since: by the clock that
-/// the tests read too.
+/// Answers with the moment at which it was entered, and how long it has taken since: by the clock
+/// that the tests read too.
 const APP: &str = r#"
 import os, pathlib, sys, time
 
@@ -121,9 +121,9 @@ fn a_wait_in_the_accept_queue_is_measured_to_five_milliseconds() {
     server.finish();
 }
 
-/// Has a request of `next_client` wait behind another, and compares what is told with the time from its
-/// way out of the client to its way into the app. The machine may keep the server from seeing the request
-/// at once, so a round may fall short, but not all of them.
+/// Has a request of `next_client` wait behind another, and compares what is told with the time from
+/// its way out of the client to its way into the app. The machine may keep the server from seeing
+/// the request at once, so a round may fall short, but not all of them.
 fn expect_true_waits(server: &Server, address: &Address, mut next_client: impl FnMut() -> Client) {
     let counts = || {
         let found = read(address);

@@ -28,8 +28,8 @@ fn s6_reloads_stops_and_leaves_down_what_cannot_be_loaded() {
     live_and_stay_down(Manager::S6, [&["-h"], &["-wD", "-d"], &["-u"]], "down ");
 }
 
-/// The life of a service whose manager reloads, stops and starts it by these words, and whose status begins with `down`
-/// when it is left down.
+/// The life of a service whose manager reloads, stops and starts it by these words, and whose
+/// status begins with `down` when it is left down.
 #[track_caller]
 fn live_and_stay_down(manager: Manager, [reload, stop, start]: [&[&str]; 3], down: &str) {
     let Some(service) = Service::start(manager) else { return };

@@ -87,8 +87,8 @@ fn try_it(program: &Program, test: fn(&Program)) {
     }
 }
 
-/// `coverage run` measures the process in which it starts the script, and saves what it has when the
-/// script is left: also a worker has to leave it.
+/// `coverage run` measures the process in which it starts the script, and saves what it has when
+/// the script is left: also a worker has to leave it.
 #[test]
 fn coverage_run_measures_the_app_in_the_worker() {
     if !is_wheel() {

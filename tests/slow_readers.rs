@@ -1,4 +1,5 @@
-//! Clients that do not take their responses: what they are sent waits for them, and the application goes on.
+//! Clients that do not take their responses: what they are sent waits for them, and the application
+//! goes on.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -67,8 +68,8 @@ fn a_crowd_that_does_not_read_holds_neither_threads_nor_memory() {
         assert_eq!(ordinary.get("/").text(), "ok");
         let (files, memory) = (open_files(worker), anonymous(worker));
         let crowd = stalled(&server, CROWD, path);
-        // What its responses cost the application they cost at the beginning; a busy machine is busier in some
-        // seconds than in others.
+        // What its responses cost the application they cost at the beginning; a busy machine is
+        // busier in some seconds than in others.
         let mut waits = Vec::new();
         while waits.len() < 5 && waits.last().is_none_or(|wait| *wait >= AT_P99) {
             waits.push(wait_at_p99(&mut ordinary));

@@ -1,5 +1,5 @@
-//! Totals: none ever falls, whatever dies or takes over, and what was asked is what was counted. Short
-//! by default; `MONOCEROS_CHAOS=long` (`scripts/chaos totals::`) goes on for minutes.
+//! Totals: none ever falls, whatever dies or takes over, and what was asked is what was counted.
+//! Short by default; `MONOCEROS_CHAOS=long` (`scripts/chaos totals::`) goes on for minutes.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,8 +38,8 @@ fn no_total_ever_falls_whatever_dies() {
     });
     let found = quiet(&address);
     let requests = sum(&found, "monoceros_requests_total");
-    // Those in a worker that was killed are not counted, or counted and not answered: each of the four
-    // clients had at most one there.
+    // Those in a worker that was killed are not counted, or counted and not answered: each of the
+    // four clients had at most one there.
     let cut_off = load.cut_off() as f64;
     let (least, most) = (load.ok() as f64 - 4.0 * rounds as f64, load.ok() as f64 + cut_off + 4.0 * rounds as f64);
     assert!((least..=most).contains(&requests), "{requests} counted: {load}");

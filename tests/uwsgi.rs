@@ -150,7 +150,8 @@ fn what_a_packet_does_not_say_is_the_connections_or_plain() {
         assert_eq!(report[key], value, "{key}");
     }
     assert!(report.get("REMOTE_PORT").is_some_and(|port| !port.text().is_empty()));
-    // A proxy that says where the app is mounted has taken that off the path; an empty name says nothing.
+    // A proxy that says where the app is mounted has taken that off the path; an empty name says
+    // nothing.
     let mounted = asked(&server, &packet(&[("SCRIPT_NAME", "/shop"), ("PATH_INFO", "/cart")])).json();
     assert_eq!((mounted["SCRIPT_NAME"].text(), mounted["PATH_INFO"].text()), ("/shop", "/cart"));
     let unsaid = asked(&server, &packet(&[("SCRIPT_NAME", ""), ("PATH_INFO", "/app/cart")])).json();

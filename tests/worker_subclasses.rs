@@ -1,5 +1,5 @@
-//! Worker classes derived from gunicorn's own, of the kinds that are in public use: the server serves
-//! for them, and calls what they override.
+//! Worker classes derived from gunicorn's own, of the kinds that are in public use: the server
+//! serves for them, and calls what they override.
 
 use std::time::{Duration, Instant};
 

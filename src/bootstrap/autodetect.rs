@@ -1,9 +1,9 @@
 //! `autodetect`: looks for an application where none is named, in the order in which Python's
 //! hosting platforms do.
 //!
-//! It reads names of files and, of `manage.py` and `app.py`, the text; it runs nothing. `scripts/stage
-//! find` has the same rules for platforms that decide before the server is there, and a test compares
-//! the two.
+//! It reads names of files and, of `manage.py` and `app.py`, the text; it runs nothing.
+//! `scripts/stage find` has the same rules for platforms that decide before the server is there,
+//! and a test compares the two.
 
 use std::ffi::OsStr;
 use std::fs;

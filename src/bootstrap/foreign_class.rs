@@ -45,8 +45,8 @@ const OF_THIS_SERVER: &[&str] = &[
     "statsd_interval",
 ];
 
-/// The warning about settings that were given and have no effect under the class, if there are any. A class `of_gunicorn` is
-/// run by an installed gunicorn's code.
+/// The warning about settings that were given and have no effect under the class, if there are any.
+/// A class `of_gunicorn` is run by an installed gunicorn's code.
 pub fn warning(config: &Config, of_gunicorn: bool) -> Option<String> {
     let WorkerClass::Foreign(class) = &config.worker_class else { return None };
     let defaults = Config::default();

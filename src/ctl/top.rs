@@ -81,8 +81,8 @@ pub(super) fn run(board: &Scoreboard, interval: f64) -> i32 {
     ended
 }
 
-/// Calls `show` with a screen of its own, and leaves the terminal as it was, also by a panic. `None`
-/// where there is no terminal.
+/// Calls `show` with a screen of its own, and leaves the terminal as it was, also by a panic.
+/// `None` where there is no terminal.
 fn in_terminal<T>(show: impl FnOnce(&Keys) -> T) -> Option<T> {
     let keys = Keys::new()?;
     let _screen = AlternateScreen::new();

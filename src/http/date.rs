@@ -37,7 +37,8 @@ impl DateCache {
     }
 }
 
-/// The second since the epoch that an HTTP-date means, in any of its three forms (RFC 9110, 5.6.7); `None` where it is none.
+/// The second since the epoch that an HTTP-date means, in any of its three forms (RFC 9110, 5.6.7);
+/// `None` where it is none.
 pub fn parse(value: &[u8]) -> Option<u64> {
     let date = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
     date.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())

@@ -1,5 +1,6 @@
-//! The response body's framing, while the response goes out: what of the application's bytes is admitted, what goes around them, and
-//! what is cut or missing in the end. The counterpart of [`super::body`].
+//! The response body's framing, while the response goes out: what of the application's bytes is
+//! admitted, what goes around them, and what is cut or missing in the end. The counterpart of
+//! [`super::body`].
 //!
 //! Knows bytes and numbers only: no socket, no interpreter.
 
@@ -38,8 +39,8 @@ pub enum LengthFault {
 }
 
 impl BodyEncoder {
-    /// An encoder for the response to a request of this kind and version, with this status and `Content-Length`
-    /// ([`response::plan_body`]).
+    /// An encoder for the response to a request of this kind and version, with this status and
+    /// `Content-Length` ([`response::plan_body`]).
     pub fn new(asked: Asked, version: Version, status: u16, content_length: Option<u64>) -> Self {
         let plan = response::plan_body(asked, version, status, content_length);
         BodyEncoder { plan, promised: content_length.unwrap_or(0), admitted: 0, excess: 0 }
@@ -60,8 +61,9 @@ impl BodyEncoder {
         self.admitted
     }
 
-    /// Takes a block of `offered` bytes, of which `is_last` says that nothing follows: appends what stands before it to `front`, and
-    /// returns how much of it is admitted and what stands behind it.
+    /// Takes a block of `offered` bytes, of which `is_last` says that nothing follows: appends what
+    /// stands before it to `front`, and returns how much of it is admitted and what stands behind
+    /// it.
     pub fn frame(&mut self, front: &mut Vec<u8>, offered: usize, is_last: bool) -> Framed {
         let admitted = self.admit(offered);
         self.admitted += admitted as u64;
@@ -93,7 +95,8 @@ impl BodyEncoder {
         }
     }
 
-    /// Whether the body is complete without another byte of framing: what the application may add is dropped.
+    /// Whether the body is complete without another byte of framing: what the application may add
+    /// is dropped.
     pub fn is_whole(&self) -> bool {
         match self.plan {
             BodyPlan::None => true,

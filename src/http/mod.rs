@@ -1,15 +1,17 @@
 //! HTTP/1.1 as a language: bytes in, values out, and back.
 //!
-//! This layer reads request heads, request bodies, PROXY headers and uwsgi packets, and writes response heads,
-//! chunk frames and error pages. It knows RFC 9110, RFC 9112 and gunicorn's policy on top of them.
-//! It must not know sockets, threads, clocks, Python or the log. So every rule here is tested with
-//! byte strings, and fuzzed alone.
+//! This layer reads request heads, request bodies, PROXY headers and uwsgi packets, and writes
+//! response heads, chunk frames and error pages. It knows RFC 9110, RFC 9112 and gunicorn's policy
+//! on top of them. It must not know sockets, threads, clocks, Python or the log. So every rule here
+//! is tested with byte strings, and fuzzed alone.
 //!
-//! In reading order: [`request`] (the incremental head parser) calls `request_line` and `fields`, which lean on
-//! `authority`, `lenient` and `grammar`; [`header_cache`] knows again what was read before; [`body`] decodes what follows the
-//! head; [`response`] writes the answer; [`connection`] is the state between them, from one request to the next. What a request makes
-//! of a file that the server sends by itself stands in [`path`], [`conditional`], [`range`] and [`accept_encoding`]. [`request_id`]
-//! reads what joins up the log lines of a request. [`uwsgi`] reads what a proxy sends in a head's place.
+//! In reading order: [`request`] (the incremental head parser) calls `request_line` and `fields`,
+//! which lean on `authority`, `lenient` and `grammar`; [`header_cache`] knows again what was read
+//! before; [`body`] decodes what follows the head; [`response`] writes the answer; [`connection`]
+//! is the state between them, from one request to the next. What a request makes of a file that the
+//! server sends by itself stands in [`path`], [`conditional`], [`range`] and [`accept_encoding`].
+//! [`request_id`] reads what joins up the log lines of a request. [`uwsgi`] reads what a proxy
+//! sends in a head's place.
 #![forbid(unsafe_code)]
 
 pub mod accept_encoding;

@@ -96,8 +96,8 @@ pub struct RequestHead {
     pub forwarded_scheme: Option<Scheme>,
     /// The id of the header block if the cache knew it; `None` for one that has just been parsed.
     pub block: Option<CachedBlockId>,
-    /// The head as the compatibility switches have changed it, or made of a uwsgi packet; empty where
-    /// the buffer's own bytes stand.
+    /// The head as the compatibility switches have changed it, or made of a uwsgi packet; empty
+    /// where the buffer's own bytes stand.
     pub(super) rewritten: Vec<u8>,
 }
 
@@ -395,8 +395,8 @@ impl RequestHead {
         self.headers.iter().map(move |header| (header.name.of(fields), header.value.of(fields)))
     }
 
-    /// The variables of a uwsgi packet that stand in no other field, in order: they are the environ's
-    /// as they are. None in HTTP. `source` is what [`RequestHead::source`] returns.
+    /// The variables of a uwsgi packet that stand in no other field, in order: they are the
+    /// environ's as they are. None in HTTP. `source` is what [`RequestHead::source`] returns.
     pub fn vars<'a>(&'a self, source: &'a [u8]) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> {
         self.vars.iter().map(move |var| (var.name.of(source), var.value.of(source)))
     }
@@ -411,7 +411,8 @@ impl RequestHead {
         if self.version == Version::Uwsgi { self.rewritten.capacity() } else { 0 }
     }
 
-    /// Whether the head says that a proxy has passed the request on. As in [`RequestHead::headers`], `source` is what the spans point into.
+    /// Whether the head says that a proxy has passed the request on. As in
+    /// [`RequestHead::headers`], `source` is what the spans point into.
     pub fn names_a_proxy(&self, source: &[u8]) -> bool {
         self.version == Version::Uwsgi
             || self.headers(source).any(|(name, _)| PROXY_HEADERS.iter().any(|known| name.eq_ignore_ascii_case(known)))

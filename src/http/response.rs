@@ -147,7 +147,8 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
     }
 }
 
-/// Whether this header asks that the response is not held back for a slow reader: nginx's `X-Accel-Buffering: no`.
+/// Whether this header asks that the response is not held back for a slow reader: nginx's
+/// `X-Accel-Buffering: no`.
 pub fn says_live(name: &[u8], value: &[u8]) -> bool {
     name.eq_ignore_ascii_case(LIVE.0) && value.eq_ignore_ascii_case(LIVE.1)
 }
@@ -157,8 +158,9 @@ pub fn write_live(out: &mut Vec<u8>) {
     write_header(out, LIVE.0, LIVE.1);
 }
 
-/// Appends the server's part of a head to `out`: the status line with the application's `status`, which
-/// [`parse_status`] has accepted, then `server` (a [`server_line`]), Date, Connection and, if `chunked`, Transfer-Encoding.
+/// Appends the server's part of a head to `out`: the status line with the application's `status`,
+/// which [`parse_status`] has accepted, then `server` (a [`server_line`]), Date, Connection and, if
+/// `chunked`, Transfer-Encoding.
 ///
 /// The version is the request's, as in gunicorn, but never above 1.1.
 pub fn write_head_start(

@@ -35,7 +35,8 @@ const PREFIX_BYTES: usize = 4;
 /// all else. The verdict depends on the bytes alone, never on how they were cut into segments.
 ///
 /// # Errors
-/// The peer may not, the packet is no request, or it is malformed. What follows has no meaning then.
+/// The peer may not, the packet is no request, or it is malformed. What follows has no meaning
+/// then.
 pub fn parse(buf: &[u8], policy: &Policy, peer_is_trusted: bool, head: &mut RequestHead) -> Result<Status, Error> {
     let Some(prefix) = buf.first_chunk() else { return Ok(Status::Partial) };
     if !peer_is_trusted {

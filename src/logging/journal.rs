@@ -1,7 +1,8 @@
 //! Priorities for systemd's journal: lines that it reads from a stream may begin with `<N>`
 //! (sd-daemon(3)).
 //!
-//! Whether a stream goes there is what `JOURNAL_STREAM` says (systemd.exec(5)): its device and inode.
+//! Whether a stream goes there is what `JOURNAL_STREAM` says (systemd.exec(5)): its device and
+//! inode.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;

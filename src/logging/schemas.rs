@@ -199,8 +199,8 @@ fn gcp_ids(object: &mut Object, request: &RequestIds) {
     }
 }
 
-/// A trace as Google Cloud Trace names it, where the project is known. Without that the logging agent
-/// puts it before the id, if it is told to.
+/// A trace as Google Cloud Trace names it, where the project is known. Without that the logging
+/// agent puts it before the id, if it is told to.
 fn gcp_trace(trace_id: &str) -> String {
     static PROJECT: OnceLock<Option<String>> = OnceLock::new();
     let project = PROJECT.get_or_init(|| std::env::var("GOOGLE_CLOUD_PROJECT").ok().filter(|name| !name.is_empty()));

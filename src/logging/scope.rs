@@ -1,5 +1,5 @@
-//! The request that a record belongs to, and the exception that it tells of: what a line says besides
-//! its text.
+//! The request that a record belongs to, and the exception that it tells of: what a line says
+//! besides its text.
 //!
 //! They are set for the length of one call that writes a record, by who knows them. No code of an
 //! application runs in it: records for Python's logging are passed on outside of the scope.

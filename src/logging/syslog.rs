@@ -1,8 +1,8 @@
-//! Syslog by the server's own writer (`syslog_format = "rfc5424"`): RFC 5424 over UDP (RFC 5426), over
-//! TCP with the length before each message (RFC 6587, 3.4.1), or over a unix socket.
+//! Syslog by the server's own writer (`syslog_format = "rfc5424"`): RFC 5424 over UDP (RFC 5426),
+//! over TCP with the length before each message (RFC 6587, 3.4.1), or over a unix socket.
 //!
-//! A daemon that is away, or does not read, costs a bounded wait at most once a second; what it does
-//! not take is dropped. It knows bytes, a level and an address.
+//! A daemon that is away, or does not read, costs a bounded wait at most once a second; what it
+//! does not take is dropped. It knows bytes, a level and an address.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
@@ -277,8 +277,8 @@ impl Link {
     }
 }
 
-/// Sends a message with its length before it. A part of one must not stay alone: the link is then of
-/// no use any more.
+/// Sends a message with its length before it. A part of one must not stay alone: the link is then
+/// of no use any more.
 fn send_counted(stream: &mut (impl Write + AsRawFd), message: &[u8]) -> io::Result<()> {
     let frame = [format!("{} ", message.len()).as_bytes(), message].concat();
     let (mut left, end) = (&frame[..], Instant::now() + PATIENCE);
@@ -297,8 +297,8 @@ fn send_counted(stream: &mut (impl Write + AsRawFd), message: &[u8]) -> io::Resu
     Ok(())
 }
 
-/// The address of `HOST[:PORT]`. IPv4 first: daemons listen there, also where `localhost` means IPv6
-/// before IPv4.
+/// The address of `HOST[:PORT]`. IPv4 first: daemons listen there, also where `localhost` means
+/// IPv6 before IPv4.
 fn resolve(host: &str) -> io::Result<SocketAddr> {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, port.parse().map_err(|_| refused("has no such port"))?),

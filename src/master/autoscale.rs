@@ -1,8 +1,8 @@
 //! Scaling by load (`autoscale`): more workers as soon as those there are have little time left,
 //! fewer when they have long had more than enough.
 //!
-//! The decision is made over plain numbers, which the master reads from the scoreboard once a second.
-//! It must not know processes or signals, and changes nothing but the count that is wanted.
+//! The decision is made over plain numbers, which the master reads from the scoreboard once a
+//! second. It must not know processes or signals, and changes nothing but the count that is wanted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -31,8 +31,8 @@ const SHRINK_WINDOW: Duration = Duration::from_secs(45);
 /// The busy share above which there are too few workers.
 const GROW_ABOVE: f64 = 0.75;
 
-/// The busy share to come to, both upwards and downwards. It leaves room for what comes unevenly, and
-/// being well below [`GROW_ABOVE`] it is no reason for the next change.
+/// The busy share to come to, both upwards and downwards. It leaves room for what comes unevenly,
+/// and being well below [`GROW_ABOVE`] it is no reason for the next change.
 const AIM: f64 = 0.6;
 
 /// Requests that wait for a thread longer than this on average have too few workers, however little
@@ -134,7 +134,8 @@ impl Autoscaler {
         (count != wanted).then_some((count, load))
     }
 
-    /// The most workers that were needed within the last [`SHRINK_WINDOW`]; `None` until it has passed.
+    /// The most workers that were needed within the last [`SHRINK_WINDOW`]; `None` until it has
+    /// passed.
     fn most_needed_for_long(&mut self, now: Instant) -> Option<usize> {
         while self.needed.get(1).is_some_and(|&(at, _)| now - at >= SHRINK_WINDOW) {
             self.needed.pop_front();
@@ -212,7 +213,8 @@ impl Master {
         }
     }
 
-    /// When to look at the load next; `None` without `autoscale`, or where there are to be no workers.
+    /// When to look at the load next; `None` without `autoscale`, or where there are to be no
+    /// workers.
     pub(super) fn autoscale_deadline(&self) -> Option<Instant> {
         let serving = &self.generations.serving;
         let follows =

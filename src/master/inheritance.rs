@@ -63,8 +63,8 @@ pub struct Inheritance {
     pub(super) metrics: Option<PassedMetrics>,
 }
 
-/// The socket of `metrics_bind`, as it is passed on: by descriptors, and the number of the program that
-/// gets them.
+/// The socket of `metrics_bind`, as it is passed on: by descriptors, and the number of the program
+/// that gets them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PassedMetrics {
     pub socket: RawFd,
@@ -227,8 +227,8 @@ impl Estate {
     }
 }
 
-/// The environment of the successor: that of our own start, with what it is left. To be called in the
-/// process that executes the program, because systemd's variables name it.
+/// The environment of the successor: that of our own start, with what it is left. To be called in
+/// the process that executes the program, because systemd's variables name it.
 pub(super) fn environment_for(
     successor: &Successor,
     command: &ExecCommand,

@@ -1,5 +1,5 @@
-//! The socket of `metrics_bind`. The master opens it, the workers answer on it, and an upgrade hands
-//! it on.
+//! The socket of `metrics_bind`. The master opens it, the workers answer on it, and an upgrade
+//! hands it on.
 
 use std::sync::Arc;
 
@@ -65,8 +65,8 @@ pub(super) fn unlink_unless(service: &Service, kept: Option<&Service>) {
 }
 
 impl Master {
-    /// Opens the socket at the start, unless an earlier program has `passed` it on. A server that was
-    /// there already goes on without it.
+    /// Opens the socket at the start, unless an earlier program has `passed` it on. A server that
+    /// was there already goes on without it.
     pub(super) fn open_metrics(
         config: &Config,
         passed: Option<&PassedMetrics>,

@@ -204,8 +204,8 @@ impl Master {
         reaped
     }
 
-    /// Before workers are stopped and forked, because it settles which generation serves and how many
-    /// workers that should have. Deadlines come after reloads and upgrades, which may run the
+    /// Before workers are stopped and forked, because it settles which generation serves and how
+    /// many workers that should have. Deadlines come after reloads and upgrades, which may run the
     /// operator's code for seconds: the workers' silence during that time is forgiven first.
     fn decide(&mut self) {
         self.follow_resize();
@@ -229,8 +229,8 @@ impl Master {
         self.spawn_missing()
     }
 
-    /// Last before the sleep, because it tells other programs what this turn has changed. The sleep's
-    /// deadline is computed after it, from the state that the whole turn leaves.
+    /// Last before the sleep, because it tells other programs what this turn has changed. The
+    /// sleep's deadline is computed after it, from the state that the whole turn leaves.
     fn report(&mut self) {
         self.workers.note_service(&self.generations.serving);
         self.report_to_service_manager();

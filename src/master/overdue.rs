@@ -67,8 +67,8 @@ impl TimeLimits {
         }
         let started = signs.request_started_at;
         let silent = signs.heartbeat.and_then(|beat| match started {
-            // `timeout` bounds the request exactly. With several threads the heartbeat goes on while a
-            // request runs, and its last beat may be nearly a whole interval older than the
+            // `timeout` bounds the request exactly. With several threads the heartbeat goes on
+            // while a request runs, and its last beat may be nearly a whole interval older than the
             // request.
             Some(started) if self.has_one_thread && beat <= started => after(started, self.silence),
             _ => after(beat + BETWEEN_BEATS_MS, self.silence),

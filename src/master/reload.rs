@@ -57,8 +57,8 @@ impl Master {
         }
     }
 
-    /// The settings hold, and the code of a preloaded application only comes anew with a new program,
-    /// which reads them again.
+    /// The settings hold, and the code of a preloaded application only comes anew with a new
+    /// program, which reads them again.
     fn reload_in_place(&mut self, tried: &Generation) {
         self.take_back(tried);
         if !self.check_before_reload_in_place() {

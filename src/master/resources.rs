@@ -1,8 +1,8 @@
 //! What there is for workers: processors and memory, as the platform, the cgroup and the machine
 //! have them.
 //!
-//! `python/monoceros_env/_sizing.py` reads the same, for servers that only know `WEB_CONCURRENCY`. A
-//! test compares the two.
+//! `python/monoceros_env/_sizing.py` reads the same, for servers that only know `WEB_CONCURRENCY`.
+//! A test compares the two.
 
 use std::num::NonZero;
 use std::path::Path;

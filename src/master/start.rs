@@ -115,8 +115,8 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
 }
 
 impl Master {
-    /// From a prepared master to the loop. Dirty arbiters are forked before `when_ready` is called, as
-    /// gunicorn does.
+    /// From a prepared master to the loop. Dirty arbiters are forked before `when_ready` is called,
+    /// as gunicorn does.
     pub(super) fn begin(mut self) -> Outcome {
         if let ControlFlow::Break(departure) = self.spawn_dirty_arbiters() {
             return self.depart(departure);

@@ -193,8 +193,8 @@ impl Master {
         self.upgrade.board.iter().for_each(scoreboard::SuccessorBoard::close_file);
     }
 
-    /// Adds what a newer master has counted that is gone, once its workers are. Ours answer for metrics
-    /// again then.
+    /// Adds what a newer master has counted that is gone, once its workers are. Ours answer for
+    /// metrics again then.
     pub(super) fn add_counts_of_new_master(&mut self) {
         let is_over = |board: &scoreboard::SuccessorBoard| !board.has_writers();
         if self.upgrade.new_master().is_none() && self.upgrade.board.as_ref().is_some_and(is_over) {
@@ -202,8 +202,8 @@ impl Master {
         }
     }
 
-    /// The same at once: another program is about to follow. What workers of the last one count from now on
-    /// is lost.
+    /// The same at once: another program is about to follow. What workers of the last one count
+    /// from now on is lost.
     pub(super) fn add_counts_of_last_master(&mut self) {
         let Some(board) = self.upgrade.board.take() else { return };
         // What that master has told statsd is not told again.

@@ -118,9 +118,9 @@ impl Worker {
         self.fate = Fate::Retiring;
     }
 
-    /// Tells it to finish within `graceful_timeout`, if it has not been told. A class that accepts by
-    /// itself stops that before it gets TERM (see [`crate::sys::stop_accepting`]): other workers take
-    /// the connections.
+    /// Tells it to finish within `graceful_timeout`, if it has not been told. A class that accepts
+    /// by itself stops that before it gets TERM (see [`crate::sys::stop_accepting`]): other workers
+    /// take the connections.
     pub fn retire(&mut self) {
         if self.fate.is_undecided() {
             self.stop(self.row.stop_signal(), Instant::now() + self.graceful_timeout());
@@ -165,8 +165,8 @@ impl Worker {
         }
     }
 
-    /// A worker whose requests run in greenlets may have ended the one that did not let go of its thread. It then finishes the others, as
-    /// one that was told to end.
+    /// A worker whose requests run in greenlets may have ended the one that did not let go of its
+    /// thread. It then finishes the others, as one that was told to end.
     pub fn note_recovery(&mut self, now: Instant) {
         let has_recovered = matches!(self.fate, Fate::Aborted { .. })
             && matches!(self.config.worker_class, WorkerClass::Gevent | WorkerClass::Foreign(_))

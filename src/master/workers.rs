@@ -40,8 +40,8 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// An empty table, with what earlier programs have counted. Before the first fork, because workers
-    /// share the memory.
+    /// An empty table, with what earlier programs have counted. Before the first fork, because
+    /// workers share the memory.
     pub fn new(inherited: InheritedBoards) -> io::Result<Workers> {
         let scoreboard = Scoreboard::after(MAX_WORKERS, inherited)?;
         let channel = Arc::new(FdChannel::new()?);
@@ -94,8 +94,8 @@ impl Workers {
         &self.scoreboard
     }
 
-    /// The same without what workers of other masters count: for decisions about this one's, and for
-    /// reports to who hears of both.
+    /// The same without what workers of other masters count: for decisions about this one's, and
+    /// for reports to who hears of both.
     pub fn own_scoreboard(&self) -> &Scoreboard {
         &self.own
     }
@@ -118,8 +118,8 @@ impl Workers {
         self.table.push(worker);
     }
 
-    /// Takes in a worker of an earlier program in this process. It writes to that program's board. The
-    /// row of the same number on this one says that it serves and never ages.
+    /// Takes in a worker of an earlier program in this process. It writes to that program's board.
+    /// The row of the same number on this one says that it serves and never ages.
     pub fn adopt(&mut self, pid: Pid, generation: u64, fate: Fate, config: Arc<Config>) {
         let is_free = |number: &usize| self.table.iter().all(|worker| worker.number != *number);
         let before = self.scoreboard.row_of(pid).filter(is_free);

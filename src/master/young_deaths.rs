@@ -27,8 +27,8 @@ struct Death {
 }
 
 impl YoungDeaths {
-    /// A worker that nobody had told to go has ended at the `age` that it had. Returns the pause, if
-    /// there is one that was not there before. Those who die during a pause are one death.
+    /// A worker that nobody had told to go has ended at the `age` that it had. Returns the pause,
+    /// if there is one that was not there before. Those who die during a pause are one death.
     pub fn note(&mut self, age: Duration, now: Instant) -> Option<Duration> {
         if age > YOUNG || self.until(now).is_some() {
             return None;

@@ -1,9 +1,9 @@
-//! What statsd is told from the board (`statsd_interval`): gauges, and by how much totals have grown,
-//! under gunicorn's names where it has one.
+//! What statsd is told from the board (`statsd_interval`): gauges, and by how much totals have
+//! grown, under gunicorn's names where it has one.
 //!
 //! Durations are only known by their buckets. Each bucket is a timing with a sample rate, which the
-//! agent multiplies by; together they have the true mean. A datagram that the agent does not take is
-//! dropped.
+//! agent multiplies by; together they have the true mean. A datagram that the agent does not take
+//! is dropped.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
@@ -13,8 +13,8 @@ use std::time::Duration;
 use crate::scoreboard::{BOUNDS_NS, ExitCause, Histogram, RefusalCause, Scoreboard};
 use crate::sys::retry::retry;
 
-/// Longest datagram in bytes: with its headers it fits the network's packets, so that none is lost in
-/// halves.
+/// Longest datagram in bytes: with its headers it fits the network's packets, so that none is lost
+/// in halves.
 const LONGEST_DATAGRAM: usize = 1400;
 
 /// gunicorn's default port.

@@ -98,7 +98,8 @@ pub fn refuse_asgi(app: &App, config: &Config) -> Result<(), LoadError> {
     let is_asgi = Python::attach(|py| {
         loader(py)
             .and_then(|loader| loader.call_method1("is_asgi", (app.callable(),))?.extract())
-            // An application that answers strangely when its attributes are read may serve all the same.
+            // An application that answers strangely when its attributes are read may serve all the
+            // same.
             .unwrap_or(false)
     });
     if !is_asgi {

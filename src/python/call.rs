@@ -1,4 +1,5 @@
-//! One request through the application: environ, call, iteration, `close()`, and what happens when any of them fails.
+//! One request through the application: environ, call, iteration, `close()`, and what happens when
+//! any of them fails.
 
 mod callout;
 mod stepwise;
@@ -101,7 +102,8 @@ pub enum Look {
     Waits,
 }
 
-/// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which may be what is stuck.
+/// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which
+/// may be what is stuck.
 #[derive(Clone, Default)]
 pub struct InFlight {
     responses: Arc<Mutex<Vec<Arc<Mutex<ResponseWriter>>>>>,
@@ -161,8 +163,8 @@ impl InFlight {
         }
     }
 
-    /// For the standby thread: sends what has waited for long enough ([`Exchange::flush_due`]). With `hurry`, the responses wait for no
-    /// others either ([`Exchange::hurry`]).
+    /// For the standby thread: sends what has waited for long enough ([`Exchange::flush_due`]).
+    /// With `hurry`, the responses wait for no others either ([`Exchange::hurry`]).
     pub fn flush_due(&self, now: Instant, hurry: bool) -> Look {
         let responses = self.responses.lock().unpoisoned();
         let looks = responses.iter().map(|shared| {
@@ -222,7 +224,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Makes ready to call `app` for requests on `listener_infos`, each shown to the `hooks` that want to see it.
+    /// Makes ready to call `app` for requests on `listener_infos`, each shown to the `hooks` that
+    /// want to see it.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -289,7 +292,8 @@ impl Caller {
         Finished { exchange, ending, summary, environ_values, is_worker_wanted, is_logged }
     }
 
-    /// From the environ to the last hook. The environ is let go at the end: it holds what [`RequestObjects::is_still_held`] asks after.
+    /// From the environ to the last hook. The environ is let go at the end: it holds what
+    /// [`RequestObjects::is_still_held`] asks after.
     fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>, site: usize) -> CallOutcome {
         if self.python_wrote != loggers::python_writes() {
             self.python_wrote = !self.python_wrote;
@@ -393,8 +397,8 @@ impl Kit {
     }
 }
 
-/// The objects that a request's environ and call are made with. They serve one request after another, as long as no application keeps
-/// one of them.
+/// The objects that a request's environ and call are made with. They serve one request after
+/// another, as long as no application keeps one of them.
 struct RequestObjects {
     response: Arc<Mutex<ResponseWriter>>,
     starter: Py<StartResponse>,
@@ -434,7 +438,8 @@ impl RequestObjects {
         EnvironTemplates::new(py, site, &fixtures)
     }
 
-    /// Takes the exchange back. Whoever in the application waits for the client at this moment leaves off first.
+    /// Takes the exchange back. Whoever in the application waits for the client at this moment
+    /// leaves off first.
     fn end(&self, py: Python<'_>, with_headers: bool) -> (Box<dyn Exchange>, ResponseSummary) {
         self.errors.get().finish_line(py);
         let (mut exchange, summary) = loop {
@@ -448,7 +453,8 @@ impl RequestObjects {
         (exchange, summary)
     }
 
-    /// Whether the application still holds an object that must not outlive its request. `templates` say how many of them hold these.
+    /// Whether the application still holds an object that must not outlive its request. `templates`
+    /// say how many of them hold these.
     fn is_still_held(&self, py: Python<'_>, templates: usize) -> bool {
         // The kit has one of each, and each template; `start_response` has one of its object.
         let at_rest = 1 + templates as isize;
@@ -468,7 +474,8 @@ impl RequestObjects {
         fork::end_copies();
         match returned {
             Ok(result) => self.answer(py, &result, sendfile),
-            // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the socket is theirs.
+            // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the
+            // socket is theirs.
             Err(error) if error.is_instance_of::<PyStopIteration>(py) && self.progress() == Progress::Waiting => {
                 Disposition::Gone
             }
@@ -476,8 +483,8 @@ impl RequestObjects {
         }
     }
 
-    /// Sends what the application returned, and closes it. The response has its end before that: the client need not wait for a `close()`
-    /// that takes its time, nor can one add to it.
+    /// Sends what the application returned, and closes it. The response has its end before that:
+    /// the client need not wait for a `close()` that takes its time, nor can one add to it.
     fn answer(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> Disposition {
         let outcome = contain(|| self.respond(py, result, sendfile));
         let Some(close) = self.closer(py, result) else { return self.end_response(py, outcome) };
@@ -542,8 +549,8 @@ impl RequestObjects {
         Ok(true)
     }
 
-    /// Anything else that can be iterated: each block is sent, or kept for the client, before the next is asked for (PEP 3333, "Buffering
-    /// and Streaming").
+    /// Anything else that can be iterated: each block is sent, or kept for the client, before the
+    /// next is asked for (PEP 3333, "Buffering and Streaming").
     fn iterate(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
         for block in result.try_iter()? {
             fork::end_copies();
@@ -583,7 +590,8 @@ impl RequestObjects {
         lock(&self.response).progress()
     }
 
-    /// The result's `close`, which is to be called whatever happened before (PEP 3333). Its error is logged; the response is what it is.
+    /// The result's `close`, which is to be called whatever happened before (PEP 3333). Its error
+    /// is logged; the response is what it is.
     fn closer<'py>(&self, py: Python<'py>, result: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
         if result.is_exact_instance_of::<PyList>() || result.is_exact_instance_of::<PyTuple>() {
             return None;
@@ -704,7 +712,8 @@ fn note(py: Python<'_>, request: RequestView<'_>) {
     loggers::aside(py, || within(ids.into(), || log::debug!("{method} {path}")));
 }
 
-/// The values of `keys` (lower case; gunicorn compares them so), as text, as the application left them.
+/// The values of `keys` (lower case; gunicorn compares them so), as text, as the application left
+/// them.
 fn values_of(environ: &Bound<'_, PyDict>, keys: &[String]) -> Vec<Option<String>> {
     if keys.is_empty() {
         return Vec::new();

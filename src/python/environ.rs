@@ -325,8 +325,8 @@ impl EnvironBuilder {
         }
     }
 
-    /// The environ of `request`. If `began` says when the application is called, it says how long the
-    /// request has waited.
+    /// The environ of `request`. If `began` says when the application is called, it says how long
+    /// the request has waited.
     ///
     /// # Errors
     /// The path does not begin with `SCRIPT_NAME`, or Python failed.
@@ -502,11 +502,13 @@ impl EnvironBuilder {
         set_server_from_host(py, environ, listener, request.scheme)
     }
 
-    /// The variables of a uwsgi packet, which say better than the connection does who the client is and what it asked for.
+    /// The variables of a uwsgi packet, which say better than the connection does who the client is
+    /// and what it asked for.
     fn set_vars(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, request: RequestView<'_>) -> PyResult<()> {
         let (head, source) = (request.head, request.buffer);
         if head.var(source, b"REMOTE_ADDR").is_some() {
-            // The port beside it, if there is one, comes below. The connection's own is the proxy's.
+            // The port beside it, if there is one, comes below. The connection's own is the
+            // proxy's.
             environ.call_method1("pop", (&self.keys.volatile.remote_port, py.None()))?;
         }
         let named_script = says_script_name(request);

@@ -6,7 +6,8 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 
-/// A file to be sent: by the kernel where it is a regular file, block by block where it is anything else that can be read.
+/// A file to be sent: by the kernel where it is a regular file, block by block where it is anything
+/// else that can be read.
 #[pyclass(frozen, subclass, module = "monoceros")]
 pub struct FileWrapper {
     #[pyo3(get)]
@@ -26,11 +27,13 @@ pub struct FileRange {
 }
 
 impl FileWrapper {
-    /// The range for `sendfile(2)`; `None` where the file must be read block by block (no descriptor, a pipe, a closed file).
+    /// The range for `sendfile(2)`; `None` where the file must be read block by block (no
+    /// descriptor, a pipe, a closed file).
     pub fn range(&self, py: Python<'_>) -> Option<FileRange> {
         let filelike = self.filelike.bind(py);
         let descriptor: RawFd = filelike.call_method0("fileno").ok()?.extract().ok()?;
-        // The position the application sees; the descriptor's own may be ahead of it by what Python has buffered.
+        // The position the application sees; the descriptor's own may be ahead of it by what Python
+        // has buffered.
         let offset: u64 = filelike.call_method0("tell").ok()?.extract().ok()?;
         let file = File::from(duplicate(descriptor)?);
         let metadata = file.metadata().ok().filter(|metadata| metadata.is_file())?;
@@ -55,7 +58,8 @@ impl FileWrapper {
         Ok(if block.is_truthy()? { Some(block) } else { None })
     }
 
-    /// The sequence protocol that gunicorn's wrapper offers: the key is ignored, each access reads on.
+    /// The sequence protocol that gunicorn's wrapper offers: the key is ignored, each access reads
+    /// on.
     fn __getitem__<'py>(&self, py: Python<'py>, _key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.__next__(py)?.ok_or_else(|| PyIndexError::new_err("end of file"))
     }
@@ -72,6 +76,7 @@ fn duplicate(descriptor: RawFd) -> Option<OwnedFd> {
     if descriptor < 0 {
         return None;
     }
-    // SAFETY: borrowed for one call, which fails cleanly (EBADF) should the application have closed it; -1 was excluded above.
+    // SAFETY: borrowed for one call, which fails cleanly (EBADF) should the application have closed
+    // it; -1 was excluded above.
     unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned().ok()
 }

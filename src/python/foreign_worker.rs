@@ -5,8 +5,8 @@
 //! scoreboard. What it does with a request is its own; neither the event loop nor the rest of this
 //! layer sees any.
 //!
-//! A class derived from gunicorn's own is run in the same way, but its `run` calls the server, which
-//! serves for it.
+//! A class derived from gunicorn's own is run in the same way, but its `run` calls the server,
+//! which serves for it.
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
@@ -103,7 +103,8 @@ impl ForeignWorker {
     }
 
     /// For a class derived from one of the server's own: has its `run` call `serve` with the
-    /// application, and what it asks of threads. Returns `hooks` with the methods that the class overrides.
+    /// application, and what it asks of threads. Returns `hooks` with the methods that the class
+    /// overrides.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -130,8 +131,8 @@ impl ForeignWorker {
         Python::attach(|py| self.bridge.call_method0(py, "post_fork").map(drop).map_err(|error| traceback(py, &error)))
     }
 
-    /// Lives the worker's life, in the interpreter's main thread. Returns how it has ended, and why it
-    /// could not begin to serve, if that is the reason.
+    /// Lives the worker's life, in the interpreter's main thread. Returns how it has ended, and why
+    /// it could not begin to serve, if that is the reason.
     pub fn serve(&self) -> (ForeignEnd, Option<String>) {
         let served = Python::attach(|py| {
             let served = py.import("gunicorn._foreign")?.call_method1("serve", (&self.bridge,))?;
@@ -169,8 +170,8 @@ pub fn check(name: &str) -> Result<(), HookError> {
     })
 }
 
-/// Whether a config file or an agent has put methods into the server's own `class` that are to be called then. With
-/// `tells` one that is never called is named in the log.
+/// Whether a config file or an agent has put methods into the server's own `class` that are to be
+/// called then. With `tells` one that is never called is named in the log.
 pub fn is_replaced(class: &str, tells: bool) -> bool {
     let asked = || Python::attach(|py| replaced_methods(py, class).map_err(|error| traceback(py, &error)));
     if !interpreter::is_running() {

@@ -1,8 +1,8 @@
 //! The bridge to gevent, for workers whose requests run in greenlets of its hub.
 //!
 //! `gunicorn/_gevent.py` holds the hub's watchers and the pool of greenlets; it drives the worker
-//! through [`GreenletWorker`], and each greenlet its requests through [`GreenletTask`]. The worker itself is known
-//! only as a [`GreenletDriver`].
+//! through [`GreenletWorker`], and each greenlet its requests through [`GreenletTask`]. The worker
+//! itself is known only as a [`GreenletDriver`].
 //!
 //! Greenlets may switch wherever Python code runs. So each frame of ours that can be on the stack
 //! then keeps to these rules (docs/internals/gevent.md): no lock and no borrow is held, nothing is
@@ -59,8 +59,8 @@ pub trait GreenletDriver: Send + Sync {
     /// Gives one back that is answered.
     fn finished(&self, py: Python<'_>, finished: Finished, running: Running);
 
-    /// The hub is about to wait. In how many seconds there is something to do without an event, where the timer that was asked for
-    /// last does not suffice.
+    /// The hub is about to wait. In how many seconds there is something to do without an event,
+    /// where the timer that was asked for last does not suffice.
     fn before_wait(&self) -> Option<f64>;
 
     /// The hub has waited.
@@ -234,12 +234,14 @@ impl GreenletWorker {
         self.shared.hooks().call_method(WorkerMethod::HandleUsr1);
     }
 
-    /// The worker was aborted: what is to be said and called, unless a greenlet that hogged the thread has done so.
+    /// The worker was aborted: what is to be said and called, unless a greenlet that hogged the
+    /// thread has done so.
     fn aborted(&self, py: Python<'_>) {
         signals::catch_up(py, self.shared.hooks(), true);
     }
 
-    /// The worker is over. Whether that was sudden (INT, QUIT), so that requests are not ended in order.
+    /// The worker is over. Whether that was sudden (INT, QUIT), so that requests are not ended in
+    /// order.
     fn is_sudden_end(&self, py: Python<'_>) -> bool {
         let is_sudden = self.driver.is_sudden_end();
         if is_sudden {
@@ -284,7 +286,8 @@ struct GreenletTaskState {
 
 #[pymethods]
 impl GreenletTask {
-    /// Begins the next request that is ready: what to call the application with. None where there is none.
+    /// Begins the next request that is ready: what to call the application with. None where there
+    /// is none.
     fn begin<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         while let Some((exchange, running)) = self.driver.next_request() {
             let (start, began) = (running.start(), running.began());
@@ -297,8 +300,9 @@ impl GreenletTask {
         Ok(None)
     }
 
-    /// Sends the application's result, if it need not be iterated, and ends the request, if nothing is to be closed. True where the
-    /// request is over, False where the result was sent and is to be closed, None where it is to be iterated.
+    /// Sends the application's result, if it need not be iterated, and ends the request, if nothing
+    /// is to be closed. True where the request is over, False where the result was sent and is to
+    /// be closed, None where it is to be iterated.
     fn answer(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
         let needs_no_close = result.is_exact_instance_of::<PyList>() || result.is_exact_instance_of::<PyTuple>();
         let (is_sent, finished) = self.with(|caller| {

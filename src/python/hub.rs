@@ -1,5 +1,5 @@
-//! gevent's hub, for code of this layer that has to wait, or to know in which greenlet it runs. Outside a worker of class gevent
-//! there is none, and asking costs a load.
+//! gevent's hub, for code of this layer that has to wait, or to know in which greenlet it runs.
+//! Outside a worker of class gevent there is none, and asking costs a load.
 
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
@@ -52,7 +52,8 @@ pub fn current(py: Python<'_>) -> usize {
     current.map_or(0, |greenlet| greenlet.as_ptr() as usize)
 }
 
-/// Whether this is the hub itself, where nothing of the application is to be unwound, and nothing may wait.
+/// Whether this is the hub itself, where nothing of the application is to be unwound, and nothing
+/// may wait.
 pub fn is_hub(py: Python<'_>) -> bool {
     of_this_thread(py).is_some_and(|hub| hub.current.call0(py).is_ok_and(|current| current.is(&hub.hub)))
 }
@@ -91,7 +92,8 @@ impl Hub {
         self.wait.call1(py, (descriptor, writes, time.as_secs_f64())).map(drop)
     }
 
-    /// Lets other greenlets run for `time`. What is thrown into the greenlet meanwhile is logged: it comes too late to end anything.
+    /// Lets other greenlets run for `time`. What is thrown into the greenlet meanwhile is logged:
+    /// it comes too late to end anything.
     pub fn pause(&self, py: Python<'_>, time: Duration) {
         if let Err(error) = self.sleep.call1(py, (time.as_secs_f64(),)) {
             log::debug!("{}", errors::traceback(py, &error));

@@ -1,8 +1,8 @@
 //! `wsgi.input`: the request's body as the file-like object of PEP 3333.
 //!
-//! The body is usually complete before the application runs, and then reading never waits. It reads past the end of no body: an
-//! application that keeps the object sees an ended stream, never another request's bytes. Several threads may read: one at a time, each
-//! call as if it were alone.
+//! The body is usually complete before the application runs, and then reading never waits. It reads
+//! past the end of no body: an application that keeps the object sees an ended stream, never
+//! another request's bytes. Several threads may read: one at a time, each call as if it were alone.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -108,7 +108,8 @@ enum Rest {
         then_connection: bool,
     },
     Connection,
-    /// A read has failed: what was read is not the whole body, and no later read may look like its end.
+    /// A read has failed: what was read is not the whole body, and no later read may look like its
+    /// end.
     Broken,
 }
 
@@ -131,7 +132,8 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// How many bytes a read is to return at most. `None` and negative sizes mean everything, as in `io.RawIOBase.read`.
+/// How many bytes a read is to return at most. `None` and negative sizes mean everything, as in
+/// `io.RawIOBase.read`.
 fn limit(size: Option<isize>) -> usize {
     size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX)
 }
@@ -147,8 +149,9 @@ impl Input {
         *self.lock() = InputState::Free(Source::of(body));
     }
 
-    /// Ends the body: whoever still holds this object reads nothing more. Returns the buffer that the body was in. A thread that reads is
-    /// waited for; the request is over, so it waits for nobody.
+    /// Ends the body: whoever still holds this object reads nothing more. Returns the buffer that
+    /// the body was in. A thread that reads is waited for; the request is over, so it waits for
+    /// nobody.
     pub fn end(&self, py: Python<'_>) -> Vec<u8> {
         if let InputState::Free(source) = &mut *self.lock() {
             return std::mem::replace(source, Source::at_end()).buffer;
@@ -165,7 +168,8 @@ impl Input {
     /// Takes the body, when no other thread reads it.
     ///
     /// # Errors
-    /// `RuntimeError` where this very thread reads already: a handler of a signal, or a finalizer, has come in between.
+    /// `RuntimeError` where this very thread reads already: a handler of a signal, or a finalizer,
+    /// has come in between.
     fn begin_reading(&self, py: Python<'_>) -> PyResult<Reading<'_>> {
         let me = Reader { thread: thread::current().id(), greenlet: hub::current(py) };
         loop {
@@ -280,7 +284,8 @@ impl Input {
         self.line(py, limit(size))
     }
 
-    /// Lines to the end, or until `hint` bytes have been returned (as `io.IOBase.readlines`: 0 and less mean no limit).
+    /// Lines to the end, or until `hint` bytes have been returned (as `io.IOBase.readlines`: 0 and
+    /// less mean no limit).
     #[pyo3(signature = (hint=None))]
     fn readlines<'py>(&self, py: Python<'py>, hint: Option<isize>) -> PyResult<Bound<'py, PyList>> {
         let limit = hint.and_then(|hint| usize::try_from(hint).ok()).filter(|&hint| hint > 0).unwrap_or(usize::MAX);

@@ -143,9 +143,9 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
     })
 }
 
-/// The `os.fork` of pydevd, the debugger of debugpy and PyCharm, where it runs in this process: it has
-/// the debugger follow into the child. Others that replace `os.fork` (gevent) want to watch the child
-/// in the parent, which is the master's own.
+/// The `os.fork` of pydevd, the debugger of debugpy and PyCharm, where it runs in this process: it
+/// has the debugger follow into the child. Others that replace `os.fork` (gevent) want to watch the
+/// child in the parent, which is the master's own.
 fn debuggers_fork(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     let fork = py.import("os").and_then(|os| os.getattr("fork")).ok();
     fork.filter(|fork| has_imported(py, "pydevd").unwrap_or(false) && !fork.is_instance_of::<PyCFunction>())

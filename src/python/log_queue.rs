@@ -1,8 +1,8 @@
 //! A queue of records for Python's logging.
 //!
 //! The leader, which runs the event loop, must never wait for the interpreter, but it logs. So
-//! records wait in this queue for a thread of its own, which attaches to the interpreter. In a worker
-//! whose requests run in greenlets they wait for a greenlet of the hub instead.
+//! records wait in this queue for a thread of its own, which attaches to the interpreter. In a
+//! worker whose requests run in greenlets they wait for a greenlet of the hub instead.
 
 use std::collections::VecDeque;
 use std::io;
@@ -119,7 +119,8 @@ impl LogQueue {
         !self.lock().waiting.is_empty()
     }
 
-    /// Hands over what waits, for the hub: in a greenlet, so that a handler may wait. Does nothing while another greenlet is at it.
+    /// Hands over what waits, for the hub: in a greenlet, so that a handler may wait. Does nothing
+    /// while another greenlet is at it.
     pub(super) fn hand_over_all(&self, py: Python<'_>) {
         loop {
             let taken = {

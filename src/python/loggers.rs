@@ -31,8 +31,8 @@ static PYTHON_WRITES: AtomicBool = AtomicBool::new(false);
 /// Whether the worker serves. Its threads must then not wait for the interpreter when they log.
 static IS_SERVING: AtomicBool = AtomicBool::new(false);
 
-/// Calls the hub that hands records over, in a worker whose requests run in greenlets: the handlers'
-/// locks are patched there, so no other thread may run them.
+/// Calls the hub that hands records over, in a worker whose requests run in greenlets: the
+/// handlers' locks are patched there, so no other thread may run them.
 static HUB_CALL: OnceLock<Arc<Wakeup>> = OnceLock::new();
 
 /// The hub is to reopen the files of Python's logging.
@@ -74,9 +74,10 @@ pub(super) fn begin(config: &Config, bridge: Option<&Py<PyAny>>) {
     }
 }
 
-/// Has `write` write a record: other Python threads need not wait for a slow log. Where Python's logging
-/// writes it may run Python code, in which greenlets may switch, so it stays attached: attaching again
-/// while detached is not sound there (pyo3 then counts wrongly how often a thread has attached).
+/// Has `write` write a record: other Python threads need not wait for a slow log. Where Python's
+/// logging writes it may run Python code, in which greenlets may switch, so it stays attached:
+/// attaching again while detached is not sound there (pyo3 then counts wrongly how often a thread
+/// has attached).
 pub fn aside(py: Python<'_>, write: impl FnOnce() + Send) {
     if python_writes() { write() } else { py.detach(write) }
 }
@@ -167,8 +168,8 @@ pub fn reopen_later() {
     }
 }
 
-/// Gives the error log a level, and its loggers in Python, in a process whose thread may wait for the
-/// interpreter.
+/// Gives the error log a level, and its loggers in Python, in a process whose thread may wait for
+/// the interpreter.
 pub fn set_level(level: Level) {
     logging::set_level(level);
     if interpreter::is_running() {
@@ -268,8 +269,8 @@ pub(super) fn bridge(py: Python<'_>) -> PyResult<Py<PyAny>> {
     Ok(in_force().bridge.get_or_insert(made.unbind()).clone_ref(py))
 }
 
-/// The target of the access log, by whose names its lines are JSON, if they are, and the header with
-/// the request's id.
+/// The target of the access log, by whose names its lines are JSON, if they are, and the header
+/// with the request's id.
 pub(super) fn access_log() -> (Option<String>, Option<Schema>, Option<String>) {
     let in_force = in_force();
     let Some(config) = &in_force.config else { return (None, None, None) };

@@ -36,7 +36,8 @@ pub struct HookedRequest {
 }
 
 impl HookedRequest {
-    /// For hooks that are called apart from [`RequestHooks::see`]: `request` has begun at the moment `since`.
+    /// For hooks that are called apart from [`RequestHooks::see`]: `request` has begun at the
+    /// moment `since`.
     pub fn of(request: Py<PyAny>, since: Instant) -> HookedRequest {
         HookedRequest { request, since, is_wanted_on: true }
     }

@@ -1,7 +1,9 @@
-//! One response on its way out: what `start_response`, `write()` and the iteration of the result add up to, in HTTP.
+//! One response on its way out: what `start_response`, `write()` and the iteration of the result
+//! add up to, in HTTP.
 //!
-//! Decides what goes on the wire and when (framing, keep-alive, what is cut or missing), and hands it to the [`Exchange`]. The objects
-//! that the application holds share it behind a mutex, which is never held while Python code runs or the kernel is waited for.
+//! Decides what goes on the wire and when (framing, keep-alive, what is cut or missing), and hands
+//! it to the [`Exchange`]. The objects that the application holds share it behind a mutex, which is
+//! never held while Python code runs or the kernel is waited for.
 
 mod sending;
 mod waiting;
@@ -30,7 +32,8 @@ use crate::sys::clock::unix_time;
 use crate::sys::socket::Peer;
 use crate::tls::Secured;
 
-/// Most blocks that are handed to the kernel as they are; the writev(2) limit is 1024 on Linux, and far before it copying is cheaper.
+/// Most blocks that are handed to the kernel as they are; the writev(2) limit is 1024 on Linux, and
+/// far before it copying is cheaper.
 pub const MAX_BLOCKS: usize = 64;
 
 /// What `start_response` was told.
@@ -80,7 +83,8 @@ pub enum Disposition {
     KeepAlive,
     /// Close after the queued bytes have gone out.
     Close,
-    /// The response is incomplete, and the client must be able to tell: close without completing the framing.
+    /// The response is incomplete, and the client must be able to tell: close without completing
+    /// the framing.
     Broken,
     /// The client is gone.
     Gone,
@@ -88,7 +92,8 @@ pub enum Disposition {
 
 /// What is remembered of a response for the access log.
 pub struct ResponseSummary {
-    /// The status code; 0 when nothing was sent, [`CLIENT_CLOSED_REQUEST`] when the client did not wait for all of it.
+    /// The status code; 0 when nothing was sent, [`CLIENT_CLOSED_REQUEST`] when the client did not
+    /// wait for all of it.
     pub status: u16,
     /// Body bytes sent, without framing.
     pub sent: u64,
@@ -182,8 +187,8 @@ impl ResponseWriter {
         }
     }
 
-    /// Begins the response to the request in `exchange`, which is `wanted` so; `is_observed` says that somebody looks at
-    /// it when it is out.
+    /// Begins the response to the request in `exchange`, which is `wanted` so; `is_observed` says
+    /// that somebody looks at it when it is out.
     pub fn begin(&mut self, exchange: Box<dyn Exchange>, wanted: Wanted, is_observed: bool) {
         self.wanted = wanted;
         self.progress = Progress::Waiting;
@@ -276,7 +281,8 @@ impl ResponseWriter {
         }
     }
 
-    /// Whoever was to make the response has left off. One of which nothing is sent is none; the client sees its connection end.
+    /// Whoever was to make the response has left off. One of which nothing is sent is none; the
+    /// client sees its connection end.
     pub fn leave(&mut self) -> Disposition {
         match self.progress {
             _ if self.client_is_gone() => Disposition::Gone,
@@ -289,8 +295,9 @@ impl ResponseWriter {
         }
     }
 
-    /// A draft for `start_response` to fill in; its buffers, and the status until it is told, are those of an earlier response. Until it
-    /// comes [back](ResponseWriter::start) nothing can be sent.
+    /// A draft for `start_response` to fill in; its buffers, and the status until it is told, are
+    /// those of an earlier response. Until it comes [back](ResponseWriter::start) nothing can be
+    /// sent.
     pub fn take_draft(&mut self) -> ResponseHead {
         self.progress = Progress::Drafting;
         let mut head = std::mem::take(&mut self.head);
@@ -307,7 +314,8 @@ impl ResponseWriter {
         Some((request.head.clone(), request.buffer.to_vec()))
     }
 
-    /// Sets or replaces the head. Nothing is sent yet; and nothing will be, if the request has been answered meanwhile.
+    /// Sets or replaces the head. Nothing is sent yet; and nothing will be, if the request has been
+    /// answered meanwhile.
     pub fn start(&mut self, mut head: ResponseHead) {
         if self.progress != Progress::Drafting {
             return;
@@ -350,21 +358,22 @@ impl ResponseWriter {
         }
     }
 
-    /// A fault of the server's has come between what was to be sent and the client: nobody knows how much of it is out. The application
-    /// hears of it as of a client that is gone.
+    /// A fault of the server's has come between what was to be sent and the client: nobody knows
+    /// how much of it is out. The application hears of it as of a client that is gone.
     pub fn give_up_after_fault(&mut self) {
         if let Some(exchange) = &mut self.exchange {
             exchange.give_up();
         }
     }
 
-    /// Whether blocks of the response may be sent: its head is known, its end has not come, and neither has the request's.
+    /// Whether blocks of the response may be sent: its head is known, its end has not come, and
+    /// neither has the request's.
     pub fn takes_blocks(&self) -> bool {
         self.exchange.is_some() && matches!(self.progress, Progress::Started | Progress::Sending)
     }
 
-    /// Completes the response with whatever framing is due. `is_followed` says that more of the application's code comes before the
-    /// connection goes on.
+    /// Completes the response with whatever framing is due. `is_followed` says that more of the
+    /// application's code comes before the connection goes on.
     ///
     /// # Errors
     /// The client is gone.
@@ -387,7 +396,8 @@ impl ResponseWriter {
         if self.connection == Outlook::KeepAlive { Disposition::KeepAlive } else { Disposition::Close }
     }
 
-    /// Answers with a page of the server's own instead, if the head is not out yet, else leaves the response visibly incomplete.
+    /// Answers with a page of the server's own instead, if the head is not out yet, else leaves the
+    /// response visibly incomplete.
     pub fn fail(&mut self, status: u16, message: &str) -> Disposition {
         if self.client_is_gone() || self.flush().is_err() {
             return Disposition::Gone;
@@ -403,7 +413,8 @@ impl ResponseWriter {
         self.head.status = format!("{status} {}", reason_phrase(status)).into_bytes();
         self.head.known.set_status(None);
         self.head.headers.clear();
-        // The page is framed by itself: those who look at the response must not see what the application, or the last one, had in mind.
+        // The page is framed by itself: those who look at the response must not see what the
+        // application, or the last one, had in mind.
         (self.head.content_length, self.encoder) = (None, BodyEncoder::without_body());
         if self.wanted.with_id {
             let mut lines = std::mem::take(&mut self.head.headers);
@@ -434,8 +445,9 @@ impl ResponseWriter {
         })
     }
 
-    /// Gives the exchange back, with what the access log wants to know: the headers among it if `with_headers`. `None` while a thread of
-    /// the application waits for the client: it is told that the request is over, and this to be asked again.
+    /// Gives the exchange back, with what the access log wants to know: the headers among it if
+    /// `with_headers`. `None` while a thread of the application waits for the client: it is told
+    /// that the request is over, and this to be asked again.
     pub fn end(&mut self, with_headers: bool) -> Option<(Box<dyn Exchange>, ResponseSummary)> {
         let status = match self.progress {
             _ if self.client_is_gone() => CLIENT_CLOSED_REQUEST,
@@ -477,12 +489,14 @@ impl ResponseWriter {
     }
 }
 
-/// Locks a response. A panic while it was held leaves plain data behind, so poisoning carries no news.
+/// Locks a response. A panic while it was held leaves plain data behind, so poisoning carries no
+/// news.
 pub fn lock(shared: &Mutex<ResponseWriter>) -> MutexGuard<'_, ResponseWriter> {
     shared.lock().unpoisoned()
 }
 
-/// A shared response writer, whose responses name the server by `server` (a [`response::server_line`]), and may be of these `files`.
+/// A shared response writer, whose responses name the server by `server` (a
+/// [`response::server_line`]), and may be of these `files`.
 pub fn shared(server: &Arc<[u8]>, files: Option<&Arc<AppFiles>>) -> Arc<Mutex<ResponseWriter>> {
     Arc::new(Mutex::new(ResponseWriter::new(server.clone(), files.cloned())))
 }

@@ -49,8 +49,8 @@ static OURS: Mutex<Option<Py<Handler>>> = Mutex::new(None);
 /// The descriptor to which CPython writes when a signal has come; -1 for none.
 static NUDGED: AtomicI32 = AtomicI32::new(-1);
 
-/// The file that stacks are written to when this process is asked for them. It is open as long as the
-/// process lives: the handler writes to it.
+/// The file that stacks are written to when this process is asked for them. It is open as long as
+/// the process lives: the handler writes to it.
 static STACKS: Mutex<Option<File>> = Mutex::new(None);
 
 /// Logs the requests that an aborted worker is running.
@@ -165,8 +165,8 @@ struct DroppedExit {
 
 #[pymethods]
 impl DroppedExit {
-    /// Has the signal unwind what runs next, in place of what has dropped its `SystemExit`. All else
-    /// is for the hook before.
+    /// Has the signal unwind what runs next, in place of what has dropped its `SystemExit`. All
+    /// else is for the hook before.
     fn __call__(&self, py: Python<'_>, unraisable: &Bound<'_, PyAny>) -> PyResult<()> {
         let number = UNWOUND_BY.load(Relaxed);
         let is_exit = unraisable.getattr("exc_type")?.is(py.get_type::<PySystemExit>());
@@ -400,8 +400,8 @@ pub fn was_interrupted(py: Python<'_>) -> bool {
     has_unwound()
 }
 
-/// In a worker whose requests run in greenlets, for a signal that the hub has heard of: what is to be
-/// said and called, unless a greenlet that was interrupted has done so.
+/// In a worker whose requests run in greenlets, for a signal that the hub has heard of: what is to
+/// be said and called, unless a greenlet that was interrupted has done so.
 pub fn catch_up(py: Python<'_>, hooks: &Hooks, is_abort: bool) {
     let number = UNWOUND_BY.load(Relaxed);
     let (signal, unwound) = if is_abort {

@@ -1,7 +1,7 @@
 //! `start_response` and the `write()` it returns (PEP 3333, "The start_response() Callable").
 //!
-//! Everything the application says is checked here, before a byte of it can reach the wire: what is refused raises in the application,
-//! which then gets its chance to answer otherwise.
+//! Everything the application says is checked here, before a byte of it can reach the wire: what is
+//! refused raises in the application, which then gets its chance to answer otherwise.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,8 @@ use super::waiting;
 use crate::files::Asked;
 use crate::http::response;
 
-/// What `start_response` is a method of: calling a bound method costs the interpreter less than calling an object.
+/// What `start_response` is a method of: calling a bound method costs the interpreter less than
+/// calling an object.
 #[pyclass(frozen, module = "monoceros")]
 pub struct StartResponse {
     response: Arc<Mutex<ResponseWriter>>,
@@ -33,7 +34,8 @@ impl StartResponse {
         Ok(StartResponse { response: response.clone(), write })
     }
 
-    /// `start_response(status, headers, exc_info=None) -> write`, which holds a reference to `this`.
+    /// `start_response(status, headers, exc_info=None) -> write`, which holds a reference to
+    /// `this`.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -86,14 +88,16 @@ impl StartResponse {
             }
         };
         match (progress, exc_info) {
-            // The head is out: the error the application reports is now the request's (PEP 3333, "Error Handling").
+            // The head is out: the error the application reports is now the request's (PEP 3333,
+            // "Error Handling").
             (Progress::Sending | Progress::Complete, Some(exc_info)) => Err(PyErr::from_value(exc_info.get_item(1)?)),
             _ => Err(PyAssertionError::new_err("Response headers already set!")),
         }
     }
 }
 
-/// What `write()` answers from a headers iterator, after a head that was refused, from `close()`, and once the request is over.
+/// What `write()` answers from a headers iterator, after a head that was refused, from `close()`,
+/// and once the request is over.
 const OUT_OF_TIME: &str = "write() was called while the response has no head, or after its end";
 
 /// The `write()` callable: sends its argument at once.
@@ -209,7 +213,8 @@ fn read_header(
     Ok(())
 }
 
-/// Whether a header goes out; `length` is its value if it is the Content-Length, which is noted as `known`.
+/// Whether a header goes out; `length` is its value if it is the Content-Length, which is noted as
+/// `known`.
 fn may_be_said(known: &mut Option<u64>, (asked, code): (response::Asked, u16), length: Option<u64>) -> PyResult<bool> {
     let Some(length) = length else { return Ok(true) };
     if !response::states_length(asked, code) {
@@ -221,7 +226,8 @@ fn may_be_said(known: &mut Option<u64>, (asked, code): (response::Asked, u16), l
     }
 }
 
-/// These belong to the server (RFC 9110, 7.6.1); only a WebSocket upgrade that the application runs itself on the lent socket is let through.
+/// These belong to the server (RFC 9110, 7.6.1); only a WebSocket upgrade that the application runs
+/// itself on the lent socket is let through.
 fn read_hop_by_hop(head: &mut ResponseHead, name: &[u8], value: &[u8]) {
     if name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"upgrade") {
         head.upgrade = true;
@@ -230,7 +236,8 @@ fn read_hop_by_hop(head: &mut ResponseHead, name: &[u8], value: &[u8]) {
     }
 }
 
-/// A header as the application gave it: a pair of `str`, which gunicorn takes in whatever unpacks into two.
+/// A header as the application gave it: a pair of `str`, which gunicorn takes in whatever unpacks
+/// into two.
 ///
 /// # Errors
 /// `TypeError` for anything else.
@@ -263,7 +270,8 @@ pub fn name_bytes<'a>(name: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
     Ok(bytes)
 }
 
-/// The bytes of a header value that may go on the wire, without the white space around them (RFC 9110, 5.5).
+/// The bytes of a header value that may go on the wire, without the white space around them (RFC
+/// 9110, 5.5).
 ///
 /// # Errors
 /// `ValueError`; the value itself is not shown, it may be a secret.

@@ -41,8 +41,8 @@ pub fn spawn(py: Python<'_>, name: &str, body: impl Fn(Python<'_>) + Send + Sync
     Ok(())
 }
 
-/// Has the patching library make the hub of the calling thread. It imports what all hubs need: several
-/// threads that did it at once would wait for each other's patched import locks for ever.
+/// Has the patching library make the hub of the calling thread. It imports what all hubs need:
+/// several threads that did it at once would wait for each other's patched import locks for ever.
 fn find_hub(py: Python<'_>) -> PyResult<()> {
     for module in ["gevent", "eventlet.hubs"] {
         if interpreter::has_imported(py, module)? {

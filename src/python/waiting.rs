@@ -1,5 +1,5 @@
-//! Waiting for a client, in a thread or a greenlet of the application's: neither the interpreter nor
-//! the exchange is held meanwhile, so that others go on, answer, and end the request.
+//! Waiting for a client, in a thread or a greenlet of the application's: neither the interpreter
+//! nor the exchange is held meanwhile, so that others go on, answer, and end the request.
 
 use std::io;
 use std::sync::Mutex;
@@ -18,7 +18,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// The same for greenlets, of which there may be hundreds: each look costs the hub something.
 const LOOK_AGAIN_IN_GREENLET: Duration = Duration::from_millis(250);
 
-/// Waits for a client that is so far behind that no more is kept for it, until all that the application has produced so far is.
+/// Waits for a client that is so far behind that no more is kept for it, until all that the
+/// application has produced so far is.
 ///
 /// # Errors
 /// The client is gone, or has stopped reading.
@@ -68,7 +69,8 @@ fn until_done<T: Send>(
     }
 }
 
-/// The same in a greenlet: the hub runs others meanwhile. What is thrown into the greenlet ends the wait.
+/// The same in a greenlet: the hub runs others meanwhile. What is thrown into the greenlet ends the
+/// wait.
 fn until_done_in_greenlet<T>(
     shared: &Mutex<ResponseWriter>,
     py: Python<'_>,

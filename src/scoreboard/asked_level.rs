@@ -1,7 +1,7 @@
 //! The level of the error log that an operator asks for while the server runs.
 //!
-//! The master writes it on its page, and applies it to itself. Each worker looks once a second. What
-//! was asked before its fork a worker has inherited, so it remembers what stood there then.
+//! The master writes it on its page, and applies it to itself. Each worker looks once a second.
+//! What was asked before its fork a worker has inherited, so it remembers what stood there then.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -1,5 +1,5 @@
-//! The pages of a program's board, those of earlier programs beside it, and what is kept of others: what
-//! a reader sees as one.
+//! The pages of a program's board, those of earlier programs beside it, and what is kept of others:
+//! what a reader sees as one.
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -62,17 +62,17 @@ impl Board {
         pages.map(|words| words[word].load(Relaxed)).sum()
     }
 
-    /// The words that hold the state of the row's worker: those on an earlier board where it is a worker
-    /// of that program.
+    /// The words that hold the state of the row's worker: those on an earlier board where it is a
+    /// worker of that program.
     pub(super) fn state_of(&self, number: usize) -> &Counters<WORDS> {
         let own = pid_in(&self.pages, number);
         let is_its = |pages: &&Pages| own.is_some() && number < rows_used(pages) && pid_in(pages, number) == own;
         self.earlier().rev().find(is_its).map_or(words_of(&self.pages, number), |pages| words_of(pages, number))
     }
 
-    /// Pids whose processor time counts for a row besides that of the dead: that of its worker, and that
-    /// of the worker which another master has there. Only the newest board of a master says so: workers of
-    /// programs before are in their rows there as well.
+    /// Pids whose processor time counts for a row besides that of the dead: that of its worker, and
+    /// that of the worker which another master has there. Only the newest board of a master says
+    /// so: workers of programs before are in their rows there as well.
     pub(super) fn pids_of(&self, number: usize) -> impl Iterator<Item = Pid> {
         let mut told = vec![master_of(&self.pages)];
         let mut is_others = move |pages: &&Pages| {
@@ -85,7 +85,8 @@ impl Board {
         [&*self.pages].into_iter().chain(others).filter_map(move |pages| pid_in(pages, number))
     }
 
-    /// Nanoseconds that threads have been in the application in this row, on all boards, up to `now`.
+    /// Nanoseconds that threads have been in the application in this row, on all boards, up to
+    /// `now`.
     pub(super) fn busy_of(&self, number: usize, now: u64) -> u64 {
         let earlier = |(index, pages): (usize, &Pages)| {
             if number >= rows_used(pages) {

@@ -1,4 +1,5 @@
-//! The closed lists that the scoreboard counts by: why workers ended, and why requests were refused.
+//! The closed lists that the scoreboard counts by: why workers ended, and why requests were
+//! refused.
 
 /// Why a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,14 @@
-//! What earlier programs have counted: a new program goes on from there, so that no total falls at an
-//! upgrade.
+//! What earlier programs have counted: a new program goes on from there, so that no total falls at
+//! an upgrade.
 //!
-//! Nobody can write to a board but the program that has made it, and its workers. So a new program has
-//! a board of its own, and reads those of the programs before it as well, whose workers go on counting
-//! there until they end. Boards on which nobody counts any more are added to the new one once, before
-//! it has a reader ([`Scoreboard::after`]): each upgrade does that for the boards of those before the
-//! last, so there are never many.
+//! Nobody can write to a board but the program that has made it, and its workers. So a new program
+//! has a board of its own, and reads those of the programs before it as well, whose workers go on
+//! counting there until they end. Boards on which nobody counts any more are added to the new one
+//! once, before it has a reader ([`Scoreboard::after`]): each upgrade does that for the boards of
+//! those before the last, so there are never many.
 //!
-//! Under USR2 the old program may stay after all. It has made the new one's board, so that it can add
-//! that to its own when the new one is gone ([`Scoreboard::add_successor`]).
+//! Under USR2 the old program may stay after all. It has made the new one's board, so that it can
+//! add that to its own when the new one is gone ([`Scoreboard::add_successor`]).
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -51,8 +51,8 @@ const MASTERS_COUNTS: [MasterWord; 6] = [
 const LAST_RELOAD: [MasterWord; 3] = [MasterWord::LastReload, MasterWord::LastReloadAt, MasterWord::LastReloadOkAt];
 
 impl Scoreboard {
-    /// A board of `rows` empty rows for this process, the master, which goes on counting from what it
-    /// has inherited. A board of another layout is left out: what was counted there is lost.
+    /// A board of `rows` empty rows for this process, the master, which goes on counting from what
+    /// it has inherited. A board of another layout is left out: what was counted there is lost.
     ///
     /// # Errors
     /// There is no room for it.
@@ -75,14 +75,14 @@ impl Scoreboard {
         SharedPages::for_successor(FILE_NAME, pages_of(rows)).ok().flatten().map(SuccessorBoard)
     }
 
-    /// Adds what a program has counted that has run beside this one, and is gone. What that has kept of
-    /// programs before was counted for this one already.
+    /// Adds what a program has counted that has run beside this one, and is gone. What that has
+    /// kept of programs before was counted for this one already.
     pub fn add_successor(&self, successor: &SuccessorBoard) {
         add_own(&self.0, &successor.0, |_, now| now);
     }
 
-    /// The same without the boards of masters in other processes, which use themselves what is counted
-    /// there.
+    /// The same without the boards of masters in other processes, which use themselves what is
+    /// counted there.
     pub fn of_this_process(&self) -> Scoreboard {
         let own = master_of(&self.0.pages);
         let earlier = self.0.earlier.iter().filter(|pages| master_of(pages) == own).cloned().collect();
@@ -101,8 +101,8 @@ impl Scoreboard {
         earlier.filter_map(|pages| (0..rows_used(pages)).find(|&number| is_its(pages, number))).next()
     }
 
-    /// For the master: sees to it that requests of workers of earlier programs do not run on that have
-    /// ended within them. While the master of such a board lives, it does so itself.
+    /// For the master: sees to it that requests of workers of earlier programs do not run on that
+    /// have ended within them. While the master of such a board lives, it does so itself.
     pub fn note_ended(&self) {
         let is_orphaned = |pages: &Pages| !has_other_master(pages, getpid());
         for (index, pages) in self.0.earlier().enumerate().filter(|(_, pages)| is_orphaned(pages)) {
@@ -181,8 +181,8 @@ fn add_ended(pages: &Pages, found: &[Pages]) -> Vec<bool> {
     are_kept
 }
 
-/// Adds what the program of a board has counted to what is kept on `pages`. A request that still seems
-/// to run there has run until `end_of` its row.
+/// Adds what the program of a board has counted to what is kept on `pages`. A request that still
+/// seems to run there has run until `end_of` its row.
 fn add_own(pages: &Pages, other: &Pages, end_of: impl Fn(usize, u64) -> u64) {
     add_masters_counts(pages, masters_page(other));
     for number in 0..rows_used(other) {

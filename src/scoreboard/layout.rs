@@ -28,10 +28,10 @@ pub const fn pages_for(rows: usize) -> usize {
     2 * (rows + 1)
 }
 
-/// Boards of earlier programs that one program reads beside its own: as many as have workers at once,
-/// if an upgrade comes before the last one is over. The words of that page of a row which hold the
-/// state of a worker elsewhere say when the workers of this row on those boards have ended (see
-/// `earlier`).
+/// Boards of earlier programs that one program reads beside its own: as many as have workers at
+/// once, if an upgrade comes before the last one is over. The words of that page of a row which
+/// hold the state of a worker elsewhere say when the workers of this row on those boards have ended
+/// (see `earlier`).
 pub const MOST_EARLIER: usize = 4;
 
 /// The words of the master's page.
@@ -81,8 +81,8 @@ pub enum MasterWord {
     LastReloadOkAt = MasterWord::ControlPath as isize + PATH_WORDS as isize,
     /// Lines of the master's logs that were dropped.
     LinesDropped,
-    /// The level that an operator has last given the error log, as Python's `logging` numbers it, in
-    /// the low byte, and above it how often; 0 before the first time.
+    /// The level that an operator has last given the error log, as Python's `logging` numbers it,
+    /// in the low byte, and above it how often; 0 before the first time.
     LogLevel,
 }
 
@@ -121,7 +121,8 @@ pub enum State {
     RequestsAtBirth,
     /// 1 where its class accepts connections by itself.
     AcceptsByItself,
-    /// 1 where its requests are greenlets of one thread: that they run does not say that it is busy.
+    /// 1 where its requests are greenlets of one thread: that they run does not say that it is
+    /// busy.
     HasGreenlets,
     /// Running requests that have found no place among [`State::Starts`].
     Unplaced,
@@ -165,8 +166,8 @@ pub enum Tally {
     TlsResumed,
     /// TLS handshakes that failed.
     TlsFailed,
-    /// Lines of the error log, [`LOG_LINES`] words: critical ones, errors, warnings, exceptions of the
-    /// application's.
+    /// Lines of the error log, [`LOG_LINES`] words: critical ones, errors, warnings, exceptions of
+    /// the application's.
     LogLines,
     /// Nanoseconds for which threads that had a request waited for the interpreter.
     Attach = Tally::LogLines as isize + LOG_LINES as isize,

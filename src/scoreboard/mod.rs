@@ -167,7 +167,8 @@ impl Row {
         self.field(State::AcceptsByItself).store(1, Relaxed);
     }
 
-    /// What tells the worker to finish: TERM, or RTMIN where its class accepts connections by itself.
+    /// What tells the worker to finish: TERM, or RTMIN where its class accepts connections by
+    /// itself.
     pub fn stop_signal(&self) -> Signal {
         match self.field(State::AcceptsByItself).load(Relaxed) {
             0 => Signal::Term,

@@ -324,8 +324,8 @@ impl Scoreboard {
 fn choose(mut boards: Vec<Pages>, master: Pid) -> Result<Scoreboard, OpenError> {
     let says = |pages: &Pages, word: MasterWord| masters_page(pages)[word as usize].load(Acquire);
     boards.retain(|pages| says(pages, MasterWord::Magic) == MAGIC);
-    // Each program holds those before it open, but a worker none; and a child that the master has forked
-    // and that has not yet executed another program holds those of the master.
+    // Each program holds those before it open, but a worker none; and a child that the master has
+    // forked and that has not yet executed another program holds those of the master.
     boards.sort_by_key(|pages| says(pages, MasterWord::StartedAt));
     let is_own = |pages: &Pages| says(pages, MasterWord::Pid) == master.as_raw() as u64;
     let own = boards.iter().rposition(is_own).ok_or(OpenError::NoBoard)?;

@@ -120,7 +120,8 @@ impl Row {
         ended
     }
 
-    /// Records that a request in a greenlet no longer runs. It adds no time: [`Row::count_busy`] does.
+    /// Records that a request in a greenlet no longer runs. It adds no time: [`Row::count_busy`]
+    /// does.
     pub fn end_greenlets_request(&self, request: Running) {
         match request.place {
             Some(place) => self.starts()[place].store(0, Release),

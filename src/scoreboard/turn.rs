@@ -2,8 +2,8 @@
 //!
 //! A page of a new program has what the workers of the earlier ones have counted; a page of theirs
 //! lacks what its own have. So once a worker of the new program answers, theirs do not, or totals
-//! would fall. The word lives in memory of its own, which each program hands to the next. It must not
-//! know what is answered.
+//! would fall. The word lives in memory of its own, which each program hands to the next. It must
+//! not know what is answered.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -17,7 +17,8 @@ use crate::sys::shared::{Counters, SharedSlice};
 /// The name that the memory has in /proc.
 const FILE_NAME: &std::ffi::CStr = c"monoceros-turn";
 
-/// The number of the newest program whose workers answer, and the highest number that was given out.
+/// The number of the newest program whose workers answer, and the highest number that was given
+/// out.
 const WORDS: usize = 2;
 
 /// A program's part in it. Workers inherit it; clones are the same.
@@ -39,8 +40,8 @@ impl MetricsTurn {
         Ok(turn)
     }
 
-    /// For the program that has this number, with the memory of those before. `None` where the file is
-    /// another.
+    /// For the program that has this number, with the memory of those before. `None` where the file
+    /// is another.
     ///
     /// # Errors
     /// The file cannot be mapped.
@@ -49,8 +50,8 @@ impl MetricsTurn {
         Ok(page.map(|page| MetricsTurn { page: Arc::new(page), number }))
     }
 
-    /// What a new program is to be given: the descriptor, and its number. `None` on a system without
-    /// files in memory.
+    /// What a new program is to be given: the descriptor, and its number. `None` on a system
+    /// without files in memory.
     pub fn for_successor(&self) -> Option<(RawFd, u64)> {
         let descriptor = self.page.descriptor()?;
         Some((descriptor, self.words()[1].fetch_add(1, AcqRel) + 1))

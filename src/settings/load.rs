@@ -218,8 +218,8 @@ impl Loading {
         }
     }
 
-    /// The command line's module comes before all; a script that flags name before the module of the
-    /// config file. Two names in one place cannot both be meant.
+    /// The command line's module comes before all; a script that flags name before the module of
+    /// the config file. Two names in one place cannot both be meant.
     fn named_app(&self, sources: &Sources<'_>) -> Result<Option<AppSpec>, Error> {
         let Config { wsgi_app, wsgi_file, .. } = &self.config;
         let origin = self.origins.of("wsgi_file");

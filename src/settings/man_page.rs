@@ -214,7 +214,8 @@ fn without_links(text: &str) -> String {
     out
 }
 
-/// A backslash and a hyphen mean something to roff; a hyphen of a flag must be one that can be copied.
+/// A backslash and a hyphen mean something to roff; a hyphen of a flag must be one that can be
+/// copied.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }

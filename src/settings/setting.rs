@@ -40,7 +40,8 @@ impl Setting {
     }
 }
 
-/// The chapters of the reference, in their order; gunicorn's, and two of our own, about HTTP and files.
+/// The chapters of the reference, in their order; gunicorn's, and two of our own, about HTTP and
+/// files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
     /// Where settings and app come from.

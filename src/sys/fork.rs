@@ -32,12 +32,12 @@ pub enum Forked {
 /// process.
 pub fn fork() -> io::Result<Forked> {
     by(|| {
-        // SAFETY: only the master forks, and the server starts no thread in the master. So no thread
-        // that is missing in the child can hold a lock of the server or of the C library, and the
-        // child may run any code. If Python code (a hook, an agent, an embedding program, a preloaded
-        // application) has threads in the master, the caller `interpreter::around_fork` holds the
-        // interpreter's locks and the log's meanwhile, as os.fork() does; locks of other C libraries
-        // are as exposed as they are under os.fork().
+        // SAFETY: only the master forks, and the server starts no thread in the master. So no
+        // thread that is missing in the child can hold a lock of the server or of the C library,
+        // and the child may run any code. If Python code (a hook, an agent, an embedding program, a
+        // preloaded application) has threads in the master, the caller `interpreter::around_fork`
+        // holds the interpreter's locks and the log's meanwhile, as os.fork() does; locks of other
+        // C libraries are as exposed as they are under os.fork().
         match unsafe { unistd::fork() }? {
             ForkResult::Parent { child } => Ok(child.as_raw()),
             ForkResult::Child => Ok(0),
@@ -45,7 +45,8 @@ pub fn fork() -> io::Result<Forked> {
     })
 }
 
-/// The same by way of `fork`, which returns what fork(2) does: 0 in the child, else the child's pid.
+/// The same by way of `fork`, which returns what fork(2) does: 0 in the child, else the child's
+/// pid.
 ///
 /// # Errors
 /// Those of `fork`.

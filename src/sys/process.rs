@@ -158,8 +158,8 @@ pub struct Usage {
     pub resident: u64,
 }
 
-/// What a process uses, by one reading (proc_pid_stat(5), fields 14 to 17 and 24). `None` when it is
-/// gone.
+/// What a process uses, by one reading (proc_pid_stat(5), fields 14 to 17 and 24). `None` when it
+/// is gone.
 pub fn usage(pid: Pid) -> Option<Usage> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets is the second field, and may contain any character.
@@ -179,8 +179,8 @@ pub fn open_files(pid: Pid) -> Option<u64> {
     if told > 0 { Some(told) } else { Some(std::fs::read_dir(folder).ok()?.count() as u64) }
 }
 
-/// How many files a process may have open (RLIMIT_NOFILE, proc(5)); `None` without a limit, or when it
-/// is gone.
+/// How many files a process may have open (RLIMIT_NOFILE, proc(5)); `None` without a limit, or when
+/// it is gone.
 pub fn open_files_limit(pid: Pid) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
     let values = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
@@ -246,8 +246,8 @@ pub fn inherited_descriptor(fd: RawFd) -> io::Result<OwnedFd> {
         return Err(Errno::EBADF.into());
     }
     close_on_exec(fd)?;
-    // SAFETY: it is open, as was just seen, and the program was started with it: nothing else in the
-    // process owns it.
+    // SAFETY: it is open, as was just seen, and the program was started with it: nothing else in
+    // the process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

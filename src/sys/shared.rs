@@ -74,7 +74,8 @@ impl<T: Shareable> SharedSlice<T> {
         Ok(SharedSlice { mapping, length: length.get(), items: PhantomData })
     }
 
-    /// What an earlier program has made by [`SharedSlice::for_successors`]. `None` for any other file.
+    /// What an earlier program has made by [`SharedSlice::for_successors`]. `None` for any other
+    /// file.
     pub fn inherited(file: OwnedFd, length: NonZeroUsize) -> io::Result<Option<SharedSlice<T>>> {
         let bytes = size_of::<T>().saturating_mul(length.get()).next_multiple_of(page_size()?);
         let mapping = Mapping::of_unsealed(file, bytes)?;
@@ -195,15 +196,16 @@ struct Mapping {
     /// INVARIANT: maps `bytes` bytes, readable at least, until drop.
     start: NonNull<libc::c_void>,
     bytes: NonZeroUsize,
-    /// The file that is mapped, until the process gives it up. `None` also on a system without files
-    /// in memory.
+    /// The file that is mapped, until the process gives it up. `None` also on a system without
+    /// files in memory.
     file: Mutex<Option<OwnedFd>>,
 }
 
 impl Mapping {
     fn new(name: &CStr, bytes: usize) -> io::Result<Mapping> {
         let mapping = Mapping::open_to_successors(name, bytes)?;
-        // A kernel before 5.1 does not know this seal; then the pages are as safe as without a file.
+        // A kernel before 5.1 does not know this seal; then the pages are as safe as without a
+        // file.
         let file = mapping.file.lock().unpoisoned();
         file.iter().for_each(|file| add_seals(file, &[SealFlag::F_SEAL_FUTURE_WRITE]));
         drop(file);
@@ -226,8 +228,8 @@ impl Mapping {
         Ok(Mapping { start, bytes, file: Mutex::new(file) })
     }
 
-    /// Maps a file that another process has made without that seal, and of this size; `None` for any
-    /// other.
+    /// Maps a file that another process has made without that seal, and of this size; `None` for
+    /// any other.
     fn of_unsealed(file: OwnedFd, bytes: usize) -> io::Result<Option<Mapping>> {
         let seals = fcntl(&file, FcntlArg::F_GET_SEALS).map_or(SealFlag::empty(), SealFlag::from_bits_retain);
         let is_ours = seals.contains(SealFlag::F_SEAL_SHRINK) && !seals.contains(SealFlag::F_SEAL_FUTURE_WRITE);
@@ -236,8 +238,8 @@ impl Mapping {
             return Ok(None);
         };
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in use. The
-        // file cannot become shorter.
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in use.
+        // The file cannot become shorter.
         let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, &file, 0) }?;
         Ok(Some(Mapping { start, bytes, file: Mutex::new(Some(file)) }))
     }

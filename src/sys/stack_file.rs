@@ -150,8 +150,8 @@ pub struct Question {
 }
 
 impl Question {
-    /// Asks a process for its stacks, for those of greenlets only if it has any. It may take as long as
-    /// `patience` says.
+    /// Asks a process for its stacks, for those of greenlets only if it has any. It may take as
+    /// long as `patience` says.
     ///
     /// # Errors
     /// It cannot be asked.
@@ -168,8 +168,8 @@ impl Question {
         Ok(Question { file, has_end, until: now + patience, length: FIRST, changed_at: now })
     }
 
-    /// What it has written, once that is whole or its time is over, taken out of the file. To be asked
-    /// again every [`LOOK`] until then.
+    /// What it has written, once that is whole or its time is over, taken out of the file. To be
+    /// asked again every [`LOOK`] until then.
     pub fn answer(&mut self, now: Instant) -> Option<Result<String, NoAnswer>> {
         match self.is_whole(now) {
             Ok(true) => Some(self.take()),

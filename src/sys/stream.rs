@@ -111,8 +111,9 @@ impl Stream {
         let _ = socket2::SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
     }
 
-    /// The process and the user at the other end of a connection on a unix socket, as they were when
-    /// it connected (SO_PEERCRED, unix(7)). A pid of 0 is of a process that has no number here.
+    /// The process and the user at the other end of a connection on a unix socket, as they were
+    /// when it connected (SO_PEERCRED, unix(7)). A pid of 0 is of a process that has no number
+    /// here.
     pub fn peer_process(&self) -> Option<(Pid, u32)> {
         let found = nix::sys::socket::getsockopt(&self.0, PeerCredentials).ok()?;
         Some((Pid::from_raw(found.pid()), found.uid()))

@@ -13,7 +13,8 @@ pub fn host_name() -> String {
 
 #[cfg(target_env = "gnu")]
 fn c_library() -> String {
-    // SAFETY: takes nothing, and returns a constant string of the library (gnu_get_libc_version(3)).
+    // SAFETY: takes nothing, and returns a constant string of the library
+    // (gnu_get_libc_version(3)).
     let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
     format!("glibc {}", version.to_string_lossy())
 }

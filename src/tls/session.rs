@@ -185,8 +185,8 @@ impl Session {
         self.tls.wants_write()
     }
 
-    /// Announces the end of what the server sends (`close_notify`, RFC 8446 section 6.1), unless the
-    /// session is abandoned ([`Session::abandon`]).
+    /// Announces the end of what the server sends (`close_notify`, RFC 8446 section 6.1), unless
+    /// the session is abandoned ([`Session::abandon`]).
     pub fn finish(&mut self, stream: &Stream) {
         if self.stage == SessionStage::Open {
             self.stage = SessionStage::Finished;

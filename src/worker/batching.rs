@@ -1,16 +1,18 @@
-//! When bytes for a client go out at once, and when they wait a moment for more: the policy, and all of its numbers.
+//! When bytes for a client go out at once, and when they wait a moment for more: the policy, and
+//! all of its numbers.
 //!
-//! Each send costs a system call and wakes a client, which can cost more than the application's part. So a block of an iteration that
-//! follows fast waits for the next, and a short response waits for those to requests that are ready. PEP 3333 ("Buffering and
-//! Streaming") asks that what was produced goes out while the next block is produced: the standby thread sends what is due.
+//! Each send costs a system call and wakes a client, which can cost more than the application's
+//! part. So a block of an iteration that follows fast waits for the next, and a short response
+//! waits for those to requests that are ready. PEP 3333 ("Buffering and Streaming") asks that what
+//! was produced goes out while the next block is produced: the standby thread sends what is due.
 
 use std::time::{Duration, Instant};
 
 use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::Hint;
 
-/// A block that comes this soon after the one before it may wait. At that pace a send for each costs a tenth of the time; at a faster one
-/// it would soon cost more than the application.
+/// A block that comes this soon after the one before it may wait. At that pace a send for each
+/// costs a tenth of the time; at a faster one it would soon cost more than the application.
 const FAST: Duration = Duration::from_micros(50);
 
 /// Longer blocks, and longer responses, do not wait.
@@ -22,16 +24,17 @@ pub const MOST_WAITING: usize = 32 * 1024;
 /// How long a block may wait for the next. The standby thread looks this often for what is due.
 pub const LONGEST_WAIT: Duration = Duration::from_micros(250);
 
-/// How long a whole response may wait for those to requests that are ready. Sent together, they wake their clients once instead of each
-/// time, which on a virtual machine costs as much as a short request, and neither the application nor the kernel's network code keeps
-/// driving the other out of the processor's caches.
+/// How long a whole response may wait for those to requests that are ready. Sent together, they
+/// wake their clients once instead of each time, which on a virtual machine costs as much as a
+/// short request, and neither the application nor the kernel's network code keeps driving the other
+/// out of the processor's caches.
 pub const RESPONSE_WAIT: Duration = Duration::from_micros(200);
 
 /// Most responses that wait for each other.
 pub const MOST_RESPONSES: usize = 8;
 
-/// Where requests have lately taken no longer than this, in nanoseconds, a response may wait for those behind it; one request of a second
-/// rules that out for the next fifty.
+/// Where requests have lately taken no longer than this, in nanoseconds, a response may wait for
+/// those behind it; one request of a second rules that out for the next fifty.
 pub const SHORT_REQUEST_NS: u64 = 100_000;
 
 /// One response's place in the policy.
@@ -72,7 +75,8 @@ impl Batching {
         }
     }
 
-    /// Whether `length` bytes are to be kept for now. `queued` bytes are in the queue, all of which [wait](Waits) for more to come.
+    /// Whether `length` bytes are to be kept for now. `queued` bytes are in the queue, all of which
+    /// [wait](Waits) for more to come.
     pub fn defers(&mut self, hint: Hint, length: usize, queued: usize) -> bool {
         match hint {
             Hint::MoreSoon => self.defers_block(length, queued),

@@ -1,4 +1,5 @@
-//! Where a request body gathers before the application is called: in memory, then in an unlinked temporary file (decision D10).
+//! Where a request body gathers before the application is called: in memory, then in an unlinked
+//! temporary file (decision D10).
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -11,7 +12,8 @@ use crate::exchange::Body;
 use crate::http::connection::Room;
 use crate::sys::memory;
 
-/// The most that is reserved for a body before its bytes arrive: a Content-Length is a claim, not memory.
+/// The most that is reserved for a body before its bytes arrive: a Content-Length is a claim, not
+/// memory.
 const FIRST_RESERVATION: usize = 64 * 1024;
 
 /// Where memory is short, a body of more bytes than these goes to a file.
@@ -38,8 +40,8 @@ impl BodyStore {
         BodyStore::Memory(Vec::with_capacity(announced.min(FIRST_RESERVATION)))
     }
 
-    /// Adds `data`, and says whether more may follow. It may not where the body is as long as bodies are kept, or there is no place for a
-    /// file: the rest then streams to the application.
+    /// Adds `data`, and says whether more may follow. It may not where the body is as long as
+    /// bodies are kept, or there is no place for a file: the rest then streams to the application.
     ///
     /// # Errors
     /// The data was not kept.
@@ -128,7 +130,8 @@ impl BodyStore {
         Ok(BodyStore::Spooled(file, length))
     }
 
-    /// Moves the bytes into a file. Where none can be made (a read-only root, a full disk) they stay, and the rest streams.
+    /// Moves the bytes into a file. Where none can be made (a read-only root, a full disk) they
+    /// stay, and the rest streams.
     fn spool(&mut self, limits: &ConnectionLimits) -> Room {
         let BodyStore::Memory(bytes) = self else { return Room::Left };
         if limits.spooling.most_of_body == 0 {

@@ -1,4 +1,5 @@
-//! What holds for every connection of a worker: the protocol's rules, who is trusted, and the bounds in bytes and seconds.
+//! What holds for every connection of a worker: the protocol's rules, who is trusted, and the
+//! bounds in bytes and seconds.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -20,14 +21,16 @@ use crate::sys::signal::term_has_come;
 use crate::sys::socket::Peer;
 use crate::tls::Settled;
 
-/// Idle connections under the sync class while `keepalive` is not set: longer than load balancers keep theirs (60 s, 75 s, 600 s), so that
-/// the balancer closes first and no request meets a closing connection.
+/// Idle connections under the sync class while `keepalive` is not set: longer than load balancers
+/// keep theirs (60 s, 75 s, 600 s), so that the balancer closes first and no request meets a
+/// closing connection.
 const SYNC_KEEPALIVE: Duration = Duration::from_secs(650);
 
 /// Under gthread: gunicorn's figure, which its users have tuned their balancers for.
 const GTHREAD_KEEPALIVE: Duration = Duration::from_secs(2);
 
-/// How long a stopping worker waits for kept-alive clients to send one more request, which is answered with `Connection: close`.
+/// How long a stopping worker waits for kept-alive clients to send one more request, which is
+/// answered with `Connection: close`.
 pub const KEEPALIVE_LINGER: Duration = Duration::from_secs(2);
 
 /// The rules of a worker, shared by its connections.
@@ -141,13 +144,14 @@ impl ConnectionLimits {
         }
     }
 
-    /// Whether the peer may set the scheme and headers with underscores; under uwsgi, whether it may send requests at all. A unix
-    /// socket's peer always may, as in gunicorn.
+    /// Whether the peer may set the scheme and headers with underscores; under uwsgi, whether it
+    /// may send requests at all. A unix socket's peer always may, as in gunicorn.
     pub fn trusts(&self, peer: &Peer) -> bool {
         among(&self.trusted, peer)
     }
 
-    /// Whether that may be set behind a PROXY header, which `peer` has sent: by the client that it names, not by who passes on its bytes.
+    /// Whether that may be set behind a PROXY header, which `peer` has sent: by the client that it
+    /// names, not by who passes on its bytes.
     pub fn trusts_origin(&self, origin: &Origin, peer: &Peer) -> bool {
         match origin {
             Origin::Client { client, .. } => self.trusts(&Peer::Ip(*client)),
@@ -167,14 +171,16 @@ impl ConnectionLimits {
         !self.keepalive.is_zero() && !self.is_stopping()
     }
 
-    /// How long a connection is kept that falls idle now. Also where the worker is to end: its client was promised that it is kept.
+    /// How long a connection is kept that falls idle now. Also where the worker is to end: its
+    /// client was promised that it is kept.
     pub fn idle_time(&self) -> Duration {
         if self.is_stopping() { self.keepalive.min(KEEPALIVE_LINGER) } else { self.keepalive }
     }
 
     /// Whether the worker is to end.
     pub fn is_stopping(&self) -> bool {
-        // TERM may have come while the application runs; its response already tells the client not to come back.
+        // TERM may have come while the application runs; its response already tells the client not
+        // to come back.
         self.stopping.load(Relaxed) || term_has_come()
     }
 
@@ -228,7 +234,8 @@ impl OwnPaths {
     }
 }
 
-/// A setting's seconds, of which none mean for ever: a time that no connection will see, and that clocks can still add.
+/// A setting's seconds, of which none mean for ever: a time that no connection will see, and that
+/// clocks can still add.
 fn bound(seconds: u64) -> Duration {
     const FOR_EVER: u64 = u32::MAX as u64;
     Duration::from_secs(if seconds == 0 { FOR_EVER } else { seconds })

@@ -1,5 +1,5 @@
-//! Which connections the event loop's poll watches, and for what. Any thread may change that: who sends to a client that does not take it
-//! has the poll tell when it does. Knows no connection.
+//! Which connections the event loop's poll watches, and for what. Any thread may change that: who
+//! sends to a client that does not take it has the poll tell when it does. Knows no connection.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -7,8 +7,8 @@ use std::os::fd::RawFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token};
 
-/// What the poll tells of a connection. It is told more only when that is needed, and never less again: each change is a system call,
-/// each needless event a turn.
+/// What the poll tells of a connection. It is told more only when that is needed, and never less
+/// again: each change is a system call, each needless event a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Watched {
     /// Nothing.
@@ -49,7 +49,8 @@ impl ConnectionPoll {
         if watched >= wanted { Ok(()) } else { self.watch_anew(key, descriptor, watched, wanted) }
     }
 
-    /// The same where it may be watched for that already: the poll then tells once more of what is there (epoll_ctl(2), EPOLL_CTL_MOD).
+    /// The same where it may be watched for that already: the poll then tells once more of what is
+    /// there (epoll_ctl(2), EPOLL_CTL_MOD).
     ///
     /// # Errors
     /// As [`ConnectionPoll::watch`].

@@ -1,4 +1,5 @@
-//! `--reload`: notices that the application's source has changed, by looking, and sooner by being told.
+//! `--reload`: notices that the application's source has changed, by looking, and sooner by being
+//! told.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -13,7 +14,8 @@ use crate::python::app;
 use crate::settings::ReloadEngine;
 use crate::sys::inotify::Folders;
 
-/// The files of the loaded modules and those the operator added, with the times they were last changed.
+/// The files of the loaded modules and those the operator added, with the times they were last
+/// changed.
 pub struct FileWatcher {
     extra: Vec<String>,
     broken: Vec<PathBuf>,
@@ -26,14 +28,15 @@ pub struct FileWatcher {
 /// What the kernel tells. A thread of its own listens, because nobody else may wait for it.
 pub struct ChangeNotifier {
     folders: Folders,
-    /// The names of the watched files: a log that is written beside them is no reason to look at all of them.
+    /// The names of the watched files: a log that is written beside them is no reason to look at
+    /// all of them.
     names: Mutex<HashSet<OsString>>,
     has_changes: AtomicBool,
 }
 
 impl FileWatcher {
-    /// Watches the modules loaded so far and later, the paths or glob patterns in `extra`, and the files that kept the application from
-    /// loading, which are no modules.
+    /// Watches the modules loaded so far and later, the paths or glob patterns in `extra`, and the
+    /// files that kept the application from loading, which are no modules.
     ///
     /// # Errors
     /// `engine` insists on inotify, and the kernel does not grant it.
@@ -64,7 +67,8 @@ impl FileWatcher {
         self.edits.as_ref().is_some_and(|edits| edits.has_changes.load(Ordering::Acquire))
     }
 
-    /// A file that has changed since the last look, if one has. Files that are new to the watch are taken as they are.
+    /// A file that has changed since the last look, if one has. Files that are new to the watch are
+    /// taken as they are.
     pub fn changed(&mut self) -> Option<PathBuf> {
         let files = self.files();
         if let Some(edits) = &self.edits {

@@ -1,8 +1,8 @@
 //! A worker whose class is written in Python and serves by itself.
 //!
 //! Its process is forked and supervised as any other, and makes the same steps until it serves.
-//! Then the class runs its own loop: there is no event loop of ours, and no connection. A class that
-//! is derived from one of ours has the server serve for it, by the same steps as any worker.
+//! Then the class runs its own loop: there is no event loop of ours, and no connection. A class
+//! that is derived from one of ours has the server serve for it, by the same steps as any worker.
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
@@ -40,8 +40,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// The server's own class whose requests run in greenlets.
 const GEVENT: &str = "gevent";
 
-/// While the worker boots they are looked at more often: a file counts as changed only if it was seen
-/// before, and an edit may follow the load at once.
+/// While the worker boots they are looked at more often: a file counts as changed only if it was
+/// seen before, and an edit may follow the load at once.
 const LOOK_AT_BOOT: Duration = Duration::from_millis(100);
 
 /// Lives the life of a worker of the class `name`, and returns its exit status.
@@ -81,8 +81,8 @@ fn live_and_end(worker: &ForeignWorker, note: Option<&FailureNote>) -> ForeignEn
 }
 
 /// The steps of [`super::boot`], but for those that belong to the event loop; the class loads the
-/// application itself. It is made before `post_fork`, which sees it, and so before a change of user.
-/// `failed` gets the exit status if the server cannot serve for the class.
+/// application itself. It is made before `post_fork`, which sees it, and so before a change of
+/// user. `failed` gets the exit status if the server cannot serve for the class.
 fn boot(
     init: WorkerInit,
     python: &PythonSetup,
@@ -196,8 +196,8 @@ fn serve_for(given: &Mutex<Option<(WorkerInit, Nudge)>>, app: App, threads: Opti
     }
 }
 
-/// The signals that the class has no handlers for, and all of them until it has installed those: they
-/// are collected, and mean nothing.
+/// The signals that the class has no handlers for, and all of them until it has installed those:
+/// they are collected, and mean nothing.
 struct UnreadSignals {
     _queue: SignalQueue,
     _nudge: Nudge,

@@ -1,7 +1,9 @@
-//! What all connections of a worker hold together of what others need too: memory, room on the disk, file descriptors.
+//! What all connections of a worker hold together of what others need too: memory, room on the
+//! disk, file descriptors.
 //!
-//! Each connection is bounded by itself, but a thousand of them at their bounds are too many. Connections write down here what they hold;
-//! the event loop looks whether it is too much, and ends those that cost most. Knows no connection.
+//! Each connection is bounded by itself, but a thousand of them at their bounds are too many.
+//! Connections write down here what they hold; the event loop looks whether it is too much, and
+//! ends those that cost most. Knows no connection.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
@@ -12,7 +14,8 @@ use crate::sys::process;
 /// Of the descriptors that the process may have open, so many parts of...
 const RESERVE_PARTS: RawFd = 8;
 
-/// ...are left to the application, for its files, its database and its own clients; but no more than this.
+/// ...are left to the application, for its files, its database and its own clients; but no more
+/// than this.
 const LARGEST_RESERVE: RawFd = 1024;
 
 /// Whoever makes room makes a bit more of it at once: this part of the bound.
@@ -23,8 +26,8 @@ const SPARE_PARTS: u64 = 16;
 pub struct Holdings {
     memory: Stock,
     spool: Stock,
-    /// A new descriptor with this number or a higher one belongs to the application's reserve: a new one always gets the lowest number
-    /// that is free.
+    /// A new descriptor with this number or a higher one belongs to the application's reserve: a
+    /// new one always gets the lowest number that is free.
     reserve: RawFd,
     /// How many of the reserve's are known to be in use, less those that have been closed since.
     in_reserve: AtomicI32,
@@ -123,7 +126,8 @@ impl Holdings {
         })
     }
 
-    /// Takes note of a descriptor that has just been opened for a client; says whether it is one of the application's.
+    /// Takes note of a descriptor that has just been opened for a client; says whether it is one of
+    /// the application's.
     pub fn note_descriptor(&self, descriptor: &impl AsRawFd) -> bool {
         let depth = descriptor.as_raw_fd().saturating_sub(self.reserve).saturating_add(1);
         if depth > 0 {
@@ -132,8 +136,9 @@ impl Holdings {
         depth > 0
     }
 
-    /// Whether it has one of the application's numbers still, though there is room among the others by now. It should be given one of
-    /// those: a number is only a measure of how many there are while the lower ones are in use.
+    /// Whether it has one of the application's numbers still, though there is room among the others
+    /// by now. It should be given one of those: a number is only a measure of how many there are
+    /// while the lower ones are in use.
     pub fn should_move(&self, descriptor: &impl AsRawFd) -> bool {
         descriptor.as_raw_fd() >= self.reserve && !self.is_in_reserve()
     }

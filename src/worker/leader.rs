@@ -1,5 +1,6 @@
-//! What the leading thread has in its hands: the event loop, and the worker's duties besides requests (signals, the parent, code that has
-//! changed, the end). One thread at a time leads, see `thread_pool`.
+//! What the leading thread has in its hands: the event loop, and the worker's duties besides
+//! requests (signals, the parent, code that has changed, the end). One thread at a time leads, see
+//! `thread_pool`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ use crate::sys::process::{self, Pid};
 use crate::sys::signal::{Signal, SignalQueue};
 use crate::tls::Tls;
 
-/// How long a worker that gives up a listener of its own goes on accepting there: siblings look once per [`TICK`] which listeners are served.
+/// How long a worker that gives up a listener of its own goes on accepting there: siblings look
+/// once per [`TICK`] which listeners are served.
 const HAND_OVER: Duration = TICK.saturating_add(Duration::from_millis(500));
 
 /// The lead.
@@ -49,15 +51,17 @@ pub enum WorkerStage {
     Serving,
     /// Until a replacement is ready, which the master sees to.
     Retiring,
-    /// Until its connections are done, or `end`. It accepts on until siblings have seen that it gives up its listener.
+    /// Until its connections are done, or `end`. It accepts on until siblings have seen that it
+    /// gives up its listener.
     HandingOver {
         /// By then they have.
         until: Instant,
         /// As in `Draining`.
         end: Instant,
     },
-    /// Until the thread that runs the application's greenlets has let go of the one that hogs it, which was told to end at this moment;
-    /// then it drains. Only a worker with greenlets comes to this.
+    /// Until the thread that runs the application's greenlets has let go of the one that hogs it,
+    /// which was told to end at this moment; then it drains. Only a worker with greenlets comes to
+    /// this.
     Aborted(Instant),
     /// Until its connections are done, or this moment.
     Draining(Instant),
@@ -140,7 +144,8 @@ impl LeaderState {
     /// Once a second.
     fn on_tick(&mut self, pool: &ThreadPool) {
         if self.event_loop.serves() {
-            // Else no thread is free to serve: what the standby thread does is no sign that one will be.
+            // Else no thread is free to serve: what the standby thread does is no sign that one
+            // will be.
             pool.beat();
         }
         pool.describe_requests();
@@ -174,7 +179,8 @@ impl LeaderState {
         self.catch_up_with_certificates();
     }
 
-    /// Takes the certificates that the master has read anew (`tls_watch`), for the connections to come.
+    /// Takes the certificates that the master has read anew (`tls_watch`), for the connections to
+    /// come.
     fn catch_up_with_certificates(&mut self) {
         let Some(tls) = &mut self.tls else { return };
         match tls.catch_up() {
@@ -208,7 +214,8 @@ impl LeaderState {
         }
         let now = Instant::now();
         let end = now + pool.graceful_timeout();
-        // The kernel sends TERM when the master dies (prctl(2)), and nobody is left to take the worker's place.
+        // The kernel sends TERM when the master dies (prctl(2)), and nobody is left to take the
+        // worker's place.
         if self.has_lost_its_parent() || pool.server_stops() || !self.event_loop.is_last_on_its_socket() {
             return self.finish(pool, end);
         }
@@ -228,8 +235,8 @@ impl LeaderState {
         }
     }
 
-    /// After an abort: the neighbours of the request that hogged the thread are finished. Where that does not let go, their clients are
-    /// answered in the application's stead.
+    /// After an abort: the neighbours of the request that hogged the thread are finished. Where
+    /// that does not let go, their clients are answered in the application's stead.
     fn end_abort(&mut self, pool: &ThreadPool) {
         let WorkerStage::Aborted(since) = self.stage else { return };
         let now = Instant::now();

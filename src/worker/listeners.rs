@@ -1,8 +1,10 @@
-//! The listeners as one worker sees them: which of them it watches, and whether others accept there too.
+//! The listeners as one worker sees them: which of them it watches, and whether others accept there
+//! too.
 //!
-//! Under `reuse_port` a port has several sockets, and the kernel has chosen one before anybody knows who is free. Each worker watches
-//! its own, so that a new connection wakes nobody else, and those of siblings that are not there: a socket without a worker goes on
-//! being served. It must not know what becomes of a connection.
+//! Under `reuse_port` a port has several sockets, and the kernel has chosen one before anybody
+//! knows who is free. Each worker watches its own, so that a new connection wakes nobody else, and
+//! those of siblings that are not there: a socket without a worker goes on being served. It must
+//! not know what becomes of a connection.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -63,7 +65,8 @@ pub fn of_worker(listeners: &[Arc<Listener>], slot: usize, reuse_port: bool) -> 
     listeners.iter().enumerate().map(listener_of).collect()
 }
 
-/// The number under which siblings know where the worker stands; that of the largest port, from which those of others follow.
+/// The number under which siblings know where the worker stands; that of the largest port, from
+/// which those of others follow.
 pub fn number(listeners: &[WorkerListener]) -> usize {
     let ours = listeners.iter().filter_map(|listener| match listener.accept_mode {
         AcceptMode::Own(share) => Some(share.number),
@@ -109,7 +112,8 @@ impl WorkerListener {
         Ok(())
     }
 
-    /// Watches it no more. The listener itself is shared with other processes; only our interest in it ends.
+    /// Watches it no more. The listener itself is shared with other processes; only our interest in
+    /// it ends.
     pub fn leave(&mut self, registry: &Registry) {
         if self.is_watched {
             let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));

@@ -88,7 +88,8 @@ enum Next {
 }
 
 impl MetricsServer {
-    /// Watches the socket, at which earlier programs no longer answer from now on. The server has the [`tokens`](MetricsServer::tokens) from `first` on.
+    /// Watches the socket, at which earlier programs no longer answer from now on. The server has
+    /// the [`tokens`](MetricsServer::tokens) from `first` on.
     ///
     /// # Errors
     /// The kernel's, from epoll.
@@ -160,8 +161,8 @@ impl MetricsServer {
         }
     }
 
-    /// Not where a newer program answers, nor once the master is gone: another one may have taken over what
-    /// was counted here.
+    /// Not where a newer program answers, nor once the master is gone: another one may have taken
+    /// over what was counted here.
     fn is_our_turn(&self) -> bool {
         self.turn.is_ours() && process::getppid() == self.pages.board.master()
     }

@@ -1,8 +1,9 @@
 //! A worker: one process that runs the application for the connections it accepts.
 //!
-//! [`run`] is its life, in order. `pool` is its loop, shared by its threads: `event_loop` waits and does the input and output, `connection` turns bytes into
-//! requests, `python::call` answers them. It must not know the master beyond what its [`WorkerInit`] holds. `connection` and `limits` are public
-//! for the fuzz targets, which drive them without an interpreter.
+//! [`run`] is its life, in order. `pool` is its loop, shared by its threads: `event_loop` waits and
+//! does the input and output, `connection` turns bytes into requests, `python::call` answers them.
+//! It must not know the master beyond what its [`WorkerInit`] holds. `connection` and `limits` are
+//! public for the fuzz targets, which drive them without an interpreter.
 
 mod access;
 mod batching;
@@ -97,15 +98,16 @@ pub fn run(init: WorkerInit, python: &PythonSetup) -> i32 {
     let booted = boot(init, python).inspect_err(|failure| failure.note_in(note.as_deref()));
     drop(note);
     if booted.as_ref().is_ok_and(|worker| worker.hub.is_some()) {
-        // Greenlets may lie suspended below frames of ours for ever, and each counts as attached (pyo3 counts by thread). So this thread
-        // stays attached to its end: it could not attach again.
+        // Greenlets may lie suspended below frames of ours for ever, and each counts as attached
+        // (pyo3 counts by thread). So this thread stays attached to its end: it could not attach
+        // again.
         return Python::attach(|_| serve_and_end(booted, &hooks, &row));
     }
     serve_and_end(booted, &hooks, &row)
 }
 
-/// The name of the class whose object is to live the worker's life, if there is to be one: a class of Python, or the
-/// server's own where its methods were replaced.
+/// The name of the class whose object is to live the worker's life, if there is to be one: a class
+/// of Python, or the server's own where its methods were replaced.
 fn python_class(init: &WorkerInit) -> Option<String> {
     match init.service.config.effective_worker_class() {
         WorkerClass::Foreign(name) => Some(name),
@@ -200,8 +202,8 @@ impl BootError {
         BootError::Other(raised.to_string())
     }
 
-    /// Leaves the reason where the master finds it, for those who wait for a reload. An exception is in
-    /// the words of the log.
+    /// Leaves the reason where the master finds it, for those who wait for a reload. An exception
+    /// is in the words of the log.
     fn note_in(&self, note: Option<&FailureNote>) {
         let Some(note) = note else { return };
         match self {
@@ -234,8 +236,9 @@ impl BootError {
     }
 }
 
-/// Everything up to the first request, in the order it must have: privileges go before any code of the application runs, and the parent
-/// is watched after that, because the kernel forgets the watch when the user changes (prctl(2)).
+/// Everything up to the first request, in the order it must have: privileges go before any code of
+/// the application runs, and the parent is watched after that, because the kernel forgets the watch
+/// when the user changes (prctl(2)).
 fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, BootError> {
     python.enter(&init.service.config).map_err(BootError::Other)?;
     raise_descriptor_limit(&init.service.config);
@@ -247,7 +250,8 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     let (ppid, age, max_requests, number) = (init.ppid, init.age, init.max_requests, init.row.number());
     let state = WorkerState { ppid, age, max_requests, number };
     init.service.hooks.post_fork(state).map_err(BootError::raised)?;
-    // What that hook has made of signals does not count, as under gunicorn; what the application makes of them does.
+    // What that hook has made of signals does not count, as under gunicorn; what the application
+    // makes of them does.
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     if init.service.config.worker_class == WorkerClass::Gevent {
         // As early as under gunicorn: what is imported before keeps what is not patched.
@@ -276,8 +280,8 @@ fn count_lines(row: &Row) {
     row.count_lines_dropped(logging::take_dropped_lines());
 }
 
-/// The application can tell by its number which worker it is in, and where its dirty arbiter is; and
-/// `monoceros ctl stacks` can ask it.
+/// The application can tell by its number which worker it is in, and where its dirty arbiter is;
+/// and `monoceros ctl stacks` can ask it.
 fn make_known(row: &Row, dirty_socket: Option<&Path>) {
     logging::note_worker(row.number());
     // Those of the master's until the fork are its own.
@@ -291,8 +295,9 @@ fn make_known(row: &Row, dirty_socket: Option<&Path>) {
     }
 }
 
-/// Of the usual soft limit of 1024 a thousand connections would leave nothing to the application. The hard one is not asked for where it
-/// is a thousand million: some programs that an application may start close all that they could have inherited, one by one.
+/// Of the usual soft limit of 1024 a thousand connections would leave nothing to the application.
+/// The hard one is not asked for where it is a thousand million: some programs that an application
+/// may start close all that they could have inherited, one by one.
 fn raise_descriptor_limit(config: &Config) {
     const USUAL: u64 = 1 << 16;
     // A connection, and the file of its body.
@@ -308,8 +313,9 @@ fn become_user(config: &Config) -> Result<(), BootError> {
         .map_err(|error| BootError::because("cannot change user or group", &error))
 }
 
-/// What the server itself may need of Python comes before a change of user, since the standard library may lie where only root reads; and
-/// what it will need before the project's directories, which may have modules of the same names.
+/// What the server itself may need of Python comes before a change of user, since the standard
+/// library may lie where only root reads; and what it will need before the project's directories,
+/// which may have modules of the same names.
 fn start_python(init: &WorkerInit, python: &PythonSetup) -> Result<Nudge, BootError> {
     python.start_interpreter().map_err(|error| BootError::Other(error.to_string()))?;
     let calls_a_factory = init.service.config.app.as_ref().is_some_and(|app| app.text().contains('('));
@@ -450,8 +456,9 @@ fn metrics_pages(service: &service::Service, board: Scoreboard) -> MetricsPages 
     MetricsPages { board, listeners: service.listeners.clone(), python, worker_class, certificates: Vec::new() }
 }
 
-/// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that are free, so two generations stand in
-/// these; those that TTIN adds later, or a bigger container, may go unseen.
+/// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that
+/// are free, so two generations stand in these; those that TTIN adds later, or a bigger container,
+/// may go unseen.
 fn rows_watched(workers: usize) -> usize {
     2 * workers + 2
 }

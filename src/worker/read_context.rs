@@ -1,4 +1,5 @@
-//! What connections read with: one for all of a worker's, at which they take turns. Knows none of them.
+//! What connections read with: one for all of a worker's, at which they take turns. Knows none of
+//! them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,10 +10,12 @@ use crate::http::header_cache::HeaderCache;
 /// What is read from a socket at once.
 const READ_SIZE: usize = 64 * 1024;
 
-/// Most buffers that bodies keep while they wait for the application, and most that wait to be read to.
+/// Most buffers that bodies keep while they wait for the application, and most that wait to be read
+/// to.
 const MOST_KEPT: usize = 16;
 
-/// A place to read to, and what is known from earlier reading. One policy must hold for all who use it.
+/// A place to read to, and what is known from earlier reading. One policy must hold for all who use
+/// it.
 pub struct ReadContext {
     /// Where a read puts its bytes; they mean nothing after the turn.
     pub scratch: Vec<u8>,
@@ -66,8 +69,9 @@ impl ReadContext {
         }
     }
 
-    /// A body that has been read whole and stands in the scratch at `range`: with the buffer itself, if not too many are kept by others,
-    /// else as a copy. Who has the buffer in the end gives it back by [`ReadContext::return_buffer`].
+    /// A body that has been read whole and stands in the scratch at `range`: with the buffer
+    /// itself, if not too many are kept by others, else as a copy. Who has the buffer in the end
+    /// gives it back by [`ReadContext::return_buffer`].
     pub fn take_body(&mut self, range: Range<usize>) -> BodyStore {
         if BufferPermit::strong_count(&self.permit) > MOST_KEPT {
             return BodyStore::Memory(self.scratch[range].to_vec());

@@ -1,7 +1,8 @@
-//! Refused requests in the error log: each is worth a line, but nobody may fill a disk by sending many.
+//! Refused requests in the error log: each is worth a line, but nobody may fill a disk by sending
+//! many.
 //!
-//! The first of a cause is logged when the turn is over. Those that follow within the same second are counted, and the count is
-//! logged when the second is over.
+//! The first of a cause is logged when the turn is over. Those that follow within the same second
+//! are counted, and the count is logged when the second is over.
 
 use std::mem::{Discriminant, discriminant};
 
@@ -40,7 +41,8 @@ impl RejectionLog {
         self.note(Cause::Refused(discriminant(error)), || format!("Invalid request from ip={remote_addr}: {error}"));
     }
 
-    /// A client was disconnected because it took nothing of its response for longer than `write_timeout`.
+    /// A client was disconnected because it took nothing of its response for longer than
+    /// `write_timeout`.
     pub fn stalled(&mut self, remote_addr: &str) {
         self.note(Cause::Stalled, || {
             format!("Closing the connection of ip={remote_addr}, which does not read its response")

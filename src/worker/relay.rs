@@ -1,7 +1,9 @@
-//! Carries bytes between a TLS session and a socket that an application was lent in its place (`gunicorn.socket`), in a thread of its own.
+//! Carries bytes between a TLS session and a socket that an application was lent in its place
+//! (`gunicorn.socket`), in a thread of its own.
 //!
-//! Whatever can be done with a socket (select, dup, threads, asyncio) can then be done under TLS as well. The thread holds one block for
-//! each direction, waits for whichever side can go on, and ends with the connection.
+//! Whatever can be done with a socket (select, dup, threads, asyncio) can then be done under TLS as
+//! well. The thread holds one block for each direction, waits for whichever side can go on, and
+//! ends with the connection.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -17,8 +19,9 @@ use crate::tls::Session;
 /// Bytes on their way in one direction.
 const BLOCK: usize = 16 * 1024;
 
-/// Starts to carry bytes between the client on `stream`, with whom `session` is held, and `application`. A client that takes nothing for
-/// longer than `patience` once the application has closed is disconnected.
+/// Starts to carry bytes between the client on `stream`, with whom `session` is held, and
+/// `application`. A client that takes nothing for longer than `patience` once the application has
+/// closed is disconnected.
 ///
 /// # Errors
 /// The system has no room for another thread.
@@ -82,7 +85,8 @@ impl Relay {
             PollFd::new(client.as_fd(), wanted(&self.client, &self.application)),
             PollFd::new(application.as_fd(), wanted(&self.application, &self.client)),
         ];
-        // Once the application has gone its descriptor is ready for ever; what is waited for is the client.
+        // Once the application has gone its descriptor is ready for ever; what is waited for is the
+        // client.
         let count = if self.application.is_gone { 1 } else { 2 };
         let timeout = until.map_or(PollTimeout::NONE, |until| {
             PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX)

@@ -1,4 +1,5 @@
-//! The other workers: whether one of them is freer, and the way a connection goes from one to another.
+//! The other workers: whether one of them is freer, and the way a connection goes from one to
+//! another.
 
 use std::fs::File;
 use std::io;
@@ -84,8 +85,9 @@ impl Siblings {
         self.row.has_sibling_on_listener(self.rows, |listener| listener % of == number)
     }
 
-    /// Passes a connection, whose request is ready, to whichever sibling takes it first. Its copy here is then to be closed. False where it
-    /// stays: it cannot travel (a part of its body is still to come, a response is under way), or the channel is full.
+    /// Passes a connection, whose request is ready, to whichever sibling takes it first. Its copy
+    /// here is then to be closed. False where it stays: it cannot travel (a part of its body is
+    /// still to come, a response is under way), or the channel is full.
     pub fn hand_off(&self, connection: &mut Connection) -> bool {
         let Some(listener) = self.listeners.get(connection.site()) else { return false };
         let Some(handoff) = connection.prepare_handoff(MOST_BYTES / 2) else { return false };
@@ -99,7 +101,8 @@ impl Siblings {
     /// Takes a connection that was passed on, and its next step; `None` when there is none.
     ///
     /// # Errors
-    /// There is no descriptor left for it: it waits in the channel, for us or for a sibling. WouldBlock while a sibling takes one.
+    /// There is no descriptor left for it: it waits in the channel, for us or for a sibling.
+    /// WouldBlock while a sibling takes one.
     pub fn take(&self, limits: &Arc<ConnectionLimits>, now: Instant) -> io::Result<Option<(Connection, Step)>> {
         loop {
             let Some(message) = self.channel.receive()? else { return Ok(None) };
@@ -108,7 +111,8 @@ impl Siblings {
                 log::error!("The body of a passed request was lost on its way: no file descriptors are left");
                 continue;
             }
-            // After a reload an old worker's listener may be one that we do not have; the first of ours stands in.
+            // After a reload an old worker's listener may be one that we do not have; the first of
+            // ours stands in.
             let site = self.listeners.iter().position(|listener| listener == header.listener).unwrap_or(0);
             let stream = Stream::from(message.connection);
             let mut connection = Connection::new(stream, header.peer, site, limits.clone(), now);

@@ -1,8 +1,8 @@
 //! `slow_request`: each request that has run for too long is a line in the log, while it runs; with
 //! `slow_request_stack` also where in the application it is.
 //!
-//! A stack takes a moment, and a greenlet's the interpreter, for which nobody waits while leading: so
-//! a thread of its own gets it, one at a time.
+//! A stack takes a moment, and a greenlet's the interpreter, for which nobody waits while leading:
+//! so a thread of its own gets it, one at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};

@@ -8,7 +8,8 @@ use std::os::unix::fs::FileExt;
 
 use super::connection_limits::ConnectionLimits;
 
-/// A file for bodies or responses, in `tmp_upload_dir` or the system's temporary directory. It has no name.
+/// A file for bodies or responses, in `tmp_upload_dir` or the system's temporary directory. It has
+/// no name.
 ///
 /// # Errors
 /// The directory cannot be written to, or no descriptor is left.

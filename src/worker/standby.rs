@@ -1,7 +1,7 @@
 //! How the standby thread waits, and what calls it. What it does stands in [`super::thread_pool`].
 //!
-//! Calling a thread costs more than most of what an application does between two blocks, so whoever needs it asks first how attentive it
-//! is already. Knows neither connections nor the event loop.
+//! Calling a thread costs more than most of what an application does between two blocks, so whoever
+//! needs it asks first how attentive it is already. Knows neither connections nor the event loop.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex};
@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::batching::LONGEST_WAIT;
 use crate::base::unpoisoned::Unpoisoned;
 
-/// The standby thread looks this often whether all threads are busy; a request is held up for no longer than twice that.
+/// The standby thread looks this often whether all threads are busy; a request is held up for no
+/// longer than twice that.
 pub const BUSY_LOOK: Duration = Duration::from_millis(5);
 
 /// How attentive the standby thread is.
@@ -69,8 +70,8 @@ impl Standby {
         }
     }
 
-    /// For the standby thread: whether bytes have begun to wait since the last call, before which what has been found to wait still is to
-    /// be [called for](Standby::call_for) again.
+    /// For the standby thread: whether bytes have begun to wait since the last call, before which
+    /// what has been found to wait still is to be [called for](Standby::call_for) again.
     pub fn take_bytes(&self) -> bool {
         self.has_bytes.swap(false, SeqCst)
     }
@@ -81,8 +82,8 @@ impl Standby {
         self.call.notify_one();
     }
 
-    /// For the standby thread: tells how attentive it is going to be. It has to look once more after that, and before it waits: who came
-    /// before saw it attentive, and has not called.
+    /// For the standby thread: tells how attentive it is going to be. It has to look once more
+    /// after that, and before it waits: who came before saw it attentive, and has not called.
     pub fn set_attention(&self, attention: Attention) {
         self.attention.store(attention as u8, SeqCst);
     }

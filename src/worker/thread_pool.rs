@@ -1,16 +1,17 @@
 //! The threads of a worker: leader and followers.
 //!
 //! One thread leads: it polls, and does the connections' input and output. When a request is ready,
-//! the leader leaves the lead in the slot and runs the application itself, so that nothing is handed
-//! from thread to thread. A thread that is free takes the lead from the slot: usually the same one, a
-//! moment later. A follower is woken for it only when requests have lately taken long.
+//! the leader leaves the lead in the slot and runs the application itself, so that nothing is
+//! handed from thread to thread. A thread that is free takes the lead from the slot: usually the
+//! same one, a moment later. A follower is woken for it only when requests have lately taken long.
 //!
-//! One standby thread never runs the application. It sends what has waited for long enough while the
-//! application runs. It takes the lead when every other thread has been busy for a few milliseconds:
-//! then slow responses go on, waits end in time, and ready requests find a sibling that is free.
+//! One standby thread never runs the application. It sends what has waited for long enough while
+//! the application runs. It takes the lead when every other thread has been busy for a few
+//! milliseconds: then slow responses go on, waits end in time, and ready requests find a sibling
+//! that is free.
 //!
-//! No thread waits for the interpreter while it leads: threads lead detached, and run the application
-//! attached.
+//! No thread waits for the interpreter while it leads: threads lead detached, and run the
+//! application attached.
 
 mod greenlets;
 mod in_flight;
@@ -43,14 +44,15 @@ use crate::scoreboard::{Row, WorkerPhase};
 use crate::sys::thread;
 use crate::sys::wakeup::Wakeup;
 
-/// Requests that have lately taken longer than this are worth waking a thread to lead meanwhile; for shorter ones the waking would cost
-/// more than the wait.
+/// Requests that have lately taken longer than this are worth waking a thread to lead meanwhile;
+/// for shorter ones the waking would cost more than the wait.
 const LONG_REQUEST_NS: u64 = 500_000;
 
 /// Between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How many requests a thread serves between two turns of the event loop, so that those in hand do not keep others waiting.
+/// How many requests a thread serves between two turns of the event loop, so that those in hand do
+/// not keep others waiting.
 const REQUESTS_PER_TURN: usize = 64;
 
 /// What the threads of a worker share.
@@ -131,13 +133,15 @@ pub struct WorkerContext {
 struct PoolState {
     lead: Option<Box<LeaderState>>,
     leader: LeaderThread,
-    /// Connections whose requests are served, by their keys, while somebody else leads; and how they go on.
+    /// Connections whose requests are served, by their keys, while somebody else leads; and how
+    /// they go on.
     returned: Vec<(usize, Step)>,
     /// Threads that wait to lead.
     waiting: usize,
     /// Threads that run the application.
     busy: usize,
-    /// Counts every time the application was entered or left: standing still means that everybody is at it.
+    /// Counts every time the application was entered or left: standing still means that everybody
+    /// is at it.
     moves: u64,
     is_over: bool,
 }
@@ -239,7 +243,8 @@ impl ThreadPool {
         self.worker.row.set_listener_number(None);
     }
 
-    /// From now on the worker serves. All its threads are there: until now none could take the lead.
+    /// From now on the worker serves. All its threads are there: until now none could take the
+    /// lead.
     pub fn begin(&self, lead: LeaderState) {
         self.tell_idle_threads(0);
         self.worker.row.set_listener_number(Some(self.worker.listener_number));
@@ -249,8 +254,9 @@ impl ThreadPool {
         self.followers.notify_one();
     }
 
-    /// With several threads, one of them at a long request says nothing about the worker: it then beats as long as the interpreter
-    /// can be had (with a single thread it beats with each request).
+    /// With several threads, one of them at a long request says nothing about the worker: it then
+    /// beats as long as the interpreter can be had (with a single thread it beats with each
+    /// request).
     ///
     /// # Errors
     /// The system has no room for another thread.
@@ -265,7 +271,8 @@ impl ThreadPool {
         thread::spawn("heartbeat", beat)
     }
 
-    /// Leads and serves until the worker is to end. Each thread that runs the application lives here.
+    /// Leads and serves until the worker is to end. Each thread that runs the application lives
+    /// here.
     pub fn work(&self, py: Python<'_>, caller: &mut Caller, role: &Role) {
         let in_flight = caller.in_flight();
         in_flight.note_thread();
@@ -289,8 +296,9 @@ impl ThreadPool {
         self.worker.limits.measures.then(Instant::now)
     }
 
-    /// Serves a request, and those behind it that are ready, up to [`REQUESTS_PER_TURN`]. The thread has waited for the
-    /// interpreter since `attaches_at`, where that is measured. Says whether the worker goes on.
+    /// Serves a request, and those behind it that are ready, up to [`REQUESTS_PER_TURN`]. The
+    /// thread has waited for the interpreter since `attaches_at`, where that is measured. Says
+    /// whether the worker goes on.
     fn serve_on(
         &self,
         py: Python<'_>,
@@ -314,7 +322,8 @@ impl ThreadPool {
         true
     }
 
-    /// Runs handlers of signals while nothing of the application runs here. Says whether the worker goes on.
+    /// Runs handlers of signals while nothing of the application runs here. Says whether the worker
+    /// goes on.
     fn run_handlers(&self, py: Python<'_>) -> bool {
         signals::run_due_handlers(py);
         let mut slot = self.lock();
@@ -325,8 +334,8 @@ impl ThreadPool {
         !was_interrupted(py)
     }
 
-    /// A thread has panicked away from any request. It may have had the lead in its hands, which nobody finds then: the worker ends, and is
-    /// replaced, rather than live on deaf.
+    /// A thread has panicked away from any request. It may have had the lead in its hands, which
+    /// nobody finds then: the worker ends, and is replaced, rather than live on deaf.
     pub fn fall(&self, panic: &str) {
         log::error!("The worker cannot go on: a fault of the server: {panic}");
         self.end();
@@ -367,7 +376,8 @@ impl ThreadPool {
         self.worker.row.set_idle_threads(self.worker.threads.saturating_sub(busy) as u64);
     }
 
-    /// Waits for the lead, leads until there is something to do in Python, and leaves the lead in the slot.
+    /// Waits for the lead, leads until there is something to do in Python, and leaves the lead in
+    /// the slot.
     fn next_task(&self, role: &Role) -> Task {
         let mut lead = match self.take_lead(role) {
             Ok(lead) => lead,
@@ -395,7 +405,8 @@ impl ThreadPool {
     fn lead_a_turn(&self, lead: &mut LeaderState, role: &Role) {
         let mut most = Duration::MAX;
         if let Role::Main { greenlets: Some(greenlets) } = role {
-            // The one thread that runs the application waits where its greenlets run meanwhile. Nobody else wants to lead then.
+            // The one thread that runs the application waits where its greenlets run meanwhile.
+            // Nobody else wants to lead then.
             lead.event_loop.send_finished();
             greenlets.wait(lead.event_loop.descriptor(), lead.event_loop.time_to_wait());
             most = Duration::ZERO;
@@ -410,8 +421,8 @@ impl ThreadPool {
         matches!(role, Role::Main { .. }) && self.handlers_due.swap(false, Relaxed)
     }
 
-    /// Handlers that the application has installed in Python are due: the main thread runs them, unless it runs the application, where
-    /// Python does so itself.
+    /// Handlers that the application has installed in Python are due: the main thread runs them,
+    /// unless it runs the application, where Python does so itself.
     pub fn call_main_thread(&self) {
         self.handlers_due.store(true, Relaxed);
         // Whoever has not seen it yet holds the slot's lock until it waits.
@@ -452,7 +463,8 @@ impl ThreadPool {
         }
     }
 
-    /// Puts the lead into the slot, with or without going off to serve a request, and calls others to it where that pays.
+    /// Puts the lead into the slot, with or without going off to serve a request, and calls others
+    /// to it where that pays.
     fn leave_lead(&self, lead: Box<LeaderState>, to_serve: bool) {
         let mut slot = self.lock();
         slot.put_back_lead(lead);
@@ -470,8 +482,8 @@ impl ThreadPool {
         self.worker.limits.standby.call_for(Attention::ToThreads);
     }
 
-    /// Gives a connection back after its request, `now`. The next one that is ready, if the lead still lies in the slot and `more` is
-    /// wanted.
+    /// Gives a connection back after its request, `now`. The next one that is ready, if the lead
+    /// still lies in the slot and `more` is wanted.
     fn done(&self, served: GivenBack, now: Instant, more: bool) -> Option<Box<Request>> {
         let GivenBack { connection, key, step } = served;
         let mut slot = self.lock();
@@ -501,7 +513,8 @@ impl ThreadPool {
         None
     }
 
-    /// Whether a response may wait for those to requests that are ready behind it: it will not be long.
+    /// Whether a response may wait for those to requests that are ready behind it: it will not be
+    /// long.
     fn requests_are_short(&self) -> bool {
         self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS
     }

@@ -1,5 +1,6 @@
-//! The seam between connections and TLS: what a connection reads and writes is plain bytes, whether or not they are encrypted on their
-//! way. Below it the kernel and `tls`; above it nobody asks which of the two it is, but for what only one of them can do.
+//! The seam between connections and TLS: what a connection reads and writes is plain bytes, whether
+//! or not they are encrypted on their way. Below it the kernel and `tls`; above it nobody asks
+//! which of the two it is, but for what only one of them can do.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
@@ -8,7 +9,8 @@ use std::sync::Arc;
 use crate::sys::socket::{Cork, Stream};
 use crate::tls::{MOST_UNSENT, Secured, Session, Settled};
 
-/// How much of a file one call of sendfile(2) is given, and how much is read at once where sendfile cannot be used.
+/// How much of a file one call of sendfile(2) is given, and how much is read at once where sendfile
+/// cannot be used.
 pub const FILE_BLOCK: usize = 256 * 1024;
 
 /// A client's bytes, both ways.
@@ -46,7 +48,8 @@ impl Transport {
         }
     }
 
-    /// Whether a read of `count` bytes into a buffer of `size` has left nothing behind that the kernel will not tell of.
+    /// Whether a read of `count` bytes into a buffer of `size` has left nothing behind that the
+    /// kernel will not tell of.
     pub fn is_drained_by(&self, count: usize, size: usize) -> bool {
         match &self.tls {
             None => count < size,
@@ -55,7 +58,8 @@ impl Transport {
         }
     }
 
-    /// Takes what it can of `bytes` and says how much. Under TLS some of it may wait here for [`Transport::flush`], and `push` means nothing.
+    /// Takes what it can of `bytes` and says how much. Under TLS some of it may wait here for
+    /// [`Transport::flush`], and `push` means nothing.
     pub fn write(&mut self, bytes: &[u8], push: Cork) -> io::Result<usize> {
         match &mut self.tls {
             None => self.stream.write(bytes, push),
@@ -84,7 +88,8 @@ impl Transport {
         if self.tls.is_none() { FILE_BLOCK } else { MOST_UNSENT }
     }
 
-    /// Sends what was taken and has not gone out; WouldBlock where the kernel does not take all of it.
+    /// Sends what was taken and has not gone out; WouldBlock where the kernel does not take all of
+    /// it.
     pub fn flush(&mut self) -> io::Result<()> {
         match &mut self.tls {
             None => Ok(()),

@@ -1,7 +1,9 @@
-//! What waits to be sent to one client: bytes in memory, bytes in a spool file, ranges of the application's files, in their order.
+//! What waits to be sent to one client: bytes in memory, bytes in a spool file, ranges of the
+//! application's files, in their order.
 //!
-//! What the kernel does not take is kept here, so that no application thread waits for a client: in memory up to `response_buffer`, then
-//! in an unlinked temporary file up to `response_spool`. Only past both the queue refuses more. Knows no HTTP, no clock and no event loop.
+//! What the kernel does not take is kept here, so that no application thread waits for a client: in
+//! memory up to `response_buffer`, then in an unlinked temporary file up to `response_spool`. Only
+//! past both the queue refuses more. Knows no HTTP, no clock and no event loop.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -23,7 +25,8 @@ const FLUSH_LIMIT: usize = 2 * 1024 * 1024;
 /// Most parts that one write takes (IOV_MAX on Linux).
 const MOST_PARTS: usize = 1024;
 
-/// A worker whose memory for heads, bodies and responses is short keeps this much of a response there; the rest goes to the file.
+/// A worker whose memory for heads, bodies and responses is short keeps this much of a response
+/// there; the rest goes to the file.
 const SHORT_BUFFER: usize = 16 * 1024;
 
 /// The queue of one connection.
@@ -94,7 +97,8 @@ impl WriteQueue {
         self.avoids_files = avoids_files;
     }
 
-    /// Appends bytes that must be kept whatever the bounds say: the server's own, and those that wait for more to come.
+    /// Appends bytes that must be kept whatever the bounds say: the server's own, and those that
+    /// wait for more to come.
     pub fn push(&mut self, bytes: &[u8]) {
         self.push_all(&[bytes]);
     }
@@ -180,8 +184,8 @@ impl WriteQueue {
         count
     }
 
-    /// Sends what waits in memory, and `parts` behind it, as one write. Returns how many bytes of `parts` the kernel took: 0 while
-    /// something else waits before them.
+    /// Sends what waits in memory, and `parts` behind it, as one write. Returns how many bytes of
+    /// `parts` the kernel took: 0 while something else waits before them.
     ///
     /// # Errors
     /// The connection is broken.
@@ -295,7 +299,8 @@ fn send_range(
 ) -> io::Result<usize> {
     let count = usize::try_from(*left).unwrap_or(usize::MAX).min(FILE_BLOCK);
     let sent = match transport.send_file(file, offset, count) {
-        // A file system that sendfile(2) does not know, or TLS, which the kernel does not speak: copy instead.
+        // A file system that sendfile(2) does not know, or TLS, which the kernel does not speak:
+        // copy instead.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
             let sent = copy(file, *offset, count, transport)?;
             *offset += sent as u64;

@@ -79,7 +79,8 @@ pub fn gunicorn_venv() -> &'static Path {
     })
 }
 
-/// The packages of [`gunicorn_venv`], for a server that is to find the real gunicorn on Python's path.
+/// The packages of [`gunicorn_venv`], for a server that is to find the real gunicorn on Python's
+/// path.
 pub fn gunicorn_packages() -> String {
     let mut versions = std::fs::read_dir(gunicorn_venv().join("lib")).expect("a virtualenv has a lib").flatten();
     let version = versions.next().expect("it is of one Python").path();
@@ -95,8 +96,9 @@ pub fn programs_venv() -> &'static Path {
     })
 }
 
-/// The variable, and its value, by which a server finds the packages of [`classes_venv`]. The wheel's script runs in the
-/// virtualenv that it is installed in: it finds them in front of its own.
+/// The variable, and its value, by which a server finds the packages of [`classes_venv`]. The
+/// wheel's script runs in the virtualenv that it is installed in: it finds them in front of its
+/// own.
 pub fn variable_for_classes() -> (&'static str, String) {
     if !is_wheel() {
         return ("VIRTUAL_ENV", classes_venv().display().to_string());

@@ -20,8 +20,8 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it in `folder`, which it makes. `servers` makes the blocks of `http` from the port that it is to listen on. `None` where the
-    /// machine has no nginx, which is said.
+    /// Starts it in `folder`, which it makes. `servers` makes the blocks of `http` from the port
+    /// that it is to listen on. `None` where the machine has no nginx, which is said.
     #[track_caller]
     pub fn start(folder: &Path, servers: impl FnOnce(u16) -> String) -> Option<Nginx> {
         let nginx = program_on_path("nginx")?;

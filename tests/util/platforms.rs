@@ -1,5 +1,5 @@
-//! The simulators of platforms (`tests/platforms`): programs in Python, each with its scenarios. What they install is the
-//! wheel, through whichever door the other tests go.
+//! The simulators of platforms (`tests/platforms`): programs in Python, each with its scenarios.
+//! What they install is the wheel, through whichever door the other tests go.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,7 +23,8 @@ pub fn run(simulator: &str, scenario: &str) -> String {
     said
 }
 
-/// The wheel of the tests' Python: the one that `scripts/test` has built for the door of the wheel, else a new one.
+/// The wheel of the tests' Python: the one that `scripts/test` has built for the door of the wheel,
+/// else a new one.
 pub fn wheel() -> PathBuf {
     static WHEEL: OnceLock<PathBuf> = OnceLock::new();
     WHEEL

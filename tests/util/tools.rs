@@ -6,7 +6,8 @@ use std::sync::Mutex;
 
 use super::is_root;
 
-/// Whether a program is there. apt brings it where it can; where not, a sentence names the package, which has the same name.
+/// Whether a program is there. apt brings it where it can; where not, a sentence names the package,
+/// which has the same name.
 pub fn has(tool: &str) -> bool {
     let is_there = bring(tool, tool);
     if !is_there {
@@ -27,7 +28,8 @@ pub fn bring(tool: &str, package: &str) -> bool {
     is_there()
 }
 
-/// The same for programs without a `--version` by which to ask, such as many daemons: nothing is fetched for them.
+/// The same for programs without a `--version` by which to ask, such as many daemons: nothing is
+/// fetched for them.
 pub fn program_on_path(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let sbin = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];

@@ -161,8 +161,8 @@ impl Http1 {
         Http1::at(stage, limits.protocol, now)
     }
 
-    /// A connection that another process has accepted, and read a PROXY header from. That one may have
-    /// had other rules: `protocol` is what is spoken.
+    /// A connection that another process has accepted, and read a PROXY header from. That one may
+    /// have had other rules: `protocol` is what is spoken.
     pub fn past_proxy(protocol: ClientProtocol, limits: &Http1Limits, now: Instant) -> Self {
         let stage = Stage::Idle { deadline: Some(now + limits.head_timeout) };
         Http1::at(stage, protocol, now)

@@ -12,9 +12,9 @@ use crate::http::request_line::check_method;
 /// How a variable's name begins that holds a header (RFC 3875, 4.1.18).
 const HEADER_PREFIX: &[u8] = b"HTTP_";
 
-/// Headers of the client's connection with the proxy, which say nothing of this one, or what another
-/// variable says. `Proxy` is no header at all: as `HTTP_PROXY` it would name a proxy to programs
-/// that the application starts (CVE-2016-5385).
+/// Headers of the client's connection with the proxy, which say nothing of this one, or what
+/// another variable says. `Proxy` is no header at all: as `HTTP_PROXY` it would name a proxy to
+/// programs that the application starts (CVE-2016-5385).
 const DROPPED_HEADERS: [&[u8]; 4] = [b"PROXY", b"TRANSFER-ENCODING", b"CONTENT-LENGTH", b"CONTENT-TYPE"];
 
 /// A head in the making.
@@ -175,7 +175,8 @@ impl<'a> Draft<'a> {
         self.append(&target)
     }
 
-    /// The body is as long as `CONTENT_LENGTH` says: the proxy has undone whatever coding it came in.
+    /// The body is as long as `CONTENT_LENGTH` says: the proxy has undone whatever coding it came
+    /// in.
     fn framing(&mut self) -> Result<Framing, Error> {
         if let Some(value) = self.named.content_type.filter(is_said) {
             let name = self.append(b"CONTENT-TYPE");
@@ -189,9 +190,9 @@ impl<'a> Draft<'a> {
         Ok(Framing::Length(length))
     }
 
-    /// What the variables say of the client's scheme. Where several do, `HTTPS` comes first, and then
-    /// those that nobody sends without meaning it: nginx's file says `REQUEST_SCHEME` of its own
-    /// accord.
+    /// What the variables say of the client's scheme. Where several do, `HTTPS` comes first, and
+    /// then those that nobody sends without meaning it: nginx's file says `REQUEST_SCHEME` of its
+    /// own accord.
     fn scheme(&self) -> Option<Scheme> {
         let is_one_of = |value: Option<Span>, words: &[&[u8]]| {
             value.is_some_and(|value| words.iter().any(|word| value.of(&self.text).eq_ignore_ascii_case(word)))

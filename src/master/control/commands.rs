@@ -55,8 +55,8 @@ const MOST_AT_ONCE: i64 = 1 << 20;
 type Answered = Result<Value, String>;
 
 impl Master {
-    /// Does what the words say, for the client that the log names as `peer`. Of `departure` it makes
-    /// what follows for the master's loop.
+    /// Does what the words say, for the client that the log names as `peer`. Of `departure` it
+    /// makes what follows for the master's loop.
     pub(super) fn command(
         &mut self,
         words: &[String],
@@ -248,8 +248,8 @@ impl Master {
         Ok(self.worker_of(pid).map(|_| WantedWorkers::One(pid)).ok_or_else(|| not_found(pid)))
     }
 
-    /// Gives the error log another level. The line that notes it is written under the one of both that
-    /// shows more.
+    /// Gives the error log another level. The line that notes it is written under the one of both
+    /// that shows more.
     fn log_level_command(&mut self, name: &str, note: Option<String>) -> Answered {
         let before = logging::level();
         let Some(note) = note else { return Ok(json!({"loglevel": before.name().to_lowercase()})) };

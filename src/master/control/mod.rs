@@ -2,8 +2,8 @@
 //!
 //! It speaks gunicorn's protocol. Each turn of the loop looks at every client without waiting, so a
 //! client that stands still costs nobody anything, and forks, reloads and upgrades go on beside it.
-//! `frames` reads what has come, `commands` does it, and what it waits for is told later: the outcome
-//! of a reload, the `stacks` of workers.
+//! `frames` reads what has come, `commands` does it, and what it waits for is told later: the
+//! outcome of a reload, the `stacks` of workers.
 
 mod commands;
 mod dirty;
@@ -128,8 +128,8 @@ impl Control {
         self.listener.is_some() || !self.clients.is_empty()
     }
 
-    /// When there is something to do though nothing has come: at once, when a worker may have written
-    /// its stacks, or when the first client has been silent for too long.
+    /// When there is something to do though nothing has come: at once, when a worker may have
+    /// written its stacks, or when the first client has been silent for too long.
     pub fn deadline(&self) -> Option<Instant> {
         if self.has_more {
             return Some(Instant::now());

@@ -1,9 +1,10 @@
-//! Requests of a worker's class that overrides how gunicorn's classes answer them (`handle_request`,
-//! `handle_error`): a method of the worker gets the request, and calls back for the application.
+//! Requests of a worker's class that overrides how gunicorn's classes answer them
+//! (`handle_request`, `handle_error`): a method of the worker gets the request, and calls back for
+//! the application.
 //!
 //! It may do so from another thread, twice, or not at all. So what the call needs is shared through
-//! a [`RequestTurn`], and what becomes of the connection follows from the response as it stands at the end.
-//! It must not know the classes: `gunicorn/workers/_served.py` does.
+//! a [`RequestTurn`], and what becomes of the connection follows from the response as it stands at
+//! the end. It must not know the classes: `gunicorn/workers/_served.py` does.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -277,8 +278,9 @@ impl RequestObjects {
         outcome.map(|()| self.finish(py))
     }
 
-    /// What becomes of the connection after the worker's method has `returned` (whether it may be kept, and whether the
-    /// worker goes on), where the turn has come to `ending`. And whether the worker goes on.
+    /// What becomes of the connection after the worker's method has `returned` (whether it may be
+    /// kept, and whether the worker goes on), where the turn has come to `ending`. And whether the
+    /// worker goes on.
     pub(super) fn settle_turn(
         &self,
         py: Python<'_>,

@@ -129,7 +129,8 @@ impl SharedCalls {
         })
     }
 
-    /// What is to be called for each request: the application, or the method of the worker's class that has it called.
+    /// What is to be called for each request: the application, or the method of the worker's class
+    /// that has it called.
     pub fn callable(&self) -> &Py<PyAny> {
         self.callout.as_ref().map_or(&self.app, Callout::method)
     }
@@ -222,8 +223,8 @@ impl StepwiseCaller {
         self.running.is_some()
     }
 
-    /// Begins the request in `exchange`, which was taken at the moment `began`, up to the call of the
-    /// application. The scoreboard says `start` for that moment.
+    /// Begins the request in `exchange`, which was taken at the moment `began`, up to the call of
+    /// the application. The scoreboard says `start` for that moment.
     pub fn begin(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>, (start, began): (u64, Instant)) -> Begun {
         self.in_flight.start.store(start, Relaxed);
         self.objects.input.get().begin(exchange.take_body());
@@ -321,7 +322,8 @@ impl StepwiseCaller {
         Ok(environ)
     }
 
-    /// Sends what the application returned, where that need not be iterated. Says whether that is all.
+    /// Sends what the application returned, where that need not be iterated. Says whether that is
+    /// all.
     ///
     /// # Errors
     /// What it returned cannot be sent, or the client is gone.
@@ -357,8 +359,8 @@ impl StepwiseCaller {
         self.objects.expect_started()
     }
 
-    /// The result is about to be closed. The response has its end before that: the client need not wait for a `close()` that takes its
-    /// time, nor can one add to it.
+    /// The result is about to be closed. The response has its end before that: the client need not
+    /// wait for a `close()` that takes its time, nor can one add to it.
     ///
     /// # Errors
     /// The client is gone.
@@ -372,9 +374,11 @@ impl StepwiseCaller {
         fork::end_copies();
     }
 
-    /// The request has failed by `error`; `in_call` says that the call of the application has raised it.
+    /// The request has failed by `error`; `in_call` says that the call of the application has
+    /// raised it.
     pub fn fail(&mut self, py: Python<'_>, error: &PyErr, in_call: bool) {
-        // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the socket is theirs.
+        // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the socket
+        // is theirs.
         let is_taken = in_call && error.is_instance_of::<PyStopIteration>(py);
         let ending = if is_taken && self.objects.progress() == Progress::Waiting {
             Disposition::Gone
@@ -384,7 +388,8 @@ impl StepwiseCaller {
         self.end_with(ending);
     }
 
-    /// The request has taken longer than `request_timeout`, which `error` stands for: its client is told so.
+    /// The request has taken longer than `request_timeout`, which `error` stands for: its client is
+    /// told so.
     pub fn time_out(&mut self, py: Python<'_>, error: &PyErr) {
         self.objects.log_error(py, error);
         let ending = lock(&self.objects.response).fail(504, "");

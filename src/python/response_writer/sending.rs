@@ -17,7 +17,8 @@ use crate::http::request::Version;
 use crate::http::response::{self, BodyPlan, ConnectionHeader};
 use crate::sys::clock::unix_time;
 
-/// Responses of up to this many bytes are put together and sent as one piece, which costs the kernel less than a list of them.
+/// Responses of up to this many bytes are put together and sent as one piece, which costs the
+/// kernel less than a list of them.
 const GATHER_LIMIT: usize = 8 * 1024;
 
 impl ResponseWriter {
@@ -29,7 +30,8 @@ impl ResponseWriter {
         self.send_with(&[block], false, Hint::MoreSoon)
     }
 
-    /// Sends `blocks` at once, after the head if that is still to go and whatever is held back; `last` says that nothing follows.
+    /// Sends `blocks` at once, after the head if that is still to go and whatever is held back;
+    /// `last` says that nothing follows.
     ///
     /// # Errors
     /// The client is gone, or the response does not [take blocks](ResponseWriter::takes_blocks).
@@ -37,7 +39,8 @@ impl ResponseWriter {
         self.send_with(blocks, last, Hint::Now)
     }
 
-    /// As [`ResponseWriter::send`]; `hint` is what is said of the bytes where nothing better is known.
+    /// As [`ResponseWriter::send`]; `hint` is what is said of the bytes where nothing better is
+    /// known.
     pub(super) fn send_with(&mut self, blocks: &[&Bound<'_, PyBytes>], last: bool, hint: Hint) -> io::Result<()> {
         if !self.takes_blocks() {
             return Err(io::Error::other("the response takes no blocks now"));
@@ -128,8 +131,9 @@ impl ResponseWriter {
         }
     }
 
-    /// Sends an informational response (103 Early Hints, RFC 8297). Does nothing once the final head is out, or for a client that
-    /// knows none: in HTTP/1.0, and under uwsgi, where nginx takes it for the answer.
+    /// Sends an informational response (103 Early Hints, RFC 8297). Does nothing once the final
+    /// head is out, or for a client that knows none: in HTTP/1.0, and under uwsgi, where nginx
+    /// takes it for the answer.
     ///
     /// # Errors
     /// The client is gone.
@@ -165,9 +169,10 @@ impl ResponseWriter {
         response::write_head_end(out);
     }
 
-    /// What is known of the bytes that are about to be sent: whether they are all of the response, or the last before the end of the
-    /// connection. That must come at once then: what is called in between could hold them up. (What is left are destructors of the
-    /// application's objects, and a full access log; for them the kernel's patience is short.)
+    /// What is known of the bytes that are about to be sent: whether they are all of the response,
+    /// or the last before the end of the connection. That must come at once then: what is called in
+    /// between could hold them up. (What is left are destructors of the application's objects, and
+    /// a full access log; for them the kernel's patience is short.)
     pub(super) fn hint(&self, is_first: bool, last: bool) -> Option<Hint> {
         if self.head.upgrade {
             return None;

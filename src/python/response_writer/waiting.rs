@@ -40,8 +40,8 @@ impl ResponseWriter {
         !self.waiting.backlog.is_empty()
     }
 
-    /// One attempt at something that may have to wait for the client; where it has to, the caller is counted among those who
-    /// [wait](ResponseWriter::leave_wait).
+    /// One attempt at something that may have to wait for the client; where it has to, the caller
+    /// is counted among those who [wait](ResponseWriter::leave_wait).
     ///
     /// # Errors
     /// The request is over, or that of `action`.
@@ -110,8 +110,8 @@ impl ResponseWriter {
         exchange.flush().inspect_err(|_| self.connection = Outlook::Gone)
     }
 
-    /// Reads what is there of a streamed body. What the application has produced goes out before: the client may be waiting for that before
-    /// it sends more.
+    /// Reads what is there of a streamed body. What the application has produced goes out before:
+    /// the client may be waiting for that before it sends more.
     ///
     /// # Errors
     /// Those of [`Exchange::read_body`].
@@ -127,7 +127,8 @@ impl ResponseWriter {
         }
     }
 
-    /// Leaves what the exchange has no room for to it all the same: the application has made all of its response, and need not wait.
+    /// Leaves what the exchange has no room for to it all the same: the application has made all of
+    /// its response, and need not wait.
     pub(super) fn leave_backlog(&mut self) {
         if let Some(exchange) = &mut self.exchange {
             self.waiting.backlog.drain(..).for_each(|Unsent { bytes, start }| exchange.send_object(bytes, start));

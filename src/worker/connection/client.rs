@@ -22,7 +22,8 @@ pub struct Client {
     pub remote_addr: String,
     /// The number of the listener among the worker's.
     pub site: usize,
-    /// Whether it may set the scheme and headers with underscores; under uwsgi, send requests at all.
+    /// Whether it may set the scheme and headers with underscores; under uwsgi, send requests at
+    /// all.
     pub is_trusted: bool,
     /// What a PROXY header said, if there was one.
     pub proxied: Option<Origin>,
@@ -63,8 +64,8 @@ impl Client {
         Ok(())
     }
 
-    /// Believes the packet of uwsgi that `head` was made of, as far as it names the client: by an address, or by another word
-    /// where the client of the proxy has none.
+    /// Believes the packet of uwsgi that `head` was made of, as far as it names the client: by an
+    /// address, or by another word where the client of the proxy has none.
     pub(super) fn take_packet(&mut self, head: &RequestHead) {
         // Nothing of such a head stands in the connection's own buffer.
         let source = head.source(b"");

@@ -1,5 +1,5 @@
-//! Requests that are logged by the event loop: those that end without the application, and those whose responses are sent after the
-//! application is done with them.
+//! Requests that are logged by the event loop: those that end without the application, and those
+//! whose responses are sent after the application is done with them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -112,7 +112,8 @@ impl Connection {
         self.late_log = Some(Box::new(log));
     }
 
-    /// A request that was to be logged when its response has been sent: when it has, or where `is_over` says that nothing more will be.
+    /// A request that was to be logged when its response has been sent: when it has, or where
+    /// `is_over` says that nothing more will be.
     pub fn take_late_log(&mut self, is_over: bool, now: Instant) -> Option<LoggedRequest> {
         if self.late_log.is_none() || !is_over && self.has_unsent() {
             return None;

@@ -1,8 +1,10 @@
-//! One client's connection: bytes in, requests out, response bytes back, and a deadline for every wait.
+//! One client's connection: bytes in, requests out, response bytes back, and a deadline for every
+//! wait.
 //!
-//! The connection has the transport, the write queue and the input buffer. [`Http1`] has the state: it says what the bytes that have
-//! come and the time that has passed mean, and the connection does it. The event loop tells the connection that bytes may have arrived
-//! or may be sent, that time has passed, or that the application is done; the connection answers with a [`Step`].
+//! The connection has the transport, the write queue and the input buffer. [`Http1`] has the state:
+//! it says what the bytes that have come and the time that has passed mean, and the connection does
+//! it. The event loop tells the connection that bytes may have arrived or may be sent, that time
+//! has passed, or that the application is done; the connection answers with a [`Step`].
 //!
 //! It must not know an interpreter or the event loop. So it is tested over a socket pair.
 
@@ -119,7 +121,8 @@ pub fn share(connection: Connection) -> SharedConnection {
     Arc::new(Mutex::new(connection))
 }
 
-/// Locks a connection. A panic while it was held leaves plain data behind, so poisoning carries no news.
+/// Locks a connection. A panic while it was held leaves plain data behind, so poisoning carries no
+/// news.
 pub fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unpoisoned()
 }
@@ -163,8 +166,9 @@ impl Connection {
         Ok(self)
     }
 
-    /// Reads what has arrived, at `read_context`, at most `reads` times, and goes as far as it leads. `ended` says that the client has ended its
-    /// side, which by itself is no abort (RFC 9112, 9.6): what it asked for is still answered.
+    /// Reads what has arrived, at `read_context`, at most `reads` times, and goes as far as it
+    /// leads. `ended` says that the client has ended its side, which by itself is no abort (RFC
+    /// 9112, 9.6): what it asked for is still answered.
     pub fn on_readable(&mut self, read_context: &mut ReadContext, ended: bool, reads: usize, now: Instant) -> Step {
         let step = self.read_on(read_context, ended, reads, now);
         self.waited_in_kernel = Duration::ZERO;
@@ -217,7 +221,8 @@ impl Connection {
         self.flush(now)
     }
 
-    /// Goes on sending while the application has the request. Says whether there is more to do at once.
+    /// Goes on sending while the application has the request. Says whether there is more to do at
+    /// once.
     pub fn send_on(&mut self, now: Instant) -> bool {
         // A lent socket blocks, and it is the application's.
         if self.lent.is_lent() {
@@ -243,7 +248,8 @@ impl Connection {
         self.take_action(action, now)
     }
 
-    /// The application is done and everything it sent is handed over or queued; goes on with the next request if there may be one.
+    /// The application is done and everything it sent is handed over or queued; goes on with the
+    /// next request if there may be one.
     pub fn finish(&mut self, keep_alive: bool, now: Instant) -> Step {
         // What of a streamed body the application did not read lies in the way of the next request.
         let keep_alive = keep_alive && self.request.has_come_whole();
@@ -280,14 +286,16 @@ impl Connection {
         }
     }
 
-    /// The response stays incomplete, and the client is to see it: the connection does not end in good order.
+    /// The response stays incomplete, and the client is to see it: the connection does not end in
+    /// good order.
     pub fn break_off(&mut self) {
         self.transport.abandon();
     }
 
     /// Answers a health check; the application hears nothing of it.
     pub fn answer_check(&mut self, serves: bool, now: Instant) -> Step {
-        // Who sends more without waiting for the answer is none of the checkers, and gets no turn after turn by it.
+        // Who sends more without waiting for the answer is none of the checkers, and gets no turn
+        // after turn by it.
         let is_last = !serves || !self.input.is_empty() || !self.request.may_be_kept();
         let connection =
             if is_last { response::ConnectionHeader::Close } else { response::ConnectionHeader::KeepAlive };
@@ -298,8 +306,9 @@ impl Connection {
         self.finish(!is_last, now)
     }
 
-    /// Whether the client is known to be gone for good: it has reset the connection, or, on a unix socket, closed it. Over TCP a client
-    /// that closes looks like one that has only finished sending, and that one wants its answer.
+    /// Whether the client is known to be gone for good: it has reset the connection, or, on a unix
+    /// socket, closed it. Over TCP a client that closes looks like one that has only finished
+    /// sending, and that one wants its answer.
     pub fn client_has_left(&self) -> bool {
         is_hung_up(self.transport.stream().as_raw_fd())
     }
@@ -339,9 +348,10 @@ impl Connection {
         matches!(self.http.stage(), Stage::Idle { .. }) && !self.has_unsent()
     }
 
-    /// Ends our side, which the client is told whoever else holds the socket: a close alone says nothing while a child of the application
-    /// has a copy. What has come meanwhile is read, and so is, for a moment, what still comes: closing over unread bytes would reset the
-    /// connection, and could take the response's end with it. `Step::Close` when it can be closed.
+    /// Ends our side, which the client is told whoever else holds the socket: a close alone says
+    /// nothing while a child of the application has a copy. What has come meanwhile is read, and so
+    /// is, for a moment, what still comes: closing over unread bytes would reset the connection,
+    /// and could take the response's end with it. `Step::Close` when it can be closed.
     pub fn end(&mut self, now: Instant) -> Step {
         if !self.end_our_side() {
             return Step::Close;
@@ -363,7 +373,8 @@ impl Connection {
         self.end_our_side();
     }
 
-    /// Says whether there is somebody to read on for: the socket is neither broken nor the application's.
+    /// Says whether there is somebody to read on for: the socket is neither broken nor the
+    /// application's.
     fn end_our_side(&mut self) -> bool {
         self.http.close() && !self.lent.is_lent() && self.transport.shutdown_write().is_ok()
     }
@@ -415,7 +426,8 @@ impl Connection {
         self.lent.known_stream().unwrap_or(self.transport.stream()).as_raw_fd()
     }
 
-    /// Whether the application has put another descriptor in the place of the one that the poll knows.
+    /// Whether the application has put another descriptor in the place of the one that the poll
+    /// knows.
     pub fn is_exchanged(&self) -> bool {
         self.lent.known_stream().is_some()
     }
@@ -476,7 +488,8 @@ impl Connection {
         self.refuse_as(Error::PlainHttpOnTls, now)
     }
 
-    /// From now on what goes over the wire is encrypted; `arrived` is what has been read from it already.
+    /// From now on what goes over the wire is encrypted; `arrived` is what has been read from it
+    /// already.
     fn begin_tls(&mut self, arrived: Vec<u8>) -> io::Result<()> {
         if let Some(acceptor) = self.acceptor.take() {
             self.transport.begin_tls(Session::new(&acceptor, arrived)?);

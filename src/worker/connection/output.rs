@@ -1,4 +1,5 @@
-//! What goes out to a client: sent at once, put off for a moment, or kept until the client takes it.
+//! What goes out to a client: sent at once, put off for a moment, or kept until the client takes
+//! it.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -29,15 +30,16 @@ pub(super) struct Output {
     failure: Option<ErrorKind>,
     /// Bytes of the response that were dropped because of that.
     lost: u64,
-    /// Whether the kernel has said that it takes no more: only then does the poll tell when it does.
+    /// Whether the kernel has said that it takes no more: only then does the poll tell when it
+    /// does.
     is_blocked: bool,
     /// What the queue is recorded to hold.
     held: Held,
 }
 
 impl Output {
-    /// A response begins. `has_company` says that other requests are ready, whose responses this one
-    /// may wait for.
+    /// A response begins. `has_company` says that other requests are ready, whose responses this
+    /// one may wait for.
     pub(super) fn begin(&mut self, has_company: bool) {
         self.batching.begin(has_company);
         self.lost = 0;
@@ -69,7 +71,8 @@ impl Output {
         sent.inspect_err(|error| self.fail(error.kind()))
     }
 
-    /// As [`Output::send`], behind what waits for the client already: keeps it, and leaves it to others to send that.
+    /// As [`Output::send`], behind what waits for the client already: keeps it, and leaves it to
+    /// others to send that.
     pub(super) fn keep_more(&mut self, limits: &ConnectionLimits, parts: &[&[u8]]) -> io::Result<usize> {
         self.check()?;
         debug_assert!(self.is_blocked, "the poll tells of no room");
@@ -229,7 +232,8 @@ impl Output {
         self.timeout.end();
     }
 
-    /// Whether the client has taken nothing for longer than it may. To be asked about once a second.
+    /// Whether the client has taken nothing for longer than it may. To be asked about once a
+    /// second.
     pub(super) fn has_stalled(&mut self, stream: &Stream, limits: &ConnectionLimits, now: Instant) -> bool {
         self.timeout.has_expired(stream, limits, now)
     }

@@ -1,7 +1,8 @@
 //! What the application may ask of the connection while it has the request.
 //!
-//! The connection stays with the event loop, which goes on sending, and notices a client that leaves or does not read. The application has
-//! the request, with a link to the connection. It locks the connection for as long as a system call takes that does not wait.
+//! The connection stays with the event loop, which goes on sending, and notices a client that
+//! leaves or does not read. The application has the request, with a link to the connection. It
+//! locks the connection for as long as a system call takes that does not wait.
 
 use std::any::Any;
 use std::io::{self, ErrorKind};
@@ -64,8 +65,9 @@ impl DerefMut for Present {
 }
 
 impl Connection {
-    /// Gives out the request that is ready, to be served. `connection` is this one, with this `key` in the event loop. `has_company` says
-    /// that other requests are ready, whose responses this one's may wait for.
+    /// Gives out the request that is ready, to be served. `connection` is this one, with this `key`
+    /// in the event loop. `has_company` says that other requests are ready, whose responses this
+    /// one's may wait for.
     pub fn check_out(&mut self, connection: &SharedConnection, key: usize, has_company: bool) -> Box<Request> {
         self.output.begin(has_company);
         let mut request = self.request.0.take().expect("a request is served once");
@@ -80,7 +82,8 @@ impl Connection {
 
     /// Has the poll tell when the client takes more, where it has not taken everything.
     fn await_client(&mut self, key: usize, limits: &ConnectionLimits) {
-        // A lent socket blocks, and it is the application's. The poll is the original's, which a copy of the process shares.
+        // A lent socket blocks, and it is the application's. The poll is the original's, which a
+        // copy of the process shares.
         if !self.output.waits_for_client(&self.transport) || self.lent.is_lent() || fork::is_copy() {
             return;
         }
@@ -92,8 +95,9 @@ impl Connection {
         }
     }
 
-    /// Puts one end of a socket pair in the session's place, and a thread behind the other that carries the bytes between the two: what
-    /// the application gets is a real socket, and knows nothing of TLS.
+    /// Puts one end of a socket pair in the session's place, and a thread behind the other that
+    /// carries the bytes between the two: what the application gets is a real socket, and knows
+    /// nothing of TLS.
     fn lend_session(&mut self) -> io::Result<()> {
         let (ours, theirs) = Stream::pair()?;
         let below = self.transport.stream().duplicate()?;
@@ -119,7 +123,8 @@ impl Request {
         self.link().secured.is_some()
     }
 
-    /// Its connection, while it is locked. What is asked of it goes through here, and so does what the poll has to tell then.
+    /// Its connection, while it is locked. What is asked of it goes through here, and so does what
+    /// the poll has to tell then.
     fn with_connection<T>(&self, ask: impl FnOnce(&mut Connection) -> T) -> T {
         let Link { connection, key, .. } = self.link();
         let mut connection = lock(connection);
@@ -209,7 +214,8 @@ impl Exchange for Request {
     }
 
     fn wait_to_write(&mut self) -> io::Result<Wait> {
-        // It is the client that the application waits for, which has its own time for it (`write_timeout`): the worker is not stuck.
+        // It is the client that the application waits for, which has its own time for it
+        // (`write_timeout`): the worker is not stuck.
         self.limits().beat();
         self.with_connection(|Connection { output, transport, limits, .. }| {
             output.check()?;
@@ -278,7 +284,8 @@ mod tests {
 
     const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-    /// A request that is served, with company or without, its connection, and its client, who has sent that and what is `behind`.
+    /// A request that is served, with company or without, its connection, and its client, who has
+    /// sent that and what is `behind`.
     fn served(behind: &str, has_company: bool) -> (Box<Request>, SharedConnection, UnixStream) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();

@@ -1,5 +1,5 @@
-//! Where connections come from, the listeners and the siblings, and when the worker takes them: it leaves them to those who are freer, and
-//! holds only so many.
+//! Where connections come from, the listeners and the siblings, and when the worker takes them: it
+//! leaves them to those who are freer, and holds only so many.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -13,16 +13,19 @@ use crate::tls::Acceptor;
 use crate::worker::connection::Connection;
 use crate::worker::listeners::WorkerListener;
 
-/// Most requests accepted in one turn; those behind them wait in the kernel, where an idle sibling can take them.
+/// Most requests accepted in one turn; those behind them wait in the kernel, where an idle sibling
+/// can take them.
 const ACCEPTS_PER_TURN: usize = 16;
 
 /// Most connections accepted in one turn, those that bring no request included.
 const LOOKS_PER_TURN: usize = 64;
 
-/// A worker that is busier than its siblings leaves new connections to them for this long; should nobody come, it takes them after all.
+/// A worker that is busier than its siblings leaves new connections to them for this long; should
+/// nobody come, it takes them after all.
 pub(super) const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
 
-/// How long accepting rests when the process has run out of file descriptors or memory, and nobody here can make room.
+/// How long accepting rests when the process has run out of file descriptors or memory, and nobody
+/// here can make room.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// How often that is said.
@@ -127,14 +130,15 @@ impl EventLoop {
         self.can_accept() && (handoffs || (0..self.accepting.listeners.len()).any(|site| self.should_accept(site)))
     }
 
-    /// Whether something may come to be done here for clients that wait to be accepted, though no thread here can serve: health checks and
-    /// requests for files are answered, and requests that no sibling could accept are passed on.
+    /// Whether something may come to be done here for clients that wait to be accepted, though no
+    /// thread here can serve: health checks and requests for files are answered, and requests that
+    /// no sibling could accept are passed on.
     fn has_use_for(&self, listener: &WorkerListener) -> bool {
         self.serves || self.limits.own_paths.are_given() || !listener.is_shared()
     }
 
-    /// While a request is at hand here, or a sibling has fewer connections, or nobody here can serve, a sibling should have the first
-    /// chance to accept; but nobody waits for long.
+    /// While a request is at hand here, or a sibling has fewer connections, or nobody here can
+    /// serve, a sibling should have the first chance to accept; but nobody waits for long.
     fn should_accept(&self, site: usize) -> bool {
         let listener = &self.accepting.listeners[site];
         let Some(since) = listener.waiting_since else { return false };
@@ -192,7 +196,8 @@ impl EventLoop {
         }
     }
 
-    /// Makes room where the connection has a descriptor that should be the application's, and gives it another.
+    /// Makes room where the connection has a descriptor that should be the application's, and gives
+    /// it another.
     fn take_a_clients_number(&mut self, stream: Stream) -> Stream {
         if self.limits.holdings.note_descriptor(&stream)
             && self.make_much_room()
@@ -227,7 +232,8 @@ impl EventLoop {
         if error.raw_os_error().is_some_and(|code| OUT_OF_RESOURCES.contains(&code)) {
             return self.make_room_after(error);
         }
-        // Those that concern one connection, which is gone (accept(2), "Error handling"); there may be others.
+        // Those that concern one connection, which is gone (accept(2), "Error handling"); there may
+        // be others.
         const ONE_CONNECTION: [i32; 4] = [libc::ECONNABORTED, libc::EINTR, libc::EPROTO, libc::EPERM];
         if error.raw_os_error().is_some_and(|code| ONE_CONNECTION.contains(&code) || is_network_error(code)) {
             return true;
@@ -240,8 +246,8 @@ impl EventLoop {
         false
     }
 
-    /// There is nothing left to hold another connection with: others make room, and it goes on at once; or nobody can, and it rests for a
-    /// moment. Says whether it goes on.
+    /// There is nothing left to hold another connection with: others make room, and it goes on at
+    /// once; or nobody can, and it rests for a moment. Says whether it goes on.
     fn make_room_after(&mut self, error: &io::Error) -> bool {
         if self.accepting.rest_told.is_none_or(|told| self.clock.now >= told + REST_TOLD) {
             log::error!("Cannot accept connections for now: {error}");

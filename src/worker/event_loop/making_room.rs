@@ -1,17 +1,19 @@
-//! Who has to go where the worker can hold no more: connections for which there is no place, unfinished requests that take too much memory
-//! or disk, clients that have taken the application's descriptors. Newcomers and health checks always find room, and nobody waits for it
-//! longer than a moment.
+//! Who has to go where the worker can hold no more: connections for which there is no place,
+//! unfinished requests that take too much memory or disk, clients that have taken the application's
+//! descriptors. Newcomers and health checks always find room, and nobody waits for it longer than a
+//! moment.
 
 use std::time::Duration;
 
 use super::{EventLoop, idle};
 use crate::worker::connection::{Connection, ConnectionStanding, Step};
 
-/// How long a connection that is new, or has been idle or unfinished since, keeps its place in a crowd. Most heads come at once.
+/// How long a connection that is new, or has been idle or unfinished since, keeps its place in a
+/// crowd. Most heads come at once.
 const CROWDED_TIME: Duration = Duration::from_millis(25);
 
-/// So many of the newest keep it for longer, until they count as late: closed any earlier, a crowd that connects before it speaks would
-/// only chase itself out.
+/// So many of the newest keep it for longer, until they count as late: closed any earlier, a crowd
+/// that connects before it speaks would only chase itself out.
 const NEWEST: usize = 64;
 
 /// How many make room at once where the process has no descriptor left.
@@ -33,7 +35,8 @@ impl EventLoop {
         self.is_full() && self.is_awaited()
     }
 
-    /// Finds who could make room in this turn, where somebody has to; gives back what the application should have.
+    /// Finds who could make room in this turn, where somebody has to; gives back what the
+    /// application should have.
     pub(super) fn look_for_room(&mut self) {
         self.queues.dispensable.clear();
         if self.limits.holdings.is_in_reserve() {
@@ -47,7 +50,8 @@ impl EventLoop {
         }
     }
 
-    /// Gives up a connection for the one that has just come, if that is one too many. Not before: that one might not come after all.
+    /// Gives up a connection for the one that has just come, if that is one too many. Not before:
+    /// that one might not come after all.
     pub(super) fn make_room(&mut self) {
         let is_one_too_many = |this: &Self| {
             this.connections.len() > this.accepting.most_connections || this.limits.holdings.is_in_reserve()
@@ -55,7 +59,8 @@ impl EventLoop {
         while is_one_too_many(self) && self.give_one_up() {}
     }
 
-    /// Gives up as many connections as hold what the application should have, and several more that can be done without; says whether any.
+    /// Gives up as many connections as hold what the application should have, and several more that
+    /// can be done without; says whether any.
     pub(super) fn make_much_room(&mut self) -> bool {
         let mut has_made_room = false;
         self.find_dispensable(true);
@@ -77,7 +82,8 @@ impl EventLoop {
         while let Some((good, mut excess)) = self.limits.holdings.excess() {
             let now = self.clock.now;
             let cost = |connection: &Connection| {
-                // Whoever waits for the application has done nothing wrong: such a request goes last.
+                // Whoever waits for the application has done nothing wrong: such a request goes
+                // last.
                 let weight = u128::from(connection.held().of(good)) * connection.held_for(now).as_millis().max(1);
                 (!connection.is_ready(), weight)
             };
@@ -108,7 +114,8 @@ impl EventLoop {
         }
     }
 
-    /// Finds who can be done without. Where it is `urgent`, all others follow them who are at no request of the application's.
+    /// Finds who can be done without. Where it is `urgent`, all others follow them who are at no
+    /// request of the application's.
     fn find_dispensable(&mut self, urgent: bool) {
         let now = self.clock.now;
         let mut found: Vec<(ConnectionStanding, usize)> = Vec::new();
@@ -133,7 +140,8 @@ impl EventLoop {
         self.queues.dispensable.extend(first.into_iter().chain(last).map(|(_, key)| key));
     }
 
-    /// Closes the one that can best be done without; says whether there was one. Those of which something has arrived meanwhile stay.
+    /// Closes the one that can best be done without; says whether there was one. Those of which
+    /// something has arrived meanwhile stay.
     fn give_one_up(&mut self) -> bool {
         while let Some(key) = self.queues.dispensable.pop_front() {
             let Some(mut connection) = idle(&self.connections, key) else { continue };

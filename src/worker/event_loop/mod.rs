@@ -1,8 +1,9 @@
 //! The poll and the connections: who can be read, written, accepted, or has waited too long.
 //!
-//! Edge-triggered, one registration a connection (a second one for clients that read slowly), none for a connection that is over before
-//! it would have had to wait. Does all input and output that needs no Python, and hands out the connections whose requests are ready.
-//! Knows nothing of the interpreter.
+//! Edge-triggered, one registration a connection (a second one for clients that read slowly), none
+//! for a connection that is over before it would have had to wait. Does all input and output that
+//! needs no Python, and hands out the connections whose requests are ready. Knows nothing of the
+//! interpreter.
 
 mod accepting;
 mod files;
@@ -42,25 +43,28 @@ use crate::tls::Tls;
 /// Most events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
 
-/// How often one connection reads before others have their turn. A head is mostly there with the first.
+/// How often one connection reads before others have their turn. A head is mostly there with the
+/// first.
 const READS_PER_TURN: usize = 4;
 
-/// How long connections with more to do than to read a head (bodies, long responses) are gone on with in one turn: new requests wait
-/// meanwhile. The one that is at it may take as long again.
+/// How long connections with more to do than to read a head (bodies, long responses) are gone on
+/// with in one turn: new requests wait meanwhile. The one that is at it may take as long again.
 const LONGEST_WORK: Duration = Duration::from_millis(2);
 
-/// Most of them in one turn, however quick they are: what has happened meanwhile is then looked at again.
+/// Most of them in one turn, however quick they are: what has happened meanwhile is then looked at
+/// again.
 const WORKS_PER_TURN: usize = 64;
 
 /// Most waits that are ended in one turn. Each may cost an answer.
 const ENDS_PER_TURN: usize = 64;
 
-/// Most connections whose TLS handshake goes on in one turn: each may cost a signature, a millisecond's work for a long RSA key, and
-/// requests that are ready wait meanwhile.
+/// Most connections whose TLS handshake goes on in one turn: each may cost a signature, a
+/// millisecond's work for a long RSA key, and requests that are ready wait meanwhile.
 const HANDSHAKES_PER_TURN: usize = 16;
 
-/// A request that may have waited this long is run only if its client is still there. Looking costs a system call, and hardly anybody leaves
-/// sooner; behind thirty others even a request of half a millisecond waits half as long.
+/// A request that may have waited this long is run only if its client is still there. Looking costs
+/// a system call, and hardly anybody leaves sooner; behind thirty others even a request of half a
+/// millisecond waits half as long.
 const UNQUESTIONED_WAIT: Duration = Duration::from_millis(30);
 
 /// Waits end and hearts beat to this precision.
@@ -94,8 +98,8 @@ pub struct EventLoop {
 
 /// The times that a turn goes by.
 struct Clock {
-    /// The time, as far as it is known here: asking costs more than most of what is done between two
-    /// polls.
+    /// The time, as far as it is known here: asking costs more than most of what is done between
+    /// two polls.
     now: Instant,
     last_poll: Instant,
     /// The latest moment before which nothing of what is being read can have arrived.
@@ -175,7 +179,8 @@ pub struct Turn {
 }
 
 impl EventLoop {
-    /// A loop over `listeners`, the signal pipe `signals` and what tells of Python's handlers, `nudge`; for at most `most_connections` at once.
+    /// A loop over `listeners`, the signal pipe `signals` and what tells of Python's handlers,
+    /// `nudge`; for at most `most_connections` at once.
     ///
     /// # Errors
     /// The kernel's, from epoll.
@@ -210,8 +215,9 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    /// Waits until something happens, at most to the next tick and for `most`, and does what can be done without the application. Whatever was
-    /// [finished](EventLoop::send_finished) is to be sent before.
+    /// Waits until something happens, at most to the next tick and for `most`, and does what can be
+    /// done without the application. Whatever was [finished](EventLoop::send_finished) is to be
+    /// sent before.
     ///
     /// # Errors
     /// The poll failed, which leaves nothing to go on with.
@@ -301,8 +307,8 @@ impl EventLoop {
         self.clock.now = self.clock.now.max(now);
     }
 
-    /// The next request that is ready; it comes back through [`EventLoop::put_back`]. Where `has_company`, and others are ready behind it,
-    /// its response may wait for theirs.
+    /// The next request that is ready; it comes back through [`EventLoop::put_back`]. Where
+    /// `has_company`, and others are ready behind it, its response may wait for theirs.
     pub fn next_ready(&mut self, has_company: bool) -> Option<Box<Request>> {
         if self.queues.ready.is_empty() && self.queues.finished.is_empty() {
             return None;
@@ -332,8 +338,9 @@ impl EventLoop {
         self.queues.ready.push_front((key, since));
     }
 
-    /// Watches the connection no more. Closing its descriptor would not do where another process is about to have one of its own for it
-    /// (epoll(7), "Questions and answers"). Should it stay after all, it is registered again when it next has to wait.
+    /// Watches the connection no more. Closing its descriptor would not do where another process is
+    /// about to have one of its own for it (epoll(7), "Questions and answers"). Should it stay
+    /// after all, it is registered again when it next has to wait.
     pub fn unregister(&self, key: usize) {
         if let Some(entry) = self.connections.get(key) {
             self.leave_poll(&mut lock(&entry.connection));
@@ -354,8 +361,8 @@ impl EventLoop {
         self.remove(key);
     }
 
-    /// The requests that the event loop has to log, since the last call: those that have ended without the application, and those whose
-    /// responses have been sent after it was done.
+    /// The requests that the event loop has to log, since the last call: those that have ended
+    /// without the application, and those whose responses have been sent after it was done.
     pub fn take_logged(&mut self) -> Vec<LoggedRequest> {
         std::mem::take(&mut self.unlogged.requests)
     }
@@ -371,13 +378,15 @@ impl EventLoop {
             self.read_context.return_buffer(connection.take_returned());
             self.unlogged.requests.extend(connection.take_late_log(false, self.clock.now));
             if connection.is_exchanged() {
-                // A relay has a duplicate of the old one, for which closing it would not do (see there).
+                // A relay has a duplicate of the old one, for which closing it would not do (see
+                // there).
                 self.leave_poll(&mut connection);
                 connection.drop_old_descriptor();
             }
         }
         self.follow(key, step);
-        // Before it reads: as long as something is to be sent it looks like one whose client is behind.
+        // Before it reads: as long as something is to be sent it looks like one whose client is
+        // behind.
         if missed.writable || missed.readable {
             self.write(key);
         }
@@ -386,7 +395,8 @@ impl EventLoop {
         }
     }
 
-    /// The application has no request of the connection any more. What the poll said of it meanwhile; `None` where it is not known.
+    /// The application has no request of the connection any more. What the poll said of it
+    /// meanwhile; `None` where it is not known.
     fn check_in(&mut self, key: usize) -> Option<PendingEvents> {
         self.connections.get_mut(key)?.pending.take()
     }
@@ -406,7 +416,8 @@ impl EventLoop {
         self.clock.next_sweep = self.clock.next_sweep.min(time);
     }
 
-    /// Tells the clients of all connections that these have come to their end: the process has, too.
+    /// Tells the clients of all connections that these have come to their end: the process has,
+    /// too.
     pub fn end_connections(&mut self) {
         let (now, mut logged) = (self.clock.now, Vec::new());
         self.each_idle(|_, connection| {
@@ -416,8 +427,9 @@ impl EventLoop {
         self.unlogged.requests.extend(logged);
     }
 
-    /// Gives clients that are between two requests until `time` to send one more. Those that are with the application now, and have been
-    /// promised to be kept, fall idle later ([`ConnectionLimits::idle_time`]).
+    /// Gives clients that are between two requests until `time` to send one more. Those that are
+    /// with the application now, and have been promised to be kept, fall idle later
+    /// ([`ConnectionLimits::idle_time`]).
     pub fn close_idle_by(&mut self, time: Instant) {
         self.each_idle(|_, connection| connection.close_by(time));
         self.tick_by(time);
@@ -451,7 +463,8 @@ impl EventLoop {
         waits || self.queues.waits_seen.is_some() || metrics_are_due
     }
 
-    /// Takes note of what the poll has told. Heads are read at once, the rest is left for [`EventLoop::continue_unfinished`].
+    /// Takes note of what the poll has told. Heads are read at once, the rest is left for
+    /// [`EventLoop::continue_unfinished`].
     fn take_events(&mut self) -> Turn {
         let mut turn = Turn::default();
         // The events are set aside while connections are worked on; their buffer is kept.
@@ -545,7 +558,8 @@ impl EventLoop {
                     }
                     Ok(mut connection) => connection.send_on(self.clock.now),
                     Err(TryLockError::Poisoned(connection)) => connection.into_inner().send_on(self.clock.now),
-                    // The application's thread is sending: it may not have met the room that has come.
+                    // The application's thread is sending: it may not have met the room that has
+                    // come.
                     Err(TryLockError::WouldBlock) => true,
                 };
                 if goes_on {
@@ -560,8 +574,8 @@ impl EventLoop {
         self.limits.poll().map_or(usize::MAX, ConnectionPoll::first)
     }
 
-    /// Goes on with connections that have more to do than to read a head: each once, those that have waited for longest first, and no
-    /// longer than for a moment.
+    /// Goes on with connections that have more to do than to read a head: each once, those that
+    /// have waited for longest first, and no longer than for a moment.
     fn continue_unfinished(&mut self) {
         if self.queues.unfinished.is_empty() {
             return;
@@ -634,7 +648,8 @@ impl EventLoop {
         }
     }
 
-    /// Reads what has come to a connection whose wait is over, and closes it only if that is nothing.
+    /// Reads what has come to a connection whose wait is over, and closes it only if that is
+    /// nothing.
     fn look_once_more(&mut self, key: usize) {
         let Some(mut connection) = idle(&self.connections, key) else { return };
         connection.note_unread(false);

@@ -1,4 +1,5 @@
-//! Connections that have more to do than may be done at once: each is there once, and has its turn when those before it have had theirs.
+//! Connections that have more to do than may be done at once: each is there once, and has its turn
+//! when those before it have had theirs.
 
 use std::collections::VecDeque;
 

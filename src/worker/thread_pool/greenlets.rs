@@ -1,10 +1,10 @@
 //! A pool whose one thread runs the application in greenlets (worker class gevent).
 //!
 //! The thread runs gevent's hub, which watches the event loop's poll. When that has something, the
-//! hub calls for a turn of the event loop, then has a greenlet for each request that is ready. So the
-//! hub's thread leads as an application thread does; it is busy from its waking to its next wait, and
-//! the standby thread leads while a greenlet does not let go of it. Knows no gevent: the bridge to it
-//! is `python::greenlets`.
+//! hub calls for a turn of the event loop, then has a greenlet for each request that is ready. So
+//! the hub's thread leads as an application thread does; it is busy from its waking to its next
+//! wait, and the standby thread leads while a greenlet does not let go of it. Knows no gevent: the
+//! bridge to it is `python::greenlets`.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,10 +24,12 @@ use crate::worker::connection::{GivenBack, Request, Step, lock};
 use crate::worker::leader::{LeaderState, WorkerStage};
 use crate::worker::standby::Attention;
 
-/// Most requests that are begun between two turns of the event loop, so that those in hand do not keep others waiting.
+/// Most requests that are begun between two turns of the event loop, so that those in hand do not
+/// keep others waiting.
 const REQUESTS_PER_TURN: usize = 64;
 
-/// How long requests are begun one after another before greenlets that wait for something else have their turn.
+/// How long requests are begun one after another before greenlets that wait for something else have
+/// their turn.
 const LONGEST_TURN: Duration = Duration::from_millis(2);
 
 /// What the hub and the other threads share.
@@ -96,7 +98,8 @@ impl ThreadPool {
         self.note(|turn| turn.is_sudden_end = true);
     }
 
-    /// Has `worker_int` called, because code has changed. The hub itself may not call it: the hook may wait.
+    /// Has `worker_int` called, because code has changed. The hub itself may not call it: the hook
+    /// may wait.
     pub fn tell_of_changed_code(&self, hooks: &Hooks) {
         if self.has_greenlets() {
             self.note(|turn| turn.has_changed_code = true);
@@ -106,7 +109,8 @@ impl ThreadPool {
         }
     }
 
-    /// Has a method of the worker's class called, if that overrides it. In greenlets it may wait, so the hub itself does not call it.
+    /// Has a method of the worker's class called, if that overrides it. In greenlets it may wait,
+    /// so the hub itself does not call it.
     pub fn tell_class(&self, hooks: &Hooks, method: WorkerMethod) {
         if !self.has_greenlets() {
             hooks.call_method(method);
@@ -133,14 +137,16 @@ impl ThreadPool {
         self.hub.as_ref().expect("who drives greenlets is a pool of them")
     }
 
-    /// Takes the lead, which the standby thread gives up where it has it. `None` when the worker is over.
+    /// Takes the lead, which the standby thread gives up where it has it. `None` when the worker is
+    /// over.
     fn take_lead_back(&self, py: Python<'_>) -> Option<Box<LeaderState>> {
         match take_lead_from(&mut self.lock()) {
             Taken::Lead(lead) => return Some(lead),
             Taken::Over => return None,
             Taken::NotYet => {}
         }
-        // The standby thread may wait for the interpreter at this moment. Nothing below runs Python.
+        // The standby thread may wait for the interpreter at this moment. Nothing below runs
+        // Python.
         py.detach(|| {
             let mut slot = self.lock();
             loop {
@@ -166,7 +172,8 @@ impl ThreadPool {
         }
     }
 
-    /// Gives a connection back after its request, `now`, and takes the next request where one is at hand.
+    /// Gives a connection back after its request, `now`, and takes the next request where one is at
+    /// hand.
     fn give_back(&self, served: GivenBack, now: Instant) {
         let GivenBack { connection, key, step } = served;
         let mut slot = self.lock();

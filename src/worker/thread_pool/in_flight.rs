@@ -11,17 +11,20 @@ use crate::python::call::InFlight;
 use crate::sys::clock::monotonic_ms;
 use crate::worker::slow_requests::SeenRequest;
 
-/// Most requests that are named when a worker is aborted. Of greenlets there may be thousands at one.
+/// Most requests that are named when a worker is aborted. Of greenlets there may be thousands at
+/// one.
 const MOST_REPORTED: usize = 64;
 
-/// How long an aborted application may take to end its request by itself; the master kills the worker a second after aborting it.
+/// How long an aborted application may take to end its request by itself; the master kills the
+/// worker a second after aborting it.
 pub const UNWINDING_TIME: Duration = Duration::from_millis(300);
 
 impl ThreadPool {
-    /// The worker is past its time (ABRT): says in the log what it was at and, once the application has had its chance to unwind, answers
-    /// the clients in its stead.
+    /// The worker is past its time (ABRT): says in the log what it was at and, once the application
+    /// has had its chance to unwind, answers the clients in its stead.
     pub fn give_up_requests(&self) {
-        // Whoever holds the interpreter may be what is stuck: from here on no record goes by way of it.
+        // Whoever holds the interpreter may be what is stuck: from here on no record goes by way of
+        // it.
         crate::logging::redirect(None);
         self.report_abort();
         std::thread::sleep(UNWINDING_TIME);
@@ -36,8 +39,8 @@ impl ThreadPool {
         in_flight.iter().for_each(InFlight::give_up);
     }
 
-    /// Says once what the worker is at when it is aborted. Whoever hears of the abort first does so: the leader, or the main thread before
-    /// it unwinds the application.
+    /// Says once what the worker is at when it is aborted. Whoever hears of the abort first does
+    /// so: the leader, or the main thread before it unwinds the application.
     pub fn report_abort(&self) {
         if self.has_reported_abort.swap(true, Relaxed) {
             return;
@@ -59,8 +62,8 @@ impl ThreadPool {
         }
     }
 
-    /// Writes what the threads are at on the scoreboard, where it can be seen while they hang. Once a second, so that a request that is
-    /// soon over costs nothing.
+    /// Writes what the threads are at on the scoreboard, where it can be seen while they hang. Once
+    /// a second, so that a request that is soon over costs nothing.
     pub fn describe_requests(&self) {
         if self.worker.row.request_started_at().is_none() {
             return;

@@ -33,8 +33,8 @@ impl ThreadPool {
         self.settle(py, finished, started, ended)
     }
 
-    /// What comes after the application, which was called when the request `started` and was done when it `ended`: the
-    /// counts, the access log, and how the connection goes on.
+    /// What comes after the application, which was called when the request `started` and was done
+    /// when it `ended`: the counts, the access log, and how the connection goes on.
     pub(super) fn settle(
         &self,
         py: Python<'_>,
@@ -80,13 +80,15 @@ impl ThreadPool {
     }
 
     fn log_access(&self, py: Python<'_>, finished: &mut Finished, started: Instant, duration: Duration) {
-        // What Python's logging writes it was given while the response was at hand (python::observer).
+        // What Python's logging writes it was given while the response was at hand
+        // (python::observer).
         let Some(log) = self.access_log.as_ref().filter(|_| !finished.is_logged) else { return };
         let mut log = loop {
             match log.try_lock() {
                 Ok(log) => break log,
                 Err(TryLockError::Poisoned(log)) => break log.into_inner(),
-                // The leader is writing, perhaps to a slow pipe: neither the client nor other Python threads need wait for it.
+                // The leader is writing, perhaps to a slow pipe: neither the client nor other
+                // Python threads need wait for it.
                 Err(TryLockError::WouldBlock) => {
                     // An error comes again when the connection is done with.
                     let _ = finished.exchange.flush();
@@ -94,7 +96,8 @@ impl ThreadPool {
                 }
             }
         };
-        // Nothing was sent: the application ended the request by itself (a WebSocket), or the client had gone.
+        // Nothing was sent: the application ended the request by itself (a WebSocket), or the
+        // client had gone.
         if finished.summary.status == 0 {
             return;
         }

@@ -1,7 +1,7 @@
 //! The standby thread: what it looks for, and how it leads.
 //!
-//! It never runs the application. It sends what has waited for long enough, and takes the lead while
-//! every other thread is busy, until one of them wants it back.
+//! It never runs the application. It sends what has waited for long enough, and takes the lead
+//! while every other thread is busy, until one of them wants it back.
 
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
@@ -18,7 +18,8 @@ use crate::worker::standby::{Attention, BUSY_LOOK};
 /// After this long without a request the standby thread sleeps until there is one.
 const STANDBY_PATIENCE: Duration = Duration::from_millis(25);
 
-/// After so many looks in vain it is no longer attentive to bytes that wait: calling it costs the application more than a few of those.
+/// After so many looks in vain it is no longer attentive to bytes that wait: calling it costs the
+/// application more than a few of those.
 const QUIET_LOOKS: u32 = 8;
 
 /// What the standby thread saw when it last looked at the threads.
@@ -28,8 +29,8 @@ struct BusyLook {
 }
 
 impl ThreadPool {
-    /// The standby thread's life: it sends what has waited for long enough while the application runs, and leads when every other thread
-    /// has been busy for a few milliseconds.
+    /// The standby thread's life: it sends what has waited for long enough while the application
+    /// runs, and leads when every other thread has been busy for a few milliseconds.
     pub fn run_standby(&self) {
         let standby = &self.worker.limits.standby;
         let mut busy = BusyLook { moves: 0, since: Instant::now() };
@@ -62,7 +63,8 @@ impl ThreadPool {
     /// Sends what has waited for long enough; with `hurry`, also responses that wait for others.
     fn flush_due(&self, now: Instant, hurry: bool) -> Look {
         let standby = &self.worker.limits.standby;
-        // Of greenlets there may be hundreds at a request: they are looked at only where there is something to find.
+        // Of greenlets there may be hundreds at a request: they are looked at only where there is
+        // something to find.
         if self.has_greenlets() && !standby.take_bytes() {
             return Look::Nothing;
         }
@@ -76,7 +78,8 @@ impl ThreadPool {
         found
     }
 
-    /// Leads, if every thread is busy, until one wants to. Says whether none has had a request for a while; `None` when the worker is over.
+    /// Leads, if every thread is busy, until one wants to. Says whether none has had a request for
+    /// a while; `None` when the worker is over.
     fn look_after_threads(&self, look: &mut BusyLook) -> Option<bool> {
         let mut slot = self.lock();
         if slot.is_over {
@@ -94,7 +97,8 @@ impl ThreadPool {
         self.lock().busy == 0
     }
 
-    /// Everybody has been busy for too long: a follower leads if there is one after all, else this thread does.
+    /// Everybody has been busy for too long: a follower leads if there is one after all, else this
+    /// thread does.
     fn take_over<'a>(&'a self, mut slot: MutexGuard<'a, PoolState>) -> MutexGuard<'a, PoolState> {
         slot.moves += 1;
         if slot.waiting > 0 {
