@@ -31,14 +31,8 @@ pub struct WorkerInit {
     pub workers: usize,
     /// Its row on the scoreboard, where it writes its phase and its heartbeat.
     pub row: Row,
-    /// The level that the error log is to have, if an operator changes it.
-    pub asked_level: Arc<AskedLevel>,
-    /// Where it says why it could not begin to serve, if that would fail a reload.
-    pub failure_note: Option<Arc<FailureNote>>,
-    /// The master's pid. When getppid(2) returns another one, the master is gone.
-    pub ppid: Pid,
-    /// To be written after each change of phase, so that the master looks at the row.
-    pub wakeup: Wakeup,
+    /// What it tells the master, and is told.
+    pub master: MasterTies,
     /// Requests to serve before it asks for a replacement, jitter included; 0 for no limit.
     pub max_requests: u64,
     /// Where busy workers leave connections for their siblings.
@@ -50,6 +44,18 @@ pub struct WorkerInit {
     /// The worker's signals since the fork, none lost. Signals that mean something to the master
     /// alone have no effect.
     pub signals: SignalQueue,
+}
+
+/// What a worker and the master tell each other besides the worker's row.
+pub struct MasterTies {
+    /// The master's pid. When getppid(2) returns another one, the master is gone.
+    pub pid: Pid,
+    /// To be written after each change of phase, so that the master looks at the row.
+    pub wakeup: Wakeup,
+    /// The level that the error log is to have, if an operator changes it.
+    pub asked_level: Arc<AskedLevel>,
+    /// Where the worker says why it could not begin to serve, if that would fail a reload.
+    pub failure_note: Option<Arc<FailureNote>>,
 }
 
 /// What a dirty arbiter gets: gunicorn's own code, which forks the dirty workers.

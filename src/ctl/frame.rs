@@ -79,7 +79,7 @@ fn head(now: &Reading, between: Option<&Between<'_>>) -> Vec<Line> {
     let (threads, busy) = now.threads();
     let (serving, in_phase) =
         (now.serving().count() as u64, |phase| now.living().filter(|it| it.phase == phase).count());
-    let state = match (now.is_stopping, serving < now.wanted) {
+    let state = match (now.master.is_stopping, serving < now.master.wanted) {
         (true, _) => "  STOPPING",
         (false, true) => "  DEGRADED",
         (false, false) => "",
@@ -89,16 +89,16 @@ fn head(now: &Reading, between: Option<&Between<'_>>) -> Vec<Line> {
         Line::plain(format!(
             "monoceros {}  {}  up {}  pid {}  gen {}{}",
             env!("CARGO_PKG_VERSION"),
-            now.name,
-            duration(now.up.as_secs_f64()),
-            now.master,
-            now.generation,
+            now.master.name,
+            duration(now.master.up.as_secs_f64()),
+            now.master.pid,
+            now.master.generation,
             last_reload(now),
         )),
         Line {
             text: format!(
                 "Workers {serving}/{}  boot {}  drain {}   Threads {busy}/{threads}  {} {:.0}%{state}",
-                now.wanted,
+                now.master.wanted,
                 in_phase(WorkerPhase::Booting),
                 in_phase(WorkerPhase::Draining),
                 bar(share),
@@ -110,14 +110,16 @@ fn head(now: &Reading, between: Option<&Between<'_>>) -> Vec<Line> {
         Line::plain(requests(now, between)),
     ];
     let (durations, queue) = match between {
-        Some(Between { now, before }) => {
-            (now.durations.since(&before.durations), now.queue_times.since(&before.queue_times))
-        }
-        None => (now.durations.clone(), now.queue_times.clone()),
+        Some(Between { now, before }) => (
+            now.totals.durations.since(&before.totals.durations),
+            now.totals.queue_times.since(&before.totals.queue_times),
+        ),
+        None => (now.totals.durations.clone(), now.totals.queue_times.clone()),
     };
     lines.push(Line::plain(format!("Latency   {}   Queue  {}", quantiles(&durations), quantiles(&queue))));
     let connections: u64 = now.living().map(|worker| worker.connections).sum();
-    let accepted = between.map_or_else(|| now.accepted.to_string(), |it| rate(it.rate(|it| it.accepted)) + "/s");
+    let accepted =
+        between.map_or_else(|| now.totals.accepted.to_string(), |it| rate(it.rate(|it| it.totals.accepted)) + "/s");
     lines.push(Line::plain(format!("Conns     open {connections}  accepted {accepted}")));
     lines.push(deaths(now));
     lines
@@ -141,7 +143,7 @@ fn requests(now: &Reading, between: Option<&Between<'_>>) -> String {
 }
 
 fn last_reload(now: &Reading) -> String {
-    now.last_reload.map_or_else(String::new, |last| {
+    now.master.last_reload.map_or_else(String::new, |last| {
         let ago = duration(unix_time_ms().saturating_sub(last.at_ms) as f64 / 1000.0);
         format!(", HUP {ago} ago {}", if last.is_ok { "ok" } else { "FAILED" })
     })
@@ -167,7 +169,8 @@ fn deaths(now: &Reading) -> Line {
         ExitCause::Memory,
         ExitCause::MaxRequests,
     ];
-    let counted = |cause: ExitCause| now.exits.iter().find(|(found, _)| *found == cause).map_or(0, |(_, count)| *count);
+    let counted =
+        |cause: ExitCause| now.totals.exits.iter().find(|(found, _)| *found == cause).map_or(0, |(_, count)| *count);
     // A cause that has not occurred takes no room, but the usual ones stay where they are.
     let parts: Vec<String> = shown
         .iter()

@@ -21,20 +21,34 @@ pub(super) enum Memory {
 pub(super) struct Reading {
     pub at: Instant,
     pub memory: Memory,
-    pub name: String,
-    pub master: Pid,
-    pub up: Duration,
-    pub generation: u64,
-    pub wanted: u64,
-    pub is_stopping: bool,
-    pub last_reload: Option<LastReload>,
+    pub master: MasterReading,
     pub workers: Vec<WorkerReading>,
     /// Processor time and memory of each row's workers.
     pub usage: BTreeMap<usize, (Option<Duration>, Option<u64>)>,
+    pub totals: Totals,
+}
+
+/// What the master says of the server.
+pub(super) struct MasterReading {
+    pub name: String,
+    pub pid: Pid,
+    pub up: Duration,
+    pub generation: u64,
+    /// Workers that there should be.
+    pub wanted: u64,
+    pub is_stopping: bool,
+    pub last_reload: Option<LastReload>,
+}
+
+/// What has been counted since the server began.
+pub(super) struct Totals {
+    /// By status.
     pub responses: Vec<(u16, u64)>,
     pub durations: Histogram,
     pub queue_times: Histogram,
+    /// Connections accepted.
     pub accepted: u64,
+    /// Ends of workers.
     pub exits: Vec<(ExitCause, u64)>,
 }
 
@@ -50,20 +64,10 @@ impl Reading {
         Reading {
             at: Instant::now(),
             memory,
-            name: board.name(),
-            master: board.master(),
-            up: Duration::from_millis(unix_time_ms().saturating_sub(board.started_at_ms())),
-            generation: board.generation(),
-            wanted: board.wanted(),
-            is_stopping: board.is_stopping(),
-            last_reload: board.last_reload(),
+            master: MasterReading::of(board),
             usage: workers.iter().map(usage).collect(),
             workers,
-            responses: board.responses(),
-            durations: board.durations(),
-            queue_times: board.queue_times(),
-            accepted: board.accepted(),
-            exits: ExitCause::ALL.map(|cause| (cause, board.exits(cause))).to_vec(),
+            totals: Totals::of(board),
         }
     }
 
@@ -90,17 +94,48 @@ impl Reading {
 
     /// Responses of a class, 5 for 5xx; without 499.
     pub fn class(&self, class: u16) -> u64 {
-        self.responses.iter().filter(|(code, _)| code / 100 == class && *code != 499).map(|(_, count)| count).sum()
+        self.totals
+            .responses
+            .iter()
+            .filter(|(code, _)| code / 100 == class && *code != 499)
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// Responses with one status.
     pub fn code(&self, wanted: u16) -> u64 {
-        self.responses.iter().filter(|(code, _)| *code == wanted).map(|(_, count)| count).sum()
+        self.totals.responses.iter().filter(|(code, _)| *code == wanted).map(|(_, count)| count).sum()
     }
 
     /// Time that threads have been in the application.
     pub fn busy(&self) -> Duration {
         self.workers.iter().map(|worker| worker.busy).sum()
+    }
+}
+
+impl MasterReading {
+    fn of(board: &Scoreboard) -> MasterReading {
+        MasterReading {
+            name: board.name(),
+            pid: board.master(),
+            up: Duration::from_millis(unix_time_ms().saturating_sub(board.started_at_ms())),
+            generation: board.generation(),
+            wanted: board.wanted(),
+            is_stopping: board.is_stopping(),
+            last_reload: board.last_reload(),
+        }
+    }
+}
+
+impl Totals {
+    fn of(board: &Scoreboard) -> Totals {
+        Totals {
+            responses: board.responses(),
+            durations: board.durations(),
+            queue_times: board.queue_times(),
+            accepted: board.accepted(),
+            exits: ExitCause::ALL.map(|cause| (cause, board.exits(cause))).to_vec(),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::sys::fork::Forked;
 use crate::sys::process;
 use crate::sys::signal::{Blocked, Signal, block_all};
 use crate::tls::Tls;
-use crate::worker_init::WorkerInit;
+use crate::worker_init::{MasterTies, WorkerInit};
 
 use super::exit_reason::BootFailure;
 use super::jitter::up_to;
@@ -166,10 +166,12 @@ impl Master {
                 slot: request.slot,
                 workers,
                 row: request.row,
-                asked_level: request.asked_level,
-                failure_note: request.failure_note,
-                ppid: self.pid,
-                wakeup: self.waiter.into_wakeup(),
+                master: MasterTies {
+                    pid: self.pid,
+                    wakeup: self.waiter.into_wakeup(),
+                    asked_level: request.asked_level,
+                    failure_note: request.failure_note,
+                },
                 max_requests: request.max_requests,
                 channel: self.workers.into_channel(),
                 dirty_socket,

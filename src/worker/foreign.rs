@@ -46,7 +46,7 @@ const LOOK_AT_BOOT: Duration = Duration::from_millis(100);
 
 /// Lives the life of a worker of the class `name`, and returns its exit status.
 pub(super) fn run(init: WorkerInit, python: &PythonSetup, name: &str) -> i32 {
-    let (hooks, row, note) = (init.service.hooks.clone(), init.row.clone(), init.failure_note.clone());
+    let (hooks, row, note) = (init.service.hooks.clone(), init.row.clone(), init.master.failure_note.clone());
     let failed = Arc::new(AtomicI32::new(EXIT_OK));
     let (worker, _signals) = match boot(init, python, name, &failed) {
         Ok(booted) => booted,
@@ -98,23 +98,28 @@ fn boot(
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     super::make_known(&init.row, init.dirty_socket.as_deref());
     python.extend_path(&config).map_err(python_failure)?;
-    let state =
-        WorkerState { ppid: init.ppid, age: init.age, max_requests: init.max_requests, number: init.row.number() };
+    let state = WorkerState {
+        ppid: init.master.pid,
+        age: init.age,
+        max_requests: init.max_requests,
+        number: init.row.number(),
+    };
     let listeners = give_away_listeners(&init.service);
     let (hooks, row) = (init.service.hooks.clone(), init.row.clone());
-    let wakeup = init.wakeup.try_clone().map_err(|error| BootError::because("cannot wake the master", &error))?;
+    let wakeup =
+        init.master.wakeup.try_clone().map_err(|error| BootError::because("cannot wake the master", &error))?;
     let foreign = ForeignInit {
         state,
         listeners: &listeners,
         row: init.row.clone(),
-        asked_level: init.asked_level.clone(),
+        asked_level: init.master.asked_level.clone(),
         wakeup,
         stacks,
     };
     let worker = ForeignWorker::make(&hooks, name, foreign).map_err(|reason| BootError::Other(reason.to_string()))?;
     worker.post_fork().map_err(BootError::Other)?;
     become_user(&config)?;
-    match process::end_with_parent(init.ppid) {
+    match process::end_with_parent(init.master.pid) {
         Ok(true) => {}
         Ok(false) => return Err(BootError::Other("the master is gone".to_owned())),
         Err(error) => log::debug!("Cannot ask to be told of the master's end: {error}"),
@@ -184,7 +189,7 @@ fn serve_for(given: &Mutex<Option<(WorkerInit, Nudge)>>, app: App, threads: Opti
         let config = Config { threads: threads.count, ..(*init.service.config).clone() };
         init.service = Arc::new(Service { config: Arc::new(config), ..(*init.service).clone() });
     }
-    let note = init.failure_note.clone();
+    let note = init.master.failure_note.clone();
     let refused = app::refuse_asgi(&app, &init.service.config).map_err(BootError::App);
     signals::started_in_worker();
     let assembled = refused.and_then(|()| assemble(init, nudge, app, threads, Vec::new()));

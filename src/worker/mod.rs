@@ -94,7 +94,7 @@ pub fn run(init: WorkerInit, python: &PythonSetup) -> i32 {
     if let Some(name) = python_class(&init) {
         return foreign::run(init, python, &name);
     }
-    let (hooks, row, note) = (init.service.hooks.clone(), init.row.clone(), init.failure_note.clone());
+    let (hooks, row, note) = (init.service.hooks.clone(), init.row.clone(), init.master.failure_note.clone());
     let booted = boot(init, python).inspect_err(|failure| failure.note_in(note.as_deref()));
     drop(note);
     if booted.as_ref().is_ok_and(|worker| worker.hub.is_some()) {
@@ -247,7 +247,7 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     let nudge = start_python(&init, python)?;
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     make_known(&init.row, init.dirty_socket.as_deref());
-    let (ppid, age, max_requests, number) = (init.ppid, init.age, init.max_requests, init.row.number());
+    let (ppid, age, max_requests, number) = (init.master.pid, init.age, init.max_requests, init.row.number());
     let state = WorkerState { ppid, age, max_requests, number };
     init.service.hooks.post_fork(state).map_err(BootError::raised)?;
     // What that hook has made of signals does not count, as under gunicorn; what the application
@@ -259,7 +259,7 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
         greenlets::patch().map_err(python_failure)?;
     }
     become_user(&init.service.config)?;
-    match process::end_with_parent(init.ppid) {
+    match process::end_with_parent(init.master.pid) {
         Ok(true) => {}
         Ok(false) => return Err(BootError::Other("the master is gone".to_owned())),
         // Only where prctl(2) is forbidden; the check once a second remains.
@@ -415,7 +415,7 @@ fn assemble(
         siblings,
         listener_number,
         row: init.row,
-        wakeup: init.wakeup,
+        wakeup: init.master.wakeup,
         limits,
         // The hub's thread runs all greenlets.
         threads: if hub_call.is_some() { 1 } else { config.threads },
@@ -431,11 +431,11 @@ fn assemble(
         event_loop,
         signals: init.signals,
         nudge,
-        parent: init.ppid,
+        parent: init.master.pid,
         hooks: calls.hooks.clone(),
         watch,
         tls: init.service.tls.clone(),
-        asked_level: init.asked_level,
+        asked_level: init.master.asked_level,
         stage: WorkerStage::Serving,
     };
     let pool = ThreadPool::new(waker, context, access_log, logged_headers);
