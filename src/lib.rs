@@ -1,6 +1,6 @@
 //! monoceros: a pre-fork WSGI server that takes gunicorn's place.
 //!
-//! In reading order: an entry point (`main.rs`, `extension.rs`) calls [`run`] with the command
+//! In reading order: an entry point (`program.rs`, `extension.rs`) calls [`run`] with the command
 //! line; `bootstrap` turns it into settings; `master` binds, forks and supervises; `worker` serves,
 //! with `http` for the protocol and `python` for the application. ARCHITECTURE.md follows a request
 //! and a reload through the files.
@@ -15,6 +15,7 @@ pub mod http;
 pub mod logging;
 pub mod master;
 pub mod metrics;
+pub mod program;
 pub mod python;
 pub mod scoreboard;
 pub mod service;

@@ -4,13 +4,15 @@
 use nix::sys::signal::Signal;
 
 use crate::util::client::Client;
-use crate::util::process::is_stopped;
+use crate::util::process::{is_asleep, is_stopped};
 use crate::util::server::{Plan, Server, send};
 use crate::util::tls::{Authority, Key};
 use crate::util::{PATIENCE, wait_until};
 
-/// Makes the worker find all these requests at once.
+/// Makes the worker find all these requests at once, in this order. It has to be done with those
+/// before: until it has seen that nothing else has come on a connection, it reads that one first.
 fn ask_together<const N: usize>(worker: i32, requests: [(&mut Client, &str); N]) {
+    wait_until("the worker to be idle", || is_asleep(worker));
     send(worker, Signal::SIGSTOP);
     wait_until("the worker to stand still", || is_stopped(worker));
     for (client, target) in requests {

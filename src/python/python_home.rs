@@ -10,12 +10,20 @@ use std::path::{Path, PathBuf};
 pub const PYTHON_VERSION: &str = env!("MONOCEROS_PYTHON_VERSION");
 
 /// The interpreter that the program was built with. It finds its own standard library, and is used
-/// if no virtualenv is named.
+/// if no virtualenv is named. Empty where the library is loaded next to a libpython: then the
+/// launcher names it.
 const BUILD_PYTHON: &str = env!("MONOCEROS_PYTHON");
+
+/// The variable by which the launcher names the interpreter whose libpython it has loaded
+/// (`src/launcher/find.rs`).
+const LAUNCHED_FOR: &str = "MONOCEROS_PYTHON";
 
 /// Part of a sentence: which libpython this program was built for.
 pub fn what_is_linked() -> String {
-    format!("this monoceros was built for libpython{PYTHON_VERSION}, that of {BUILD_PYTHON}")
+    match BUILD_PYTHON {
+        "" => format!("this monoceros has loaded libpython{PYTHON_VERSION}"),
+        python => format!("this monoceros was built for libpython{PYTHON_VERSION}, that of {python}"),
+    }
 }
 
 /// The file that marks a virtual environment (PEP 405).
@@ -81,7 +89,7 @@ impl fmt::Display for HomeError {
 }
 
 /// Finds the home: an active virtualenv (`VIRTUAL_ENV`), else the one `program` is installed in,
-/// else `PYTHONHOME`, else the Python the program was built with.
+/// else `PYTHONHOME`, else the Python the program was built with or launched for.
 ///
 /// # Errors
 /// The virtualenv has no interpreter, or belongs to another minor version, whose packages could not
@@ -94,7 +102,8 @@ pub fn find(program: &Path, environment: impl Fn(&str) -> Option<String>) -> Res
         return Ok(PythonHome { executable: Some(venv.join("bin/python")), program: absolute(program) });
     }
     let named = set("PYTHONHOME").map(|home| home.join("bin/python3"));
-    let executable = named.or_else(|| Some(PathBuf::from(BUILD_PYTHON))).filter(|path| path.exists());
+    let own = if BUILD_PYTHON.is_empty() { set(LAUNCHED_FOR) } else { Some(PathBuf::from(BUILD_PYTHON)) };
+    let executable = named.or(own).filter(|path| path.exists());
     Ok(PythonHome { executable, program: absolute(program) })
 }
 

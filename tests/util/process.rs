@@ -53,6 +53,11 @@ pub fn is_stopped(pid: i32) -> bool {
     stat(pid).is_some_and(|(state, _)| state == 'T')
 }
 
+/// Whether the main thread of the process waits for something.
+pub fn is_asleep(pid: i32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state == 'S')
+}
+
 /// The live processes that carry `marker` in their environment or hold a file inside `folder` open.
 /// Neither alone is enough: a process title may overwrite the environment, and a daemon closes what
 /// it inherited. A copy of the test itself that is just about to become another program has the

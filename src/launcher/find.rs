@@ -1,0 +1,139 @@
+//! Which interpreter is to be served with, and where its libpython lies: from the environment, from
+//! the names of files and from `pyvenv.cfg` (PEP 405), without starting one.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// Names an interpreter where there is no virtual environment. The launcher tells the server by it
+/// which one it has found.
+pub const VARIABLE: &str = "MONOCEROS_PYTHON";
+
+/// The file that marks a virtual environment.
+const MARKER: &str = "pyvenv.cfg";
+
+/// An interpreter.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Interpreter {
+    /// Its `major.minor`.
+    pub version: String,
+    /// The interpreter itself; of a virtual environment the one that it was made with.
+    pub base: PathBuf,
+    /// What has led to it, for sentences.
+    pub origin: String,
+}
+
+/// Finds it: an active virtual environment (`VIRTUAL_ENV`), the one that `program` is installed in,
+/// `PYTHONHOME`, [`VARIABLE`], the first `python3` on `PATH` that is an interpreter.
+///
+/// # Errors
+/// A sentence: there is none, or it does not say what it is.
+pub fn interpreter(program: &Path, environment: impl Fn(&str) -> Option<OsString>) -> Result<Interpreter, String> {
+    let set = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(environment) = set("VIRTUAL_ENV").or_else(|| environment_of(program)) {
+        return of_environment(&environment);
+    }
+    if let Some(home) = set("PYTHONHOME") {
+        let origin = format!("{}, which PYTHONHOME names,", home.display());
+        return in_prefix(&home, &origin).ok_or_else(|| format!("{origin} has no Python"));
+    }
+    let on_path = environment("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&on_path).map(|folder| folder.join("python3")).collect::<Vec<_>>();
+    let candidates = set(VARIABLE).into_iter().chain(on_path);
+    candidates.filter_map(|path| of_file(&path)).next().ok_or_else(|| {
+        "there is no Python: activate a virtual environment, or put python3 on PATH, or name one by \
+         MONOCEROS_PYTHON=/path/to/python3"
+            .to_owned()
+    })
+}
+
+impl Interpreter {
+    /// Where its libpython may be, the likeliest first: beside it, then where the system looks.
+    pub fn libraries(&self) -> Vec<PathBuf> {
+        let name = format!("libpython{}.so.1.0", self.version);
+        let prefix = self.base.parent().and_then(Path::parent);
+        let beside =
+            prefix.into_iter().flat_map(|prefix| ["lib", "lib64"].map(|folder| prefix.join(folder).join(&name)));
+        beside.filter(|path| path.is_file()).chain([PathBuf::from(&name)]).collect()
+    }
+
+    /// What to do where there is none, of which the dynamic linker says `reason`.
+    pub fn without_library(&self, reason: &str) -> String {
+        format!(
+            "{} is Python {version}, which has no shared library here ({reason}). Install it (Debian, Ubuntu: apt-get \
+             install libpython{version}), or, where Python is linked statically, install the wheel: python -m pip \
+             install monoceros",
+            self.origin,
+            version = self.version
+        )
+    }
+}
+
+/// The file of the server's library for a version.
+pub fn library_name(version: &str) -> String {
+    format!("monoceros-{version}.so")
+}
+
+/// The versions that such files are for, as a list for a sentence.
+pub fn versions_of(files: impl Iterator<Item = OsString>) -> String {
+    let version = |name: OsString| Some(name.to_str()?.strip_prefix("monoceros-")?.strip_suffix(".so")?.to_owned());
+    let mut versions: Vec<String> = files.filter_map(version).collect();
+    versions.sort_by_key(|version| version.split('.').filter_map(|part| part.parse::<u32>().ok()).collect::<Vec<_>>());
+    versions.join(", ")
+}
+
+/// The virtual environment whose `bin` holds the program, if any.
+fn environment_of(program: &Path) -> Option<PathBuf> {
+    let folder = program.parent()?.parent()?;
+    folder.join(MARKER).is_file().then(|| folder.to_owned())
+}
+
+fn of_environment(folder: &Path) -> Result<Interpreter, String> {
+    let marker = std::fs::read_to_string(folder.join(MARKER)).map_err(|error| {
+        format!("there is no virtual environment in {}, which VIRTUAL_ENV names: {error}", folder.display())
+    })?;
+    let says = |names: &[&str]| {
+        let pairs = marker.lines().filter_map(|line| line.split_once('='));
+        pairs
+            .map(|(key, value)| (key.trim(), value.trim()))
+            .find(|(key, _)| names.contains(key))
+            .map(|(_, value)| value)
+    };
+    let origin = format!("the Python of {}", folder.display());
+    // `version` is of `python -m venv`, `version_info` of virtualenv and uv.
+    let version = says(&["version", "version_info"]).and_then(major_minor);
+    let home = says(&["home"]).map(PathBuf::from);
+    let (Some(version), Some(home)) = (version, home) else {
+        return Err(format!("{} does not say which Python it is for", folder.join(MARKER).display()));
+    };
+    Ok(Interpreter { base: home.join(format!("python{version}")), version, origin })
+}
+
+/// The interpreter behind a name, which may be a link; `None` for what is no Python, as a script
+/// that picks one.
+fn of_file(path: &Path) -> Option<Interpreter> {
+    let real = path.canonicalize().ok()?;
+    let version =
+        real.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_prefix("python")).and_then(major_minor);
+    let origin = format!("{}", path.display());
+    match version {
+        Some(version) => Some(Interpreter { version, base: real, origin }),
+        // Not every interpreter has its version in its name.
+        None => in_prefix(real.parent()?.parent()?, &origin),
+    }
+}
+
+/// The interpreter of an installation, by the standard library that lies there.
+fn in_prefix(prefix: &Path, origin: &str) -> Option<Interpreter> {
+    let entries = std::fs::read_dir(prefix.join("lib")).ok()?.flatten();
+    let versions = entries.filter(|entry| entry.path().join("os.py").is_file()).map(|entry| entry.file_name());
+    let mut versions = versions.filter_map(|name| major_minor(name.to_str()?.strip_prefix("python")?));
+    let version = versions.next()?;
+    let base = prefix.join("bin").join(format!("python{version}"));
+    base.exists().then(|| Interpreter { version, base, origin: origin.to_owned() })
+}
+
+/// `3.11` of `3.11`, `3.11.7` or `3.11.7.final.0`.
+fn major_minor(version: &str) -> Option<String> {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+    Some(format!("{}.{}", numbers.next()??, numbers.next()??))
+}

@@ -1,0 +1,164 @@
+//! One program for every Python: the launcher, with the library of each wheel beside it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
+use tempfile::TempDir;
+
+#[allow(dead_code, reason = "its sentences are tested through the launcher")]
+#[path = "../../src/launcher/find.rs"]
+mod find;
+
+use super::util::server::{Plan, send};
+use super::util::{python, root, wait_until};
+use super::{Environment, WHERE, interpreters, run, tag, text, upgrade, wheel};
+
+#[test]
+fn one_program_serves_from_each_environment_with_its_own_python() {
+    for interpreter in interpreters().iter().filter(|interpreter| has_library(interpreter)) {
+        let environment = Environment::new(interpreter);
+        let server = plan().env("VIRTUAL_ENV", text(&environment.path(""))).args(["--pid", "pid"]).start();
+        let said = server.get("/").json();
+        assert_eq!(said["prefix"], text(&environment.path("")));
+        assert_eq!(said["executable"], text(&environment.path("bin/python")));
+        server.signal(SIGHUP);
+        server.wait_for_log("Hang up");
+        wait_until("the new worker", || server.get("/").status == 200);
+        server.finish();
+    }
+}
+
+#[test]
+fn one_program_is_upgraded_by_itself() {
+    let Some(interpreter) = interpreters().iter().find(|interpreter| has_library(interpreter)) else {
+        return println!("skipped: no Python here has a shared library");
+    };
+    let environment = Environment::new(interpreter);
+    let mut server = plan().env("VIRTUAL_ENV", text(&environment.path(""))).args(["--pid", "pid"]).start();
+    let new = upgrade(&server);
+    server.signal(SIGTERM);
+    server.wait_for_exit();
+    assert_eq!(server.get("/").json()["prefix"], text(&environment.path("")));
+    send(new, SIGTERM);
+    server.expect_gone();
+}
+
+#[test]
+fn without_an_environment_it_takes_the_python_that_is_named_or_on_path() {
+    let base = run(Command::new(python()).args(["-c", "import sys; print(sys._base_executable)"]));
+    let named = plan().env("VIRTUAL_ENV", "").env("PATH", "/nowhere").env(find::VARIABLE, base.trim());
+    let server = named.start();
+    let prefix = run(Command::new(python()).args(["-c", "import sys; print(sys.base_prefix)"]));
+    assert_eq!(server.get("/").json()["prefix"], prefix.trim());
+    server.finish();
+    let folder = text(Path::new(base.trim()).parent().expect("a folder")).to_owned();
+    let found = plan().env("VIRTUAL_ENV", "").env("PATH", folder).bound_elsewhere().args(["--check-config"]).run();
+    assert_eq!(found.code, Some(0), "{found:?}");
+}
+
+#[test]
+fn each_way_that_it_cannot_start_is_one_sentence() {
+    let refused = |name: &str, value: &str, complaint: &str| {
+        let plan = plan().env("VIRTUAL_ENV", "").env("PATH", "/nowhere").env(name, value).bound_elsewhere();
+        let finished = plan.run();
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.starts_with("monoceros: ") && finished.stderr.contains(complaint), "{finished:?}");
+        assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
+    };
+    refused("PATH", "/nowhere", "there is no Python: activate a virtual environment");
+    refused("VIRTUAL_ENV", "/nowhere", "there is no virtual environment in /nowhere, which VIRTUAL_ENV names");
+    refused("PYTHONHOME", "/nowhere", "/nowhere, which PYTHONHOME names, has no Python");
+    let made = environment_for("3.99.1", "/usr/bin");
+    refused("VIRTUAL_ENV", text(made.path()), " is Python 3.99; this monoceros serves 3.1");
+    for interpreter in interpreters().iter().filter(|interpreter| !has_library(interpreter)) {
+        let environment = Environment::new(interpreter);
+        refused("VIRTUAL_ENV", text(&environment.path("")), "which has no shared library here");
+    }
+}
+
+#[test]
+fn an_environment_says_its_version_in_the_words_of_whoever_made_it() {
+    let found = |line: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let marker = format!("home = /opt/python/bin\ninclude-system-site-packages = false\n{line}\n");
+        fs::write(folder.path().join("pyvenv.cfg"), marker).expect("the folder is writable");
+        find::interpreter(Path::new("monoceros"), |name| (name == "VIRTUAL_ENV").then(|| folder.path().into()))
+    };
+    for line in ["version = 3.12.4", "version_info = 3.12.4.final.0", "version_info=3.12.4", "version = 3.12"] {
+        let interpreter = found(line).unwrap_or_else(|problem| panic!("{line}: {problem}"));
+        assert_eq!((&*interpreter.version, &*interpreter.base), ("3.12", Path::new("/opt/python/bin/python3.12")));
+    }
+    for line in ["", "version = pypy", "versions = 3.12"] {
+        assert!(found(line).expect_err(line).ends_with("does not say which Python it is for"), "{line}");
+    }
+}
+
+#[test]
+fn a_script_that_picks_an_interpreter_is_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [shims, real] = ["shims", "real/bin"].map(|name| folder.path().join(name));
+    [&shims, &real].iter().for_each(|folder| fs::create_dir_all(folder).expect("the folder is writable"));
+    fs::write(shims.join("python3"), "#!/bin/sh\n").expect("the folder is writable");
+    fs::write(real.join("python3.11"), "").expect("the folder is writable");
+    std::os::unix::fs::symlink("python3.11", real.join("python3")).expect("the folder is writable");
+    let path = std::env::join_paths([&shims, &real]).expect("plain paths");
+    let found = find::interpreter(Path::new("monoceros"), |name| (name == "PATH").then(|| path.clone()));
+    let found = found.expect("the second is one");
+    assert_eq!((&*found.version, found.base.file_name()), ("3.11", Some("python3.11".as_ref())));
+    let library = format!("libpython{}.so.1.0", found.version);
+    assert_eq!(found.libraries(), [PathBuf::from(&library)], "the system looks where there is none beside it");
+    let beside = folder.path().join("real/lib").join(&library);
+    fs::create_dir(folder.path().join("real/lib")).expect("the folder is writable");
+    fs::write(&beside, "").expect("the folder is writable");
+    assert_eq!(found.libraries()[0].canonicalize().ok(), beside.canonicalize().ok());
+}
+
+/// The folder of an environment that says this version of itself.
+fn environment_for(version: &str, home: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let marker = format!("home = {home}\nversion = {version}\n");
+    fs::write(folder.path().join("pyvenv.cfg"), marker).expect("the folder is writable");
+    folder
+}
+
+/// Whether the interpreter's libpython can be loaded.
+fn has_library(interpreter: &Path) -> bool {
+    let script = "import ctypes, os, sys, sysconfig\n\
+                  name = 'libpython%d.%d.so.1.0' % sys.version_info[:2]\n\
+                  beside = os.path.join(sys.base_prefix, 'lib', name)\n\
+                  ctypes.CDLL(beside if os.path.exists(beside) else name)";
+    Command::new(interpreter).args(["-c", script]).output().is_ok_and(|done| done.status.success())
+}
+
+fn plan() -> Plan {
+    Plan::app("app").in_own_folder().file("app.py", WHERE).program(program())
+}
+
+/// The launcher, and the libraries of the wheels, laid out as they are installed.
+fn program() -> PathBuf {
+    static MADE: OnceLock<TempDir> = OnceLock::new();
+    let folder = MADE.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [bin, lib] = ["bin", "lib/monoceros"].map(|name| folder.path().join(name));
+        [&bin, &lib].iter().for_each(|folder| fs::create_dir_all(folder).expect("the folder is writable"));
+        let target = root().join("target/launcher");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--offline", "--locked", "--manifest-path"]);
+        run(cargo.arg(root().join("src/launcher/Cargo.toml")).arg("--target-dir").arg(&target));
+        fs::copy(target.join("debug/monoceros"), bin.join("monoceros")).expect("it was built");
+        for interpreter in interpreters() {
+            let version = tag(interpreter).replace("cp3", "3.");
+            let script = "import sys, zipfile\n\
+                          archive = zipfile.ZipFile(sys.argv[1])\n\
+                          [name] = [name for name in archive.namelist() if name.endswith('.so')]\n\
+                          open(sys.argv[2], 'wb').write(archive.read(name))";
+            let library = lib.join(find::library_name(&version));
+            run(Command::new(python()).args(["-c", script]).arg(wheel(interpreter)).arg(library));
+        }
+        folder
+    });
+    folder.path().join("bin/monoceros")
+}
