@@ -371,7 +371,7 @@ app's. A setting of our own; gunicorn has none.",
             set: |config, value| put(&mut config.reload_surge, size(value)),
             get: |config| Value::Int(config.reload_surge as i64),
         },
-        doc: "WorkersSetting that a reload (HUP) boots at a time; 0 means all.
+        doc: "Workers that a reload (HUP) boots at a time; 0 means all.
 
 With 0 the whole new generation boots beside the old one, which is then told to stop: for that time there are twice as
 many workers. With a smaller number no more than `workers` plus this many exist at once: as soon as that many new
