@@ -167,8 +167,8 @@ fn unsafe_code_lives_only_in_sys_and_python() {
     let mut faults = Vec::new();
     each_line(|file, module, line| {
         let has_unsafe = line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe");
-        // The launcher is a program of its own, and has the calls that it makes in one file. An exported name
-        // is no code that could do harm.
+        // The launcher is a program of its own, and has the calls that it makes in one file. An
+        // exported name is no code that could do harm.
         let may_be_there = ["sys", "python"].contains(&module) || file.ends_with("launcher/library.rs");
         if has_unsafe && !may_be_there && line.trim() != "#[unsafe(no_mangle)]" {
             faults.push(format!("{}: {}", file.display(), line.trim()));
