@@ -468,6 +468,8 @@ fn the_program_says_which_libpython_it_was_built_for_where_it_meets_another() {
         let is_whole = !modules.split_whitespace().any(|module| module == "math");
         let complaint = match (tag(interpreter) == tag(python().as_ref()), is_whole) {
             (true, true) => continue,
+            // Its libpython is of the same make, and has what it has.
+            (true, false) if interpreter == Path::new(&python()) => continue,
             (true, false) => "is another Python's; this monoceros was built for libpython",
             (false, _) => "but this monoceros was built for Python",
         };

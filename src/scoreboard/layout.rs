@@ -71,7 +71,7 @@ pub enum MasterWord {
     LastReload,
     /// When it ended, in milliseconds since the epoch.
     LastReloadAt,
-    /// Ends of workers, a word for each [`ExitCause`](super::Cause).
+    /// Ends of workers, a word for each [`ExitCause`](super::ExitCause).
     Exits,
     /// The name of the application, in UTF-8, at most 64 bytes; after the words of the exits.
     Name = MasterWord::Exits as isize + EXIT_WORDS as isize,
@@ -173,7 +173,7 @@ pub enum Tally {
     Attach = Tally::LogLines as isize + LOG_LINES as isize,
     /// Lines of the logs that were dropped.
     LinesDropped,
-    /// Refused requests, a word for each [`RefusalCause`](super::Refusal).
+    /// Refused requests, a word for each [`RefusalCause`](super::RefusalCause).
     Refused = STATE_WORDS as isize + REQUESTS as isize + 32,
     /// How long requests took, [`HISTOGRAM_WORDS`] words; then the two others.
     Duration = Tally::Refused as isize + 16,

@@ -114,7 +114,7 @@ impl ResponseWriter {
     /// the client may be waiting for that before it sends more.
     ///
     /// # Errors
-    /// Those of [`Exchange::read_body`].
+    /// Those of [`read_body`](crate::exchange::Exchange::read_body).
     pub fn try_read_body(&mut self, buffer: &mut [u8]) -> io::Result<Tried<usize>> {
         if let Tried::NotYet(wait) = self.try_send_backlog()? {
             return Ok(Tried::NotYet(wait));
