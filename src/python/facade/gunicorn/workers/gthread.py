@@ -91,6 +91,8 @@ class _Threads:
 def _terms(pool, count):
     """What the server's threads take over from an executor: how many there are, and what each does at its start."""
     prefix = getattr(pool, "_thread_name_prefix", None)
+    # Since CPython 3.14 an executor makes a context for each thread, which knows the initializer.
+    context = getattr(pool, "_create_worker_context", None)
     initializer, arguments = getattr(pool, "_initializer", None), getattr(pool, "_initargs", ())
 
     def start(number):
@@ -98,7 +100,9 @@ def _terms(pool, count):
 
         if prefix:
             threading.current_thread().name = f"{prefix}_{number}"
-        if initializer is not None:
+        if context is not None:
+            context().initialize()
+        elif initializer is not None:
             initializer(*arguments)
 
     return getattr(pool, "_max_workers", count), start
