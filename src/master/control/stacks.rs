@@ -1,8 +1,8 @@
 //! `stacks`: what workers are at, and where in the code.
 //!
-//! A worker writes its stacks when it is asked by a signal ([`stack_file`](crate::sys::stack_file)). The master goes on
-//! meanwhile, and looks again at each turn of its loop until all have answered or their time is
-//! over.
+//! A worker writes its stacks when it is asked by a signal
+//! ([`stack_file`](crate::sys::stack_file)). The master goes on meanwhile, and looks again at each
+//! turn of its loop until all have answered or their time is over.
 
 use std::time::{Duration, Instant};
 
