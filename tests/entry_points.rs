@@ -7,6 +7,7 @@ use std::process::Command;
 use nix::sys::signal::Signal::SIGHUP;
 
 use crate::util::client::{Address, Client};
+use crate::util::nginx::free_port;
 use crate::util::server::{Plan, listening_at};
 use crate::util::{python, root, wait_until};
 
@@ -147,7 +148,7 @@ fn autodetect_and_stage_find_the_same() {
 
 #[test]
 fn a_platforms_variables_name_the_address_where_nobody_else_does() {
-    let port = free_port();
+    let port = free_port().to_string();
     let gear = |plan: Plan| plan.env("OPENSHIFT_PYTHON_IP", "127.0.0.2").env("OPENSHIFT_PYTHON_PORT", &port);
     let address_of = |plan: Plan| {
         let server = plan.bound_elsewhere().start();
@@ -169,7 +170,7 @@ fn a_platforms_variables_name_the_address_where_nobody_else_does() {
 #[test]
 fn a_gear_needs_no_configuration() {
     let hello = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'gear']\n";
-    let port = free_port();
+    let port = free_port().to_string();
     let plan = in_folder(&[("wsgi/application", hello)]).args(["--autodetect", "--workers", "auto"]).bound_elsewhere();
     let plan = plan.env("OPENSHIFT_PYTHON_IP", "127.0.0.1").env("OPENSHIFT_PYTHON_PORT", &port);
     let server = plan.env("OPENSHIFT_GEAR_MEMORY_MB", "512").start();
@@ -177,9 +178,4 @@ fn a_gear_needs_no_configuration() {
     let mut client = Client::connect(&Address::Tcp(port.parse().expect("a port")));
     assert_eq!(client.get("/").text(), "gear");
     server.finish();
-}
-
-fn free_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("it is bound").port().to_string()
 }

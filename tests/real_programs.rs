@@ -56,17 +56,17 @@ macro_rules! tests_of {
         mod $module {
             #[test]
             fn a_request_in_flight_is_answered_when_term_comes_and_the_exit_is_clean() {
-                super::try_it(&$program, super::stop_with_a_request_in_flight);
+                super::run_where_released(&$program, super::stop_with_a_request_in_flight);
             }
 
             #[test]
             fn an_idle_worker_stops_promptly() {
-                super::try_it(&$program, super::stop_at_rest);
+                super::run_where_released(&$program, super::stop_at_rest);
             }
 
             #[test]
             fn a_reload_replaces_workers_promptly_and_loses_no_request() {
-                super::try_it(&$program, super::reload);
+                super::run_where_released(&$program, super::reload);
             }
         }
     )*};
@@ -80,7 +80,7 @@ tests_of!(
 );
 
 /// Runs a test of the program, but of ddtrace on a Python that it is not made for yet.
-fn try_it(program: &Program, test: fn(&Program)) {
+fn run_where_released(program: &Program, test: fn(&Program)) {
     match program.name == "ddtrace" && site_packages().parent().is_some_and(|python| python.ends_with("python3.15")) {
         true => println!("skipped: no release of ddtrace is for CPython 3.15"),
         false => test(program),

@@ -10,14 +10,14 @@ use crate::sys::clock::unix_time_ms;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub text: String,
-    pub look: LineStyle,
+    pub style: LineStyle,
     /// The number of the worker whose line it is.
     pub worker: Option<usize>,
 }
 
 impl Line {
     pub fn plain(text: String) -> Line {
-        Line { text, look: LineStyle::Plain, worker: None }
+        Line { text, style: LineStyle::Plain, worker: None }
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) fn frame(now: &Reading, before: Option<&Reading>, order: Order, width
     let between = before.map(|before| Between { now, before });
     let mut lines = head(now, between.as_ref());
     lines.push(Line::plain(String::new()));
-    lines.push(Line { text: heading(now.memory), look: LineStyle::Heading, worker: None });
+    lines.push(Line { text: heading(now.memory), style: LineStyle::Heading, worker: None });
     let mut rows: Vec<WorkerLine> = now.living().map(|worker| row(now, worker, between.as_ref())).collect();
     rows.sort_by(|one, other| other.keys[order.column].total_cmp(&one.keys[order.column]));
     // By number and pid the smallest comes first.
@@ -104,7 +104,7 @@ fn head(now: &Reading, between: Option<&Between<'_>>) -> Vec<Line> {
                 bar(share),
                 share * 100.0
             ),
-            look: if state.is_empty() { LineStyle::Plain } else { LineStyle::Alarming },
+            style: if state.is_empty() { LineStyle::Plain } else { LineStyle::Alarming },
             worker: None,
         },
         Line::plain(requests(now, between)),
@@ -209,7 +209,7 @@ fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> 
             share(worker.busy.saturating_sub(earlier.busy).as_secs_f64(), seconds * threads),
             worker.requests.saturating_sub(earlier.requests) as f64 / seconds,
         ),
-        None => (share(worker.threads.min(worker.in_flight) as f64, threads), 0.0),
+        None => (share(worker.threads_busy() as f64, threads), 0.0),
     };
     let average = match earlier {
         Some((earlier, _)) => share_of_time(worker, Some(earlier)),
@@ -253,8 +253,8 @@ fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> 
         memory.map_or_else(|| "-".to_owned(), bytes),
         duration(worker.age.as_secs_f64()),
     ]);
-    let look = if busy > 0.8 { LineStyle::Alarming } else { LineStyle::Plain };
-    WorkerLine { line: Line { text, look, worker: Some(worker.number) }, keys }
+    let style = if busy > 0.8 { LineStyle::Alarming } else { LineStyle::Plain };
+    WorkerLine { line: Line { text, style, worker: Some(worker.number) }, keys }
 }
 
 /// How long a request took on average, since the `earlier` reading.
@@ -331,7 +331,7 @@ mod tests {
         let now = Reading::of(&board, Memory::Resident);
         let first = |column, is_reversed| {
             let lines = frame(&now, None, Order { column, is_reversed }, 80);
-            let at = lines.iter().position(|line| line.look == LineStyle::Heading).unwrap();
+            let at = lines.iter().position(|line| line.style == LineStyle::Heading).unwrap();
             lines[at + 1].text.split_whitespace().next().unwrap().to_owned()
         };
         assert_eq!([first(0, false), first(0, true), first(9, false), first(9, true)], ["0", "1", "1", "0"]);

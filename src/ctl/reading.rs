@@ -84,7 +84,7 @@ impl Reading {
     /// Threads of serving workers, and how many of them are in the application.
     pub fn threads(&self) -> (u64, u64) {
         let all = self.serving().map(|worker| worker.threads).sum();
-        (all, self.serving().map(|worker| worker.threads.min(worker.in_flight)).sum())
+        (all, self.serving().map(|worker| worker.threads_busy()).sum())
     }
 
     /// Requests that the application was called with.

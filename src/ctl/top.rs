@@ -205,7 +205,7 @@ impl Screen {
                 let mut lines = frame(now, before, self.order, width);
                 self.shown = lines.iter().filter_map(|line| line.worker).collect();
                 for line in lines.iter_mut().filter(|line| line.worker.is_some() && line.worker == self.chosen) {
-                    line.look = LineStyle::Heading;
+                    line.style = LineStyle::Heading;
                 }
                 lines
             }
@@ -218,14 +218,15 @@ impl Screen {
         let above = self.scrolled.min(lines.len().saturating_sub(height));
         lines.drain(..above);
         if self.is_frozen {
-            lines.insert(0, Line { text: "frozen; space goes on".to_owned(), look: LineStyle::Alarming, worker: None });
+            lines
+                .insert(0, Line { text: "frozen; space goes on".to_owned(), style: LineStyle::Alarming, worker: None });
         }
         let mut screen = String::from("\x1b[H");
         for (at, line) in lines.iter().take(height).enumerate() {
             if at > 0 {
                 screen.push_str("\r\n");
             }
-            let (start, end) = self.dress(line.look);
+            let (start, end) = self.dress(line.style);
             let text: String = line.text.chars().take(width).collect();
             screen.push_str(&format!("{start}{text}{end}\x1b[K"));
         }
@@ -235,8 +236,8 @@ impl Screen {
         let _ = io::stdout().flush();
     }
 
-    fn dress(&self, look: LineStyle) -> (&'static str, &'static str) {
-        match look {
+    fn dress(&self, style: LineStyle) -> (&'static str, &'static str) {
+        match style {
             LineStyle::Heading => ("\x1b[7m", "\x1b[0m"),
             LineStyle::Alarming if self.has_colours => ("\x1b[31m", "\x1b[0m"),
             LineStyle::Alarming | LineStyle::Plain => ("", ""),

@@ -63,10 +63,10 @@ fn heading(worker: &WorkerReading) -> Line {
     let text = format!(
         "Worker {} (pid:{pid}): {} of {} threads in the application",
         worker.number,
-        worker.threads.min(worker.in_flight),
+        worker.threads_busy(),
         worker.threads
     );
-    Line { text, look: LineStyle::Heading, worker: None }
+    Line { text, style: LineStyle::Heading, worker: None }
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ fn about_server(source: &Source<'_>, workers: &[WorkerReading]) -> Vec<Family> {
     ];
     let serving = workers.iter().filter(|worker| worker.is_serving());
     let threads: u64 = serving.clone().map(|worker| worker.threads).sum();
-    let busy: u64 = serving.map(|worker| worker.threads.min(worker.in_flight)).sum();
+    let busy: u64 = serving.map(|worker| worker.threads_busy()).sum();
     let about = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("python", source.python.to_owned()),

@@ -210,7 +210,7 @@ fn gauges_of(board: &Scoreboard, gauges: Gauges) -> Vec<String> {
     let mut told = vec![
         format!("gunicorn.workers:{}|g", gauges.workers),
         format!("monoceros.threads:{}|g", sum(&mut serving().map(|worker| worker.threads))),
-        format!("monoceros.threads_busy:{}|g", sum(&mut serving().map(|worker| worker.threads.min(worker.in_flight)))),
+        format!("monoceros.threads_busy:{}|g", sum(&mut serving().map(|worker| worker.threads_busy()))),
         format!("monoceros.requests_in_flight:{}|g", sum(&mut workers.iter().map(|worker| worker.in_flight))),
         format!("monoceros.oldest_request_milliseconds:{}|g", oldest.as_millis()),
         format!("monoceros.connections:{}|g", sum(&mut workers.iter().map(|worker| worker.connections))),

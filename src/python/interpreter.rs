@@ -147,8 +147,11 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
 /// has the debugger follow into the child. Others that replace `os.fork` (gevent) want to watch the
 /// child in the parent, which is the master's own.
 fn debuggers_fork(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    if !has_imported(py, "pydevd").unwrap_or(false) {
+        return None;
+    }
     let fork = py.import("os").and_then(|os| os.getattr("fork")).ok();
-    fork.filter(|fork| has_imported(py, "pydevd").unwrap_or(false) && !fork.is_instance_of::<PyCFunction>())
+    fork.filter(|fork| !fork.is_instance_of::<PyCFunction>())
 }
 
 /// Calls an `os.fork`, which tells the interpreter by itself. Returns what fork(2) does.

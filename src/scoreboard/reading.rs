@@ -111,6 +111,12 @@ impl WorkerReading {
     pub fn is_serving(&self) -> bool {
         self.pid.is_some() && matches!(self.phase, WorkerPhase::Ready | WorkerPhase::Retiring)
     }
+
+    /// How many of its threads are in the application. One that runs greenlets may be at many
+    /// requests.
+    pub fn threads_busy(&self) -> u64 {
+        self.threads.min(self.in_flight)
+    }
 }
 
 impl Scoreboard {
