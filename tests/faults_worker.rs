@@ -177,6 +177,14 @@ fn a_copy_of_the_worker_that_the_app_makes_does_not_serve() {
 }
 
 #[test]
+fn a_child_of_the_app_logs_while_other_threads_do() {
+    let server = Server::start("process", []);
+    assert_eq!(server.get("/fork_while_logging").text(), "0", "children that do not end");
+    assert_eq!(server.log().matches("a line of a child").count(), 100);
+    server.finish();
+}
+
+#[test]
 fn threads_and_exit_handlers_that_do_not_end_are_ended() {
     let mut server = Server::start("process", ["--graceful-timeout", "2"]);
     assert_eq!(server.get("/linger").status, 200);

@@ -23,6 +23,7 @@ use super::{
     redirect, scope,
 };
 use crate::base::unpoisoned::Unpoisoned;
+use crate::sys::fork;
 
 /// Only records of this crate are written: those of libraries tell an operator nothing.
 const OWN_RECORDS: &str = "monoceros";
@@ -44,7 +45,8 @@ static LEAST: AtomicU32 = AtomicU32::new(20);
 /// Formats the lines of [`CURRENT`].
 static LINES: OnceLock<env_logger::Logger> = OnceLock::new();
 
-/// Held while a record is written.
+/// Held while a record is written, and while the process forks: the child of a thread may log while
+/// others did at that moment.
 static GATE: Mutex<()> = Mutex::new(());
 
 /// See [`last_resort`].
@@ -118,13 +120,6 @@ pub fn set_level(level: Level) {
 /// Sets the least level that is logged. Python's `logging` decides it where it writes the logs.
 pub fn admit(level: Level) {
     log::set_max_level(level.filter());
-}
-
-/// Runs `fork` while no other thread of this process writes a record: otherwise its lock would stay
-/// held in the child for ever.
-pub fn between_records<T>(fork: impl FnOnce() -> T) -> T {
-    let _gate = GATE.lock().unpoisoned();
-    fork()
 }
 
 /// The least level that is logged.
@@ -228,13 +223,17 @@ fn install() {
         .build();
     let _ = LINES.set(lines);
     let _ = log::set_logger(&Front);
+    fork::hold_at_forks(&GATE);
 }
 
 /// Writes a record into the log's own lines.
 fn write(record: &Record<'_>) {
     if let Some(lines) = LINES.get() {
+        // Formatted first: an error of Python asks the interpreter for its text.
+        let text = record.args().to_string();
+        let metadata = record.metadata().clone();
         let _gate = GATE.lock().unpoisoned();
-        log::Log::log(lines, record);
+        log::Log::log(lines, &Record::builder().metadata(metadata).args(format_args!("{text}")).build());
     }
 }
 

@@ -6,8 +6,8 @@
 //! Python: it takes plain values and writes bytes.
 //!
 //! It has no threads, and holds no lock for longer than a copy of a pointer or one bounded write. A
-//! process forks between two records ([`between_records`]): a hook may have started threads that
-//! log.
+//! process forks between two records ([`fork::hold_at_forks`](crate::sys::fork::hold_at_forks)): a
+//! thread of a hook or of the application may log meanwhile, and so may the child.
 
 pub mod access_format;
 pub mod access_log;
@@ -34,7 +34,7 @@ pub use access_format::{AccessFormat, AccessRecord};
 pub use access_log::AccessLog;
 pub use entry::{AccessEntry, Schema, note_worker};
 pub use error_log::{
-    admit, between_records, init, last_resort, level, reopen, set_level, syslog, write_raw, write_record, write_stream,
+    admit, init, last_resort, level, reopen, set_level, syslog, write_raw, write_record, write_stream,
 };
 pub use json::access_object;
 pub use level::Level;

@@ -18,7 +18,6 @@ use pyo3::types::PyCFunction;
 use super::errors::traceback;
 use super::python_home::{self, PythonHome};
 use super::{environment, facade, signals};
-use crate::logging;
 use crate::sys::fork::{self, Forked};
 
 /// Why the interpreter did not start.
@@ -119,7 +118,6 @@ pub fn import_own_needs() -> PyResult<()> {
 /// # Errors
 /// Those of `fork`.
 pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Forked> {
-    let fork = || logging::between_records(fork);
     if !is_running() {
         return fork();
     }
@@ -127,7 +125,7 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
         // Otherwise each child prints the buffered text again.
         flush_standard_streams(py);
         if let Some(debuggers_fork) = debuggers_fork(py) {
-            return logging::between_records(|| fork::by(|| call_fork(&debuggers_fork)));
+            return fork::by(|| call_fork(&debuggers_fork));
         }
         // SAFETY: attached, as all three demand; each fork attempt is followed by exactly one of
         // the two others, in the right process.

@@ -18,7 +18,6 @@ pub use waiting::Tried;
 
 use super::header_line_cache::HeaderLineCache;
 use super::request_context::ids_of;
-use crate::base::unpoisoned::Unpoisoned;
 use crate::exchange::{CLIENT_CLOSED_REQUEST, Exchange, Hint, RequestView};
 use crate::files::{AppFiles, Piece};
 use crate::http::date::DateCache;
@@ -29,6 +28,7 @@ use crate::http::request_id::is_same_key;
 use crate::http::response::{self, Asked, BodyPlan};
 use crate::logging::RequestIds;
 use crate::sys::clock::unix_time;
+use crate::sys::fork;
 use crate::sys::socket::Peer;
 use crate::tls::Secured;
 
@@ -492,7 +492,7 @@ impl ResponseWriter {
 /// Locks a response. A panic while it was held leaves plain data behind, so poisoning carries no
 /// news.
 pub fn lock(shared: &Mutex<ResponseWriter>) -> MutexGuard<'_, ResponseWriter> {
-    shared.lock().unpoisoned()
+    fork::lock(shared)
 }
 
 /// A shared response writer, whose responses name the server by `server` (a

@@ -3,20 +3,27 @@
 
 use std::cell::Cell;
 use std::io;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, TryLockError};
 
 use nix::unistd::{self, ForkResult};
 
 use super::process::{self, Pid};
 use super::signal;
+use crate::base::unpoisoned::Unpoisoned;
 
 /// Whether a fork other than [`fork`] has made this process.
 static IS_COPY: AtomicBool = AtomicBool::new(false);
 
+/// The lock that is held while the process forks, if there is one.
+static HELD_AT_FORKS: OnceLock<&Mutex<()>> = OnceLock::new();
+
 thread_local! {
     /// Whether this thread is inside [`fork`]. The child starts with a copy of the value.
     static IS_FORKING: Cell<bool> = const { Cell::new(false) };
+
+    /// That lock, from right before a fork of this thread until right behind it.
+    static HELD: Cell<Option<MutexGuard<'static, ()>>> = const { Cell::new(None) };
 }
 
 /// The two processes after a fork, as the caller finds itself in one of them.
@@ -73,19 +80,109 @@ pub fn is_copy() -> bool {
     IS_COPY.load(Relaxed)
 }
 
+/// Locks what threads of the server share, whatever a panic has left behind. A thread that held the
+/// lock at a fork is not there in the copy, and never lets it go: a copy that comes upon such a
+/// lock ends, as it would where the application returns.
+pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    match shared.try_lock() {
+        Ok(guard) => guard,
+        Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+        Err(TryLockError::WouldBlock) => {
+            end_copies();
+            shared.lock().unpoisoned()
+        }
+    }
+}
+
+/// From now on no other thread holds `lock` while the process forks, whoever forks it: the child
+/// can have it. Whoever holds it must not wait for the interpreter, which a fork may hold. There is
+/// one such lock; a second call with another changes nothing.
+pub fn hold_at_forks(lock: &'static Mutex<()>) {
+    HELD_AT_FORKS.get_or_init(|| lock);
+    notice_copies();
+}
+
 /// From now on a copy notices that it is one, and gives the server's signal handlers up.
 pub(super) fn notice_copies() {
     static REGISTERED: Once = Once::new();
-    extern "C" fn note() {
+    extern "C" fn before() {
+        HELD.set(HELD_AT_FORKS.get().map(|lock| lock.lock().unpoisoned()));
+    }
+    extern "C" fn in_parent() {
+        HELD.take();
+    }
+    extern "C" fn in_child() {
+        HELD.take();
         if !IS_FORKING.get() {
             IS_COPY.store(true, Relaxed);
             signal::leave_to_copy();
         }
     }
     REGISTERED.call_once(|| {
-        // SAFETY: the handler stores to atomics and calls sigaction(2); both are safe in the child
-        // of any process (signal-safety(7)). The registration fails only if there is no memory.
-        // Copies then go unnoticed, as under other servers.
-        unsafe { libc::pthread_atfork(None, None, Some(note)) };
+        // SAFETY: in the child the handler lets go of a lock that this very thread has, stores to
+        // atomics and calls sigaction(2); all are safe in the child of any process
+        // (signal-safety(7)). The registration fails only if there is no memory. Copies then go
+        // unnoticed, as under other servers.
+        unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+    use super::*;
+
+    static OF_ANOTHER: Mutex<()> = Mutex::new(());
+    static FREE: Mutex<()> = Mutex::new(());
+
+    /// Forks as an application does, and gives the status with which the copy ends after `action`;
+    /// `None` if it does not.
+    fn status_of_copy(action: fn() -> i32) -> Option<i32> {
+        notice_copies();
+        // SAFETY: the child only locks, and ends by _exit(2).
+        match unsafe { unistd::fork() }.expect("a fork") {
+            ForkResult::Child => process::exit_now(action()),
+            ForkResult::Parent { child } => {
+                let end = Instant::now() + Duration::from_secs(10);
+                while Instant::now() < end {
+                    if let WaitStatus::Exited(_, status) = waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("ours") {
+                        return Some(status);
+                    }
+                    thread::sleep(Duration::from_millis(2));
+                }
+                let _ = nix::sys::signal::kill(child, nix::sys::signal::SIGKILL);
+                let _ = waitpid(child, None);
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_ends_at_a_lock_that_nobody_in_it_holds() {
+        let (held, is_held) = mpsc::channel();
+        let (over, is_over) = mpsc::channel::<()>();
+        let holder = thread::spawn(move || {
+            let _guard = OF_ANOTHER.lock();
+            held.send(()).expect("the test waits");
+            let _ = is_over.recv();
+        });
+        is_held.recv().expect("the thread holds it");
+        let ended = status_of_copy(|| {
+            drop(lock(&OF_ANOTHER));
+            3
+        });
+        drop(over);
+        holder.join().expect("the thread ends");
+        assert_eq!(ended, Some(0));
+        let went_on = status_of_copy(|| {
+            drop(lock(&FREE));
+            3
+        });
+        assert_eq!(went_on, Some(3), "a free lock can be had");
+    }
 }

@@ -8,6 +8,7 @@ import atexit
 import ctypes
 import itertools
 import json
+import logging
 import os
 import pathlib
 import re
@@ -187,9 +188,39 @@ def fork(environ):
     return os.waitpid(child, 0)[1]
 
 
+def fork_while_logging(environ):
+    """How many of a hundred children that log a line do not end, while another thread logs all the time."""
+    log, over = logging.getLogger("gunicorn.error"), threading.Event()
+
+    def chatter():
+        while not over.is_set():
+            log.info("chatter")
+
+    thread = threading.Thread(target=chatter)
+    thread.start()
+    children = []
+    for _ in range(100):
+        child = os.fork()
+        if child == 0:
+            log.info("a line of a child")
+            os._exit(0)
+        children.append(child)
+    over.set()
+    thread.join()
+    end = time.monotonic() + 10
+    while children and time.monotonic() < end:
+        children = [child for child in children if os.waitpid(child, os.WNOHANG) == (0, 0)]
+        time.sleep(0.01)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return len(children)
+
+
 ACTIONS = {
     "environ": of_environ,
     "fork": fork,
+    "fork_while_logging": fork_while_logging,
     "exhaust": exhaust,
     "recurse": recurse,
     "backtrack": backtrack,

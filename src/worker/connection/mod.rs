@@ -45,13 +45,13 @@ use super::holdings::Held;
 use super::read_context::{Incoming, ReadContext};
 use super::transport::Transport;
 use super::write_queue::Flushed;
-use crate::base::unpoisoned::Unpoisoned;
 use crate::http::connection::{Action, ClientProtocol, Http1, Stage};
 use crate::http::date::DateCache;
 use crate::http::error::Error;
 use crate::http::proxy::Origin;
 use crate::http::response;
 use crate::sys::clock::unix_time;
+use crate::sys::fork;
 use crate::sys::poll::is_hung_up;
 use crate::sys::retry::retry;
 use crate::sys::socket::{Peer, Stream};
@@ -124,7 +124,7 @@ pub fn share(connection: Connection) -> SharedConnection {
 /// Locks a connection. A panic while it was held leaves plain data behind, so poisoning carries no
 /// news.
 pub fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    connection.lock().unpoisoned()
+    fork::lock(connection)
 }
 
 impl Connection {
