@@ -478,8 +478,9 @@ fn a_class_of_gunicorns_code_heeds_settings_and_hooks_and_finishes_its_requests(
     assert_eq!(server.get("/?HTTP_X_BY").text(), "the hook");
     server.wait_for_log("finished one");
     let mut client = server.connect();
-    let headers = ["A: 1", "B: 2", "C: 3", "D: 4"];
-    assert_eq!(client.request("GET", "/", &headers, b"").status, 431);
+    client.send("GET / HTTP/1.1\r\nHost: host\r\nA: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\n\r\n");
+    // Only its first line: on CPython 3.14 the head of gunicorn's own page has no proper end.
+    assert!(client.read_until(b"\r\n").starts_with(b"HTTP/1.1 431 "));
     assert!(server.stdout().contains("line GET /?HTTP_X_BY HTTP/1.1 200"), "{}", server.stdout());
     let mut late = asked(&server, "/sleep?REQUEST_METHOD");
     assert_eq!(server.get("/?REQUEST_METHOD").text(), "GET");

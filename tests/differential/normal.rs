@@ -105,11 +105,13 @@ fn without_inner_frames(log: &str) -> Vec<String> {
         // Which part of a source line is meant depends on Python's version.
         let is_mark =
             line.starts_with("    ") && line.trim_start().bytes().all(|byte| matches!(byte, b'^' | b'~' | b' '));
+        // CPython 3.14's faulthandler adds them.
+        let is_c_stack = line.starts_with("Current thread's C stack trace ") || line.starts_with("  Binary file \"");
         // A traceback without a frame of the user's code is not the user's.
         if !skipping && !is_frame && lines.last().is_some_and(|last| last == HEADER) {
             lines.pop();
         }
-        if !skipping && !is_mark {
+        if !skipping && !is_mark && !is_c_stack {
             lines.push(line.to_string());
         }
     }
