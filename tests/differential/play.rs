@@ -228,7 +228,8 @@ impl Player {
         match exchange(&address, bytes) {
             Ok(answer) => {
                 for line in answer.split_inclusive(|byte| *byte == b'\n') {
-                    // On CPython 3.14 gunicorn ends the head of its own pages with a bare line feed.
+                    // On CPython 3.14 gunicorn ends the head of its own pages with a bare line
+                    // feed.
                     let line = if self.side == Side::Gunicorn && line == b"\n" { b"\r\n" } else { line };
                     self.see(format!("< {}", line.escape_ascii().to_string().trim_end_matches("\\r\\n")));
                 }
