@@ -8,7 +8,6 @@ import atexit
 import ctypes
 import itertools
 import json
-import logging
 import os
 import pathlib
 import re
@@ -190,6 +189,8 @@ def fork(environ):
 
 def fork_while_logging(environ):
     """How many of a hundred children that log a line do not end, while another thread logs all the time."""
+    import logging
+
     log, over = logging.getLogger("gunicorn.error"), threading.Event()
 
     def chatter():
