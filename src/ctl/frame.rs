@@ -3,7 +3,7 @@
 
 use super::duration::{bytes, duration, rate};
 use super::reading::{Between, Memory, Reading, share};
-use crate::scoreboard::{ExitCause, Histogram, WorkerPhase, WorkerReading};
+use crate::scoreboard::{ExitCause, Histogram, RowTotals, WorkerPhase, WorkerReading};
 use crate::sys::clock::unix_time_ms;
 
 /// A line and how it is shown.
@@ -206,15 +206,12 @@ fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> 
     let threads = worker.threads as f64;
     let (busy, requests) = match earlier {
         Some((earlier, seconds)) => (
-            share(worker.busy.saturating_sub(earlier.busy).as_secs_f64(), seconds * threads),
-            worker.requests.saturating_sub(earlier.requests) as f64 / seconds,
+            share(worker.totals.busy.saturating_sub(earlier.totals.busy).as_secs_f64(), seconds * threads),
+            worker.totals.requests.saturating_sub(earlier.totals.requests) as f64 / seconds,
         ),
         None => (share(worker.threads_busy() as f64, threads), 0.0),
     };
-    let average = match earlier {
-        Some((earlier, _)) => share_of_time(worker, Some(earlier)),
-        None => share_of_time(worker, None),
-    };
+    let average = average_duration(worker.totals, earlier.map(|(earlier, _)| earlier.totals));
     let oldest = worker.running.first().map(|age| age.as_secs_f64());
     let (cpu_time, memory) = now.usage.get(&worker.number).copied().unwrap_or_default();
     let cpu_before = between.and_then(|between| between.before.usage.get(&worker.number)?.0);
@@ -230,7 +227,7 @@ fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> 
         busy,
         requests,
         worker.served as f64,
-        worker.server_errors as f64,
+        worker.totals.server_errors as f64,
         worker.connections as f64,
         average.unwrap_or(0.0),
         oldest.unwrap_or(0.0),
@@ -245,7 +242,7 @@ fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> 
         format!("{:.0}%", busy * 100.0),
         if earlier.is_some() { rate(requests) } else { "-".to_owned() },
         worker.served.to_string(),
-        worker.server_errors.to_string(),
+        worker.totals.server_errors.to_string(),
         worker.connections.to_string(),
         average.map_or_else(|| "-".to_owned(), duration),
         oldest.map_or_else(|| "-".to_owned(), duration),
@@ -257,11 +254,11 @@ fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> 
     WorkerLine { line: Line { text, style, worker: Some(worker.number) }, keys }
 }
 
-/// How long a request took on average, since the `earlier` reading.
-fn share_of_time(worker: &WorkerReading, earlier: Option<&WorkerReading>) -> Option<f64> {
-    let (requests, duration) = earlier.map_or_else(Default::default, |it| (it.requests, it.duration));
-    let count = worker.requests.saturating_sub(requests);
-    (count > 0).then(|| worker.duration.saturating_sub(duration).as_secs_f64() / count as f64)
+/// How many seconds a request took on average since `earlier`, or ever.
+fn average_duration(now: RowTotals, earlier: Option<RowTotals>) -> Option<f64> {
+    let earlier = earlier.unwrap_or_default();
+    let count = now.requests.saturating_sub(earlier.requests);
+    (count > 0).then(|| now.duration.saturating_sub(earlier.duration).as_secs_f64() / count as f64)
 }
 
 fn phase(phase: WorkerPhase) -> &'static str {

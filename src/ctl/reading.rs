@@ -89,7 +89,7 @@ impl Reading {
 
     /// Requests that the application was called with.
     pub fn requests(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.requests).sum()
+        self.workers.iter().map(|worker| worker.totals.requests).sum()
     }
 
     /// Responses of a class, 5 for 5xx; without 499.
@@ -109,7 +109,7 @@ impl Reading {
 
     /// Time that threads have been in the application.
     pub fn busy(&self) -> Duration {
-        self.workers.iter().map(|worker| worker.busy).sum()
+        self.workers.iter().map(|worker| worker.totals.busy).sum()
     }
 }
 

@@ -155,7 +155,7 @@ impl Sample {
         // A class whose requests have no thread to themselves is busy when its processor is.
         let by_threads = matches!(config.worker_class, WorkerClass::Sync | WorkerClass::Gthread);
         let busy = board.read_workers().into_iter().filter_map(|worker| match by_threads {
-            true => Some(worker.busy),
+            true => Some(worker.totals.busy),
             false => board.cpu_of(worker.number),
         });
         Sample {

@@ -122,7 +122,7 @@ fn about_server(source: &Source<'_>, workers: &[WorkerReading]) -> Vec<Family> {
         counter_of(
             "monoceros_busy_seconds",
             "Time that threads have been in the application, by the number of the worker's row.",
-            workers.iter().map(|worker| (row(worker), seconds(worker.busy))).collect(),
+            workers.iter().map(|worker| (row(worker), seconds(worker.totals.busy))).collect(),
         ),
     ]
 }
@@ -135,7 +135,7 @@ fn about_requests(board: &Scoreboard, workers: &[WorkerReading]) -> Vec<Family> 
         counter(
             "monoceros_requests",
             "Requests that the application was called with, by the number of the worker's row.",
-            workers.iter().map(|worker| (row(worker), worker.requests)).collect(),
+            workers.iter().map(|worker| (row(worker), worker.totals.requests)).collect(),
         ),
         counter(
             "monoceros_responses",

@@ -77,11 +77,11 @@ impl Totals {
         let workers = board.read_workers();
         let of_workers = board.log_lines();
         Totals {
-            requests: workers.iter().map(|worker| worker.requests).sum(),
+            requests: workers.iter().map(|worker| worker.totals.requests).sum(),
             responses: board.responses(),
             durations: board.durations(),
             queue: board.queue_times(),
-            busy: workers.iter().map(|worker| worker.busy).sum(),
+            busy: workers.iter().map(|worker| worker.totals.busy).sum(),
             aborted: board.aborted(),
             refused: RefusalCause::ALL.iter().map(|refusal| board.refused(*refusal)).sum(),
             exits: ExitCause::ALL.into_iter().map(|cause| (cause, board.exits(cause))).collect(),

@@ -283,7 +283,7 @@ mod tests {
     /// Requests and busy seconds by row; responses, starts and ends.
     fn told(board: &Scoreboard) -> (Vec<(u64, u64)>, u64, u64, u64) {
         let workers = board.read_workers();
-        let rows = workers.iter().map(|worker| (worker.requests, worker.busy.as_secs())).collect();
+        let rows = workers.iter().map(|worker| (worker.totals.requests, worker.totals.busy.as_secs())).collect();
         let responses = board.responses().iter().map(|(_, count)| count).sum();
         (rows, responses, board.starts(), board.exits(ExitCause::Reload))
     }
@@ -328,7 +328,8 @@ mod tests {
         let ten_seconds_ago = Instant::now() - Duration::from_secs(10);
         let running = [&alive, &dead].map(|row| row.start_request(ten_seconds_ago));
         let new = follow(&old, None);
-        let busy = |board: &Scoreboard| board.read_workers().iter().map(|worker| worker.busy).collect::<Vec<_>>();
+        let busy =
+            |board: &Scoreboard| board.read_workers().iter().map(|worker| worker.totals.busy).collect::<Vec<_>>();
         let before = busy(&new);
         assert!(before.iter().all(|busy| *busy >= Duration::from_secs(11)), "{before:?}");
         new.note_ended();

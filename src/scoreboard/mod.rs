@@ -38,7 +38,7 @@ pub use self::earlier::{InheritedBoards, SuccessorBoard};
 pub use self::histogram::Histogram;
 pub use self::layout::BOUNDS_NS;
 pub use self::masters_page::LastReload;
-pub use self::reading::{OpenError, ReadRequest, RowUsage, WorkerReading};
+pub use self::reading::{OpenError, ReadRequest, RowTotals, RowUsage, WorkerReading};
 pub use self::tallies::{Count, Running, ServedCounts};
 pub use self::turn::MetricsTurn;
 

@@ -45,13 +45,20 @@ pub struct WorkerReading {
     pub in_flight: u64,
     /// How long they have been there, the longest first; of very many not all.
     pub running: Vec<Duration>,
-    /// Requests of the row, those of workers that have ended too. So is all that follows.
+    /// What its row has counted.
+    pub totals: RowTotals,
+}
+
+/// What a row has counted, for workers that have ended too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowTotals {
+    /// Requests.
     pub requests: u64,
     /// Time that threads were in the application.
     pub busy: Duration,
     /// The responses of the class 5xx.
     pub server_errors: u64,
-    /// The sum of the durations of its requests.
+    /// The sum of the durations of the requests.
     pub duration: Duration,
 }
 
@@ -280,7 +287,6 @@ impl Scoreboard {
     fn read_worker(&self, number: usize) -> WorkerReading {
         let words = self.0.state_of(number);
         let get = |word: State| words[word as usize].load(Relaxed);
-        let total = |word: usize| self.0.tallies_of(number).map(|words| words[word].load(Relaxed)).sum::<u64>();
         let (now, now_ms) = (monotonic_ns(), monotonic_ms());
         let pid = Some(get(State::Pid)).filter(|&pid| pid != 0).map(|pid| Pid::from_raw(pid as i32));
         let mut running: Vec<Duration> = starts(words)
@@ -292,7 +298,6 @@ impl Scoreboard {
         running.sort_unstable_by(|one, other| other.cmp(one));
         let heartbeat = Some(get(State::Heartbeat)).filter(|&at| at != 0);
         let counted = words[Tally::Requests as usize].load(Relaxed);
-        let fives = Tally::Codes as usize + usize::from(500 - FIRST_CODE);
         WorkerReading {
             number,
             pid,
@@ -305,12 +310,17 @@ impl Scoreboard {
             connections: get(State::Connections),
             in_flight: running.len() as u64 + get(State::Unplaced),
             running,
+            totals: self.read_totals(number, now),
+        }
+    }
+
+    fn read_totals(&self, number: usize, now: u64) -> RowTotals {
+        let total = |word: usize| self.0.tallies_of(number).map(|words| words[word].load(Relaxed)).sum::<u64>();
+        let fives = Tally::Codes as usize + usize::from(500 - FIRST_CODE);
+        RowTotals {
             requests: total(Tally::Requests as usize),
             busy: Duration::from_nanos(self.0.busy_of(number, now)),
-            server_errors: (self.0.tallies_of(number))
-                .flat_map(|words| &words[fives..fives + 100])
-                .map(|word| word.load(Relaxed))
-                .sum(),
+            server_errors: (fives..fives + 100).map(total).sum(),
             duration: Duration::from_nanos(total(Tally::Duration as usize + HISTOGRAM_WORDS - 1)),
         }
     }
@@ -387,7 +397,7 @@ mod tests {
         let worker = &board.read_workers()[0];
         assert_eq!((worker.pid, worker.served, worker.connections), (None, 0, 0));
         assert_eq!(
-            (worker.requests, worker.busy, worker.duration),
+            (worker.totals.requests, worker.totals.busy, worker.totals.duration),
             (1, Duration::from_secs(1), Duration::from_secs(1))
         );
         assert_eq!((board.responses(), board.refused(RefusalCause::Header)), (vec![(200, 1)], 1));
@@ -399,10 +409,10 @@ mod tests {
     fn a_running_request_counts_as_busy_and_goes_on_counting_when_its_worker_dies() {
         let (board, row) = board();
         let running = row.start_request(Instant::now() - Duration::from_secs(10));
-        let before = board.read_workers()[0].busy;
+        let before = board.read_workers()[0].totals.busy;
         assert!(before >= Duration::from_secs(11), "{before:?}");
         row.clear();
-        let after = board.read_workers()[0].busy;
+        let after = board.read_workers()[0].totals.busy;
         assert!(after >= before && after < before + Duration::from_secs(5), "{after:?}");
         drop(running);
     }
@@ -419,7 +429,7 @@ mod tests {
             });
             let mut told = Duration::ZERO;
             while !writer.is_finished() {
-                let busy = board.read_workers()[0].busy;
+                let busy = board.read_workers()[0].totals.busy;
                 assert!(busy >= told, "{busy:?} after {told:?}");
                 told = busy;
             }

@@ -153,7 +153,7 @@ impl Master {
             "dirty_arbiter_pid": self.dirty_arbiter().map(Pid::as_raw),
             "reloads_failed": failed,
             "generation": self.generations.serving.number,
-            "requests": board.read_workers().iter().map(|row| row.requests).sum::<u64>(),
+            "requests": board.read_workers().iter().map(|row| row.totals.requests).sum::<u64>(),
         })
     }
 
