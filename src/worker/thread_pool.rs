@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 
 use greenlets::HubState;
+use in_flight::InFlightTable;
 pub use in_flight::UNWINDING_TIME;
 
 use super::batching::SHORT_REQUEST_NS;
@@ -37,7 +38,7 @@ use super::standby::Attention;
 use crate::base::unpoisoned::Unpoisoned;
 use crate::logging::AccessLog;
 use crate::python::Python;
-use crate::python::call::{Caller, InFlight};
+use crate::python::call::Caller;
 use crate::python::idle::GreenletWait;
 use crate::python::signals::{self, was_interrupted};
 use crate::scoreboard::{Row, WorkerPhase};
@@ -71,15 +72,11 @@ pub struct ThreadPool {
     /// Response headers that the access log names.
     logged_headers: Vec<String>,
     /// What each thread is at.
-    in_flight: Mutex<Vec<InFlight>>,
+    in_flight: InFlightTable,
     /// A hook has set `worker.alive` to False.
     is_dismissed: AtomicBool,
     /// The main thread is to run handlers that the application has installed in Python.
     handlers_due: AtomicBool,
-    /// Those that the log names already.
-    slow_requests: Mutex<SlowRequests>,
-    /// The log says already what the worker was at when it was aborted.
-    has_reported_abort: AtomicBool,
     /// Where requests run in greenlets: what their hub and the other threads share.
     hub: Option<HubState>,
 }
@@ -186,7 +183,7 @@ impl ThreadPool {
         access_log: Option<AccessLog>,
         logged_headers: Vec<String>,
     ) -> ThreadPool {
-        let slow_requests = SlowRequests::new(worker.slow_request_stack);
+        let in_flight = InFlightTable::new(SlowRequests::new(worker.slow_request_stack));
         ThreadPool {
             slot: Mutex::new(PoolState {
                 lead: None,
@@ -204,11 +201,9 @@ impl ThreadPool {
             has_returned: AtomicBool::new(false),
             access_log: access_log.map(Mutex::new),
             logged_headers,
-            in_flight: Mutex::default(),
+            in_flight,
             is_dismissed: AtomicBool::new(false),
             handlers_due: AtomicBool::new(false),
-            slow_requests: Mutex::new(slow_requests),
-            has_reported_abort: AtomicBool::new(false),
             hub: None,
         }
     }
@@ -276,7 +271,7 @@ impl ThreadPool {
     pub fn work(&self, py: Python<'_>, caller: &mut Caller, role: &Role) {
         let in_flight = caller.in_flight();
         in_flight.note_thread();
-        self.in_flight.lock().unpoisoned().push(in_flight);
+        self.in_flight.add(in_flight);
         loop {
             let (task, attaches_at) = py.detach(|| (self.next_task(role), self.clock_if_measured()));
             let goes_on = match task {

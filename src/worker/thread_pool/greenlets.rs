@@ -318,11 +318,11 @@ impl GreenletDriver for ThreadPool {
     }
 
     fn add_caller(&self, in_flight: InFlight) {
-        self.in_flight.lock().unpoisoned().push(in_flight);
+        self.in_flight.add(in_flight);
     }
 
     fn remove_caller(&self, in_flight: &InFlight) {
-        self.in_flight.lock().unpoisoned().retain(|known| !known.is_of_the_same_caller(in_flight));
+        self.in_flight.remove(in_flight);
     }
 
     fn descriptor(&self) -> RawFd {

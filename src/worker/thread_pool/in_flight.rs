@@ -1,15 +1,16 @@
 //! What the threads are at: told on the scoreboard and in the log, and answered in the
 //! application's stead where the worker is past its time.
 
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use super::ThreadPool;
 use crate::base::unpoisoned::Unpoisoned;
 use crate::logging::{RequestIds, within};
-use crate::python::call::InFlight;
+use crate::python::call::{InFlight, Look};
 use crate::sys::clock::monotonic_ms;
-use crate::worker::slow_requests::SeenRequest;
+use crate::worker::slow_requests::{SeenRequest, SlowRequests};
 
 /// Most requests that are named when a worker is aborted. Of greenlets there may be thousands at
 /// one.
@@ -18,6 +19,42 @@ const MOST_REPORTED: usize = 64;
 /// How long an aborted application may take to end its request by itself; the master kills the
 /// worker a second after aborting it.
 pub const UNWINDING_TIME: Duration = Duration::from_millis(300);
+
+/// What the threads of a worker are at.
+pub(super) struct InFlightTable {
+    /// What each thread is at, and each greenlet.
+    callers: Mutex<Vec<InFlight>>,
+    /// Those that the log names already.
+    slow: Mutex<SlowRequests>,
+    /// The log says already what the worker was at when it was aborted.
+    has_reported_abort: AtomicBool,
+}
+
+impl InFlightTable {
+    pub(super) fn new(slow: SlowRequests) -> Self {
+        InFlightTable { callers: Mutex::default(), slow: Mutex::new(slow), has_reported_abort: AtomicBool::new(false) }
+    }
+
+    pub(super) fn add(&self, caller: InFlight) {
+        self.callers.lock().unpoisoned().push(caller);
+    }
+
+    pub(super) fn remove(&self, caller: &InFlight) {
+        self.callers.lock().unpoisoned().retain(|known| !known.is_of_the_same_caller(caller));
+    }
+
+    /// Sends what has waited for long enough; with `hurry`, also responses that wait for others.
+    pub(super) fn flush_due(&self, now: Instant, hurry: bool) -> Look {
+        // Nothing below waits, and a look comes often: the list is not copied.
+        let callers = self.callers.lock().unpoisoned();
+        callers.iter().map(|requests| requests.flush_due(now, hurry)).max().unwrap_or(Look::Nothing)
+    }
+
+    /// A copy: whoever goes through it may log, or wait for a response.
+    fn callers(&self) -> Vec<InFlight> {
+        self.callers.lock().unpoisoned().clone()
+    }
+}
 
 impl ThreadPool {
     /// The worker is past its time (ABRT): says in the log what it was at and, once the application
@@ -35,17 +72,16 @@ impl ThreadPool {
     pub fn answer_in_place(&self) {
         crate::logging::redirect(None);
         self.report_abort();
-        let in_flight = self.in_flight.lock().unpoisoned().clone();
-        in_flight.iter().for_each(InFlight::give_up);
+        self.in_flight.callers().iter().for_each(InFlight::give_up);
     }
 
     /// Says once what the worker is at when it is aborted. Whoever hears of the abort first does
     /// so: the leader, or the main thread before it unwinds the application.
     pub fn report_abort(&self) {
-        if self.has_reported_abort.swap(true, Relaxed) {
+        if self.in_flight.has_reported_abort.swap(true, Relaxed) {
             return;
         }
-        let in_flight = self.in_flight.lock().unpoisoned().clone();
+        let in_flight = self.in_flight.callers();
         let now = monotonic_ms();
         let ages = in_flight.iter().map(|requests| now.saturating_sub(requests.start() / 1_000_000));
         let described = ages.zip(&in_flight).flat_map(|(age, of)| of.describe().into_iter().map(move |one| (age, one)));
@@ -68,12 +104,12 @@ impl ThreadPool {
         if self.worker.row.request_started_at().is_none() {
             return;
         }
-        let in_flight: Vec<InFlight> =
-            self.in_flight.lock().unpoisoned().iter().filter(|requests| requests.start() != 0).cloned().collect();
-        let described: Vec<SeenRequest> = in_flight.iter().flat_map(SeenRequest::all_of).collect();
+        let in_flight = self.in_flight.callers();
+        let running = in_flight.iter().filter(|requests| requests.start() != 0);
+        let described: Vec<SeenRequest> = running.flat_map(SeenRequest::all_of).collect();
         self.worker.row.describe_requests(described.iter().map(|seen| (seen.start, seen.text.as_str())));
         if let Some(limit) = self.worker.slow_request {
-            self.slow_requests.lock().unpoisoned().tell(described, limit);
+            self.in_flight.slow.lock().unpoisoned().tell(described, limit);
         }
     }
 }

@@ -7,7 +7,6 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::{LeaderThread, PoolState, ThreadPool};
-use crate::base::unpoisoned::Unpoisoned;
 use crate::python::call::Look;
 use crate::scoreboard::Count;
 use crate::worker::batching::LONGEST_WAIT;
@@ -68,10 +67,7 @@ impl ThreadPool {
         if self.has_greenlets() && !standby.take_bytes() {
             return Look::Nothing;
         }
-        // Nothing below waits, and a look comes often: the list is not copied.
-        let looks = self.in_flight.lock().unpoisoned();
-        let found = looks.iter().map(|requests| requests.flush_due(now, hurry)).max().unwrap_or(Look::Nothing);
-        drop(looks);
+        let found = self.in_flight.flush_due(now, hurry);
         if self.has_greenlets() && found != Look::Nothing {
             standby.call_for(Attention::ToBytes);
         }
