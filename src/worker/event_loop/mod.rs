@@ -7,8 +7,11 @@
 
 mod accepting;
 mod files;
+mod following;
+mod handing_out;
 mod making_room;
 mod unfinished;
+mod waits;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -25,18 +28,14 @@ use accepting::{ACCEPT_BACKOFF, Accepting};
 use files::FileRequests;
 use unfinished::Unfinished;
 
-use super::batching::{MOST_RESPONSES, RESPONSE_WAIT};
-use super::connection::{Connection, LoggedRequest, Request, SharedConnection, Step, lock, share};
+use super::connection::{Connection, LoggedRequest, SharedConnection, Step, lock, share};
 use super::connection_limits::ConnectionLimits;
-use super::connection_poll::{ConnectionPoll, Watched};
-use super::counting;
+use super::connection_poll::ConnectionPoll;
 use super::listeners::WorkerListener;
 use super::metrics_server::{MetricsPages, MetricsServer};
 use super::read_context::ReadContext;
 use super::rejection_log::RejectionLog;
 use super::siblings::Siblings;
-use crate::exchange::CLIENT_CLOSED_REQUEST;
-use crate::scoreboard::Count;
 use crate::service::MetricsSocket;
 use crate::tls::Tls;
 
@@ -55,17 +54,9 @@ const LONGEST_WORK: Duration = Duration::from_millis(2);
 /// again.
 const WORKS_PER_TURN: usize = 64;
 
-/// Most waits that are ended in one turn. Each may cost an answer.
-const ENDS_PER_TURN: usize = 64;
-
 /// Most connections whose TLS handshake goes on in one turn: each may cost a signature, a
 /// millisecond's work for a long RSA key, and requests that are ready wait meanwhile.
 const HANDSHAKES_PER_TURN: usize = 16;
-
-/// A request that may have waited this long is run only if its client is still there. Looking costs
-/// a system call, and hardly anybody leaves sooner; behind thirty others even a request of half a
-/// millisecond waits half as long.
-const UNQUESTIONED_WAIT: Duration = Duration::from_millis(30);
 
 /// Waits end and hearts beat to this precision.
 pub const TICK: Duration = Duration::from_secs(1);
@@ -297,108 +288,9 @@ impl EventLoop {
         self.serves
     }
 
-    /// Whether requests are ready to be handed out.
-    pub fn has_ready(&self) -> bool {
-        !self.queues.ready.is_empty()
-    }
-
     /// Takes note that it is `now`.
     pub fn catch_up(&mut self, now: Instant) {
         self.clock.now = self.clock.now.max(now);
-    }
-
-    /// The next request that is ready; it comes back through [`EventLoop::put_back`]. Where
-    /// `has_company`, and others are ready behind it, its response may wait for theirs.
-    pub fn next_ready(&mut self, has_company: bool) -> Option<Box<Request>> {
-        if self.queues.ready.is_empty() && self.queues.finished.is_empty() {
-            return None;
-        }
-        let next = self.take_ready(has_company);
-        if next.is_none()
-            || self.queues.finished.len() >= MOST_RESPONSES
-            || self.clock.now >= self.queues.finished_since + RESPONSE_WAIT
-        {
-            self.send_finished();
-        }
-        next
-    }
-
-    /// Sends the responses that wait for each other.
-    pub fn send_finished(&mut self) {
-        while let Some(key) = self.queues.finished.pop_front() {
-            self.write(key);
-        }
-    }
-
-    /// Keeps the connection with this key ready: nobody can serve its request now, nor take it.
-    pub fn keep_ready(&mut self, key: usize) {
-        self.check_in(key);
-        // It has waited already: whether its client is still there is to be asked.
-        let since = self.clock.now.checked_sub(UNQUESTIONED_WAIT).unwrap_or(self.clock.now);
-        self.queues.ready.push_front((key, since));
-    }
-
-    /// Watches the connection no more. Closing its descriptor would not do where another process is
-    /// about to have one of its own for it (epoll(7), "Questions and answers"). Should it stay
-    /// after all, it is registered again when it next has to wait.
-    pub fn unregister(&self, key: usize) {
-        if let Some(entry) = self.connections.get(key) {
-            self.leave_poll(&mut lock(&entry.connection));
-        }
-    }
-
-    fn leave_poll(&self, connection: &mut Connection) {
-        if connection.watched() != Watched::Not
-            && let Some(poll) = self.limits.poll()
-        {
-            poll.forget(connection.descriptor());
-            connection.set_watched(Watched::Not);
-        }
-    }
-
-    /// Forgets a connection that was taken out and has gone elsewhere.
-    pub fn forget(&mut self, key: usize) {
-        self.remove(key);
-    }
-
-    /// The requests that the event loop has to log, since the last call: those that have ended
-    /// without the application, and those whose responses have been sent after it was done.
-    pub fn take_logged(&mut self) -> Vec<LoggedRequest> {
-        std::mem::take(&mut self.unlogged.requests)
-    }
-
-    /// The request of the connection with this `key` is served: goes on as its `step` says.
-    pub fn put_back(&mut self, key: usize, step: Step) {
-        let Some(missed) = self.check_in(key) else { return };
-        if let Some(mut connection) = idle(&self.connections, key) {
-            if self.limits.is_stopping() {
-                // It may have fallen idle before the worker was told.
-                connection.close_by(self.clock.now + self.limits.idle_time());
-            }
-            self.read_context.return_buffer(connection.take_returned());
-            self.unlogged.requests.extend(connection.take_late_log(false, self.clock.now));
-            if connection.is_exchanged() {
-                // A relay has a duplicate of the old one, for which closing it would not do (see
-                // there).
-                self.leave_poll(&mut connection);
-                connection.drop_old_descriptor();
-            }
-        }
-        self.follow(key, step);
-        // Before it reads: as long as something is to be sent it looks like one whose client is
-        // behind.
-        if missed.writable || missed.readable {
-            self.write(key);
-        }
-        if missed.readable {
-            self.read(key, missed.ended, 1);
-        }
-    }
-
-    /// The application has no request of the connection any more. What the poll said of it
-    /// meanwhile; `None` where it is not known.
-    fn check_in(&mut self, key: usize) -> Option<PendingEvents> {
-        self.connections.get_mut(key)?.pending.take()
     }
 
     /// The time, as far as it is known here.
@@ -414,34 +306,6 @@ impl EventLoop {
     /// Makes a turn end, and tick, by `time`.
     pub fn tick_by(&mut self, time: Instant) {
         self.clock.next_sweep = self.clock.next_sweep.min(time);
-    }
-
-    /// Tells the clients of all connections that these have come to their end: the process has,
-    /// too.
-    pub fn end_connections(&mut self) {
-        let (now, mut logged) = (self.clock.now, Vec::new());
-        self.each_idle(|_, connection| {
-            connection.abandon();
-            logged.extend(connection.take_late_log(true, now));
-        });
-        self.unlogged.requests.extend(logged);
-    }
-
-    /// Gives clients that are between two requests until `time` to send one more. Those that are
-    /// with the application now, and have been promised to be kept, fall idle later
-    /// ([`ConnectionLimits::idle_time`]).
-    pub fn close_idle_by(&mut self, time: Instant) {
-        self.each_idle(|_, connection| connection.close_by(time));
-        self.tick_by(time);
-    }
-
-    /// Does something with each connection whose request is not with the application.
-    fn each_idle(&self, mut act: impl FnMut(usize, &mut Connection)) {
-        for (key, entry) in &self.connections {
-            if entry.pending.is_none() {
-                act(key, &mut lock(&entry.connection));
-            }
-        }
     }
 
     /// How long a turn may wait: to the next tick, if nothing is to be done before.
@@ -593,161 +457,9 @@ impl EventLoop {
         }
     }
 
-    fn follow(&mut self, key: usize, step: Step) {
-        match step {
-            Step::Wait => self.register(key),
-            Step::Send => {
-                if self.queues.finished.is_empty() {
-                    self.queues.finished_since = self.clock.now;
-                }
-                self.queues.finished.push_back(key);
-            }
-            Step::Again => {
-                self.register(key);
-                self.queues.unfinished.push(key);
-            }
-            Step::Call => self.queues.ready.push_back((key, self.clock.arrived_after)),
-            Step::Check | Step::LiveCheck => {
-                let (serves, now) = (step == Step::LiveCheck || self.siblings.row().passes_checks(), self.clock.now);
-                let step = idle(&self.connections, key).map(|mut connection| connection.answer_check(serves, now));
-                self.follow(key, step.unwrap_or(Step::Wait));
-            }
-            Step::File => self.queues.file_requests.push(key),
-            Step::Refused(error) => {
-                if let Some(mut connection) = idle(&self.connections, key) {
-                    counting::refused(self.siblings.row(), &error);
-                    self.unlogged.rejections.refused(connection.remote_addr(), &error);
-                    self.unlogged.requests.push(connection.take_unserved(error.status()));
-                }
-                self.follow(key, Step::Again);
-            }
-            Step::Left => {
-                if let Some(mut connection) = idle(&self.connections, key) {
-                    counting::left(self.siblings.row());
-                    self.unlogged.requests.push(connection.take_unserved(CLIENT_CLOSED_REQUEST));
-                }
-                self.remove(key);
-            }
-            Step::Stalled => {
-                if let Some(entry) = self.connections.get(key) {
-                    self.unlogged.rejections.stalled(lock(&entry.connection).remote_addr());
-                }
-                if idle(&self.connections, key).is_some() {
-                    self.remove(key);
-                }
-            }
-            Step::TlsFailed(reason) => {
-                if let Some(connection) = idle(&self.connections, key) {
-                    self.siblings.row().count(Count::TlsFailed);
-                    self.unlogged.rejections.tls_failed(connection.remote_addr(), &reason);
-                }
-                self.follow(key, Step::Again);
-            }
-            Step::LastLook => self.look_once_more(key),
-            Step::Close => self.close(key),
-        }
-    }
-
-    /// Reads what has come to a connection whose wait is over, and closes it only if that is
-    /// nothing.
-    fn look_once_more(&mut self, key: usize) {
-        let Some(mut connection) = idle(&self.connections, key) else { return };
-        connection.note_unread(false);
-        let step = connection.on_readable(&mut self.read_context, false, READS_PER_TURN, self.clock.now);
-        let is_idle = step == Step::Wait && connection.is_idle();
-        drop(connection);
-        self.follow(key, if is_idle { Step::Close } else { step });
-    }
-
-    fn close(&mut self, key: usize) {
-        let Some(step) = idle(&self.connections, key).map(|mut connection| connection.end(self.clock.now)) else {
-            return;
-        };
-        match step {
-            Step::Close => self.remove(key),
-            step => self.follow(key, step),
-        }
-    }
-
-    fn register(&mut self, key: usize) {
-        let Some(mut connection) = idle(&self.connections, key) else { return };
-        let (watched, wanted) = (connection.watched(), connection.to_be_watched());
-        let Some(poll) = self.limits.poll().filter(|_| watched < wanted) else { return };
-        match poll.watch(key, connection.descriptor(), watched, wanted) {
-            Ok(()) => connection.set_watched(wanted),
-            Err(error) => {
-                log::error!("Cannot watch a connection: {error}");
-                drop(connection);
-                self.remove(key);
-            }
-        }
-    }
-
     fn insert(&mut self, connection: Connection) -> usize {
         let key = self.connections.insert(ConnectionEntry { connection: share(connection), pending: None });
         self.siblings.set_connections(self.connections.len());
         key
-    }
-
-    fn remove(&mut self, key: usize) {
-        if let Some(entry) = self.connections.try_remove(key) {
-            self.unlogged.requests.extend(lock(&entry.connection).take_late_log(true, self.clock.now));
-        }
-        self.siblings.set_connections(self.connections.len());
-    }
-
-    fn take_ready(&mut self, has_company: bool) -> Option<Box<Request>> {
-        while let Some((key, since)) = self.queues.ready.pop_front() {
-            let Some(entry) = self.connections.get_mut(key).filter(|entry| entry.pending.is_none()) else { continue };
-            let mut connection = lock(&entry.connection);
-            if !connection.is_ready() {
-                // The key is another connection's by now.
-                continue;
-            }
-            if self.clock.now >= since + UNQUESTIONED_WAIT && connection.client_has_left() {
-                drop(connection);
-                self.follow(key, Step::Left);
-                continue;
-            }
-            let request = connection.check_out(&entry.connection, key, has_company && !self.queues.ready.is_empty());
-            drop(connection);
-            entry.pending = Some(PendingEvents::default());
-            return Some(request);
-        }
-        None
-    }
-
-    /// Ends what has lasted too long; where that is much, the rest in the next turn.
-    fn end_waits(&mut self) {
-        let Some(mut key) = self.queues.waits_seen.take() else { return };
-        let mut left = ENDS_PER_TURN;
-        while key < self.connections.capacity() {
-            if left == 0 {
-                self.queues.waits_seen = Some(key);
-                return;
-            }
-            let step = self.end_wait(key);
-            if step != Step::Wait {
-                self.follow(key, step);
-                left -= 1;
-            }
-            key += 1;
-        }
-    }
-
-    /// Ends what has lasted too long for one connection.
-    fn end_wait(&self, key: usize) -> Step {
-        let Some(entry) = self.connections.get(key) else { return Step::Wait };
-        let mut connection = match entry.connection.try_lock() {
-            Ok(connection) => connection,
-            Err(TryLockError::Poisoned(connection)) => connection.into_inner(),
-            // The application's thread is sending: it is looked at again with the next tick.
-            Err(TryLockError::WouldBlock) => return Step::Wait,
-        };
-        if entry.pending.is_some() && !connection.is_served() {
-            // Its request has been served, and what comes next is on its way here.
-            return Step::Wait;
-        }
-        connection.on_time(self.clock.now)
     }
 }
