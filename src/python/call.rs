@@ -2,17 +2,20 @@
 //! any of them fails.
 
 mod callout;
+mod in_flight;
+mod responding;
 mod stepwise;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyStopIteration, PySystemExit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::PyDict;
 
 use callout::Callout;
+pub use in_flight::{InFlight, Look, Runner};
 pub use stepwise::{Begun, SharedCalls, StepwiseCaller};
 
 use super::app::App;
@@ -28,17 +31,15 @@ use super::panics::{caught, contain};
 use super::raw::reference_count;
 use super::request_context;
 use super::request_hooks::{HookedRequest, RequestHooks};
-use super::response_writer::{self, Disposition, MAX_BLOCKS, Progress, ResponseSummary, ResponseWriter, Wanted, lock};
+use super::response_writer::{self, Disposition, Progress, ResponseSummary, ResponseWriter, Wanted, lock};
 use super::signals;
-use super::start_response::{StartResponse, as_bytes};
-use super::waiting;
+use super::start_response::StartResponse;
 use crate::base::ablation::{Mechanism, is_off};
-use crate::base::unpoisoned::Unpoisoned;
 use crate::exchange::{Exchange, RequestView};
 use crate::files::AppFiles;
 use crate::http::request::Span;
 use crate::logging::{RequestIds, Scope, within};
-use crate::sys::{fork, thread};
+use crate::sys::fork;
 
 /// How the application is called, beyond what a [`ListenerInfo`] says.
 #[derive(Clone)]
@@ -89,120 +90,6 @@ struct CallOutcome {
     /// The server has panicked meanwhile: nothing that it had in its hands serves another request.
     has_panicked: bool,
     is_logged: bool,
-}
-
-/// What the standby thread has found at a look for bytes that wait for more to come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Look {
-    /// None wait.
-    Nothing,
-    /// A thread is sending, or receiving: nobody knows.
-    Locked,
-    /// Some wait, or have waited.
-    Waits,
-}
-
-/// The requests that a [`Caller`] is at, for other threads to look at. Needs no interpreter, which
-/// may be what is stuck.
-#[derive(Clone, Default)]
-pub struct InFlight {
-    responses: Arc<Mutex<Vec<Arc<Mutex<ResponseWriter>>>>>,
-    /// When the request began, in nanoseconds of the monotonic clock; 0 before the first.
-    start: Arc<AtomicU64>,
-    /// What runs them, once that is known.
-    runner: Arc<OnceLock<Runner>>,
-}
-
-/// What runs the application, one request after another.
-pub enum Runner {
-    /// The thread of this [number](thread::number).
-    Thread(u64),
-    /// A greenlet.
-    Greenlet(Py<PyAny>),
-}
-
-impl InFlight {
-    /// When the request that is being served began, as the caller was told
-    /// ([`Caller::note_start`]).
-    pub fn start(&self) -> u64 {
-        self.start.load(Relaxed)
-    }
-
-    /// What is being served: method, target and client, and by what it is known.
-    pub fn describe(&self) -> Vec<(String, RequestIds)> {
-        self.transmissions().iter().filter_map(|shared| lock(shared).describe_exchange()).collect()
-    }
-
-    /// The caller is this thread's.
-    pub fn note_thread(&self) {
-        let _ = self.runner.set(Runner::Thread(thread::number()));
-    }
-
-    /// The caller is that greenlet's.
-    pub(super) fn note_greenlet(&self, greenlet: Py<PyAny>) {
-        let _ = self.runner.set(Runner::Greenlet(greenlet));
-    }
-
-    /// What runs the requests, if that is known.
-    pub fn runner(&self) -> Option<&Runner> {
-        self.runner.get()
-    }
-
-    /// Whether `other` is a view of the same caller.
-    pub fn is_of_the_same_caller(&self, other: &InFlight) -> bool {
-        Arc::ptr_eq(&self.responses, &other.responses)
-    }
-
-    /// Answers with 504 whatever was not answered yet: the application will not.
-    pub fn give_up(&self) {
-        for shared in self.transmissions() {
-            let mut response = lock(&shared);
-            if response.is_under_way() {
-                response.fail(504, "");
-            }
-        }
-    }
-
-    /// For the standby thread: sends what has waited for long enough ([`Exchange::flush_due`]).
-    /// With `hurry`, the responses wait for no others either ([`Exchange::hurry`]).
-    pub fn flush_due(&self, now: Instant, hurry: bool) -> Look {
-        let responses = self.responses.lock().unpoisoned();
-        let looks = responses.iter().map(|shared| {
-            let mut response = match shared.try_lock() {
-                Ok(response) => response,
-                Err(TryLockError::Poisoned(response)) => response.into_inner(),
-                // A thread is sending; what others have waiting must not wait for that.
-                Err(TryLockError::WouldBlock) => return Look::Locked,
-            };
-            let looked = caught(|| {
-                if hurry {
-                    response.hurry();
-                }
-                response.flush_due(now)
-            });
-            match looked {
-                Ok(true) => Look::Waits,
-                Ok(false) => Look::Nothing,
-                Err(_) => {
-                    response.give_up_after_fault();
-                    Look::Nothing
-                }
-            }
-        });
-        looks.max().unwrap_or(Look::Nothing)
-    }
-
-    fn transmissions(&self) -> Vec<Arc<Mutex<ResponseWriter>>> {
-        self.responses.lock().unpoisoned().clone()
-    }
-
-    fn set(&self, site: usize, response: &Arc<Mutex<ResponseWriter>>) {
-        let mut transmissions = self.responses.lock().unpoisoned();
-        match transmissions.get_mut(site) {
-            Some(known) => *known = response.clone(),
-            None => transmissions.push(response.clone()),
-        }
-    }
 }
 
 /// Calls the application, one request after another. One for each thread that runs it.
@@ -256,7 +143,7 @@ impl Caller {
 
     /// Notes when the next request began, for who looks at [`InFlight`] and for its environ.
     pub fn note_start(&mut self, start: u64, began: Instant) {
-        self.in_flight.start.store(start, Relaxed);
+        self.in_flight.note_start(start);
         self.began = began;
     }
 
@@ -483,121 +370,8 @@ impl RequestObjects {
         }
     }
 
-    /// Sends what the application returned, and closes it. The response has its end before that:
-    /// the client need not wait for a `close()` that takes its time, nor can one add to it.
-    fn answer(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> Disposition {
-        let outcome = contain(|| self.respond(py, result, sendfile));
-        let Some(close) = self.closer(py, result) else { return self.end_response(py, outcome) };
-        let outcome = outcome.and_then(|()| Ok(lock(&self.response).complete(true)?));
-        let failed = outcome.err().map(|error| self.fail(py, &error));
-        if let Err(error) = contain(|| close.call0()) {
-            self.log_error(py, &error);
-        }
-        fork::end_copies();
-        failed.unwrap_or_else(|| self.finish(py))
-    }
-
-    fn end_response(&self, py: Python<'_>, outcome: PyResult<()>) -> Disposition {
-        match outcome {
-            Ok(()) => self.finish(py),
-            Err(error) => self.fail(py, &error),
-        }
-    }
-
-    /// Sends what the application returned.
-    fn respond(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<()> {
-        if self.respond_at_once(py, result, sendfile)? { Ok(()) } else { self.iterate(py, result) }
-    }
-
-    /// The same where it need not be iterated; `false` where it must be.
-    fn respond_at_once(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<bool> {
-        // Mostly it is one block, and all there: head and body in one write.
-        if let Some(block) = only_block(result) {
-            self.send_last(py, &[as_bytes(&block)?])?;
-            return Ok(true);
-        }
-        if let Some(blocks) = blocks_at_hand(result) {
-            let blocks: Vec<&Bound<'_, PyBytes>> = blocks.iter().map(as_bytes).collect::<PyResult<_>>()?;
-            self.send_last(py, &blocks)?;
-            return Ok(true);
-        }
-        if sendfile && let Ok(wrapper) = result.cast_exact::<FileWrapper>() {
-            return self.send_file(py, wrapper.get());
-        }
-        Ok(false)
-    }
-
-    fn send_last(&self, py: Python<'_>, blocks: &[&Bound<'_, PyBytes>]) -> PyResult<()> {
-        let has_backlog = {
-            let mut response = lock(&self.response);
-            expect_started(response.progress())?;
-            response.send(blocks, true)?;
-            response.has_backlog()
-        };
-        if has_backlog { waiting::until_kept(&self.response, py) } else { Ok(()) }
-    }
-
-    /// A file that the kernel can send; `false` where it must be read instead.
-    fn send_file(&self, py: Python<'_>, wrapper: &FileWrapper) -> PyResult<bool> {
-        self.expect_started()?;
-        let Some(range) = wrapper.range(py) else { return Ok(false) };
-        let mut response = lock(&self.response);
-        if response.progress() != Progress::Started {
-            return Ok(false);
-        }
-        response.send_file(range.file, range.offset, range.length)?;
-        Ok(true)
-    }
-
-    /// Anything else that can be iterated: each block is sent, or kept for the client, before the
-    /// next is asked for (PEP 3333, "Buffering and Streaming").
-    fn iterate(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
-        for block in result.try_iter()? {
-            fork::end_copies();
-            if !self.stream(py, &block?)? {
-                break;
-            }
-        }
-        fork::end_copies();
-        self.expect_started()
-    }
-
-    /// Sends one block of an iteration; says whether more are wanted.
-    #[inline]
-    fn stream(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let bytes = as_bytes(block)?;
-        // An empty block may come before start_response and must not become a last chunk.
-        if bytes.as_bytes().is_empty() {
-            return Ok(true);
-        }
-        let (wants_more, has_backlog) = {
-            let mut response = lock(&self.response);
-            expect_started(response.progress())?;
-            response.stream(bytes)?;
-            (response.sends_body(), response.has_backlog())
-        };
-        if has_backlog {
-            waiting::until_kept(&self.response, py)?;
-        }
-        Ok(wants_more)
-    }
-
-    fn expect_started(&self) -> PyResult<()> {
-        expect_started(self.progress())
-    }
-
     fn progress(&self) -> Progress {
         lock(&self.response).progress()
-    }
-
-    /// The result's `close`, which is to be called whatever happened before (PEP 3333). Its error
-    /// is logged; the response is what it is.
-    fn closer<'py>(&self, py: Python<'py>, result: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-        if result.is_exact_instance_of::<PyList>() || result.is_exact_instance_of::<PyTuple>() {
-            return None;
-        }
-        let close = contain(|| result.getattr_opt(pyo3::intern!(py, "close")));
-        close.inspect_err(|error| self.log_error(py, error)).ok().flatten()
     }
 
     fn finish(&self, py: Python<'_>) -> Disposition {
@@ -671,36 +445,6 @@ impl RequestObjects {
     fn describe_request(&self) -> (String, RequestIds) {
         let response = lock(&self.response);
         (response.describe_request(), response.ids())
-    }
-}
-
-fn expect_started(progress: Progress) -> PyResult<()> {
-    match progress {
-        Progress::Waiting | Progress::Drafting => {
-            Err(pyo3::exceptions::PyRuntimeError::new_err("the application did not call start_response"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The block of a list or tuple of one.
-fn only_block<'py>(result: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    if let Ok(list) = result.cast_exact::<PyList>() {
-        if list.len() == 1 { list.get_item(0).ok() } else { None }
-    } else {
-        let tuple = result.cast_exact::<PyTuple>().ok()?;
-        if tuple.len() == 1 { tuple.get_item(0).ok() } else { None }
-    }
-}
-
-/// The blocks of a list or tuple, if there are few enough to be sent at once.
-fn blocks_at_hand<'py>(result: &Bound<'py, PyAny>) -> Option<Vec<Bound<'py, PyAny>>> {
-    if let Ok(list) = result.cast_exact::<PyList>() {
-        (list.len() <= MAX_BLOCKS).then(|| list.iter().collect())
-    } else if let Ok(tuple) = result.cast_exact::<PyTuple>() {
-        (tuple.len() <= MAX_BLOCKS).then(|| tuple.iter().collect())
-    } else {
-        None
     }
 }
 

@@ -4,7 +4,6 @@
 //! frame of ours lies on the stack while the application runs: greenlets switch in it. Between two
 //! steps nothing is borrowed or locked, and a [`StepwiseCaller`] belongs to one greenlet.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -226,7 +225,7 @@ impl StepwiseCaller {
     /// Begins the request in `exchange`, which was taken at the moment `began`, up to the call of
     /// the application. The scoreboard says `start` for that moment.
     pub fn begin(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>, (start, began): (u64, Instant)) -> Begun {
-        self.in_flight.start.store(start, Relaxed);
+        self.in_flight.note_start(start);
         self.objects.input.get().begin(exchange.take_body());
         if log::log_enabled!(log::Level::Debug) {
             note(py, exchange.request());
@@ -434,7 +433,7 @@ impl StepwiseCaller {
         });
         let (exchange, summary) = self.objects.end(py, self.shared.options.logs_headers);
         request_context::leave(py);
-        self.in_flight.start.store(0, Relaxed);
+        self.in_flight.note_start(0);
         if has_panicked || self.objects.is_still_held(py, 0) {
             self.renew(py);
         }
