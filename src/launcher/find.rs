@@ -77,7 +77,7 @@ pub fn library_name(version: &str) -> String {
 pub fn versions_of(files: impl Iterator<Item = OsString>) -> String {
     let version = |name: OsString| Some(name.to_str()?.strip_prefix("monoceros-")?.strip_suffix(".so")?.to_owned());
     let mut versions: Vec<String> = files.filter_map(version).collect();
-    versions.sort_by_key(|version| version.split('.').filter_map(|part| part.parse::<u32>().ok()).collect::<Vec<_>>());
+    versions.sort_by_key(|version| numbers(version));
     versions.join(", ")
 }
 
@@ -126,14 +126,22 @@ fn of_file(path: &Path) -> Option<Interpreter> {
 fn in_prefix(prefix: &Path, origin: &str) -> Option<Interpreter> {
     let entries = std::fs::read_dir(prefix.join("lib")).ok()?.flatten();
     let versions = entries.filter(|entry| entry.path().join("os.py").is_file()).map(|entry| entry.file_name());
-    let mut versions = versions.filter_map(|name| major_minor(name.to_str()?.strip_prefix("python")?));
-    let version = versions.next()?;
-    let base = prefix.join("bin").join(format!("python{version}"));
-    base.exists().then(|| Interpreter { version, base, origin: origin.to_owned() })
+    let versions = versions.filter_map(|name| major_minor(name.to_str()?.strip_prefix("python")?));
+    let found = versions.filter_map(|version| {
+        let base = prefix.join("bin").join(format!("python{version}"));
+        base.exists().then(|| Interpreter { version, base, origin: origin.to_owned() })
+    });
+    // Of several, as /usr may have, the newest.
+    found.max_by_key(|interpreter| numbers(&interpreter.version))
 }
 
 /// `3.11` of `3.11`, `3.11.7` or `3.11.7.final.0`.
 fn major_minor(version: &str) -> Option<String> {
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
     Some(format!("{}.{}", numbers.next()??, numbers.next()??))
+}
+
+/// For an order in which 3.9 comes before 3.10.
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').filter_map(|part| part.parse().ok()).collect()
 }

@@ -61,6 +61,54 @@ fn without_an_environment_it_takes_the_python_that_is_named_or_on_path() {
     assert_eq!(found.code, Some(0), "{found:?}");
 }
 
+/// Heroku has its Python in `/app/.heroku/python`, a buildpack of Cloud Foundry in
+/// `/home/vcap/deps/0/python`. Both name it by `PYTHONHOME`; neither makes a virtual environment,
+/// and both have the application's packages in the Python itself, or name them by `PYTHONPATH`.
+#[test]
+fn the_python_of_heroku_and_cloud_foundry_is_found_by_pythonhome() {
+    let script = "import sys; print(sys.base_prefix); print('python%d.%d' % sys.version_info[:2])";
+    let said = run(Command::new(python()).args(["-c", script]));
+    let (prefix, name) = said.trim().split_once('\n').expect("two lines");
+    for layout in [".heroku/python", "deps/0/python"] {
+        let place = tempfile::tempdir().expect("a folder");
+        let home = place.path().join(layout);
+        for part in [format!("bin/{name}"), format!("lib/{name}"), format!("lib/lib{name}.so.1.0")] {
+            let (there, here) = (Path::new(prefix).join(&part), home.join(&part));
+            fs::create_dir_all(here.parent().expect("a folder of the two")).expect("the folder is writable");
+            // Debian's library lies where the system looks.
+            if there.exists() {
+                std::os::unix::fs::symlink(there, here).expect("the folder is writable");
+            }
+        }
+        let packages = place.path().join("packages");
+        fs::create_dir(&packages).expect("the folder is writable");
+        fs::write(packages.join("flask.py"), "").expect("the folder is writable");
+        let plan = plan().env("VIRTUAL_ENV", "").env("PATH", "/nowhere").env("PYTHONPATH", text(&packages));
+        let server = plan.env("PYTHONHOME", text(&home)).start();
+        let said = server.get("/").json();
+        assert_eq!(said["prefix"], text(&home));
+        assert_eq!(said["flask"], text(&packages.join("flask.py")));
+        server.finish();
+    }
+}
+
+#[test]
+fn of_several_pythons_in_one_place_it_takes_the_newest() {
+    let home = tempfile::tempdir().expect("a folder");
+    fs::create_dir(home.path().join("bin")).expect("the folder is writable");
+    for version in ["3.9", "3.14", "3.12", "3.15"] {
+        let library = home.path().join("lib").join(format!("python{version}"));
+        fs::create_dir_all(&library).expect("the folder is writable");
+        fs::write(library.join("os.py"), "").expect("the folder is writable");
+        // What is left of one that was removed is none.
+        if version != "3.15" {
+            fs::write(home.path().join(format!("bin/python{version}")), "").expect("the folder is writable");
+        }
+    }
+    let named = |name: &str| (name == "PYTHONHOME").then(|| home.path().into());
+    assert_eq!(find::interpreter(Path::new("monoceros"), named).expect("there are three").version, "3.14");
+}
+
 #[test]
 fn each_way_that_it_cannot_start_is_one_sentence() {
     let refused = |name: &str, value: &str, complaint: &str| {
