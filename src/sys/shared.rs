@@ -378,16 +378,17 @@ mod tests {
 
     /// Runs `action` in a child; the returned function waits for its end.
     fn in_child(action: impl FnOnce()) -> impl FnOnce() -> End {
-        let (mut gate, opened) = io::pipe().unwrap();
+        let (mut gate, mut opener) = io::pipe().unwrap();
         match fork().unwrap() {
             Forked::Child => {
-                drop(opened);
-                let _ = io::Read::read(&mut gate, &mut [0]);
+                io::Read::read_exact(&mut gate, &mut [0]).unwrap();
                 action();
                 exit_now(0)
             }
             Forked::Parent(pid) => move || {
-                drop(opened);
+                // A byte, and not the pipe's end: a child of another test may hold a copy of this
+                // one.
+                io::Write::write_all(&mut opener, b"!").unwrap();
                 loop {
                     if let Some(end) = reap(pid) {
                         return end;
