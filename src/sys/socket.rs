@@ -11,6 +11,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use nix::errno::Errno;
@@ -22,6 +23,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::stream::peer;
 use super::tcp_info;
+use crate::base::unpoisoned::Unpoisoned;
 
 pub use super::poll::{Readiness, wait_until_ready};
 pub use super::stream::{Cork, Peer, Stream};
@@ -35,6 +37,10 @@ const UNSENT_LIMIT: u32 = 512 * 1024;
 /// For how many seconds the kernel keeps a silent connection back under TCP_DEFER_ACCEPT: its
 /// smallest value.
 const DEFERRED_FOR: libc::c_int = 1;
+
+/// Held while the umask is a socket's. It is the process's, and of two threads each would take the
+/// other's for the old one.
+static UMASK: Mutex<()> = Mutex::new(());
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,11 +204,13 @@ impl Listener {
     fn bind_unix(address: &BindAddress, path: &Path, options: BindOptions) -> io::Result<Listener> {
         remove_stale_socket(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        let umask_is_ours = UMASK.lock().unpoisoned();
         // The permissions must be right from the first moment: between bind and a chmod other users
         // could connect.
         let old_umask = umask(Mode::from_bits_truncate(options.umask as libc::mode_t));
         let bound = socket.bind(&SockAddr::unix(path)?);
         umask(old_umask);
+        drop(umask_is_ours);
         bound?;
         let file = SocketFile::at(path)?;
         if let Some((user, group)) = options.owner {
