@@ -105,8 +105,10 @@ fn without_inner_frames(log: &str) -> Vec<String> {
         // Which part of a source line is meant depends on Python's version.
         let is_mark =
             line.starts_with("    ") && line.trim_start().bytes().all(|byte| matches!(byte, b'^' | b'~' | b' '));
-        // CPython 3.14's faulthandler adds them.
-        let is_c_stack = line.starts_with("Current thread's C stack trace ") || line.starts_with("  Binary file \"");
+        let is_c_stack = is_of_c_stack(line);
+        if is_c_stack && lines.last().is_some_and(String::is_empty) {
+            lines.pop();
+        }
         // A traceback without a frame of the user's code is not the user's.
         if !skipping && !is_frame && lines.last().is_some_and(|last| last == HEADER) {
             lines.pop();
@@ -116,6 +118,13 @@ fn without_inner_frames(log: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Whether CPython 3.14's faulthandler has written this line below the stacks of Python.
+fn is_of_c_stack(line: &str) -> bool {
+    ["Current thread's C stack trace ", "  Binary file \"", "  <truncated rest of calls>"]
+        .iter()
+        .any(|begin| line.starts_with(begin))
 }
 
 /// Numbers that stand alone, given to `name` with what stands before and behind them.

@@ -7,6 +7,7 @@ different paths here, as they have there.
 import json
 import os
 import re
+import sysconfig
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -294,6 +295,9 @@ def tell():
 
 def after_the_python_buildpack() -> None:
     """Behind the platform's Python buildpack, which installs the packages and exports PYTHONHOME."""
+    if Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists():
+        print("skipped: the Python of a distribution has no pip of its own, and looks elsewhere for packages (PEP 668)")
+        return
     source = WORK / "source"
     source.mkdir()
     (source / "requirements.txt").write_text("bottle==0.13.4\n")
