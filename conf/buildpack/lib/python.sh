@@ -7,7 +7,7 @@ fail() {
 
 # A Python of 3.10 or later: that of a buildpack before this one, else the system's. $MONOCEROS_PYTHON names another.
 find_python() {
-  for python in ${MONOCEROS_PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
+  for python in ${MONOCEROS_PYTHON:-python3 python3.15 python3.14 python3.13 python3.12 python3.11 python3.10}; do
     tag=$("$python" -c 'import sys; print("cp%d%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 10))' 2>/dev/null) &&
       return
   done
