@@ -120,11 +120,17 @@ fn without_inner_frames(log: &str) -> Vec<String> {
     lines
 }
 
-/// Whether CPython 3.14's faulthandler has written this line below the stacks of Python.
+/// Whether faulthandler has written this line below the stacks of Python: from CPython 3.14 on a
+/// stack of C (in pieces, so that a line may be split by another process's), and the modules of C.
 fn is_of_c_stack(line: &str) -> bool {
-    ["Current thread's C stack trace ", "  Binary file \"", "  <truncated rest of calls>"]
-        .iter()
-        .any(|begin| line.starts_with(begin))
+    let begins = [
+        "Current thread's C stack trace ",
+        "  Binary file \"",
+        "  <truncated rest of calls>",
+        "0x",
+        "Extension modules: ",
+    ];
+    begins.iter().any(|begin| line.starts_with(begin))
 }
 
 /// Numbers that stand alone, given to `name` with what stands before and behind them.
