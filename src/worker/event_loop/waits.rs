@@ -41,7 +41,7 @@ impl EventLoop {
 
     /// Gives clients that are between two requests until `time` to send one more. Those that are
     /// with the application now, and have been promised to be kept, fall idle later
-    /// ([`ConnectionLimits::idle_time`]).
+    /// (`ConnectionLimits::idle_time`).
     pub fn close_idle_by(&mut self, time: Instant) {
         self.each_idle(|_, connection| connection.close_by(time));
         self.tick_by(time);
