@@ -43,8 +43,8 @@ pub fn fork() -> io::Result<Forked> {
         // thread that is missing in the child can hold a lock of the server or of the C library,
         // and the child may run any code. If Python code (a hook, an agent, an embedding program, a
         // preloaded application) has threads in the master, the caller `interpreter::around_fork`
-        // holds the interpreter's locks and the log's meanwhile, as os.fork() does; locks of other
-        // C libraries are as exposed as they are under os.fork().
+        // holds the interpreter's locks meanwhile, as os.fork() does, and `hold_at_forks` the
+        // log's; locks of other C libraries are as exposed as they are under os.fork().
         match unsafe { unistd::fork() }? {
             ForkResult::Parent { child } => Ok(child.as_raw()),
             ForkResult::Child => Ok(0),
