@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use crate::python::app::App;
 use crate::service::Service;
 
 use super::generation::Generation;
@@ -16,6 +17,8 @@ use super::young_deaths::YoungDeaths;
 const FIRST: u64 = 1;
 
 pub(super) struct Generations {
+    /// The application, if the start has loaded it: all generations fork from it.
+    pub preloaded: Option<App>,
     /// The generation that serves, and is kept at its count.
     pub serving: Generation,
     /// The generation that a HUP has called, until it takes over or fails.
@@ -30,9 +33,10 @@ pub(super) struct Generations {
 
 impl Generations {
     /// The first generation, which serves.
-    pub fn new(service: Service, wanted: usize) -> Generations {
+    pub fn new(service: Service, preloaded: Option<App>, wanted: usize) -> Generations {
         let serving = Generation::new(FIRST, service, wanted);
         Generations {
+            preloaded,
             serving,
             candidate: None,
             called: FIRST,
@@ -143,7 +147,7 @@ mod tests {
 
     /// A generation of two workers that serves, and a candidate of two.
     fn reloading() -> Generations {
-        let mut generations = Generations::new(service(30), 2);
+        let mut generations = Generations::new(service(30), None, 2);
         generations.candidate = Some(generations.call(service(30), 2));
         generations
     }

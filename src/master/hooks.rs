@@ -17,12 +17,12 @@ impl Master {
     pub(super) fn shown(&self) -> ServerState {
         let serving = &self.generations.serving;
         ServerState {
-            pid: self.pid,
+            pid: self.identity.pid,
             master_name: self.name(),
             num_workers: serving.wanted,
             worker_age: self.workers.forked(),
             listeners: listeners::shown(&serving.service),
-            pid_file: self.pid_file.as_ref().map(|file| file.path().to_owned()),
+            pid_file: self.identity.pid_file.as_ref().map(|file| file.path().to_owned()),
             dirty_arbiter_pid: self.dirty_arbiter(),
         }
     }

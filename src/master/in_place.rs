@@ -81,7 +81,7 @@ impl Master {
         if order == Order::Reload {
             self.tell_reload(Ok(json!({"status": "the new program takes over"})));
         }
-        self.service_manager.reloading();
+        self.reports.service_manager.reloading();
         // Signals wait until the new program has its queue.
         let (blocked, here) = signal::block_all()
             .and_then(|blocked| Ok((blocked, env::current_dir()?)))

@@ -52,7 +52,6 @@ use log::error;
 
 use crate::bootstrap::Startup;
 use crate::logging::take_dropped_lines;
-use crate::python::app::App;
 use crate::python::interpreter;
 use crate::service::Service;
 use crate::sys::fork::{self, Forked};
@@ -101,21 +100,23 @@ pub fn run(startup: Startup, service: Service, inheritance: Inheritance) -> Outc
 
 struct Master {
     startup: Startup,
-    pid: Pid,
-    pid_file: Option<PidFile>,
+    identity: Identity,
     signals: SignalQueue,
     waiter: MasterWaiter,
     phase: Phase,
-    /// The application, if the start has loaded it.
-    preloaded: Option<App>,
     generations: Generations,
     workers: Workers,
     upgrade: Upgrade,
-    service_manager: ServiceManager,
     control: Control,
     dirty: DirtyPools,
     sizing: Sizing,
     reports: Reports,
+}
+
+/// What the master is known by.
+struct Identity {
+    pid: Pid,
+    pid_file: Option<PidFile>,
 }
 
 /// What the number of workers follows.
@@ -124,9 +125,9 @@ struct Sizing {
     autoscaler: Autoscaler,
 }
 
-/// What statsd and the log are told of the server as it goes on.
-#[derive(Default)]
+/// Who is told of the server as it goes on: the service manager, statsd and the log.
 struct Reports {
+    service_manager: ServiceManager,
     worker_gauge: WorkerGauge,
     backlog: BacklogReport,
     statsd: StatsdReport,

@@ -48,10 +48,12 @@ impl Master {
     fn begin_reload(&mut self) {
         info!("Hang up: {}", self.name());
         if !self.upgrade.has_parent() {
-            self.service_manager.reloading();
+            self.reports.service_manager.reloading();
         }
         match self.call_generation() {
-            Ok(generation) if self.preloaded.is_some() && self.upgrade.is_alone() => self.reload_in_place(&generation),
+            Ok(generation) if self.generations.preloaded.is_some() && self.upgrade.is_alone() => {
+                self.reload_in_place(&generation)
+            }
             Ok(generation) => self.generations.candidate = Some(generation),
             Err(reason) => self.give_up_reload(&reason),
         }
@@ -79,7 +81,7 @@ impl Master {
     fn call_generation(&mut self) -> Result<Generation, String> {
         let (config, hooks) = self.startup.reload()?;
         let tls = self.startup.load_tls(&config, &hooks)?;
-        if config.preload_app && self.preloaded.is_none() {
+        if config.preload_app && self.generations.preloaded.is_none() {
             // An import may kill or hang its process, and every worker depends on this one.
             warn!("preload_app takes effect with the next start or upgrade. Until then each worker loads the app.");
         }
@@ -100,7 +102,7 @@ impl Master {
             .inspect_err(|_| self.take_back(&called))?;
         configure_logging(&called.service.config, &called.service.hooks).inspect_err(|_| self.take_back(&called))?;
         if !same(&called.service.listeners, &self.generations.serving.service.listeners) {
-            info!("Listening at: {} ({})", listeners::names(&called.service), self.pid);
+            info!("Listening at: {} ({})", listeners::names(&called.service), self.identity.pid);
         }
         let told = self.call_reload_hooks(&called).inspect_err(|_| self.take_back(&called));
         told.map_err(|raised| raised.to_string())?;

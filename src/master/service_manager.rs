@@ -162,7 +162,7 @@ impl Master {
         let old_ones_serve = || self.workers.iter().any(|it| it.is_serving() && it.generation < serving.number);
         let is_reloading = self.upgrade.tries_reload() || self.generations.candidate.is_some() || old_ones_serve();
         let alive = self.workers.iter().any(Worker::is_alive_and_serving);
-        self.service_manager.report(&Report {
+        self.reports.service_manager.report(&Report {
             serving: self.workers.iter().filter(|worker| worker.is_serving()).count(),
             wanted: serving.wanted,
             has_ever_served: self.phase != Phase::Starting,
@@ -173,7 +173,7 @@ impl Master {
 
     /// When the next sign of life is due.
     pub(super) fn watchdog_deadline(&self, now: Instant) -> Option<Instant> {
-        self.service_manager.watchdog_deadline(now).filter(|_| !self.upgrade.has_parent())
+        self.reports.service_manager.watchdog_deadline(now).filter(|_| !self.upgrade.has_parent())
     }
 }
 

@@ -85,7 +85,7 @@ impl Master {
             info!("Serving on for {} s before the stop", delay.as_secs());
             self.fail_health_checks();
             self.phase = Phase::Leaving(Instant::now() + delay);
-            self.service_manager.stopping();
+            self.reports.service_manager.stopping();
         }
         ControlFlow::Continue(())
     }

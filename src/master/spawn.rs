@@ -167,7 +167,7 @@ impl Master {
                 workers,
                 row: request.row,
                 master: MasterTies {
-                    pid: self.pid,
+                    pid: self.identity.pid,
                     wakeup: self.waiter.into_wakeup(),
                     asked_level: request.asked_level,
                     failure_note: request.failure_note,
@@ -175,7 +175,7 @@ impl Master {
                 max_requests: request.max_requests,
                 channel: self.workers.into_channel(),
                 dirty_socket,
-                preloaded: self.preloaded,
+                preloaded: self.generations.preloaded,
                 signals,
             }),
             Err(error) => {

@@ -19,6 +19,7 @@ use crate::sys::socket::{FileOwner, Listener};
 use crate::sys::{daemon, process};
 
 use super::autoscale::Autoscaler;
+use super::backlog::BacklogReport;
 use super::control::Control;
 use super::dirty::DirtyPools;
 use super::generations::Generations;
@@ -32,8 +33,9 @@ use super::statsd::StatsdReport;
 use super::upgrade::Upgrade;
 use super::waiter::MasterWaiter;
 use super::worker_count::{WorkerCount, worker_count};
+use super::worker_gauge::WorkerGauge;
 use super::workers::Workers;
-use super::{Master, Outcome, Phase, Reports, Sizing, fork};
+use super::{Identity, Master, Outcome, Phase, Reports, Sizing, fork};
 
 /// The exit status of a master that could not start.
 const NOT_STARTED: i32 = 1;
@@ -86,21 +88,23 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         })?;
     announce(&service);
     let shared = || -> io::Result<_> { Ok((MasterWaiter::new(&signals)?, Workers::new(boards)?)) };
-    let generations = Generations::new(service, count);
+    let generations = Generations::new(service, preloaded, count);
     let (waiter, workers) = shared().map_err(|error| refuse(&error))?;
-    let reports = Reports { statsd: StatsdReport::since(workers.own_scoreboard()), ..Reports::default() };
+    let reports = Reports {
+        service_manager,
+        worker_gauge: WorkerGauge::default(),
+        backlog: BacklogReport::default(),
+        statsd: StatsdReport::since(workers.own_scoreboard()),
+    };
     let mut master = Master {
         startup,
-        pid: process::getpid(),
-        pid_file,
+        identity: Identity { pid: process::getpid(), pid_file },
         signals,
         waiter,
         phase: Phase::Starting,
-        preloaded,
         generations,
         workers,
         upgrade,
-        service_manager,
         control: Control::default(),
         dirty: DirtyPools::default(),
         sizing: Sizing { resize_watch: ResizeWatch::new(), autoscaler: Autoscaler::new() },
@@ -148,7 +152,7 @@ impl Master {
 
     /// Removes the files that this start has made.
     fn undo_start(&self) {
-        if let Some(file) = &self.pid_file {
+        if let Some(file) = &self.identity.pid_file {
             file.remove();
         }
         if !self.upgrade.is_under_way() {

@@ -44,7 +44,7 @@ impl Master {
                 failure.status()
             }
         };
-        if let Some(file) = &self.pid_file {
+        if let Some(file) = &self.identity.pid_file {
             file.remove();
         }
         self.call_on_exit();
@@ -55,9 +55,9 @@ impl Master {
     /// over.
     fn report_stop(&mut self) {
         match self.upgrade.new_master() {
-            Some(new) => self.service_manager.hand_over(new),
+            Some(new) => self.reports.service_manager.hand_over(new),
             None if self.upgrade.has_parent() => {}
-            None => self.service_manager.stopping(),
+            None => self.reports.service_manager.stopping(),
         }
     }
 
@@ -148,7 +148,7 @@ impl Master {
             let wake = self.workers.kill_overdue(now, loaded_by).into_iter().chain(self.watchdog_deadline(now));
             let wake = wake.fold(deadline, Instant::min);
             // A stop may take longer than the watchdog waits.
-            self.service_manager.send_watchdog_when_due(Instant::now());
+            self.reports.service_manager.send_watchdog_when_due(Instant::now());
             self.waiter.wait(Some(wake));
             while let Some(signal) = self.signals.next() {
                 match signal {

@@ -262,7 +262,7 @@ impl Master {
         };
         let (arguments, environment) = match purpose {
             Purpose::Serve => {
-                let successor = Successor::Beside { master: self.pid };
+                let successor = Successor::Beside { master: self.identity.pid };
                 (command.arguments(None), environment_for(&successor, &command, &estate))
             }
             Purpose::Check => {
@@ -327,7 +327,7 @@ impl Master {
     pub(super) fn promote_when_alone(&mut self) {
         if self.upgrade.promote(process::getppid()) {
             info!("Master has been promoted.");
-            self.service_manager.take_over();
+            self.reports.service_manager.take_over();
             self.move_pid_file();
             self.open_control();
         }
@@ -337,19 +337,19 @@ impl Master {
     pub(super) fn move_pid_file(&mut self) {
         let wanted =
             self.generations.serving.service.config.pidfile.as_deref().map(|path| self.upgrade.pid_file_name(path));
-        let moved = match (self.pid_file.take(), wanted) {
+        let moved = match (self.identity.pid_file.take(), wanted) {
             (Some(file), Some(path)) if std::path::absolute(&path).is_ok_and(|path| path == file.path()) => {
                 Ok(Some(file))
             }
             (Some(file), Some(path)) => file.rename(&path).map(Some),
-            (None, Some(path)) => PidFile::create(&path, self.pid).map(Some),
+            (None, Some(path)) => PidFile::create(&path, self.identity.pid).map(Some),
             (Some(file), None) => {
                 file.remove();
                 Ok(None)
             }
             (None, None) => Ok(None),
         };
-        self.pid_file = moved.unwrap_or_else(|error| {
+        self.identity.pid_file = moved.unwrap_or_else(|error| {
             error!("{error}");
             None
         });

@@ -144,7 +144,7 @@ impl Master {
         let (ok, failed) = board.reloads();
         json!({
             "uptime": unix_time_ms().saturating_sub(board.started_at_ms()) as f64 / 1000.0,
-            "pid": self.pid.as_raw(),
+            "pid": self.identity.pid.as_raw(),
             "workers_current": self.workers.len(),
             "workers_target": self.generations.serving.wanted,
             "workers_spawned": self.workers.forked(),
@@ -168,7 +168,7 @@ impl Master {
             })
             .collect();
         json!({
-            "arbiter": {"pid": self.pid.as_raw(), "type": "arbiter", "role": "master"},
+            "arbiter": {"pid": self.identity.pid.as_raw(), "type": "arbiter", "role": "master"},
             "web_worker_count": workers.len(),
             "web_workers": workers,
             "dirty_arbiter": dirty_arbiter.map(|pid| json!({"pid": pid, "type": "dirty_arbiter", "role": "dirty master"})),

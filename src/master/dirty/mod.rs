@@ -192,7 +192,7 @@ impl Master {
                 folder: pool.folder().to_owned(),
                 listener,
                 pid_file: pool.pid_file().to_owned(),
-                ppid: self.pid,
+                ppid: self.identity.pid,
                 signals,
             }),
             Err(error) => {
