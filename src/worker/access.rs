@@ -21,9 +21,9 @@ pub struct ServedRequest<'a> {
     pub environ_values: &'a [Option<String>],
     /// Names of response headers that the format asks for.
     pub response_headers: &'a [String],
-    /// How long it took.
+    /// How long the request took.
     pub duration: Duration,
-    /// How long it waited before that, if the application was called.
+    /// How long the request waited before that, if the application was called.
     pub queue: Option<Duration>,
 }
 

@@ -2,9 +2,10 @@
 //! all of its numbers.
 //!
 //! Each send costs a system call and wakes a client, which can cost more than the application's
-//! part. So a block of an iteration that follows fast waits for the next, and a short response
-//! waits for those to requests that are ready. PEP 3333 ("Buffering and Streaming") asks that what
-//! was produced goes out while the next block is produced: the standby thread sends what is due.
+//! part. So a block of an iteration that follows fast waits for the next block, and a short
+//! response waits for those to requests that are ready. PEP 3333 ("Buffering and Streaming") asks
+//! that a block goes out while the next one is produced: the standby thread sends those that are
+//! due.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::exchange::Hint;
 /// costs a tenth of the time; at a faster one it would soon cost more than the application.
 const FAST: Duration = Duration::from_micros(50);
 
-/// Longer blocks, and longer responses, do not wait.
+/// Blocks and responses that are longer do not wait.
 const SHORT: usize = 8 * 1024;
 
 /// Most bytes that wait for more.
@@ -25,8 +26,8 @@ pub const MOST_WAITING: usize = 32 * 1024;
 pub const LONGEST_WAIT: Duration = Duration::from_micros(250);
 
 /// How long a whole response may wait for those to requests that are ready. Sent together, they
-/// wake their clients once instead of each time, which on a virtual machine costs as much as a
-/// short request, and neither the application nor the kernel's network code keeps driving the other
+/// wake their clients once instead of each time: on a virtual machine a wake-up costs as much as a
+/// short request. Nor do the application and the kernel's network code then keep driving each other
 /// out of the processor's caches.
 pub const RESPONSE_WAIT: Duration = Duration::from_micros(200);
 
@@ -60,13 +61,13 @@ pub enum Waits {
 }
 
 impl Batching {
-    /// The next response begins. `has_company` says that others are about to follow.
+    /// The next response begins. `has_company` says that other responses are about to follow.
     pub fn begin(&mut self, has_company: bool) {
         let has_company = has_company && !is_off(Mechanism::ResponseBatching);
         *self = Batching { has_company, ..Batching::default() };
     }
 
-    /// Whether bytes of which this is known are ever kept.
+    /// Whether bytes with this `hint` are ever kept.
     pub fn may_defer(&self, hint: Hint) -> bool {
         match hint {
             Hint::MoreSoon => self.last_block.is_some(),
@@ -121,7 +122,7 @@ impl Batching {
         self.waits = Waits::Not;
     }
 
-    /// The response waits for no others: it has taken long already.
+    /// The response waits for no other responses: it has taken long already.
     pub fn leave_company(&mut self) {
         self.has_company = false;
     }

@@ -16,7 +16,7 @@ use crate::sys::memory;
 /// memory.
 const FIRST_RESERVATION: usize = 64 * 1024;
 
-/// Where memory is short, a body of more bytes than these goes to a file.
+/// Where memory is short, a body with more bytes than this goes to a file.
 const WORTH_A_FILE: usize = 16 * 1024;
 
 /// A body being gathered.
@@ -29,7 +29,7 @@ pub enum BodyStore {
     Spooled(File, u64),
 }
 
-/// The disk is full: the bytes were not kept. They stream to the application before the rest does.
+/// The disk is full: the bytes were not kept. They stream to the application, and the rest follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotKept;
 
@@ -40,8 +40,9 @@ impl BodyStore {
         BodyStore::Memory(Vec::with_capacity(announced.min(FIRST_RESERVATION)))
     }
 
-    /// Adds `data`, and says whether more may follow. It may not where the body is as long as
-    /// bodies are kept, or there is no place for a file: the rest then streams to the application.
+    /// Adds `data`, and says whether more may follow. No more may follow once the body has the
+    /// greatest length that is kept, or when no file can be made: the rest then streams to the
+    /// application.
     ///
     /// # Errors
     /// The data was not kept.
@@ -55,7 +56,7 @@ impl BodyStore {
                         && limits.holdings.memory_is_short();
                 Ok(if is_long { self.spool(limits) } else { Room::Left })
             }
-            // It is complete: nobody adds to it.
+            // The body is complete: nobody adds to it.
             BodyStore::Whole(..) => Err(NotKept),
             BodyStore::Spooled(file, length) => {
                 if limits.holdings.should_move(file)
@@ -89,7 +90,8 @@ impl BodyStore {
         }
     }
 
-    /// The gathered body as a file, for another process; from then on it is in that file.
+    /// The gathered body as a file, for another process; from then on the store keeps the body in
+    /// that file.
     ///
     /// # Errors
     /// No descriptor or no memory is left.

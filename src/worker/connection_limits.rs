@@ -21,12 +21,13 @@ use crate::sys::signal::term_has_come;
 use crate::sys::socket::Peer;
 use crate::tls::Settled;
 
-/// Idle connections under the sync class while `keepalive` is not set: longer than load balancers
-/// keep theirs (60 s, 75 s, 600 s), so that the balancer closes first and no request meets a
-/// closing connection.
+/// How long idle connections are kept under the sync class while `keepalive` is not set: longer
+/// than load balancers keep theirs (60 s, 75 s, 600 s), so that the balancer closes first and no
+/// request meets a closing connection.
 const SYNC_KEEPALIVE: Duration = Duration::from_secs(650);
 
-/// Under gthread: gunicorn's figure, which its users have tuned their balancers for.
+/// The same under the other classes: gunicorn's figure, to which its users have tuned their
+/// balancers.
 const GTHREAD_KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// How long a stopping worker waits for kept-alive clients to send one more request, which is
@@ -36,11 +37,11 @@ pub const KEEPALIVE_LINGER: Duration = Duration::from_secs(2);
 /// The rules of a worker, shared by its connections.
 #[derive(Debug)]
 pub struct ConnectionLimits {
-    /// The protocol's.
+    /// The protocol's rules and bounds.
     pub http: Http1Limits,
-    /// For a client that takes nothing of what is waiting for it.
+    /// How long a client may take nothing of the bytes that wait for it.
     pub write_timeout: Duration,
-    /// For a connection between two requests; zero closes it after the response.
+    /// How long a connection may idle between two requests; zero closes it after the response.
     pub keepalive: Duration,
     /// What is kept of bodies and responses, and where.
     pub spooling: Spooling,
@@ -49,14 +50,15 @@ pub struct ConnectionLimits {
     /// Whether somebody reads the measures that cost more than an addition: the wait in the kernel
     /// and for the interpreter, and what a proxy says.
     pub measures: bool,
-    /// Gives requests their ids, where they have some.
+    /// Gives requests their ids, under `request_id_header`.
     pub request_ids: Option<Arc<IdSource>>,
     /// What all connections hold together, and may hold.
     pub holdings: Holdings,
     /// Sends what waits for more to come while the application runs.
     pub standby: Standby,
     proxy_allow_ips: Trusted,
-    /// Those who may speak for others by headers; under uwsgi, those who may speak it.
+    /// Peers that may speak for others by headers; under uwsgi, peers that may send requests at
+    /// all.
     trusted: Trusted,
     heartbeat: OnceLock<Row>,
     poll: OnceLock<ConnectionPoll>,
@@ -66,11 +68,11 @@ pub struct ConnectionLimits {
 /// What is kept of bodies and responses, and where.
 #[derive(Debug)]
 pub struct Spooling {
-    /// Bytes of a body kept in a file.
+    /// The most bytes of a body that are kept in a file.
     pub most_of_body: u64,
-    /// Bytes of a response kept in memory for a client that does not take them.
+    /// The most bytes of a response that are kept in memory for a client that does not take them.
     pub response_buffer: usize,
-    /// Bytes of a response kept in a file for it.
+    /// The most bytes of a response that are kept in a file for such a client.
     pub most_of_response: u64,
     /// Where the files are made; `None` is the system's temporary directory.
     pub directory: Option<PathBuf>,
@@ -81,9 +83,9 @@ pub struct Spooling {
 /// The paths at which the server answers by itself.
 #[derive(Debug)]
 pub struct OwnPaths {
-    /// Whether it serves (`health_path`).
+    /// The check whether the server serves (`health_path`).
     pub health: Option<String>,
-    /// Whether it lives (`live_path`).
+    /// The check whether the worker lives (`live_path`).
     pub live: Option<String>,
     /// Files (`static_map`).
     pub files: Option<Arc<StaticPaths>>,
@@ -110,7 +112,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// From now on whoever waits for a client gives the worker's signs of life there.
+    /// From now on heartbeats ([`ConnectionLimits::beat`]) and handshakes are written to this row.
     pub fn beat_at(&self, row: Row) {
         // There is one worker, which has one row.
         let _ = self.heartbeat.set(row);
@@ -127,7 +129,7 @@ impl ConnectionLimits {
         self.poll.get()
     }
 
-    /// The worker is alive, though it waits.
+    /// Writes the heartbeat: the worker is alive, though a thread waits for its client.
     pub fn beat(&self) {
         if let Some(row) = self.heartbeat.get() {
             row.beat();
@@ -150,13 +152,13 @@ impl ConnectionLimits {
         among(&self.trusted, peer)
     }
 
-    /// Whether that may be set behind a PROXY header, which `peer` has sent: by the client that it
-    /// names, not by who passes on its bytes.
+    /// As [`ConnectionLimits::trusts`], behind a PROXY header that `peer` has sent: the client that
+    /// the header names must be trusted, not the proxy that passes on its bytes.
     pub fn trusts_origin(&self, origin: &Origin, peer: &Peer) -> bool {
         match origin {
             Origin::Client { client, .. } => self.trusts(&Peer::Ip(*client)),
             Origin::Local => self.trusts(peer),
-            // Somebody's bytes all the same.
+            // The bytes come from a client that nobody names.
             Origin::Unknown | Origin::Unspecified => self.trusted == Trusted::Everyone,
         }
     }
@@ -171,16 +173,16 @@ impl ConnectionLimits {
         !self.keepalive.is_zero() && !self.is_stopping()
     }
 
-    /// How long a connection is kept that falls idle now. Also where the worker is to end: its
-    /// client was promised that it is kept.
+    /// How long a connection that falls idle now is kept. A worker that is to end keeps it for a
+    /// moment as well: its client was promised that.
     pub fn idle_time(&self) -> Duration {
         if self.is_stopping() { self.keepalive.min(KEEPALIVE_LINGER) } else { self.keepalive }
     }
 
     /// Whether the worker is to end.
     pub fn is_stopping(&self) -> bool {
-        // TERM may have come while the application runs; its response already tells the client not
-        // to come back.
+        // TERM may have come while the application runs: its response then already closes the
+        // connection.
         self.stopping.load(Relaxed) || term_has_come()
     }
 
@@ -207,7 +209,7 @@ impl Spooling {
     }
 
     /// No file can be made for a response. From now on applications wait for clients that do not
-    /// read; it is said once.
+    /// read; the log says so once.
     pub fn note_no_file(&self, error: &std::io::Error) {
         if !self.lacks_files.swap(true, Relaxed) {
             log::warn!(
@@ -223,19 +225,19 @@ impl OwnPaths {
         OwnPaths { health, live, files: StaticPaths::new(config) }
     }
 
-    /// Whether there are any.
+    /// Whether the server answers at any path by itself.
     pub fn are_given(&self) -> bool {
         self.are_checks_given() || self.files.is_some()
     }
 
-    /// Whether there are some for checks.
+    /// Whether there are paths for checks.
     pub fn are_checks_given(&self) -> bool {
         self.health.is_some() || self.live.is_some()
     }
 }
 
-/// A setting's seconds, of which none mean for ever: a time that no connection will see, and that
-/// clocks can still add.
+/// A setting's seconds. 0 means for ever: a time that no connection outlives, and that clocks can
+/// still add.
 fn bound(seconds: u64) -> Duration {
     const FOR_EVER: u64 = u32::MAX as u64;
     Duration::from_secs(if seconds == 0 { FOR_EVER } else { seconds })
@@ -245,7 +247,8 @@ fn keepalive(config: &Config) -> Duration {
     match (config.keepalive, config.effective_worker_class()) {
         (Some(seconds), _) => Duration::from_secs(seconds),
         (None, WorkerClass::Sync) => SYNC_KEEPALIVE,
-        // A class of Python has no such connections; it gets gunicorn's number from the package.
+        // A foreign class has no connections of the server's; the package gives it gunicorn's
+        // number.
         (None, WorkerClass::Gthread | WorkerClass::Gevent | WorkerClass::Foreign(_)) => GTHREAD_KEEPALIVE,
     }
 }

@@ -1,5 +1,5 @@
-//! Which connections the event loop's poll watches, and for what. Any thread may change that: who
-//! sends to a client that does not take it has the poll tell when it does. Knows no connection.
+//! Which connections the event loop's poll watches, and for what. Any thread may change that: one
+//! whose client takes no more bytes has the poll tell when it does. The module knows no connection.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token};
 
-/// What the poll tells of a connection. It is told more only when that is needed, and never less
+/// What the poll watches a connection for. That becomes more only when needed, and never less
 /// again: each change is a system call, each needless event a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Watched {
@@ -15,7 +15,7 @@ pub enum Watched {
     Not,
     /// Bytes that arrive.
     ForReading,
-    /// Those, and room for bytes to be sent.
+    /// Bytes that arrive, and room for bytes to be sent.
     ForBoth,
 }
 
@@ -28,7 +28,7 @@ pub struct ConnectionPoll {
 }
 
 impl ConnectionPoll {
-    /// That of `poll`, where tokens below `first` are others'.
+    /// The connections' part of `poll`, whose tokens below `first` belong to other sources.
     ///
     /// # Errors
     /// No descriptor is left.
@@ -49,8 +49,8 @@ impl ConnectionPoll {
         if watched >= wanted { Ok(()) } else { self.watch_anew(key, descriptor, watched, wanted) }
     }
 
-    /// The same where it may be watched for that already: the poll then tells once more of what is
-    /// there (epoll_ctl(2), EPOLL_CTL_MOD).
+    /// As [`ConnectionPoll::watch`], also where the connection is watched for that already: the
+    /// poll then reports once more what is there (epoll_ctl(2), EPOLL_CTL_MOD).
     ///
     /// # Errors
     /// As [`ConnectionPoll::watch`].
@@ -68,7 +68,7 @@ impl ConnectionPoll {
 
     /// Watches the descriptor no more.
     pub fn forget(&self, descriptor: RawFd) {
-        // Should it not be watched, all is well.
+        // It fails only where the descriptor is not watched.
         let _ = self.registry.deregister(&mut SourceFd(&descriptor));
     }
 }

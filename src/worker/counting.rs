@@ -1,6 +1,6 @@
-//! What the worker counts of requests on its row of the scoreboard, where they end.
+//! What the worker counts on its row of the scoreboard when a request ends.
 //!
-//! It is called once for each request, and adds numbers that are known there already.
+//! It is called once for each request, and adds numbers that the caller knows already.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::python::call::take_raised;
 use crate::python::response_writer::ResponseSummary;
 use crate::scoreboard::{Count, RefusalCause, Row, ServedCounts};
 
-/// A request was answered by the application. It has waited for `queue` before, and that took
-/// `in_app`; `received` are its bytes.
+/// The application has answered a request, which waited for `queue`, then ran for `in_app`, and is
+/// `received` bytes long.
 pub fn served(row: &Row, (queue, in_app): (Duration, Duration), received: u64, summary: &ResponseSummary) {
     row.count_served(&ServedCounts {
         status: summary.status,

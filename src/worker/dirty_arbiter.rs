@@ -38,8 +38,8 @@ fn terms(init: &DirtyArbiterInit) -> DirtyTerms<'_> {
     DirtyTerms { folder: &init.folder, listener: &init.listener, pid_file: &init.pid_file, ppid: init.ppid }
 }
 
-/// In the order of a worker: what lies where only root reads is imported before the user changes,
-/// and the parent is watched after that (prctl(2)).
+/// The steps have a worker's order: what lies where only root reads is imported before the user
+/// changes, and the parent is watched after that (prctl(2)).
 fn boot(init: &DirtyArbiterInit, python: &PythonSetup) -> Result<Nudge, String> {
     let config = &init.config;
     python.enter(config)?;

@@ -1,5 +1,5 @@
-//! `--reload`: notices that the application's source has changed, by looking, and sooner by being
-//! told.
+//! `--reload`: notices that the application's source has changed: by a look at the files once a
+//! second, and sooner where the kernel reports it.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -20,12 +20,13 @@ pub struct FileWatcher {
     extra: Vec<String>,
     broken: Vec<PathBuf>,
     known: HashMap<PathBuf, SystemTime>,
-    /// The folders of those files, where the kernel tells of changes.
+    /// The folders of those files, where the kernel reports changes.
     edits: Option<Arc<ChangeNotifier>>,
     listened_to: HashSet<PathBuf>,
 }
 
-/// What the kernel tells. A thread of its own listens, because nobody else may wait for it.
+/// The kernel's reports of changes. A thread of its own waits for them, because no other thread
+/// may.
 pub struct ChangeNotifier {
     folders: Folders,
     /// The names of the watched files: a log that is written beside them is no reason to look at
@@ -57,12 +58,12 @@ impl FileWatcher {
         self.broken.extend(files);
     }
 
-    /// What a thread is to listen to, if there is anything.
+    /// The kernel's reports, to which a thread is to listen; `None` where files are only looked at.
     pub fn edits(&self) -> Option<Arc<ChangeNotifier>> {
         self.edits.clone()
     }
 
-    /// Whether the kernel has told of a file that may be a watched one.
+    /// Whether the kernel has reported a file that may be a watched one.
     pub fn has_changes(&self) -> bool {
         self.edits.as_ref().is_some_and(|edits| edits.has_changes.load(Ordering::Acquire))
     }
@@ -72,7 +73,7 @@ impl FileWatcher {
     pub fn changed(&mut self) -> Option<PathBuf> {
         let files = self.files();
         if let Some(edits) = &self.edits {
-            // Before the look: what changes during it rings again.
+            // Before the look: a change during the look sets the flag again.
             edits.has_changes.store(false, Ordering::Release);
             edits.listen_to(&files, &mut self.listened_to);
         }
@@ -91,7 +92,8 @@ impl FileWatcher {
         let mut files = app::module_files().unwrap_or_default();
         files.extend_from_slice(&self.broken);
         for pattern in &self.extra {
-            // Settings has checked the patterns; a path that is no pattern matches itself.
+            // The settings have been checked, patterns included; a path that is no pattern matches
+            // itself.
             files.extend(glob::glob(pattern).into_iter().flatten().flatten());
         }
         files
@@ -103,7 +105,7 @@ impl ChangeNotifier {
         Ok(ChangeNotifier { folders: Folders::new()?, names: Mutex::default(), has_changes: AtomicBool::new(false) })
     }
 
-    /// Waits for news, for ever; calls `wake` when there is some.
+    /// Waits for reports, for ever; calls `wake` when one may be about a watched file.
     pub fn listen(&self, wake: impl Fn()) {
         while let Ok(changed) = self.folders.wait() {
             let names = self.names.lock().unpoisoned();
@@ -114,7 +116,8 @@ impl ChangeNotifier {
         }
     }
 
-    /// A folder that cannot be listened to is only looked at, once a second as all of them.
+    /// Listens to the folders of `files`. Where the kernel refuses one, its files are still looked
+    /// at once a second.
     fn listen_to(&self, files: &[PathBuf], listened_to: &mut HashSet<PathBuf>) {
         let targets = files.iter().filter(|file| file.is_symlink()).filter_map(|file| file.canonicalize().ok());
         let mut names = self.names.lock().unpoisoned();

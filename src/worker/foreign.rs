@@ -40,8 +40,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// The server's own class whose requests run in greenlets.
 const GEVENT: &str = "gevent";
 
-/// While the worker boots they are looked at more often: a file counts as changed only if it was
-/// seen before, and an edit may follow the load at once.
+/// While the worker boots the files are looked at more often: a file counts as changed only if it
+/// was seen before, and an edit may follow the load at once.
 const LOOK_AT_BOOT: Duration = Duration::from_millis(100);
 
 /// Lives the life of a worker of the class `name`, and returns its exit status.
@@ -52,14 +52,14 @@ pub(super) fn run(init: WorkerInit, python: &PythonSetup, name: &str) -> i32 {
         Ok(booted) => booted,
         Err(failure) => {
             failure.note_in(note.as_deref());
-            // What interrupted an import is no failure of the class's.
+            // A signal that interrupts an import is no failure of the class.
             let status = if signals::is_told_to_stop() { EXIT_OK } else { failure.report() };
             log::info!("Worker exiting (pid: {})", std::process::id());
             hooks.worker_exit(row.served());
             return status;
         }
     };
-    // As in `super::run`: this thread could not attach again.
+    // As in `super::run`: a thread with greenlets could not attach again.
     let end = if worker.own_class() == Some(GEVENT) {
         Python::attach(|_| live_and_end(&worker, note.as_deref()))
     } else {
@@ -81,8 +81,8 @@ fn live_and_end(worker: &ForeignWorker, note: Option<&FailureNote>) -> ForeignEn
 }
 
 /// The steps of [`super::boot`], but for those that belong to the event loop; the class loads the
-/// application itself. It is made before `post_fork`, which sees it, and so before a change of
-/// user. `failed` gets the exit status if the server cannot serve for the class.
+/// application itself. The class's object is made before `post_fork`, which gets it, and so before
+/// the user changes. `failed` gets the exit status if the server cannot serve for the class.
 fn boot(
     init: WorkerInit,
     python: &PythonSetup,
@@ -128,7 +128,7 @@ fn boot(
         prepare_to_serve_for(&worker, init, stacks, failed.clone())?;
         return Ok((worker, None));
     }
-    // Only here it is known that the class serves by itself. Once is enough.
+    // Only now is it known that the class serves by itself. The first worker's warning is enough.
     if init.age == 1
         && let Some(warning) = foreign_class_warning(&config, worker.is_of_gunicorn())
     {
@@ -141,7 +141,8 @@ fn boot(
     Ok((worker, Some(UnreadSignals { _queue: init.signals, _nudge: nudge })))
 }
 
-/// Without it the class gets TERM while it still accepts, as under gunicorn.
+/// Has the listeners fall silent a moment before TERM. Where that is impossible, TERM comes while
+/// the class still accepts, as under gunicorn.
 fn stop_accepting_before_the_end(listeners: &[(String, RawFd)], row: &Row) {
     let descriptors: Vec<RawFd> = listeners.iter().map(|&(_, descriptor)| descriptor).collect();
     match stop_accepting::on(Signal::Rtmin, &descriptors) {
@@ -170,8 +171,8 @@ fn prepare_to_serve_for(
     Ok(())
 }
 
-/// The settings of a worker of the server's own `class`. As under gunicorn a class that is given by
-/// itself has one thread, unless it is one of threads.
+/// The settings of a worker of the server's own `class`. As under gunicorn, a class derived from
+/// sync has one thread, whatever `threads` says.
 fn own_config(config: &Config, class: Option<&str>) -> Config {
     let (worker_class, threads) = match class {
         Some("gthread") => (WorkerClass::Gthread, config.threads),
@@ -201,14 +202,14 @@ fn serve_for(given: &Mutex<Option<(WorkerInit, Nudge)>>, app: App, threads: Opti
     }
 }
 
-/// The signals that the class has no handlers for, and all of them until it has installed those:
-/// they are collected, and mean nothing.
+/// Signals for which the class has no handlers, or has not installed them yet: they are collected,
+/// and have no effect.
 struct UnreadSignals {
     _queue: SignalQueue,
     _nudge: Nudge,
 }
 
-/// The listeners as the class gets them. It closes them as it likes, so nobody else may.
+/// The listeners as the class gets them. The class closes them, so the server must not.
 fn give_away_listeners(service: &Service) -> Vec<(String, RawFd)> {
     let scheme = if service.config.is_tls() { "https" } else { "http" };
     let listeners = service.listeners.iter();
@@ -220,17 +221,17 @@ fn give_away_listeners(service: &Service) -> Vec<(String, RawFd)> {
         .collect()
 }
 
-/// Starts a thread that ends this worker by TERM when a source file has changed.
+/// Starts a thread that ends this worker by its stop signal when a source file has changed.
 fn watch_files(service: &Service, row: Row) -> Result<(), BootError> {
     let config = &service.config;
     let mut watch = FileWatcher::new(&config.reload_extra_files, Vec::new(), config.reload_engine)
         .map_err(|error| BootError::because("reload_engine is inotify", &error))?;
     let (heard, news) = mpsc::channel();
-    // Held by the thread, so that the channel is open although nothing may come.
+    // The thread holds it, so that the channel stays open where the kernel reports nothing.
     let held = heard.clone();
     if let Some(edits) = watch.edits() {
         let listen = move || {
-            // It fails once the other thread has ended, and then nobody needs news.
+            // Sending fails once the other thread has ended, and then nobody needs reports.
             edits.listen(|| heard.send(()).unwrap_or_default());
         };
         thread::spawn("edits", listen).map_err(no_thread)?;

@@ -1,9 +1,9 @@
-//! What all connections of a worker hold together of what others need too: memory, room on the
-//! disk, file descriptors.
+//! What all connections of a worker together hold of scarce goods: memory, room on the disk, file
+//! descriptors.
 //!
 //! Each connection is bounded by itself, but a thousand of them at their bounds are too many.
-//! Connections write down here what they hold; the event loop looks whether it is too much, and
-//! ends those that cost most. Knows no connection.
+//! Connections record here what they hold; when that is too much, the event loop ends those that
+//! cost most. The module knows no connection.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use crate::settings::Config;
 use crate::sys::process;
 
-/// Of the descriptors that the process may have open, so many parts of...
+/// Of the descriptors that the process may have open, one in so many is left to the application,
+/// for its files, its database and its own clients.
 const RESERVE_PARTS: RawFd = 8;
 
-/// ...are left to the application, for its files, its database and its own clients; but no more
-/// than this.
+/// The most descriptors that are left to the application.
 const LARGEST_RESERVE: RawFd = 1024;
 
-/// Whoever makes room makes a bit more of it at once: this part of the bound.
+/// Where room is made, the bound divided by this is made in addition.
 const SPARE_PARTS: u64 = 16;
 
 /// The bounds of a worker, and how much of them is in use.
@@ -26,10 +26,11 @@ const SPARE_PARTS: u64 = 16;
 pub struct Holdings {
     memory: Stock,
     spool: Stock,
-    /// A new descriptor with this number or a higher one belongs to the application's reserve: a
-    /// new one always gets the lowest number that is free.
+    /// A new descriptor with this number or a higher one belongs to the application's reserve: the
+    /// kernel always gives the lowest number that is free.
     reserve: RawFd,
-    /// How many of the reserve's are known to be in use, less those that have been closed since.
+    /// How far the last new descriptor there reached into the reserve, less the descriptors that
+    /// clients have closed since.
     in_reserve: AtomicI32,
 }
 
@@ -126,8 +127,8 @@ impl Holdings {
         })
     }
 
-    /// Takes note of a descriptor that has just been opened for a client; says whether it is one of
-    /// the application's.
+    /// Takes note of a descriptor that has just been opened for a client; says whether it is in the
+    /// application's reserve.
     pub fn note_descriptor(&self, descriptor: &impl AsRawFd) -> bool {
         let depth = descriptor.as_raw_fd().saturating_sub(self.reserve).saturating_add(1);
         if depth > 0 {
@@ -136,9 +137,9 @@ impl Holdings {
         depth > 0
     }
 
-    /// Whether it has one of the application's numbers still, though there is room among the others
-    /// by now. It should be given one of those: a number is only a measure of how many there are
-    /// while the lower ones are in use.
+    /// Whether the descriptor still has a number of the application's reserve, though there is room
+    /// below by now. It should get a lower number: a number measures how many descriptors are open
+    /// only while the lower ones are in use.
     pub fn should_move(&self, descriptor: &impl AsRawFd) -> bool {
         descriptor.as_raw_fd() >= self.reserve && !self.is_in_reserve()
     }
@@ -151,7 +152,7 @@ impl Holdings {
         }
     }
 
-    /// Takes it that clients hold none of the application's.
+    /// Assumes that clients hold no descriptor of the application's reserve.
     pub fn leave_reserve(&self) {
         self.in_reserve.store(0, Relaxed);
     }
@@ -171,7 +172,7 @@ impl std::ops::Add for Held {
 }
 
 impl Held {
-    /// So much of `good`.
+    /// How much of `good` is held.
     pub fn of(self, good: Good) -> u64 {
         match good {
             Good::Memory => self.memory,

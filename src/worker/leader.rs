@@ -1,6 +1,5 @@
-//! What the leading thread has in its hands: the event loop, and the worker's duties besides
-//! requests (signals, the parent, code that has changed, the end). One thread at a time leads, see
-//! `thread_pool`.
+//! What the leader does: it runs the event loop, and the worker's duties besides requests (signals,
+//! the parent, code that has changed, the end). One thread at a time leads, see `thread_pool`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,25 +21,25 @@ use crate::tls::Tls;
 /// once per [`TICK`] which listeners are served.
 const HAND_OVER: Duration = TICK.saturating_add(Duration::from_millis(500));
 
-/// The lead.
+/// The lead: what a thread needs to lead. It lies in the pool while nobody leads.
 pub struct LeaderState {
-    /// The connections.
+    /// The poll and the connections.
     pub event_loop: EventLoop,
     /// Signals of this process.
     pub signals: SignalQueue,
-    /// Tells that handlers of the application's are due.
+    /// Tells that signal handlers of the application are due.
     pub nudge: Nudge,
-    /// The master.
+    /// The master's pid.
     pub parent: Pid,
-    /// What the operator's config wants to be told of.
+    /// The operator's hooks and the methods of the worker's class.
     pub hooks: Hooks,
-    /// What `--reload` looks at, if it is on.
+    /// The files that `--reload` watches, if it is on.
     pub watch: Option<FileWatcher>,
-    /// What new connections are under, for news of it.
+    /// The TLS of new connections, and where new certificates are found.
     pub tls: Option<Tls>,
     /// The level that the error log is to have, if an operator changes it.
     pub asked_level: Arc<AskedLevel>,
-    /// Whether the worker goes on.
+    /// How long the worker will go on.
     pub stage: WorkerStage,
 }
 
@@ -54,14 +53,13 @@ pub enum WorkerStage {
     /// Until its connections are done, or `end`. It accepts on until siblings have seen that it
     /// gives up its listener.
     HandingOver {
-        /// By then they have.
+        /// The siblings have seen it by then, and the worker drains.
         until: Instant,
         /// As in `Draining`.
         end: Instant,
     },
-    /// Until the thread that runs the application's greenlets has let go of the one that hogs it,
-    /// which was told to end at this moment; then it drains. Only a worker with greenlets comes to
-    /// this.
+    /// Until the greenlet that hogs the application's thread, told to end at this moment, has let
+    /// go; then the worker drains. Only a worker with greenlets has this stage.
     Aborted(Instant),
     /// Until its connections are done, or this moment.
     Draining(Instant),
@@ -70,7 +68,8 @@ pub enum WorkerStage {
 }
 
 impl LeaderState {
-    /// One turn of the event loop, which waits for `most` at most, and whatever else has come up.
+    /// One turn of the event loop, which waits for `most` at most, and the other duties that are
+    /// due.
     ///
     /// # Errors
     /// The poll failed.
@@ -120,7 +119,8 @@ impl LeaderState {
                     pool.tell_class(&self.hooks, WorkerMethod::HandleUsr1);
                     pool.reopen_logs();
                 }
-                // Python has them too, to unwind an application that runs in the main thread.
+                // Python gets INT and QUIT too, to unwind an application that runs in the main
+                // thread.
                 Signal::Int | Signal::Quit => {
                     pool.note_sudden_end();
                     self.stage = WorkerStage::Over;
@@ -135,7 +135,7 @@ impl LeaderState {
                     self.stage = WorkerStage::Over;
                     pool.give_up_requests();
                 }
-                // The rest is the master's.
+                // Other signals concern only the master.
                 _ => {}
             }
         }
@@ -144,8 +144,7 @@ impl LeaderState {
     /// Once a second.
     fn on_tick(&mut self, pool: &ThreadPool) {
         if self.event_loop.serves() {
-            // Else no thread is free to serve: what the standby thread does is no sign that one
-            // will be.
+            // A heartbeat says that a thread can serve. While the standby thread leads, none can.
             pool.beat();
         }
         pool.describe_requests();
@@ -207,15 +206,16 @@ impl LeaderState {
         !matches!(self.stage, WorkerStage::Serving | WorkerStage::Retiring)
     }
 
-    /// TERM: ends, but not before somebody else accepts where only this worker did.
+    /// TERM: the worker ends. Where it alone accepts at a socket, it first waits for siblings to do
+    /// so.
     fn drain(&mut self, pool: &ThreadPool) {
         if self.is_told_to_end() {
             return;
         }
         let now = Instant::now();
         let end = now + pool.graceful_timeout();
-        // The kernel sends TERM when the master dies (prctl(2)), and nobody is left to take the
-        // worker's place.
+        // The kernel also sends TERM when the master dies (prctl(2)): then nobody replaces the
+        // worker.
         if self.has_lost_its_parent() || pool.server_stops() || !self.event_loop.is_last_on_its_socket() {
             return self.finish(pool, end);
         }
@@ -235,8 +235,9 @@ impl LeaderState {
         }
     }
 
-    /// After an abort: the neighbours of the request that hogged the thread are finished. Where
-    /// that does not let go, their clients are answered in the application's stead.
+    /// After an abort: once the request that hogged the thread has let go, the others are finished.
+    /// If it does not let go in time, the leader answers all their clients in the application's
+    /// stead.
     fn end_abort(&mut self, pool: &ThreadPool) {
         let WorkerStage::Aborted(since) = self.stage else { return };
         let now = Instant::now();

@@ -1,10 +1,10 @@
 //! The listeners as one worker sees them: which of them it watches, and whether others accept there
 //! too.
 //!
-//! Under `reuse_port` a port has several sockets, and the kernel has chosen one before anybody
-//! knows who is free. Each worker watches its own, so that a new connection wakes nobody else, and
-//! those of siblings that are not there: a socket without a worker goes on being served. It must
-//! not know what becomes of a connection.
+//! Under `reuse_port` a port has several sockets, and the kernel chooses one before anybody knows
+//! which worker is free. Each worker watches its own socket, so that a new connection wakes no
+//! other worker. It also watches the sockets of siblings that are missing, so that every socket is
+//! served. The module must not know what becomes of a connection.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -32,9 +32,9 @@ pub struct WorkerListener {
 enum AcceptMode {
     /// All workers, whoever is free first.
     Shared,
-    /// This worker alone, of those that deal their slots to so many sockets.
+    /// The workers whose slots fall to this socket, of which this worker is one.
     Own(PortShare),
-    /// The siblings with these slots; everybody while there is none.
+    /// The siblings whose slots fall to this socket; every worker while there is none.
     OfSiblings(PortShare),
 }
 
@@ -65,8 +65,8 @@ pub fn of_worker(listeners: &[Arc<Listener>], slot: usize, reuse_port: bool) -> 
     listeners.iter().enumerate().map(listener_of).collect()
 }
 
-/// The number under which siblings know where the worker stands; that of the largest port, from
-/// which those of others follow.
+/// The number of the worker's own socket, by which siblings know where it accepts. Ports may have
+/// different numbers of sockets: the highest number counts, and the others follow from it.
 pub fn number(listeners: &[WorkerListener]) -> usize {
     let ours = listeners.iter().filter_map(|listener| match listener.accept_mode {
         AcceptMode::Own(share) => Some(share.number),
@@ -92,7 +92,7 @@ impl WorkerListener {
         matches!(self.accept_mode, AcceptMode::Own(PortShare { number, of }) if !siblings.has_one_on_socket(number, of))
     }
 
-    /// Watches it from now on, or no more, as is right now.
+    /// Begins to watch the listener, or stops, as the siblings that are there now require.
     ///
     /// # Errors
     /// The kernel's, from epoll.
@@ -112,8 +112,8 @@ impl WorkerListener {
         Ok(())
     }
 
-    /// Watches it no more. The listener itself is shared with other processes; only our interest in
-    /// it ends.
+    /// Stops watching the listener. It is shared with other processes; only our interest in it
+    /// ends.
     pub fn leave(&mut self, registry: &Registry) {
         if self.is_watched {
             let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));

@@ -1,8 +1,8 @@
 //! The clients at `metrics_bind`: a few connections beside those of the event loop, each for one
 //! request, read and answered by whoever leads.
 //!
-//! They have limits of their own, count nowhere and are logged nowhere. It must not know what
-//! becomes of the application's connections.
+//! They have limits of their own, count nowhere and are logged nowhere. The module must not know
+//! what becomes of the application's connections.
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -21,7 +21,7 @@ use crate::service::MetricsSocket;
 use crate::sys::process;
 use crate::sys::socket::{Cork, Listener, Stream};
 
-/// Connections at a time. Those behind them wait in the kernel.
+/// Most connections at a time. Further ones wait in the kernel.
 pub const CLIENTS: usize = 4;
 
 /// The longest head of a request.
@@ -30,11 +30,11 @@ const HEAD_BYTES: usize = 8 * 1024;
 /// How long a client has for its request and the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the pages are made of.
+/// What the metrics pages are made of.
 pub struct MetricsPages {
     /// The server's board.
     pub board: Scoreboard,
-    /// The sockets of clients.
+    /// The listeners of the application's clients.
     pub listeners: Vec<Arc<Listener>>,
     /// The interpreter's version.
     pub python: String,
@@ -63,7 +63,7 @@ pub struct MetricsServer {
     /// The token of the socket; those of the clients follow.
     first: usize,
     clients: [Option<ScrapeClient>; CLIENTS],
-    /// Something may have happened that nobody has looked at.
+    /// An event has come since the last turn.
     is_due: bool,
 }
 
@@ -74,7 +74,7 @@ struct ScrapeClient {
 }
 
 enum ScrapeStage {
-    /// What has come of the request.
+    /// The bytes of the request that have arrived.
     Reading(Vec<u8>),
     /// The answer, and how much of it has gone.
     Writing(Vec<u8>, usize),
@@ -88,8 +88,8 @@ enum Next {
 }
 
 impl MetricsServer {
-    /// Watches the socket, at which earlier programs no longer answer from now on. The server has
-    /// the [`tokens`](MetricsServer::tokens) from `first` on.
+    /// Watches the socket. From now on earlier programs no longer answer there. The server has the
+    /// [`tokens`](MetricsServer::tokens) from `first` on.
     ///
     /// # Errors
     /// The kernel's, from epoll.
@@ -111,12 +111,12 @@ impl MetricsServer {
         first..first + 1 + CLIENTS
     }
 
-    /// An event has come for one of its tokens.
+    /// An event has come for one of the server's tokens.
     pub fn note_event(&mut self) {
         self.is_due = true;
     }
 
-    /// Whether it wants a turn.
+    /// Whether the server needs a turn.
     pub fn is_due(&self) -> bool {
         self.is_due
     }
@@ -131,7 +131,7 @@ impl MetricsServer {
         self.pages.certificates = certificates;
     }
 
-    /// Another worker answers from now on: the server goes on without this one.
+    /// Accepts no more clients: the other workers answer them.
     pub fn leave(&mut self, registry: &Registry) {
         if let Some(listener) = self.listener.take() {
             let _ = registry.deregister(&mut SourceFd(&listener.as_raw_fd()));
@@ -161,8 +161,8 @@ impl MetricsServer {
         }
     }
 
-    /// Not where a newer program answers, nor once the master is gone: another one may have taken
-    /// over what was counted here.
+    /// Whether this worker may answer. It may not where a newer program does, nor once the master
+    /// is gone: another program may have taken over what was counted here.
     fn is_our_turn(&self) -> bool {
         self.turn.is_ours() && process::getppid() == self.pages.board.master()
     }

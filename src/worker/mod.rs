@@ -1,9 +1,10 @@
 //! A worker: one process that runs the application for the connections it accepts.
 //!
-//! [`run`] is its life, in order. `pool` is its loop, shared by its threads: `event_loop` waits and
-//! does the input and output, `connection` turns bytes into requests, `python::call` answers them.
-//! It must not know the master beyond what its [`WorkerInit`] holds. `connection` and `limits` are
-//! public for the fuzz targets, which drive them without an interpreter.
+//! [`run`] is its life, in order. `thread_pool` is the loop that its threads share: `event_loop`
+//! waits and does the input and output, `connection` turns bytes into requests, `python::call`
+//! answers them. A worker must not know the master beyond what its [`WorkerInit`] holds.
+//! `connection`, `connection_limits` and `read_context` are public for the fuzz targets, which
+//! drive them without an interpreter.
 
 mod access;
 mod batching;
@@ -76,13 +77,13 @@ pub use self::dirty_arbiter::run as run_dirty_arbiter;
 
 /// The worker served and has ended in good order.
 pub const EXIT_OK: i32 = 0;
-/// It failed before it could serve (gunicorn's `WORKER_BOOT_ERROR`).
+/// The worker failed before it could serve (gunicorn's `WORKER_BOOT_ERROR`).
 pub const EXIT_BOOT_ERROR: i32 = 3;
 /// The module has no such application (gunicorn's `APP_LOAD_ERROR`).
 pub const EXIT_APP_ERROR: i32 = 4;
 
-/// Where the application finds the number of its worker, which no other living worker has and the
-/// next ones have again.
+/// Where the application finds the worker number. No other living worker has the same one; later
+/// workers have it again.
 const NUMBER_VARIABLE: &str = "MONOCEROS_WORKER";
 
 /// What the log says before the traceback of a worker that could not begin.
@@ -106,8 +107,8 @@ pub fn run(init: WorkerInit, python: &PythonSetup) -> i32 {
     serve_and_end(booted, &hooks, &row)
 }
 
-/// The name of the class whose object is to live the worker's life, if there is to be one: a class
-/// of Python, or the server's own where its methods were replaced.
+/// The name of the Python class that runs the worker, if one does: a foreign class, or the server's
+/// own class where its methods were replaced.
 fn python_class(init: &WorkerInit) -> Option<String> {
     match init.service.config.effective_worker_class() {
         WorkerClass::Foreign(name) => Some(name),
@@ -123,7 +124,7 @@ fn serve_and_end(booted: Result<AssembledWorker, BootError>, hooks: &Hooks, row:
             signals::ignore();
             EXIT_OK
         }
-        // What interrupted the import of the app is no failure of the app's.
+        // A signal that interrupts the import of the app is no failure of the app.
         Err(_) if signals::is_told_to_stop() => EXIT_OK,
         Err(failure) => failure.report(),
     };
@@ -141,17 +142,17 @@ struct AssembledWorker {
     lead: LeaderState,
     pool: Arc<ThreadPool>,
     calls: Arc<Calls>,
-    /// What `--reload` hears from the kernel.
+    /// The kernel's reports of changed files, under `--reload`.
     edits: Option<Arc<ChangeNotifier>>,
     /// Under the class gevent.
     hub: Option<HubSetup>,
 }
 
-/// What a worker's hub of greenlets needs besides.
+/// What gevent's hub needs besides the pool.
 struct HubSetup {
-    /// Other threads call it by this.
+    /// Receives the calls of other threads.
     calls: WakeupReceiver,
-    /// For each request.
+    /// How long each request may run.
     request_timeout: Option<Duration>,
 }
 
@@ -161,12 +162,12 @@ struct Calls {
     listener_infos: Vec<ListenerInfo>,
     options: CallOptions,
     hooks: Hooks,
-    /// What the worker's class asks of them.
+    /// What the worker's class asks of its threads.
     threads: Option<ThreadTerms>,
 }
 
 impl Calls {
-    /// For the calling thread, which has that number.
+    /// The caller for this thread, which has that number.
     fn caller(&self, py: Python<'_>, number: usize) -> Result<Caller, PyErr> {
         if let Some(threads) = &self.threads {
             threads.start(py, number)?;
@@ -177,7 +178,7 @@ impl Calls {
 
 /// A worker that could not begin to serve.
 enum BootError {
-    /// The application was not to be had.
+    /// The application cannot be loaded or used.
     App(LoadError),
     /// Anything else, as a sentence or traceback.
     Other(String),
@@ -202,8 +203,8 @@ impl BootError {
         BootError::Other(raised.to_string())
     }
 
-    /// Leaves the reason where the master finds it, for those who wait for a reload. An exception
-    /// is in the words of the log.
+    /// Writes the reason into the note, from which the master tells those who wait for a reload. An
+    /// exception reads as in the log.
     fn note_in(&self, note: Option<&FailureNote>) {
         let Some(note) = note else { return };
         match self {
@@ -214,7 +215,7 @@ impl BootError {
         }
     }
 
-    /// Logs it and names the exit status.
+    /// Logs the reason and returns the exit status.
     fn report(&self) -> i32 {
         match self {
             BootError::App(LoadError::App(reason)) => {
@@ -250,11 +251,11 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     let (ppid, age, max_requests, number) = (init.master.pid, init.age, init.max_requests, init.row.number());
     let state = WorkerState { ppid, age, max_requests, number };
     init.service.hooks.post_fork(state).map_err(BootError::raised)?;
-    // What that hook has made of signals does not count, as under gunicorn; what the application
-    // makes of them does.
+    // Signal handlers that the hook has installed are replaced, as under gunicorn; those of the
+    // application stay.
     signals::dump_stacks_to(stacks).map_err(python_failure)?;
     if init.service.config.worker_class == WorkerClass::Gevent {
-        // As early as under gunicorn: what is imported before keeps what is not patched.
+        // As early as under gunicorn: modules imported earlier keep what is not patched.
         python.extend_path(&init.service.config).map_err(python_failure)?;
         greenlets::patch().map_err(python_failure)?;
     }
@@ -269,7 +270,7 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     let (app, broken) = load_app(&mut init)?;
     let app = init.service.hooks.post_worker_init(app).map_err(BootError::raised)?;
     app::refuse_asgi(&app, &init.service.config).map_err(BootError::App)?;
-    // What follows is the server's own, and soon done: a TERM waits for it in the queue.
+    // The rest is the server's own work and short: a TERM waits in the signal queue meanwhile.
     signals::started_in_worker();
     assemble(init, nudge, app, None, broken)
 }
@@ -280,11 +281,11 @@ fn count_lines(row: &Row) {
     row.count_lines_dropped(logging::take_dropped_lines());
 }
 
-/// The application can tell by its number which worker it is in, and where its dirty arbiter is;
-/// and `monoceros ctl stacks` can ask it.
+/// Tells the application its worker number and where its dirty arbiter is. `monoceros ctl stacks`
+/// can ask this worker from then on.
 fn make_known(row: &Row, dirty_socket: Option<&Path>) {
     logging::note_worker(row.number());
-    // Those of the master's until the fork are its own.
+    // The master counts what it logged before the fork.
     let _ = (logging::take_line_counts(), logging::take_dropped_lines());
     environment::set(NUMBER_VARIABLE, Some(row.number().to_string().as_ref()));
     if let Some(Err(error)) = dirty_socket.map(dirty::announce) {
@@ -295,12 +296,12 @@ fn make_known(row: &Row, dirty_socket: Option<&Path>) {
     }
 }
 
-/// Of the usual soft limit of 1024 a thousand connections would leave nothing to the application.
-/// The hard one is not asked for where it is a thousand million: some programs that an application
-/// may start close all that they could have inherited, one by one.
+/// Under the usual soft limit of 1024 a thousand connections would leave no descriptor to the
+/// application. The hard limit itself may be a thousand million and is not asked for: some programs
+/// that an application may start close every descriptor they could have inherited, one by one.
 fn raise_descriptor_limit(config: &Config) {
     const USUAL: u64 = 1 << 16;
-    // A connection, and the file of its body.
+    // A connection, the file of its body, and the file of its response.
     let wanted = USUAL.max(3 * config.worker_connections as u64);
     if let Err(error) = process::raise_descriptor_limit(wanted) {
         log::debug!("Cannot raise the limit of open files: {error}");
@@ -313,9 +314,9 @@ fn become_user(config: &Config) -> Result<(), BootError> {
         .map_err(|error| BootError::because("cannot change user or group", &error))
 }
 
-/// What the server itself may need of Python comes before a change of user, since the standard
-/// library may lie where only root reads; and what it will need before the project's directories,
-/// which may have modules of the same names.
+/// Starts Python. The modules that the server itself needs are imported before the user changes,
+/// since the standard library may lie where only root reads, and before the project's directories
+/// are searched, which may have modules of the same names.
 fn start_python(init: &WorkerInit, python: &PythonSetup) -> Result<Nudge, BootError> {
     python.start_interpreter().map_err(|error| BootError::Other(error.to_string()))?;
     let calls_a_factory = init.service.config.app.as_ref().is_some_and(|app| app.text().contains('('));
@@ -456,9 +457,9 @@ fn metrics_pages(service: &service::Service, board: Scoreboard) -> MetricsPages 
     MetricsPages { board, listeners: service.listeners.clone(), python, worker_class, certificates: Vec::new() }
 }
 
-/// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest that
-/// are free, so two generations stand in these; those that TTIN adds later, or a bigger container,
-/// may go unseen.
+/// How many rows of the scoreboard are looked at for siblings. The master gives out the lowest free
+/// rows, so these hold two generations. Workers that TTIN or a bigger container adds later may go
+/// unseen.
 fn rows_watched(workers: usize) -> usize {
     2 * workers + 2
 }
@@ -469,7 +470,7 @@ fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootError> {
         Some(schema) => AccessFormat::json(schema),
     };
     if let Some(queue) = loggers::queue() {
-        // Whether Python's logging wants lines is its own to know.
+        // Python's logging decides whether it wants the lines.
         return Ok(Some(AccessLog::handed_to(Box::new(|line| queue.access_line(line)), format)));
     }
     let syslog = crate::logging::syslog().filter(|syslog| syslog.takes_access_lines());
@@ -546,7 +547,7 @@ fn no_thread(error: std::io::Error) -> BootError {
     BootError::because("cannot start a thread", &error)
 }
 
-/// A thread's `life` in the pool. Where it ends by a panic, the pool ends.
+/// Runs a thread's `life` in the pool. A panic in it ends the worker.
 fn live(pool: &ThreadPool, life: impl FnOnce()) {
     if let Err(panic) = caught(life) {
         pool.fall(&panic);

@@ -1,5 +1,5 @@
-//! What connections read with: one for all of a worker's, at which they take turns. Knows none of
-//! them.
+//! What connections read with. All connections of a worker use one context in turn. The module
+//! knows no connection.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,36 +10,35 @@ use crate::http::header_cache::HeaderCache;
 /// What is read from a socket at once.
 const READ_SIZE: usize = 64 * 1024;
 
-/// Most buffers that bodies keep while they wait for the application, and most that wait to be read
-/// to.
+/// Most buffers that bodies keep while they wait for the application, and most free buffers.
 const MOST_KEPT: usize = 16;
 
-/// A place to read to, and what is known from earlier reading. One policy must hold for all who use
-/// it.
+/// A buffer to read to, and the header blocks that are known. One policy must hold for all
+/// connections that use it.
 pub struct ReadContext {
     /// Where a read puts its bytes; they mean nothing after the turn.
     pub scratch: Vec<u8>,
     /// The header blocks of earlier requests.
     pub known: HeaderCache,
-    /// What can take the place of `scratch` while that is with a request.
+    /// Buffers that take the place of `scratch` when a body keeps it.
     free_buffers: Vec<Vec<u8>>,
-    /// Each body that keeps a buffer has one.
+    /// Each body that keeps a buffer holds a clone.
     permit: BufferPermit,
 }
 
-/// Counts those who have one.
+/// Counts the bodies that keep a buffer.
 pub type BufferPermit = Arc<()>;
 
 /// Bytes that have just arrived.
 pub enum Incoming<'a> {
-    /// From somewhere.
+    /// In memory of the caller's.
     Bytes(&'a [u8]),
     /// Read to this range of the context's scratch.
     InScratch(&'a mut ReadContext, Range<usize>),
 }
 
 impl Incoming<'_> {
-    /// The bytes, and the header blocks that are known where they have arrived.
+    /// The bytes, and the known header blocks if the bytes are in the scratch.
     pub fn parts(&mut self) -> (&[u8], Option<&mut HeaderCache>) {
         match self {
             Incoming::Bytes(bytes) => (bytes, None),
@@ -49,7 +48,7 @@ impl Incoming<'_> {
         }
     }
 
-    /// The last `count` bytes, of which it has so many, as a body that has come whole.
+    /// The last `count` bytes, as a body that has come whole. There must be that many.
     pub fn into_body(self, count: usize) -> BodyStore {
         match self {
             Incoming::Bytes(bytes) => BodyStore::Memory(bytes[bytes.len() - count..].to_vec()),
@@ -69,9 +68,9 @@ impl ReadContext {
         }
     }
 
-    /// A body that has been read whole and stands in the scratch at `range`: with the buffer
-    /// itself, if not too many are kept by others, else as a copy. Who has the buffer in the end
-    /// gives it back by [`ReadContext::return_buffer`].
+    /// A body that has been read whole and stands in the scratch at `range`. It takes the buffer
+    /// along unless other bodies keep too many; then it is a copy. Whoever has the buffer in the
+    /// end returns it by [`ReadContext::return_buffer`].
     pub fn take_body(&mut self, range: Range<usize>) -> BodyStore {
         if BufferPermit::strong_count(&self.permit) > MOST_KEPT {
             return BodyStore::Memory(self.scratch[range].to_vec());
@@ -80,7 +79,7 @@ impl ReadContext {
         BodyStore::Whole(std::mem::replace(&mut self.scratch, next), range, self.permit.clone())
     }
 
-    /// Takes back a buffer. One that it has not given away is of no use here.
+    /// Takes back a buffer. A buffer of another size is of no use here.
     pub fn return_buffer(&mut self, buffer: Vec<u8>) {
         if buffer.len() == READ_SIZE && buffer.capacity() == READ_SIZE && self.free_buffers.len() < MOST_KEPT {
             self.free_buffers.push(buffer);

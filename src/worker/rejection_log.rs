@@ -1,8 +1,8 @@
 //! Refused requests in the error log: each is worth a line, but nobody may fill a disk by sending
 //! many.
 //!
-//! The first of a cause is logged when the turn is over. Those that follow within the same second
-//! are counted, and the count is logged when the second is over.
+//! The first refusal of a cause is logged once a turn's input and output are done. Those that
+//! follow within the same second are counted, and the count is logged when the second is over.
 
 use std::mem::{Discriminant, discriminant};
 
@@ -19,13 +19,13 @@ pub struct RejectionLog {
 
 struct Seen {
     cause: Cause,
-    /// The first one's line.
+    /// The line of the first refusal.
     text: String,
     more: u64,
     is_logged: bool,
 }
 
-/// At most one entry each.
+/// Each cause has at most one entry.
 #[derive(PartialEq, Eq)]
 enum Cause {
     Refused(Discriminant<Error>),
@@ -54,7 +54,7 @@ impl RejectionLog {
         self.note(Cause::Tls, || format!("Invalid request from ip={remote_addr}: TLS: {reason}"));
     }
 
-    /// Logs what is new. The log may be slow: nothing should wait meanwhile that need not.
+    /// Logs what is new. Call it when little else waits: the log may be slow.
     pub fn log_new(&mut self) {
         for seen in self.seen.iter_mut().filter(|seen| !seen.is_logged) {
             log::warn!("{}", seen.text);

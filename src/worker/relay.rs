@@ -38,16 +38,16 @@ struct Relay {
     patience: Duration,
 }
 
-/// One of the two, and what has been read from it for the other.
+/// One end, and the block that was read from it for the other.
 struct Side {
     transport: Transport,
     block: Vec<u8>,
     start: usize,
-    /// Nothing more comes from it.
+    /// Nothing more comes from this end.
     has_ended: bool,
     /// The other side has been told so.
     end_is_told: bool,
-    /// Nobody is there to take anything.
+    /// The peer is gone, and takes nothing more.
     is_gone: bool,
 }
 
@@ -85,8 +85,8 @@ impl Relay {
             PollFd::new(client.as_fd(), wanted(&self.client, &self.application)),
             PollFd::new(application.as_fd(), wanted(&self.application, &self.client)),
         ];
-        // Once the application has gone its descriptor is ready for ever; what is waited for is the
-        // client.
+        // Once the application has gone its descriptor is ready for ever: only the client is waited
+        // for.
         let count = if self.application.is_gone { 1 } else { 2 };
         let timeout = until.map_or(PollTimeout::NONE, |until| {
             PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX)
@@ -115,7 +115,7 @@ impl Side {
             return false;
         }
         self.block.resize(BLOCK, 0);
-        // What cannot be read any more has come to its end.
+        // A failed read counts as the end.
         let read = unless_it_would_block(self.transport.read(&mut self.block)).unwrap_or(Some(0));
         self.block.truncate(read.unwrap_or(0));
         self.start = 0;

@@ -17,7 +17,7 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 #[derive(Debug)]
 pub struct IdSource {
     header: String,
-    /// No other worker has the same.
+    /// Random: no other worker has the same.
     key: u128,
     made: AtomicU64,
 }
@@ -25,7 +25,7 @@ pub struct IdSource {
 /// The id of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssignedId {
-    /// It came with the request, and stands there in the source of its head.
+    /// It came with the request, and stands here in the source of the head.
     Sent(Span),
     /// It was made here.
     Made([u8; LENGTH]),
@@ -37,13 +37,13 @@ impl IdSource {
         IdSource { header, key: random::seed(), made: AtomicU64::new(0) }
     }
 
-    /// The id of a request: the one that it came with, if its peer may say that, else a new one.
+    /// The id of a request: the one that it came with, if its peer is trusted, else a new one.
     pub fn of(&self, head: &RequestHead, source: &[u8], peer_is_trusted: bool) -> AssignedId {
         let sent = if peer_is_trusted { find_id(head, source, &self.header) } else { None };
         sent.map_or_else(|| AssignedId::Made(self.make()), AssignedId::Sent)
     }
 
-    /// `id` as those who look at its request see it; `source` is that of the request's head.
+    /// `id` as it is shown with its request; `source` is that of the request's head.
     pub fn named<'a>(&'a self, id: &'a AssignedId, source: &'a [u8]) -> RequestId<'a> {
         let value = match id {
             AssignedId::Sent(span) => span.of(source),
@@ -52,8 +52,8 @@ impl IdSource {
         RequestId { header: &self.header, value, is_made: matches!(id, AssignedId::Made(_)) }
     }
 
-    /// A new id. Its halves are two walks of splitmix64, which come to no number twice; where they
-    /// begin is the worker's own.
+    /// A new id. Its halves are two sequences of splitmix64, which have no number twice; each
+    /// worker begins them elsewhere.
     fn make(&self) -> [u8; LENGTH] {
         let count = self.made.fetch_add(1, Relaxed);
         let (high, low) = ((self.key >> 64) as u64, self.key as u64);

@@ -22,13 +22,13 @@ pub struct Siblings {
     /// How many rows to look at: all that workers of this server usually have.
     rows: usize,
     channel: Arc<FdChannel>,
-    /// What the listeners are bound to, in the order of our sites.
+    /// What the listeners are bound to, indexed by site.
     listeners: Vec<String>,
 }
 
 /// A connection on its way: a line of text, then the bytes that its client has sent.
 struct HandoffHeader<'a> {
-    /// What the listener is bound to that it came in on.
+    /// What the listener that accepted the connection is bound to.
     listener: &'a str,
     /// The client, as the socket or a PROXY header says.
     peer: Peer,
@@ -36,7 +36,8 @@ struct HandoffHeader<'a> {
     is_trusted: bool,
     /// What a PROXY header said.
     proxied: Option<Origin>,
-    /// What is spoken: a reload may have changed that, and a sibling be of another generation.
+    /// What the client speaks: a reload may have changed that, and a sibling may be of another
+    /// generation.
     protocol: ClientProtocol,
     /// Whether the first request's body goes along as a file.
     has_body: bool,
@@ -55,12 +56,12 @@ impl Siblings {
         self.channel.as_raw_fd()
     }
 
-    /// Our own row, where the worker counts.
+    /// The worker's own row, where it counts.
     pub fn row(&self) -> &Row {
         &self.row
     }
 
-    /// Writes how many connections we hold.
+    /// Writes how many connections the worker holds.
     pub fn set_connections(&self, count: usize) {
         self.row.set_connections(count as u64);
     }
@@ -80,14 +81,14 @@ impl Siblings {
         self.row.connections_of_idle_siblings(self.rows).any(|theirs| theirs < connections as u64)
     }
 
-    /// Whether a sibling serves that serves socket `number` of a port with `of` sockets.
+    /// Whether a sibling serves at socket `number` of a port with `of` sockets.
     pub fn has_one_on_socket(&self, number: usize, of: usize) -> bool {
         self.row.has_sibling_on_listener(self.rows, |listener| listener % of == number)
     }
 
-    /// Passes a connection, whose request is ready, to whichever sibling takes it first. Its copy
-    /// here is then to be closed. False where it stays: it cannot travel (a part of its body is
-    /// still to come, a response is under way), or the channel is full.
+    /// Passes a connection, whose request is ready, to whichever sibling takes it first. The caller
+    /// then closes the copy that stays here. False where the connection stays: it cannot travel (a
+    /// part of its body is still to come, a response is under way), or the channel is full.
     pub fn hand_off(&self, connection: &mut Connection) -> bool {
         let Some(listener) = self.listeners.get(connection.site()) else { return false };
         let Some(handoff) = connection.prepare_handoff(MOST_BYTES / 2) else { return false };
@@ -101,7 +102,7 @@ impl Siblings {
     /// Takes a connection that was passed on, and its next step; `None` when there is none.
     ///
     /// # Errors
-    /// There is no descriptor left for it: it waits in the channel, for us or for a sibling.
+    /// No descriptor is left: the connection waits in the channel, for this worker or a sibling.
     /// WouldBlock while a sibling takes one.
     pub fn take(&self, limits: &Arc<ConnectionLimits>, now: Instant) -> io::Result<Option<(Connection, Step)>> {
         loop {
@@ -131,7 +132,7 @@ impl HandoffHeader<'_> {
         };
         let proxied = match self.proxied {
             None => "-".to_owned(),
-            // Its client is the peer.
+            // The client that the header names is the peer.
             Some(Origin::Client { proxy, .. }) => proxy.to_string(),
             Some(origin) => origin.protocol().to_owned(),
         };

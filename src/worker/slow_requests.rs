@@ -1,8 +1,8 @@
 //! `slow_request`: each request that has run for too long is a line in the log, while it runs; with
 //! `slow_request_stack` also where in the application it is.
 //!
-//! A stack takes a moment, and a greenlet's the interpreter, for which nobody waits while leading:
-//! so a thread of its own gets it, one at a time.
+//! Getting a stack takes a moment, and a greenlet's needs the interpreter, for which the leader
+//! does not wait. So a thread of its own gets stacks, one such thread at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -20,12 +20,12 @@ use crate::sys::thread;
 /// How long faulthandler may take to write the stacks. It mostly takes a few milliseconds.
 const STACK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Those that the log names already, by their starts.
+/// The slow requests that the log names already, by their starts.
 pub struct SlowRequests {
     told: Vec<u64>,
     /// Whether lines show stacks.
     with_stacks: bool,
-    /// A thread is getting some.
+    /// A thread is getting stacks.
     is_looking: Arc<AtomicBool>,
 }
 
@@ -33,7 +33,7 @@ pub struct SlowRequests {
 pub struct SeenRequest {
     /// When it began, in nanoseconds of the monotonic clock.
     pub start: u64,
-    /// What it is.
+    /// The request as the log names it.
     pub text: String,
     ids: RequestIds,
     runs_in: InFlight,
@@ -46,7 +46,7 @@ struct SlowLine {
 }
 
 impl SeenRequest {
-    /// What this caller is at.
+    /// All requests that this caller runs.
     pub fn all_of(caller: &InFlight) -> Vec<SeenRequest> {
         let start = caller.start();
         let described = caller.describe().into_iter();
@@ -55,23 +55,23 @@ impl SeenRequest {
 }
 
 impl SlowRequests {
-    /// None is told yet; lines are to come with or without stacks.
+    /// Nothing has been logged yet; lines are to come with or without stacks.
     pub fn new(with_stacks: bool) -> SlowRequests {
         SlowRequests { told: Vec::new(), with_stacks, is_looking: Arc::default() }
     }
 
-    /// Tells of those among the requests in flight that have run for longer than `limit`.
+    /// Logs each of the requests in flight that has run for longer than `limit`, once.
     pub fn tell(&mut self, in_flight: Vec<SeenRequest>, limit: Duration) {
         let lines = self.new_lines(in_flight, limit, monotonic_ns());
         if lines.is_empty() {
             return;
         }
-        // While a thread waits for the interpreter there is none for the next ones.
+        // While a thread is getting stacks, further lines go without.
         if !self.with_stacks || self.is_looking.swap(true, Relaxed) {
             return lines.into_iter().for_each(|line| line.write(None));
         }
         let is_looking = self.is_looking.clone();
-        // Shared, so that they are not lost where there is no thread.
+        // Shared, so that the lines are not lost where no thread can be started.
         let lines = Arc::new(Mutex::new(lines));
         let theirs = lines.clone();
         let started = thread::spawn("slow-request", move || {
@@ -86,7 +86,7 @@ impl SlowRequests {
     }
 
     fn new_lines(&mut self, in_flight: Vec<SeenRequest>, limit: Duration, now: u64) -> Vec<SlowLine> {
-        // One that has ended is never told again: its start is in the past.
+        // A request that has ended need not be remembered: no later one has its start.
         self.told.retain(|told| in_flight.iter().any(|seen| seen.start == *told));
         let mut lines = Vec::new();
         for request in in_flight {
@@ -128,14 +128,14 @@ fn write_with_stacks(lines: Vec<SlowLine>) {
                 .get_or_insert_with(|| stack_file::ask(getpid(), Written::Threads, STACK_PATIENCE).unwrap_or_default());
             stack_in(threads, line.request.runs_in.runner()?)
         });
-        // Another request may have come to its place meanwhile.
+        // The runner may be at another request by now: the stack is not this one's then.
         let is_there = line.request.runs_in.start() == line.request.start;
         line.write(stack.filter(|_| is_there));
     }
 }
 
-/// The stack of the thread among those that faulthandler has written. A greenlet that does not wait
-/// is what the current thread runs.
+/// The runner's stack among those that faulthandler has written. A greenlet that does not wait is
+/// run by the current thread.
 fn stack_in(threads: &str, runner: &Runner) -> Option<String> {
     let is_it = |heading: &str| match runner {
         Runner::Thread(number) => thread_in(heading) == Some(*number),

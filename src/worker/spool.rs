@@ -25,13 +25,13 @@ pub fn temporary_file(limits: &ConnectionLimits) -> io::Result<File> {
 /// Bytes of a response that wait in a file: first in, first out.
 pub struct Spool {
     file: File,
-    /// Where the next byte to send stands.
+    /// The offset of the next byte to send.
     pub read: u64,
     written: u64,
 }
 
 impl Spool {
-    /// An empty one.
+    /// An empty spool.
     ///
     /// # Errors
     /// Those of [`temporary_file`].
@@ -58,7 +58,7 @@ impl Spool {
         done
     }
 
-    /// How long the file is. What has been sent of it takes room until all has been.
+    /// How long the file is. Bytes that have been sent take room until all have been.
     pub fn length(&self) -> u64 {
         self.written
     }

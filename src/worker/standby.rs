@@ -1,7 +1,9 @@
-//! How the standby thread waits, and what calls it. What it does stands in [`super::thread_pool`].
+//! How the standby thread waits, and how it is called. What the thread does is told in
+//! [`super::thread_pool`].
 //!
-//! Calling a thread costs more than most of what an application does between two blocks, so whoever
-//! needs it asks first how attentive it is already. Knows neither connections nor the event loop.
+//! Calling a thread costs more than most of what an application does between two blocks, so a
+//! caller first looks how attentive the standby thread is. The module knows neither connections nor
+//! the event loop.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex};
@@ -27,7 +29,7 @@ pub enum Attention {
 }
 
 impl Attention {
-    /// How long it waits between two looks; `None` until it is called.
+    /// How long the thread waits between two looks; `None`: until it is called.
     fn interval(self) -> Option<Duration> {
         match self {
             Attention::Asleep => None,
@@ -41,14 +43,14 @@ impl Attention {
 #[derive(Debug)]
 pub struct Standby {
     attention: AtomicU8,
-    /// Bytes have begun to wait since this was last taken note of.
+    /// Bytes have begun to wait since the last [`Standby::take_bytes`].
     has_bytes: AtomicBool,
     is_called: Mutex<bool>,
     call: Condvar,
 }
 
 impl Standby {
-    /// The standby thread has not come to wait yet: it will look before it does.
+    /// A standby thread that has not waited yet: it looks before it first does.
     pub fn new() -> Self {
         Standby {
             attention: AtomicU8::new(Attention::ToBytes as u8),
@@ -64,26 +66,26 @@ impl Standby {
             self.has_bytes.store(true, SeqCst);
         }
         if self.attention.load(SeqCst) < needed as u8 {
-            // Until it has come, one call is enough.
+            // Until the standby thread has woken, one call is enough.
             self.attention.fetch_max(needed as u8, SeqCst);
             self.call();
         }
     }
 
-    /// For the standby thread: whether bytes have begun to wait since the last call, before which
-    /// what has been found to wait still is to be [called for](Standby::call_for) again.
+    /// For the standby thread: whether bytes have begun to wait since the last call. For bytes that
+    /// still wait after a look, the thread [calls](Standby::call_for) itself again.
     pub fn take_bytes(&self) -> bool {
         self.has_bytes.swap(false, SeqCst)
     }
 
-    /// Has it look at once.
+    /// Has the standby thread look at once.
     pub fn call(&self) {
         *self.is_called.lock().unpoisoned() = true;
         self.call.notify_one();
     }
 
-    /// For the standby thread: tells how attentive it is going to be. It has to look once more
-    /// after that, and before it waits: who came before saw it attentive, and has not called.
+    /// For the standby thread: announces how attentive it is from now on. It must look once more
+    /// before it waits: whoever came before this call found it attentive, and did not call.
     pub fn set_attention(&self, attention: Attention) {
         self.attention.store(attention as u8, SeqCst);
     }

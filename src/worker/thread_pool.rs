@@ -1,12 +1,12 @@
 //! The threads of a worker: leader and followers.
 //!
 //! One thread leads: it polls, and does the connections' input and output. When a request is ready,
-//! the leader leaves the lead in the slot and runs the application itself, so that nothing is
-//! handed from thread to thread. A thread that is free takes the lead from the slot: usually the
-//! same one, a moment later. A follower is woken for it only when requests have lately taken long.
+//! the leader leaves the lead in the pool and runs the application itself, so that nothing is
+//! handed from thread to thread. A free thread takes the lead again: usually the same thread, a
+//! moment later. A follower is woken for it only when requests have lately taken long.
 //!
-//! One standby thread never runs the application. It sends what has waited for long enough while
-//! the application runs. It takes the lead when every other thread has been busy for a few
+//! One standby thread never runs the application. While the others do, it sends bytes that have
+//! waited for long enough. It takes the lead when every other thread has been busy for a few
 //! milliseconds: then slow responses go on, waits end in time, and ready requests find a sibling
 //! that is free.
 //!
@@ -52,8 +52,8 @@ const LONG_REQUEST_NS: u64 = 500_000;
 /// Between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How many requests a thread serves between two turns of the event loop, so that those in hand do
-/// not keep others waiting.
+/// How many requests a thread serves between two turns of the event loop, so that ready requests do
+/// not keep other connections waiting.
 const REQUESTS_PER_TURN: usize = 64;
 
 /// What the threads of a worker share.
@@ -63,15 +63,15 @@ pub struct ThreadPool {
     followers: Condvar,
     /// Ends the leader's poll.
     waker: Waker,
-    /// What requests have lately taken, in nanoseconds: a moving average.
+    /// How long requests have lately taken, in nanoseconds: a moving average.
     request_ns: AtomicU64,
     worker: WorkerContext,
-    /// Whether there are connections in the slot's `returned`.
+    /// Whether `PoolState::returned` holds connections.
     has_returned: AtomicBool,
     access_log: Option<Mutex<AccessLog>>,
     /// Response headers that the access log names.
     logged_headers: Vec<String>,
-    /// What each thread is at.
+    /// The requests that the threads run.
     in_flight: InFlightTable,
     /// A hook has set `worker.alive` to False.
     is_dismissed: AtomicBool,
@@ -81,14 +81,14 @@ pub struct ThreadPool {
     hub: Option<HubState>,
 }
 
-/// Which of the threads that run the application this is.
+/// Which application thread a thread is.
 pub enum Role {
     /// The interpreter's main thread: the one in which Python runs handlers of signals.
     Main {
-        /// How it waits where the application's own threads are greenlets.
+        /// How this thread waits where the application's own threads are greenlets.
         greenlets: Option<GreenletWait>,
     },
-    /// Another.
+    /// Another application thread.
     Other,
 }
 
@@ -106,7 +106,7 @@ enum Task {
 pub struct WorkerContext {
     /// The worker's row on the scoreboard.
     pub row: Row,
-    /// To be rung when the row's state changes.
+    /// Wakes the master when the row's phase changes.
     pub wakeup: Wakeup,
     /// The number of the socket on which the worker accepts under `reuse_port`.
     pub listener_number: usize,
@@ -122,7 +122,7 @@ pub struct WorkerContext {
     pub graceful_timeout: Duration,
     /// How long a request may run before the log names it.
     pub slow_request: Option<Duration>,
-    /// Whether that shows where in the application it is.
+    /// Whether that line shows where in the application the request is.
     pub slow_request_stack: bool,
 }
 
@@ -130,15 +130,15 @@ pub struct WorkerContext {
 struct PoolState {
     lead: Option<Box<LeaderState>>,
     leader: LeaderThread,
-    /// Connections whose requests are served, by their keys, while somebody else leads; and how
-    /// they go on.
+    /// Connections whose requests were finished while another thread led, by their keys, and how
+    /// each goes on.
     returned: Vec<(usize, Step)>,
     /// Threads that wait to lead.
     waiting: usize,
     /// Threads that run the application.
     busy: usize,
-    /// Counts every time the application was entered or left: standing still means that everybody
-    /// is at it.
+    /// Counts each entry into the application and each return from it. It stands still while every
+    /// busy thread is at a long request.
     moves: u64,
     is_over: bool,
 }
@@ -146,7 +146,7 @@ struct PoolState {
 impl PoolState {
     fn put_back_lead(&mut self, mut lead: Box<LeaderState>) {
         if self.is_over {
-            // Nobody will take it up again.
+            // No thread takes the lead again.
             lead.event_loop.send_finished();
             lead.event_loop.end_connections();
         }
@@ -208,17 +208,17 @@ impl ThreadPool {
         }
     }
 
-    /// A pool whose one thread runs the application in greenlets, and is called by `call`.
+    /// A pool whose one thread runs the application in greenlets; other threads wake it by `call`.
     pub fn of_greenlets(self, call: Arc<Wakeup>) -> ThreadPool {
         let mut pool = ThreadPool { hub: Some(HubState::new(call)), ..self };
         pool.worker.row.set_has_greenlets();
-        // Late greenlets are to unwind before the master's patience ends.
+        // Late greenlets must unwind before the master kills the worker.
         let graceful_timeout = &mut pool.worker.graceful_timeout;
         *graceful_timeout -= UNWINDING_TIME.min(*graceful_timeout / 2);
         pool
     }
 
-    /// The worker is alive, and has a thread that can serve.
+    /// Writes the heartbeat: the worker is alive, and has a thread that can serve.
     pub fn beat(&self) {
         self.worker.row.beat();
     }
@@ -238,7 +238,7 @@ impl ThreadPool {
         self.worker.row.set_listener_number(None);
     }
 
-    /// From now on the worker serves. All its threads are there: until now none could take the
+    /// From now on the worker serves. All its threads have started: until now none could take the
     /// lead.
     pub fn begin(&self, lead: LeaderState) {
         self.tell_idle_threads(0);
@@ -249,9 +249,9 @@ impl ThreadPool {
         self.followers.notify_one();
     }
 
-    /// With several threads, one of them at a long request says nothing about the worker: it then
-    /// beats as long as the interpreter can be had (with a single thread it beats with each
-    /// request).
+    /// With several threads, one long request says nothing about the worker. So a thread of its own
+    /// writes the heartbeat as long as it can get the interpreter. (With a single thread each
+    /// request writes it.)
     ///
     /// # Errors
     /// The system has no room for another thread.
@@ -311,14 +311,15 @@ impl ThreadPool {
             }
             let Some(next) = next else { break };
             request = next;
-            // It begins where this one has ended, but for who logs, which may take its time.
+            // The next request begins when this one has ended, unless writing the access log took
+            // time.
             now = if self.access_log.is_none() { ended } else { Instant::now() };
         }
         true
     }
 
-    /// Runs handlers of signals while nothing of the application runs here. Says whether the worker
-    /// goes on.
+    /// Runs signal handlers, while this thread runs nothing of the application. Says whether the
+    /// worker goes on.
     fn run_handlers(&self, py: Python<'_>) -> bool {
         signals::run_due_handlers(py);
         let mut slot = self.lock();
@@ -329,8 +330,8 @@ impl ThreadPool {
         !was_interrupted(py)
     }
 
-    /// A thread has panicked away from any request. It may have had the lead in its hands, which
-    /// nobody finds then: the worker ends, and is replaced, rather than live on deaf.
+    /// A thread has failed outside of any request. The lead may be lost with it, and no other
+    /// thread could lead then: so the worker ends, and the master replaces it.
     pub fn fall(&self, panic: &str) {
         log::error!("The worker cannot go on: a fault of the server: {panic}");
         self.end();
@@ -341,13 +342,13 @@ impl ThreadPool {
         super::count_lines(&self.worker.row);
     }
 
-    /// Whether the worker has served as many requests as it should, or a hook wants no more of it.
+    /// Whether the worker has served as many requests as it should, or a hook has dismissed it.
     pub fn has_served_its_requests(&self) -> bool {
         self.is_dismissed.load(Relaxed)
             || self.worker.max_requests > 0 && self.worker.row.served() >= self.worker.max_requests
     }
 
-    /// Changes the worker's state, and lets the master know.
+    /// Changes the worker's phase, and wakes the master.
     pub fn announce(&self, state: WorkerPhase) {
         self.worker.row.set_state(state);
         self.worker.wakeup.wake();
@@ -372,7 +373,7 @@ impl ThreadPool {
     }
 
     /// Waits for the lead, leads until there is something to do in Python, and leaves the lead in
-    /// the slot.
+    /// the pool.
     fn next_task(&self, role: &Role) -> Task {
         let mut lead = match self.take_lead(role) {
             Ok(lead) => lead,
@@ -400,8 +401,8 @@ impl ThreadPool {
     fn lead_a_turn(&self, lead: &mut LeaderState, role: &Role) {
         let mut most = Duration::MAX;
         if let Role::Main { greenlets: Some(greenlets) } = role {
-            // The one thread that runs the application waits where its greenlets run meanwhile.
-            // Nobody else wants to lead then.
+            // The one application thread waits in the patched library, where greenlets run
+            // meanwhile. No other thread wants to lead.
             lead.event_loop.send_finished();
             greenlets.wait(lead.event_loop.descriptor(), lead.event_loop.time_to_wait());
             most = Duration::ZERO;
@@ -420,14 +421,14 @@ impl ThreadPool {
     /// unless it runs the application, where Python does so itself.
     pub fn call_main_thread(&self) {
         self.handlers_due.store(true, Relaxed);
-        // Whoever has not seen it yet holds the slot's lock until it waits.
+        // A thread that has missed the flag holds the lock until it is counted as waiting.
         let waiting = self.lock().waiting;
         if waiting > 0 {
             self.followers.notify_all();
         }
     }
 
-    /// The lead, or what is to be done without it.
+    /// Takes the lead, or returns what is to be done without it.
     fn take_lead(&self, role: &Role) -> Result<Box<LeaderState>, Task> {
         let mut slot = self.lock();
         let mut has_waited = false;
@@ -458,8 +459,8 @@ impl ThreadPool {
         }
     }
 
-    /// Puts the lead into the slot, with or without going off to serve a request, and calls others
-    /// to it where that pays.
+    /// Puts the lead into the pool, and wakes a follower where that pays. With `to_serve` this
+    /// thread goes off to Python, and counts as busy.
     fn leave_lead(&self, lead: Box<LeaderState>, to_serve: bool) {
         let mut slot = self.lock();
         slot.put_back_lead(lead);
@@ -477,8 +478,8 @@ impl ThreadPool {
         self.worker.limits.standby.call_for(Attention::ToThreads);
     }
 
-    /// Gives a connection back after its request, `now`. The next one that is ready, if the lead
-    /// still lies in the slot and `more` is wanted.
+    /// Gives a connection back after its request, which ended `now`. Returns the next request that
+    /// is ready, if `more` are wanted and the lead still lies in the pool.
     fn done(&self, served: GivenBack, now: Instant, more: bool) -> Option<Box<Request>> {
         let GivenBack { connection, key, step } = served;
         let mut slot = self.lock();
@@ -486,7 +487,8 @@ impl ThreadPool {
         let more = more && !slot.is_over;
         if let Some(lead) = &mut slot.lead {
             let event_loop = &mut lead.event_loop;
-            // Should it be closed now, it is this that closes it.
+            // So that the event loop holds the last reference, and closes the connection if it ends
+            // now.
             drop(connection);
             event_loop.catch_up(now);
             event_loop.put_back(key, step);
@@ -497,7 +499,7 @@ impl ThreadPool {
                 return Some(next);
             }
         } else {
-            // Whoever leads may be at something else first.
+            // The leader may be at something else first: this thread sends.
             let step = if step == Step::Send { lock(&connection).on_writable(now) } else { step };
             slot.returned.push((key, step));
             self.has_returned.store(true, Relaxed);
@@ -508,14 +510,14 @@ impl ThreadPool {
         None
     }
 
-    /// Whether a response may wait for those to requests that are ready behind it: it will not be
-    /// long.
+    /// Whether requests are so short that a response may wait for those of the requests behind it.
     fn requests_are_short(&self) -> bool {
         self.request_ns.load(Relaxed) <= SHORT_REQUEST_NS
     }
 
     fn take_returned_connections(&self, lead: &mut LeaderState) {
-        // What is overlooked here, because it comes back at this moment, ends the next poll.
+        // A connection that comes back at this moment may be missed: its thread then ends the next
+        // poll.
         if self.has_returned.load(Relaxed) {
             for (key, step) in self.empty_returned() {
                 lead.event_loop.put_back(key, step);
@@ -529,7 +531,7 @@ impl ThreadPool {
         std::mem::take(&mut slot.returned)
     }
 
-    /// Ends the wait of whoever leads.
+    /// Ends the leader's poll.
     pub fn wake_leader(&self) {
         if let Err(error) = self.waker.wake() {
             log::error!("Cannot wake the leading thread: {error}");

@@ -1,6 +1,6 @@
 //! The seam between connections and TLS: what a connection reads and writes is plain bytes, whether
-//! or not they are encrypted on their way. Below it the kernel and `tls`; above it nobody asks
-//! which of the two it is, but for what only one of them can do.
+//! or not they are encrypted on their way. Below it are the kernel and `tls`; code above it asks
+//! whether a connection is encrypted only for what one of the two kinds cannot do.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
@@ -35,7 +35,7 @@ impl Transport {
         self.tls = None;
     }
 
-    /// Puts another stream in place of this one, which is given out with its session.
+    /// Puts another stream in place of this one, which is returned with its session.
     pub fn replace(&mut self, stream: Stream) -> (Stream, Option<Box<Session>>) {
         (std::mem::replace(&mut self.stream, stream), self.tls.take())
     }
@@ -48,8 +48,8 @@ impl Transport {
         }
     }
 
-    /// Whether a read of `count` bytes into a buffer of `size` has left nothing behind that the
-    /// kernel will not tell of.
+    /// Whether a read of `count` bytes into a buffer of `size` has taken all that had arrived: the
+    /// poll tells of all that comes later.
     pub fn is_drained_by(&self, count: usize, size: usize) -> bool {
         match &self.tls {
             None => count < size,
@@ -83,13 +83,13 @@ impl Transport {
         }
     }
 
-    /// How much it is of use to offer to one write.
+    /// The most bytes that are worth offering to one write.
     pub fn most_at_once(&self) -> usize {
         if self.tls.is_none() { FILE_BLOCK } else { MOST_UNSENT }
     }
 
-    /// Sends what was taken and has not gone out; WouldBlock where the kernel does not take all of
-    /// it.
+    /// Sends the bytes that were taken and have not gone out; WouldBlock where the kernel does not
+    /// take all of them.
     pub fn flush(&mut self) -> io::Result<()> {
         match &mut self.tls {
             None => Ok(()),
@@ -108,7 +108,7 @@ impl Transport {
         self.stream.shutdown_write()
     }
 
-    /// What was sent is less than was promised: the end must not look like a proper one.
+    /// Fewer bytes were sent than were promised: the end must not look like a proper one.
     pub fn abandon(&mut self) {
         if let Some(session) = &mut self.tls {
             session.abandon();
@@ -148,7 +148,7 @@ impl Transport {
 }
 
 impl Drop for Transport {
-    /// However a connection ends in good order, its client is told.
+    /// Under TLS the client is told of the end, unless the connection was abandoned.
     fn drop(&mut self) {
         self.finish();
     }

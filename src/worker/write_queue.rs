@@ -3,7 +3,7 @@
 //!
 //! What the kernel does not take is kept here, so that no application thread waits for a client: in
 //! memory up to `response_buffer`, then in an unlinked temporary file up to `response_spool`. Only
-//! past both the queue refuses more. Knows no HTTP, no clock and no event loop.
+//! past both does the queue refuse more. The module knows no HTTP, no clock and no event loop.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -39,7 +39,7 @@ pub struct WriteQueue {
     spool: Option<Spool>,
     /// Whether this response may not go to a file.
     avoids_files: bool,
-    /// Bytes that flushes have sent since the connection began.
+    /// Bytes that have left the queue for the client since the connection began.
     sent: u64,
 }
 
@@ -72,7 +72,7 @@ impl WriteQueue {
         self.chunks.is_empty()
     }
 
-    /// How many bytes flushes have sent so far: whether this moves tells whether the client reads.
+    /// How many bytes have left the queue for the client: if the number rises, the client reads.
     pub fn sent(&self) -> u64 {
         self.sent
     }
@@ -87,18 +87,18 @@ impl WriteQueue {
         self.memory
     }
 
-    /// What it holds of the worker's goods.
+    /// How much of the worker's memory and disk the queue holds.
     pub fn held(&self) -> Held {
         Held { memory: self.memory as u64, spool: self.spool.as_ref().map_or(0, Spool::length) }
     }
 
-    /// Sets whether what comes may go to a file.
+    /// Sets whether the bytes that come are kept out of files.
     pub fn set_avoids_files(&mut self, avoids_files: bool) {
         self.avoids_files = avoids_files;
     }
 
-    /// Appends bytes that must be kept whatever the bounds say: the server's own, and those that
-    /// wait for more to come.
+    /// Appends bytes whatever the bounds say: the server's own, and those that wait for more to
+    /// come.
     pub fn push(&mut self, bytes: &[u8]) {
         self.push_all(&[bytes]);
     }
@@ -112,7 +112,7 @@ impl WriteQueue {
         self.memory += length;
         if let Some(Chunk::Memory { bytes: last, start }) = self.chunks.back_mut() {
             if *start > last.len() / 2 {
-                // A queue that never becomes empty must not keep what it has sent.
+                // A queue that never becomes empty must not keep the bytes that it has sent.
                 last.drain(..std::mem::take(start));
             }
             parts.iter().for_each(|part| last.extend_from_slice(part));
@@ -236,7 +236,7 @@ impl WriteQueue {
             }
         }
         self.spool = None;
-        // Under TLS what was taken may not have gone out.
+        // Under TLS the session may hold bytes that the kernel has not taken yet.
         Ok(if retry(|| transport.flush())?.is_some() { Flushed::All } else { Flushed::Blocked })
     }
 
@@ -309,7 +309,7 @@ fn send_range(
         result => result?,
     };
     if sent == 0 {
-        // The client was promised more bytes than there are now.
+        // The file is shorter by now than the client was promised.
         return Err(ErrorKind::UnexpectedEof.into());
     }
     *left -= sent as u64;

@@ -7,9 +7,9 @@ use crate::sys::socket::Stream;
 
 /// The wait of a connection whose kernel buffer is full.
 ///
-/// That the buffer takes more is no good measure of it: the kernel says so only when a third of the
-/// buffer is free again, which on a slow line can take minutes. So it is also asked how much the
-/// client has acknowledged.
+/// Room in the buffer is no good sign that the client reads: the kernel reports room only when a
+/// third of the buffer is free again, which on a slow line can take minutes. So the kernel is also
+/// asked how much the client has acknowledged.
 #[derive(Default)]
 pub struct WriteTimeout {
     since: Option<Instant>,

@@ -1,17 +1,18 @@
-//! Whether the kernel has something of a client's that the poll will not tell of.
+//! Whether the kernel may hold something from a client that the poll will not report again.
 
-/// What may still be read without another event. The poll tells of each arrival once.
+/// What may still be read without another event. The poll is edge-triggered: it reports each
+/// arrival once.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
-    /// Bytes, or the end.
+    /// Whether bytes, or the client's end, may be unread.
     may_be_unread: bool,
-    /// Whether the client has said that it sends nothing more. That is told once, while the bytes
-    /// before it may still be unread.
+    /// Whether the client has ended its side. The poll reports this once, while the bytes before it
+    /// may still be unread.
     has_ended: bool,
 }
 
 impl Arrivals {
-    /// Bytes may have come; the end has, if `ended` says so.
+    /// Bytes may have come. `ended` says that the client has ended its side.
     pub(super) fn note(&mut self, ended: bool) {
         self.may_be_unread = true;
         self.has_ended |= ended;
@@ -22,8 +23,8 @@ impl Arrivals {
         self.may_be_unread = false;
     }
 
-    /// A read has found something; `is_drained` says that it was all. The next arrival is then a
-    /// new event, but not the end, once that has been told.
+    /// A read has found bytes; `is_drained` says that it took them all. The next arrival is then a
+    /// new event, unless it is the end that the poll has already reported.
     pub(super) fn note_read(&mut self, is_drained: bool) {
         self.may_be_unread = self.has_ended || !is_drained;
     }

@@ -19,7 +19,7 @@ use crate::worker::write_queue::Flushed;
 const IDLE_BUFFER: usize = 4 * 1024;
 
 impl Connection {
-    /// Bytes have come: goes as far as they lead.
+    /// Gives the protocol bytes that have come, and takes the action that they lead to.
     pub(super) fn on_bytes(&mut self, mut arrival: Incoming<'_>, now: Instant) -> Step {
         let (bytes, known) = arrival.parts();
         let (http, context) = self.split(known);
@@ -47,10 +47,10 @@ impl Connection {
         (&mut self.http, Context { limits, is_trusted, known, input, head, sink })
     }
 
-    /// Does what the protocol says, and says what the event loop has to do.
+    /// Takes the protocol's action. Returns what the event loop is to do next.
     pub(super) fn take_action(&mut self, action: Action, now: Instant) -> Step {
         match action {
-            // `finish` and `on_bytes` see to the last two themselves.
+            // `finish` itself deals with `Flush`, and `on_bytes` with `EndProxy`.
             Action::Wait | Action::Flush | Action::EndProxy(_) => Step::Wait,
             Action::SendContinue => {
                 self.output.push(response::CONTINUE);
@@ -86,20 +86,20 @@ impl Connection {
         }
     }
 
-    /// Under uwsgi it is the head that says who the client is, once it is whole.
+    /// Under uwsgi, takes the client from the head, once that is whole.
     pub(super) fn name_client(&mut self) {
         if self.http.protocol() == ClientProtocol::Uwsgi && self.http.has_whole_head() {
             Arc::make_mut(&mut self.client).take_packet(&self.request.head);
         }
     }
 
-    /// A PROXY header has been looked for, and said `origin`; `None` where the request goes on
-    /// behind it in the input.
+    /// Ends the stage of the PROXY header, which said `origin` if there was one. Returns the next
+    /// step, or `None` where the request follows in the input.
     fn end_proxy(&mut self, origin: Option<Origin>, now: Instant) -> Option<Step> {
         if let Some(origin) = origin
             && let Err(error) = Arc::make_mut(&mut self.client).take_proxy_header(origin, &self.limits)
         {
-            // No request has begun that could be logged.
+            // No request has begun, so the log must find none in the input.
             self.input = Vec::new();
             return Some(self.refuse_as(error, now));
         }
@@ -107,13 +107,12 @@ impl Connection {
             return self.input.is_empty().then_some(Step::Wait);
         }
         let arrived = std::mem::take(&mut self.input);
-        // The bytes behind the header are read again, through TLS, whether or not more of them
-        // come.
+        // The bytes behind the header are to be read again, through TLS, even if no event follows.
         self.arrivals.note(false);
         Some(if self.begin_tls(arrived).is_ok() { Step::Again } else { Step::Close })
     }
 
-    /// The step for a request that the server itself answers.
+    /// The step for a health check; `None` for any other request.
     fn check(&self) -> Option<Step> {
         if !self.limits.own_paths.are_checks_given() {
             return None;
@@ -131,7 +130,7 @@ impl Connection {
         matches!(head.method.of(source), b"GET" | b"HEAD").then_some(step)
     }
 
-    /// Refuses what the protocol has not objected to.
+    /// Refuses the client for an error that the protocol itself has not found.
     pub(super) fn refuse_as(&mut self, error: Error, now: Instant) -> Step {
         let action = self.http.refuse(error, &mut self.input, &self.limits.http, now);
         self.take_action(action, now)
@@ -149,7 +148,7 @@ impl Connection {
         }
     }
 
-    /// Gives back what a connection between two requests has no use for.
+    /// Frees the buffers that an idle connection does not need.
     fn shrink(&mut self) {
         if self.input.capacity() > IDLE_BUFFER {
             self.input = Vec::new();

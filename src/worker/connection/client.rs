@@ -13,21 +13,22 @@ use crate::worker::connection_limits::ConnectionLimits;
 /// How many connections this process has had.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
-/// What holds for a connection from its beginning to its end, or from its PROXY header on.
+/// The client of a connection. A PROXY header or a uwsgi packet may name another than the socket
+/// does.
 #[derive(Clone)]
 pub struct Client {
-    /// The socket's peer, or whom a PROXY header or a uwsgi packet named in its place.
+    /// The socket's peer, or the one that a PROXY header or a uwsgi packet named in its place.
     pub peer: Peer,
-    /// Its address as text, empty on a unix socket; under uwsgi whatever the packet said.
+    /// The peer's address as text, empty on a unix socket; under uwsgi whatever the packet said.
     pub remote_addr: String,
     /// The number of the listener among the worker's.
     pub site: usize,
-    /// Whether it may set the scheme and headers with underscores; under uwsgi, send requests at
-    /// all.
+    /// Whether the client may set the scheme and headers with underscores; under uwsgi, whether it
+    /// may send requests at all.
     pub is_trusted: bool,
     /// What a PROXY header said, if there was one.
     pub proxied: Option<Origin>,
-    /// The socket's peer, if that named another.
+    /// The socket's peer, if a PROXY header named another.
     pub via: Option<Peer>,
     /// The connection's number, among those of this process; from 1 on.
     pub connection: u64,
@@ -40,7 +41,7 @@ impl Client {
         Client { is_trusted, remote_addr, peer, site, proxied: None, via: None, connection }
     }
 
-    /// As those see it who look at a request.
+    /// The client as the view of a request shows it.
     pub fn view(&self) -> ClientView<'_> {
         let Client { peer, remote_addr, site, via, connection, .. } = self;
         let (proxied, via) = (self.proxied.as_ref(), via.as_ref());
@@ -64,10 +65,10 @@ impl Client {
         Ok(())
     }
 
-    /// Believes the packet of uwsgi that `head` was made of, as far as it names the client: by an
-    /// address, or by another word where the client of the proxy has none.
+    /// Believes the uwsgi packet that `head` was made of, if it names the client: by an address, or
+    /// by another word where the proxy's client has no address.
     pub(super) fn take_packet(&mut self, head: &RequestHead) {
-        // Nothing of such a head stands in the connection's own buffer.
+        // The spans of such a head point into its own bytes, not into the connection's buffer.
         let source = head.source(b"");
         let var = |name: &[u8]| head.var(source, name).map(String::from_utf8_lossy);
         let Some(address) = var(b"REMOTE_ADDR") else { return };

@@ -14,11 +14,11 @@ use crate::python::response_writer::ResponseSummary;
 use crate::sys::beneath;
 use crate::sys::clock::unix_time;
 
-/// A file of up to this many bytes is read, and goes out in one write with the head: two calls of
-/// the kernel, of which the second has a price per connection, cost more than the copy.
+/// A file of up to this many bytes is read, and goes out in one write with the head. The copy costs
+/// less than a second system call, which has a price per connection.
 const SHORT_FILE: u64 = 16 * 1024;
 
-/// Room for a head: what is usual, and no more than a good guess.
+/// Room for a usual head. It is a guess: a longer head makes the buffer grow.
 const USUAL_HEAD: usize = 512;
 
 /// What holds for all responses with files.
@@ -27,12 +27,12 @@ pub struct FileTerms {
     pub server: Arc<[u8]>,
     /// Whether there is an access log.
     pub is_logged: bool,
-    /// Whether that shows headers of responses.
+    /// Whether the access log shows headers of responses.
     pub logs_headers: bool,
 }
 
 impl Connection {
-    /// Whether its request, which is ready, is for a file.
+    /// Whether the request that is ready is for a file.
     pub(super) fn is_for_file(&self) -> bool {
         let Some(paths) = &self.limits.own_paths.files else { return false };
         let head = &self.request.head;
@@ -40,11 +40,11 @@ impl Connection {
         paths.claim(head.method.of(source), head.path.of(source))
     }
 
-    /// Answers a request for a file; the application hears nothing of it, unless there is no such
-    /// file and the request is its own then.
+    /// Answers a request for a file without the application. Where [`StaticFiles::reply`] leaves
+    /// the request to the application, the step is [`Step::Call`].
     pub fn answer_with_file(&mut self, files: &mut StaticFiles, terms: &FileTerms, now: Instant) -> Step {
         if !self.http.is_serving() || !self.is_for_file() {
-            // Its key was another connection's.
+            // The key was queued for another connection, which is gone.
             return Step::Wait;
         }
         let head = &self.request.head;
@@ -101,8 +101,8 @@ impl Connection {
     }
 }
 
-/// Reads a short file behind what stands in `front` already. Where it has become shorter than it
-/// was, `front` is as before.
+/// Appends a part of a file to `front`. On an error, as where the file has become shorter, `front`
+/// stays as it was.
 fn read_behind(front: &mut Vec<u8>, file: &OwnedFd, offset: u64, length: u64) -> io::Result<()> {
     let start = front.len();
     front.resize(start + usize::try_from(length).unwrap_or(0), 0);

@@ -13,19 +13,20 @@ use crate::http::response;
 use crate::worker::body_store::BodyStore;
 use crate::worker::read_context::Incoming;
 
-/// What of a connection goes to another worker besides its socket.
+/// What goes to another worker with a connection, besides its socket.
 pub struct HandoffBytes {
-    /// What the client has sent, and nobody has answered; without the first request's body if that
-    /// has a file of its own.
+    /// What the client has sent and the server has not answered, without the first request's body
+    /// if that is in `body`.
     pub bytes: Vec<u8>,
-    /// The body of the first request, decoded.
+    /// The body of the first request, decoded, if it has a file of its own.
     pub body: Option<File>,
 }
 
 impl Connection {
     /// What another worker needs to take this connection over, in at most `limit` bytes and a file.
-    /// `None` where that cannot be: a part of the request's body is still to come, an earlier
-    /// response is still queued, or the connection is under TLS, whose state is here.
+    /// `None` where the connection cannot move: a part of the request's body is still to come, an
+    /// earlier response is still queued, the bytes exceed `limit`, or the connection is under TLS,
+    /// whose state is in this process.
     pub fn prepare_handoff(&mut self, limit: usize) -> Option<HandoffBytes> {
         let is_whole = self.http.is_serving() && self.request.has_whole_body();
         if self.transport.is_tls() || !is_whole || !self.output.is_empty() {
@@ -49,7 +50,7 @@ impl Connection {
         Some(HandoffBytes { bytes: [self.request.bytes(), &*body, &self.input].concat(), body: None })
     }
 
-    /// Goes on where [`Connection::prepare_handoff`] left off in another worker.
+    /// Goes on with a connection that another worker gave away by [`Connection::prepare_handoff`].
     pub fn resume_handoff(
         &mut self,
         is_trusted: bool,
@@ -61,7 +62,7 @@ impl Connection {
         let client = Arc::make_mut(&mut self.client);
         (client.is_trusted, client.proxied) = (is_trusted, proxied);
         self.http = Http1::past_proxy(protocol, &self.limits.http, now);
-        // What arrived on the way has raised no event here.
+        // Bytes that arrived on the way have raised no event here.
         self.arrivals.note(false);
         let step = match handoff.body {
             None => self.on_bytes(Incoming::Bytes(&handoff.bytes), now),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::sys::socket::Stream;
 use crate::tls::Secured;
 
-/// Whether the application was given the socket, which is blocking as long as it has the request.
+/// Whether the application was given the socket. The socket blocks as long as the application has
+/// the request.
 pub(super) enum Lent {
     /// It was not.
     No,
@@ -15,9 +16,9 @@ pub(super) enum Lent {
     InsteadOfTls(Box<LentSession>),
 }
 
-/// A TLS session that went to a relay, as far as the connection still needs it.
+/// What the connection still needs of a TLS session that went to a relay.
 pub(super) struct LentSession {
-    /// The descriptor that the poll knows, until it knows it no more.
+    /// The client's stream, as long as the poll watches its descriptor.
     pub(super) stream: Option<Stream>,
     pub(super) secured: Option<Arc<Secured>>,
 }
@@ -28,7 +29,7 @@ impl Lent {
         !matches!(self, Lent::No)
     }
 
-    /// The session that went away.
+    /// The session that went to a relay, if one did.
     pub(super) fn session(&self) -> Option<&LentSession> {
         match self {
             Lent::InsteadOfTls(session) => Some(session),
@@ -36,12 +37,12 @@ impl Lent {
         }
     }
 
-    /// The stream that the poll knows in place of the connection's, if it is another one.
+    /// The stream that the poll watches, if it is not the connection's present one.
     pub(super) fn known_stream(&self) -> Option<&Stream> {
         self.session()?.stream.as_ref()
     }
 
-    /// The poll knows that stream no more.
+    /// Drops that stream, which the poll watches no more.
     pub(super) fn drop_known_stream(&mut self) {
         if let Lent::InsteadOfTls(session) = self {
             session.stream = None;

@@ -15,7 +15,7 @@ use crate::python::response_writer::ResponseSummary;
 use crate::worker::connection_limits::ConnectionLimits;
 use crate::worker::request_ids::{AssignedId, IdSource};
 
-/// A request for the access log, as far as it is known, with nothing of the connection's.
+/// A request for the access log, as far as it is known. It needs nothing of the connection.
 pub struct LoggedRequest {
     buffer: Vec<u8>,
     head: RequestHead,
@@ -36,7 +36,7 @@ pub struct LoggedRequest {
 }
 
 impl LoggedRequest {
-    /// What is known of it; what is not is empty.
+    /// The request; what is not known of it is empty.
     pub fn request(&self) -> RequestView<'_> {
         RequestView {
             buffer: self.head.source(&self.buffer),
@@ -57,7 +57,7 @@ impl LoggedRequest {
     }
 }
 
-/// A request whose response the client has not taken yet: what is sent is told when it is.
+/// A request that is logged when its response has been sent.
 pub struct LateLog {
     request: LoggedRequest,
     started: Instant,
@@ -107,13 +107,13 @@ impl Request {
 }
 
 impl Connection {
-    /// The request that has been served is logged when its response has been sent.
+    /// Has the served request logged when its response has been sent.
     pub fn log_when_sent(&mut self, log: LateLog) {
         self.late_log = Some(Box::new(log));
     }
 
-    /// A request that was to be logged when its response has been sent: when it has, or where
-    /// `is_over` says that nothing more will be.
+    /// Takes the request of [`Connection::log_when_sent`] out, if its response has been sent, or if
+    /// `is_over` says that no more of it will be.
     pub fn take_late_log(&mut self, is_over: bool, now: Instant) -> Option<LoggedRequest> {
         if self.late_log.is_none() || !is_over && self.has_unsent() {
             return None;
@@ -128,8 +128,8 @@ impl Connection {
         Some(request)
     }
 
-    /// The request that will not be served, taken out for the access log. Where its head is not
-    /// whole, the request line if that can be read.
+    /// Takes the request that will not be served out, for the access log. Of a head that is not
+    /// whole the log shows the request line, if that can be read.
     pub fn take_unserved(&mut self, status: u16) -> LoggedRequest {
         let is_ready = !self.request.bytes().is_empty();
         let mut buffer = if is_ready { self.request.take_bytes() } else { std::mem::take(&mut self.input) };
@@ -139,7 +139,7 @@ impl Connection {
             let start = if buffer.starts_with(b"\r\n") { 2 } else { 0 };
             let end = memchr::memchr2(b'\r', b'\n', &buffer[start..]).map_or(start, |length| start + length);
             buffer = buffer[start..end].to_vec();
-            // A part of a packet is none, whatever bytes it has.
+            // A part of a uwsgi packet is no request line, whatever bytes it has.
             if self.http.protocol() == ClientProtocol::Http || uwsgi::is_http(&buffer) {
                 (head.method, head.target, head.version_text) = three_words(&buffer).unwrap_or_default();
             }
@@ -148,7 +148,7 @@ impl Connection {
         let id = match (self.http.has_whole_head(), is_ready) {
             (false, _) => None,
             (true, true) => self.request.id(),
-            // Its body was refused.
+            // Its head was whole, but the request never became ready: it has no id yet.
             (true, false) => self.limits.request_ids.as_ref().map(made),
         };
         let is_secured = self.transport.is_tls();

@@ -2,11 +2,11 @@
 //! wait.
 //!
 //! The connection has the transport, the write queue and the input buffer. [`Http1`] has the state:
-//! it says what the bytes that have come and the time that has passed mean, and the connection does
-//! it. The event loop tells the connection that bytes may have arrived or may be sent, that time
+//! it says what is to be done about bytes that come and time that passes, and the connection does
+//! so. The event loop tells the connection that bytes may have arrived or may be sent, that time
 //! has passed, or that the application is done; the connection answers with a [`Step`].
 //!
-//! It must not know an interpreter or the event loop. So it is tested over a socket pair.
+//! The module must not know an interpreter or the event loop. So it is tested over a socket pair.
 
 mod arrivals;
 mod arriving;
@@ -64,7 +64,7 @@ pub enum Step {
     Wait,
     /// Send its response, which was put off, together with those of other connections.
     Send,
-    /// There is more to do here at once, when others have had their turn.
+    /// Go on with the connection without another event, after others have had their turn.
     Again,
     /// Call the application with the request that is ready.
     Call,
@@ -80,7 +80,7 @@ pub enum Step {
     Left,
     /// The client does not read its response: log it, and close.
     Stalled,
-    /// The client's TLS came to nothing, and why: log it, then wait.
+    /// TLS has failed, for this reason: log it, then wait.
     TlsFailed(String),
     /// Its wait for a request is over: read once more, and close it if nothing has come.
     LastLook,
@@ -91,29 +91,29 @@ pub enum Step {
 /// A client's connection.
 pub struct Connection {
     transport: Transport,
-    /// What TLS is to be begun with, once a PROXY header is out of the way.
+    /// What TLS is to begin with behind a PROXY header.
     acceptor: Option<Acceptor>,
     limits: Arc<ConnectionLimits>,
     client: Arc<Client>,
-    /// What HTTP makes of what has come.
+    /// The state of the protocol.
     http: Http1,
     arrivals: Arrivals,
-    /// Received and not used up. The head of a request that is on its way is in front.
+    /// Bytes received and not used up. The head of a request that is on its way is in front.
     input: Vec<u8>,
     /// The request that is on its way, or ready; the application has it while it is served.
     request: Present,
-    /// What the input and the request are recorded to hold.
+    /// The memory and disk space that are recorded for the input and the request.
     held: Held,
     output: Output,
     /// What is logged once the response has been sent.
     late_log: Option<Box<LateLog>>,
     watched: Watched,
     lent: Lent,
-    /// How long the kernel had had the first bytes when they were read; nothing after that.
+    /// How long the first bytes had waited in the kernel at the accept; zero once they are read.
     waited_in_kernel: Duration,
 }
 
-/// A connection of the event loop's, and of the application while it has a request of it.
+/// A connection that the event loop shares with the application while that has its request.
 pub type SharedConnection = Arc<Mutex<Connection>>;
 
 /// Makes a connection one that can be shared.
@@ -148,13 +148,13 @@ impl Connection {
         }
     }
 
-    /// Asks the kernel how long it has had the bytes of a connection that was just accepted; the
-    /// request counts as having waited for that time, if it is there.
+    /// Asks the kernel how long it has had the bytes of a connection that was just accepted. A
+    /// request that is whole then counts as having waited for that time.
     pub fn note_wait_in_kernel(&mut self) {
         self.waited_in_kernel = self.transport.stream().since_last_arrival().unwrap_or_default();
     }
 
-    /// The same under TLS, which begins at once, or behind a PROXY header.
+    /// Puts the connection under TLS, which begins at once, or behind a PROXY header.
     ///
     /// # Errors
     /// Those of [`Session::new`].
@@ -166,9 +166,9 @@ impl Connection {
         Ok(self)
     }
 
-    /// Reads what has arrived, at `read_context`, at most `reads` times, and goes as far as it
-    /// leads. `ended` says that the client has ended its side, which by itself is no abort (RFC
-    /// 9112, 9.6): what it asked for is still answered.
+    /// Reads what has arrived into `read_context`, at most `reads` times, and acts on it. `ended`
+    /// says that the client has ended its side, which by itself is no abort (RFC 9112, 9.6): its
+    /// request is still answered.
     pub fn on_readable(&mut self, read_context: &mut ReadContext, ended: bool, reads: usize, now: Instant) -> Step {
         let step = self.read_on(read_context, ended, reads, now);
         self.waited_in_kernel = Duration::ZERO;
@@ -251,7 +251,7 @@ impl Connection {
     /// The application is done and everything it sent is handed over or queued; goes on with the
     /// next request if there may be one.
     pub fn finish(&mut self, keep_alive: bool, now: Instant) -> Step {
-        // What of a streamed body the application did not read lies in the way of the next request.
+        // The unread rest of a streamed body lies in the way of the next request.
         let keep_alive = keep_alive && self.request.has_come_whole();
         let is_broken = self.lent.is_lent() && self.transport.stream().set_blocking(false).is_err();
         if is_broken || self.output.check().is_err() {
@@ -286,16 +286,16 @@ impl Connection {
         }
     }
 
-    /// The response stays incomplete, and the client is to see it: the connection does not end in
-    /// good order.
+    /// Lets the client see that the response stays incomplete: the connection will not end in good
+    /// order.
     pub fn break_off(&mut self) {
         self.transport.abandon();
     }
 
-    /// Answers a health check; the application hears nothing of it.
+    /// Answers a health check without the application.
     pub fn answer_check(&mut self, serves: bool, now: Instant) -> Step {
-        // Who sends more without waiting for the answer is none of the checkers, and gets no turn
-        // after turn by it.
+        // A health checker waits for the answer before it sends more. A client that does not must
+        // not get turn after turn by it.
         let is_last = !serves || !self.input.is_empty() || !self.request.may_be_kept();
         let connection =
             if is_last { response::ConnectionHeader::Close } else { response::ConnectionHeader::KeepAlive };
@@ -328,7 +328,7 @@ impl Connection {
         self.arrivals.may_be_unread()
     }
 
-    /// Whether it has a request for the application.
+    /// Whether its request is ready, or with the application.
     pub fn is_ready(&self) -> bool {
         self.http.is_serving()
     }
@@ -348,10 +348,10 @@ impl Connection {
         matches!(self.http.stage(), Stage::Idle { .. }) && !self.has_unsent()
     }
 
-    /// Ends our side, which the client is told whoever else holds the socket: a close alone says
-    /// nothing while a child of the application has a copy. What has come meanwhile is read, and so
-    /// is, for a moment, what still comes: closing over unread bytes would reset the connection,
-    /// and could take the response's end with it. `Step::Close` when it can be closed.
+    /// Ends our side by a shutdown: a close alone tells the client nothing while a child of the
+    /// application has a copy of the socket. What has come, and for a moment what still comes, is
+    /// then read: closing over unread bytes would reset the connection, and could take the
+    /// response's end with it. Returns `Step::Close` when the connection can be closed.
     pub fn end(&mut self, now: Instant) -> Step {
         if !self.end_our_side() {
             return Step::Close;
@@ -365,7 +365,7 @@ impl Connection {
         Step::Again
     }
 
-    /// The process ends: whatever the connection was at stays as it is, which its client is told.
+    /// Ends our side because the process ends. A client whose response is unfinished can see that.
     pub fn abandon(&mut self) {
         if self.has_unsent() || self.http.is_serving() {
             self.break_off();
@@ -373,13 +373,14 @@ impl Connection {
         self.end_our_side();
     }
 
-    /// Says whether there is somebody to read on for: the socket is neither broken nor the
-    /// application's.
+    /// Ends our side. Returns whether this told the client anything: not where our side had ended
+    /// before, the socket is the application's, or it is broken.
     fn end_our_side(&mut self) -> bool {
         self.http.close() && !self.lent.is_lent() && self.transport.shutdown_write().is_ok()
     }
 
-    /// Drops a little of what has come, if something has.
+    /// Whether nothing has come that is unread. Looks by a read, which drops a little of what has
+    /// come.
     fn has_nothing_unread(&self) -> bool {
         !self.transport.stream().read(&mut [0; 256]).is_ok_and(|count| count > 0)
     }
@@ -406,7 +407,7 @@ impl Connection {
         &self.client.peer
     }
 
-    /// What is spoken on it.
+    /// The protocol that is spoken.
     pub fn protocol(&self) -> ClientProtocol {
         self.http.protocol()
     }
@@ -421,18 +422,18 @@ impl Connection {
         self.client.proxied
     }
 
-    /// The socket's number, for the poll.
+    /// The descriptor that the poll watches.
     pub fn descriptor(&self) -> RawFd {
         self.lent.known_stream().unwrap_or(self.transport.stream()).as_raw_fd()
     }
 
-    /// Whether the application has put another descriptor in the place of the one that the poll
-    /// knows.
+    /// Whether the connection has another descriptor than the poll watches, since the application
+    /// was lent the socket under TLS.
     pub fn is_exchanged(&self) -> bool {
         self.lent.known_stream().is_some()
     }
 
-    /// The poll knows the old descriptor no more: goes on over the other one.
+    /// Closes the old descriptor, which the poll watches no more.
     pub fn drop_old_descriptor(&mut self) {
         self.lent.drop_known_stream();
     }
@@ -481,15 +482,14 @@ impl Connection {
         }
     }
 
-    /// HTTP has come where TLS should: the client is told so in its own language.
+    /// Plain HTTP has come where TLS should: refuses it, in plain HTTP.
     fn refuse_plain_text(&mut self, arrived: Vec<u8>, now: Instant) -> Step {
         self.transport.drop_tls();
         self.input = arrived;
         self.refuse_as(Error::PlainHttpOnTls, now)
     }
 
-    /// From now on what goes over the wire is encrypted; `arrived` is what has been read from it
-    /// already.
+    /// Begins TLS, if there is to be any. `arrived` is what has already been read from the socket.
     fn begin_tls(&mut self, arrived: Vec<u8>) -> io::Result<()> {
         if let Some(acceptor) = self.acceptor.take() {
             self.transport.begin_tls(Session::new(&acceptor, arrived)?);
@@ -497,14 +497,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether something waits for the client to read.
+    /// Whether bytes wait to be sent.
     pub fn has_unsent(&self) -> bool {
         !self.output.is_empty() || self.transport.has_unsent()
     }
 
     fn read(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
         match self.http.stage() {
-            // It is dropped unread.
+            // These bytes are dropped: TLS need not decrypt them.
             Stage::Lingering { .. } => retry(|| self.transport.stream().read(scratch)),
             _ => retry(|| self.transport.read(scratch)),
         }

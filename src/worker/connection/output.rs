@@ -18,22 +18,22 @@ use crate::worker::transport::Transport;
 use crate::worker::write_queue::{Flushed, WriteQueue};
 use crate::worker::write_timeout::WriteTimeout;
 
-/// The way out of one connection.
+/// The output of one connection.
 #[derive(Default)]
 pub(super) struct Output {
     queue: WriteQueue,
-    /// What of the response waits for more to come.
+    /// Whether bytes of the response wait for more to come.
     batching: Batching,
-    /// The wait for the client to read, if it is waited for.
+    /// The wait for the client to read, while there is one.
     timeout: WriteTimeout,
-    /// Why nothing can be sent any more, once that is so.
+    /// Why nothing can be sent any more; `None` as long as something can.
     failure: Option<ErrorKind>,
-    /// Bytes of the response that were dropped because of that.
+    /// Bytes of the response that were dropped because of the failure.
     lost: u64,
-    /// Whether the kernel has said that it takes no more: only then does the poll tell when it
-    /// does.
+    /// Whether the kernel has refused to take more. Only then does the poll tell when it takes
+    /// more.
     is_blocked: bool,
-    /// What the queue is recorded to hold.
+    /// The memory and disk space that are recorded for the queue.
     held: Held,
 }
 
@@ -71,8 +71,8 @@ impl Output {
         sent.inspect_err(|error| self.fail(error.kind()))
     }
 
-    /// As [`Output::send`], behind what waits for the client already: keeps it, and leaves it to
-    /// others to send that.
+    /// As [`Output::send`], where bytes wait for the client already: keeps `parts` behind them, and
+    /// leaves the sending to the event loop.
     pub(super) fn keep_more(&mut self, limits: &ConnectionLimits, parts: &[&[u8]]) -> io::Result<usize> {
         self.check()?;
         debug_assert!(self.is_blocked, "the poll tells of no room");
@@ -81,8 +81,8 @@ impl Output {
         Ok(kept)
     }
 
-    /// Whether the bytes wait for more to come. Nothing does behind what waits for the client, nor
-    /// in a copy of the process.
+    /// Whether the bytes wait for more to come. They do not behind bytes that wait for the client,
+    /// nor in a copy of the process.
     fn defers(&mut self, transport: &Transport, hint: Hint, length: usize) -> bool {
         self.batching.may_defer(hint)
             && !fork::is_copy()
@@ -101,14 +101,14 @@ impl Output {
     ) -> io::Result<usize> {
         self.leave_to_original();
         if length == 0 {
-            // The end has come, and no block follows.
+            // The response has ended: no block follows.
             if matches!(self.batching.waits(), Waits::ForBlock(_)) {
                 self.flush(transport, Instant::now())?;
             }
             return Ok(0);
         }
         if self.waits_for_client(transport) {
-            // This is how the application learns that the client has gone.
+            // By an error of this flush the application learns that the client has gone.
             self.flush(transport, Instant::now())?;
         }
         self.batching.end_wait();
@@ -154,7 +154,7 @@ impl Output {
         self.queue.push_whole(bytes);
     }
 
-    /// Queues an object of the application's, of which the bytes from `start` on are to go.
+    /// Queues the bytes of an application's object, from `start` on.
     pub(super) fn push_object(&mut self, bytes: Box<dyn AsRef<[u8]> + Send>, start: usize) {
         self.batching.end_wait();
         self.is_blocked = false;
@@ -188,7 +188,8 @@ impl Output {
         Ok(flushed)
     }
 
-    /// Sends what has waited for long enough for the next block; says whether anything has.
+    /// Sends bytes that have waited for the next block for long enough. Says whether any were
+    /// waiting.
     pub(super) fn flush_due(&mut self, transport: &mut Transport, now: Instant) -> bool {
         let Waits::ForBlock(until) = self.batching.waits() else { return false };
         if now >= until {
@@ -202,12 +203,12 @@ impl Output {
     pub(super) fn hurry(&mut self, transport: &mut Transport, now: Instant) {
         self.batching.leave_company();
         if self.waits_for_responses() {
-            // As above.
+            // The application hears of a failure with its next call.
             let _ = self.flush(transport, now);
         }
     }
 
-    /// In a copy of the process: what waits for more goes out from where it was produced.
+    /// In a copy of the process, drops bytes that wait for more: the original process sends them.
     fn leave_to_original(&mut self) {
         if self.batching.waits() != Waits::Not && fork::is_copy() {
             self.queue.clear();
@@ -223,7 +224,7 @@ impl Output {
         self.failure.map_or(Ok(()), |kind| Err(kind.into()))
     }
 
-    /// Nothing more is sent.
+    /// From now on nothing is sent; what is queued is dropped.
     pub(super) fn fail(&mut self, kind: ErrorKind) {
         self.failure.get_or_insert(kind);
         self.lost += self.queue.waiting();
@@ -232,7 +233,7 @@ impl Output {
         self.timeout.end();
     }
 
-    /// Whether the client has taken nothing for longer than it may. To be asked about once a
+    /// Whether the client has taken nothing for longer than it may. To be called about once a
     /// second.
     pub(super) fn has_stalled(&mut self, stream: &Stream, limits: &ConnectionLimits, now: Instant) -> bool {
         self.timeout.has_expired(stream, limits, now)
@@ -264,7 +265,7 @@ impl Output {
         waiting + self.lost
     }
 
-    /// What the queue holds of the worker's goods, as last recorded.
+    /// The memory and disk space that the queue holds, as last recorded.
     pub(super) fn held(&self) -> Held {
         self.held
     }

@@ -24,20 +24,20 @@ use crate::worker::request_ids::AssignedId;
 /// A request and its body. A connection has one, which it fills again and again.
 pub struct Request {
     pub(super) head: RequestHead,
-    /// What the head's spans point into. Where the application has to read the rest of the body,
-    /// what has come of that and is not decoded stands behind it. Empty while the request is not
+    /// The bytes that the head's spans point into. Where the application has to read the rest of
+    /// the body, what has come of that and is not decoded follows them. Empty until the request is
     /// ready: till then its bytes are in the connection's input.
     bytes: Vec<u8>,
     pub(super) store: Option<BodyStore>,
     /// Decoded body bytes that found no place in the store.
     unsaved: Vec<u8>,
-    /// Decoded bytes of a body that has come whole.
+    /// The decoded length of a body that had come whole when the request was ready.
     length: u64,
-    /// The rest of a body that has not.
+    /// Reads the rest of a body that had not come whole when the request was ready.
     rest: Option<Box<BodyReader>>,
     /// When the wait for more of the rest ends, as long as the application waits.
     wait_ends: Option<Instant>,
-    /// When it was complete or, where the kernel says how long it has had the request, before that.
+    /// When the request was ready, less the time that it waited in the kernel where that is known.
     ready_at: Instant,
     /// Its id, where requests have ids, once it is ready.
     id: Option<AssignedId>,
@@ -46,14 +46,14 @@ pub struct Request {
     /// The buffer of a body that the application is done with.
     pub(super) returned: Vec<u8>,
     limits: Arc<ConnectionLimits>,
-    /// The way to its connection, as long as the application has it.
+    /// The way to the connection, as long as the application has the request.
     pub(super) link: Option<Link>,
 }
 
 /// The way from a request that is served to its connection.
 pub(super) struct Link {
     pub(super) connection: SharedConnection,
-    /// Its key in the event loop.
+    /// The connection's key in the event loop.
     pub(super) key: usize,
     pub(super) client: Arc<Client>,
     /// What TLS has settled, where the connection is under TLS.
@@ -90,7 +90,7 @@ impl Request {
         &self.limits
     }
 
-    /// It is complete at this moment, and has come from a peer that may say its id, or not.
+    /// Notes when the request was ready, and its id, which a trusted peer may have sent.
     pub(super) fn note_ready(&mut self, at: Instant, peer_is_trusted: bool) {
         self.ready_at = at;
         if let Some(ids) = &self.limits.request_ids {
@@ -114,7 +114,8 @@ impl Request {
         (self.ready_at, self.head.len as u64 + self.length)
     }
 
-    /// How long it had been under way when it came, if a trusted proxy says so.
+    /// How long the request was under way before it arrived, if a trusted proxy says when it was
+    /// sent.
     pub fn upstream_wait(&self) -> Option<Duration> {
         if !self.link.as_ref()?.client.is_trusted {
             return None;
@@ -134,8 +135,8 @@ impl Request {
         (&mut self.head, Gatherer { store: &mut self.store, unsaved: &mut self.unsaved, limits })
     }
 
-    /// It is ready: takes its bytes from the front of `input`, and leaves those of the next request
-    /// there.
+    /// The request is ready: takes its bytes from the front of `input`, and leaves those of the
+    /// next request there.
     pub(super) fn begin(&mut self, received: Received, input: &mut Vec<u8>) {
         debug_assert!(self.bytes.is_empty(), "the last request is not over");
         (self.length, self.began, self.rest) = match received {
@@ -153,7 +154,7 @@ impl Request {
         }
     }
 
-    /// As the application sees it.
+    /// The request as the application sees it.
     pub(super) fn view<'a>(&'a self, client: &'a Client, secured: Option<&'a Arc<Secured>>) -> RequestView<'a> {
         RequestView {
             buffer: self.head.source(&self.bytes),
@@ -168,7 +169,7 @@ impl Request {
         }
     }
 
-    /// What a trusted proxy says its client used, or what the connection is, under TLS or not.
+    /// The scheme that a trusted proxy says its client used, or else the connection's own.
     pub(super) fn scheme(&self, is_secured: bool) -> Scheme {
         self.head.forwarded_scheme.unwrap_or(if is_secured { Scheme::Https } else { Scheme::Http })
     }
@@ -183,8 +184,8 @@ impl Request {
         if self.has_whole_body() { whole } else { Body::Stream(Box::new(whole)) }
     }
 
-    /// Reads what had not come of the body when the application was called; `receive` reads from
-    /// the client, `None` where nothing is there. See [`crate::exchange::Exchange::read_body`].
+    /// Reads the rest of the body, which is not in the store. `receive` reads from the client, and
+    /// returns `None` where nothing is there. See [`crate::exchange::Exchange::read_body`].
     pub(super) fn read_rest(
         &mut self,
         buffer: &mut [u8],
@@ -217,21 +218,21 @@ impl Request {
         }
     }
 
-    /// Until when the client has time to send more of the body. That is of one wait, however often
-    /// it is begun again before bytes come.
+    /// Until when the client has time to send more of the body. The time stays the same until bytes
+    /// come, however often this is called.
     ///
     /// # Errors
     /// The client has sent nothing for longer than it may.
     pub(super) fn wait_for_body(&mut self, now: Instant) -> io::Result<Instant> {
-        // Who has nothing more to come waits for nothing.
+        // Nothing more is to come, so there is nothing to wait for.
         let Some(rest) = &mut self.rest else { return Ok(now) };
         rest.resume(now);
         let until = *self.wait_ends.get_or_insert(rest.rate().deadline(now, &self.limits.http));
         if now >= until { Err(ErrorKind::TimedOut.into()) } else { Ok(until) }
     }
 
-    /// Whether all of its body has come. What the application has not read of it lies in the way of
-    /// the next request.
+    /// Whether all of its body has come and is decoded. What is not lies in the way of the next
+    /// request.
     pub(super) fn has_come_whole(&self) -> bool {
         self.rest.as_ref().is_none_or(|rest| rest.is_done())
     }
@@ -241,29 +242,29 @@ impl Request {
         self.has_come_whole() && self.unsaved.is_empty()
     }
 
-    /// Whether more has come than its own bytes, or has still to come.
+    /// Whether bytes have come behind the request, or more of its body is still to come.
     pub(super) fn has_more(&self) -> bool {
         !self.has_come_whole() || self.bytes.len() > self.head.len
     }
 
-    /// The bytes of its head.
+    /// The bytes that its head points into; empty until it is ready.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Those, for somebody else.
+    /// Takes these bytes out.
     pub(super) fn take_bytes(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Its body is of no use any more.
+    /// Frees the body, which is of no use any more.
     pub(super) fn drop_body(&mut self) {
         self.store = None;
         self.unsaved = Vec::new();
     }
 
-    /// It is answered: gives back what has come behind a streamed body, with the buffer where
-    /// `input` has no use for its own.
+    /// The request is answered: gives what has come behind a streamed body back to `input`, with
+    /// the buffer, if `input` is empty.
     pub(super) fn end(&mut self, input: &mut Vec<u8>) {
         self.bytes.drain(..self.head.len);
         (self.rest, self.wait_ends, self.began) = (None, None, None);
@@ -288,7 +289,8 @@ impl Request {
     /// Memory that it holds, and room in files, in bytes.
     pub(super) fn held(&self) -> (usize, u64) {
         let (memory, spool) = match &self.store {
-            // Of the buffers that bodies may keep there are only so many (see `read_context`).
+            // These buffers are not counted: bodies may keep only so many of them (see
+            // `read_context`).
             None | Some(BodyStore::Whole(..)) => (0, 0),
             Some(BodyStore::Memory(bytes)) => (bytes.capacity(), 0),
             Some(BodyStore::Spooled(_, length)) => (0, *length),

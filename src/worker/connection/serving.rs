@@ -2,7 +2,7 @@
 //!
 //! The connection stays with the event loop, which goes on sending, and notices a client that
 //! leaves or does not read. The application has the request, with a link to the connection. It
-//! locks the connection for as long as a system call takes that does not wait.
+//! locks the connection only for as long as a system call takes that does not wait.
 
 use std::any::Any;
 use std::io::{self, ErrorKind};
@@ -80,10 +80,10 @@ impl Connection {
         request
     }
 
-    /// Has the poll tell when the client takes more, where it has not taken everything.
+    /// Has the poll tell when the client takes more, where bytes wait for it.
     fn await_client(&mut self, key: usize, limits: &ConnectionLimits) {
-        // A lent socket blocks, and it is the application's. The poll is the original's, which a
-        // copy of the process shares.
+        // A lent socket blocks, and it is the application's. A copy of the process shares the
+        // original's poll, and must not change it.
         if !self.output.waits_for_client(&self.transport) || self.lent.is_lent() || fork::is_copy() {
             return;
         }
@@ -95,9 +95,9 @@ impl Connection {
         }
     }
 
-    /// Puts one end of a socket pair in the session's place, and a thread behind the other that
-    /// carries the bytes between the two: what the application gets is a real socket, and knows
-    /// nothing of TLS.
+    /// Puts one end of a socket pair in the TLS session's place. A thread carries bytes between the
+    /// other end and the session, so that the application gets a real socket, and sees nothing of
+    /// TLS.
     fn lend_session(&mut self) -> io::Result<()> {
         let (ours, theirs) = Stream::pair()?;
         let below = self.transport.stream().duplicate()?;
@@ -113,7 +113,7 @@ impl Request {
         self.link.as_ref().expect("a request that is served has a link to its connection")
     }
 
-    /// Whose request it is.
+    /// The client that has sent the request.
     pub(super) fn client(&self) -> &Arc<Client> {
         &self.link().client
     }
@@ -123,8 +123,8 @@ impl Request {
         self.link().secured.is_some()
     }
 
-    /// Its connection, while it is locked. What is asked of it goes through here, and so does what
-    /// the poll has to tell then.
+    /// Locks the connection for `ask`. Then records what its queue holds, and has the poll tell
+    /// when the client takes more, if bytes wait for it.
     fn with_connection<T>(&self, ask: impl FnOnce(&mut Connection) -> T) -> T {
         let Link { connection, key, .. } = self.link();
         let mut connection = lock(connection);
@@ -214,8 +214,8 @@ impl Exchange for Request {
     }
 
     fn wait_to_write(&mut self) -> io::Result<Wait> {
-        // It is the client that the application waits for, which has its own time for it
-        // (`write_timeout`): the worker is not stuck.
+        // The application waits for the client, whose time `write_timeout` bounds: the worker is
+        // not stuck.
         self.limits().beat();
         self.with_connection(|Connection { output, transport, limits, .. }| {
             output.check()?;
@@ -238,7 +238,7 @@ impl Exchange for Request {
     }
 
     fn wait_to_read(&mut self) -> io::Result<Wait> {
-        // As above: it is the client that is waited for.
+        // As above: the application waits for the client.
         self.limits().beat();
         let now = Instant::now();
         let until = self.wait_for_body(now)?;
@@ -284,8 +284,8 @@ mod tests {
 
     const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-    /// A request that is served, with company or without, its connection, and its client, who has
-    /// sent that and what is `behind`.
+    /// A request that is served, with company or without, its connection, and its client, which has
+    /// sent the request and then `behind`.
     fn served(behind: &str, has_company: bool) -> (Box<Request>, SharedConnection, UnixStream) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();

@@ -1,5 +1,5 @@
-//! What a connection costs the others, and how little it would be missed. Where a worker can hold
-//! no more connections, memory or disk space, it ends some.
+//! Which connections are ended first where a worker can hold no more connections, memory or disk
+//! space: what each of them holds, and how little it would be missed.
 
 use std::time::{Duration, Instant};
 
@@ -15,21 +15,21 @@ use crate::worker::holdings::Held;
 /// counts as slow. A slow client is ended before others are, or where others are not ended at all.
 pub const UNHURRIED: Duration = Duration::from_secs(2);
 
-/// Why a connection may be ended to make room, and since when it is so. What is less goes first.
+/// Why a connection may be ended to make room, and since when. The lesser value is ended first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConnectionStanding {
     /// It has been there for [`UNHURRIED`] without sending a whole head.
     Late(Instant),
     /// It is between two requests.
     Idle(Instant),
-    /// Its head is on the way, it has said nothing yet, or it was refused and what it still sends
-    /// is dropped.
+    /// Its head is on the way, its client has sent nothing yet, or it was refused and what the
+    /// client still sends is dropped.
     Fresh(Instant),
-    /// Its body comes slowly, or its response is not read. For a body, the time is until when the
-    /// bytes that came would have sufficed.
+    /// Its body comes slowly, or its response is not read. For a body, the time is until when its
+    /// bytes have met the lowest permitted rate.
     Slow(Instant),
-    /// Its body comes well. It is ended only where the application would be left without something,
-    /// and there is nobody else. The time is as for [`ConnectionStanding::Slow`].
+    /// Its body comes fast enough. It makes room only where that is urgent, and no other connection
+    /// can. The time is as for [`ConnectionStanding::Slow`].
     Busy(Instant),
 }
 
@@ -61,14 +61,14 @@ impl Connection {
         }
     }
 
-    /// Whether something waits in the kernel to be read, be it the end.
+    /// Whether bytes, or the client's end, wait in the kernel to be read.
     pub fn has_arrived(&self) -> bool {
         self.arrivals.may_be_unread()
             || wait_until_ready(self.descriptor(), Readiness::ToRead, Duration::ZERO).unwrap_or(false)
     }
 
-    /// Ends it at once. A client whose request has begun is told why, as far as the kernel takes
-    /// that. Returns what is to be logged before the connection is closed.
+    /// Ends the connection at once. A client whose request has begun is told why, as far as the
+    /// kernel takes that. Returns what is to be logged before the connection is closed.
     pub fn make_room(&mut self) -> Step {
         if self.has_unsent() && !matches!(self.http.stage(), Stage::Proxy { .. }) {
             self.break_off();

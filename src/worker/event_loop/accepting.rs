@@ -1,5 +1,5 @@
 //! Where connections come from, the listeners and the siblings, and when the worker takes them: it
-//! leaves them to those who are freer, and holds only so many.
+//! leaves them to siblings that are freer, and holds only so many.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -20,15 +20,15 @@ const ACCEPTS_PER_TURN: usize = 16;
 /// Most connections accepted in one turn, those that bring no request included.
 const LOOKS_PER_TURN: usize = 64;
 
-/// A worker that is busier than its siblings leaves new connections to them for this long; should
-/// nobody come, it takes them after all.
+/// A worker that is busier than its siblings leaves new connections to them for this long. After
+/// that it takes those that no sibling has accepted.
 pub(super) const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
 
-/// How long accepting rests when the process has run out of file descriptors or memory, and nobody
-/// here can make room.
+/// How long accepting rests when the process has run out of file descriptors or memory, and no
+/// connection here can be ended to make room.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
-/// How often that is said.
+/// How often at most the log says that connections cannot be accepted.
 const REST_TOLD: Duration = Duration::from_secs(1);
 
 /// Where new connections come from, and what bounds them.
@@ -42,7 +42,7 @@ pub(super) struct Accepting {
     /// Since when there may be connections from siblings in the handoff channel.
     pub handoffs_since: Option<Instant>,
     rest_until: Option<Instant>,
-    /// When it was last said that there are no descriptors.
+    /// When the log last said that connections cannot be accepted.
     rest_told: Option<Instant>,
 }
 
@@ -85,7 +85,7 @@ impl EventLoop {
 
     /// Takes what the kernel has already accepted on the listeners' behalf, then listens no more.
     pub fn stop_accepting(&mut self) {
-        // Whether or not their event has come yet.
+        // Handoffs may wait in the channel though their event has not come yet.
         self.accepting.handoffs_since = Some(self.clock.now);
         while !self.is_full() && self.take_handoff() {}
         for site in 0..self.accepting.listeners.len() {
@@ -94,25 +94,27 @@ impl EventLoop {
         for mut listener in self.accepting.listeners.drain(..) {
             listener.leave(self.poll.registry());
         }
-        // Where others serve on, they answer. The last seconds of a server are told as well.
+        // Siblings that serve on answer in this worker's place. Where the server stops, its last
+        // seconds are to be seen as well.
         if let Some(metrics) = self.metrics.as_mut().filter(|_| !self.siblings.server_stops()) {
             metrics.leave(self.poll.registry());
         }
     }
 
-    /// Whether nobody would accept at one of the listeners any more.
+    /// Whether nobody would accept at one of the listeners any more if this worker did not.
     pub fn is_last_on_its_socket(&self) -> bool {
         self.accepting.listeners.iter().any(|listener| listener.is_ours_alone(&self.siblings))
     }
 
-    /// Takes over the listeners that siblings have left, and leaves those that one serves again.
+    /// Takes over the listeners that siblings have left, and leaves those at which a sibling
+    /// accepts again.
     pub(super) fn watch_listeners(&mut self) -> io::Result<()> {
         let (registry, siblings) = (self.poll.registry(), &self.siblings);
         let mut listeners = self.accepting.listeners.iter_mut().enumerate();
         listeners.try_for_each(|(index, listener)| listener.watch(registry, Token(FIRST_LISTENER + index), siblings))
     }
 
-    /// Whether connections may be waiting that could be held.
+    /// Whether connections may be waiting, and there is room for one.
     pub(super) fn can_accept(&self) -> bool {
         self.is_awaited() && self.has_room()
     }
@@ -130,15 +132,16 @@ impl EventLoop {
         self.can_accept() && (handoffs || (0..self.accepting.listeners.len()).any(|site| self.should_accept(site)))
     }
 
-    /// Whether something may come to be done here for clients that wait to be accepted, though no
-    /// thread here can serve: health checks and requests for files are answered, and requests that
-    /// no sibling could accept are passed on.
+    /// Whether it is of use to accept at `listener`, also while no thread here can serve: health
+    /// checks and requests for files are answered, and requests at a socket where no sibling
+    /// accepts are passed on.
     fn has_use_for(&self, listener: &WorkerListener) -> bool {
         self.serves || self.limits.own_paths.are_given() || !listener.is_shared()
     }
 
-    /// While a request is at hand here, or a sibling has fewer connections, or nobody here can
-    /// serve, a sibling should have the first chance to accept; but nobody waits for long.
+    /// While a request is ready here, or a sibling has fewer connections, or no thread here can
+    /// serve, an idle sibling should have the first chance to accept, but only for
+    /// [`ACCEPT_BACKOFF`].
     fn should_accept(&self, site: usize) -> bool {
         let listener = &self.accepting.listeners[site];
         let Some(since) = listener.waiting_since else { return false };
@@ -196,8 +199,8 @@ impl EventLoop {
         }
     }
 
-    /// Makes room where the connection has a descriptor that should be the application's, and gives
-    /// it another.
+    /// Where the connection has got a descriptor of the application's reserve, makes room, and
+    /// moves the connection to a lower descriptor.
     fn take_a_clients_number(&mut self, stream: Stream) -> Stream {
         if self.limits.holdings.note_descriptor(&stream)
             && self.make_much_room()
@@ -232,22 +235,22 @@ impl EventLoop {
         if error.raw_os_error().is_some_and(|code| OUT_OF_RESOURCES.contains(&code)) {
             return self.make_room_after(error);
         }
-        // Those that concern one connection, which is gone (accept(2), "Error handling"); there may
-        // be others.
+        // Errors of one connection, which is gone (accept(2), "Error handling"); others may be
+        // waiting.
         const ONE_CONNECTION: [i32; 4] = [libc::ECONNABORTED, libc::EINTR, libc::EPROTO, libc::EPERM];
         if error.raw_os_error().is_some_and(|code| ONE_CONNECTION.contains(&code) || is_network_error(code)) {
             return true;
         }
         self.accepting.listeners[site].waiting_since = None;
-        // Else the master has not opened it yet, or has shut it again (accept(2), EINVAL).
+        // With EINVAL the master has not opened the listener yet, or has shut it again (accept(2)).
         if error.kind() != ErrorKind::InvalidInput {
             log::error!("Cannot accept connections: {error}");
         }
         false
     }
 
-    /// There is nothing left to hold another connection with: others make room, and it goes on at
-    /// once; or nobody can, and it rests for a moment. Says whether it goes on.
+    /// Descriptors or memory have run out. Ends other connections, so that accepting goes on at
+    /// once; where none can be ended, accepting rests for a moment. Says whether it goes on.
     fn make_room_after(&mut self, error: &io::Error) -> bool {
         if self.accepting.rest_told.is_none_or(|told| self.clock.now >= told + REST_TOLD) {
             log::error!("Cannot accept connections for now: {error}");

@@ -1,7 +1,7 @@
-//! Requests for files, which whoever leads answers: also while the application has every thread.
+//! Requests for files. The leader answers them, also while the application has every thread.
 //!
-//! To open a file may cost a wait for the disk, and requests for the application wait meanwhile. So
-//! only some are answered in one turn, and the rest in the next.
+//! To open a file may take a wait for the disk, and requests for the application wait meanwhile. So
+//! only some requests for files are answered in one turn, and the rest in the next.
 
 use std::time::Instant;
 
@@ -10,15 +10,15 @@ use super::{EventLoop, LONGEST_WORK, idle};
 use crate::files::StaticFiles;
 use crate::worker::connection::{FileTerms, Step};
 
-/// Most requests for files that are answered in one turn, however quick that is: what has happened
-/// meanwhile is then looked at again.
+/// Most requests for files that are answered in one turn, however quick that is: then the loop
+/// polls again.
 const FILES_PER_TURN: usize = 64;
 
 /// The requests for files, and the files.
 #[derive(Default)]
 pub(super) struct FileRequests {
     files: Option<(StaticFiles, FileTerms)>,
-    /// Connections that have one.
+    /// Connections that have a request for a file.
     waiting: Unfinished,
 }
 
@@ -40,7 +40,7 @@ impl EventLoop {
         self.queues.file_requests.files = Some((files, terms));
     }
 
-    /// Answers requests for files: each connection once, and no longer than for a moment.
+    /// Answers requests for files in order, and begins none after [`LONGEST_WORK`].
     pub(super) fn answer_with_files(&mut self) {
         if self.queues.file_requests.is_empty() {
             return;

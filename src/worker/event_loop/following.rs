@@ -1,5 +1,5 @@
-//! What a connection's step asks for: to be watched, to be served, to be gone on with, or to be
-//! closed.
+//! Does what a connection's step asks for: watches it, has it served, goes on with it, or closes
+//! it.
 
 use super::{EventLoop, READS_PER_TURN, idle};
 use crate::exchange::CLIENT_CLOSED_REQUEST;
@@ -64,9 +64,9 @@ impl EventLoop {
         }
     }
 
-    /// Watches the connection no more. Closing its descriptor would not do where another process is
-    /// about to have one of its own for it (epoll(7), "Questions and answers"). Should it stay
-    /// after all, it is registered again when it next has to wait.
+    /// Stops watching the connection. To close its descriptor is not enough where another process
+    /// is about to have a duplicate (epoll(7), "Questions and answers"). A connection that stays
+    /// after all is registered again when it next has to wait.
     pub fn unregister(&self, key: usize) {
         if let Some(entry) = self.connections.get(key) {
             self.leave_poll(&mut lock(&entry.connection));
@@ -96,8 +96,7 @@ impl EventLoop {
         }
     }
 
-    /// Reads what has come to a connection whose wait is over, and closes it only if that is
-    /// nothing.
+    /// Reads what has come to a connection whose wait is over, and closes it only if nothing has.
     fn look_once_more(&mut self, key: usize) {
         let Some(mut connection) = idle(&self.connections, key) else { return };
         connection.note_unread(false);

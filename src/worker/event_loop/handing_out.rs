@@ -8,8 +8,8 @@ use crate::worker::batching::{MOST_RESPONSES, RESPONSE_WAIT};
 use crate::worker::connection::{LoggedRequest, Request, Step, lock};
 
 /// A request that may have waited this long is run only if its client is still there. Looking costs
-/// a system call, and hardly anybody leaves sooner; behind thirty others even a request of half a
-/// millisecond waits half as long.
+/// a system call, and hardly any client leaves sooner. Behind thirty others of half a millisecond
+/// each, a request waits only half that time.
 const UNQUESTIONED_WAIT: Duration = Duration::from_millis(30);
 
 impl EventLoop {
@@ -18,8 +18,8 @@ impl EventLoop {
         !self.queues.ready.is_empty()
     }
 
-    /// The next request that is ready; it comes back through [`EventLoop::put_back`]. Where
-    /// `has_company`, and others are ready behind it, its response may wait for theirs.
+    /// The next request that is ready; it comes back through [`EventLoop::put_back`]. If
+    /// `has_company`, and other requests are ready behind it, its response may wait for theirs.
     pub fn next_ready(&mut self, has_company: bool) -> Option<Box<Request>> {
         if self.queues.ready.is_empty() && self.queues.finished.is_empty() {
             return None;
@@ -39,21 +39,21 @@ impl EventLoop {
         let Some(missed) = self.check_in(key) else { return };
         if let Some(mut connection) = idle(&self.connections, key) {
             if self.limits.is_stopping() {
-                // It may have fallen idle before the worker was told.
+                // The connection may have become idle before the worker was told to end.
                 connection.close_by(self.clock.now + self.limits.idle_time());
             }
             self.read_context.return_buffer(connection.take_returned());
             self.unlogged.requests.extend(connection.take_late_log(false, self.clock.now));
             if connection.is_exchanged() {
-                // A relay has a duplicate of the old one, for which closing it would not do (see
-                // there).
+                // A relay has a duplicate of the old descriptor, so the poll would watch on after a
+                // close (see `unregister`).
                 self.leave_poll(&mut connection);
                 connection.drop_old_descriptor();
             }
         }
         self.follow(key, step);
-        // Before it reads: as long as something is to be sent it looks like one whose client is
-        // behind.
+        // Writes before it reads: as long as bytes are unsent, the connection looks like one whose
+        // client is behind.
         if missed.writable || missed.readable {
             self.write(key);
         }
@@ -75,10 +75,11 @@ impl EventLoop {
         std::mem::take(&mut self.unlogged.requests)
     }
 
-    /// Keeps the connection with this key ready: nobody can serve its request now, nor take it.
+    /// Keeps the connection with this key ready: no thread can serve its request now, and no
+    /// sibling takes it.
     pub fn keep_ready(&mut self, key: usize) {
         self.check_in(key);
-        // It has waited already: whether its client is still there is to be asked.
+        // The request has waited already: whether its client is still there is to be asked.
         let since = self.clock.now.checked_sub(UNQUESTIONED_WAIT).unwrap_or(self.clock.now);
         self.queues.ready.push_front((key, since));
     }
@@ -109,8 +110,8 @@ impl EventLoop {
         None
     }
 
-    /// The application has no request of the connection any more. What the poll said of it
-    /// meanwhile; `None` where it is not known.
+    /// The application has given back the connection's request. Returns what the poll said of the
+    /// connection meanwhile; `None` where the application had no request of it.
     pub(super) fn check_in(&mut self, key: usize) -> Option<PendingEvents> {
         self.connections.get_mut(key)?.pending.take()
     }

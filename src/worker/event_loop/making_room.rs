@@ -1,22 +1,23 @@
-//! Who has to go where the worker can hold no more: connections for which there is no place,
-//! unfinished requests that take too much memory or disk, clients that have taken the application's
-//! descriptors. Newcomers and health checks always find room, and nobody waits for it longer than a
-//! moment.
+//! Which connections are ended where the worker can hold no more: because there are too many,
+//! because unfinished requests take too much memory or disk, or because clients have taken the
+//! application's descriptors. New connections and health checks always find room, and wait for it
+//! only a moment.
 
 use std::time::Duration;
 
 use super::{EventLoop, idle};
 use crate::worker::connection::{Connection, ConnectionStanding, Step};
 
-/// How long a connection that is new, or has been idle or unfinished since, keeps its place in a
-/// crowd. Most heads come at once.
+/// How long a connection that is fresh or idle keeps its place where the worker is full. Most heads
+/// come at once.
 const CROWDED_TIME: Duration = Duration::from_millis(25);
 
-/// So many of the newest keep it for longer, until they count as late: closed any earlier, a crowd
-/// that connects before it speaks would only chase itself out.
+/// So many of the newest fresh connections keep their place for longer, until they count as late.
+/// Otherwise a crowd of clients that connect before they send anything would only push each other
+/// out.
 const NEWEST: usize = 64;
 
-/// How many make room at once where the process has no descriptor left.
+/// How many connections are ended at once where the process has no descriptor left.
 const SEVERAL: usize = 16;
 
 impl EventLoop {
@@ -30,19 +31,20 @@ impl EventLoop {
         !self.is_full() || !self.queues.dispensable.is_empty()
     }
 
-    /// Whether clients wait that nobody can make room for yet.
+    /// Whether clients may be waiting while the worker is full.
     pub(super) fn waits_for_room(&self) -> bool {
         self.is_full() && self.is_awaited()
     }
 
-    /// Finds who could make room in this turn, where somebody has to; gives back what the
-    /// application should have.
+    /// Where room is needed in this turn, finds the connections that can be ended for it. Gives the
+    /// application back its reserve of descriptors.
     pub(super) fn look_for_room(&mut self) {
         self.queues.dispensable.clear();
         if self.limits.holdings.is_in_reserve() {
             self.make_much_room();
             if self.connections.len() < NEWEST {
-                // It is the application that has so many: nobody is to be kept out for that.
+                // The application itself has so many descriptors: no client is to be kept out for
+                // that.
                 self.limits.holdings.leave_reserve();
             }
         } else if self.waits_for_room() {
@@ -50,8 +52,8 @@ impl EventLoop {
         }
     }
 
-    /// Gives up a connection for the one that has just come, if that is one too many. Not before:
-    /// that one might not come after all.
+    /// Ends connections as long as the one that has just come is one too many. To be called after
+    /// the accept, which may bring none.
     pub(super) fn make_room(&mut self) {
         let is_one_too_many = |this: &Self| {
             this.connections.len() > this.accepting.most_connections || this.limits.holdings.is_in_reserve()
@@ -59,8 +61,8 @@ impl EventLoop {
         while is_one_too_many(self) && self.give_one_up() {}
     }
 
-    /// Gives up as many connections as hold what the application should have, and several more that
-    /// can be done without; says whether any.
+    /// Ends connections until the application has its reserve of descriptors, and several more that
+    /// can be done without. Says whether any were ended.
     pub(super) fn make_much_room(&mut self) -> bool {
         let mut has_made_room = false;
         self.find_dispensable(true);
@@ -82,8 +84,8 @@ impl EventLoop {
         while let Some((good, mut excess)) = self.limits.holdings.excess() {
             let now = self.clock.now;
             let cost = |connection: &Connection| {
-                // Whoever waits for the application has done nothing wrong: such a request goes
-                // last.
+                // A request that waits for the application is ended last: its client has done
+                // nothing wrong.
                 let weight = u128::from(connection.held().of(good)) * connection.held_for(now).as_millis().max(1);
                 (!connection.is_ready(), weight)
             };
@@ -104,7 +106,7 @@ impl EventLoop {
                 leaving.push(key);
             }
             if leaving.is_empty() {
-                // The application has it all.
+                // The rest is held by requests that the application has.
                 break;
             }
             leaving.into_iter().for_each(|key| self.give_up(key));
@@ -114,8 +116,8 @@ impl EventLoop {
         }
     }
 
-    /// Finds who can be done without. Where it is `urgent`, all others follow them who are at no
-    /// request of the application's.
+    /// Finds the connections that can be done without. Where it is `urgent`, all others that may be
+    /// ended (see [`Connection::standing`]) follow them.
     fn find_dispensable(&mut self, urgent: bool) {
         let now = self.clock.now;
         let mut found: Vec<(ConnectionStanding, usize)> = Vec::new();
@@ -134,14 +136,14 @@ impl EventLoop {
             ConnectionStanding::Busy(_) => false,
         });
         let mut last = if urgent { last } else { Vec::new() };
-        // Whoever was served just now is about to ask again.
+        // Fresh ones go first: a client that was served just now is about to ask again.
         last.sort_by_key(|(standing, _)| !matches!(standing, ConnectionStanding::Fresh(_)));
         self.queues.dispensable.clear();
         self.queues.dispensable.extend(first.into_iter().chain(last).map(|(_, key)| key));
     }
 
-    /// Closes the one that can best be done without; says whether there was one. Those of which
-    /// something has arrived meanwhile stay.
+    /// Ends the connection that can best be done without; says whether there was one. A connection
+    /// of which something has arrived meanwhile stays.
     fn give_one_up(&mut self) -> bool {
         while let Some(key) = self.queues.dispensable.pop_front() {
             let Some(mut connection) = idle(&self.connections, key) else { continue };

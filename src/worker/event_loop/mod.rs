@@ -1,8 +1,9 @@
-//! The poll and the connections: who can be read, written, accepted, or has waited too long.
+//! The poll and the connections: which can be read, written or accepted, and which have waited too
+//! long.
 //!
-//! Edge-triggered, one registration a connection (a second one for clients that read slowly), none
-//! for a connection that is over before it would have had to wait. Does all input and output that
-//! needs no Python, and hands out the connections whose requests are ready. Knows nothing of the
+//! The poll is edge-triggered. A connection is registered once (a second time if its client reads
+//! slowly), and never if it is over before it would have to wait. The event loop does all input and
+//! output that needs no Python, and hands out the requests that are ready. It knows nothing of the
 //! interpreter.
 
 mod accepting;
@@ -46,22 +47,23 @@ const EVENTS_PER_TURN: usize = 256;
 /// first.
 const READS_PER_TURN: usize = 4;
 
-/// How long connections with more to do than to read a head (bodies, long responses) are gone on
-/// with in one turn: new requests wait meanwhile. The one that is at it may take as long again.
+/// How long one turn goes on with connections that have more to do than to read a head (bodies,
+/// long responses): new requests wait meanwhile. The connection that is begun last may take as long
+/// again.
 const LONGEST_WORK: Duration = Duration::from_millis(2);
 
-/// Most of them in one turn, however quick they are: what has happened meanwhile is then looked at
-/// again.
+/// Most of these connections in one turn, however quick they are: then the loop polls again.
 const WORKS_PER_TURN: usize = 64;
 
 /// Most connections whose TLS handshake goes on in one turn: each may cost a signature, a
 /// millisecond's work for a long RSA key, and requests that are ready wait meanwhile.
 const HANDSHAKES_PER_TURN: usize = 16;
 
-/// Waits end and hearts beat to this precision.
+/// Waits end, and heartbeats come, to this precision.
 pub const TICK: Duration = Duration::from_secs(1);
 
-/// Tokens of what is there once; listeners follow, then connections.
+/// Tokens of the sources that exist once. Those of the listeners follow, then those of the
+/// connections.
 const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
 const HANDOFF_CHANNEL: Token = Token(2);
@@ -79,11 +81,12 @@ pub struct EventLoop {
     connections: Slab<ConnectionEntry>,
     queues: Queues,
     siblings: Arc<Siblings>,
-    /// Whether the thread that leads also serves; else requests and new connections have to wait.
+    /// Whether the thread that leads also runs the application; else requests and new connections
+    /// wait.
     serves: bool,
     read_context: ReadContext,
     unlogged: Unlogged,
-    /// Who answers at `metrics_bind`.
+    /// The server at `metrics_bind`, if there is one.
     metrics: Option<Box<MetricsServer>>,
 }
 
@@ -93,26 +96,26 @@ struct Clock {
     /// two polls.
     now: Instant,
     last_poll: Instant,
-    /// The latest moment before which nothing of what is being read can have arrived.
+    /// Nothing of what is being read can have arrived before this moment.
     arrived_after: Instant,
     next_sweep: Instant,
 }
 
-/// Connections that something is to be done for, by what that is.
+/// Connections for which something is to be done, by what is to be done.
 struct Queues {
     /// Those whose requests are ready, and since when.
     ready: VecDeque<(usize, Instant)>,
-    /// Those with more to do than what was their share.
+    /// Those with more to do than their share of one turn.
     unfinished: Unfinished,
-    /// Those that may have to make room in this turn, in that order.
+    /// Those that may be ended in this turn to make room, in this order.
     dispensable: VecDeque<usize>,
     /// Requests for files.
     file_requests: FileRequests,
     /// Those whose responses are to go out together.
     finished: VecDeque<usize>,
-    /// Since when the first of those waits.
+    /// Since when the first of `finished` waits.
     finished_since: Instant,
-    /// Up to which connection the waits have been looked at, as long as not all have been.
+    /// The key at which the look for expired waits goes on; `None` when all have been looked at.
     waits_seen: Option<usize>,
 }
 
@@ -170,8 +173,8 @@ pub struct Turn {
 }
 
 impl EventLoop {
-    /// A loop over `listeners`, the signal pipe `signals` and what tells of Python's handlers,
-    /// `nudge`; for at most `most_connections` at once.
+    /// A loop over `listeners`, the signal pipe `signals`, and `nudge`, which is readable when
+    /// Python's signal handlers are due; for at most `most_connections` at once.
     ///
     /// # Errors
     /// The kernel's, from epoll.
@@ -207,8 +210,8 @@ impl EventLoop {
     }
 
     /// Waits until something happens, at most to the next tick and for `most`, and does what can be
-    /// done without the application. Whatever was [finished](EventLoop::send_finished) is to be
-    /// sent before.
+    /// done without the application. Responses that are [finished](EventLoop::send_finished) are to
+    /// be sent before.
     ///
     /// # Errors
     /// The poll failed, which leaves nothing to go on with.
@@ -222,7 +225,8 @@ impl EventLoop {
         self.clock.arrived_after = std::mem::replace(&mut self.clock.last_poll, self.clock.now);
         self.accepting.handshakes_left = HANDSHAKES_PER_TURN;
         let mut turn = self.take_events();
-        // A handler of Python's may have interrupted the poll, and told somebody else's descriptor.
+        // CPython's signal handler may have interrupted the poll, and written to another descriptor
+        // than `nudge` (`signal.set_wakeup_fd`).
         turn.handlers |= interrupted;
         self.continue_unfinished();
         self.look_for_room();
@@ -270,7 +274,7 @@ impl EventLoop {
         Ok(())
     }
 
-    /// From now on new connections are under TLS, with this.
+    /// From now on new connections are under TLS, as `tls` says.
     pub fn accept_under_tls(&mut self, tls: &Tls) {
         self.accepting.acceptor = Some(tls.acceptor().clone());
         if let Some(metrics) = &mut self.metrics {
@@ -283,7 +287,7 @@ impl EventLoop {
         self.serves = serves;
     }
 
-    /// Whether it does.
+    /// Whether the thread that leads serves what becomes ready.
     pub fn serves(&self) -> bool {
         self.serves
     }
@@ -298,7 +302,7 @@ impl EventLoop {
         self.clock.now
     }
 
-    /// Whether no connection is open.
+    /// Whether no connection is open, those for metrics included.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty() && self.metrics.as_ref().is_none_or(|metrics| metrics.is_idle())
     }
@@ -337,7 +341,7 @@ impl EventLoop {
             match event.token() {
                 SIGNALS => turn.signals = true,
                 NUDGE => turn.handlers = true,
-                // It has ended the poll, which is all that it is for.
+                // The waker has ended the poll, which is its only purpose.
                 WAKER => {}
                 HANDOFF_CHANNEL => {
                     self.accepting.handoffs_since = self.accepting.handoffs_since.or(Some(self.clock.now))
@@ -415,15 +419,15 @@ impl EventLoop {
             }
             Some(missed) => {
                 let goes_on = match entry.connection.try_lock() {
-                    // What comes of it once the application is done is for then.
+                    // The request is given back already: `put_back` will go on with the connection.
                     Ok(connection) if !connection.is_served() => {
                         missed.writable = true;
                         false
                     }
                     Ok(mut connection) => connection.send_on(self.clock.now),
                     Err(TryLockError::Poisoned(connection)) => connection.into_inner().send_on(self.clock.now),
-                    // The application's thread is sending: it may not have met the room that has
-                    // come.
+                    // The application's thread is sending, perhaps since before the kernel had
+                    // room: looks again.
                     Err(TryLockError::WouldBlock) => true,
                 };
                 if goes_on {

@@ -1,5 +1,5 @@
-//! Connections that have more to do than may be done at once: each is there once, and has its turn
-//! when those before it have had theirs.
+//! A queue of connections that have more to do than may be done at once. Each is in it once, and
+//! has its turn when those before it have had theirs.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 #[derive(Default)]
 pub struct Unfinished {
     order: VecDeque<usize>,
-    /// By number, whether it is in the queue.
+    /// By connection number: whether the connection is in the queue.
     is_in: Vec<bool>,
 }
 

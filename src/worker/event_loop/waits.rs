@@ -10,7 +10,7 @@ use crate::worker::connection::{Connection, Step, lock};
 const ENDS_PER_TURN: usize = 64;
 
 impl EventLoop {
-    /// Ends what has lasted too long; where that is much, the rest in the next turn.
+    /// Ends waits that have lasted too long; where they are many, the rest in the next turn.
     pub(super) fn end_waits(&mut self) {
         let Some(mut key) = self.queues.waits_seen.take() else { return };
         let mut left = ENDS_PER_TURN;
@@ -28,8 +28,8 @@ impl EventLoop {
         }
     }
 
-    /// Tells the clients of all connections that these have come to their end: the process has,
-    /// too.
+    /// Tells the clients that their connections end, because the process ends; not those whose
+    /// request is with the application.
     pub fn end_connections(&mut self) {
         let (now, mut logged) = (self.clock.now, Vec::new());
         self.each_idle(|_, connection| {
@@ -39,25 +39,25 @@ impl EventLoop {
         self.unlogged.requests.extend(logged);
     }
 
-    /// Gives clients that are between two requests until `time` to send one more. Those that are
-    /// with the application now, and have been promised to be kept, fall idle later
-    /// (`ConnectionLimits::idle_time`).
+    /// Gives clients that are between two requests until `time` to send one more. Connections whose
+    /// request is with the application become idle later: those that a response has promised to
+    /// keep get their time then (`ConnectionLimits::idle_time`).
     pub fn close_idle_by(&mut self, time: Instant) {
         self.each_idle(|_, connection| connection.close_by(time));
         self.tick_by(time);
     }
 
-    /// Ends what has lasted too long for one connection.
+    /// Ends the wait of one connection, if it has lasted too long.
     fn end_wait(&self, key: usize) -> Step {
         let Some(entry) = self.connections.get(key) else { return Step::Wait };
         let mut connection = match entry.connection.try_lock() {
             Ok(connection) => connection,
             Err(TryLockError::Poisoned(connection)) => connection.into_inner(),
-            // The application's thread is sending: it is looked at again with the next tick.
+            // The application's thread is sending: the next tick looks at the connection again.
             Err(TryLockError::WouldBlock) => return Step::Wait,
         };
         if entry.pending.is_some() && !connection.is_served() {
-            // Its request has been served, and what comes next is on its way here.
+            // The request is given back already: `put_back` will go on with the connection.
             return Step::Wait;
         }
         connection.on_time(self.clock.now)

@@ -1,10 +1,10 @@
 //! A pool whose one thread runs the application in greenlets (worker class gevent).
 //!
-//! The thread runs gevent's hub, which watches the event loop's poll. When that has something, the
-//! hub calls for a turn of the event loop, then has a greenlet for each request that is ready. So
-//! the hub's thread leads as an application thread does; it is busy from its waking to its next
-//! wait, and the standby thread leads while a greenlet does not let go of it. Knows no gevent: the
-//! bridge to it is `python::greenlets`.
+//! The thread runs gevent's hub, which watches the event loop's poll. When the poll has something,
+//! the hub calls for a turn of the event loop, then has a greenlet serve each request that is
+//! ready. So the hub's thread leads as an application thread does. It counts as busy from its
+//! waking to its next wait, and the standby thread leads while a greenlet does not let go of it.
+//! This module knows no gevent: the bridge to it is `python::greenlets`.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -41,11 +41,11 @@ pub(super) struct HubState {
 
 /// What the hub's thread is at.
 struct HubTurn {
-    /// When requests have begun to be taken.
+    /// When the hub began to take requests in this turn.
     began: Instant,
-    /// How many were taken since.
+    /// How many requests were taken since.
     taken: usize,
-    /// Taken from the event loop with the one before, for whoever takes the next.
+    /// The next request, taken from the event loop when the one before was given back.
     next: Option<Box<Request>>,
     /// When the hub's timer fires.
     timer: Option<Instant>,
@@ -98,8 +98,8 @@ impl ThreadPool {
         self.note(|turn| turn.is_sudden_end = true);
     }
 
-    /// Has `worker_int` called, because code has changed. The hub itself may not call it: the hook
-    /// may wait.
+    /// Has `worker_int` called, because code has changed. The hub itself does not call the hook,
+    /// which may wait.
     pub fn tell_of_changed_code(&self, hooks: &Hooks) {
         if self.has_greenlets() {
             self.note(|turn| turn.has_changed_code = true);
@@ -109,8 +109,8 @@ impl ThreadPool {
         }
     }
 
-    /// Has a method of the worker's class called, if that overrides it. In greenlets it may wait,
-    /// so the hub itself does not call it.
+    /// Has a method of the worker's class called, if the class overrides it. The hub itself does
+    /// not call the method, which may wait.
     pub fn tell_class(&self, hooks: &Hooks, method: WorkerMethod) {
         if !self.has_greenlets() {
             hooks.call_method(method);
@@ -126,7 +126,7 @@ impl ThreadPool {
         }
     }
 
-    /// Has the hub look as soon as no greenlet runs.
+    /// Calls the hub, which looks what there is to do as soon as no greenlet runs.
     pub(super) fn call_hub(&self) {
         if let Some(hub) = &self.hub {
             hub.call.wake();
@@ -145,8 +145,8 @@ impl ThreadPool {
             Taken::Over => return None,
             Taken::NotYet => {}
         }
-        // The standby thread may wait for the interpreter at this moment. Nothing below runs
-        // Python.
+        // Detached, because the standby thread may wait for the interpreter at this moment. Nothing
+        // below runs Python.
         py.detach(|| {
             let mut slot = self.lock();
             loop {
@@ -180,7 +180,8 @@ impl ThreadPool {
         slot.moves += 1;
         let is_over = slot.is_over;
         let Some(lead) = &mut slot.lead else {
-            // The standby thread leads, and may be at something else first.
+            // The standby thread leads, and may be at something else: a response that was put off
+            // goes out here.
             let step = if step == Step::Send { lock(&connection).on_writable(now) } else { step };
             slot.returned.push((key, step));
             self.has_returned.store(true, Relaxed);
@@ -188,7 +189,7 @@ impl ThreadPool {
             return;
         };
         let event_loop = &mut lead.event_loop;
-        // Should it be closed now, it is this that closes it.
+        // This reference goes first, so that `put_back` can close the socket.
         drop(connection);
         event_loop.catch_up(now);
         event_loop.put_back(key, step);
@@ -283,7 +284,7 @@ impl GreenletDriver for ThreadPool {
         self.tell_idle_threads(0);
         let woke_at = self.hub().turn.lock().unpoisoned().woke_at.take();
         woke_at.iter().for_each(|woke_at| self.worker.row.count_busy(now.saturating_duration_since(*woke_at)));
-        // Where there is none the standby thread leads, and has called the hub.
+        // Where the lead is not in the slot, the standby thread leads, and has called the hub.
         let lead = slot.lead.as_mut()?;
         lead.event_loop.send_finished();
         let mut turn = self.hub().turn.lock().unpoisoned();

@@ -1,5 +1,5 @@
-//! What the threads are at: told on the scoreboard and in the log, and answered in the
-//! application's stead where the worker is past its time.
+//! The requests that the threads are at: shown on the scoreboard and in the log, and answered in
+//! the application's stead where the worker is past its deadline.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -12,8 +12,7 @@ use crate::python::call::{InFlight, Look};
 use crate::sys::clock::monotonic_ms;
 use crate::worker::slow_requests::{SeenRequest, SlowRequests};
 
-/// Most requests that are named when a worker is aborted. Of greenlets there may be thousands at
-/// one.
+/// Most requests that are named when a worker is aborted. Under gevent there may be thousands.
 const MOST_REPORTED: usize = 64;
 
 /// How long an aborted application may take to end its request by itself; the master kills the
@@ -24,7 +23,7 @@ pub const UNWINDING_TIME: Duration = Duration::from_millis(300);
 pub(super) struct InFlightTable {
     /// What each thread is at, and each greenlet.
     callers: Mutex<Vec<InFlight>>,
-    /// Those that the log names already.
+    /// The slow requests that the log names already.
     slow: Mutex<SlowRequests>,
     /// The log says already what the worker was at when it was aborted.
     has_reported_abort: AtomicBool,
@@ -50,18 +49,18 @@ impl InFlightTable {
         callers.iter().map(|requests| requests.flush_due(now, hurry)).max().unwrap_or(Look::Nothing)
     }
 
-    /// A copy: whoever goes through it may log, or wait for a response.
+    /// A copy of the list: its user may log, or wait for a response.
     fn callers(&self) -> Vec<InFlight> {
         self.callers.lock().unpoisoned().clone()
     }
 }
 
 impl ThreadPool {
-    /// The worker is past its time (ABRT): says in the log what it was at and, once the application
-    /// has had its chance to unwind, answers the clients in its stead.
+    /// The worker is past its deadline (ABRT): says in the log what it was at and, once the
+    /// application has had its chance to unwind, answers the clients in its stead.
     pub fn give_up_requests(&self) {
-        // Whoever holds the interpreter may be what is stuck: from here on no record goes by way of
-        // it.
+        // The thread that holds the interpreter may be stuck: from here on no log record goes
+        // through Python.
         crate::logging::redirect(None);
         self.report_abort();
         std::thread::sleep(UNWINDING_TIME);

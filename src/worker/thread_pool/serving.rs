@@ -80,8 +80,8 @@ impl ThreadPool {
     }
 
     fn log_access(&self, py: Python<'_>, finished: &mut Finished, started: Instant, duration: Duration) {
-        // What Python's logging writes it was given while the response was at hand
-        // (python::observer).
+        // Where Python's logging writes the line, it got the request while the response was at hand
+        // (python::request_hooks).
         let Some(log) = self.access_log.as_ref().filter(|_| !finished.is_logged) else { return };
         let mut log = loop {
             match log.try_lock() {
@@ -90,7 +90,7 @@ impl ThreadPool {
                 // The leader is writing, perhaps to a slow pipe: neither the client nor other
                 // Python threads need wait for it.
                 Err(TryLockError::WouldBlock) => {
-                    // An error comes again when the connection is done with.
+                    // An error is met again when the connection goes on.
                     let _ = finished.exchange.flush();
                     py.detach(|| std::thread::sleep(LOG_PAUSE));
                 }

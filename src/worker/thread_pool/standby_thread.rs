@@ -17,8 +17,8 @@ use crate::worker::standby::{Attention, BUSY_LOOK};
 /// After this long without a request the standby thread sleeps until there is one.
 const STANDBY_PATIENCE: Duration = Duration::from_millis(25);
 
-/// After so many looks in vain it is no longer attentive to bytes that wait: calling it costs the
-/// application more than a few of those.
+/// After so many looks that find no waiting bytes the standby thread looks less often. It goes on
+/// for so many because calling it costs the application more than a few looks.
 const QUIET_LOOKS: u32 = 8;
 
 /// What the standby thread saw when it last looked at the threads.
@@ -42,7 +42,8 @@ impl ThreadPool {
                 (false, true) => Attention::Asleep,
             };
             standby.set_attention(attention);
-            // Whoever came before that saw it attentive: it looks once more.
+            // A thread that came before this saw an attentive standby thread, and has not called
+            // it. So look once more.
             let must_wait_on = attention == Attention::Asleep && !self.is_idle();
             let found = self.flush_due(Instant::now(), false);
             if must_wait_on || found != Look::Nothing && attention != Attention::ToBytes {
@@ -62,8 +63,7 @@ impl ThreadPool {
     /// Sends what has waited for long enough; with `hurry`, also responses that wait for others.
     fn flush_due(&self, now: Instant, hurry: bool) -> Look {
         let standby = &self.worker.limits.standby;
-        // Of greenlets there may be hundreds at a request: they are looked at only where there is
-        // something to find.
+        // Hundreds of greenlets may be at a request: they are looked at only where bytes may wait.
         if self.has_greenlets() && !standby.take_bytes() {
             return Look::Nothing;
         }
@@ -74,8 +74,8 @@ impl ThreadPool {
         found
     }
 
-    /// Leads, if every thread is busy, until one wants to. Says whether none has had a request for
-    /// a while; `None` when the worker is over.
+    /// Leads, if every thread is busy, until one wants the lead. Says whether no thread has had a
+    /// request for a while; `None` when the worker is over.
     fn look_after_threads(&self, look: &mut BusyLook) -> Option<bool> {
         let mut slot = self.lock();
         if slot.is_over {
@@ -93,8 +93,8 @@ impl ThreadPool {
         self.lock().busy == 0
     }
 
-    /// Everybody has been busy for too long: a follower leads if there is one after all, else this
-    /// thread does.
+    /// Every thread has been busy for too long: a follower leads if there is one after all, else
+    /// the standby thread does.
     fn take_over<'a>(&'a self, mut slot: MutexGuard<'a, PoolState>) -> MutexGuard<'a, PoolState> {
         slot.moves += 1;
         if slot.waiting > 0 {
@@ -109,7 +109,7 @@ impl ThreadPool {
         self.lock()
     }
 
-    /// Does everything but run the application, until a thread that can wants the lead.
+    /// Leads without running the application, until an application thread wants the lead.
     fn lead_io_only(&self, mut lead: Box<LeaderState>) {
         lead.event_loop.lead_as(false);
         lead.event_loop.catch_up(Instant::now());
@@ -138,7 +138,8 @@ impl ThreadPool {
         }
     }
 
-    /// Requests that nobody here can serve now go, with their connections, to siblings that can.
+    /// Hands requests that no thread here can serve now, with their connections, to siblings that
+    /// can.
     fn hand_off_ready(&self, lead: &mut LeaderState) {
         let mut kept = Vec::new();
         while self.worker.siblings.has_idle()
