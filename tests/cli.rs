@@ -10,9 +10,10 @@ use crate::util::server::{Finished, Plan};
 
 #[test]
 fn help_and_version_answer_and_end() {
+    let expected = concat!("monoceros (version ", env!("CARGO_PKG_VERSION"), ")\n");
     for flag in ["--version", "-v"] {
         let finished = run(&[flag]);
-        assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), "monoceros (version 0.1.0)\n"), "{flag}");
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), expected), "{flag}");
     }
     for flag in ["--help", "-h"] {
         let finished = run(&[flag]);

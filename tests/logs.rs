@@ -10,9 +10,9 @@ use crate::util::wait_until;
 fn an_error_line_has_time_pid_and_level() {
     let server = Server::start("echo", []);
     let line = server.log().lines().next().expect("a line").to_string();
-    // [2026-11-20 07:37:16 +0000] [31384] [INFO] Starting monoceros 0.1.0
+    // [2026-11-20 07:37:16 +0000] [31384] [INFO] Starting monoceros 0.2.0
     let (time, rest) = line[1..].split_once("] ").expect("a time in brackets");
-    assert_eq!(rest, format!("[{}] [INFO] Starting monoceros 0.1.0", server.pid()));
+    assert_eq!(rest, format!("[{}] [INFO] Starting monoceros {}", server.pid(), env!("CARGO_PKG_VERSION")));
     let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     assert!(shape == "0000-00-00 00:00:00 +0000" || shape == "0000-00-00 00:00:00 -0000", "{time:?}");
     server.finish();

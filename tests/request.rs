@@ -5,6 +5,8 @@ use std::fs;
 use crate::util::json::Json;
 use crate::util::server::{Plan, Server};
 
+const SERVER_SOFTWARE: &str = concat!("monoceros/", env!("CARGO_PKG_VERSION"));
+
 #[test]
 fn the_environ_is_gunicorns() {
     let server = Server::start("echo", []);
@@ -22,7 +24,7 @@ fn the_environ_is_gunicorns() {
         ("RAW_URI", "/a%20b/%E2%82%AC?q=%20&r"),
         ("SCRIPT_NAME", ""),
         ("SERVER_PROTOCOL", "HTTP/1.1"),
-        ("SERVER_SOFTWARE", "monoceros/0.1.0"),
+        ("SERVER_SOFTWARE", SERVER_SOFTWARE),
         ("SERVER_NAME", "127.0.0.1"),
         ("REMOTE_ADDR", "127.0.0.1"),
         ("CONTENT_TYPE", "text/x"),
@@ -256,7 +258,7 @@ fn the_interpreter_is_the_virtualenvs_and_the_app_runs_in_its_main_thread() {
     let apps = fs::canonicalize(crate::util::apps()).expect("the apps are there");
     assert_eq!(fs::canonicalize(python["cwd"].text()).expect("a folder"), apps);
     assert_eq!(fs::canonicalize(python["path"].texts()[0]).expect("a folder"), apps);
-    assert_eq!(python["server_software"], "monoceros/0.1.0");
+    assert_eq!(python["server_software"], *SERVER_SOFTWARE);
     assert_eq!(server.get("/own-handler").json(), *"set");
     server.finish();
 }

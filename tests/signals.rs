@@ -22,7 +22,7 @@ fn start_and_stop_are_logged_in_gunicorns_words_and_order() {
     assert_eq!(server.wait_for_exit().code(), Some(0));
     let log = server.log();
     let in_order = [
-        "[INFO] Starting monoceros 0.1.0",
+        concat!("[INFO] Starting monoceros ", env!("CARGO_PKG_VERSION")),
         "[INFO] Listening at: http://127.0.0.1:",
         "[INFO] Using worker: sync",
         "[INFO] Booting worker with pid: ",

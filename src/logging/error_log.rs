@@ -1,7 +1,7 @@
 //! The error log: every record of the crate `log`, in gunicorn's shape, through env_logger.
 //!
 //! ```text
-//! [2026-11-20 07:37:16 +0000] [31384] [INFO] Starting monoceros 0.1.0
+//! [2026-11-20 07:37:16 +0000] [31384] [INFO] Starting monoceros 0.2.0
 //! ```
 //!
 //! env_logger is installed once for the life of the process. [`CURRENT`] holds what may change

@@ -1,7 +1,7 @@
 """Stands in for the native module: the settings as the server would tell them, and a memory of what it was told."""
 
-VERSION = "0.1.0"
-SERVER_SOFTWARE = "monoceros/0.1.0"
+VERSION = "0.2.0"
+SERVER_SOFTWARE = "monoceros/0.2.0"
 
 # What the server has made of its loglevel.
 level = 20

@@ -5,6 +5,7 @@ a worker is there.
 """
 
 import os
+import re
 import sys
 
 
@@ -56,9 +57,12 @@ def do_environ(environ, start_response):
             value = "an object"
         if key == "REMOTE_PORT":
             value = "a port"
-        value = repr(value).replace("gunicorn/27.0.1", "NAME/VERSION").replace("monoceros/0.1.0", "NAME/VERSION")
-        lines.append(f"{key} = {value}\n")
+        lines.append(f"{key} = {without_version(repr(value))}\n")
     return text(start_response, "".join(lines))
+
+
+def without_version(value):
+    return re.sub(r"(gunicorn|monoceros)/[0-9.]+", "NAME/VERSION", value)
 
 
 def do_body(environ, start_response):
@@ -76,9 +80,7 @@ def do_leave(environ, start_response):
 
 
 def do_software(environ, start_response):
-    name = os.environ["SERVER_SOFTWARE"]
-    name = name.replace("gunicorn/27.0.1", "NAME/VERSION").replace("monoceros/0.1.0", "NAME/VERSION")
-    return text(start_response, name + "\n")
+    return text(start_response, without_version(os.environ["SERVER_SOFTWARE"]) + "\n")
 
 
 def do_crash(environ, start_response):
