@@ -38,38 +38,38 @@ pub trait Exchange: Any + Send {
     fn return_buffer(&mut self, buffer: Vec<u8>);
 
     /// Sends `parts`, in order, behind everything sent before: at once, or in a moment together
-    /// with what follows, as `hint` allows. What the client does not take is kept for it, and goes
+    /// with what follows, as `hint` allows. Bytes that the client does not take are kept, and go
     /// out as it reads.
     ///
-    /// Returns how many bytes were taken over: all but for a client that is so far behind that no
-    /// more is kept for it (`response_buffer`, `response_spool`). Never blocks.
+    /// Returns how many bytes were taken over: all, unless the client is so far behind that no more
+    /// is kept for it (`response_buffer`, `response_spool`). Never blocks.
     ///
     /// # Errors
     /// The client is gone, or has not read for longer than the write timeout.
     fn send(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize>;
 
-    /// Sends the bytes of an object behind everything sent before, as the client reads: the rest of
-    /// a response for which no more is kept otherwise. Nothing of it is copied, so its memory is in
-    /// use until then.
+    /// Sends the bytes of an object from `start` on, behind everything sent before, as the client
+    /// reads. This is for the rest of a response of which no more is kept otherwise. The bytes are
+    /// not copied, so the object stays in use until they are sent.
     fn send_object(&mut self, object: Box<dyn AsRef<[u8]> + Send>, start: usize);
 
     /// Sends a range of a file behind everything sent before, by the kernel alone as the client
     /// reads (sendfile(2)).
     fn send_file(&mut self, file: Arc<OwnedFd>, offset: u64, length: u64);
 
-    /// Goes on with what was kept, as far as the kernel takes it. Never blocks.
+    /// Sends bytes that were kept, as far as the kernel takes them. Never blocks.
     ///
     /// # Errors
     /// As [`Exchange::send`], or a file became shorter than it was announced to be.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// For the standby thread, while the application is at the request: sends what has waited for
-    /// long enough for more to come. Says whether anything has waited, or does still. That the
-    /// client is gone is told to the application, with its next call.
+    /// For the standby thread, while the application is at the request: sends bytes that have
+    /// waited long enough for more to come. Returns whether any have waited, or still wait. If the
+    /// client is gone, the application learns so at its next call.
     fn flush_due(&mut self, now: Instant) -> bool;
 
     /// For the standby thread, while the application is at the request: the response has taken long
-    /// already, so it waits for no others.
+    /// already, so it no longer waits to be sent with others.
     fn hurry(&mut self);
 
     /// How many bytes of what was sent the kernel does not have yet.
@@ -78,7 +78,7 @@ pub trait Exchange: Any + Send {
     /// Keeps nothing of this response in a file: the application waits for the client instead.
     fn avoid_files(&mut self);
 
-    /// The server has failed at this response, nobody knows how far: nothing more of it is sent.
+    /// Sends nothing more of this response: the server has failed at an unknown point of it.
     fn give_up(&mut self);
 
     /// What to wait for before the client can take more.
@@ -112,9 +112,9 @@ pub trait Exchange: Any + Send {
     fn lend_socket(&mut self) -> io::Result<RawFd>;
 }
 
-/// What an exchange cannot go on before. Whoever waits for it holds nothing meanwhile, and tries
-/// again then, whatever has ended the wait. The descriptor is the exchange's: it is not to be given
-/// back before nobody waits any more.
+/// What an exchange must wait for before it can go on. The caller holds nothing while it waits, and
+/// tries again afterwards, whatever has ended the wait. The descriptor belongs to the exchange,
+/// which must not be given back during the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
     /// The client's connection.
@@ -132,10 +132,10 @@ pub struct RequestView<'a> {
     pub buffer: &'a [u8],
     /// The parsed head.
     pub head: &'a RequestHead,
-    /// Who has sent it.
+    /// The client that has sent it.
     pub client: ClientView<'a>,
-    /// How long its body is, where no header says so: it came in chunks and nothing else, and is
-    /// all there.
+    /// The length of the body, where it came in chunks without another coding, and is complete: no
+    /// header says it then.
     pub decoded_length: Option<u64>,
     /// What a trusted proxy, or the connection, says the client used.
     pub scheme: Scheme,
@@ -143,13 +143,14 @@ pub struct RequestView<'a> {
     pub secured: Option<&'a Arc<Secured>>,
     /// The id of the request, where requests have ids (`request_id_header`).
     pub id: Option<RequestId<'a>>,
-    /// When it was complete or, where the kernel says how long it has had the request, before that.
+    /// When the request was complete; earlier, where the kernel says how long it has had the
+    /// request.
     pub ready_at: Instant,
     /// Bytes of its head and its body, as far as they have come.
     pub received: u64,
 }
 
-/// Who is at the other end of a request's connection, and of which connection.
+/// The client of a request, and its connection.
 #[derive(Clone, Copy)]
 pub struct ClientView<'a> {
     /// Where the connection comes from, or what a PROXY header said.
@@ -173,11 +174,11 @@ pub struct RequestId<'a> {
     pub header: &'a str,
     /// The id: plain characters, at most [`LONGEST_ID`](crate::http::request_id::LONGEST_ID).
     pub value: &'a [u8],
-    /// Whether it was made here, so that the request's own headers do not have it.
+    /// Whether the server has made it, so that the request's own headers do not have it.
     pub is_made: bool,
 }
 
-/// What the sender knows of what comes behind.
+/// What the sender knows about the bytes that follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
     /// Nothing: the bytes are to go out now.

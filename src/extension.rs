@@ -2,8 +2,8 @@
 //! inside the interpreter that imported it.
 //!
 //! Importing it starts nothing. `main` does not return to its caller: it raises `SystemExit`, in
-//! the master and in each worker, as gunicorn does. So the `finally` blocks of whoever called it
-//! run (`coverage run` saves its data there). The interpreter is not finalized behind them.
+//! the master and in each worker, as gunicorn does. So the `finally` blocks of its callers run
+//! (`coverage run` saves its data there). The interpreter is not finalized behind them.
 
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -19,7 +19,7 @@ use crate::sys::process;
 /// Whether an embedding program has started its server.
 static IS_SERVING: AtomicBool = AtomicBool::new(false);
 
-// Else a free-threaded interpreter would take its lock back (decision 33).
+// Otherwise a free-threaded interpreter would turn its lock on again (decision 33).
 #[pymodule(gil_used = false)]
 fn _monoceros(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -39,10 +39,11 @@ fn main(py: Python<'_>) -> PyResult<()> {
     Err(leave_with(py, status))
 }
 
-/// What unwinds the frames of whoever has started the server, whose end came with `status`.
+/// The exception that unwinds the frames of the server's callers, once the server has ended with
+/// `status`.
 fn leave_with(py: Python<'_>, status: i32) -> PyErr {
     // Python waits for threads before it calls exit functions. Where the server has waited for them
-    // already, that refuses to be told, and is over at once.
+    // already, the registration is refused, and the wait is over at once.
     let before_threads = py
         .import("threading")
         .and_then(|threading| threading.call_method1("_register_atexit", (wrap_pyfunction!(end_process, py)?, status)));

@@ -58,7 +58,7 @@ pub fn run(exec_command: ExecCommand) -> i32 {
     exit_status(start(exec_command))
 }
 
-/// Does without the mechanisms for speed that `MONOCEROS_WITHOUT` names, separated by commas.
+/// Switches off the mechanisms for speed that `MONOCEROS_WITHOUT` names, separated by commas.
 #[cfg(feature = "ablation")]
 fn switch_mechanisms_off() {
     let named = std::env::var("MONOCEROS_WITHOUT").unwrap_or_default();

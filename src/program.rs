@@ -1,7 +1,8 @@
 //! The program's entry point: finds out how it was started, and runs the library.
 //!
-//! `main.rs` calls it in the program that links a libpython. The launcher (`src/launcher`), which
-//! has loaded one, finds it by its exported name in the library that the wheel has, too.
+//! `main.rs` calls it in the program that links a libpython. The launcher (`src/launcher`) loads a
+//! libpython by itself, and finds the entry point by its exported name in the server's library,
+//! which the wheel has, too.
 
 use std::ffi::{OsString, c_int};
 use std::path::PathBuf;

@@ -31,7 +31,7 @@ pub struct WorkerInit {
     pub workers: usize,
     /// Its row on the scoreboard, where it writes its phase and its heartbeat.
     pub row: Row,
-    /// What it tells the master, and is told.
+    /// What the worker tells the master, and is told by the master.
     pub master: MasterTies,
     /// Requests to serve before it asks for a replacement, jitter included; 0 for no limit.
     pub max_requests: u64,

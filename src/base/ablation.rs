@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 pub enum Mechanism {
     /// Header blocks that have been read before are compared instead of parsed.
     HeaderCache,
-    /// An environ with the headers of such a block in it is copied.
+    /// An environ with the headers of a cached block in it is copied.
     EnvironTemplates,
     /// The objects of a request serve the next one.
     ObjectReuse,
@@ -73,7 +73,7 @@ pub const fn is_off(_mechanism: Mechanism) -> bool {
 /// Switches the mechanism with this name off, from now on.
 ///
 /// # Errors
-/// The sentence that there is none.
+/// A sentence that no mechanism has this name.
 #[cfg(feature = "ablation")]
 pub fn switch_off(name: &str) -> Result<(), String> {
     let Some((mechanism, _)) = MECHANISMS.iter().find(|(_, known)| *known == name) else {

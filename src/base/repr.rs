@@ -21,7 +21,7 @@ fn is_printable(character: char) -> bool {
     !character.is_control() && !matches!(character, '\u{a0}' | '\u{ad}')
 }
 
-/// Single quotes, unless only double ones avoid an escape.
+/// Puts `text` into single quotes, unless only double ones avoid an escape.
 fn quoted(text: impl Iterator<Item = char> + Clone, is_printable: fn(char) -> bool) -> String {
     let has = |quote: char| text.clone().any(|character| character == quote);
     let quote = if has('\'') && !has('"') { '"' } else { '\'' };

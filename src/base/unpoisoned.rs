@@ -1,11 +1,11 @@
 //! Locks that outlive a panic.
 //!
-//! What a lock of this server guards is whole after each statement, so a panic leaves nothing half
-//! done: whoever comes next goes on.
+//! The state behind each lock of this server is whole after each statement, so a panic leaves
+//! nothing half done: the next thread can go on.
 
 use std::sync::{LockResult, PoisonError};
 
-/// What locking and waiting return, whatever a panic has left behind.
+/// The results of locking and of waiting, without regard to panics.
 pub trait Unpoisoned {
     /// The guard.
     type Guard;

@@ -9,10 +9,10 @@ use super::cli;
 use super::exec_command::ExecCommand;
 use super::python_setup::PythonSetup;
 
-/// The version, and what the server finds here. It starts Python to ask it.
+/// The version, and what the server finds on this machine. Starts Python to ask for its version.
 ///
 /// # Errors
-/// The same text where there is no Python to serve with: its line then says why.
+/// There is no Python to serve with. The error is the same text, whose line about Python says why.
 pub fn about(command: &ExecCommand) -> Result<String, String> {
     let form = if interpreter::is_running() { "the wheel" } else { "the program" };
     let program = PythonSetup::program_file(command);

@@ -1,7 +1,7 @@
 //! `autodetect`: looks for an application where none is named, in the order in which Python's
 //! hosting platforms do.
 //!
-//! It reads names of files and, of `manage.py` and `app.py`, the text; it runs nothing.
+//! The module reads names of files, and the text of `manage.py` and `app.py`; it runs nothing.
 //! `scripts/stage find` has the same rules for platforms that decide before the server is there,
 //! and a test compares the two.
 
@@ -12,16 +12,16 @@ use std::path::{Path, PathBuf};
 use crate::python::app::absolute;
 use crate::settings::AppSpec;
 
-/// The script of the application, as OpenShift 2 lets its users name it.
+/// OpenShift 2's variable for the script of the application.
 const SCRIPT_VARIABLE: &str = "OPENSHIFT_PYTHON_WSGI_APPLICATION";
 
-/// The application, as OpenShift 3 lets its users name it.
+/// OpenShift 3's variable for the application.
 const MODULE_VARIABLE: &str = "APP_MODULE";
 
-/// Where the two platforms have a script without a suffix.
+/// The scripts without a suffix that OpenShift and Jelastic serve.
 const SCRIPTS: [&str; 2] = ["wsgi/application", "ROOT/application"];
 
-/// What must be said where nothing is found.
+/// What the error lists where nothing is found.
 const NOTHING: &str = "there is no wsgi.py, wsgi/application or ROOT/application, no app.py that defines \
                        application or app, and no single */wsgi.py beside Django's manage.py; name the app, as \
                        APP_MODULE or by --wsgi-file";
@@ -31,18 +31,18 @@ const NOTHING: &str = "there is no wsgi.py, wsgi/application or ROOT/application
 pub(super) struct Found {
     /// What to serve.
     pub app: AppSpec,
-    /// Where: the directory that was searched, or one below it.
+    /// The directory to serve from: the one that was searched, or one below.
     pub chdir: PathBuf,
     /// A directory with modules of the application.
     pub pythonpath: Option<PathBuf>,
-    /// What has decided, and the command line that does the same.
+    /// A sentence for the log: what has decided, and the command line that does the same.
     pub sentence: String,
 }
 
-/// Looks in `folder`. `variable` is the environment.
+/// Looks for an application in `folder`. `variable` reads the environment.
 ///
 /// # Errors
-/// A sentence: there is nothing to serve, or nothing where a variable says.
+/// A sentence: there is nothing to serve, or no file where a variable names one.
 pub(super) fn find(folder: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Found, String> {
     let told = |name: &str| variable(name).filter(|text| !text.is_empty());
     let project = project_of(folder);
@@ -95,7 +95,7 @@ fn shown(word: &str) -> String {
     shlex::try_quote(word).map_or_else(|_| word.to_owned(), |word| word.into_owned())
 }
 
-/// The name of something in `folder`, from `home`, which is that folder or one just below.
+/// Makes a path below `folder` relative to `home`, which is that folder or one just below.
 fn from(home: &Path, folder: &Path, name: &str) -> String {
     if home == folder { name.to_owned() } else { format!("../{name}") }
 }
@@ -125,8 +125,8 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// The name by which a module shows its application, by its text: to import it here would be too
-/// early.
+/// The name that a module has for its application, found in the module's text: an import would be
+/// too early here.
 fn exposed_by(path: &Path) -> Option<&'static str> {
     let text = fs::read(path).ok()?;
     let text = String::from_utf8_lossy(&text);

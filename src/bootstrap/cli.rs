@@ -2,9 +2,9 @@
 //! ones may be run together and carry their value, the app may stand anywhere, and a mistake is two
 //! lines on stderr and exit status 2.
 //!
-//! It knows flags from the table of settings and no setting by name. It only reads what was typed;
-//! `settings::load` decides whether a value is valid. `GUNICORN_CMD_ARGS` goes through the same
-//! reader.
+//! The module knows flags from the table of settings, and no setting by name. It only reads what
+//! was typed; `settings::load` decides whether a value is valid. `GUNICORN_CMD_ARGS` goes through
+//! the same reader.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct CommandLine {
     pub mode: Mode,
     /// The app's spec, if one was given.
     pub app: Option<String>,
-    /// The settings given by flags: each once, with its last value, or all of them for a list.
+    /// The settings given by flags: each once, with its last value, or with all values for a list.
     pub assignments: Vec<settings::Assignment>,
 }
 
@@ -63,8 +63,8 @@ pub const VERSION: &str = concat!("monoceros (version ", env!("CARGO_PKG_VERSION
 /// Reads the arguments that follow the program's name.
 ///
 /// # Errors
-/// A flag that does not exist or fits several, or lacks its value; a number that is none; a second
-/// app.
+/// A flag that does not exist or fits several, or lacks its value; text where a number belongs; a
+/// second app.
 pub fn parse(arguments: &[String]) -> Result<CommandLine, UsageError> {
     let words = classify(arguments)?;
     Parser { words: &words, at: 0, app: AppArgument::Unseen, given: Vec::new(), unrecognized: Vec::new() }.run()
@@ -89,7 +89,7 @@ enum Word<'a> {
     EndOfFlags,
     /// A flag, and the value attached to it.
     Flag { flag: Flag, value: Option<Attached<'a>> },
-    /// It looks like a flag and is not one.
+    /// An argument that looks like a flag and is none.
     Unknown(&'a str),
 }
 
@@ -98,7 +98,7 @@ enum Word<'a> {
 enum Flag {
     Help,
     Version,
-    /// It says more of the version, and by itself nothing.
+    /// `--verbose`: makes `--version` say more, and has no other use.
     Verbose,
     Completions,
     Set(&'static Setting),
@@ -296,7 +296,7 @@ impl<'a> Parser<'a> {
             Flag::Help => return Ok(Some(Mode::Help)),
             Flag::Version if self.is_verbose() => return Ok(Some(Mode::VerboseVersion)),
             Flag::Version => return Ok(Some(Mode::Version)),
-            // Without --version it is what it is to gunicorn: nothing.
+            // Without --version the flag is unknown, as to gunicorn.
             Flag::Verbose => self.unrecognized.push("--verbose".to_owned()),
             Flag::Completions => unreachable!("it takes a value, and take_flag has seen to it"),
             Flag::Set(setting) => {
@@ -359,7 +359,7 @@ fn takes_value(setting: &Setting) -> bool {
     !matches!(setting.kind, Kind::Switch | Kind::SwitchOff)
 }
 
-/// Numbers are read here because argparse does so: one that is none is a usage error. A mode stays
+/// Numbers are read here, as argparse does: text that is no number is a usage error. A mode stays
 /// text, so that its leading zero keeps its meaning.
 fn read_value(kind: Kind, text: &str) -> Option<Value> {
     match kind {

@@ -12,8 +12,8 @@ use crate::sys::process;
 pub struct ExecCommand {
     /// The file to execute; searched for in PATH if it has no slash.
     pub program: OsString,
-    /// How its command line begins: its name, and what else stands in front of the server's own
-    /// arguments (`python -m monoceros`).
+    /// How the command line begins: the program's name, and what else stands in front of the
+    /// server's own arguments (`python -m monoceros`).
     pub command: Vec<OsString>,
     /// The server's name and its own arguments (`sys.argv`).
     pub argv: Vec<OsString>,

@@ -1,9 +1,9 @@
-//! What the settings mean to a worker class of another package, which reads requests and writes
-//! responses itself: much of what the event loop does is not done.
+//! The settings that have no effect under a worker class of another package: such a class reads
+//! requests and writes responses itself, without the event loop.
 
 use crate::settings::{self, Config, WorkerClass};
 
-/// The settings that only the server's own workers heed.
+/// The settings that a class of another package does not heed, unless gunicorn's code runs it.
 const OF_OWN_WORKERS: &[&str] = &[
     "threads",
     "limit_request_line",
@@ -24,7 +24,7 @@ const OF_OWN_WORKERS: &[&str] = &[
     "casefold_http_method",
 ];
 
-/// Those that gunicorn does not have: its own code does not heed them either.
+/// The settings that gunicorn does not have: its code does not heed them either.
 const OF_THIS_SERVER: &[&str] = &[
     "request_timeout",
     "health_path",

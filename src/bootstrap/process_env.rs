@@ -13,9 +13,10 @@ use crate::python::environment;
 use crate::settings::Config;
 use crate::sys::clock;
 
-/// Clones share what was replaced. The master enters the environment of a generation for what it
-/// does itself (relative paths, a preloaded app). Each worker enters that of its own settings, so
-/// that a worker that is forked after a failed reload is like the others of its generation.
+/// The directory and environment of the start, and what settings have replaced of them. Clones
+/// share what was replaced. The master enters the environment of a generation for what it does
+/// itself (relative paths, a preloaded app). Each worker enters that of its own settings, so that a
+/// worker that is forked after a failed reload is like the others of its generation.
 #[derive(Clone)]
 pub(super) struct ProcessEnv {
     /// Where the program was started. It is entered by path, so that a directory put in its place
@@ -68,7 +69,7 @@ impl ProcessEnv {
 }
 
 /// A variable of the environment that `config` makes. `raw_env` comes before the process's own
-/// environment: a reload may have put settings there that then failed.
+/// environment: a reload that failed may have left its variables there.
 pub fn variable(config: &Config, name: &str) -> Option<String> {
     let given = config.raw_env.iter().rev().find(|(given, _)| given == name);
     given.map(|(_, value)| value.clone()).or_else(|| std::env::var(name).ok())

@@ -30,7 +30,7 @@ impl PythonSetup {
     /// that is active.
     ///
     /// # Errors
-    /// The virtualenv cannot be used, or is of another Python than the one that is linked in.
+    /// The virtualenv cannot be used, or is of another Python than the program is linked to.
     pub(super) fn of_program(command: &ExecCommand) -> Result<PythonSetup, HomeError> {
         Ok(PythonSetup {
             home: find_home(command)?,

@@ -77,7 +77,7 @@ impl Startup {
     /// Reads the command line of `exec_command`.
     ///
     /// # Errors
-    /// It is wrong.
+    /// The command line cannot be read.
     pub fn read(exec_command: &ExecCommand) -> Result<CommandLine, StartupError> {
         let arguments: Vec<String> =
             exec_command.argv.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
@@ -205,7 +205,7 @@ impl Startup {
         app::load(config)
     }
 
-    /// Whether the worker class can be run, if it is one of Python. Call it after
+    /// Checks that the worker class can be run, if it is a class of Python code. Call it after
     /// [`Startup::load_app`].
     ///
     /// # Errors
@@ -229,7 +229,8 @@ impl Startup {
         signals::begin_in_master().map_err(|error| error.to_string())?;
         spew::start_if(config.spew).map_err(|error| error.to_string())?;
         if config.worker_class == WorkerClass::Gevent {
-            // In the workers it would come too late for what the application has imported by name.
+            // In the workers the patch would come too late for what the application has imported by
+            // name.
             greenlets::patch().map_err(|error| error.to_string())?;
             log::info!("Patched the standard library for gevent, in the master: preload_app loads the app there.");
         }
@@ -261,21 +262,23 @@ impl Startup {
         Ok(Some(tls))
     }
 
-    /// Under gunicorn, too, the master imports gevent, and patches nothing yet.
+    /// Checks that gevent is installed. As under gunicorn, the master imports gevent, and patches
+    /// nothing yet.
     fn find_gevent(&self, config: &Config) -> Result<(), StartupError> {
         self.python.start_interpreter().map_err(|error| config_error(&error))?;
         self.python.extend_path(config).map_err(|error| config_error(&error))?;
         greenlets::require().map_err(|sentence| config_error(&sentence))
     }
 
-    /// gunicorn's code runs dirty workers, so it must be installed.
+    /// Checks that gunicorn is installed, because its code runs dirty workers.
     fn find_dirty(&self, config: &Config) -> Result<(), StartupError> {
         self.python.start_interpreter().map_err(|error| config_error(&error))?;
         self.python.extend_path(config).map_err(|error| config_error(&error))?;
         dirty::require().map_err(|sentence| config_error(&sentence))
     }
 
-    /// Hooks and loggers may be dotted names, which are searched for where the app is.
+    /// Finds the hooks and loggers of the settings. They may be dotted names, which are searched
+    /// for where the app is.
     fn find_hooks(
         &mut self,
         config: &Config,
@@ -386,8 +389,8 @@ fn autodetect(config: &mut Config) -> Result<Option<String>, StartupError> {
     Ok(Some(found.sentence))
 }
 
-/// Only what the program has set counts. Its arguments, a config file and `GUNICORN_CMD_ARGS` are
-/// not read.
+/// The settings of a program that embeds the server are those that the program has set. Its
+/// arguments, a config file and `GUNICORN_CMD_ARGS` are not read.
 fn read_embedder(embedder: &Embedder) -> Result<(LoadedSettings, Option<Objects>), StartupError> {
     let file = embedder.read(is_setting)?;
     let sources = Sources {
@@ -406,7 +409,7 @@ fn read_embedder(embedder: &Embedder) -> Result<(LoadedSettings, Option<Objects>
 /// What a config file sets, what kind of file it is and, in Python, the objects behind the values.
 type ReadFile = (Vec<(String, Value)>, FileOrigin, Option<Objects>);
 
-/// TLS as the `ssl_context` hook asks for it.
+/// Makes TLS as the `ssl_context` hook asks for it.
 fn load_context(config: &Config, mut context: ContextTerms) -> Result<tls::LoadedCertificates, tls::Error> {
     context.certificates.extend_from_slice(&config.tls_certificates);
     let authorities = tls::Pem { name: "ssl_context".to_owned(), text: context.authorities };

@@ -1,5 +1,5 @@
-//! The commands that the control socket carries out: one frame there, one back (gunicorn's
-//! protocol, see `master/control`).
+//! The commands of the control socket: one frame to the server, one back (gunicorn's protocol, see
+//! `master/control`).
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use super::duration::duration;
 use super::{DEGRADED, NOT_RUNNING, OK, harmless, print};
 
-/// How long a reply may take: gunicornc's number. A reload that is waited for takes its time.
+/// How long a reply may take: gunicornc's number. A command with `--wait` has no limit.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest reply that is read.
 const MOST_BYTES: usize = 16 << 20;
 
-/// Sends the words to the socket at this path, and prints the reply. Exits 1 where the server
-/// refuses or cannot do it, 3 where nobody listens.
+/// Sends the words to the socket at this path, and prints the reply. Returns the exit status: 1 if
+/// the server refuses or cannot do it, 3 if nobody listens.
 pub(super) fn run(path: &str, words: &[String]) -> i32 {
     let stream = match UnixStream::connect(path) {
         Ok(stream) => stream,
@@ -29,7 +29,7 @@ pub(super) fn run(path: &str, words: &[String]) -> i32 {
     match ask(stream, words) {
         Ok(Ok(data)) => {
             print(&shown(&data));
-            // gunicorn's way to say of a few commands that they came to nothing.
+            // Some of gunicorn's replies say in this way that the command has failed.
             if data["success"] == false { DEGRADED } else { OK }
         }
         Ok(Err(refusal)) => {

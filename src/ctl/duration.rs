@@ -1,6 +1,6 @@
 //! Numbers in few characters.
 
-/// A duration in at most five: `14ms`, `4.2s`, `2m10`, `2h10`, `3d04h`.
+/// A duration in at most six characters: `14ms`, `4.2s`, `2m10`, `2h10`, `3d04h`.
 pub(super) fn duration(seconds: f64) -> String {
     let whole = seconds as u64;
     let (minutes, hours, days) = (whole / 60, whole / 3600, whole / 86400);
@@ -15,7 +15,7 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
-/// A number of bytes in at most five: `512B`, `142M`.
+/// A number of bytes in at most five characters: `512B`, `142M`.
 pub(super) fn bytes(count: u64) -> String {
     let mut value = count as f64;
     for unit in ["B", "K", "M", "G", "T"] {
@@ -27,7 +27,7 @@ pub(super) fn bytes(count: u64) -> String {
     format!("{value:.0}P")
 }
 
-/// A rate in at most six: `0.25`, `51.2`, `412`, `1.2k`.
+/// A rate in few characters: `0.2`, `51`, `412`, `12.3k`.
 pub(super) fn rate(value: f64) -> String {
     match value {
         _ if value < 0.05 => "0".to_owned(),

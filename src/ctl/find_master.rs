@@ -16,7 +16,7 @@ pub(super) enum NotFound {
     NotRunning(String),
     /// More than one does: the pids of the masters.
     Several(Vec<Pid>),
-    /// It cannot be looked into.
+    /// The server's board cannot be read, or the pid file holds no pid.
     Unknown(String),
 }
 
@@ -63,7 +63,7 @@ fn find_alone() -> Result<Scoreboard, NotFound> {
     for pid in masters() {
         match open(pid) {
             Ok(board) => found.push(board),
-            // A child that the master has just forked, which has its title.
+            // A child that the master has just forked: it still has the master's title.
             Err(NotFound::NotRunning(_)) => {}
             Err(other) => closed = Some(other),
         }

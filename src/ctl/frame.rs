@@ -31,7 +31,7 @@ pub(super) enum LineStyle {
     Alarming,
 }
 
-/// By which column the workers are sorted, from the left, and whether the smallest comes last.
+/// The column that the workers are sorted by, from the left, and whether against its usual order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Order {
     pub column: usize,
@@ -64,7 +64,7 @@ pub(super) fn frame(now: &Reading, before: Option<&Reading>, order: Order, width
     lines.push(Line { text: heading(now.memory), style: LineStyle::Heading, worker: None });
     let mut rows: Vec<WorkerLine> = now.living().map(|worker| row(now, worker, between.as_ref())).collect();
     rows.sort_by(|one, other| other.keys[order.column].total_cmp(&one.keys[order.column]));
-    // By number and pid the smallest comes first.
+    // The usual order has the smallest number or pid first, and of all else the largest.
     if (order.column < 2) != order.is_reversed {
         rows.reverse();
     }
@@ -171,7 +171,7 @@ fn deaths(now: &Reading) -> Line {
     ];
     let counted =
         |cause: ExitCause| now.totals.exits.iter().find(|(found, _)| *found == cause).map_or(0, |(_, count)| *count);
-    // A cause that has not occurred takes no room, but the usual ones stay where they are.
+    // A cause that has not occurred takes no room, but the usual ones are always shown.
     let parts: Vec<String> = shown
         .iter()
         .filter(|&&cause| {
@@ -254,7 +254,7 @@ fn row(now: &Reading, worker: &WorkerReading, between: Option<&Between<'_>>) -> 
     WorkerLine { line: Line { text, style, worker: Some(worker.number) }, keys }
 }
 
-/// How many seconds a request took on average since `earlier`, or ever.
+/// How many seconds a request took on average since `earlier`, or in all.
 fn average_duration(now: RowTotals, earlier: Option<RowTotals>) -> Option<f64> {
     let earlier = earlier.unwrap_or_default();
     let count = now.requests.saturating_sub(earlier.requests);

@@ -1,9 +1,10 @@
 //! `monoceros ctl`: commands of the operator for a server that runs.
 //!
-//! They read the server's board in shared memory, so they work while everything in it hangs, and
-//! they need no setting. They must not need Python: a health check of a container calls them every
-//! few seconds. `ctl` is a command only in front of one of the words below: a bare
-//! `monoceros ctl` serves an application of that name.
+//! `status`, `top` and `stacks` read the server's board in shared memory, so they work while
+//! everything in the server hangs, and they need no setting. The other commands go through the
+//! control socket. None may need Python: a health check of a container calls `status` every few
+//! seconds. `ctl` is a command only in front of one of the words below: a bare `monoceros ctl`
+//! serves an application of that name.
 
 #![expect(clippy::print_stderr, reason = "a command answers on its terminal")]
 
@@ -31,7 +32,7 @@ const DEGRADED: i32 = 1;
 const USAGE: i32 = 2;
 /// No such server runs (LSB).
 const NOT_RUNNING: i32 = 3;
-/// It is not known whether it runs (LSB).
+/// It is not known whether the server runs (LSB).
 const UNKNOWN: i32 = 4;
 
 const HELP: &str = "usage: monoceros ctl status [--json | --probe] [PID | PIDFILE]
@@ -48,7 +49,7 @@ others  commands of the control socket, which `control_socket` opens; `help` lis
 
 Without PID or PIDFILE it is the one server of this machine that may be looked into.";
 
-/// What is to be done.
+/// A command that reads the board.
 #[derive(Debug, Clone, PartialEq)]
 enum Command {
     Status(status::Form),
@@ -59,8 +60,8 @@ enum Command {
 /// The commands of the control socket.
 const REMOTE: [&str; 9] = ["show", "worker", "reload", "reopen", "loglevel", "drain", "upgrade", "shutdown", "help"];
 
-/// Carries out the command that the program's `arguments` are, and returns the exit status. `None`
-/// if they are none, and name an application.
+/// Carries out the command in the program's `arguments`, and returns the exit status. `None` if
+/// they are no command: then they name an application.
 pub fn run(arguments: &[String]) -> Option<i32> {
     let [first, word, rest @ ..] = arguments else { return None };
     if first != "ctl" {
@@ -174,12 +175,13 @@ fn parse_plain(words: &[String]) -> Result<Option<String>, String> {
     }
 }
 
-/// Prints a line. Who has had enough of it, as `head` has, is no fault.
+/// Prints a line. That the reader has closed the pipe, as `head` does, is no fault.
 fn print(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// Nothing that a client or an application has said may steer the terminal. Lines stay lines.
+/// Replaces control characters: no text of a client or an application may steer the terminal.
+/// Newlines and tabs stay.
 fn harmless(text: &str) -> String {
     let is_harmful = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
     text.chars().map(|character| if is_harmful(character) { '?' } else { character }).collect()

@@ -1,4 +1,4 @@
-//! What stands on a board at one moment, and what has happened between two.
+//! What stands on a board at one moment, and what has happened between two moments.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::sys::process::Pid;
 pub(super) enum Memory {
     /// Every page that it has, shared ones too.
     Resident,
-    /// Of shared pages a part. The kernel walks all of them for that.
+    /// Every page, but shared ones only in part. The kernel walks all pages to find this number.
     Proportional,
 }
 
@@ -71,12 +71,12 @@ impl Reading {
         }
     }
 
-    /// Those that live.
+    /// The workers that live.
     pub fn living(&self) -> impl Iterator<Item = &WorkerReading> {
         self.workers.iter().filter(|worker| worker.pid.is_some())
     }
 
-    /// Those that answer requests.
+    /// The workers that answer requests.
     pub fn serving(&self) -> impl Iterator<Item = &WorkerReading> {
         self.living().filter(|worker| worker.is_serving())
     }
@@ -150,7 +150,7 @@ impl Between<'_> {
         self.now.at.saturating_duration_since(self.before.at).as_secs_f64().max(1e-3)
     }
 
-    /// How often a second something that is counted has happened.
+    /// By how much a count has risen per second.
     pub fn rate(&self, count: impl Fn(&Reading) -> u64) -> f64 {
         count(self.now).saturating_sub(count(self.before)) as f64 / self.seconds()
     }
@@ -162,7 +162,7 @@ impl Between<'_> {
         share(busy, threads as f64 * self.seconds())
     }
 
-    /// The same row before.
+    /// The row of this worker in the earlier reading.
     pub fn earlier(&self, worker: &WorkerReading) -> Option<&WorkerReading> {
         self.before.workers.iter().find(|earlier| earlier.number == worker.number)
     }

@@ -1,7 +1,7 @@
-//! `stacks`: what each worker is at, and where in the code. The workers go on.
+//! `stacks`: the requests that each worker is at, and where in the code. The workers go on.
 //!
-//! A worker writes the Python stack of each of its threads into a file in memory when it is told to
-//! by a signal, whoever holds the interpreter.
+//! A signal has a worker write the Python stack of each of its threads into a file in memory,
+//! whoever holds the interpreter.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::sys::stack_file::{self, Written};
 /// How long a worker may take to write its stacks.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Prints them. Exits 3 if there is no worker.
+/// Prints the stacks, and returns the exit status: 3 if there is no worker.
 pub(super) fn show(board: &Scoreboard) -> i32 {
     let (workers, requests) = (board.read_workers(), board.read_requests());
     let mut exit = NOT_RUNNING;

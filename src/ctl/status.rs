@@ -12,7 +12,7 @@ use crate::scoreboard::{BOUNDS_NS, Scoreboard};
 /// Columns of a frame that goes to a file.
 const WIDTH: usize = 80;
 
-/// How it is said.
+/// How the state is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Text,
@@ -42,7 +42,7 @@ pub(super) fn print_frame(board: &Scoreboard) {
     }
 }
 
-/// The metrics by their names without the prefix; what has labels is a list.
+/// The metrics by their names without the prefix; a metric with labels is a list.
 fn json(board: &Scoreboard) -> Value {
     let families = gather(&Source {
         board,

@@ -10,15 +10,15 @@ use crate::scoreboard::{Scoreboard, WorkerReading};
 use crate::sys::process::is_alive;
 use crate::sys::terminal::{self, Keys};
 
-/// Seconds between two frames that the keys + and - choose from.
+/// The pauses between two frames, in seconds, that the keys + and - choose from.
 pub(super) const INTERVALS: [f64; 4] = [0.5, 1.0, 2.0, 5.0];
 
-/// A terminal that does not say how large it is.
+/// The size of a terminal that does not tell its own.
 const USUAL_SIZE: (usize, usize) = (80, 24);
 
 const CTRL_C: u8 = 3;
 
-/// How long a key is waited for before the clock is looked at again.
+/// How long `top` waits for a key before it looks at the clock again.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The bytes that an arrow key sends before its letter (ECMA-48, CSI).
@@ -29,7 +29,7 @@ enum View {
     Workers,
     /// The threads of the chosen worker.
     Threads,
-    /// The stacks that it had when they were asked for.
+    /// The stacks that the chosen worker had when they were asked for.
     Stacks(Vec<Line>),
     Help,
 }
@@ -68,7 +68,8 @@ impl Drop for AlternateScreen {
     }
 }
 
-/// Shows the server until `q` or Ctrl-C. One frame where there is no terminal.
+/// Shows the server until `q` or Ctrl-C, or until the server ends. Without a terminal, shows one
+/// frame.
 pub(super) fn run(board: &Scoreboard, interval: f64) -> i32 {
     let has_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let Some(ended) = in_terminal(|keys| Screen::new(interval, has_colours).show(board, keys)) else {
@@ -191,7 +192,7 @@ impl Screen {
         self.chosen = self.shown.get(next).copied().or(self.chosen);
     }
 
-    /// The chosen worker; the first one where none was chosen, or where that one is gone.
+    /// The chosen worker; the first one if none was chosen, or if the chosen one is gone.
     fn chosen_in<'a>(&self, now: &'a Reading) -> Option<&'a WorkerReading> {
         now.living().find(|worker| Some(worker.number) == self.chosen).or_else(|| now.living().next())
     }
@@ -231,7 +232,7 @@ impl Screen {
             screen.push_str(&format!("{start}{text}{end}\x1b[K"));
         }
         screen.push_str("\x1b[J");
-        // A terminal that is gone is noticed by the keys.
+        // A terminal that is gone ends the input, which counts as the key q.
         let _ = io::stdout().write_all(screen.as_bytes());
         let _ = io::stdout().flush();
     }

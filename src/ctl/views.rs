@@ -30,8 +30,7 @@ pub(super) fn keys() -> Vec<Line> {
     KEYS.iter().map(|text| Line::plain((*text).to_owned())).collect()
 }
 
-/// What the threads of a worker are at. The board says which request it is once that has run for a
-/// second.
+/// What the threads of a worker are at. The board describes a request once it has run for a second.
 pub(super) fn threads(board: &Scoreboard, worker: &WorkerReading) -> Vec<Line> {
     let mut lines = vec![heading(worker)];
     let described: Vec<_> = board.read_requests().into_iter().filter(|it| it.row == worker.number).collect();

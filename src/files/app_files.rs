@@ -1,8 +1,8 @@
 //! Files that an app names instead of sending them: `X-Sendfile` (Apache's mod_xsendfile, lighttpd)
 //! and `X-Accel-Redirect` (nginx).
 //!
-//! Only what lies below a directory of the settings is opened, whatever the app says: the name may
-//! be a client's.
+//! Only files below a directory of the settings are opened, whatever the app says: the name may
+//! come from a client.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -42,7 +42,7 @@ pub enum Asked {
     AccelRedirect(Vec<u8>),
 }
 
-/// Why it is not sent.
+/// Why the file is not sent.
 #[derive(Debug)]
 pub enum FileRefusal {
     /// It is in none of the directories.
@@ -52,7 +52,7 @@ pub enum FileRefusal {
 }
 
 impl AppFiles {
-    /// Those of the settings; `None` where they allow none.
+    /// The directories that the settings allow; `None` where there are none.
     pub fn new(config: &Config) -> Option<Arc<AppFiles>> {
         let named = config.x_sendfile.iter().map(|path| config.chdir.join(path));
         let directories = named.flat_map(|path| {
@@ -79,7 +79,8 @@ impl AppFiles {
     }
 
     /// What goes out instead of a response with this `status` and these header `lines`, to a
-    /// request with these `conditions`. The lines are kept, but for what the file says itself.
+    /// request with these `conditions`. The lines are kept, except those that depend on what is
+    /// sent of the file.
     ///
     /// # Errors
     /// Why the file is not sent.
@@ -93,8 +94,8 @@ impl AppFiles {
         let (name, file) = self.open(asked)?;
         let said = Said::by(lines);
         let content_type = said.content_type.map_or_else(|| media_type::of(&name).into_bytes(), <[u8]>::to_vec);
-        // What is no answer to GET has no parts, and no state that a client may have (RFC 9110,
-        // 13.2.1).
+        // Any other status is answered with the whole file: preconditions do not apply to it (RFC
+        // 9110, 13.2.1).
         let is_whole = !matches!(status, 200 | 206);
         let verdict =
             if is_whole { Verdict::Whole } else { conditions.verdict(&said.validators(&file), file.length, is_head) };
@@ -144,7 +145,7 @@ impl AppFiles {
         if !is_plain || name.as_os_str().is_empty() {
             return Err(FileRefusal::NotAllowed);
         }
-        // The components, so that no doubled slash is left.
+        // Put together from its components, so that no doubled slash is left.
         let name: PathBuf = name.components().collect();
         let name = name.into_os_string().into_encoded_bytes();
         open_in(&directory, &name).map(|file| (name, file)).map_err(FileRefusal::Failed)
@@ -165,8 +166,8 @@ fn open_in(directory: &Path, name: &[u8]) -> io::Result<File> {
 }
 
 impl FileRefusal {
-    /// The status of the answer: what is missing may be missing to the client, the rest is a fault
-    /// of the app or the settings.
+    /// The status of the answer: 404 for a file that is missing; all else is a fault of the app or
+    /// the settings.
     pub fn status(&self) -> u16 {
         match self {
             FileRefusal::Failed(error) if is_absence(error) || error.kind() == io::ErrorKind::NotFound => 404,
@@ -174,7 +175,7 @@ impl FileRefusal {
         }
     }
 
-    /// The response that says so.
+    /// The response to a client whose file is refused.
     pub fn reply(&self) -> Reply {
         Reply::plain(self.status())
     }
@@ -192,7 +193,7 @@ impl fmt::Display for FileRefusal {
 }
 
 impl Asked {
-    /// For the log.
+    /// The header and its value, for the log.
     pub fn describe(&self) -> String {
         let (header, value) = match self {
             Asked::Sendfile(path) => ("X-Sendfile", path),
@@ -225,7 +226,7 @@ impl<'a> Said<'a> {
         said
     }
 
-    /// The app's validators; the file's where it has named none at all.
+    /// The app's validators; the file's where the app has named none at all.
     fn validators(&self, file: &'a OpenFile) -> Validators<'a> {
         let own = file.validators();
         match (self.etag, self.modified) {

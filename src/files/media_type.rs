@@ -1,7 +1,7 @@
 //! A file's type by the end of its name.
 //!
-//! The table is the crate's, not the system's `/etc/mime.types`: slim images have none, so that a
-//! script would be sent as a stream of bytes there, which browsers refuse to run.
+//! The table is the crate's, not the system's `/etc/mime.types`: slim images do not have that file.
+//! A script would be sent as a stream of bytes there, and browsers would refuse to run it.
 
 /// The Content-Type of a file with this name. Text is said to be UTF-8: a browser that is not told
 /// guesses by its user's language.
@@ -14,7 +14,7 @@ pub(super) fn of(name: &[u8]) -> String {
     }
 }
 
-/// What the crate does not know, or not by today's name.
+/// Types that the crate does not know, or not by today's name.
 fn newer(name: &str) -> Option<&'static str> {
     let (_, ending) = name.rsplit_once('.')?;
     match ending.to_ascii_lowercase().as_str() {

@@ -1,9 +1,10 @@
 //! Files that the server sends by itself: those of `static_map`, and those that an app names in
 //! `X-Sendfile` or `X-Accel-Redirect`.
 //!
-//! Finds and opens them, and says what a request gets of them: a head's lines, and the pieces of a
-//! body. Whoever asks sends these. It must not know connections, the event loop or Python, and does
-//! not log: what has failed stands in the [`Reply`].
+//! The module finds and opens them, and says what a request gets of them: the lines of a head, and
+//! the pieces of a body. The caller sends these. The module must not know connections, the event
+//! loop or Python, and does not log: what has failed stands in the [`Reply`] or the
+//! [`FileRefusal`].
 
 mod app_files;
 mod media_type;
@@ -20,7 +21,7 @@ use std::path::Path;
 
 use crate::settings::Config;
 
-/// Whether what the settings name is there.
+/// Checks that the files and directories of the settings exist, and that no prefix comes twice.
 ///
 /// # Errors
 /// The setting, and a sentence about what is wrong with it.

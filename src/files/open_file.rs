@@ -1,4 +1,4 @@
-//! A regular file that is open, and what tells its states apart.
+//! A regular file that is open, and the validators that tell its states apart.
 
 use std::fs::{File, Metadata};
 use std::os::fd::OwnedFd;
@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::http::accept_encoding::ContentCoding;
 use crate::http::conditional::Validators;
 
-/// A file that was changed as lately as this may be changed once more without a trace in its time
-/// of change, which has the precision of the kernel's clock tick, or of the file system (RFC 9110,
-/// 8.8.2.2). Until then its validators are weak.
+/// How long a file's validators are weak after a change (RFC 9110, 8.8.2.2). Another change within
+/// that time may leave no trace in the time of change, which has the precision of the kernel's
+/// clock tick, or of the file system.
 const SETTLING_TIME: Duration = Duration::from_secs(2);
 
 /// An open file, as it was when it was opened.
@@ -32,7 +32,8 @@ impl OpenFile {
     /// `file` with this `metadata`, which holds content in this `coding`, opened `now`.
     pub fn new(file: File, metadata: &Metadata, coding: Option<ContentCoding>, now: SystemTime) -> OpenFile {
         let modified = metadata.modified().unwrap_or(UNIX_EPOCH);
-        // A time in the future is no time: what is true of it now may not be true then.
+        // A time of change in the future never counts as settled: the file may change again at that
+        // time.
         let is_settled = now.duration_since(modified).is_ok_and(|age| age >= SETTLING_TIME);
         let mark = if is_settled { "" } else { "W/" };
         // Two forms of one file are two representations (RFC 9110, 8.8.3.3).

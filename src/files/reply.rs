@@ -10,14 +10,14 @@ use crate::http::error::reason_phrase;
 use crate::http::range::{Multipart, content_range, unsatisfied_range};
 use crate::http::response::write_header;
 
-/// A response, but for what every response of the server says.
+/// A response, without the lines that every response of the server has.
 #[derive(Debug)]
 pub struct Reply {
     /// Its status.
     pub status: u16,
     /// The lines of its head that are its own, Content-Length among them where it has one.
     pub lines: Vec<u8>,
-    /// How long its body is. To HEAD nothing of it is sent.
+    /// How long the body is. Nothing of it is sent to HEAD.
     pub length: u64,
     /// The body.
     pub body: Vec<Piece>,
@@ -44,7 +44,7 @@ pub(super) struct Described<'a> {
     pub content_type: &'a [u8],
     /// Lines that say in what coding it is.
     pub coding: &'a [u8],
-    /// Lines that also a response without it has: validators, what caches may do.
+    /// Lines that a response without the file's bytes has as well: validators, what caches may do.
     pub lines: &'a [u8],
 }
 
@@ -53,7 +53,7 @@ impl Reply {
     pub(super) fn of(described: &Described<'_>, verdict: Verdict) -> Reply {
         let &Described { file, length, content_type, coding, lines } = described;
         let mut reply = Reply { status: 200, lines: Vec::new(), length: 0, body: Vec::new(), problem: None };
-        // What follows is short, but for what an app says.
+        // The lines that follow are short, except an app's Content-Type.
         reply.lines.reserve(lines.len() + coding.len() + content_type.len() + 128);
         reply.lines.extend_from_slice(lines);
         match verdict {
@@ -83,7 +83,7 @@ impl Reply {
         reply
     }
 
-    /// One that says no more than what its status means.
+    /// A reply that says no more than what its status means.
     pub(super) fn plain(status: u16) -> Reply {
         let mut reply = Reply { status, lines: Vec::new(), length: 0, body: Vec::new(), problem: None };
         reply.explain(status);
@@ -131,7 +131,7 @@ impl Reply {
         self.body.push(Piece::Bytes(multipart.end()));
     }
 
-    /// The reason phrase is all there is to say.
+    /// Makes the status's reason phrase the body.
     fn explain(&mut self, status: u16) {
         self.status = status;
         let text = format!("{}\n", reason_phrase(status)).into_bytes();
@@ -141,8 +141,8 @@ impl Reply {
     }
 }
 
-/// What stands between the parts of several ranges: one for the life of the process, which nobody
-/// who can put bytes into a file knows before.
+/// What stands between the parts of several ranges. It stays the same for the life of the process.
+/// It is random, so that nobody can put it into a file beforehand.
 fn boundary() -> &'static str {
     static BOUNDARY: OnceLock<String> = OnceLock::new();
     BOUNDARY.get_or_init(|| {

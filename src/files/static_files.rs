@@ -1,9 +1,9 @@
 //! The files of `static_map`: which requests ask for one, and what they get.
 //!
 //! A file that was opened is kept open for a second, with what its responses say: under load
-//! opening it costs more than sending it. So a change shows within a second, and nothing is ever
-//! looked at twice to see whether it has changed. Directories are opened anew as often, since a
-//! deploy may have put another in their place.
+//! opening it costs more than sending it. So a change shows within a second, and no open file is
+//! checked for changes. Directories are opened anew after a second too, since a deploy may have put
+//! another in their place.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -28,13 +28,13 @@ use crate::sys::beneath::{self, Directory, Links, is_absence, is_out_of_resource
 const KEPT_OPEN: Duration = Duration::from_secs(1);
 
 /// Most files that are kept open, each with its compressed forms beside it. Past it all are closed,
-/// and those that are asked for are opened again: a site has fewer that matter.
+/// and opened again as they are asked for: a site has fewer files that matter.
 const MOST_KEPT_OPEN: usize = 128;
 
-/// Longer paths are looked for, and not remembered: nobody links to them.
+/// Files with longer paths are found, but not kept open: nobody links to them.
 const LONGEST_REMEMBERED_PATH: usize = 256;
 
-/// A year (RFC 9111 knows no longer one that every cache understands).
+/// For files that never change: a year.
 const FOR_EVER: &[u8] = b"public, max-age=31536000, immutable";
 
 /// Which requests are for files.
@@ -56,7 +56,7 @@ pub struct StaticFiles {
 enum Place {
     /// Below this directory.
     Directory { path: PathBuf, open: Option<(Directory, Instant)> },
-    /// It is this one.
+    /// The map names this one file.
     File(PathBuf),
 }
 
@@ -71,7 +71,7 @@ struct KeptFile {
 /// One form of a file: as it is, or compressed.
 struct Form {
     file: OpenFile,
-    /// The line that names its coding.
+    /// The line that names its coding; empty for the file as it is.
     coding: Vec<u8>,
     /// The lines that each response about it has.
     lines: Vec<u8>,
@@ -88,7 +88,7 @@ enum NotFound {
 }
 
 impl StaticPaths {
-    /// Those that the settings name; `None` where they name none.
+    /// The maps of `static_map`; `None` where there are none.
     pub fn new(config: &Config) -> Option<Arc<StaticPaths>> {
         let mut maps = config.static_map.clone();
         for map in &mut maps {
@@ -98,7 +98,7 @@ impl StaticPaths {
         (!maps.is_empty()).then(|| Arc::new(StaticPaths { maps }))
     }
 
-    /// Whether a request with this method and path is answered with a file, or for want of one.
+    /// Whether a request with this method and path is one for [`StaticFiles::reply`].
     pub fn claim(&self, method: &[u8], path: &[u8]) -> bool {
         self.find(path).is_some_and(|(index, _)| !self.maps[index].falls_through || is_read(method))
     }
@@ -146,7 +146,7 @@ impl StaticFiles {
         self.date.get(second)
     }
 
-    /// Closes what nobody has asked for lately.
+    /// Closes the files that were opened a second ago or earlier.
     pub fn close_old(&mut self, now: Instant) {
         self.kept.retain(|_, kept| now < kept.opened + KEPT_OPEN);
     }
@@ -183,7 +183,7 @@ impl StaticFiles {
             if !is_out_of_resources(&error) {
                 return Err(error);
             }
-            // Those that are kept open are in the way.
+            // The files that are kept open may have taken the last descriptors.
             self.kept.clear();
             place.open(&name, map, now)
         });
@@ -247,8 +247,8 @@ impl Place {
         }
     }
 
-    /// The forms of a file that lie beside it. One that is older than the file is of an earlier
-    /// state of it, and is left alone.
+    /// The compressed forms that lie beside a file. A form that is older than the file was made of
+    /// an earlier state, and is left out.
     fn compressed_forms(
         &mut self,
         name: &[u8],
@@ -349,10 +349,10 @@ fn cache_control(name: &[u8], map: &StaticMap) -> Option<Vec<u8>> {
     map.max_age.map(|seconds| format!("public, max-age={seconds}").into_bytes())
 }
 
-/// Whether a name has a hash of the file's content in it, as those of Django's
-/// `ManifestStaticFilesStorage` (`base.27e20196a850.css`) and of bundlers (`main-3f2a1b9c.js`): a
-/// part before the ending, behind a dot or a hyphen, of 8 to 64 hexadecimal digits. It has both
-/// letters and digits: dates and words are none.
+/// Whether a name has a hash of the file's content in it, as names by Django's
+/// `ManifestStaticFilesStorage` (`base.27e20196a850.css`) and by bundlers (`main-3f2a1b9c.js`)
+/// have: a part before the ending, behind a dot or a hyphen, of 8 to 64 hexadecimal digits. It has
+/// both letters and digits, which dates and words do not.
 fn has_hash(name: &[u8]) -> bool {
     let file = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     let mut parts: Vec<&[u8]> = file.split(|&byte| byte == b'.' || byte == b'-').collect();

@@ -2,8 +2,8 @@
 
 use super::grammar::trim_ows;
 
-/// A coding in which a file may lie beside itself, in the order in which they are preferred where
-/// the client has no preference: the smallest first.
+/// A coding of the compressed forms that may lie beside a file. The order of the variants is the
+/// server's preference where the client has none: the smallest form first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentCoding {
     /// RFC 7932.
@@ -27,7 +27,7 @@ impl ContentCoding {
         }
     }
 
-    /// What its files end with.
+    /// How the names of its files end.
     pub fn suffix(self) -> &'static str {
         match self {
             ContentCoding::Brotli => ".br",
@@ -43,10 +43,10 @@ impl ContentCoding {
     }
 }
 
-/// The best of the codings that `exists`, for a client with this Accept-Encoding; `None` where the
-/// file itself is better, or the only one that it may get. Without the field nobody knows what the
-/// client can read, and a file itself always can be: it is sent even to a client that refuses it
-/// (RFC 9110, 12.5.3: a server may).
+/// The coding that a client with this Accept-Encoding likes best of those that `exists` tells of.
+/// `None` where the client gets the file itself: it prefers that, takes no such coding, or has not
+/// sent the field, so that nobody knows what it can read. The file itself is sent even to a client
+/// that refuses it (RFC 9110, 12.5.3: a server may).
 pub fn choose(accepted: Option<&[u8]>, exists: impl Fn(ContentCoding) -> bool) -> Option<ContentCoding> {
     let accepted = accepted?;
     let mut best: Option<(ContentCoding, u16)> = None;
@@ -62,7 +62,8 @@ pub fn choose(accepted: Option<&[u8]>, exists: impl Fn(ContentCoding) -> bool) -
     best.filter(|&(_, quality)| quality >= identity).map(|(coding, _)| coding)
 }
 
-/// The weight of the first element with such a name, in thousandths; `None` where there is none.
+/// The weight of the first element whose name `is_meant`, in thousandths; `None` where there is
+/// none.
 fn quality(accepted: &[u8], is_meant: impl Fn(&[u8]) -> bool) -> Option<u16> {
     accepted.split(|&byte| byte == b',').find_map(|element| {
         let mut parts = element.split(|&byte| byte == b';').map(trim_ows);

@@ -36,8 +36,8 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// `[::1]:80` into the literal with its brackets, and the rest. An IPvFuture does not exist yet and
-/// is refused.
+/// Splits `[::1]:80` into the literal with its brackets, and the rest. An IPvFuture does not exist
+/// yet and is refused.
 fn split_ip_literal(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr::memchr(b']', text)?;
     let address = std::str::from_utf8(&text[1..end]).ok()?;

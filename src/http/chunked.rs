@@ -222,8 +222,8 @@ fn parse_size(digits: &[u8]) -> Option<u64> {
     (!digits.is_empty() && size <= i64::MAX as u64).then_some(size)
 }
 
-/// `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )` (RFC 9112, 7.1.1). Their
-/// meaning is ignored.
+/// `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )` (RFC 9112, 7.1.1). The meaning
+/// of extensions is ignored.
 fn is_extension(mut rest: &[u8]) -> bool {
     while !rest.is_empty() {
         let Some(after) = skip_one_extension(rest) else {

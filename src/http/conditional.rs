@@ -1,6 +1,6 @@
 //! Conditional requests (RFC 9110, section 13): what a client's preconditions make of a response.
 //!
-//! Knows bytes and seconds: no file, no clock.
+//! The module knows bytes and seconds: no file, no clock.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub struct Conditions<'a> {
     accept_encoding: Option<Cow<'a, [u8]>>,
 }
 
-/// A field that may come once. Twice is as if it had not come: nobody can say which of the two is
+/// A field that may come once. A repeated one has no value: nobody can say which of the two is
 /// meant.
 #[derive(Debug, Clone, Copy, Default)]
 enum Single<'a> {
@@ -39,27 +39,28 @@ pub struct Validators<'a> {
     pub etag: Option<&'a [u8]>,
     /// When it was last changed, in seconds since the epoch.
     pub modified: Option<u64>,
-    /// Whether nothing can have changed within that second after it was read (RFC 9110, 8.8.2.2).
+    /// Whether the file cannot have changed once more within the second `modified`, after it was
+    /// read (RFC 9110, 8.8.2.2).
     pub modified_is_strong: bool,
 }
 
 /// What a request gets of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// All of it: 200.
+    /// All of the file: 200.
     Whole,
-    /// These bytes of it: 206.
+    /// These bytes of the file: 206.
     Parts(Vec<Range<u64>>),
-    /// The client has it: 304.
+    /// Nothing, since the client has the file: 304.
     NotModified,
-    /// It is not the one that the client means: 412.
+    /// Nothing, since the file is not the one that the client means: 412.
     PreconditionFailed,
-    /// It has no such bytes: 416.
+    /// Nothing, since the file has no such bytes: 416.
     Unsatisfiable,
 }
 
 impl<'a> Conditions<'a> {
-    /// Those of the request with this `head`, whose spans point into `source`.
+    /// The conditions of the request with this `head`, whose spans point into `source`.
     pub fn of(head: &'a RequestHead, source: &'a [u8]) -> Self {
         let mut conditions = Conditions::default();
         for (name, value) in head.headers(source) {
@@ -87,8 +88,8 @@ impl<'a> Conditions<'a> {
         self.accept_encoding.as_deref()
     }
 
-    /// What a GET gets of a file with these `validators` and this `length`, or a HEAD (`is_head`),
-    /// which has no ranges (RFC 9110, 14.2). In the order of 13.2.2.
+    /// What a GET, or a HEAD (`is_head`), gets of a file with these `validators` and this `length`.
+    /// A HEAD has no ranges (RFC 9110, 14.2). The preconditions are judged in the order of 13.2.2.
     pub fn verdict(&self, validators: &Validators<'_>, length: u64, is_head: bool) -> Verdict {
         if let Some(tags) = &self.if_match {
             if !lists(tags, validators.etag, Comparison::Strong) {
@@ -120,7 +121,7 @@ impl<'a> Conditions<'a> {
     }
 
     /// Whether the ranges are of the file that the client has a part of (RFC 9110, 13.1.5): only a
-    /// strong validator can say so.
+    /// strong validator can say so. A repeated If-Range says no.
     fn if_range_holds(&self, validators: &Validators<'_>) -> bool {
         let value = match self.if_range {
             Single::Missing => return true,
@@ -140,7 +141,7 @@ impl<'a> Single<'a> {
         *self = if matches!(self, Single::Missing) { Single::Once(value) } else { Single::Repeated };
     }
 
-    /// The date that it says; a date that is none is ignored (RFC 9110, 13.1.3 and 13.1.4).
+    /// The field's date. A value that is no date is ignored (RFC 9110, 13.1.3 and 13.1.4).
     fn date(self) -> Option<u64> {
         if let Single::Once(value) = self { date::parse(value) } else { None }
     }
@@ -167,7 +168,8 @@ enum Comparison {
     Weak,
 }
 
-/// Whether `tags`, a list of entity tags or `*`, has `etag`. What is no tag in it is passed over.
+/// Whether `tags`, a list of entity tags or `*`, has `etag`. List members that are no tags are
+/// passed over.
 fn lists(tags: &[u8], etag: Option<&[u8]>, comparison: Comparison) -> bool {
     let mut rest = trim_ows(tags);
     if rest == b"*" {

@@ -1,8 +1,8 @@
-//! The response body's framing, while the response goes out: what of the application's bytes is
-//! admitted, what goes around them, and what is cut or missing in the end. The counterpart of
-//! [`super::body`].
+//! Frames a response's body while the response goes out: how many of the application's bytes are
+//! admitted, what stands around them, and how many are cut or missing in the end. The counterpart
+//! of [`super::body`].
 //!
-//! Knows bytes and numbers only: no socket, no interpreter.
+//! The module knows bytes and numbers only: no socket, no interpreter.
 
 use super::request::Version;
 use super::response::{self, Asked, BodyPlan};
@@ -19,13 +19,13 @@ pub struct BodyEncoder {
     excess: u64,
 }
 
-/// How a block goes out: `front` has got what stands before it.
+/// How a block goes out, behind the bytes that [`BodyEncoder::frame`] has appended to `front`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the block is cut to what is admitted, and followed by the tail"]
 pub struct Framed {
     /// How many of the offered bytes belong to the body; the rest is dropped.
     pub admitted: usize,
-    /// What stands behind them.
+    /// The framing behind them.
     pub tail: &'static [u8],
 }
 
@@ -61,9 +61,9 @@ impl BodyEncoder {
         self.admitted
     }
 
-    /// Takes a block of `offered` bytes, of which `is_last` says that nothing follows: appends what
-    /// stands before it to `front`, and returns how much of it is admitted and what stands behind
-    /// it.
+    /// Frames a block of `offered` bytes; `is_last` says that no other follows. Appends what stands
+    /// before the block to `front`, and returns how much of the block is admitted and what stands
+    /// behind it.
     pub fn frame(&mut self, front: &mut Vec<u8>, offered: usize, is_last: bool) -> Framed {
         let admitted = self.admit(offered);
         self.admitted += admitted as u64;
@@ -95,8 +95,8 @@ impl BodyEncoder {
         }
     }
 
-    /// Whether the body is complete without another byte of framing: what the application may add
-    /// is dropped.
+    /// Whether the body is complete without another byte of framing: more bytes of the application
+    /// would be dropped.
     pub fn is_whole(&self) -> bool {
         match self.plan {
             BodyPlan::None => true,

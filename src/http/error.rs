@@ -42,7 +42,8 @@ pub enum Error {
     LimitRequestHeaders(&'static str),
     /// Two headers of a trusted peer disagree about http and https.
     InvalidSchemeHeaders,
-    /// A chunk-size line without a size in hexadecimal, or with one past 2^63.
+    /// A chunk-size line that is too long, ends in a bare line feed, or has no hexadecimal size
+    /// below 2^63.
     InvalidChunkSize(Vec<u8>),
     /// Chunk data not followed by CRLF, with the bytes that stood there instead.
     ChunkMissingTerminator(Vec<u8>),
@@ -56,7 +57,7 @@ pub enum Error {
     ForbiddenProxyRequest(String),
     /// A uwsgi packet outside the format; what is wrong, in gunicorn's words.
     InvalidUwsgiPacket(&'static str),
-    /// A uwsgi packet that is no request, of this kind.
+    /// A uwsgi packet of this kind (modifier1), which is no request.
     UnsupportedUwsgiModifier(u8),
     /// A uwsgi packet from a peer that may not send one.
     ForbiddenUwsgiRequest,

@@ -15,8 +15,7 @@ use super::request::{Coding, Framing, HeaderSpan, RequestHead, Scheme, Span, Ver
 use super::request_line::{RequestLine, TargetForm};
 use crate::base::decimal;
 
-/// Reads the `count` header lines that stand in `buf` at `block`, the empty line included, into
-/// `head`.
+/// Reads into `head` the `count` header lines in `buf` at `block`, which ends with the empty line.
 pub(super) fn read(
     buf: &[u8],
     line: &RequestLine,
@@ -51,7 +50,8 @@ pub(super) fn read(
     Ok(())
 }
 
-/// Splits a block into fields. When `httparse` refuses it, the cause is named as gunicorn would.
+/// Splits a block into fields. When `httparse` refuses the block, the cause is named as in
+/// gunicorn.
 fn split<'s, 'b: 's>(block: &'b [u8], slots: &'s mut [Header<'b>]) -> Result<&'s [Header<'b>], Error> {
     match httparse::parse_headers(block, slots) {
         Ok(httparse::Status::Complete((used, fields))) if used == block.len() => Ok(fields),
@@ -88,8 +88,8 @@ struct ForwarderTrust<'a> {
 }
 
 impl ForwarderTrust<'_> {
-    /// Whether a field of this name is passed on. One with an underscore could pose as one with a
-    /// hyphen, which is the same name in a WSGI environ.
+    /// Whether a field of this name is passed on. A name with an underscore could pose as the one
+    /// with a hyphen: both are one key in a WSGI environ.
     fn keeps(&self, name: &[u8]) -> Result<bool, Error> {
         // Names are too short for a vectorised search to pay.
         if name.iter().all(|&byte| byte != b'_') || self.may_forward(name) {
@@ -366,7 +366,8 @@ fn diagnose(block: &[u8]) -> Error {
     Error::InvalidHeader(quote(block))
 }
 
-/// Name and value of a line, at its first colon; there is one, and not at the very start.
+/// Splits a line at its first colon into name and value. Refuses a line without a colon, or with
+/// one at the very start.
 fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), Error> {
     match memchr::memchr(b':', line) {
         None | Some(0) => Err(Error::InvalidHeader(quote(line))),

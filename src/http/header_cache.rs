@@ -2,10 +2,10 @@
 //!
 //! A client sends the same headers with every request on its connection, often to the last byte,
 //! and so do many clients of one kind. The lines between request line and body then equal those of
-//! an earlier request, and a comparison replaces parsing. Whatever a caller derives from a block it
-//! can keep under the block's number ([`CachedBlockId`]). Only valid blocks are kept, each with the
-//! circumstances it was valid under (`CacheKey`). The cache knows nothing of request lines, nor
-//! of what happens to a request.
+//! an earlier request, and a comparison replaces parsing. A caller can keep what it derives from a
+//! block under the block's id ([`CachedBlockId`]). Only valid blocks are kept, each with the
+//! circumstances it was valid under (`CacheKey`). The cache knows nothing of request lines, nor of
+//! what happens to a request.
 
 use super::request::{Framing, HeaderSpan, RequestHead, Scheme, Span, Version};
 
@@ -19,9 +19,9 @@ const LONGEST_BLOCK: usize = 2048;
 #[derive(Debug, Default)]
 pub struct HeaderCache {
     blocks: Vec<CachedBlock>,
-    /// The place of the oldest, once all places are taken.
+    /// The place of the oldest block, once all places are taken.
     oldest: usize,
-    /// The place of the one that was last seen.
+    /// The place of the block that was last seen.
     latest: usize,
     learned: u64,
 }
@@ -31,7 +31,7 @@ pub struct HeaderCache {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CachedBlockId {
     place: usize,
-    /// How many blocks were inserted before this one. It is never used again.
+    /// The number of this insertion, from 1. It is never used again.
     number: u64,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct CacheKey {
 /// A valid block and what it says.
 #[derive(Debug, Default)]
 struct CachedBlock {
-    /// From the first header line to the empty line, that included.
+    /// From the first header line to the empty line, which is included.
     bytes: Vec<u8>,
     circumstances: CacheKey,
     number: u64,
@@ -69,8 +69,8 @@ impl HeaderCache {
         Self::default()
     }
 
-    /// Fills `head` from a known block if `buf` holds one at `start`, and returns its id. It looks
-    /// at the place `hint`, where the connection's last block was, and then at the block that was
+    /// Fills `head` from a known block if `buf` holds one at `start`, and returns its id. Looks
+    /// only at the place `hint`, where the connection's last block was, and at the block that was
     /// seen last. A `head` that the same block filled before is left as it is.
     pub(super) fn lookup(
         &mut self,
@@ -97,7 +97,8 @@ impl HeaderCache {
         Some(id)
     }
 
-    /// Keeps the block that was read from `buf` at `span` into `head`; returns its place.
+    /// Keeps the block that was read from `buf` at `span` into `head`. Returns its place; `None`
+    /// for a block that is too long.
     pub(super) fn insert(
         &mut self,
         buf: &[u8],

@@ -1,7 +1,7 @@
 //! gunicorn's compatibility switches: what they permit is rewritten before the parser reads it.
 //!
 //! Under such a switch the head is copied into a canonical form, and the strict rules read the
-//! copy. So only those who ask for leniency pay for it, and no rule has a second version.
+//! copy. So leniency costs only where an operator asks for it, and no rule has a second version.
 
 use super::grammar::{is_ows, trim_ows, trim_ows_end};
 use super::policy::Policy;

@@ -6,12 +6,12 @@
 //! is tested with byte strings, and fuzzed alone.
 //!
 //! In reading order: [`request`] (the incremental head parser) calls `request_line` and `fields`,
-//! which lean on `authority`, `lenient` and `grammar`; [`header_cache`] knows again what was read
-//! before; [`body`] decodes what follows the head; [`response`] writes the answer; [`connection`]
-//! is the state between them, from one request to the next. What a request makes of a file that the
-//! server sends by itself stands in [`path`], [`conditional`], [`range`] and [`accept_encoding`].
-//! [`request_id`] reads what joins up the log lines of a request. [`uwsgi`] reads what a proxy
-//! sends in a head's place.
+//! which lean on `authority`, `lenient` and `grammar`; [`header_cache`] recognises header blocks
+//! that were read before; [`body`] decodes what follows the head; [`response`] writes the answer;
+//! [`connection`] is the state between them, from one request to the next. [`path`],
+//! [`conditional`], [`range`] and [`accept_encoding`] decide which file, and what of it, a request
+//! gets from the server itself. [`request_id`] reads the ids that join up the log lines of a
+//! request. [`uwsgi`] reads what a proxy sends in a head's place.
 #![forbid(unsafe_code)]
 
 pub mod accept_encoding;

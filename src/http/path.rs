@@ -1,7 +1,7 @@
-//! A request's path as the name of a file below a directory: what of it may be looked for at all.
+//! A request's path as the name of a file below a directory, and which paths may name one at all.
 //!
 //! A path is cut at its slashes before anything in it is decoded, so that no escape can make a step
-//! of its own. Knows no file system.
+//! of its own. The module knows no file system.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ pub struct FileName<'a> {
 }
 
 /// What stands in `path` behind `prefix` (decoded segments with slashes between them, one in front,
-/// none at the end): nothing, or a slash and more. `None` where `path` is not below it.
+/// none at the end): nothing, or a slash and more. `None` where `path` is not below `prefix`.
 pub fn below<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     let mut rest = path;
     for &expected in prefix {
@@ -33,9 +33,9 @@ pub fn below<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     (rest.is_empty() || rest.starts_with(b"/")).then_some(rest)
 }
 
-/// What the rest of a path names, as [`below`] returns it; `None` where nothing can have that name,
-/// or nothing that is shown: steps up, empty segments, hidden files, escaped slashes, and bytes
-/// that end a name for the kernel.
+/// What `rest`, the part of a path that [`below`] returns, names. `None` where no file can have
+/// that name, or none that is shown: steps up, empty segments, hidden files, escaped slashes, and
+/// zero bytes, which end a name for the kernel.
 pub fn file_name(rest: &[u8]) -> Option<FileName<'_>> {
     let Some(path) = rest.strip_prefix(b"/") else {
         return Some(FileName { name: Cow::default(), is_directory: false });

@@ -1,7 +1,7 @@
 //! What a request may look like: the user's choices, as plain data.
 //!
-//! The worker fills it from the settings once; the parsers only read it. It must not know where a
-//! value came from.
+//! The worker fills a [`Policy`] from the settings once; the parsers only read it. The module must
+//! not know where a value came from.
 
 use super::grammar::is_ows;
 
@@ -59,7 +59,7 @@ impl Policy {
         }
     }
 
-    /// The longest field in bytes with its CRLF; 0 means gunicorn's default, as it does there.
+    /// The longest field in bytes with its CRLF; 0 means gunicorn's default, as in gunicorn.
     pub(super) fn longest_field(&self) -> usize {
         match self.limit_request_field_size {
             0 => DEFAULT_FIELD_SIZE,
@@ -67,8 +67,7 @@ impl Policy {
         }
     }
 
-    /// The most fields in one head or trailer section; 0 means gunicorn's ceiling, as it does
-    /// there.
+    /// The most fields in one head or trailer section; 0 means gunicorn's ceiling, as in gunicorn.
     pub(super) fn most_fields(&self) -> usize {
         match self.limit_request_fields {
             0 => FIELDS_CEILING,

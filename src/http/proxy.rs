@@ -59,8 +59,8 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The name of the protocol in a version 1 header. For what only version 2 has it is
-    /// gunicorn's.
+    /// The name of the protocol in a version 1 header. What only version 2 has goes by gunicorn's
+    /// name.
     pub fn protocol(&self) -> &'static str {
         match self {
             Origin::Local => "LOCAL",

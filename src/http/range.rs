@@ -1,7 +1,7 @@
 //! Range requests (RFC 9110, section 14): which bytes of a file a client wants, and how several
 //! ranges are framed in one response.
 //!
-//! Knows bytes and numbers: no file, no socket.
+//! The module knows bytes and numbers: no file, no socket.
 
 use std::ops::Range;
 
@@ -12,22 +12,22 @@ use super::grammar::trim_ows;
 /// since each range costs a part's head and a call of the kernel.
 pub const MOST_RANGES: usize = 16;
 
-/// What of a file is to be sent.
+/// Which bytes of a file are to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selected {
-    /// All of it: no range was asked for, or none that could be understood.
+    /// All bytes: no range was asked for, or none that can be understood or is granted.
     Whole,
-    /// These bytes of it, in the client's order; one range at least, none of them empty.
+    /// These bytes of the file, in the client's order; one range at least, none of them empty.
     Parts(Vec<Range<u64>>),
-    /// Nothing: every range begins behind its end.
+    /// Nothing: every range begins behind the file's end.
     Unsatisfiable,
 }
 
 /// What the value of a Range field selects of a file of `length` bytes (RFC 9110, 14.1.2).
 ///
-/// A field that is malformed, or has another unit than bytes, is ignored. So is one with more than
-/// [`MOST_RANGES`] ranges, and one whose ranges add up to more than the file: they overlap, and
-/// only an attack gains by that.
+/// A field that is malformed, or has another unit than bytes, is ignored. So is a field with more
+/// than [`MOST_RANGES`] ranges, and a field whose ranges add up to more than the file: such ranges
+/// overlap, and only an attack gains by that.
 pub fn select(value: &[u8], length: u64) -> Selected {
     let Some((unit, set)) = split_at_byte(value, b'=') else { return Selected::Whole };
     if !trim_ows(unit).eq_ignore_ascii_case(b"bytes") {
@@ -55,8 +55,8 @@ pub fn select(value: &[u8], length: u64) -> Selected {
     }
 }
 
-/// The bytes that one range-spec stands for, none where it begins behind the end; `None` where it
-/// is malformed.
+/// The bytes that one range-spec stands for: an empty range where it begins behind the end, `None`
+/// where it is malformed.
 fn read_spec(spec: &[u8], length: u64) -> Option<Range<u64>> {
     let (first, last) = split_at_byte(spec, b'-')?;
     match (trim_ows(first), trim_ows(last)) {
@@ -98,8 +98,8 @@ pub fn unsatisfied_range(length: u64) -> String {
 /// The framing of several ranges in one response (multipart/byteranges: RFC 9110, 14.6).
 #[derive(Debug, Clone, Copy)]
 pub struct Multipart<'a> {
-    /// Between the parts. It must not occur in the file, which nobody can promise: it is long and
-    /// not to be guessed.
+    /// What stands between the parts. It must not occur in the file. Nobody can promise that, so it
+    /// is long and not to be guessed.
     pub boundary: &'a str,
     /// The file's own type.
     pub content_type: &'a [u8],

@@ -38,12 +38,12 @@ pub struct HeadParser {
     hint: CacheHint,
 }
 
-/// What the heads of a connection have shown that is of use for its next one.
+/// What the earlier heads of a connection tell the parser of its next one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CacheHint {
-    /// The place of the last header block among the known ones.
+    /// The place of the connection's last header block in the cache.
     likely_block: usize,
-    /// How many header blocks in a row were not known.
+    /// How many header blocks in a row were not in the cache.
     unknown_blocks: u32,
 }
 
@@ -83,7 +83,7 @@ pub struct RequestHead {
     pub(super) fields_start: usize,
     /// The headers that the policy keeps, in order.
     pub(super) headers: Vec<HeaderSpan>,
-    /// What a uwsgi packet says besides, in order; empty in HTTP.
+    /// The variables of a uwsgi packet that have no field here, in order; empty in HTTP.
     pub(super) vars: Vec<HeaderSpan>,
     /// How the body is delimited.
     pub framing: Framing,
@@ -125,8 +125,8 @@ pub enum Version {
     /// HTTP/1.1 and every later 1.x, which is answered as 1.1 (RFC 9110, 2.5).
     #[default]
     Http11,
-    /// None: a proxy speaks uwsgi, and is answered as in HTTP/1.1, but without chunks and interim
-    /// responses, of which nginx knows nothing there.
+    /// No version of HTTP: a proxy speaks uwsgi. It is answered as in HTTP/1.1, but without chunks
+    /// and interim responses, which nginx does not understand over uwsgi.
     Uwsgi,
 }
 
@@ -167,12 +167,13 @@ impl HeadParser {
         Self::default()
     }
 
-    /// The same, on a connection whose last parser has left this [`HeadParser::hint`].
+    /// A parser at the start of a request, with the [`HeadParser::hint`] of the connection's last
+    /// one.
     pub fn with_hint(hint: CacheHint) -> Self {
         HeadParser { hint, ..Self::default() }
     }
 
-    /// For the next parser on this connection.
+    /// What [`HeadParser::with_hint`] takes for the connection's next request.
     pub fn hint(&self) -> CacheHint {
         self.hint
     }
@@ -182,9 +183,8 @@ impl HeadParser {
     ///
     /// `buf` starts at the first byte of the request every time; the parser removes nothing from
     /// it. `peer_is_trusted` tells whether the peer may set the scheme and headers with
-    /// underscores. A header block that `known` holds is not parsed again; one that it does not
-    /// hold is added. After an error the bytes that follow have no meaning: answer, and close the
-    /// connection.
+    /// underscores. A header block that `known` holds is not parsed again; any other may be added.
+    /// After an error the bytes that follow have no meaning: answer, and close the connection.
     pub fn parse(
         &mut self,
         buf: &[u8],
@@ -217,8 +217,8 @@ impl HeadParser {
     }
 
     /// Skips one empty line, left behind by some clients after a body (RFC 9112, 2.2), and refuses
-    /// what cannot begin a method: TLS, SOCKS, a second empty line. False until that byte has
-    /// arrived.
+    /// what cannot begin a method: TLS, SOCKS, a second empty line. False until the method's first
+    /// byte has arrived.
     fn find_first_byte(&mut self, buf: &[u8]) -> Result<bool, Error> {
         let start = match buf {
             [] | [b'\r'] => return Ok(false),
@@ -324,8 +324,8 @@ impl HeadParser {
         Ok(())
     }
 
-    /// Whether the cache knows the header block behind the request line, which then completes the
-    /// head.
+    /// Completes the head from the cache, if that has the header block behind the request line.
+    /// Returns whether it has.
     fn lookup(
         &mut self,
         buf: &[u8],
@@ -359,8 +359,8 @@ impl HeadParser {
         }
     }
 
-    /// What the meaning of the header block depends on besides its bytes; `None` where it depends
-    /// on the request target as well.
+    /// What the meaning of the header block depends on besides its bytes; `None` where the meaning
+    /// depends on the request target as well.
     fn circumstances(&self, peer_is_trusted: bool) -> Option<CacheKey> {
         let version = self.line.version;
         matches!(self.line.form, TargetForm::Origin).then_some(CacheKey { version, peer_is_trusted })
@@ -395,18 +395,18 @@ impl RequestHead {
         self.headers.iter().map(move |header| (header.name.of(fields), header.value.of(fields)))
     }
 
-    /// The variables of a uwsgi packet that stand in no other field, in order: they are the
-    /// environ's as they are. None in HTTP. `source` is what [`RequestHead::source`] returns.
+    /// The variables of a uwsgi packet that have no field here, in order. They become keys of the
+    /// environ as they are. None in HTTP. `source` is what [`RequestHead::source`] returns.
     pub fn vars<'a>(&'a self, source: &'a [u8]) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> {
         self.vars.iter().map(move |var| (var.name.of(source), var.value.of(source)))
     }
 
-    /// The value of the last such variable with this name.
+    /// The value of the last of [`RequestHead::vars`] with this name.
     pub fn var<'a>(&'a self, source: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         self.vars(source).rfind(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
-    /// How much memory a uwsgi packet takes besides its bytes, for the head that was made of it.
+    /// Bytes of memory that the head made of a uwsgi packet takes besides the packet; 0 in HTTP.
     pub fn held(&self) -> usize {
         if self.version == Version::Uwsgi { self.rewritten.capacity() } else { 0 }
     }
@@ -419,13 +419,12 @@ impl RequestHead {
     }
 }
 
-/// What proxies add to a request (RFC 7239; RFC 9110, 7.6.3; and what was there before those).
+/// What proxies add to a request (RFC 7239; RFC 9110, 7.6.3; and the headers in use before them).
 const PROXY_HEADERS: [&[u8]; 6] =
     [b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-real-ip"];
 
 impl Span {
-    /// The range from `start` to `end`. Both are at most [`HEAD_CEILING`] and a little, so that
-    /// they fit.
+    /// The range from `start` to `end`. Both fit: they are hardly above [`HEAD_CEILING`].
     pub(super) fn new(start: usize, end: usize) -> Self {
         Span { start: start as u32, end: end as u32 }
     }
@@ -488,11 +487,11 @@ enum HeadStage {
 const CRLF: &[u8] = b"\r\n";
 
 /// Once this many blocks in a row were not in the cache, the next ones are not inserted: they would
-/// only replace others. So it is behind a proxy that gives each request a number of its own.
+/// only replace others. This is so behind a proxy that gives each request a number of its own.
 const LEARNED_AT_FIRST: u32 = 4;
 
-/// Of those next ones, one in this many is inserted all the same, since the client may have
-/// changed.
+/// Past [`LEARNED_AT_FIRST`] one block in this many is inserted all the same, since the client may
+/// have changed.
 const LEARNED_LATER: u32 = 16;
 
 /// However high the limits are set, a head ends here: 16 MiB. It also keeps every [`Span`] within

@@ -1,15 +1,14 @@
 //! What joins up the log lines of one request, here and at other hops: an id in a header of the
 //! operator's choice, and the trace of W3C Trace Context.
 //!
-//! Both come from outside. Only what has the form of an id is read; the rest is as if it were not
-//! there.
+//! Both come from outside. A value that does not have the form of an id is ignored.
 
 use super::request::{RequestHead, Span};
 
-/// Longest id that is taken over. Those in use have 16 to 64 characters.
+/// The longest id that is accepted. Ids in use have 16 to 64 characters.
 pub const LONGEST_ID: usize = 128;
 
-/// Where `traceparent` stands in a request.
+/// The header that names the trace.
 const TRACEPARENT: &[u8] = b"traceparent";
 
 /// The length of a `traceparent` of version 00.
@@ -20,14 +19,15 @@ const TRACEPARENT_LENGTH: usize = 55;
 pub struct TraceParent<'a> {
     /// The trace: 32 hexadecimal digits.
     pub trace_id: &'a str,
-    /// The caller's span: 16 of them.
+    /// The caller's span: 16 hexadecimal digits.
     pub span_id: &'a str,
-    /// Whether the caller may have recorded it.
+    /// Whether the caller may have recorded the trace.
     pub is_sampled: bool,
 }
 
-/// Where in `source` the one header that shares its environ key with `name` has an id. `None` where
-/// there is none, there are several, or it has no form of an id.
+/// Where in `source` the id stands: the value of the one header that shares its environ key with
+/// `name`. `None` where there is no such header, there are several, or the value does not have the
+/// form of an id.
 pub fn find_id(head: &RequestHead, source: &[u8], name: &str) -> Option<Span> {
     let value = only(head, source, |found| is_same_key(found, name.as_bytes()))?;
     is_id(value).then(|| Span::within(source, value))
@@ -44,7 +44,7 @@ pub fn find_trace<'a>(head: &'a RequestHead, source: &'a [u8]) -> Option<TracePa
     only(head, source, |name| name.eq_ignore_ascii_case(TRACEPARENT)).and_then(parse_traceparent)
 }
 
-/// The value of the one header whose name `is_it`.
+/// The value of the header whose name `is_it`; `None` where there are several.
 fn only<'a>(head: &'a RequestHead, source: &'a [u8], is_it: impl Fn(&[u8]) -> bool) -> Option<&'a [u8]> {
     let mut found = head.headers(source).filter(|(name, _)| is_it(name)).map(|(_, value)| value);
     let first = found.next()?;

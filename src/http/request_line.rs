@@ -170,7 +170,7 @@ fn default_port(scheme: &[u8]) -> Option<u16> {
     }
 }
 
-/// Where path and query stand. A fragment does not belong into a request. It is left out, as in
+/// Where path and query stand. A fragment does not belong in a request. It is left out, as in
 /// gunicorn.
 fn path_and_query(buf: &[u8], target: Span, form: TargetForm, marks: TargetOffsets) -> (Span, Span) {
     // An authority contains neither `?` nor `#`.

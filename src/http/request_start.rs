@@ -1,8 +1,7 @@
 //! When a proxy has sent a request on: `X-Request-Start`, or `X-Queue-Start`.
 //!
 //! There is no standard. In use are seconds with a fraction, milliseconds and microseconds since
-//! the epoch, bare or behind `t=`. Their magnitude tells them apart. What is none of them is as if
-//! it were not there.
+//! the epoch, bare or behind `t=`. Their magnitude tells them apart. Any other value is ignored.
 
 use std::time::Duration;
 
@@ -11,21 +10,21 @@ use super::request::RequestHead;
 /// The names, in lower case. Heroku and nginx's users write the first, others the second.
 const NAMES: [&[u8]; 2] = [b"x-request-start", b"x-queue-start"];
 
-/// The least microseconds, milliseconds and seconds that are a time of this century, and how many
-/// of each a second has. A second in the year 2001 is the first with ten digits.
+/// For microseconds, milliseconds and seconds: the least number that is taken for a time, and how
+/// many of them a second has. Seconds since the epoch have ten digits from the year 2001 on.
 const UNITS: [(f64, f64); 3] = [(1e15, 1e6), (1e12, 1e3), (1e9, 1.0)];
 
-/// A longer wait is no wait: the proxy means something else, or its clock is wrong.
+/// A longer wait is ignored: the proxy means something else, or its clock is wrong.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// When the request was sent on, since the epoch, as its first such header says.
+/// When the request was sent on, since the epoch, by the first header with such a name.
 pub fn find_sent_at(head: &RequestHead, source: &[u8]) -> Option<Duration> {
     let is_it = |name: &[u8]| NAMES.iter().any(|known| name.eq_ignore_ascii_case(known));
     head.headers(source).find(|(name, _)| is_it(name)).and_then(|(_, value)| parse(value))
 }
 
-/// How long a request had been under way that was sent and `arrived_at` then. Clocks differ: one
-/// that came before it was sent has not waited.
+/// How long a request took that was sent at `sent_at` and came at `arrived_at`; `None` for more
+/// than an hour. Clocks differ: a request that came before it was sent has not waited.
 pub fn wait_since(sent_at: Duration, arrived_at: Duration) -> Option<Duration> {
     Some(arrived_at.saturating_sub(sent_at)).filter(|waited| *waited <= LONGEST_WAIT)
 }

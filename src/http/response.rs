@@ -79,8 +79,8 @@ pub fn plan_body(asked: Asked, version: Version, status: u16, content_length: Op
     }
 }
 
-/// Whether the application's Content-Length goes out with this `status`: not where there is no body
-/// that could have a length (RFC 9110, 8.6), nor before a tunnel. A 205 states its own length.
+/// Whether the application's Content-Length goes out with this `status`: not where no body could
+/// have a length (RFC 9110, 8.6), nor before a tunnel. A 205 gets its length from the server.
 pub fn states_length(asked: Asked, status: u16) -> bool {
     !matches!(status, 204 | 205) && !asked.opens_tunnel(status)
 }
@@ -153,7 +153,8 @@ pub fn says_live(name: &[u8], value: &[u8]) -> bool {
     name.eq_ignore_ascii_case(LIVE.0) && value.eq_ignore_ascii_case(LIVE.1)
 }
 
-/// Appends what [`says_live`] has found, for a proxy before the server that looks for it, too.
+/// Appends the header that [`says_live`] has found, for a proxy in front of the server, which would
+/// buffer too.
 pub fn write_live(out: &mut Vec<u8>) {
     write_header(out, LIVE.0, LIVE.1);
 }

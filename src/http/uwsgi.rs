@@ -2,8 +2,8 @@
 //! request's head (<https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html>).
 //!
 //! A proxy has read a request in HTTP, and tells of it in CGI's words (RFC 3875). The packet is
-//! turned into a [`RequestHead`], so that all who read one need to know nothing of this protocol.
-//! The response is HTTP. This module must not know who may send a packet: it is told.
+//! turned into a [`RequestHead`], so that code that reads a head need not know this protocol. The
+//! response is HTTP. This module must not know which peers may send a packet: the caller tells.
 //!
 //! | bytes | mean |
 //! |---|---|
@@ -31,12 +31,13 @@ const PREFIX_BYTES: usize = 4;
 
 /// Reads the packet at the start of `buf`, and fills `head` from it once it is whole.
 ///
-/// `peer_is_trusted` says whether the peer may speak uwsgi: whoever may says who the client is, and
-/// all else. The verdict depends on the bytes alone, never on how they were cut into segments.
+/// `peer_is_trusted` says whether the peer may speak uwsgi: such a peer is believed in all it says,
+/// the client's address included. The verdict depends on the bytes alone, never on how they were
+/// cut into segments.
 ///
 /// # Errors
-/// The peer may not, the packet is no request, or it is malformed. What follows has no meaning
-/// then.
+/// The peer may not speak uwsgi, or the packet is no request, or is malformed. The bytes that
+/// follow have no meaning then.
 pub fn parse(buf: &[u8], policy: &Policy, peer_is_trusted: bool, head: &mut RequestHead) -> Result<Status, Error> {
     let Some(prefix) = buf.first_chunk() else { return Ok(Status::Partial) };
     if !peer_is_trusted {
@@ -53,8 +54,8 @@ pub fn parse(buf: &[u8], policy: &Policy, peer_is_trusted: bool, head: &mut Requ
     Ok(Status::Complete)
 }
 
-/// How many of `bytes` belong to the packet that begins with `start` and goes on with them; all of
-/// them where that is not known yet.
+/// How many of `bytes` belong to the packet that `start` begins; all of them while its length is
+/// not known.
 pub fn rest_of_packet(start: &[u8], bytes: &[u8]) -> usize {
     let mut prefix = [0; PREFIX_BYTES];
     let known = prefix.iter_mut().zip(start.iter().chain(bytes)).map(|(place, &byte)| *place = byte).count();
@@ -75,7 +76,7 @@ fn packet_length(prefix: &[u8; PREFIX_BYTES]) -> usize {
 }
 
 /// Only requests are taken: no pings, no signals, no code to run. Other protocols that are spoken
-/// here by mistake are told by their first bytes.
+/// here by mistake are recognised by their first bytes.
 fn check_kind(prefix: &[u8; PREFIX_BYTES]) -> Result<(), Error> {
     match prefix {
         [0, ..] => Ok(()),
@@ -109,7 +110,8 @@ impl Reader<'_> {
         Ok(Some((name, value)))
     }
 
-    /// What is `missing` is the error: the two bytes of a text's length, or a part of the text.
+    /// Where the next text stands, behind its length. `missing` words the two errors: the length is
+    /// cut off, or the text is.
     fn next_text(&mut self, missing: [&'static str; 2]) -> Result<Span, Error> {
         let [size, rest] = missing.map(Error::InvalidUwsgiPacket);
         let Some(length) = self.packet[self.at..].first_chunk() else { return Err(size) };

@@ -1,11 +1,11 @@
-//! Which interpreter is to be served with, and where its libpython lies: from the environment, from
-//! the names of files and from `pyvenv.cfg` (PEP 405), without starting one.
+//! Finds the interpreter to serve with, and its libpython: from the environment, from the names of
+//! files and from `pyvenv.cfg` (PEP 405), without starting an interpreter.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// Names an interpreter where there is no virtual environment. The launcher tells the server by it
-/// which one it has found.
+/// The variable that names an interpreter where there is no virtual environment. By it the launcher
+/// tells the server which interpreter it has found.
 pub const VARIABLE: &str = "MONOCEROS_PYTHON";
 
 /// The file that marks a virtual environment.
@@ -16,17 +16,18 @@ const MARKER: &str = "pyvenv.cfg";
 pub struct Interpreter {
     /// Its `major.minor`.
     pub version: String,
-    /// The interpreter itself; of a virtual environment the one that it was made with.
+    /// The interpreter itself; for a virtual environment the one that it was made with.
     pub base: PathBuf,
-    /// What has led to it, for sentences.
+    /// How it was found, for messages.
     pub origin: String,
 }
 
-/// Finds it: an active virtual environment (`VIRTUAL_ENV`), the one that `program` is installed in,
-/// `PYTHONHOME`, [`VARIABLE`], the first `python3` on `PATH` that is an interpreter.
+/// Finds the interpreter to serve with. In this order: an active virtual environment
+/// (`VIRTUAL_ENV`), the one that `program` is installed in, `PYTHONHOME`, [`VARIABLE`], the first
+/// `python3` on `PATH` that is an interpreter.
 ///
 /// # Errors
-/// A sentence: there is none, or it does not say what it is.
+/// A sentence: there is no interpreter, or its virtual environment does not say which it is.
 pub fn interpreter(program: &Path, environment: impl Fn(&str) -> Option<OsString>) -> Result<Interpreter, String> {
     let set = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(environment) = set("VIRTUAL_ENV").or_else(|| environment_of(program)) {
@@ -47,7 +48,8 @@ pub fn interpreter(program: &Path, environment: impl Fn(&str) -> Option<OsString
 }
 
 impl Interpreter {
-    /// Where its libpython may be, the likeliest first: beside it, then where the system looks.
+    /// Where its libpython may be, the likeliest first: beside the interpreter, then where the
+    /// system looks.
     pub fn libraries(&self) -> Vec<PathBuf> {
         let name = format!("libpython{}.so.1.0", self.version);
         let prefix = self.base.parent().and_then(Path::parent);
@@ -56,7 +58,7 @@ impl Interpreter {
         beside.filter(|path| path.is_file()).chain([PathBuf::from(&name)]).collect()
     }
 
-    /// What to do where there is none, of which the dynamic linker says `reason`.
+    /// What to do where no libpython can be loaded; `reason` is the dynamic linker's.
     pub fn without_library(&self, reason: &str) -> String {
         format!(
             "{} is Python {version}, which has no shared library here ({reason}). Install it (Debian, Ubuntu: apt-get \
@@ -73,7 +75,7 @@ pub fn library_name(version: &str) -> String {
     format!("monoceros-{version}.so")
 }
 
-/// The versions that such files are for, as a list for a sentence.
+/// The versions that libraries with these file names are for, as a list for a sentence.
 pub fn versions_of(files: impl Iterator<Item = OsString>) -> String {
     let version = |name: OsString| Some(name.to_str()?.strip_prefix("monoceros-")?.strip_suffix(".so")?.to_owned());
     let mut versions: Vec<String> = files.filter_map(version).collect();
@@ -108,8 +110,8 @@ fn of_environment(folder: &Path) -> Result<Interpreter, String> {
     Ok(Interpreter { base: home.join(format!("python{version}")), version, origin })
 }
 
-/// The interpreter behind a name, which may be a link; `None` for what is no Python, as a script
-/// that picks one.
+/// The interpreter behind a path, which may be a link; `None` for anything else, such as a script
+/// that picks an interpreter.
 fn of_file(path: &Path) -> Option<Interpreter> {
     let real = path.canonicalize().ok()?;
     let version =
@@ -141,7 +143,7 @@ fn major_minor(version: &str) -> Option<String> {
     Some(format!("{}.{}", numbers.next()??, numbers.next()??))
 }
 
-/// For an order in which 3.9 comes before 3.10.
+/// A version as numbers, so that 3.9 comes before 3.10.
 fn numbers(version: &str) -> Vec<u32> {
     version.split('.').filter_map(|part| part.parse().ok()).collect()
 }

@@ -14,11 +14,11 @@ unsafe extern "C" {
 const RTLD_NOW: c_int = 2;
 const RTLD_GLOBAL: c_int = 0x100;
 
-/// Who finds a library's names.
+/// Where the names of a library are found.
 pub enum Scope {
-    /// Also the libraries that are opened later.
+    /// Also by the libraries that are opened later.
     Shared,
-    /// Who asks for them.
+    /// Only by [`Library::entry`].
     Own,
 }
 

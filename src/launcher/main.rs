@@ -1,8 +1,8 @@
 //! One program for every Python: finds the interpreter that is to be served with, loads its
 //! libpython, then the server's library for that version, and runs it.
 //!
-//! It lies in `bin`, the libraries in `lib/monoceros` beside that. It must not know what the server
-//! does, nor start a Python to ask: it reads names and files.
+//! The launcher lies in `bin`, the libraries in `lib/monoceros` beside that. It must not know what
+//! the server does, nor start a Python: it only reads names and files.
 
 mod find;
 mod library;
@@ -13,7 +13,7 @@ use std::process::exit;
 use find::Interpreter;
 use library::{Library, Scope};
 
-/// Wrong settings, as everywhere in the server.
+/// The status for wrong settings, as everywhere in the server.
 const EXIT_CONFIG: i32 = 1;
 
 /// The server's entry point in its library (`src/program.rs`).
@@ -33,8 +33,7 @@ fn start() -> Result<i32, String> {
     let named = std::env::args_os().next().map_or_else(|| own.clone(), PathBuf::from);
     let interpreter = find::interpreter(&named, |name| std::env::var_os(name))?;
     let server = server_for(&own, &interpreter)?;
-    // The server's library has libpython's names unresolved. It is not closed: it is in use until
-    // the end.
+    // The server's library takes libpython's names from this one, which stays open until the end.
     let _libpython = load_libpython(&interpreter)?;
     library::set_variable(find::VARIABLE, &interpreter.base)?;
     let server =

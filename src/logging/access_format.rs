@@ -3,7 +3,7 @@
 //!
 //! The format is Python's `%` formatting over named atoms (gunicorn's setting `access_log_format`
 //! lists them): `%(h)s`, `%(D)06d`, `%({host}i)s`. An unknown name and a missing value show as `-`.
-//! Text that is no directive is copied.
+//! Text outside of directives is copied.
 //!
 //! Bytes of the client become characters as in WSGI (PEP 3333: each byte is the Latin-1 character
 //! of that number) and the line is UTF-8, as Python writes it. A `"` becomes `\"`. Unlike gunicorn,
@@ -60,7 +60,7 @@ pub trait AccessRecord {
     fn peer(&self) -> Option<String> {
         None
     }
-    /// By what the request is known here and at other hops.
+    /// The ids by which the request is known here and at other hops.
     fn ids(&self) -> RequestIds {
         RequestIds::default()
     }
@@ -85,7 +85,7 @@ pub struct AccessFormat {
 enum Segment {
     Literal(Vec<u8>),
     Atom(Atom),
-    /// All of the request as a JSON object, by these names.
+    /// All of the request as a JSON object, with the names of this schema.
     Json(Schema),
     /// An atom with a width, a precision or a flag; few formats use them.
     Shaped(Atom, Shape),
@@ -128,7 +128,7 @@ struct Shape {
 const MAX_WIDTH: usize = 4096;
 
 impl AccessFormat {
-    /// Compiles `format`. No text is an error.
+    /// Compiles `format`. Every text is valid.
     pub fn compile(format: &str) -> Self {
         let mut compiled =
             AccessFormat { segments: Vec::new(), environ_keys: Vec::new(), response_headers: Vec::new() };

@@ -25,7 +25,7 @@ pub struct AccessLog {
     format: AccessFormat,
     buffer: Vec<u8>,
     clock: Option<Clock>,
-    /// Where lines go as well.
+    /// Syslog, if the lines go there as well.
     syslog: Option<Arc<Syslog>>,
 }
 
@@ -114,7 +114,7 @@ impl AccessLog {
     }
 
     /// Reopens the target (USR1, after log rotation). Lines recorded before go to the old file. If
-    /// it fails, the old file stays in use.
+    /// the target cannot be opened, the old file stays in use.
     pub fn reopen(&mut self) -> Result<(), LogError> {
         self.flush();
         if let Outlet::File { target, owner, sink } = &mut self.outlet {

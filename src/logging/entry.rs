@@ -8,7 +8,7 @@ use chrono::{DateTime, FixedOffset};
 use super::Level;
 use super::scope::{Failure, RequestIds};
 
-/// By whose names the fields of a line go.
+/// Whose names the fields of a line have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
     /// The server's own.
@@ -27,15 +27,15 @@ pub(super) struct Entry {
     pub(super) pid: u32,
     pub(super) worker: Option<usize>,
     pub(super) level: Level,
-    /// All of it, the traceback of `failure` included.
+    /// The record's text, the traceback of `failure` included.
     pub(super) text: String,
-    /// Without that.
+    /// The text without the traceback.
     pub(super) message: String,
     pub(super) request: RequestIds,
     pub(super) failure: Option<Failure>,
 }
 
-/// What a line of the access log says. `None` is what is not known.
+/// What a line of the access log says. `None` stands for a value that is not known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AccessEntry {
     /// REMOTE_ADDR.
@@ -50,7 +50,7 @@ pub struct AccessEntry {
     pub protocol: String,
     /// The status of the response.
     pub status: u16,
-    /// Bytes of its body.
+    /// Bytes of the response's body.
     pub bytes: u64,
     /// How long the request took.
     pub duration: Duration,
@@ -64,20 +64,20 @@ pub struct AccessEntry {
     pub scheme: Option<String>,
     /// Bytes of the request.
     pub received: Option<u64>,
-    /// How long it waited before the application was called.
+    /// How long the request waited before the application was called.
     pub queue: Option<Duration>,
     /// The connection's number, among those of the process.
     pub connection: Option<u64>,
-    /// The socket's peer, where somebody else is said to be the client.
+    /// The socket's peer, where a PROXY header names another client.
     pub peer: Option<String>,
-    /// By what it is known.
+    /// The ids by which the request is known.
     pub request: RequestIds,
 }
 
-/// The number of the worker that this process is, and one more; 0 in others.
+/// The worker number of this process, plus one; 0 in a process that is no worker.
 static WORKER: AtomicUsize = AtomicUsize::new(0);
 
-/// This process is the worker of that number.
+/// Notes that this process is the worker with this number.
 pub fn note_worker(number: usize) {
     WORKER.store(number + 1, Relaxed);
 }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! env_logger is installed once for the life of the process. [`CURRENT`] holds what may change
-//! under HUP: target and level. A record is formatted into one buffer and written at once, so a
-//! traceback stays together and lines of many processes do not mix.
+//! under HUP, and [`LEAST`] the level. A record is formatted into one buffer and written at once,
+//! so a traceback stays together and lines of many processes do not mix.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -25,7 +25,7 @@ use super::{
 use crate::base::unpoisoned::Unpoisoned;
 use crate::sys::fork;
 
-/// Only records of this crate are written: those of libraries tell an operator nothing.
+/// Only records of this crate are written: records of libraries tell an operator nothing.
 const OWN_RECORDS: &str = "monoceros";
 
 /// How long a record waits for a target that is full. An error is worth a longer wait than an
@@ -38,15 +38,15 @@ const STREAM_LEVEL: Level = Level::Error;
 /// The log in use. The lock is held only to copy or to exchange the pointer, never while writing.
 static CURRENT: RwLock<Option<Arc<ErrorLog>>> = RwLock::new(None);
 
-/// The least level that is written, as Python's `logging` numbers it. It may be changed while the
-/// log stays what it is, and reopening keeps it.
+/// The least level that is written, as Python's `logging` numbers it. It may change without
+/// [`CURRENT`], and reopening keeps it.
 static LEAST: AtomicU32 = AtomicU32::new(20);
 
 /// Formats the lines of [`CURRENT`].
 static LINES: OnceLock<env_logger::Logger> = OnceLock::new();
 
-/// Held while a record is written, and while the process forks: the child of a thread may log while
-/// others did at that moment.
+/// Held while a record is written, and while the process forks. So a child can log although another
+/// thread was logging at the fork.
 static GATE: Mutex<()> = Mutex::new(());
 
 /// See [`last_resort`].
@@ -55,7 +55,7 @@ static LAST_RESORT: Mutex<Option<OwnedFd>> = Mutex::new(None);
 struct ErrorLog {
     settings: LogSettings,
     sink: Sink,
-    /// Systemd's journal reads the lines, and wants their priorities.
+    /// Whether systemd's journal reads the lines, which then have their priorities in front.
     is_journal: bool,
     syslog: Option<Arc<Syslog>>,
 }
@@ -104,8 +104,8 @@ pub fn last_resort() -> io::Result<RawFd> {
     Ok(descriptor)
 }
 
-/// Logs `text` in the log's own lines. Records from Python must not be redirected back to it, and
-/// Python has already applied its levels.
+/// Writes `text` as a line of the log, past the redirect and the level: records from Python must
+/// not go back to Python, which has already applied its levels.
 pub fn write_record(level: Level, text: &str) {
     let target = if level == Level::Critical { CRITICAL } else { OWN_RECORDS };
     write(&Record::builder().level(level.in_log()).target(target).args(format_args!("{text}")).build());
@@ -117,7 +117,8 @@ pub fn set_level(level: Level) {
     admit(level);
 }
 
-/// Sets the least level that is logged. Python's `logging` decides it where it writes the logs.
+/// Sets the least level that the crate `log` lets pass. Where Python's `logging` writes the logs,
+/// Python decides that level.
 pub fn admit(level: Level) {
     log::set_max_level(level.filter());
 }
@@ -229,7 +230,7 @@ fn install() {
 /// Writes a record into the log's own lines.
 fn write(record: &Record<'_>) {
     if let Some(lines) = LINES.get() {
-        // Formatted first: an error of Python asks the interpreter for its text.
+        // Formatted before the lock is taken: an error of Python asks the interpreter for its text.
         let text = record.args().to_string();
         let metadata = record.metadata().clone();
         let _gate = GATE.lock().unpoisoned();
@@ -253,7 +254,7 @@ impl log::Log for Front {
                 scope::outside(|| take(Level::of(record), &escape::message(&text)));
             }
             Some(_) => {}
-            // The maximum level of the crate `log`, which is checked before, cannot tell an error
+            // The crate `log` has already checked its maximum level, which cannot tell an error
             // from a critical record.
             None if level() == Level::Critical && record.target() != CRITICAL => {}
             None => write(record),
@@ -271,7 +272,7 @@ fn write_line(line: &mut impl Write, level: Level, text: &str) -> io::Result<()>
     writeln!(line, "[{time}] [{pid}] [{}] {}", level.name(), escape::message(text))
 }
 
-/// The text with the id of its request before it, if that has one.
+/// The text, behind the id of its request if the request has one.
 fn marked(text: &str, scope: Option<Scope>) -> String {
     match scope.and_then(|scope| scope.request.id) {
         Some(id) => format!("[{id}] {text}"),

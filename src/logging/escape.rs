@@ -1,9 +1,9 @@
 //! Escapes text of clients and applications for a log, so that it cannot add a line, end a field or
 //! control a terminal.
 //!
-//! There are three rules. A field of an access line ([`push_char`]) contains neither quotes nor
-//! backslashes either. A text of the error log ([`message`]) may have several lines, as tracebacks
-//! do, but no further line reads like a record. JSON ([`push_json`]) has escapes of its own, which
+//! There are three rules. In a field of an access line ([`push_char`]) quotes and backslashes are
+//! escaped too. A text of the error log ([`message`]) may have several lines, as tracebacks do, but
+//! no further line reads like a record. JSON ([`push_json`]) has escapes of its own, which
 //! serde_json uses below U+0020 only.
 
 use std::borrow::Cow;
@@ -33,8 +33,8 @@ fn escaped(character: char) -> String {
     }
 }
 
-/// The length in bytes of the longest start of an escaped field that has at most `characters` and
-/// ends between two escapes.
+/// The length in bytes of the longest start of an escaped field that has at most `characters`
+/// characters and cuts no escape apart.
 pub(super) fn whole_escapes(field: &[u8], characters: usize) -> usize {
     let (mut at, mut left) = (0, characters);
     while at < field.len() {
@@ -74,8 +74,8 @@ pub(super) fn message(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The same for a text that an application writes to `wsgi.errors`, where the first line is checked
-/// as well.
+/// As [`message`], for a text that an application writes to `wsgi.errors`. The first line is
+/// checked as well.
 pub(super) fn lines(text: &str) -> Cow<'_, str> {
     if !text.split_inclusive('\n').any(reads_like_a_record) {
         return plain(text);
@@ -118,7 +118,7 @@ fn reads_like_a_record(line: &str) -> bool {
         })
 }
 
-/// Appends a line of JSON, whose strings alone can contain control characters.
+/// Appends a line of JSON with its control characters escaped. Only its strings can contain any.
 pub(super) fn push_json(out: &mut Vec<u8>, json: &str) {
     let mut rest = json;
     while let Some(at) = rest.find(steers) {

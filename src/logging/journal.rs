@@ -1,8 +1,8 @@
-//! Priorities for systemd's journal: lines that it reads from a stream may begin with `<N>`
-//! (sd-daemon(3)).
+//! Priorities for systemd's journal: lines that the journal reads from a stream may begin with
+//! `<N>` (sd-daemon(3)).
 //!
-//! Whether a stream goes there is what `JOURNAL_STREAM` says (systemd.exec(5)): its device and
-//! inode.
+//! `JOURNAL_STREAM` has the device and inode of the stream that goes to the journal
+//! (systemd.exec(5)).
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,8 @@ pub(super) fn reads(file: &File) -> bool {
     file.metadata().is_ok_and(|data| said == format!("{}:{}", data.dev(), data.ino()))
 }
 
-/// The text with the priority of `level` before each of its lines: each is a record to the journal.
+/// The text with the priority of `level` before each of its lines: the journal takes each line for
+/// a record.
 pub(super) fn prefixed(text: &[u8], level: Level) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 16);
     for line in text.split_inclusive(|&byte| byte == b'\n') {

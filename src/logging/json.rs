@@ -1,7 +1,7 @@
 //! Both logs as JSON: one object per line (`log_format`), for log collectors.
 //!
-//! What a line says is one set of values; [`Schema`] gives them the names that a collector knows
-//! ([`super::schemas`]). Bytes of the client become characters as in the text form (see
+//! A line has the same values under each [`Schema`], which gives them the names that a collector
+//! knows ([`super::schemas`]). Bytes of the client become characters as in the text form (see
 //! [`super::access_format`]); JSON's escapes keep an object on one line, and control characters out
 //! of it (see [`super::escape`]).
 

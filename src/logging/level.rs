@@ -8,9 +8,9 @@ use super::CRITICAL;
 /// How severe a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// For those who look for a fault.
+    /// Details, for finding a fault.
     Debug,
-    /// What happens in the ordinary course.
+    /// What happens in ordinary operation.
     Info,
     /// What an operator should look at.
     Warning,
@@ -83,7 +83,7 @@ impl Level {
         }
     }
 
-    /// The level of the crate `log` for it.
+    /// The level of the crate `log` that stands for this level.
     pub(super) fn in_log(self) -> log::Level {
         match self {
             Level::Debug => log::Level::Debug,
@@ -93,7 +93,7 @@ impl Level {
         }
     }
 
-    /// The filter of the crate `log` that lets it pass.
+    /// The filter of the crate `log` that lets this level pass.
     pub(super) fn filter(self) -> LevelFilter {
         self.in_log().to_level_filter()
     }

@@ -1,17 +1,18 @@
-//! How many lines of this process's error log there were, by kinds that statsd tells; and how many
-//! of its lines, of either log, nobody has.
+//! Counts the lines of this process's error log, by the kinds that statsd reports, and the lines of
+//! both logs that were dropped.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Level;
 
-/// Critical ones, errors, warnings, exceptions of the application's; since they were last taken.
+/// Lines since the counts were last taken: critical ones, errors, warnings, exceptions of the
+/// application.
 static COUNTS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
-/// Lines of both logs that were dropped since they were last taken.
+/// Lines of both logs that were dropped since this count was last taken.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// A line of this level was logged, of an exception or not.
+/// Counts a line of this level. A line that tells of an exception counts only as that.
 pub(super) fn note(level: Level, is_exception: bool) {
     let kind = match level {
         _ if is_exception => 3,
@@ -23,17 +24,17 @@ pub(super) fn note(level: Level, is_exception: bool) {
     COUNTS[kind].fetch_add(1, Relaxed);
 }
 
-/// How many there were since the last call: critical ones, errors, warnings, exceptions.
+/// How many lines there were since the last call: critical ones, errors, warnings, exceptions.
 pub fn take_line_counts() -> [u64; 4] {
     std::array::from_fn(|kind| if COUNTS[kind].load(Relaxed) == 0 { 0 } else { COUNTS[kind].swap(0, Relaxed) })
 }
 
-/// Lines were dropped: their target does not take them.
+/// Counts lines that were dropped because their target does not take them.
 pub fn note_dropped(lines: u64) {
     DROPPED.fetch_add(lines, Relaxed);
 }
 
-/// How many were dropped since the last call.
+/// How many lines were dropped since the last call.
 pub fn take_dropped_lines() -> u64 {
     if DROPPED.load(Relaxed) == 0 { 0 } else { DROPPED.swap(0, Relaxed) }
 }

@@ -1,7 +1,7 @@
-//! Local time for log lines: that of the process, as in Python's logging.
+//! Local time for log lines: the process's, as in Python's logging.
 //!
-//! An application that sets `TZ` and calls `time.tzset()`, as Django does, sets it for the logs as
-//! well, as under gunicorn.
+//! An application that sets `TZ` and calls `time.tzset()`, as Django does, sets the time zone of
+//! the logs as well, as under gunicorn.
 
 use std::time::SystemTime;
 

@@ -5,9 +5,10 @@
 //! broken or stalled, stops the server. This layer knows neither the settings table, nor HTTP, nor
 //! Python: it takes plain values and writes bytes.
 //!
-//! It has no threads, and holds no lock for longer than a copy of a pointer or one bounded write. A
-//! process forks between two records ([`fork::hold_at_forks`](crate::sys::fork::hold_at_forks)): a
-//! thread of a hook or of the application may log meanwhile, and so may the child.
+//! The layer has no threads, and holds no lock for longer than a copy of a pointer or one bounded
+//! write. A process forks between two records
+//! ([`fork::hold_at_forks`](crate::sys::fork::hold_at_forks)): a thread of a hook or of the
+//! application may log at that moment, and the child may log too.
 
 pub mod access_format;
 pub mod access_log;
@@ -55,9 +56,9 @@ pub struct LogSettings {
     /// The least level written: debug, info, warning, error or critical in any case; anything else
     /// means info, as in gunicorn.
     pub level: String,
-    /// By whose names each line is a JSON object; `None` writes gunicorn's lines.
+    /// The names by which each line is a JSON object; `None` writes gunicorn's lines.
     pub json: Option<Schema>,
-    /// Where lines go besides, if the server itself sends them to syslog.
+    /// The way to syslog, if the server itself sends the lines there as well.
     pub syslog: Option<SyslogSettings>,
     /// Whether file descriptors 1 and 2 become the error log's file. It has no effect if `errorlog`
     /// is a standard stream.

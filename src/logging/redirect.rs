@@ -1,7 +1,7 @@
-//! Redirects records to Python's logging, where the operator has configured that.
+//! Redirects records to Python's logging, where the operator has configured it.
 //!
-//! This layer only knows a function that takes them. It must not block for long, nor wait for a
-//! lock that a thread may hold while it logs.
+//! This layer only knows a function that takes the records. The function must not block for long,
+//! nor wait for a lock that a thread may hold while it logs.
 
 use std::sync::{Arc, RwLock};
 

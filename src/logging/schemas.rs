@@ -1,5 +1,5 @@
 //! The names of a line's fields under each [`Schema`]: the server's own, Elastic's, Google's and
-//! OpenTelemetry's. It knows names, and nothing of where the values come from.
+//! OpenTelemetry's. The module knows names, and nothing of where the values come from.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -119,7 +119,7 @@ fn ecs_access(entry: &AccessEntry, time: DateTime<FixedOffset>) -> Object {
     object
 }
 
-/// The members that ecs-logging wants first, in this order, and those of every line.
+/// The members that ecs-logging wants first, in this order, then the members of every line.
 fn ecs_start(time: DateTime<FixedOffset>, level: Level, message: &str, pid: u32, worker: Option<usize>) -> Object {
     let mut object = Object::default();
     object.put("@timestamp", utc(time));
@@ -143,7 +143,7 @@ fn gcp_record(entry: &Entry) -> Object {
     let mut object = gcp_start(entry.time, entry.level, &entry.message, entry.pid, entry.worker);
     gcp_ids(&mut object, &entry.request);
     if let Some(failure) = &entry.failure {
-        // Error Reporting finds it there.
+        // Google's Error Reporting looks for the traceback under this name.
         object.put("stack_trace", &failure.stack);
         object.put("error_type", &failure.kind);
         object.put("error_message", &failure.reason);
@@ -152,7 +152,7 @@ fn gcp_record(entry: &Entry) -> Object {
 }
 
 fn gcp_access(entry: &AccessEntry, time: DateTime<FixedOffset>) -> Object {
-    // As the lines that Google's own servers write of requests.
+    // The levels of the request lines that Google's own servers write.
     let level = match entry.status {
         500.. => Level::Error,
         400.. => Level::Warning,
@@ -199,8 +199,8 @@ fn gcp_ids(object: &mut Object, request: &RequestIds) {
     }
 }
 
-/// A trace as Google Cloud Trace names it, where the project is known. Without that the logging
-/// agent puts it before the id, if it is told to.
+/// A trace as Google Cloud Trace names it, where the project is known. Else it is the id alone: the
+/// logging agent puts the project before it, if it is told to.
 fn gcp_trace(trace_id: &str) -> String {
     static PROJECT: OnceLock<Option<String>> = OnceLock::new();
     let project = PROJECT.get_or_init(|| std::env::var("GOOGLE_CLOUD_PROJECT").ok().filter(|name| !name.is_empty()));
@@ -249,8 +249,8 @@ fn otel_access(entry: &AccessEntry, time: DateTime<FixedOffset>) -> Object {
     otel_line(time, Level::Info, &summary(entry), &entry.request, &attributes)
 }
 
-/// The top of a record: the data model's names, and for the trace those of its form outside OTLP
-/// ("Trace Context in non-OTLP Log Formats").
+/// The top of a record. The names are the data model's; for the trace they are those of "Trace
+/// Context in non-OTLP Log Formats".
 fn otel_line(
     time: DateTime<FixedOffset>,
     level: Level,
@@ -293,7 +293,7 @@ fn utc(time: DateTime<FixedOffset>) -> String {
     time.with_timezone(&Utc).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// What a person reads of a request in a list of messages.
+/// The text by which a person finds a request in a list of messages.
 fn summary(entry: &AccessEntry) -> String {
     let word = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     format!("{} {} {}", word(&entry.method), word(&entry.target), entry.status)

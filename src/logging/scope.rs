@@ -1,8 +1,8 @@
-//! The request that a record belongs to, and the exception that it tells of: what a line says
-//! besides its text.
+//! The request that a record belongs to, and the exception that the record tells of: what a line
+//! says besides its text.
 //!
-//! They are set for the length of one call that writes a record, by who knows them. No code of an
-//! application runs in it: records for Python's logging are passed on outside of the scope.
+//! A caller that knows them sets a scope for the length of one call that writes a record. No code
+//! of an application runs in a scope: records for Python's logging are passed on outside of it.
 
 use std::cell::RefCell;
 
@@ -15,27 +15,27 @@ thread_local! {
 pub struct Scope {
     /// The request that the record is written in.
     pub request: RequestIds,
-    /// The exception that it tells of.
+    /// The exception that the record tells of.
     pub failure: Option<Failure>,
 }
 
-/// By what a request is known here and at other hops.
+/// The ids by which a request is known here and at other hops.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestIds {
-    /// Its id: printable ASCII without quotes.
+    /// The request's own id: printable ASCII without quotes.
     pub id: Option<String>,
     /// The trace that it belongs to.
     pub trace: Option<TraceIds>,
 }
 
-/// A place in a trace, as W3C Trace Context says it.
+/// A place in a trace, as in W3C Trace Context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceIds {
     /// The trace: 32 hexadecimal digits.
     pub trace_id: String,
-    /// The caller's span: 16 of them.
+    /// The caller's span: 16 hexadecimal digits.
     pub span_id: String,
-    /// Whether the caller may have recorded it.
+    /// Whether the caller may have recorded the trace.
     pub is_sampled: bool,
 }
 
@@ -44,14 +44,14 @@ pub struct TraceIds {
 pub struct Failure {
     /// The name of its class.
     pub kind: String,
-    /// What it says.
+    /// The exception's message.
     pub reason: String,
     /// Its traceback, with which the record's text ends.
     pub stack: String,
 }
 
 impl RequestIds {
-    /// Whether the request is known by nothing.
+    /// Whether the request has neither an id nor a trace.
     pub fn is_empty(&self) -> bool {
         self.id.is_none() && self.trace.is_none()
     }
@@ -75,7 +75,7 @@ pub(super) fn outside<T>(pass_on: impl FnOnce() -> T) -> T {
 
 /// The scope in force.
 pub(super) fn current() -> Option<Scope> {
-    // A thread that ends may log where it has none any more.
+    // A thread that ends may log after its thread-local values are gone.
     CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
 }
 

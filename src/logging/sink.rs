@@ -1,7 +1,7 @@
 //! Where log lines end up: a file, a pipe, a socket or a terminal, and how each is written without
 //! blocking for ever.
 //!
-//! It knows bytes and line ends, nothing of the lines' content.
+//! The module knows bytes and line ends, nothing of the lines' content.
 //!
 //! The server shares its standard streams with the process that started it. So O_NONBLOCK, which
 //! belongs to the open file and not to the descriptor, must not be set on them. A pipe is opened
@@ -36,17 +36,17 @@ pub(super) enum Standard {
     Error,
 }
 
-/// An open log target. Writing takes `&self`: the kernel orders the writes of threads and
-/// processes, not a lock.
+/// An open log target. Writing takes `&self`: the kernel, not a lock, orders the writes of threads
+/// and processes.
 #[derive(Debug)]
 pub(super) struct Sink {
     file: File,
     manner: WriteMode,
-    /// The target did not take a line within the wait. Until it takes one again, writers do not
-    /// wait for it; otherwise a stalled pipe would cost the wait at every line.
+    /// The target did not take a line within the wait. Until the target takes one again, writers do
+    /// not wait: else a stalled pipe would cost a wait at every line.
     stalled: AtomicBool,
-    /// The last write ended within a line (disk full): the next one starts a new line, so that at
-    /// most one line is torn.
+    /// The last write ended within a line (disk full): the next write ends that line first, so that
+    /// at most one line is torn.
     torn: AtomicBool,
 }
 
@@ -64,9 +64,9 @@ enum WriteMode {
 }
 
 impl Sink {
-    /// Opens `target`: `-` is `standard`, /dev/stdout and /dev/stderr are the streams themselves,
-    /// and so is a link to them (opening them by name fails on sockets and after privileges are
-    /// dropped), anything else is a file created with mode 0644 if missing and given to `owner`
+    /// Opens `target`. `-` is `standard`. /dev/stdout, /dev/stderr and links to them are the
+    /// streams themselves, since opening these by name fails on sockets and after privileges are
+    /// dropped. Anything else is a file, created with mode 0644 if missing and given to `owner`
     /// (see [`log_file::open`]).
     pub(super) fn open(target: &str, standard: Standard, owner: Option<(u32, u32)>) -> io::Result<Self> {
         match standard_stream(target, standard) {
@@ -114,7 +114,7 @@ impl Sink {
         Sink { file, manner, stalled: AtomicBool::new(false), torn: AtomicBool::new(false) }
     }
 
-    /// Whether systemd's journal reads it.
+    /// Whether systemd's journal reads this target.
     pub(super) fn is_journal(&self) -> bool {
         journal::reads(&self.file)
     }
@@ -222,13 +222,13 @@ impl Sink {
     }
 }
 
-/// How many lines end in these bytes. One whose end is missing counts as well as one that is.
+/// How many lines end in these bytes. A line whose start is not in them counts as well.
 fn ends_of_lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
-/// Which standard stream `target` names, if any; `-` is the log's own. Container images often have
-/// links to the streams as log files.
+/// Which standard stream `target` names, if any; `-` is `dash`. Container images often have links
+/// to the streams as log files.
 pub(super) fn standard_stream(target: &str, dash: Standard) -> Option<Standard> {
     let named = |name: &str| match name {
         "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Some(Standard::Output),

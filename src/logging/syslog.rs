@@ -1,8 +1,8 @@
 //! Syslog by the server's own writer (`syslog_format = "rfc5424"`): RFC 5424 over UDP (RFC 5426),
 //! over TCP with the length before each message (RFC 6587, 3.4.1), or over a unix socket.
 //!
-//! A daemon that is away, or does not read, costs a bounded wait at most once a second; what it
-//! does not take is dropped. It knows bytes, a level and an address.
+//! A daemon that is away, or does not read, costs a bounded wait at most once a second; messages
+//! that the daemon does not take are dropped. The module knows bytes, a level and an address.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
@@ -24,16 +24,17 @@ use crate::sys::system;
 /// is cut.
 const LONGEST_DATAGRAM: usize = 2048;
 
-/// Longest message otherwise.
+/// Longest message over TCP and unix sockets in bytes. A longer one is cut.
 const LONGEST_MESSAGE: usize = 64 * 1024;
 
-/// How long it is tried to connect, and how long a message waits for a stream that is full.
+/// The longest wait for a connect over TCP, and of a message for a stream that is full.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Between two attempts to connect. What is logged meanwhile is dropped.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often another thread is waited for that sends at this moment, a millisecond each time.
+/// How often a thread looks whether another has finished sending, a millisecond apart. Past it the
+/// message is dropped.
 const MOST_LOOKS: usize = 20;
 
 /// Longest APP-NAME (RFC 5424, 6).
@@ -109,15 +110,16 @@ enum Target {
 enum UnixKind {
     Datagram,
     Stream,
-    /// The first, or else the second.
+    /// Datagrams, or else a stream.
     Either,
 }
 
 #[derive(Debug)]
 enum LinkState {
-    /// There is none; the next attempt is due then, or at once.
+    /// There is no link. The next attempt is due at this time, or at once.
     Down(Option<Instant>),
-    /// Made by the process of this pid: a stream of its parent's would mix their messages.
+    /// A link that the process with this pid has made. A forked child makes its own: on one stream
+    /// its messages and its parent's would mix.
     Up(Link, u32),
 }
 
@@ -134,7 +136,7 @@ impl Syslog {
     /// somebody listens.
     ///
     /// # Errors
-    /// The address or the facility is none, or there is no such host.
+    /// The address or the facility is not valid, or there is no such host.
     pub(super) fn open(settings: &SyslogSettings) -> io::Result<Syslog> {
         let facility = settings.facility.to_ascii_lowercase();
         let known = FACILITIES.iter().find(|(name, _)| *name == facility);
@@ -149,7 +151,7 @@ impl Syslog {
         })
     }
 
-    /// Whether access lines go there as well.
+    /// Whether access lines go to syslog as well.
     pub fn takes_access_lines(&self) -> bool {
         self.takes_access_lines
     }
@@ -177,11 +179,12 @@ impl Syslog {
         };
     }
 
-    /// Sends over the link. A daemon that was started again is found by another attempt.
+    /// Sends over the link, and over a new one if that fails: the daemon may have been started
+    /// again.
     fn deliver(&self, mut link: Link, message: &[u8]) -> io::Result<Link> {
         match link.send(message) {
             Ok(()) => return Ok(link),
-            // Another stream would only be another that nobody reads.
+            // A daemon that does not read this stream would not read a new one either.
             Err(error) if error.kind() == ErrorKind::TimedOut => return Err(error),
             Err(_) => link = self.target.connect()?,
         }
@@ -198,8 +201,8 @@ impl Syslog {
         format!("<{priority}>1 {time} {} {} {} {msgid} - {text}", self.host, self.name, std::process::id())
     }
 
-    /// The link; `None` where another thread has it for too long, which may have been so when this
-    /// process was forked.
+    /// The link. `None` where another thread holds it for too long; for ever, if one held it when
+    /// this process was forked.
     fn lock(&self) -> Option<MutexGuard<'_, LinkState>> {
         for _ in 0..MOST_LOOKS {
             match self.link.try_lock() {
@@ -258,7 +261,7 @@ fn to_datagrams(path: &str) -> io::Result<Link> {
 }
 
 fn to_stream(path: &str) -> io::Result<Link> {
-    // The standard library's would wait for a daemon whose backlog is full.
+    // The standard library's connect would wait for a daemon whose backlog is full.
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::unix(path)?)?;
@@ -268,7 +271,7 @@ fn to_stream(path: &str) -> io::Result<Link> {
 impl Link {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
         match self {
-            // A daemon that is behind misses this one.
+            // A daemon that is behind misses this message.
             Link::Udp(socket) => retry(|| socket.send(message)).map(drop),
             Link::Datagram(socket) => retry(|| socket.send(message)).map(drop),
             Link::Tcp(stream) => send_counted(stream, message),
@@ -277,8 +280,8 @@ impl Link {
     }
 }
 
-/// Sends a message with its length before it. A part of one must not stay alone: the link is then
-/// of no use any more.
+/// Sends a message with its length before it. After an error the link is of no use any more: a part
+/// of the message may have been sent.
 fn send_counted(stream: &mut (impl Write + AsRawFd), message: &[u8]) -> io::Result<()> {
     let frame = [format!("{} ", message.len()).as_bytes(), message].concat();
     let (mut left, end) = (&frame[..], Instant::now() + PATIENCE);

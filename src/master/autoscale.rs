@@ -1,8 +1,9 @@
-//! Scaling by load (`autoscale`): more workers as soon as those there are have little time left,
-//! fewer when they have long had more than enough.
+//! Scaling by load (`autoscale`): more workers as soon as the present ones have little time left,
+//! fewer when they have had more than enough for long.
 //!
 //! The decision is made over plain numbers, which the master reads from the scoreboard once a
-//! second. It must not know processes or signals, and changes nothing but the count that is wanted.
+//! second. The module must not know processes or signals, and changes nothing but the count that is
+//! wanted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -18,42 +19,42 @@ use super::worker_count::{found_count, most_by_memory};
 use super::workers::MOST_WORKERS;
 use super::{Master, Phase};
 
-/// How often the load is looked at.
+/// How often the master looks at the load.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The time over which load is a reason for more workers. One look may catch a garbage collection.
+/// The time over which the load is measured. A single second may be that of a garbage collection.
 const GROW_WINDOW: Duration = Duration::from_secs(2);
 
-/// The time for which fewer workers must have been enough. It is also how long a worker stays at
-/// least after the load that it was started for.
+/// The time for which fewer workers must have been enough. So a worker stays for at least this long
+/// after the load that it was started for.
 const SHRINK_WINDOW: Duration = Duration::from_secs(45);
 
 /// The busy share above which there are too few workers.
 const GROW_ABOVE: f64 = 0.75;
 
-/// The busy share to come to, both upwards and downwards. It leaves room for what comes unevenly,
-/// and being well below [`GROW_ABOVE`] it is no reason for the next change.
+/// The busy share that a change aims at, upwards and downwards. It leaves room for requests that
+/// come unevenly. It is well below [`GROW_ABOVE`], so that a change does not cause the next one.
 const AIM: f64 = 0.6;
 
-/// Requests that wait for a thread longer than this on average have too few workers, however little
-/// those are busy.
+/// If requests wait for a thread longer than this on average, there are too few workers, however
+/// little those are busy.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
 /// What the workers had done by a moment.
 #[derive(Debug, Clone)]
 struct Sample {
     at: Instant,
-    /// The time for which they were busy, for all threads together.
+    /// How long their threads were busy, all added up.
     busy: Duration,
     /// How long requests waited for a thread.
     waits: Histogram,
     /// Workers that serve.
     workers: usize,
-    /// Threads of each that can be busy.
+    /// How many threads of each worker can be busy.
     threads: usize,
 }
 
-/// Between which numbers of workers there is a choice.
+/// The numbers of workers that the autoscaler may choose from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bounds {
     fewest: usize,
@@ -74,7 +75,7 @@ pub(super) struct Autoscaler {
 struct Load {
     /// How many workers were busy, on average.
     busy_workers: f64,
-    /// Of those that serve.
+    /// How many workers serve.
     workers: usize,
     mean_wait: Duration,
 }
@@ -112,8 +113,8 @@ impl Autoscaler {
         Autoscaler { recent: VecDeque::new(), needed: VecDeque::new(), last: Instant::now() }
     }
 
-    /// How many workers there should be after `sample`, where `wanted` should be now, and the load
-    /// that says so; `None` for no change.
+    /// Takes in a sample. Returns how many workers there should be instead of `wanted`, and the
+    /// load that asks for them; `None` for no change.
     fn look(&mut self, sample: Sample, wanted: usize, bounds: Bounds) -> Option<(usize, Load)> {
         let now = sample.at;
         self.recent.push_back(sample);
@@ -134,8 +135,8 @@ impl Autoscaler {
         (count != wanted).then_some((count, load))
     }
 
-    /// The most workers that were needed within the last [`SHRINK_WINDOW`]; `None` until it has
-    /// passed.
+    /// The most workers that were needed within the last [`SHRINK_WINDOW`]; `None` until that time
+    /// has passed.
     fn most_needed_for_long(&mut self, now: Instant) -> Option<usize> {
         while self.needed.get(1).is_some_and(|&(at, _)| now - at >= SHRINK_WINDOW) {
             self.needed.pop_front();
@@ -144,7 +145,7 @@ impl Autoscaler {
         (now - first >= SHRINK_WINDOW).then(|| self.needed.iter().map(|&(_, count)| count).max())?
     }
 
-    /// Forgets the load: the workers are others now.
+    /// Forgets the samples, because the workers have changed.
     pub(super) fn forget(&mut self) {
         *self = Autoscaler { last: self.last, ..Autoscaler::new() };
     }
@@ -152,7 +153,7 @@ impl Autoscaler {
 
 impl Sample {
     fn take(board: &Scoreboard, config: &Config, workers: usize) -> Sample {
-        // A class whose requests have no thread to themselves is busy when its processor is.
+        // Where requests have no thread of their own, processor time counts as busy time.
         let by_threads = matches!(config.worker_class, WorkerClass::Sync | WorkerClass::Gthread);
         let busy = board.read_workers().into_iter().filter_map(|worker| match by_threads {
             true => Some(worker.totals.busy),
@@ -204,7 +205,8 @@ impl Master {
         self.call_nworkers_changed(before);
     }
 
-    /// A reload does not take back what the load has asked for.
+    /// Gives a generation that a reload has called the number of workers that the load has asked
+    /// for.
     pub(super) fn keep_scale(&self, called: &mut Generation) {
         let config = &called.service.config;
         if config.autoscale {
@@ -213,8 +215,8 @@ impl Master {
         }
     }
 
-    /// When to look at the load next; `None` without `autoscale`, or where there are to be no
-    /// workers.
+    /// When to look at the load next; `None` without `autoscale`, where no workers are wanted, and
+    /// before a stop.
     pub(super) fn autoscale_deadline(&self) -> Option<Instant> {
         let serving = &self.generations.serving;
         let follows =

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::service::Service;
 
-/// gunicorn's loop runs once a second.
+/// Between two reports: as often as gunicorn's loop runs.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]

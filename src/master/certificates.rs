@@ -15,7 +15,7 @@ use super::Master;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// Certificate files, and what they looked like. A change counts when two looks in a row have seen
-/// it: certificate and key are two files, and are not written at the same moment.
+/// it: certificate and key are two files, which are not written at the same moment.
 pub(super) struct CertificateWatch {
     files: Vec<PathBuf>,
     /// What the files looked like when the certificates in use were read.
@@ -36,8 +36,8 @@ impl CertificateWatch {
         CertificateWatch { files, known: stamps.clone(), seen: stamps, next_look: Instant::now() + BETWEEN_LOOKS }
     }
 
-    /// Looks if it is time. Whether the files have changed and come to rest; true once for each
-    /// change.
+    /// Looks at the files if it is time. Returns whether they have changed and come to rest: true
+    /// once for each change.
     fn have_changed(&mut self, now: Instant) -> bool {
         if now < self.next_look {
             return false;
@@ -58,7 +58,8 @@ impl Master {
     pub(super) fn watch_certificates(&mut self) {
         let now = Instant::now();
         let serving = &mut self.generations.serving;
-        // A candidate has just read its certificates, and is watched when it serves.
+        // A candidate has just read its certificates. The master watches them when the candidate
+        // serves.
         if !serving.watch.as_mut().is_some_and(|watch| watch.have_changed(now)) {
             return;
         }

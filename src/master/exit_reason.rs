@@ -39,7 +39,7 @@ impl BootFailure {
     }
 }
 
-/// The kernel's counters of processes killed because memory ran out, to notice when they move.
+/// The kernel's counters of processes that it has killed because memory ran out, at the last look.
 pub(super) struct OomWatch {
     group: Option<u64>,
     system: Option<u64>,
@@ -75,8 +75,8 @@ impl OomWatch {
         }
     }
 
-    /// Who may have sent the SIGKILL that has ended a worker, if one that the master did not send
-    /// has.
+    /// Who may have sent the SIGKILL that has ended a worker; `None` if the master did, or if the
+    /// worker has ended in another way.
     pub fn look(&mut self, worker: &Worker, end: End) -> Option<Killer> {
         let is_killed = matches!(end, End::Killed(number) if name_of(number) == "SIGKILL");
         (is_killed && !matches!(worker.fate, Fate::Killed | Fate::Discarded)).then(|| self.killer())
@@ -98,7 +98,7 @@ pub(super) fn log_end(worker: &Worker, end: End, killer: Option<Killer>) {
     }
 }
 
-/// How a worker ended, for a sentence.
+/// How a worker ended, as a part of a sentence.
 pub(super) fn said(worker: &Worker, end: End) -> String {
     match end {
         _ if worker.overdue.is_some() => "took too long and was ended".to_owned(),
@@ -107,7 +107,7 @@ pub(super) fn said(worker: &Worker, end: End) -> String {
     }
 }
 
-/// What an end counts as.
+/// The cause under which an end is counted.
 pub(super) fn cause(worker: &Worker, end: End, killer: Option<Killer>, is_stopping: bool) -> ExitCause {
     match (worker.overdue, killer) {
         (Some(Overdue::Boot), _) => return ExitCause::BootFailed,
@@ -125,9 +125,9 @@ pub(super) fn cause(worker: &Worker, end: End, killer: Option<Killer>, is_stoppi
     }
     match (end, worker.leaves_for) {
         (End::Exited(0), Some(cause)) => cause,
-        // Nobody here has told it to: TERM to the worker itself.
+        // The master has not told the worker to end: somebody has sent it TERM.
         (End::Exited(0), None) => ExitCause::Killed,
-        // It did not end in time after it was told to.
+        // The worker did not end in time after it was told to.
         (End::Killed(_), Some(cause)) if matches!(worker.fate, Fate::Killed | Fate::Discarded) => cause,
         (End::Killed(_), None) if worker.fate == Fate::Discarded => ExitCause::Reload,
         _ => ExitCause::Crash,

@@ -19,8 +19,8 @@ use super::resources::Resources;
 pub(super) struct Generation {
     /// Counts the reloads; workers belong to a generation by this number.
     pub number: u64,
-    /// Only a fork holds it besides the generation, and only for that moment: so it can be changed
-    /// in place ([`Arc::make_mut`]).
+    /// Only a fork holds another reference, and only for a moment, so the generation can change its
+    /// service in place ([`Arc::make_mut`]).
     pub service: Arc<Service>,
     /// The certificate files as they looked when they were read, under `tls_watch`.
     pub watch: Option<CertificateWatch>,
@@ -30,13 +30,14 @@ pub(super) struct Generation {
     pub wanted: usize,
     /// How many there should be at least, whatever the load.
     pub floor: usize,
-    /// What `workers = auto` has found that number for; `None` for a number that is the user's.
+    /// The resources for which `workers = auto` has found the number; `None` if the number is the
+    /// user's.
     pub found_for: Option<Resources>,
     pub since: Instant,
     pub backoff: Backoff,
     /// The level of the error log that an operator has asked for, in place of the setting's.
     pub log_level: Option<Level>,
-    /// Where its workers say why they could not begin, until it serves.
+    /// Where its workers say why they could not begin; `None` once the generation serves.
     pub failure_note: Option<Arc<FailureNote>>,
 }
 
@@ -51,11 +52,11 @@ impl Generation {
     }
 
     /// To be called when this generation takes over. Sets when the kernel reports a connection on
-    /// the listeners that it shares with the one before; `was_deferred` says that the one before,
-    /// or another owner of the sockets, may have set `defer_accept`.
+    /// the listeners that it shares with the generation before; `was_deferred` says that the
+    /// latter, or another owner of the sockets, may have set `defer_accept`.
     pub fn take_over(&self, was_deferred: bool) {
         let defers = self.service.config.defer_accept;
-        // The sockets of a service manager stay as it has made them, unless the settings say more.
+        // Without the setting, the sockets of a service manager stay as the manager has made them.
         if defers || was_deferred {
             for listener in &self.service.listeners {
                 if let Err(error) = listener.defer_accept(defers) {
@@ -63,16 +64,16 @@ impl Generation {
                 }
             }
         }
-        // Most of the code was needed for the start or the reload, which is over. A failure costs
-        // memory only.
+        // Most of the code in memory was needed for the start or the reload, which is over. A
+        // failure costs memory only.
         if !is_off(Mechanism::CodeGivenBack) {
             let _ = memory::give_back_code();
         }
     }
 
     /// Lets the kernel queue connections on the sockets that this generation has added to ports in
-    /// use. To be called when a worker of it serves, not before: earlier workers do not have these
-    /// sockets, so no process would accept from them.
+    /// use. To be called when one of its workers serves, not before: earlier workers do not have
+    /// these sockets, so no process would accept from them.
     pub fn start_listening(&mut self) {
         for listener in self.closed.drain(..) {
             if let Err(error) = listener.open(self.service.config.backlog) {
@@ -81,8 +82,8 @@ impl Generation {
         }
     }
 
-    /// How many workers it should have, as decisions need it. `surge` is also how many of them must
-    /// serve before it takes over.
+    /// How many workers the generation should have, as the decisions in `plan` need it. `surge` is
+    /// also how many of them must serve before it takes over.
     pub fn target(&self) -> Target {
         let surge = match self.service.config.reload_surge {
             0 => self.wanted,
@@ -91,7 +92,7 @@ impl Generation {
         Target { generation: self.number, wanted: self.wanted, surge }
     }
 
-    /// When a boot of it is hopeless, by `timeout`; `None` without that setting.
+    /// When the generation has been booting for as long as `timeout`; `None` without that setting.
     pub fn hopeless_at(&self) -> Option<Instant> {
         match self.service.config.timeout {
             0 => None,

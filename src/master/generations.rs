@@ -1,6 +1,7 @@
 //! The generation that serves, and the one that a reload has called.
 //!
-//! It owns the decisions of a reload that rest on these two alone; `reload` carries them out.
+//! The module owns the decisions of a reload that rest on these two alone; `reload` carries them
+//! out.
 
 use std::time::Instant;
 
@@ -65,8 +66,8 @@ impl Generations {
         self.candidate.as_ref().is_some_and(|candidate| candidate.number == number)
     }
 
-    /// A generation that no worker belongs to yet. A number is used once, also if the generation
-    /// fails.
+    /// Makes the next generation, which has no worker yet. Its number is not used again, even if
+    /// the generation fails.
     pub fn call(&mut self, service: Service, wanted: usize) -> Generation {
         self.called += 1;
         Generation::new(self.called, service, wanted)
@@ -86,8 +87,7 @@ impl Generations {
         self.reload_wanted = true;
     }
 
-    /// Whether it is the turn of a HUP that waits: no candidate is in its way. The HUP waits no
-    /// longer then.
+    /// Takes the HUP that waits, unless a candidate is in its way. Returns whether there was one.
     pub fn take_reload(&mut self) -> bool {
         self.candidate.is_none() && std::mem::take(&mut self.reload_wanted)
     }

@@ -1,4 +1,5 @@
-//! The operator's hooks in the master: what they see of it, and what an exception in one means.
+//! The operator's hooks in the master: what they see of the master, and what an exception in one
+//! means.
 //!
 //! gunicorn's master dies of most exceptions in hooks, and its workers with it. Here an exception
 //! costs what the hook was about (a start, a reload, a fork), never a service that runs.

@@ -39,8 +39,8 @@ impl Master {
         }
     }
 
-    /// For a HUP: begins to try what a new program would load. False where the system has no room
-    /// for a process. No other master may share the sockets.
+    /// For a HUP: starts a child that tries whether a new program would start. Returns false where
+    /// the system has no room for a process. No other master may share the sockets.
     pub(super) fn check_before_reload_in_place(&mut self) -> bool {
         let child = self.start_program(Purpose::Check);
         child.inspect(|&child| self.upgrade.begin_check(child, Order::Reload)).is_some()
@@ -66,8 +66,8 @@ impl Master {
         }
     }
 
-    /// Executes the program in place after a check that has ended so, and has `said` that. Returns
-    /// why it cannot, and nothing has changed then.
+    /// Executes the program in place. `check` is how the trial has ended, and `said` the reason
+    /// that it has left. Returns why the program cannot be executed; this one then goes on.
     fn replace_program(&mut self, check: End, said: Option<String>, order: Order) -> Result<Infallible, String> {
         if check != End::Exited(0) {
             let said = said.map_or_else(String::new, |said| format!("\n{}", said.trim_end()));

@@ -1,7 +1,7 @@
 //! What one master leaves to the next in the environment: pids, and sockets by descriptor number.
 //!
-//! The names are gunicorn's and systemd's where those have names, so that either program can follow
-//! the other. It must not know when or how a master is replaced.
+//! The names are gunicorn's and systemd's where those have names, so that gunicorn and this server
+//! can follow each other. The module must not know when or how a master is replaced.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{OwnedFd, RawFd};
@@ -24,31 +24,35 @@ const SOCKETS: &str = "GUNICORN_FD";
 const SYSTEMD_PID: &str = "LISTEN_PID";
 const SYSTEMD_COUNT: &str = "LISTEN_FDS";
 const SYSTEMD_FIRST: RawFd = 3;
-/// The most descriptors that are taken: more than systemd passes, and few enough to try them all.
+/// The most descriptors that the master takes: more than systemd passes, and few enough to try them
+/// all.
 const SYSTEMD_MOST: RawFd = 1024;
 
-/// The process that the next two variables are for, like systemd's LISTEN_PID: other processes may
-/// inherit them.
+/// The pid of the process that the variables of workers and dirty arbiters are for, like systemd's
+/// LISTEN_PID: other processes may inherit them.
 const IN_PLACE: &str = "MONOCEROS_IN_PLACE";
 /// The pids of the workers that serve, separated by commas.
 const SERVING: &str = "MONOCEROS_WORKERS";
-/// The pid of a trial, and the descriptor by which it says why it fails.
+/// The pid of a process that tries whether the program would start, and the descriptor of the note
+/// for its reason if it would not, separated by a comma.
 const NOTE: &str = "MONOCEROS_FAILURE_NOTE";
-/// The pids of those that have been told to end.
+/// The pids of the workers that have been told to end, separated by commas.
 const ENDING: &str = "MONOCEROS_ENDING_WORKERS";
 /// The dirty arbiters: a line each, with pid, colon and folder.
 const DIRTY: &str = "MONOCEROS_DIRTY_ARBITERS";
 
 /// The descriptors of the boards that the earlier program has read and of its own, separated by
-/// commas; that of a board for this program; and those of the socket of `metrics_bind`, and of the
-/// memory that says who answers there, with this program's number in it.
+/// commas.
 const BOARDS: &str = "MONOCEROS_BOARDS";
+/// The descriptor of a board that the earlier program has made for this one.
 const FRESH_BOARD: &str = "MONOCEROS_BOARD";
+/// The descriptors of the socket of `metrics_bind` and of the memory that says which program
+/// answers there, and this program's number in that memory.
 const METRICS: &str = "MONOCEROS_METRICS";
 
-/// What an earlier program has left to this one. It gives power over other processes, so it counts
-/// only if it names this process, and it is removed from the environment before foreign code could
-/// pass it on.
+/// What an earlier program has left to this one. The variables give power over other processes. So
+/// they count only if they are meant for this process, and they are removed from the environment
+/// before foreign code could pass them on.
 #[derive(Debug)]
 pub struct Inheritance {
     /// The master that started this one.
@@ -56,9 +60,9 @@ pub struct Inheritance {
     pub(super) sockets: Inherited,
     /// `Some` if this program was executed over an earlier one.
     pub(super) adopted: Option<Adopted>,
-    /// Where this program says why it would not start, if a master tries that.
+    /// Where this program says why it would not start, if a master tries whether it would.
     pub failure_note: Option<FailureNote>,
-    /// What was counted before.
+    /// The scoreboards that earlier programs have left.
     pub(super) boards: scoreboard::InheritedBoards,
     pub(super) metrics: Option<PassedMetrics>,
 }
@@ -84,7 +88,7 @@ pub(super) enum Inherited {
 #[derive(Debug)]
 pub(super) struct Adopted {
     pub serving: Vec<Pid>,
-    /// They have been told to end.
+    /// The workers that have been told to end.
     pub ending: Vec<Pid>,
     pub dirty: Vec<AdoptedPool>,
 }
@@ -152,7 +156,8 @@ fn open_files(list: &OsStr) -> Vec<OwnedFd> {
 }
 
 impl Adopted {
-    /// Only children of this process count as workers.
+    /// Reads and removes the variables of an upgrade in place. Only children of this process count
+    /// as workers.
     fn from_environment() -> Option<Adopted> {
         let is_meant = take_pids(IN_PLACE) == [process::getpid()];
         let [serving, ending] = [SERVING, ENDING].map(take_pids);
@@ -168,8 +173,8 @@ fn is_predecessor(old: Pid) -> bool {
     process::getppid() == old || !process::is_alive(old)
 }
 
-/// Only children: any other process may have such a pid by now, and the master is going to signal
-/// it.
+/// Those of `pids` that are children. Another process may have such a pid by now, and the master is
+/// going to signal its workers.
 fn children(pids: Vec<Pid>) -> Vec<Pid> {
     pids.into_iter().filter(|&pid| process::is_child(pid)).collect()
 }
@@ -227,8 +232,9 @@ impl Estate {
     }
 }
 
-/// The environment of the successor: that of our own start, with what it is left. To be called in
-/// the process that executes the program, because systemd's variables name it.
+/// The environment of the successor: that of our own start, with the variables for the successor.
+/// To be called in the process that executes the program, because systemd's variables name that
+/// process.
 pub(super) fn environment_for(
     successor: &Successor,
     command: &ExecCommand,
@@ -270,8 +276,8 @@ pub(super) fn environment_for(
     environment
 }
 
-/// The environment of a trial whose failure is to be left in that note. To be called in the process
-/// that executes the program.
+/// The environment of a program that is only tried, and leaves the reason of its failure in `note`.
+/// To be called in the process that executes the program.
 pub(super) fn trial_environment(command: &ExecCommand, note: Option<RawFd>) -> Vec<(OsString, OsString)> {
     let mut environment = clean_environment(command);
     if let Some(note) = note {

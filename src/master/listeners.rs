@@ -132,7 +132,8 @@ pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Resul
     Ok(inherited)
 }
 
-/// As gunicorn's "Listening at" line joins them; several sockets of one port are one name.
+/// The names of the sockets, joined as in gunicorn's "Listening at" line. The sockets of one port
+/// have one name.
 pub(super) fn names(service: &Service) -> String {
     let names: Vec<String> = shown(service).into_iter().map(|(name, _)| name).collect();
     names.join(",")
@@ -215,7 +216,7 @@ fn socket_owner(config: &Config) -> io::Result<Option<(u32, u32)>> {
     identity(config).map(Some).map_err(|unknown| io::Error::other(unknown.to_string()))
 }
 
-/// A socket that is not for clients, also where another master has one there already.
+/// Opens a socket that is not for clients, also where another master has one at the same address.
 pub(super) fn open_aside(config: &Config, address: &Address, backlog: u32) -> io::Result<Listener> {
     let (umask, owner) = (config.umask, socket_owner(config)?);
     Listener::bind(&bind_address(address), BindOptions { backlog, umask, owner, reuse_port: true })

@@ -6,9 +6,9 @@ use crate::python::loggers;
 use super::Master;
 
 impl Master {
-    /// Gives the error log another level: here and in workers forked from now on, and within a
-    /// second in those that live. It holds until a reload brings a generation with settings of its
-    /// own.
+    /// Gives the error log another level: in the master and in workers forked from now on, and
+    /// within a second in those that live. The level holds until a reload brings a generation with
+    /// settings of its own.
     pub(super) fn set_log_level(&mut self, level: Level) {
         loggers::set_level(level);
         for generation in self.generations.iter_mut() {

@@ -16,7 +16,7 @@ use super::Master;
 use super::inheritance::PassedMetrics;
 use super::listeners::open_aside;
 
-/// Connections that may wait there: a few scrapers.
+/// Connections that may wait at the socket: a few scrapers.
 const BACKLOG: u32 = 16;
 
 /// The socket that the settings ask for: that of `current` if it still fits. The error is a
@@ -43,7 +43,7 @@ fn announce(listener: &Listener) {
     info!("Metrics at: {}/metrics", listener.name("http"));
 }
 
-/// What an earlier program has left; `None` where it is not what it should be.
+/// The socket that an earlier program has left; `None` if a descriptor is not what it should be.
 fn take_over(passed: &PassedMetrics) -> Option<Arc<MetricsSocket>> {
     let turn = process::inherited_descriptor(passed.turn).ok()?;
     let turn = MetricsTurn::inherited(turn, passed.number).ok()??;
@@ -65,8 +65,8 @@ pub(super) fn unlink_unless(service: &Service, kept: Option<&Service>) {
 }
 
 impl Master {
-    /// Opens the socket at the start, unless an earlier program has `passed` it on. A server that
-    /// was there already goes on without it.
+    /// Opens the socket at the start, unless an earlier program has `passed` it on. If the socket
+    /// cannot be opened, a server that `goes_on` from before an upgrade does without.
     pub(super) fn open_metrics(
         config: &Config,
         passed: Option<&PassedMetrics>,

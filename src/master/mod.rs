@@ -119,13 +119,13 @@ struct Identity {
     pid_file: Option<PidFile>,
 }
 
-/// What the number of workers follows.
+/// What changes the number of workers by itself: the size of the container, and the load.
 struct Sizing {
     resize_watch: ResizeWatch,
     autoscaler: Autoscaler,
 }
 
-/// Who is told of the server as it goes on: the service manager, statsd and the log.
+/// Where the master reports how the server does: the service manager, statsd and the log.
 struct Reports {
     service_manager: ServiceManager,
     worker_gauge: WorkerGauge,
@@ -136,7 +136,7 @@ struct Reports {
 /// How far the service has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The application has never worked. A failure to boot ends the master now, and not later.
+    /// No worker has served yet: a failure to boot ends the master. A later one does not.
     Starting,
     Proven,
     /// TERM has come, and `shutdown_delay` keeps the service up until this moment.
@@ -150,7 +150,7 @@ enum StopReason {
     Graceful,
     /// INT or QUIT: at once.
     Quick,
-    /// The application has never worked.
+    /// The start has failed, and no worker has served.
     Failed(BootFailure),
 }
 
@@ -182,8 +182,8 @@ impl Master {
         }
     }
 
-    /// One turn of the loop. Every step looks at everything, so no event can be missed by which of
-    /// them woke the master.
+    /// One turn of the loop. Every step looks at everything, so it does not matter which event has
+    /// woken the master.
     fn turn(&mut self) -> ControlFlow<Departure> {
         self.observe()?;
         self.decide();
@@ -192,8 +192,8 @@ impl Master {
         ControlFlow::Continue(())
     }
 
-    /// First, because all that follows rests on it. Phases come before ends: a worker that has
-    /// served proves the service, also if it has ended since.
+    /// The first step, because the others rest on what it finds. Phases come before ends: a worker
+    /// that has served proves the service, even if it has ended since.
     fn observe(&mut self) -> ControlFlow<Departure> {
         self.promote_when_alone();
         self.handle_signals()?;
@@ -205,9 +205,10 @@ impl Master {
         reaped
     }
 
-    /// Before workers are stopped and forked, because it settles which generation serves and how
-    /// many workers that should have. Deadlines come after reloads and upgrades, which may run the
-    /// operator's code for seconds: the workers' silence during that time is forgiven first.
+    /// Comes before workers are stopped and forked, because it settles which generation serves and
+    /// how many workers that generation should have. Deadlines come after reloads and upgrades,
+    /// which may run the operator's code for seconds: the workers' silence during that time is
+    /// forgiven first.
     fn decide(&mut self) {
         self.follow_resize();
         self.scale_by_load();
@@ -221,17 +222,17 @@ impl Master {
         self.watch_certificates();
     }
 
-    /// After the decisions, so that each worker is forked with the settings that hold now. It stops
-    /// before it forks, because a fork calls hooks, which may take long, and its child leaves the
-    /// loop here.
+    /// Comes after the decisions, so that each worker is forked with the settings that hold now.
+    /// Workers are stopped before others are forked: a fork calls hooks, which may take long, and
+    /// the child of a fork leaves the loop here.
     fn act(&mut self) -> ControlFlow<Departure> {
         self.workers.retire_surplus(&self.generations.serving.target());
         self.spawn_dirty_arbiters()?;
         self.spawn_missing()
     }
 
-    /// Last before the sleep, because it tells other programs what this turn has changed. The
-    /// sleep's deadline is computed after it, from the state that the whole turn leaves.
+    /// Comes last before the sleep, because it tells other programs what this turn has changed. The
+    /// sleep's deadline is computed afterwards, from the state that the whole turn leaves.
     fn report(&mut self) {
         self.workers.note_service(&self.generations.serving);
         self.report_to_service_manager();

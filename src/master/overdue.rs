@@ -50,7 +50,7 @@ impl TimeLimits {
         TimeLimits {
             boot: config.boot_timeout,
             silence: config.timeout,
-            // A greenlet ends by itself, and is not the worker's end.
+            // Under gevent the worker ends an overdue request itself, and goes on.
             request: if config.worker_class == WorkerClass::Gevent { 0 } else { config.request_timeout },
             has_one_thread: config.threads == 1,
         }
@@ -81,10 +81,10 @@ impl TimeLimits {
     /// When the master must look again at a worker with this fate, which misses its first deadline
     /// at `overdue_at`. `now` and `now_ms` are the same moment on two clocks.
     pub fn next_look(&self, fate: Fate, overdue_at: Option<u64>, now: Instant, now_ms: u64) -> Option<Instant> {
-        // One more, because a deadline is missed when it is past.
+        // One millisecond more, because a deadline is missed when it is past.
         let overdue = overdue_at
             .and_then(|at| now.checked_add(Duration::from_millis(at.saturating_add(1).saturating_sub(now_ms))));
-        // A request that begins while the master sleeps does not wake it: it looks before such a
+        // A request that begins does not wake the master, so the master looks again before such a
         // request can be overdue.
         let unseen = (self.request > 0).then(|| now.checked_add(Duration::from_secs(self.request))).flatten();
         let overdue = overdue.into_iter().chain(unseen).min();

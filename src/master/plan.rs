@@ -13,8 +13,8 @@ pub(super) struct Target {
     pub generation: u64,
     /// The count in the long run.
     pub wanted: usize,
-    /// How many more there may be while they replace those of an older generation (`reload_surge`).
-    /// Equal to `wanted` if the generation takes over all at once.
+    /// How many workers beyond `wanted` there may be while the generation replaces an older one
+    /// (`reload_surge`). Equal to `wanted` if the generation takes over all at once.
     pub surge: usize,
 }
 
@@ -54,8 +54,8 @@ impl Target {
 
     /// The workers to stop because there are too many, by index. First those that have not booted
     /// yet, the youngest first; then those that wait for their replacement; then the oldest, as
-    /// gunicorn does. As many stay as should serve, and until they are replaced those of an older
-    /// generation belong to these.
+    /// gunicorn does. As many stay as should serve. The workers of an older generation count among
+    /// these until they are replaced.
     pub fn surplus(&self, workers: &[Standing]) -> Vec<usize> {
         let those = |is_it: &dyn Fn(&Standing) -> bool| -> Vec<usize> {
             (0..workers.len()).filter(|&at| is_it(&workers[at])).collect()
@@ -77,8 +77,7 @@ pub(super) fn free_slot(generation: u64, workers: &[Standing]) -> usize {
     (0..).find(is_free).unwrap_or_default()
 }
 
-/// Whether a worker waits for its replacement, or is one that boots. No other worker is recycled
-/// while that lasts.
+/// Whether a worker waits for its replacement, or boots. No other worker is recycled meanwhile.
 pub(super) fn is_replacing(workers: &[Standing]) -> bool {
     workers.iter().any(|worker| worker.fate == Fate::Retiring || worker.is_booting())
 }

@@ -27,8 +27,8 @@ impl Master {
         self.start_listening();
     }
 
-    /// Not during an upgrade: it is open which of the two masters stays, and only one of them has
-    /// the new sockets.
+    /// Begins to listen at new sockets once a worker that has them serves. Not during an upgrade:
+    /// either master may stay, and only one of them has the new sockets.
     fn start_listening(&mut self) {
         let serving = &mut self.generations.serving;
         let is_served = self.workers.iter().any(|worker| worker.generation == serving.number && worker.is_serving());
@@ -55,7 +55,7 @@ impl Master {
         ControlFlow::Continue(())
     }
 
-    /// Who was killed by somebody, perhaps the kernel, has not died of itself.
+    /// Notes a worker that has died young, unless somebody has killed it, perhaps the kernel.
     fn note_young_death(&mut self, worker: &Worker, end: End) {
         let is_killed = matches!(end, End::Killed(number) if name_of(number) == "SIGKILL");
         if worker.fate != Fate::Serving || is_killed {

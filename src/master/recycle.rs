@@ -65,7 +65,7 @@ impl RecycleLimits {
         self.lives_until.filter(|&end| end <= now).map(|_| (ExitCause::Lifetime, "it has reached max_worker_lifetime"))
     }
 
-    /// When the next sample is due or the life ends. A life that has ended waits for the
+    /// When the next sample is due or the life ends. A worker whose life has ended waits for the
     /// replacement under way, whose progress wakes the master.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let sample = self.memory.map(|_| self.next_sample);

@@ -30,7 +30,8 @@ impl Master {
     pub(super) fn settle_reload(&mut self) {
         self.promote_candidate_when_ready();
         if self.generations.is_candidate_hopeless(Instant::now()) {
-            // The settings of the HUP that waits may mend what the candidate hangs in.
+            // The settings of the HUP that waits may mend what keeps the candidate from getting
+            // ready.
             error!("Reload failed: the new workers do not get ready. The next reload takes their place.");
             self.dismiss_candidate("the new workers do not get ready");
         }
@@ -59,8 +60,8 @@ impl Master {
         }
     }
 
-    /// The settings hold, and the code of a preloaded application only comes anew with a new
-    /// program, which reads them again.
+    /// The settings can be used, but only a new program loads the code of a preloaded application
+    /// anew. That program reads the settings again, so what was `tried` is taken back.
     fn reload_in_place(&mut self, tried: &Generation) {
         self.take_back(tried);
         if !self.check_before_reload_in_place() {
@@ -68,7 +69,7 @@ impl Master {
         }
     }
 
-    /// A reload fails before anything of it is in force.
+    /// Tells that a reload has failed before anything of it is in force.
     pub(super) fn give_up_reload(&mut self, reason: &str) {
         let said = format!("Reload failed, everything stays as it was: {reason}");
         self.workers.count_reload(false);
@@ -76,13 +77,14 @@ impl Master {
         self.tell_reload(Err(said));
     }
 
-    /// Does all that can fail before a worker is forked. The log comes last, because its change is
+    /// Does all that can fail before a worker is forked. The log comes late, because its change is
     /// visible at once.
     fn call_generation(&mut self) -> Result<Generation, String> {
         let (config, hooks) = self.startup.reload()?;
         let tls = self.startup.load_tls(&config, &hooks)?;
         if config.preload_app && self.generations.preloaded.is_none() {
-            // An import may kill or hang its process, and every worker depends on this one.
+            // The master does not load the app: an import may kill or hang its process, and every
+            // worker depends on the master.
             warn!("preload_app takes effect with the next start or upgrade. Until then each worker loads the app.");
         }
         let WorkerCount { count, found_for } = worker_count(&config);
@@ -93,7 +95,7 @@ impl Master {
         let mut called = self.generations.call(Service { config, hooks, listeners, metrics, tls }, count);
         self.keep_scale(&mut called);
         called.found_for = found_for;
-        // Without it the reason is in the log alone.
+        // Without the note the reason is in the log alone.
         called.failure_note = FailureNote::new().ok().map(Arc::new);
         let Service { config, hooks, .. } = &*called.service;
         let serving = Some(self.generations.serving.number);
@@ -109,7 +111,8 @@ impl Master {
         Ok(called)
     }
 
-    /// A generation will not serve: removes its sockets, and points the log back.
+    /// Undoes the call of a generation that will not serve: removes its sockets, and points the log
+    /// back.
     fn take_back(&mut self, generation: &Generation) {
         self.dirty.leave(generation.number);
         let serving = &self.generations.serving.service;
@@ -166,8 +169,8 @@ impl Master {
         self.dismiss_candidate(&format!("worker (pid:{culprit}) {how} before it served"));
     }
 
-    /// Ends the candidate's workers, and undoes what its call has changed. Who waits for it is told
-    /// `why`, and what the workers have left to say.
+    /// Ends the candidate's workers, and undoes what its call has changed. The clients that wait
+    /// for the reload are told `why`, and the reason that a worker has left.
     pub(super) fn dismiss_candidate(&mut self, why: &str) {
         if let Some(candidate) = self.generations.candidate.take() {
             self.workers.count_reload(false);

@@ -13,7 +13,7 @@ use super::{Master, Phase};
 /// minutes, and an idle server should sleep.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// When the master has last looked at what there is for workers.
+/// When the master has last looked at the size of its container.
 pub(super) struct ResizeWatch {
     last: Instant,
 }
@@ -26,8 +26,8 @@ impl ResizeWatch {
 }
 
 impl Master {
-    /// Changes the number of workers if there is room for another number of them than when it was
-    /// found. As a reload it then forgets TTIN and TTOU; a size that stays leaves them alone.
+    /// Changes the number of workers if `auto` now finds another one than before. Such a change
+    /// overrides TTIN and TTOU, as a reload does; while the size stays, they keep their effect.
     pub(super) fn follow_resize(&mut self) {
         let now = Instant::now();
         if self.resize_deadline().is_none_or(|due| due > now) {
@@ -47,8 +47,8 @@ impl Master {
         self.change_worker_count(|_| count);
     }
 
-    /// When to look next. Not while a reload is under way, which has looked itself, nor where there
-    /// are to be no workers any more.
+    /// When to look next. `None` while a reload is under way, which has looked itself, where no
+    /// workers are wanted any more, and before a stop.
     pub(super) fn resize_deadline(&self) -> Option<Instant> {
         let serving = &self.generations.serving;
         let follows = serving.found_for.is_some()

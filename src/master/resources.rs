@@ -15,7 +15,8 @@ use crate::settings::Config;
 use crate::sys::{cgroup, memory, process};
 
 /// How many processors to count on, instead of those that the kernel lets the process use. It is
-/// for a pod that asks for processors and has no limit: it may use all of its node's.
+/// for a pod that requests processors and has no limit: such a pod may use all processors of its
+/// node.
 const PROCESSORS_VARIABLE: &str = "MONOCEROS_CPUS";
 
 /// Cloud Foundry's name for the memory of an instance: `512M`, `2G`.
@@ -29,7 +30,7 @@ const GEAR_VARIABLE: &str = "OPENSHIFT_GEAR_MEMORY_MB";
 pub(super) struct Resources {
     /// At least one.
     pub processors: usize,
-    /// In bytes. `None` where nobody says.
+    /// In bytes; `None` if unknown.
     pub memory: Option<u64>,
     /// Whether the memory is a limit that the platform or the cgroup sets, and not merely all that
     /// the machine has.
@@ -56,7 +57,7 @@ impl Resources {
     }
 }
 
-/// Says that a variable of the operator's has no effect, if it cannot be read.
+/// Warns if the operator's number of processors cannot be read, and so has no effect.
 pub(super) fn warn_of_unreadable(config: &Config) {
     let given = variable(config, PROCESSORS_VARIABLE).filter(|text| !text.trim().is_empty());
     if let Some(text) = given.filter(|text| thousandths(text).is_none()) {
@@ -75,7 +76,7 @@ fn processors(environment: &dyn Fn(&str) -> Option<String>, root: &Path) -> usiz
     usable.min(cgroup::cpu_quota(root).map_or(usize::MAX, whole)).max(1)
 }
 
-/// A part of a processor is one: a worker that waits needs none.
+/// A part of a processor counts as a whole one: a worker that waits needs none.
 fn whole(thousandths: u64) -> usize {
     usize::try_from(thousandths.div_ceil(1000)).unwrap_or(usize::MAX).max(1)
 }

@@ -137,8 +137,8 @@ impl ServiceManager {
         }
     }
 
-    /// When the next sign of life is due. One that is late waits for a worker, whose wake-up comes
-    /// anyway.
+    /// When the next sign of life is due. A late one waits for a worker to serve, which wakes the
+    /// master anyway.
     fn watchdog_deadline(&self, now: Instant) -> Option<Instant> {
         self.watchdog.as_ref().map(|watchdog| watchdog.next).filter(|&next| next > now)
     }

@@ -61,7 +61,8 @@ pub(super) struct ForkedChild {
 }
 
 impl SpawnRequest {
-    /// From now on this process writes its own part of the shared memory, and reads the rest.
+    /// In the child: from now on the process can write only to its own row of the shared memory,
+    /// and reads the rest.
     fn give_up_shared_memory(&self) -> io::Result<()> {
         self.row.give_up_others()?;
         self.service.tls.as_ref().map_or(Ok(()), Tls::give_up_writing)
@@ -69,7 +70,8 @@ impl SpawnRequest {
 }
 
 impl Master {
-    /// Forks the workers that are missing. Breaks in each new worker, and if the start has failed.
+    /// Forks the workers that are missing. Breaks in the child of each fork, and if the start has
+    /// failed.
     pub(super) fn spawn_missing(&mut self) -> ControlFlow<Departure> {
         while let Some(request) = self.next_spawn() {
             self.spawn_worker(request)?;

@@ -36,8 +36,8 @@ impl Fate {
         }
     }
 
-    /// What becomes of it when the worker is told to end before `until`. A worker that was aborted
-    /// or killed gets no more time.
+    /// The fate of a worker that is told to end before `until`. A worker that was aborted or killed
+    /// gets no more time.
     pub fn told_to_end(self, until: Instant) -> Fate {
         match self {
             Fate::Serving | Fate::Retiring | Fate::Stopping { .. } => Fate::Stopping { until },
@@ -61,12 +61,12 @@ impl Standing {
         self.phase == WorkerPhase::Booting
     }
 
-    /// Whether it answers requests, and will go on with that.
+    /// Whether the worker answers requests, and may go on doing so.
     pub fn is_serving(&self) -> bool {
         self.fate.is_undecided() && matches!(self.phase, WorkerPhase::Ready | WorkerPhase::Retiring)
     }
 
-    /// Whether it is one of the workers that the generation should have.
+    /// Whether the worker is one of those that the generation should have.
     pub fn counts_for(&self, generation: u64) -> bool {
         self.generation == generation && self.fate == Fate::Serving
     }

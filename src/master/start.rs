@@ -49,9 +49,9 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     let upgrade = Upgrade::new(&inheritance);
     let Inheritance { sockets, adopted, boards, metrics, .. } = inheritance;
     leave_foreground(&service, &upgrade)?;
-    // Before the pid file shows other programs where to send signals, and before anything that a
-    // Ctrl-C may interrupt. The queue comes first: signals that have waited during an upgrade in
-    // place arrive at once.
+    // Signals are set up before the pid file shows other programs where to send them, and before
+    // anything that a Ctrl-C may interrupt. The queue is made before they are unblocked: signals
+    // that have waited during an upgrade in place arrive at once.
     signal::reset_inherited().map_err(|error| refuse(&error))?;
     let signals = SignalQueue::new(&HANDLED).map_err(|error| refuse(&error))?;
     signal::unblock_all().map_err(|error| refuse(&error))?;
@@ -119,8 +119,8 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
 }
 
 impl Master {
-    /// From a prepared master to the loop. Dirty arbiters are forked before `when_ready` is called,
-    /// as gunicorn does.
+    /// Takes a prepared master into its loop. Dirty arbiters are forked before `when_ready` is
+    /// called, as gunicorn does.
     pub(super) fn begin(mut self) -> Outcome {
         if let ControlFlow::Break(departure) = self.spawn_dirty_arbiters() {
             return self.depart(departure);
@@ -132,7 +132,8 @@ impl Master {
             return Outcome::Exit(status);
         }
         started_in_master();
-        // Beside another master, not before that is gone: the path is its own until then.
+        // Beside another master the control socket has to wait: the path is that master's as long
+        // as it lives.
         if !self.upgrade.has_parent() {
             self.open_control();
         }
@@ -144,7 +145,7 @@ impl Master {
         let (config, hooks) = (&serving.service.config, &serving.service.hooks);
         let made = self.dirty.join(serving.number, config, hooks, None, self.upgrade.has_parent());
         match made.map_err(|reason| refuse(&reason)) {
-            // Workers serve, and there is no other master to go back to.
+            // After an upgrade in place workers serve, and there is no other master to go back to.
             Err(_) if self.upgrade.is_in_place() => Ok(()),
             made => made,
         }
@@ -161,8 +162,8 @@ impl Master {
     }
 }
 
-/// Goes to the background, if the settings ask for it. A master that an upgrade has started is
-/// there already.
+/// Goes to the background, if the settings ask for it. A master that an upgrade has started is in
+/// the background already.
 fn leave_foreground(service: &Service, upgrade: &Upgrade) -> Result<(), i32> {
     let config = &service.config;
     if !config.daemon || upgrade.has_parent() || upgrade.is_in_place() {
@@ -197,7 +198,7 @@ fn open_listeners(
         Inherited::FromMaster(fds) => {
             let ours = listeners::inherit(fds, config, FileOwner::Us).map_err(|reason| refuse(&reason))?;
             match listeners::open_at_start(config, workers, &ours, signals) {
-                // Workers serve on them, and there is no other master to go back to.
+                // Workers serve on these sockets, and there is no other master to go back to.
                 Err(NotOpened::Failed) if upgrade.is_in_place() => {
                     error!("The server goes on with the sockets it had.");
                     Ok(ours)
@@ -213,8 +214,8 @@ fn open_listeners(
     })
 }
 
-/// The start of a program in place ends before it has taken the sockets: removes the files of unix
-/// sockets, which nobody else will.
+/// For a program in place whose start ends before it has taken over the sockets: removes the files
+/// of unix sockets, which no other process will remove.
 fn give_up_inherited(inherited: &Inherited, config: &Config, upgrade: &Upgrade) {
     if let Inherited::FromMaster(fds) = inherited
         && upgrade.is_in_place()

@@ -1,6 +1,7 @@
 //! `statsd_interval`: the master tells statsd what the scoreboard says, every so many seconds.
 //!
-//! Requests, statuses and durations then cost a request nothing, and no line goes through Python.
+//! A request then costs nothing for the metrics of requests, statuses and durations, and no line
+//! goes through Python.
 
 use std::time::{Duration, Instant};
 
@@ -15,24 +16,24 @@ use crate::settings::Config;
 /// Between two lines in the log about an agent that is away.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// What was told, and to whom.
+/// What statsd was told, and the way to its agent.
 #[derive(Default)]
 pub(super) struct StatsdReport {
     last: Option<Instant>,
     told: Totals,
-    /// Lines of the master's own.
+    /// Log lines of the master's own.
     own_lines: LogLines,
     agent: Option<Statsd>,
     complained: Option<Instant>,
 }
 
 impl StatsdReport {
-    /// What the board says by now is not told: programs before this one have.
+    /// Reports from now on. What the board has counted so far, earlier programs have told.
     pub fn since(board: &Scoreboard) -> StatsdReport {
         StatsdReport { told: Totals::read(board, LogLines::default()), ..StatsdReport::default() }
     }
 
-    /// What has come since the last report is not told: another master has told it.
+    /// Leaves out what was counted since the last report: another master has told it.
     pub fn skip(&mut self, board: &Scoreboard) {
         self.told = Totals::read(board, self.own_lines);
     }
@@ -50,7 +51,7 @@ impl StatsdReport {
         service.config.pushes_to_statsd().then(|| self.last.map_or(now, |last| last + interval))
     }
 
-    /// Tells what has come since the last report: the server ends, or an interval is over.
+    /// Tells what was counted since the last report, at the end of an interval or of the server.
     pub fn send(&mut self, service: &Service, board: &Scoreboard, workers: usize, now: Instant) {
         if !service.config.pushes_to_statsd() {
             return;
@@ -69,7 +70,8 @@ impl StatsdReport {
             None => Statsd::connect(terms),
         };
         let sent = agent.and_then(|agent| agent.report(board, &self.told, &totals, gauges).map(|()| agent));
-        // What an agent that is away has missed is not told again: it was of that time.
+        // An agent that was away is not told later what it has missed: those counts belong to a
+        // time that has passed.
         self.told = totals;
         match sent {
             Ok(agent) => self.agent = Some(agent),

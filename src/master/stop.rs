@@ -99,7 +99,7 @@ impl Master {
         self.workers.kill_all(Fate::Killed);
         self.wait_for_workers(Instant::now() + REAP_TIMEOUT, listeners);
         self.stop_dirty_arbiters(until);
-        // The last requests are told as well.
+        // statsd is told of the last requests as well.
         let service = &self.generations.serving.service;
         self.reports.statsd.send(service, self.workers.own_scoreboard(), 0, Instant::now());
     }
@@ -110,7 +110,7 @@ impl Master {
         self.stop_dirty_arbiters(Instant::now());
     }
 
-    /// After the workers, whose last requests may call dirty apps.
+    /// Ends the dirty arbiters after the workers, whose last requests may call dirty apps.
     fn stop_dirty_arbiters(&mut self, until: Instant) {
         self.dirty.stop_all(Signal::Term, until.max(Instant::now() + QUICK_TIMEOUT));
         while !self.dirty.is_empty() {

@@ -26,7 +26,7 @@ use super::inheritance::{
 };
 use super::{Master, fork, unblock};
 
-/// With this flag the new program is tried before it takes our place.
+/// With this flag a child tries the new program before that takes our place.
 const CHECK_FLAG: &str = "--check-config";
 
 /// How often the master looks for the workers of a newer master that is gone.
@@ -45,7 +45,7 @@ pub(super) struct Upgrade {
     in_place: bool,
     /// Where the last trial says why it has failed.
     trial_note: Option<FailureNote>,
-    /// The board of the newer master that we have started, until what was counted there is ours.
+    /// The board of the newer master that we have started, until its counts are added to ours.
     board: Option<scoreboard::SuccessorBoard>,
 }
 
@@ -67,7 +67,7 @@ enum UpgradeStage {
     },
 }
 
-/// What a new program in this process was ordered by.
+/// The signal that has ordered a new program in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// RTMIN.
@@ -146,12 +146,13 @@ impl Upgrade {
         matches!(self.stage, UpgradeStage::Checking { order: Order::Reload, .. })
     }
 
-    /// Whether no other master and no check is there.
+    /// Whether there is neither another master nor a check.
     pub fn is_alone(&self) -> bool {
         self.stage == UpgradeStage::Alone
     }
 
-    /// The child has ended. Returns what it had to say, if it has failed.
+    /// Ends the check, because its child has ended. Returns the reason that the child has left, if
+    /// any.
     pub fn end_check(&mut self) -> Option<String> {
         self.stage = UpgradeStage::Alone;
         self.trial_note.take()?.read()
@@ -179,7 +180,7 @@ impl Upgrade {
 
 impl Master {
     pub(super) fn start_upgrade(&mut self) {
-        // The last new master may have failed just now, and its end may come after this signal.
+        // The last new master may have failed just now, and CHLD may come after this signal.
         self.reap_new_master();
         if !self.may_upgrade("USR2") {
             return;
@@ -193,8 +194,8 @@ impl Master {
         self.upgrade.board.iter().for_each(scoreboard::SuccessorBoard::close_file);
     }
 
-    /// Adds what a newer master has counted that is gone, once its workers are. Ours answer for
-    /// metrics again then.
+    /// Once a newer master and its workers are gone, adds what they have counted. Our workers then
+    /// answer for metrics again.
     pub(super) fn add_counts_of_new_master(&mut self) {
         let is_over = |board: &scoreboard::SuccessorBoard| !board.has_writers();
         if self.upgrade.new_master().is_none() && self.upgrade.board.as_ref().is_some_and(is_over) {
@@ -202,8 +203,8 @@ impl Master {
         }
     }
 
-    /// The same at once: another program is about to follow. What workers of the last one count
-    /// from now on is lost.
+    /// The same at once, because another program is about to follow. What the workers of the last
+    /// newer master count from now on is lost.
     pub(super) fn add_counts_of_last_master(&mut self) {
         let Some(board) = self.upgrade.board.take() else { return };
         // What that master has told statsd is not told again.
@@ -217,7 +218,8 @@ impl Master {
         }
     }
 
-    /// When to look again whether those workers are gone, which are not ours to reap.
+    /// When to look again whether the workers of a newer master are gone. This master cannot reap
+    /// them.
     pub(super) fn counts_deadline(&self, now: Instant) -> Option<Instant> {
         let waits = self.upgrade.board.is_some() && self.upgrade.new_master().is_none();
         waits.then(|| now + BETWEEN_LOOKS)
@@ -235,7 +237,7 @@ impl Master {
     /// Starts the program once more, as a child. `None` if the system has no room for another
     /// process.
     pub(super) fn start_program(&mut self, purpose: Purpose) -> Option<Pid> {
-        // Without it the reason is on the standard error of the child alone.
+        // Without the note the reason is on the standard error of the child alone.
         self.upgrade.trial_note = if purpose == Purpose::Check { FailureNote::new().ok() } else { None };
         // No signal may write to our pipe from the child, nor end the child before it is the new
         // program.
@@ -292,7 +294,7 @@ impl Master {
         self.generations.serving.service.listeners.iter().map(|listener| listener.as_raw_fd()).collect()
     }
 
-    /// What the next master's program is left.
+    /// The descriptors that the next master gets.
     pub(super) fn estate(&self) -> Estate {
         let service = &self.generations.serving.service;
         let metrics = service.metrics.as_ref().and_then(|metrics| {
@@ -308,8 +310,8 @@ impl Master {
         }
     }
 
-    /// Reaps the newer master if it has ended. The upgrade has failed or was taken back, and this
-    /// master is alone again.
+    /// Reaps the newer master if it has ended. The upgrade then has failed or was taken back, and
+    /// this master is alone again.
     pub(super) fn reap_new_master(&mut self) {
         let Some(new) = self.upgrade.new_master() else { return };
         match process::reap(new) {
@@ -356,7 +358,7 @@ impl Master {
     }
 }
 
-/// Lets it live through exec.
+/// Keeps the descriptors open through exec.
 pub(super) fn keep_on_exec(estate: &Estate) -> std::io::Result<()> {
     estate.descriptors().try_for_each(process::keep_on_exec)
 }

@@ -49,8 +49,8 @@ impl MasterWaiter {
         Ok(MasterWaiter { poll, events: Events::with_capacity(2), receiver, wakeup, woken_at: Instant::now() })
     }
 
-    /// Has the arrival at a descriptor, and room there, end the sleep too. Closing the descriptor
-    /// ends that (epoll(7)).
+    /// Lets a descriptor that becomes readable or writable end the sleep too. Closing the
+    /// descriptor ends the watch (epoll(7)).
     pub fn watch(&self, descriptor: RawFd) {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut SourceFd(&descriptor), Token(2), interest) {
@@ -81,7 +81,7 @@ impl MasterWaiter {
         has_lost
     }
 
-    /// In a new worker: the end that it writes to.
+    /// In a new worker: the end of the wake-up that the worker writes to.
     pub fn into_wakeup(self) -> Wakeup {
         self.wakeup
     }

@@ -21,7 +21,8 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Worker {
     pub pid: Pid,
-    /// How many workers were forked before it and including it; 0 for one of an earlier program.
+    /// How many workers had been forked by then, this one included; 0 for a worker of an earlier
+    /// program.
     pub age: u64,
     pub generation: u64,
     pub row: Row,
@@ -39,11 +40,11 @@ pub(super) struct Worker {
     pub limits: RecycleLimits,
     /// The deadline that it has missed, if it was aborted for one.
     pub overdue: Option<Overdue>,
-    /// Why it was first told to go, or has said that it will.
+    /// Why the worker leaves: the first reason that the master or the worker itself has given.
     pub leaves_for: Option<ExitCause>,
-    /// When it was forked, on the same clock.
+    /// When it was forked (milliseconds of the monotonic clock).
     forked_at: u64,
-    /// When it was aborted, on the same clock.
+    /// When it was aborted (milliseconds of the monotonic clock).
     aborted_at: u64,
     config: Arc<Config>,
 }
@@ -96,8 +97,8 @@ impl Worker {
         self.is_booting() && (self.fate == Fate::Serving || self.overdue == Some(Overdue::Boot))
     }
 
-    /// Sends a signal. It fails only if the worker has just ended, and then the worker is reaped
-    /// soon.
+    /// Sends a signal. The call fails only if the worker has just ended, and then the worker is
+    /// reaped soon.
     pub fn tell(&self, signal: Signal) {
         let _ = process::kill(self.pid, signal);
     }
@@ -112,23 +113,24 @@ impl Worker {
         self.leaves_for.get_or_insert(cause);
     }
 
-    /// Why it asks to be replaced: it has served its requests, or its code has changed.
+    /// Takes note that it asks to be replaced: it has served its `max_requests`, or its code has
+    /// changed.
     pub fn note_retirement(&mut self) {
         self.note_reason(if self.config.max_requests > 0 { ExitCause::MaxRequests } else { ExitCause::Reload });
         self.fate = Fate::Retiring;
     }
 
     /// Tells it to finish within `graceful_timeout`, if it has not been told. A class that accepts
-    /// by itself stops that before it gets TERM (see [`crate::sys::stop_accepting`]): other workers
-    /// take the connections.
+    /// by itself stops accepting before it gets TERM (see [`crate::sys::stop_accepting`]): other
+    /// workers take the connections.
     pub fn retire(&mut self) {
         if self.fate.is_undecided() {
             self.stop(self.row.stop_signal(), Instant::now() + self.graceful_timeout());
         }
     }
 
-    /// It finishes although this master has not told it to: it gets as long as any other, and its
-    /// place is free.
+    /// Takes note that it finishes although this master has not told it to. It gets as long as any
+    /// other, and its place is free.
     pub fn note_drain(&mut self) {
         if self.fate.is_undecided() {
             self.fate = Fate::Stopping { until: Instant::now() + self.graceful_timeout() };
@@ -141,7 +143,7 @@ impl Worker {
         self.fate = self.fate.told_to_end(until);
     }
 
-    /// Kills it if the time is over in which it was told to end.
+    /// Kills it if the time that it was given to end is over.
     pub fn kill_when_due(&mut self, now: Instant) {
         if self.fate.kill_at().is_some_and(|until| until <= now) {
             self.kill(Fate::Killed);
@@ -165,8 +167,9 @@ impl Worker {
         }
     }
 
-    /// A worker whose requests run in greenlets may have ended the one that did not let go of its
-    /// thread. It then finishes the others, as one that was told to end.
+    /// An aborted worker whose requests run in greenlets may have ended the greenlet that did not
+    /// let go of its thread. The worker then finishes its other requests, like one that was told to
+    /// end.
     pub fn note_recovery(&mut self, now: Instant) {
         let has_recovered = matches!(self.fate, Fate::Aborted { .. })
             && matches!(self.config.worker_class, WorkerClass::Gevent | WorkerClass::Foreign(_))

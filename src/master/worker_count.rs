@@ -11,8 +11,8 @@ use super::workers::MOST_WORKERS;
 /// figure, which its buildpack and its users size by.
 const USUAL_WORKER_MEMORY: u64 = 256 << 20;
 
-/// A limit that leaves each worker less than this is no room: an interpreter with a small
-/// application takes it.
+/// The master warns if a limit leaves each worker less than this: an interpreter with a small
+/// application needs as much.
 const LEAST_WORKER_MEMORY: u64 = 32 << 20;
 
 /// A number of workers, and where it comes from.
@@ -20,7 +20,8 @@ const LEAST_WORKER_MEMORY: u64 = 32 << 20;
 pub(super) struct WorkerCount {
     /// At most as many as the scoreboard holds.
     pub count: usize,
-    /// What `workers = auto` has found them for; `None` for the user's own number.
+    /// The resources for which `workers = auto` has found the number; `None` for the user's own
+    /// number.
     pub found_for: Option<Resources>,
 }
 

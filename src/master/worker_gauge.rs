@@ -1,7 +1,7 @@
 //! The number of workers as the log and statsd tell it.
 //!
-//! It is the number of those that the serving generation should keep: not the workers of a reload
-//! that may still fail, nor those on their way out.
+//! Only workers that the serving generation should keep count: not those of a reload that may still
+//! fail, nor those on their way out.
 
 use log::debug;
 

@@ -1,7 +1,7 @@
 //! The table of workers: who was forked, what each says of itself, and what it is told.
 //!
-//! It owns what the workers share, and knows nothing of generations but their numbers. `plan`
-//! decides how many there should be; `spawn` forks them.
+//! The table owns what the workers share, and knows nothing of generations but their numbers.
+//! `plan` decides how many there should be; `spawn` forks them.
 
 use std::io;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) struct Workers {
     /// How many were forked so far.
     forked: u64,
     scoreboard: Scoreboard,
-    /// The same without what workers of other masters count.
+    /// The scoreboard without what workers of other masters count.
     own: Scoreboard,
     /// Where busy workers leave connections for their siblings, of any generation.
     channel: Arc<FdChannel>,
@@ -94,13 +94,13 @@ impl Workers {
         &self.scoreboard
     }
 
-    /// The same without what workers of other masters count: for decisions about this one's, and
-    /// for reports to who hears of both.
+    /// The scoreboard without what workers of other masters count: for decisions about this
+    /// master's workers, and for reports to programs to which the other masters report as well.
     pub fn own_scoreboard(&self) -> &Scoreboard {
         &self.own
     }
 
-    /// Has health checks fail, or answer again.
+    /// Has health checks fail, or succeed again.
     pub fn announce_drain(&self, is_on: bool) {
         self.scoreboard.set_drained(is_on);
     }
@@ -118,8 +118,9 @@ impl Workers {
         self.table.push(worker);
     }
 
-    /// Takes in a worker of an earlier program in this process. It writes to that program's board.
-    /// The row of the same number on this one says that it serves and never ages.
+    /// Takes in a worker of an earlier program in this process. The worker goes on writing to that
+    /// program's board. Its row on this one says that the worker serves, and never misses a
+    /// deadline.
     pub fn adopt(&mut self, pid: Pid, generation: u64, fate: Fate, config: Arc<Config>) {
         let is_free = |number: &usize| self.table.iter().all(|worker| worker.number != *number);
         let before = self.scoreboard.row_of(pid).filter(is_free);
@@ -134,7 +135,7 @@ impl Workers {
         worker.fate = fate;
         worker.note_reason(ExitCause::Reload);
         if matches!(fate, Fate::Stopping { .. }) {
-            // It may have been loading the app when the earlier program told it to end.
+            // The worker may have been loading the app when the earlier program told it to end.
             worker.tell(Signal::Term);
         }
         self.table.push(worker);
@@ -184,7 +185,7 @@ impl Workers {
         ready
     }
 
-    /// Tells the workers to stop that are too many.
+    /// Tells surplus workers to finish.
     pub fn retire_surplus(&mut self, target: &Target) {
         for at in target.surplus(&self.standings()) {
             self.table[at].note_reason(ExitCause::ScaleDown);
@@ -201,7 +202,7 @@ impl Workers {
     }
 
     /// Has all workers of a generation, and of those before it, replaced one by one: each serves
-    /// until the surplus of serving workers lets it go. A worker that still boots is not needed.
+    /// until it is one too many. A worker that still boots is not needed, and is killed.
     pub fn replace_up_to(&mut self, generation: u64) {
         let old = |worker: &&mut Worker| worker.generation <= generation && worker.fate == Fate::Serving;
         for worker in self.table.iter_mut().filter(old) {

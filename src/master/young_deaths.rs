@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 /// A worker that dies later than this after its fork has not died young.
 const YOUNG: Duration = Duration::from_secs(10);
 
-/// The first pause; each further one is twice as long. The first death of a while has none: a
-/// single crash is replaced at once.
+/// The first pause; each further one is twice as long. The first death for [`MEMORY`] has none:
+/// after a single crash the next worker is forked at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// After so long without such a death they are forgotten.
+/// Earlier deaths are forgotten after this long without another one.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// What is remembered of them.
+/// The last worker that died young.
 #[derive(Debug, Default)]
 pub(super) struct YoungDeaths {
     last: Option<Death>,
@@ -27,8 +27,8 @@ struct Death {
 }
 
 impl YoungDeaths {
-    /// A worker that nobody had told to go has ended at the `age` that it had. Returns the pause,
-    /// if there is one that was not there before. Those who die during a pause are one death.
+    /// Notes a worker that has ended at this `age` without being told to. Returns the pause that
+    /// begins with its death, if any. Deaths during a pause are one death.
     pub fn note(&mut self, age: Duration, now: Instant) -> Option<Duration> {
         if age > YOUNG || self.until(now).is_some() {
             return None;

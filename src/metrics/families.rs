@@ -28,7 +28,7 @@ pub struct Family {
     pub help: &'static str,
     /// What its values do.
     pub kind: Kind,
-    /// Its values, none of which may be told twice.
+    /// Its values, no two of them with the same labels.
     pub samples: Vec<Sample>,
 }
 
@@ -65,7 +65,7 @@ pub struct Source<'a> {
     pub worker_class: &'a str,
     /// The certificate files in use and when each expires, in seconds since the epoch, likewise.
     pub certificates: &'a [(String, u64)],
-    /// What is told only to who asks for it.
+    /// What is gathered only if the reader asks for it.
     pub extras: Extras,
 }
 
@@ -282,7 +282,7 @@ fn about_life(board: &Scoreboard) -> Vec<Family> {
 }
 
 fn about_processes(board: &Scoreboard, workers: &[WorkerReading], extras: Extras) -> Vec<Family> {
-    // One reading of each worker: that is what a page costs most for.
+    // One reading of each worker: these are what a page costs most for.
     let used = workers.iter().filter_map(|worker| Some((worker, board.usage_of(worker.number)?)));
     let used: Vec<_> = used.collect();
     let living = || workers.iter().filter_map(|worker| Some((worker, worker.pid?)));
@@ -301,7 +301,7 @@ fn about_processes(board: &Scoreboard, workers: &[WorkerReading], extras: Extras
     families
 }
 
-/// Under the names that Prometheus' own libraries use.
+/// The master's metrics, under the names that Prometheus' own libraries use.
 fn about_master(master: Pid, started_at_ms: u64) -> Vec<Family> {
     let mut families = Vec::new();
     if let Some(Usage { cpu, resident }) = usage(master) {

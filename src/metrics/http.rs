@@ -12,7 +12,7 @@ use super::text::Format;
 /// Most header fields of a scraper's request.
 const FIELDS: usize = 64;
 
-/// What is there to be asked for.
+/// The pages that a client can ask for.
 pub trait Pages {
     /// The metrics.
     fn metrics(&self, format: Format, extras: Extras) -> String;
@@ -91,7 +91,7 @@ fn join(head: &str, body: &[u8], is_head: bool) -> Vec<u8> {
     if is_head { head.as_bytes().to_vec() } else { [head.as_bytes(), body].concat() }
 }
 
-/// OpenMetrics where a client names it and does not prefer the other.
+/// OpenMetrics where a client names it and does not prefer plain text.
 fn wanted_format(accept: &str) -> Format {
     let open_metrics = quality(accept, "application/openmetrics-text");
     if open_metrics > 0.0 && open_metrics >= quality(accept, "text/plain") {

@@ -1,9 +1,9 @@
 //! What statsd is told from the board (`statsd_interval`): gauges, and by how much totals have
-//! grown, under gunicorn's names where it has one.
+//! grown, under gunicorn's names where gunicorn has them.
 //!
-//! Durations are only known by their buckets. Each bucket is a timing with a sample rate, which the
-//! agent multiplies by; together they have the true mean. A datagram that the agent does not take
-//! is dropped.
+//! Durations are only known by their buckets. Each bucket is sent as one timing with a sample rate,
+//! by which the agent multiplies it; together the timings have the true mean. A datagram that the
+//! agent does not take is dropped.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
@@ -13,8 +13,8 @@ use std::time::Duration;
 use crate::scoreboard::{BOUNDS_NS, ExitCause, Histogram, RefusalCause, Scoreboard};
 use crate::sys::retry::retry;
 
-/// Longest datagram in bytes: with its headers it fits the network's packets, so that none is lost
-/// in halves.
+/// Longest datagram in bytes: with its headers it fits a packet of the network, so that it is never
+/// split.
 const LONGEST_DATAGRAM: usize = 1400;
 
 /// gunicorn's default port.
@@ -24,18 +24,18 @@ const PORT: u16 = 8125;
 /// application's.
 pub type LogLines = [u64; 4];
 
-/// Where to, and how the metrics are called.
+/// Where the metrics go, and how they are named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatsdTerms {
     /// `HOST[:PORT]` or `unix://PATH`.
     pub address: String,
-    /// What stands before each name, as it is given.
+    /// The prefix of each name, as it is given.
     pub prefix: String,
     /// Tags behind each metric, with commas between them.
     pub tags: String,
 }
 
-/// What is known at a moment.
+/// The totals at a moment.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
     requests: u64,
@@ -49,16 +49,16 @@ pub struct Totals {
     log_lines: LogLines,
 }
 
-/// What is told as it is now.
+/// The gauges that are not read from the board.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Gauges {
     /// Workers of the serving generation.
     pub workers: u64,
-    /// Connections that wait to be accepted, if that is to be told.
+    /// Connections that wait to be accepted, if statsd is to be told.
     pub backlog: Option<u64>,
 }
 
-/// A way to the agent.
+/// A socket to the agent.
 #[derive(Debug)]
 pub struct Statsd {
     terms: StatsdTerms,
@@ -72,7 +72,7 @@ enum Link {
 }
 
 impl Totals {
-    /// What the board has counted, and `log_lines` of the master's besides.
+    /// What the board has counted, with the master's own `log_lines` added.
     pub fn read(board: &Scoreboard, log_lines: LogLines) -> Totals {
         let workers = board.read_workers();
         let of_workers = board.log_lines();
@@ -114,12 +114,12 @@ impl Statsd {
         Ok(Statsd { terms, link })
     }
 
-    /// What it was made for.
+    /// The terms that it was made with.
     pub fn terms(&self) -> &StatsdTerms {
         &self.terms
     }
 
-    /// Tells what has come since `before`, and the gauges.
+    /// Sends by how much the totals have grown since `before`, and the gauges.
     ///
     /// # Errors
     /// The agent is away.
@@ -152,7 +152,7 @@ impl Statsd {
     }
 }
 
-/// Counters and timings of what has come in between.
+/// Counters and timings of the growth between two readings.
 fn growth(before: &Totals, now: &Totals) -> Vec<String> {
     let mut metrics = Vec::new();
     let mut count = |name: &str, more: u64| {
@@ -189,7 +189,7 @@ fn timings(name: &str, seen: &Histogram) -> Vec<String> {
     let middle = |bucket: usize| f64::midpoint(bounds(bucket).0, bounds(bucket).1);
     let filled = || seen.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
     let estimate: f64 = filled().map(|(bucket, count)| middle(bucket) * *count as f64).sum();
-    // With every value moved so far the sum is the true one, as far as the buckets allow.
+    // Multiplied by this, the values have the true sum, as far as the buckets allow.
     let factor = if estimate > 0.0 { seen.sum_ns as f64 / estimate } else { 1.0 };
     let timing = |(bucket, count): (usize, &u64)| {
         let (lower, upper) = bounds(bucket);
@@ -219,7 +219,7 @@ fn gauges_of(board: &Scoreboard, gauges: Gauges) -> Vec<String> {
     told
 }
 
-/// The prefix with one dot behind it. gunicorn leaves one of a single character alone.
+/// The prefix with one dot behind it. gunicorn leaves a prefix of a single character alone.
 fn with_dot(prefix: &str) -> String {
     let bare = prefix.trim_end_matches('.');
     if bare.chars().count() > 1 { format!("{bare}.") } else { prefix.to_owned() }

@@ -27,7 +27,7 @@ impl Format {
     }
 }
 
-/// A page of these families. One without a sample is left out.
+/// A page of these families. A family without a sample is left out.
 pub fn page(families: &[Family], format: Format) -> String {
     // A worker adds about four lines to the hundred that there always are.
     let mut page = String::with_capacity(16 * 1024);
@@ -69,7 +69,8 @@ fn print_histogram(page: &mut String, name: &str, labels: &[(&'static str, Strin
     let mut below = 0;
     for (count, bound) in histogram.buckets.iter().zip(BOUNDS_NS.iter().map(Some).chain([None])) {
         below += count;
-        // "1.0" rather than "1": OpenMetrics wants it so, and a series keeps its name in both.
+        // "1.0" rather than "1": OpenMetrics wants it so, and a series keeps its name in both
+        // formats.
         let bound = bound.map_or_else(|| "+Inf".to_owned(), |&bound| format!("{:?}", bound as f64 / 1e9));
         print_line(page, &bucket, labels, &[("le", &bound)], &below.to_string());
     }

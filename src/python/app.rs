@@ -89,17 +89,16 @@ pub fn load(config: &Config) -> Result<App, LoadError> {
     })
 }
 
-/// Refuses an application that is one of ASGI, which workers of ours do not speak: each request
-/// would fail. Call it when hooks have wrapped what they want to wrap.
+/// Refuses an ASGI application: each request would fail, because workers of ours do not speak ASGI.
+/// To be called after the hooks, which may wrap the application.
 ///
 /// # Errors
-/// It is one: a sentence that names the class to take.
+/// The application is one of ASGI: a sentence that names the class to take.
 pub fn refuse_asgi(app: &App, config: &Config) -> Result<(), LoadError> {
     let is_asgi = Python::attach(|py| {
         loader(py)
             .and_then(|loader| loader.call_method1("is_asgi", (app.callable(),))?.extract())
-            // An application that answers strangely when its attributes are read may serve all the
-            // same.
+            // An application that raises when its attributes are read may serve all the same.
             .unwrap_or(false)
     });
     if !is_asgi {
@@ -124,9 +123,9 @@ fn load_callable<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, P
     py.import("gunicorn.app.pasterapp")?.call_method1("get_wsgi_app", (uri, py.None(), globals))
 }
 
-/// The directories to insert at the front of `sys.path`, in this order: the one in which the server
-/// was started (not with an embedding program, which has set its path itself), `chdir`, and
-/// `pythonpath` relative to it.
+/// The directories to insert at the front of `sys.path`, in this order: `start`, in which the
+/// server was started, `chdir`, and `pythonpath` relative to it. Only `pythonpath` without `start`:
+/// a program that embeds the server has set its path itself.
 pub fn search_path(start: Option<&Path>, config: &Config) -> Vec<PathBuf> {
     let own = start.into_iter().flat_map(|start| [start, config.chdir.as_path()]).map(Path::to_owned);
     own.chain(config.pythonpath.iter().map(|path| absolute(path))).collect()
@@ -152,8 +151,8 @@ pub fn absolute(path: &Path) -> PathBuf {
 /// `sys.path` is not a list, because an app has replaced it; or `MemoryError`.
 pub fn extend_path(directories: &[PathBuf]) -> PyResult<()> {
     Python::attach(|py| {
-        // The loader is imported before, so that its imports find the standard library, and no
-        // module of the project with such a name.
+        // The loader is imported first, so that its imports find the standard library, and not
+        // modules of the project that have the same names.
         loader(py)?;
         let path = py.import("sys")?.getattr("path")?;
         for directory in directories {

@@ -62,7 +62,7 @@ pub struct CallOptions {
 pub struct Finished {
     /// The connection, back from the application.
     pub exchange: Box<dyn Exchange>,
-    /// What becomes of it.
+    /// What becomes of the connection.
     pub ending: Disposition,
     /// What was sent.
     pub summary: ResponseSummary,
@@ -82,17 +82,17 @@ pub fn take_raised() -> u64 {
     if RAISED.load(Relaxed) == 0 { 0 } else { RAISED.swap(0, Relaxed) }
 }
 
-/// What came of a request besides its response; as in [`Finished`].
+/// The outcome of a request besides its response; as in [`Finished`].
 struct CallOutcome {
     ending: Disposition,
     environ_values: Vec<Option<String>>,
     is_worker_wanted: bool,
-    /// The server has panicked meanwhile: nothing that it had in its hands serves another request.
+    /// The server has panicked: the objects of this request must not serve another.
     has_panicked: bool,
     is_logged: bool,
 }
 
-/// Calls the application, one request after another. One for each thread that runs it.
+/// Calls the application, one request after another. Each application thread has one.
 pub struct Caller {
     app: Py<PyAny>,
     listener_infos: Vec<ListenerInfo>,
@@ -102,9 +102,9 @@ pub struct Caller {
     in_flight: InFlight,
     hooks: Hooks,
     observer: Option<Arc<RequestHooks>>,
-    /// The worker's class answers requests by a method of its own.
+    /// Set where the worker's class answers requests by a method of its own.
     callout: Option<Callout>,
-    /// Python's logging wrote when the observer was made.
+    /// Whether Python's logging wrote the logs when the observer was made.
     python_wrote: bool,
     /// When the request began.
     began: Instant,
@@ -141,7 +141,7 @@ impl Caller {
         })
     }
 
-    /// Notes when the next request began, for who looks at [`InFlight`] and for its environ.
+    /// Notes when the next request began: `start` for [`InFlight`], `began` for the environ.
     pub fn note_start(&mut self, start: u64, began: Instant) {
         self.in_flight.note_start(start);
         self.began = began;
@@ -166,7 +166,7 @@ impl Caller {
         }
         let is_held = kit.objects.is_still_held(py, kit.templates.count());
         if served.has_panicked || is_held || is_off(Mechanism::ObjectReuse) {
-            // The application kept one of the objects; the next request must not appear in it.
+            // The next request must not appear in an object that the application kept.
             match Kit::new(py, &self.listener_infos[site], &self.options) {
                 Ok(fresh) => {
                     self.in_flight.set(site, &fresh.objects.response);
@@ -179,8 +179,8 @@ impl Caller {
         Finished { exchange, ending, summary, environ_values, is_worker_wanted, is_logged }
     }
 
-    /// From the environ to the last hook. The environ is let go at the end: it holds what
-    /// [`RequestObjects::is_still_held`] asks after.
+    /// Serves a request, from its environ to the last hook. The environ is dropped at the end: it
+    /// holds references that [`RequestObjects::is_still_held`] counts.
     fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>, site: usize) -> CallOutcome {
         if self.python_wrote != loggers::python_writes() {
             self.python_wrote = !self.python_wrote;
@@ -212,7 +212,7 @@ impl Caller {
         }
     }
 
-    /// From the call to the last hook.
+    /// Runs a request, from the call of the application to the last hook.
     fn run(
         &self,
         py: Python<'_>,
@@ -238,14 +238,14 @@ impl Caller {
         CallOutcome { ending, environ_values, is_worker_wanted, is_logged, has_panicked: false }
     }
 
-    /// Shows the request to whoever looks at them.
+    /// Makes gunicorn's `req` of the request for the observer, if there is one.
     fn observe(&self, py: Python<'_>, request: RequestView<'_>) -> Option<HookedRequest> {
         let observer = self.observer.as_ref()?;
         let observed = observer.see(py, request, self.kits[request.client.site].objects.input.bind(py).as_any());
         observed.inspect_err(|error| log::error!("{}", traceback(py, error))).ok()
     }
 
-    /// The environ of `request`, after `pre_request` has had its say.
+    /// The environ of `request`, with the changes that `pre_request` has made.
     fn environ<'py>(
         &mut self,
         py: Python<'py>,
@@ -263,7 +263,7 @@ impl Caller {
         Ok(environ)
     }
 
-    /// A view of what this caller is at.
+    /// A view of the request that this caller serves, for other threads.
     pub fn in_flight(&self) -> InFlight {
         self.in_flight.clone()
     }
@@ -272,7 +272,7 @@ impl Caller {
 /// What the requests of a listener are served with, one after another.
 struct Kit {
     objects: RequestObjects,
-    /// They hold those objects.
+    /// Templates that hold these objects.
     templates: EnvironTemplates,
 }
 
@@ -297,7 +297,7 @@ struct RequestObjects {
     socket: Py<ClientSocket>,
 }
 
-/// How often it is looked whether nobody waits for a client any more.
+/// How often a caller looks whether the application still waits for the client.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl RequestObjects {
@@ -325,8 +325,7 @@ impl RequestObjects {
         EnvironTemplates::new(py, site, &fixtures)
     }
 
-    /// Takes the exchange back. Whoever in the application waits for the client at this moment
-    /// leaves off first.
+    /// Takes the exchange back, once no code of the application waits for the client any more.
     fn end(&self, py: Python<'_>, with_headers: bool) -> (Box<dyn Exchange>, ResponseSummary) {
         self.errors.get().finish_line(py);
         let (mut exchange, summary) = loop {
@@ -335,15 +334,16 @@ impl RequestObjects {
             }
             hub::pause(py, LOOK_AGAIN);
         };
-        // Not before: a thread of the application may have been reading.
+        // Only now: until here a thread of the application may have been reading the body.
         exchange.return_buffer(self.input.get().end(py));
         (exchange, summary)
     }
 
     /// Whether the application still holds an object that must not outlive its request. `templates`
-    /// say how many of them hold these.
+    /// is the number of templates that hold these objects.
     fn is_still_held(&self, py: Python<'_>, templates: usize) -> bool {
-        // The kit has one of each, and each template; `start_response` has one of its object.
+        // The kit holds one reference to each object, and each template one; `start_response` holds
+        // one to `starter`.
         let at_rest = 1 + templates as isize;
         // Without the interpreter's lock the counts prove nothing (decision 33).
         cfg!(Py_GIL_DISABLED)
@@ -361,8 +361,8 @@ impl RequestObjects {
         fork::end_copies();
         match returned {
             Ok(result) => self.answer(py, &result, sendfile),
-            // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the
-            // socket is theirs.
+            // Flask-Sock and similar libraries raise this after they have used the socket
+            // themselves: nothing is to be sent.
             Err(error) if error.is_instance_of::<PyStopIteration>(py) && self.progress() == Progress::Waiting => {
                 Disposition::Gone
             }
@@ -396,7 +396,7 @@ impl RequestObjects {
         lock(&self.response).fail(500, "")
     }
 
-    /// After a panic of the server's, wherever it was.
+    /// Logs a panic of the server, and answers with 500 if nothing is sent yet.
     fn fall(&self, panic: &str) -> Disposition {
         let fallen = caught(|| {
             let (request, ids) = self.describe_request();
@@ -441,7 +441,7 @@ impl RequestObjects {
         }
     }
 
-    /// The request line's method and target, and by what the request is known.
+    /// The request line's method and target, and the request's ids.
     fn describe_request(&self) -> (String, RequestIds) {
         let response = lock(&self.response);
         (response.describe_request(), response.ids())
@@ -456,14 +456,14 @@ fn note(py: Python<'_>, request: RequestView<'_>) {
     loggers::aside(py, || within(ids.into(), || log::debug!("{method} {path}")));
 }
 
-/// The values of `keys` (lower case; gunicorn compares them so), as text, as the application left
-/// them.
+/// The values of `keys` as text, as the application left them. The keys are in lower case, and
+/// compared without regard to case, as in gunicorn.
 fn values_of(environ: &Bound<'_, PyDict>, keys: &[String]) -> Vec<Option<String>> {
     if keys.is_empty() {
         return Vec::new();
     }
     let mut values = vec![None; keys.len()];
-    // A list of them: str() of a value is the application's code, and may change the dict.
+    // Over a copy: str() of a value may run the application's code, which may change the dict.
     for (name, value) in
         environ.items().iter().filter_map(|item| item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>().ok())
     {

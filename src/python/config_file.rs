@@ -52,8 +52,8 @@ pub struct ConfigFile {
 /// Objects of a config file, by the names of the settings that they were given for.
 pub struct Objects(pub(super) Py<PyDict>);
 
-/// Runs the file at `path` and returns its settings. `is_setting` tells the globals that are taken
-/// whatever their value.
+/// Runs the file at `path` and returns its settings. A global with the name of a setting
+/// (`is_setting`) is taken whatever its value.
 ///
 /// # Errors
 /// The file cannot be read, or raised.

@@ -1,5 +1,5 @@
-//! Dirty workers, which are gunicorn's own code: the module `_dirty` of the carried package runs
-//! it, over the installed gunicorn's `gunicorn.dirty`.
+//! Dirty workers. Their code is gunicorn's own: the module `_dirty` of the carried package runs
+//! `gunicorn.dirty` of an installed gunicorn.
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::{environment, interpreter, loggers};
 use crate::sys::process::Pid;
 use crate::sys::socket::Listener;
 
-/// Where applications find the dirty arbiter: gunicorn's name.
+/// The variable that tells applications the socket of the dirty arbiter: gunicorn's name.
 const SOCKET_VARIABLE: &str = "GUNICORN_DIRTY_SOCKET";
 
 /// The exit status of an arbiter that has failed: gunicorn's -1.
@@ -30,8 +30,8 @@ pub struct DirtyTerms<'a> {
     pub ppid: Pid,
 }
 
-/// Whether there is a gunicorn that can run dirty workers. The interpreter must be running, with
-/// the application's directories in `sys.path`.
+/// Checks that there is a gunicorn that can run dirty workers. The interpreter must be running,
+/// with the application's directories in `sys.path`.
 ///
 /// # Errors
 /// A sentence that names the package.
@@ -42,7 +42,7 @@ pub fn require() -> Result<(), HookError> {
     })
 }
 
-/// Imports what an arbiter runs, and makes what it logs by.
+/// Imports the code of an arbiter, and makes the bridge by which it logs.
 ///
 /// # Errors
 /// The traceback.
@@ -72,7 +72,7 @@ pub fn run(hooks: &Hooks, terms: &DirtyTerms<'_>) -> i32 {
 /// imported it, where the arbiter is.
 ///
 /// # Errors
-/// The client does not take it.
+/// gunicorn's client raised.
 pub fn announce(socket: &Path) -> PyResult<()> {
     environment::set(SOCKET_VARIABLE, Some(socket.as_os_str()));
     Python::attach(|py| {

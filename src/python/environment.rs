@@ -41,9 +41,9 @@ pub fn set(name: &str, value: Option<&OsStr>) {
     }
 }
 
-/// Removes from `os.environ`, which is a copy from the interpreter's start, what is no longer in
-/// the environment: what two masters passed on, or what a service manager set, must reach neither
-/// the app nor its children.
+/// Removes variables from `os.environ`, a copy from the interpreter's start, that are no longer in
+/// the environment: what one master passed on to the next, or what a service manager set, must
+/// reach neither the app nor its children.
 pub fn follow() {
     let followed: PyResult<()> = Python::attach(|py| {
         let environ = py.import("os")?.getattr("environ")?;

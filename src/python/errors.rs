@@ -61,8 +61,8 @@ impl Exit {
     }
 }
 
-/// The same when the module `traceback` cannot be imported, for example for want of descriptors:
-/// without the chain of causes.
+/// The traceback where the module `traceback` cannot be imported, for example for want of
+/// descriptors: without the chain of causes.
 fn in_plain_words(py: Python<'_>, error: &PyErr) -> String {
     let stack = error.traceback(py).and_then(|traceback| traceback.format().ok()).unwrap_or_default();
     format!("{stack}{error}")
@@ -84,8 +84,8 @@ fn format_exception(py: Python<'_>, error: &PyErr) -> PyResult<String> {
 #[pyclass(frozen, module = "monoceros")]
 pub struct ErrorStream {
     unfinished: Mutex<String>,
-    /// Whether something was written since the last line was finished. Usually nothing was, and
-    /// then no lock is taken.
+    /// Whether something was written since the last `finish_line`. Usually nothing was, and then no
+    /// lock is taken.
     was_written: AtomicBool,
 }
 
@@ -97,7 +97,7 @@ impl ErrorStream {
 
     /// Writes an unfinished line, with a line end.
     pub fn finish_line(&self, py: Python<'_>) {
-        // What another thread is writing at this moment has its end with the next request.
+        // A line that another thread is writing at this moment is finished with the next request.
         if !self.was_written.load(Acquire) {
             return;
         }
@@ -137,7 +137,7 @@ impl ErrorStream {
     /// Returns the number of characters, as any text stream does.
     fn write(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<usize> {
         let complete = self.add(&text.to_string_lossy());
-        // Behind the text: who reads it finds that.
+        // Stored after the text: whoever sees the flag finds the text.
         self.was_written.store(true, Release);
         if let Some(lines) = complete {
             // The log may be a slow pipe: other Python threads need not wait for it.

@@ -57,8 +57,8 @@ impl ClientSocket {
         ClientSocket { response, socket: PyOnceLock::new() }
     }
 
-    /// Whether it was used: such an object belongs to one connection and must not be given to
-    /// another request.
+    /// Whether the socket was used: a used object belongs to one connection and must not be given
+    /// to another request.
     pub fn was_used(&self, py: Python<'_>) -> bool {
         self.socket.get(py).is_some()
     }
@@ -71,8 +71,7 @@ impl ClientSocket {
         let arguments = PyDict::new(py);
         arguments.set_item("fileno", duplicate)?;
         let socket = py.import("socket")?.getattr("socket")?.call((), Some(&arguments))?;
-        // A socket made from a descriptor assumes that it is blocking. It is: the connection was
-        // made blocking for the application.
+        // Python assumes that a descriptor is blocking. This one is: `lend_socket` has made it so.
         socket.call_method1("setblocking", (true,))?;
         Ok(socket.unbind())
     }

@@ -1,9 +1,9 @@
 //! A worker class written in Python that serves by itself: uvicorn's, aiohttp's, tornado's.
 //!
-//! The module `_foreign` of the carried package makes its object and runs it. Here it gets what the
-//! server knows: its settings and hooks by the bridge, its listeners, and a heartbeat on the
-//! scoreboard. What it does with a request is its own; neither the event loop nor the rest of this
-//! layer sees any.
+//! The module `_foreign` of the carried package makes the object of the class and runs it. This
+//! module gives the object what the server knows: its settings and hooks by the bridge, its
+//! listeners, and a heartbeat on the scoreboard. The class alone sees its requests; neither the
+//! event loop nor the rest of this layer does.
 //!
 //! A class derived from gunicorn's own is run in the same way, but its `run` calls the server,
 //! which serves for it.
@@ -29,16 +29,17 @@ use crate::sys::wakeup::Wakeup;
 pub struct ForeignWorker {
     /// `gunicorn._bridge.Bridge`
     bridge: Py<PyAny>,
-    /// The name of the class of ours that serves for it; `None` for one that serves by itself.
+    /// The name of the server's own class that serves for the worker's; `None` where that serves by
+    /// itself.
     own_class: Option<String>,
-    /// The installed gunicorn's code runs it.
+    /// The installed gunicorn's code runs the worker.
     is_of_gunicorn: bool,
     row: Row,
 }
 
 /// What a worker gets besides settings and hooks.
 pub struct ForeignInit<'a> {
-    /// What hooks see of it.
+    /// What hooks see of the worker.
     pub state: WorkerState,
     /// The listeners: as the log shows them, and their descriptors, which become the worker's own.
     pub listeners: &'a [(String, RawFd)],
@@ -46,7 +47,7 @@ pub struct ForeignInit<'a> {
     pub row: Row,
     /// The level that the error log is to have, if an operator changes it.
     pub asked_level: Arc<AskedLevel>,
-    /// To be rung when it begins to serve.
+    /// Wakes the master when the phase of the worker changes.
     pub wakeup: Wakeup,
     /// Where the stacks of an aborted worker go.
     pub stacks: RawFd,
@@ -54,7 +55,7 @@ pub struct ForeignInit<'a> {
 
 /// What a class asks of the threads that run the application, by its `get_thread_pool`.
 pub struct ThreadTerms {
-    /// How many there are to be.
+    /// How many threads there are to be.
     pub count: usize,
     /// `start(number)`
     start: Py<PyAny>,
@@ -75,7 +76,7 @@ impl ThreadTerms {
 pub struct ForeignEnd {
     /// The exit status; the reason of a failure is in the log.
     pub status: i32,
-    /// It was told to end at once: its threads are not waited for.
+    /// The worker was told to end at once: its threads are not waited for.
     pub is_quick: bool,
 }
 
@@ -92,19 +93,20 @@ impl ForeignWorker {
         })
     }
 
-    /// The name of the server's own class that serves for it, if it is derived from one.
+    /// The name of the server's own class that serves for the worker's, if that is derived from
+    /// one.
     pub fn own_class(&self) -> Option<&str> {
         self.own_class.as_deref()
     }
 
-    /// Whether an installed gunicorn's own code runs it, which heeds that one's settings.
+    /// Whether an installed gunicorn's own code runs the worker, and so heeds gunicorn's settings.
     pub fn is_of_gunicorn(&self) -> bool {
         self.is_of_gunicorn
     }
 
     /// For a class derived from one of the server's own: has its `run` call `serve` with the
-    /// application, and what it asks of threads. Returns `hooks` with the methods that the class
-    /// overrides.
+    /// application, and with what the class asks of threads. Returns `hooks` with the methods that
+    /// the class overrides.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -131,8 +133,8 @@ impl ForeignWorker {
         Python::attach(|py| self.bridge.call_method0(py, "post_fork").map(drop).map_err(|error| traceback(py, &error)))
     }
 
-    /// Lives the worker's life, in the interpreter's main thread. Returns how it has ended, and why
-    /// it could not begin to serve, if that is the reason.
+    /// Lives the worker's life, in the interpreter's main thread. Returns how it has ended and, if
+    /// the worker could not begin to serve, why.
     pub fn serve(&self) -> (ForeignEnd, Option<String>) {
         let served = Python::attach(|py| {
             let served = py.import("gunicorn._foreign")?.call_method1("serve", (&self.bridge,))?;
@@ -140,13 +142,13 @@ impl ForeignWorker {
             Ok((ForeignEnd { status, is_quick }, failure))
         });
         served.unwrap_or_else(|error: PyErr| {
-            // The handler of a signal that came between two lines of it.
+            // The handler of a signal has raised between two lines of Python's `serve`.
             Python::attach(|py| log::debug!("The end of the worker was interrupted\n{}", traceback(py, &error)));
             (ForeignEnd { status: 0, is_quick: true }, None)
         })
     }
 
-    /// Calls `worker_exit`. What it raises is logged.
+    /// Calls `worker_exit`. An exception is logged.
     pub fn exit(&self) {
         Python::attach(|py| {
             let exited = py
@@ -170,8 +172,8 @@ pub fn check(name: &str) -> Result<(), HookError> {
     })
 }
 
-/// Whether a config file or an agent has put methods into the server's own `class` that are to be
-/// called then. With `tells` one that is never called is named in the log.
+/// Whether a config file or an agent has put methods into the server's own `class` that the server
+/// must call. With `tells` the log names a replaced method that is never called.
 pub fn is_replaced(class: &str, tells: bool) -> bool {
     let asked = || Python::attach(|py| replaced_methods(py, class).map_err(|error| traceback(py, &error)));
     if !interpreter::is_running() {
@@ -218,7 +220,7 @@ fn make(py: Python<'_>, hooks: &Hooks, name: &str, init: ForeignInit<'_>) -> PyR
     Ok(ForeignWorker { bridge, own_class, is_of_gunicorn: entered.extract()?, row })
 }
 
-/// What `worker.tmp` of such a worker calls.
+/// What `worker.tmp` of a worker that serves by itself calls.
 #[pyclass(frozen, module = "monoceros")]
 struct Beat {
     row: Row,
@@ -238,7 +240,7 @@ impl Beat {
         }
         let before = self.row.state();
         if has_booted {
-            // A hook may have set `alive`: another worker is to take its place.
+            // A hook may have set `alive` to False: another worker is to take this one's place.
             self.row.set_state(if is_alive { WorkerPhase::Ready } else { WorkerPhase::Retiring });
         }
         if self.row.state() != before {
@@ -249,7 +251,7 @@ impl Beat {
 
 type Serving = Box<dyn FnOnce(App, Option<ThreadTerms>) + Send>;
 
-/// What `run` of a class calls that the server serves for, once.
+/// What the `run` of a class calls, once, where the server serves for the class.
 #[pyclass(frozen, module = "monoceros")]
 struct Serve(Mutex<Option<Serving>>);
 

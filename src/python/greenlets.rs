@@ -30,7 +30,7 @@ use crate::sys::wakeup::WakeupReceiver;
 /// The module with the hub's side.
 const MODULE: &str = "gunicorn._gevent";
 
-/// What a turn of the worker's event loop has brought.
+/// What there is to do after a turn of the worker's event loop.
 #[derive(Debug, Clone, Default)]
 pub struct Turned {
     /// Requests are ready.
@@ -53,14 +53,14 @@ pub trait GreenletDriver: Send + Sync {
     /// Whether another request is to be taken in this turn.
     fn has_ready(&self) -> bool;
 
-    /// Takes one, which runs from now on.
+    /// Takes a request, which runs from now on.
     fn next_request(&self) -> Option<(Box<dyn Exchange>, Running)>;
 
-    /// Gives one back that is answered.
+    /// Gives a request back that is answered.
     fn finished(&self, py: Python<'_>, finished: Finished, running: Running);
 
-    /// The hub is about to wait. In how many seconds there is something to do without an event,
-    /// where the timer that was asked for last does not suffice.
+    /// The hub is about to wait. Returns in how many seconds there is something to do without an
+    /// event; `None` where the hub needs no new timer.
     fn before_wait(&self) -> Option<f64>;
 
     /// The hub has waited.
@@ -69,23 +69,23 @@ pub trait GreenletDriver: Send + Sync {
     /// Whether the worker has come to its end.
     fn is_over(&self) -> bool;
 
-    /// Whether INT or QUIT has ended it.
+    /// Whether INT or QUIT has ended the worker.
     fn is_sudden_end(&self) -> bool;
 
-    /// Another greenlet serves.
+    /// Adds a greenlet that begins to serve.
     fn add_caller(&self, in_flight: InFlight);
 
-    /// That greenlet does not any more.
+    /// Removes a greenlet that serves no more.
     fn remove_caller(&self, in_flight: &InFlight);
 
     /// The descriptor of the event loop's poll.
     fn descriptor(&self) -> RawFd;
 }
 
-/// Finds gevent for a process that is to start such workers.
+/// Checks that gevent is there, for a process that is to start such workers.
 ///
 /// # Errors
-/// A sentence: it is not installed, or too old.
+/// A sentence: gevent is not installed, or too old.
 pub fn require() -> Result<(), String> {
     Python::attach(|py| {
         let asked = py.import(MODULE).and_then(|module| module.call_method0("what_is_missing"));
@@ -105,7 +105,7 @@ pub fn patch() -> PyResult<()> {
     Python::attach(|py| py.import(MODULE)?.call_method0("patch").map(drop))
 }
 
-/// Serves until the worker is over. `calls` tells of what other threads want.
+/// Serves until the worker is over. Other threads call the hub through `calls`.
 ///
 /// # Errors
 /// gevent has failed.
@@ -125,7 +125,7 @@ pub fn serve(
     let app = shared.callable().clone_ref(py);
     let worker = Py::new(py, GreenletWorker { driver, shared, calls })?;
     match module.call_method1("serve", (worker, app, request_timeout.map(|time| time.as_secs_f64()))) {
-        // A handler of a signal has raised it at the very end.
+        // A signal's handler has raised SystemExit at the very end.
         Err(error) if error.is_instance_of::<PySystemExit>(py) => Ok(()),
         served => served.map(drop),
     }
@@ -140,7 +140,7 @@ pub fn stack_of(greenlet: &Py<PyAny>) -> Option<String> {
     })
 }
 
-/// The worker, for the hub.
+/// The worker, as the hub sees it.
 #[pyclass(frozen, module = "monoceros")]
 struct GreenletWorker {
     driver: Arc<dyn GreenletDriver>,
@@ -163,7 +163,7 @@ const LEVEL: u32 = 4;
 
 #[pymethods]
 impl GreenletWorker {
-    /// The descriptors to watch: the event loop's poll, and what other threads call by.
+    /// The descriptors to watch: the event loop's poll, and the pipe by which other threads call.
     fn descriptors(&self) -> (RawFd, RawFd) {
         (self.driver.descriptor(), self.calls.as_raw_fd())
     }
@@ -191,7 +191,7 @@ impl GreenletWorker {
         self.driver.after_wait();
     }
 
-    /// What other threads want of Python.
+    /// Returns, as bits, what other threads want done in Python.
     fn take_calls(&self) -> u32 {
         self.calls.drain();
         let logs = loggers::queue().is_some_and(|queue| queue.has_records());
@@ -200,7 +200,7 @@ impl GreenletWorker {
             + u32::from(loggers::take_level()) * LEVEL
     }
 
-    /// Hands what waits in the log's queue over to Python's logging.
+    /// Hands the records in the log's queue over to Python's logging.
     fn write_logs(&self, py: Python<'_>) {
         if let Some(queue) = loggers::queue() {
             queue.hand_over_all(py);
@@ -229,19 +229,19 @@ impl GreenletWorker {
         self.shared.hooks().call_method(WorkerMethod::HandleExit);
     }
 
-    /// Calls that for USR1.
+    /// Calls the method of the worker's class for USR1.
     fn handle_usr1(&self) {
         self.shared.hooks().call_method(WorkerMethod::HandleUsr1);
     }
 
-    /// The worker was aborted: what is to be said and called, unless a greenlet that hogged the
+    /// The worker was aborted: logs it and calls `worker_abort`, unless a greenlet that hogged the
     /// thread has done so.
     fn aborted(&self, py: Python<'_>) {
         signals::catch_up(py, self.shared.hooks(), true);
     }
 
-    /// The worker is over. Whether that was sudden (INT, QUIT), so that requests are not ended in
-    /// order.
+    /// The worker is over. Returns whether INT or QUIT has ended it: requests are then not ended in
+    /// order, and `worker_int` is called, unless a greenlet has called it.
     fn is_sudden_end(&self, py: Python<'_>) -> bool {
         let is_sudden = self.driver.is_sudden_end();
         if is_sudden {
@@ -250,17 +250,17 @@ impl GreenletWorker {
         is_sudden
     }
 
-    /// Requests have not ended in time.
+    /// Logs that requests have not ended in time.
     fn note_late(&self) {
         log::warn!("Worker graceful timeout (pid:{})", std::process::id());
     }
 
-    /// Takes an exception of a signal's handler that has come to the main greenlet.
+    /// Takes an exception that a signal's handler has raised in the main greenlet.
     fn settle(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
         signals::settle(py, Err(PyErr::from_value(error)));
     }
 
-    /// The way of a new `greenlet` to its requests.
+    /// The task by which a new `greenlet` gets its requests.
     fn task(&self, py: Python<'_>, greenlet: Py<PyAny>) -> PyResult<GreenletTask> {
         let caller = StepwiseCaller::new(py, &self.shared)?;
         caller.in_flight().note_greenlet(greenlet);
@@ -270,7 +270,7 @@ impl GreenletWorker {
     }
 }
 
-/// A greenlet's way from one request to the next.
+/// How a greenlet gets and answers its requests, one after another.
 #[pyclass(frozen, module = "monoceros")]
 struct GreenletTask {
     driver: Arc<dyn GreenletDriver>,
@@ -286,8 +286,8 @@ struct GreenletTaskState {
 
 #[pymethods]
 impl GreenletTask {
-    /// Begins the next request that is ready: what to call the application with. None where there
-    /// is none.
+    /// Begins the next request that is ready, and returns what to call the application with. None
+    /// where no request is ready.
     fn begin<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         while let Some((exchange, running)) = self.driver.next_request() {
             let (start, began) = (running.start(), running.began());
@@ -316,7 +316,7 @@ impl GreenletTask {
         Ok((is_over || is_sent).then_some(is_over))
     }
 
-    /// Sends a block of an iteration. Whether more are wanted.
+    /// Sends a block of an iteration, and returns whether more are wanted.
     fn stream(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<bool> {
         self.with(|caller| caller.stream(py, block))?
     }
@@ -330,7 +330,7 @@ impl GreenletTask {
         self.with(|caller| caller.complete())?
     }
 
-    /// The request has failed; `in_call` where the call of the application has raised that.
+    /// The request has failed; `in_call` where the call of the application has raised the error.
     fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>, in_call: bool) -> PyResult<()> {
         let error = PyErr::from_value(error);
         let is_over = self.driver.is_over();
@@ -341,7 +341,7 @@ impl GreenletTask {
         })
     }
 
-    /// `request_timeout` is over.
+    /// The request has taken longer than `request_timeout`.
     fn time_out(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         let error = PyErr::from_value(error);
         self.with(|caller| {
@@ -356,7 +356,7 @@ impl GreenletTask {
         self.with(|caller| caller.note_failed_close(py, &error))
     }
 
-    /// Ends the request, if there is one still.
+    /// Ends the request, if one still runs.
     fn finish(&self, py: Python<'_>) -> PyResult<()> {
         let finished = self.with(|caller| caller.is_running().then(|| caller.end(py)))?;
         if let Some(finished) = finished {

@@ -42,7 +42,7 @@ impl HeaderLineCache {
         self.status = status.map(|status| status.clone().unbind());
     }
 
-    /// The header at this place of the last response, if it consisted of these two objects.
+    /// The header last sent at this place, if it consisted of these two objects.
     pub fn find(&self, place: usize, name: &Bound<'_, PyString>, value: &Bound<'_, PyString>) -> Option<&HeaderLine> {
         let known = self.places.get(place)?.as_ref()?;
         (known.value.is(value) && known.name.is(name) && !is_off(Mechanism::HeaderLines)).then_some(known)

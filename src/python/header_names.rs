@@ -1,7 +1,7 @@
 //! Puts the headers of a request into its environ, under their CGI names.
 //!
 //! A name is made into a key once and remembered, together with its last value, because clients
-//! send the same ones again and again. They can also invent others, so the memory is bounded in
+//! send the same names again and again. They can also invent names, so the memory is bounded in
 //! number and in bytes, and no text of a client is interned.
 
 use std::collections::HashMap;
@@ -118,8 +118,8 @@ impl HeaderNames {
         Some(known)
     }
 
-    /// Remembers a new name, if there is room or it is its turn to replace another; returns its
-    /// index.
+    /// Remembers a new name, if there is room or it is this name's turn to replace another; returns
+    /// its index.
     fn learn(&mut self, py: Python<'_>, text: &[u8]) -> Option<usize> {
         if text.len() > LONGEST_NAME {
             return None;

@@ -3,7 +3,8 @@
 //! The objects that hooks are given (`server`, `worker`, `req`, `resp`, their `log` and `cfg`) are
 //! those of the `gunicorn` package that the server carries; its module `_bridge` keeps them up to
 //! date. This module decides when hooks run, and turns exceptions into text. It hides pyo3 from the
-//! layers above. If the config asks for none of it, [`Hooks`] is empty and costs one test.
+//! layers above. If the config asks for neither hooks nor Python's logging, [`Hooks`] is empty and
+//! costs one test.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -34,13 +35,13 @@ pub struct Hooks(Option<Arc<Bridge>>);
 struct Bridge {
     /// `gunicorn._bridge.Bridge`
     object: Py<PyAny>,
-    /// The names of the hooks that are set.
+    /// The names of the hooks that are set, and those of [`Hooks::with_methods`].
     given: HashSet<String>,
     /// Python's logging writes both logs.
     writes_logs: bool,
 }
 
-/// A hook, a logger class or a logging config that cannot be used: a sentence.
+/// Why a hook, a logger class or a logging config cannot be used: a sentence or a traceback.
 #[derive(Debug)]
 pub struct HookError(String);
 
@@ -65,7 +66,7 @@ pub enum ServerHook {
     OnExit,
 }
 
-/// Methods of a worker's class, besides those that call a hook, for signals that unwind nothing.
+/// The methods of a worker's class for signals that unwind nothing; no hook belongs to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerMethod {
     /// TERM.
@@ -133,11 +134,11 @@ impl ServerState {
 pub struct WorkerState {
     /// The master's pid.
     pub ppid: Pid,
-    /// How many workers were forked before it and including it.
+    /// How many workers were forked, up to and including this one.
     pub age: u64,
-    /// Requests to serve before it asks for a replacement; 0 for no limit.
+    /// Requests to serve before the worker asks for a replacement; 0 for no limit.
     pub max_requests: u64,
-    /// The number of its row on the scoreboard.
+    /// The number of the worker's row on the scoreboard.
     pub number: usize,
 }
 
@@ -166,7 +167,7 @@ impl Raised {
         Raised { traceback: traceback(py, error), exit: Exit::of(py, error) }
     }
 
-    /// The status and text of `sys.exit()`, if it has called that.
+    /// The status and text of `sys.exit()`, if the hook has called it.
     pub fn exit(&self) -> Option<&Exit> {
         self.exit.as_ref()
     }
@@ -181,9 +182,9 @@ impl fmt::Display for Raised {
 
 impl Hooks {
     /// Reads the hooks of `config`, whose `objects` come from a Python config file. After a reload
-    /// they see the same `server` and workers as those `before`. `origins` tells where each value
-    /// comes from. Call it for a config with hooks ([`Hooks::are_wanted`]); the interpreter must be
-    /// running.
+    /// these hooks see the same `server` and workers as those `before`. `origins` tells where each
+    /// value comes from. Call it for a config with hooks ([`Hooks::are_wanted`]); the interpreter
+    /// must be running.
     ///
     /// # Errors
     /// A hook cannot be imported, or cannot be called with its arguments.
@@ -363,8 +364,8 @@ impl Hooks {
         }
     }
 
-    /// Hooks that also call the methods of the worker's class, by the names of the hooks that those
-    /// call in their turn, or by their own.
+    /// These hooks, and the `methods` that the worker's class overrides. A method that calls a hook
+    /// goes by the hook's name, any other by its own.
     pub(super) fn with_methods(&self, py: Python<'_>, bridge: &Py<PyAny>, methods: &[String]) -> Hooks {
         let of_settings = self.0.as_ref();
         let given = of_settings.map(|bridge| bridge.given.clone()).unwrap_or_default();
@@ -482,7 +483,7 @@ impl Bridge {
             let shown = server.as_dict(py).and_then(|state| self.object.call_method1(py, "server", (state,)));
             shown.and_then(|_| call(py, &self.object)).map(drop).map_err(|error| Raised::new(py, &error))
         });
-        // A hook may have installed handlers of its own.
+        // A hook may have installed signal handlers of its own.
         signals::take_back();
         called
     }

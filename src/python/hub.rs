@@ -1,5 +1,5 @@
 //! gevent's hub, for code of this layer that has to wait, or to know in which greenlet it runs.
-//! Outside a worker of class gevent there is none, and asking costs a load.
+//! Outside a worker of class gevent there is no hub, and asking for it costs one atomic load.
 
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use super::errors;
 use crate::sys::socket::Readiness;
 
-/// What the hub can do for code that has to wait. Set once the worker serves.
+/// The hub of this process. Set when the worker begins to serve.
 static HUB: OnceLock<Hub> = OnceLock::new();
 
 /// The hub of the thread that runs the application.
@@ -28,17 +28,17 @@ pub struct Hub {
     stacks: Py<PyAny>,
 }
 
-/// From now on this thread has that `hub`.
+/// Makes `hub` the one that [`of_this_thread`] finds.
 pub fn begin(hub: Hub) {
     HUB.get_or_init(|| hub);
 }
 
-/// The hub, if this thread has one that runs the application.
+/// The hub, if it runs in the calling thread.
 pub fn of_this_thread(_: Python<'_>) -> Option<&'static Hub> {
     HUB.get().filter(|hub| hub.thread == thread::current().id())
 }
 
-/// Lets others go on for `time`, in a greenlet or in a thread.
+/// Waits for `time`, while other greenlets or threads run.
 pub fn pause(py: Python<'_>, time: Duration) {
     match of_this_thread(py) {
         Some(hub) => hub.pause(py, time),
@@ -52,8 +52,8 @@ pub fn current(py: Python<'_>) -> usize {
     current.map_or(0, |greenlet| greenlet.as_ptr() as usize)
 }
 
-/// Whether this is the hub itself, where nothing of the application is to be unwound, and nothing
-/// may wait.
+/// Whether the hub's own greenlet is running: in it there is no application code to unwind, and
+/// nothing may wait.
 pub fn is_hub(py: Python<'_>) -> bool {
     of_this_thread(py).is_some_and(|hub| hub.current.call0(py).is_ok_and(|current| current.is(&hub.hub)))
 }
@@ -69,7 +69,7 @@ pub fn log_stacks(py: Python<'_>) {
     }
 }
 
-/// The stacks of all greenlets of this thread, as text; empty where it has no hub.
+/// The stacks of all greenlets of this thread, as text; empty for a thread without a hub.
 ///
 /// # Errors
 /// What Python has raised.
@@ -78,7 +78,7 @@ pub fn stacks(py: Python<'_>) -> PyResult<String> {
 }
 
 impl Hub {
-    /// The hub of this thread, by what `gunicorn/_gevent.py` knows of it.
+    /// The hub of this thread, from the tools that `gunicorn/_gevent.py` gives.
     pub fn new(hub: Py<PyAny>, current: Py<PyAny>, wait: Py<PyAny>, sleep: Py<PyAny>, stacks: Py<PyAny>) -> Hub {
         Hub { thread: thread::current().id(), hub, current, wait, sleep, stacks }
     }
@@ -86,14 +86,14 @@ impl Hub {
     /// Waits until `descriptor` is ready, at most for `time`, while other greenlets run.
     ///
     /// # Errors
-    /// What is thrown into the greenlet meanwhile (`gevent.Timeout`, `GreenletExit`).
+    /// The exception that is thrown into the greenlet meanwhile (`gevent.Timeout`, `GreenletExit`).
     pub fn wait(&self, py: Python<'_>, descriptor: RawFd, readiness: Readiness, time: Duration) -> PyResult<()> {
         let writes = readiness == Readiness::ToWrite;
         self.wait.call1(py, (descriptor, writes, time.as_secs_f64())).map(drop)
     }
 
-    /// Lets other greenlets run for `time`. What is thrown into the greenlet meanwhile is logged:
-    /// it comes too late to end anything.
+    /// Lets other greenlets run for `time`. An exception that is thrown into the greenlet meanwhile
+    /// is logged: it comes too late to end anything.
     pub fn pause(&self, py: Python<'_>, time: Duration) {
         if let Err(error) = self.sleep.call1(py, (time.as_secs_f64(),)) {
             log::debug!("{}", errors::traceback(py, &error));

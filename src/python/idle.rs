@@ -17,13 +17,13 @@ use super::{interpreter, signals};
 pub struct GreenletWait(Py<PyAny>);
 
 impl GreenletWait {
-    /// The wait for a worker whose application has patched the library; `None` for others. It is
-    /// called once the application is loaded.
+    /// The wait for a worker whose application has patched the library; `None` for others. Call
+    /// this once the application is loaded.
     ///
     /// # Errors
     /// The application has replaced `sys.modules`.
     pub fn of_patched(py: Python<'_>) -> PyResult<Option<GreenletWait>> {
-        // Code that has not imported it has not patched it.
+        // An application that has not imported `select` has not patched it.
         if !interpreter::has_imported(py, "select")? {
             return Ok(None);
         }

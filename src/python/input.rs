@@ -1,8 +1,9 @@
 //! `wsgi.input`: the request's body as the file-like object of PEP 3333.
 //!
-//! The body is usually complete before the application runs, and then reading never waits. It reads
-//! past the end of no body: an application that keeps the object sees an ended stream, never
-//! another request's bytes. Several threads may read: one at a time, each call as if it were alone.
+//! The body is usually complete before the application runs, and then reading never waits. Reading
+//! stops at the end of the body: an application that keeps the object sees an ended stream, never
+//! another request's bytes. Several threads may read. Their calls take turns, and each is served as
+//! if it were alone.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -27,20 +28,20 @@ const BLOCK: usize = 64 * 1024;
 #[pyclass(frozen, module = "monoceros")]
 pub struct Input {
     state: Mutex<InputState>,
-    /// A thread has done reading.
+    /// Wakes the threads that wait until another has done reading.
     is_free: Condvar,
     response: Arc<Mutex<ResponseWriter>>,
 }
 
-/// Who has the body.
+/// Whether the body is being read.
 enum InputState {
-    /// Nobody.
+    /// Nobody reads.
     Free(Source),
-    /// Whoever reads; others may wait for it.
+    /// `reader` reads; `is_awaited` says that others wait until it has done.
     With { reader: Reader, is_awaited: bool },
 }
 
-/// A thread, and which of its greenlets, where it runs such.
+/// A thread and, if it runs greenlets, one of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Reader {
     thread: ThreadId,
@@ -113,7 +114,7 @@ enum Rest {
     Broken,
 }
 
-/// The body in the hands of the thread that reads, until that lets go of it.
+/// The body while a thread reads it. Dropping this gives the body back.
 struct Reading<'a> {
     input: &'a Input,
     source: Source,
@@ -139,7 +140,7 @@ fn limit(size: Option<isize>) -> usize {
 }
 
 impl Input {
-    /// An input at its end, on whose transmission streamed bodies are read.
+    /// An input without a body. Streamed bodies are read through `response`.
     pub fn new(response: Arc<Mutex<ResponseWriter>>) -> Self {
         Input { state: Mutex::new(InputState::Free(Source::at_end())), is_free: Condvar::new(), response }
     }
@@ -149,14 +150,15 @@ impl Input {
         *self.lock() = InputState::Free(Source::of(body));
     }
 
-    /// Ends the body: whoever still holds this object reads nothing more. Returns the buffer that
-    /// the body was in. A thread that reads is waited for; the request is over, so it waits for
-    /// nobody.
+    /// Ends the body: code that still holds this object reads nothing more. Returns the buffer that
+    /// held the body. Waits for a thread that is reading; the request is over, so that thread does
+    /// not wait for the client.
     pub fn end(&self, py: Python<'_>) -> Vec<u8> {
         if let InputState::Free(source) = &mut *self.lock() {
             return std::mem::replace(source, Source::at_end()).buffer;
         }
-        // None but a handler of a signal could be below us in this thread, and none is.
+        // Fails only in a signal handler or a finalizer that interrupts a read of this thread.
+        // Neither calls this function.
         self.begin_reading(py)
             .map_or_else(|_| Vec::new(), |mut reading| std::mem::replace(&mut reading.source, Source::at_end()).buffer)
     }
@@ -165,11 +167,11 @@ impl Input {
         self.state.lock().unpoisoned()
     }
 
-    /// Takes the body, when no other thread reads it.
+    /// Waits until no other thread reads the body, then takes it.
     ///
     /// # Errors
-    /// `RuntimeError` where this very thread reads already: a handler of a signal, or a finalizer,
-    /// has come in between.
+    /// `RuntimeError` if this very thread is reading already: a signal handler or a finalizer has
+    /// interrupted that read.
     fn begin_reading(&self, py: Python<'_>) -> PyResult<Reading<'_>> {
         let me = Reader { thread: thread::current().id(), greenlet: hub::current(py) };
         loop {
@@ -183,7 +185,7 @@ impl Input {
         }
     }
 
-    /// The body for `me`; `None` while somebody else reads.
+    /// Gives the body to `me`; `None` while another thread or greenlet reads.
     fn take_source(&self, me: Reader) -> PyResult<Option<Source>> {
         let mut state = self.lock();
         match &mut *state {
@@ -207,7 +209,8 @@ impl Input {
         drop(self.is_free.wait_while(self.lock(), is_awaited).unpoisoned());
     }
 
-    /// Takes the next `wanted` bytes, or all there are; `stop` may find enough earlier.
+    /// Takes the next `wanted` bytes, or fewer at the end of the body. `stop` may end the read
+    /// earlier.
     fn take<'py>(
         &self,
         py: Python<'py>,
@@ -235,7 +238,7 @@ impl Input {
                     source.append(&block);
                 }
                 Err(error) => {
-                    // What a handler of a signal has raised says nothing about the body.
+                    // An exception of a signal handler says nothing about the body.
                     if may_go_on && !error.is_instance_of::<PyOSError>(py) {
                         source.rest = Rest::Connection;
                     }

@@ -56,7 +56,8 @@ pub fn is_running() -> bool {
 }
 
 /// Starts the interpreter in `home` with `argv` as `sys.argv`. An interpreter that already runs
-/// keeps its own; only the variables that the server has removed are removed from its `os.environ`.
+/// keeps its home and arguments; only the variables that the server has removed are removed from
+/// its `os.environ`.
 ///
 /// Python's own signal handlers are not installed: the server handles signals.
 ///
@@ -83,9 +84,9 @@ pub fn start(home: &PythonHome, argv: &[OsString]) -> Result<(), StartError> {
 /// Gives `__main__` the attributes that it has in a script: programs look there for their name or
 /// their folder.
 ///
-/// A child interpreter of `multiprocessing` runs that file again, but it is not Python. The name in
-/// the spec prevents that: it is the one of a package started by `python -m`, whose `__main__` is
-/// not run again either.
+/// A child interpreter of `multiprocessing` would run the program's file again, which is not
+/// Python. The name in the spec, `__main__`, prevents this: it is that of a package started by
+/// `python -m`, whose `__main__` is not run again either.
 fn name_main_module(py: Python<'_>, program: &Path) -> PyResult<()> {
     let main = py.import("__main__")?;
     main.setattr("__file__", program.as_os_str())?;
@@ -93,8 +94,8 @@ fn name_main_module(py: Python<'_>, program: &Path) -> PyResult<()> {
     main.setattr("__spec__", spec)
 }
 
-/// Some distributions build C modules into their interpreter and libpython, so these are no files
-/// of the standard library. Another libpython of the same version starts with that standard
+/// Some distributions build C modules into their interpreter and libpython, so these modules are no
+/// files of the standard library. Another libpython of the same version starts with that standard
 /// library, but lacks those modules.
 fn check_standard_library(py: Python<'_>) -> Result<(), StartError> {
     py.import("math").map(drop).map_err(|_| {
@@ -141,9 +142,9 @@ pub fn around_fork(fork: impl FnOnce() -> io::Result<Forked>) -> io::Result<Fork
     })
 }
 
-/// The `os.fork` of pydevd, the debugger of debugpy and PyCharm, where it runs in this process: it
-/// has the debugger follow into the child. Others that replace `os.fork` (gevent) want to watch the
-/// child in the parent, which is the master's own.
+/// The `os.fork` of pydevd, the debugger of debugpy and PyCharm, if it is loaded in this process:
+/// this function has the debugger follow into the child. Other replacements of `os.fork` (gevent's)
+/// watch the child in the parent, which is the master's task.
 fn debuggers_fork(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     if !has_imported(py, "pydevd").unwrap_or(false) {
         return None;
@@ -165,7 +166,7 @@ pub fn wind_down() {
         return;
     }
     Python::attach(|py| {
-        // Code that has not imported it has started no thread to wait for.
+        // Code that has not imported `threading` has started no thread to wait for.
         if has_imported(py, "threading").unwrap_or(true) {
             call_at_the_end(py, "threading", "_shutdown");
         }
@@ -173,8 +174,8 @@ pub fn wind_down() {
     run_exit_functions();
 }
 
-/// The same without waiting for threads, for the master: threads that a hook has started must not
-/// delay its end.
+/// As [`wind_down`], without waiting for threads: those that a hook has started must not delay the
+/// end of the master.
 pub fn run_exit_functions() {
     if !is_running() {
         return;

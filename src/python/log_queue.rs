@@ -1,8 +1,8 @@
 //! A queue of records for Python's logging.
 //!
 //! The leader, which runs the event loop, must never wait for the interpreter, but it logs. So
-//! records wait in this queue for a thread of its own, which attaches to the interpreter. In a
-//! worker whose requests run in greenlets they wait for a greenlet of the hub instead.
+//! records wait in this queue for the log thread, which attaches to the interpreter. In a worker
+//! whose requests run in greenlets, records wait for a greenlet of the hub instead.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,9 +23,9 @@ const MOST_WAITING: usize = 10_000;
 /// How long the end of a worker waits for records to be handed over.
 const QUEUE_WAIT: Duration = Duration::from_secs(2);
 
-/// The queue, and who empties it.
+/// The records that wait for Python's logging.
 pub struct LogQueue {
-    /// Calls the hub, if that empties it.
+    /// Calls the hub, if the hub empties the queue.
     hub_call: Option<Arc<Wakeup>>,
     state: Mutex<QueueState>,
     changed: Condvar,
@@ -57,7 +57,7 @@ impl LogQueue {
         Ok(queue)
     }
 
-    /// A queue that the hub empties, once it is called by `call` ([`LogQueue::hand_over_all`]).
+    /// A queue that the hub empties ([`LogQueue::hand_over_all`]) when `call` wakes it.
     pub(super) fn for_hub(call: Arc<Wakeup>) -> Arc<LogQueue> {
         Arc::new(LogQueue::emptied_by(Some(call)))
     }
@@ -81,8 +81,8 @@ impl LogQueue {
         self.add(QueuedRecord::Reopen);
     }
 
-    /// Waits until the queue is empty, at most for `QUEUE_WAIT`. The caller must not be attached
-    /// to the interpreter.
+    /// Waits until the thread has emptied the queue, at most for `QUEUE_WAIT`. The caller must not
+    /// be attached to the interpreter. In a worker with a hub, the caller empties the queue itself.
     pub fn finish(&self) {
         if self.hub_call.is_some() {
             return Python::attach(|py| self.hand_over_all(py));
@@ -119,8 +119,8 @@ impl LogQueue {
         !self.lock().waiting.is_empty()
     }
 
-    /// Hands over what waits, for the hub: in a greenlet, so that a handler may wait. Does nothing
-    /// while another greenlet is at it.
+    /// Hands over all records that wait. The hub runs this in a greenlet, so that a log handler may
+    /// wait. Does nothing while another greenlet hands records over.
     pub(super) fn hand_over_all(&self, py: Python<'_>) {
         loop {
             let taken = {

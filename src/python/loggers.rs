@@ -31,8 +31,8 @@ static PYTHON_WRITES: AtomicBool = AtomicBool::new(false);
 /// Whether the worker serves. Its threads must then not wait for the interpreter when they log.
 static IS_SERVING: AtomicBool = AtomicBool::new(false);
 
-/// Calls the hub that hands records over, in a worker whose requests run in greenlets: the
-/// handlers' locks are patched there, so no other thread may run them.
+/// Calls the hub that hands records over, in a worker whose requests run in greenlets: the locks of
+/// log handlers are patched there, so no other thread may run the handlers.
 static HUB_CALL: OnceLock<Arc<Wakeup>> = OnceLock::new();
 
 /// The hub is to reopen the files of Python's logging.
@@ -74,15 +74,16 @@ pub(super) fn begin(config: &Config, bridge: Option<&Py<PyAny>>) {
     }
 }
 
-/// Has `write` write a record: other Python threads need not wait for a slow log. Where Python's
-/// logging writes it may run Python code, in which greenlets may switch, so it stays attached:
-/// attaching again while detached is not sound there (pyo3 then counts wrongly how often a thread
-/// has attached).
+/// Calls `write`, which writes a record, detached: other Python threads need not wait for a slow
+/// log. Where Python's logging writes, `write` may run Python code, in which greenlets may switch.
+/// It then runs attached: attaching again while detached is not sound there (pyo3 counts wrongly
+/// how often a thread has attached).
 pub fn aside(py: Python<'_>, write: impl FnOnce() + Send) {
     if python_writes() { write() } else { py.detach(write) }
 }
 
-/// Switches to Python's logging, because the settings ask for it. It takes records from `level` on.
+/// Switches to Python's logging, because the settings ask for it. Python's logging gets records
+/// from `level` on.
 pub(super) fn configured(level: Level) {
     logging::admit(level);
     if !PYTHON_WRITES.swap(true, Relaxed) {
@@ -98,17 +99,17 @@ pub(super) fn noted(is_as_made: bool, level: Level) {
     }
 }
 
-/// From now on the hub of greenlets runs Python's logging, and is called by `call`.
+/// From now on the hub runs Python's logging; `call` wakes it.
 pub fn write_in_hub(call: &Arc<Wakeup>) {
     HUB_CALL.get_or_init(|| call.clone());
 }
 
-/// Whether the hub is to reopen the files of Python's logging; asked once.
+/// Whether the hub is to reopen the files of Python's logging; resets the flag.
 pub(super) fn take_reopening() -> bool {
     REOPENING_IS_DUE.swap(false, Relaxed)
 }
 
-/// Whether the hub is to give Python's logging its level; asked once.
+/// Whether the hub is to give Python's logging its level; resets the flag.
 pub(super) fn take_level() -> bool {
     LEVEL_IS_DUE.swap(false, Relaxed)
 }
@@ -123,13 +124,13 @@ pub fn begin_queue() -> io::Result<()> {
     if python_writes() { start_queue() } else { Ok(()) }
 }
 
-/// The queue, if there is one.
+/// The queue, if there is one and Python's logging writes the logs.
 pub fn queue() -> Option<&'static Arc<LogQueue>> {
     QUEUE.get().filter(|_| python_writes())
 }
 
-/// Waits until the queue, if there is one, is empty. From now on each record goes to Python at
-/// once.
+/// From now on each record goes to Python at once. Waits for the records in the queue, if there is
+/// one ([`LogQueue::finish`]).
 pub fn end_queue() {
     IS_SERVING.store(false, Relaxed);
     if let Some(queue) = queue() {
@@ -149,7 +150,7 @@ pub fn reopen() -> Result<(), String> {
     Python::attach(|py| reopen_files(py).map_err(|error| super::traceback(py, &error)))
 }
 
-/// The same in a serving worker, where the leader must not wait for the interpreter.
+/// As [`reopen`], in a serving worker, where the leader must not wait for the interpreter.
 pub fn reopen_later() {
     if let Some(queue) = queue() {
         return queue.reopen();
@@ -168,7 +169,7 @@ pub fn reopen_later() {
     }
 }
 
-/// Gives the error log a level, and its loggers in Python, in a process whose thread may wait for
+/// Sets the level of the error log and of its loggers in Python. The calling thread may wait for
 /// the interpreter.
 pub fn set_level(level: Level) {
     logging::set_level(level);
@@ -177,8 +178,8 @@ pub fn set_level(level: Level) {
     }
 }
 
-/// The same in a serving worker, where the leader must not wait for the interpreter: its loggers
-/// follow.
+/// As [`set_level`], in a serving worker, where the leader must not wait for the interpreter: the
+/// loggers in Python follow later.
 pub fn set_level_later(level: Level) {
     logging::set_level(level);
     if let Some(call) = HUB_CALL.get() {
@@ -224,7 +225,7 @@ pub(super) fn reopen_files(py: Python<'_>) -> PyResult<()> {
 }
 
 /// Has Python's logging write `text` with `arguments` and the exception, as in an `except` clause.
-/// Returns whether Python's logging writes the logs.
+/// Returns whether Python's logging has done so.
 pub fn exception(py: Python<'_>, error: &PyErr, text: &str, arguments: &[&str]) -> bool {
     if !python_writes() {
         // An agent may have replaced the class of all loggers, which `_native` does not notice;
@@ -269,15 +270,15 @@ pub(super) fn bridge(py: Python<'_>) -> PyResult<Py<PyAny>> {
     Ok(in_force().bridge.get_or_insert(made.unbind()).clone_ref(py))
 }
 
-/// The target of the access log, by whose names its lines are JSON, if they are, and the header
-/// with the request's id.
+/// The target of the access log, the schema of its lines if they are JSON, and the header with the
+/// request's id.
 pub(super) fn access_log() -> (Option<String>, Option<Schema>, Option<String>) {
     let in_force = in_force();
     let Some(config) = &in_force.config else { return (None, None, None) };
     (config.accesslog.clone(), schema(config.log_format), config.request_id_header.clone())
 }
 
-/// By whose names the fields of lines in this form go; `None` for lines that are text.
+/// The schema that names the fields of lines in this format; `None` for text.
 pub fn schema(format: LogFormat) -> Option<Schema> {
     match format {
         LogFormat::Text => None,

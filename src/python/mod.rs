@@ -1,9 +1,10 @@
 //! CPython. Only this layer knows it.
 //!
 //! [`python_home`] and [`interpreter`] start and end it; [`config_file`] and [`app`] run the
-//! operator's code; [`call`] takes one request through the application, with [`environ`] before it,
-//! `input`, `errors`, `start_response` and `extras` in its hands, and `response` turning what it
-//! says into HTTP. The connection is known only as an [`crate::exchange::Exchange`].
+//! operator's code. [`call`] takes one request through the application: [`environ`] describes the
+//! request; `input`, `errors`, `start_response` and `extras` make the objects that the application
+//! is given; [`response_writer`] turns its answers into HTTP. The connection is known only as an
+//! [`crate::exchange::Exchange`].
 //!
 //! The application, and all code that touches its objects, runs attached. Code that may block (a
 //! slow client, a slow log, the event loop's poll) runs detached. No Rust lock is held across a

@@ -110,8 +110,9 @@ fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// `log(level, text, failure=None)`: a record of the error log; `level` is a number of Python's
-/// `logging`, `failure` the class of an exception, what it says, and the traceback in the text.
+/// `log(level, text, failure=None)`: writes a record of the error log. `level` is a number of
+/// Python's `logging`; `failure` is the class of an exception, its message, and the traceback that
+/// `text` contains.
 #[pyfunction]
 #[pyo3(name = "log", signature = (level, text, failure=None))]
 fn write_record(py: Python<'_>, level: u32, text: &str, failure: Option<(String, String, String)>) {
@@ -133,7 +134,7 @@ fn reopen_logs() -> PyResult<()> {
     logging::reopen().map_err(|error| pyo3::exceptions::PyOSError::new_err(error.to_string()))
 }
 
-/// How many workers a hook has asked for since the master last looked, plus one; 0 for none.
+/// How many workers a hook has asked for since the master last looked, plus one; 0 if no hook has.
 static WANTED_WORKERS: AtomicUsize = AtomicUsize::new(0);
 
 /// `want_workers(count)`: `server.num_workers` was set.
@@ -147,10 +148,11 @@ pub fn take_wanted_workers() -> Option<usize> {
     WANTED_WORKERS.swap(0, Relaxed).checked_sub(1)
 }
 
-/// Source files that keep the application from loading, which are no modules to watch.
+/// Source files that have kept the application from loading. They are no loaded modules, so the
+/// file watcher must be told of them.
 static BROKEN_FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// `watch_files(files)`: files to watch under `reload` that are no modules.
+/// `watch_files(files)`: has `reload` watch these files too, which are no loaded modules.
 #[pyfunction]
 fn watch_files(files: Vec<PathBuf>) {
     BROKEN_FILES.lock().unpoisoned().extend(files);
@@ -173,8 +175,8 @@ fn log_level() -> u32 {
     logging::level().python_number()
 }
 
-/// `open_log(path, user, group)`: a descriptor of the file, for appending. The file is given to
-/// that user and group.
+/// `open_log(path, user, group)`: opens the file for appending, gives it to that user and group,
+/// and returns its descriptor.
 #[pyfunction]
 fn open_log(path: PathBuf, user: u32, group: u32) -> PyResult<RawFd> {
     Ok(log_file::open(&path, Some((user, group)))?.into_raw_fd())
@@ -188,7 +190,7 @@ fn access_log() -> (Option<String>, bool, Option<String>) {
     (target, schema.is_some(), id_header)
 }
 
-/// `access_object(values)`: the JSON line of a request, of what is known of it.
+/// `access_object(values)`: the JSON access line of a request, made of these values.
 #[pyfunction]
 fn access_object(values: &Bound<'_, PyDict>) -> PyResult<String> {
     let text = |name: &str| {
@@ -219,8 +221,8 @@ fn access_object(values: &Bound<'_, PyDict>) -> PyResult<String> {
     Ok(logging::access_object(schema.unwrap_or(Schema::Own), &entry))
 }
 
-/// `loggers_are(as_made, level)`: whether both loggers are as the server made them, and the least
-/// level that the error log takes.
+/// `loggers_are(as_made, level)`: tells whether both loggers are as the server made them, and the
+/// least level that the error log takes.
 #[pyfunction]
 fn loggers_are(as_made: bool, level: u32) {
     loggers::noted(as_made, Level::from_python(level));
@@ -232,8 +234,8 @@ fn set_title(title: &str) {
     super::title::set(title);
 }
 
-/// `die_with_parent(ppid)`: has the kernel kill this process when its parent ends; whether that is
-/// still there.
+/// `die_with_parent(ppid)`: has the kernel kill this process when its parent ends; returns whether
+/// the parent is still there.
 #[pyfunction]
 fn die_with_parent(ppid: i32) -> PyResult<bool> {
     Ok(process::die_with_parent(Pid::from_raw(ppid))?)

@@ -20,7 +20,7 @@ pub fn contain<T>(action: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
 /// stay valid when it stops at any point. Plain data does, behind mutexes whose poison is ignored.
 ///
 /// # Errors
-/// It has panicked.
+/// `action` has panicked.
 pub fn caught<T>(action: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(action)).map_err(|panic| message(&*panic))
 }

@@ -1,7 +1,7 @@
 //! Finds the Python environment for the embedded interpreter.
 //!
-//! It runs before the interpreter starts: it reads the environment and `pyvenv.cfg` files, and
-//! starts nothing.
+//! The search runs before the interpreter starts: it reads the environment and `pyvenv.cfg` files,
+//! and starts nothing.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 pub const PYTHON_VERSION: &str = env!("MONOCEROS_PYTHON_VERSION");
 
 /// The interpreter that the program was built with. It finds its own standard library, and is used
-/// if no virtualenv is named. Empty where the library is loaded next to a libpython: then the
-/// launcher names it.
+/// if no virtualenv is named. Empty where the launcher loads the server next to a libpython: then
+/// the launcher names the interpreter.
 const BUILD_PYTHON: &str = env!("MONOCEROS_PYTHON");
 
 /// The variable by which the launcher names the interpreter whose libpython it has loaded
@@ -35,15 +35,15 @@ const VENV_MARKER: &str = "pyvenv.cfg";
 pub struct PythonHome {
     /// Path for `sys.executable`; `None` lets CPython search for itself.
     pub executable: Option<PathBuf>,
-    /// The program itself, as `__main__.__file__`; `None` if a script was started, which has one of
-    /// its own.
+    /// The program itself, as `__main__.__file__`; `None` if a script was started, which has a
+    /// `__file__` of its own.
     pub program: Option<PathBuf>,
 }
 
-/// Why the virtualenv that should be served with cannot be.
+/// Why the virtualenv cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HomeError {
-    /// It was made by another Python than the one that is linked.
+    /// The virtualenv was made by another Python than the one that is linked.
     WrongVersion {
         /// Its folder.
         venv: PathBuf,
@@ -52,7 +52,7 @@ pub enum HomeError {
     },
     /// `VIRTUAL_ENV` names a folder without an interpreter.
     NoEnvironment(PathBuf),
-    /// Its interpreter is a link to one that is gone.
+    /// The virtualenv's interpreter is a link to one that is gone.
     NoInterpreter {
         /// Its folder.
         venv: PathBuf,
@@ -117,7 +117,8 @@ fn venv_of(program: &Path) -> Option<PathBuf> {
     venv.join(VENV_MARKER).is_file().then(|| venv.to_owned())
 }
 
-/// A name without a file behind it would let CPython serve without the environment's packages.
+/// Refuses an interpreter that does not exist: with such a path, CPython would serve without the
+/// environment's packages.
 fn check_interpreter(venv: &Path) -> Result<(), HomeError> {
     let interpreter = venv.join("bin/python");
     if interpreter.exists() {

@@ -45,7 +45,7 @@ pub fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
 
 /// Inserts `value` under `key` unless the key exists; returns whether it was inserted.
 ///
-/// It needs one hash lookup, a test followed by an insert two.
+/// This needs one hash lookup; a test followed by an insert needs two.
 ///
 /// # Errors
 /// `MemoryError`.
@@ -94,8 +94,8 @@ pub fn while_handling<T>(py: Python<'_>, error: &PyErr, handle: impl FnOnce() ->
     handled
 }
 
-/// How many references to `object` exist. Where the interpreter has no lock, that may have changed
-/// before it is known.
+/// How many references to `object` exist. Where the interpreter has no lock, the number may change
+/// before the caller sees it.
 pub fn reference_count<T>(object: &Py<T>) -> isize {
     // SAFETY: `object` is a live object. The interpreter's lock keeps the count still while it is
     // read; a build without that lock reads it atomically.

@@ -1,8 +1,9 @@
-//! Which request Python code runs for, where lines that an application logs are to say that.
+//! Which request Python code runs for, so that lines which the application logs can name the
+//! request.
 //!
-//! It is a context variable (PEP 567): each thread and each greenlet has its own value, and what an
-//! application runs with a copied context has it as well. Where neither `request_id_header` nor a
-//! JSON format is set, nothing is noted of a request.
+//! A context variable (PEP 567) holds the request's ids: each thread and each greenlet has its own
+//! value, and code that the application runs with a copied context has that value as well. Where
+//! neither `request_id_header` nor a JSON format is set, no request is noted.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -38,25 +39,25 @@ pub fn begin(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// By what a request is known here and at other hops.
+/// The request's id, and its place in a trace, by which other hops know it.
 pub fn ids_of(request: RequestView<'_>) -> RequestIds {
     let id = request.id.map(|id| String::from_utf8_lossy(id.value).into_owned());
     RequestIds { id, trace: find_trace(request.head, request.buffer).map(trace_ids) }
 }
 
-/// A place in a trace, as the log says it.
+/// A place in a trace, as the log shows it.
 pub(super) fn trace_ids(trace: TraceParent<'_>) -> TraceIds {
     let TraceParent { trace_id, span_id, is_sampled } = trace;
     TraceIds { trace_id: trace_id.to_owned(), span_id: span_id.to_owned(), is_sampled }
 }
 
-/// The code that runs here next runs for this request.
+/// Notes that this thread or greenlet runs code for `request` from now on.
 pub(super) fn enter(py: Python<'_>, request: RequestView<'_>) {
     if !IS_ON.load(Relaxed) {
         return;
     }
     let ids = ids_of(request);
-    // A request before it may have left its value: its greenlet was killed.
+    // An earlier request whose greenlet was killed may have left its value.
     let noted = if ids.is_empty() {
         set(py, py.None())
     } else {
@@ -65,7 +66,7 @@ pub(super) fn enter(py: Python<'_>, request: RequestView<'_>) {
     report(py, noted);
 }
 
-/// It runs for none any more.
+/// Notes that this thread or greenlet runs code for no request from now on.
 pub(super) fn leave(py: Python<'_>) {
     if IS_ON.load(Relaxed) {
         let noted = set(py, py.None());
@@ -73,7 +74,7 @@ pub(super) fn leave(py: Python<'_>) {
     }
 }
 
-/// The scope of records that are written here.
+/// The scope of records that this thread or greenlet writes.
 pub(super) fn scope(py: Python<'_>) -> Scope {
     if !IS_ON.load(Relaxed) {
         return Scope::default();
@@ -88,7 +89,7 @@ fn set(py: Python<'_>, value: Py<PyAny>) -> PyResult<()> {
     variable.call_method1(py, pyo3::intern!(py, "set"), (value,)).map(drop)
 }
 
-/// Only memory can be missing; the request goes on without.
+/// Logs an error, which can only be a lack of memory; the request goes on without being noted.
 fn report(py: Python<'_>, noted: PyResult<()>) {
     if let Err(error) = noted {
         log::debug!("Cannot note the request: {}", error.value(py));

@@ -1,8 +1,8 @@
 //! What runs for each request besides the app: the hooks `pre_request` and `post_request`, and a
 //! logger class that writes the access log.
 //!
-//! They get gunicorn's `req` and `resp`, which cost some microseconds to make. If the config has
-//! none of them, there are no [`RequestHooks`].
+//! Hooks and logger get gunicorn's `req` and `resp`, which cost some microseconds to make. If the
+//! config has neither, there are no [`RequestHooks`].
 
 use std::time::Instant;
 
@@ -36,8 +36,8 @@ pub struct HookedRequest {
 }
 
 impl HookedRequest {
-    /// For hooks that are called apart from [`RequestHooks::see`]: `request` has begun at the
-    /// moment `since`.
+    /// For a call of [`RequestHooks::after`] alone: `request` is gunicorn's `req`, which began at
+    /// the moment `since`.
     pub fn of(request: Py<PyAny>, since: Instant) -> HookedRequest {
         HookedRequest { request, since, is_wanted_on: true }
     }
@@ -55,7 +55,7 @@ impl RequestHooks {
         RequestHooks { bridge, before, after, logs }
     }
 
-    /// Whether it writes the access log.
+    /// Whether Python's logging writes the access log.
     pub fn logs(&self) -> bool {
         self.logs
     }
@@ -100,7 +100,7 @@ impl RequestHooks {
     /// Calls `pre_request`.
     ///
     /// # Errors
-    /// It raised.
+    /// The hook raised.
     pub fn before(&self, py: Python<'_>, observed: &mut HookedRequest) -> PyResult<()> {
         if self.before {
             observed.is_wanted_on = self.bridge.call_method1(py, "pre_request", (&observed.request,))?.extract(py)?;
@@ -108,7 +108,7 @@ impl RequestHooks {
         Ok(())
     }
 
-    /// Applies the changes that `pre_request` has made to the request to its environ.
+    /// Applies the changes that `pre_request` has made to `req` to the request's environ.
     ///
     /// # Errors
     /// A changed value is invalid.

@@ -1,9 +1,9 @@
-//! One response on its way out: what `start_response`, `write()` and the iteration of the result
-//! add up to, in HTTP.
+//! One response on its way out: turns the calls of `start_response` and `write()` and the iteration
+//! of the result into HTTP.
 //!
 //! Decides what goes on the wire and when (framing, keep-alive, what is cut or missing), and hands
-//! it to the [`Exchange`]. The objects that the application holds share it behind a mutex, which is
-//! never held while Python code runs or the kernel is waited for.
+//! it to the [`Exchange`]. The objects that the application holds share the response writer behind
+//! a mutex, which is never held while Python code runs or the kernel is waited for.
 
 mod sending;
 mod waiting;
@@ -36,7 +36,7 @@ use crate::tls::Secured;
 /// far before it copying is cheaper.
 pub const MAX_BLOCKS: usize = 64;
 
-/// What `start_response` was told.
+/// The arguments of `start_response`, and what else is known of the response's head.
 #[derive(Default)]
 pub struct ResponseHead {
     /// The status line's text after the version: `200 OK`.
@@ -49,15 +49,16 @@ pub struct ResponseHead {
     pub content_length: Option<u64>,
     /// The application asked for `Connection: upgrade`.
     pub upgrade: bool,
-    /// The application said `X-Accel-Buffering: no`: what its client does not take slows it down.
+    /// The application said `X-Accel-Buffering: no`: nothing is kept in a file for a slow client;
+    /// the application waits instead.
     pub is_live: bool,
     /// What the request asked for.
     pub asked: Asked,
-    /// What goes out instead of what the application sends: the file that it has named.
+    /// The body that goes out instead of the application's blocks, if it has named a file.
     pub body: Option<Vec<Piece>>,
-    /// The files that it may name.
+    /// The files that the application may name.
     pub files: Option<Arc<AppFiles>>,
-    /// What the response before it said.
+    /// The status and headers of the response before.
     pub known: HeaderLineCache,
 }
 
@@ -66,7 +67,7 @@ pub struct ResponseHead {
 pub enum Progress {
     /// `start_response` was not called yet.
     Waiting,
-    /// It is reading the head that it was given, which may run the application's code.
+    /// `start_response` is reading its arguments, which may run the application's code.
     Drafting,
     /// The head is known; nothing was sent, so it can still be replaced.
     Started,
@@ -101,7 +102,7 @@ pub struct ResponseSummary {
     pub headers: Vec<u8>,
 }
 
-/// A response as those who look at requests see it.
+/// A response as the request hooks and Python's access log see it.
 pub struct ResponseView {
     /// The status line's text after the version: `200 OK`.
     pub status: Vec<u8>,
@@ -119,7 +120,7 @@ pub struct ResponseView {
     pub chunked: bool,
 }
 
-/// What a request says of the response to it.
+/// What a request says about its response.
 #[derive(Clone, Copy)]
 pub struct Wanted {
     asked: Asked,
@@ -129,7 +130,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// What this one says.
+    /// What `request` says.
     pub fn by(request: RequestView<'_>) -> Self {
         let asked = Asked::by(request.head.method.of(request.buffer));
         Wanted { asked, version: request.head.version, with_id: request.id.is_some() }
@@ -144,14 +145,14 @@ pub struct ResponseWriter {
     wanted: Wanted,
     encoder: BodyEncoder,
     connection: Outlook,
-    /// Python code runs between the response's last byte and what becomes of the connection.
+    /// Python code runs after the response's last byte, before the connection goes on or ends.
     is_followed: bool,
     /// See [`response::server_line`].
     server: Arc<[u8]>,
     /// The files that the application may name.
     files: Option<Arc<AppFiles>>,
     date: DateCache,
-    /// What is being put together, within a call.
+    /// Scratch space of a call that puts bytes together.
     buffer: Vec<u8>,
     waiting: Waiting,
 }
@@ -159,11 +160,11 @@ pub struct ResponseWriter {
 /// What is known of the connection's future while the response is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outlook {
-    /// It ends behind the response. So it is, too, before the head is made.
+    /// The connection ends behind the response. Also the outlook until the head is made.
     Close,
     /// The next request may follow.
     KeepAlive,
-    /// The application has its socket; it ends with the request.
+    /// The application has the socket; the connection ends with the request.
     Lent,
     /// The client is gone.
     Gone,
@@ -187,8 +188,8 @@ impl ResponseWriter {
         }
     }
 
-    /// Begins the response to the request in `exchange`, which is `wanted` so; `is_observed` says
-    /// that somebody looks at it when it is out.
+    /// Begins the response to the request in `exchange`; `wanted` is what the request says about
+    /// it. `is_observed` says that Python code runs once the response is out.
     pub fn begin(&mut self, exchange: Box<dyn Exchange>, wanted: Wanted, is_observed: bool) {
         self.wanted = wanted;
         self.progress = Progress::Waiting;
@@ -223,7 +224,7 @@ impl ResponseWriter {
         if matches!(self.progress, Progress::Waiting | Progress::Drafting) || self.head.code == 0 {
             return None;
         }
-        // What the client has not taken is not sent.
+        // Bytes that the kernel does not have yet do not count as sent.
         let unsent = self.exchange.as_ref().map_or(0, |exchange| exchange.unsent());
         Some(ResponseView {
             status: self.head.status.clone(),
@@ -245,13 +246,13 @@ impl ResponseWriter {
         })
     }
 
-    /// The request that is being answered, and whose it is; `None` between requests.
+    /// The request that is being answered, with its client and its ids; `None` between requests.
     pub fn describe_exchange(&self) -> Option<(String, RequestIds)> {
         let exchange = self.exchange.as_ref()?;
         Some((format!("{} from {}", self.describe_request(), exchange.request().client.remote_addr), self.ids()))
     }
 
-    /// By what the request is known here and at other hops.
+    /// The request's id, and its place in a trace, by which other hops know it.
     pub fn ids(&self) -> RequestIds {
         self.exchange.as_ref().map(|exchange| ids_of(exchange.request())).unwrap_or_default()
     }
@@ -261,19 +262,19 @@ impl ResponseWriter {
         self.exchange.is_some() && !self.is_head_out()
     }
 
-    /// Whether nothing else can be answered any more.
+    /// Whether the head is out, so that no other response can replace this one.
     pub fn is_head_out(&self) -> bool {
         matches!(self.progress, Progress::Sending | Progress::Complete)
     }
 
-    /// After a head that could not be read: there is none.
+    /// Goes back to the state before `start_response`, whose arguments could not be read.
     pub fn unstart(&mut self) {
         if self.progress == Progress::Drafting {
             self.progress = Progress::Waiting;
         }
     }
 
-    /// As long as nothing is sent: the response begins anew, with a new call of the application.
+    /// Begins the response anew, for a new call of the application, unless the head is out.
     pub fn begin_again(&mut self) {
         if !self.is_head_out() {
             self.progress = Progress::Waiting;
@@ -281,8 +282,8 @@ impl ResponseWriter {
         }
     }
 
-    /// Whoever was to make the response has left off. One of which nothing is sent is none; the
-    /// client sees its connection end.
+    /// Leaves the response as it stands, and says what becomes of the connection. If nothing was
+    /// sent there is no response: the client sees its connection end.
     pub fn leave(&mut self) -> Disposition {
         match self.progress {
             _ if self.client_is_gone() => Disposition::Gone,
@@ -295,9 +296,9 @@ impl ResponseWriter {
         }
     }
 
-    /// A draft for `start_response` to fill in; its buffers, and the status until it is told, are
-    /// those of an earlier response. Until it comes [back](ResponseWriter::start) nothing can be
-    /// sent.
+    /// A head for `start_response` to fill in. Its buffers, and its status until that is set, are
+    /// those of an earlier response. Nothing can be sent until the head comes
+    /// [back](ResponseWriter::start).
     pub fn take_draft(&mut self) -> ResponseHead {
         self.progress = Progress::Drafting;
         let mut head = std::mem::take(&mut self.head);
@@ -308,13 +309,13 @@ impl ResponseWriter {
         head
     }
 
-    /// The head of the request, and what its spans point into, to keep.
+    /// A copy of the request's head, and of the bytes that its spans point into.
     pub fn request_head(&self) -> Option<(RequestHead, Vec<u8>)> {
         let request = self.exchange.as_ref()?.request();
         Some((request.head.clone(), request.buffer.to_vec()))
     }
 
-    /// Sets or replaces the head. Nothing is sent yet; and nothing will be, if the request has been
+    /// Sets or replaces the head. Nothing is sent yet. Does nothing if the request has been
     /// answered meanwhile.
     pub fn start(&mut self, mut head: ResponseHead) {
         if self.progress != Progress::Drafting {
@@ -326,7 +327,7 @@ impl ResponseWriter {
         {
             exchange.avoid_files();
             if comes_from_a_proxy(exchange.request()) {
-                // It buffers, too, unless it is told.
+                // A proxy buffers too, unless it is told not to.
                 response::write_live(&mut head.headers);
             }
         }
@@ -358,16 +359,16 @@ impl ResponseWriter {
         }
     }
 
-    /// A fault of the server's has come between what was to be sent and the client: nobody knows
-    /// how much of it is out. The application hears of it as of a client that is gone.
+    /// Sends nothing more: a fault of the server may have left part of the bytes unsent, or the
+    /// worker ends. To the application the client is gone.
     pub fn give_up_after_fault(&mut self) {
         if let Some(exchange) = &mut self.exchange {
             exchange.give_up();
         }
     }
 
-    /// Whether blocks of the response may be sent: its head is known, its end has not come, and
-    /// neither has the request's.
+    /// Whether blocks of the response may be sent: its head is known, and neither the response nor
+    /// the request has ended.
     pub fn takes_blocks(&self) -> bool {
         self.exchange.is_some() && matches!(self.progress, Progress::Started | Progress::Sending)
     }
@@ -413,8 +414,8 @@ impl ResponseWriter {
         self.head.status = format!("{status} {}", reason_phrase(status)).into_bytes();
         self.head.known.set_status(None);
         self.head.headers.clear();
-        // The page is framed by itself: those who look at the response must not see what the
-        // application, or the last one, had in mind.
+        // The page brings its own framing. A view must not show the length or the framing that the
+        // application, or an earlier response, has set.
         (self.head.content_length, self.encoder) = (None, BodyEncoder::without_body());
         if self.wanted.with_id {
             let mut lines = std::mem::take(&mut self.head.headers);
@@ -445,9 +446,9 @@ impl ResponseWriter {
         })
     }
 
-    /// Gives the exchange back, with what the access log wants to know: the headers among it if
-    /// `with_headers`. `None` while a thread of the application waits for the client: it is told
-    /// that the request is over, and this to be asked again.
+    /// Gives back the exchange, and the summary for the access log, which has the headers if
+    /// `with_headers`. `None` while a thread of the application waits for the client: the thread is
+    /// told that the request is over, and the caller is to ask again.
     pub fn end(&mut self, with_headers: bool) -> Option<(Box<dyn Exchange>, ResponseSummary)> {
         let status = match self.progress {
             _ if self.client_is_gone() => CLIENT_CLOSED_REQUEST,
@@ -459,7 +460,7 @@ impl ResponseWriter {
             return None;
         }
         let exchange = self.exchange.take()?;
-        // While there was no response, what the draft has is an earlier one's.
+        // Before `start_response` the head is that of an earlier response.
         let has_headers = with_headers && self.progress != Progress::Waiting;
         let headers = if has_headers { self.head.headers.clone() } else { Vec::new() };
         Some((exchange, ResponseSummary { status, sent: self.encoder.admitted(), headers }))
@@ -479,7 +480,7 @@ impl ResponseWriter {
         self.exchange.as_ref()?.request().secured.cloned()
     }
 
-    /// Whether all of it has been given: what the application may add is not sent.
+    /// Whether the body is complete: what the application may add is not sent.
     fn is_whole(&self) -> bool {
         match self.progress {
             Progress::Waiting | Progress::Drafting | Progress::Started => false,
@@ -489,14 +490,14 @@ impl ResponseWriter {
     }
 }
 
-/// Locks a response. A panic while it was held leaves plain data behind, so poisoning carries no
-/// news.
+/// Locks a response. A panic while the lock was held leaves plain data behind, so poisoning is
+/// ignored.
 pub fn lock(shared: &Mutex<ResponseWriter>) -> MutexGuard<'_, ResponseWriter> {
     fork::lock(shared)
 }
 
-/// A shared response writer, whose responses name the server by `server` (a
-/// [`response::server_line`]), and may be of these `files`.
+/// A shared response writer, whose responses have `server` (a [`response::server_line`]) in their
+/// heads, and may send these `files`.
 pub fn shared(server: &Arc<[u8]>, files: Option<&Arc<AppFiles>>) -> Arc<Mutex<ResponseWriter>> {
     Arc::new(Mutex::new(ResponseWriter::new(server.clone(), files.cloned())))
 }

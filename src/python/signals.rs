@@ -37,7 +37,7 @@ static UNWOUND_BY: AtomicI32 = AtomicI32::new(0);
 /// `worker_int` or `worker_abort` is being called.
 static HOOK_RUNS: AtomicBool = AtomicBool::new(false);
 
-/// How often a greenlet looks whether that hook is done.
+/// How often a greenlet looks whether the hook is done.
 const HOOK_LOOK: Duration = Duration::from_millis(10);
 
 /// The [`Stage`] of this process, as its number.
@@ -129,10 +129,11 @@ impl Handler {
     /// Has the effect of the signal `number`.
     fn __call__(&self, py: Python<'_>, number: i32, _frame: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let Some(signal) = Signal::from_number(number) else { return Ok(()) };
-        // The kernel's handler may have pushed it already. Every signal may be handled twice.
+        // The kernel's handler may have pushed the signal already. Every signal may be handled
+        // twice.
         signal::push(signal);
         match &self.duty {
-            // The hub hears of it in the queue, and has nothing to unwind.
+            // The hub learns of the signal from the queue, and has nothing to unwind.
             Duty::Worker(_) if UNWINDING.contains(&signal) && hub::is_hub(py) => Ok(()),
             Duty::Worker(hooks) if UNWINDING.contains(&signal) => Err(interrupt(py, hooks, signal)),
             _ if Signal::STOPS.contains(&signal) && Stage::current() != Stage::Serving => Err(unwind(signal, 0)),
@@ -156,8 +157,8 @@ impl GreenletTeller {
     }
 }
 
-/// Stands in `sys.unraisablehook` while a worker loads the application. Python drops what is raised
-/// in a destructor or in the callback of a weak reference, and a signal may come there as well.
+/// The `sys.unraisablehook` while a worker loads the application. Python drops what is raised in a
+/// destructor or in the callback of a weak reference, and a signal may come while one runs.
 #[pyclass(frozen, module = "monoceros")]
 struct DroppedExit {
     before: Py<PyAny>,
@@ -165,8 +166,8 @@ struct DroppedExit {
 
 #[pymethods]
 impl DroppedExit {
-    /// Has the signal unwind what runs next, in place of what has dropped its `SystemExit`. All
-    /// else is for the hook before.
+    /// Has the signal unwind the code that runs next, because its `SystemExit` was dropped. Other
+    /// exceptions go to the previous hook.
     fn __call__(&self, py: Python<'_>, unraisable: &Bound<'_, PyAny>) -> PyResult<()> {
         let number = UNWOUND_BY.load(Relaxed);
         let is_exit = unraisable.getattr("exc_type")?.is(py.get_type::<PySystemExit>());
@@ -214,8 +215,8 @@ pub fn begin_in_master() -> PyResult<()> {
     Ok(())
 }
 
-/// In a new worker, which has its queue already: installs the server's handlers in Python, too.
-/// They call `hooks`.
+/// In a new worker, which has its signal queue already: installs the server's handlers in Python,
+/// too. They call `hooks`.
 ///
 /// # Errors
 /// The caller is not the main thread, `MemoryError`, or the system has no room for two descriptors.
@@ -244,8 +245,8 @@ pub fn started_in_master() {
     take_back();
 }
 
-/// In a worker: the application is loaded, and its handlers stay. From now on TERM unwinds nothing
-/// of ours.
+/// In a worker: the application is loaded, and its handlers stay. From now on the server's handler
+/// for TERM unwinds nothing.
 pub fn started_in_worker() {
     Stage::Serving.enter();
     signal::interrupt_with(interrupt_python, &UNWINDING);
@@ -289,8 +290,9 @@ pub fn dump_stacks_to(descriptor: RawFd) -> PyResult<()> {
     })
 }
 
-/// From now on the stacks of all threads of this process can be had from outside ([`stack_file`]),
-/// and it goes on. The main thread writes them, whoever holds the interpreter.
+/// From now on other processes can ask for the stacks of all threads of this process
+/// ([`stack_file`]), which goes on. The main thread writes them, whichever thread holds the
+/// interpreter.
 ///
 /// # Errors
 /// No descriptor is left, or the `faulthandler` module is missing.
@@ -302,8 +304,8 @@ pub fn show_stacks_when_asked() -> PyResult<()> {
     Ok(())
 }
 
-/// The same for a process whose application runs in greenlets of the calling thread, the main one:
-/// their stacks follow as soon as it runs Python code.
+/// As [`show_stacks_when_asked`], for a process whose application runs in greenlets of the calling
+/// thread, the main one: the greenlets' stacks follow as soon as that thread runs Python code.
 ///
 /// # Errors
 /// No descriptor is left, or `MemoryError`. Nobody can ask for stacks then.
@@ -313,7 +315,7 @@ pub fn show_greenlets_when_asked(py: Python<'_>) -> PyResult<()> {
     // The signal has no handler for a moment, and would end the process.
     let blocked = signal::block_all()?;
     let registered = chain_stacks(py, &teller, &file);
-    // Nobody asks by a file that is closed.
+    // Nobody asks for stacks through a closed file.
     drop(STACKS.lock().unpoisoned().take());
     blocked.restore()?;
     registered?;
@@ -322,7 +324,7 @@ pub fn show_greenlets_when_asked(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Has faulthandler write first and then call what is in Python's table.
+/// Has faulthandler write first and then call the handler in Python's table, which is `teller`.
 fn chain_stacks(py: Python<'_>, teller: &Py<GreenletTeller>, file: &File) -> PyResult<()> {
     py.import("faulthandler")?.call_method1("unregister", (stack_file::signal(),))?;
     py.import("_signal")?.call_method1("signal", (stack_file::signal(), teller))?;
@@ -337,8 +339,8 @@ fn register_stacks(py: Python<'_>, file: &File, written: Written) -> PyResult<()
     py.import("faulthandler")?.call_method("register", (stack_file::signal(),), Some(&options)).map(drop)
 }
 
-/// Calls `report`, which logs the requests in flight, when the worker is aborted, before anything
-/// is unwound. Later calls change nothing.
+/// Sets `report`, which logs the requests in flight. It is called when the worker is aborted,
+/// before anything is unwound. Later calls change nothing.
 pub fn report_aborts(report: impl Fn() + Send + Sync + 'static) {
     ABORT_REPORT.get_or_init(|| Box::new(report));
 }
@@ -400,8 +402,8 @@ pub fn was_interrupted(py: Python<'_>) -> bool {
     has_unwound()
 }
 
-/// In a worker whose requests run in greenlets, for a signal that the hub has heard of: what is to
-/// be said and called, unless a greenlet that was interrupted has done so.
+/// In a worker whose requests run in greenlets, for a signal that the hub has read from the queue:
+/// logs and calls the hook, unless a greenlet that the signal interrupted has done so.
 pub fn catch_up(py: Python<'_>, hooks: &Hooks, is_abort: bool) {
     let number = UNWOUND_BY.load(Relaxed);
     let (signal, unwound) = if is_abort {
@@ -443,7 +445,8 @@ fn interrupt(py: Python<'_>, hooks: &Hooks, signal: Signal) -> PyErr {
         hub::log_stacks(py);
     }
     if hub::of_this_thread(py).is_some() {
-        // The hook may wait, and the hub, which hears of the signal, need not call it once more.
+        // Set before the call of the hook, which may wait: the hub, which reads the signal
+        // meanwhile, must not call the hook again.
         UNWOUND_BY.store(signal.number(), Relaxed);
     }
     HOOK_RUNS.store(true, Relaxed);
@@ -484,7 +487,7 @@ fn raise_dropped_exits(py: Python<'_>) -> PyResult<()> {
     sys.setattr("unraisablehook", Py::new(py, DroppedExit { before })?)
 }
 
-/// Gives the hook back, unless the application has put another in its place.
+/// Restores the previous `sys.unraisablehook`, unless the application has set another.
 fn drop_exits_again(py: Python<'_>) -> PyResult<()> {
     let sys = py.import("sys")?;
     if let Ok(ours) = sys.getattr("unraisablehook")?.cast::<DroppedExit>() {
@@ -531,12 +534,12 @@ fn leave_copy_alone(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Has CPython call the handler in its table, as soon as the main thread runs Python code. It is
+/// Has CPython call the handler in its table, as soon as the main thread runs Python code. May be
 /// called in a signal handler.
 fn interrupt_python(number: i32) {
     // SAFETY: may be called from a signal handler and without the interpreter's lock (C API,
-    // "Signal Handling"); an interpreter runs, because both functions that have the handler call
-    // this one attach to it before.
+    // "Signal Handling"); an interpreter runs, because the functions that first have the handler
+    // call this one attach to it before.
     unsafe { ffi::PyErr_SetInterruptEx(number) };
     if Stage::current() == Stage::StartingMaster {
         signal::end_process_after(START_ENDS_WITHIN);

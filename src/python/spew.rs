@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 const SOURCE: &CStr = embedded_source!("spew.py");
 
-/// Begins if it is wanted, for the calling thread and for Python threads that start later.
+/// Begins to print if `is_wanted`, for the calling thread and for Python threads that start later.
 ///
 /// # Errors
 /// The standard library is incomplete.

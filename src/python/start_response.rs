@@ -1,7 +1,7 @@
 //! `start_response` and the `write()` it returns (PEP 3333, "The start_response() Callable").
 //!
-//! Everything the application says is checked here, before a byte of it can reach the wire: what is
-//! refused raises in the application, which then gets its chance to answer otherwise.
+//! Everything the application says is checked here, before a byte of it can reach the wire. A
+//! refusal raises in the application, which may then answer otherwise.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,8 +16,8 @@ use super::waiting;
 use crate::files::Asked;
 use crate::http::response;
 
-/// What `start_response` is a method of: calling a bound method costs the interpreter less than
-/// calling an object.
+/// The object that has `start_response` as a method: calling a bound method costs the interpreter
+/// less than calling an object.
 #[pyclass(frozen, module = "monoceros")]
 pub struct StartResponse {
     response: Arc<Mutex<ResponseWriter>>,
@@ -25,7 +25,7 @@ pub struct StartResponse {
 }
 
 impl StartResponse {
-    /// One for the responses of `response`.
+    /// An object for the responses of `response`.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -43,7 +43,7 @@ impl StartResponse {
         Ok(this.getattr(pyo3::intern!(this.py(), "start_response"))?.unbind())
     }
 
-    /// The `write()` callable it hands out.
+    /// The `write()` callable that `start_response` returns.
     pub fn writer(&self) -> &Py<Write> {
         &self.write
     }
@@ -78,7 +78,7 @@ impl StartResponse {
         }
     }
 
-    /// The head to be filled in, where there may be one still.
+    /// The head to be filled in, if the response may still be given one.
     fn take_draft(&self, exc_info: Option<&Bound<'_, PyAny>>) -> PyResult<ResponseHead> {
         let progress = {
             let mut response = lock(&self.response);
@@ -88,7 +88,7 @@ impl StartResponse {
             }
         };
         match (progress, exc_info) {
-            // The head is out: the error the application reports is now the request's (PEP 3333,
+            // The head is out: the error that the application reports is raised again (PEP 3333,
             // "Error Handling").
             (Progress::Sending | Progress::Complete, Some(exc_info)) => Err(PyErr::from_value(exc_info.get_item(1)?)),
             _ => Err(PyAssertionError::new_err("Response headers already set!")),
@@ -96,8 +96,8 @@ impl StartResponse {
     }
 }
 
-/// What `write()` answers from a headers iterator, after a head that was refused, from `close()`,
-/// and once the request is over.
+/// The error of `write()` in a headers iterator, after a head that was refused, in `close()`, and
+/// once the request is over.
 const OUT_OF_TIME: &str = "write() was called while the response has no head, or after its end";
 
 /// The `write()` callable: sends its argument at once.
@@ -226,8 +226,8 @@ fn may_be_said(known: &mut Option<u64>, (asked, code): (response::Asked, u16), l
     }
 }
 
-/// These belong to the server (RFC 9110, 7.6.1); only a WebSocket upgrade that the application runs
-/// itself on the lent socket is let through.
+/// Drops a header that belongs to the server (RFC 9110, 7.6.1). Only a WebSocket upgrade, which the
+/// application runs itself on the lent socket, is let through.
 fn read_hop_by_hop(head: &mut ResponseHead, name: &[u8], value: &[u8]) {
     if name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"upgrade") {
         head.upgrade = true;
@@ -236,8 +236,8 @@ fn read_hop_by_hop(head: &mut ResponseHead, name: &[u8], value: &[u8]) {
     }
 }
 
-/// A header as the application gave it: a pair of `str`, which gunicorn takes in whatever unpacks
-/// into two.
+/// A header as the application gave it: a pair of `str`. As in gunicorn, the pair may be any
+/// iterable of two, but no `str`.
 ///
 /// # Errors
 /// `TypeError` for anything else.

@@ -9,13 +9,12 @@ use crate::sys::thread;
 /// What `threading.Thread.start` calls: the second since CPython 3.13, the first before.
 const STARTERS: [&str; 2] = ["_start_new_thread", "_start_joinable_thread"];
 
-/// Starts a thread of the system that runs `body` attached to the interpreter, for as long as that
-/// takes.
+/// Starts a thread of the system that runs `body`, attached to the interpreter.
 ///
 /// It is a Python thread (`threading.Thread`) in every respect: thread-locals live as long as it
 /// does, debuggers and `threading.enumerate()` see it. It is a daemon thread, so that it does not
-/// delay the end of the worker. Where gevent or eventlet has patched `threading`, whose threads are
-/// greenlets of one thread then, it is a thread that Python only gets to know.
+/// delay the end of the worker. Where gevent or eventlet has patched `threading`, a
+/// `threading.Thread` would be a greenlet: the thread is then started without `threading`.
 ///
 /// # Errors
 /// The system has no room for another thread.
@@ -41,8 +40,8 @@ pub fn spawn(py: Python<'_>, name: &str, body: impl Fn(Python<'_>) + Send + Sync
     Ok(())
 }
 
-/// Has the patching library make the hub of the calling thread. It imports what all hubs need:
-/// several threads that did it at once would wait for each other's patched import locks for ever.
+/// Has the patching library make the hub of the calling thread. This imports what all hubs need:
+/// several threads that did so at once would wait for each other's patched import locks for ever.
 fn find_hub(py: Python<'_>) -> PyResult<()> {
     for module in ["gevent", "eventlet.hubs"] {
         if interpreter::has_imported(py, module)? {

@@ -9,7 +9,6 @@ use super::errors::traceback;
 use super::interpreter;
 use crate::sys::title;
 
-/// The package.
 const PACKAGE: &str = "setproctitle";
 
 /// Shows `title` as the command line of this process. Once the package is loaded, it sets the

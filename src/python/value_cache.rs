@@ -59,8 +59,8 @@ impl LastValueCache {
 const SHORT: usize = 8;
 
 /// Compares short texts without a call of memcmp(3). For the one byte of a path like `/` that call
-/// costs a hundredth of a short request: between two requests the kernel evicts its code from the
-/// processor's caches.
+/// costs a hundredth of a short request: between two requests the kernel evicts the code of memcmp
+/// from the processor's caches.
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && if a.len() <= SHORT { a.iter().zip(b).all(|(a, b)| a == b) } else { a == b }
 }

@@ -1,5 +1,5 @@
-//! Waiting for a client, in a thread or a greenlet of the application's: neither the interpreter
-//! nor the exchange is held meanwhile, so that others go on, answer, and end the request.
+//! Waiting for a client, in a thread or a greenlet of the application. Neither the interpreter nor
+//! the exchange is held meanwhile, so that other threads can run, answer, and end the request.
 
 use std::io;
 use std::sync::Mutex;
@@ -12,14 +12,15 @@ use super::response_writer::{ResponseWriter, Tried, lock};
 use crate::exchange::Wait;
 use crate::sys::socket::wait_until_ready;
 
-/// How often who waits looks whether the request is over: whoever ends it waits for that in turn.
+/// How often a waiting thread looks whether the request is over. The thread that ends the request
+/// waits for it to notice.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The same for greenlets, of which there may be hundreds: each look costs the hub something.
 const LOOK_AGAIN_IN_GREENLET: Duration = Duration::from_millis(250);
 
-/// Waits for a client that is so far behind that no more is kept for it, until all that the
-/// application has produced so far is.
+/// If the client is so far behind that no more is kept for it: waits until all that the application
+/// has produced so far is kept.
 ///
 /// # Errors
 /// The client is gone, or has stopped reading.
@@ -36,7 +37,7 @@ pub fn until_sent(shared: &Mutex<ResponseWriter>, py: Python<'_>) -> PyResult<()
     until_done(shared, py, ResponseWriter::try_send_all)
 }
 
-/// Reads bytes of a streamed body, of which it waits for the first; 0 is its end.
+/// Reads bytes of a streamed body, and waits until there are some; 0 means its end.
 ///
 /// # Errors
 /// A malformed or truncated body, a client that has stopped sending or reading, or a request that
@@ -51,8 +52,8 @@ enum Woken<T> {
     BySignal,
 }
 
-/// Repeats `action` until it need not wait. Python's handlers for signals that come meanwhile are
-/// run, and may raise.
+/// Repeats `action` until it need not wait. Python's handlers for signals that come meanwhile run,
+/// and may raise.
 fn until_done<T: Send>(
     shared: &Mutex<ResponseWriter>,
     py: Python<'_>,
@@ -69,8 +70,8 @@ fn until_done<T: Send>(
     }
 }
 
-/// The same in a greenlet: the hub runs others meanwhile. What is thrown into the greenlet ends the
-/// wait.
+/// As [`until_done`], in a greenlet: the hub runs others meanwhile. An exception that is thrown
+/// into the greenlet ends the wait.
 fn until_done_in_greenlet<T>(
     shared: &Mutex<ResponseWriter>,
     py: Python<'_>,
@@ -106,7 +107,7 @@ fn until_done_or_signal<T>(
     }
 }
 
-/// Waits as long as the request goes on.
+/// Waits until the descriptor is ready, the time is up, or the request is over.
 fn sit_out(shared: &Mutex<ResponseWriter>, wait: &Wait) -> io::Result<()> {
     loop {
         let left = wait.until.saturating_duration_since(Instant::now());
@@ -117,7 +118,7 @@ fn sit_out(shared: &Mutex<ResponseWriter>, wait: &Wait) -> io::Result<()> {
     }
 }
 
-/// Somebody who waits for the client.
+/// A thread or greenlet that waits for the client.
 struct Waiter<'a>(&'a Mutex<ResponseWriter>);
 
 impl Drop for Waiter<'_> {

@@ -1,14 +1,15 @@
 //! The level of the error log that an operator asks for while the server runs.
 //!
-//! The master writes it on its page, and applies it to itself. Each worker looks once a second.
-//! What was asked before its fork a worker has inherited, so it remembers what stood there then.
+//! The master writes the level on its page, and applies it to itself. Each worker looks at the page
+//! once a second. A worker inherits the level in force at its fork, so it notes what stands there
+//! then, and takes only what comes later.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::layout::MasterWord;
 use super::{Row, Scoreboard, masters_page};
 
-/// What a process knows of it.
+/// What a worker knows of the level.
 #[derive(Debug)]
 pub struct AskedLevel {
     row: Row,

@@ -1,5 +1,5 @@
-//! The pages of a program's board, those of earlier programs beside it, and what is kept of others:
-//! what a reader sees as one.
+//! The board of a program as a reader sees it: its pages, the pages of earlier programs that still
+//! count, and what is kept of the counts of others.
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -21,7 +21,7 @@ pub(super) type Pages = SharedPages<Counters<WORDS>>;
 #[derive(Debug)]
 pub(super) struct Board {
     pub pages: Arc<Pages>,
-    /// The oldest first; to be read only.
+    /// The pages of earlier programs, the oldest first; to be read only.
     pub earlier: Vec<Arc<Pages>>,
 }
 
@@ -56,23 +56,23 @@ impl Board {
         self.all().map(rows_used).max().unwrap_or(0)
     }
 
-    /// What masters have counted in this word.
+    /// The total of what all masters have counted in this word.
     pub(super) fn masters_total(&self, word: usize) -> u64 {
         let pages = self.all().flat_map(|pages| [masters_page(pages), masters_kept(pages)]);
         pages.map(|words| words[word].load(Relaxed)).sum()
     }
 
-    /// The words that hold the state of the row's worker: those on an earlier board where it is a
-    /// worker of that program.
+    /// The words that hold the state of the row's worker. They are on an earlier board if the
+    /// worker is one of that program.
     pub(super) fn state_of(&self, number: usize) -> &Counters<WORDS> {
         let own = pid_in(&self.pages, number);
         let is_its = |pages: &&Pages| own.is_some() && number < rows_used(pages) && pid_in(pages, number) == own;
         self.earlier().rev().find(is_its).map_or(words_of(&self.pages, number), |pages| words_of(pages, number))
     }
 
-    /// Pids whose processor time counts for a row besides that of the dead: that of its worker, and
-    /// that of the worker which another master has there. Only the newest board of a master says
-    /// so: workers of programs before are in their rows there as well.
+    /// The pids whose processor time counts for a row besides that of the dead: its worker, and the
+    /// worker that any other living master has there. Of each master only the newest board is read:
+    /// workers of its earlier programs have the same rows there.
     pub(super) fn pids_of(&self, number: usize) -> impl Iterator<Item = Pid> {
         let mut told = vec![master_of(&self.pages)];
         let mut is_others = move |pages: &&Pages| {
@@ -118,17 +118,18 @@ pub(super) fn words_of(board: &Pages, number: usize) -> &Counters<WORDS> {
     board.at(number + 1)
 }
 
-/// What is kept of earlier programs' counts in this row.
+/// The counts of earlier programs that are kept for this row.
 pub(super) fn kept_for(pages: &Pages, number: usize) -> &Counters<WORDS> {
     pages.at(1 + workers_rows(pages) + number)
 }
 
-/// The same of what their masters have counted.
+/// The counts of earlier programs' masters that are kept.
 pub(super) fn masters_kept(pages: &Pages) -> &Counters<WORDS> {
     pages.at(pages.count() - 1)
 }
 
-/// The same where something is kept: a page that was read once takes memory.
+/// As [`kept_for`], where something is kept. Otherwise the page is not read: even a page that was
+/// only read takes memory.
 pub(super) fn kept_if_any(pages: &Pages, number: usize) -> Option<&Counters<WORDS>> {
     let rows = masters_kept(pages)[MasterWord::RowsUsed as usize].load(Relaxed);
     (number as u64).lt(&rows).then(|| kept_for(pages, number))
@@ -141,7 +142,8 @@ pub(super) fn kept_busy(pages: &Pages, number: usize) -> u64 {
     kept_if_any(pages, number).map_or(0, sum)
 }
 
-/// Until when requests have run that still seem to, of workers of this row on an earlier board.
+/// When the requests have ended that still seem to run in this row of the earlier board with this
+/// index; `now` if they do run.
 pub(super) fn end_of(pages: &Pages, number: usize, index: usize, now: u64) -> u64 {
     until(&kept_for(pages, number)[index], now)
 }
@@ -179,8 +181,8 @@ pub(super) fn starts(words: &Counters<WORDS>) -> &[AtomicU64] {
 }
 
 /// Nanoseconds that threads of a row have been in the application, running requests up to `now`
-/// included. `now` is from before the words are read: what is added for a request later is then
-/// never less than what was told of it here.
+/// included. `now` is from before the words are read: so the time that is added at the end of a
+/// request is never less than what a reader was told.
 pub(super) fn busy(words: &Counters<WORDS>, now: u64) -> u64 {
     let has_greenlets = words[State::HasGreenlets as usize].load(Relaxed) != 0;
     let of_place = |place: usize| {
@@ -195,7 +197,7 @@ pub(super) fn busy(words: &Counters<WORDS>, now: u64) -> u64 {
             }
             return if began == 0 || has_greenlets { before } else { before + now.saturating_sub(began) };
         }
-        // It was killed in between; the master will see to it.
+        // The worker was killed while it counted; the master will clear the place.
         counted.load(Relaxed)
     };
     (0..REQUESTS).map(of_place).sum::<u64>() + words[Tally::BusyRest as usize].load(Relaxed)

@@ -6,11 +6,12 @@
 pub enum ExitCause {
     /// The server stops.
     Stop,
-    /// A reload or an upgrade has put another in its place.
+    /// A reload or an upgrade has put another in its place; or it asked for a replacement without
+    /// `max_requests`.
     Reload,
     /// There were too many (TTOU, `workers`).
     ScaleDown,
-    /// `max_requests`, or a hook that wanted no more of it.
+    /// It asked for a replacement under `max_requests`.
     MaxRequests,
     /// `max_worker_lifetime`.
     Lifetime,
@@ -83,7 +84,7 @@ pub enum RefusalCause {
     Timeout,
     /// A PROXY header, or a packet of uwsgi.
     Proxy,
-    /// The wrong one of HTTP, HTTPS and uwsgi.
+    /// The client spoke the wrong one of HTTP, HTTPS and uwsgi.
     Protocol,
     /// The worker had to make room.
     Overloaded,

@@ -1,14 +1,14 @@
 //! What earlier programs have counted: a new program goes on from there, so that no total falls at
 //! an upgrade.
 //!
-//! Nobody can write to a board but the program that has made it, and its workers. So a new program
-//! has a board of its own, and reads those of the programs before it as well, whose workers go on
-//! counting there until they end. Boards on which nobody counts any more are added to the new one
-//! once, before it has a reader ([`Scoreboard::after`]): each upgrade does that for the boards of
-//! those before the last, so there are never many.
+//! Only the program that a board belongs to, and its workers, can write to it. So a new program has
+//! a board of its own. It also reads those of the programs before it, whose workers go on counting
+//! there until they end. Boards on which nobody counts any more are added to the new one once,
+//! before it has a reader ([`Scoreboard::after`]). Each upgrade does so, and so there are never
+//! many.
 //!
-//! Under USR2 the old program may stay after all. It has made the new one's board, so that it can
-//! add that to its own when the new one is gone ([`Scoreboard::add_successor`]).
+//! Under USR2 the old program may stay after all. So it makes the board of the new one, and adds
+//! its counts to its own board when the new one is gone ([`Scoreboard::add_successor`]).
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -28,7 +28,7 @@ use crate::sys::clock::monotonic_ns;
 use crate::sys::process::{Pid, getpid, is_alive};
 use crate::sys::shared::{Counters, SharedPages};
 
-/// What a program finds of those before it.
+/// The boards that a program inherits from those before it.
 #[derive(Debug, Default)]
 pub struct InheritedBoards {
     /// The file of a board for this program, where the one before has made it.
@@ -37,7 +37,7 @@ pub struct InheritedBoards {
     pub earlier: Vec<OwnedFd>,
 }
 
-/// The words of the master's page that count.
+/// The words of the master's page that hold counts.
 const MASTERS_COUNTS: [MasterWord; 6] = [
     MasterWord::Starts,
     MasterWord::ReloadsOk,
@@ -52,7 +52,8 @@ const LAST_RELOAD: [MasterWord; 3] = [MasterWord::LastReload, MasterWord::LastRe
 
 impl Scoreboard {
     /// A board of `rows` empty rows for this process, the master, which goes on counting from what
-    /// it has inherited. A board of another layout is left out: what was counted there is lost.
+    /// it has inherited. An inherited board of another layout is left out: what was counted there
+    /// is lost.
     ///
     /// # Errors
     /// There is no room for it.
@@ -75,14 +76,14 @@ impl Scoreboard {
         SharedPages::for_successor(FILE_NAME, pages_of(rows)).ok().flatten().map(SuccessorBoard)
     }
 
-    /// Adds what a program has counted that has run beside this one, and is gone. What that has
-    /// kept of programs before was counted for this one already.
+    /// Adds the counts of a program that has run beside this one and is gone. The counts that it
+    /// kept of programs before are this one's already.
     pub fn add_successor(&self, successor: &SuccessorBoard) {
         add_own(&self.0, &successor.0, |_, now| now);
     }
 
-    /// The same without the boards of masters in other processes, which use themselves what is
-    /// counted there.
+    /// This scoreboard without the boards of masters in other processes, which use the counts there
+    /// themselves.
     pub fn of_this_process(&self) -> Scoreboard {
         let own = master_of(&self.0.pages);
         let earlier = self.0.earlier.iter().filter(|pages| master_of(pages) == own).cloned().collect();
@@ -101,8 +102,8 @@ impl Scoreboard {
         earlier.filter_map(|pages| (0..rows_used(pages)).find(|&number| is_its(pages, number))).next()
     }
 
-    /// For the master: sees to it that requests of workers of earlier programs do not run on that
-    /// have ended within them. While the master of such a board lives, it does so itself.
+    /// For the master: notes when a worker of an earlier program has died at a request, so that the
+    /// request does not seem to run on. While the master of that board lives, it does so itself.
     pub fn note_ended(&self) {
         let is_orphaned = |pages: &Pages| !has_other_master(pages, getpid());
         for (index, pages) in self.0.earlier().enumerate().filter(|(_, pages)| is_orphaned(pages)) {
@@ -110,7 +111,7 @@ impl Scoreboard {
                 let ended = &kept_for(&self.0, number)[index];
                 let runs = || starts(words_of(pages, number)).iter().any(|start| start.load(Relaxed) > BEING_COUNTED);
                 if ended.load(Relaxed) == 0 && runs() && !pid_in(pages, number).is_some_and(is_alive) {
-                    // As where a request ends: a reader that has seen 0 has told less.
+                    // As at the end of a request: a reader that has seen 0 has told a shorter time.
                     ended.store(BEING_COUNTED, Relaxed);
                     fence(Release);
                     ended.store(monotonic_ns(), Release);
@@ -130,7 +131,7 @@ impl SuccessorBoard {
         self.0.descriptor()
     }
 
-    /// The descriptor has been passed on.
+    /// Closes the file, once its descriptor has been passed on.
     pub fn close_file(&self) {
         self.0.close_file();
     }
@@ -148,8 +149,8 @@ fn open(file: OwnedFd, length: NonZeroUsize) -> Option<Pages> {
     ((says(MasterWord::Magic), says(MasterWord::Version)) == (MAGIC, VERSION)).then_some(pages)
 }
 
-/// Adds the boards to `pages` on which nobody counts any more, or that are too many. Says of each
-/// whether it is to be read further. Nobody reads `pages` yet.
+/// Adds to `pages` the boards on which nobody counts any more, and the oldest of the others if they
+/// are too many. Returns for each board whether it is to be read further. Nobody reads `pages` yet.
 fn add_ended(pages: &Pages, found: &[Pages]) -> Vec<bool> {
     let mut are_kept: Vec<bool> = found.iter().map(has_writers).collect();
     while are_kept.iter().filter(|is_kept| **is_kept).count() > MOST_EARLIER
@@ -181,8 +182,8 @@ fn add_ended(pages: &Pages, found: &[Pages]) -> Vec<bool> {
     are_kept
 }
 
-/// Adds what the program of a board has counted to what is kept on `pages`. A request that still
-/// seems to run there has run until `end_of` its row.
+/// Adds what the program of the board `other` has counted to what is kept on `pages`. A request
+/// that still seems to run there counts until `end_of` its row.
 fn add_own(pages: &Pages, other: &Pages, end_of: impl Fn(usize, u64) -> u64) {
     add_masters_counts(pages, masters_page(other));
     for number in 0..rows_used(other) {
@@ -194,7 +195,7 @@ fn add_own(pages: &Pages, other: &Pages, end_of: impl Fn(usize, u64) -> u64) {
     note_kept_rows(pages, rows_used(other));
 }
 
-/// Adds what is kept on a board of the programs before that.
+/// Adds what is kept on the board `other` of the programs before it.
 fn add_kept(pages: &Pages, other: &Pages) {
     add_masters_counts(pages, masters_kept(other));
     let rows = masters_kept(other)[MasterWord::RowsUsed as usize].load(Relaxed) as usize;

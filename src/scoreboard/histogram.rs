@@ -1,4 +1,4 @@
-//! Durations counted by size: what a worker adds to, and what a reader makes of the counts.
+//! Durations counted by size: a worker adds to the words, a reader sums them up.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,9 +8,9 @@ use super::layout::{BOUNDS_NS, HISTOGRAM_WORDS};
 /// How often durations of each size were seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
-    /// One for each of [`BOUNDS_NS`], not cumulative, and one above them all.
+    /// A count for each of [`BOUNDS_NS`], not cumulative, and one above them all.
     pub buckets: [u64; BOUNDS_NS.len() + 1],
-    /// Nanoseconds together. A worker that is killed between two additions leaves it short.
+    /// The sum in nanoseconds. A worker that is killed between two additions leaves it short.
     pub sum_ns: u64,
 }
 
@@ -26,7 +26,7 @@ impl Histogram {
         self.buckets.iter().sum()
     }
 
-    /// Those seen since an `earlier` reading.
+    /// The durations seen since an `earlier` reading.
     pub fn since(&self, earlier: &Histogram) -> Histogram {
         let mut more = self.clone();
         more.buckets.iter_mut().zip(earlier.buckets).for_each(|(now, then)| *now = now.saturating_sub(then));
@@ -35,7 +35,7 @@ impl Histogram {
     }
 
     /// The duration in nanoseconds that a `share` from 0 to 1 of those seen stayed below, by linear
-    /// interpolation in its bucket; the last bound for those above it. `None` where none was seen.
+    /// interpolation in a bucket; at most the last bound. `None` where no duration was seen.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let wanted = share * self.count() as f64;
         let (mut below, mut lower) = (0.0, 0.0);

@@ -1,9 +1,9 @@
-//! Where what stands on the scoreboard: the words of the master's page and of a worker's row.
+//! The layout of the scoreboard: the words of the master's page and of a worker's row.
 //!
-//! The layout is read by other processes, perhaps of another version of this program, so it is
-//! told apart by [`VERSION`], which goes up whenever a word moves. It must not know who writes.
+//! Other processes read the board, perhaps of another version of this program. They tell layouts
+//! apart by [`VERSION`], which goes up whenever a word moves. This module must not know who writes.
 
-/// The first word of the board: what it is.
+/// The first word of the board, by which a reader recognizes it.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"monoboar");
 
 /// The second word: which layout this is.
@@ -23,15 +23,15 @@ pub const TEXTS: usize = 16;
 pub const TEXT_WORDS: usize = 16;
 
 /// Pages of a board with this many rows. The master's page is the first; then come the rows, then a
-/// page for each row, and one for the master, with what earlier programs have counted there.
+/// page for each row, and one for the master, with the counts of earlier programs.
 pub const fn pages_for(rows: usize) -> usize {
     2 * (rows + 1)
 }
 
-/// Boards of earlier programs that one program reads beside its own: as many as have workers at
-/// once, if an upgrade comes before the last one is over. The words of that page of a row which
-/// hold the state of a worker elsewhere say when the workers of this row on those boards have ended
-/// (see `earlier`).
+/// Most boards of earlier programs that one program reads beside its own: several have workers at
+/// once if an upgrade comes before the last one is over. On a row's page of earlier programs'
+/// counts, the words that hold a worker's state elsewhere say when the workers of the row on those
+/// boards have ended (see `earlier`).
 pub const MOST_EARLIER: usize = 4;
 
 /// The words of the master's page.
@@ -81,8 +81,8 @@ pub enum MasterWord {
     LastReloadOkAt = MasterWord::ControlPath as isize + PATH_WORDS as isize,
     /// Lines of the master's logs that were dropped.
     LinesDropped,
-    /// The level that an operator has last given the error log, as Python's `logging` numbers it,
-    /// in the low byte, and above it how often; 0 before the first time.
+    /// In the low byte the level that an operator has last asked for, as Python's `logging` numbers
+    /// it; above it how often one was asked for. 0 before the first time.
     LogLevel,
 }
 
@@ -121,14 +121,13 @@ pub enum State {
     RequestsAtBirth,
     /// 1 where its class accepts connections by itself.
     AcceptsByItself,
-    /// 1 where its requests are greenlets of one thread: that they run does not say that it is
-    /// busy.
+    /// 1 where its requests are greenlets of one thread: the thread may be idle while they run.
     HasGreenlets,
     /// Running requests that have found no place among [`State::Starts`].
     Unplaced,
     /// Starts of its requests, in nanoseconds of the monotonic clock; [`REQUESTS`] words.
     Starts = 16,
-    /// What those requests are; [`TEXTS`] times [`TEXT_WORDS`] words.
+    /// The texts of some of those requests; [`TEXTS`] times [`TEXT_WORDS`] words.
     Texts = State::Starts as isize + REQUESTS as isize,
 }
 
@@ -136,7 +135,7 @@ pub enum State {
 pub const STATE_WORDS: usize = State::Texts as usize + TEXTS * TEXT_WORDS;
 
 /// The words of a row that count. They are never cleared: the next worker in the row goes on
-/// counting, so that what is told of them never falls.
+/// counting, so that no total falls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tally {
     /// Nanoseconds for which threads were in the application, for each place of a running request;
@@ -175,11 +174,11 @@ pub enum Tally {
     LinesDropped,
     /// Refused requests, a word for each [`RefusalCause`](super::RefusalCause).
     Refused = STATE_WORDS as isize + REQUESTS as isize + 32,
-    /// How long requests took, [`HISTOGRAM_WORDS`] words; then the two others.
+    /// How long requests took, [`HISTOGRAM_WORDS`] words; then the two other histograms.
     Duration = Tally::Refused as isize + 16,
-    /// How long they waited for a thread.
+    /// How long requests waited for a thread.
     Queue = Tally::Duration as isize + HISTOGRAM_WORDS as isize,
-    /// How long they were under way before they came, as a proxy says.
+    /// How long requests were under way before they came, as a proxy says.
     UpstreamQueue = Tally::Queue as isize + HISTOGRAM_WORDS as isize,
     /// Responses by their status, a word for each from [`FIRST_CODE`] on.
     Codes = Tally::UpstreamQueue as isize + HISTOGRAM_WORDS as isize,
@@ -191,12 +190,12 @@ pub const LOG_LINES: usize = 4;
 /// The lowest status of a response.
 pub const FIRST_CODE: u16 = 100;
 
-/// How many there are: those of three digits up to 599.
+/// How many statuses there are: 100 to 599.
 pub const CODES: usize = 500;
 
-/// The upper bounds of the histograms in nanoseconds; above the last there is one bucket more. The
-/// bounds that OpenTelemetry recommends for `http.server.request.duration`, and two below and two
-/// above: 5 ms as the lowest would hide all that a fast application does.
+/// The upper bounds of the histograms in nanoseconds; above the last there is one bucket more. They
+/// are those that OpenTelemetry recommends for `http.server.request.duration`, with two more below
+/// and two above: 5 ms as the lowest would hide all that a fast application does.
 pub const BOUNDS_NS: [u64; 18] = [
     1_000_000,
     2_500_000,

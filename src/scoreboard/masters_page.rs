@@ -1,4 +1,4 @@
-//! The first page of the board: what it is, and what the master says and counts.
+//! The first page of the board: what identifies the board, and what the master says and counts.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -15,7 +15,7 @@ use crate::sys::process::{Pid, getpid};
 pub struct LastReload {
     /// Whether the new generation took over.
     pub is_ok: bool,
-    /// When that was settled, in milliseconds since the epoch.
+    /// When it ended, in milliseconds since the epoch.
     pub at_ms: u64,
 }
 
@@ -25,7 +25,7 @@ impl Scoreboard {
         self.set(MasterWord::Rows, workers_rows(&self.0) as u64);
         self.set(MasterWord::StartedAt, unix_time_ms());
         self.set(MasterWord::Pid, getpid().as_raw() as u64);
-        // Last: who finds it finds the rest.
+        // Written last: a reader that finds it finds the rest.
         self.word(MasterWord::Magic).store(MAGIC, Release);
     }
 
@@ -34,7 +34,7 @@ impl Scoreboard {
         self.set(MasterWord::Stopping, 1);
     }
 
-    /// Has health checks fail while the server serves on, or answer again.
+    /// Makes health checks fail while the server serves on, or succeed again.
     pub fn set_drained(&self, is_drained: bool) {
         self.set(MasterWord::Drained, is_drained.into());
     }
@@ -62,7 +62,7 @@ impl Scoreboard {
         self.set(MasterWord::LogLevel, times << 8 | u64::from(number));
     }
 
-    /// Counts a worker that was forked, into this row.
+    /// Counts a worker that was forked, for this row.
     pub fn count_start(&self, row: usize) {
         self.word(MasterWord::Starts).fetch_add(1, Relaxed);
         self.note_row(row);
@@ -84,7 +84,7 @@ impl Scoreboard {
         self.word(if is_ok { MasterWord::ReloadsOk } else { MasterWord::ReloadsFailed }).fetch_add(1, Relaxed);
     }
 
-    /// The load has changed the number of workers.
+    /// Counts a change of the number of workers that the load has asked for.
     pub fn count_scaling(&self, is_up: bool) {
         self.word(if is_up { MasterWord::ScaledUp } else { MasterWord::ScaledDown }).fetch_add(1, Relaxed);
     }
@@ -162,12 +162,12 @@ impl Scoreboard {
         }
     }
 
-    /// A worker has this row, of this program or of an earlier one.
+    /// Notes that a worker of this program, or of an earlier one, has this row.
     pub fn note_row(&self, row: usize) {
         self.word(MasterWord::RowsUsed).fetch_max(row as u64 + 1, Relaxed);
     }
 
-    /// What this master and those of earlier programs have counted.
+    /// What this master and those of earlier programs have counted in this word.
     pub(super) fn total_of(&self, word: MasterWord) -> u64 {
         self.0.masters_total(word as usize)
     }

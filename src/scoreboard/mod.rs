@@ -1,12 +1,12 @@
 //! The state of the workers, and what they have counted: a row for each, in memory that master and
 //! workers share, and that other processes of the same user may read.
 //!
-//! A worker writes its own row, and can write to no other: each row has pages of its own, and
-//! after the fork the worker gives up the rest ([`Row::give_up_others`]). The master reads all
-//! rows. One page more, the first, holds what the master says. There are no locks and no messages:
-//! every field is an atomic, independent of the others. What a row says of its worker is cleared
-//! when that has ended. What it counts never is, so no total falls when a worker dies. The
-//! scoreboard must not know what the master concludes from it.
+//! A worker writes its own row, and can write to no other: each row has pages of its own, and after
+//! the fork the worker gives up the rest ([`Row::give_up_others`]). The master reads all rows. One
+//! page more, the first, holds what the master says. There are no locks and no messages: every
+//! field is an atomic, independent of the others. The state of a worker is cleared when the worker
+//! has ended. Its tallies never are, so no total falls when a worker dies. The scoreboard must not
+//! know what the master concludes from it.
 
 mod asked_level;
 mod boards;
@@ -127,8 +127,9 @@ impl Row {
         self.number
     }
 
-    /// Empties the state in the row for the next worker, and counts what the last one was at as
-    /// time it was busy. The master calls it when a worker has ended and before each fork.
+    /// Empties the state in the row for the next worker. The requests that the last one was at
+    /// count as busy time up to now. The master calls it when a worker has ended and before each
+    /// fork.
     pub fn clear(&self) {
         self.end_requests_of_dead();
         let words = self.words();
@@ -137,7 +138,7 @@ impl Row {
         self.field(State::RequestsAtBirth).store(counted, Relaxed);
     }
 
-    /// Notes who has the row from now on. The master calls it after the fork.
+    /// Notes which worker has the row from now on. The master calls it after the fork.
     pub fn assign(&self, pid: Pid, generation: u64, threads: usize) {
         self.field(State::Generation).store(generation, Relaxed);
         self.field(State::Threads).store(threads as u64, Relaxed);
@@ -167,8 +168,8 @@ impl Row {
         self.field(State::AcceptsByItself).store(1, Relaxed);
     }
 
-    /// What tells the worker to finish: TERM, or RTMIN where its class accepts connections by
-    /// itself.
+    /// The signal that tells the worker to finish: TERM, or RTMIN where its class accepts
+    /// connections by itself.
     pub fn stop_signal(&self) -> Signal {
         match self.field(State::AcceptsByItself).load(Relaxed) {
             0 => Signal::Term,
@@ -193,7 +194,7 @@ impl Row {
         counted.saturating_sub(self.field(State::RequestsAtBirth).load(Relaxed))
     }
 
-    /// Writes how many requests the worker has answered, for one that counts them itself.
+    /// Writes how many requests the worker has answered, for a worker that counts them itself.
     pub fn set_served(&self, count: u64) {
         let at_birth = self.field(State::RequestsAtBirth).load(Relaxed);
         // Tallies never fall.

@@ -25,7 +25,7 @@ use crate::sys::shared::Counters;
 pub struct WorkerReading {
     /// The number of the row.
     pub number: usize,
-    /// Who has it; `None` if the last one has ended.
+    /// The worker that has the row; `None` if the last one has ended.
     pub pid: Option<Pid>,
     /// Its phase.
     pub phase: WorkerPhase,
@@ -33,7 +33,7 @@ pub struct WorkerReading {
     pub generation: u64,
     /// How long it has lived.
     pub age: Duration,
-    /// How long it has been silent, if it ever beat.
+    /// How long ago its last heartbeat was, if there was one.
     pub silence: Option<Duration>,
     /// Requests that it has answered.
     pub served: u64,
@@ -43,13 +43,14 @@ pub struct WorkerReading {
     pub connections: u64,
     /// Its requests that are in the application.
     pub in_flight: u64,
-    /// How long they have been there, the longest first; of very many not all.
+    /// How long they have been there, the longest first; without those that found no place in the
+    /// row.
     pub running: Vec<Duration>,
     /// What its row has counted.
     pub totals: RowTotals,
 }
 
-/// What a row has counted, for workers that have ended too.
+/// The tallies of a row, those of workers that have ended included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RowTotals {
     /// Requests.
@@ -67,7 +68,7 @@ pub struct RowTotals {
 pub struct RowUsage {
     /// Processor time, that of workers that have ended included.
     pub cpu: Duration,
-    /// Memory of the living one in bytes, shared pages included.
+    /// Memory of the living worker in bytes, shared pages included.
     pub resident: Option<u64>,
 }
 
@@ -114,12 +115,12 @@ impl fmt::Display for OpenError {
 }
 
 impl WorkerReading {
-    /// Whether it answers requests, and will go on with that until it is told.
+    /// Whether it answers requests, and will do so until it is told to end.
     pub fn is_serving(&self) -> bool {
         self.pid.is_some() && matches!(self.phase, WorkerPhase::Ready | WorkerPhase::Retiring)
     }
 
-    /// How many of its threads are in the application. One that runs greenlets may be at many
+    /// How many of its threads are in the application. A thread that runs greenlets may be at many
     /// requests.
     pub fn threads_busy(&self) -> u64 {
         self.threads.min(self.in_flight)
@@ -157,7 +158,7 @@ impl Scoreboard {
         self.rows().map(|words| words[word].load(Relaxed)).sum()
     }
 
-    /// Responses by status, those that were seen.
+    /// Responses by status, for each status that was seen.
     pub fn responses(&self) -> Vec<(u16, u64)> {
         let mut counts = [0; CODES];
         for words in self.rows() {
@@ -174,12 +175,12 @@ impl Scoreboard {
         self.histogram(Tally::Duration)
     }
 
-    /// How long they waited for a thread.
+    /// How long requests waited for a thread.
     pub fn queue_times(&self) -> Histogram {
         self.histogram(Tally::Queue)
     }
 
-    /// How long they were under way before they came.
+    /// How long requests were under way before they came, as a proxy says.
     pub fn upstream_queue_times(&self) -> Histogram {
         self.histogram(Tally::UpstreamQueue)
     }
@@ -241,7 +242,7 @@ impl Scoreboard {
         self.usage_of(number).map(|usage| usage.cpu)
     }
 
-    /// The same, and the memory of the living one.
+    /// As [`Scoreboard::cpu_of`], with the memory of the living worker.
     pub fn usage_of(&self, number: usize) -> Option<RowUsage> {
         let read = || {
             let dead = self.0.tallies_of(number).map(|words| words[Tally::CpuOfDead as usize].load(Acquire));
@@ -268,7 +269,7 @@ impl Scoreboard {
             let running: Vec<u64> = starts(words).iter().map(|start| start.load(Relaxed)).collect();
             for text in words[State::Texts as usize..][..TEXTS * TEXT_WORDS].chunks(TEXT_WORDS) {
                 let began = text[0].load(Acquire);
-                // It may have ended since it was described.
+                // The request may have ended since it was described.
                 if began == 0 || !running.contains(&began) {
                     continue;
                 }
@@ -336,12 +337,13 @@ impl Scoreboard {
     }
 }
 
-/// The board of this master among those that it holds, with those of the programs before it.
+/// Finds the board of this master, and those of the programs before it, among the boards that the
+/// process holds.
 fn choose(mut boards: Vec<Pages>, master: Pid) -> Result<Scoreboard, OpenError> {
     let says = |pages: &Pages, word: MasterWord| masters_page(pages)[word as usize].load(Acquire);
     boards.retain(|pages| says(pages, MasterWord::Magic) == MAGIC);
-    // Each program holds those before it open, but a worker none; and a child that the master has
-    // forked and that has not yet executed another program holds those of the master.
+    // A master holds the boards of the programs before it open, a worker none. A child that the
+    // master has forked holds the master's until it executes another program.
     boards.sort_by_key(|pages| says(pages, MasterWord::StartedAt));
     let is_own = |pages: &Pages| says(pages, MasterWord::Pid) == master.as_raw() as u64;
     let own = boards.iter().rposition(is_own).ok_or(OpenError::NoBoard)?;

@@ -10,7 +10,8 @@ use super::layout::{CODES, FIRST_CODE, HISTOGRAM_WORDS, LOG_LINES, REQUESTS, Sta
 use super::{RefusalCause, Row};
 use crate::sys::clock::monotonic_ns;
 
-/// Stands for a start while the time of that request is being added: a reader looks again.
+/// Stands in the place of a request's start while its time is being added: a reader then looks
+/// again.
 pub(super) const BEING_COUNTED: u64 = 1;
 
 /// A request that a worker is running, to be passed to [`Row::end_request`].
@@ -29,7 +30,7 @@ impl Running {
         self.began
     }
 
-    /// The same, as the row says it.
+    /// The same moment as the row has it, in nanoseconds of the monotonic clock.
     pub fn start(&self) -> u64 {
         self.start
     }
@@ -42,7 +43,7 @@ pub struct ServedCounts {
     pub status: u16,
     /// From the complete request to the end of the application, everything together.
     pub duration: Duration,
-    /// The part of it before the application was called, and before that in the kernel.
+    /// The part of it before the application was called, in the kernel and in the worker.
     pub queue: Duration,
     /// The bytes that came.
     pub received: u64,
@@ -99,8 +100,9 @@ impl Row {
         Running { place, began, start }
     }
 
-    /// Records that the request no longer runs, and adds its time. `clock` is asked in here: had it
-    /// been asked before, a reader could have told a longer time meanwhile. Returns what it said.
+    /// Records that the request no longer runs, and adds its time. `clock` is read in here: if it
+    /// were read before, a reader could meanwhile tell a longer time than is added. Returns the
+    /// moment that it gave.
     pub fn end_request(&self, request: Running, clock: impl FnOnce() -> Instant) -> Instant {
         let Running { place, began, .. } = request;
         let Some(place) = place else {
@@ -113,7 +115,7 @@ impl Row {
         start.store(BEING_COUNTED, Relaxed);
         fence(Release);
         let ended = clock();
-        // Whoever has the place is the only one who writes this word.
+        // Only the thread whose request has the place writes this word.
         let busy = self.busy(place);
         busy.store(busy.load(Relaxed) + (ended - began).as_nanos() as u64, Relaxed);
         start.store(0, Release);
@@ -129,7 +131,8 @@ impl Row {
         }
     }
 
-    /// Adds time for which a thread was busy with other than one request from its start to its end.
+    /// Adds time that a thread was in the application for a request without a place, or for
+    /// greenlets.
     pub fn count_busy(&self, time: Duration) {
         self.tally(Tally::BusyRest).fetch_add(time.as_nanos() as u64, Relaxed);
     }
@@ -156,7 +159,7 @@ impl Row {
         }
     }
 
-    /// Counts something else.
+    /// Counts an event.
     pub fn count(&self, what: Count) {
         self.words()[what.word()].fetch_add(1, Relaxed);
     }
@@ -185,13 +188,13 @@ impl Row {
         record(self.histogram(Tally::UpstreamQueue), waited.as_nanos() as u64);
     }
 
-    /// Writes what the worker has been at for a moment: [when each request began](Running::start),
-    /// and what it is. Those of before are gone. Only one thread may call it at a time.
+    /// Writes the requests that have run for a moment: [when each began](Running::start), and its
+    /// text. They replace those of the last call. Only one thread may call it at a time.
     pub fn describe_requests<'a>(&self, requests: impl Iterator<Item = (u64, &'a str)>) {
         let all = &self.words()[State::Texts as usize..][..TEXTS * TEXT_WORDS];
         let mut places = all.chunks(TEXT_WORDS);
         for ((start, text), words) in requests.zip(places.by_ref()) {
-            // A reader takes a text whose start is the same before and after.
+            // A reader takes a text only if its start is the same before and after.
             words[0].store(0, Relaxed);
             fence(Release);
             write_text(&words[1..], text);
@@ -206,8 +209,8 @@ impl Row {
         self.field(State::Pid).store(0, Relaxed);
     }
 
-    /// What a dead worker was at counts until now. Where it was killed at the moment of counting,
-    /// that one request may go uncounted.
+    /// Counts the requests that a dead worker was at up to now. One at whose end the worker was
+    /// killed may go uncounted.
     pub(super) fn end_requests_of_dead(&self) {
         let has_greenlets = self.has_greenlets();
         for (place, start) in self.starts().iter().enumerate() {
@@ -243,7 +246,7 @@ pub(super) fn write_text(words: &[AtomicU64], text: &str) {
     }
 }
 
-/// What [`write_text`] has written. A character that did not fit whole is shown as a mark.
+/// What [`write_text`] has written. A character that did not fit whole is shown as U+FFFD.
 pub(super) fn read_text(words: &[AtomicU64]) -> String {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());

@@ -1,9 +1,9 @@
 //! Whose turn it is to answer at `metrics_bind` where several programs hold the socket.
 //!
-//! A page of a new program has what the workers of the earlier ones have counted; a page of theirs
-//! lacks what its own have. So once a worker of the new program answers, theirs do not, or totals
-//! would fall. The word lives in memory of its own, which each program hands to the next. It must
-//! not know what is answered.
+//! A metrics page of a new program has what the workers of earlier programs have counted; a page of
+//! an earlier one lacks what the new workers have. So once a worker of the new program has
+//! answered, the earlier ones must not, or totals would fall. The turn stands in memory of its own,
+//! which each program hands to the next. This module must not know what is answered.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -21,7 +21,7 @@ const FILE_NAME: &std::ffi::CStr = c"monoceros-turn";
 /// out.
 const WORDS: usize = 2;
 
-/// A program's part in it. Workers inherit it; clones are the same.
+/// A program's part in the turn. Workers inherit it; clones are the same.
 #[derive(Debug, Clone)]
 pub struct MetricsTurn {
     page: Arc<SharedSlice<Counters<WORDS>>>,
@@ -29,7 +29,7 @@ pub struct MetricsTurn {
 }
 
 impl MetricsTurn {
-    /// For a program that no other has left the socket to.
+    /// For a program that has inherited the socket from no other.
     ///
     /// # Errors
     /// There is no room for a page.
@@ -40,8 +40,7 @@ impl MetricsTurn {
         Ok(turn)
     }
 
-    /// For the program that has this number, with the memory of those before. `None` where the file
-    /// is another.
+    /// For the program with this number, in the memory of those before. `None` for any other file.
     ///
     /// # Errors
     /// The file cannot be mapped.
@@ -57,17 +56,17 @@ impl MetricsTurn {
         Some((descriptor, self.words()[1].fetch_add(1, AcqRel) + 1))
     }
 
-    /// The descriptor, which lives through exec for a successor.
+    /// The descriptor of the memory.
     pub fn descriptor(&self) -> Option<RawFd> {
         self.page.descriptor()
     }
 
-    /// A worker of this program is about to answer.
+    /// Takes the turn: a worker of this program is about to answer.
     pub fn take(&self) {
         self.words()[0].fetch_max(self.number, AcqRel);
     }
 
-    /// The programs after this one are gone.
+    /// Takes the turn back: the programs after this one are gone.
     pub fn take_back(&self) {
         self.words()[0].store(self.number, Release);
     }

@@ -15,8 +15,8 @@ pub fn completions(shell: Shell) -> String {
     }
 }
 
-/// The values of settings that take one of a few words. Where a row refuses every other word it
-/// names them itself, and a test compares.
+/// The values of settings that take one of a few words. Where a row refuses every other word, its
+/// error names the words, and a test compares the two.
 static WORDS: &[(&str, &[&str])] = &[
     ("worker_class", &["sync", "gthread", "gevent"]),
     ("workers", &["auto"]),

@@ -171,7 +171,7 @@ pub struct Config {
     pub forwarder_headers: Vec<String>,
     /// What happens to other headers with an underscore.
     pub header_map: HeaderMap,
-    /// What is spoken on connections.
+    /// The protocol that is spoken on connections.
     pub protocol: Protocol,
     /// Peers that may speak uwsgi, where that is spoken. Peers on a unix socket always may.
     pub uwsgi_allow_ips: Trusted,
@@ -219,7 +219,7 @@ pub struct Config {
     pub static_map: Vec<StaticMap>,
     /// The directories of which the app may send files by `X-Sendfile`.
     pub x_sendfile: Vec<PathBuf>,
-    /// What stands for the prefixes of `X-Accel-Redirect`.
+    /// The directories that stand for the prefixes of `X-Accel-Redirect`.
     pub x_accel_map: Vec<AccelMap>,
 
     /// The access log: a file, `-` for stdout; `None` writes none.
@@ -266,7 +266,7 @@ pub struct Config {
     pub dogstatsd_tags: String,
     /// The prefix of each metric's name.
     pub statsd_prefix: String,
-    /// Seconds between two reports of the server's own to statsd; 0 tells it of each request.
+    /// Seconds between two reports of the server's own to statsd; 0 tells statsd of each request.
     pub statsd_interval: u64,
     /// Whether the length of the listeners' backlogs is sent to statsd.
     pub enable_backlog_metric: bool,
@@ -275,13 +275,13 @@ pub struct Config {
     pub metrics_bind: Option<Address>,
     /// Seconds after which a request that still runs is told in the log; 0 for never.
     pub slow_request: u64,
-    /// Whether that shows where in the app the request is.
+    /// Whether the log then shows where in the app the request is.
     pub slow_request_stack: bool,
     /// The path of the control socket, or `default`.
     pub control_socket: Option<String>,
-    /// The mode of its file.
+    /// The mode of the control socket's file.
     pub control_socket_mode: u32,
-    /// Whether there is none, whatever its path.
+    /// Whether there is no control socket, whatever its path.
     pub control_socket_disable: bool,
 
     /// The name in the process titles.
@@ -328,7 +328,7 @@ impl Config {
         self.statsd_host.is_some() && self.has_statsd_interval() && !self.logs_through_python()
     }
 
-    /// A worker class of another package counts no statuses on the scoreboard.
+    /// Not under a worker class of another package: it counts no statuses on the scoreboard.
     fn has_statsd_interval(&self) -> bool {
         self.statsd_interval > 0 && !matches!(self.worker_class, WorkerClass::Foreign(_))
     }
@@ -388,7 +388,7 @@ pub enum AppSpec {
 }
 
 impl AppSpec {
-    /// It, as the user has written it.
+    /// The spec as the user has written it.
     pub fn text(&self) -> &str {
         match self {
             AppSpec::Module(text) | AppSpec::Script(text) => text,
@@ -458,11 +458,11 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line, by names of our own.
     Json,
-    /// By those of Elastic Common Schema.
+    /// As `Json`, by the names of Elastic Common Schema.
     JsonEcs,
-    /// By those of Google Cloud Logging.
+    /// As `Json`, by the names of Google Cloud Logging.
     JsonGcp,
-    /// By those of OpenTelemetry.
+    /// As `Json`, by the names of OpenTelemetry.
     JsonOtel,
 }
 
@@ -585,7 +585,7 @@ pub enum HeaderMap {
     Dangerous,
 }
 
-/// What is spoken on connections.
+/// The protocol that is spoken on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP.

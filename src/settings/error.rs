@@ -41,7 +41,7 @@ pub enum Error {
         name: &'static str,
         /// What is wrong with which part of it.
         problem: ValueError,
-        /// Who gave it.
+        /// Where the value comes from.
         origin: ValueOrigin,
     },
     /// A setting of gunicorn that this server does not have.
@@ -52,7 +52,7 @@ pub enum Error {
         value: String,
         /// Why it is not supported.
         reason: &'static str,
-        /// Who gave it.
+        /// Where the value comes from.
         origin: ValueOrigin,
     },
     /// A well-formed value that names something missing or unusable.
@@ -61,7 +61,7 @@ pub enum Error {
         name: &'static str,
         /// A sentence that names the value.
         reason: String,
-        /// Who gave it.
+        /// Where the value comes from.
         origin: ValueOrigin,
     },
     /// The config file does not exist.

@@ -1,5 +1,5 @@
-//! Config files in TOML, YAML and JSON, read by the crate `config`. The layer `python` runs those
-//! in Python.
+//! Config files in TOML, YAML and JSON, read by the crate `config`. The layer `python` runs config
+//! files in Python.
 
 use std::collections::BTreeMap;
 use std::fmt;

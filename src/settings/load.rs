@@ -1,5 +1,5 @@
-//! From defaults, config file, environment and command line to one [`Config`], in that order; later
-//! ones win.
+//! Reads defaults, config file, environment and command line into one [`Config`], in that order;
+//! later ones win.
 //!
 //! The caller passes each of them: the environment as a function, the config file as a list of
 //! values. So the whole chain can be run again on SIGHUP, and in a test without touching the
@@ -28,7 +28,7 @@ pub struct Sources<'a> {
     pub of_app: Vec<Assignment>,
     /// The values of the config file, in its order; empty without one.
     pub file: Vec<(String, Value)>,
-    /// What kind of file that was.
+    /// The kind of that file.
     pub file_origin: FileOrigin,
     /// The flags in `GUNICORN_CMD_ARGS`.
     pub environment_args: Vec<Assignment>,
@@ -136,7 +136,8 @@ pub(super) fn defaults() -> Config {
 /// The state between the layers.
 struct Loading {
     config: Config,
-    /// The last value of each unsupported setting: only that one counts, as with the others.
+    /// The last value of each unsupported setting: only that one counts, as with supported
+    /// settings.
     missing: BTreeMap<&'static str, Asked>,
     warnings: Vec<String>,
     origins: Origins,
@@ -204,7 +205,7 @@ impl Loading {
         }
     }
 
-    /// The address that a platform names, if nobody else has named one.
+    /// Applies the address that a platform names, if no source has given one.
     fn apply_platform_address(&mut self, sources: &Sources<'_>) -> Result<(), Error> {
         let is_open = self.origins.of("bind") == ValueOrigin::Default { variable: None };
         if !is_open || !self.config.platform_bind {
@@ -218,8 +219,8 @@ impl Loading {
         }
     }
 
-    /// The command line's module comes before all; a script that flags name before the module of
-    /// the config file. Two names in one place cannot both be meant.
+    /// The module of the command line comes first, then `wsgi_file`, then `wsgi_app`. A script and
+    /// a module that are named in the same place are an error.
     fn named_app(&self, sources: &Sources<'_>) -> Result<Option<AppSpec>, Error> {
         let Config { wsgi_app, wsgi_file, .. } = &self.config;
         let origin = self.origins.of("wsgi_file");
@@ -251,7 +252,7 @@ impl Loading {
         Ok(())
     }
 
-    /// As under gunicorn one of the two alone starts nothing.
+    /// As under gunicorn, `dirty_workers` or `dirty_apps` alone starts nothing.
     fn warn_of_half_a_pool(&mut self) {
         let dirty = &self.config.dirty;
         let (given, lacks) = match (dirty.workers > 0, dirty.apps.is_empty()) {

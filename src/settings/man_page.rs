@@ -1,7 +1,7 @@
 //! The manual page monoceros(1), made from the rows as `docs/settings.md` is.
 //!
 //! The rows' docs are Markdown of a plain kind: paragraphs, tables, fenced code, `code`, links.
-//! This turns them into the macros of man(7), which man-db and mandoc both know.
+//! This module turns them into the macros of man(7), which man-db and mandoc both know.
 
 use super::config::Config;
 use super::document::flags_with_meta;

@@ -7,7 +7,7 @@ const CLOUD_FOUNDRY: &str = "VCAP_APP_PORT";
 const GEAR: [&str; 2] = ["OPENSHIFT_PYTHON_IP", "OPENSHIFT_PYTHON_PORT"];
 
 /// An address in the form of `bind`, and the variable that it comes from; `None` where no platform
-/// names one. An empty variable is one that is not set.
+/// names one. An empty variable counts as not set.
 pub fn address(environment: &dyn Fn(&str) -> Option<String>) -> Option<(String, &'static str)> {
     let told = |name: &str| environment(name).filter(|text| !text.is_empty());
     if let Some(port) = told(CLOUD_FOUNDRY) {

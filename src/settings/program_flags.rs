@@ -1,4 +1,4 @@
-//! The flags that are no settings: they make the program say something and end.
+//! The flags that are no settings: they make the program print something and exit.
 
 /// One flag of the program itself.
 #[derive(Debug)]

@@ -199,7 +199,7 @@ pub struct Missing {
     pub harmless: &'static [&'static str],
     /// Why it is not supported, as a sentence without a full stop.
     pub reason: &'static str,
-    /// What any other value does.
+    /// What happens with any other value.
     pub severity: Severity,
 }
 

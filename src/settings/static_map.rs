@@ -13,8 +13,8 @@ const INDEX: &str = "index.html";
 /// One entry of `static_map`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticMap {
-    /// The path of requests, or what theirs begin with: decoded, with a slash in front and none at
-    /// the end. Empty for all paths.
+    /// The path of requests, or the beginning of their paths: decoded, with a slash in front and
+    /// none at the end. Empty for all paths.
     pub prefix: String,
     /// The directory below which files are looked for, or the one file.
     pub path: PathBuf,
@@ -22,11 +22,11 @@ pub struct StaticMap {
     pub max_age: Option<u64>,
     /// Which files never change.
     pub immutable: Immutable,
-    /// What is sent of a directory; `None`: nothing.
+    /// The file that is sent for a directory; `None` sends nothing.
     pub index: Option<String>,
     /// Whether symbolic links may lead out of the directory.
     pub follows_symlinks: bool,
-    /// Whether the app gets the requests for what is not there.
+    /// Whether the app gets the requests for files that are not there.
     pub falls_through: bool,
 }
 
@@ -66,7 +66,7 @@ impl StaticMap {
             follows_symlinks: false,
             falls_through: false,
         };
-        // From the end: what is no option is the path's, which may have commas.
+        // Read from the end: what is no option belongs to the path, which may have commas.
         let mut path = rest;
         while let Some((before, option)) = path.rsplit_once(',')
             && map.set(option.trim()).map_err(|problem| ValueError::new(text, problem))?

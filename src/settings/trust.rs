@@ -10,7 +10,7 @@ use super::value::{Value, ValueError};
 /// A set of peers, by their address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trusted {
-    /// `*` was among them.
+    /// `*` was in the list.
     Everyone,
     /// Only these networks; no peer if empty.
     Networks(Vec<IpNet>),
@@ -27,7 +27,7 @@ impl Trusted {
         Ok(if items.iter().any(|item| item == "*") { Trusted::Everyone } else { Trusted::Networks(networks) })
     }
 
-    /// Whether `peer` is one of them. An IPv4 address mapped into IPv6, which a dual-stack socket
+    /// Whether `peer` is in the set. An IPv4 address mapped into IPv6, which a dual-stack socket
     /// reports, counts as IPv4.
     pub fn contains(&self, peer: IpAddr) -> bool {
         match self {

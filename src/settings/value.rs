@@ -150,7 +150,7 @@ impl Value {
         matches!(self, Value::Object(_))
     }
 
-    /// A Python object, or the dotted name to import it by; None and empty text are neither.
+    /// A Python object, or the dotted name to import it by; `None` for None and empty text.
     pub fn object(&self) -> Result<Option<String>, ValueError> {
         match self {
             Value::Object(shown) => Ok(Some(shown.clone())),

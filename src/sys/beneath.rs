@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// Opening never waits (a FIFO would) and never makes a terminal the process's own.
+/// Opening never waits (a FIFO would) and never makes a terminal the controlling one.
 const OPEN: OFlags = OFlags::CLOEXEC.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
-/// How often an open is tried again that a rename on its way has disturbed (openat2(2), EAGAIN).
+/// How often an open is tried: a rename along the path can disturb it (openat2(2), EAGAIN).
 const TRIES: usize = 8;
 
-/// A directory, held open. It stays the same one when its name comes to mean another.
+/// A directory, held open. It stays the same directory even if its name comes to mean another.
 #[derive(Debug)]
 pub struct Directory(OwnedFd);
 
@@ -39,13 +39,13 @@ impl Directory {
         Ok(Directory(rustix::fs::open(path, flags, Mode::empty())?))
     }
 
-    /// Opens what `name` means below it, to be read: a file, a directory or anything else. `name`
-    /// is relative, and none of its segments is `.` or `..`.
+    /// Opens for reading what `name` means below the directory: a file, a directory or anything
+    /// else. `name` is relative, and none of its segments is `.` or `..`.
     ///
     /// # Errors
     /// The kernel's: ENOENT, ENOTDIR, EACCES and so on; EXDEV or ELOOP where a link leads out.
-    /// Where the kernel has no openat2(2) (before 5.6, or forbidden by seccomp), every link is
-    /// taken for one that does.
+    /// Where the kernel has no openat2(2) (before 5.6, or forbidden by seccomp), every link counts
+    /// as one that leads out.
     pub fn open_below(&self, name: &[u8], links: Links) -> io::Result<File> {
         match links {
             Links::Anywhere => Ok(rustix::fs::openat(&self.0, name, OFlags::RDONLY | OPEN, Mode::empty())?.into()),
@@ -54,7 +54,7 @@ impl Directory {
     }
 
     fn open_beneath(&self, name: &[u8]) -> io::Result<File> {
-        /// The kernel has answered once that it has no such call.
+        /// Whether openat2(2) has been found to be missing or forbidden.
         static LACKS_OPENAT2: AtomicBool = AtomicBool::new(false);
         if LACKS_OPENAT2.load(Relaxed) {
             return self.open_by_steps(name);
@@ -64,7 +64,8 @@ impl Directory {
             match rustix::fs::openat2(&self.0, name, OFlags::RDONLY | OPEN, Mode::empty(), resolve) {
                 Ok(file) => return Ok(file.into()),
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                // EPERM is seccomp's: the kernel's own answer to a file is EACCES.
+                // EPERM comes from seccomp: where a file may not be opened, the kernel answers
+                // EACCES.
                 Err(Errno::NOSYS | Errno::PERM) => {
                     LACKS_OPENAT2.store(true, Relaxed);
                     return self.open_by_steps(name);
@@ -75,7 +76,7 @@ impl Directory {
         Err(Errno::AGAIN.into())
     }
 
-    /// One segment after the other, none of which may be a link.
+    /// Opens `name` segment by segment. No segment may be a link.
     fn open_by_steps(&self, name: &[u8]) -> io::Result<File> {
         let mut directory: Option<OwnedFd> = None;
         let mut segments = name.split(|&byte| byte == b'/').peekable();
@@ -103,7 +104,7 @@ pub fn open_file(path: &Path) -> io::Result<File> {
 /// Fills `buffer` from `offset` of `file` on (pread(2)).
 ///
 /// # Errors
-/// The kernel's; UnexpectedEof where the file ends before.
+/// The kernel's; UnexpectedEof where the file ends before `buffer` is full.
 pub fn read_exact_at(file: impl AsFd, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {

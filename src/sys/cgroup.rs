@@ -1,5 +1,5 @@
-//! What the cgroup of this process allows it and has done to it: limits of memory and processor
-//! time, and the kernel's out-of-memory kills.
+//! The limits of memory and processor time that this process's cgroup sets, and the kernel's
+//! out-of-memory kills.
 //!
 //! Both versions of cgroups (cgroups(7)) are read, at the place where distributions and containers
 //! mount them. A missing file means "unknown", never an error.
@@ -40,7 +40,7 @@ pub fn system_oom_kills() -> Option<u64> {
     field(&fs::read_to_string("/proc/vmstat").ok()?, "oom_kill")
 }
 
-/// Who accounts for what: in version 1 each has a hierarchy of its own.
+/// A controller accounts for one resource. In version 1 each has a hierarchy of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Controller {
     Memory,
@@ -75,8 +75,9 @@ impl Group {
         Group::find(&fs::read_to_string(root.join(MEMBERSHIPS)).ok()?, &root.join(MOUNT), controller)
     }
 
-    /// `memberships` are lines of "number:controllers:path"; version 2 has the number 0 and no
-    /// controllers. On a hybrid system the version 1 hierarchy accounts for memory and processors.
+    /// Finds the group in `memberships`, lines of "number:controllers:path"; version 2 has the
+    /// number 0 and no controllers. On a hybrid system the version 1 hierarchy accounts for memory
+    /// and processors.
     fn find(memberships: &str, mount: &Path, controller: Controller) -> Option<Group> {
         let lines = memberships.lines().filter_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -131,12 +132,12 @@ impl Group {
     }
 }
 
-/// A file that holds one number, and not a word such as "max".
+/// The number in a file; None for a word such as "max".
 fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// What a quota of microseconds in each period is, in thousandths of a processor.
+/// A quota of microseconds in each period as thousandths of a processor.
 fn share(quota: u64, period: u64) -> Option<u64> {
     quota.checked_mul(1000)?.checked_div(period)
 }

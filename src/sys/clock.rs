@@ -1,5 +1,4 @@
-//! Clocks that need not be exact: those that are read at every request, and the one that several
-//! processes share.
+//! Clocks: coarse ones, which are read at every request, and the one that several processes share.
 //!
 //! The coarse clocks of Linux lag behind by a few milliseconds at most, and reading them costs a
 //! tenth of reading the exact ones (clock_gettime(2), CLOCK_MONOTONIC_COARSE).
@@ -38,7 +37,7 @@ pub struct SharedScale {
 }
 
 impl SharedScale {
-    /// A scale that is right from now on, and for moments up to now that the clock has.
+    /// A scale whose origin is this moment. It also holds for earlier moments.
     pub fn new() -> SharedScale {
         SharedScale { origin_ns: monotonic_ns(), origin: Instant::now() }
     }
@@ -84,7 +83,7 @@ pub fn utc_offset(second: i64) -> i32 {
     }
 }
 
-/// Has the C library read `TZ` again, after the settings have changed it.
+/// Makes the C library read `TZ` again, after the settings have changed it.
 pub fn take_up_time_zone() {
     unsafe extern "C" {
         fn tzset();

@@ -21,7 +21,7 @@ pub enum Output {
 /// Leaves the foreground: fork, new session, fork again (so that no terminal can become ours),
 /// umask 022, standard input on /dev/null, output and error as `output` says. Returns in the
 /// grandchild only; the others end with status 0. The caller passes `fork`, because an interpreter
-/// may have to be told of it.
+/// may have to be told of each fork.
 pub fn daemonize(fork: impl Fn() -> io::Result<Forked>, output: Output) -> io::Result<()> {
     leave_to_child(&fork)?;
     setsid()?;

@@ -1,6 +1,6 @@
 //! A file in memory in which a forked child leaves the reason of its failure for its parent.
 //!
-//! Several children may share it: each writes with one call, and what is read is the first text.
+//! Several children may share it: each writes with one call, and the parent reads the first text.
 
 use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
@@ -11,14 +11,14 @@ use std::os::unix::fs::FileExt;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// Bytes of a reason that are kept: a traceback of some hundred lines. Of a longer one it is the
-/// end, which says most.
+/// Bytes of a reason that are kept: a traceback of some hundred lines. Of a longer one the end is
+/// kept, which says most.
 pub const MOST_BYTES: usize = 16 << 10;
 
-/// The name that it has in /proc.
+/// The file's name in /proc.
 const NAME: &CStr = c"monoceros-failure";
 
-/// Ends a text.
+/// The byte that ends a text.
 const END: u8 = 0;
 
 /// The file. Closed on exec and on drop.
@@ -39,7 +39,8 @@ impl FailureNote {
         Ok(FailureNote(file.into()))
     }
 
-    /// The note that this process has inherited as that descriptor through exec, if it is one.
+    /// The note that this process has inherited through exec as `descriptor`; `None` if that is no
+    /// note.
     pub fn inherited(descriptor: RawFd) -> Option<FailureNote> {
         let path = format!("/proc/self/fd/{descriptor}");
         let name = format!("/memfd:{}", NAME.to_string_lossy());
@@ -48,7 +49,7 @@ impl FailureNote {
         file.ok().filter(|_| is_note).map(FailureNote)
     }
 
-    /// Leaves a reason. A failure of that loses it.
+    /// Leaves a reason. If it cannot be written, it is lost.
     pub fn write(&self, text: &str) {
         let start = text.len().saturating_sub(MOST_BYTES);
         let mut kept: Vec<u8> = text.as_bytes()[start..].iter().copied().filter(|&byte| byte != END).collect();
@@ -58,7 +59,8 @@ impl FailureNote {
 
     /// The first reason that was left, if there is one.
     pub fn read(&self) -> Option<String> {
-        // At places of its own: the offset is shared with children that write meanwhile.
+        // Read at explicit offsets: the file's own offset is shared with children that write
+        // meanwhile.
         let (mut found, mut length) = (vec![0; MOST_BYTES + 1], 0);
         while length < found.len() {
             match self.0.read_at(&mut found[length..], length as u64) {

@@ -2,9 +2,9 @@
 //! that were read from it, goes to the worker that receives it first. Bytes that are too many for a
 //! message travel in a file.
 //!
-//! It is one socket pair, made by the master and inherited by every worker. All may send, all may
-//! receive; the kernel keeps each message whole and wakes the workers that wait. The channel must
-//! not know what the bytes mean.
+//! The channel is one socket pair, made by the master and inherited by every worker. All may send,
+//! all may receive; the kernel keeps each message whole and wakes the workers that wait. The
+//! channel must not know what the bytes mean.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -70,10 +70,10 @@ impl FdChannel {
 
     /// Receives the oldest message; `None` when there is none.
     ///
-    /// A process at its limit of descriptors gets none from the kernel, and the connection of a
-    /// message that it takes is lost. Descriptors cannot be reserved for it: a thread of the
-    /// application may take them at any moment. So the message is peeked at first, which copies its
-    /// descriptors, and removed only once all of them have arrived.
+    /// A process at its limit of descriptors gets none of a message's: if it took the message, the
+    /// connection would be lost. Descriptors cannot be reserved: a thread of the application may
+    /// take them at any moment. So the message is peeked at first, which copies its descriptors,
+    /// and removed only once all of them have arrived.
     ///
     /// # Errors
     /// EMFILE when the process has no free descriptors: the message stays in the channel.
@@ -89,8 +89,8 @@ impl FdChannel {
         message.map(Some)
     }
 
-    /// Copies the oldest message. The inner error says what is wrong with it: such a message must
-    /// be removed, too.
+    /// Copies the oldest message. The inner error is for a malformed message, which must be
+    /// removed, too.
     fn peek(&self) -> io::Result<Option<io::Result<Message>>> {
         let mut bytes = vec![0; MOST_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];

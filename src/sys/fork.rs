@@ -22,7 +22,8 @@ thread_local! {
     /// Whether this thread is inside [`fork`]. The child starts with a copy of the value.
     static IS_FORKING: Cell<bool> = const { Cell::new(false) };
 
-    /// That lock, from right before a fork of this thread until right behind it.
+    /// The guard of [`HELD_AT_FORKS`], from right before a fork of this thread until right after
+    /// it.
     static HELD: Cell<Option<MutexGuard<'static, ()>>> = const { Cell::new(None) };
 }
 
@@ -52,11 +53,11 @@ pub fn fork() -> io::Result<Forked> {
     })
 }
 
-/// The same by way of `fork`, which returns what fork(2) does: 0 in the child, else the child's
-/// pid.
+/// As [`fork`], by way of the given function, which returns what fork(2) does: 0 in the child, else
+/// the child's pid.
 ///
 /// # Errors
-/// Those of `fork`.
+/// Those of the function.
 pub fn by(fork: impl FnOnce() -> io::Result<i32>) -> io::Result<Forked> {
     notice_copies();
     IS_FORKING.set(true);
@@ -80,9 +81,9 @@ pub fn is_copy() -> bool {
     IS_COPY.load(Relaxed)
 }
 
-/// Locks what threads of the server share, whatever a panic has left behind. A thread that held the
-/// lock at a fork is not there in the copy, and never lets it go: a copy that comes upon such a
-/// lock ends, as it would where the application returns.
+/// Locks `shared`, even if a thread has panicked while it held the lock. A copy of the process
+/// lacks the thread that held the lock at the fork, and nobody ever releases it there: a copy that
+/// meets such a lock ends, as it would where the application returns.
 pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     match shared.try_lock() {
         Ok(guard) => guard,
@@ -94,9 +95,9 @@ pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     }
 }
 
-/// From now on no other thread holds `lock` while the process forks, whoever forks it: the child
-/// can have it. Whoever holds it must not wait for the interpreter, which a fork may hold. There is
-/// one such lock; a second call with another changes nothing.
+/// From now on no other thread holds `lock` while the process forks, whichever code forks it: so
+/// the child can take the lock. A thread that holds `lock` must not wait for the interpreter, which
+/// the forking thread may hold. There is one such lock; a second call with another changes nothing.
 pub fn hold_at_forks(lock: &'static Mutex<()>) {
     HELD_AT_FORKS.get_or_init(|| lock);
     notice_copies();

@@ -24,7 +24,7 @@ impl Folders {
     /// that is still being written is not reported.
     ///
     /// # Errors
-    /// It is no folder, or there are too many.
+    /// `folder` is no folder, or too many are watched.
     pub fn add(&self, folder: &Path) -> io::Result<()> {
         let news = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ONLYDIR;
         self.0.add_watch(folder, news)?;

@@ -29,8 +29,9 @@ const MODE: u32 = 0o644;
 /// reader is opened all the same.
 ///
 /// Where this process is root and `owner` (user and group id) is given, the owner owns the file in
-/// the end, or may write to it. A file that does not belong to root is not given away, and a link
-/// that another user can have made is not followed: both are errors that say so.
+/// the end, or may write to it. With root's rights a file that belongs to neither root nor the
+/// owner is not given away, and a link that a user other than root can have made is not followed:
+/// both are errors that say so.
 pub fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
     let Some((uid, gid)) = owner.filter(|_| unistd::geteuid().is_root()) else { return append(path) };
     if uid != 0
@@ -48,9 +49,9 @@ pub fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
     Ok(file)
 }
 
-/// A FIFO without a reader is ENXIO (fifo(7)). Its reader may be restarting, which must keep no
-/// worker from booting. Opened for reading and writing, the FIFO takes what it has room for until a
-/// reader comes.
+/// Opening a FIFO without a reader fails with ENXIO (fifo(7)). Its reader may be restarting, which
+/// must keep no worker from booting. Opened for reading and writing, the FIFO takes what it has
+/// room for until a reader comes.
 fn append(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(MODE).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
@@ -60,7 +61,7 @@ fn append(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The same for a name in `directory`. A link is not followed.
+/// As [`append`], for a name in `directory`. A link is not followed.
 fn append_at(directory: &OwnedFd, name: &OsStr) -> nix::Result<OwnedFd> {
     let flags =
         OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -71,8 +72,8 @@ fn append_at(directory: &OwnedFd, name: &OsStr) -> nix::Result<OwnedFd> {
     }
 }
 
-/// Gives the file to a user, if it is root's and has no second name (link(2)) under which it may be
-/// another file.
+/// Gives the file to a user. The file must be root's or that user's, and have no second name
+/// (link(2)) under which it may be another file.
 fn give(file: &File, found: &Metadata, uid: u32, gid: u32) -> io::Result<()> {
     if (found.uid(), found.gid()) == (uid, gid) {
         return Ok(());

@@ -11,7 +11,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use super::process::Pid;
 
 /// The resident set size of a process in bytes: every page it has in memory, shared ones too. None
-/// when it is gone.
+/// when the process is gone.
 pub fn resident(pid: Pid) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
@@ -20,8 +20,8 @@ pub fn resident(pid: Pid) -> Option<u64> {
 }
 
 /// The proportional set size of a process in bytes: a page that N processes share counts for its
-/// Nth part. The kernel walks all its pages for that. None when it is gone, or belongs to another
-/// user.
+/// Nth part. The kernel walks all pages of the process for that. None when the process is gone, or
+/// belongs to another user.
 pub fn proportional(pid: Pid) -> Option<u64> {
     kilobytes(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:")
 }

@@ -1,4 +1,5 @@
-//! The kernel, one module for each subject. Only this layer and `python` hold unsafe code.
+//! The kernel, one module for each subject. In the library only this layer and `python` have unsafe
+//! blocks.
 //!
 //! Everything here takes plain values and answers with `io::Result` or a small error of its own. It
 //! must not know the settings, HTTP, Python or its callers. It never logs: the caller knows what a

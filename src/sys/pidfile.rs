@@ -1,7 +1,7 @@
 //! The pid file, by which other programs find the master.
 //!
-//! It has no destructor on purpose: forked children hold a copy, and only the master removes the
-//! file, by a call.
+//! [`PidFile`] has no destructor on purpose: forked children hold a copy, and only the master
+//! removes the file, by a call.
 
 use std::fmt;
 use std::fs::{self, OpenOptions, Permissions};
@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use super::process;
 
-/// More bytes than a pid has digits, and spaces around it.
+/// Bytes of the file that are read: more than a pid and the white space around it need.
 const LONGEST: u64 = 64;
 
 /// A pid file that this process has written.
@@ -27,11 +27,11 @@ pub struct PidFile {
 /// Why the pid file cannot be written.
 #[derive(Debug)]
 pub enum Error {
-    /// It names a living process.
+    /// The pid file names a living process.
     AlreadyRunning(Pid, PathBuf),
     /// The directory is missing.
     NoDirectory(PathBuf),
-    /// A FIFO, a device or a directory is in its place.
+    /// A FIFO, a device or a directory is in the file's place.
     NotAFile(PathBuf),
     /// Reading or writing failed.
     Io(PathBuf, io::Error),
@@ -56,7 +56,7 @@ impl PidFile {
     /// over the old one). A file that names another living process is left alone; garbage and dead
     /// pids are overwritten.
     pub fn create(path: &Path, pid: Pid) -> Result<PidFile, Error> {
-        // Absolute, so that a later chdir does not make it another file.
+        // Absolute, so that it means the same file after a chdir.
         let path = std::path::absolute(path).map_err(|error| Error::Io(path.to_path_buf(), error))?;
         if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
             return Err(Error::NotAFile(path));

@@ -47,15 +47,15 @@ pub fn usable_processors(root: &Path) -> Option<usize> {
     list.trim().split(',').map(length_of_range).sum()
 }
 
-/// How many numbers `7` or `0-3` names.
+/// How many numbers a range such as `7` or `0-3` names.
 fn length_of_range(range: &str) -> Option<usize> {
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
     last.checked_sub(first)?.checked_add(1)
 }
 
-/// Asks for `wanted` descriptors, or as many as this process may have; one that may have more keeps
-/// that.
+/// Raises the soft limit of descriptors to `wanted`, or as far as the hard limit allows. A higher
+/// limit stays.
 ///
 /// # Errors
 /// The kernel's, from setrlimit(2).
@@ -104,8 +104,8 @@ pub fn is_alive(pid: Pid) -> bool {
     !matches!(nix::sys::signal::kill(pid, None), Err(Errno::ESRCH)) && !is_zombie(pid)
 }
 
-/// The state is the field after the name in brackets, and the name may contain any character
-/// (proc_pid_stat(5)). False if the system does not say.
+/// The state is the field after the process's name in brackets, and the name may contain any
+/// character (proc_pid_stat(5)). False if the system does not say.
 fn is_zombie(pid: Pid) -> bool {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
     let name_end = stat.iter().rposition(|&byte| byte == b')');
@@ -116,7 +116,7 @@ fn is_zombie(pid: Pid) -> bool {
 /// child of ours, or other code has reaped it) counts as an exit with status 0, because the true
 /// status is lost.
 ///
-/// It reaps one child by its pid: waitpid(-1) would steal the exit codes of Python's subprocesses.
+/// The child is reaped by its pid: waitpid(-1) would steal the exit codes of Python's subprocesses.
 pub fn reap(pid: Pid) -> Option<End> {
     reap_with_cpu(pid).map(|(end, _)| end)
 }
@@ -149,17 +149,17 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_usec as u32 * 1000)
 }
 
-/// What a living process uses.
+/// The processor time and the memory that a living process uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// The processor time that it has used, its reaped children included.
+    /// The processor time that the process has used, its reaped children included.
     pub cpu: Duration,
-    /// Every page that it has in memory, shared ones too, in bytes.
+    /// Every page that the process has in memory, shared ones too, in bytes.
     pub resident: u64,
 }
 
-/// What a process uses, by one reading (proc_pid_stat(5), fields 14 to 17 and 24). `None` when it
-/// is gone.
+/// The usage of a process, by one reading (proc_pid_stat(5), fields 14 to 17 and 24). `None` when
+/// the process is gone.
 pub fn usage(pid: Pid) -> Option<Usage> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets is the second field, and may contain any character.
@@ -238,9 +238,9 @@ pub fn close_on_exec(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// A descriptor that an earlier program in this process, or the parent, has left open under this
-/// number; it no longer lives through exec. Each number may be taken once, by whoever was told it.
-/// EBADF where it is not open, or one of the standard streams.
+/// Takes the descriptor that an earlier program in this process, or the parent, has left open under
+/// this number; it is closed on exec from now on. Each number may be taken once, by the code that
+/// it was passed to. EBADF where the number is not open, or that of a standard stream.
 pub fn inherited_descriptor(fd: RawFd) -> io::Result<OwnedFd> {
     if fd <= libc::STDERR_FILENO {
         return Err(Errno::EBADF.into());
@@ -295,8 +295,8 @@ pub fn open_standard_streams() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the process at once: no destructors, no atexit handlers (_exit(2)). For forked children,
-/// whose copies of them are the parent's to run.
+/// Ends the process at once: no destructors, no atexit handlers (_exit(2)). For forked children:
+/// these are the parent's to run.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) runs no code of ours.
     unsafe { libc::_exit(status) }

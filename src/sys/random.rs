@@ -1,7 +1,7 @@
-//! Random numbers of the kernel's.
+//! Random numbers of the kernel.
 
 /// A number that no other process has, also none that was forked from the same one. The standard
-/// library's hashers do not do: a fork copies their keys.
+/// library's hashers are no substitute: a fork copies their keys.
 pub fn seed() -> u128 {
     let mut bytes = [0; 16];
     // SAFETY: the kernel writes at most so many bytes, which the array has.

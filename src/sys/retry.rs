@@ -1,5 +1,5 @@
-//! The two errors of a system call that are none: EINTR, after which it is called again, and
-//! EAGAIN, by which a non-blocking one says that it would have to wait.
+//! Two errors of a system call that are no failures: after EINTR the call is made again, and EAGAIN
+//! says that a non-blocking call would have to wait.
 
 use std::io::{self, ErrorKind};
 

@@ -68,8 +68,8 @@ impl SeqlockPage {
         self.lines.give_up_writing()
     }
 
-    /// The current version and its bytes, if it is not `known`; `None` also while it is being
-    /// written.
+    /// The current version and its bytes, unless the version is `known`; `None` also while the page
+    /// is being written.
     pub fn read(&self, known: u64) -> Option<(u64, Vec<u8>)> {
         for _ in 0..TRIES {
             let version = self.word(0).load(Ordering::Acquire);

@@ -67,22 +67,24 @@ impl<T: Shareable> SharedSlice<T> {
         Ok(SharedSlice { mapping, length: length.get(), items: PhantomData })
     }
 
-    /// The same for memory that the program executed next may write as well: it gets the
-    /// [descriptor](SharedSlice::descriptor). Any process that has the descriptor may write.
+    /// As [`SharedSlice::new`], for memory that the program executed next may write as well: that
+    /// program gets the [descriptor](SharedSlice::descriptor). Any process that has the descriptor
+    /// may write.
     pub fn for_successors(name: &CStr, length: NonZeroUsize) -> io::Result<SharedSlice<T>> {
         let mapping = Mapping::open_to_successors(name, size_of::<T>().saturating_mul(length.get()))?;
         Ok(SharedSlice { mapping, length: length.get(), items: PhantomData })
     }
 
-    /// What an earlier program has made by [`SharedSlice::for_successors`]. `None` for any other
-    /// file.
+    /// The memory that an earlier program has made by [`SharedSlice::for_successors`]. `None` for
+    /// any other file.
     pub fn inherited(file: OwnedFd, length: NonZeroUsize) -> io::Result<Option<SharedSlice<T>>> {
         let bytes = size_of::<T>().saturating_mul(length.get()).next_multiple_of(page_size()?);
         let mapping = Mapping::of_unsealed(file, bytes)?;
         Ok(mapping.map(|mapping| SharedSlice { mapping, length: length.get(), items: PhantomData }))
     }
 
-    /// The number of its file; `None` on a system without files in memory.
+    /// The number of the memory's file; `None` once this process has given up writing, or on a
+    /// system without files in memory.
     pub fn descriptor(&self) -> Option<RawFd> {
         self.mapping.descriptor()
     }
@@ -104,7 +106,8 @@ impl<T: Shareable> Deref for SharedSlice<T> {
     }
 }
 
-/// The same with every item on pages of its own, so that a child can keep one of them writable.
+/// As [`SharedSlice`], with every item on pages of its own, so that a child can keep one of them
+/// writable.
 #[derive(Debug)]
 pub struct SharedPages<T: Shareable> {
     mapping: Mapping,
@@ -132,8 +135,8 @@ impl<T: Shareable> SharedPages<T> {
         SharedPages::of_file(file)
     }
 
-    /// Pages of which an earlier program has made the file, by [`SharedPages::for_successor`]: from
-    /// now on they are as new ones. `None` for any other file.
+    /// Pages whose file an earlier program has made by [`SharedPages::for_successor`]. From now on
+    /// they are like those of [`SharedPages::new`]. `None` for any other file.
     pub fn inherited(file: OwnedFd, length: NonZeroUsize) -> io::Result<Option<SharedPages<T>>> {
         let stride = size_of::<T>().max(1).next_multiple_of(page_size()?);
         let Some(mapping) = Mapping::of_unsealed(file, stride.saturating_mul(length.get()))? else { return Ok(None) };
@@ -141,12 +144,13 @@ impl<T: Shareable> SharedPages<T> {
         Ok(Some(SharedPages { mapping, stride, length: length.get(), items: PhantomData }))
     }
 
-    /// The number of the file; `None` once it was given up, or on a system without files in memory.
+    /// The number of the file; `None` once the file was given up, or on a system without files in
+    /// memory.
     pub fn descriptor(&self) -> Option<RawFd> {
         self.mapping.descriptor()
     }
 
-    /// Closes the file. What is mapped stays as it is.
+    /// Closes the file. The mapping stays.
     pub fn close_file(&self) {
         drop(self.mapping.file.lock().unpoisoned().take());
     }
@@ -160,8 +164,8 @@ impl<T: Shareable> SharedPages<T> {
         let stride = size_of::<T>().max(1).next_multiple_of(page_size()?);
         let size = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
         let Some(bytes) = NonZeroUsize::new(size / stride * stride) else { return Ok(None) };
-        // Such a file is sealed against becoming shorter: without the seal, reading it could end
-        // this process.
+        // Our files are sealed against becoming shorter: without the seal, reading the pages could
+        // end this process.
         if !fcntl(&file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| seals & SealFlag::F_SEAL_SHRINK.bits() != 0) {
             return Ok(None);
         }
@@ -183,8 +187,8 @@ impl<T: Shareable> SharedPages<T> {
         unsafe { self.mapping.start.cast::<u8>().add(number * self.stride).cast().as_ref() }
     }
 
-    /// From now on this process writes to the item with this number only. As
-    /// [`SharedSlice::give_up_writing`].
+    /// From now on this process writes to the item with this number only. The condition of
+    /// [`SharedSlice::give_up_writing`] holds here, too.
     pub fn keep_writable(&self, number: usize) -> io::Result<()> {
         self.mapping.keep_writable(number * self.stride..(number + 1) * self.stride)
     }
@@ -212,7 +216,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Without the seal that keeps others from writing.
+    /// As `new`, without the seal that keeps other processes from writing.
     fn open_to_successors(name: &CStr, bytes: usize) -> io::Result<Mapping> {
         let bytes = NonZeroUsize::new(bytes.next_multiple_of(page_size()?)).ok_or(io::ErrorKind::InvalidInput)?;
         let file = file_in_memory(name, bytes);
@@ -228,8 +232,8 @@ impl Mapping {
         Ok(Mapping { start, bytes, file: Mutex::new(file) })
     }
 
-    /// Maps a file that another process has made without that seal, and of this size; `None` for
-    /// any other.
+    /// Maps a file of this size that another process has made without that seal; `None` for any
+    /// other file.
     fn of_unsealed(file: OwnedFd, bytes: usize) -> io::Result<Option<Mapping>> {
         let seals = fcntl(&file, FcntlArg::F_GET_SEALS).map_or(SealFlag::empty(), SealFlag::from_bits_retain);
         let is_ours = seals.contains(SealFlag::F_SEAL_SHRINK) && !seals.contains(SealFlag::F_SEAL_FUTURE_WRITE);
@@ -298,11 +302,10 @@ fn add_seals(file: &OwnedFd, seals: &[SealFlag]) {
     }
 }
 
-/// A file in memory of this many zeroes; `None` on a system without such files, or without one of
-/// that size.
+/// A file in memory of this many zeroes; `None` on a system without such files, or where none of
+/// that size can be made.
 fn file_in_memory(name: &CStr, bytes: NonZeroUsize) -> Option<OwnedFd> {
-    // Making a file longer than this is answered with a signal that ends the process
-    // (setrlimit(2)).
+    // If the process makes a file longer than this, a signal ends the process (setrlimit(2)).
     let (longest, _) = getrlimit(Resource::RLIMIT_FSIZE).ok()?;
     if longest < bytes.get() as u64 {
         return None;

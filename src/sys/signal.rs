@@ -51,7 +51,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// Every one of them.
+    /// Every signal that has a meaning here.
     pub const ALL: [Signal; 12] = [
         Signal::Term,
         Signal::Int,
@@ -67,7 +67,7 @@ impl Signal {
         Signal::Rtmin,
     ];
 
-    /// Those that stop the server, in the master and in a worker.
+    /// The signals that stop the server, in the master and in a worker.
     pub const STOPS: [Signal; 3] = [Signal::Term, Signal::Int, Signal::Quit];
 
     /// The name as gunicorn's log shows it ("hup").
@@ -102,8 +102,8 @@ impl Signal {
             Signal::Winch => libc::SIGWINCH,
             Signal::Chld => libc::SIGCHLD,
             Signal::Abrt => libc::SIGABRT,
-            // The C library keeps the lowest ones for itself, and so knows which number is the
-            // first.
+            // The C library keeps the lowest real-time signals for itself, so it tells the first
+            // free number.
             Signal::Rtmin => libc::SIGRTMIN(),
         }
     }
@@ -120,8 +120,8 @@ impl fmt::Display for Signal {
     }
 }
 
-/// The pending signals of this process. Dropping it stops the collecting. The signals that it
-/// collected then have no effect, instead of being fatal: the handler stays, and finds no pipe.
+/// The pending signals of this process. Dropping the queue stops the collecting. The signals that
+/// it collected then have no effect, instead of being fatal: the handler stays, and finds no pipe.
 #[derive(Debug)]
 pub struct SignalQueue {
     read: OwnedFd,
@@ -233,8 +233,8 @@ pub fn interrupt_with(interrupt: fn(i32), signals: &[Signal]) {
     INTERRUPTING.store(bits(signals), Relaxed);
 }
 
-/// Whether TERM has come since the process began to collect it, also while its owner is too busy to
-/// read the queue.
+/// Whether TERM has come since the process began to collect it, also while the owner of the queue
+/// is too busy to read it.
 pub fn term_has_come() -> bool {
     TERM_CAME.load(Relaxed)
 }
@@ -254,8 +254,8 @@ pub fn leave_to_copy() {
 extern "C" fn collect(number: i32) {
     let errno = Errno::last_raw();
     if fork::is_copy() {
-        // faulthandler, for one, has put the handler back. In a copy the default disposition holds
-        // for every signal.
+        // Other code, such as faulthandler, has put this handler back. In a copy the default
+        // disposition holds for every signal.
         let _ = install(number, default());
         // SAFETY: raise(3) touches no memory.
         unsafe { libc::raise(number) };
@@ -399,8 +399,8 @@ impl Blocked {
     }
 }
 
-/// Resets a SIGCHLD that the process which started us has ignored: under that disposition the
-/// kernel discards the exit statuses of the workers (wait(2)).
+/// Gives SIGCHLD its default disposition: the process that started us may have ignored it, and then
+/// the kernel discards the exit statuses of the workers (wait(2)).
 pub fn reset_inherited() -> io::Result<()> {
     // SAFETY: no handler of ours is installed yet, and SIG_DFL needs none.
     if unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) } == libc::SIG_ERR {

@@ -1,6 +1,6 @@
 //! Listening sockets: bound, inherited, accepted from with one accept4(2) per connection.
 //!
-//! They must not know which process they are in: unlinking a unix socket's file is an explicit
+//! A listener must not know which process it is in: unlinking a unix socket's file is an explicit
 //! call, because after a fork many processes hold the listener.
 
 use std::fmt;
@@ -29,8 +29,8 @@ pub use super::poll::{Readiness, wait_until_ready};
 pub use super::stream::{Cork, Peer, Stream};
 
 /// Most bytes of a response that the kernel holds before it can send them (TCP_NOTSENT_LOWAT,
-/// tcp(7)). Without this limit it takes several megabytes for a client that reads nothing, and
-/// copying those makes every other client wait for more than a millisecond. Bytes in flight to a
+/// tcp(7)). Without this limit the kernel takes several megabytes for a client that reads nothing,
+/// and copying them makes every other client wait for more than a millisecond. Bytes in flight to a
 /// client that reads do not count.
 const UNSENT_LIMIT: u32 = 512 * 1024;
 
@@ -38,8 +38,8 @@ const UNSENT_LIMIT: u32 = 512 * 1024;
 /// smallest value.
 const DEFERRED_FOR: libc::c_int = 1;
 
-/// Held while the umask is a socket's. It is the process's, and of two threads each would take the
-/// other's for the old one.
+/// Held while the umask is that of a socket. The umask belongs to the process: of two threads that
+/// change it at once, one would restore the other's.
 static UMASK: Mutex<()> = Mutex::new(());
 
 /// Where to listen.
@@ -130,8 +130,8 @@ impl Listener {
     }
 
     /// Takes over an inherited descriptor under its own number (an upgrade passes it on by number).
-    /// listen(2) is called only if it does not listen yet: a second call would undo the backlog
-    /// that its maker chose. Fails with EBADF or ENOTSOCK when it is no socket.
+    /// listen(2) is called only if the socket does not listen yet: a second call would undo the
+    /// backlog that its maker chose. Fails with EBADF or ENOTSOCK when the descriptor is no socket.
     pub fn from_fd(fd: RawFd, backlog: u32, file_owner: FileOwner) -> io::Result<Listener> {
         // SAFETY: the call asks whether the number is open. It answers an unused one with EBADF.
         let probe = unsafe { libc::fcntl(fd, libc::F_GETFD) };
@@ -158,8 +158,8 @@ impl Listener {
     }
 
     /// Binds one more socket to the port of this one, which must have SO_REUSEPORT too. The kernel
-    /// gives it no connections before [`Listener::open`]. EADDRINUSE when this one does not share
-    /// its port; EINVAL when it has none.
+    /// gives the new socket no connections before [`Listener::open`]. Fails with EADDRINUSE when
+    /// this listener does not share its port, and with EINVAL when it has none.
     pub fn another(&self) -> io::Result<Listener> {
         let LocalAddress::Ip(ip) = self.local else { return Err(Errno::EINVAL.into()) };
         Listener::wrap(bound_tcp(ip, true)?, &self.address, None)
@@ -170,9 +170,9 @@ impl Listener {
         self.socket.listen(backlog.try_into().unwrap_or(i32::MAX))
     }
 
-    /// Whether the kernel keeps a TCP connection until its first bytes are there (TCP_DEFER_ACCEPT,
-    /// tcp(7)). A connection that stays silent is accepted after [`DEFERRED_FOR`]. It has no effect
-    /// on other sockets.
+    /// Sets whether the kernel keeps a TCP connection until its first bytes are there
+    /// (TCP_DEFER_ACCEPT, tcp(7)). A connection that stays silent is accepted after
+    /// [`DEFERRED_FOR`]. Other sockets stay as they are.
     pub fn defer_accept(&self, is_on: bool) -> io::Result<()> {
         if !matches!(self.local, LocalAddress::Ip(_)) {
             return Ok(());
@@ -192,7 +192,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Whether it listens.
+    /// Whether the socket listens.
     pub fn is_open(&self) -> bool {
         self.socket.is_listener().unwrap_or(false)
     }
@@ -229,7 +229,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let local = local_address(&socket)?;
         if matches!(local, LocalAddress::Ip(_)) {
-            // On Linux accepted sockets inherit it: no setsockopt per connection.
+            // On Linux accepted sockets inherit the option: no setsockopt per connection.
             socket.set_tcp_nodelay(true)?;
             // A kernel without this option buffers more; nothing else changes.
             let _ = socket.set_tcp_notsent_lowat(UNSENT_LIMIT);
@@ -263,7 +263,7 @@ impl Listener {
         &self.local
     }
 
-    /// As gunicorn's "Listening at:" line names it, for clients that speak `scheme` there.
+    /// The listener's name in gunicorn's line "Listening at:", for clients that speak `scheme`.
     pub fn name(&self, scheme: &str) -> String {
         match &self.local {
             LocalAddress::Ip(address) => format!("{scheme}://{address}"),
@@ -350,7 +350,7 @@ impl AsFd for Listener {
 impl SocketFile {
     fn at(path: &Path) -> io::Result<SocketFile> {
         let found = fs::symlink_metadata(path)?;
-        // Absolute, so that a later chdir does not make it another file.
+        // Absolute, so that the path means the same file after a chdir.
         let (device, inode, born) = identity(&found);
         Ok(SocketFile { path: std::path::absolute(path)?, device, inode, born })
     }
@@ -364,8 +364,8 @@ impl SocketFile {
     }
 }
 
-/// Gives a socket's file to a user and group. A user who may write to its folder may have put a
-/// link there since it was bound.
+/// Gives a socket's file to a user and group. Since the bind, a user who may write to the folder
+/// may have put a link in the file's place.
 fn give(path: &Path, user: u32, group: u32) -> io::Result<()> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = fs::File::from(nix::fcntl::open(path, flags, Mode::empty())?);

@@ -1,7 +1,8 @@
-//! A file in memory into which a worker writes its stacks when it is asked by a signal, for another
-//! process of the same user to read.
+//! A file in memory into which a worker writes its stacks when a signal asks for them. Another
+//! process of the same user reads it.
 //!
-//! The first line says that the worker knows the signal by now: to others it would be deadly.
+//! The first line says that the worker handles the signal by now: a process that does not would be
+//! ended by it.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -19,25 +20,26 @@ use super::process::Pid;
 
 const NAME: &CStr = c"monoceros-stacks";
 
-/// The name of one that greenlets are written to as well, behind the threads. [`END`] follows them.
+/// The name of a file to which greenlets are written as well, behind the threads. [`END`] follows
+/// them.
 const WITH_GREENLETS: &CStr = c"monoceros-stacks-and-greenlets";
 
-/// Ends what is written of greenlets.
+/// The byte that ends the stacks of greenlets.
 const END: u8 = 0;
 
 const FIRST_LINE: &[u8] = b"monoceros-stacks 1\n";
 
-/// Where what has been asked for begins.
+/// Where an answer begins: behind the first line.
 const FIRST: u64 = FIRST_LINE.len() as u64;
 
 /// Bytes of an answer that are read: faulthandler writes at most a hundred threads of a hundred
 /// frames.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// What has been written is taken for all when nothing has followed for this long.
+/// An answer counts as whole when nothing has followed for this long.
 const QUIET: Duration = Duration::from_millis(30);
 
-/// How often it is looked whether more has come.
+/// How often the asker looks whether more has come.
 pub const LOOK: Duration = Duration::from_millis(5);
 
 /// The signal that asks for stacks: the second real-time one. The first is the master's.
@@ -48,13 +50,14 @@ pub fn signal() -> i32 {
 /// Whose stacks a process writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// Those of its threads, at once, whoever holds the interpreter.
+    /// Those of its threads, at once, whichever thread holds the interpreter.
     Threads,
-    /// Then those of its greenlets, when its main thread gets to it ([`write_greenlets`]).
+    /// Those of its threads, then those of its greenlets as soon as its main thread gets to them
+    /// ([`write_greenlets`]).
     ThreadsAndGreenlets,
 }
 
-/// The file of this process, still without its first line. Whoever writes to it writes at its end.
+/// The file of this process, still without its first line. Every write appends to it.
 ///
 /// # Errors
 /// No descriptor is left, or the machine has no such files.
@@ -70,7 +73,7 @@ pub fn create(written: Written) -> io::Result<File> {
     Ok(file.into())
 }
 
-/// The process knows the signal from now on.
+/// Writes the first line: from now on the process handles the signal.
 ///
 /// # Errors
 /// There is no memory.
@@ -91,11 +94,11 @@ pub fn write_greenlets(mut file: &File, text: &str) -> io::Result<()> {
 /// Why a process has not answered.
 #[derive(Debug)]
 pub enum NoAnswer {
-    /// It has no such file, or does not know the signal yet.
+    /// The process has no such file, or does not handle the signal yet.
     NotAsked,
-    /// It belongs to another user.
+    /// The process belongs to another user.
     NotPermitted,
-    /// It was asked, and has written nothing.
+    /// The process was asked, and has written nothing.
     Silent,
     /// Anything else.
     Failed(io::Error),
@@ -125,7 +128,7 @@ impl From<io::Error> for NoAnswer {
 /// Asks a process for its stacks, and waits for them.
 ///
 /// # Errors
-/// It does not answer within `patience`, or cannot be asked.
+/// The process does not answer within `patience`, or cannot be asked.
 pub fn ask(pid: Pid, written: Written, patience: Duration) -> Result<String, NoAnswer> {
     let mut question = Question::ask(pid, written, patience)?;
     loop {
@@ -136,25 +139,26 @@ pub fn ask(pid: Pid, written: Written, patience: Duration) -> Result<String, NoA
     }
 }
 
-/// What a process was asked, for those who cannot wait for the answer.
+/// A question to a process, for callers that cannot wait for the answer.
 #[derive(Debug)]
 pub struct Question {
     file: File,
-    /// [`END`] ends the answer. Else it has ended when nothing has followed for a moment.
+    /// Whether [`END`] ends the answer. Otherwise the answer is whole when nothing has followed for
+    /// [`QUIET`].
     has_end: bool,
-    /// The process may take until then.
+    /// When the process must have answered.
     until: Instant,
-    /// How much it had written when that was last looked at, and since when.
+    /// The length of the file at the last look, and when it last changed.
     length: u64,
     changed_at: Instant,
 }
 
 impl Question {
-    /// Asks a process for its stacks, for those of greenlets only if it has any. It may take as
-    /// long as `patience` says.
+    /// Asks a process for its stacks. Those of greenlets are waited for only if `written` names
+    /// them and the process writes them. The answer may take as long as `patience` says.
     ///
     /// # Errors
-    /// It cannot be asked.
+    /// The process cannot be asked.
     pub fn ask(pid: Pid, written: Written, patience: Duration) -> Result<Question, NoAnswer> {
         let (file, writes) = find(pid)?;
         if file.metadata()?.len() < FIRST {
@@ -168,8 +172,8 @@ impl Question {
         Ok(Question { file, has_end, until: now + patience, length: FIRST, changed_at: now })
     }
 
-    /// What it has written, once that is whole or its time is over, taken out of the file. To be
-    /// asked again every [`LOOK`] until then.
+    /// Takes the stacks out of the file, once they are whole or the time is over. To be called
+    /// again every [`LOOK`] until then.
     pub fn answer(&mut self, now: Instant) -> Option<Result<String, NoAnswer>> {
         match self.is_whole(now) {
             Ok(true) => Some(self.take()),

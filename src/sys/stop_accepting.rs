@@ -1,10 +1,10 @@
-//! A worker class that accepts by itself, and is to end: its listeners fall silent first.
+//! The end of a worker class that accepts by itself: its listeners fall silent first.
 //!
-//! Such a class closes what it has accepted when TERM comes, also a connection whose request is on
-//! its way. A signal of its own comes before that. Its handler puts a socket that nothing connects
-//! to in the place of each listener, and has the kernel send TERM a moment later. Siblings take the
-//! connections that come meanwhile. The handler does only what signal-safety(7) allows. This module
-//! must not know why the process ends.
+//! Such a class closes its connections when TERM comes, also one whose request is on its way. So
+//! another signal comes first. Its handler puts a socket that nothing connects to in the place of
+//! each listener, and has the kernel send TERM a moment later. Siblings take the connections that
+//! come meanwhile. The handler does only what signal-safety(7) allows. This module must not know
+//! why the process ends.
 
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
@@ -19,11 +19,11 @@ use nix::errno::Errno;
 use super::fork;
 use super::signal::Signal;
 
-/// Between the last accept and TERM: time for the requests of the connections that were accepted to
-/// come, and to be read.
+/// The time between the last accept and TERM, in which the requests of accepted connections come
+/// and are read.
 const TERM_COMES_AFTER: Duration = Duration::from_millis(150);
 
-/// What the handler works with.
+/// What the handler needs.
 struct Plan {
     listeners: Vec<Listener>,
     /// A listening socket that nothing connects to.
@@ -72,7 +72,7 @@ pub fn on(signal: Signal, listeners: &[RawFd]) -> io::Result<()> {
 
 extern "C" fn stop(_: i32) {
     let errno = Errno::last_raw();
-    // A process that the application has forked shares no plan with the master.
+    // In a copy that the application has forked the signal has no effect.
     if !fork::is_copy()
         && let Some(plan) = PLAN.get()
     {

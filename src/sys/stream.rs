@@ -1,8 +1,8 @@
 //! Connections, non-blocking: each method is one system call.
 //!
 //! Reads and writes go by way of rustix, straight to the kernel: in a process with threads the C
-//! library's functions are points of cancellation (pthreads(7)), which costs each of them two
-//! locked instructions.
+//! library's functions are points of cancellation (pthreads(7)), which costs two locked
+//! instructions in each call.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -55,8 +55,9 @@ impl Cork {
 }
 
 impl Stream {
-    /// How long ago the last bytes arrived, to the tick of the kernel's clock (tcp(7), TCP_INFO);
-    /// of a connection that nobody has read from, those that wait. `None` for other sockets.
+    /// How long ago the last bytes arrived on a TCP connection, to the tick of the kernel's clock
+    /// (tcp(7), TCP_INFO). Before the first read these are the bytes that wait. `None` for other
+    /// sockets.
     pub fn since_last_arrival(&self) -> Option<Duration> {
         tcp_info::since_last_arrival_ms(self.as_raw_fd()).map(|milliseconds| Duration::from_millis(milliseconds.into()))
     }
@@ -67,8 +68,8 @@ impl Stream {
         Ok(count)
     }
 
-    /// Writes what the kernel takes of `bytes` (send(2)), and returns how many that are. WouldBlock
-    /// where it takes none, even if the descriptor is a blocking one.
+    /// Writes what the kernel takes of `bytes` (send(2)), and returns their number. WouldBlock
+    /// where the kernel takes none, even if the descriptor is a blocking one.
     pub fn write(&self, bytes: &[u8], push: Cork) -> io::Result<usize> {
         Ok(rustix::net::send(&self.0, bytes, push.flags())?)
     }
@@ -112,8 +113,7 @@ impl Stream {
     }
 
     /// The process and the user at the other end of a connection on a unix socket, as they were
-    /// when it connected (SO_PEERCRED, unix(7)). A pid of 0 is of a process that has no number
-    /// here.
+    /// when it connected (SO_PEERCRED, unix(7)). The pid is 0 for a process that has none here.
     pub fn peer_process(&self) -> Option<(Pid, u32)> {
         let found = nix::sys::socket::getsockopt(&self.0, PeerCredentials).ok()?;
         Some((Pid::from_raw(found.pid()), found.uid()))

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 pub struct AcceptQueue {
     /// Connections that wait to be accepted.
     pub waiting: u32,
-    /// How many may.
+    /// How many connections may wait.
     pub limit: u32,
 }
 

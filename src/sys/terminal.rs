@@ -1,4 +1,4 @@
-//! A terminal whose keys are read one by one (termios(3)), and that is as it was afterwards.
+//! A terminal whose keys are read one by one (termios(3)), and whose state is restored afterwards.
 
 use std::io::{self, IsTerminal, Read};
 use std::mem::MaybeUninit;

@@ -1,8 +1,8 @@
 //! Threads of the server's own, and which signals they take.
 //!
 //! Signals belong to the main thread: there Python runs its handlers, and a waiting call is
-//! interrupted. While the main thread has one pending, the kernel gives the next to any thread that
-//! does not block it.
+//! interrupted. While the main thread has a signal pending, the kernel gives the next one to any
+//! thread that does not block it.
 
 use std::io;
 use std::thread::Builder;

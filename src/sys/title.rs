@@ -4,7 +4,7 @@
 //! the memory of the environment behind it. So the title is written there, after the environment's
 //! strings have been copied to another place.
 //!
-//! Python's package `setproctitle` does the same with the same memory. It searches for the
+//! Python's package `setproctitle` does the same with the same memory. The package searches for the
 //! arguments in front of the environment, and finds neither once they are moved and overwritten;
 //! [`lend`] shows it what it searches for.
 
@@ -79,8 +79,8 @@ pub fn shown() -> String {
 }
 
 impl Area {
-    /// Puts `count` arguments there, all but the first of them empty, and one variable that fills
-    /// the rest. Returns the variable.
+    /// Fills the memory with `count` arguments, all but the first of them empty, and one variable
+    /// that takes the rest. Returns the variable.
     fn pretend(&self, first: &[u8], count: usize) -> *mut c_char {
         let mut memory = vec![b' '; self.length];
         let arguments = first.len() + count.max(1);
@@ -119,7 +119,7 @@ fn claim() -> Option<Area> {
     (arguments_end > arguments).then(|| Area { start: arguments, length: arguments_end - arguments })
 }
 
-/// Whether the memory really holds the command line. Under an emulator (valgrind) it is the
+/// Whether the memory really holds the command line. Under an emulator (valgrind) it holds the
 /// emulator's own.
 fn holds(start: usize, end: usize, command_line: &[u8]) -> bool {
     // SAFETY: the kernel says that these bytes are mapped and hold the arguments this process was

@@ -57,9 +57,9 @@ pub fn gid(group: Option<Spec<'_>>) -> Result<u32, Unknown> {
     }
 }
 
-/// Becomes the given user and group, as far as they differ from the present ones. With `initgroups`
-/// the user's supplementary groups too; without it a change of group drops root's, which would
-/// otherwise stay with the worker.
+/// Becomes the given user and group, as far as they differ from the present ones. A change by root
+/// also sets the supplementary groups: those of the user with `initgroups`, else `gid` alone.
+/// Root's would otherwise stay with the worker.
 ///
 /// The order is the only one that works: after setuid no other id may be changed (credentials(7)).
 pub fn drop_privileges(uid: u32, gid: u32, initgroups: bool) -> io::Result<()> {
@@ -110,7 +110,8 @@ impl Drop for OwnRights {
     }
 }
 
-/// Of this thread only: the C library's setgroups(3) would change all of them (nptl(7)).
+/// Sets the groups of this thread only: the C library's setgroups(3) would change all threads
+/// (nptl(7)).
 fn set_thread_groups(groups: &[Gid]) -> rustix::io::Result<()> {
     let groups: Vec<_> = groups.iter().map(|group| rustix::thread::Gid::from_raw(group.as_raw())).collect();
     rustix::thread::set_thread_groups(&groups)

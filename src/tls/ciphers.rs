@@ -6,7 +6,7 @@
 
 use rustls::{CipherSuite, SupportedCipherSuite};
 
-/// What a list comes to.
+/// The suites that a list leaves.
 pub(super) struct Chosen {
     /// The suites, in the list's order, those of TLS 1.3 first. Empty when the list leaves none.
     pub suites: Vec<SupportedCipherSuite>,

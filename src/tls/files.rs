@@ -51,7 +51,7 @@ impl CertificateBundle {
     /// Reads the files that `config` names.
     ///
     /// # Errors
-    /// One cannot be read, or certfile is missing.
+    /// A file cannot be read, or certfile is missing.
     pub fn read(config: &Config) -> Result<CertificateBundle, Error> {
         if config.certfile.is_none() && config.keyfile.is_some() {
             return Err(Error::KeyAlone);
@@ -63,7 +63,7 @@ impl CertificateBundle {
     /// Reads these certificates and keys.
     ///
     /// # Errors
-    /// One cannot be read.
+    /// A file cannot be read.
     pub fn of(certificates: &[CertificateFiles], authorities: Option<Pem>) -> Result<CertificateBundle, Error> {
         let pairs = certificates.iter().map(|files| CertifiedPair::read(&files.certificate, files.key.as_ref()));
         let pairs = pairs.collect::<Result<_, _>>()?;
@@ -72,7 +72,7 @@ impl CertificateBundle {
         Ok(CertificateBundle { pairs, authorities, ticket_seed })
     }
 
-    /// What is odd, but no error.
+    /// Faults that do not keep the server from starting, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         self.pairs.iter().filter_map(|pair| pair.certificates.chain_gap()).collect()
     }

@@ -5,7 +5,7 @@
 //! right to read a key. [`Session`] is one connection: ciphertext on a non-blocking socket on one
 //! side, plain bytes on the other; it never waits. The protocol itself is rustls's.
 //!
-//! It must not know HTTP, Python, the event loop or the master, and it does not log.
+//! This layer must not know HTTP, Python, the event loop or the master, and it does not log.
 
 mod ciphers;
 mod client_certificate;
@@ -52,7 +52,7 @@ pub struct Tls {
 /// What stays the same when certificates are replaced.
 struct SharedConfig {
     options: TlsOptions,
-    /// The files that the certificates were read from, as they were right before.
+    /// The files that the certificates were read from, with their stamps from right before.
     files: Vec<(PathBuf, Option<Stamp>)>,
     /// The shared page with which the master passes new certificates to the workers, under
     /// `tls_watch`.
@@ -108,8 +108,8 @@ impl Tls {
         Tls::assemble(config, || Ok((CertificateBundle::read(config)?, TlsOptions::new(config)))).map(Some)
     }
 
-    /// The same for certificates and options that `read` supplies, whatever `config` says of them.
-    /// The files to watch are those of `config`.
+    /// As [`Tls::load`], for certificates and options that `read` supplies, whatever `config` says
+    /// of them. The files to watch are those of `config`.
     ///
     /// # Errors
     /// As [`Tls::load`].
@@ -159,8 +159,8 @@ impl Tls {
     }
 
     /// In the master: takes the certificates of `fresh`, for itself and for every worker that has a
-    /// clone of it. The options stay, whatever a hook says of them now: they change with a reload
-    /// only.
+    /// clone of this [`Tls`]. The options stay, whatever a hook says of them now: they change with
+    /// a reload only.
     ///
     /// # Errors
     /// The certificates do not fit the options, or are too large. Nothing has changed then.

@@ -41,7 +41,8 @@ impl Certificates {
             let host = host.to_ascii_lowercase();
             self.0.iter().filter(|named| named.is_for(&host)).find(can_check)
         });
-        // If the client can verify none of them, the choice does not matter: rustls refuses it.
+        // If the client can verify none of them, the choice does not matter: rustls refuses the
+        // client.
         of_host.or_else(|| self.0.iter().find(can_check)).or(self.0.first())
     }
 }
@@ -66,7 +67,7 @@ impl Named {
             .key_provider
             .load_private_key(pair.key.key()?)
             .map_err(|error| Error::BadKey(pair.key.name.clone(), reason(&error)))?;
-        // rustls's own check does not do: it cannot read certificates of version 1, which OpenSSL
+        // rustls's own check is not enough: it cannot read certificates of version 1, which OpenSSL
         // makes and serves.
         let public = own.tbs_certificate.subject_public_key_info.to_der().ok();
         if let (Some(theirs), Some(ours)) = (public, key.public_key())

@@ -1,9 +1,9 @@
 //! One connection under TLS: ciphertext on a non-blocking socket, plain bytes on the other side.
 //!
-//! It reads and writes like the socket, which each call is given, and never waits. The handshake
-//! goes on inside [`Session::read`] as its bytes arrive. Written bytes that the kernel does not
-//! take stay in the session as ciphertext, at most [`MOST_UNSENT`]; until they are sent, the
-//! session takes no more.
+//! A session reads and writes like the socket, which each call is given, and never waits. The
+//! handshake goes on inside [`Session::read`] as its bytes arrive. Written bytes that the kernel
+//! does not take stay in the session as ciphertext, at most [`MOST_UNSENT`]; until they are sent,
+//! the session takes no more.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -44,16 +44,16 @@ pub struct Session {
     /// Whether the socket was empty when it was last read.
     is_drained: bool,
     secured: Option<Arc<Secured>>,
-    /// How the handshake came about, until that was asked for.
+    /// How the handshake came about, until [`Session::take_settled`] takes it.
     settled: Option<Settled>,
 }
 
-/// How a handshake came about that is complete.
+/// How a complete handshake came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     /// In full.
     InFull,
-    /// From a session of before.
+    /// By resuming an earlier session.
     Resumed,
 }
 
@@ -68,7 +68,7 @@ enum SessionStage {
     Open,
     /// The server has sent close_notify.
     Finished,
-    /// It must end without close_notify, so that the client sees a truncation.
+    /// The session must end without close_notify, so that the client sees a truncation.
     Abandoned,
     /// The handshake or the protocol failed.
     Failed(HandshakeFailure),
@@ -81,9 +81,9 @@ pub struct Secured {
     pub protocol: &'static str,
     /// The cipher suite's name in OpenSSL.
     pub cipher: String,
-    /// The length of its key in bits.
+    /// The length of the suite's key in bits.
     pub bits: u16,
-    /// The client's certificate, if it was asked for and has sent one.
+    /// The client's certificate, if the client was asked for one and has sent it.
     pub certificate: Option<ClientCertificate>,
 }
 
@@ -145,7 +145,7 @@ impl Session {
     }
 
     /// Whether the last read has left only bytes that the socket's next readiness event announces.
-    /// The read must have had room to spare.
+    /// That read must have had room to spare in its buffer.
     pub fn is_drained(&self) -> bool {
         self.is_drained
     }
@@ -154,7 +154,7 @@ impl Session {
     /// once.
     ///
     /// # Errors
-    /// WouldBlock while older bytes wait, and then it takes none; or an error of the socket.
+    /// WouldBlock while older bytes wait, and then none are taken; or an error of the socket.
     pub fn write_vectored(&mut self, stream: &Stream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.flush(stream)?;
         let taken = match parts {
@@ -283,7 +283,7 @@ impl Session {
         }
     }
 
-    /// If this read still has bytes to return, the next one reports the failure.
+    /// Notes the failure. If this read still has bytes to return, the next one reports it.
     fn fail(&mut self, failure: HandshakeFailure) -> io::Error {
         self.is_drained = false;
         self.stage = SessionStage::Failed(failure.clone());

@@ -9,14 +9,14 @@ use super::{BodyRate, Http1Limits};
 
 /// Where a body's data is gathered before the application is called.
 pub trait BodySink {
-    /// A body begins that is `announced` bytes long, if that was said.
+    /// A body begins. It is `announced` bytes long, if the client has said so.
     fn begin(&mut self, announced: Option<u64>);
 
     /// Keeps the data, and says whether more may follow.
     fn add(&mut self, data: Cow<'_, [u8]>) -> Room;
 }
 
-/// Whether a body can go on gathering.
+/// Whether the sink can keep more of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
     /// It can.
@@ -33,9 +33,9 @@ pub struct BodyReader {
     length: u64,
 }
 
-/// What became of bytes that are at least in part a body's.
+/// What [`BodyReader::take`] made of bytes.
 pub(super) struct Taken {
-    /// How many of them were the body's.
+    /// How many of the bytes belonged to the body.
     pub(super) count: usize,
     pub(super) progress: Progress,
 }
@@ -55,8 +55,9 @@ impl BodyReader {
         BodyReader { decoder, rate: BodyRate::begin(now), length: 0 }
     }
 
-    /// Takes of `bytes` what is the body's, and hands its data to the sink in one piece, however
-    /// small its chunks are: what the sink does costs as much for a chunk as for a whole read.
+    /// Takes the part of `bytes` that belongs to the body, and hands its data to the sink in one
+    /// piece, however small its chunks are: a call of the sink costs as much for a chunk as for a
+    /// whole read.
     pub(super) fn take<S: BodySink>(
         &mut self,
         bytes: &[u8],
@@ -75,8 +76,8 @@ impl BodyReader {
         Ok(Taken { count, progress })
     }
 
-    /// Decodes what has come of the rest of a body into `buffer`, as much as that takes, and says
-    /// how many bytes of `input` were used up and how many came out.
+    /// Decodes `input`, the part of the body that has come, into `buffer`, as much as fits. Returns
+    /// how many bytes of `input` were used up and how many were decoded.
     ///
     /// # Errors
     /// The body is malformed, or longer than a body may be.
@@ -93,32 +94,32 @@ impl BodyReader {
         Ok((used, count))
     }
 
-    /// Whether all of it has come.
+    /// Whether the whole body has come.
     pub fn is_done(&self) -> bool {
         self.decoder.is_done()
     }
 
-    /// How much of it has come, in bytes, decoded.
+    /// How many bytes of the body have come, decoded.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// How fast it comes.
+    /// How fast the body comes.
     pub fn rate(&self) -> &BodyRate {
         &self.rate
     }
 
-    /// The rest of it has come a bit further, by so many bytes.
+    /// Notes that `count` more bytes have come while the application runs.
     pub fn receive(&mut self, count: usize, now: Instant) {
         self.rate.add(count, now);
     }
 
-    /// Nobody waits for it any more.
+    /// Notes that nobody waits for the body any more.
     pub fn pause(&mut self, now: Instant) {
         self.rate.pause(now);
     }
 
-    /// From now on it is waited for.
+    /// Notes that the application waits for the body from now on.
     pub fn resume(&mut self, now: Instant) {
         self.rate.resume(now);
     }
@@ -152,7 +153,7 @@ impl BodyReader {
     }
 }
 
-/// Puts `more` behind `data`; `rest` bytes are left that may follow.
+/// Appends `more` to `data`, with room for `rest` more bytes.
 fn gather(data: &mut Cow<'_, [u8]>, more: &[u8], rest: usize) {
     if let Cow::Borrowed(first) = data {
         let mut gathered = Vec::with_capacity(first.len() + more.len() + rest);

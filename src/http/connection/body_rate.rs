@@ -7,7 +7,7 @@ use super::Http1Limits;
 /// One body's arrival.
 #[derive(Debug)]
 pub struct BodyRate {
-    /// When it began; moved forward by the time in which nobody waited for it.
+    /// When the body began; moved forward by the time in which nobody waited for it.
     began: Instant,
     received: u64,
     /// When its last bytes came.
@@ -32,31 +32,32 @@ impl BodyRate {
         self.paused_at.get_or_insert(now);
     }
 
-    /// More is waited for: the client is not to blame for what lies between.
+    /// The application waits for more. The time since [`BodyRate::pause`] does not count against
+    /// the client.
     pub fn resume(&mut self, now: Instant) {
         if let Some(since) = self.paused_at.take() {
             self.began += now.saturating_duration_since(since);
         }
     }
 
-    /// When it began, or would have but for the time in which nobody waited for it.
+    /// When the body began, plus the time in which nobody waited for it.
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// Until when what came would have sufficed at the lowest rate that is permitted.
+    /// Until when the bytes that have come suffice at `body_min_rate`, or at 1 byte a second where
+    /// that is 0.
     pub fn sufficed_until(&self, limits: &Http1Limits) -> Instant {
         self.began + Duration::from_secs((self.received / limits.body_min_rate.max(1)).min(u64::from(u32::MAX)))
     }
 
-    /// Whether no bytes have come for `patience`, or they come more slowly than is permitted in the
-    /// long run, which `patience` after the beginning is long enough to tell.
+    /// Whether no bytes have come for `patience`, or they come more slowly than is permitted on
+    /// average. The average is judged once `patience` has passed since the beginning.
     pub fn is_slow(&self, now: Instant, patience: Duration, limits: &Http1Limits) -> bool {
         now >= self.arrived + patience || now >= self.sufficed_until(limits).max(self.began + patience)
     }
 
-    /// When the wait that begins now ends: after a pause too long, or when the rate since the
-    /// beginning has become too low.
+    /// When the wait that begins now ends: when the pause is too long, or the average rate too low.
     pub fn deadline(&self, now: Instant, limits: &Http1Limits) -> Instant {
         let pause_ends = now + limits.body_timeout;
         let Some(earned) = self.received.checked_div(limits.body_min_rate) else { return pause_ends };

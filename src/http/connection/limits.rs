@@ -26,6 +26,6 @@ pub struct Http1Limits {
     pub limit_request_body: Option<u64>,
     /// Which PROXY headers are looked for.
     pub proxy_mode: Option<ProxyMode>,
-    /// Whether there must be one.
+    /// Whether a connection without a PROXY header is refused.
     pub requires_proxy_header: bool,
 }

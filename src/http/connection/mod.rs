@@ -1,5 +1,5 @@
-//! The state of an HTTP/1 connection, without its socket, its clock and its files. One that speaks
-//! uwsgi differs in what its head is read by (`protocol`).
+//! The state of an HTTP/1 connection, without its socket, its clock and its files. A connection
+//! that speaks uwsgi has another reader for its head (`protocol`).
 //!
 //! [`Http1`] is told what happens: bytes come, the client ends its side, time passes, the
 //! application is done, the queued bytes are out. It moves from [`Stage`] to [`Stage`] and answers
@@ -12,8 +12,8 @@
 //!
 //! # Transitions
 //!
-//! What can happen in a stage, and where it leads. `transitions` holds the same as data; every
-//! event is checked against it in debug builds. What is not here cannot happen.
+//! What can happen in a stage, and where it leads. `transitions` holds the same table as data;
+//! every event is checked against it in debug builds. A transition that is not here cannot happen.
 //!
 //! | Stage | Event | Next stage: action |
 //! |---|---|---|
@@ -116,7 +116,7 @@ const LINGER_BYTES: usize = 64 * 1024;
 /// ...and for this long. Both are gunicorn's figures.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// How a request begins that wants no body in its answer.
+/// The start of a request that wants no body in its answer.
 const HEAD: &[u8] = b"HEAD ";
 
 /// One HTTP/1 connection, as far as the protocol goes.
@@ -133,13 +133,13 @@ pub struct Http1 {
     has_served: bool,
 }
 
-/// What an event works on that is the caller's.
+/// The caller's data that an event works on.
 pub struct Context<'a, S> {
     /// The rules.
     pub limits: &'a Http1Limits,
     /// Whether the peer may set the scheme and headers with underscores.
     pub is_trusted: bool,
-    /// The header blocks that are known.
+    /// The header cache, if there is one.
     pub known: Option<&'a mut HeaderCache>,
     /// Received and not used up. The current request's head is in front, from its first byte until
     /// the request is served.
@@ -161,8 +161,8 @@ impl Http1 {
         Http1::at(stage, limits.protocol, now)
     }
 
-    /// A connection that another process has accepted, and read a PROXY header from. That one may
-    /// have had other rules: `protocol` is what is spoken.
+    /// A connection that another process has accepted, and whose PROXY header, if any, is read. The
+    /// other process may have had other settings, so `protocol` says what is spoken.
     pub fn past_proxy(protocol: ClientProtocol, limits: &Http1Limits, now: Instant) -> Self {
         let stage = Stage::Idle { deadline: Some(now + limits.head_timeout) };
         Http1::at(stage, protocol, now)
@@ -172,8 +172,8 @@ impl Http1 {
         Http1 { protocol, stage, asked: None, hint: CacheHint::default(), rests_since: now, has_served: false }
     }
 
-    /// Notes that TLS is to begin where a PROXY header ends. False where none comes first: then it
-    /// is to begin at once.
+    /// Notes that TLS begins behind the PROXY header. False where no PROXY header comes first: then
+    /// TLS begins at once.
     pub fn expect_tls(&mut self) -> bool {
         match &mut self.stage {
             Stage::Proxy { tls_follows, .. } => {
@@ -203,9 +203,9 @@ impl Http1 {
         self.checked(from, Event::Bytes, action)
     }
 
-    /// The client sends nothing more. It may still read, so it is told of a body whose end is
-    /// malformed; where data is missing it has broken off. `has_unsent` says whether something
-    /// still waits for it.
+    /// The client has ended its side. It may still read, so a body whose end is malformed is
+    /// refused; a client whose body lacks data has left. `has_unsent` says whether bytes still wait
+    /// to be sent.
     pub fn on_eof(&mut self, has_unsent: bool, input: &mut Vec<u8>, limits: &Http1Limits, now: Instant) -> Action {
         let from = self.stage.kind();
         let action = match &self.stage {
@@ -213,7 +213,7 @@ impl Http1 {
                 Some(error) => self.refused(error, input, limits, now),
                 None => Action::Left,
             },
-            // The page that it is to read still waits for room in the kernel.
+            // The error page still waits for room in the kernel.
             Stage::Lingering { .. } if has_unsent => Action::Wait,
             _ => Action::Close,
         };
@@ -264,7 +264,7 @@ impl Http1 {
     pub fn on_flushed<S: BodySink>(&mut self, idle_time: Duration, context: Context<'_, S>, now: Instant) -> Action {
         let from = self.stage.kind();
         let action = match &mut self.stage {
-            // What went out was TLS's own.
+            // Only bytes of TLS itself went out.
             Stage::Idle { .. } if !self.has_served => Action::Wait,
             Stage::Idle { deadline } => {
                 *deadline = Some(now + idle_time);
@@ -296,13 +296,13 @@ impl Http1 {
                 self.serve(Received::Stored { length, began: now })
             }
             Ok(Status::Partial) => Action::Close,
-            // The rules of a newer generation may be other ones.
+            // This worker may be of another generation, with other rules.
             Err(error) => self.refused(error, input, limits, now),
         };
         self.checked(from, Event::Gathered, action)
     }
 
-    /// The caller has found that what has come is no good.
+    /// Refuses what has come, for an `error` that the caller has found.
     pub fn refuse(&mut self, error: Error, input: &mut Vec<u8>, limits: &Http1Limits, now: Instant) -> Action {
         let from = self.stage.kind();
         let action = self.refused(error, input, limits, now);
@@ -316,7 +316,8 @@ impl Http1 {
         self.checked(from, Event::Linger, Action::Wait);
     }
 
-    /// The server ends its side, and waits for nothing. Says whether this is news to the client.
+    /// The server ends its side, and waits for nothing. Returns false where the connection lingers
+    /// or is over: its end is no news to the client.
     pub fn close(&mut self) -> bool {
         let from = self.stage.kind();
         let was_open = !matches!(self.stage, Stage::Lingering { .. } | Stage::Over);
@@ -343,12 +344,12 @@ impl Http1 {
         }
     }
 
-    /// What is spoken on it.
+    /// The protocol that is spoken.
     pub fn protocol(&self) -> ClientProtocol {
         self.protocol
     }
 
-    /// What the connection is at.
+    /// The current stage.
     pub fn stage(&self) -> &Stage {
         &self.stage
     }
@@ -363,8 +364,8 @@ impl Http1 {
         matches!(self.stage, Stage::Idle { .. } | Stage::Head { .. })
     }
 
-    /// Whether bytes are of use now. Others are read when the response is out: till then the kernel
-    /// keeps them, and the client waiting.
+    /// Whether bytes are to be read now. If not, the kernel keeps them until the response is out,
+    /// and the client waits.
     pub fn takes_bytes(&self, has_unsent: bool) -> bool {
         match self.stage {
             Stage::Idle { .. } | Stage::Head { .. } => !has_unsent,
@@ -396,13 +397,13 @@ impl Http1 {
         self.asked.is_some()
     }
 
-    /// Whether the current request wants no body in its answer, as far as it has come; `input` is
-    /// needed only before its head is whole.
+    /// Whether the current request wants no body in its answer, by what has come of the request.
+    /// `input` is needed only before its head is whole.
     pub fn asks_for_head(&self, input: &[u8], limits: &Http1Limits) -> bool {
         if let Some(asked) = self.asked {
             return asked == Asked::Head;
         }
-        // An empty line may come before it.
+        // An empty line may come before the method.
         let start = input.strip_prefix(b"\r\n").unwrap_or(input);
         let method = start.get(..HEAD.len()).unwrap_or_default();
         method == HEAD || (limits.policy.casefold_http_method && method.eq_ignore_ascii_case(HEAD))
@@ -411,7 +412,7 @@ impl Http1 {
     fn refused(&mut self, error: Error, input: &mut Vec<u8>, limits: &Http1Limits, now: Instant) -> Action {
         let is_head = self.asks_for_head(input, limits);
         if let Stage::Proxy { .. } = self.stage {
-            // No request has begun that could be logged.
+            // No request has begun: none is to be logged.
             *input = Vec::new();
         }
         self.stage = Stage::Lingering { left: LINGER_BYTES, deadline: now + LINGER_TIME };

@@ -1,5 +1,5 @@
-//! What is spoken on a connection, and what reads its heads. That is settled when the connection
-//! begins, for all of it.
+//! The protocol of a connection, and the reader of its heads. Both are settled when the connection
+//! begins.
 
 use super::super::error::Error;
 use super::super::header_cache::HeaderCache;
@@ -21,14 +21,15 @@ pub enum ClientProtocol {
 /// Reads a head that comes in pieces.
 #[derive(Debug)]
 pub enum HeadReader {
-    /// Of HTTP.
+    /// A head of HTTP.
     Http(HeadParser),
-    /// A packet of uwsgi. It has its length in front, so that there is nothing to remember.
+    /// A packet of uwsgi. It has its length in front, so the reader has nothing to remember.
     Uwsgi,
 }
 
 impl HeadReader {
-    /// One for a head of which nothing has come. The `hint` is that of the connection's last head.
+    /// A reader for a head of which nothing has come. The `hint` is that of the connection's last
+    /// head.
     pub(super) fn new(protocol: ClientProtocol, hint: CacheHint) -> Self {
         match protocol {
             ClientProtocol::Http => HeadReader::Http(HeadParser::with_hint(hint)),
@@ -53,7 +54,7 @@ impl HeadReader {
         }
     }
 
-    /// For the next head on this connection.
+    /// The hint for the next head on this connection.
     pub(super) fn hint(&self) -> CacheHint {
         match self {
             HeadReader::Http(parser) => parser.hint(),
@@ -61,7 +62,7 @@ impl HeadReader {
         }
     }
 
-    /// How much of `bytes` is the head's, of which `input` has come before: about so much in HTTP.
+    /// How many of `bytes` belong to the head that begins in `input`. In HTTP this is an estimate.
     pub(super) fn split(&self, input: &[u8], bytes: &[u8]) -> usize {
         match self {
             HeadReader::Http(_) => end_of_head(bytes),

@@ -1,4 +1,4 @@
-//! What has come, and how far it leads: a PROXY header, heads, bodies.
+//! Reads what has come: a PROXY header, heads, bodies.
 
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -102,7 +102,8 @@ impl Http1 {
         }
         let is_at_its_head = input.len() == head.len;
         if is_at_its_head && announced == Some(behind.len() as u64) && behind.len() <= limits.body_buffer {
-            // The body is all there, and nothing else. It stays where it was read to.
+            // The body is all there, and nothing else. It stays in the buffer that it was read
+            // into.
             return self.serve(Received::LastBytes(behind.len()));
         }
         let asks_first = is_at_its_head && behind.is_empty() && head.expect_continue;
@@ -114,8 +115,8 @@ impl Http1 {
         }
     }
 
-    /// Takes the body's first bytes from behind the head, and then from `behind` those. What the
-    /// body does not use up stays in the input.
+    /// Takes the body's first bytes, which stand behind the head in the input, then those in
+    /// `behind`. Bytes that the body does not use up stay in the input.
     fn gather<S: BodySink>(&mut self, behind: &[u8], context: Context<'_, S>, now: Instant) -> Action {
         let Context { limits, input, head, mut sink, .. } = context;
         let Stage::Body { body, .. } = &mut self.stage else { return Action::Wait };
@@ -174,7 +175,7 @@ impl Http1 {
         }
     }
 
-    /// The head is the current request's. What it asks for is noted while it stands in the input.
+    /// Notes what the current request asks for, while its head stands in the input.
     pub(super) fn note_head(&mut self, input: &[u8], head: &RequestHead) {
         self.asked = Some(Asked::by(head.method.of(head.source(input))));
     }
@@ -185,8 +186,8 @@ impl Http1 {
     }
 }
 
-/// How much of `bytes` goes to the input: a long body that came with its head is not to make a
-/// detour there.
+/// How many of `bytes` go to the input. A long body that came with its head does not, to spare a
+/// copy.
 pub(super) fn end_of_head(bytes: &[u8]) -> usize {
     if bytes.len() <= SHORT_READ {
         return bytes.len();

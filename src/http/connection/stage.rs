@@ -1,4 +1,4 @@
-//! The stages of a connection with what belongs to each, and what its caller is told to do.
+//! The stages of a connection, each with its data, and the actions that its caller is to take.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use super::super::proxy::{Origin, ProxyMode};
 use super::transitions::{ActionKind, StageKind};
 use super::{BodyReader, HeadReader};
 
-/// What a connection is at. A deadline is when the stage's wait ends.
+/// What a connection does at the moment. A deadline is when the stage's wait ends.
 #[derive(Debug)]
 pub enum Stage {
     /// A PROXY header may come before the first request.
@@ -45,7 +45,7 @@ pub enum Stage {
     Closing,
     /// The answer is queued or out. What the client still sends is dropped.
     Lingering {
-        /// How many bytes more.
+        /// How many more bytes are dropped before the connection is closed.
         left: usize,
         /// For the client to end its side.
         deadline: Instant,
@@ -62,11 +62,11 @@ pub enum Action {
     /// Send `100 Continue`, and wait for the body (RFC 9110, 10.1.1).
     SendContinue,
     /// The PROXY header is read and taken off the input; `None` where there is none. Where the
-    /// stage is now [`Stage::Head`] bytes of the request are in the input already: go on with
-    /// [`super::Http1::on_bytes`], of no bytes.
+    /// stage is now [`Stage::Head`], bytes of the request are in the input already: go on by
+    /// calling [`super::Http1::on_bytes`] with no bytes.
     EndProxy(Option<Origin>),
-    /// The request is ready: its head is in front of the input, and this has come of its body. What
-    /// stands behind the head is the next request's.
+    /// The request is ready. Its head is in front of the input, and [`Received`] says what has come
+    /// of its body. Bytes behind the head belong to the next request.
     Serve(Received),
     /// Send the error's page, and end the server's side behind it.
     Refuse(Refusal),
@@ -90,8 +90,8 @@ pub enum Action {
 pub enum Received {
     /// There is none.
     NoBody,
-    /// All of it. It is the last so many of the bytes that the event was about, and went nowhere
-    /// else.
+    /// All of it: the last so many of the bytes that the event brought. They are neither in the
+    /// input nor in the sink.
     LastBytes(usize),
     /// All of it. It is in the sink.
     Stored {

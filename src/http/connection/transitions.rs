@@ -46,7 +46,7 @@ pub(super) enum ActionKind {
     Close,
 }
 
-/// Where an event can lead that happens in a stage.
+/// Where an event can lead in a stage.
 pub(super) struct TransitionRow {
     pub(super) stage: StageKind,
     pub(super) event: Event,

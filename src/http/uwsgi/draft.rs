@@ -1,6 +1,6 @@
 //! A head made of a packet's variables: what each of them means, and what they mean together.
 //!
-//! It knows nothing of the bytes around them.
+//! The module knows nothing of the bytes around the variables.
 
 use crate::http::error::{Error, quote};
 use crate::http::fields::parse_length;
@@ -9,24 +9,25 @@ use crate::http::policy::Policy;
 use crate::http::request::{Framing, HeaderSpan, RequestHead, Scheme, Span, Version};
 use crate::http::request_line::check_method;
 
-/// How a variable's name begins that holds a header (RFC 3875, 4.1.18).
+/// How the name of a variable that holds a header begins (RFC 3875, 4.1.18).
 const HEADER_PREFIX: &[u8] = b"HTTP_";
 
-/// Headers of the client's connection with the proxy, which say nothing of this one, or what
-/// another variable says. `Proxy` is no header at all: as `HTTP_PROXY` it would name a proxy to
+/// Headers that are dropped: they concern the client's connection with the proxy, not this one, or
+/// repeat another variable. `Proxy` is no header at all: as `HTTP_PROXY` it would name a proxy to
 /// programs that the application starts (CVE-2016-5385).
 const DROPPED_HEADERS: [&[u8]; 4] = [b"PROXY", b"TRANSFER-ENCODING", b"CONTENT-LENGTH", b"CONTENT-TYPE"];
 
 /// A head in the making.
 pub(super) struct Draft<'a> {
     head: &'a mut RequestHead,
-    /// The packet, with names of headers as HTTP has them. What it does not say stands behind it.
+    /// The packet, with names of headers as HTTP has them. Behind it stands text that it lacks,
+    /// such as defaults.
     text: Vec<u8>,
     named: Named,
 }
 
-/// Where the values stand that the head is made of. Of two variables with one name the last counts:
-/// so an operator's own overrides one of the file that nginx comes with.
+/// Where the values that the head is made of stand. Of two variables with one name the last counts:
+/// so an operator's own variable overrides the one in the file that nginx comes with.
 #[derive(Default)]
 struct Named {
     method: Option<Span>,
@@ -63,7 +64,7 @@ impl Named {
 }
 
 impl<'a> Draft<'a> {
-    /// One for this packet, of which nothing has been read.
+    /// A draft for this packet, of which nothing has been read.
     pub(super) fn new(packet: &[u8], head: &'a mut RequestHead) -> Self {
         let mut text = std::mem::take(&mut head.rewritten);
         text.clear();
@@ -103,7 +104,7 @@ impl<'a> Draft<'a> {
         self.keep_header(name, value)
     }
 
-    /// An application may pass the value on, so that it must not end a line.
+    /// Keeps a header. An application may pass its value on, so the value must not end a line.
     fn keep_header(&mut self, name: Span, value: Span) -> Result<(), Error> {
         if !is_field_value(value.of(&self.text)) {
             return Err(Error::InvalidHeader(quote(name.of(&self.text))));
@@ -162,7 +163,7 @@ impl<'a> Draft<'a> {
         self.append(&encoded)
     }
 
-    /// The client's own words, or what comes nearest to them.
+    /// The target as the client has sent it, or else path and query put together.
     fn target(&mut self) -> Span {
         if let Some(uri) = self.named.uri.filter(is_said) {
             return uri;
@@ -191,8 +192,8 @@ impl<'a> Draft<'a> {
     }
 
     /// What the variables say of the client's scheme. Where several do, `HTTPS` comes first, and
-    /// then those that nobody sends without meaning it: nginx's file says `REQUEST_SCHEME` of its
-    /// own accord.
+    /// `REQUEST_SCHEME` last: nginx's file always sends it, while the others are sent only on
+    /// purpose.
     fn scheme(&self) -> Option<Scheme> {
         let is_one_of = |value: Option<Span>, words: &[&[u8]]| {
             value.is_some_and(|value| words.iter().any(|word| value.of(&self.text).eq_ignore_ascii_case(word)))
@@ -224,8 +225,8 @@ fn is_told_by_the_head(key: &[u8]) -> bool {
     known.contains(&key)
 }
 
-/// Whether it is the server that sets the environ's keys of this kind (PEP 3333): an application
-/// takes them for objects.
+/// Whether only the server may set such a key of the environ (PEP 3333): an application takes the
+/// value for an object of the server's.
 fn is_servers_own(key: &[u8]) -> bool {
     key.starts_with(b"wsgi.") || key.starts_with(b"gunicorn.")
 }

@@ -1,5 +1,5 @@
-//! The commands of the control socket: gunicorn's with its replies, to which keys are added and of
-//! which none is renamed, and a few more.
+//! The commands of the control socket: gunicorn's, and a few more. The replies to gunicorn's
+//! commands have all its keys under its names, and further ones.
 
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
@@ -49,14 +49,14 @@ const HELP: [(&str, &str); 21] = [
     ("help", "Show this"),
 ];
 
-/// Dirty workers of one command; an arbiter has its own limit for all of them.
+/// Dirty workers that one command starts or stops; an arbiter has its own limit for all of them.
 const MOST_AT_ONCE: i64 = 1 << 20;
 
 type Answered = Result<Value, String>;
 
 impl Master {
-    /// Does what the words say, for the client that the log names as `peer`. Of `departure` it
-    /// makes what follows for the master's loop.
+    /// Carries out the command, for the client that the log names as `peer`. Sets `departure` if
+    /// the master is to leave its loop.
     pub(super) fn command(
         &mut self,
         words: &[String],
@@ -89,7 +89,7 @@ impl Master {
                 Err(error) => Err(error),
             },
             "reload" => {
-                // It does not end the master.
+                // HUP does not end the master.
                 let _ = self.handle(Signal::Hup);
                 if word(1) == "--wait" {
                     return CommandReply::Later(Awaited::Reload {
@@ -213,7 +213,7 @@ impl Master {
                 let signal = if is_more { Signal::Ttin } else { Signal::Ttou };
                 for _ in 0..count {
                     let before = self.generations.serving.wanted;
-                    // Neither of the two ends the master.
+                    // Neither signal ends the master.
                     let _ = self.handle(signal);
                     if self.generations.serving.wanted == before {
                         break;
@@ -248,8 +248,8 @@ impl Master {
         Ok(self.worker_of(pid).map(|_| WantedWorkers::One(pid)).ok_or_else(|| not_found(pid)))
     }
 
-    /// Gives the error log another level. The line that notes it is written under the one of both
-    /// that shows more.
+    /// Gives the error log another level, or tells the present one. The line that notes a change is
+    /// written under the more verbose of the two levels.
     fn log_level_command(&mut self, name: &str, note: Option<String>) -> Answered {
         let before = logging::level();
         let Some(note) = note else { return Ok(json!({"loglevel": before.name().to_lowercase()})) };

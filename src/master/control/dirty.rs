@@ -1,4 +1,5 @@
-//! What the commands about dirty workers say. The arbiter knows it, so most replies wait for that.
+//! The replies to commands about dirty workers. Most of them wait for the dirty arbiter, which
+//! knows the workers.
 
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ impl Question {
 }
 
 impl Master {
-    /// Asks the arbiter; without one the reply is known.
+    /// Asks the arbiter. Without an arbiter the reply is known at once.
     pub(super) fn ask_dirty(&self, question: Question) -> CommandReply {
         let asked = self.dirty_arbiter().and(self.dirty.socket(self.generations.serving.number));
         let Some(socket) = asked else { return CommandReply::Now(self.dirty_reply(question, None)) };
@@ -40,8 +41,7 @@ impl Master {
         }
     }
 
-    /// The reply to a command, after the arbiter has `said` something; without an arbiter it has
-    /// not.
+    /// The reply to a command. `said` is the arbiter's answer; `None` without an arbiter.
     pub(super) fn dirty_reply(&self, question: Question, said: Option<Result<Value, String>>) -> Result<Value, String> {
         let pid = self.dirty_arbiter().filter(|_| said.is_some()).map(|pid| pid.as_raw());
         let failed = |error: &str| json!({"success": false, "error": error});

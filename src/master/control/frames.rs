@@ -1,5 +1,5 @@
 //! The frames of the control protocol: four bytes of length, most significant first, then a JSON
-//! object. gunicorn's, so that its client `gunicornc` is understood.
+//! object. They are gunicorn's, so that its client `gunicornc` works here.
 
 use serde_json::{Value, json};
 
@@ -9,12 +9,12 @@ const MOST_BYTES: usize = 1 << 20;
 /// What a client's bytes hold.
 #[derive(Debug, PartialEq)]
 pub(super) enum Read {
-    /// What the reply is to carry, and the words of a command. The error is what gunicorn says of
-    /// words that cannot be split.
+    /// The id that the reply must carry, and the words of the command. The error is gunicorn's for
+    /// a text that cannot be split into words.
     Request(Value, Result<Vec<String>, String>),
     /// More is to come.
     Partial,
-    /// It is none of the protocol: gunicorn closes without a word.
+    /// The bytes are not of this protocol. gunicorn then closes the connection without a reply.
     Broken,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn take(input: &mut Vec<u8>) -> Read {
     let id = object.get("id").cloned().unwrap_or_else(|| json!(0));
     let arguments = match object.get("args") {
         Some(Value::Array(arguments)) => arguments.iter().map(as_python_shows).collect(),
-        // Python iterates over its characters.
+        // Python iterates over the characters of a text.
         Some(Value::String(text)) => text.chars().map(String::from).collect(),
         _ => Vec::new(),
     };
@@ -47,13 +47,13 @@ pub(super) fn take(input: &mut Vec<u8>) -> Read {
     Read::Request(id, words.map(|words| words.into_iter().chain(arguments).collect()))
 }
 
-/// A frame of this object.
+/// The frame that carries this object.
 pub(super) fn frame(object: &Value) -> Vec<u8> {
     let text = object.to_string();
     [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat()
 }
 
-/// As `str()` of it.
+/// A value as Python's `str()` shows it.
 fn as_python_shows(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,9 +1,9 @@
 //! The control socket: commands of an operator's program, answered in the master's loop.
 //!
-//! It speaks gunicorn's protocol. Each turn of the loop looks at every client without waiting, so a
-//! client that stands still costs nobody anything, and forks, reloads and upgrades go on beside it.
-//! `frames` reads what has come, `commands` does it, and what it waits for is told later: the
-//! outcome of a reload, the `stacks` of workers.
+//! The socket speaks gunicorn's protocol. Each turn of the loop looks at every client without
+//! waiting, so a client that stands still costs nobody anything, and forks, reloads and upgrades go
+//! on beside it. `frames` decodes requests, and `commands` carries them out. Some replies follow in
+//! a later turn: the outcome of a reload, the `stacks` of workers, what the dirty arbiter says.
 
 mod commands;
 mod dirty;
@@ -36,7 +36,7 @@ use self::stacks::{AskedWorkers, WantedWorkers};
 /// Clients at a time. Those behind them wait in the kernel.
 const CLIENTS: usize = 16;
 
-/// Clients that may wait there.
+/// Clients that may wait in the kernel.
 const BACKLOG: u32 = 16;
 
 /// How long a client may send nothing: gunicorn's number.
@@ -55,7 +55,7 @@ const MOST_LOGGED: usize = 200;
 pub(super) struct Control {
     listener: Option<(PathBuf, u32, Listener)>,
     clients: Vec<ControlClient>,
-    /// A client may have sent more commands than were its share of the last turn.
+    /// A client may have sent more commands than the last turn carried out.
     has_more: bool,
 }
 
@@ -66,7 +66,8 @@ struct ControlClient {
     last_heard: Instant,
     /// The process and the user that have connected, as far as the kernel knows.
     peer: Option<(Pid, u32)>,
-    /// What its last command waits for, and the id of that. Further commands wait behind it.
+    /// The id of the command that waits for its reply, and what it waits for. Further commands wait
+    /// behind that one.
     awaits: Option<(Value, Awaited)>,
     is_over: bool,
 }
@@ -75,15 +76,15 @@ struct ControlClient {
 enum CommandReply {
     /// This is the whole reply.
     Now(Result<Value, String>),
-    /// It follows later.
+    /// The reply follows when this is there.
     Later(Awaited),
 }
 
 /// What a reply waits for.
 enum Awaited {
-    /// The end of a reload, and of so many `before` it.
+    /// The end of a reload, after `before` others have ended.
     Reload { before: u32 },
-    /// The stacks of workers, which another client has asked for just now.
+    /// Its turn to ask workers for their stacks: one client at a time does so.
     Turn(WantedWorkers),
     /// The stacks of workers.
     Stacks(AskedWorkers),
@@ -114,7 +115,8 @@ impl Control {
         }
     }
 
-    /// Closes the socket and all clients, once what they were told is on its way.
+    /// Closes the socket and all clients. Before that each client is sent as much of its replies as
+    /// it takes at once.
     pub fn close(&mut self) {
         self.clients.iter_mut().for_each(ControlClient::send);
         self.clients.clear();
@@ -128,8 +130,9 @@ impl Control {
         self.listener.is_some() || !self.clients.is_empty()
     }
 
-    /// When there is something to do though nothing has come: at once, when a worker may have
-    /// written its stacks, or when the first client has been silent for too long.
+    /// When the master must look at the clients though nothing has come from them: at once if
+    /// commands are left, soon if a worker may have written its stacks, else when the first client
+    /// has been silent, or has waited for the dirty arbiter, for too long.
     pub fn deadline(&self) -> Option<Instant> {
         if self.has_more {
             return Some(Instant::now());
@@ -140,7 +143,7 @@ impl Control {
         self.clients.iter().filter_map(ControlClient::deadline).min()
     }
 
-    /// Tells those who wait for it how a reload has ended.
+    /// Tells the clients that wait for a reload how one has ended.
     pub fn tell_reload(&mut self, outcome: &Result<Value, String>) {
         for client in &mut self.clients {
             match client.awaits.take() {
@@ -199,12 +202,12 @@ impl ControlClient {
         }
     }
 
-    /// When its silence lasts too long. It may wait for a reply as long as that takes.
+    /// When the client has been silent for too long; `None` while it waits for a reply.
     fn silent_until(&self) -> Option<Instant> {
         self.awaits.is_none().then(|| self.last_heard + IDLE_TIMEOUT)
     }
 
-    /// When it is to be looked at, whether or not something happens.
+    /// When the master must look at the client though nothing has come from it.
     fn deadline(&self) -> Option<Instant> {
         match &self.awaits {
             Some((_, Awaited::Arbiter(_, query))) => Some(query.deadline()),
@@ -212,7 +215,8 @@ impl ControlClient {
         }
     }
 
-    /// Whether it is still there. One that waits for a reply is not read from, so its end is not.
+    /// Whether the client is kept. While it waits for a reply the master does not read from it, and
+    /// asks the kernel whether it has hung up.
     fn stays(&self, now: Instant) -> bool {
         !self.is_over
             && match self.silent_until() {
@@ -225,7 +229,7 @@ impl ControlClient {
         matches!(self.awaits, Some((_, Awaited::Stacks(_) | Awaited::Turn(_))))
     }
 
-    /// The dirty arbiter's answer, once it has come, and what it is to.
+    /// The dirty arbiter's answer, once it has come, with the id of the command and its question.
     fn take_answer(&mut self, now: Instant) -> Option<(Value, Question, Result<Value, String>)> {
         let Some((_, Awaited::Arbiter(question, query))) = &mut self.awaits else { return None };
         let (question, said) = (*question, query.poll(now)?);
@@ -234,7 +238,7 @@ impl ControlClient {
         Some((id, question, said))
     }
 
-    /// Who it is, for the log.
+    /// How the log names the client.
     fn shown(&self) -> String {
         self.peer.map_or_else(|| "unknown".to_owned(), |(pid, user)| format!("uid:{user}, pid:{pid}"))
     }
@@ -280,7 +284,7 @@ impl Master {
         self.workers.scoreboard().set_control_path(&path);
     }
 
-    /// Answers the clients of the control socket. Breaks if one of them has the server stop.
+    /// Answers the clients of the control socket. Breaks if a command stops the server.
     pub(super) fn serve_control(&mut self) -> ControlFlow<Departure> {
         if !self.control.is_open() {
             return ControlFlow::Continue(());
@@ -288,7 +292,7 @@ impl Master {
         let now = Instant::now();
         self.control.accept(&self.waiter, now);
         let (mut departure, mut has_more) = (ControlFlow::Continue(()), false);
-        // The clients are set aside, since commands concern all of the master.
+        // The clients are taken out of `self`, because a command borrows the whole master.
         let mut clients = std::mem::take(&mut self.control.clients);
         for client in &mut clients {
             self.tell_stacks(client, now);
@@ -328,7 +332,8 @@ impl Master {
         }
     }
 
-    /// Workers write all their stacks into one file, so one client at a time asks for them.
+    /// Lets the next client ask for stacks. One client at a time asks, because a worker has one
+    /// file for all answers.
     fn let_next_ask(&self, clients: &mut [ControlClient]) {
         if clients.iter().any(|client| matches!(client.awaits, Some((_, Awaited::Stacks(_))))) {
             return;

@@ -1,4 +1,4 @@
-//! `stacks`: what workers are at, and where in the code.
+//! `stacks`: the requests that workers are at, and where in the code.
 //!
 //! A worker writes its stacks when it is asked by a signal
 //! ([`stack_file`](crate::sys::stack_file)). The master goes on meanwhile, and looks again at each
@@ -16,7 +16,7 @@ use super::super::worker::Worker;
 /// How long a worker may take to write its stacks.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bytes of stacks in one reply. Workers whose stacks have no more room in it are shown without.
+/// Bytes of stacks in one reply. A worker whose stacks do not fit any more is shown without them.
 const MOST_BYTES: usize = 4 << 20;
 
 /// The workers that a client wants to see.
@@ -31,7 +31,7 @@ pub(super) enum WantedWorkers {
 pub(super) struct AskedWorkers(Vec<AskedWorker>);
 
 struct AskedWorker {
-    /// What the master knows of it.
+    /// What the master knows of the worker.
     shown: Map<String, Value>,
     answer: Answer,
 }
@@ -42,7 +42,7 @@ enum Answer {
 }
 
 impl AskedWorkers {
-    /// Takes the answers that are there, and returns the reply when that is all of them.
+    /// Takes the answers that have come, and returns the reply once all have.
     pub fn reply(&mut self, now: Instant) -> Option<Value> {
         self.0.iter_mut().for_each(|worker| worker.answer.look(now));
         if self.0.iter().any(|worker| matches!(worker.answer, Answer::Awaited(_))) {

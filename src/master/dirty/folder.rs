@@ -12,7 +12,7 @@ const LONGEST_PATH: usize = 107;
 /// Room for the longest name below the folder, `4194304/worker-1000000.sock`, and a slash.
 const LONGEST_NAME: usize = 28;
 
-/// A folder that the user of the workers can enter, and nobody else.
+/// Makes a folder that only the workers' user can enter.
 pub(super) fn make(config: &Config) -> Result<PathBuf, String> {
     let (user, group) = service::identity(config).map_err(|error| error.to_string())?;
     let made = tempfile::Builder::new().prefix("gunicorn-dirty-").tempdir().map_err(|error| error.to_string())?;
@@ -23,11 +23,11 @@ pub(super) fn make(config: &Config) -> Result<PathBuf, String> {
     if config.user.is_some() || config.group.is_some() {
         chown(path, Some(user), Some(group)).map_err(|error| error.to_string())?;
     }
-    // Removed by a call: forked children hold a copy of this value.
+    // The folder is removed by a call, not on drop: forked children hold copies of this value.
     Ok(made.keep())
 }
 
-/// gunicorn's name: by it an operator finds the arbiter.
+/// The name of the pid file is gunicorn's, because operators look for the arbiter under it.
 pub(super) fn pid_file_name(server: &str, is_second: bool) -> String {
     format!("gunicorn-dirty-{}{}.pid", server.replace(['/', ' '], "_"), if is_second { ".2" } else { "" })
 }

@@ -1,10 +1,10 @@
-//! Dirty workers: for each set of settings one dirty arbiter, which is gunicorn's own code and
-//! supervises them; the master supervises it.
+//! Dirty workers. For each set of settings there is one dirty arbiter. It is gunicorn's own code
+//! and supervises the dirty workers; the master supervises the arbiter.
 //!
 //! `pool` is one arbiter with the folder of its sockets; `query` and `wire` ask it. A reload that
-//! changes nothing of what an arbiter lives by keeps it, and has it replace its workers. Otherwise
-//! the new generation gets a pool of its own, and the old one ends when the last worker that calls
-//! it has.
+//! changes none of an arbiter's own settings keeps the arbiter, and tells it to replace its
+//! workers. Otherwise the new generation gets a pool of its own, and the old pool ends with the
+//! last worker that calls it.
 
 mod folder;
 mod pool;
@@ -69,13 +69,13 @@ impl DirtyPools {
         Ok(())
     }
 
-    /// A generation will not serve.
+    /// Takes a generation that will not serve off its pool.
     pub fn leave(&mut self, generation: u64) {
         self.pools.iter_mut().for_each(|pool| pool.remove_user(generation));
     }
 
-    /// A generation serves from now on: an arbiter that it shares with the one before replaces its
-    /// workers.
+    /// To be called when a generation takes over. If it shares an arbiter with the generation
+    /// before, the arbiter is told to replace its workers.
     pub fn reload(&mut self, generation: u64, config: &Arc<Config>, hooks: &Hooks) {
         if let Some(pool) = self.pools.iter_mut().find(|pool| pool.serves(generation))
             && pool.take_over(config, hooks)
@@ -112,8 +112,8 @@ impl DirtyPools {
         self.pools.iter().for_each(|pool| pool.tell(signal));
     }
 
-    /// Tells every arbiter to end: TERM has it finish what it is at, for as long as it may or until
-    /// `at_latest`, QUIT has not.
+    /// Tells every arbiter to end within its grace time, and by `at_latest`. TERM lets it finish
+    /// its actions, QUIT does not.
     pub fn stop_all(&mut self, signal: Signal, at_latest: Instant) {
         let now = Instant::now();
         for pool in &mut self.pools {
@@ -121,7 +121,7 @@ impl DirtyPools {
         }
     }
 
-    /// Moves all of them on, and forgets those that are over.
+    /// Moves all pools on, and forgets those that are over.
     pub fn settle(&mut self, now: Instant) {
         self.pools.iter_mut().for_each(|pool| pool.settle(now));
         self.pools.retain(|pool| !pool.is_over());
@@ -138,7 +138,7 @@ impl Master {
         let service = &self.generations.serving.service;
         let of = |it: AdoptedPool| Pool::adopted(it.folder, it.pid, ADOPTED, &service.config, &service.hooks);
         let made: Vec<Pool> = adopted.into_iter().map(of).collect();
-        // In front of that of this program, which is the youngest.
+        // In front: a pool of this program is younger.
         self.dirty.pools.splice(0..0, made);
     }
 
@@ -154,7 +154,7 @@ impl Master {
         self.dirty.settle(Instant::now());
     }
 
-    /// Forks the arbiters that are missing. Breaks in each new one.
+    /// Forks the arbiters that are missing. Breaks in the child of each fork.
     pub(super) fn spawn_dirty_arbiters(&mut self) -> ControlFlow<Departure> {
         let now = Instant::now();
         while let Some(at) = self.dirty.pools.iter().position(|pool| pool.is_due(now)) {
@@ -178,8 +178,8 @@ impl Master {
         ControlFlow::Continue(())
     }
 
-    /// In the child: keeps what an arbiter needs, and drops the rest of the master with `self`: the
-    /// listeners, too, so that their ports are free when the server has ended.
+    /// In the child: keeps what an arbiter needs, and drops the rest of the master with `self`. The
+    /// listeners go too, so that their ports are free when the server has ended.
     pub(super) fn become_dirty_arbiter(mut self, child: ForkedArbiter) -> Outcome {
         let mut pool = self.dirty.pools.swap_remove(child.pool);
         let listener = pool.take_listener();
@@ -202,7 +202,7 @@ impl Master {
         }
     }
 
-    /// The arbiter that the workers which serve call.
+    /// The arbiter of the generation that serves, if one runs.
     pub(super) fn dirty_arbiter(&self) -> Option<Pid> {
         self.dirty.arbiter(self.generations.serving.number)
     }

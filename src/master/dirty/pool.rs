@@ -1,9 +1,10 @@
 //! One pool of dirty workers as the master sees it: a dirty arbiter, the folder of its sockets, and
 //! the generations whose workers call it.
 //!
-//! The folder is made once and outlives every arbiter, and so does the socket at which they listen:
-//! a worker's path is good for as long as the worker lives, and who connects between two arbiters
-//! waits. What an arbiter does is gunicorn's code to know.
+//! The folder is made once and outlives every arbiter, so the path that a worker has stays good for
+//! as long as the worker lives. The socket stays open between two arbiters, unless the pause is
+//! long: a worker that connects meanwhile waits. What an arbiter does is known to gunicorn's code
+//! alone.
 
 use std::fs;
 use std::io;
@@ -27,24 +28,24 @@ use super::folder;
 /// The socket in the folder.
 const SOCKET: &str = "arbiter.sock";
 
-/// Connections that may wait there: more than there are threads in a usual server.
+/// Connections that may wait at the socket: more than there are threads in a usual server.
 const BACKLOG: u32 = 1024;
 
-/// The permissions that its file lacks: the user of the workers alone may connect.
+/// The permissions that the socket's file lacks: only the workers' user may connect.
 const UMASK: u32 = 0o177;
 
-/// Where the next arbiter is this far away, nobody connects to wait for it: calls fail at once.
+/// If the next arbiter comes later than this, the socket is closed meanwhile: calls fail at once.
 const LONG_PAUSE: Duration = Duration::from_secs(1);
 
 /// An arbiter that has lived for this long has not died of its settings.
 const LONG_LIFE: Duration = Duration::from_secs(10);
 
-/// What an arbiter has beyond `dirty_graceful_timeout` to end: time to kill its workers, and to
-/// remove its files.
+/// The time that an arbiter has to end beyond `dirty_graceful_timeout`: it kills its workers, and
+/// removes its files.
 const TO_CLEAR_UP: Duration = Duration::from_secs(1);
 
-/// Settings that reach an arbiter only at its start. With others than these, a reload keeps it, and
-/// so the tables of its stash.
+/// Settings that an arbiter gets only at its start. A reload that changes none of them keeps the
+/// arbiter, and so the tables of its stash.
 const OF_ARBITER: &[&str] = &[
     "dirty_apps",
     "dirty_workers",
@@ -80,7 +81,7 @@ const OF_ARBITER: &[&str] = &[
 ];
 
 pub(super) struct Pool {
-    /// The generations whose workers call it.
+    /// The generations whose workers call the arbiter.
     users: Vec<u64>,
     config: Arc<Config>,
     hooks: Hooks,
@@ -96,24 +97,24 @@ pub(super) struct Pool {
 /// The arbiter of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ArbiterStage {
-    /// There is none; one is to be forked, when the backoff lets it.
+    /// No arbiter runs. One is forked when the backoff allows it.
     Down,
     Up {
         pid: Pid,
         since: Instant,
     },
-    /// It was told to end, and is killed at this moment.
+    /// The arbiter was told to end, and is killed at this moment.
     Ending {
         pid: Pid,
         until: Instant,
     },
-    /// It has ended, and there will be no other.
+    /// The arbiter has ended, and there will be no other.
     Over,
 }
 
 impl Pool {
-    /// A pool without an arbiter yet, for the workers of that generation; `is_second` in a master
-    /// that an upgrade has started beside another.
+    /// A pool without an arbiter yet, for the workers of this generation. `is_second` says that an
+    /// upgrade has started this master beside another one.
     ///
     /// # Errors
     /// A sentence: its folder cannot be made.
@@ -142,7 +143,7 @@ impl Pool {
         }
     }
 
-    /// Whether an arbiter of these settings would be another one.
+    /// Whether these settings need another arbiter.
     pub fn differs(&self, config: &Config) -> bool {
         OF_ARBITER.iter().any(|name| {
             settings::find(name).is_some_and(|setting| setting.value_in(config) != setting.value_in(&self.config))
@@ -161,14 +162,14 @@ impl Pool {
         self.users.retain(|&user| user != generation);
     }
 
-    /// The workers of a generation that shares it have taken over: later arbiters get its settings.
-    /// Returns whether it is shared, so that the arbiter itself has to reload.
+    /// A generation that uses this pool has taken over: later arbiters get its settings. Returns
+    /// whether another generation uses the pool too, so that the running arbiter has to reload.
     pub fn take_over(&mut self, config: &Arc<Config>, hooks: &Hooks) -> bool {
         (self.config, self.hooks) = (Arc::clone(config), hooks.clone());
         self.users.len() > 1
     }
 
-    /// The generations that have no worker any more do not need it.
+    /// Forgets the generations that do not need the pool any more.
     pub fn keep_users(&mut self, is_there: impl Fn(u64) -> bool) {
         self.users.retain(|&user| is_there(user));
     }
@@ -239,7 +240,7 @@ impl Pool {
         info!("Spawned dirty arbiter (pid: {pid}) at {}", self.socket().display());
     }
 
-    /// None could be forked.
+    /// No arbiter could be forked.
     pub fn not_started(&mut self, reason: &io::Error) {
         error!("Can't fork a dirty arbiter: {reason}");
         self.backoff.failed(Instant::now());
@@ -248,13 +249,14 @@ impl Pool {
     /// Sends a signal to the arbiter, if one runs.
     pub fn tell(&self, signal: Signal) {
         if let Some(pid) = self.pid() {
-            // It fails only if the arbiter has just ended, and then it is reaped soon.
+            // The call fails only if the arbiter has just ended, and then the arbiter is reaped
+            // soon.
             let _ = process::kill(pid, signal);
         }
     }
 
-    /// Moves it on: reaps the arbiter, kills it if it is late, and has it end if nobody calls it
-    /// any more.
+    /// Reaps the arbiter, kills it if it is late, and tells it to end if no generation uses the
+    /// pool any more.
     pub fn settle(&mut self, now: Instant) {
         if let Some(pid) = self.pid()
             && let Some(end) = process::reap(pid)
@@ -273,8 +275,8 @@ impl Pool {
         }
     }
 
-    /// Tells the arbiter to end before `until`, if it was not told: TERM has it finish its actions,
-    /// QUIT does not. There will be no other one.
+    /// Tells the arbiter to end before `until`; no other one follows. TERM lets it finish its
+    /// actions, QUIT does not. An arbiter that was told before is told again by QUIT only.
     pub fn stop(&mut self, signal: Signal, until: Instant) {
         self.users.clear();
         match self.stage {
@@ -296,7 +298,7 @@ impl Pool {
         Duration::from_secs(self.config.dirty.graceful_timeout) + TO_CLEAR_UP
     }
 
-    /// When the master must look at it though nothing has happened.
+    /// When the master must look at the pool though nothing has happened.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         match self.stage {
             ArbiterStage::Down => self.backoff.until(now),
@@ -327,7 +329,7 @@ impl Pool {
         }
     }
 
-    /// An arbiter that was killed has left it.
+    /// Removes the pid file of an arbiter, which a killed one leaves behind.
     fn remove_pid_file(&self, pid: Pid) {
         if fs::read_to_string(&self.pid_file).is_ok_and(|text| text.trim() == pid.to_string()) {
             let _ = fs::remove_file(&self.pid_file);

@@ -1,4 +1,4 @@
-//! A question to a dirty arbiter, which the master's loop waits for beside everything else.
+//! A question to a dirty arbiter. The master's loop waits for the answer beside everything else.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -24,7 +24,7 @@ pub(in super::super) struct Query {
 }
 
 impl Query {
-    /// Connects to the socket, and sends the question.
+    /// Connects to the socket. [`Query::poll`] sends the question.
     ///
     /// # Errors
     /// A sentence: nobody listens there.
@@ -33,12 +33,13 @@ impl Query {
         Ok(Query { stream, unsent: request.frame(), received: Vec::new(), until: Instant::now() + TIMEOUT })
     }
 
-    /// When it is given up.
+    /// When the master gives the query up.
     pub fn deadline(&self) -> Instant {
         self.until
     }
 
-    /// The answer, or why there is none; `None` while it may still come.
+    /// Sends and receives as much as it can. Returns the answer, or why there is none; `None` while
+    /// an answer may still come.
     pub fn poll(&mut self, now: Instant) -> Option<Result<Value, String>> {
         match self.exchange() {
             Ok(DirtyReply::Whole(said)) => Some(said),

@@ -1,5 +1,5 @@
-//! What is said on the socket of gunicorn's dirty arbiter, as far as the master asks: a header of
-//! 16 bytes, then a value as type, length and contents (TLV).
+//! The protocol of gunicorn's dirty arbiter, as far as the master needs it: a header of 16 bytes,
+//! then a value as type, length and contents (TLV).
 //!
 //! ```text
 //! "GD"  version 1  type  length: u32  id: u64  value
@@ -27,14 +27,14 @@ const ERROR: u8 = 0x03;
 pub(in super::super) enum Request {
     /// The workers, and the limits of the apps.
     Status,
-    /// So many workers more.
+    /// Start this many more workers.
     Add(u32),
-    /// So many workers fewer.
+    /// Stop this many workers.
     Remove(u32),
 }
 
 impl Request {
-    /// Its bytes.
+    /// The request as it is sent.
     pub fn frame(self) -> Vec<u8> {
         let (kind, payload) = match self {
             Request::Status => (0x11, Vec::new()),
@@ -50,9 +50,9 @@ impl Request {
 pub(super) enum DirtyReply {
     /// More is to come.
     Partial,
-    /// The result, or what the arbiter says in its place.
+    /// The result, or the arbiter's error.
     Whole(Result<Value, String>),
-    /// It is none of the protocol.
+    /// The bytes are not of this protocol.
     Broken,
 }
 
@@ -90,7 +90,7 @@ fn manage(operation: i64, count: u32) -> Vec<u8> {
     payload
 }
 
-/// Takes a value from the front of `bytes`; `None` if there is none.
+/// Takes a value from the front of `bytes`; `None` if they begin with none.
 fn value(bytes: &mut &[u8], depth: u32) -> Option<Value> {
     if depth > MOST_DEPTH {
         return None;

@@ -1,10 +1,10 @@
-//! Requests of a worker's class that overrides how gunicorn's classes answer them
-//! (`handle_request`, `handle_error`): a method of the worker gets the request, and calls back for
-//! the application.
+//! Requests for a worker class that overrides how gunicorn's classes answer them (`handle_request`,
+//! `handle_error`): a method of the worker gets the request, and calls back for the application.
 //!
-//! It may do so from another thread, twice, or not at all. So what the call needs is shared through
-//! a [`RequestTurn`], and what becomes of the connection follows from the response as it stands at
-//! the end. It must not know the classes: `gunicorn/workers/_served.py` does.
+//! The method may call back from another thread, twice, or not at all. So what the call needs is
+//! shared through a [`RequestTurn`], and what becomes of the connection follows from the response
+//! as it stands at the end. This module must not know the classes: `gunicorn/workers/_served.py`
+//! does.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -24,7 +24,7 @@ use crate::python::request_hooks::{HookedRequest, RequestHooks};
 use crate::python::response_writer::{Disposition, Wanted, lock};
 use crate::sys::fork;
 
-/// Gives requests to the method of the worker.
+/// The worker's method that answers requests, and what makes its `req`.
 pub(super) struct Callout {
     /// `ServedWorker._answer`
     method: Py<PyAny>,
@@ -32,7 +32,7 @@ pub(super) struct Callout {
     requests: RequestHooks,
 }
 
-/// One request in the hands of the method, which reaches the application through it.
+/// One request, as the method gets it: through this object the method calls the application.
 #[pyclass(frozen, module = "monoceros")]
 pub(super) struct RequestTurn {
     state: Mutex<TurnState>,
@@ -46,24 +46,25 @@ struct TurnState {
     shared: Option<Shared>,
     /// The environ that the application was called with last.
     environ: Option<Py<PyDict>>,
-    /// What becomes of the connection, by a response that is whole, or an error that was answered.
+    /// What becomes of the connection, once a response is whole or an error was answered.
     ending: Option<Disposition>,
 }
 
 struct Shared {
     objects: RequestObjects,
-    /// As the request makes it; each call of the application gets a copy.
+    /// The environ made from the request; each call of the application gets a copy.
     environ: Py<PyDict>,
 }
 
-/// What a request has come to.
+/// How a turn has ended: the last environ, and what becomes of the connection.
 pub(super) struct TurnEnd {
     pub environ: Option<Py<PyDict>>,
     pub ending: Option<Disposition>,
 }
 
 impl Callout {
-    /// That of the worker whose class `hooks` know; `None` where it overrides nothing of the kind.
+    /// The callout for the worker class that `hooks` know; `None` where the class overrides neither
+    /// method.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -73,7 +74,7 @@ impl Callout {
         Ok(Some(Callout { method, requests: RequestHooks::new(bridge.clone_ref(py), false, false, false) }))
     }
 
-    /// What the requests are given to.
+    /// The method that gets the requests.
     pub fn method(&self) -> &Py<PyAny> {
         &self.method
     }
@@ -102,15 +103,17 @@ impl Callout {
 
 #[pymethods]
 impl RequestTurn {
-    /// The environ for a call of the application. Nothing of an earlier call may be sent yet.
+    /// The environ for a call of the application. The response begins anew, if nothing of it is
+    /// sent.
     fn environ<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let Shared { objects, environ } = self.share(py)?;
         lock(&objects.response).begin_again();
         environ.bind(py).copy()
     }
 
-    /// Calls the application, sends what it returns, and closes that. Raises what it raises, or
-    /// StopIteration as gunicorn does where the head is out already: the error is logged then.
+    /// Calls the application, sends what it returns, and closes the result. Raises what the
+    /// application raises. Where the head is out already, the error is logged, and StopIteration
+    /// raised instead, as in gunicorn.
     fn run(&self, py: Python<'_>, app: &Bound<'_, PyAny>, environ: &Bound<'_, PyDict>) -> PyResult<()> {
         let Shared { objects, .. } = self.share(py)?;
         let before = self.hold().environ.replace(environ.clone().unbind());
@@ -139,7 +142,7 @@ impl RequestTurn {
         Ok(())
     }
 
-    /// Logs the error, and answers with 500 if nothing is sent.
+    /// Logs the error, and answers with 500 if nothing is sent yet.
     fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
         let Shared { objects, .. } = self.share(py)?;
         let ending = objects.fail(py, &PyErr::from_value(error));
@@ -149,7 +152,7 @@ impl RequestTurn {
 }
 
 impl RequestTurn {
-    /// The request is over: whoever calls later hears of it.
+    /// Ends the turn: a later call of the application through it raises.
     pub fn close(&self) -> TurnEnd {
         let (shared, end) = {
             let mut state = self.hold();
@@ -159,7 +162,7 @@ impl RequestTurn {
         end
     }
 
-    /// What is to be raised to the class where the application has raised `error`.
+    /// The exception that the class gets where the application has raised `error`.
     fn raised(&self, py: Python<'_>, objects: &RequestObjects, error: PyErr) -> PyErr {
         let is_sending = {
             let mut response = lock(&objects.response);
@@ -198,13 +201,13 @@ impl RequestTurn {
 }
 
 impl Caller {
-    /// One request, given to the worker's class; that calls the hooks in its turn.
+    /// Has the worker's class answer a request. The class itself calls the hooks.
     pub(super) fn call_out(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>, site: usize) -> CallOutcome {
         let request = exchange.request();
         let wanted = Wanted::by(request);
         let begun = caught(|| self.begin_turn(py, request));
         let kit = &self.kits[site].objects;
-        // The class goes on after the response.
+        // Code of the class runs after the response.
         lock(&kit.response).begin(exchange, wanted, true);
         let answered = begun.and_then(|begun| {
             caught(|| match begun {
@@ -252,7 +255,7 @@ impl Caller {
 }
 
 impl RequestObjects {
-    /// The same objects once more.
+    /// New references to the same objects.
     fn share(&self, py: Python<'_>) -> RequestObjects {
         RequestObjects {
             response: self.response.clone(),
@@ -265,7 +268,7 @@ impl RequestObjects {
         }
     }
 
-    /// Sends what the application returned, and closes it; the failure is for the caller to answer.
+    /// Sends what the application returned, and closes it. The caller answers a failure to send.
     fn deliver(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<Disposition> {
         let mut outcome = contain(|| self.respond(py, result, sendfile));
         if let Some(close) = self.closer(py, result) {
@@ -278,9 +281,9 @@ impl RequestObjects {
         outcome.map(|()| self.finish(py))
     }
 
-    /// What becomes of the connection after the worker's method has `returned` (whether it may be
-    /// kept, and whether the worker goes on), where the turn has come to `ending`. And whether the
-    /// worker goes on.
+    /// What becomes of the connection, and whether the worker goes on. The worker's method has
+    /// `returned` whether the connection may be kept, and whether the worker goes on; the turn has
+    /// come to `ending`.
     pub(super) fn settle_turn(
         &self,
         py: Python<'_>,

@@ -1,5 +1,6 @@
-//! What a caller is at, for other threads: they tell of it, send what waits in it, and answer in
-//! the application's stead. Needs no interpreter, which may be what is stuck.
+//! The requests that callers serve, for other threads: these log them, send bytes that wait, and
+//! answer in the application's stead. None of this needs the interpreter, which may be what is
+//! stuck.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, TryLockError};
@@ -13,24 +14,25 @@ use crate::python::panics::caught;
 use crate::python::response_writer::{ResponseWriter, lock};
 use crate::sys::thread;
 
-/// What the standby thread has found at a look for bytes that wait for more to come.
+/// What the standby thread finds when it looks for bytes that wait for more to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Look {
-    /// None wait.
+    /// No bytes wait.
     Nothing,
-    /// A thread is sending, or receiving: nobody knows.
+    /// A thread is sending or receiving: nobody knows whether bytes wait.
     Locked,
-    /// Some wait, or have waited.
+    /// Bytes wait, or waited until this look sent them.
     Waits,
 }
 
-/// The requests that a [`Caller`](super::Caller) is at, for other threads to look at.
+/// The requests that a [`Caller`](super::Caller) serves, for other threads to look at.
 #[derive(Clone, Default)]
 pub struct InFlight {
     responses: Arc<Mutex<Vec<Arc<Mutex<ResponseWriter>>>>>,
-    /// When the request began, in nanoseconds of the monotonic clock; 0 before the first.
+    /// When the request began, in nanoseconds of the monotonic clock; 0 before the first, and in a
+    /// greenlet between two.
     start: Arc<AtomicU64>,
-    /// What runs them, once that is known.
+    /// What runs the requests, once that is known.
     runner: Arc<OnceLock<Runner>>,
 }
 
@@ -49,22 +51,22 @@ impl InFlight {
         self.start.load(Relaxed)
     }
 
-    /// A request begins at `start`, as [`InFlight::start`] gives it.
+    /// Sets what [`InFlight::start`] returns.
     pub(super) fn note_start(&self, start: u64) {
         self.start.store(start, Relaxed);
     }
 
-    /// What is being served: method, target and client, and by what it is known.
+    /// Each request that is being served: its method, target and client, and its ids.
     pub fn describe(&self) -> Vec<(String, RequestIds)> {
         self.transmissions().iter().filter_map(|shared| lock(shared).describe_exchange()).collect()
     }
 
-    /// The caller is this thread's.
+    /// Notes that this thread runs the requests.
     pub fn note_thread(&self) {
         let _ = self.runner.set(Runner::Thread(thread::number()));
     }
 
-    /// The caller is that greenlet's.
+    /// Notes that this greenlet runs the requests.
     pub(in crate::python) fn note_greenlet(&self, greenlet: Py<PyAny>) {
         let _ = self.runner.set(Runner::Greenlet(greenlet));
     }
@@ -79,7 +81,8 @@ impl InFlight {
         Arc::ptr_eq(&self.responses, &other.responses)
     }
 
-    /// Answers with 504 whatever was not answered yet: the application will not.
+    /// Answers with 504 each request whose response has not begun: the application will not answer
+    /// it.
     pub fn give_up(&self) {
         for shared in self.transmissions() {
             let mut response = lock(&shared);
@@ -89,16 +92,16 @@ impl InFlight {
         }
     }
 
-    /// For the standby thread: sends what has waited for long enough
-    /// ([`Exchange::flush_due`](crate::exchange::Exchange::flush_due)). With `hurry`, the responses
-    /// wait for no others either ([`Exchange::hurry`](crate::exchange::Exchange::hurry)).
+    /// For the standby thread: sends bytes that have waited for long enough
+    /// ([`Exchange::flush_due`](crate::exchange::Exchange::flush_due)). With `hurry`, a response
+    /// waits for no others either ([`Exchange::hurry`](crate::exchange::Exchange::hurry)).
     pub fn flush_due(&self, now: Instant, hurry: bool) -> Look {
         let responses = self.responses.lock().unpoisoned();
         let looks = responses.iter().map(|shared| {
             let mut response = match shared.try_lock() {
                 Ok(response) => response,
                 Err(TryLockError::Poisoned(response)) => response.into_inner(),
-                // A thread is sending; what others have waiting must not wait for that.
+                // A thread is sending. The bytes of other responses must not wait for it.
                 Err(TryLockError::WouldBlock) => return Look::Locked,
             };
             let looked = caught(|| {

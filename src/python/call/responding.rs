@@ -1,4 +1,4 @@
-//! What the application returns goes to the client, and is closed (PEP 3333).
+//! Sends the application's result to the client, and closes the result (PEP 3333).
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -13,8 +13,9 @@ use crate::python::waiting;
 use crate::sys::fork;
 
 impl RequestObjects {
-    /// Sends what the application returned, and closes it. The response has its end before that:
-    /// the client need not wait for a `close()` that takes its time, nor can one add to it.
+    /// Sends what the application returned, and closes it. The response is completed before
+    /// `close()` is called: the client need not wait for a slow `close()`, nor can `close()` add to
+    /// the response.
     pub(super) fn answer(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> Disposition {
         let outcome = contain(|| self.respond(py, result, sendfile));
         let Some(close) = self.closer(py, result) else { return self.end_response(py, outcome) };
@@ -32,9 +33,9 @@ impl RequestObjects {
         if self.respond_at_once(py, result, sendfile)? { Ok(()) } else { self.iterate(py, result) }
     }
 
-    /// The same where it need not be iterated; `false` where it must be.
+    /// Sends the result where it need not be iterated; returns `false` where it must be.
     pub(super) fn respond_at_once(&self, py: Python<'_>, result: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<bool> {
-        // Mostly it is one block, and all there: head and body in one write.
+        // Mostly the result is one block: head and body go out in one write.
         if let Some(block) = only_block(result) {
             self.send_last(py, &[as_bytes(&block)?])?;
             return Ok(true);
@@ -50,8 +51,8 @@ impl RequestObjects {
         Ok(false)
     }
 
-    /// Anything else that can be iterated: each block is sent, or kept for the client, before the
-    /// next is asked for (PEP 3333, "Buffering and Streaming").
+    /// Iterates the result: each block is sent, or kept for the client, before the next is asked
+    /// for (PEP 3333, "Buffering and Streaming").
     fn iterate(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
         for block in result.try_iter()? {
             fork::end_copies();
@@ -63,7 +64,7 @@ impl RequestObjects {
         self.expect_started()
     }
 
-    /// Sends one block of an iteration; says whether more are wanted.
+    /// Sends one block of an iteration; returns whether more are wanted.
     #[inline]
     pub(super) fn stream(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<bool> {
         let bytes = as_bytes(block)?;
@@ -104,7 +105,7 @@ impl RequestObjects {
         if has_backlog { waiting::until_kept(&self.response, py) } else { Ok(()) }
     }
 
-    /// A file that the kernel can send; `false` where it must be read instead.
+    /// Sends a file by the kernel; returns `false` where the file must be read instead.
     fn send_file(&self, py: Python<'_>, wrapper: &FileWrapper) -> PyResult<bool> {
         self.expect_started()?;
         let Some(range) = wrapper.range(py) else { return Ok(false) };
@@ -116,8 +117,8 @@ impl RequestObjects {
         Ok(true)
     }
 
-    /// The result's `close`, which is to be called whatever happened before (PEP 3333). Its error
-    /// is logged; the response is what it is.
+    /// The result's `close`, which is to be called whatever happened before (PEP 3333). An error of
+    /// the look-up is logged, and changes nothing in the response.
     pub(super) fn closer<'py>(&self, py: Python<'py>, result: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
         if result.is_exact_instance_of::<PyList>() || result.is_exact_instance_of::<PyTuple>() {
             return None;

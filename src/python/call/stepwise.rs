@@ -1,8 +1,8 @@
 //! One request through the application in steps, for a worker whose requests run in greenlets.
 //!
-//! There Python calls the application and iterates its result (`gunicorn/_gevent.py`), so that no
-//! frame of ours lies on the stack while the application runs: greenlets switch in it. Between two
-//! steps nothing is borrowed or locked, and a [`StepwiseCaller`] belongs to one greenlet.
+//! Python calls the application there, and iterates its result (`gunicorn/_gevent.py`). So no frame
+//! of ours lies on the stack while the application runs, where greenlets switch. Between two steps
+//! nothing is borrowed or locked, and a [`StepwiseCaller`] belongs to one greenlet.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -28,19 +28,19 @@ use crate::python::response_writer::{Disposition, Progress, Wanted, lock};
 use crate::sys::fork;
 
 /// Most builders of environs that are kept: one is enough, unless a finalizer switches greenlets
-/// while it builds.
+/// while an environ is built.
 const MOST_BUILDERS: usize = 4;
 
 /// What all greenlets of a worker call the application with.
 pub struct SharedCalls {
     app: Py<PyAny>,
-    /// The worker's class answers requests by a method of its own.
+    /// Set where the worker's class answers requests by a method of its own.
     callout: Option<Callout>,
     listener_infos: Vec<ListenerInfo>,
     options: CallOptions,
     hooks: Hooks,
-    /// One is taken out while an environ is built: the interpreter may run finalizers meanwhile,
-    /// which may switch to another greenlet.
+    /// A builder is taken out while an environ is built: the interpreter may run finalizers
+    /// meanwhile, which may switch to another greenlet.
     builders: Mutex<Vec<Builder>>,
     observer: Mutex<Observer>,
 }
@@ -52,7 +52,7 @@ struct Builder {
     templates: Vec<EnvironTemplates>,
 }
 
-/// Who looks at requests; made anew when Python's logging begins to write.
+/// The hooks that look at requests; made anew when Python's logging begins to write.
 struct Observer {
     python_wrote: bool,
     hooks: Option<Arc<RequestHooks>>,
@@ -66,15 +66,15 @@ pub struct StepwiseCaller {
     running: Option<RunningRequest>,
 }
 
-/// What is remembered of the request that the application is at.
+/// What is remembered of the request that is being served.
 struct RunningRequest {
     observer: Option<Arc<RequestHooks>>,
     observed: Option<HookedRequest>,
-    /// Where the worker's class has the request in its hands.
+    /// The turn, where the worker's class answers the request.
     turn: Option<Py<RequestTurn>>,
-    /// What the class says of the worker then.
+    /// Whether the class wants the worker to go on, where it answers the request.
     is_worker_wanted: bool,
-    /// Only where somebody wants to see it when the application is done.
+    /// Set only where a hook or the access log needs it when the application is done.
     environ: Option<Py<PyDict>>,
     /// What becomes of the connection, where that is settled before the end.
     ending: Option<Disposition>,
@@ -95,11 +95,11 @@ impl RunningRequest {
     }
 }
 
-/// What comes of a request's beginning.
+/// How a request has begun.
 pub enum Begun {
     /// The application is to be called with these arguments.
     Call(Py<PyTuple>),
-    /// It is answered already.
+    /// The request is answered already.
     Over(Finished),
 }
 
@@ -174,7 +174,7 @@ impl SharedCalls {
             Some(builder) => builder,
             None => Builder::new(py, &self.listener_infos)?,
         };
-        // After a panic it is not used again.
+        // A panic drops the builder, so that it is not used again.
         let built = builder.environs.build(py, &mut builder.templates[request.client.site], request, began);
         let mut builders = self.builders.lock().unpoisoned();
         if builders.len() < MOST_BUILDERS {
@@ -201,7 +201,7 @@ impl Builder {
 }
 
 impl StepwiseCaller {
-    /// One for a new greenlet.
+    /// A caller for a new greenlet.
     ///
     /// # Errors
     /// `MemoryError`.
@@ -212,12 +212,12 @@ impl StepwiseCaller {
         Ok(StepwiseCaller { shared: shared.clone(), objects, in_flight, running: None })
     }
 
-    /// A view of what this caller is at.
+    /// A view of the request that this caller serves, for other threads.
     pub fn in_flight(&self) -> InFlight {
         self.in_flight.clone()
     }
 
-    /// Whether it is at a request.
+    /// Whether a request has begun and not ended.
     pub fn is_running(&self) -> bool {
         self.running.is_some()
     }
@@ -295,7 +295,7 @@ impl StepwiseCaller {
         observed.inspect_err(|error| log::error!("{}", traceback(py, error))).ok()
     }
 
-    /// The environ of `request`, after `pre_request` has had its say where it is `observed`.
+    /// The environ of `request`, with the changes of `pre_request` where the request is `observed`.
     fn environ<'py>(
         &self,
         py: Python<'py>,
@@ -321,11 +321,11 @@ impl StepwiseCaller {
         Ok(environ)
     }
 
-    /// Sends what the application returned, where that need not be iterated. Says whether that is
-    /// all.
+    /// Sends what the application returned, where it need not be iterated; returns `false` where it
+    /// must be.
     ///
     /// # Errors
-    /// What it returned cannot be sent, or the client is gone.
+    /// The result cannot be sent, or the client is gone.
     pub fn answer(&mut self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<bool> {
         fork::end_copies();
         if let Some(running) = &mut self.running
@@ -340,7 +340,7 @@ impl StepwiseCaller {
         contain(|| self.objects.respond_at_once(py, result, self.shared.options.sendfile))
     }
 
-    /// Sends one block of an iteration; says whether more are wanted.
+    /// Sends one block of an iteration; returns whether more are wanted.
     ///
     /// # Errors
     /// As [`StepwiseCaller::answer`].
@@ -358,8 +358,8 @@ impl StepwiseCaller {
         self.objects.expect_started()
     }
 
-    /// The result is about to be closed. The response has its end before that: the client need not
-    /// wait for a `close()` that takes its time, nor can one add to it.
+    /// Completes the response, before the result is closed: the client need not wait for a slow
+    /// `close()`, nor can `close()` add to the response.
     ///
     /// # Errors
     /// The client is gone.
@@ -367,17 +367,17 @@ impl StepwiseCaller {
         contain(|| Ok(lock(&self.objects.response).complete(true)?))
     }
 
-    /// Closing the result has failed, which changes nothing.
+    /// Logs that closing the result has failed. The response stays as it is.
     pub fn note_failed_close(&self, py: Python<'_>, error: &PyErr) {
         self.objects.log_error(py, error);
         fork::end_copies();
     }
 
-    /// The request has failed by `error`; `in_call` says that the call of the application has
+    /// The request has failed with `error`; `in_call` says that the call of the application has
     /// raised it.
     pub fn fail(&mut self, py: Python<'_>, error: &PyErr, in_call: bool) {
-        // Flask-Sock and its kin end a hijacked request this way: nothing is to be sent, the socket
-        // is theirs.
+        // Flask-Sock and similar libraries raise this after they have used the socket themselves:
+        // nothing is to be sent.
         let is_taken = in_call && error.is_instance_of::<PyStopIteration>(py);
         let ending = if is_taken && self.objects.progress() == Progress::Waiting {
             Disposition::Gone
@@ -387,8 +387,8 @@ impl StepwiseCaller {
         self.end_with(ending);
     }
 
-    /// The request has taken longer than `request_timeout`, which `error` stands for: its client is
-    /// told so.
+    /// The request has taken longer than `request_timeout`: logs `error`, the timeout's exception,
+    /// and answers with 504.
     pub fn time_out(&mut self, py: Python<'_>, error: &PyErr) {
         self.objects.log_error(py, error);
         let ending = lock(&self.objects.response).fail(504, "");
@@ -413,7 +413,7 @@ impl StepwiseCaller {
         let running = self.running.take().expect("a request is ended once, by who has begun it");
         let RunningRequest { observer, observed, turn, is_worker_wanted, mut environ, ending, has_panicked } = running;
         if let Some(turn) = turn {
-            // The class has not come to its end.
+            // The method of the class has not returned.
             environ = turn.get().close().environ;
         }
         let ended = caught(|| {
@@ -453,7 +453,7 @@ impl StepwiseCaller {
         asked.inspect_err(|error| self.objects.log_error(py, error)).unwrap_or(true)
     }
 
-    /// The application kept one of the objects; the next request must not appear in it.
+    /// Replaces the objects: the next request must not appear in one that the application kept.
     fn renew(&mut self, py: Python<'_>) {
         match RequestObjects::new(py, &self.shared.options) {
             Ok(fresh) => {

@@ -1,6 +1,6 @@
-//! What waits for the client, and who waits with it.
+//! The bytes of a response that wait for the client, and the threads that wait with them.
 //!
-//! An attempt waits for nothing: where it has to, the caller waits outside of the lock.
+//! An attempt never waits: if it has to, the caller does so without the lock, and tries again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,27 +8,27 @@ use std::io;
 use super::{Outlook, ResponseWriter, request_is_over};
 use crate::exchange::{Hint, Wait};
 
-/// What waits for the client.
+/// Bytes and threads that wait for the client.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// What the exchange has not taken over, which the application waits for.
+    /// Bytes that the exchange has not taken. The application waits until it has.
     pub(super) backlog: VecDeque<Unsent>,
-    /// Threads that wait.
+    /// How many threads and greenlets wait.
     pub(super) waiters: usize,
-    /// The request is over: the threads are to give it up.
+    /// The request is over: the waiters are to give up.
     pub(super) is_ending: bool,
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tried<T> {
-    /// What was attempted.
+    /// The attempt has succeeded, with this result.
     Done(T),
-    /// It has to wait for the client.
+    /// The attempt must be repeated after this wait for the client.
     NotYet(Wait),
 }
 
-/// Bytes that wait until the exchange takes them over; those up to `start` it has.
+/// Bytes in the backlog. The exchange has those before `start` already.
 pub(super) struct Unsent {
     pub(super) bytes: Box<dyn AsRef<[u8]> + Send>,
     pub(super) start: usize,
@@ -40,8 +40,8 @@ impl ResponseWriter {
         !self.waiting.backlog.is_empty()
     }
 
-    /// One attempt at something that may have to wait for the client; where it has to, the caller
-    /// is counted among those who [wait](ResponseWriter::leave_wait).
+    /// Attempts `action`, which may have to wait for the client. If it has to, the caller counts as
+    /// a waiter until [`ResponseWriter::leave_wait`].
     ///
     /// # Errors
     /// The request is over, or that of `action`.
@@ -56,17 +56,17 @@ impl ResponseWriter {
         Ok(tried)
     }
 
-    /// Somebody has waited, and has let go of the exchange's descriptor.
+    /// A waiter has done waiting, and no longer uses the exchange's descriptor.
     pub fn leave_wait(&mut self) {
         self.waiting.waiters -= 1;
     }
 
-    /// Whether who waits for the client is to give it up.
+    /// Whether the request is over, so that waiters are to give up.
     pub fn is_over(&self) -> bool {
         self.waiting.is_ending || self.exchange.is_none()
     }
 
-    /// Sends everything that was kept, as far as the client takes it.
+    /// Sends everything that is kept, as far as the client takes it.
     ///
     /// # Errors
     /// The client is gone, or has stopped reading.
@@ -82,7 +82,7 @@ impl ResponseWriter {
         exchange.wait_to_write().map(Tried::NotYet).inspect_err(|_| self.connection = Outlook::Gone)
     }
 
-    /// Hands over what the exchange had no room for, as far as it has by now.
+    /// Hands the backlog to the exchange, as far as the exchange has room by now.
     ///
     /// # Errors
     /// As [`ResponseWriter::try_send_all`].
@@ -104,14 +104,14 @@ impl ResponseWriter {
         tried().inspect_err(|_| self.connection = Outlook::Gone)
     }
 
-    /// Sends what waits for more to come, and goes on with what the client has not taken.
+    /// Sends bytes that wait for more to come, and those that the client has not taken.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
         exchange.flush().inspect_err(|_| self.connection = Outlook::Gone)
     }
 
-    /// Reads what is there of a streamed body. What the application has produced goes out before:
-    /// the client may be waiting for that before it sends more.
+    /// Reads what has come of a streamed body. First sends what the application has produced: the
+    /// client may be waiting for that before it sends more.
     ///
     /// # Errors
     /// Those of [`read_body`](crate::exchange::Exchange::read_body).
@@ -127,8 +127,8 @@ impl ResponseWriter {
         }
     }
 
-    /// Leaves what the exchange has no room for to it all the same: the application has made all of
-    /// its response, and need not wait.
+    /// Hands the backlog to the exchange though it has no room: the application has made all of its
+    /// response, and need not wait.
     pub(super) fn leave_backlog(&mut self) {
         if let Some(exchange) = &mut self.exchange {
             self.waiting.backlog.drain(..).for_each(|Unsent { bytes, start }| exchange.send_object(bytes, start));

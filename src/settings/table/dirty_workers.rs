@@ -114,7 +114,7 @@ const fn hook(name: &'static str, doc: &'static str) -> Setting {
     hook_in(Section::DirtyWorkers, name, doc)
 }
 
-/// gunicorn's pool of threads refuses 0 when it is made.
+/// 0 is refused here, because gunicorn's pool of threads refuses it when it is made.
 fn threads(value: &Value) -> Result<usize, ValueError> {
     match value.count(MAX_SECONDS)? {
         0 => Err(ValueError::new("0", "is no number of threads: a dirty worker has one at least")),

@@ -398,7 +398,7 @@ fn log_format(value: &Value) -> Result<LogFormat, ValueError> {
     found.ok_or_else(|| ValueError::new(&text, "is not one of 'text', 'json', 'json-ecs', 'json-gcp', 'json-otel'"))
 }
 
-/// Headers that say something else, to the server or to proxies.
+/// Headers that mean something else to the server or to proxies, and cannot hold the id.
 const TAKEN: [&str; 12] = [
     "authorization",
     "connection",

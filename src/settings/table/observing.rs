@@ -108,7 +108,7 @@ A number as text with a leading zero is octal.",
     },
 ];
 
-/// A socket of the service manager is for clients.
+/// Descriptors are refused: a socket of the service manager is for clients.
 fn metrics_address(value: &Value) -> Result<Option<Address>, ValueError> {
     let Some(text) = value.optional_text()? else { return Ok(None) };
     match Address::parse(&text)? {
