@@ -1,7 +1,9 @@
 //! An exchange for unit tests, which writes down what is sent.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -9,13 +11,13 @@ use super::{Body, ClientView, Exchange, Hint, RequestView, Wait};
 use crate::http::request::{RequestHead, Scheme};
 use crate::sys::socket::{Peer, Readiness};
 
-/// What has reached a client, with what was said of it.
+/// What has reached a client, and how the exchange is to behave.
 pub struct Received {
     /// The bytes of all responses.
     pub bytes: Vec<u8>,
-    /// What was said of each part.
+    /// The hint of each send that was taken over, at least in part.
     pub hints: Vec<Hint>,
-    /// How many more bytes are taken over for the client.
+    /// How many more bytes will be taken over for the client.
     pub room: usize,
     /// Whether the client is gone.
     pub is_gone: bool,
@@ -30,23 +32,24 @@ pub struct Received {
 pub enum Trap {
     /// Where the body is read.
     InReadBody,
-    /// Where bytes are sent, with so many parts sent before.
+    /// Where bytes are sent, after so many sends.
     InSend {
         /// How many.
         before: usize,
     },
-    /// Where what waits is sent.
+    /// Where the bytes that wait are sent.
     InFlush,
 }
 
-/// An exchange with such a client. Its request has a body that is read as it comes.
+/// An exchange with a client that is only recorded. Its request has a body that is read as it
+/// comes.
 pub struct RecordingExchange {
     head: RequestHead,
     received: Arc<Mutex<Received>>,
 }
 
 impl RecordingExchange {
-    /// One for a client that takes everything, and what it has received.
+    /// An exchange with a client that takes everything, and what the client has received.
     pub fn new() -> (RecordingExchange, Arc<Mutex<Received>>) {
         let received = Arc::new(Mutex::new(Received {
             bytes: Vec::new(),
@@ -110,7 +113,11 @@ impl Exchange for RecordingExchange {
         self.received.lock().unwrap().bytes.extend_from_slice(&(*object).as_ref()[start..]);
     }
 
-    fn send_file(&mut self, _: Arc<OwnedFd>, _: u64, _: u64) {}
+    fn send_file(&mut self, file: Arc<OwnedFd>, offset: u64, length: u64) {
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        File::from(file.try_clone().unwrap()).read_exact_at(&mut bytes, offset).unwrap();
+        self.received.lock().unwrap().bytes.extend_from_slice(&bytes);
+    }
 
     fn flush(&mut self) -> io::Result<()> {
         self.pass(Trap::InFlush);

@@ -1,4 +1,4 @@
-//! What goes out: the head in front of the first block, blocks, files, and what is said of them.
+//! Sends the head in front of the first block, blocks and files, with hints to the exchange.
 
 use std::io;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::http::request::Version;
 use crate::http::response::{self, BodyPlan, ConnectionHeader};
 use crate::sys::clock::unix_time;
 
-/// Responses of up to this many bytes are put together and sent as one piece, which costs the
-/// kernel less than a list of them.
+/// Parts of up to this many bytes in all are put together and sent as one, which costs the kernel
+/// less than a list of parts.
 const GATHER_LIMIT: usize = 8 * 1024;
 
 impl ResponseWriter {
-    /// Sends a block of an iteration. It may wait a moment for the next.
+    /// Sends a block of an iteration. The block may wait a moment for the next.
     ///
     /// # Errors
     /// The client is gone.
@@ -39,8 +39,7 @@ impl ResponseWriter {
         self.send_with(blocks, last, Hint::Now)
     }
 
-    /// As [`ResponseWriter::send`]; `hint` is what is said of the bytes where nothing better is
-    /// known.
+    /// As [`ResponseWriter::send`]; `hint` goes with the bytes unless more is known of them.
     pub(super) fn send_with(&mut self, blocks: &[&Bound<'_, PyBytes>], last: bool, hint: Hint) -> io::Result<()> {
         if !self.takes_blocks() {
             return Err(io::Error::other("the response takes no blocks now"));
@@ -63,7 +62,7 @@ impl ResponseWriter {
         let hint = self.hint(is_first, last).unwrap_or(hint);
         let is_short = front.len() + admitted + tail.len() <= GATHER_LIMIT && !is_off(Mechanism::Gathering);
         let result = if let ([block], true, Hint::MoreSoon) = (blocks, is_short, hint) {
-            // It is likely to be put together with others, which is done once.
+            // The exchange will likely put the block together with others: one copy is enough.
             self.transmit_short(&[&front, &block.as_bytes()[..admitted], tail], hint)
         } else if is_short {
             gather(&mut front, blocks, admitted);
@@ -83,7 +82,7 @@ impl ResponseWriter {
     /// Sends the rest of a regular file from `offset` on, by the kernel alone, as the whole body.
     ///
     /// # Errors
-    /// The client is gone, or the descriptor could not be used.
+    /// The client is gone, or the request is over.
     pub fn send_file(&mut self, file: std::os::fd::OwnedFd, offset: u64, length: u64) -> io::Result<()> {
         if self.head.body.is_some() {
             return self.send_pieces();
@@ -94,10 +93,16 @@ impl ResponseWriter {
         self.progress = Progress::Complete;
         let offered = usize::try_from(length).unwrap_or(usize::MAX);
         let Framed { admitted, tail } = self.encoder.frame(&mut front, offered, true);
-        self.transmit_one(&front, Hint::Now)?;
-        let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        exchange.send_file(Arc::new(file), offset, admitted as u64);
-        if tail.is_empty() { Ok(()) } else { self.transmit_one(tail, Hint::Now) }
+        let sent = self.transmit_one(&front, Hint::Now);
+        front.clear();
+        self.buffer = front;
+        let piece = Piece::File(Arc::new(file), offset..offset + admitted as u64);
+        let sent = sent.and_then(|()| self.send_piece(piece)).and_then(|()| match tail {
+            [] => Ok(()),
+            tail => self.transmit_one(tail, Hint::Now),
+        });
+        self.leave_backlog();
+        sent.inspect_err(|_| self.connection = Outlook::Gone)
     }
 
     /// Sends head and body of a response whose body is a file that the application has named.
@@ -122,7 +127,8 @@ impl ResponseWriter {
         match piece {
             Piece::Bytes(bytes) => self.transmit_one(&bytes, Hint::Now),
             Piece::File(file, range) => {
-                // It goes behind what was handed over, so all of that must have been.
+                // The exchange sends the file behind the bytes that it has, so it must have the
+                // backlog.
                 self.leave_backlog();
                 let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
                 exchange.send_file(file, range.start, range.end - range.start);
@@ -170,9 +176,10 @@ impl ResponseWriter {
     }
 
     /// What is known of the bytes that are about to be sent: whether they are all of the response,
-    /// or the last before the end of the connection. That must come at once then: what is called in
-    /// between could hold them up. (What is left are destructors of the application's objects, and
-    /// a full access log; for them the kernel's patience is short.)
+    /// or the last before the end of the connection. The latter is said only if the end comes at
+    /// once, because the kernel holds the bytes until then: Python code in between could hold them
+    /// up. (Destructors of the application's objects and a full access log still can, but the
+    /// kernel does not wait for long.)
     pub(super) fn hint(&self, is_first: bool, last: bool) -> Option<Hint> {
         if self.head.upgrade {
             return None;
@@ -188,10 +195,10 @@ impl ResponseWriter {
         self.transmit_short(&[bytes], hint)
     }
 
-    /// Sends parts, of which what waits to be handed over is copied.
+    /// Sends parts. Bytes that the exchange does not take are copied into the backlog.
     fn transmit_short(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<()> {
         let exchange = self.exchange.as_mut().ok_or_else(request_is_over)?;
-        // Nothing overtakes what waits to be handed over.
+        // Nothing overtakes the backlog.
         let taken = if self.waiting.backlog.is_empty() { exchange.send(parts, hint)? } else { 0 };
         if taken < parts.iter().map(|part| part.len()).sum() {
             self.waiting.backlog.push_back(Unsent { bytes: Box::new(parts.concat()), start: taken });
@@ -227,7 +234,7 @@ impl ResponseWriter {
             }
             let owner = index.checked_sub(1).and_then(|index| blocks.get(index));
             self.waiting.backlog.push_back(match owner {
-                // Nothing of it is copied: the object is the application's.
+                // The block is not copied: the backlog holds the application's object.
                 Some(block) if part.len() == block.as_bytes().len() => {
                     Unsent { bytes: Box::new(PyBackedBytes::from((*block).clone())), start }
                 }

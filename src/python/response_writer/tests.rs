@@ -1,3 +1,6 @@
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
 use super::*;
 use crate::exchange::recording::{Received, RecordingExchange};
 
@@ -96,6 +99,37 @@ fn nothing_overtakes_what_waits_and_the_end_leaves_it_to_the_exchange() {
     assert_eq!(response.finish(), Disposition::KeepAlive);
     assert!(!response.has_backlog());
     assert_eq!(received.lock().unwrap().bytes, b"0123456789 and more 0\r\n\r\n");
+}
+
+#[test]
+fn a_file_does_not_overtake_a_head_that_has_no_room() {
+    for (content_length, body) in [(Some(4), &b"\r\n\r\nfile"[..]), (None, b"\r\n\r\n4\r\nfile\r\n0\r\n\r\n")] {
+        for room in [0, 5, usize::MAX] {
+            let (mut response, received) = started(ok(content_length));
+            received.lock().unwrap().room = room;
+            response.send_file(file_of(b"a file"), 2, 4).unwrap();
+            assert!(!response.has_backlog());
+            assert_eq!(response.finish(), Disposition::KeepAlive);
+            let bytes = received.lock().unwrap().bytes.clone();
+            let shown = String::from_utf8_lossy(&bytes);
+            assert!(bytes.starts_with(b"HTTP/1.1 200 OK\r\n") && bytes.ends_with(body), "{room}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_leaves_before_a_file_is_gone() {
+    let (mut response, received) = started(ok(Some(4)));
+    received.lock().unwrap().is_gone = true;
+    response.send_file(file_of(b"file"), 0, 4).unwrap_err();
+    assert!(response.client_is_gone());
+    assert_eq!(response.finish(), Disposition::Gone);
+}
+
+fn file_of(bytes: &[u8]) -> OwnedFd {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file.into()
 }
 
 #[test]
