@@ -443,3 +443,45 @@ fn a_storm_of_signals_loses_no_important_one() {
         server.finish();
     }
 }
+
+/// An app that gives up reading a body for a moment, as one with an alarm of its own does.
+const ALARMED: &str = r#"
+import os, pathlib, signal
+
+
+class Alarm(Exception):
+    pass
+
+
+def ring(*_):
+    raise Alarm
+
+
+def application(environ, start_response):
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    body = environ["wsgi.input"]
+    try:
+        body.read()
+    except Alarm:
+        pathlib.Path(os.environ["GATE"], "alarmed").touch()
+    text = str(len(body.read())).encode()
+    start_response("200 OK", [("Content-Length", str(len(text)))])
+    return [text]
+"#;
+
+#[test]
+fn an_exception_of_a_handler_does_not_end_the_body_that_is_read() {
+    // What has come is in memory and the connection, or in a file before it.
+    for spool in ["0", "5000"] {
+        let plan = Plan::app("app").in_own_folder().file("app.py", ALARMED);
+        let server = plan.args(["--body-buffer", "1000", "--body-spool", spool]).start();
+        let mut client = server.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n");
+        client.send(&"a".repeat(7000));
+        wait_until("the alarm", || !server.gate_files("alarmed").is_empty());
+        client.send(&"b".repeat(3000));
+        assert_eq!(client.read().text(), "10000", "{spool}\n{}", server.log());
+        server.finish();
+    }
+}

@@ -256,7 +256,7 @@ impl Input {
             Rest::File { mut file, then_connection } => {
                 let count = py.detach(|| read_some(&mut file, &mut block))?;
                 match (count, then_connection) {
-                    (0, true) => return self.next_block(py, Rest::Connection),
+                    (0, true) => (0, Rest::Connection),
                     (0, false) => (0, Rest::Nothing),
                     _ => (count, Rest::File { file, then_connection }),
                 }
