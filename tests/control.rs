@@ -256,6 +256,20 @@ fn an_idle_client_outlives_a_hundred_reloads() {
 }
 
 #[test]
+fn a_client_that_found_no_room_is_answered_when_another_leaves() {
+    let (server, control) = serve(Plan::app("process"));
+    let path = server.path("ctl.sock");
+    // The server talks to sixteen at a time.
+    let mut others: Vec<Control> = (1..16).map(|_| Control::connect(&path)).collect();
+    others.iter_mut().for_each(|other| drop(other.data("show stats")));
+    let mut late = Control(UnixStream::connect(&path).expect("it listens"));
+    late.0.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    drop(control);
+    assert_eq!(late.data("show stats")["workers_current"].number(), 2.0);
+    server.finish();
+}
+
+#[test]
 fn broken_frames_end_their_client_alone() {
     let (server, mut control) = serve(Plan::app("process"));
     let path = server.path("ctl.sock");

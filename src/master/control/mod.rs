@@ -55,7 +55,8 @@ const MOST_LOGGED: usize = 200;
 pub(super) struct Control {
     listener: Option<(PathBuf, u32, Listener)>,
     clients: Vec<ControlClient>,
-    /// A client may have sent more commands than the last turn carried out.
+    /// A client may have sent more commands than the last turn carried out, or may wait for room
+    /// that is there now.
     has_more: bool,
 }
 
@@ -314,9 +315,11 @@ impl Master {
             client.send();
             has_more |= left == 0;
         }
-        self.control.has_more = has_more;
         self.let_next_ask(&mut clients);
+        let was_full = clients.len() >= CLIENTS;
         clients.retain(|client| client.stays(now));
+        // The poll does not tell again of a client that has come while there was no room for it.
+        self.control.has_more = has_more || was_full && clients.len() < CLIENTS;
         self.control.clients = clients;
         departure
     }
