@@ -238,13 +238,16 @@ impl<'a> Said<'a> {
     /// The app's lines without those that depend on what is sent of the file, and the file's own.
     fn lines(&self, lines: &[u8], file: &OpenFile) -> Vec<u8> {
         const OF_THE_FILE: [&[u8]; 4] = [b"content-type", b"content-length", b"content-range", b"accept-ranges"];
+        let has_validators = (self.etag, self.modified) != (None, None);
         let mut kept = Vec::with_capacity(lines.len() + 128);
         for (name, value) in header_lines(lines) {
-            if !OF_THE_FILE.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+            // A date that cannot be read makes room for the file's.
+            let is_replaced = !has_validators && name.eq_ignore_ascii_case(b"last-modified");
+            if !is_replaced && !OF_THE_FILE.iter().any(|known| name.eq_ignore_ascii_case(known)) {
                 write_header(&mut kept, name, value);
             }
         }
-        if (self.etag, self.modified) == (None, None) {
+        if !has_validators {
             write_header(&mut kept, b"Last-Modified", DateCache::new().get(file.modified));
             write_header(&mut kept, b"ETag", file.etag.as_bytes());
         }
@@ -333,6 +336,8 @@ mod tests {
             outcome(&files, &asked, (206, said)),
             (200, "Set-Cookie: a=b\r\nETag: \"app\"\r\nAccept-Ranges: bytes\r\nContent-Type: x/y\r\nContent-Length: 10\r\n".to_owned())
         );
+        let (_, lines) = outcome(&files, &asked, (200, "Last-Modified: yesterday\r\n"));
+        assert!(lines.matches("Last-Modified: ").count() == 1 && !lines.contains("yesterday"), "{lines}");
         let (status, lines) = outcome(&files, &asked, (403, ""));
         assert_eq!(status, 403);
         assert!(lines.contains("Content-Type: application/pdf\r\n") && lines.contains("ETag: W/\""), "{lines}");
