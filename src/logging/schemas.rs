@@ -299,7 +299,12 @@ fn summary(entry: &AccessEntry) -> String {
     format!("{} {} {}", word(&entry.method), word(&entry.target), entry.status)
 }
 
+/// Path and query of a request target; one in absolute form has an authority before them.
 fn path_and_query(target: &str) -> (&str, Option<&str>) {
+    let target = match target.split_once("://") {
+        Some((_, rest)) if !target.starts_with('/') => rest.find('/').map_or("", |at| &rest[at..]),
+        _ => target,
+    };
     match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
