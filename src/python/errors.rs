@@ -105,7 +105,7 @@ impl ErrorStream {
         let mut line = self.take();
         if !line.is_empty() {
             line.push('\n');
-            within(request_context::scope(py), || crate::logging::write_stream(&line));
+            write_lines(py, &line);
         }
     }
 

@@ -67,10 +67,14 @@ impl ClientSocket {
         // Bytes that the application sends itself must follow the response's earlier blocks.
         waiting::until_sent(&self.response, py)?;
         let descriptor = lock(&self.response).lend_socket()?;
-        let duplicate = py.import("os")?.call_method1("dup", (descriptor,))?;
+        let os = py.import("os")?;
+        let duplicate = os.call_method1("dup", (descriptor,))?;
         let arguments = PyDict::new(py);
-        arguments.set_item("fileno", duplicate)?;
-        let socket = py.import("socket")?.getattr("socket")?.call((), Some(&arguments))?;
+        arguments.set_item("fileno", &duplicate)?;
+        let made = py.import("socket")?.getattr("socket")?.call((), Some(&arguments));
+        let socket = made.inspect_err(|_| {
+            let _ = os.call_method1("close", (duplicate,));
+        })?;
         // Python assumes that a descriptor is blocking. This one is: `lend_socket` has made it so.
         socket.call_method1("setblocking", (true,))?;
         Ok(socket.unbind())
