@@ -37,6 +37,7 @@ pub(super) fn open_at_start(
     inherited: &[Arc<Listener>],
     signals: &SignalQueue,
 ) -> Result<Vec<Arc<Listener>>, NotOpened> {
+    let sockets = sockets_of_a_port(config, workers, inherited);
     let mut open = Vec::new();
     for address in addresses(config) {
         let mut found = find(inherited, address);
@@ -44,7 +45,7 @@ pub(super) fn open_at_start(
             let first = open_repeatedly(config, address, signals).inspect_err(|_| unlink_unless(&open, inherited))?;
             found.push(first);
         }
-        let mut added = add_for_each_worker(config, workers, address, &mut found);
+        let mut added = add_sockets(config, sockets, address, &mut found);
         if added.is_ok() && inherited.is_empty() {
             // No worker serves yet; connections wait in the kernel's queue.
             added = found.iter().filter(|it| !it.is_open()).try_for_each(|it| it.open(config.backlog));
@@ -66,6 +67,7 @@ pub(super) fn open_for_reload(
     workers: usize,
     current: &[Arc<Listener>],
 ) -> Result<Vec<Arc<Listener>>, String> {
+    let sockets = sockets_of_a_port(config, workers, current);
     let mut open = Vec::new();
     for address in addresses(config) {
         let mut found = find(current, address);
@@ -73,7 +75,7 @@ pub(super) fn open_for_reload(
         if found.is_empty() {
             opened = open_address(config, address).map(|listener| found.push(Arc::new(listener)));
         }
-        opened.and_then(|()| add_for_each_worker(config, workers, address, &mut found)).map_err(|error| {
+        opened.and_then(|()| add_sockets(config, sockets, address, &mut found)).map_err(|error| {
             unlink_unless(&open, current);
             format!("connection to {address} failed: {}", as_python_shows(&error))
         })?;
@@ -82,18 +84,20 @@ pub(super) fn open_for_reload(
     Ok(open)
 }
 
-/// Under `reuse_port` there is a TCP socket for each worker of a generation, and the master owns
-/// them all. It closes none of them while the server listens on the port, because the connections
-/// in the socket's backlog would be lost. So there may be more sockets than workers. New ones do
-/// not listen before
+/// How many sockets a TCP port has under `reuse_port`: one for each worker of a generation, but no
+/// fewer than a port has already. The master closes none of them while the server listens on the
+/// port, because the connections in the socket's backlog would be lost. All ports have as many,
+/// because a worker tells its siblings one number for the sockets that it accepts from.
+fn sockets_of_a_port(config: &Config, workers: usize, present: &[Arc<Listener>]) -> usize {
+    let groups = addresses(config).filter(|address| has_group(config, address));
+    groups.map(|address| find(present, address).len()).fold(workers, usize::max)
+}
+
+/// Adds what a TCP port's `group` lacks to so many `sockets`, under `reuse_port`. The master owns
+/// them all. New ones do not listen before
 /// [`Generation::start_listening`](super::generation::Generation::start_listening).
-fn add_for_each_worker(
-    config: &Config,
-    workers: usize,
-    address: &Address,
-    group: &mut Vec<Arc<Listener>>,
-) -> io::Result<()> {
-    while has_group(config, address) && group.len() < workers {
+fn add_sockets(config: &Config, sockets: usize, address: &Address, group: &mut Vec<Arc<Listener>>) -> io::Result<()> {
+    while has_group(config, address) && group.len() < sockets {
         match group[0].another() {
             Ok(listener) => group.push(Arc::new(listener)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -228,5 +232,28 @@ pub(super) fn bind_address(address: &Address) -> BindAddress {
         Address::Unix(path) => BindAddress::Unix(path.clone()),
         Address::Abstract(name) => BindAddress::Abstract(name.clone()),
         Address::Fd(fd) => BindAddress::Fd(*fd),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_added_has_as_many_sockets_as_the_others() {
+        let on = |host: &str, port| Address::Tcp { host: host.to_owned(), port };
+        let config = |bind| Config { bind, reuse_port: true, ..Config::default() };
+        // Five workers, of which a reload leaves two: a worker in slot 3 would stand at the fourth
+        // socket of the first port, and at the second of the other.
+        let options = BindOptions { backlog: 1, umask: 0, owner: None, reuse_port: true };
+        let first = Arc::new(Listener::bind(&bind_address(&on("127.0.0.1", 0)), options).unwrap());
+        let port = match first.local_address() {
+            crate::sys::socket::LocalAddress::Ip(address) => address.port(),
+            other => panic!("{other:?}"),
+        };
+        let five = open_for_reload(&config(vec![on("127.0.0.1", port)]), 5, &[first]).unwrap();
+        assert_eq!(five.len(), 5);
+        let two = config(vec![on("127.0.0.1", port), on("127.0.0.2", port)]);
+        assert_eq!(open_for_reload(&two, 2, &five).unwrap().len(), 10);
     }
 }

@@ -65,8 +65,9 @@ pub fn of_worker(listeners: &[Arc<Listener>], slot: usize, reuse_port: bool) -> 
     listeners.iter().enumerate().map(listener_of).collect()
 }
 
-/// The number of the worker's own socket, by which siblings know where it accepts. Ports may have
-/// different numbers of sockets: the highest number counts, and the others follow from it.
+/// The number of the worker's own socket at each port, by which siblings know where it accepts. The
+/// master gives all ports of several sockets equally many. (A port that it has kept from a start
+/// without `reuse_port` has one socket, which all workers share.)
 pub fn number(listeners: &[WorkerListener]) -> usize {
     let ours = listeners.iter().filter_map(|listener| match listener.accept_mode {
         AcceptMode::Own(share) => Some(share.number),
