@@ -51,9 +51,10 @@ fn server_for(own: &Path, interpreter: &Interpreter) -> Result<PathBuf, String> 
     }
     let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
     let served = find::versions_of(entries.map(|entry| entry.file_name()));
-    Err(match served.is_empty() {
-        true => format!("there is no library of it in {}; install it again", folder.display()),
-        false => format!("{} is Python {}; this monoceros serves {}", interpreter.origin, interpreter.version, served),
+    Err(if served.is_empty() {
+        format!("there is no library of it in {}; install it again", folder.display())
+    } else {
+        format!("{} is Python {}; this monoceros serves {}", interpreter.origin, interpreter.version, served)
     })
 }
 

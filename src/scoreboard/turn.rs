@@ -56,11 +56,6 @@ impl MetricsTurn {
         Some((descriptor, self.words()[1].fetch_add(1, AcqRel) + 1))
     }
 
-    /// The descriptor of the memory.
-    pub fn descriptor(&self) -> Option<RawFd> {
-        self.page.descriptor()
-    }
-
     /// Takes the turn: a worker of this program is about to answer.
     pub fn take(&self) {
         self.words()[0].fetch_max(self.number, AcqRel);

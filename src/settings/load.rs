@@ -39,13 +39,6 @@ pub struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    fn give(&self, name: &str) -> bool {
-        let mut flags = self.environment_args.iter().chain(&self.command_line);
-        self.file.iter().any(|(key, _)| key == name) || flags.any(|(setting, _)| setting.name == name)
-    }
-}
-
-impl Sources<'_> {
     /// Sources that give no setting a value.
     pub fn empty() -> Self {
         Sources {
@@ -57,6 +50,11 @@ impl Sources<'_> {
             command_line: Vec::new(),
             environment: &|_| None,
         }
+    }
+
+    fn give(&self, name: &str) -> bool {
+        let mut flags = self.environment_args.iter().chain(&self.command_line);
+        self.file.iter().any(|(key, _)| key == name) || flags.any(|(setting, _)| setting.name == name)
     }
 }
 
