@@ -110,13 +110,11 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// The processor time that a process has used, in user and system mode.
+/// The processor time that a process has used, in user and system mode. The clock counts
+/// nanoseconds, where /proc/PID/stat has whole ticks, and charges each to whoever runs at its end.
 pub fn cpu_time(pid: i32) -> Duration {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
-    let fields: Vec<&str> = text[text.rfind(')').expect("a name in parentheses") + 1..].split_whitespace().collect();
-    // utime and stime, fields 14 and 15 of proc(5), in ticks of 10 ms.
-    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum();
-    Duration::from_millis(ticks * 10)
+    let clock = nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(pid)).expect("the process lives");
+    nix::time::clock_gettime(clock).expect("the process lives").into()
 }
 
 /// How often a process has written to anything (`syscw` of proc(5) io).
