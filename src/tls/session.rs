@@ -121,6 +121,8 @@ impl Session {
     /// A [`HandshakeFailure`], or an error of the socket.
     pub fn read(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
+        // Bytes may have come since the socket was found empty.
+        self.is_drained = false;
         loop {
             match self.tls.reader().read(&mut buffer[filled..]) {
                 // The end, or `buffer` is full.
