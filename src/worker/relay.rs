@@ -60,6 +60,7 @@ impl Relay {
                 return;
             }
             if moved {
+                leaves_by = None;
                 continue;
             }
             if self.application.is_gone {
