@@ -21,6 +21,7 @@ mod http_cases;
 mod input_threads;
 mod keepalive;
 mod leaving_clients;
+mod lent_sockets;
 mod patched_threads;
 mod proxies;
 mod request;

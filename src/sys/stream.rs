@@ -62,9 +62,10 @@ impl Stream {
         tcp_info::since_last_arrival_ms(self.as_raw_fd()).map(|milliseconds| Duration::from_millis(milliseconds.into()))
     }
 
-    /// Reads what is there (recv(2)); 0 when the peer has ended its side.
+    /// Reads what is there (recv(2)); 0 when the peer has ended its side. WouldBlock where nothing
+    /// is, even if the descriptor is a blocking one.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (count, _) = rustix::net::recv(&self.0, buffer, RecvFlags::empty())?;
+        let (count, _) = rustix::net::recv(&self.0, buffer, RecvFlags::DONTWAIT)?;
         Ok(count)
     }
 

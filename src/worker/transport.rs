@@ -17,12 +17,14 @@ pub const FILE_BLOCK: usize = 256 * 1024;
 pub struct Transport {
     stream: Stream,
     tls: Option<Box<Session>>,
+    /// Whether the descriptor is a blocking one: the application has it.
+    is_blocking: bool,
 }
 
 impl Transport {
     /// Bytes as they are.
     pub fn plain(stream: Stream) -> Self {
-        Transport { stream, tls: None }
+        Transport { stream, tls: None, is_blocking: false }
     }
 
     /// From now on the bytes go through `session`.
@@ -75,12 +77,21 @@ impl Transport {
         }
     }
 
-    /// Sends a part of a file by the kernel alone, as [`Stream::send_file`]. Unsupported under TLS.
+    /// Makes the descriptor a blocking one, as the application expects it, or ends that. Reads and
+    /// writes here never block.
+    pub fn set_blocking(&mut self, is_blocking: bool) -> io::Result<()> {
+        self.stream.set_blocking(is_blocking)?;
+        self.is_blocking = is_blocking;
+        Ok(())
+    }
+
+    /// Sends a part of a file by the kernel alone, as [`Stream::send_file`]. Unsupported under TLS,
+    /// and over a blocking descriptor: sendfile(2) would wait for the client there.
     pub fn send_file(&self, file: impl AsFd, offset: &mut u64, count: usize) -> io::Result<usize> {
-        match &self.tls {
-            None => self.stream.send_file(file, offset, count),
-            Some(_) => Err(ErrorKind::Unsupported.into()),
+        if self.is_blocking || self.tls.is_some() {
+            return Err(ErrorKind::Unsupported.into());
         }
+        self.stream.send_file(file, offset, count)
     }
 
     /// The most bytes that are worth offering to one write.

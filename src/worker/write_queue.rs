@@ -299,8 +299,8 @@ fn send_range(
 ) -> io::Result<usize> {
     let count = usize::try_from(*left).unwrap_or(usize::MAX).min(FILE_BLOCK);
     let sent = match transport.send_file(file, offset, count) {
-        // A file system that sendfile(2) does not know, or TLS, which the kernel does not speak:
-        // copy instead.
+        // A file system that sendfile(2) does not know, TLS, which the kernel does not speak, or a
+        // descriptor that would block: copy instead.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
             let sent = copy(file, *offset, count, transport)?;
             *offset += sent as u64;

@@ -255,7 +255,7 @@ impl Exchange for Request {
             if connection.transport.is_tls() {
                 connection.lend_session()?;
             }
-            connection.transport.stream().set_blocking(true)?;
+            connection.transport.set_blocking(true)?;
             if !connection.lent.is_lent() {
                 connection.lent = Lent::Socket;
             }
