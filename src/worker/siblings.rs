@@ -6,13 +6,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::connection::{Connection, HandoffBytes, Step};
+use super::connection::{Connection, HandoffBytes, HandoffState, Step};
 use super::connection_limits::ConnectionLimits;
 use crate::http::connection::ClientProtocol;
 use crate::http::proxy::Origin;
 use crate::scoreboard::Row;
+use crate::sys::clock::monotonic_ns;
 use crate::sys::fd_channel::{FdChannel, MOST_BYTES};
 use crate::sys::socket::{Listener, Peer, Stream};
 
@@ -32,13 +33,7 @@ struct HandoffHeader<'a> {
     listener: &'a str,
     /// The client, as the socket or a PROXY header says.
     peer: Peer,
-    /// Whether the socket's peer is trusted.
-    is_trusted: bool,
-    /// What a PROXY header said.
-    proxied: Option<Origin>,
-    /// What the client speaks: a reload may have changed that, and a sibling may be of another
-    /// generation.
-    protocol: ClientProtocol,
+    state: HandoffState,
     /// Whether the first request's body goes along as a file.
     has_body: bool,
     bytes: &'a [u8],
@@ -92,9 +87,9 @@ impl Siblings {
     pub fn hand_off(&self, connection: &mut Connection) -> bool {
         let Some(listener) = self.listeners.get(connection.site()) else { return false };
         let Some(handoff) = connection.prepare_handoff(MOST_BYTES / 2) else { return false };
-        let (peer, is_trusted, proxied) = (*connection.peer(), connection.is_trusted(), connection.proxied());
-        let (protocol, has_body) = (connection.protocol(), handoff.body.is_some());
-        let header = HandoffHeader { listener, peer, is_trusted, proxied, protocol, has_body, bytes: &handoff.bytes };
+        let (peer, state, has_body) =
+            (*connection.peer(), connection.handoff_state(Instant::now()), handoff.body.is_some());
+        let header = HandoffHeader { listener, peer, state, has_body, bytes: &handoff.bytes };
         let body = handoff.body.as_ref().map(AsRawFd::as_raw_fd);
         self.channel.send(connection.descriptor(), body, &header.encode()).is_ok()
     }
@@ -118,7 +113,7 @@ impl Siblings {
             let stream = Stream::from(message.connection);
             let mut connection = Connection::new(stream, header.peer, site, limits.clone(), now);
             let handoff = HandoffBytes { bytes: header.bytes.to_vec(), body: message.file.map(File::from) };
-            let step = connection.resume_handoff(header.is_trusted, header.proxied, header.protocol, handoff, now);
+            let step = connection.resume_handoff(header.state, handoff, now);
             return Ok(Some((connection, step)));
         }
     }
@@ -126,19 +121,19 @@ impl Siblings {
 
 impl HandoffHeader<'_> {
     fn encode(&self) -> Vec<u8> {
-        let peer = match self.peer {
-            Peer::Ip(address) => address.to_string(),
-            Peer::Unix => "unix".to_owned(),
-        };
-        let proxied = match self.proxied {
+        let HandoffState { is_trusted, proxied, via, protocol, waited } = self.state;
+        let (peer, via) = (peer_word(self.peer), via.map_or_else(|| "-".to_owned(), peer_word));
+        let proxied = match proxied {
             None => "-".to_owned(),
             // The client that the header names is the peer.
             Some(Origin::Client { proxy, .. }) => proxy.to_string(),
             Some(origin) => origin.protocol().to_owned(),
         };
-        let protocol = protocol_word(self.protocol);
-        let (is_trusted, has_body) = (u8::from(self.is_trusted), u8::from(self.has_body));
-        let line = format!("{is_trusted} {has_body} {protocol} {peer} {proxied} {}\n", self.listener);
+        let protocol = protocol_word(protocol);
+        let (is_trusted, has_body) = (u8::from(is_trusted), u8::from(self.has_body));
+        // As a moment, so that the time in the channel counts.
+        let ready = monotonic_ns().saturating_sub(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
+        let line = format!("{is_trusted} {has_body} {ready} {protocol} {peer} {proxied} {via} {}\n", self.listener);
         let mut message = line.into_bytes();
         message.extend_from_slice(self.bytes);
         message
@@ -147,17 +142,16 @@ impl HandoffHeader<'_> {
     fn decode(message: &[u8]) -> Option<HandoffHeader<'_>> {
         let line_end = memchr::memchr(b'\n', message)?;
         // The address comes last: the path of a unix socket may hold spaces.
-        let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(6, ' ');
+        let mut words = std::str::from_utf8(&message[..line_end]).ok()?.splitn(8, ' ');
         let (is_trusted, has_body) = (words.next()? == "1", words.next()? == "1");
+        let waited = Duration::from_nanos(monotonic_ns().saturating_sub(words.next()?.parse().ok()?));
         let protocol = words.next()?;
         let protocol = [ClientProtocol::Http, ClientProtocol::Uwsgi]
             .into_iter()
             .find(|known| protocol_word(*known) == protocol)?;
-        let (peer, proxied, listener) = (words.next()?, words.next()?, words.next()?);
-        let peer = match peer {
-            "unix" => Peer::Unix,
-            address => Peer::Ip(address.parse::<SocketAddr>().ok()?),
-        };
+        let (peer, proxied, via, listener) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let peer = peer_of(peer)?;
+        let via = if via == "-" { None } else { Some(peer_of(via)?) };
         let proxied = match (proxied, peer) {
             ("-", _) => None,
             (proxy, Peer::Ip(client)) if proxy.contains(':') => {
@@ -170,7 +164,22 @@ impl HandoffHeader<'_> {
             ),
         };
         let bytes = &message[line_end + 1..];
-        Some(HandoffHeader { listener, peer, is_trusted, proxied, protocol, has_body, bytes })
+        let state = HandoffState { is_trusted, proxied, via, protocol, waited };
+        Some(HandoffHeader { listener, peer, state, has_body, bytes })
+    }
+}
+
+fn peer_word(peer: Peer) -> String {
+    match peer {
+        Peer::Ip(address) => address.to_string(),
+        Peer::Unix => "unix".to_owned(),
+    }
+}
+
+fn peer_of(word: &str) -> Option<Peer> {
+    match word {
+        "unix" => Some(Peer::Unix),
+        address => address.parse::<SocketAddr>().ok().map(Peer::Ip),
     }
 }
 
@@ -198,17 +207,19 @@ mod tests {
             let (listener, has_body) = ("unix:/a b", proxied.is_some());
             let protocol = if has_body { ClientProtocol::Http } else { ClientProtocol::Uwsgi };
             let bytes = b"GET / HTTP/1.1\r\n\n";
-            let header = HandoffHeader { listener, peer, is_trusted: true, proxied, protocol, has_body, bytes };
+            let via = proxied.map(|_| Peer::Unix);
+            let waited = Duration::from_secs(5);
+            let state = HandoffState { is_trusted: true, proxied, via, protocol, waited };
+            let header = HandoffHeader { listener, peer, state, has_body, bytes };
             let message = header.encode();
             let found = HandoffHeader::decode(&message).unwrap();
             assert_eq!(
-                (found.listener, found.peer, found.is_trusted, found.proxied, found.has_body, found.bytes),
-                (listener, peer, true, proxied, has_body, header.bytes)
+                (found.listener, found.peer, found.has_body, found.bytes),
+                (listener, peer, has_body, header.bytes)
             );
-            assert_eq!(
-                (found.protocol, protocol_word(found.protocol)),
-                (protocol, if has_body { "http" } else { "uwsgi" })
-            );
+            // The time on the way is added.
+            assert!(found.state.waited >= waited && found.state.waited < waited * 2);
+            assert_eq!(HandoffState { waited, ..found.state }, state);
         }
         assert!(HandoffHeader::decode(b"no line").is_none());
     }

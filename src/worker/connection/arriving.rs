@@ -60,7 +60,7 @@ impl Connection {
                 let may_be_check = matches!(received, Received::NoBody);
                 self.request.begin(received, &mut self.input);
                 self.name_client();
-                let ready_at = now.checked_sub(self.waited_in_kernel).unwrap_or(now);
+                let ready_at = now.checked_sub(self.waited_before).unwrap_or(now);
                 self.request.note_ready(ready_at, self.client.is_trusted);
                 match self.check().filter(|_| may_be_check) {
                     Some(check) => check,

@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::client::Client;
 use super::{Connection, Step};
 use crate::http::connection::{ClientProtocol, Http1};
 use crate::http::proxy::Origin;
 use crate::http::request::Framing;
 use crate::http::response;
+use crate::sys::socket::Peer;
 use crate::worker::body_store::BodyStore;
 use crate::worker::read_context::Incoming;
 
@@ -22,7 +24,31 @@ pub struct HandoffBytes {
     pub body: Option<File>,
 }
 
+/// What one worker knows of a connection, and another one cannot find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandoffState {
+    /// Whether the socket's peer is trusted.
+    pub is_trusted: bool,
+    /// What a PROXY header said.
+    pub proxied: Option<Origin>,
+    /// The socket's peer, if a PROXY header named another.
+    pub via: Option<Peer>,
+    /// What the client speaks: a reload may have changed that, and a sibling may be of another
+    /// generation.
+    pub protocol: ClientProtocol,
+    /// How long the request has been ready.
+    pub waited: Duration,
+}
+
 impl Connection {
+    /// What is known of the connection, whose request is ready.
+    pub fn handoff_state(&self, now: Instant) -> HandoffState {
+        let Client { is_trusted, proxied, via, .. } = *self.client;
+        let (ready_at, _) = self.request.ready();
+        let waited = now.saturating_duration_since(ready_at);
+        HandoffState { is_trusted, proxied, via, protocol: self.http.protocol(), waited }
+    }
+
     /// What another worker needs to take this connection over, in at most `limit` bytes and a file.
     /// `None` where the connection cannot move: a part of the request's body is still to come, an
     /// earlier response is still queued, the bytes exceed `limit`, or the connection is under TLS,
@@ -51,23 +77,19 @@ impl Connection {
     }
 
     /// Goes on with a connection that another worker gave away by [`Connection::prepare_handoff`].
-    pub fn resume_handoff(
-        &mut self,
-        is_trusted: bool,
-        proxied: Option<Origin>,
-        protocol: ClientProtocol,
-        handoff: HandoffBytes,
-        now: Instant,
-    ) -> Step {
+    pub fn resume_handoff(&mut self, state: HandoffState, handoff: HandoffBytes, now: Instant) -> Step {
+        let HandoffState { is_trusted, proxied, via, protocol, waited } = state;
         let client = Arc::make_mut(&mut self.client);
-        (client.is_trusted, client.proxied) = (is_trusted, proxied);
+        (client.is_trusted, client.proxied, client.via) = (is_trusted, proxied, via);
         self.http = Http1::past_proxy(protocol, &self.limits.http, now);
+        self.waited_before = waited;
         // Bytes that arrived on the way have raised no event here.
         self.arrivals.note(false);
         let step = match handoff.body {
             None => self.on_bytes(Incoming::Bytes(&handoff.bytes), now),
             Some(file) => self.resume_with_body(handoff.bytes, file, now),
         };
+        self.waited_before = Duration::ZERO;
         self.note_held();
         step
     }

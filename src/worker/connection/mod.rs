@@ -22,7 +22,7 @@ mod standing;
 
 pub use client::address_text;
 pub use files::FileTerms;
-pub use handoff::HandoffBytes;
+pub use handoff::{HandoffBytes, HandoffState};
 pub use logged_request::{LateLog, LoggedRequest};
 pub use request::Request;
 pub use serving::GivenBack;
@@ -109,8 +109,9 @@ pub struct Connection {
     late_log: Option<Box<LateLog>>,
     watched: Watched,
     lent: Lent,
-    /// How long the first bytes had waited in the kernel at the accept; zero once they are read.
-    waited_in_kernel: Duration,
+    /// How long the first bytes had waited at the accept, in the kernel or for another worker; zero
+    /// once they are read.
+    waited_before: Duration,
 }
 
 /// A connection that the event loop shares with the application while that has its request.
@@ -144,14 +145,14 @@ impl Connection {
             late_log: None,
             watched: Watched::Not,
             lent: Lent::No,
-            waited_in_kernel: Duration::ZERO,
+            waited_before: Duration::ZERO,
         }
     }
 
     /// Asks the kernel how long it has had the bytes of a connection that was just accepted. A
     /// request that is whole then counts as having waited for that time.
     pub fn note_wait_in_kernel(&mut self) {
-        self.waited_in_kernel = self.transport.stream().since_last_arrival().unwrap_or_default();
+        self.waited_before = self.transport.stream().since_last_arrival().unwrap_or_default();
     }
 
     /// Puts the connection under TLS, which begins at once, or behind a PROXY header.
@@ -171,7 +172,7 @@ impl Connection {
     /// request is still answered.
     pub fn on_readable(&mut self, read_context: &mut ReadContext, ended: bool, reads: usize, now: Instant) -> Step {
         let step = self.read_on(read_context, ended, reads, now);
-        self.waited_in_kernel = Duration::ZERO;
+        self.waited_before = Duration::ZERO;
         if let Some(settled) = self.transport.take_settled() {
             self.limits.count_handshake(settled);
         }
@@ -253,7 +254,7 @@ impl Connection {
     pub fn finish(&mut self, keep_alive: bool, now: Instant) -> Step {
         // The unread rest of a streamed body lies in the way of the next request.
         let keep_alive = keep_alive && self.request.has_come_whole();
-        let is_broken = self.lent.is_lent() && self.transport.stream().set_blocking(false).is_err();
+        let is_broken = self.lent.is_lent() && self.transport.set_blocking(false).is_err();
         if is_broken || self.output.check().is_err() {
             return Step::Close;
         }
