@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::util::client::{Address, Client};
+use crate::util::metrics;
 use crate::util::process::{SetOnDrop, anonymous, cpu_time, open_files, written};
 use crate::util::server::{Plan, Server, send};
 use crate::util::{PATIENCE, wait_until};
@@ -198,7 +199,7 @@ fn clients_that_never_finish_a_request_are_closed_for_those_that_do() {
 
 #[test]
 fn a_client_that_is_closed_for_room_gets_503() {
-    let mut server = Server::start("clients", ["--worker-connections", "100"]);
+    let mut server = Server::start("clients", ["--worker-connections", "100", "--metrics-bind", "127.0.0.1:0"]);
     let mut crowd: Vec<Client> = (0..100).map(|_| server.connect()).collect();
     crowd.iter_mut().for_each(|client| client.send("GET /a HTTP/1.1\r\n"));
     let mut others: Vec<Client> = (0..20).map(|_| server.connect()).collect();
@@ -209,6 +210,8 @@ fn a_client_that_is_closed_for_room_gets_503() {
         assert_eq!((answer.status, answer.says_close()), (503, true));
         client.expect_closed(PATIENCE);
     }
+    let found = metrics::read(&metrics::metrics_of(&server));
+    assert!(found["monoceros_requests_refused_total{reason=\"overloaded\"}"] >= 10.0, "{found:?}");
     // The newest are still served.
     for client in &mut crowd[90..] {
         client.send("Host: a\r\n\r\n");
@@ -446,5 +449,36 @@ fn clients_that_have_not_been_read_yet_are_not_closed() {
     for client in &mut crowd {
         assert_eq!(client.read().status, 200);
     }
+    server.finish();
+}
+
+#[test]
+fn a_client_that_pipelines_does_not_keep_others_from_the_poll() {
+    let app = "import time\n\
+               count = 0\n\
+               def application(environ, start_response):\n\
+               \x20   global count\n\
+               \x20   count += 1\n\
+               \x20   time.sleep(0.002)\n\
+               \x20   text = str(count).encode()\n\
+               \x20   start_response('200 OK', [('Content-Length', str(len(text)))])\n\
+               \x20   return [text]\n";
+    const MANY: usize = 1500;
+    for threads in ["1", "2"] {
+        let server = Plan::app("app").in_own_folder().file("app.py", app).args(["--threads", threads]).start();
+        let mut pipeliner = server.connect();
+        pipeliner.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(MANY));
+        pipeliner.read();
+        let count: usize = server.get("/").text().parse().expect("a number");
+        assert!(count < MANY / 3, "{count} requests were served before, with {threads}");
+        (1..MANY).for_each(|_| assert_eq!(pipeliner.read().status, 200));
+        server.finish();
+    }
+}
+
+#[test]
+fn no_bound_on_connections_is_zero() {
+    let server = Server::start("clients", ["--worker-connections", "0", "--health-path", "/health"]);
+    assert_eq!((server.get("/health").status, server.get("/").status), (200, 200));
     server.finish();
 }

@@ -52,10 +52,6 @@ const LONG_REQUEST_NS: u64 = 500_000;
 /// Between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How many requests a thread serves between two turns of the event loop, so that ready requests do
-/// not keep other connections waiting.
-const REQUESTS_PER_TURN: usize = 64;
-
 /// What the threads of a worker share.
 pub struct ThreadPool {
     slot: Mutex<PoolState>,
@@ -291,7 +287,7 @@ impl ThreadPool {
         self.worker.limits.measures.then(Instant::now)
     }
 
-    /// Serves a request, and those behind it that are ready, up to [`REQUESTS_PER_TURN`]. The
+    /// Serves a request, and those behind it that may be handed out before the next turn. The
     /// thread has waited for the interpreter since `attaches_at`, where that is measured. Says
     /// whether the worker goes on.
     fn serve_on(
@@ -303,19 +299,18 @@ impl ThreadPool {
     ) -> bool {
         let mut now = Instant::now();
         attaches_at.iter().for_each(|since| self.worker.row.count_attach(now - *since));
-        for served in 1.. {
+        loop {
             let (served_request, ended) = self.serve(py, caller, request, now);
-            let next = self.done(served_request, ended, served < REQUESTS_PER_TURN);
+            let next = self.done(served_request, ended);
             if was_interrupted(py) {
                 return false;
             }
-            let Some(next) = next else { break };
+            let Some(next) = next else { return true };
             request = next;
             // The next request begins when this one has ended, unless writing the access log took
             // time.
             now = if self.access_log.is_none() { ended } else { Instant::now() };
         }
-        true
     }
 
     /// Runs signal handlers, while this thread runs nothing of the application. Says whether the
@@ -381,7 +376,9 @@ impl ThreadPool {
         };
         loop {
             self.take_returned_connections(&mut lead);
-            if let Some(request) = lead.event_loop.next_ready(self.requests_are_short()) {
+            if lead.event_loop.may_hand_out()
+                && let Some(request) = lead.event_loop.next_ready(self.requests_are_short())
+            {
                 self.leave_lead(lead, true);
                 return Task::Serve(request);
             }
@@ -479,12 +476,12 @@ impl ThreadPool {
     }
 
     /// Gives a connection back after its request, which ended `now`. Returns the next request that
-    /// is ready, if `more` are wanted and the lead still lies in the pool.
-    fn done(&self, served: GivenBack, now: Instant, more: bool) -> Option<Box<Request>> {
+    /// is ready, if one may be handed out before the next turn and the lead still lies in the pool.
+    fn done(&self, served: GivenBack, now: Instant) -> Option<Box<Request>> {
         let GivenBack { connection, key, step } = served;
         let mut slot = self.lock();
         slot.moves += 1;
-        let more = more && !slot.is_over;
+        let is_over = slot.is_over;
         if let Some(lead) = &mut slot.lead {
             let event_loop = &mut lead.event_loop;
             // So that the event loop holds the last reference, and closes the connection if it ends
@@ -492,7 +489,7 @@ impl ThreadPool {
             drop(connection);
             event_loop.catch_up(now);
             event_loop.put_back(key, step);
-            if !more {
+            if is_over || !event_loop.may_hand_out() {
                 event_loop.send_finished();
             } else if let Some(next) = event_loop.next_ready(self.requests_are_short()) {
                 self.wake_a_follower(&slot);

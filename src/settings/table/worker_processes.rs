@@ -122,7 +122,7 @@ With more than 1, the class sync becomes gthread. The app must then be safe to r
             set: |config, value| put(&mut config.worker_connections, size(value)),
             get: |config| Value::Int(config.worker_connections as i64),
         },
-        doc: "Connections that a worker holds open at once.
+        doc: "Connections that a worker holds open at once; 0 is no bound.
 
 Past that number the worker closes others: those that have been open for two seconds without a whole request, then
 those idle for longest, then the oldest of those whose request is arriving, then those that send or read nothing. So
@@ -436,11 +436,11 @@ fn optional_seconds(value: &Value) -> Result<Option<u64>, ValueError> {
 }
 
 /// More threads than this would only contend for the interpreter's lock.
-const MOST_THREADS: i64 = 1024;
+const MOST_THREADS: usize = 1024;
 
 /// gunicorn takes 0 as 1.
 fn threads(value: &Value) -> Result<usize, ValueError> {
-    value.count(MOST_THREADS).map(|threads| threads.max(1) as usize)
+    size(value).map(|threads| threads.clamp(1, MOST_THREADS))
 }
 
 fn worker_class(value: &Value) -> Result<WorkerClass, ValueError> {

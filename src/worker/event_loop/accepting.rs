@@ -48,6 +48,8 @@ pub(super) struct Accepting {
 
 impl Accepting {
     pub fn new(listeners: Vec<WorkerListener>, most_connections: usize) -> Accepting {
+        // As for the other bounds, 0 is none.
+        let most_connections = if most_connections == 0 { usize::MAX } else { most_connections };
         Accepting {
             listeners,
             acceptor: None,
@@ -64,6 +66,11 @@ impl EventLoop {
     pub(super) fn accept(&mut self) {
         if !self.can_accept() {
             return;
+        }
+        // While requests are ready here an idle sibling should have the first chance, but only for
+        // a moment: where every worker always has one, the channel would wait for ever.
+        if self.serves && self.handoffs_have_waited() && self.has_room() && self.take_handoff() {
+            self.make_room();
         }
         while self.serves && self.queues.ready.is_empty() && self.has_room() && self.take_handoff() {
             self.make_room();
@@ -156,6 +163,10 @@ impl EventLoop {
             && (self.siblings.has_less_loaded(self.connections.len())
                 || (!self.queues.ready.is_empty() && self.siblings.has_idle()));
         !others_first || has_waited
+    }
+
+    fn handoffs_have_waited(&self) -> bool {
+        self.accepting.handoffs_since.is_some_and(|since| self.clock.now >= since + ACCEPT_BACKOFF)
     }
 
     /// Takes a connection that a busy sibling has passed on; says whether there may be another.

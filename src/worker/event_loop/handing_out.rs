@@ -12,7 +12,16 @@ use crate::worker::connection::{LoggedRequest, Request, Step, lock};
 /// each, a request waits only half that time.
 const UNQUESTIONED_WAIT: Duration = Duration::from_millis(30);
 
+/// Requests that are handed out before the next turn: clients that pipeline always have another
+/// one, and the poll waits meanwhile.
+const REQUESTS_PER_TURN: usize = 64;
+
 impl EventLoop {
+    /// Whether another request may be handed out before the next turn.
+    pub fn may_hand_out(&self) -> bool {
+        self.queues.handed_out < REQUESTS_PER_TURN
+    }
+
     /// Whether requests are ready to be handed out.
     pub fn has_ready(&self) -> bool {
         !self.queues.ready.is_empty()
@@ -105,6 +114,7 @@ impl EventLoop {
             let request = connection.check_out(&entry.connection, key, has_company && !self.queues.ready.is_empty());
             drop(connection);
             entry.pending = Some(PendingEvents::default());
+            self.queues.handed_out += 1;
             return Some(request);
         }
         None

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{EventLoop, idle};
 use crate::worker::connection::{Connection, ConnectionStanding, Step};
+use crate::worker::counting;
 
 /// How long a connection that is fresh or idle keeps its place where the worker is full. Most heads
 /// come at once.
@@ -166,6 +167,7 @@ impl EventLoop {
         let Some(mut connection) = idle(&self.connections, key) else { return };
         match connection.make_room() {
             Step::Refused(error) => {
+                counting::refused(self.siblings.row(), &error);
                 self.unlogged.rejections.refused(connection.remote_addr(), &error);
                 self.unlogged.requests.push(connection.take_unserved(error.status()));
             }

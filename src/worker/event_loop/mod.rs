@@ -105,6 +105,8 @@ struct Clock {
 struct Queues {
     /// Those whose requests are ready, and since when.
     ready: VecDeque<(usize, Instant)>,
+    /// How many requests were handed out since the last turn.
+    handed_out: usize,
     /// Those with more to do than their share of one turn.
     unfinished: Unfinished,
     /// Those that may be ended in this turn to make room, in this order.
@@ -130,6 +132,7 @@ impl Queues {
     fn new(now: Instant) -> Queues {
         Queues {
             ready: VecDeque::new(),
+            handed_out: 0,
             unfinished: Unfinished::default(),
             dispensable: VecDeque::new(),
             file_requests: FileRequests::default(),
@@ -224,6 +227,7 @@ impl EventLoop {
         self.clock.now = Instant::now();
         self.clock.arrived_after = std::mem::replace(&mut self.clock.last_poll, self.clock.now);
         self.accepting.handshakes_left = HANDSHAKES_PER_TURN;
+        self.queues.handed_out = 0;
         let mut turn = self.take_events();
         // CPython's signal handler may have interrupted the poll, and written to another descriptor
         // than `nudge` (`signal.set_wakeup_fd`).
