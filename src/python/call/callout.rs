@@ -48,6 +48,8 @@ struct TurnState {
     environ: Option<Py<PyDict>>,
     /// What becomes of the connection, once a response is whole or an error was answered.
     ending: Option<Disposition>,
+    /// Whether Python's logging has got the access line.
+    is_logged: bool,
 }
 
 struct Shared {
@@ -60,6 +62,9 @@ struct Shared {
 pub(super) struct TurnEnd {
     pub environ: Option<Py<PyDict>>,
     pub ending: Option<Disposition>,
+    /// Whether Python's logging has got the access line. It gets none of a request whose response
+    /// begins only then: the class answers the application's error later.
+    pub is_logged: bool,
 }
 
 impl Callout {
@@ -94,7 +99,7 @@ impl Callout {
         let (observer, sendfile) = terms;
         let seen = self.requests.see(py, request, objects.input.bind(py).as_any())?;
         let shared = Shared { objects: objects.share(py), environ: environ.unbind() };
-        let state = TurnState { shared: Some(shared), environ: None, ending: None };
+        let state = TurnState { shared: Some(shared), environ: None, ending: None, is_logged: false };
         let turn = Py::new(py, RequestTurn { state: Mutex::new(state), observer, sendfile, since: Instant::now() })?;
         let arguments = (&turn, seen.into_request(), &objects.socket, request.client.site).into_pyobject(py)?;
         Ok((turn, arguments))
@@ -134,6 +139,7 @@ impl RequestTurn {
         let Some(observer) = &self.observer else { return Ok(()) };
         let Shared { objects, .. } = self.share(py)?;
         let response = lock(&objects.response).view();
+        self.hold().is_logged = observer.logs() && response.is_some();
         let observed = HookedRequest::of(req, self.since);
         let told = contain(|| observer.after(py, &observed, Some(environ), response.as_ref()));
         if let Err(error) = told {
@@ -156,7 +162,9 @@ impl RequestTurn {
     pub fn close(&self) -> TurnEnd {
         let (shared, end) = {
             let mut state = self.hold();
-            (state.shared.take(), TurnEnd { environ: state.environ.take(), ending: state.ending.take() })
+            let TurnState { environ, ending, is_logged, .. } = &mut *state;
+            let end = TurnEnd { environ: environ.take(), ending: ending.take(), is_logged: *is_logged };
+            (state.shared.take(), end)
         };
         drop(shared);
         end
@@ -212,7 +220,13 @@ impl Caller {
         let answered = begun.and_then(|begun| {
             caught(|| match begun {
                 Ok((turn, arguments)) => self.answer_by_class(py, kit, turn.get(), arguments),
-                Err(error) => self.outcome(kit.refuse(py, error), Vec::new(), true),
+                Err(error) => CallOutcome {
+                    ending: kit.refuse(py, error),
+                    environ_values: Vec::new(),
+                    is_worker_wanted: true,
+                    has_panicked: false,
+                    is_logged: false,
+                },
             })
         });
         answered.unwrap_or_else(|panic| self.after_panic(kit, &panic))
@@ -241,16 +255,11 @@ impl Caller {
         let callout = self.callout.as_ref().expect("the turn has come of it");
         let returned = contain(|| callout.method.bind(py).call1(arguments));
         fork::end_copies();
-        let TurnEnd { environ, ending } = turn.close();
+        let TurnEnd { environ, ending, is_logged } = turn.close();
         let (ending, is_worker_wanted) = kit.settle_turn(py, returned, ending);
         let keys = &self.options.environ_keys;
         let values = environ.map_or_else(Vec::new, |environ| values_of(environ.bind(py), keys));
-        self.outcome(ending, values, is_worker_wanted)
-    }
-
-    fn outcome(&self, ending: Disposition, environ_values: Vec<Option<String>>, is_worker_wanted: bool) -> CallOutcome {
-        let is_logged = self.observer.as_ref().is_some_and(|observer| observer.logs());
-        CallOutcome { ending, environ_values, is_worker_wanted, has_panicked: false, is_logged }
+        CallOutcome { ending, environ_values: values, is_worker_wanted, has_panicked: false, is_logged }
     }
 }
 

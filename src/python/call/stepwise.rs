@@ -72,6 +72,8 @@ struct RunningRequest {
     observed: Option<HookedRequest>,
     /// The turn, where the worker's class answers the request.
     turn: Option<Py<RequestTurn>>,
+    /// Whether Python's logging has got the access line from the class, once that has answered.
+    is_logged_by_class: Option<bool>,
     /// Whether the class wants the worker to go on, where it answers the request.
     is_worker_wanted: bool,
     /// Set only where a hook or the access log needs it when the application is done.
@@ -87,6 +89,7 @@ impl RunningRequest {
             observer,
             observed: None,
             turn: None,
+            is_logged_by_class: None,
             is_worker_wanted: true,
             environ: None,
             ending: None,
@@ -332,7 +335,8 @@ impl StepwiseCaller {
             && let Some(turn) = running.turn.take()
         {
             // The class has sent the response.
-            let TurnEnd { environ, ending } = turn.get().close();
+            let TurnEnd { environ, ending, is_logged } = turn.get().close();
+            running.is_logged_by_class = Some(is_logged);
             let (ending, is_wanted) = self.objects.settle_turn(py, Ok(result.clone()), ending);
             (running.environ, running.ending, running.is_worker_wanted) = (environ, Some(ending), is_wanted);
             return Ok(true);
@@ -411,10 +415,12 @@ impl StepwiseCaller {
     pub fn end(&mut self, py: Python<'_>) -> Finished {
         fork::end_copies();
         let running = self.running.take().expect("a request is ended once, by who has begun it");
-        let RunningRequest { observer, observed, turn, is_worker_wanted, mut environ, ending, has_panicked } = running;
+        let RunningRequest { observer, observed, turn, is_worker_wanted, ending, has_panicked, .. } = running;
+        let (mut environ, mut is_logged) = (running.environ, running.is_logged_by_class);
         if let Some(turn) = turn {
             // The method of the class has not returned.
-            environ = turn.get().close().environ;
+            let end = turn.get().close();
+            (environ, is_logged) = (end.environ, Some(end.is_logged));
         }
         let ended = caught(|| {
             let ending = ending.unwrap_or_else(|| self.objects.finish(py));
@@ -437,7 +443,7 @@ impl StepwiseCaller {
         if has_panicked || self.objects.is_still_held(py, 0) {
             self.renew(py);
         }
-        let is_logged = observer.is_some_and(|observer| observer.logs());
+        let is_logged = is_logged.unwrap_or_else(|| observer.is_some_and(|observer| observer.logs()));
         Finished { exchange, ending, summary, environ_values, is_worker_wanted, is_logged }
     }
 
