@@ -239,6 +239,32 @@ fn request_timeout_ends_one_greenlet_and_the_worker_goes_on() {
 }
 
 #[test]
+fn request_timeout_holds_for_close_too() {
+    let mut server = green(["--request-timeout", "1"]);
+    server.allow("");
+    // The response is complete before the one hangs; of the other there is only the head.
+    let mut clients = ["/slow-close", "/slow-close?late"].map(|target| asked(&server, target));
+    assert_eq!(clients[0].read().text(), "green");
+    assert_eq!(status(&mut clients[1]), Some(504));
+    server.wait_for_log_times("in close\n    sleep(60)", 2);
+    assert_eq!(server.get("/").text(), "green");
+    server.finish();
+}
+
+#[test]
+fn a_greenlet_that_unwinds_slowly_ends_with_the_worker() {
+    let mut server = green(["--graceful-timeout", "1"]);
+    server.allow("");
+    let mut stubborn = asked(&server, "/stubborn");
+    wait_until("the request to run", || server.get("/running").text() != "0");
+    server.signal(SIGTERM);
+    assert_eq!(status(&mut stubborn), None);
+    assert_eq!(server.wait_for_exit().code(), Some(0), "{}", server.log());
+    assert!(!server.log().contains("a fault of the server"), "{}", server.log());
+    server.expect_gone();
+}
+
+#[test]
 fn slow_requests_are_named_while_greenlets_wait() {
     let mut server = green(["--slow-request", "1"]);
     server.allow("Slow request");

@@ -38,11 +38,12 @@ pub fn of_this_thread(_: Python<'_>) -> Option<&'static Hub> {
     HUB.get().filter(|hub| hub.thread == thread::current().id())
 }
 
-/// Waits for `time`, while other greenlets or threads run.
+/// Waits for `time`, while other greenlets or threads run. For the server's own waits: an exception
+/// that is thrown into the greenlet meanwhile is logged, because it comes too late to end anything.
 pub fn pause(py: Python<'_>, time: Duration) {
-    match of_this_thread(py) {
-        Some(hub) => hub.pause(py, time),
-        None => py.detach(|| thread::sleep(time)),
+    let Some(hub) = of_this_thread(py) else { return py.detach(|| thread::sleep(time)) };
+    if let Err(error) = hub.sleep(py, time) {
+        log::debug!("{}", errors::traceback(py, &error));
     }
 }
 
@@ -92,11 +93,11 @@ impl Hub {
         self.wait.call1(py, (descriptor, writes, time.as_secs_f64())).map(drop)
     }
 
-    /// Lets other greenlets run for `time`. An exception that is thrown into the greenlet meanwhile
-    /// is logged: it comes too late to end anything.
-    pub fn pause(&self, py: Python<'_>, time: Duration) {
-        if let Err(error) = self.sleep.call1(py, (time.as_secs_f64(),)) {
-            log::debug!("{}", errors::traceback(py, &error));
-        }
+    /// Lets other greenlets run for `time`.
+    ///
+    /// # Errors
+    /// The exception that is thrown into the greenlet meanwhile.
+    pub fn sleep(&self, py: Python<'_>, time: Duration) -> PyResult<()> {
+        self.sleep.call1(py, (time.as_secs_f64(),)).map(drop)
     }
 }

@@ -171,7 +171,7 @@ impl Input {
     ///
     /// # Errors
     /// `RuntimeError` if this very thread is reading already: a signal handler or a finalizer has
-    /// interrupted that read.
+    /// interrupted that read. The exception that is thrown into a greenlet that waits.
     fn begin_reading(&self, py: Python<'_>) -> PyResult<Reading<'_>> {
         let me = Reader { thread: thread::current().id(), greenlet: hub::current(py) };
         loop {
@@ -179,7 +179,7 @@ impl Input {
                 return Ok(Reading { input: self, source });
             }
             match hub::of_this_thread(py) {
-                Some(hub) => hub.pause(py, LOOK_AGAIN),
+                Some(hub) => hub.sleep(py, LOOK_AGAIN)?,
                 None => py.detach(|| self.wait_until_free()),
             }
         }

@@ -13,6 +13,7 @@ from greenlet import GreenletExit, greenlet
 
 BLOCK = b"x" * 65536
 finished = []
+running = []
 
 
 def about(environ):
@@ -48,6 +49,15 @@ def answer(environ):
     path, query = environ["PATH_INFO"], environ["QUERY_STRING"]
     if path == "/sleep":
         sleep(float(query))
+    elif path == "/stubborn":
+        running.append(path)
+        try:
+            sleep(60)
+        finally:
+            # Longer than the server waits for it.
+            sleep(1)
+    elif path == "/running":
+        return str(len(running)).encode()
     elif path == "/mark":
         # Two sleeps, and what was asked for in between.
         mark, seconds = query.split(",")
@@ -82,7 +92,25 @@ def answer(environ):
     return b"green"
 
 
+class SlowClose:
+    """A result whose `close()` hangs, and if it is late, what it gives as well."""
+
+    def __init__(self, late):
+        self.late = late
+
+    def __iter__(self):
+        if self.late:
+            sleep(60)
+        yield b"green"
+
+    def close(self):
+        sleep(60)
+
+
 def application(environ, start_response):
+    if environ["PATH_INFO"] == "/slow-close":
+        start_response("200 OK", [("Content-Length", "5")])
+        return SlowClose(environ["QUERY_STRING"] == "late")
     if environ["PATH_INFO"] == "/stream":
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         return stream(int(environ["QUERY_STRING"]))

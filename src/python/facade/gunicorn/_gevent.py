@@ -126,7 +126,9 @@ def serve(worker, app, request_timeout):
         late = pool.running()
         if late:
             worker.note_late()
-            gevent.killall(late, block=True, timeout=_UNWINDING_SECONDS)
+            # One that does not end in that time ends with the process.
+            with gevent.Timeout(_UNWINDING_SECONDS, False):
+                gevent.killall(late, block=True)
     watchers.finish_logs()
 
 
@@ -355,8 +357,11 @@ class _Pool:
         task.iterated()
 
     def _settle(self, task, result, failure, limit):
-        """Closes the result, whatever has happened before (PEP 3333). Whether the greenlet was killed meanwhile."""
-        if limit is not None:
+        """Closes the result, whatever has happened before (PEP 3333). Whether the greenlet was killed meanwhile.
+
+        `close()` belongs to the request, and so to its time; after a timeout it has as much again.
+        """
+        if limit is not None and failure is limit:
             limit.close()
         try:
             close = None if type(result) in (list, tuple) else getattr(result, "close", None)
@@ -370,13 +375,17 @@ class _Pool:
                 failure = error
         if limit is not None and failure is limit:
             task.time_out(failure)
+            limit = self._start_limit(self._seconds) if close is not None else None
         elif failure is not None:
             task.fail(failure, False)
         exits = isinstance(failure, self._exit)
-        if close is not None:
-            try:
+        try:
+            if close is not None:
                 close()
-            except BaseException as error:
-                task.close_failed(error)
-                exits = exits or isinstance(error, self._exit)
+        except BaseException as error:
+            task.close_failed(error)
+            exits = exits or isinstance(error, self._exit)
+        finally:
+            if limit is not None:
+                limit.close()
         return exits
