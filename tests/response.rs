@@ -187,6 +187,7 @@ fn early_hints_go_out_before_the_response() {
     let hints = String::from_utf8_lossy(&response.interim[0]).into_owned();
     assert!(hints.starts_with("HTTP/1.1 103 Early Hints\r\n"), "{hints:?}");
     assert!(hints.contains("Link: </a.css>; rel=preload\r\n"), "{hints:?}");
+    assert!(response.interim[0].windows(14).any(|line| line == b"X-Bytes: caf\xe9\r"), "{hints:?}");
 
     let mut old = server.connect();
     old.send("GET /early-hints HTTP/1.0\r\n\r\n");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 use super::response_writer::{ResponseWriter, lock};
 use super::start_response::{header_pair, name_bytes, value_bytes};
@@ -32,12 +32,26 @@ impl EarlyHints {
     fn __call__(&self, headers: &Bound<'_, PyAny>) -> PyResult<()> {
         let mut interim = response::EARLY_HINTS.to_vec();
         for header in headers.try_iter()? {
-            let (name, value) = header_pair(&header?)?;
+            let (name, value) = header_pair(&decoded(header?)?)?;
             response::write_header(&mut interim, name_bytes(&name)?, value_bytes(&name, &value)?);
         }
         response::write_head_end(&mut interim);
         Ok(lock(&self.response).send_interim(&interim)?)
     }
+}
+
+/// The pair, with bytes in it decoded as Latin-1: gunicorn takes hints as bytes, too.
+fn decoded(header: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    let Ok(pair) = header.cast::<PyTuple>() else { return Ok(header) };
+    if !pair.iter().any(|part| part.is_instance_of::<PyBytes>()) {
+        return Ok(header);
+    }
+    let text = |part: Bound<'_, PyAny>| -> PyResult<Py<PyAny>> {
+        if part.is_instance_of::<PyBytes>() { part.call_method1("decode", ("latin-1",)) } else { Ok(part) }
+            .map(Bound::unbind)
+    };
+    let parts = pair.iter().map(text).collect::<PyResult<Vec<_>>>()?;
+    Ok(PyTuple::new(header.py(), parts)?.into_any())
 }
 
 /// `gunicorn.socket`: the client's socket, for libraries that implement WebSocket themselves.

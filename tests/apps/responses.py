@@ -406,7 +406,7 @@ def many_blocks(environ, start_response):
 
 @row("early-hints")
 def early_hints(environ, start_response):
-    environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload")])
+    environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload"), (b"X-Bytes", b"caf\xe9")])
     start_response(OK, [TYPE, length(2)])
     return [b"ok"]
 
