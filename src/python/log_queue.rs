@@ -101,7 +101,10 @@ impl LogQueue {
     fn add(&self, entry: QueuedRecord) {
         let mut state = self.lock();
         let was_empty = state.waiting.is_empty();
-        if state.waiting.len() < MOST_WAITING {
+        // An order to reopen is no record: it passes the bound, once.
+        let is_reopen = |entry: &QueuedRecord| matches!(entry, QueuedRecord::Reopen);
+        let is_order = is_reopen(&entry) && !state.waiting.back().is_some_and(is_reopen);
+        if state.waiting.len() < MOST_WAITING || is_order {
             state.waiting.push_back(entry);
         } else {
             state.dropped += 1;
@@ -182,5 +185,22 @@ impl QueuedRecord {
             QueuedRecord::AccessLine(line) => bridge.call_method1(py, "access_line", (line,)),
             QueuedRecord::Reopen => bridge.call_method0(py, "reopen"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_to_reopen_passes_the_bound_once() {
+        let queue = LogQueue::emptied_by(None);
+        (0..MOST_WAITING + 5).for_each(|_| queue.record(Level::Info, "x"));
+        assert_eq!(queue.lock().dropped, 5);
+        queue.reopen();
+        queue.reopen();
+        queue.record(Level::Info, "x");
+        assert_eq!(queue.lock().waiting.len(), MOST_WAITING + 1);
+        assert!(matches!(queue.lock().waiting.back(), Some(QueuedRecord::Reopen)));
     }
 }
