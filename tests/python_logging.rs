@@ -468,3 +468,23 @@ fn an_app_that_cannot_be_imported_is_an_exception_too() {
     assert!(finished.stderr.contains("HEARD Exception in worker process\nTraceback"), "{}", finished.stderr);
     assert!(finished.stderr.contains("ZeroDivisionError"), "{}", finished.stderr);
 }
+
+#[test]
+fn a_logging_config_reaches_python_as_it_is() {
+    let check = "class Check:\n\
+                 \x20   def __init__(self, rate, pair, names):\n\
+                 \x20       assert isinstance(rate, float) and isinstance(pair, tuple) and list(names) == [10]\n\
+                 \x20   def filter(self, record):\n\
+                 \x20       return True\n";
+    let config = "check = {'()': 'check.Check', 'rate': 0.5, 'pair': (1, 2), 'names': {10: 'blue'}}\n\
+                  console = {'class': 'logging.StreamHandler', 'filters': ['check'], 'stream': 'ext://sys.stderr'}\n\
+                  logconfig_dict = {'filters': {'check': check}, 'handlers': {'console': console, 'error_console': console}}\n\
+                  # What a variable that is not set leaves.\n\
+                  dogstatsd_tags = statsd_prefix = syslog_addr = syslog_facility = access_log_format = None\n\
+                  threads = 2000\n";
+    let plan = Plan::app("echo").file("conf.py", config).file("check.py", check);
+    let [conf, folder] = [plan.path("conf.py"), plan.path("")].map(|path| path.display().to_string());
+    let server = plan.args(["--config", &conf, "--pythonpath", &folder]).start();
+    assert_eq!(server.get("/").status, 200);
+    server.finish();
+}

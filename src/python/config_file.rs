@@ -133,7 +133,8 @@ fn named_class(object: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     object.py().import("gunicorn._validators")?.call_method1("name_of_class", (object,))
 }
 
-/// A Python object as a plain value, if it is one.
+/// A Python object as a plain value, if it is one. A dict is one only if nothing in it would come
+/// back to Python as something else: `logconfig_dict` hands on numbers, tuples and keys.
 fn value(object: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
     Ok(Some(if object.is_none() {
         Value::None
@@ -155,13 +156,23 @@ fn value(object: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
     } else if let Ok(map) = object.cast::<PyDict>() {
         let mut entries = Vec::new();
         for (key, item) in map.iter() {
-            let Some(item) = value(&item)? else { return Ok(None) };
+            let Some(item) = value(&item)?.filter(|_| key.is_instance_of::<PyString>() && comes_back(&item)) else {
+                return Ok(None);
+            };
             entries.push((key.to_string(), item));
         }
         Value::Map(entries)
     } else {
         return Ok(None);
     }))
+}
+
+/// Whether an item of a dict, as a plain value, is the same to Python.
+fn comes_back(item: &Bound<'_, PyAny>) -> bool {
+    match item.cast::<PyList>() {
+        Ok(list) => list.iter().all(|item| comes_back(&item)),
+        Err(_) => !item.is_instance_of::<PyFloat>() && !item.is_instance_of::<PyTuple>(),
+    }
 }
 
 /// As gunicorn prints a callable: `<name()>`; anything else as its repr.

@@ -1,6 +1,6 @@
 //! Logs.
 
-use super::{put, seconds};
+use super::{put, put_text, seconds};
 use crate::settings::config::{LogFormat, SyslogFormat};
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 use crate::settings::value::{Value, ValueError};
@@ -29,7 +29,7 @@ Unset, none is written. Files are opened again on SIGUSR1.",
         kind: Kind::Text,
         default: Default::Text(r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#),
         store: Store::Field {
-            set: |config, value| put(&mut config.access_log_format, value.text()),
+            set: |config, value| put_text(&mut config.access_log_format, value),
             get: |config| config.access_log_format.as_str().into(),
         },
         doc: r#"The format of the lines in the access log.
@@ -244,7 +244,7 @@ With it both logs are written by Python's logging, unless `syslog_format` is `rf
         kind: Kind::Text,
         default: Default::Text("udp://localhost:514"),
         store: Store::Field {
-            set: |config, value| put(&mut config.syslog_addr, value.text()),
+            set: |config, value| put_text(&mut config.syslog_addr, value),
             get: |config| config.syslog_addr.as_str().into(),
         },
         doc: "The address of syslog.
@@ -274,7 +274,7 @@ They begin with `gunicorn.<prefix>.error` and `gunicorn.<prefix>.access`.",
         kind: Kind::Text,
         default: Default::Text("user"),
         store: Store::Field {
-            set: |config, value| put(&mut config.syslog_facility, value.text()),
+            set: |config, value| put_text(&mut config.syslog_facility, value),
             get: |config| config.syslog_facility.as_str().into(),
         },
         doc: "The facility of lines in syslog, such as user or local3.",
@@ -336,7 +336,7 @@ logs are written by Python's logging, unless `statsd_interval` is set.",
         kind: Kind::Text,
         default: Default::Text(""),
         store: Store::Field {
-            set: |config, value| put(&mut config.dogstatsd_tags, value.text()),
+            set: |config, value| put_text(&mut config.dogstatsd_tags, value),
             get: |config| config.dogstatsd_tags.as_str().into(),
         },
         doc: "Tags of each metric, separated by commas.",
@@ -349,7 +349,7 @@ logs are written by Python's logging, unless `statsd_interval` is set.",
         kind: Kind::Text,
         default: Default::Text(""),
         store: Store::Field {
-            set: |config, value| put(&mut config.statsd_prefix, value.text()),
+            set: |config, value| put_text(&mut config.statsd_prefix, value),
             get: |config| config.statsd_prefix.as_str().into(),
         },
         doc: "The prefix of each metric's name.

@@ -114,6 +114,11 @@ fn put<T>(field: &mut T, read: Result<T, ValueError>) -> Result<(), ValueError> 
     Ok(())
 }
 
+/// Stores a text. None, as of a variable that is not set, leaves the setting as it is.
+fn put_text(field: &mut String, value: &Value) -> Result<(), ValueError> {
+    if *value == Value::None { Ok(()) } else { put(field, value.text()) }
+}
+
 /// A number of seconds.
 fn seconds(value: &Value) -> Result<u64, ValueError> {
     value.count(MAX_SECONDS).map(|seconds| seconds as u64)

@@ -1,6 +1,6 @@
 //! Process titles.
 
-use super::put;
+use super::{put, put_text};
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 use crate::settings::value::Value;
 
@@ -28,7 +28,7 @@ It distinguishes several servers on one machine in ps and top. While it is not s
         kind: Kind::Text,
         default: Default::Text("monoceros"),
         store: Store::Field {
-            set: |config, value| put(&mut config.default_proc_name, value.text()),
+            set: |config, value| put_text(&mut config.default_proc_name, value),
             get: |config| config.default_proc_name.as_str().into(),
         },
         doc: "The name in the titles while proc_name is not set.
