@@ -55,12 +55,26 @@ fn parse_network(text: &str) -> Result<IpNet, ValueError> {
         Err(_) => text.parse::<IpNet>().ok().or_else(|| network_with_mask(text)),
     };
     match network {
-        Some(network) if network.trunc() == network => Ok(network),
+        Some(network) if network.trunc() == network => Ok(canonical(network)),
         Some(network) => {
             let meant = network.trunc();
             Err(ValueError::new(text, format!("has bits set after its prefix; the network is {meant}")))
         }
         None => Err(ValueError::new(text, "is not an IP address, a network or '*'")),
+    }
+}
+
+/// A network of IPv4 addresses that are mapped into IPv6 is the network of these IPv4 addresses: on
+/// a dual-stack socket gunicorn knows them by no other name.
+fn canonical(network: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    match network {
+        IpNet::V6(mapped) if mapped.prefix_len() >= MAPPED_BITS => {
+            let address = mapped.addr().to_ipv4_mapped();
+            let plain = address.and_then(|address| Ipv4Net::new(address, mapped.prefix_len() - MAPPED_BITS).ok());
+            plain.map_or(network, IpNet::V4)
+        }
+        IpNet::V4(_) | IpNet::V6(_) => network,
     }
 }
 
@@ -112,5 +126,21 @@ mod tests {
     fn a_set_prints_as_a_list() {
         let trusted = Trusted::read(&Value::from("127.0.0.1, ::1,10.0.0.0/8")).unwrap();
         assert_eq!(trusted.to_value().to_string(), "['127.0.0.1', '::1', '10.0.0.0/8']");
+    }
+
+    #[test]
+    fn mapped_networks_are_those_of_ipv4() {
+        let trusted = Trusted::read(&Value::Str("::ffff:10.0.0.5, ::ffff:192.168.0.0/112".to_owned())).unwrap();
+        for (peer, is_trusted) in [
+            ("10.0.0.5", true),
+            ("::ffff:10.0.0.5", true),
+            ("192.168.7.7", true),
+            ("10.0.0.6", false),
+            ("::10.0.0.5", false),
+        ] {
+            assert_eq!(trusted.contains(peer.parse().unwrap()), is_trusted, "{peer}");
+        }
+        let all = Trusted::read(&Value::Str("::/0".to_owned())).unwrap();
+        assert!(!all.contains("10.0.0.5".parse().unwrap()), "as in gunicorn");
     }
 }
