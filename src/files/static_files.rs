@@ -112,11 +112,7 @@ impl StaticPaths {
 impl StaticFiles {
     /// The files at these paths.
     pub fn new(paths: Arc<StaticPaths>) -> StaticFiles {
-        let place = |map: &StaticMap| match map.path.is_dir() {
-            true => Place::Directory { path: map.path.clone(), open: None },
-            false => Place::File(map.path.clone()),
-        };
-        let places = paths.maps.iter().map(place).collect();
+        let places = paths.maps.iter().map(|map| Place::at(&map.path)).collect();
         StaticFiles { paths, places, kept: HashMap::new(), date: DateCache::new() }
     }
 
@@ -162,6 +158,7 @@ impl StaticFiles {
     fn look_up(&mut self, index: usize, rest: &[u8], now: Instant) -> Result<KeptFile, NotFound> {
         let map = &self.paths.maps[index];
         let place = &mut self.places[index];
+        place.look_again(&map.path, now);
         let (mut name, is_directory) = match place {
             Place::File(path) if rest.is_empty() => (path.as_os_str().as_encoded_bytes().to_vec(), false),
             Place::File(_) => return Err(NotFound::Missing),
@@ -226,6 +223,23 @@ impl StaticFiles {
 }
 
 impl Place {
+    /// What lies at a path: a file only where that is certain. A directory may be out of the
+    /// worker's sight, or be replaced at this moment.
+    fn at(path: &Path) -> Place {
+        match path.is_file() {
+            true => Place::File(path.to_owned()),
+            false => Place::Directory { path: path.to_owned(), open: None },
+        }
+    }
+
+    /// Looks again what lies at the path, unless the directory is open.
+    fn look_again(&mut self, path: &Path, now: Instant) {
+        let is_open = |since: &Instant| now < *since + KEPT_OPEN;
+        if !matches!(self, Place::Directory { open: Some((_, since)), .. } if is_open(since)) {
+            *self = Place::at(path);
+        }
+    }
+
     /// Opens the file with this name.
     fn open(&mut self, name: &[u8], map: &StaticMap, now: Instant) -> io::Result<File> {
         let links = if map.follows_symlinks { Links::Anywhere } else { Links::Beneath };
