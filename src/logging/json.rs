@@ -192,4 +192,12 @@ mod tests {
         );
         assert_eq!(attributes["http.server.request.duration"], 0.0015);
     }
+
+    #[test]
+    fn a_client_without_an_address_and_an_absolute_target_leave_no_member_that_is_wrong() {
+        let entry = AccessEntry { target: "http://a:81/b?c".to_owned(), ..AccessEntry::default() };
+        let ecs: serde_json::Value = serde_json::from_str(&access_object(Schema::Ecs, &entry)).unwrap();
+        assert_eq!((ecs.get("client.ip"), ecs.get("source.ip")), (None, None));
+        assert_eq!((&ecs["url.path"], &ecs["url.query"]), (&"/b".into(), &"c".into()));
+    }
 }

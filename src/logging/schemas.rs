@@ -109,8 +109,8 @@ fn ecs_access(entry: &AccessEntry, time: DateTime<FixedOffset>) -> Object {
     object.put("http.response.body.bytes", entry.bytes);
     object.put_known("http.request.bytes", entry.received);
     object.put_known("http.request.referrer", entry.referer.as_ref());
-    object.put("client.ip", &entry.remote_addr);
-    object.put("source.ip", entry.peer.as_ref().unwrap_or(&entry.remote_addr));
+    object.put_known("client.ip", ip(&entry.remote_addr));
+    object.put_known("source.ip", ip(entry.peer.as_ref().unwrap_or(&entry.remote_addr)));
     object.put_known("user.name", entry.user.as_ref());
     object.put_known("user_agent.original", entry.user_agent.as_ref());
     object.put_known("monoceros.queue", seconds(entry.queue));
@@ -316,6 +316,12 @@ fn url(entry: &AccessEntry) -> String {
         (Some(scheme), Some(host)) if entry.target.starts_with('/') => format!("{scheme}://{host}{}", entry.target),
         _ => entry.target.clone(),
     }
+}
+
+/// An address of the client, if it is one: over a unix socket there is none, and a member of type
+/// `ip` with another text would have Elasticsearch refuse the line.
+fn ip(text: &str) -> Option<&str> {
+    text.parse::<std::net::IpAddr>().is_ok().then_some(text)
 }
 
 /// A Host header without its port.
