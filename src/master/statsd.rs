@@ -3,12 +3,13 @@
 //! A request then costs nothing for the metrics of requests, statuses and durations, and no line
 //! goes through Python.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::warn;
 
 use crate::logging;
-use crate::metrics::statsd::{Gauges, LogLines, Statsd, StatsdTerms, Totals};
+use crate::metrics::statsd::{Gauges, LogLines, Statsd, StatsdTerms, Totals, needs_name_server};
 use crate::scoreboard::Scoreboard;
 use crate::service::Service;
 use crate::settings::Config;
@@ -23,6 +24,9 @@ pub(super) struct StatsdReport {
     told: Totals,
     /// Log lines of the master's own.
     own_lines: LogLines,
+    /// The settings that the agent was looked up for.
+    config: Option<Arc<Config>>,
+    /// The way to the agent, if it was found.
     agent: Option<Statsd>,
     complained: Option<Instant>,
 }
@@ -63,20 +67,40 @@ impl StatsdReport {
         let backlog = service.config.enable_backlog_metric.then(waiting);
         let gauges = Gauges { workers: workers as u64, backlog };
         let totals = Totals::read(board, self.own_lines);
-        let terms = terms(&service.config);
-        // The settings, or the agent's address, may have changed.
-        let agent = match self.agent.take().filter(|agent| *agent.terms() == terms) {
-            Some(agent) => Ok(agent),
-            None => Statsd::connect(terms),
-        };
-        let sent = agent.and_then(|agent| agent.report(board, &self.told, &totals, gauges).map(|()| agent));
+        self.find_agent(&service.config, now);
+        let sent = self.agent.as_ref().map_or(Ok(()), |agent| agent.report(board, &self.told, &totals, gauges));
         // An agent that was away is not told later what it has missed: those counts belong to a
         // time that has passed.
         self.told = totals;
-        match sent {
-            Ok(agent) => self.agent = Some(agent),
-            Err(error) => self.complain(&error, now),
+        if let Err(error) = sent {
+            self.complain(&error, now);
+            self.look_again();
         }
+    }
+
+    /// Looks the agent up. By a name, once for a start or a reload, as gunicorn does: a name server
+    /// that does not answer keeps the master waiting.
+    fn find_agent(&mut self, config: &Arc<Config>, now: Instant) {
+        if self.config.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) {
+            return;
+        }
+        self.config = Some(Arc::clone(config));
+        self.agent = match Statsd::connect(terms(config)) {
+            Ok(agent) => Some(agent),
+            Err(error) => {
+                self.complain(&error, now);
+                None
+            }
+        };
+        if self.agent.is_none() {
+            self.look_again();
+        }
+    }
+
+    /// Has the next report look the agent up anew, if that needs no name server. A new agent has
+    /// another socket at the same path.
+    fn look_again(&mut self) {
+        self.config.take_if(|config| !config.statsd_host.as_deref().is_some_and(needs_name_server));
     }
 
     fn complain(&mut self, error: &std::io::Error, now: Instant) {

@@ -6,7 +6,7 @@
 //! agent does not take is dropped.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub type LogLines = [u64; 4];
 /// Where the metrics go, and how they are named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatsdTerms {
-    /// `HOST[:PORT]` or `unix://PATH`.
+    /// `HOST[:PORT]`, or `unix://PATH`, also without the slashes.
     pub address: String,
     /// The prefix of each name, as it is given.
     pub prefix: String,
@@ -96,7 +96,7 @@ impl Statsd {
     /// # Errors
     /// There is no such host or path.
     pub fn connect(terms: StatsdTerms) -> io::Result<Statsd> {
-        let link = match terms.address.strip_prefix("unix://") {
+        let link = match path_of(&terms.address) {
             Some(path) => {
                 let socket = UnixDatagram::unbound()?;
                 socket.connect(path)?;
@@ -112,11 +112,6 @@ impl Statsd {
             }
         };
         Ok(Statsd { terms, link })
-    }
-
-    /// The terms that it was made with.
-    pub fn terms(&self) -> &StatsdTerms {
-        &self.terms
     }
 
     /// Sends by how much the totals have grown since `before`, and the gauges.
@@ -225,14 +220,30 @@ fn with_dot(prefix: &str) -> String {
     if bare.chars().count() > 1 { format!("{bare}.") } else { prefix.to_owned() }
 }
 
+/// Whether an agent's address is a name that has to be looked up.
+pub fn needs_name_server(address: &str) -> bool {
+    path_of(address).is_none() && name_and_port(address).0.parse::<IpAddr>().is_err()
+}
+
+/// The path of a unix socket.
+fn path_of(address: &str) -> Option<&str> {
+    address.strip_prefix("unix:").map(|path| path.strip_prefix("//").unwrap_or(path))
+}
+
+fn name_and_port(host: &str) -> (&str, Option<&str>) {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    (name.trim_matches(['[', ']']), port)
+}
+
 /// IPv4 first: agents listen there, also where `localhost` means IPv6 before IPv4.
 fn resolve(host: &str) -> io::Result<SocketAddr> {
     let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, "there is no such port");
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, port.parse().map_err(wrong)?),
-        _ => (host, PORT),
-    };
-    let found: Vec<SocketAddr> = (name.trim_matches(['[', ']']), port).to_socket_addrs()?.collect();
+    let (name, port) = name_and_port(host);
+    let port = port.map_or(Ok(PORT), str::parse).map_err(wrong)?;
+    let found: Vec<SocketAddr> = (name, port).to_socket_addrs()?.collect();
     let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
     first.copied().ok_or_else(|| io::ErrorKind::NotFound.into())
 }
@@ -245,6 +256,21 @@ mod tests {
         let mut histogram = Histogram { sum_ns, ..Histogram::default() };
         buckets.iter().for_each(|&(bucket, count)| histogram.buckets[bucket] = count);
         histogram
+    }
+
+    #[test]
+    fn only_a_name_is_looked_up() {
+        for (address, is_name) in [
+            ("localhost", true),
+            ("statsd.monitoring:8125", true),
+            ("127.0.0.1:8125", false),
+            ("[::1]:8125", false),
+            ("unix:/run/statsd", false),
+            ("unix:///run/statsd", false),
+        ] {
+            assert_eq!(needs_name_server(address), is_name, "{address}");
+        }
+        assert_eq!([path_of("unix:/a"), path_of("unix:///a"), path_of("a:1")], [Some("/a"), Some("/a"), None]);
     }
 
     #[test]
