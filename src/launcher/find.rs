@@ -18,6 +18,9 @@ pub struct Interpreter {
     pub version: String,
     /// The interpreter itself; for a virtual environment the one that it was made with.
     pub base: PathBuf,
+    /// What the server is told: `base`, or the path in a virtual environment that nothing else
+    /// names.
+    pub executable: PathBuf,
     /// How it was found, for messages.
     pub origin: String,
 }
@@ -40,11 +43,20 @@ pub fn interpreter(program: &Path, environment: impl Fn(&str) -> Option<OsString
     let on_path = environment("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&on_path).map(|folder| folder.join("python3")).collect::<Vec<_>>();
     let candidates = set(VARIABLE).into_iter().chain(on_path);
-    candidates.filter_map(|path| of_file(&path)).next().ok_or_else(|| {
+    candidates.filter_map(|path| in_environment(&path).or_else(|| of_file(&path))).next().ok_or_else(|| {
         "there is no Python: activate a virtual environment, or put python3 on PATH, or name one by \
          MONOCEROS_PYTHON=/path/to/python3"
             .to_owned()
     })
+}
+
+/// Where the program of this name lies, as the shell found it: links in the path stay.
+pub fn path_of(name: Option<OsString>, on_path: Option<OsString>) -> Option<PathBuf> {
+    let name = PathBuf::from(name?);
+    if name.components().count() > 1 {
+        return Some(name);
+    }
+    std::env::split_paths(&on_path?).map(|folder| folder.join(&name)).find(|path| path.is_file())
 }
 
 impl Interpreter {
@@ -107,7 +119,15 @@ fn of_environment(folder: &Path) -> Result<Interpreter, String> {
     let (Some(version), Some(home)) = (version, home) else {
         return Err(format!("{} does not say which Python it is for", folder.join(MARKER).display()));
     };
-    Ok(Interpreter { base: home.join(format!("python{version}")), version, origin })
+    let base = home.join(format!("python{version}"));
+    Ok(Interpreter { executable: base.clone(), base, version, origin })
+}
+
+/// The interpreter of a virtual environment, by its path there: `bin` of an environment that is not
+/// active may stand first on `PATH`, as in a container image.
+fn in_environment(path: &Path) -> Option<Interpreter> {
+    let found = of_environment(&environment_of(path)?).ok()?;
+    path.exists().then(|| Interpreter { executable: path.to_owned(), ..found })
 }
 
 /// The interpreter behind a path, which may be a link; `None` for anything else, such as a script
@@ -118,7 +138,7 @@ fn of_file(path: &Path) -> Option<Interpreter> {
         real.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_prefix("python")).and_then(major_minor);
     let origin = format!("{}", path.display());
     match version {
-        Some(version) => Some(Interpreter { version, base: real, origin }),
+        Some(version) => Some(Interpreter { version, executable: real.clone(), base: real, origin }),
         // Not every interpreter has its version in its name.
         None => in_prefix(real.parent()?.parent()?, &origin),
     }
@@ -131,7 +151,7 @@ fn in_prefix(prefix: &Path, origin: &str) -> Option<Interpreter> {
     let versions = versions.filter_map(|name| major_minor(name.to_str()?.strip_prefix("python")?));
     let found = versions.filter_map(|version| {
         let base = prefix.join("bin").join(format!("python{version}"));
-        base.exists().then(|| Interpreter { version, base, origin: origin.to_owned() })
+        base.exists().then(|| Interpreter { version, executable: base.clone(), base, origin: origin.to_owned() })
     });
     // Of several, as /usr may have, the newest.
     found.max_by_key(|interpreter| numbers(&interpreter.version))

@@ -30,12 +30,12 @@ fn main() {
 /// Runs the server. Its status, or a sentence about what keeps it from running.
 fn start() -> Result<i32, String> {
     let own = std::env::current_exe().map_err(|error| format!("cannot find out where it lies: {error}"))?;
-    let named = std::env::args_os().next().map_or_else(|| own.clone(), PathBuf::from);
+    let named = find::path_of(std::env::args_os().next(), std::env::var_os("PATH")).unwrap_or_else(|| own.clone());
     let interpreter = find::interpreter(&named, |name| std::env::var_os(name))?;
     let server = server_for(&own, &interpreter)?;
     // The server's library takes libpython's names from this one, which stays open until the end.
     let _libpython = load_libpython(&interpreter)?;
-    library::set_variable(find::VARIABLE, &interpreter.base)?;
+    library::set_variable(find::VARIABLE, &interpreter.executable)?;
     let server =
         Library::open(&server, Scope::Own).map_err(|reason| format!("cannot load its own library: {reason}"))?;
     let Some(run) = server.entry(ENTRY) else { return Err(format!("its library has no {}", ENTRY.to_string_lossy())) };

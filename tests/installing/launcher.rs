@@ -61,6 +61,35 @@ fn without_an_environment_it_takes_the_python_that_is_named_or_on_path() {
     assert_eq!(found.code, Some(0), "{found:?}");
 }
 
+/// As in a container image: `ENV PATH=/opt/venv/bin:$PATH`, and nothing else.
+#[test]
+fn an_environment_that_is_only_named_by_a_path_is_served_from() {
+    let Some(interpreter) = interpreters().iter().find(|interpreter| has_library(interpreter)) else {
+        return println!("skipped: no Python here has a shared library");
+    };
+    let environment = Environment::new(interpreter);
+    let bin = environment.path("bin");
+    for (name, value) in [("PATH", bin.clone()), (find::VARIABLE, bin.join("python"))] {
+        let plan = plan().env("VIRTUAL_ENV", "").env("PATH", "/nowhere").env(name, text(&value));
+        let server = plan.start();
+        assert_eq!(server.get("/").json()["prefix"], text(&environment.path("")), "{name}");
+        server.finish();
+    }
+}
+
+#[test]
+fn a_program_that_is_found_on_path_lies_where_the_shell_found_it() {
+    let place = tempfile::tempdir().expect("a folder");
+    let [first, second] = ["first", "second"].map(|name| place.path().join(name));
+    [&first, &second].iter().for_each(|folder| fs::create_dir(folder).expect("the folder is writable"));
+    fs::write(second.join("monoceros"), "").expect("the folder is writable");
+    let path = std::env::join_paths([&first, &second]).expect("plain paths");
+    let found = |name: &str| find::path_of(Some(name.into()), Some(path.clone()));
+    assert_eq!(found("monoceros"), Some(second.join("monoceros")));
+    assert_eq!(found("./monoceros"), Some("./monoceros".into()));
+    assert_eq!((found("nothing"), find::path_of(None, None)), (None, None));
+}
+
 /// Heroku has its Python in `/app/.heroku/python`, a buildpack of Cloud Foundry in
 /// `/home/vcap/deps/0/python`. Both name it by `PYTHONHOME`; neither makes a virtual environment,
 /// and both have the application's packages in the Python itself, or name them by `PYTHONPATH`.
