@@ -478,9 +478,9 @@ fn an_exception_of_a_handler_does_not_end_the_body_that_is_read() {
         let server = plan.args(["--body-buffer", "1000", "--body-spool", spool]).start();
         let mut client = server.connect();
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n");
-        client.send(&"a".repeat(7000));
+        client.send("a".repeat(7000));
         wait_until("the alarm", || !server.gate_files("alarmed").is_empty());
-        client.send(&"b".repeat(3000));
+        client.send("b".repeat(3000));
         assert_eq!(client.read().text(), "10000", "{spool}\n{}", server.log());
         server.finish();
     }

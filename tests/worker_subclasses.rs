@@ -206,6 +206,23 @@ fn classes_that_count_see_requests_and_errors() {
 }
 
 #[test]
+fn a_failed_request_of_a_class_has_its_access_line_in_pythons_logging() {
+    for plan in [plan("MetricsSync"), plan("MetricsThread").args(["--threads", "2"]), green("MetricsGevent")] {
+        let log = plan.path("access.log").display().to_string();
+        let plan = plan.args(["--access-logfile", &log, "--access-logformat", "%(m)s %(U)s %(s)s"]);
+        // Then Python's logging writes. Nobody listens.
+        let mut server = plan.args(["--statsd-host", "127.0.0.1:9"]).start();
+        server.allow("");
+        assert_eq!(server.get("/x").status, 200);
+        assert_eq!(server.get("/raise").status, 500);
+        let lines = || std::fs::read_to_string(server.path("access.log")).unwrap_or_default();
+        wait_until("two lines", || lines().lines().count() == 2);
+        assert_eq!(lines(), "GET /x 200\nGET /raise 500\n");
+        server.finish();
+    }
+}
+
+#[test]
 fn a_class_may_answer_errors_alone() {
     let mut server = plan("OnlyErrors").start();
     server.allow("");
