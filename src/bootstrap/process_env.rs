@@ -36,20 +36,26 @@ impl ProcessEnv {
         absolute(&self.directory.join(path))
     }
 
-    /// Goes back to the start's directory and environment, and then enters those of `config`.
+    /// Goes back to the environment of the start, and then enters directory and environment of
+    /// `config`. The start's directory need not be there any more.
     pub fn reenter(&self, config: &Config) -> Result<(), String> {
-        self.restore().and_then(|()| self.enter(config))
+        self.restore_variables();
+        self.enter(config)
     }
 
     /// Goes back to how the program was started.
     pub fn restore(&self) -> Result<(), String> {
+        self.restore_variables();
+        change_directory(&self.directory)
+    }
+
+    fn restore_variables(&self) {
         for (name, value) in self.replaced.borrow().iter() {
             environment::set(name, value.as_deref());
         }
         if self.replaced.borrow().contains_key("TZ") {
             clock::take_up_time_zone();
         }
-        change_directory(&self.directory)
     }
 
     /// Enters the working directory of `config`, and sets its variables.
