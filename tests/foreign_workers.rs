@@ -129,13 +129,17 @@ fn no_request_fails_while_workers_of_a_class_are_replaced() {
         let mut server = plan(class).args(["--workers", "2"]).start();
         // gevent's server says how a client has left.
         server.allow("ConnectionResetError");
-        let old = server.wait_for_workers(2);
         let load = Load::during(&server.address, 1, |load| {
-            wait_until("some load", || load.ok() > 30);
-            server.signal(SIGHUP);
-            wait_until("another generation", || {
-                server.has_serving(2) && !server.workers().iter().any(|pid| old.contains(pid))
-            });
+            let by_reload = || server.signal(SIGHUP);
+            let in_place = || server.signal_rtmin();
+            for replace in [&by_reload as &dyn Fn(), &in_place] {
+                let (old, before) = (server.wait_for_workers(2), load.ok());
+                wait_until("some load", || load.ok() > before + 30);
+                replace();
+                wait_until("other workers", || {
+                    server.has_serving(2) && !server.workers().iter().any(|pid| old.contains(pid))
+                });
+            }
             let before = load.ok();
             wait_until("some load", || load.ok() > before + 30);
         });

@@ -169,9 +169,9 @@ impl Row {
     }
 
     /// The signal that tells the worker to finish: TERM, or RTMIN where its class accepts
-    /// connections by itself.
+    /// connections by itself. A worker of an earlier program has said so on the board of that.
     pub fn stop_signal(&self) -> Signal {
-        match self.field(State::AcceptsByItself).load(Relaxed) {
+        match self.board.state_of(self.number)[State::AcceptsByItself as usize].load(Relaxed) {
             0 => Signal::Term,
             _ => Signal::Rtmin,
         }
