@@ -116,7 +116,8 @@ fn serve(startup: Startup) -> Result<i32, StartupError> {
     // Before a config file runs, because it may start programs of its own.
     let mut inheritance = Inheritance::from_environment();
     let note = inheritance.failure_note.take();
-    serve_after(startup, inheritance).inspect_err(|failure| {
+    let check = if note.is_some() { CheckKind::OfSuccessor } else { CheckKind::OfSettings };
+    serve_after(startup, inheritance, check).inspect_err(|failure| {
         if let (Some(note), StartupError::Config(text)) = (&note, failure) {
             note.write(text);
         }
@@ -124,16 +125,19 @@ fn serve(startup: Startup) -> Result<i32, StartupError> {
 }
 
 #[expect(clippy::print_stdout, reason = "--print-config")]
-fn serve_after(mut startup: Startup, inheritance: Inheritance) -> Result<i32, StartupError> {
+fn serve_after(mut startup: Startup, inheritance: Inheritance, kind: CheckKind) -> Result<i32, StartupError> {
     let (config, hooks) = startup.load()?;
     if config.print_config {
         print!("{}", settings::print_config(&config));
     }
     if config.print_config || config.check_config {
-        return check(&mut startup, &config, &hooks);
+        let status = check(&mut startup, &config, &hooks)?;
+        if kind == CheckKind::OfSuccessor {
+            open_logs(&config, &hooks)?;
+        }
+        return Ok(status);
     }
-    bootstrap::configure_logging(&config, &hooks).map_err(StartupError::Config)?;
-    bootstrap::check_access_log(&config).map_err(StartupError::Config)?;
+    open_logs(&config, &hooks)?;
     startup.log_warnings();
     let tls = load_tls(&startup, &config, &hooks)?;
     log::debug!("{}", settings::current_configuration(&config));
@@ -149,6 +153,20 @@ fn serve_after(mut startup: Startup, inheritance: Inheritance) -> Result<i32, St
         Outcome::Worker(init) => Ok(worker::run(init, &python)),
         Outcome::DirtyArbiter(init) => Ok(worker::run_dirty_arbiter(init, &python)),
     }
+}
+
+/// Who has asked for `--check-config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CheckKind {
+    /// A person, who may have other rights than the server. No log is opened.
+    OfSettings,
+    /// A master, before this program takes its place: what the start opens is opened.
+    OfSuccessor,
+}
+
+fn open_logs(config: &Config, hooks: &Hooks) -> Result<(), StartupError> {
+    bootstrap::configure_logging(config, hooks).map_err(StartupError::Config)?;
+    bootstrap::check_access_log(config).map_err(StartupError::Config)
 }
 
 /// `--check-config`: whether certificates and application can be loaded, and the warnings that the

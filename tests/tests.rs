@@ -18,6 +18,7 @@ mod company;
 mod gunicorn_fixtures;
 mod h11;
 mod http_cases;
+mod in_place;
 mod input_threads;
 mod keepalive;
 mod leaving_clients;

@@ -208,11 +208,7 @@ impl Master {
     /// Gives a generation that a reload has called the number of workers that the load has asked
     /// for.
     pub(super) fn keep_scale(&self, called: &mut Generation) {
-        let config = &called.service.config;
-        if config.autoscale {
-            let most = most_workers(config, Resources::measure(config));
-            called.wanted = self.generations.serving.wanted.min(most).max(called.floor);
-        }
+        keep_wanted(called, self.generations.serving.wanted);
     }
 
     /// When to look at the load next; `None` without `autoscale`, where no workers are wanted, and
@@ -222,6 +218,16 @@ impl Master {
         let follows =
             serving.service.config.autoscale && serving.wanted > 0 && !matches!(self.phase, Phase::Leaving(_));
         follows.then(|| self.sizing.autoscaler.last + INTERVAL)
+    }
+}
+
+/// Gives a generation the number of workers that was `wanted` of the one before it, as far as its
+/// settings allow; without `autoscale` it keeps its own.
+pub(super) fn keep_wanted(generation: &mut Generation, wanted: usize) {
+    let config = &generation.service.config;
+    if config.autoscale {
+        let most = most_workers(config, Resources::measure(config));
+        generation.wanted = wanted.min(most).max(generation.floor);
     }
 }
 

@@ -87,6 +87,11 @@ impl Generations {
         self.reload_wanted = true;
     }
 
+    /// Whether a HUP waits.
+    pub fn is_reload_wanted(&self) -> bool {
+        self.reload_wanted
+    }
+
     /// Takes the HUP that waits, unless a candidate is in its way. Returns whether there was one.
     pub fn take_reload(&mut self) -> bool {
         self.candidate.is_none() && std::mem::take(&mut self.reload_wanted)

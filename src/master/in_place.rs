@@ -19,9 +19,10 @@ use crate::python::hooks::ServerHook;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
 
+use super::autoscale::keep_wanted;
 use super::inheritance::{Adopted, Estate, Successor, environment_for};
 use super::standing::Fate;
-use super::upgrade::{Order, Purpose, keep_on_exec};
+use super::upgrade::{Check, Order, Purpose, keep_on_exec};
 use super::{Master, Phase, unblock};
 
 /// The generation of adopted workers: older than any of this program.
@@ -32,10 +33,11 @@ impl Master {
         if matches!(self.phase, Phase::Leaving(_)) {
             return info!("Upgrade ignored: the server is stopping");
         }
+        self.end_hanging_check(Instant::now());
         if self.may_upgrade("RTMIN")
             && let Some(child) = self.start_program(Purpose::Check)
         {
-            self.upgrade.begin_check(child, Order::Upgrade);
+            self.begin_check(child, Order::Upgrade);
         }
     }
 
@@ -43,12 +45,33 @@ impl Master {
     /// the system has no room for a process. No other master may share the sockets.
     pub(super) fn check_before_reload_in_place(&mut self) -> bool {
         let child = self.start_program(Purpose::Check);
-        child.inspect(|&child| self.upgrade.begin_check(child, Order::Reload)).is_some()
+        child.inspect(|&child| self.begin_check(child, Order::Reload)).is_some()
+    }
+
+    fn begin_check(&mut self, child: Pid, order: Order) {
+        let timeout = Duration::from_secs(self.generations.serving.service.config.timeout);
+        let hopeless_at = if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) };
+        self.upgrade.begin_check(Check { child, order, hopeless_at });
+    }
+
+    /// Ends the check, for whatever waits behind it, if it has taken longer than `timeout`: the app
+    /// may hang in its import. The check then fails as any other.
+    pub(super) fn end_hanging_check(&mut self, now: Instant) {
+        if let Some(child) = self.upgrade.give_up_check(now) {
+            error!("The new program does not get ready within timeout. It is given up for the next one.");
+            let _ = process::kill_hard(child);
+            // What waits is carried out when the child is reaped.
+        }
+    }
+
+    /// When the master must look at a check for which a HUP waits.
+    pub(super) fn check_deadline(&self) -> Option<Instant> {
+        self.upgrade.check()?.hopeless_at.filter(|_| self.generations.is_reload_wanted())
     }
 
     /// Moves an upgrade in place on, if the check has ended.
     pub(super) fn settle_upgrade(&mut self) {
-        let Some((child, order)) = self.upgrade.check() else { return };
+        let Some(Check { child, order, .. }) = self.upgrade.check() else { return };
         let Some(end) = process::reap(child) else { return };
         let said = self.upgrade.end_check();
         let Err(reason) = self.replace_program(end, said, order);
@@ -58,11 +81,13 @@ impl Master {
         }
     }
 
-    /// Ends the check, because the master stops.
+    /// Ends the check, because the master stops: a new program would know nothing of that.
     pub(super) fn drop_upgrade_check(&mut self) {
-        if let Some((child, _)) = self.upgrade.check() {
-            let _ = process::kill_hard(child);
-            self.upgrade.end_check();
+        let Some(Check { child, order, .. }) = self.upgrade.check() else { return };
+        let _ = process::kill_hard(child);
+        self.upgrade.end_check();
+        if order == Order::Reload {
+            self.give_up_reload("the server is stopping");
         }
     }
 
@@ -79,20 +104,23 @@ impl Master {
         self.dismiss_candidate("a new program takes over");
         info!("Executing {program} in place");
         if order == Order::Reload {
-            self.tell_reload(Ok(json!({"status": "the new program takes over"})));
+            // A reload that waits behind this one has nothing more to do: the program is read anew.
+            for _this_and_next in 0..2 {
+                self.tell_reload(Ok(json!({"status": "the new program takes over"})));
+            }
         }
         self.reports.service_manager.reloading();
+        // To come back to. It may have been removed: a release that is replaced by path.
+        let here = env::current_dir();
         // Signals wait until the new program has its queue.
-        let (blocked, here) = signal::block_all()
-            .and_then(|blocked| Ok((blocked, env::current_dir()?)))
-            .map_err(|error| format!("cannot execute {program}: {error}"))?;
+        let blocked = signal::block_all().map_err(|error| format!("cannot execute {program}: {error}"))?;
         self.add_counts_of_last_master();
         let estate = self.estate();
         let Err(error) = self.try_to_execute(&estate);
         for descriptor in estate.descriptors() {
             let _ = process::close_on_exec(descriptor);
         }
-        let _ = env::set_current_dir(here);
+        let _ = here.and_then(env::set_current_dir);
         unblock(blocked);
         Err(format!("cannot execute {program}: {error}"))
     }
@@ -103,10 +131,20 @@ impl Master {
             self.workers.iter().filter(|it| it.is_serving() == are_serving).map(|it| it.pid).collect()
         };
         let (serving, ending, dirty) = (pids(true), pids(false), self.dirty.inheritance());
-        let environment = environment_for(&Successor::InPlace { serving, ending, dirty }, command, estate);
+        let pid_file = self.identity.pid_file.as_ref().map(|file| file.path().to_owned());
+        let successor = Successor::InPlace { serving, ending, dirty, pid_file };
+        let environment = environment_for(&successor, command, estate);
         keep_on_exec(estate)?;
         env::set_current_dir(&command.cwd)?;
         process::exec(&command.program, &command.arguments(None), &environment)
+    }
+
+    /// What the load and the operator have changed in the last program holds on, as over a reload.
+    fn go_on_from_last_program(&mut self) {
+        if let Some((wanted, is_drained)) = self.workers.scoreboard().of_last_program() {
+            keep_wanted(&mut self.generations.serving, wanted);
+            self.workers.announce_drain(is_drained);
+        }
     }
 
     /// Takes the workers of the earlier program over.
@@ -116,6 +154,7 @@ impl Master {
             // The service has worked, and workers serve: no failure to boot may end it.
             self.phase = Phase::Proven;
         }
+        self.go_on_from_last_program();
         for pid in adopted.serving {
             self.workers.adopt(pid, ADOPTED, Fate::Retiring, Arc::clone(&config));
         }

@@ -38,6 +38,8 @@ const SERVING: &str = "MONOCEROS_WORKERS";
 const NOTE: &str = "MONOCEROS_FAILURE_NOTE";
 /// The pids of the workers that have been told to end, separated by commas.
 const ENDING: &str = "MONOCEROS_ENDING_WORKERS";
+/// The pid file that the earlier program has written.
+const PID_FILE: &str = "MONOCEROS_PID_FILE";
 /// The dirty arbiters: a line each, with pid, colon and folder.
 const DIRTY: &str = "MONOCEROS_DIRTY_ARBITERS";
 
@@ -91,6 +93,7 @@ pub(super) struct Adopted {
     /// The workers that have been told to end.
     pub ending: Vec<Pid>,
     pub dirty: Vec<AdoptedPool>,
+    pub pid_file: Option<PathBuf>,
 }
 
 /// A dirty arbiter, and the folder of its sockets.
@@ -163,7 +166,8 @@ impl Adopted {
         let [serving, ending] = [SERVING, ENDING].map(take_pids);
         let dirty = process::take_environment(DIRTY).unwrap_or_default().to_string_lossy().into_owned();
         let dirty = dirty.lines().filter_map(AdoptedPool::parse).filter(|it| process::is_child(it.pid)).collect();
-        is_meant.then(|| Adopted { serving: children(serving), ending: children(ending), dirty })
+        let pid_file = process::take_environment(PID_FILE).map(PathBuf::from);
+        is_meant.then(|| Adopted { serving: children(serving), ending: children(ending), dirty, pid_file })
     }
 }
 
@@ -209,8 +213,8 @@ fn descriptors(list: &OsStr) -> Vec<RawFd> {
 pub(super) enum Successor {
     /// A child of this master.
     Beside { master: Pid },
-    /// The new program in this process, with these workers and dirty arbiters.
-    InPlace { serving: Vec<Pid>, ending: Vec<Pid>, dirty: Vec<AdoptedPool> },
+    /// The new program in this process, with these workers, dirty arbiters and pid file.
+    InPlace { serving: Vec<Pid>, ending: Vec<Pid>, dirty: Vec<AdoptedPool>, pid_file: Option<PathBuf> },
 }
 
 /// The descriptors that the next master gets.
@@ -245,15 +249,17 @@ pub(super) fn environment_for(
     let mut pass = |name: &str, value: String| environment.push((name.into(), value.into()));
     match successor {
         Successor::Beside { master } => pass(OLD_MASTER, master.to_string()),
-        Successor::InPlace { serving, ending, dirty } => {
+        Successor::InPlace { serving, ending, dirty, pid_file } => {
             pass(IN_PLACE, own_pid.to_string());
             pass(SERVING, list(serving));
             pass(ENDING, list(ending));
             if !dirty.is_empty() {
                 pass(DIRTY, dirty.iter().map(AdoptedPool::line).collect::<Vec<_>>().join("\n"));
             }
+            environment.extend(pid_file.iter().map(|path| (PID_FILE.into(), path.into())));
         }
     }
+    let mut pass = |name: &str, value: String| environment.push((name.into(), value.into()));
     if command.environment.iter().any(|(name, _)| name == WATCHDOG_PID) {
         pass(WATCHDOG_PID, own_pid.to_string());
     }
@@ -297,6 +303,7 @@ fn clean_environment(command: &ExecCommand) -> Vec<(OsString, OsString)> {
         IN_PLACE,
         SERVING,
         ENDING,
+        PID_FILE,
         DIRTY,
         NOTE,
         BOARDS,
@@ -360,16 +367,19 @@ mod tests {
     fn a_program_in_place_gets_the_workers_too() {
         let workers = [vec![Pid::from_raw(8), Pid::from_raw(9)], Vec::new()];
         let [serving, ending] = workers;
-        let in_place = |dirty| Successor::InPlace { serving: serving.clone(), ending: ending.clone(), dirty };
+        let in_place = |dirty| {
+            let pid_file = Some("/run/x y.pid".into());
+            Successor::InPlace { serving: serving.clone(), ending: ending.clone(), dirty, pid_file }
+        };
         assert_eq!(
             passed(&in_place(Vec::new()), &["GUNICORN_PID"], &[5], false),
-            "MONOCEROS_IN_PLACE=own MONOCEROS_WORKERS=8,9 MONOCEROS_ENDING_WORKERS= GUNICORN_FD=5"
+            "MONOCEROS_IN_PLACE=own MONOCEROS_WORKERS=8,9 MONOCEROS_ENDING_WORKERS= MONOCEROS_PID_FILE=/run/x y.pid GUNICORN_FD=5"
         );
         let line = "10:/tmp/gunicorn-dirty-x: y";
         let pool = AdoptedPool::parse(line).unwrap();
         assert_eq!((pool.pid, pool.line().as_str()), (Pid::from_raw(10), line));
         let all = passed(&in_place(vec![pool.clone(), pool]), &["MONOCEROS_DIRTY_ARBITERS"], &[], false);
-        assert!(all.ends_with(&format!("MONOCEROS_DIRTY_ARBITERS={line}\n{line}")), "{all}");
+        assert!(all.contains(&format!("MONOCEROS_DIRTY_ARBITERS={line}\n{line} ")), "{all}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::sys::socket::{FileOwner, Listener};
 use super::Master;
 use super::inheritance::PassedMetrics;
 use super::listeners::open_aside;
+use super::upgrade::Upgrade;
 
 /// Connections that may wait at the socket: a few scrapers.
 const BACKLOG: u32 = 16;
@@ -66,25 +67,28 @@ pub(super) fn unlink_unless(service: &Service, kept: Option<&Service>) {
 
 impl Master {
     /// Opens the socket at the start, unless an earlier program has `passed` it on. If the socket
-    /// cannot be opened, a server that `goes_on` from before an upgrade does without.
+    /// cannot be opened, a server that goes on from before an upgrade does without.
     pub(super) fn open_metrics(
         config: &Config,
         passed: Option<&PassedMetrics>,
-        goes_on: bool,
+        upgrade: &Upgrade,
     ) -> Result<Option<Arc<MetricsSocket>>, String> {
         let inherited = passed.and_then(take_over);
-        match open(config, inherited.as_ref()) {
-            Err(reason) if goes_on => {
+        let opened = match open(config, inherited.as_ref()) {
+            Err(reason) if upgrade.is_under_way() || upgrade.is_in_place() => {
                 error!("{reason}. The server goes on without metrics.");
-                Ok(None)
+                None
             }
-            Ok(Some(opened)) => {
-                if inherited.is_some_and(|inherited| Arc::ptr_eq(&inherited, &opened)) {
-                    announce(&opened.listener);
-                }
-                Ok(Some(opened))
+            opened => opened?,
+        };
+        if let Some(inherited) = inherited {
+            match &opened {
+                Some(opened) if Arc::ptr_eq(&inherited, opened) => announce(&opened.listener),
+                // Beside another master the file is that one's.
+                _ if upgrade.is_in_place() => inherited.listener.unlink(),
+                _ => {}
             }
-            opened => opened,
         }
+        Ok(opened)
     }
 }

@@ -48,7 +48,7 @@ impl Master {
             settled?;
         }
         self.reap_new_master();
-        let other_children = [self.upgrade.new_master(), self.upgrade.check().map(|(child, _)| child)];
+        let other_children = [self.upgrade.new_master(), self.upgrade.check().map(|check| check.child)];
         process::reap_orphans(|pid| {
             other_children.contains(&Some(pid)) || self.workers.has(pid) || self.dirty.has(pid)
         });

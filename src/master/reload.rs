@@ -35,6 +35,9 @@ impl Master {
             error!("Reload failed: the new workers do not get ready. The next reload takes their place.");
             self.dismiss_candidate("the new workers do not get ready");
         }
+        if self.generations.is_reload_wanted() {
+            self.end_hanging_check(Instant::now());
+        }
         if self.upgrade.check().is_none() && self.generations.take_reload() {
             match self.phase {
                 Phase::Leaving(_) => {

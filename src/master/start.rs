@@ -24,13 +24,13 @@ use super::control::Control;
 use super::dirty::DirtyPools;
 use super::generations::Generations;
 use super::hooks::shown_at_start;
-use super::inheritance::{Inheritance, Inherited};
+use super::inheritance::{Adopted, Inheritance, Inherited};
 use super::listeners::{self, NotOpened};
 use super::resize::ResizeWatch;
 use super::service_manager::{self, ServiceManager};
 use super::signals::{HANDLED, told_to_stop};
 use super::statsd::StatsdReport;
-use super::upgrade::Upgrade;
+use super::upgrade::{Upgrade, moved_pid_file};
 use super::waiter::MasterWaiter;
 use super::worker_count::{WorkerCount, worker_count};
 use super::worker_gauge::WorkerGauge;
@@ -61,7 +61,7 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     take_back();
     let give_up_sockets = || give_up_inherited(&sockets, &service.config, &upgrade);
     check_stop(&signals).inspect_err(|_| give_up_sockets())?;
-    let preloaded = preloaded.map_err(|reason| refuse(&reason))?;
+    let preloaded = preloaded.map_err(|reason| refuse(&reason)).inspect_err(|_| give_up_sockets())?;
 
     let name = upgrade.master_name();
     let WorkerCount { count, found_for } = worker_count(&service.config);
@@ -69,7 +69,7 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     may_go_on(&signals, &upgrade, service.hooks.nworkers_changed(shown, count, None))
         .inspect_err(|_| give_up_sockets())?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
-    let pid_file = create_pid_file(&service.config, &upgrade)?;
+    let pid_file = create_pid_file(&service.config, &upgrade, adopted.as_ref())?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
     let pid_path = pid_file.as_ref().map(|file| file.path().to_owned());
     let shown = || ServerState { pid_file: pid_path.clone(), ..shown_at_start(name, count) };
@@ -79,8 +79,7 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     })?;
     service.listeners =
         open_listeners(&service.config, count, &sockets, &upgrade, &signals).inspect_err(|_| remove_pid_file())?;
-    let goes_on = upgrade.is_under_way() || upgrade.is_in_place();
-    service.metrics = Master::open_metrics(&service.config, metrics.as_ref(), goes_on)
+    service.metrics = Master::open_metrics(&service.config, metrics.as_ref(), &upgrade)
         .map_err(|reason| refuse(&reason))
         .inspect_err(|_| {
             remove_pid_file();
@@ -177,10 +176,16 @@ fn leave_foreground(service: &Service, upgrade: &Upgrade) -> Result<(), i32> {
     configure_logging(config, &service.hooks).map_err(|reason| refuse(&reason))
 }
 
-fn create_pid_file(config: &Config, upgrade: &Upgrade) -> Result<Option<PidFile>, i32> {
-    let Some(path) = &config.pidfile else { return Ok(None) };
-    let path = upgrade.pid_file_name(path);
-    PidFile::create(&path, process::getpid()).map(Some).map_err(|error| refuse(&error))
+/// After an upgrade in place the pid file is the earlier program's, moved if the settings say so. A
+/// failure is then only logged: workers serve, and there is no other master to go back to.
+fn create_pid_file(config: &Config, upgrade: &Upgrade, adopted: Option<&Adopted>) -> Result<Option<PidFile>, i32> {
+    let wanted = config.pidfile.as_deref().map(|path| upgrade.pid_file_name(path));
+    let pid = process::getpid();
+    if let Some(adopted) = adopted {
+        let earlier = adopted.pid_file.as_deref().and_then(|path| PidFile::held(path, pid));
+        return Ok(moved_pid_file(earlier, wanted, pid));
+    }
+    wanted.map(|path| PidFile::create(&path, pid)).transpose().map_err(|error| refuse(&error))
 }
 
 fn open_listeners(
@@ -198,6 +203,10 @@ fn open_listeners(
         Inherited::FromMaster(fds) => {
             let ours = listeners::inherit(fds, config, FileOwner::Us).map_err(|reason| refuse(&reason))?;
             match listeners::open_at_start(config, workers, &ours, signals) {
+                Ok(opened) if upgrade.is_in_place() => {
+                    listeners::unlink_unless(&ours, &opened);
+                    Ok(opened)
+                }
                 // Workers serve on these sockets, and there is no other master to go back to.
                 Err(NotOpened::Failed) if upgrade.is_in_place() => {
                     error!("The server goes on with the sockets it had.");

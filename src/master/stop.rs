@@ -22,13 +22,15 @@ const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Master {
     pub(super) fn stop(mut self, reason: StopReason) -> Outcome {
+        self.drop_upgrade_check();
         self.control.close();
         self.report_stop();
-        self.drop_upgrade_check();
         self.fail_health_checks();
         let listeners = self.give_up_addresses();
         self.stop_workers(reason, &listeners);
         self.look_for_other_masters();
+        // The end of the old master of an upgrade has opened it here.
+        self.control.close();
         close_and_unlink(listeners);
         if !self.upgrade.is_under_way() {
             metrics_listener::unlink_unless(&self.generations.serving.service, None);

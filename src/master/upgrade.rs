@@ -60,11 +60,18 @@ enum UpgradeStage {
     Old {
         new: Pid,
     },
-    /// This child tries whether the new program would start (see `in_place`).
-    Checking {
-        child: Pid,
-        order: Order,
-    },
+    /// A child tries whether the new program would start (see `in_place`).
+    Checking(Check),
+}
+
+/// A child that tries the new program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Check {
+    pub child: Pid,
+    pub order: Order,
+    /// From when on the child may be given up for another order; `None` without `timeout`, and once
+    /// it is.
+    pub hopeless_at: Option<Instant>,
 }
 
 /// The signal that has ordered a new program in this process.
@@ -125,25 +132,34 @@ impl Upgrade {
     pub fn new_master(&self) -> Option<Pid> {
         match self.stage {
             UpgradeStage::Old { new } => Some(new),
-            UpgradeStage::Alone | UpgradeStage::New { .. } | UpgradeStage::Checking { .. } => None,
+            UpgradeStage::Alone | UpgradeStage::New { .. } | UpgradeStage::Checking(_) => None,
         }
     }
 
     /// The child that tries the new program, if there is one.
-    pub fn check(&self) -> Option<(Pid, Order)> {
+    pub fn check(&self) -> Option<Check> {
         match self.stage {
-            UpgradeStage::Checking { child, order } => Some((child, order)),
+            UpgradeStage::Checking(check) => Some(check),
             UpgradeStage::Alone | UpgradeStage::New { .. } | UpgradeStage::Old { .. } => None,
         }
     }
 
-    pub fn begin_check(&mut self, child: Pid, order: Order) {
-        self.stage = UpgradeStage::Checking { child, order };
+    pub fn begin_check(&mut self, check: Check) {
+        self.stage = UpgradeStage::Checking(check);
+    }
+
+    /// Gives the check up, if it has become hopeless by `now`. Returns the child once: it is to be
+    /// killed.
+    pub fn give_up_check(&mut self, now: Instant) -> Option<Pid> {
+        match &mut self.stage {
+            UpgradeStage::Checking(check) => check.hopeless_at.take_if(|at| *at <= now).map(|_| check.child),
+            UpgradeStage::Alone | UpgradeStage::New { .. } | UpgradeStage::Old { .. } => None,
+        }
     }
 
     /// Whether a child tries what a reload would bring.
     pub fn tries_reload(&self) -> bool {
-        matches!(self.stage, UpgradeStage::Checking { order: Order::Reload, .. })
+        self.check().is_some_and(|check| check.order == Order::Reload)
     }
 
     /// Whether there is neither another master nor a check.
@@ -161,7 +177,7 @@ impl Upgrade {
     /// Why no upgrade may begin now, if so: there is one at a time.
     fn obstacle(&self) -> Option<&'static str> {
         match self.stage {
-            UpgradeStage::Old { .. } | UpgradeStage::Checking { .. } => Some("Child exists."),
+            UpgradeStage::Old { .. } | UpgradeStage::Checking(_) => Some("Child exists."),
             UpgradeStage::New { .. } => Some("Parent exists."),
             UpgradeStage::Alone => None,
         }
@@ -339,23 +355,26 @@ impl Master {
     pub(super) fn move_pid_file(&mut self) {
         let wanted =
             self.generations.serving.service.config.pidfile.as_deref().map(|path| self.upgrade.pid_file_name(path));
-        let moved = match (self.identity.pid_file.take(), wanted) {
-            (Some(file), Some(path)) if std::path::absolute(&path).is_ok_and(|path| path == file.path()) => {
-                Ok(Some(file))
-            }
-            (Some(file), Some(path)) => file.rename(&path).map(Some),
-            (None, Some(path)) => PidFile::create(&path, self.identity.pid).map(Some),
-            (Some(file), None) => {
-                file.remove();
-                Ok(None)
-            }
-            (None, None) => Ok(None),
-        };
-        self.identity.pid_file = moved.unwrap_or_else(|error| {
-            error!("{error}");
-            None
-        });
+        self.identity.pid_file = moved_pid_file(self.identity.pid_file.take(), wanted, self.identity.pid);
     }
+}
+
+/// The pid file, where it is `wanted`. A failure is logged, and there is no file then.
+pub(super) fn moved_pid_file(file: Option<PidFile>, wanted: Option<PathBuf>, pid: Pid) -> Option<PidFile> {
+    let moved = match (file, wanted) {
+        (Some(file), Some(path)) if std::path::absolute(&path).is_ok_and(|path| path == file.path()) => Ok(Some(file)),
+        (Some(file), Some(path)) => file.rename(&path).map(Some),
+        (None, Some(path)) => PidFile::create(&path, pid).map(Some),
+        (Some(file), None) => {
+            file.remove();
+            Ok(None)
+        }
+        (None, None) => Ok(None),
+    };
+    moved.unwrap_or_else(|error| {
+        error!("{error}");
+        None
+    })
 }
 
 /// Keeps the descriptors open through exec.
@@ -395,7 +414,7 @@ mod tests {
         assert_eq!(at(UpgradeStage::Alone).obstacle(), None);
         assert_eq!(at(UpgradeStage::Old { new: OTHER }).obstacle(), Some("Child exists."));
         assert_eq!(
-            at(UpgradeStage::Checking { child: OTHER, order: Order::Upgrade }).obstacle(),
+            at(UpgradeStage::Checking(Check { child: OTHER, order: Order::Upgrade, hopeless_at: None })).obstacle(),
             Some("Child exists.")
         );
         assert_eq!(at(UpgradeStage::New { old: OTHER }).obstacle(), Some("Parent exists."));

@@ -116,6 +116,7 @@ impl Master {
             self.workers.deadline(now),
             self.generations.backoff_deadline(now),
             self.generations.reload_deadline(),
+            self.check_deadline(),
             self.watchdog_deadline(now),
             self.certificates_deadline(),
             self.counts_deadline(now),

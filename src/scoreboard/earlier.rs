@@ -95,6 +95,15 @@ impl Scoreboard {
         self.0.earlier.iter().chain([&self.0.pages]).filter_map(|pages| pages.descriptor()).collect()
     }
 
+    /// How many workers the last program of this process has wanted, and whether its health checks
+    /// failed by an operator's order. `None` where none of its workers is left.
+    pub fn of_last_program(&self) -> Option<(usize, bool)> {
+        let own = master_of(&self.0.pages);
+        let last = self.0.earlier().rev().find(|pages| master_of(pages) == own)?;
+        let says = |word: MasterWord| masters_page(last)[word as usize].load(Acquire);
+        Some((says(MasterWord::Wanted) as usize, says(MasterWord::Drained) == 1))
+    }
+
     /// The number of the row that a worker of an earlier program has.
     pub fn row_of(&self, worker: Pid) -> Option<usize> {
         let is_its = |pages: &Pages, number: usize| pid_in(pages, number) == Some(worker);

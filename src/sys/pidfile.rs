@@ -74,6 +74,12 @@ impl PidFile {
         Ok(PidFile { path, pid })
     }
 
+    /// The file at `path`, if it holds `pid`: an earlier program of that process has written it.
+    pub fn held(path: &Path, pid: Pid) -> Option<PidFile> {
+        let path = std::path::absolute(path).ok()?;
+        (read(&path).ok()? == Some(pid)).then_some(PidFile { path, pid })
+    }
+
     /// The file's absolute path.
     pub fn path(&self) -> &Path {
         &self.path

@@ -89,12 +89,11 @@ impl Master {
                 Err(error) => Err(error),
             },
             "reload" => {
+                let is_under_way = self.generations.candidate.is_some() || self.upgrade.tries_reload();
                 // HUP does not end the master.
                 let _ = self.handle(Signal::Hup);
                 if word(1) == "--wait" {
-                    return CommandReply::Later(Awaited::Reload {
-                        before: self.generations.candidate.is_some().into(),
-                    });
+                    return CommandReply::Later(Awaited::Reload { before: is_under_way.into() });
                 }
                 Ok(json!({"status": "reloading"}))
             }

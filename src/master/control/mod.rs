@@ -158,6 +158,8 @@ impl Control {
                 other => client.awaits = other,
             }
         }
+        // A command may wait behind the one that is answered.
+        self.has_more = true;
     }
 
     fn accept(&mut self, waiter: &MasterWaiter, now: Instant) {

@@ -1,0 +1,199 @@
+//! What an upgrade in place (RTMIN, or HUP with `preload_app`) meets on its way: folders that are
+//! gone, a trial that hangs, a stop in between, files that cannot be opened, and what the last
+//! program had set.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM};
+
+use crate::control::{Control, serve};
+use crate::util::server::{Plan, Server, send};
+use crate::util::wait_until;
+
+/// An application that hangs in its import while the file `hangs` is in its folder.
+const APP: &str = r#"
+import os, pathlib, time
+
+here = pathlib.Path(__file__).parent
+pathlib.Path(os.environ["GATE"], f"loads-{os.getpid()}").touch()
+while (here / "hangs").exists():
+    time.sleep(0.01)
+
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"#;
+
+fn plan() -> Plan {
+    Plan::app("app").in_own_folder().file("app.py", APP)
+}
+
+/// With the settings of a file `conf.py` in the test's folder.
+fn with_config(plan: Plan, content: &str) -> Plan {
+    let path = plan.path("conf.py").display().to_string();
+    plan.file("conf.py", content).args(["--config", &path])
+}
+
+/// The second program has taken over, with one worker of its own.
+#[track_caller]
+fn wait_for_takeover(server: &Server, old: &[i32]) {
+    server.wait_for_log_times("Starting monoceros", 2);
+    wait_until("new workers alone", || {
+        server.has_serving(1) && !server.workers().iter().any(|worker| old.contains(worker))
+    });
+    assert_eq!(server.get("/").status, 200);
+}
+
+#[test]
+fn a_start_directory_that_was_replaced_is_found_by_its_path() {
+    let script = "mkdir release && cp app.py release && cd release && exec \"$@\"";
+    let plan = Plan::app("app").started_in_own_folder().file("app.py", APP).through(["sh", "-c", script, "sh"]);
+    let mut server = plan.start();
+    let old = server.wait_for_workers(1);
+    fs::rename(server.path("release"), server.path("old")).expect("the test's folder");
+    fs::create_dir(server.path("release")).expect("the test's folder");
+    fs::copy(server.path("app.py"), server.path("release/app.py")).expect("the test's folder");
+    fs::remove_dir_all(server.path("old")).expect("the test's folder");
+    server.signal_rtmin();
+    wait_for_takeover(&server, &old);
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    server.expect_gone();
+}
+
+#[test]
+fn workers_are_forked_though_the_start_directory_is_gone() {
+    let apps = crate::util::apps().display().to_string();
+    let script = "mkdir build && cd build && exec \"$@\"";
+    let plan = Plan::app("echo").started_in_own_folder().through(["sh", "-c", script, "sh"]);
+    let mut server = plan.args(["--chdir", &apps]).start();
+    let old = server.wait_for_workers(1);
+    fs::remove_dir_all(server.path("build")).expect("the test's folder");
+    send(old[0], SIGKILL);
+    wait_until("another worker", || server.has_serving(1) && server.workers() != old);
+    assert_eq!(server.get("/").status, 200);
+    server.allow("was sent SIGKILL");
+    server.finish();
+}
+
+#[test]
+fn a_stop_during_the_trial_is_not_forgotten() {
+    for preload in [false, true] {
+        let flag = if preload { "preload_app = True" } else { "" };
+        let mut server = with_config(plan(), &format!("{flag}\nshutdown_delay = 1")).start();
+        server.wait_for_workers(1);
+        let loaded = server.gate_files("loads-").len();
+        server.write("hangs", "");
+        if preload {
+            server.signal(SIGHUP)
+        } else {
+            server.signal_rtmin()
+        }
+        wait_until("the trial", || server.gate_files("loads-").len() > loaded);
+        server.signal(SIGTERM);
+        server.wait_for_log("Serving on for 1 s before the stop");
+        fs::remove_file(server.path("hangs")).expect("it is there");
+        assert_eq!(server.wait_for_exit().code(), Some(0), "{}", server.log());
+        assert_eq!(server.log().matches("Starting monoceros").count(), 1, "{}", server.log());
+        server.allow("Reload failed, everything stays as it was: the server is stopping");
+        server.expect_gone();
+        server.expect_clean_log();
+    }
+}
+
+#[test]
+fn a_trial_that_hangs_makes_room_for_the_next_reload() {
+    for preload in [false, true] {
+        let flag = if preload { "preload_app = True" } else { "" };
+        let mut server = with_config(plan(), &format!("{flag}\ntimeout = 1")).start();
+        let old = server.wait_for_workers(1);
+        let loaded = server.gate_files("loads-").len();
+        server.write("hangs", "");
+        if preload {
+            server.signal(SIGHUP)
+        } else {
+            server.signal_rtmin()
+        }
+        wait_until("the trial", || server.gate_files("loads-").len() > loaded);
+        // The trial has read the old file, and goes on to hang at its name.
+        server.write("app.py", &APP.replace("hangs", "is-over"));
+        server.signal(SIGHUP);
+        server.wait_for_log("The new program does not get ready within timeout.");
+        if preload {
+            wait_for_takeover(&server, &old);
+        } else {
+            wait_until("a new worker", || server.has_serving(1) && server.workers() != old);
+        }
+        server.allow("The new program does not get ready within timeout.");
+        server.allow("everything stays as it was: the new program would not start (Killed(9)).");
+        server.finish();
+    }
+}
+
+#[test]
+fn files_of_the_old_settings_go_and_a_pid_file_is_no_reason_to_end() {
+    let plan = Plan::app("app").started_in_own_folder().bound_elsewhere().file("app.py", APP);
+    fs::create_dir(plan.path("run")).expect("the test's folder");
+    let settings = |name: &str| format!("bind = 'unix:{name}.sock'\npidfile = 'run/{name}.pid'");
+    let mut server = with_config(plan, &settings("a")).start();
+    let old = server.wait_for_workers(1);
+    let pid = format!("{}\n", server.pid());
+    let read = |name: &str| fs::read_to_string(server.path(name)).unwrap_or_default();
+    assert_eq!(read("run/a.pid"), pid);
+    server.write("conf.py", &settings("b"));
+    server.signal_rtmin();
+    server.wait_for_log_times("Starting monoceros", 2);
+    wait_until("new workers alone", || server.has_serving(1) && server.workers() != old);
+    assert_eq!((read("run/a.pid"), read("run/b.pid")), (String::new(), pid));
+    assert!(!server.path("a.sock").exists());
+    UnixStream::connect(server.path("b.sock")).expect("it listens");
+    // As a cleaner of temporary folders leaves it.
+    fs::remove_dir_all(server.path("run")).expect("the test's folder");
+    server.signal_rtmin();
+    server.wait_for_log_times("Starting monoceros", 3);
+    wait_until("a worker", || server.has_serving(1));
+    UnixStream::connect(server.path("b.sock")).expect("it listens");
+    server.allow("run");
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0), "{}", server.log());
+    server.expect_gone();
+    assert!(!server.path("b.sock").exists());
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_fails_the_trial() {
+    let mut server = with_config(plan(), "").start();
+    let workers = server.wait_for_workers(1);
+    for (times, name) in ["errorlog", "accesslog"].into_iter().enumerate() {
+        server.write("conf.py", &format!("{name} = '/nowhere/at/all.log'"));
+        server.signal_rtmin();
+        server.wait_for_log_times("Upgrade failed, everything stays as it was", times + 1);
+        assert_eq!(server.workers(), workers);
+        assert_eq!(server.get("/").status, 200);
+    }
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn a_drain_and_the_number_of_workers_outlive_the_program() {
+    let (mut server, mut control) =
+        serve(Plan::app("process").args(["--health-path", "/healthz", "--autoscale", "--max-workers", "4"]));
+    control.data("drain");
+    control.data("worker add");
+    assert_eq!(server.get("/healthz").status, 503);
+    wait_until("three workers", || server.has_serving(3));
+    let old = server.workers();
+    server.signal_rtmin();
+    server.wait_for_log_times("Starting monoceros", 2);
+    wait_until("new workers alone", || !server.workers().iter().any(|worker| old.contains(worker)));
+    let mut control = Control::connect(&server.path("ctl.sock"));
+    assert_eq!(control.data("show stats")["workers_target"].number(), 3.0);
+    assert_eq!(server.get("/healthz").status, 503);
+    control.data("drain off");
+    assert_eq!(server.get("/healthz").status, 200);
+    server.allow("autoscale");
+    server.finish();
+}
