@@ -84,7 +84,7 @@ class GeventPyWSGIWorker(Worker):
         environ = {"wsgi.multithread": True, "SERVER_SOFTWARE": f"{pywsgi.WSGIServer.base_env['SERVER_SOFTWARE']} "
                    f"{SERVER_SOFTWARE}", "wsgi.multiprocess": self.cfg.workers > 1}
         server = self.server_class(
-            listener, application=self.wsgi, spawn=Pool(self.cfg.worker_connections), log=self.log,
+            listener, application=self.wsgi, spawn=Pool(self.cfg.worker_connections or None), log=self.log,
             handler_class=_noting_idleness(self.wsgi_handler, self._idle), environ=environ, **self._tls(),
         )
         if self.cfg.workers > 1:
