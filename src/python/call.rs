@@ -226,7 +226,7 @@ impl Caller {
         };
         let keys = &self.options.environ_keys;
         let environ_values = environ.as_ref().map_or_else(Vec::new, |environ| values_of(environ, keys));
-        let is_logged = self.observer.as_ref().is_some_and(|observer| observer.logs());
+        let is_logged = observed.is_some() && self.observer.as_ref().is_some_and(|observer| observer.logs());
         let is_worker_wanted = match (&self.observer, observed) {
             (Some(observer), Some(observed)) => {
                 let response = lock(&kit.response).view();

@@ -417,6 +417,7 @@ impl StepwiseCaller {
         let running = self.running.take().expect("a request is ended once, by who has begun it");
         let RunningRequest { observer, observed, turn, is_worker_wanted, ending, has_panicked, .. } = running;
         let (mut environ, mut is_logged) = (running.environ, running.is_logged_by_class);
+        let is_told = observed.is_some();
         if let Some(turn) = turn {
             // The method of the class has not returned.
             let end = turn.get().close();
@@ -443,7 +444,7 @@ impl StepwiseCaller {
         if has_panicked || self.objects.is_still_held(py, 0) {
             self.renew(py);
         }
-        let is_logged = is_logged.unwrap_or_else(|| observer.is_some_and(|observer| observer.logs()));
+        let is_logged = is_logged.unwrap_or_else(|| is_told && observer.is_some_and(|observer| observer.logs()));
         Finished { exchange, ending, summary, environ_values, is_worker_wanted, is_logged }
     }
 
