@@ -8,6 +8,7 @@ use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
 
 use crate::util::client::Client;
 use crate::util::load::{Load, version};
+use crate::util::process::cpu_time;
 use crate::util::server::{Plan, Server};
 use crate::util::wait_until;
 
@@ -257,4 +258,17 @@ fn versioned(args: &[&str]) -> Server {
 fn loaded(server: Server) -> Server {
     server.wait_for_workers(2);
     server
+}
+
+#[test]
+fn a_master_sleeps_after_a_reload() {
+    let server = Server::start("echo", []);
+    let old = server.wait_for_workers(1);
+    server.signal(SIGHUP);
+    wait_until("another worker alone", || server.has_serving(1) && !server.workers().contains(&old[0]));
+    let before = cpu_time(server.pid());
+    thread::sleep(Duration::from_millis(500));
+    let used = cpu_time(server.pid()) - before;
+    assert!(used < Duration::from_millis(50), "{used:?}");
+    server.finish();
 }

@@ -33,7 +33,9 @@ impl Master {
         if matches!(self.phase, Phase::Leaving(_)) {
             return info!("Upgrade ignored: the server is stopping");
         }
-        self.end_hanging_check(Instant::now());
+        if self.end_hanging_check(Instant::now()) {
+            return self.upgrade.want_another_check();
+        }
         if self.may_upgrade("RTMIN")
             && let Some(child) = self.start_program(Purpose::Check)
         {
@@ -51,17 +53,17 @@ impl Master {
     fn begin_check(&mut self, child: Pid, order: Order) {
         let timeout = Duration::from_secs(self.generations.serving.service.config.timeout);
         let hopeless_at = if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) };
-        self.upgrade.begin_check(Check { child, order, hopeless_at });
+        self.upgrade.begin_check(Check { child, order, hopeless_at, is_followed: false });
     }
 
     /// Ends the check, for whatever waits behind it, if it has taken longer than `timeout`: the app
-    /// may hang in its import. The check then fails as any other.
-    pub(super) fn end_hanging_check(&mut self, now: Instant) {
-        if let Some(child) = self.upgrade.give_up_check(now) {
-            error!("The new program does not get ready within timeout. It is given up for the next one.");
-            let _ = process::kill_hard(child);
-            // What waits is carried out when the child is reaped.
-        }
+    /// may hang in its import. The check then fails as any other, when the child is reaped. Returns
+    /// whether it is so, once.
+    pub(super) fn end_hanging_check(&mut self, now: Instant) -> bool {
+        let Some(child) = self.upgrade.give_up_check(now) else { return false };
+        error!("The new program does not get ready within timeout. It is given up for the next one.");
+        let _ = process::kill_hard(child);
+        true
     }
 
     /// When the master must look at a check for which a HUP waits.
@@ -71,13 +73,19 @@ impl Master {
 
     /// Moves an upgrade in place on, if the check has ended.
     pub(super) fn settle_upgrade(&mut self) {
-        let Some(Check { child, order, .. }) = self.upgrade.check() else { return };
+        if matches!(self.phase, Phase::Leaving(_)) {
+            return self.drop_upgrade_check();
+        }
+        let Some(Check { child, order, is_followed, .. }) = self.upgrade.check() else { return };
         let Some(end) = process::reap(child) else { return };
         let said = self.upgrade.end_check();
         let Err(reason) = self.replace_program(end, said, order);
         match order {
             Order::Upgrade => error!("Upgrade failed, everything stays as it was: {reason}"),
             Order::Reload => self.give_up_reload(&reason),
+        }
+        if is_followed {
+            self.check_before_upgrade_in_place();
         }
     }
 
@@ -114,6 +122,10 @@ impl Master {
         let here = env::current_dir();
         // Signals wait until the new program has its queue.
         let blocked = signal::block_all().map_err(|error| format!("cannot execute {program}: {error}"))?;
+        // Signals that are in our queue already come again, to whichever program is there then.
+        while let Some(signal) = self.signals.next() {
+            let _ = process::kill(self.identity.pid, signal);
+        }
         self.add_counts_of_last_master();
         let estate = self.estate();
         let Err(error) = self.try_to_execute(&estate);

@@ -83,7 +83,6 @@ impl Master {
         }
         if !matches!(self.phase, Phase::Leaving(_)) {
             info!("Serving on for {} s before the stop", delay.as_secs());
-            self.drop_upgrade_check();
             self.fail_health_checks();
             self.phase = Phase::Leaving(Instant::now() + delay);
             self.reports.service_manager.stopping();

@@ -59,7 +59,11 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     let service_manager = ServiceManager::from_environment();
     let preloaded = startup.preload(&service.config);
     take_back();
-    let give_up_sockets = || give_up_inherited(&sockets, &service.config, &upgrade);
+    let give_up_sockets = || {
+        give_up_inherited(&sockets, &service.config, &upgrade);
+        let held = adopted.as_ref().and_then(|adopted| PidFile::held(adopted.pid_file.as_deref()?, process::getpid()));
+        held.iter().for_each(PidFile::remove);
+    };
     check_stop(&signals).inspect_err(|_| give_up_sockets())?;
     let preloaded = preloaded.map_err(|reason| refuse(&reason)).inspect_err(|_| give_up_sockets())?;
 

@@ -72,6 +72,8 @@ pub(super) struct Check {
     /// From when on the child may be given up for another order; `None` without `timeout`, and once
     /// it is.
     pub hopeless_at: Option<Instant>,
+    /// Whether an upgrade was ordered that is to be tried when this check has failed.
+    pub is_followed: bool,
 }
 
 /// The signal that has ordered a new program in this process.
@@ -154,6 +156,13 @@ impl Upgrade {
         match &mut self.stage {
             UpgradeStage::Checking(check) => check.hopeless_at.take_if(|at| *at <= now).map(|_| check.child),
             UpgradeStage::Alone | UpgradeStage::New { .. } | UpgradeStage::Old { .. } => None,
+        }
+    }
+
+    /// Has another upgrade be tried after the check that was given up.
+    pub fn want_another_check(&mut self) {
+        if let UpgradeStage::Checking(check) = &mut self.stage {
+            check.is_followed = true;
         }
     }
 
@@ -414,7 +423,13 @@ mod tests {
         assert_eq!(at(UpgradeStage::Alone).obstacle(), None);
         assert_eq!(at(UpgradeStage::Old { new: OTHER }).obstacle(), Some("Child exists."));
         assert_eq!(
-            at(UpgradeStage::Checking(Check { child: OTHER, order: Order::Upgrade, hopeless_at: None })).obstacle(),
+            at(UpgradeStage::Checking(Check {
+                child: OTHER,
+                order: Order::Upgrade,
+                hopeless_at: None,
+                is_followed: false
+            }))
+            .obstacle(),
             Some("Child exists.")
         );
         assert_eq!(at(UpgradeStage::New { old: OTHER }).obstacle(), Some("Parent exists."));

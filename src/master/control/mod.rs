@@ -121,6 +121,7 @@ impl Control {
     pub fn close(&mut self) {
         self.clients.iter_mut().for_each(ControlClient::send);
         self.clients.clear();
+        self.has_more = false;
         if let Some((_, _, listener)) = self.listener.take() {
             listener.unlink();
         }
@@ -151,6 +152,8 @@ impl Control {
                 Some((id, Awaited::Reload { before: 0 })) => {
                     client.last_heard = Instant::now();
                     client.reply(&id, outcome.clone());
+                    // A command may wait behind this one.
+                    self.has_more = true;
                 }
                 Some((id, Awaited::Reload { before })) => {
                     client.awaits = Some((id, Awaited::Reload { before: before - 1 }));
@@ -158,8 +161,6 @@ impl Control {
                 other => client.awaits = other,
             }
         }
-        // A command may wait behind the one that is answered.
-        self.has_more = true;
     }
 
     fn accept(&mut self, waiter: &MasterWaiter, now: Instant) {
