@@ -212,7 +212,7 @@ fn health_checks_and_siblings_serve_while_a_greenlet_hogs_the_thread() {
     let server = green(["--workers", "2", "--health-path", "/health"]);
     server.wait_for_workers(2);
     let mut hog = asked(&server, "/hog?2");
-    thread::sleep(Duration::from_millis(100));
+    wait_until("the request to run", || server.entered() == 1);
     let start = Instant::now();
     for _ in 0..10 {
         assert_eq!(server.get("/health").status, 200);
@@ -327,7 +327,7 @@ fn term_lets_greenlets_end_and_ends_late_ones() {
     let mut server = green(["--graceful-timeout", "1"]);
     server.allow("");
     let mut hog = asked(&server, "/hog?60");
-    thread::sleep(Duration::from_millis(200));
+    wait_until("the request to run", || server.entered() == 1);
     server.signal(SIGTERM);
     assert_eq!(status(&mut hog), None);
     assert_eq!(server.wait_for_exit().code(), Some(0));
@@ -340,7 +340,7 @@ fn quit_and_int_end_requests_without_an_answer() {
             let mut server = green([]);
             server.allow("");
             let mut client = asked(&server, target);
-            thread::sleep(Duration::from_millis(200));
+            wait_until("the request to run", || server.entered() == 1);
             server.signal(signal);
             assert!(matches!(status(&mut client), None | Some(500)), "{signal} {target}");
             let (code, took) = server.wait_for_exit_within(Duration::from_secs(5));
@@ -371,7 +371,7 @@ fn hooks_of_interruptions_may_wait_and_are_called_once() {
         server.allow("");
         let worker = server.wait_for_workers(1)[0];
         let mut client = asked(&server, target);
-        thread::sleep(Duration::from_millis(200));
+        wait_until("the request to run", || server.entered() == 1);
         send(worker, signal);
         let answer = status(&mut client);
         assert!(target != "/sleep?1" || answer == Some(200), "{answer:?}");

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import pathlib
 import socket
 import threading
 import time
@@ -47,6 +49,8 @@ def stream(count):
 
 def answer(environ):
     path, query = environ["PATH_INFO"], environ["QUERY_STRING"]
+    if path in ("/sleep", "/hog"):
+        pathlib.Path(os.environ["GATE"], f"entered-{time.monotonic_ns()}").touch()
     if path == "/sleep":
         sleep(float(query))
     elif path == "/stubborn":
