@@ -20,7 +20,10 @@ pub(super) fn choose(list: &str, known: &[SupportedCipherSuite]) -> Chosen {
     let mut reading = CipherList { known: tls12, chosen: Vec::new(), killed: Vec::new() };
     let mut unmatched = Vec::new();
     let mut names_tls13 = false;
-    for step in list.split([':', ',', ' ', ';']).filter(|step| !step.is_empty()) {
+    // @STRENGTH and @SECLEVEL, which end a word, have no effect: every suite that rustls has is
+    // strong enough for each of them.
+    let steps = list.split([':', ',', ' ', ';']).map(|step| step.split('@').next().unwrap_or_default());
+    for step in steps.filter(|step| !step.is_empty()) {
         if tls13.iter().any(|suite| tls13_name(suite.suite()) == step) {
             names_tls13 = true;
         } else if !reading.take(step) {
@@ -49,11 +52,6 @@ struct CipherList {
 impl CipherList {
     /// Applies one step; false if it adds suites and matches none.
     fn take(&mut self, step: &str) -> bool {
-        if step.starts_with('@') {
-            // @STRENGTH and @SECLEVEL have no effect: every suite that rustls has is strong enough
-            // for each of them.
-            return true;
-        }
         if let Some(words) = step.strip_prefix('!') {
             let gone = self.matching(words);
             self.chosen.retain(|suite| !gone.contains(suite));
@@ -90,9 +88,10 @@ fn describes(word: &str, suite: CipherSuite) -> bool {
     let Some(&(_, name, key, cipher)) = SUITES.iter().find(|known| known.0 == suite) else { return false };
     let is_aes = cipher != Cipher::ChaCha20;
     match word {
-        "ALL" | "DEFAULT" | "HIGH" | "TLSv1.2" | "ECDHE" | "EECDH" | "kECDHE" | "kEECDH" => true,
+        "ALL" | "DEFAULT" | "HIGH" | "TLSv1.2" | "ECDH" | "ECDHE" | "EECDH" | "kECDHE" | "kEECDH" => true,
         "ECDSA" | "aECDSA" => key == Key::Ecdsa,
-        "RSA" | "aRSA" => key == Key::Rsa,
+        // `RSA` alone means suites that exchange the key by RSA as well. There are none here.
+        "aRSA" => key == Key::Rsa,
         "AES" | "AESGCM" | "FIPS" => is_aes,
         "AES128" => cipher == Cipher::Aes128,
         "AES256" => cipher == Cipher::Aes256,
@@ -176,10 +175,13 @@ mod tests {
             ("ECDHE+AESGCM:!aNULL:!MD5", "e256 e128 r256 r128", ""),
             ("HIGH:!CHACHA20:+ECDSA", "r256 r128 e256 e128", ""),
             ("CHACHA20 AES128,AES256", "e20 r20 e128 r128 e256 r256", ""),
-            ("ALL:-RSA:RSA+AES128", "e256 e128 e20 r128", ""),
-            ("ALL:!RSA:RSA+AES128", "e256 e128 e20", ""),
+            ("ECDH+AESGCM:ECDH+CHACHA20:!MD5", "e256 e128 r256 r128 e20 r20", ""),
+            ("ALL:-aRSA:aRSA+AES128", "e256 e128 e20 r128", ""),
+            ("ALL:!aRSA:aRSA+AES128", "e256 e128 e20", ""),
+            ("ECDHE+AESGCM:!RSA:RSA+AES128", "e256 e128 r256 r128", "RSA+AES128"),
+            ("aRSA+AES@SECLEVEL=1", "r256 r128", ""),
             ("ECDHE-ECDSA-AES128-GCM-SHA256:DHE-RSA-AES128-GCM-SHA256:kRSA", "e128", "DHE-RSA-AES128-GCM-SHA256 kRSA"),
-            ("ECDHE+SHA256:ECDHE+RSA@STRENGTH", "", "ECDHE+SHA256 ECDHE+RSA@STRENGTH"),
+            ("ECDHE+SHA256:ECDHE+RSA@STRENGTH", "", "ECDHE+SHA256 ECDHE+RSA"),
             ("SUITEB192:@STRENGTH", "e256", ""),
             ("AES128-SHA:RC4", "", "AES128-SHA RC4"),
         ];
