@@ -75,7 +75,12 @@ fn a_watchdog_of_another_process_is_left_alone() {
 
 #[test]
 fn an_upgrade_hands_the_service_on() {
-    let (mut server, notify) = start(&version(1), &[]);
+    upgrade(&[]);
+    upgrade(&[("GUNICORN_CMD_ARGS", "--shutdown-delay 1")]);
+}
+
+fn upgrade(env: &[(&str, &str)]) {
+    let (mut server, notify) = start(&version(1), env);
     notify.wait_for("READY=1", 1);
     let old = server.pid();
     let workers = server.workers();

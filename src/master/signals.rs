@@ -85,7 +85,10 @@ impl Master {
             info!("Serving on for {} s before the stop", delay.as_secs());
             self.fail_health_checks();
             self.phase = Phase::Leaving(Instant::now() + delay);
-            self.reports.service_manager.stopping();
+            // With another master the service goes on; `report_stop` says the rest at the end.
+            if !self.upgrade.is_under_way() {
+                self.reports.service_manager.stopping();
+            }
         }
         ControlFlow::Continue(())
     }
