@@ -133,8 +133,12 @@ class Arbiter(Ends, arbiters.DirtyArbiter):
 
     def _cleanup_sync(self):
         """gunicorn's, but for the socket."""
-        with suppress(OSError):
-            os.unlink(self.pidfile)
+        with suppress(OSError, TypeError):
+            # Another arbiter may have written its own there.
+            with open(self.pidfile, encoding="ascii", errors="replace") as file:
+                is_ours = file.read(32).strip() == str(self.pid)
+            if is_ours:
+                os.unlink(self.pidfile)
         # The whole folder, if the master is gone, which would have removed it.
         folder = self.tmpdir if os.getppid() == self.ppid else os.path.dirname(self.socket_path)
         shutil.rmtree(folder, ignore_errors=True)
@@ -238,6 +242,8 @@ class Arbiter(Ends, arbiters.DirtyArbiter):
             del self._pending_respawns[expected:]
         while queue is not None and not queue.empty():
             self._begin(self._route_again(*queue.get_nowait()))
+            # Whoever waits until the queue is done need not wait for another worker.
+            queue.task_done()
 
     def _note_end(self, worker):
         """A worker that ends before it has booted is followed by another later, and later each time."""
