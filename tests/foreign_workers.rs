@@ -86,6 +86,26 @@ fn each_class_answers_reopens_its_logs_and_finishes_what_has_begun() {
 }
 
 #[test]
+fn pywsgi_has_gunicorns_access_lines_and_ends_at_once_where_it_is_idle() {
+    for connections in ["1000", "0"] {
+        let plan = plan(PYWSGI);
+        let log = plan.path("access.log").display().to_string();
+        let plan = plan.args(["--access-logfile", &log, "--access-logformat", "%(s)s %({x-probe}i)s|"]);
+        let mut server = plan.args(["--worker-connections", connections]).start();
+        let mut client = server.connect();
+        assert_eq!(client.request("GET", "/", &["X-Probe: here"], b"").status, 200);
+        let lines = || std::fs::read_to_string(server.path("access.log")).unwrap_or_default();
+        wait_until("a line", || lines() == "200 here|\n");
+        drop(client);
+        server.signal(SIGTERM);
+        let (status, took) = server.wait_for_exit_within(Duration::from_secs(20));
+        assert_eq!(status.code(), Some(0), "{connections}: {}", server.log());
+        assert!(took < Duration::from_secs(8), "{connections}: {took:?}");
+        server.expect_gone();
+    }
+}
+
+#[test]
 fn each_class_ends_at_once_when_it_is_told_to() {
     for class in EACH {
         let mut server = with_hooks(class).start();

@@ -35,9 +35,10 @@ class PyWSGIHandler(pywsgi.WSGIHandler):
             # What the client has sent was no request.
             return
         seconds = max(0.0, (self.time_finish or time.time()) - (self.time_start or time.time()))
-        answer = Answer(self.status or self.code, self.response_headers or [], self.response_length)
-        headers = [header.split(":", 1) for header in getattr(self.headers, "headers", [])] or self.headers.items()
-        self.server.log.access(answer, headers, self.environ, timedelta(seconds=seconds))
+        # gevent keeps it as it goes out; its own refusals are text.
+        status = self.status.decode("latin-1") if isinstance(self.status, bytes) else self.status or self.code
+        answer = Answer(status, self.response_headers or [], self.response_length)
+        self.server.log.access(answer, self.headers.items(), self.environ, timedelta(seconds=seconds))
 
     def get_environ(self):
         environ = super().get_environ()
@@ -81,13 +82,15 @@ class GeventPyWSGIWorker(Worker):
 
     def _server(self, listener):
         listener.setblocking(True)
+        # "auto" is a number that may be any.
+        are_several = self.cfg.workers != 1
         environ = {"wsgi.multithread": True, "SERVER_SOFTWARE": f"{pywsgi.WSGIServer.base_env['SERVER_SOFTWARE']} "
-                   f"{SERVER_SOFTWARE}", "wsgi.multiprocess": self.cfg.workers > 1}
+                   f"{SERVER_SOFTWARE}", "wsgi.multiprocess": are_several}
         server = self.server_class(
             listener, application=self.wsgi, spawn=Pool(self.cfg.worker_connections or None), log=self.log,
             handler_class=_noting_idleness(self.wsgi_handler, self._idle), environ=environ, **self._tls(),
         )
-        if self.cfg.workers > 1:
+        if are_several:
             # Others accept from the same socket.
             server.max_accept = 1
         return server
@@ -116,7 +119,7 @@ class GeventPyWSGIWorker(Worker):
         for server in servers:
             server.close()
         until = time.monotonic() + self.cfg.graceful_timeout
-        while any(server.pool.free_count() != server.pool.size for server in servers):
+        while any(len(server.pool) for server in servers):
             for handler in list(self._idle):
                 handler.hang_up()
             if time.monotonic() > until:
