@@ -443,7 +443,9 @@ fn a_class_that_reads_requests_by_itself_needs_gunicorn() {
 #[test]
 fn a_class_that_reads_requests_by_itself_runs_by_an_installed_gunicorn() {
     for (plan, method) in of_gunicorn() {
-        let mut server = beside_gunicorn(plan).args(["--max-requests", "1000"]).start();
+        // gunicorn takes a list as text.
+        let plan = beside_gunicorn(plan).env("FORWARDED_ALLOW_IPS", "127.0.0.1,10.0.0.0/8");
+        let mut server = plan.args(["--max-requests", "1000"]).start();
         server.allow("own handle");
         let worker = server.wait_for_workers(1)[0];
         assert_eq!(server.get("/?SERVER_SOFTWARE,REQUEST_METHOD").text(), "gunicorn/27.0.1 GET", "{method}");

@@ -117,13 +117,23 @@ def _configure(app, bridge, config_path):
     for name, value in bridge.given_values():
         if name in cfg.settings and name not in _NOT_PASSED:
             try:
-                cfg.set(name, value)
+                _set(cfg, name, value)
             except Exception as error:
                 raise RuntimeError(f"gunicorn does not take {value!r} for {name}: {error}") from error
     _SETTLED.update(user=os.geteuid(), group=os.getegid(), workers=max(1, bridge.arbiter.num_workers))
     for name, value in _SETTLED.items():
         cfg.set(name, value)
     return given
+
+
+def _set(cfg, name, value):
+    """Sets a value. Some lists gunicorn takes only as text with commas."""
+    try:
+        cfg.set(name, value)
+    except TypeError:
+        if not isinstance(value, list):
+            raise
+        cfg.set(name, ",".join(map(str, value)))
 
 
 def _class_of(name, given):
