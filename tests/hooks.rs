@@ -269,6 +269,21 @@ fn pre_request_can_change_the_request_and_refuse_it() {
 }
 
 #[test]
+fn a_script_name_of_pre_request_is_one() {
+    let config = "def pre_request(worker, req):\n\
+                  \x20   req.headers.append(('SCRIPT_NAME', '/shop'))\n";
+    let plan = Plan::app("echo").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    let environ = server.get("/shop/environ").json();
+    assert_eq!((environ["SCRIPT_NAME"].text(), environ["PATH_INFO"].text()), ("/shop", "/environ"));
+    assert_eq!(server.get("/elsewhere").status, 500);
+    server.wait_for_log("does not start with SCRIPT_NAME '/shop'");
+    server.allow("");
+    server.finish();
+}
+
+#[test]
 fn post_request_takes_two_to_four_arguments_and_sees_failures() {
     let cases = [
         ("worker, req", "req.path"),

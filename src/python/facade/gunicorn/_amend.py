@@ -4,7 +4,10 @@ gunicorn makes the environ from the request after the hook has run. This server 
 only the differences are carried over. It must not know hooks.
 """
 
+import os
 from urllib.parse import unquote_to_bytes
+
+from gunicorn.http.errors import ConfigurationProblem
 
 # Attributes of a request, and the keys that show them as they are.
 _PLAIN = {"method": "REQUEST_METHOD", "uri": "RAW_URI", "query": "QUERY_STRING", "scheme": "wsgi.url_scheme"}
@@ -30,11 +33,21 @@ def amend(req, environ):
         # PEP 3333: the bytes of the path, as latin-1.
         below = req.path.removeprefix(environ["SCRIPT_NAME"])
         environ["PATH_INFO"] = unquote_to_bytes(below).decode("latin-1")
+    if (name := _script_name(req.headers)) != _script_name(req._headers_as_sent):
+        if not req.path.startswith(name):
+            raise ConfigurationProblem(f"Request path {req.path!r} does not start with SCRIPT_NAME {name!r}")
+        environ["SCRIPT_NAME"] = name
+        environ["PATH_INFO"] = unquote_to_bytes(req.path[len(name):]).decode("latin-1")
     if req.headers != req._headers_as_sent:
         before, after = _as_keys(req._headers_as_sent), _as_keys(req.headers)
         for key in before.keys() - after.keys():
             environ.pop(key, None)
         environ.update(item for item in after.items() if before.get(item[0]) != item[1])
+
+
+def _script_name(headers):
+    given = (value for name, value in reversed(headers) if name == "SCRIPT_NAME")
+    return next(given, os.environ.get("SCRIPT_NAME", ""))
 
 
 def _as_keys(headers):
