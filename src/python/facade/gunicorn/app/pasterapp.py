@@ -7,6 +7,7 @@ import configparser
 
 from gunicorn import util
 from gunicorn.app.base import Application
+from gunicorn.config import get_default_config_file
 
 
 def get_wsgi_app(config_uri, name=None, defaults=None):
@@ -43,10 +44,14 @@ class _PasteApplication(Application):
             self.cfg.set("default_proc_name", self._file)
             if has_logging_config(self._file):
                 self.cfg.set("logconfig", self._file)
+        config = config or get_default_config_file()
         if config:
             self.load_config_from_file(config)
-        if host or port:
-            section.setdefault("bind", f"{host or '127.0.0.1'}:{port or 8000}")
+        # As gunicorn reads them: a port alone means nothing, a host alone may be several addresses.
+        if host and port:
+            section["bind"] = f"{host}:{port}"
+        elif host:
+            section["bind"] = host.split(",")
         for name, value in section.items():
             self.cfg.set(name.lower(), value)
 
