@@ -1,5 +1,6 @@
 """Reads bound services from the environment and from files. It knows the platforms' forms and no URLs."""
 
+import contextlib
 import json
 import os
 import re
@@ -84,7 +85,7 @@ def from_folders(root: str) -> list[Binding]:
         if name.startswith(".") or not os.path.isdir(folder):
             continue
         keys = [key for key in sorted(os.listdir(folder)) if os.path.isfile(os.path.join(folder, key))]
-        values = {key: value_of(read_file(os.path.join(folder, key))) for key in keys if not key.startswith(".")}
+        values = values_of(folder, [key for key in keys if not key.startswith(".")])
         if any(key.startswith("instance") for key in values):
             # Cloud Foundry puts what it says of the service beside the credentials: this name is the service's.
             values.pop("name", None)
@@ -92,6 +93,15 @@ def from_folders(root: str) -> list[Binding]:
         label = str(values.get("label") or values.get("provider") or "")
         found.append(Binding(name, label, tuple(tags) if isinstance(tags, list) else (), values))
     return found
+
+
+def values_of(folder: str, keys: list[str]) -> dict[str, Any]:
+    """The values that are text. A Secret may hold anything, such as a key store, which nobody asks for here."""
+    values = {}
+    for key in keys:
+        with contextlib.suppress(UnicodeDecodeError):
+            values[key] = value_of(read_file(os.path.join(folder, key)))
+    return values
 
 
 def value_of(text: str) -> Any:

@@ -55,6 +55,8 @@ def places() -> None:
     values = {"type": "mysql", "host": "db", "port": "3306", "username": "me", "password": "s3cret", "database": "shop"}
     for name, value in values.items():
         (folder / name).write_text(value + "\n")
+    # A key store is no text.
+    (folder / "user.p12").write_bytes(b"0\x82\x01\xff")
     openshift = {"HOST": "db", "PORT": "3306", "USERNAME": "me", "PASSWORD": "s3cret", "URL": "mysql://me:s3cret@db:3306/"}
     gear = {f"OPENSHIFT_MYSQL_DB_{name}": value for name, value in openshift.items()}
     for environ in (
