@@ -142,6 +142,12 @@ def cache() -> None:
     said = run(common.as_stranger(command, WORK / "own"), environment(), WORK)
     expect("dependencies: built " in said, "nothing but the place of the virtualenv is written", said)
 
+    # A path is one in the application, wherever this runs.
+    folder = application("path", {"requirements.txt": "./vendor/one-1-py3-none-any.whl\n"})
+    make_wheel(folder / "vendor", "one")
+    stage("build", folder, "--cache", WORK / "paths", "--python", common.PYTHON, "--venv", WORK / "by-path")
+    expect((WORK / "by-path/bin/one").exists(), "a wheel that the requirements name by its path")
+
     said = stage(*arguments, "--venv", WORK / "venv", "--with", "no-such-package", status=1)
     expect("build failed: installing the requirements ended with status 1" in said, "what cannot be installed", said)
     expect((WORK / "venv/bin/two").exists(), "and the virtualenv before it stays")
