@@ -134,9 +134,10 @@ class Arbiter(Ends, arbiters.DirtyArbiter):
     def _cleanup_sync(self):
         """gunicorn's, but for the socket."""
         with suppress(OSError, TypeError):
-            # Another arbiter may have written its own there.
-            with open(self.pidfile, encoding="ascii", errors="replace") as file:
-                is_ours = file.read(32).strip() == str(self.pid)
+            # Another arbiter may have written its own there. It is read as bytes: the module of a codec may lie where
+            # only root reads.
+            with open(self.pidfile, "rb") as file:
+                is_ours = file.read(32).strip() == b"%d" % self.pid
             if is_ours:
                 os.unlink(self.pidfile)
         # The whole folder, if the master is gone, which would have removed it.
