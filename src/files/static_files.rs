@@ -226,9 +226,10 @@ impl Place {
     /// What lies at a path: a file only where that is certain. A directory may be out of the
     /// worker's sight, or be replaced at this moment.
     fn at(path: &Path) -> Place {
-        match path.is_file() {
-            true => Place::File(path.to_owned()),
-            false => Place::Directory { path: path.to_owned(), open: None },
+        if path.is_file() {
+            Place::File(path.to_owned())
+        } else {
+            Place::Directory { path: path.to_owned(), open: None }
         }
     }
 

@@ -94,9 +94,15 @@ impl Generation {
 
     /// When the generation has been booting for as long as `timeout`; `None` without that setting.
     pub fn hopeless_at(&self) -> Option<Instant> {
+        self.hopeless_after(self.since)
+    }
+
+    /// When something that began at this moment has taken as long as `timeout`; `None` without that
+    /// setting.
+    pub fn hopeless_after(&self, since: Instant) -> Option<Instant> {
         match self.service.config.timeout {
             0 => None,
-            seconds => self.since.checked_add(Duration::from_secs(seconds)),
+            seconds => since.checked_add(Duration::from_secs(seconds)),
         }
     }
 

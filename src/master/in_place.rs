@@ -51,8 +51,7 @@ impl Master {
     }
 
     fn begin_check(&mut self, child: Pid, order: Order) {
-        let timeout = Duration::from_secs(self.generations.serving.service.config.timeout);
-        let hopeless_at = if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) };
+        let hopeless_at = self.generations.serving.hopeless_after(Instant::now());
         self.upgrade.begin_check(Check { child, order, hopeless_at, is_followed: false });
     }
 

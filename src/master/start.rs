@@ -59,19 +59,19 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     let service_manager = ServiceManager::from_environment();
     let preloaded = startup.preload(&service.config);
     take_back();
-    let give_up_sockets = || {
+    let give_up_files = || {
         give_up_inherited(&sockets, &service.config, &upgrade);
         let held = adopted.as_ref().and_then(|adopted| PidFile::held(adopted.pid_file.as_deref()?, process::getpid()));
         held.iter().for_each(PidFile::remove);
     };
-    check_stop(&signals).inspect_err(|_| give_up_sockets())?;
-    let preloaded = preloaded.map_err(|reason| refuse(&reason)).inspect_err(|_| give_up_sockets())?;
+    check_stop(&signals).inspect_err(|_| give_up_files())?;
+    let preloaded = preloaded.map_err(|reason| refuse(&reason)).inspect_err(|_| give_up_files())?;
 
     let name = upgrade.master_name();
     let WorkerCount { count, found_for } = worker_count(&service.config);
     let shown = || shown_at_start(name, count);
     may_go_on(&signals, &upgrade, service.hooks.nworkers_changed(shown, count, None))
-        .inspect_err(|_| give_up_sockets())?;
+        .inspect_err(|_| give_up_files())?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
     let pid_file = create_pid_file(&service.config, &upgrade, adopted.as_ref())?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
@@ -79,7 +79,7 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     let shown = || ServerState { pid_file: pid_path.clone(), ..shown_at_start(name, count) };
     may_go_on(&signals, &upgrade, service.hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| {
         remove_pid_file();
-        give_up_sockets();
+        give_up_files();
     })?;
     service.listeners =
         open_listeners(&service.config, count, &sockets, &upgrade, &signals).inspect_err(|_| remove_pid_file())?;
