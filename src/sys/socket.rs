@@ -204,11 +204,12 @@ impl Listener {
     fn bind_unix(address: &BindAddress, path: &Path, options: BindOptions) -> io::Result<Listener> {
         remove_stale_socket(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        let address_of_file = SockAddr::unix(path)?;
         let umask_is_ours = UMASK.lock().unpoisoned();
         // The permissions must be right from the first moment: between bind and a chmod other users
         // could connect.
         let old_umask = umask(Mode::from_bits_truncate(options.umask as libc::mode_t));
-        let bound = socket.bind(&SockAddr::unix(path)?);
+        let bound = socket.bind(&address_of_file);
         umask(old_umask);
         drop(umask_is_ours);
         bound?;
@@ -613,9 +614,22 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert_eq!(Listener::bind(&address, PLAIN).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
 
+    #[test]
+    fn a_path_that_is_too_long_leaves_the_umask_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
         let long = BindAddress::Unix(folder.path().join("x".repeat(200)));
-        assert!(Listener::bind(&long, PLAIN).is_err());
+        // Other tests bind sockets meanwhile, each of which sets the umask for a moment.
+        let umask_is_ours = UMASK.lock().unpoisoned();
+        let before = umask(Mode::empty());
+        umask(before);
+        drop(umask_is_ours);
+        assert!(Listener::bind(&long, BindOptions { umask: 0o177, ..PLAIN }).is_err());
+        let umask_is_ours = UMASK.lock().unpoisoned();
+        let after = umask(before);
+        drop(umask_is_ours);
+        assert_eq!(after, before);
     }
 
     #[test]
