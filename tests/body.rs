@@ -206,6 +206,36 @@ fn a_body_over_the_limit_is_refused_before_it_is_read() {
     server.finish();
 }
 
+/// Reads the body when the client goes on, and answers whatever comes of it.
+const CATCHES: &str = "import os, pathlib
+def application(environ, start_response):
+    pathlib.Path(os.environ['GATE'], 'entered').touch()
+    try:
+        body = environ['wsgi.input'].read()
+    except OSError:
+        body = b'refused'
+    start_response('200 OK', [('Content-Length', str(len(body)))])
+    return [body]
+";
+
+/// What was read beyond the limit is no request.
+#[test]
+fn the_rest_of_a_streamed_body_over_the_limit_is_nobodys_request() {
+    let plan = Plan::app("app").in_own_folder().file("app.py", CATCHES);
+    let mut server = plan.args(["--body-buffer", "64", "--body-spool", "0", "--limit-request-body", "1000"]).start();
+    let mut client = server.connect();
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send(format!("258\r\n{}\r\n", "x".repeat(0x258)));
+    wait_until("the app", || !server.gate_files("entered").is_empty());
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n";
+    let (before, behind) = ("x".repeat(0x12c), "x".repeat(0x12c - smuggled.len()));
+    client.send(format!("258\r\n{before}{smuggled}{behind}\r\n0\r\n\r\n"));
+    assert_eq!(client.read().text(), "refused");
+    client.expect_closed(Duration::from_secs(10));
+    server.allow("request body");
+    server.finish();
+}
+
 #[test]
 fn without_a_writable_folder_for_temporary_files_a_body_still_arrives() {
     let mut server = Plan::app("wsgi_input").args(["--body-buffer", "1000"]).env("TMPDIR", "/proc/nonexistent").start();

@@ -31,6 +31,7 @@ pub struct BodyReader {
     decoder: BodyDecoder,
     rate: BodyRate,
     length: u64,
+    is_too_long: bool,
 }
 
 /// What [`BodyReader::take`] made of bytes.
@@ -52,7 +53,7 @@ pub(super) enum Progress {
 
 impl BodyReader {
     pub(super) fn new(decoder: BodyDecoder, now: Instant) -> Self {
-        BodyReader { decoder, rate: BodyRate::begin(now), length: 0 }
+        BodyReader { decoder, rate: BodyRate::begin(now), length: 0, is_too_long: false }
     }
 
     /// Takes the part of `bytes` that belongs to the body, and hands its data to the sink in one
@@ -83,7 +84,7 @@ impl BodyReader {
     /// The body is malformed, or longer than a body may be.
     pub fn read(&mut self, input: &[u8], buffer: &mut [u8], limits: &Http1Limits) -> Result<(usize, usize), Error> {
         let (mut used, mut count) = (0, 0);
-        while !self.is_done() && count < buffer.len() && used < input.len() {
+        while !self.decoder.is_done() && count < buffer.len() && used < input.len() {
             let room = buffer.len() - count;
             let end = input.len().min(used + room);
             let decoded = self.decoder.decode(&input[used..end])?;
@@ -94,9 +95,10 @@ impl BodyReader {
         Ok((used, count))
     }
 
-    /// Whether the whole body has come.
+    /// Whether the whole body has come. One that is too long never has: what is left of it must not
+    /// be taken for the next request.
     pub fn is_done(&self) -> bool {
-        self.decoder.is_done()
+        self.decoder.is_done() && !self.is_too_long
     }
 
     /// How many bytes of the body have come, decoded.
@@ -146,10 +148,8 @@ impl BodyReader {
 
     fn add_length(&mut self, count: usize, limits: &Http1Limits) -> Result<(), Error> {
         self.length += count as u64;
-        match limits.limit_request_body.is_some_and(|limit| self.length > limit) {
-            true => Err(Error::ContentTooLarge),
-            false => Ok(()),
-        }
+        self.is_too_long = limits.limit_request_body.is_some_and(|limit| self.length > limit);
+        if self.is_too_long { Err(Error::ContentTooLarge) } else { Ok(()) }
     }
 }
 
