@@ -36,6 +36,39 @@ fn told_to_end(args: &[&str], signal: Signal) -> (Server, Client) {
 
 const WORKERS: &[&[&str]] = &[&[], &["--threads", "4"], &["--preload"]];
 
+/// RFC 9112, 2.2: some clients send an empty line behind a body.
+#[test]
+fn a_line_end_behind_a_body_is_no_request_that_is_late() {
+    let server = Server::start("echo", ["--threads", "2", "--keep-alive", "1", "--client-header-timeout", "3"]);
+    for then in ["", "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nok"] {
+        let mut client = server.connect();
+        client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nok\r\n");
+        assert_eq!(client.read().status, 200);
+        client.send(then);
+        if !then.is_empty() {
+            assert_eq!(client.read().status, 200);
+        }
+        client.expect_closed(Duration::from_secs(10));
+    }
+    server.finish();
+}
+
+#[test]
+fn a_silent_client_before_a_proxy_header_holds_up_no_stop() {
+    let mut server = Server::start("echo", ["--proxy-protocol", "v1", "--graceful-timeout", "20"]);
+    let mut silent = server.connect();
+    // It was accepted before this one.
+    let mut other = server.connect();
+    other.send(["PROXY UNKNOWN\r\n", REQUEST].concat());
+    assert_eq!(other.read().status, 200);
+    server.signal(Signal::SIGTERM);
+    let (status, took) = server.wait_for_exit_within(Duration::from_secs(30));
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    silent.expect_closed(Duration::from_secs(10));
+    server.expect_gone();
+}
+
 #[test]
 fn a_request_that_comes_while_the_app_closes_its_response_is_answered_whatever_the_server_was_told() {
     for signal in [Signal::SIGHUP, Signal::SIGTERM] {

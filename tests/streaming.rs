@@ -1,6 +1,8 @@
 //! Blocks that an app yields one right behind the other: some leave together, none waits for the
 //! app.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::util::client::Client;
@@ -80,6 +82,22 @@ fn blocks_before_an_error_arrive_and_look_incomplete() {
     client.send("GET /raises HTTP/1.1\r\nHost: test\r\n\r\n");
     client.read_until(&chunks("before"));
     assert_eq!(client.take_rest(Duration::from_secs(10)), b"");
+    server.allow("Error handling request GET /raises");
+    server.allow("Traceback");
+    server.finish();
+}
+
+/// Without chunks or a length only the end of the connection ends a body (RFC 9112, 8).
+#[test]
+fn a_response_that_only_the_close_ends_looks_incomplete_too() {
+    let mut server = start(["--threads", "1"]);
+    for (target, is_whole) in [("/raises", false), ("/sizes", true)] {
+        let mut client = TcpStream::connect(("127.0.0.1", server.address.port())).expect("a connection");
+        client.write_all(format!("GET {target} HTTP/1.0\r\n\r\n").as_bytes()).expect("a request");
+        let end = client.read_to_end(&mut Vec::new());
+        assert_eq!(end.is_ok(), is_whole, "{target}: {end:?}");
+    }
+    server.allow("Error handling request /raises");
     server.allow("Error handling request GET /raises");
     server.allow("Traceback");
     server.finish();

@@ -457,6 +457,21 @@ fn the_socket_that_the_app_gets_is_a_real_one() {
 }
 
 #[test]
+fn what_a_client_sends_arrives_also_after_the_app_has_ended_its_side() {
+    let (server, root) = start(Plan::app("tls"));
+    let mut stream = root.trust().connect(server.address.port()).expect("the server accepts");
+    stream.write_all(b"GET /half HTTP/1.1\r\nHost: a\r\n\r\n").expect("taken");
+    stream.read_to_end(&mut Vec::new()).expect("an end that is announced");
+    stream.write_all(&[b'x'; 200_000]).expect("taken");
+    stream.conn.send_close_notify();
+    stream.flush().expect("taken");
+    drop(stream);
+    wait_until("all of it", || !server.gate_files("counted-").is_empty());
+    assert_eq!(server.gate_files("counted-"), ["counted-200000"]);
+    server.finish();
+}
+
+#[test]
 fn an_app_that_has_the_socket_may_still_answer_in_the_ordinary_way() {
     let (server, _) = start(Plan::app("tls"));
     let worker = server.wait_for_workers(1)[0];

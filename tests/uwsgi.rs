@@ -216,6 +216,16 @@ fn a_body_is_as_long_as_the_packet_says() {
     }
 }
 
+/// nginx decodes `$uri`, and may put it into the query string. A response may repeat that.
+#[test]
+fn a_query_that_ends_a_line_is_refused() {
+    let mut server = uwsgi("uwsgi", []).start();
+    let vars = [USUAL, &[("QUERY_STRING", "a\r\nX-Injected: 1")]].concat();
+    assert_eq!(asked(&server, &packet(&vars)).status, 400);
+    server.allow("Invalid request");
+    server.finish();
+}
+
 #[test]
 fn a_body_that_is_too_long_is_refused_in_the_clients_name() {
     let plan = uwsgi("uwsgi", ["--limit-request-body", "10"]);

@@ -74,8 +74,12 @@ impl Reply {
                 reply.send_parts(file, &ranges, multipart);
             }
             Verdict::NotModified => reply.status = 304,
-            Verdict::PreconditionFailed => reply.explain(412),
+            Verdict::PreconditionFailed => {
+                reply.keep_out_of_caches();
+                reply.explain(412);
+            }
             Verdict::Unsatisfiable => {
+                reply.keep_out_of_caches();
                 reply.line(b"Content-Range", unsatisfied_range(length).as_bytes());
                 reply.explain(416);
             }
@@ -100,6 +104,19 @@ impl Reply {
     pub(super) fn because(mut self, problem: String) -> Reply {
         self.problem = Some(problem);
         self
+    }
+
+    /// Takes back how long caches may keep the file: a cache would keep the refusal in its place
+    /// (RFC 9111, 3).
+    fn keep_out_of_caches(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        let names_lifetime = |line: &[u8]| {
+            let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+            name.eq_ignore_ascii_case(b"Cache-Control") || name.eq_ignore_ascii_case(b"Expires")
+        };
+        for line in lines.split_inclusive(|&byte| byte == b'\n').filter(|line| !names_lifetime(line)) {
+            self.lines.extend_from_slice(line);
+        }
     }
 
     fn line(&mut self, name: &[u8], value: &[u8]) {

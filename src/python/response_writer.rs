@@ -87,6 +87,9 @@ pub enum Disposition {
     /// The response is incomplete, and the client must be able to tell: close without completing
     /// the framing.
     Broken,
+    /// The same, where the end of the connection is all that ends the body (RFC 9112, 8): it must
+    /// not look like a proper one.
+    CutShort,
     /// The client is gone.
     Gone,
 }
@@ -288,11 +291,19 @@ impl ResponseWriter {
         match self.progress {
             _ if self.client_is_gone() => Disposition::Gone,
             Progress::Complete => self.finish(),
-            Progress::Sending => Disposition::Broken,
+            Progress::Sending => self.broken(),
             Progress::Waiting | Progress::Drafting | Progress::Started => {
                 self.begin_again();
                 Disposition::Close
             }
+        }
+    }
+
+    /// What becomes of the connection where bytes of the body are missing.
+    fn broken(&self) -> Disposition {
+        match self.encoder.plan() {
+            BodyPlan::UntilClose => Disposition::CutShort,
+            BodyPlan::None | BodyPlan::Length(_) | BodyPlan::Chunked => Disposition::Broken,
         }
     }
 
@@ -392,7 +403,7 @@ impl ResponseWriter {
             return Disposition::Gone;
         }
         if self.encoder.is_short() {
-            return Disposition::Broken;
+            return self.broken();
         }
         if self.connection == Outlook::KeepAlive { Disposition::KeepAlive } else { Disposition::Close }
     }
@@ -406,7 +417,7 @@ impl ResponseWriter {
         self.waiting.backlog.clear();
         if self.is_head_out() {
             self.progress = Progress::Complete;
-            return Disposition::Broken;
+            return self.broken();
         }
         self.progress = Progress::Complete;
         self.head.body = None;

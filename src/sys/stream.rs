@@ -113,6 +113,24 @@ impl Stream {
         let _ = socket2::SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
     }
 
+    /// Ends a connection over TCP by a reset at once, also where another process has a copy of the
+    /// descriptor (connect(2), AF_UNSPEC). What was not delivered is dropped.
+    ///
+    /// # Errors
+    /// It is no connection over TCP.
+    pub fn reset(&self) -> io::Result<()> {
+        let address = socket2::SockRef::from(&self.0).local_addr()?;
+        if address.as_socket().is_none() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // SAFETY: zeroes are a valid sockaddr, of the family AF_UNSPEC.
+        let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+        let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: the address is a live value of that length.
+        Errno::result(unsafe { libc::connect(self.0.as_raw_fd(), &nowhere, length) })?;
+        Ok(())
+    }
+
     /// The process and the user at the other end of a connection on a unix socket, as they were
     /// when it connected (SO_PEERCRED, unix(7)). The pid is 0 for a process that has none here.
     pub fn peer_process(&self) -> Option<(Pid, u32)> {

@@ -49,6 +49,8 @@ struct Side {
     end_is_told: bool,
     /// The peer is gone, and takes nothing more.
     is_gone: bool,
+    /// Both directions have ended, and what has come may still be unread.
+    has_hung_up: bool,
 }
 
 impl Relay {
@@ -82,28 +84,39 @@ impl Relay {
             events
         };
         let (client, application) = (self.client.transport.stream(), self.application.transport.stream());
+        let of_client = wanted(&self.client, &self.application);
         let mut descriptors = [
-            PollFd::new(client.as_fd(), wanted(&self.client, &self.application)),
+            PollFd::new(client.as_fd(), of_client),
             PollFd::new(application.as_fd(), wanted(&self.application, &self.client)),
         ];
-        // Once the application has gone its descriptor is ready for ever: only the client is waited
-        // for.
+        // Once the application has gone its descriptor is ready for ever, and so is the client's
+        // once it has hung up: then that is waited for only where something is to be done.
+        let first = usize::from(self.client.has_hung_up && of_client.is_empty());
         let count = if self.application.is_gone { 1 } else { 2 };
         let timeout = until.map_or(PollTimeout::NONE, |until| {
             PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX)
         });
-        let polled = poll(&mut descriptors[..count], timeout);
-        let gone = descriptors.map(|descriptor| {
-            descriptor.revents().is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
-        });
-        self.client.is_gone |= gone[0] || polled.is_err_and(|error| error != nix::errno::Errno::EINTR);
-        self.application.is_gone |= gone[1];
+        let polled = poll(&mut descriptors[first..count], timeout);
+        let [client, application] = descriptors.map(|descriptor| descriptor.revents().unwrap_or(PollFlags::empty()));
+        self.client.has_hung_up |= client.contains(PollFlags::POLLHUP);
+        self.client.is_gone |= client.contains(PollFlags::POLLERR)
+            || (self.client.has_hung_up && self.client.has_ended)
+            || polled.is_err_and(|error| error != nix::errno::Errno::EINTR);
+        self.application.is_gone |= application.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
     }
 }
 
 impl Side {
     fn new(transport: Transport) -> Self {
-        Side { transport, block: Vec::new(), start: 0, has_ended: false, end_is_told: false, is_gone: false }
+        Side {
+            transport,
+            block: Vec::new(),
+            start: 0,
+            has_ended: false,
+            end_is_told: false,
+            is_gone: false,
+            has_hung_up: false,
+        }
     }
 
     fn is_empty(&self) -> bool {

@@ -19,12 +19,14 @@ pub struct Transport {
     tls: Option<Box<Session>>,
     /// Whether the descriptor is a blocking one: the application has it.
     is_blocking: bool,
+    /// The end is to be a reset, if it can be one.
+    is_cut_short: bool,
 }
 
 impl Transport {
     /// Bytes as they are.
     pub fn plain(stream: Stream) -> Self {
-        Transport { stream, tls: None, is_blocking: false }
+        Transport { stream, tls: None, is_blocking: false, is_cut_short: false }
     }
 
     /// From now on the bytes go through `session`.
@@ -113,8 +115,12 @@ impl Transport {
         self.tls.as_ref().is_some_and(|session| session.has_unsent())
     }
 
-    /// Ends our side; under TLS, with an announcement.
+    /// Ends our side; under TLS, with an announcement. A connection that was cut short ends whole,
+    /// by a reset.
     pub fn shutdown_write(&mut self) -> io::Result<()> {
+        if self.is_cut_short && self.stream.reset().is_ok() {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
         self.finish();
         self.stream.shutdown_write()
     }
@@ -124,6 +130,13 @@ impl Transport {
         if let Some(session) = &mut self.tls {
             session.abandon();
         }
+    }
+
+    /// The same, where nothing but the end says how many bytes there were. TLS can tell a proper
+    /// end from another, TCP by a reset, a unix socket not at all.
+    pub fn cut_short(&mut self) {
+        self.abandon();
+        self.is_cut_short = self.tls.is_none();
     }
 
     /// Whether the bytes are encrypted.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import select
 
 
@@ -9,6 +10,8 @@ def application(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/socket":
         return socket(environ)
+    if path == "/half":
+        return half(environ)
     body = ACTIONS[path](environ) if path in ACTIONS else b"ok"
     if path == "/broken":
         start_response("200 OK", [("Content-Length", "100")])
@@ -68,6 +71,15 @@ def socket(environ):
         socket.sendall(heard)
         socket.setblocking(False)
     socket.close()
+    raise StopIteration
+
+
+def half(environ):
+    """Ends its own side, and counts what the client sends until it ends."""
+    socket = environ["gunicorn.socket"].dup()
+    socket.shutdown(1)
+    count = sum(len(block) for block in iter(lambda: socket.recv(65536), b""))
+    pathlib.Path(os.environ["GATE"], f"counted-{count}").touch()
     raise StopIteration
 
 

@@ -26,7 +26,7 @@
 //! | Proxy | flushed | never: nothing is queued |
 //! | Proxy | gathered | never: a connection that is handed over is past it |
 //! | Proxy | refused, linger | never: TLS has not begun, and the header is refused here |
-//! | Idle | bytes | Head: wait; Body: wait; Body: send continue; Serving: serve; Lingering: refuse |
+//! | Idle | bytes | Idle: wait; Head: wait; Body: wait; Body: send continue; Serving: serve; Lingering: refuse |
 //! | Idle | end | Idle: close |
 //! | Idle | broken | Idle: close |
 //! | Idle | time | Idle: wait; Idle: last look |
@@ -234,6 +234,8 @@ impl Http1 {
             _ if !is_due => Action::Wait,
             Stage::Idle { .. } => Action::LastLook,
             Stage::Proxy { tls_follows: true, .. } => Action::Close,
+            // As a client that is silent where no PROXY header is expected.
+            Stage::Proxy { .. } if input.is_empty() => Action::Close,
             Stage::Proxy { .. } | Stage::Head { .. } | Stage::Body { .. } => {
                 self.refused(Error::RequestTimeout, input, limits, now)
             }
@@ -248,7 +250,8 @@ impl Http1 {
     pub fn finish(&mut self, keep_alive: bool, input: &[u8], now: Instant) -> Action {
         let from = self.stage.kind();
         (self.rests_since, self.has_served) = (now, true);
-        self.stage = match (keep_alive, input.is_empty()) {
+        let nothing_has_come = input.is_empty() || reading::is_stray_line_end(input, &[]);
+        self.stage = match (keep_alive, nothing_has_come) {
             (false, _) => Stage::Closing,
             (true, true) => Stage::Idle { deadline: None },
             (true, false) => Stage::Head { reader: HeadReader::new(self.protocol, self.hint), deadline: None },
@@ -326,10 +329,13 @@ impl Http1 {
         was_open
     }
 
-    /// Puts an earlier end to the wait for the next request.
-    pub fn close_by(&mut self, time: Instant) {
-        if let Stage::Idle { deadline } = &mut self.stage {
-            *deadline = Some(deadline.map_or(time, |deadline| deadline.min(time)));
+    /// Puts an earlier end to the wait for the next request, or for a PROXY header of which nothing
+    /// has come.
+    pub fn close_by(&mut self, time: Instant, input: &[u8]) {
+        match &mut self.stage {
+            Stage::Idle { deadline } => *deadline = Some(deadline.map_or(time, |deadline| deadline.min(time))),
+            Stage::Proxy { deadline, .. } if input.is_empty() => *deadline = time.min(*deadline),
+            _ => {}
         }
     }
 

@@ -20,6 +20,13 @@ const SHORT_READ: usize = 2 * 1024;
 /// What ends a head.
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
+/// Whether `input` and the `bytes` behind it are the empty line that some clients send behind a
+/// body (RFC 9112, 2.2), or its beginning. Nothing of a request has come then.
+pub(super) fn is_stray_line_end(input: &[u8], bytes: &[u8]) -> bool {
+    let count = input.len() + bytes.len();
+    (1..=2).contains(&count) && input.iter().chain(bytes).eq(&b"\r\n"[..count])
+}
+
 impl Http1 {
     /// Takes a PROXY header off the input.
     pub(super) fn on_proxy_bytes<S>(&mut self, bytes: &[u8], context: Context<'_, S>, now: Instant) -> Action {
@@ -53,6 +60,10 @@ impl Http1 {
     /// Takes bytes of a head, and what may come behind it.
     pub(super) fn on_head_bytes<S: BodySink>(&mut self, bytes: &[u8], context: Context<'_, S>, now: Instant) -> Action {
         if let Stage::Idle { .. } = self.stage {
+            if is_stray_line_end(context.input, bytes) {
+                context.input.extend_from_slice(bytes);
+                return Action::Wait;
+            }
             let deadline = Some(now + context.limits.head_timeout);
             self.stage = Stage::Head { reader: HeadReader::new(self.protocol, self.hint), deadline };
         }

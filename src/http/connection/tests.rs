@@ -183,10 +183,11 @@ const CASES: &[Case] = &[
     (S::Proxy, E::End, S::Proxy, A::Close, |at| at.end(false)),
     (S::Proxy, E::Broken, S::Proxy, A::Close, Driver::broken),
     (S::Proxy, E::Time, S::Proxy, A::Wait, |at| at.after(9)),
-    (S::Proxy, E::Time, S::Proxy, A::Close, |at| { assert!(at.http.expect_tls()); at.after(10) }),
-    (S::Proxy, E::Time, S::Lingering, A::Refuse, |at| at.after(10)),
+    (S::Proxy, E::Time, S::Proxy, A::Close, |at| at.after(10)),
+    (S::Proxy, E::Time, S::Lingering, A::Refuse, |at| { at.bytes("PROXY"); at.after(10) }),
     (S::Proxy, E::Close, S::Over, A::Wait, Driver::close),
 
+    (S::Idle, E::Bytes, S::Idle, A::Wait, |at| at.bytes("\r\n")),
     (S::Idle, E::Bytes, S::Head, A::Wait, |at| at.bytes("G")),
     (S::Idle, E::Bytes, S::Body, A::Wait, |at| at.request(FIVE_BYTES)),
     (S::Idle, E::Bytes, S::Body, A::SendContinue, |at| at.request(FIVE_BYTES_ASKED_FOR)),
@@ -370,9 +371,47 @@ fn a_deadline_is_the_stages() {
     assert_eq!(driver.http.deadline(), None, "the response is on its way");
     driver.flushed();
     assert_eq!(driver.http.deadline(), Some(driver.now + IDLE_TIME));
-    driver.http.close_by(driver.now + SECOND);
-    driver.http.close_by(driver.now + 2 * SECOND);
+    driver.http.close_by(driver.now + SECOND, &[]);
+    driver.http.close_by(driver.now + 2 * SECOND, &[]);
     assert_eq!(driver.http.deadline(), Some(driver.now + SECOND), "the earlier one counts");
+}
+
+/// RFC 9112, 2.2: some clients send an empty line behind a body.
+#[test]
+fn a_line_end_behind_a_body_begins_no_request() {
+    for pieces in [&["\r\n"][..], &["\r", "\n"]] {
+        let mut driver = Driver::at(S::Serving);
+        driver.finish(true);
+        driver.flushed();
+        let rests_until = driver.http.deadline();
+        pieces.iter().for_each(|piece| drop(driver.bytes(piece)));
+        assert_eq!((driver.http.stage.kind(), driver.http.deadline()), (S::Idle, rests_until), "{pieces:?}");
+        assert!(matches!(driver.request(NO_BODY), Action::Serve(_)), "{pieces:?}");
+    }
+    let mut driver = Driver::new(None);
+    assert!(matches!(driver.flushed_before("\r\n".to_owned()), Action::Rest));
+    // One line is skipped, not several.
+    driver.bytes("\r\n");
+    assert_eq!(driver.http.stage.kind(), S::Lingering);
+}
+
+#[test]
+fn under_tls_a_proxy_header_that_is_late_gets_no_page() {
+    let mut driver = Driver::new(Some(ProxyMode::V1));
+    assert!(driver.http.expect_tls());
+    driver.bytes("PROXY");
+    assert!(matches!(driver.after(10), Action::Close));
+}
+
+#[test]
+fn a_streamed_body_that_is_too_long_never_counts_as_whole() {
+    let mut driver = Driver::chunked();
+    driver.limits.limit_request_body = Some(3);
+    let Stage::Body { body, .. } = &mut driver.http.stage else { panic!("no body") };
+    let mut buffer = [0; 64];
+    assert_eq!(body.read(b"5\r\n12345\r\n0\r\n\r\n", &mut buffer, &driver.limits), Err(Error::ContentTooLarge));
+    assert!(!body.is_done());
+    assert_eq!(body.read(b"", &mut buffer, &driver.limits), Err(Error::ContentTooLarge));
 }
 
 #[test]

@@ -73,6 +73,11 @@ pub(super) const TABLE: &[TransitionRow] = {
         (S::Head, A::Wait), (S::Body, A::Wait), (S::Body, A::SendContinue), (S::Serving, A::Serve),
         (S::Lingering, A::Refuse),
     ];
+    /// The same, and an empty line before it leads nowhere.
+    const LINE_OR_HEAD: &[(StageKind, ActionKind)] = &[
+        (S::Idle, A::Wait), (S::Head, A::Wait), (S::Body, A::Wait), (S::Body, A::SendContinue),
+        (S::Serving, A::Serve), (S::Lingering, A::Refuse),
+    ];
     &[
         row(S::Proxy, E::Bytes, &[
             (S::Proxy, A::Wait), (S::Idle, A::EndProxy), (S::Head, A::EndProxy), (S::Lingering, A::Refuse),
@@ -82,7 +87,7 @@ pub(super) const TABLE: &[TransitionRow] = {
         row(S::Proxy, E::Time, &[(S::Proxy, A::Wait), (S::Proxy, A::Close), (S::Lingering, A::Refuse)]),
         row(S::Proxy, E::Close, &[(S::Over, A::Wait)]),
 
-        row(S::Idle, E::Bytes, HEAD),
+        row(S::Idle, E::Bytes, LINE_OR_HEAD),
         row(S::Idle, E::End, &[(S::Idle, A::Close)]),
         row(S::Idle, E::Broken, &[(S::Idle, A::Close)]),
         row(S::Idle, E::Time, &[(S::Idle, A::Wait), (S::Idle, A::LastLook)]),

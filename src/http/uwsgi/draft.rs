@@ -121,7 +121,7 @@ impl<'a> Draft<'a> {
         self.head.forwarded_scheme = self.scheme();
         self.head.method = self.method(policy)?;
         self.head.path = self.path();
-        self.head.query = self.named.query.unwrap_or_default();
+        self.head.query = self.query()?;
         self.head.target = self.target();
         self.head.version_text = self.named.protocol.filter(is_said).unwrap_or_else(|| self.append(b"HTTP/1.1"));
         self.head.framing = self.framing()?;
@@ -133,6 +133,15 @@ impl<'a> Draft<'a> {
         (self.head.keep_alive, self.head.expect_continue) = (false, false);
         self.head.rewritten = self.text;
         Ok(())
+    }
+
+    /// A response may repeat it in a header, so it must not end a line.
+    fn query(&self) -> Result<Span, Error> {
+        let query = self.named.query.unwrap_or_default();
+        if !is_field_value(query.of(&self.text)) {
+            return Err(Error::InvalidHeader(quote(b"QUERY_STRING")));
+        }
+        Ok(query)
     }
 
     fn method(&mut self, policy: &Policy) -> Result<Span, Error> {

@@ -151,7 +151,8 @@ impl Connection {
     /// Frees the buffers that an idle connection does not need.
     fn shrink(&mut self) {
         if self.input.capacity() > IDLE_BUFFER {
-            self.input = Vec::new();
+            // Hardly ever more than nothing: a line end behind a body.
+            self.input.shrink_to_fit();
         }
         self.request.shrink();
     }

@@ -256,6 +256,7 @@ impl Connection {
         let keep_alive = keep_alive && self.request.has_come_whole();
         let is_broken = self.lent.is_lent() && self.transport.set_blocking(false).is_err();
         if is_broken || self.output.check().is_err() {
+            self.break_off();
             return Step::Close;
         }
         self.request.drop_body();
@@ -283,7 +284,10 @@ impl Connection {
             Ok(Flushed::All) => self.after_flush(now),
             Ok(Flushed::Blocked) => Step::Wait,
             Ok(Flushed::Paused) => Step::Again,
-            Err(_) => Step::Close,
+            Err(_) => {
+                self.break_off();
+                Step::Close
+            }
         }
     }
 
@@ -291,6 +295,11 @@ impl Connection {
     /// order.
     pub fn break_off(&mut self) {
         self.transport.abandon();
+    }
+
+    /// The same, where only the end of the connection would tell the client that bytes are missing.
+    pub fn cut_short(&mut self) {
+        self.transport.cut_short();
     }
 
     /// Answers a health check without the application.
@@ -388,8 +397,8 @@ impl Connection {
 
     /// Puts an earlier end to the wait for the next request.
     pub fn close_by(&mut self, time: Instant) {
-        if self.is_idle() {
-            self.http.close_by(time);
+        if !self.has_unsent() {
+            self.http.close_by(time, &self.input);
         }
     }
 

@@ -164,6 +164,10 @@ fn go_on(connection: &mut Connection, ending: Disposition, now: Instant) -> Step
             connection.break_off();
             connection.finish(false, now)
         }
+        Disposition::CutShort => {
+            connection.cut_short();
+            connection.finish(false, now)
+        }
         Disposition::Gone => Step::Close,
     }
 }
