@@ -2,6 +2,7 @@
 //! about wrong ones.
 
 use crate::util::server::{Finished, Plan};
+use crate::util::wait_until;
 
 #[test]
 fn each_layer_overrides_the_one_below() {
@@ -29,6 +30,18 @@ fn defaults_come_from_the_environment() {
     assert_eq!(setting(&finished, "workers"), "4");
     assert!(setting(&finished, "bind").contains("0.0.0.0:1234"), "{finished:?}");
     assert!(setting(&finished, "forwarded_allow_ips").contains("10.1.1.1"), "{finished:?}");
+}
+
+/// As under gunicorn, which reads these variables before it runs the file.
+#[test]
+fn what_a_config_file_puts_into_the_environment_changes_no_default() {
+    let code = "import os\nos.environ.update(PORT='1234', WEB_CONCURRENCY='4', FORWARDED_ALLOW_IPS='10.1.1.1')\n";
+    let plan = Plan::app("echo").bound_elsewhere().file("conf.py", code);
+    let path = plan.path("conf.py").display().to_string();
+    let finished = plan.args(["--config", &path, "--print-config"]).run();
+    assert_eq!(setting(&finished, "workers"), "1", "{finished:?}");
+    assert!(setting(&finished, "bind").contains("127.0.0.1:8000"), "{finished:?}");
+    assert!(setting(&finished, "forwarded_allow_ips").contains("127.0.0.1"), "{finished:?}");
 }
 
 #[test]
@@ -61,6 +74,93 @@ fn a_module_can_be_the_config_file() {
         plan.env("PYTHONPATH", here.replace(',', ":")).args(["--config", "python:my_settings", "--print-config"]).run();
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert_eq!(setting(&finished, "workers"), "5");
+}
+
+#[test]
+fn a_reload_forgets_what_a_module_no_longer_sets() {
+    let hook = "workers = 2\nWORD = 'HOOKED'\ndef post_fork(server, worker):\n    worker.log.info(WORD)\n";
+    let plan = Plan::app("echo").file("my_settings.py", hook);
+    let here = plan.path("").display().to_string();
+    let mut server = plan.env("PYTHONPATH", here).args(["--config", "python:my_settings"]).start();
+    let before = server.wait_for_workers(2);
+    server.wait_for_log_times("HOOKED", 2);
+    // The hook stays in force, with the names that it needs.
+    server.write("my_settings.py", "workers = 3\n1 / 0\n");
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.wait_for_log("Reload failed");
+    crate::util::server::send(before[0], nix::sys::signal::Signal::SIGTERM);
+    server.wait_for_log_times("HOOKED", 3);
+    server.wait_for_workers(2);
+    server.write("my_settings.py", "");
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    wait_until(
+        "the one worker of the defaults",
+        || matches!(&server.workers()[..], [worker] if !before.contains(worker)),
+    );
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.log().matches("HOOKED").count(), 3, "{}", server.log());
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn a_config_file_may_be_compiled() {
+    let plan = Plan::app("echo").file("conf.py", "workers = 5\nraw_env = [f'NAME={__name__}', f'FILE={__file__}']\n");
+    let [source, compiled] = ["conf.py", "conf.pyc"].map(|name| plan.path(name).display().to_string());
+    let code = "import py_compile, sys; py_compile.compile(sys.argv[1], sys.argv[2], doraise=True)";
+    let python = crate::util::venv().join("bin/python");
+    let mut compiling = std::process::Command::new(python);
+    let made = compiling.args(["-c", code, source.as_str(), compiled.as_str()]).status().expect("a Python");
+    assert!(made.success());
+    let finished = plan.args(["--config", &compiled, "--print-config"]).run();
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_eq!(setting(&finished, "workers"), "5");
+    for part in ["NAME=__config__".to_owned(), format!("FILE={compiled}")] {
+        assert!(setting(&finished, "raw_env").contains(&part), "{part}: {finished:?}");
+    }
+}
+
+#[test]
+fn lists_may_be_any_iterable() {
+    let config = "import glob\n\
+                  raw_env = {'A=1'}\n\
+                  raw_paste_global_conf = (f'{name}={value}' for name, value in {'b': 2, 'c': 3}.items())\n\
+                  reload_extra_files = glob.iglob(__file__)\n\
+                  forwarded_allow_ips = frozenset({'10.1.1.1'})\n";
+    let plan = Plan::app("echo").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let finished = plan.args(["--config", &path, "--print-config"]).run();
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    for (name, parts) in [
+        ("raw_env", vec!["A=1"]),
+        ("raw_paste_global_conf", vec!["b=2", "c=3"]),
+        ("reload_extra_files", vec![path.as_str()]),
+        ("forwarded_allow_ips", vec!["10.1.1.1"]),
+    ] {
+        let shown = setting(&finished, name);
+        assert!(parts.iter().all(|part| shown.contains(part)), "{name}: {shown}");
+    }
+    for value in ["b'A=1'", "5", "(1 / 0 for _ in 'a')"] {
+        let plan = Plan::app("echo").file("conf.py", &format!("raw_env = {value}\n"));
+        let path = plan.path("conf.py").display().to_string();
+        assert_eq!(plan.args(["--config", &path, "--print-config"]).run().code, Some(1), "{value}");
+    }
+}
+
+#[test]
+fn a_wrong_value_that_is_overridden_stops_nothing() {
+    let (none, flag): (&[&str], &[&str]) = (&[], &["-k", "gthread"]);
+    for (variable, arguments) in [("-k gthread", none), ("", flag), ("-k eventlet", flag)] {
+        let mut plan = Plan::app("echo").file("conf.py", "worker_class = 'eventlet'\n");
+        let path = plan.path("conf.py").display().to_string();
+        for argument in arguments {
+            plan = plan.args([*argument]);
+        }
+        let plan = plan.env("GUNICORN_CMD_ARGS", variable).args(["--config", &path, "--print-config"]);
+        let finished = plan.run();
+        assert_eq!(finished.code, Some(0), "{variable:?} {arguments:?}: {finished:?}");
+        assert_eq!(setting(&finished, "worker_class"), "gthread");
+    }
 }
 
 #[test]

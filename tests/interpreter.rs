@@ -136,3 +136,15 @@ fn the_logs_are_in_the_time_zone_that_the_app_has_set() {
     wait_until("the line", || last_zone().as_deref() == Some("-0930"));
     server.finish();
 }
+
+#[test]
+fn an_app_stays_in_the_folder_to_which_it_has_changed() {
+    let app = "import os\nos.chdir('/')\nfrom process import application\n";
+    for preload in [false, true] {
+        let plan = Plan::app("app").started_in_own_folder().file("app.py", app);
+        let plan = plan.env("PYTHONPATH", crate::util::apps().display().to_string());
+        let server = if preload { plan.args(["--preload"]) } else { plan }.start();
+        assert_eq!(server.get("/python").json()["cwd"], "/", "{preload}");
+        server.finish();
+    }
+}

@@ -3,6 +3,8 @@
 use std::fs;
 use std::thread;
 
+use nix::sys::signal::Signal::SIGUSR1;
+
 use crate::util::server::{Plan, Server};
 use crate::util::wait_until;
 
@@ -174,6 +176,26 @@ fn a_log_that_goes_away_stops_no_request() {
     let mut server = plan.start();
     (0..50).for_each(|_| assert_eq!(server.get("/").status, 200));
     server.allow("[ERROR]");
+    server.finish();
+}
+
+#[test]
+fn logs_stay_in_their_folder_when_the_app_changes_to_another() {
+    let app = "import os\nos.chdir('/')\nfrom echo import application\n";
+    let plan = Plan::app("app").started_in_own_folder().file("app.py", app).error_log("error.log");
+    let plan = plan.env("PYTHONPATH", crate::util::apps().display().to_string());
+    let server = plan.args(["--error-logfile", "error.log", "--access-logfile", "access.log"]).start();
+    let lines = |name: &str| fs::read_to_string(server.path(name)).unwrap_or_default();
+    assert_eq!(server.get("/").status, 200);
+    wait_until("an access line", || lines("access.log").contains("GET / "));
+    for name in ["error.log", "access.log"] {
+        fs::rename(server.path(name), server.path(&format!("{name}.1"))).expect("a log");
+    }
+    server.signal(SIGUSR1);
+    wait_until("both logs anew", || server.path("error.log").exists() && server.path("access.log").exists());
+    assert_eq!(server.get("/").status, 200);
+    wait_until("an access line", || lines("access.log").contains("GET / "));
+    assert!(!lines("error.log").contains("[ERROR]"), "{}", lines("error.log"));
     server.finish();
 }
 

@@ -4,8 +4,9 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use nix::sys::signal::Signal::{SIGHUP, SIGTTIN, SIGTTOU, SIGUSR1};
+use nix::sys::signal::Signal::{SIGHUP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1};
 
+use crate::util::client::{Address, Client};
 use crate::util::json::Json;
 use crate::util::server::{Plan, Server};
 use crate::util::wait_until;
@@ -49,6 +50,32 @@ fn apps_find_the_servers_handlers_in_logging() {
         server.allow("Traceback");
         server.finish();
     }
+}
+
+/// What many apps do with the handlers of the server.
+#[test]
+fn borrowed_handlers_keep_the_servers_line() {
+    let app = "import logging\n\
+               borrowed = logging.getLogger('gunicorn.error')\n\
+               logging.basicConfig(level=borrowed.level, handlers=borrowed.handlers)\n\
+               own = logging.FileHandler('own')\n\
+               own.setFormatter(borrowed.handlers[0].formatter)\n\
+               logging.getLogger('shop').addHandler(own)\n\
+               def application(environ, start_response):\n\
+               \x20   logging.getLogger('shop').info('sold')\n\
+               \x20   start_response('200 OK', [])\n    return [b'ok']\n";
+    let server = Plan::app("app").in_own_folder().file("app.py", app).start();
+    let worker = server.wait_for_workers(1)[0];
+    assert_eq!(server.get("/").text(), "ok");
+    server.wait_for_log(&format!("] [{worker}] [INFO] sold\n"));
+    let own = wait_for_file(&server, "own", "sold");
+    assert!(own.starts_with('[') && own.ends_with(&format!("] [{worker}] [INFO] sold\n")), "{own}");
+    let log = server.path("stderr");
+    server.finish_keeping(|| {
+        let text = std::fs::read_to_string(&log).expect("the log is there");
+        assert!(text.contains(&format!("] [{worker}] [INFO] Worker exiting (pid: {worker})\n")), "{text}");
+        assert!(text.lines().all(|line| line.starts_with("[20")), "{text}");
+    });
 }
 
 #[test]
@@ -345,6 +372,81 @@ fn a_failed_reload_brings_the_loggers_back() {
     assert_eq!(server.log().matches("Handling signal: ttin").count(), 1, "{}", server.log());
     server.allow("Reload failed");
     server.finish();
+}
+
+/// A class that opens a log of its own when it is made, which is once under gunicorn.
+fn with_a_log_of_its_own(plan: &Plan) -> String {
+    format!(
+        "import logging\n\
+         from gunicorn.glogging import Logger\n\
+         class Mine(Logger):\n\
+         \x20   def __init__(self, cfg):\n\
+         \x20       logging.getLogger('gunicorn.error').addHandler(logging.FileHandler('{}'))\n\
+         \x20       super().__init__(cfg)\n\
+         logger_class = Mine\n",
+        plan.path("own").display()
+    )
+}
+
+#[test]
+fn what_a_logger_class_adds_when_it_is_made_is_there_once() {
+    let plan = Plan::app("echo").error_log("old");
+    let class = with_a_log_of_its_own(&plan);
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.file("conf.py", &class).args(["--config", &path]).start();
+    let before = server.wait_for_workers(1);
+    server.signal(SIGHUP);
+    wait_until("the new worker", || matches!(&server.workers()[..], [worker] if *worker != before[0]));
+    let broken = "logconfig_dict = {'handlers': {'x': {'class': 'no.such.Handler'}}}\n";
+    server.write("conf.py", &format!("{class}{broken}"));
+    server.signal(SIGHUP);
+    server.wait_for_log("Reload failed");
+    server.signal(SIGTTIN);
+    server.wait_for_log_times("Booting worker", 3);
+    let own = wait_for_file(&server, "own", "Handling signal: ttin");
+    for (text, times) in [("Listening at", 1), ("Hang up", 2), ("Reload failed", 1), ("ttin", 1), ("Booting worker", 3)]
+    {
+        assert_eq!(own.matches(text).count(), times, "{text}: {own}");
+    }
+    // Without the class nothing is written to its log.
+    server.write("conf.py", "");
+    server.signal(SIGHUP);
+    server.wait_for_log_times("Booting worker", 4);
+    let own = std::fs::read_to_string(server.path("own")).expect("it is there");
+    assert_eq!(own.matches("Booting worker").count(), 3, "{own}");
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn a_daemons_logger_class_writes_each_line_once() {
+    let plan = Plan::app("echo").error_log("old");
+    let class = with_a_log_of_its_own(&plan);
+    let [path, pid_file] = ["conf.py", "pid"].map(|name| plan.path(name).display().to_string());
+    let plan = plan.file("conf.py", &class).args(["--config", &path, "--daemon", "--pid", &pid_file]);
+    let mut server = plan.start();
+    assert_eq!(server.wait_for_exit().code(), Some(0), "the starter ends");
+    server.wait_for_log("Booting worker");
+    assert_eq!(server.get("/").status, 200);
+    let own = wait_for_file(&server, "own", "Booting worker");
+    assert_eq!(own.matches("Listening at").count(), 1, "{own}");
+    let master = std::fs::read_to_string(&pid_file).expect("it is there").trim().parse().expect("a pid");
+    crate::util::server::send(master, SIGTERM);
+    server.expect_gone();
+    server.expect_clean_log();
+}
+
+#[test]
+fn without_an_error_log_nothing_of_it_is_written() {
+    let config = "import os\nerrorlog = os.getenv('ERROR_LOG', '-') or None\n";
+    for more in ["", "logconfig_dict = {'loggers': {}}\n"] {
+        let mut server = configured(&format!("{config}{more}")).env("ERROR_LOG", "").unix().launch();
+        server.address = Address::Unix(server.path("socket"));
+        wait_until("the socket", || Client::try_connect(&server.address).is_ok());
+        assert_eq!(server.get("/").status, 200, "{more}");
+        let log = server.path("stderr");
+        server.finish_keeping(|| assert_eq!(std::fs::read_to_string(&log).expect("it is there"), "", "{more}"));
+    }
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn hup_with_a_broken_app_changes_nothing_and_the_next_good_one_works() {
 
 #[test]
 fn hup_with_a_broken_config_changes_nothing() {
-    let broken = ["workers = (((", "workers = 'many'", "raise RuntimeError('bad config')", "bind = '127.0.0.1:http'"];
+    let broken = ["workers = (((", "workers = 'many'", "raise RuntimeError('bad config')", "user = ''"];
     for text in broken {
         let plan = Plan::app("app").in_own_folder().file("app.py", &version(1)).file("conf.py", "workers = 2\n");
         let conf = plan.path("conf.py");

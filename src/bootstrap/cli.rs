@@ -7,6 +7,7 @@
 //! the same reader.
 
 use std::fmt;
+use std::str::Chars;
 
 use crate::settings::{self, Kind, Setting, Shell, Value, ValueOrigin};
 
@@ -70,15 +71,49 @@ pub fn parse(arguments: &[String]) -> Result<CommandLine, UsageError> {
     Parser { words: &words, at: 0, app: AppArgument::Unseen, given: Vec::new(), unrecognized: Vec::new() }.run()
 }
 
-/// Reads `GUNICORN_CMD_ARGS`, whose text is split into arguments as a shell does. gunicorn ignores
-/// an app in it, and the caller should too.
+/// Reads `GUNICORN_CMD_ARGS`, whose text is split into arguments as Python's `shlex.split` does.
+/// gunicorn ignores an app in it, and the caller should too.
 ///
 /// # Errors
-/// As [`parse`], and a quotation that does not end.
+/// As [`parse`], and a quotation or a text that ends too soon.
 pub fn parse_environment(text: &str) -> Result<CommandLine, UsageError> {
-    let arguments = shlex::split(text).ok_or_else(|| usage("no closing quotation"));
-    let read = arguments.and_then(|arguments| parse(&arguments));
+    let read = split(text).and_then(|arguments| parse(&arguments));
     read.map_err(|error| usage(format!("{} ({})", error.problem, ValueOrigin::EnvironmentArguments)))
+}
+
+/// The crate shlex follows the shell, which has comments and drops an escaped line feed.
+fn split(text: &str) -> Result<Vec<String>, UsageError> {
+    let (mut words, mut word) = (Vec::new(), None::<String>);
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            ' ' | '\t' | '\r' | '\n' => words.extend(word.take()),
+            '\'' | '"' => take_quoted(letter, &mut letters, word.get_or_insert_default())?,
+            '\\' => word.get_or_insert_default().push(escaped(&mut letters)?),
+            _ => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+/// Moves what stands before the closing `quote` to `word`.
+fn take_quoted(quote: char, letters: &mut Chars<'_>, word: &mut String) -> Result<(), UsageError> {
+    while let Some(letter) = letters.next() {
+        match letter {
+            _ if letter == quote => return Ok(()),
+            '\\' if quote == '"' => match escaped(letters)? {
+                letter @ ('"' | '\\') => word.push(letter),
+                letter => word.extend(['\\', letter]),
+            },
+            _ => word.push(letter),
+        }
+    }
+    Err(usage("no closing quotation"))
+}
+
+fn escaped(letters: &mut Chars<'_>) -> Result<char, UsageError> {
+    letters.next().ok_or_else(|| usage("no escaped character"))
 }
 
 /// One argument by itself. argparse classifies all of them before it acts on any.
@@ -543,6 +578,31 @@ mod tests {
         assert!(parse_environment("").unwrap().assignments.is_empty());
         let error = parse_environment("--bind 'a").unwrap_err();
         assert_eq!(error.problem, "no closing quotation (GUNICORN_CMD_ARGS)");
+    }
+
+    /// The words are those of Python's `shlex.split`.
+    #[test]
+    fn words_end_where_python_ends_them() {
+        let cases: [(&str, &[&str]); 7] = [
+            ("-n #a b#c # d", &["-n", "#a", "b#c", "#", "d"]),
+            (" a\r\nb\t''\r", &["a", "b", ""]),
+            (r#"a\ b 'c\' "d\e\"\\" f'g'"h""#, &["a b", r"c\", r#"d\e"\"#, "fgh"]),
+            ("a\\\nb \"c\\\nd\"", &["a\nb", "c\\\nd"]),
+            ("\u{a0}é", &["\u{a0}é"]),
+            ("''a", &["a"]),
+            ("", &[]),
+        ];
+        for (text, words) in cases {
+            assert_eq!(split(text).unwrap(), words, "{text}");
+        }
+        for (text, problem) in [
+            ("a\\", "no escaped character"),
+            ("\"a\\", "no escaped character"),
+            ("\"a\\\"", "no closing quotation"),
+            ("'", "no closing quotation"),
+        ] {
+            assert_eq!(split(text).unwrap_err().problem, problem, "{text}");
+        }
     }
 
     #[test]

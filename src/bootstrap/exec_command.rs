@@ -29,6 +29,14 @@ impl ExecCommand {
         ExecCommand { program, command, argv, cwd: process::working_directory(), environment: env::vars_os().collect() }
     }
 
+    /// A variable of the environment of the start. gunicorn reads the defaults of its settings
+    /// before it runs the config file: what the file puts into `os.environ` (`load_dotenv()`)
+    /// changes none of them.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        let (_, value) = self.environment.iter().find(|(variable, _)| variable == name)?;
+        value.clone().into_string().ok()
+    }
+
     /// All arguments to execute the program again. `flag`, if there is one, comes in front of the
     /// server's own arguments, because an app's name may follow `--`.
     pub fn arguments(&self, flag: Option<&str>) -> Vec<OsString> {

@@ -13,7 +13,7 @@ use crate::settings::Config;
 /// The sentence for the user.
 pub fn configure_logging(config: &Config, hooks: &Hooks) -> Result<(), String> {
     let settings = LogSettings {
-        errorlog: config.errorlog.clone(),
+        errorlog: config.log_target(&config.errorlog),
         level: config.loglevel.clone(),
         json: loggers::schema(config.log_format),
         syslog: config.sends_to_syslog().then(|| syslog_settings(config)),
@@ -31,7 +31,7 @@ pub fn configure_logging(config: &Config, hooks: &Hooks) -> Result<(), String> {
 /// The sentence for the user.
 pub fn check_access_log(config: &Config) -> Result<(), String> {
     let Some(target) = &config.accesslog else { return Ok(()) };
-    AccessLog::open(target, AccessFormat::compile(""), log_owner(config)?)
+    AccessLog::open(&config.log_target(target), AccessFormat::compile(""), log_owner(config)?)
         .map(|_| ())
         .map_err(|error| format!("Error: {error}"))
 }

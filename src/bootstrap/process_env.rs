@@ -24,11 +24,13 @@ pub(super) struct ProcessEnv {
     pub directory: PathBuf,
     /// The variables that `raw_env` has set, with the values they had before.
     replaced: Rc<RefCell<BTreeMap<String, Option<OsString>>>>,
+    /// The working directory to which a preloaded application has changed.
+    of_app: Rc<RefCell<Option<PathBuf>>>,
 }
 
 impl ProcessEnv {
     pub fn new(directory: PathBuf) -> Self {
-        ProcessEnv { directory, replaced: Rc::default() }
+        ProcessEnv { directory, replaced: Rc::default(), of_app: Rc::default() }
     }
 
     /// A path from the settings, made absolute from the directory of the start.
@@ -41,6 +43,21 @@ impl ProcessEnv {
     pub fn reenter(&self, config: &Config) -> Result<(), String> {
         self.restore_variables();
         self.enter(config)
+    }
+
+    /// Notes the present working directory, if it is another than `before` the application was
+    /// preloaded.
+    pub fn note_app(&self, before: Option<PathBuf>) {
+        let now = std::env::current_dir().ok();
+        *self.of_app.borrow_mut() = if now == before { None } else { now };
+    }
+
+    /// A preloaded application finds the working directory to which it has changed, as under
+    /// gunicorn, unless it is gone.
+    pub fn follow_app(&self) {
+        if let Some(directory) = &*self.of_app.borrow() {
+            let _ = change_directory(directory);
+        }
     }
 
     /// Goes back to how the program was started.

@@ -63,6 +63,11 @@ impl PythonSetup {
         self.process_env.reenter(config)
     }
 
+    /// In a worker: goes to the working directory to which a preloaded application has changed.
+    pub fn follow_app(&self) {
+        self.process_env.follow_app();
+    }
+
     /// Starts the interpreter, unless it runs.
     ///
     /// # Errors

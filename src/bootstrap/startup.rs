@@ -234,8 +234,10 @@ impl Startup {
             greenlets::patch().map_err(|error| error.to_string())?;
             log::info!("Patched the standard library for gevent, in the master: preload_app loads the app there.");
         }
+        let directory = std::env::current_dir().ok();
         let app = self.load_app(config).map_err(|error| error.to_string())?;
         self.hooks.preloaded(&app).map_err(|raised| raised.to_string())?;
+        self.python.process_env.note_app(directory);
         app::freeze().map_err(|error| error.to_string())?;
         Ok(Some(app))
     }
@@ -298,19 +300,20 @@ impl Startup {
 
     fn read_layers(&self) -> Result<(LoadedSettings, Option<Objects>), StartupError> {
         if let Some(embedder) = &self.embedder {
-            return read_embedder(embedder);
+            return self.read_embedder(embedder);
         }
-        let environment_args = match std::env::var(ARGUMENTS_VARIABLE) {
-            Ok(text) => {
-                cli::parse_environment(&text).map_err(|error| StartupError::Usage(error.to_string()))?.assignments
+        let environment_args = match std::env::var_os(ARGUMENTS_VARIABLE) {
+            Some(text) => {
+                let parsed = cli::parse_environment(&text.to_string_lossy());
+                parsed.map_err(|error| StartupError::Usage(error.to_string()))?.assignments
             }
-            Err(_) => Vec::new(),
+            None => Vec::new(),
         };
         let command_line = self.command_line.assignments.clone();
         let source = settings::config_path(&command_line, &environment_args).map_err(|error| config_error(&error))?;
         let odd_ending = odd_ending(&source);
         let (file, file_origin, objects) = self.read_config_file(source)?;
-        let environment = |name: &str| std::env::var(name).ok();
+        let environment = |name: &str| self.exec_command.variable(name);
         let app = self.command_line.app.clone();
         let of_app = self.settings_of_app(&command_line, &environment_args)?;
         let sources =
@@ -318,6 +321,23 @@ impl Startup {
         let mut loaded = settings::load(sources).map_err(|error| config_error(&error))?;
         loaded.warnings.extend(odd_ending);
         Ok((loaded, objects))
+    }
+
+    /// The settings of a program that embeds the server are those that the program has set. Its
+    /// arguments, a config file and `GUNICORN_CMD_ARGS` are not read.
+    fn read_embedder(&self, embedder: &Embedder) -> Result<(LoadedSettings, Option<Objects>), StartupError> {
+        let file = embedder.read(is_setting)?;
+        let sources = Sources {
+            app: Some(embedder::APP.to_owned()),
+            of_app: Vec::new(),
+            file: file.values,
+            file_origin: FileOrigin::Python,
+            environment_args: Vec::new(),
+            command_line: Vec::new(),
+            environment: &|name| self.exec_command.variable(name),
+        };
+        let loaded = settings::load(sources).map_err(|error| config_error(&error))?;
+        Ok((loaded, Some(file.objects)))
     }
 
     /// The settings that follow from the app: a name for the process titles, and the logging of a
@@ -387,23 +407,6 @@ fn autodetect(config: &mut Config) -> Result<Option<String>, StartupError> {
     (config.app, config.chdir) = (Some(found.app), found.chdir);
     config.pythonpath.extend(found.pythonpath);
     Ok(Some(found.sentence))
-}
-
-/// The settings of a program that embeds the server are those that the program has set. Its
-/// arguments, a config file and `GUNICORN_CMD_ARGS` are not read.
-fn read_embedder(embedder: &Embedder) -> Result<(LoadedSettings, Option<Objects>), StartupError> {
-    let file = embedder.read(is_setting)?;
-    let sources = Sources {
-        app: Some(embedder::APP.to_owned()),
-        of_app: Vec::new(),
-        file: file.values,
-        file_origin: FileOrigin::Python,
-        environment_args: Vec::new(),
-        command_line: Vec::new(),
-        environment: &|name| std::env::var(name).ok(),
-    };
-    let loaded = settings::load(sources).map_err(|error| config_error(&error))?;
-    Ok((loaded, Some(file.objects)))
 }
 
 /// What a config file sets, what kind of file it is and, in Python, the objects behind the values.

@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::Path;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use super::errors::{Exit, traceback};
-use crate::settings::Value;
+use crate::settings::{self, Kind, Value};
 
 /// The name under which gunicorn runs a config file, and registers it in `sys.modules`.
 const MODULE_NAME: &str = "__config__";
@@ -65,26 +65,37 @@ pub fn run_file(path: &Path, is_setting: impl Fn(&str) -> bool) -> Result<Config
         module.setattr("__file__", path.as_os_str())?;
         let modules = py.import("sys")?.getattr("modules")?;
         modules.set_item(MODULE_NAME, &module)?;
-        let code = py.import("builtins")?.call_method1("compile", (std::fs::read(&path)?, path.as_os_str(), "exec"))?;
-        py.import("builtins")?.call_method1("exec", (code, module.dict()))?;
+        py.import("builtins")?.call_method1("exec", (code(py, &path)?, module.dict()))?;
         values(&module.dict(), &is_setting)
     })
 }
 
-/// Imports the module `name` (`-c python:NAME`), again if it was imported before, and returns its
+fn code<'py>(py: Python<'py>, path: &Path) -> PyResult<Bound<'py, PyAny>> {
+    if path.extension().is_some_and(|ending| ending == "pyc") {
+        let loader = py.import("importlib.machinery")?.getattr("SourcelessFileLoader")?;
+        return loader.call1((MODULE_NAME, path.as_os_str()))?.call_method1("get_code", (MODULE_NAME,));
+    }
+    py.import("builtins")?.call_method1("compile", (std::fs::read(path)?, path.as_os_str(), "exec"))
+}
+
+/// Imports the module `name` (`-c python:NAME`), anew if it was imported before, and returns its
 /// globals as [`run_file`] does.
 ///
 /// # Errors
 /// The import raised.
 pub fn run_module(name: &str, is_setting: impl Fn(&str) -> bool) -> Result<ConfigFile, ConfigFileError> {
     read(&format!("python:{name}"), |py| {
-        let importlib = py.import("importlib")?;
         let modules = py.import("sys")?.getattr("modules")?;
-        let known = modules.get_item(name).ok();
-        let module = importlib.call_method1("import_module", (name,))?;
-        // A reload must see the file's present content.
-        let module = if known.is_some() { importlib.call_method1("reload", (module,))? } else { module };
-        values(module.cast::<PyModule>()?.dict().as_any().cast()?, &is_setting)
+        let before = modules.get_item(name).ok();
+        if before.is_some() {
+            // Not `importlib.reload`: hooks of the settings in force go on in the names of theirs.
+            modules.del_item(name)?;
+        }
+        let imported = py.import("importlib")?.call_method1("import_module", (name,));
+        if let (Err(_), Some(before)) = (&imported, before) {
+            modules.set_item(name, before)?;
+        }
+        values(&imported?.cast::<PyModule>()?.dict(), &is_setting)
     })
 }
 
@@ -110,8 +121,12 @@ pub(super) fn values(globals: &Bound<'_, PyDict>, is_setting: &dyn Fn(&str) -> b
         if name.starts_with('_') {
             continue;
         }
-        // The settings name worker classes by text.
-        let object = if name == "worker_class" { named_class(object)? } else { object };
+        let object = match settings::find(&name).map(|setting| setting.kind) {
+            // The settings name worker classes by text.
+            _ if name == "worker_class" => named_class(object)?,
+            Some(Kind::List | Kind::CommaList) => listed(object)?,
+            _ => object,
+        };
         match value(&object)? {
             Some(value) => found.push((name, value)),
             None if is_setting(&name) => {
@@ -131,6 +146,15 @@ fn named_class(object: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
         return Ok(object);
     }
     object.py().import("gunicorn._validators")?.call_method1("name_of_class", (object,))
+}
+
+/// A set, a generator or another iterable as a list; anything else unchanged.
+fn listed(object: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    let is_one = object.is_instance_of::<PyString>() || object.is_instance_of::<PyBytes>();
+    if is_one || object.is_instance_of::<PyDict>() || object.try_iter().is_err() {
+        return Ok(object);
+    }
+    object.py().get_type::<PyList>().call1((object,))
 }
 
 /// A Python object as a plain value, if it is one. A dict is one only if nothing in it would come

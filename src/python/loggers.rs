@@ -275,7 +275,8 @@ pub(super) fn bridge(py: Python<'_>) -> PyResult<Py<PyAny>> {
 pub(super) fn access_log() -> (Option<String>, Option<Schema>, Option<String>) {
     let in_force = in_force();
     let Some(config) = &in_force.config else { return (None, None, None) };
-    (config.accesslog.clone(), schema(config.log_format), config.request_id_header.clone())
+    let target = config.accesslog.as_deref().map(|target| config.log_target(target));
+    (target, schema(config.log_format), config.request_id_header.clone())
 }
 
 /// The schema that names the fields of lines in this format; `None` for text.

@@ -297,6 +297,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where a log's lines go, given the setting's text: `-`, or a file whose path stays the same
+    /// when the application changes the working directory.
+    pub fn log_target(&self, given: &str) -> String {
+        let path = || self.chdir.join(given).into_os_string().into_string().ok();
+        Some(given).filter(|&given| given != "-").and_then(|_| path()).unwrap_or_else(|| given.to_owned())
+    }
+
     /// The class of the workers that run. With more than one thread sync becomes gthread, as in
     /// gunicorn.
     pub fn effective_worker_class(&self) -> WorkerClass {
@@ -304,6 +311,12 @@ impl Config {
             WorkerClass::Sync if self.threads > 1 => WorkerClass::Gthread,
             chosen => chosen.clone(),
         }
+    }
+
+    /// The threads of a worker that run the application. Under gevent one runs all greenlets,
+    /// whatever `threads` says.
+    pub fn app_threads(&self) -> usize {
+        if self.worker_class == WorkerClass::Gevent { 1 } else { self.threads }
     }
 
     /// Whether the listeners speak TLS. As in gunicorn a key alone asks for it too; that mistake is

@@ -207,7 +207,8 @@ mod tests {
     fn the_pages_for_users_name_only_flags_that_there_are() {
         let flags: Vec<&str> = all().chain(NOT_SUPPORTED).flat_map(|setting| setting.flags).copied().collect();
         // argparse's own flags, an abbreviated flag, a placeholder, and flags of other programs.
-        let others = ["--help", "--version", "--gracef", "--flag", "--", "--install", "--uninstall", "--target"];
+        let others =
+            ["--help", "--version", "--gracef", "--flag", "--", "--install", "--uninstall", "--target", "--wait"];
         for page in ["docs/moving-from-gunicorn.md", "docs/differences.md"] {
             let text = std::fs::read_to_string(in_the_tree(page)).unwrap();
             let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::table::{find, is_gunicorns};
 use super::value::ValueError;
 
 /// Where a value comes from.
@@ -82,7 +83,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::InvalidValue { name, problem, origin } => {
-                write!(f, "invalid value for '{name}': {problem} ({origin})")
+                write!(f, "invalid value for '{name}': {problem} ({origin}{})", hint(name, *origin))
             }
             Error::NotSupported { name, value, reason, origin } => {
                 write!(f, "{reason} ('{name}' is {value}) ({origin})")
@@ -99,3 +100,10 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// A config file that was written for gunicorn may use the name of a setting of ours for a variable
+/// of its own.
+fn hint(name: &str, origin: ValueOrigin) -> &'static str {
+    let is_own = find(name).is_some_and(|setting| !is_gunicorns(setting));
+    if is_own && origin == ValueOrigin::File { "; gunicorn has no such setting" } else { "" }
+}

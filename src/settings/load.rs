@@ -14,7 +14,7 @@ use super::platform;
 use super::setting::{Default as RowDefault, Kind, Missing, Setting, Severity, Store};
 use super::suggest::nearest_setting;
 use super::table::{all, find};
-use super::value::Value;
+use super::value::{Value, ValueError};
 
 /// A setting, and its value on the command line.
 pub type Assignment = (&'static Setting, Value);
@@ -103,20 +103,23 @@ impl Origins {
 /// Resolves all settings.
 ///
 /// # Errors
-/// The first value that is invalid, or that asks for something unsupported.
+/// The first value that is invalid and that no later source overrides, or that asks for something
+/// unsupported.
 pub fn load(sources: Sources<'_>) -> Result<LoadedSettings, Error> {
     let mut loading = Loading {
         config: Config::blank(),
         missing: BTreeMap::new(),
+        refused: Vec::new(),
         warnings: Vec::new(),
         origins: Origins::default(),
     };
-    loading.apply_defaults(&sources)?;
-    loading.apply_flags(&sources.of_app, ValueOrigin::CommandLine)?;
-    loading.apply_file(&sources.file, sources.file_origin)?;
-    loading.apply_flags(&sources.environment_args, ValueOrigin::EnvironmentArguments)?;
-    loading.apply_flags(&sources.command_line, ValueOrigin::CommandLine)?;
-    loading.apply_platform_address(&sources)?;
+    loading.apply_defaults(&sources);
+    loading.apply_flags(&sources.of_app, ValueOrigin::CommandLine);
+    loading.apply_file(&sources.file, sources.file_origin);
+    loading.apply_flags(&sources.environment_args, ValueOrigin::EnvironmentArguments);
+    loading.apply_flags(&sources.command_line, ValueOrigin::CommandLine);
+    loading.apply_platform_address(&sources);
+    loading.report_refused()?;
     loading.config.app = loading.named_app(&sources)?;
     loading.check_watched_files()?;
     loading.warn_of_proxy_header();
@@ -137,6 +140,8 @@ struct Loading {
     /// The last value of each unsupported setting: only that one counts, as with supported
     /// settings.
     missing: BTreeMap<&'static str, Asked>,
+    /// The settings whose last value is invalid, in the order of these values, and why.
+    refused: Vec<(&'static str, Error)>,
     warnings: Vec<String>,
     origins: Origins,
 }
@@ -151,45 +156,45 @@ struct Asked {
 impl Loading {
     /// A variable is read only if no other source gives the setting: a `PORT` meant for another
     /// program does no harm.
-    fn apply_defaults(&mut self, sources: &Sources<'_>) -> Result<(), Error> {
+    fn apply_defaults(&mut self, sources: &Sources<'_>) {
         for setting in all() {
             let variable_of =
                 |variable: &str| if sources.give(setting.name) { None } else { (sources.environment)(variable) };
             let (value, variable) = default_value(&setting.default, &variable_of);
-            self.apply(setting, &value, ValueOrigin::Default { variable })?;
+            self.apply(setting, &value, ValueOrigin::Default { variable });
         }
-        Ok(())
     }
 
-    fn apply_file(&mut self, values: &[(String, Value)], origin: FileOrigin) -> Result<(), Error> {
+    fn apply_file(&mut self, values: &[(String, Value)], origin: FileOrigin) {
         for (name, value) in values {
             match find(name) {
-                Some(setting) => self.apply(setting, value, ValueOrigin::File)?,
+                Some(setting) => self.apply(setting, value, ValueOrigin::File),
                 None => self.warnings.extend(warn_of_unknown(name, origin)),
             }
         }
-        Ok(())
     }
 
-    fn apply_flags(&mut self, assignments: &[Assignment], origin: ValueOrigin) -> Result<(), Error> {
+    fn apply_flags(&mut self, assignments: &[Assignment], origin: ValueOrigin) {
         for (setting, value) in assignments {
-            self.apply(setting, value, origin)?;
+            self.apply(setting, value, origin);
         }
-        Ok(())
     }
 
-    fn apply(&mut self, setting: &'static Setting, value: &Value, origin: ValueOrigin) -> Result<(), Error> {
-        self.origins.0.insert(setting.name, origin);
+    /// Only the last value of a setting has to be valid.
+    fn apply(&mut self, setting: &'static Setting, value: &Value, origin: ValueOrigin) {
+        let name = setting.name;
+        self.origins.0.insert(name, origin);
+        self.refused.retain(|(refused, _)| *refused != name);
+        if let Err(problem) = self.store(setting, value) {
+            self.refused.push((name, Error::InvalidValue { name, problem, origin }));
+        }
+    }
+
+    fn store(&mut self, setting: &'static Setting, value: &Value) -> Result<(), ValueError> {
         match &setting.store {
-            Store::Field { set, .. } => set(&mut self.config, value).map_err(|problem| Error::InvalidValue {
-                name: setting.name,
-                problem,
-                origin,
-            }),
+            Store::Field { set, .. } => set(&mut self.config, value),
             Store::Hook => {
-                let shown = value.object();
-                let shown = shown.map_err(|problem| Error::InvalidValue { name: setting.name, problem, origin })?;
-                match shown {
+                match value.object()? {
                     Some(shown) => self.config.hooks.insert(setting.name, shown),
                     None => self.config.hooks.remove(setting.name),
                 };
@@ -204,17 +209,18 @@ impl Loading {
     }
 
     /// Applies the address that a platform names, if no source has given one.
-    fn apply_platform_address(&mut self, sources: &Sources<'_>) -> Result<(), Error> {
+    fn apply_platform_address(&mut self, sources: &Sources<'_>) {
         let is_open = self.origins.of("bind") == ValueOrigin::Default { variable: None };
         if !is_open || !self.config.platform_bind {
-            return Ok(());
+            return;
         }
-        match (platform::address(sources.environment), find("bind")) {
-            (Some((address, variable)), Some(bind)) => {
-                self.apply(bind, &address.into(), ValueOrigin::Default { variable: Some(variable) })
-            }
-            _ => Ok(()),
+        if let (Some((address, variable)), Some(bind)) = (platform::address(sources.environment), find("bind")) {
+            self.apply(bind, &address.into(), ValueOrigin::Default { variable: Some(variable) });
         }
+    }
+
+    fn report_refused(&mut self) -> Result<(), Error> {
+        self.refused.drain(..).next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// The module of the command line comes first, then `wsgi_file`, then `wsgi_app`. A script and
@@ -336,7 +342,7 @@ fn warn_of_unknown(name: &str, origin: FileOrigin) -> Option<String> {
 mod tests {
     use std::path::PathBuf;
 
-    use super::super::config::WorkersSetting;
+    use super::super::config::{WorkerClass, WorkersSetting};
     use super::*;
 
     fn row(name: &str) -> &'static Setting {
@@ -372,6 +378,26 @@ mod tests {
         let config = load(all_sources).unwrap().config;
         assert_eq!((config.workers, config.timeout, config.backlog), (WorkersSetting::Count(2), 3, 4));
         assert_eq!(config.bind.iter().map(|address| address.to_bind()).collect::<Vec<_>>(), ["c:4"]);
+    }
+
+    #[test]
+    fn a_wrong_value_that_a_later_source_overrides_does_no_harm() {
+        let given = |file: &[(&str, Value)], environment_args, command_line| {
+            let file = file.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+            load(Sources { file, environment_args, command_line, ..Sources::empty() })
+        };
+        let words =
+            [("worker_class", Value::from("eventlet")), ("pre_fork", Value::Int(5)), ("timeout", "soon".into())];
+        let right = vec![(row("worker_class"), "gthread".into()), (row("pre_fork"), Value::None)];
+        let number = vec![(row("timeout"), Value::Int(3))];
+        let loaded = given(&words, right.clone(), number.clone()).unwrap();
+        assert_eq!((loaded.config.worker_class, loaded.config.timeout), (WorkerClass::Gthread, 3));
+        assert_eq!(loaded.origins.of("timeout"), ValueOrigin::CommandLine);
+        let told = |loaded: Result<LoadedSettings, Error>| loaded.unwrap_err().to_string();
+        assert!(told(given(&words, vec![], number.clone())).starts_with("invalid value for 'worker_class': "));
+        assert!(told(given(&words, right.clone(), vec![])).starts_with("invalid value for 'timeout': 'soon' "));
+        let later = vec![(row("timeout"), "never".into())];
+        assert!(told(given(&[], number, later)).ends_with("'never' is not a non-negative integer (command line)"));
     }
 
     #[test]
@@ -481,6 +507,11 @@ mod tests {
                 "header_map",
                 Value::from("x"),
                 "invalid value for 'header_map': 'x' is not one of 'drop', 'refuse', 'dangerous' (config file)",
+            ),
+            (
+                "autodetect",
+                Value::from("no"),
+                "invalid value for 'autodetect': 'no' is not true or false (config file; gunicorn has no such setting)",
             ),
             (
                 "worker_class",

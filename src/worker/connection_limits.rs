@@ -198,7 +198,8 @@ impl Spooling {
             most_of_body: config.body_spool,
             response_buffer: config.response_buffer,
             most_of_response: config.response_spool,
-            directory: config.tmp_upload_dir.clone(),
+            // The application may change the working directory.
+            directory: config.tmp_upload_dir.as_ref().map(|directory| config.chdir.join(directory)),
             lacks_files: AtomicBool::new(false),
         }
     }

@@ -268,6 +268,7 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     }
     python.extend_path(&init.service.config).map_err(python_failure)?;
     let (app, broken) = load_app(&mut init)?;
+    python.follow_app();
     let app = init.service.hooks.post_worker_init(app).map_err(BootError::raised)?;
     app::refuse_asgi(&app, &init.service.config).map_err(BootError::App)?;
     // The rest is the server's own work and short: a TERM waits in the signal queue meanwhile.
@@ -418,8 +419,7 @@ fn assemble(
         row: init.row,
         wakeup: init.master.wakeup,
         limits,
-        // The hub's thread runs all greenlets.
-        threads: if hub_call.is_some() { 1 } else { config.threads },
+        threads: config.app_threads(),
         max_requests: init.max_requests,
         graceful_timeout: Duration::from_secs(config.graceful_timeout),
         slow_request: (config.slow_request > 0).then(|| Duration::from_secs(config.slow_request)),
@@ -476,7 +476,8 @@ fn open_access_log(config: &Config) -> Result<Option<AccessLog>, BootError> {
     let syslog = crate::logging::syslog().filter(|syslog| syslog.takes_access_lines());
     let Some(target) = &config.accesslog else { return Ok(syslog.map(|syslog| AccessLog::in_syslog(syslog, format))) };
     // The file was made, and given to the workers' user, when the master checked the settings.
-    let opened = AccessLog::open(target, format, None).map_err(|error| BootError::Other(error.to_string()))?;
+    let opened = AccessLog::open(&config.log_target(target), format, None)
+        .map_err(|error| BootError::Other(error.to_string()))?;
     Ok(Some(opened.copied_to(syslog)))
 }
 

@@ -25,7 +25,7 @@ _spec = importlib.util.spec_from_file_location("gunicorn._loader", PYTHON / "loa
 sys.modules["gunicorn._loader"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(sys.modules["gunicorn._loader"])
 
-from gunicorn import _bridge, config, glogging  # noqa: E402
+from gunicorn import _bridge, _native, config, glogging  # noqa: E402
 
 # One request, for loggers.
 RESPONSE = types.SimpleNamespace(status="200 OK", sent=5, headers=[("X-A", "1")], response_length=5)
@@ -66,6 +66,7 @@ class FacadeTest(unittest.TestCase):
         self.addCleanup(self.forget_handlers)
 
     def forget_handlers(self):
+        _native._take_of_class()
         for log in glogging.loggers():
             for handler in list(log.handlers):
                 log.removeHandler(handler)

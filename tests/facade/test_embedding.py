@@ -76,6 +76,18 @@ class Embedding(FacadeTest):
         self.assertEqual((cfg.workers, cfg.threads, cfg.proc_name, cfg.on_exit.__name__), (4, 5, "file", "on_exit"))
         self.assertEqual((cfg.default_proc_name, app.wsgi()), ("os:getcwd", os.getcwd))
 
+    def test_an_empty_name_of_a_config_file_is_none(self):
+        (self.folder / "gunicorn.conf.py").write_text("workers = 2\n")
+        (self.folder / "other.py").write_text("workers = 3\n")
+        self.addCleanup(os.chdir, os.getcwd())
+        self.addCleanup(sys.modules.pop, "__config__", None)
+        os.chdir(self.folder)
+        for environment, workers in (("", 2), ("-c ''", 2), ("-c other.py", 3)):
+            with self.subTest(environment=environment), mock.patch.dict(os.environ, GUNICORN_CMD_ARGS=environment), \
+                    mock.patch.object(sys, "argv", ["prog", "os:getcwd", "-c", ""]), \
+                    mock.patch.object(sys, "path", list(sys.path)):
+                self.assertEqual(WSGIApplication().cfg.workers, workers)
+
     def test_no_app(self):
         with mock.patch.object(sys, "argv", ["prog"]), mock.patch("sys.stderr"), \
                 mock.patch.object(sys, "path", list(sys.path)), self.assertRaises(SystemExit):

@@ -50,6 +50,61 @@ class Logs(FacadeTest):
         self.bridge().log.info("again")
         self.assertEqual(_monoceros.records, [(20, "again")])
 
+    def test_native_handlers_have_a_formatter_to_be_copied(self):
+        with mock.patch.object(_monoceros, "access_log", lambda: ("-", False, None)):
+            self.make_loggers()
+        error, access = map(logging.getLogger, ("gunicorn.error", "gunicorn.access"))
+        # It gives handlers without a formatter its own.
+        logging.basicConfig(handlers=[*error.handlers, *access.handlers])
+        error.info("hi")
+        self.assertEqual((_monoceros.raw, _monoceros.records, _monoceros.seen[-1]), ([], [(20, "hi")], (True, 20)))
+        record = logging.makeLogRecord({"msg": "hi", "levelname": "INFO"})
+        line = error.handlers[0].formatter.format(record)
+        self.assertRegex(line, r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] \[\d+\] \[INFO\] hi$")
+        self.assertEqual(access.handlers[0].formatter.format(record), "hi")
+        self.unmake_loggers()
+
+    def test_what_a_class_has_added_goes_with_its_logger(self):
+        shared = logging.FileHandler(self.folder / "shared")
+
+        class Own(glogging.Logger):
+            def __init__(self, cfg):
+                super().__init__(cfg)
+                self.error_log.addHandler(shared)
+                self.fresh = logging.FileHandler(self.cfg.accesslog)
+                self.access_log.addHandler(self.fresh)
+                if self.cfg.proc_name == "bad":
+                    raise RuntimeError("bad")
+
+        files = {name: str(self.folder / name) for name in ("errorlog", "accesslog")}
+        objects = {"logger_class": Own, **files}
+        first = self.bridge(objects=objects)
+        with self.assertRaises(RuntimeError):
+            self.bridge(objects={**objects, "proc_name": "bad"})
+        log = self.bridge(objects=objects).log
+        self.assertEqual((log.error_log.handlers.count(shared), len(log.error_log.handlers)), (1, 2))
+        self.assertEqual((log.access_log.handlers[1:], len(log.access_log.handlers)), ([log.fresh], 2))
+        # A stream of None is that of a closed file.
+        self.assertIsNone(first.log.fresh.stream)
+        self.assertIsNotNone(shared.stream)
+        self.assertEqual(len(self.bridge().log.error_log.handlers), 1)
+        self.assertIsNone(shared.stream)
+
+    def test_what_a_class_adds_the_first_time_only_stays(self):
+        added = []
+
+        class Once(glogging.Logger):
+            def __init__(self, cfg):
+                super().__init__(cfg)
+                if not added:
+                    added.append(logging.NullHandler())
+                    self.error_log.addHandler(added[0])
+
+        objects = {"logger_class": Once, "errorlog": str(self.folder / "error")}
+        for _ in range(3):
+            log = self.bridge(objects=objects).log
+            self.assertEqual((log.error_log.handlers[1:], len(log.error_log.handlers)), (added, 2))
+
     def test_who_writes_the_logs(self):
         class Own(glogging.Logger):
             pass

@@ -67,12 +67,12 @@ Unset, none is written. Files are opened again on SIGUSR1.",
         kind: Kind::Text,
         default: Default::Text("-"),
         store: Store::Field {
-            set: |config, value| put(&mut config.errorlog, value.text()),
+            set: |config, value| put(&mut config.errorlog, errorlog(value)),
             get: |config| config.errorlog.as_str().into(),
         },
         doc: "The file of the error log; - is stderr.
 
-Files are opened again on SIGUSR1.",
+Files are opened again on SIGUSR1. With None, in a config file, no error log is written.",
     },
     Setting {
         name: "loglevel",
@@ -391,6 +391,13 @@ reason, the setting has no effect. A setting of our own; gunicorn has none.",
 Once a second, to `statsd_host`; TCP sockets only.",
     },
 ];
+
+/// The error log's target where a config file asks for none.
+const NOWHERE: &str = "/dev/null";
+
+fn errorlog(value: &Value) -> Result<String, ValueError> {
+    if *value == Value::None { Ok(NOWHERE.to_owned()) } else { value.text() }
+}
 
 fn log_format(value: &Value) -> Result<LogFormat, ValueError> {
     let text = value.text()?;

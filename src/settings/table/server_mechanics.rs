@@ -21,11 +21,12 @@ pub(super) static ROWS: &[Setting] = &[
         },
         doc: "Load the app in the master, before workers are forked.
 
-Workers then start at once and share the memory of the loaded app. Python runs in the master only with this setting,
-with a Python config file, or with hooks. A reload (HUP) brings new code, unlike under gunicorn: it is an upgrade in
-place (as by RTMIN, see `docs/signals.md`), so settings and app are tried in another process first, and the old workers
-serve on if that fails. Turning this setting on takes an upgrade or a start. The loaded objects are hidden from the
-garbage collector (`gc.freeze`), so that collections in workers do not copy the shared pages.",
+Workers then start at once and share the memory of the loaded app. The program's master runs Python only with this
+setting, or with another that needs it ([internals/threads.md](internals/threads.md#when-the-master-has-an-interpreter)).
+A reload (HUP) brings new code, unlike under gunicorn: it is an upgrade in place (as by RTMIN, see `docs/signals.md`), so
+settings and app are tried in another process first, and the old workers serve on if that fails. Turning this setting on
+takes an upgrade or a start. The loaded objects are hidden from the garbage collector (`gc.freeze`), so that collections
+in workers do not copy the shared pages.",
     },
     Setting {
         name: "sendfile",

@@ -14,7 +14,7 @@ from datetime import timedelta
 import _monoceros
 from gunicorn import _hooks, util
 from gunicorn._amend import amend, remember
-from gunicorn._native import drop_handlers, set_up_loggers
+from gunicorn._native import make_logger, set_up_loggers
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter, Listener, Pidfile
 from gunicorn.config import Config
@@ -101,8 +101,7 @@ class Bridge:
 
         RuntimeError where the log settings cannot be used, or whatever the class raises.
         """
-        drop_handlers()
-        self.log = self._logger_class()(self.cfg) if self.python_logging else NativeLogger(self.cfg)
+        self.log = make_logger(self._logger_class() if self.python_logging else NativeLogger, self.cfg)
         self.arbiter.log = self.log
         # A class of the user's own may have none.
         error_log = getattr(self.log, "error_log", None)

@@ -50,14 +50,19 @@ class _WatchedLevels(dict):
 class NativeHandler(_Watched, logging.Handler):
     """Hands records to the server's error log, which puts time, pid and level before them.
 
-    Once it is given a formatter, the text that this makes of a record is written as it is.
+    Once it is given another formatter, the text that this makes of a record is written as it is.
     """
 
     _gunicorn = True
 
+    def __init__(self):
+        super().__init__()
+        # `basicConfig` gives a handler without a formatter its own, and apps copy what they find.
+        self.formatter = _LINE
+
     def emit(self, record):
         try:
-            if self.formatter is None:
+            if self.formatter in (None, _LINE):
                 _monoceros.log(record.levelno, _BARE.format(record), _failure_of(record))
             else:
                 _monoceros.write_error(self.format(record) + "\n")
@@ -104,8 +109,14 @@ class JsonLines(logging.Formatter):
 # The message, with the traceback and the stack behind it.
 _BARE = logging.Formatter("%(message)s")
 
+# The server's line, as gunicorn's formatter makes it.
+_LINE = logging.Formatter("%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]")
+
 # The level and the handlers, with their formatters, that each logger was made with. None while they are made.
 _made = None
+
+# The last class of a logger, and the handlers that it has added to the two: pairs of a logger and a handler.
+_class, _of_class = None, []
 
 
 def set_up_loggers():
@@ -113,6 +124,7 @@ def set_up_loggers():
     global _made  # noqa: PLW0603 - the state of the process, as the loggers are
     _made = None
     drop_handlers()
+    _close(_take_of_class())
     error, access = map(logging.getLogger, _LOGGERS)
     error_handlers = [NativeHandler()]
     access_handlers = _access_handlers()
@@ -125,11 +137,61 @@ def set_up_loggers():
     look()
 
 
-def drop_handlers():
-    """Removes the handlers that the server or a logger class has added, and leaves those of others alone.
+def make_logger(kind, cfg):
+    """A logger of the class `kind`, in place of the one before.
 
-    Called before a logger class is made: one with a `setup` of its own would otherwise pass records back to the server.
+    gunicorn makes its logger once, the server at each reload. So what the last one has added is removed first, or every
+    line would be doubled. What a class of the same name adds the first time only, stays.
     """
+    global _class, _of_class
+    last, left = _class, _take_of_class()
+    # One with a `setup` of its own would otherwise pass records back to the server.
+    drop_handlers()
+    before = _handlers()
+    try:
+        return kind(cfg)
+    finally:
+        added = [pair for pair in _handlers() if pair not in before and not getattr(pair[1], "_gunicorn", False)]
+        if last is not None and (kind.__module__, kind.__qualname__) == (last.__module__, last.__qualname__):
+            anew = {(logger, type(handler)) for logger, handler in added}
+            for logger, handler in left:
+                if (logger, type(handler)) not in anew:
+                    logger.addHandler(handler)
+                    added.append((logger, handler))
+        _class, _of_class = kind, added
+        _close(left)
+
+
+def _handlers():
+    return [(logger, handler) for logger in map(logging.getLogger, _LOGGERS) for handler in logger.handlers]
+
+
+def _take_of_class():
+    """Removes the handlers that the last class of a logger has added, and returns them."""
+    global _class, _of_class
+    taken = _of_class
+    _class, _of_class = None, []
+    for logger, handler in taken:
+        logger.removeHandler(handler)
+    return taken
+
+
+def _close(taken):
+    """Closes handlers, except those that a logger still has: a class may add the same object each time."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    held = {id(handler) for logger in loggers for handler in getattr(logger, "handlers", ())}
+    for _, handler in taken:
+        # `dictConfig` has closed its own, and closing one again would take its name from its successor.
+        if id(handler) not in held and not getattr(handler, "_closed", False):
+            try:
+                handler.close()
+            except Exception as error:
+                # A disk may be full, a network away.
+                _monoceros.log(logging.WARNING, f"Cannot close {handler!r}: {error}", None)
+
+
+def drop_handlers():
+    """Removes the handlers that the server or gunicorn's `Logger` has added, and leaves those of others alone."""
     for logger in map(logging.getLogger, _LOGGERS):
         for handler in [handler for handler in logger.handlers if getattr(handler, "_gunicorn", False)]:
             logger.removeHandler(handler)
@@ -209,6 +271,5 @@ def _access_handlers():
     if target is None:
         return []
     handler = AccessStream(sys.stdout) if target == "-" else AccessFile(target, delay=True)
-    if is_json:
-        handler.formatter = JsonLines()
+    handler.formatter = JsonLines() if is_json else _BARE
     return [handler]

@@ -235,6 +235,9 @@ class Setting:
         """Takes a value of the setting's kind; TypeError, ValueError or ConfigError otherwise."""
         if not callable(self.validator):
             raise TypeError(f"Invalid validator: {self.validator} for {self.name}")
+        # An iterator gives its items only once.
+        if hasattr(val, "__next__"):
+            val = list(val)
         self.value = self.validator(val)
         self.given = val
 

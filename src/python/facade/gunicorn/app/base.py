@@ -77,7 +77,8 @@ class Application(BaseApplication):
         self._set_all(self.init(parser, options, options.args) or {})
         from_environment = parser.parse_args(self.cfg.get_cmd_args_from_env())
         # The file is searched before `chdir` applies, and overridden by the arguments that name it.
-        location = _first(options.config, from_environment.config, get_default_config_file())
+        # Start scripts pass an empty name when their user has set none.
+        location = options.config or from_environment.config or get_default_config_file()
         if location:
             self.load_config_from_file(location)
         for source in (from_environment, options):
@@ -137,8 +138,3 @@ class Application(BaseApplication):
         sys.modules["__config__"] = module
         spec.loader.exec_module(module)
         return vars(module)
-
-
-def _first(*values):
-    """The first value that was given. An empty one was: it asks for no config file."""
-    return next((value for value in values if value is not None), None)
