@@ -7,6 +7,7 @@ use nix::sys::signal::Signal::{SIGABRT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTER
 
 use crate::util::json::Json;
 use crate::util::load::Load;
+use crate::util::metrics::{measured, read};
 use crate::util::server::{Plan, Server, send};
 use crate::util::{process, variable_for_classes, wait_at_most, wait_until};
 
@@ -103,6 +104,27 @@ fn pywsgi_has_gunicorns_access_lines_and_ends_at_once_where_it_is_idle() {
         assert!(took < Duration::from_secs(8), "{connections}: {took:?}");
         server.expect_gone();
     }
+}
+
+#[test]
+fn each_class_answers_for_metrics() {
+    for class in EACH {
+        let (server, address) = measured(plan(class));
+        server.wait_for_workers(1);
+        let _waits = enter(&server);
+        let found = read(&address);
+        assert_eq!(found["monoceros_workers{state=\"ready\"}"], 1.0, "{}: {found:?}", class.0);
+        server.release();
+        server.finish();
+    }
+}
+
+#[test]
+fn pywsgi_has_gunicorns_environ() {
+    let server = plan(PYWSGI).error_log("error.log").start();
+    assert_eq!(server.get("/file").text(), "a file");
+    wait_until("the app's line", || server.log().contains("from the app"));
+    server.finish();
 }
 
 #[test]

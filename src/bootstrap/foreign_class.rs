@@ -16,7 +16,6 @@ const OF_OWN_WORKERS: &[&str] = &[
     "secure_scheme_headers",
     "forwarder_headers",
     "header_map",
-    "permit_missing_host",
     "permit_obsolete_folding",
     "strip_header_spaces",
     "permit_unconventional_http_method",
@@ -24,18 +23,28 @@ const OF_OWN_WORKERS: &[&str] = &[
     "casefold_http_method",
 ];
 
-/// The settings that gunicorn does not have: its code does not heed them either.
+/// The settings that gunicorn does not have, and that its code therefore does not heed either.
 const OF_THIS_SERVER: &[&str] = &[
     "request_timeout",
     "health_path",
+    "live_path",
     "limit_request_body",
-    "body_buffer",
-    "body_spool",
     "client_header_timeout",
     "client_body_timeout",
     "client_body_min_rate",
     "write_timeout",
+    "worker_buffer",
+    "worker_spool",
+    "body_buffer",
+    "body_spool",
+    "response_buffer",
+    "response_spool",
     "require_proxy_header",
+    "permit_missing_host",
+    "strict_host",
+    "static_map",
+    "x_sendfile",
+    "x_accel_map",
     "tls_certificates",
     "tls_watch",
     "request_id_header",
@@ -67,11 +76,36 @@ pub fn warning(config: &Config, of_gunicorn: bool) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// What the master, or any worker, heeds of the settings that gunicorn does not have.
+    const HEEDED: &[&str] = &[
+        "wsgi_file",
+        "autodetect",
+        "platform_bind",
+        "defer_accept",
+        "max_workers",
+        "autoscale",
+        "max_worker_lifetime",
+        "max_worker_lifetime_jitter",
+        "max_worker_memory",
+        "max_worker_memory_jitter",
+        "worker_memory_measure",
+        "boot_timeout",
+        "shutdown_delay",
+        "reload_surge",
+        "log_format",
+        "syslog_format",
+        "metrics_bind",
+    ];
+
     #[test]
-    fn every_setting_that_may_be_warned_of_is_one() {
-        for name in OF_OWN_WORKERS.iter().chain(OF_THIS_SERVER) {
-            assert!(settings::find(name).is_some(), "{name}");
-        }
+    fn every_setting_of_our_own_is_heeded_or_warned_of() {
+        let own = settings::all().filter(|setting| !settings::is_gunicorns(setting)).map(|setting| setting.name);
+        let mut known = [OF_THIS_SERVER, HEEDED].concat();
+        known.sort_unstable();
+        let mut own: Vec<&str> = own.collect();
+        own.sort_unstable();
+        assert_eq!(known, own);
+        assert!(OF_OWN_WORKERS.iter().all(|name| settings::find(name).is_some_and(settings::is_gunicorns)));
     }
 
     #[test]

@@ -90,11 +90,6 @@ pub struct ErrorStream {
 }
 
 impl ErrorStream {
-    /// An empty stream.
-    pub fn new() -> Self {
-        ErrorStream { unfinished: Mutex::new(String::new()), was_written: AtomicBool::new(false) }
-    }
-
     /// Writes an unfinished line, with a line end.
     pub fn finish_line(&self, py: Python<'_>) {
         // A line that another thread is writing at this moment is finished with the next request.
@@ -134,6 +129,12 @@ fn write_lines(py: Python<'_>, text: &str) {
 
 #[pymethods]
 impl ErrorStream {
+    /// An empty stream.
+    #[new]
+    pub fn new() -> Self {
+        ErrorStream { unfinished: Mutex::new(String::new()), was_written: AtomicBool::new(false) }
+    }
+
     /// Returns the number of characters, as any text stream does.
     fn write(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<usize> {
         let complete = self.add(&text.to_string_lossy());

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::environ::SERVER_SOFTWARE;
+use super::errors::ErrorStream;
 use super::request_context::{self, trace_ids};
 use super::{loggers, signals, title};
 use crate::base::unpoisoned::Unpoisoned;
@@ -28,6 +29,7 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     let module = PyModule::new(py, "_monoceros")?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add("SERVER_SOFTWARE", SERVER_SOFTWARE)?;
+    module.add_class::<ErrorStream>()?;
     module.add_function(wrap_pyfunction!(rows, &module)?)?;
     module.add_function(wrap_pyfunction!(write_record, &module)?)?;
     module.add_function(wrap_pyfunction!(write_error, &module)?)?;

@@ -4,6 +4,7 @@
 //! Then the class runs its own loop: there is no event loop of ours, and no connection. A class
 //! that is derived from one of ours has the server serve for it, by the same steps as any worker.
 
+use std::io::{self, ErrorKind};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
@@ -11,9 +12,12 @@ use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll};
 
 use super::file_watcher::FileWatcher;
+use super::metrics_server::{MetricsPages, MetricsServer};
 use super::{
     BootError, EXIT_OK, assemble, become_user, no_thread, python_failure, raise_descriptor_limit, serve, start_python,
 };
@@ -25,13 +29,14 @@ use crate::python::hooks::{Hooks, WorkerState};
 use crate::python::signals::{self, Nudge};
 use crate::python::{Python, loggers};
 use crate::scoreboard::{Row, WorkerPhase};
-use crate::service::Service;
+use crate::service::{MetricsSocket, Service};
 use crate::settings::{Config, WorkerClass};
 use crate::sys::failure_note::FailureNote;
 use crate::sys::process;
 use crate::sys::signal::{Signal, SignalQueue};
 use crate::sys::stop_accepting;
 use crate::sys::thread;
+use crate::tls::Tls;
 use crate::worker_init::WorkerInit;
 
 /// Under `reload` the files are looked at this often, as by other workers.
@@ -43,6 +48,9 @@ const GEVENT: &str = "gevent";
 /// While the worker boots the files are looked at more often: a file counts as changed only if it
 /// was seen before, and an edit may follow the load at once.
 const LOOK_AT_BOOT: Duration = Duration::from_millis(100);
+
+/// Clients of the metrics that have had their time are looked for this often.
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 
 /// Lives the life of a worker of the class `name`, and returns its exit status.
 pub(super) fn run(init: WorkerInit, python: &PythonSetup, name: &str) -> i32 {
@@ -119,6 +127,7 @@ fn boot(
     let worker = ForeignWorker::make(&hooks, name, foreign).map_err(|reason| BootError::Other(reason.to_string()))?;
     worker.post_fork().map_err(BootError::Other)?;
     become_user(&config)?;
+    python.follow_app();
     match process::end_with_parent(init.master.pid) {
         Ok(true) => {}
         Ok(false) => return Err(BootError::Other("the master is gone".to_owned())),
@@ -135,6 +144,7 @@ fn boot(
         log::warn!("{warning}");
     }
     stop_accepting_before_the_end(&listeners, &row);
+    answer_metrics(&init.service, row.clone())?;
     if config.reload {
         watch_files(&init.service, row)?;
     }
@@ -148,6 +158,36 @@ fn stop_accepting_before_the_end(listeners: &[(String, RawFd)], row: &Row) {
     match stop_accepting::on(Signal::Rtmin, &descriptors) {
         Ok(()) => row.set_accepts_by_itself(),
         Err(error) => log::debug!("The worker cannot stop accepting before it ends: {error}"),
+    }
+}
+
+/// Starts a thread that answers at `metrics_bind`, where an event loop of ours does it otherwise.
+/// It begins when the worker serves: during an upgrade the old program's workers answer until then.
+fn answer_metrics(service: &Service, row: Row) -> Result<(), BootError> {
+    let Some(socket) = service.metrics.clone() else { return Ok(()) };
+    let pages = super::metrics_pages(service, row.scoreboard());
+    let expiries = service.tls.as_ref().map(Tls::expiries).unwrap_or_default();
+    let answer = move || {
+        while row.state() == WorkerPhase::Booting {
+            std::thread::sleep(LOOK_AT_BOOT);
+        }
+        if let Err(error) = serve_metrics(&socket, MetricsPages { certificates: expiries, ..pages }) {
+            log::error!("Metrics are not answered by this worker any more: {error}");
+        }
+    };
+    thread::spawn("metrics", answer).map_err(no_thread)
+}
+
+/// Answers for ever.
+fn serve_metrics(socket: &MetricsSocket, pages: MetricsPages) -> io::Result<()> {
+    let mut poll = Poll::new()?;
+    let mut server = MetricsServer::new(socket, pages, 0, poll.registry())?;
+    let mut events = Events::with_capacity(MetricsServer::tokens(0).len());
+    loop {
+        match poll.poll(&mut events, Some(BETWEEN_SWEEPS)) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => server.turn(poll.registry(), Instant::now()),
+        }
     }
 }
 

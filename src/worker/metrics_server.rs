@@ -1,5 +1,6 @@
 //! The clients at `metrics_bind`: a few connections beside those of the event loop, each for one
-//! request, read and answered by whoever leads.
+//! request, read and answered by whoever leads. In a worker whose class has no event loop of ours a
+//! thread of their own does it.
 //!
 //! They have limits of their own, count nowhere and are logged nowhere. The module must not know
 //! what becomes of the application's connections.

@@ -21,7 +21,7 @@ pub(super) static ROWS: &[Setting] = &[
 
 `GET /metrics` there answers with the totals of all workers, in Prometheus' text format or, where the client asks for
 it, in OpenMetrics'; `GET /healthz` with 200 while the server serves and 503 from the signal to stop on. Everything else
-is 404: the app is not to be had there. Any worker's event loop answers, also while every thread is busy, and on through
+is 404: the app is not to be had there. Any worker answers, also while every thread is busy, and on through
 `shutdown_delay` and the graceful stop. The requests are neither logged nor counted. At most four connections at a time
 are served, each for one request of 8 KiB at most, within 5 seconds. There is no TLS and no password: bind it where only
 your monitoring comes. [observability.md](observability.md) says what the metrics mean. Unset, there is no such

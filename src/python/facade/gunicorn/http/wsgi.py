@@ -8,7 +8,7 @@ import gunicorn
 
 
 class FileWrapper:
-    """An iterable over a file, in blocks. The environ's `wsgi.file_wrapper` is the server's own, which is faster."""
+    """An iterable over a file, in blocks, as gevent's server has it. Elsewhere `wsgi.file_wrapper` is a faster one."""
 
     def __init__(self, filelike, blksize=8192):
         self.filelike = filelike

@@ -4,12 +4,14 @@ import os
 import time
 from datetime import timedelta
 
+import _monoceros
 import gevent
 import gevent.hub
 import gevent.socket
 from gevent import monkey, pywsgi
 from gevent.pool import Pool
 from gunicorn import SERVER_SOFTWARE
+from gunicorn.http.wsgi import FileWrapper
 from gunicorn.workers.base import Worker
 
 # Between two looks whether the worker is to stop, and between two heartbeats.
@@ -34,6 +36,8 @@ class PyWSGIHandler(pywsgi.WSGIHandler):
         if self.environ is None or self.headers is None:
             # What the client has sent was no request.
             return
+        # What the app has written is told by the end of its request.
+        self.environ["wsgi.errors"].flush()
         seconds = max(0.0, (self.time_finish or time.time()) - (self.time_start or time.time()))
         # gevent keeps it as it goes out; its own refusals are text.
         status = self.status.decode("latin-1") if isinstance(self.status, bytes) else self.status or self.code
@@ -84,8 +88,13 @@ class GeventPyWSGIWorker(Worker):
         listener.setblocking(True)
         # "auto" is a number that may be any.
         are_several = self.cfg.workers != 1
-        environ = {"wsgi.multithread": True, "SERVER_SOFTWARE": f"{pywsgi.WSGIServer.base_env['SERVER_SOFTWARE']} "
-                   f"{SERVER_SOFTWARE}", "wsgi.multiprocess": are_several}
+        environ = {
+            "SERVER_SOFTWARE": f"{pywsgi.WSGIServer.base_env['SERVER_SOFTWARE']} {SERVER_SOFTWARE}",
+            "wsgi.errors": _monoceros.ErrorStream(),
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.multiprocess": are_several,
+            "wsgi.multithread": True,
+        }
         server = self.server_class(
             listener, application=self.wsgi, spawn=Pool(self.cfg.worker_connections or None), log=self.log,
             handler_class=_noting_idleness(self.wsgi_handler, self._idle), environ=environ, **self._tls(),
