@@ -94,11 +94,12 @@ fn stacks_are_shown_of_workers_that_hang_and_go_on_afterwards() {
     server.finish();
 }
 
-/// Runs `top` in a terminal of 80 by 24, waits for a frame, presses the keys, and prints all that
-/// came.
+/// Runs `top` in a terminal of 80 by 24, waits for a frame, presses the keys, and prints what came
+/// of it. The bytes of an arrow key come at once; the last word says whether it has marked a line
+/// before the next key.
 const IN_TERMINAL: &str = r#"
 import fcntl, os, pty, re, struct, sys, termios, time
-program, master, keys = sys.argv[1:]
+program, master, *keys = sys.argv[1:]
 pid, terminal = pty.fork()
 if pid == 0:
     os.execv(program, [program, "ctl", "top", "--interval", "0.2", master])
@@ -107,11 +108,15 @@ before = termios.tcgetattr(terminal)
 seen = b""
 while b"AGE" not in seen:
     seen += os.read(terminal, 65536)
+marks = lambda: max(frame.count(b"\x1b[7m") for frame in seen.split(b"\x1b[H"))
+marked = False
 for key in keys:
+    plain, is_arrow = marks(), len(key) > 1
     os.write(terminal, key.encode())
-    end = time.monotonic() + 0.4
-    while time.monotonic() < end:
+    end = time.monotonic() + (10 if is_arrow else 0.4)
+    while time.monotonic() < end and not (is_arrow and marked):
         seen += os.read(terminal, 65536)
+        marked = marked or is_arrow and marks() > plain
         if seen.endswith(b"\x1b[?1049l"):
             break
 while True:
@@ -124,7 +129,7 @@ while True:
     seen += more
 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 lines = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", seen.replace(b"\x1b[H", b"\n")).replace(b"\r", b"").split(b"\n")
-print(status, max(map(len, lines)), seen.count(b"\x1b[?1049h"), seen.rstrip().endswith(b"\x1b[?1049l"), b"quit" in seen, b"frozen" in seen)
+print(status, max(map(len, lines)), seen.count(b"\x1b[?1049h"), seen.rstrip().endswith(b"\x1b[?1049l"), b"quit" in seen, b"frozen" in seen, marked)
 "#;
 
 #[test]
@@ -132,13 +137,18 @@ fn top_fills_a_terminal_and_leaves_it_as_it_was() {
     let server = Server::start("process", ["--workers", "2"]);
     server.wait_for_workers(2);
     let pid = server.pid().to_string();
-    for (keys, expected) in [("hh q", "0 80 1 True True True"), ("\u{3}", "0 80 1 True False False")] {
+    for (keys, expected) in [
+        (&["h", "h", " ", "q"][..], "0 80 1 True True True False"),
+        (&["\u{1b}[B", "q"][..], "0 80 1 True False False True"),
+        (&["\u{3}"][..], "0 80 1 True False False False"),
+    ] {
         let path = program();
         let program = path.to_str().expect("a plain path");
-        let ran = Command::new(python()).args(["-c", IN_TERMINAL, program, &pid, keys]).output().expect("python");
+        let mut terminal = Command::new(python());
+        let ran = terminal.args(["-c", IN_TERMINAL, program, &pid]).args(keys).output().expect("python");
         let said = text(&ran);
         let words: Vec<&str> = said.split_whitespace().collect();
-        assert_eq!(words.len(), 6, "{ran:?}");
+        assert_eq!(words.len(), 7, "{ran:?}");
         assert!(words[1].parse::<usize>().expect("a number") <= 80, "{said}");
         let without_width = |text: &str| -> Vec<String> {
             text.split_whitespace().enumerate().filter(|(at, _)| *at != 1).map(|(_, word)| word.to_owned()).collect()
@@ -326,6 +336,16 @@ fn top_in_tmux_fits_follows_the_window_and_leaves_the_terminal_as_it_was() {
 
     tmux.enter(&line("0.2"));
     tmux.wait_for("RSS   AGE");
+    server.signal_rtmin();
+    server.wait_for_log_times("Starting monoceros", 2);
+    let is_new = |worker: &i32| !workers.contains(worker);
+    wait_until("new workers alone", || server.has_serving(3) && server.workers().iter().all(is_new));
+    let workers = server.workers();
+    wait_until("the new workers on the screen", || {
+        let screen = tmux.screen();
+        let shown: Vec<&str> = screen.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+        workers.iter().all(|worker| shown.contains(&worker.to_string().as_str()))
+    });
     server.signal(SIGKILL);
     server.wait_for_exit();
     expect_left(&tmux, 3);

@@ -143,6 +143,26 @@ fn a_trial_that_hangs_makes_room_for_the_next_order() {
 }
 
 #[test]
+fn a_reload_that_waits_behind_the_trial_is_answered_by_the_upgrade() {
+    let (server, mut control) = serve(plan());
+    let old = server.workers();
+    let loaded = server.gate_files("loads-").len();
+    server.write("hangs", "");
+    server.signal_rtmin();
+    wait_until("the trial", || server.gate_files("loads-").len() > loaded);
+    control.send(br#"{"id": 7, "command": "reload --wait"}"#);
+    server.wait_for_log("Control command: \"reload --wait\"");
+    fs::remove_file(server.path("hangs")).expect("it is there");
+    let reply = control.read().expect("a reply");
+    assert_eq!(reply["data"]["status"].text(), "the new program takes over");
+    server.wait_for_log_times("Starting monoceros", 2);
+    wait_until("new workers alone", || {
+        server.has_serving(2) && !server.workers().iter().any(|worker| old.contains(worker))
+    });
+    server.finish();
+}
+
+#[test]
 fn files_of_the_old_settings_go_and_a_pid_file_is_no_reason_to_end() {
     let plan = Plan::app("app").started_in_own_folder().bound_elsewhere().file("app.py", APP);
     fs::create_dir(plan.path("run")).expect("the test's folder");

@@ -5,6 +5,8 @@ use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use nix::sys::signal::Signal::SIGHUP;
+
 use crate::util::client::Response;
 use crate::util::json::Json;
 use crate::util::server::{Plan, Server};
@@ -409,6 +411,22 @@ fn a_syslog_that_is_away_costs_no_request() {
     server.finish();
 }
 
+/// The sum of the counts of this name.
+fn sum(heard: &[String], name: &str) -> u64 {
+    let values = heard.iter().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    values.map(|value| value.split('|').next().expect("a value").parse::<u64>().expect("a number")).sum()
+}
+
+/// All lines that an agent has got from a server that has ended.
+fn lines_of_all(agent: &UdpSocket) -> Vec<String> {
+    agent.set_nonblocking(true).expect("set");
+    let (mut buffer, mut heard) = ([0; 4096], Vec::new());
+    while let Ok(count) = agent.recv(&mut buffer) {
+        heard.extend(String::from_utf8_lossy(&buffer[..count]).lines().map(str::to_owned));
+    }
+    heard
+}
+
 #[test]
 fn statsd_is_told_what_the_board_has_counted() {
     let agent = UdpSocket::bind("127.0.0.1:0").expect("a port");
@@ -420,10 +438,6 @@ fn statsd_is_told_what_the_board_has_counted() {
     (0..5).for_each(|_| assert_eq!(ask(&server, "/", &[]).status, 200));
     assert_eq!(ask(&server, "/fail", &[]).status, 500);
     let (mut buffer, mut heard) = ([0; 4096], Vec::<String>::new());
-    let sum = |heard: &[String], name: &str| -> u64 {
-        let values = heard.iter().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        values.map(|value| value.split('|').next().expect("a value").parse::<u64>().expect("a number")).sum()
-    };
     wait_until("all requests", || {
         let count = agent.recv(&mut buffer).expect("a report");
         heard.extend(String::from_utf8_lossy(&buffer[..count]).lines().map(str::to_owned));
@@ -439,4 +453,44 @@ fn statsd_is_told_what_the_board_has_counted() {
     assert!(server.log().contains("[ERROR] Error handling request GET /fail"), "{}", server.log());
     server.allow("");
     server.finish();
+}
+
+#[test]
+fn statsd_is_told_once_of_each_request_over_an_upgrade_in_place() {
+    let agent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let address = agent.local_addr().expect("bound").to_string();
+    let server = plan(["--statsd-host", &address, "--statsd-interval", "60"]).start();
+    let old = server.wait_for_workers(1);
+    (0..20).for_each(|_| assert_eq!(ask(&server, "/", &[]).status, 200));
+    server.signal_rtmin();
+    server.wait_for_log_times("Starting monoceros", 2);
+    wait_until("new workers alone", || server.has_serving(1) && server.workers() != old);
+    assert_eq!(ask(&server, "/", &[]).status, 200);
+    server.finish();
+    let heard = lines_of_all(&agent);
+    assert_eq!(sum(&heard, "gunicorn.requests"), 21, "{heard:?}");
+}
+
+#[test]
+fn statsd_is_not_told_of_requests_before_a_reload_that_turns_the_reports_on() {
+    let agent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let plan = plan([]);
+    let path = plan.path("conf.py").display().to_string();
+    let server = plan.file("conf.py", "").args(["--config", &path]).start();
+    let mut worker = server.wait_for_workers(1)[0];
+    let on = format!("statsd_host = '{}'\nstatsd_interval = 60", agent.local_addr().expect("bound"));
+    // On, off, and on again.
+    for (settings, requests) in [(on.as_str(), 50), ("", 0), (on.as_str(), 50)] {
+        (0..requests).for_each(|_| assert_eq!(ask(&server, "/", &[]).status, 200));
+        server.write("conf.py", settings);
+        server.signal(SIGHUP);
+        wait_until("a new worker alone", || {
+            server.has_serving(1) && matches!(server.workers()[..], [pid] if pid != worker)
+        });
+        worker = server.workers()[0];
+    }
+    (0..7).for_each(|_| assert_eq!(ask(&server, "/", &[]).status, 200));
+    server.finish();
+    let heard = lines_of_all(&agent);
+    assert_eq!(sum(&heard, "gunicorn.requests"), 7, "{heard:?}");
 }

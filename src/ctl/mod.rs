@@ -38,7 +38,8 @@ const UNKNOWN: i32 = 4;
 const HELP: &str = "usage: monoceros ctl status [--json | --probe] [PID | PIDFILE]
        monoceros ctl top [--interval SECONDS] [PID | PIDFILE]
        monoceros ctl stacks [PID | PIDFILE]
-       monoceros ctl [-s SOCKET] show | worker | reload | reopen | loglevel | drain | upgrade | shutdown | help ...
+       monoceros ctl [-s SOCKET] show | worker | dirty | reload | reopen | loglevel | drain | upgrade | shutdown |
+                                 help ...
 
 status  how the server is; exits 0 if all workers serve, 1 if not, 3 if it does not run
         --json   all metrics, as JSON
@@ -58,7 +59,8 @@ enum Command {
 }
 
 /// The commands of the control socket.
-const REMOTE: [&str; 9] = ["show", "worker", "reload", "reopen", "loglevel", "drain", "upgrade", "shutdown", "help"];
+const REMOTE: [&str; 10] =
+    ["show", "worker", "dirty", "reload", "reopen", "loglevel", "drain", "upgrade", "shutdown", "help"];
 
 /// Carries out the command in the program's `arguments`, and returns the exit status. `None` if
 /// they are no command: then they name an application.
@@ -206,6 +208,12 @@ mod tests {
         for arguments in ["ctl", "status", "top", "ctl:app", "ctl -w 2", "--bind :80 ctl status", "ctl other"] {
             assert_eq!(run(&words(arguments)), None, "{arguments}");
         }
+    }
+
+    #[test]
+    fn a_command_of_the_socket_is_no_application() {
+        // Whatever server runs here refuses it.
+        assert!(run(&words("ctl dirty nothing")).is_some());
     }
 
     #[test]

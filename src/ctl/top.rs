@@ -107,9 +107,10 @@ impl Screen {
     }
 
     fn show(&mut self, board: &Scoreboard, keys: &Keys) -> i32 {
-        let mut before = Reading::of(board, self.memory);
+        let mut board = board.clone();
+        let mut before = Reading::of(&board, self.memory);
         let mut now = None;
-        self.draw(board, &before, None);
+        self.draw(&board, &before, None);
         let mut next = Instant::now() + Duration::from_secs_f64(self.interval);
         let mut size = terminal::size();
         loop {
@@ -125,15 +126,17 @@ impl Screen {
             if Instant::now() >= next {
                 next = Instant::now() + Duration::from_secs_f64(self.interval);
                 if !self.is_frozen {
-                    before = now.replace(Reading::of(board, self.memory)).unwrap_or(before);
+                    // After an upgrade in place the master has another board.
+                    board = Scoreboard::open(board.master()).unwrap_or(board);
+                    before = now.replace(Reading::of(&board, self.memory)).unwrap_or(before);
                 }
             } else if key.is_none() && size == terminal::size() {
                 continue;
             }
             size = terminal::size();
             match &now {
-                Some(now) => self.draw(board, now, Some(&before)),
-                None => self.draw(board, &before, None),
+                Some(now) => self.draw(&board, now, Some(&before)),
+                None => self.draw(&board, &before, None),
             }
         }
     }

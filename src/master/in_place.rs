@@ -78,7 +78,7 @@ impl Master {
         let Some(Check { child, order, is_followed, .. }) = self.upgrade.check() else { return };
         let Some(end) = process::reap(child) else { return };
         let said = self.upgrade.end_check();
-        let Err(reason) = self.replace_program(end, said, order);
+        let Err(reason) = self.replace_program(end, said);
         match order {
             Order::Upgrade => error!("Upgrade failed, everything stays as it was: {reason}"),
             Order::Reload => self.give_up_reload(&reason),
@@ -100,7 +100,7 @@ impl Master {
 
     /// Executes the program in place. `check` is how the trial has ended, and `said` the reason
     /// that it has left. Returns why the program cannot be executed; this one then goes on.
-    fn replace_program(&mut self, check: End, said: Option<String>, order: Order) -> Result<Infallible, String> {
+    fn replace_program(&mut self, check: End, said: Option<String>) -> Result<Infallible, String> {
         if check != End::Exited(0) {
             let said = said.map_or_else(String::new, |said| format!("\n{}", said.trim_end()));
             return Err(format!("the new program would not start ({check:?}).{said}"));
@@ -108,14 +108,9 @@ impl Master {
         let called = self.generations.serving.service.hooks.call(ServerHook::PreExec, || self.shown());
         called.map_err(|raised| format!("exception in pre_exec hook\n{raised}"))?;
         let program = self.startup.exec_command().program.display().to_string();
+        self.tell_waiting_clients();
         self.dismiss_candidate("a new program takes over");
         info!("Executing {program} in place");
-        if order == Order::Reload {
-            // A reload that waits behind this one has nothing more to do: the program is read anew.
-            for _this_and_next in 0..2 {
-                self.tell_reload(Ok(json!({"status": "the new program takes over"})));
-            }
-        }
         self.reports.service_manager.reloading();
         // To come back to. It may have been removed: a release that is replaced by path.
         let here = env::current_dir();
@@ -126,6 +121,7 @@ impl Master {
             let _ = process::kill(self.identity.pid, signal);
         }
         self.add_counts_of_last_master();
+        self.report_last_counts();
         let estate = self.estate();
         let Err(error) = self.try_to_execute(&estate);
         for descriptor in estate.descriptors() {
@@ -134,6 +130,22 @@ impl Master {
         let _ = here.and_then(env::set_current_dir);
         unblock(blocked);
         Err(format!("cannot execute {program}: {error}"))
+    }
+
+    /// Tells the clients that wait for a reload: settings and code are about to be read anew. That
+    /// holds for a reload under way, and for one that waits behind it or behind an upgrade's trial.
+    /// No later program knows these clients.
+    fn tell_waiting_clients(&mut self) {
+        for _this_and_next in 0..2 {
+            self.tell_reload(Ok(json!({"status": "the new program takes over"})));
+        }
+    }
+
+    /// Tells statsd what was counted since the last report: the next program takes that for told.
+    /// If there is no next program, this one goes on from here.
+    fn report_last_counts(&mut self) {
+        let (service, workers) = (&self.generations.serving.service, self.reports.worker_gauge.count());
+        self.reports.statsd.send(service, self.workers.own_scoreboard(), workers, Instant::now());
     }
 
     fn try_to_execute(&self, estate: &Estate) -> io::Result<Infallible> {

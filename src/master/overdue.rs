@@ -52,7 +52,7 @@ impl TimeLimits {
             silence: config.timeout,
             // Under gevent the worker ends an overdue request itself, and goes on.
             request: if config.worker_class == WorkerClass::Gevent { 0 } else { config.request_timeout },
-            has_one_thread: config.threads == 1,
+            has_one_thread: config.app_threads() == 1,
         }
     }
 

@@ -29,10 +29,13 @@ pub(super) struct StatsdReport {
     /// The way to the agent, if it was found.
     agent: Option<Statsd>,
     complained: Option<Instant>,
+    /// Whether the settings have asked for no reports when they were last looked at.
+    is_off: bool,
 }
 
 impl StatsdReport {
-    /// Reports from now on. What the board has counted so far, earlier programs have told.
+    /// Reports from now on. What the board has counted so far counts as told: a program sends a
+    /// last report before another follows it. What workers count while that one starts is not told.
     pub fn since(board: &Scoreboard) -> StatsdReport {
         StatsdReport { told: Totals::read(board, LogLines::default()), ..StatsdReport::default() }
     }
@@ -44,7 +47,7 @@ impl StatsdReport {
 
     /// Tells statsd, once in an interval, if the settings ask for it.
     pub fn send_when_due(&mut self, service: &Service, board: &Scoreboard, workers: usize, now: Instant) {
-        if self.deadline(service, now).is_some_and(|due| due <= now) {
+        if self.follow_settings(service, board) && self.deadline(service, now).is_some_and(|due| due <= now) {
             self.send(service, board, workers, now);
         }
     }
@@ -57,12 +60,11 @@ impl StatsdReport {
 
     /// Tells what was counted since the last report, at the end of an interval or of the server.
     pub fn send(&mut self, service: &Service, board: &Scoreboard, workers: usize, now: Instant) {
-        if !service.config.pushes_to_statsd() {
+        if !self.follow_settings(service, board) {
             return;
         }
         self.last = Some(now);
-        let lines = logging::take_line_counts();
-        self.own_lines.iter_mut().zip(lines).for_each(|(all, more)| *all += more);
+        self.count_own_lines();
         let waiting = || service.listeners.iter().filter_map(|listener| listener.waiting()).map(u64::from).sum();
         let backlog = service.config.enable_backlog_metric.then(waiting);
         let gauges = Gauges { workers: workers as u64, backlog };
@@ -76,6 +78,24 @@ impl StatsdReport {
             self.complain(&error, now);
             self.look_again();
         }
+    }
+
+    /// Returns whether the settings ask for reports. What was counted while they did not is left
+    /// out of the first report after that, which is due at once.
+    fn follow_settings(&mut self, service: &Service, board: &Scoreboard) -> bool {
+        let is_on = service.config.pushes_to_statsd();
+        if is_on && self.is_off {
+            self.last = None;
+            self.count_own_lines();
+            self.skip(board);
+        }
+        self.is_off = !is_on;
+        is_on
+    }
+
+    fn count_own_lines(&mut self) {
+        let lines = logging::take_line_counts();
+        self.own_lines.iter_mut().zip(lines).for_each(|(all, more)| *all += more);
     }
 
     /// Looks the agent up. By a name, once for a start or a reload, as gunicorn does: a name server

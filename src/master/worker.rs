@@ -54,7 +54,7 @@ impl Worker {
         let (fate, seen) = (Fate::Serving, WorkerPhase::Booting);
         let (limits, forked_at) = (RecycleLimits::draw(&config), monotonic_ms());
         let (forgiven_at, overdue, leaves_for, aborted_at) = (0, None, None, 0);
-        row.assign(pid, generation, config.threads);
+        row.assign(pid, generation, config.app_threads());
         Worker {
             pid,
             age: 0,
@@ -228,5 +228,23 @@ impl Worker {
 
     fn graceful_timeout(&self) -> Duration {
         Duration::from_secs(self.config.graceful_timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scoreboard::{MAX_WORKERS, Scoreboard};
+    use crate::sys::process::getpid;
+
+    #[test]
+    fn the_board_shows_as_many_threads_as_run_the_app() {
+        let board = Scoreboard::new(MAX_WORKERS).unwrap();
+        board.count_start(0);
+        for (worker_class, threads) in [(WorkerClass::Gthread, 4), (WorkerClass::Gevent, 1)] {
+            let config = Config { worker_class, threads: 4, ..Config::default() };
+            Worker::new(getpid(), 0, 0, board.row(0), 1, Arc::new(config));
+            assert_eq!(board.read_workers()[0].threads, threads);
+        }
     }
 }

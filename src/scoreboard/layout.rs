@@ -84,6 +84,10 @@ pub enum MasterWord {
     /// In the low byte the level that an operator has last asked for, as Python's `logging` numbers
     /// it; above it how often one was asked for. 0 before the first time.
     LogLevel,
+    /// When the board was made, in nanoseconds of the monotonic clock: what tells the boards of a
+    /// master apart, also where the wall clock was set back. 0 on a board of a program that did not
+    /// know this word.
+    MadeAt,
 }
 
 /// Words for the causes of workers' ends.
@@ -222,4 +226,4 @@ pub const HISTOGRAM_WORDS: usize = BOUNDS_NS.len() + 2;
 
 const _: () =
     assert!(Tally::Codes as usize + CODES <= WORDS && (Tally::LinesDropped as usize) < Tally::Refused as usize);
-const _: () = assert!((MasterWord::LogLevel as usize) < WORDS && (State::Unplaced as usize) < 16);
+const _: () = assert!((MasterWord::MadeAt as usize) < WORDS && (State::Unplaced as usize) < 16);

@@ -7,7 +7,7 @@ use super::boards::{masters_page, workers_rows};
 use super::layout::{MAGIC, MasterWord, NAME_WORDS, PATH_WORDS, VERSION};
 use super::tallies::{read_text, write_text};
 use super::{ExitCause, Scoreboard};
-use crate::sys::clock::unix_time_ms;
+use crate::sys::clock::{monotonic_ns, unix_time_ms};
 use crate::sys::process::{Pid, getpid};
 
 /// How the last reload ended.
@@ -24,6 +24,7 @@ impl Scoreboard {
         self.set(MasterWord::Version, VERSION);
         self.set(MasterWord::Rows, workers_rows(&self.0) as u64);
         self.set(MasterWord::StartedAt, unix_time_ms());
+        self.set(MasterWord::MadeAt, monotonic_ns());
         self.set(MasterWord::Pid, getpid().as_raw() as u64);
         // Written last: a reader that finds it finds the rest.
         self.word(MasterWord::Magic).store(MAGIC, Release);

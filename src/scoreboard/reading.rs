@@ -344,7 +344,7 @@ fn choose(mut boards: Vec<Pages>, master: Pid) -> Result<Scoreboard, OpenError> 
     boards.retain(|pages| says(pages, MasterWord::Magic) == MAGIC);
     // A master holds the boards of the programs before it open, a worker none. A child that the
     // master has forked holds the master's until it executes another program.
-    boards.sort_by_key(|pages| says(pages, MasterWord::StartedAt));
+    boards.sort_by_key(|pages| (says(pages, MasterWord::MadeAt), says(pages, MasterWord::StartedAt)));
     let is_own = |pages: &Pages| says(pages, MasterWord::Pid) == master.as_raw() as u64;
     let own = boards.iter().rposition(is_own).ok_or(OpenError::NoBoard)?;
     boards.truncate(own + 1);
@@ -459,5 +459,32 @@ mod tests {
         assert_eq!(found.master(), getpid());
         assert_eq!((board.name().as_str(), board.generation(), board.wanted()), ("mysite.wsgi", 7, 2));
         assert!(matches!(Scoreboard::open(Pid::from_raw(i32::MAX)), Err(OpenError::NoProcess)));
+    }
+
+    /// The pages of a board as another process has them.
+    fn opened(board: &Scoreboard) -> Pages {
+        let file = File::open(format!("/proc/self/fd/{}", board.descriptors()[0])).unwrap();
+        Pages::of_file(file.into()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_newest_board_of_a_master_is_chosen_also_after_the_clock_was_set_back() {
+        let boards = [1, 2, 3].map(|generation| {
+            let board = Scoreboard::new(MAX_WORKERS).unwrap();
+            board.set_service(generation, 1, "app");
+            board
+        });
+        let write = |board: &Scoreboard, word: MasterWord, value: u64| {
+            masters_page(&board.0)[word as usize].store(value, Relaxed);
+        };
+        // The first is of a program that does not know when its board was made.
+        write(&boards[0], MasterWord::MadeAt, 0);
+        for (board, started_at) in boards.iter().zip([5000, 9000, 1000]) {
+            write(board, MasterWord::StartedAt, started_at);
+        }
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let pages = order.map(|at| opened(&boards[at])).into();
+            assert_eq!(choose(pages, getpid()).unwrap().generation(), 3);
+        }
     }
 }

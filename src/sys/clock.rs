@@ -72,8 +72,9 @@ pub fn unix_time() -> u64 {
 /// unknown.
 ///
 /// The time zone is the one that the C library has read (tzset(3)), as for Python's
-/// `time.localtime`: at its first use, and at each call of `time.tzset()`. This function does not
-/// read the environment, which the application may be changing on another thread.
+/// `time.localtime`: at its first use, and at each call of `time.tzset()`. glibc's localtime_r(3)
+/// does not read the environment, which the application may be changing on another thread. musl's
+/// does, at each call.
 pub fn utc_offset(second: i64) -> i32 {
     // SAFETY: an all-zero tm is a valid value of plain numbers and a null pointer; localtime_r
     // reads one live value and fills the other, or returns null, and keeps neither.

@@ -198,14 +198,25 @@ pub fn is_child(pid: Pid) -> bool {
 /// the function looks at each child before it takes the status.
 pub fn reap_orphans(is_ours: impl Fn(Pid) -> bool) {
     let adopts = getpid().as_raw() == 1 || prctl::get_child_subreaper().unwrap_or(false);
-    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while adopts
-        && let Ok(status) = waitid(Id::All, look)
-        && let Some(pid) = status.pid()
+        && let Some(pid) = ended_child()
         && !is_ours(pid)
     {
         let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
     }
+}
+
+/// A child that has ended and waits to be reaped, if there is one (waitid(2)). nix's call fails for
+/// a child that a real-time signal has killed, and does so for ever: the child stays in place.
+fn ended_child() -> Option<Pid> {
+    let mut told = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the pointer is to a live value, which the call fills.
+    Errno::result(unsafe { libc::waitid(libc::P_ALL, 0, told.as_mut_ptr(), look) }).ok()?;
+    // SAFETY: zeroes are a valid siginfo_t, and so is what the kernel writes over them. The pid is
+    // among what waitid(2) writes, and 0 where no child has ended.
+    let pid = unsafe { told.assume_init().si_pid() };
+    (pid != 0).then(|| Pid::from_raw(pid))
 }
 
 /// Asks the kernel to end this process with SIGTERM when `parent` dies (PR_SET_PDEATHSIG,
@@ -321,18 +332,43 @@ pub fn take_environment_number<T: FromStr>(name: &str) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fork::{Forked, fork};
     use super::*;
 
-    fn ended(mut child: std::process::Child) -> End {
-        let pid = Pid::from_raw(child.id() as i32);
-        for _ in 0..500 {
+    fn ended(child: std::process::Child) -> End {
+        end_of(Pid::from_raw(child.id() as i32))
+    }
+
+    fn end_of(pid: Pid) -> End {
+        for _ in 0..1000 {
             if let Some(end) = reap(pid) {
                 return end;
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
-        child.kill().unwrap();
+        kill_hard(pid).unwrap();
         panic!("{pid} did not end");
+    }
+
+    /// A child that does this, and ends.
+    fn forked(action: impl FnOnce()) -> Pid {
+        match fork().unwrap() {
+            Forked::Child => {
+                action();
+                exit_now(0)
+            }
+            Forked::Parent(pid) => pid,
+        }
+    }
+
+    /// Reaps orphans until this process has no child. False if one stays for seconds.
+    fn reaps_all() -> bool {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        (0..500).any(|_| {
+            reap_orphans(|_| false);
+            std::thread::sleep(Duration::from_millis(10));
+            matches!(waitid(Id::All, look), Err(Errno::ECHILD))
+        })
     }
 
     fn shell(script: &str) -> std::process::Child {
@@ -377,6 +413,23 @@ mod tests {
         waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
         assert!(!is_alive(pid));
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn an_orphan_that_was_killed_by_a_real_time_signal_is_reaped_and_so_is_the_next() {
+        let reaper = forked(|| {
+            let is_set = prctl::set_child_subreaper(true).is_ok();
+            for signal in [40, 0] {
+                // The process between ends at once, and leaves an orphan.
+                forked(|| {
+                    forked(|| {
+                        let _ = send(getpid(), signal);
+                    });
+                });
+            }
+            exit_now(if is_set && reaps_all() { 3 } else { 4 })
+        });
+        assert_eq!(end_of(reaper), End::Exited(3));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! A terminal whose keys are read one by one (termios(3)), and whose state is restored afterwards.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::unistd;
 
 use super::poll::{Readiness, wait_until_ready};
 
@@ -40,7 +41,8 @@ impl Keys {
             return None;
         }
         let mut key = [0];
-        match io::stdin().lock().read(&mut key) {
+        // Past std's buffer: bytes that lie there are unknown to the poll.
+        match unistd::read(io::stdin(), &mut key) {
             Ok(0) | Err(_) => Some(b'q'),
             Ok(_) => Some(key[0]),
         }
