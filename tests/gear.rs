@@ -18,6 +18,7 @@ fn a_gear_lives_from_its_creation_to_its_removal() {
 #[ignore = "every way in which a release can be broken: two minutes"]
 fn long_a_release_that_cannot_be_served_is_refused_and_the_old_one_stays() {
     play("test_gear.HotDeploy.test_what_cannot_be_served_changes_nothing");
+    play("test_gear.HotDeploy.test_a_release_that_hangs_never_takes_over");
 }
 
 #[test]
@@ -65,6 +66,7 @@ fn hot_deploys_refuse_nobody_and_need_nothing_but_the_gears_own_folder() {
 fn long_verbs_say_the_truth_by_their_status() {
     play("test_gear.Acceptance.test_verbs_say_the_truth_by_their_status");
     play("test_gear.Acceptance.test_hooks_run_around_verbs_and_may_stop_them");
+    play("test_gear.Acceptance.test_what_a_hook_of_the_server_has_started_is_no_worker");
     play("test_gear.Upgrade");
 }
 

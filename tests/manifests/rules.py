@@ -60,8 +60,10 @@ def faults_of_workload(document, documents):
     selector = document["spec"].get("selector", {}).get("matchLabels", {})
     if not selector.items() <= labels.items():
         yield f"{name}: the selector {selector} does not select its own pods, {labels}"
+    elif selector:
+        yield from faults_of_selector(document, selector, documents)
     for spread in pod.get("topologySpreadConstraints", []):
-        if not spread["labelSelector"]["matchLabels"].items() <= labels.items():
+        if workloads_of(spread["labelSelector"]["matchLabels"], documents) != [document]:
             yield f"{name}: a topology spread counts other pods"
     for container in pod["containers"]:
         yield from faults_of_container(name, pod, container)
@@ -161,10 +163,15 @@ def faults_of_settings(name, pod, documents):
 
 
 def faults_of_selector(document, selector, documents):
-    pods = [one["spec"]["template"]["metadata"]["labels"] for one in documents if one["kind"] in WORKLOADS]
-    chosen = [labels for labels in pods if selector.items() <= labels.items()]
-    if len(chosen) != 1:
-        yield f"{title(document)}: its selector {selector} selects the pods of {len(chosen)} workloads"
+    count = len(workloads_of(selector, documents))
+    if count != 1:
+        yield f"{title(document)}: its selector {selector} selects the pods of {count} workloads"
+
+
+def workloads_of(selector, documents):
+    """The workloads whose pods a selector selects."""
+    workloads = [one for one in documents if one["kind"] in WORKLOADS]
+    return [one for one in workloads if selector.items() <= one["spec"]["template"]["metadata"]["labels"].items()]
 
 
 def faults_of_service(document, documents):
@@ -208,10 +215,10 @@ def faults_of_route(document, documents):
 
 
 def settings_of(pod, documents):
-    """The scalar settings of the config file, which is TOML of the plainest kind."""
+    """The settings of the config file but for tables. The rest is TOML of the plainest kind, which YAML reads."""
     settings = {}
     for line in config_text(pod, documents).splitlines():
-        found = re.match(r"(\w+) = (.*)", line)
+        found = re.match(r"(\w+) = ([^{].*)", line)
         if found:
             settings[found.group(1)] = yaml.safe_load(found.group(2))
     return settings

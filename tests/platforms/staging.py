@@ -93,12 +93,25 @@ def keys() -> None:
     pinned = {"version": "==1", "hashes": ["sha256:0"], "extras": ["x"], "markers": "python_version > '3'"}
     lock = {"default": {"a": pinned}}
     (folder / "Pipfile.lock").write_text(json.dumps(lock))
-    lines = load_stage().lines_of_lock(lock)
-    expect(lines == "a[x]==1 ; python_version > '3' --hash=sha256:0", "a lock keeps hashes and markers", lines)
+    lines = [call.lines for call in load_stage().read_lock(lock, folder)]
+    expect(lines == ["a[x]==1 ; python_version > '3' --hash=sha256:0"], "a lock keeps hashes and markers", lines)
     (folder / "requirements.txt").unlink()
     expect(key() not in seen, "a lock counts where there is no requirements.txt")
+    lock["default"]["b"] = {"path": "./local"}
+    (folder / "Pipfile.lock").write_text(json.dumps(lock))
+    seen = [key()]
+    (folder / "local/setup.py").write_text("2")
+    expect(key() not in seen, "so does what a lock names by its path")
     said = stage("key", application("pipfile", {"Pipfile": ""}), status=1)
     expect("`pipenv lock` makes it" in said, "a Pipfile alone says nothing certain", said)
+
+    folder = application("package", {"setup.py": "", "shop.py": ""})
+    inside = ("--venv", folder / "venv")
+    seen = [key(*inside)]
+    application("package", {"venv/pyvenv.cfg": "", "venv.cache/lock": ""})
+    expect(key(*inside) == seen[0], "a virtualenv in the application's folder does not count")
+    (folder / "shop.py").rename(folder / "store.py")
+    expect(key(*inside) not in seen, "a file's name counts")
 
 
 def cache() -> None:
@@ -148,6 +161,17 @@ def cache() -> None:
     stage("build", folder, "--cache", WORK / "paths", "--python", common.PYTHON, "--venv", WORK / "by-path")
     expect((WORK / "by-path/bin/one").exists(), "a wheel that the requirements name by its path")
 
+    # A package with a hash needs one that has none.
+    folder = WORK / "both"
+    make_wheel(folder / "vendor", "one", "Requires-Dist: two\n")
+    make_wheel(folder / "local", "two")
+    digest = hashlib.sha256((folder / "vendor/one-1-py3-none-any.whl").read_bytes()).hexdigest()
+    hashed, local = {"version": "==1", "hashes": [f"sha256:{digest}"]}, {"path": "./local/two-1-py3-none-any.whl"}
+    application("both", {"Pipfile.lock": json.dumps({"default": {"one": hashed, "two": local}})})
+    stage("build", folder, "--cache", WORK / "paths", "--python", common.PYTHON, "--venv", WORK / "by-lock")
+    for name in ("one", "two"):
+        expect((WORK / "by-lock/bin" / name).exists(), f"{name} is installed, of a lock with and without hashes")
+
     said = stage(*arguments, "--venv", WORK / "venv", "--with", "no-such-package", status=1)
     expect("build failed: installing the requirements ended with status 1" in said, "what cannot be installed", said)
     expect((WORK / "venv/bin/two").exists(), "and the virtualenv before it stays")
@@ -180,13 +204,13 @@ def kinds() -> None:
 SETUP = "from setuptools import setup\nsetup(name='shop', py_modules=['shop'], install_requires=['bottle==0.13.4'])\n"
 
 
-def make_wheel(folder: Path, name: str) -> None:
-    """The smallest package with a script."""
+def make_wheel(folder: Path, name: str, needs: str = "") -> None:
+    """The smallest package with a script; `needs` is a line of its metadata."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-1.dist-info"
     with zipfile.ZipFile(folder / f"{name}-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr(f"{name}.py", "import sys\ndef main(): print(sys.prefix)\n")
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n{needs}")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/entry_points.txt", f"[console_scripts]\n{name} = {name}:main\n")
         wheel.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/entry_points.txt,,\n")

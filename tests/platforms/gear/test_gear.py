@@ -187,6 +187,20 @@ class Acceptance(GearTest):
         self.assertIn("bad deploy", failed.exception.output)
         self.assertEqual(failed.exception.status, 1)
 
+    def test_what_a_hook_of_the_server_has_started_is_no_worker(self) -> None:
+        gear = self.gear()
+        settings = """
+            import subprocess
+            def when_ready(server):
+                subprocess.Popen(["sleep", "600"])
+        """
+        gear.push({"wsgi.py": version(1), "gunicorn.conf.py": textwrap.dedent(settings)})
+        [helper] = [pid for pid in children(self.master(gear)) if title(pid).startswith("sleep")]
+        # It outlives the reload, which is over without it.
+        gear.control("reload")
+        self.assertIn("Current thread", gear.control("threaddump"))
+        self.assertTrue(is_alive(helper))
+
     def test_hooks_run_around_verbs_and_may_stop_them(self) -> None:
         gear = self.gear()
         said = '#!/bin/sh\necho "$(basename "$0") $OPENSHIFT_APP_NAME" >>"$OPENSHIFT_DATA_DIR/hooks"\n'
@@ -281,6 +295,34 @@ class HotDeploy(GearTest):
                 gear.push({"wsgi.py": only_tried + version(2), "requirements.txt": ""})
             self.assertIn("the old one serves on", failed.exception.output)
             self.expect(gear, "v1")
+            gear.push({"wsgi.py": version(3)})
+            load.expect_from_now_on(3)
+        self.assertEqual(load.failures, [])
+        self.expect(gear, "v3")
+
+    def test_a_release_that_hangs_never_takes_over(self) -> None:
+        gear = self.gear()
+        gear.push({"wsgi.py": version(1), "gunicorn.conf.py": "timeout = 5\n", ".openshift/markers/hot_deploy": ""})
+        # More than timeout, past which a reload gives up workers that still load the app.
+        gear.set_variables({"OPENSHIFT_PYTHON_START_SECONDS": "6"}, ".env/user_vars")
+        loading = gear.home / "app-root/data/loading"
+        hangs = """
+            import os, time
+            if "MONOCEROS_RELEASE" not in os.environ:
+                with open(os.environ["OPENSHIFT_DATA_DIR"] + "loading", "a") as file:
+                    print(os.getpid(), file=file)
+                time.sleep(600)
+        """
+        with Load(gear.address) as load:
+            load.expect_from_now_on(1)
+            with self.assertRaises(ActionFailed) as failed:
+                gear.push({"wsgi.py": textwrap.dedent(hangs) + version(2)})
+            self.assertIn("the old one serves on", failed.exception.output)
+            workers = [int(line) for line in loading.read_text().split()]
+            self.assertTrue(workers)
+            wait_until("the workers that hang to end", lambda: not any(map(is_alive, workers)), 30)
+            self.expect(gear, "v1")
+            gear.set_variables({"OPENSHIFT_PYTHON_START_SECONDS": "60"}, ".env/user_vars")
             gear.push({"wsgi.py": version(3)})
             load.expect_from_now_on(3)
         self.assertEqual(load.failures, [])
@@ -507,6 +549,10 @@ def vendor(repo: Path, name: str, value: str) -> None:
 def children(pid: int) -> list[int]:
     said = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
     return [int(line) for line in said.split()]
+
+
+def title(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 def connections(address: tuple[str, int]) -> int:

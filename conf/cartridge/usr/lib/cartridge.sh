@@ -189,6 +189,19 @@ is_alive() {
   { read -r stat <"/proc/$1/stat"; } 2>/dev/null && [[ ${stat##*) } != [ZX]* ]]
 }
 
+# workers_of PID: prints the pids of a master's workers, by the title that they have. Its other
+# children, a dirty arbiter or what a hook has started, outlive a reload, and may die of a signal
+# that is meant for workers.
+workers_of() {
+  local process stat title
+  for process in /proc/[0-9]*; do
+    title=
+    # Some kernels do not end the title with a NUL, and read says so by its status.
+    { read -r stat <"$process/stat" && read -r -d '' title <"$process/cmdline"; } 2>/dev/null || :
+    if [[ ${stat##*) } == ?" $1 "* && $title == "monoceros: worker ["* ]]; then echo "${process##*/}"; fi
+  done
+}
+
 # server_pid: prints the pid of the master, or fails.
 server_pid() {
   local pid
@@ -250,7 +263,7 @@ expect_workers() {
   token=serving.$(date +%s%N)
   log_start=$(($(stat -c %s "$log" 2>/dev/null || echo 0) + 1))
   old_workers=()
-  if [ $# -gt 0 ]; then mapfile -t old_workers < <(pgrep -P "$1"); fi
+  if [ $# -gt 0 ]; then mapfile -t old_workers < <(workers_of "$1"); fi
   rm -f "$run"/serving.*
   echo "$token" >"$run/wanted"
 }
