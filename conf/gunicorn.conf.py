@@ -1,16 +1,15 @@
 # A config file in Python, as gunicorn's. monoceros reads gunicorn.conf.py from the directory it is started in, or
 # any file named with -c. Its global names are settings (docs/settings.md); other names are its own.
 #
-# A file of data (conf/monoceros.toml) does as well where nothing has to be computed, and then the master process
-# needs no Python.
+# A file of data (conf/monoceros.toml) does as well where nothing has to be computed, and needs no Python in the master.
 
 import multiprocessing
 import os
 
 # -- Addresses --------------------------------------------------------------------------------------------------------
 
-# "HOST:PORT", "[::1]:PORT", "unix:/run/shop.sock"; a list for several.
-bind = "127.0.0.1:" + os.environ.get("PORT", "8000")
+# "HOST:PORT", "[::1]:PORT", "unix:/run/shop.sock"; a list for several. Without it: 127.0.0.1:8000, or 0.0.0.0:$PORT.
+# bind = "127.0.0.1:8000"
 
 # -- Workers ----------------------------------------------------------------------------------------------------------
 

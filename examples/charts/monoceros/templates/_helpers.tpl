@@ -46,11 +46,27 @@ app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | tr
 bind = {{ printf ":%v" .Values.containerPort | toJson }}
 health_path = {{ .Values.probes.path | toJson }}
 {{- range $name, $value := .Values.settings }}
-{{- if kindIs "float64" $value }}
-{{ $name }} = {{ $value | int64 }}
-{{- else if not (kindIs "invalid" $value) }}
-{{ $name }} = {{ $value | toJson }}
+{{- if not (kindIs "invalid" $value) }}
+{{ $name }} = {{ include "monoceros.toml" $value }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A value in TOML, on one line. Text, numbers and booleans are as in JSON; a map is an inline table. */}}
+{{- define "monoceros.toml" -}}
+{{- $parts := list }}
+{{- if kindIs "map" . }}
+{{- range $name, $value := . }}
+{{- $parts = append $parts (printf "%s = %s" ($name | toJson) (include "monoceros.toml" $value)) }}
+{{- end }}
+{{- printf "{%s}" (join ", " $parts) }}
+{{- else if kindIs "slice" . }}
+{{- range . }}
+{{- $parts = append $parts (include "monoceros.toml" .) }}
+{{- end }}
+{{- printf "[%s]" (join ", " $parts) }}
+{{- else }}
+{{- . | toJson }}
 {{- end }}
 {{- end }}
 
