@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::util::client::Client;
+use crate::util::process::is_stopped;
 use crate::util::server::{Plan, Server, send};
 use crate::util::wait_until;
 
@@ -116,14 +117,15 @@ fn a_promised_connection_is_kept_for_a_moment_after_the_app_was_done_with_it() {
 /// the event loop takes from the kernel.
 #[test]
 fn requests_that_wait_in_the_kernel_at_their_connections_deadline_are_answered() {
-    let server = Server::start("closing", ["--keep-alive", "2"]);
+    let server = Server::start("closing", ["--keep-alive", "5"]);
     let worker = server.wait_for_workers(1)[0];
     let mut clients: Vec<_> = (0..600).map(|_| server.connect()).collect();
-    clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+    clients.iter_mut().for_each(|client| client.send(REQUEST));
+    clients.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
     send(worker, Signal::SIGSTOP);
     // The worker is stopped by the time the last request is on its way.
     clients.iter_mut().for_each(|client| client.send(REQUEST));
-    assert!(clients[0].is_silent(Duration::from_millis(3500)));
+    assert!(clients[0].is_silent(Duration::from_millis(6500)));
     send(worker, Signal::SIGCONT);
     let lost = clients.iter_mut().filter_map(|client| client.read_for("GET").err()).count();
     assert_eq!(lost, 0, "requests got no answer");
@@ -171,6 +173,7 @@ fn an_idle_connection_is_read_once_more_before_it_is_closed_for_room() {
     let mut clients: Vec<_> = (0..600).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
     send(worker, Signal::SIGSTOP);
+    wait_until("the worker to stand still", || is_stopped(worker));
     let mut newcomers: Vec<_> = (0..50).map(|_| server.connect()).collect();
     newcomers.iter_mut().for_each(|client| client.send(REQUEST));
     // The oldest connections send requests. When the worker looks for one to close, it has seen

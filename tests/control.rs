@@ -250,7 +250,9 @@ fn an_idle_client_outlives_a_hundred_reloads() {
     }
     server.signal(SIGHUP);
     let stats = idle.data("show stats");
-    assert_eq!((stats["workers_target"].number(), stats["reloads"].number() as usize), (2.0, reloads));
+    assert_eq!(stats["workers_target"].number(), 2.0);
+    // The last one may have ended by now.
+    assert!((reloads..=reloads + 1).contains(&(stats["reloads"].number() as usize)), "{stats:?}");
     assert!(idle.data("show workers")["count"].number() >= 2.0);
     server.finish();
 }

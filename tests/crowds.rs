@@ -154,10 +154,10 @@ fn requests_of_kept_connections_spread_over_the_workers() {
 /// Four workers each get their part of a crowd's requests: `crowd` returns the worker of each
 /// answer, `is_fair` judges how many each gave. Siblings wait for a less busy worker for
 /// milliseconds only; if the machine does not schedule it for longer, they go on without it. So one
-/// fair crowd in five is enough, and an unfair server has none.
+/// fair crowd in twenty is enough, and an unfair server has none.
 fn expect_spread(crowd: impl Fn(&Server) -> Vec<String>, is_fair: impl Fn(&[usize]) -> bool) {
     let mut seen = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..20 {
         let server = serving(Plan::app("process").args(["--workers", "4"]), 4);
         let mut shares: HashMap<String, usize> = HashMap::new();
         crowd(&server).into_iter().for_each(|worker| *shares.entry(worker).or_default() += 1);

@@ -24,6 +24,8 @@ fn the_status_says_by_its_exit_whether_all_workers_serve() {
     let workers = server.wait_for_workers(2);
     let pid = server.pid().to_string();
     assert_eq!(server.get("/pid").status, 200);
+    // A request is counted behind its response.
+    wait_until("the request to be counted", || text(&ctl(&["status", &pid])).contains("Requests  1 "));
     let whole = ctl(&["status", &pid]);
     assert_eq!(whole.status.code(), Some(0), "{whole:?}");
     let said = text(&whole);

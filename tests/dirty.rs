@@ -86,7 +86,7 @@ fn calls_streams_and_stash_answer_as_under_gunicorn() {
     let plan = plan().file("conf.py", HOOKS);
     let (conf, errors) = (plan.path("conf.py").display().to_string(), plan.path("errors.log"));
     let mut server = plan
-        .args(["--config", &conf, "--dirty-app", "dirty:Rare", "--dirty-timeout", "1"])
+        .args(["--config", &conf, "--dirty-app", "dirty:Rare", "--dirty-timeout", "3"])
         .error_log("errors.log")
         .start();
     let workers = wait_for_pool(&server, 2);

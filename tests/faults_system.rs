@@ -298,7 +298,7 @@ fn many_requests(server: &Server, what: &str) {
     let (mut client, start) = (server.connect(), Instant::now());
     (0..2000).for_each(|_| assert_eq!(client.get("/many").status, 200, "{what}"));
     // A wait for the pipe at every line would be 40 seconds and more.
-    assert!(start.elapsed() < PATIENCE, "{what}: {:?}", start.elapsed());
+    assert!(start.elapsed() < 2 * PATIENCE, "{what}: {:?}", start.elapsed());
 }
 
 #[test]

@@ -84,17 +84,17 @@ fn the_busy_share_is_that_of_a_load_of_known_duty() {
         let client = || {
             let mut client = server.connect();
             let mut own = 0.0;
-            for _ in 0..6 {
-                ask(&mut client, "/sleep?0.18");
+            for _ in 0..3 {
+                ask(&mut client, "/sleep?0.9");
                 own += told(&mut client).1;
-                thread::sleep(Duration::from_millis(60));
+                thread::sleep(Duration::from_millis(300));
             }
             own
         };
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
         clients.into_iter().map(|client| client.join().expect("it was answered")).sum()
     });
-    wait_until("all to be counted", || sum(&read(&address), "monoceros_requests_total") == 24.0);
+    wait_until("all to be counted", || sum(&read(&address), "monoceros_requests_total") == 12.0);
     let (found, took) = (read(&address), monotonic() - began);
     let busy = sum(&found, "monoceros_busy_seconds_total") - before;
     let of_all = found["monoceros_threads"] * took;
@@ -142,7 +142,7 @@ fn expect_true_waits(server: &Server, address: &Address, mut next_client: impl F
         wait_until("the first to be in the app", || counts().2 == 1.0);
         let sent = monotonic();
         // It sleeps for long enough to see the other's count apart from its own.
-        ask(&mut waiting, "/sleep?0.1");
+        ask(&mut waiting, "/sleep?1");
         told(&mut first);
         let mut without_its_own = 0.0;
         wait_until("the first to be counted", || {

@@ -459,9 +459,9 @@ def ring(*_):
 
 def application(environ, start_response):
     signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
     body = environ["wsgi.input"]
     try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
         body.read()
     except Alarm:
         pathlib.Path(os.environ["GATE"], "alarmed").touch()

@@ -110,14 +110,14 @@ fn hup_with_a_broken_config_changes_nothing() {
 fn hup_while_the_new_code_boots_slowly_stops_no_worker() {
     let server = versioned(&[]);
     server.wait_for_workers(2);
-    server.write("app.py", &format!("import time\ntime.sleep(2)\n{}", version(2)));
+    server.write("app.py", &format!("import time\ntime.sleep(5)\n{}", version(2)));
     server.signal(SIGHUP);
     server.wait_for_log("Hang up: Master");
     // Until the new version answers, the old one does, each time and without delay.
     wait_until("the new version", || {
         let mut client = server.connect();
         client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-        let answer = client.read_within("GET", Duration::from_millis(900)).expect("a worker serves all the time");
+        let answer = client.read_within("GET", Duration::from_millis(4000)).expect("a worker serves all the time");
         answer.text() == "v2  0"
     });
     server.finish();

@@ -103,7 +103,7 @@ fn request_timeout_bounds_a_request_where_timeout_does_not() {
 fn bounds_a_request(args: &[&str; 6]) {
     let mut server = Server::start("process", *args);
     let before = server.wait_for_workers(2);
-    assert_eq!(server.get("/sleep?0.5").status, 200);
+    assert_eq!(server.get("/sleep?0.2").status, 200);
     let mut client = server.connect();
     client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
     wait_until("the stuck worker to end", || before.iter().any(|pid| !server.workers().contains(pid)));
@@ -139,12 +139,12 @@ fn a_worker_past_its_timeout_tells_what_it_was_at_though_c_code_holds_the_interp
 #[test]
 fn boot_timeout_ends_a_start_that_hangs() {
     let plan = Plan::app("app").in_own_folder().file("app.py", "import time\ntime.sleep(600)\n");
-    let mut server = plan.args(["--boot-timeout", "1"]).start();
+    let mut server = plan.args(["--boot-timeout", "3"]).start();
     let (status, took) = server.wait_for_exit_within(Duration::from_secs(15));
     assert_eq!(status.code(), Some(3));
-    assert!(took > Duration::from_millis(700), "{took:?}");
+    assert!(took > Duration::from_millis(2700), "{took:?}");
     let log = server.log();
-    assert!(log.contains("has been loading the app for 1 s: boot_timeout."), "{log}");
+    assert!(log.contains("has been loading the app for 3 s: boot_timeout."), "{log}");
     assert!(log.contains("time.sleep(600)"), "where it hung: {log}");
     assert_eq!(log.matches("Reason: Worker failed to boot.").count(), 1, "{log}");
 }
@@ -154,7 +154,7 @@ fn boot_timeout_gives_up_a_reload_that_hangs() {
     let apps = crate::util::apps();
     let app = "from echo import application\n";
     let plan = Plan::app("app").in_own_folder().file("app.py", app);
-    let plan = plan.args(["--boot-timeout", "2", "--pythonpath", apps.to_str().expect("a plain path")]);
+    let plan = plan.args(["--boot-timeout", "4", "--pythonpath", apps.to_str().expect("a plain path")]);
     let mut server = plan.start();
     let workers = server.wait_for_workers(1);
     assert_eq!(server.get("/").status, 200);

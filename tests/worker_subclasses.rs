@@ -290,7 +290,7 @@ fn a_class_of_gevent_is_called_at_gunicorns_moments() {
     server.wait_for_log("told to quit");
     wait_until("another worker", || !server.workers().contains(&second) && server.has_serving(1));
     let mut last = asked(&server, "/sleep?0.5");
-    std::thread::sleep(Duration::from_millis(100));
+    server.wait_for_log("before GET /sleep?0.5");
     server.signal(SIGTERM);
     server.wait_for_log("told to exit");
     assert_eq!(last.read().status, 200);

@@ -64,9 +64,9 @@ class Limited(GeventWorker):
     def handle_request(self, *args):
         req = args[1]
         if req.query == "5":
-            with gevent.Timeout(0.3):
+            with gevent.Timeout(2):
                 return super().handle_request(*args)
-        with gevent.Timeout(0.3, False):
+        with gevent.Timeout(2, False):
             return super().handle_request(*args)
 
 
