@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal::{SIGABRT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1};
 
+use crate::util::client::{Address, Client};
 use crate::util::json::Json;
 use crate::util::load::Load;
 use crate::util::metrics::{measured, read};
 use crate::util::server::{Plan, Server, send};
+use crate::util::tls::{Authority, Key};
 use crate::util::{process, variable_for_classes, wait_at_most, wait_until};
 
 /// A class, and an application that it runs.
@@ -117,6 +119,51 @@ fn each_class_answers_for_metrics() {
         server.release();
         server.finish();
     }
+}
+
+#[test]
+fn tornado_runs_what_an_app_schedules_while_it_is_imported() {
+    let server = plan(TORNADO).start();
+    assert_eq!(server.get("/scheduled").text(), "ran");
+    server.finish();
+}
+
+/// As under gunicorn, whose own classes ask the hook.
+#[test]
+fn pywsgi_and_tornado_have_the_context_of_the_ssl_context_hook() {
+    let hook = "import ssl\ndef ssl_context(conf, default_ssl_context_factory):\n    \
+                context = default_ssl_context_factory()\n    context.load_verify_locations('clients.pem')\n    \
+                context.verify_mode = ssl.CERT_REQUIRED\n    return context\n";
+    let (root, clients) = (Authority::root("Test root"), Authority::root("Client root"));
+    for class in [PYWSGI, TORNADO] {
+        let plan = plan(class).tls(&root.server(Key::Ecdsa, &["localhost"]));
+        let authorities = plan.path("clients.pem").display().to_string();
+        let plan = plan.file("clients.pem", &clients.pem()).file("conf.py", &hook.replace("clients.pem", &authorities));
+        let path = plan.path("conf.py").display().to_string();
+        let mut server = plan.args(["--config", &path]).start();
+        let port = server.address.port();
+        let known = Address::Tls(port, root.trust_as(&clients.client("alice", 2090)));
+        assert!(Client::connect(&known).get("/").text().starts_with('v'), "{}", class.0);
+        let mut stranger = Client::connect(&Address::Tls(port, root.trust()));
+        let _ = stranger.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(stranger.read_for("GET").is_err(), "{}", class.0);
+        server.allow("");
+        server.finish();
+    }
+}
+
+/// An idle client under TLS sees its connection end, and no page in the clear.
+#[test]
+fn pywsgi_ends_idle_clients_quietly_under_tls() {
+    let root = Authority::root("Test root");
+    let mut server = plan(PYWSGI).tls(&root.server(Key::Ecdsa, &["localhost"])).start();
+    let mut idle = Client::connect(&Address::Tls(server.address.port(), root.trust()));
+    assert_eq!(idle.get("/").status, 200);
+    server.signal(SIGTERM);
+    assert!(idle.read_for("GET").is_err());
+    assert_eq!(server.wait_for_exit_within(Duration::from_secs(20)).0.code(), Some(0));
+    server.expect_clean_log();
+    server.expect_gone();
 }
 
 #[test]

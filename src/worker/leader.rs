@@ -94,8 +94,17 @@ impl LeaderState {
         self.retire_when_due(pool);
         self.end_hand_over(pool);
         self.end_abort(pool);
+        self.wait_for_drain();
         pool.log_requests(&self.event_loop.take_logged());
         Ok(())
+    }
+
+    /// The end of draining is noticed in time: late greenlets must unwind before the master kills
+    /// the worker.
+    fn wait_for_drain(&mut self) {
+        if let WorkerStage::Draining(end) = self.stage {
+            self.event_loop.tick_by(end);
+        }
     }
 
     /// Whether the worker has nothing more to do.

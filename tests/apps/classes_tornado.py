@@ -3,11 +3,19 @@
 import asyncio
 
 import classes_gate
+import tornado.ioloop
 import tornado.web
+
+# Scheduled while the module is imported.
+scheduled = []
+tornado.ioloop.IOLoop.current().add_callback(scheduled.append, "ran")
 
 
 class Handler(tornado.web.RequestHandler):
     async def get(self):
+        if self.request.path == "/scheduled":
+            self.write(" ".join(scheduled))
+            return
         if self.request.path == "/wait":
             classes_gate.enter()
             while not classes_gate.is_released():

@@ -189,7 +189,8 @@ class _Watchers:
         self._timer.stop()
         self._timer.close()
         self._timer = self._loop.timer(seconds)
-        self._timer.start(self._turn)
+        # The loop's own time may be that of its last poll: the timer would fire before anything is due.
+        self._timer.start(self._turn, update=True)
 
     def _beaten(self):
         self._last_sweep += 1

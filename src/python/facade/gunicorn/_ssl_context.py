@@ -1,6 +1,6 @@
-"""Reads the options of the context that the ssl_context hook returns.
+"""The context of the ssl_context hook: its options for the server, and the context itself for classes that need one.
 
-The server's TLS is not that of Python's `ssl`, so it cannot use the context itself. It takes over the options: the
+The server's TLS is not that of Python's `ssl`, so it cannot use the context. It takes over the options: the
 certificates from the calls that loaded them, because a context does not return them, and the rest from its attributes.
 It must not know what the server does with them.
 """
@@ -36,6 +36,11 @@ def read(cfg, hook):
         raise ConfigError("the context of ssl_context speaks neither TLS 1.2 nor 1.3, and there is no other here")
     mode = int(context.verify_mode)
     return {"pairs": pairs, "ciphers": ciphers, "authorities": authorities, "verify_mode": mode, **speaks}
+
+
+def make(cfg):
+    """The context for a worker class that serves by itself, from the hook if there is one."""
+    return cfg.ssl_context(cfg, lambda: _default_context(cfg))
 
 
 def _default_context(cfg):

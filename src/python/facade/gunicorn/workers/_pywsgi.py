@@ -10,7 +10,7 @@ import gevent.hub
 import gevent.socket
 from gevent import monkey, pywsgi
 from gevent.pool import Pool
-from gunicorn import SERVER_SOFTWARE
+from gunicorn import SERVER_SOFTWARE, _ssl_context
 from gunicorn.http.wsgi import FileWrapper
 from gunicorn.workers.base import Worker
 
@@ -105,18 +105,7 @@ class GeventPyWSGIWorker(Worker):
         return server
 
     def _tls(self):
-        if not self.cfg.is_ssl:
-            return {}
-        import ssl
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.cfg.certfile, self.cfg.keyfile)
-        context.verify_mode = ssl.VerifyMode(int(self.cfg.cert_reqs or 0))
-        if self.cfg.ca_certs:
-            context.load_verify_locations(self.cfg.ca_certs)
-        if self.cfg.ciphers:
-            context.set_ciphers(self.cfg.ciphers)
-        return {"ssl_context": context}
+        return {"ssl_context": _ssl_context.make(self.cfg)} if self.cfg.is_ssl else {}
 
     def _stop_if_orphaned(self):
         if self.ppid != os.getppid():
@@ -163,8 +152,9 @@ def _noting_idleness(handler_class, idle):
         def hang_up(self):
             idle.discard(self)
             try:
-                # 0: SHUT_RD. What the client has sent already is still read.
-                self.socket.shutdown(0)
+                # 0: SHUT_RD. What the client has sent already is still read. Under TLS the socket's own method would
+                # end the session, and what is written later would go out in the clear.
+                gevent.socket.socket.shutdown(self.socket, 0)
             except OSError:
                 pass
 

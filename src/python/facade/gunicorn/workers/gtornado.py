@@ -5,9 +5,10 @@ import os
 
 import tornado
 import tornado.web
-from gunicorn import SERVER_SOFTWARE
+from gunicorn import SERVER_SOFTWARE, _ssl_context
 from gunicorn.workers.base import Worker
 from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
 from tornado.wsgi import WSGIContainer
 
 # Between two looks whether the worker is to stop, and between two heartbeats.
@@ -40,8 +41,13 @@ class TornadoWorker(Worker):
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
 
+    def init_process(self):
+        # A loop does not outlive a fork. What the app schedules while it is imported runs in the one that serves.
+        IOLoop.clear_current()
+        super().init_process()
+
     def run(self):
-        asyncio.run(self._serve())
+        IOLoop.current().run_sync(self._serve)
 
     async def _serve(self):
         app = self.wsgi
@@ -75,13 +81,7 @@ class TornadoWorker(Worker):
         await server.close_all_connections()
 
     def _tls(self):
-        if not self.cfg.is_ssl:
-            return {}
-        options = {name: value for name, value in self.cfg.ssl_options.items() if value is not None}
-        return {"ssl_options": {name: options[name] for name in _TLS_OPTIONS & options.keys()}}
-
-
-_TLS_OPTIONS = frozenset({"certfile", "keyfile", "cert_reqs", "ca_certs", "ciphers"})
+        return {"ssl_options": _ssl_context.make(self.cfg)} if self.cfg.is_ssl else {}
 
 
 class _Server(HTTPServer):
