@@ -184,7 +184,7 @@ fn every_command_of_gunicorn_has_its_reply() {
     wait_until("one worker", || server.workers().len() == 1);
     let worker = server.workers()[0];
     assert_eq!(control.data(&format!("worker kill {worker}"))["killed"].number() as i32, worker);
-    wait_until("another worker", || server.has_serving(1) && server.workers() != [worker]);
+    wait_until("another worker", || server.workers() != [worker] && server.has_serving(1));
     assert_eq!(control.data("worker kill 999999")["error"].text(), "Worker 999999 not found");
     assert_eq!(control.data("dirty add")["error"].text(), "Dirty arbiter not running");
     assert_eq!(control.data("reopen")["status"].text(), "reopening");

@@ -92,7 +92,7 @@ fn stacks_are_shown_of_workers_that_hang_and_go_on_afterwards() {
     // The other request never ends.
     send(worker, SIGKILL);
     server.allow("was sent SIGKILL");
-    wait_until("another worker", || server.has_serving(1) && server.workers() != [worker]);
+    wait_until("another worker", || server.workers() != [worker] && server.has_serving(1));
     server.finish();
 }
 
@@ -177,7 +177,7 @@ fn stacks_are_shown_while_c_code_holds_the_interpreter() {
     // The request never ends.
     send(worker, SIGKILL);
     server.allow("was sent SIGKILL");
-    wait_until("another worker", || server.has_serving(1) && server.workers() != [worker]);
+    wait_until("another worker", || server.workers() != [worker] && server.has_serving(1));
     server.finish();
 }
 
@@ -217,7 +217,7 @@ fn stacks_are_shown_of_greenlets_that_wait() {
     assert_eq!(server.workers(), [worker]);
     send(worker, SIGKILL);
     server.allow("was sent SIGKILL");
-    wait_until("another worker", || server.has_serving(1) && server.workers() != [worker]);
+    wait_until("another worker", || server.workers() != [worker] && server.has_serving(1));
     server.finish();
 }
 

@@ -48,7 +48,7 @@ fn a_reload_turns_it_on_and_off_for_sockets_in_use() {
         server.write("conf.py", text);
         server.signal(SIGHUP);
         server.wait_for_log_times("Handling signal: hup", round + 1);
-        wait_until("the new generation alone", || server.has_serving(1) && server.workers() != before);
+        wait_until("the new generation alone", || server.workers() != before && server.has_serving(1));
         let mut client = silent_client(&server, state);
         assert_eq!(client.get("/").status, 200);
         drop(client);

@@ -409,7 +409,7 @@ fn odd_inherited_state_does_no_harm() {
     let before = server.wait_for_workers(1);
     assert_eq!(server.get("/children").text(), "[7, 7, 7]");
     server.signal(SIGHUP);
-    wait_until("a new worker", || server.has_serving(1) && server.workers() != before);
+    wait_until("a new worker", || server.workers() != before && server.has_serving(1));
     server.signal(SIGTERM);
     assert_eq!(server.wait_for_exit().code(), Some(0));
     server.expect_gone();

@@ -35,7 +35,7 @@ fn a_check_is_answered_without_the_app_and_leaves_no_trace() {
         assert_ne!(checker.request(method, target, &[], body.as_bytes()).text(), "ok\n", "{method} {target}");
     }
     server.wait_for_log("Autorestarting worker after current request.");
-    wait_until("the replacement", || server.has_serving(1) && server.workers() != workers);
+    wait_until("the replacement", || server.workers() != workers && server.has_serving(1));
     let lines = std::fs::read_to_string(&access).expect("the access log");
     assert!(lines.contains("/calls") && !lines.contains("from=balancer"), "{lines}");
     server.finish();

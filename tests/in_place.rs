@@ -72,7 +72,7 @@ fn workers_are_forked_though_the_start_directory_is_gone() {
     let old = server.wait_for_workers(1);
     fs::remove_dir_all(server.path("build")).expect("the test's folder");
     send(old[0], SIGKILL);
-    wait_until("another worker", || server.has_serving(1) && server.workers() != old);
+    wait_until("another worker", || server.workers() != old && server.has_serving(1));
     assert_eq!(server.get("/").status, 200);
     server.allow("was sent SIGKILL");
     server.finish();
@@ -133,7 +133,7 @@ fn a_trial_that_hangs_makes_room_for_the_next_order() {
         if preload || next_is_upgrade {
             wait_for_takeover(&server, &old);
         } else {
-            wait_until("a new worker", || server.has_serving(1) && server.workers() != old);
+            wait_until("a new worker", || server.workers() != old && server.has_serving(1));
         }
         for said in [GIVEN_UP, "the new program would not start (Killed(9)).", "RTMIN signal ignored. Child exists."] {
             server.allow(said);
@@ -175,7 +175,7 @@ fn files_of_the_old_settings_go_and_a_pid_file_is_no_reason_to_end() {
     server.write("conf.py", &settings("b"));
     server.signal_rtmin();
     server.wait_for_log_times("Starting monoceros", 2);
-    wait_until("new workers alone", || server.has_serving(1) && server.workers() != old);
+    wait_until("new workers alone", || server.workers() != old && server.has_serving(1));
     assert_eq!((read("run/a.pid"), read("run/b.pid")), (String::new(), pid));
     assert!(!server.path("a.sock").exists());
     UnixStream::connect(server.path("b.sock")).expect("it listens");

@@ -463,7 +463,7 @@ fn statsd_is_told_once_of_each_request_over_an_upgrade_in_place() {
     (0..20).for_each(|_| assert_eq!(ask(&server, "/", &[]).status, 200));
     server.signal_rtmin();
     server.wait_for_log_times("Starting monoceros", 2);
-    wait_until("new workers alone", || server.has_serving(1) && server.workers() != old);
+    wait_until("new workers alone", || server.workers() != old && server.has_serving(1));
     assert_eq!(ask(&server, "/", &[]).status, 200);
     server.finish();
     let heard = lines_of_all(&agent);

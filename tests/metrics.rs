@@ -271,7 +271,7 @@ fn a_number_that_lasts_keeps_the_files_of_an_app_from_growing() {
         let workers = server.wait_for_workers(1);
         numbers.push(server.get("/").text());
         server.signal(SIGHUP);
-        wait_until("the next worker", || server.has_serving(1) && server.workers() != workers);
+        wait_until("the next worker", || server.workers() != workers && server.has_serving(1));
     }
     // Two at a time, or three where the master has not yet heard of an end.
     assert!(numbers.iter().all(|number| ["0", "1", "2"].contains(&number.as_str())), "{numbers:?}");

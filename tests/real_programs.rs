@@ -257,7 +257,7 @@ fn reload(program: &Program) {
     wait_until("the new worker", || server.workers().iter().any(|pid| !before.contains(pid)));
     server.release();
     assert_eq!(client.read().status, 200, "{}", program.name);
-    wait_until("the new worker alone", || server.has_serving(1) && server.workers() != before);
+    wait_until("the new worker alone", || server.workers() != before && server.has_serving(1));
     expect_no_kill(&server);
     expect_data(program, &server);
 }

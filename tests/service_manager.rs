@@ -145,10 +145,10 @@ fn sockets_from_the_service_manager_are_served_through_every_upgrade_and_stay() 
         let before = server.wait_for_workers(1);
         server.signal_rtmin();
         server.wait_for_log_times("Starting monoceros", 2);
-        wait_until("a new worker in place", || server.has_serving(1) && server.workers() != before);
+        wait_until("a new worker in place", || server.workers() != before && server.has_serving(1));
         let before = server.workers();
         server.signal(SIGHUP);
-        wait_until("a new worker alone", || server.has_serving(1) && server.workers() != before);
+        wait_until("a new worker alone", || server.workers() != before && server.has_serving(1));
         assert_eq!(server.get("/").status, 200);
 
         let before = server.workers();

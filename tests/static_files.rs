@@ -584,7 +584,7 @@ fn a_directory_that_is_away_when_a_worker_boots_is_served_when_it_is_back() {
     let old = server.wait_for_workers(1);
     fs::rename(server.path("static"), server.path("away")).expect("a folder");
     crate::util::server::send(old[0], nix::sys::signal::Signal::SIGKILL);
-    wait_until("another worker", || server.has_serving(1) && server.workers() != old);
+    wait_until("another worker", || server.workers() != old && server.has_serving(1));
     assert_eq!(server.get("/static/a.css").status, 404);
     fs::rename(server.path("away"), server.path("static")).expect("a folder");
     wait_until("the file", || server.get("/static/a.css").status == 200);

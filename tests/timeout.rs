@@ -130,7 +130,7 @@ fn a_worker_past_its_timeout_tells_what_it_was_at_though_c_code_holds_the_interp
     {
         server.wait_for_log(told);
     }
-    wait_until("another worker", || server.has_serving(1) && server.workers() != stuck);
+    wait_until("another worker", || server.workers() != stuck && server.has_serving(1));
     assert_eq!(server.get("/").status, 200);
     server.allow("");
     server.finish();

@@ -28,7 +28,7 @@ fn no_total_ever_falls_whatever_dies() {
             wait_until("the old workers' end", || server.has_serving(2) && server.workers().len() == 2);
             let workers = server.workers();
             send(workers[round % workers.len()], SIGKILL);
-            wait_until("another worker", || server.has_serving(2) && server.workers() != workers);
+            wait_until("another worker", || server.workers() != workers && server.has_serving(2));
             for signal in [SIGTTIN, SIGTTOU, SIGHUP] {
                 server.signal(signal);
                 thread::sleep(Duration::from_millis(100));

@@ -264,7 +264,7 @@ fn an_upgrade_in_place_that_would_not_start_changes_nothing() {
     }
     server.signal_rtmin();
     server.wait_for_log_times("Starting monoceros", 2);
-    wait_until("a new worker", || server.has_serving(1) && server.workers() != workers);
+    wait_until("a new worker", || server.workers() != workers && server.has_serving(1));
     assert_eq!(server.get("/").status, 200);
     server.allow("");
     server.finish();

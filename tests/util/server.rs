@@ -268,7 +268,8 @@ impl Server {
         self.workers()
     }
 
-    /// Whether there are this many workers, and all of them report that they serve.
+    /// Whether there are this many workers, and all of them report that they serve. Look for others
+    /// than before first, and ask this then: the other way round one may be forked between.
     pub fn has_serving(&self, count: usize) -> bool {
         board::all_serve(self.pid(), count)
     }
