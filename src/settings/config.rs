@@ -300,8 +300,10 @@ impl Config {
     /// Where a log's lines go, given the setting's text: `-`, or a file whose path stays the same
     /// when the application changes the working directory.
     pub fn log_target(&self, given: &str) -> String {
-        let path = || self.chdir.join(given).into_os_string().into_string().ok();
-        Some(given).filter(|&given| given != "-").and_then(|_| path()).unwrap_or_else(|| given.to_owned())
+        if given == "-" {
+            return given.to_owned();
+        }
+        self.chdir.join(given).into_os_string().into_string().unwrap_or_else(|_| given.to_owned())
     }
 
     /// The class of the workers that run. With more than one thread sync becomes gthread, as in
