@@ -102,7 +102,7 @@ impl Upload {
 
 /// How long a client that asks all the time waits for its answers within a second: the 99th
 /// percentile. Requests that it would have sent while it waited count as if they had been.
-pub(crate) fn wait_at_p99(client: &mut Client) -> Duration {
+fn wait_at_p99(client: &mut Client) -> Duration {
     const INTERVAL: Duration = Duration::from_millis(2);
     let (start, mut waits) = (Instant::now(), Vec::new());
     while start.elapsed() < Duration::from_secs(1) {

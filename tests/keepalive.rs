@@ -70,11 +70,11 @@ fn nothing_is_parsed_behind_a_request_that_closes() {
 
 #[test]
 fn an_idle_connection_is_closed_after_keepalive() {
-    let server = Server::start("echo", ["--keep-alive", "1"]);
+    let server = Server::start("echo", ["--keep-alive", "2"]);
     let mut client = server.connect();
     assert_eq!(client.get("/").status, 200);
     assert!(client.is_silent(Duration::from_millis(500)), "closed far too early");
-    client.expect_closed(Duration::from_secs(3));
+    client.expect_closed(Duration::from_secs(5));
     server.finish();
 }
 

@@ -111,7 +111,7 @@ fn are_fair(rounds: &[[Duration; 2]]) -> bool {
 }
 
 /// How long an ordinary client waits for its answers at each of two servers: the 99th percentile.
-fn compare(ordinary: &mut [Client; 2]) -> [Duration; 2] {
+pub(crate) fn compare(ordinary: &mut [Client; 2]) -> [Duration; 2] {
     let end = Instant::now() + ROUND;
     let mut waits = [Vec::new(), Vec::new()];
     while Instant::now() < end {

@@ -4,14 +4,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::held::wait_at_p99;
+use crate::load::compare;
 use crate::util::client::{Client, Response};
 use crate::util::process::{anonymous, open_files};
 use crate::util::server::{Plan, Server};
 use crate::util::tls::{Authority, Key};
 use crate::util::wait_until;
 
-/// How long an ordinary client may wait at p99.
+/// How long an ordinary client may wait at p99 on a machine that does nothing else.
 const AT_P99: Duration = Duration::from_millis(20);
 
 /// The length of the application's long responses.
@@ -61,29 +61,32 @@ fn is_long_and_whole(response: &Response) -> bool {
 fn a_crowd_that_does_not_read_holds_neither_threads_nor_memory() {
     const CROWD: usize = 100;
     for (threads, path) in [("1", "/stream"), ("4", "/stream"), ("1", "/write"), ("4", "/write"), ("1", "/whole")] {
-        let plan = impatient(Plan::app("slow_readers")).args(["--threads", threads, "--write-timeout", "6"]);
-        let mut server = plan.start();
+        let start_server =
+            || impatient(Plan::app("slow_readers")).args(["--threads", threads, "--write-timeout", "6"]).start();
+        let (mut server, calm) = (start_server(), start_server());
         let worker = server.wait_for_workers(1)[0];
-        let mut ordinary = server.connect();
-        assert_eq!(ordinary.get("/").text(), "ok");
+        let mut ordinary = [&server, &calm].map(Server::connect);
+        ordinary.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "ok"));
         let (files, memory) = (open_files(worker), anonymous(worker));
         let crowd = stalled(&server, CROWD, path);
         // What its responses cost the application they cost at the beginning; a busy machine is
-        // busier in some seconds than in others.
+        // busier in some seconds than in others, for both servers.
+        let is_fair = |[among, without]: &[Duration; 2]| *among < AT_P99.max(2 * *without);
         let mut waits = Vec::new();
-        while waits.len() < 5 && waits.last().is_none_or(|wait| *wait >= AT_P99) {
-            waits.push(wait_at_p99(&mut ordinary));
+        while waits.len() < 5 && !waits.last().is_some_and(is_fair) {
+            waits.push(compare(&mut ordinary));
         }
-        println!("{threads} threads, {path}: an ordinary client waited at p99, second by second: {waits:?}");
+        println!("{threads} threads, {path}: [among them, without them] at p99, second by second: {waits:?}");
         let grown = anonymous(worker).saturating_sub(memory) / CROWD as u64;
         assert!(grown < MEMORY_EACH, "{threads} threads, {path}: {grown} bytes for each");
         // The crowd is cut in its time, and leaves nothing behind.
         wait_until("the crowd to be cut", || open_files(worker) <= files);
-        assert!(waits.last().is_some_and(|wait| *wait < AT_P99), "{threads} threads, {path}: {waits:?}");
+        assert!(waits.last().is_some_and(is_fair), "{threads} threads, {path}: {waits:?}");
         assert_eq!(server.workers(), [worker], "{}", server.log());
         drop(crowd);
         server.allow("does not read");
         server.finish();
+        calm.finish();
     }
 }
 
