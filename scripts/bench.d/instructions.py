@@ -43,7 +43,7 @@ def count(command_for, load, core, environment, cwd, work):
     finally:
         server.stop()
     dumps = [dump for pid in pids for dump in folder.glob(f"out.{pid}.1-*")]
-    return sum(total(dump) for dump in dumps) / COUNTED
+    return sum(total(dump) for dump in dumps if WATCHES not in dump.read_text()) / COUNTED
 
 
 def control(pids, action):
