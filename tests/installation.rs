@@ -121,6 +121,9 @@ fn bash_completes_flags_values_files_and_modules() {
         ("monoceros -w 2 ", "app site.wsgi"),
     ];
     let folder = folder_with_modules();
+    // bash would run what such names say.
+    fs::write(folder.path().join("$(touch${IFS}run).py"), "").expect("our own folder");
+    fs::write(folder.path().join("`touch run`.py"), "").expect("our own folder");
     for (line, offered) in table {
         // What readline does: it splits at blanks and at the characters of COMP_WORDBREAKS.
         let script = format!(
@@ -130,6 +133,7 @@ fn bash_completes_flags_values_files_and_modules() {
         );
         assert_eq!(shell("bash", &["--norc", "-c", &script], folder.path()), offered, "{line}");
     }
+    assert!(!folder.path().join("run").exists());
 }
 
 #[test]

@@ -140,7 +140,8 @@ _monoceros_offer() {
 _monoceros_modules() {
     local file
     for file in *.py */wsgi.py */asgi.py; do
-        [[ -e $file ]] || continue
+        # compgen -W expands what it is given: a name that is no module's could be a command.
+        [[ -e $file && $file != *[!A-Za-z0-9_./]* ]] || continue
         file=${file%.py}
         printf '%s\n' "${file//\//.}"
     done
