@@ -86,7 +86,7 @@ impl PythonSetup {
 }
 
 /// The home of an interpreter that runs already.
-const RUNNING: PythonHome = PythonHome { executable: None, program: None };
+const RUNNING: PythonHome = PythonHome { executable: None, program: None, is_virtual: false };
 
 fn find_home(command: &ExecCommand) -> Result<PythonHome, HomeError> {
     if interpreter::is_running() {

@@ -4,12 +4,19 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// The variable that names an interpreter where there is no virtual environment. By it the launcher
-/// tells the server which interpreter it has found.
+/// The variable that names an interpreter where there is no virtual environment: its path, or a
+/// name that `PATH` finds.
 pub const VARIABLE: &str = "MONOCEROS_PYTHON";
+
+/// The variable by which the launcher tells the server which interpreter it has found. It is not
+/// the operator's, which an upgrade asks again.
+pub const TOLD: &str = "MONOCEROS_LAUNCHED_FOR";
 
 /// The file that marks a virtual environment.
 const MARKER: &str = "pyvenv.cfg";
+
+/// Where the interpreters are whose libraries the dynamic linker finds by itself.
+const SYSTEM_FOLDERS: [&str; 2] = ["/usr/bin", "/bin"];
 
 /// An interpreter.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,23 +37,33 @@ pub struct Interpreter {
 /// `python3` on `PATH` that is an interpreter.
 ///
 /// # Errors
-/// A sentence: there is no interpreter, or its virtual environment does not say which it is.
+/// A sentence: there is no interpreter, what a variable names is none, or its virtual environment
+/// does not say which it is.
 pub fn interpreter(program: &Path, environment: impl Fn(&str) -> Option<OsString>) -> Result<Interpreter, String> {
     let set = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(environment) = set("VIRTUAL_ENV").or_else(|| environment_of(program)) {
-        return of_environment(&environment);
+        let folder = absolute(environment);
+        if !folder.join(MARKER).exists() {
+            return Err(format!("there is no virtual environment in {}, which VIRTUAL_ENV names", folder.display()));
+        }
+        return of_environment(&folder);
     }
     if let Some(home) = set("PYTHONHOME") {
         let origin = format!("{}, which PYTHONHOME names,", home.display());
-        return in_prefix(&home, &origin).ok_or_else(|| format!("{origin} has no Python"));
+        return in_prefix(&absolute(home), &origin).ok_or_else(|| format!("{origin} has no Python"));
     }
-    let on_path = environment("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&on_path).map(|folder| folder.join("python3")).collect::<Vec<_>>();
-    let candidates = set(VARIABLE).into_iter().chain(on_path);
-    candidates.filter_map(|path| in_environment(&path).or_else(|| of_file(&path))).next().ok_or_else(|| {
-        "there is no Python: activate a virtual environment, or put python3 on PATH, or name one by \
-         MONOCEROS_PYTHON=/path/to/python3"
-            .to_owned()
+    let path = environment("PATH");
+    if let Some(named) = set(VARIABLE) {
+        let file = path_of(Some(named.clone().into()), path).unwrap_or_else(|| named.clone());
+        return at(&absolute(file))
+            .unwrap_or_else(|| Err(format!("{}, which {VARIABLE} names, is no interpreter", named.display())));
+    }
+    let on_path = path.unwrap_or_default();
+    let found = std::env::split_paths(&on_path).find_map(|folder| at(&absolute(folder.join("python3"))));
+    found.unwrap_or_else(|| {
+        Err("there is no Python: activate a virtual environment, or put python3 on PATH, or name one by \
+             MONOCEROS_PYTHON=/path/to/python3"
+            .to_owned())
     })
 }
 
@@ -60,18 +77,24 @@ pub fn path_of(name: Option<OsString>, on_path: Option<OsString>) -> Option<Path
 }
 
 impl Interpreter {
-    /// Where its libpython may be, the likeliest first: beside the interpreter, then where the
-    /// system looks.
+    /// Where its libpython may be, the likeliest first: beside the interpreter, or beside what that
+    /// is a link to; for the system's interpreter also where the system looks. For another one
+    /// that would be another Python's.
     pub fn libraries(&self) -> Vec<PathBuf> {
         let name = format!("libpython{}.so.1.0", self.version);
-        let prefix = self.base.parent().and_then(Path::parent);
+        let real = self.base.canonicalize().unwrap_or_else(|_| self.base.clone());
+        let mut prefixes: Vec<&Path> = [&self.base, &real].iter().filter_map(|path| path.parent()?.parent()).collect();
+        prefixes.dedup();
         let beside =
-            prefix.into_iter().flat_map(|prefix| ["lib", "lib64"].map(|folder| prefix.join(folder).join(&name)));
-        beside.filter(|path| path.is_file()).chain([PathBuf::from(&name)]).collect()
+            prefixes.into_iter().flat_map(|prefix| ["lib", "lib64"].map(|folder| prefix.join(folder).join(&name)));
+        let is_systems = SYSTEM_FOLDERS.iter().any(|folder| real.parent() == Some(Path::new(folder)));
+        beside.filter(|path| path.is_file()).chain(is_systems.then(|| PathBuf::from(&name))).collect()
     }
 
-    /// What to do where no libpython can be loaded; `reason` is the dynamic linker's.
-    pub fn without_library(&self, reason: &str) -> String {
+    /// What to do where no libpython can be loaded; `reason` is the dynamic linker's, if it was
+    /// asked.
+    pub fn without_library(&self, reason: Option<&str>) -> String {
+        let reason = reason.unwrap_or("there is none beside it");
         format!(
             "{} is Python {version}, which has no shared library here ({reason}). Install it (Debian, Ubuntu: apt-get \
              install libpython{version}), or, where Python is linked statically, install the wheel: python -m pip \
@@ -95,16 +118,18 @@ pub fn versions_of(files: impl Iterator<Item = OsString>) -> String {
     versions.join(", ")
 }
 
-/// The virtual environment whose `bin` holds the program, if any.
+/// The virtual environment whose `bin` holds the program, or what that is a link to; if any.
 fn environment_of(program: &Path) -> Option<PathBuf> {
-    let folder = program.parent()?.parent()?;
-    folder.join(MARKER).is_file().then(|| folder.to_owned())
+    let holds = |program: &Path| {
+        let folder = program.parent()?.parent()?;
+        folder.join(MARKER).is_file().then(|| folder.to_owned())
+    };
+    holds(program).or_else(|| holds(&program.canonicalize().ok()?))
 }
 
 fn of_environment(folder: &Path) -> Result<Interpreter, String> {
-    let marker = std::fs::read_to_string(folder.join(MARKER)).map_err(|error| {
-        format!("there is no virtual environment in {}, which VIRTUAL_ENV names: {error}", folder.display())
-    })?;
+    let file = folder.join(MARKER);
+    let marker = std::fs::read_to_string(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let says = |names: &[&str]| {
         let pairs = marker.lines().filter_map(|line| line.split_once('='));
         pairs
@@ -123,11 +148,19 @@ fn of_environment(folder: &Path) -> Result<Interpreter, String> {
     Ok(Interpreter { executable: base.clone(), base, version, origin })
 }
 
+/// The interpreter at a path; `None` if there is none.
+fn at(path: &Path) -> Option<Result<Interpreter, String>> {
+    in_environment(path).or_else(|| of_file(path).map(Ok))
+}
+
 /// The interpreter of a virtual environment, by its path there: `bin` of an environment that is not
 /// active may stand first on `PATH`, as in a container image.
-fn in_environment(path: &Path) -> Option<Interpreter> {
-    let found = of_environment(&environment_of(path)?).ok()?;
-    path.exists().then(|| Interpreter { executable: path.to_owned(), ..found })
+fn in_environment(path: &Path) -> Option<Result<Interpreter, String>> {
+    let folder = path.parent()?.parent()?;
+    if !path.exists() || !folder.join(MARKER).is_file() {
+        return None;
+    }
+    Some(of_environment(folder).map(|found| Interpreter { executable: path.to_owned(), ..found }))
 }
 
 /// The interpreter behind a path, which may be a link; `None` for anything else, such as a script
@@ -146,7 +179,8 @@ fn of_file(path: &Path) -> Option<Interpreter> {
 
 /// The interpreter of an installation, by the standard library that lies there.
 fn in_prefix(prefix: &Path, origin: &str) -> Option<Interpreter> {
-    let entries = std::fs::read_dir(prefix.join("lib")).ok()?.flatten();
+    let folders = ["lib", "lib64"].map(|folder| std::fs::read_dir(prefix.join(folder)));
+    let entries = folders.into_iter().flatten().flatten().flatten();
     let versions = entries.filter(|entry| entry.path().join("os.py").is_file()).map(|entry| entry.file_name());
     let versions = versions.filter_map(|name| major_minor(name.to_str()?.strip_prefix("python")?));
     let found = versions.filter_map(|version| {
@@ -166,4 +200,9 @@ fn major_minor(version: &str) -> Option<String> {
 /// A version as numbers, so that 3.9 comes before 3.10.
 fn numbers(version: &str) -> Vec<u32> {
     version.split('.').filter_map(|part| part.parse().ok()).collect()
+}
+
+/// A path that a later change of directory leaves alone.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }

@@ -35,7 +35,7 @@ fn start() -> Result<i32, String> {
     let server = server_for(&own, &interpreter)?;
     // The server's library takes libpython's names from this one, which stays open until the end.
     let _libpython = load_libpython(&interpreter)?;
-    library::set_variable(find::VARIABLE, &interpreter.executable)?;
+    library::set_variable(find::TOLD, &interpreter.executable)?;
     let server =
         Library::open(&server, Scope::Own).map_err(|reason| format!("cannot load its own library: {reason}"))?;
     let Some(run) = server.entry(ENTRY) else { return Err(format!("its library has no {}", ENTRY.to_string_lossy())) };
@@ -58,13 +58,15 @@ fn server_for(own: &Path, interpreter: &Interpreter) -> Result<PathBuf, String> 
     })
 }
 
+/// The first that can be loaded. Otherwise the sentence has what the dynamic linker says of the
+/// first: that one is the interpreter's own.
 fn load_libpython(interpreter: &Interpreter) -> Result<Library, String> {
-    let mut reason = String::new();
+    let mut reason = None;
     for candidate in interpreter.libraries() {
         match Library::open(&candidate, Scope::Shared) {
             Ok(library) => return Ok(library),
-            Err(said) => reason = said,
+            Err(said) => reason = reason.or(Some(said)),
         }
     }
-    Err(interpreter.without_library(&reason))
+    Err(interpreter.without_library(reason.as_deref()))
 }

@@ -217,6 +217,9 @@ fn flush_standard_streams(py: Python<'_>) {
 }
 
 fn initialize(home: &PythonHome, argv: &[OsString]) -> Result<(), StartError> {
+    if home.is_virtual {
+        environment::set("PYTHONHOME", None);
+    }
     // SAFETY: `config` is initialised by PyConfig_InitPythonConfig before any use, its strings are
     // set through the functions made for it, and it is cleared on every way out. No interpreter
     // runs yet, and this is the process's main thread.

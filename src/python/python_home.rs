@@ -16,7 +16,7 @@ const BUILD_PYTHON: &str = env!("MONOCEROS_PYTHON");
 
 /// The variable by which the launcher names the interpreter whose libpython it has loaded
 /// (`src/launcher/find.rs`).
-const LAUNCHED_FOR: &str = "MONOCEROS_PYTHON";
+const LAUNCHED_FOR: &str = "MONOCEROS_LAUNCHED_FOR";
 
 /// Part of a sentence: which libpython this program was built for.
 pub fn what_is_linked() -> String {
@@ -38,6 +38,9 @@ pub struct PythonHome {
     /// The program itself, as `__main__.__file__`; `None` if a script was started, which has a
     /// `__file__` of its own.
     pub program: Option<PathBuf>,
+    /// Whether this is a virtual environment. CPython reads no `pyvenv.cfg` while `PYTHONHOME` is
+    /// set, so the variable has to go, as `activate` takes it away.
+    pub is_virtual: bool,
 }
 
 /// Why the virtualenv cannot be used.
@@ -96,25 +99,34 @@ impl fmt::Display for HomeError {
 /// be imported.
 pub fn find(program: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<PythonHome, HomeError> {
     let set = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(venv) = set("VIRTUAL_ENV").or_else(|| venv_of(program)) {
+    let venv = set("VIRTUAL_ENV").or_else(|| venv_of(program));
+    let program = absolute(program);
+    if let Some(venv) = venv {
         check_version(&venv)?;
         check_interpreter(&venv)?;
-        return Ok(PythonHome { executable: Some(venv.join("bin/python")), program: absolute(program) });
+        return Ok(PythonHome { executable: absolute(&venv.join("bin/python")), program, is_virtual: true });
     }
+    // The launcher has read PYTHONHOME, too.
+    let launched_for = set(LAUNCHED_FOR).filter(|_| BUILD_PYTHON.is_empty());
     let named = set("PYTHONHOME").map(|home| home.join("bin/python3"));
-    let own = if BUILD_PYTHON.is_empty() { set(LAUNCHED_FOR) } else { Some(PathBuf::from(BUILD_PYTHON)) };
-    let executable = named.or(own).filter(|path| path.exists());
-    Ok(PythonHome { executable, program: absolute(program) })
+    let built_with = Some(PathBuf::from(BUILD_PYTHON));
+    let mut candidates = [launched_for, named, built_with].into_iter().flatten();
+    let executable = candidates.find(|path| path.exists()).and_then(|path| absolute(&path));
+    Ok(PythonHome { executable, program, is_virtual: false })
 }
 
-fn absolute(program: &Path) -> Option<PathBuf> {
-    std::path::absolute(program).ok()
+/// A path that the worker's change of directory leaves alone.
+fn absolute(path: &Path) -> Option<PathBuf> {
+    std::path::absolute(path).ok()
 }
 
-/// The virtualenv whose `bin` holds the program, if any.
+/// The virtualenv whose `bin` holds the program, or what that is a link to; if any.
 fn venv_of(program: &Path) -> Option<PathBuf> {
-    let venv = program.parent()?.parent()?;
-    venv.join(VENV_MARKER).is_file().then(|| venv.to_owned())
+    let holds = |program: &Path| {
+        let venv = program.parent()?.parent()?;
+        venv.join(VENV_MARKER).is_file().then(|| venv.to_owned())
+    };
+    holds(program).or_else(|| holds(&program.canonicalize().ok()?))
 }
 
 /// Refuses an interpreter that does not exist: with such a path, CPython would serve without the
@@ -176,6 +188,24 @@ mod tests {
         let venv = venv(&format!("version_info = {PYTHON_VERSION}.1.final.0"));
         let home = find(&venv.path().join("bin/monoceros"), |_| None).unwrap();
         assert_eq!(home.executable.unwrap(), venv.path().join("bin/python"));
+    }
+
+    #[test]
+    fn a_link_to_a_program_inside_a_virtualenv_uses_it() {
+        let venv = venv(&format!("version = {PYTHON_VERSION}.4"));
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::fs::write(venv.path().join("bin/monoceros"), "").unwrap();
+        std::os::unix::fs::symlink(venv.path().join("bin/monoceros"), elsewhere.path().join("monoceros")).unwrap();
+        let home = find(&elsewhere.path().join("monoceros"), |_| None).unwrap();
+        let executable = venv.path().canonicalize().unwrap().join("bin/python");
+        assert_eq!((home.executable, home.is_virtual), (Some(executable), true));
+    }
+
+    #[test]
+    fn a_home_without_an_interpreter_leaves_the_python_of_the_build() {
+        let home = find(Path::new("/usr/bin/monoceros"), |name| (name == "PYTHONHOME").then(|| "/nowhere".to_owned()));
+        let built_with = Some(PathBuf::from(BUILD_PYTHON)).filter(|path| path.exists());
+        assert_eq!(home.unwrap().executable, built_with);
     }
 
     #[test]

@@ -56,9 +56,58 @@ fn without_an_environment_it_takes_the_python_that_is_named_or_on_path() {
     server.finish();
     let folder = tempfile::tempdir().expect("a folder");
     std::os::unix::fs::symlink(base.trim(), folder.path().join("python3")).expect("the folder is writable");
-    let found = plan().env("VIRTUAL_ENV", "").env("PATH", text(folder.path())).bound_elsewhere();
-    let found = found.args(["--check-config"]).run();
-    assert_eq!(found.code, Some(0), "{found:?}");
+    for named in ["", "python3"] {
+        let found = plan().env("VIRTUAL_ENV", "").env("PATH", text(folder.path())).env(find::VARIABLE, named);
+        let found = found.bound_elsewhere().args(["--check-config"]).run();
+        assert_eq!(found.code, Some(0), "{found:?}");
+    }
+}
+
+/// As `activate` does, which unsets the variable.
+#[test]
+fn an_environment_counts_for_more_than_pythonhome() {
+    let Some(interpreter) = interpreters().iter().find(|interpreter| has_library(interpreter)) else {
+        return println!("skipped: no Python here has a shared library");
+    };
+    let environment = Environment::new(interpreter);
+    let prefix = run(Command::new(interpreter).args(["-c", "import sys; print(sys.base_prefix)"]));
+    let plan = plan().env("VIRTUAL_ENV", text(&environment.path(""))).env("PYTHONHOME", prefix.trim());
+    let server = plan.start();
+    assert_eq!(server.get("/").json()["prefix"], text(&environment.path("")));
+    server.finish();
+}
+
+#[test]
+fn a_launcher_that_a_link_leads_to_serves_from_where_it_lies() {
+    let environment = environment_for("3.12.4", "/opt/python/bin");
+    let bin = environment.path().join("bin");
+    fs::create_dir(&bin).expect("the folder is writable");
+    fs::write(bin.join("monoceros"), "").expect("the folder is writable");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let link = elsewhere.path().join("monoceros");
+    std::os::unix::fs::symlink(bin.join("monoceros"), &link).expect("the folder is writable");
+    let found = find::interpreter(&link, |_| None).expect("there is an environment");
+    assert_eq!(found.base, Path::new("/opt/python/bin/python3.12"));
+}
+
+/// `python -m venv` writes down the folder of the link by which it was started, as
+/// `~/.local/bin/python3.12` of uv.
+#[test]
+fn a_library_is_found_beside_what_the_interpreter_is_a_link_to() {
+    let place = tempfile::tempdir().expect("a folder");
+    for folder in ["local/bin", "real/bin", "real/lib"] {
+        fs::create_dir_all(place.path().join(folder)).expect("the folder is writable");
+    }
+    let library = place.path().join("real/lib/libpython3.12.so.1.0");
+    fs::write(&library, "").expect("the folder is writable");
+    fs::write(place.path().join("real/bin/python3.12"), "").expect("the folder is writable");
+    let link = place.path().join("local/bin/python3.12");
+    std::os::unix::fs::symlink(place.path().join("real/bin/python3.12"), link).expect("the folder is writable");
+    let environment = environment_for("3.12.4", text(&place.path().join("local/bin")));
+    let found =
+        find::interpreter(Path::new("monoceros"), |name| (name == "VIRTUAL_ENV").then(|| environment.path().into()));
+    let real = library.canonicalize().expect("it is there");
+    assert_eq!(found.expect("an environment").libraries(), [real]);
 }
 
 /// As in a container image: `ENV PATH=/opt/venv/bin:$PATH`, and nothing else.
@@ -116,6 +165,7 @@ fn the_python_of_heroku_and_cloud_foundry_is_found_by_pythonhome() {
         let server = plan.env("PYTHONHOME", text(&home)).start();
         let said = server.get("/").json();
         assert_eq!(said["prefix"], text(&home));
+        assert_eq!(said["executable"], text(&home.join("bin").join(name)));
         assert_eq!(said["flask"], text(&packages.join("flask.py")));
         server.finish();
     }
@@ -150,6 +200,8 @@ fn each_way_that_it_cannot_start_is_one_sentence() {
     refused("PATH", "/nowhere", "there is no Python: activate a virtual environment");
     refused("VIRTUAL_ENV", "/nowhere", "there is no virtual environment in /nowhere, which VIRTUAL_ENV names");
     refused("PYTHONHOME", "/nowhere", "/nowhere, which PYTHONHOME names, has no Python");
+    refused(find::VARIABLE, "/nowhere", "/nowhere, which MONOCEROS_PYTHON names, is no interpreter");
+    refused(find::VARIABLE, "python3.99", "python3.99, which MONOCEROS_PYTHON names, is no interpreter");
     let made = environment_for("3.99.1", "/usr/bin");
     refused("VIRTUAL_ENV", text(made.path()), " is Python 3.99; this monoceros serves 3.1");
     for interpreter in interpreters().iter().filter(|interpreter| !has_library(interpreter)) {
@@ -188,7 +240,11 @@ fn a_script_that_picks_an_interpreter_is_none() {
     let found = found.expect("the second is one");
     assert_eq!((&*found.version, found.base.file_name()), ("3.11", Some("python3.11".as_ref())));
     let library = format!("libpython{}.so.1.0", found.version);
-    assert_eq!(found.libraries(), [PathBuf::from(&library)], "the system looks where there is none beside it");
+    assert!(found.libraries().is_empty(), "the system's would be another Python's");
+    let systems = find::Interpreter { base: "/usr/bin/python3.99".into(), version: "3.99".into(), ..found };
+    assert_eq!(systems.libraries(), [PathBuf::from("libpython3.99.so.1.0")], "the system looks for its own");
+    let found = find::interpreter(Path::new("monoceros"), |name| (name == "PATH").then(|| path.clone()));
+    let found = found.expect("the second is one");
     let beside = folder.path().join("real/lib").join(&library);
     fs::create_dir(folder.path().join("real/lib")).expect("the folder is writable");
     fs::write(&beside, "").expect("the folder is writable");
@@ -207,8 +263,10 @@ fn environment_for(version: &str, home: &str) -> TempDir {
 fn has_library(interpreter: &Path) -> bool {
     let script = "import ctypes, os, sys, sysconfig\n\
                   name = 'libpython%d.%d.so.1.0' % sys.version_info[:2]\n\
-                  beside = os.path.join(sys.base_prefix, 'lib', name)\n\
-                  ctypes.CDLL(beside if os.path.exists(beside) else name)";
+                  base = os.path.realpath(sys._base_executable)\n\
+                  beside = os.path.join(os.path.dirname(os.path.dirname(base)), 'lib', name)\n\
+                  is_systems = os.path.dirname(base) in ('/usr/bin', '/bin')\n\
+                  ctypes.CDLL(name if is_systems and not os.path.exists(beside) else beside)";
     Command::new(interpreter).args(["-c", script]).output().is_ok_and(|done| done.status.success())
 }
 
