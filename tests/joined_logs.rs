@@ -17,9 +17,11 @@ const SPAN: &str = "00f067aa0ba902b7";
 
 /// Says what it was told, logs by each of the ways, raises, or sets an id of its own.
 const APP: &str = r#"
-import json, logging, threading
+import json, logging, os, threading
 
 log = logging.getLogger("gunicorn.error")
+if "FILTER" in os.environ:
+    logging.getLogger("gunicorn.access").addFilter(lambda record: True)
 
 def application(environ, start_response):
     path, headers = environ["PATH_INFO"], []
@@ -35,6 +37,8 @@ def application(environ, start_response):
         thread.join()
     elif path == "/fail":
         raise ValueError("no\nway")
+    elif path == "/surrogate":
+        log.warning("half a pair: \ud800")
     elif path == "/own":
         headers.append(("x-request-id", "my-own"))
     told = {name: environ.get(name) for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT", "monoceros.queue_time")}
@@ -45,6 +49,12 @@ def application(environ, start_response):
 
 fn plan<const N: usize>(args: [&str; N]) -> Plan {
     Plan::app("app").in_own_folder().file("app.py", APP).args(args)
+}
+
+/// The plan with an app that filters access lines, or does not. Once the app has changed a logger,
+/// Python's logging writes the lines of both.
+fn with_loggers(plan: Plan, is_changed: bool) -> Plan {
+    if is_changed { plan.env("FILTER", "1") } else { plan }
 }
 
 /// Asks with these headers, over a connection of its own.
@@ -172,9 +182,9 @@ fn a_hook_and_pythons_logging_see_the_id_that_was_made() {
 
 #[test]
 fn every_line_of_a_request_begins_with_its_id() {
-    for class in ["sync", "gthread"] {
+    for (class, is_changed) in [("sync", false), ("gthread", false), ("sync", true), ("gthread", true)] {
         let args = ["--request-id-header", "X-Request-ID", "--worker-class", class];
-        let mut server = plan(args).start();
+        let mut server = with_loggers(plan(args), is_changed).start();
         assert_eq!(ask(&server, "/log", &["X-Request-ID: r-1"]).status, 200);
         server.wait_for_log("[WARNING] [r-1] from the app\n");
         server.wait_for_log("[ERROR] [r-1] caught\nTraceback");
@@ -187,6 +197,16 @@ fn every_line_of_a_request_begins_with_its_id() {
         server.allow("");
         server.finish();
     }
+}
+
+#[test]
+fn a_text_that_utf_8_cannot_hold_is_logged() {
+    let mut server = plan([]).start();
+    assert_eq!(ask(&server, "/surrogate", &[]).status, 200);
+    server.wait_for_log("[WARNING] half a pair: ");
+    assert!(!server.log().contains("Logging error"), "{}", server.log());
+    server.allow("half a pair");
+    server.finish();
 }
 
 #[test]
@@ -371,12 +391,22 @@ fn the_journal_is_told_priorities() {
 
 #[test]
 fn syslog_gets_messages_of_rfc_5424_from_the_server_itself() {
+    expect_messages_of_rfc_5424(false);
+}
+
+#[test]
+fn syslog_gets_the_same_messages_once_the_loggers_are_changed() {
+    expect_messages_of_rfc_5424(true);
+}
+
+fn expect_messages_of_rfc_5424(is_changed: bool) {
     let daemon = UdpSocket::bind("127.0.0.1:0").expect("a port");
     daemon.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
     let address = format!("udp://{}", daemon.local_addr().expect("bound"));
     let args = ["--log-syslog", "--log-syslog-to", &address, "--log-syslog-format", "rfc5424"];
     let prefix = ["--log-syslog-prefix", "shop", "--log-syslog-facility", "local0"];
-    let mut server = plan(args).args(prefix).args(["--request-id-header", "X-Request-ID"]).start();
+    let plan = with_loggers(plan(args), is_changed).args(prefix).args(["--request-id-header", "X-Request-ID"]);
+    let mut server = plan.start();
     let worker = server.wait_for_workers(1)[0];
     assert_eq!(ask(&server, "/fail?a", &["X-Request-ID: r-1"]).status, 500);
     let (mut buffer, mut heard) = ([0; 4096], Vec::new());
@@ -429,11 +459,21 @@ fn lines_of_all(agent: &UdpSocket) -> Vec<String> {
 
 #[test]
 fn statsd_is_told_what_the_board_has_counted() {
+    expect_counts_at_statsd(false);
+}
+
+#[test]
+fn statsd_is_told_the_same_once_the_loggers_are_changed() {
+    expect_counts_at_statsd(true);
+}
+
+fn expect_counts_at_statsd(is_changed: bool) {
     let agent = UdpSocket::bind("127.0.0.1:0").expect("a port");
     agent.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
     let address = agent.local_addr().expect("bound").to_string();
     let names = ["--statsd-prefix", "shop", "--dogstatsd-tags", "a:b"];
-    let mut server = plan(["--statsd-host", &address, "--statsd-interval", "1", "--workers", "2"]).args(names).start();
+    let plan = plan(["--statsd-host", &address, "--statsd-interval", "1", "--workers", "2"]).args(names);
+    let mut server = with_loggers(plan, is_changed).start();
     server.wait_for_workers(2);
     (0..5).for_each(|_| assert_eq!(ask(&server, "/", &[]).status, 200));
     assert_eq!(ask(&server, "/fail", &[]).status, 500);
@@ -448,7 +488,6 @@ fn statsd_is_told_what_the_board_has_counted() {
     assert!(heard.contains(&"shop.gunicorn.workers:2|g|#a:b".to_owned()), "{heard:?}");
     assert!(heard.iter().any(|line| line.starts_with("shop.gunicorn.request.duration:")), "{heard:?}");
     assert_eq!(sum(&heard, "shop.gunicorn.log.error"), 0);
-    // No line went through Python: the server writes its own.
     assert!(server.log().contains("[ERROR] Error handling request GET /fail"), "{}", server.log());
     server.allow("");
     server.finish();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::thread;
 
-use nix::sys::signal::Signal::SIGUSR1;
+use nix::sys::signal::Signal::{SIGHUP, SIGUSR1};
 
 use crate::util::server::{Plan, Server};
 use crate::util::wait_until;
@@ -159,6 +159,27 @@ fn captured_output_goes_to_the_error_log() {
     server.get("/print?written-by-the-app");
     server.wait_for_log("written-by-the-app");
     assert_eq!(server.stdout(), "");
+    server.finish();
+}
+
+#[test]
+fn a_reload_that_fails_gives_captured_streams_back() {
+    let plan = Plan::app("app").in_own_folder().file("app.py", "from echo import application\n");
+    let plan = plan.env("PYTHONPATH", crate::util::apps().display().to_string());
+    let path = plan.path("conf.py").display().to_string();
+    let file = plan.path("error.log").display().to_string();
+    let mut server = plan.file("conf.py", "").args(["--config", &path]).start();
+    server.wait_for_workers(1);
+    server.write("conf.py", &format!("errorlog = '{file}'\ncapture_output = True\n"));
+    server.write("app.py", "1 / 0\n");
+    server.signal(SIGHUP);
+    wait_until("the reload", || std::fs::read_to_string(&file).is_ok_and(|log| log.contains("Reload failed")));
+    // A line of a later worker.
+    server.write("conf.py", "");
+    server.write("app.py", "from echo import application\nprint('printed at import', flush=True)\n");
+    server.signal(SIGHUP);
+    wait_until("what the new worker prints", || server.stdout().contains("printed at import"));
+    server.allow("");
     server.finish();
 }
 

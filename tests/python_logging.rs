@@ -52,6 +52,24 @@ fn apps_find_the_servers_handlers_in_logging() {
     }
 }
 
+/// As recipes for lines in JSON do.
+#[test]
+fn a_config_file_may_change_the_class_of_loggers() {
+    let config = "from gunicorn import glogging\naccesslog = '-'\n\
+                  glogging.Logger.error_fmt = '{\"said\": \"%(message)s\"}'\n\
+                  glogging.Logger.access_fmt = '{\"access\": \"%(message)s\"}'\n";
+    let server = configured(config).args(["--access-logformat", "%(s)s %(U)s"]).start();
+    for times in 1..3 {
+        server.wait_for_log_times("{\"said\": \"Booting worker with pid", times);
+        wait_until("the line", || {
+            assert_eq!(server.get("/shop").status, 200);
+            server.stdout().lines().filter(|line| *line == "{\"access\": \"200 /shop\"}").count() >= times
+        });
+        server.signal(SIGHUP);
+    }
+    server.finish();
+}
+
 /// What many apps do with the handlers of the server.
 #[test]
 fn borrowed_handlers_keep_the_servers_line() {

@@ -23,7 +23,7 @@ use super::{
     redirect, scope,
 };
 use crate::base::unpoisoned::Unpoisoned;
-use crate::sys::fork;
+use crate::sys::{fork, output};
 
 /// Only records of this crate are written: records of libraries tell an operator nothing.
 const OWN_RECORDS: &str = "monoceros";
@@ -154,9 +154,16 @@ pub fn write_raw(bytes: &[u8]) {
 impl ErrorLog {
     fn open(settings: &LogSettings, syslog: Option<Arc<Syslog>>) -> Result<Self, LogError> {
         let failed = |source| LogError { setting: "errorlog", target: settings.errorlog.clone(), source };
+        let is_standard = standard_stream(&settings.errorlog, Standard::Error).is_some();
+        if is_standard {
+            // The log is to be the stream itself, not the file that has captured it.
+            output::release_standard_streams().map_err(failed)?;
+        }
         let sink = Sink::open(&settings.errorlog, Standard::Error, settings.owner).map_err(failed)?;
-        if settings.capture_output && standard_stream(&settings.errorlog, Standard::Error).is_none() {
+        if settings.capture_output && !is_standard {
             sink.capture_standard_streams().map_err(failed)?;
+        } else {
+            output::release_standard_streams().map_err(failed)?;
         }
         let is_journal = sink.is_journal();
         Ok(ErrorLog { settings: settings.clone(), sink, is_journal, syslog })
@@ -194,6 +201,14 @@ impl ErrorLog {
 /// The way to syslog, if the server itself sends lines there.
 pub fn syslog() -> Option<Arc<Syslog>> {
     current().and_then(|log| log.syslog.clone())
+}
+
+/// Sends an access line that Python's logging has made to syslog, if the server itself sends access
+/// lines there.
+pub fn write_access_to_syslog(line: &str) {
+    if let Some(syslog) = syslog().filter(|syslog| syslog.takes_access_lines()) {
+        syslog.send(Origin::Access, Level::Info, &escape::message(line));
+    }
 }
 
 fn open_syslog(settings: &SyslogSettings) -> Result<Arc<Syslog>, LogError> {

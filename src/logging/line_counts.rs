@@ -24,6 +24,11 @@ pub(super) fn note(level: Level, is_exception: bool) {
     COUNTS[kind].fetch_add(1, Relaxed);
 }
 
+/// Counts an exception of the application that Python's logging has written.
+pub fn note_exception() {
+    note(Level::Error, true);
+}
+
 /// How many lines there were since the last call: critical ones, errors, warnings, exceptions.
 pub fn take_line_counts() -> [u64; 4] {
     std::array::from_fn(|kind| if COUNTS[kind].load(Relaxed) == 0 { 0 } else { COUNTS[kind].swap(0, Relaxed) })

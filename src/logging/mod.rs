@@ -35,11 +35,12 @@ pub use access_format::{AccessFormat, AccessRecord};
 pub use access_log::AccessLog;
 pub use entry::{AccessEntry, Schema, note_worker};
 pub use error_log::{
-    admit, init, last_resort, level, reopen, set_level, syslog, write_raw, write_record, write_stream,
+    admit, init, last_resort, level, reopen, set_level, syslog, write_access_to_syslog, write_raw, write_record,
+    write_stream,
 };
 pub use json::access_object;
 pub use level::Level;
-pub use line_counts::{note_dropped, take_dropped_lines, take_line_counts};
+pub use line_counts::{note_dropped, note_exception, take_dropped_lines, take_line_counts};
 pub use redirect::{LogRedirect, redirect};
 pub use scope::{Failure, RequestIds, Scope, TraceIds, within};
 pub use syslog::{Syslog, SyslogSettings};

@@ -131,7 +131,7 @@ impl Sink {
 
     /// Makes file descriptors 1 and 2 refer to this target.
     pub(super) fn capture_standard_streams(&self) -> io::Result<()> {
-        output::redirect_standard_streams(&self.file)
+        output::capture_standard_streams(&self.file)
     }
 
     /// Writes many whole lines: in one write where other processes cannot interleave theirs, else

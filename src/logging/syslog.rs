@@ -6,7 +6,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ const LONGEST_DATAGRAM: usize = 2048;
 /// Longest message over TCP and unix sockets in bytes. A longer one is cut.
 const LONGEST_MESSAGE: usize = 64 * 1024;
 
-/// The longest wait for a connect over TCP, and of a message for a stream that is full.
+/// The longest wait for a connect over TCP, and of a message for a socket that is full.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Between two attempts to connect. What is logged meanwhile is dropped.
@@ -271,13 +271,21 @@ fn to_stream(path: &str) -> io::Result<Link> {
 impl Link {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
         match self {
-            // A daemon that is behind misses this message.
-            Link::Udp(socket) => retry(|| socket.send(message)).map(drop),
-            Link::Datagram(socket) => retry(|| socket.send(message)).map(drop),
+            Link::Udp(socket) => send_datagram(socket.as_raw_fd(), || socket.send(message)),
+            Link::Datagram(socket) => send_datagram(socket.as_raw_fd(), || socket.send(message)),
             Link::Tcp(stream) => send_counted(stream, message),
             Link::Stream(stream) => send_counted(stream, message),
         }
     }
+}
+
+/// Sends a message as it is. The kernel keeps only a few for a daemon that is behind.
+fn send_datagram(socket: RawFd, mut send: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
+    let end = Instant::now() + PATIENCE;
+    while retry(&mut send)?.is_none() {
+        wait_to_write(socket, end)?;
+    }
+    Ok(())
 }
 
 /// Sends a message with its length before it. After an error the link is of no use any more: a part
@@ -288,14 +296,18 @@ fn send_counted(stream: &mut (impl Write + AsRawFd), message: &[u8]) -> io::Resu
     while !left.is_empty() {
         match retry(|| stream.write(left)) {
             Ok(Some(count)) => left = &left[count..],
-            Ok(None) => {
-                let patience = end.saturating_duration_since(Instant::now());
-                if !wait_until_ready(stream.as_raw_fd(), Readiness::ToWrite, patience)? {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-            }
+            Ok(None) => wait_to_write(stream.as_raw_fd(), end)?,
             Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+/// Waits until the daemon has made room, but not past `end`.
+fn wait_to_write(link: RawFd, end: Instant) -> io::Result<()> {
+    let patience = end.saturating_duration_since(Instant::now());
+    if patience.is_zero() || !wait_until_ready(link, Readiness::ToWrite, patience)? {
+        return Err(ErrorKind::TimedOut.into());
     }
     Ok(())
 }
@@ -361,6 +373,23 @@ mod tests {
         syslog.send(Origin::Access, Level::Info, &"\u{e9}".repeat(5000));
         let count = daemon.recv(&mut buffer).unwrap();
         assert!(count <= LONGEST_DATAGRAM && std::str::from_utf8(&buffer[..count]).is_ok());
+    }
+
+    #[test]
+    fn a_daemon_that_is_behind_gets_every_datagram() {
+        const MESSAGES: usize = 200;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        daemon.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let syslog = to(format!("unix://{}#dgram", path.display()));
+        // The kernel keeps a dozen.
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            (0..MESSAGES).for_each(|_| assert!(daemon.recv(&mut buffer).unwrap() > 0));
+        });
+        (0..MESSAGES).for_each(|_| syslog.send(Origin::Access, Level::Info, "GET /"));
+        reader.join().unwrap();
     }
 
     #[test]

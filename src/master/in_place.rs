@@ -15,7 +15,9 @@ use std::{env, io};
 use log::{error, info};
 use serde_json::json;
 
+use crate::logging;
 use crate::python::hooks::ServerHook;
+use crate::sys::output;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
 
@@ -128,6 +130,8 @@ impl Master {
             let _ = process::close_on_exec(descriptor);
         }
         let _ = here.and_then(env::set_current_dir);
+        // The log captures the streams again.
+        let _ = logging::reopen();
         unblock(blocked);
         Err(format!("cannot execute {program}: {error}"))
     }
@@ -159,6 +163,7 @@ impl Master {
         let environment = environment_for(&successor, command, estate);
         keep_on_exec(estate)?;
         env::set_current_dir(&command.cwd)?;
+        output::release_standard_streams()?;
         process::exec(&command.program, &command.arguments(None), &environment)
     }
 

@@ -16,6 +16,7 @@ use crate::python::hooks::ServerHook;
 use crate::scoreboard;
 use crate::sys::failure_note::FailureNote;
 use crate::sys::fork::Forked;
+use crate::sys::output;
 use crate::sys::pidfile::PidFile;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal;
@@ -309,6 +310,7 @@ impl Master {
             .restore()
             .and_then(|()| keep_on_exec(&estate))
             .and_then(|()| env::set_current_dir(&command.cwd))
+            .and_then(|()| output::release_standard_streams())
             .and_then(|()| process::exec(&command.program, &arguments, &environment));
         let Err(error) = executed;
         error!("Can't execute {}: {error}", command.program.display());

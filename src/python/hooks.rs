@@ -19,11 +19,11 @@ use pyo3::types::PyDict;
 use super::app::App;
 use super::config_file::Objects;
 use super::errors::{Exit, traceback};
-use super::loggers;
 pub use super::native::take_wanted_workers;
 use super::native::to_python;
 use super::request_hooks::RequestHooks;
 use super::signals;
+use super::{interpreter, loggers};
 use crate::logging;
 use crate::settings::{self, AppSpec, Config, Origins};
 use crate::sys::process::Pid;
@@ -208,7 +208,7 @@ impl Hooks {
 
     /// Whether `config` asks for hooks or for Python's logging.
     pub fn are_wanted(config: &Config) -> bool {
-        !config.hooks.is_empty() || config.logs_through_python()
+        !config.hooks.is_empty() || config.logs_through_python() || logger_is_patched()
     }
 
     /// Whether Python's logging writes both logs.
@@ -443,9 +443,22 @@ pub(super) fn bridge_object<'py>(
     for setting in settings::all() {
         values.set_item(setting.name, to_python(py, &setting.value_in(config))?)?;
     }
-    values.set_item("python_logging", config.logs_through_python())?;
+    values.set_item("python_logging", config.logs_through_python() || logger_is_patched())?;
     let app_uri = config.paste.as_deref().or(config.app.as_ref().map(AppSpec::text));
     py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects, sources_of_values(py, origins)?, app_uri))
+}
+
+/// Whether a config file has changed gunicorn's own class of loggers, whose lines then count.
+fn logger_is_patched() -> bool {
+    interpreter::is_running()
+        && Python::attach(|py| {
+            let is_imported = interpreter::has_imported(py, "gunicorn.glogging")?;
+            if is_imported { py.import("gunicorn.glogging")?.call_method0("is_patched")?.extract() } else { Ok(false) }
+        })
+        .unwrap_or_else(|error: PyErr| {
+            log::warn!("Cannot look at gunicorn's class of loggers: {error}");
+            false
+        })
 }
 
 impl Bridge {
@@ -459,7 +472,7 @@ impl Bridge {
         }
         let object = bridge_object(py, config, objects, origins)?;
         let given = object.getattr("hooks")?.try_iter()?.map(|name| name?.extract()).collect::<PyResult<_>>()?;
-        Ok(Bridge { object: object.unbind(), given, writes_logs: config.logs_through_python() })
+        Ok(Bridge { object: object.unbind(), given, writes_logs: config.logs_through_python() || logger_is_patched() })
     }
 
     /// Calls a method of the bridge.

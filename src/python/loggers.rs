@@ -240,6 +240,9 @@ pub fn exception(py: Python<'_>, error: &PyErr, text: &str, arguments: &[&str]) 
         let arguments = PyTuple::new(py, words)?;
         raw::while_handling(py, error, || bridge.call_method1(py, "exception", arguments))
     });
+    if written.is_ok() {
+        logging::note_exception();
+    }
     written.is_ok()
 }
 

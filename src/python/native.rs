@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyString};
 
 use super::environ::SERVER_SOFTWARE;
 use super::errors::ErrorStream;
@@ -38,6 +38,8 @@ pub fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(open_log, &module)?)?;
     module.add_function(wrap_pyfunction!(access_log, &module)?)?;
     module.add_function(wrap_pyfunction!(access_object, &module)?)?;
+    module.add_function(wrap_pyfunction!(has_access_syslog, &module)?)?;
+    module.add_function(wrap_pyfunction!(write_access_to_syslog, &module)?)?;
     module.add_function(wrap_pyfunction!(loggers_are, &module)?)?;
     module.add_function(wrap_pyfunction!(lend_title, &module)?)?;
     module.add_function(wrap_pyfunction!(want_workers, &module)?)?;
@@ -117,16 +119,28 @@ fn kind_name(kind: Kind) -> &'static str {
 /// `text` contains.
 #[pyfunction]
 #[pyo3(name = "log", signature = (level, text, failure=None))]
-fn write_record(py: Python<'_>, level: u32, text: &str, failure: Option<(String, String, String)>) {
+fn write_record(py: Python<'_>, level: u32, text: &Bound<'_, PyString>, failure: Option<FailureTexts<'_>>) {
     let mut scope = request_context::scope(py);
-    scope.failure = failure.map(|(kind, reason, stack)| Failure { kind, reason, stack });
+    scope.failure = failure.map(|(kind, reason, stack)| {
+        let [kind, reason, stack] = [kind, reason, stack].map(|text| text.to_string_lossy().into_owned());
+        Failure { kind, reason, stack }
+    });
+    let text = text.to_string_lossy();
+    // What the server itself tells of a request has the id already (`loggers::exception`); the log
+    // puts it before each line of a request.
+    let mark = scope.request.id.as_ref().map(|id| format!("[{id}] "));
+    let text = mark.and_then(|mark| text.strip_prefix(&mark)).unwrap_or(&text);
     // The log may be a slow pipe: other Python threads need not wait for it.
     py.detach(|| logging::within(scope, || logging::write_record(Level::from_python(level), text)));
 }
 
+/// Class, message and traceback. A text of Python may hold what UTF-8 cannot (a lone surrogate).
+type FailureTexts<'py> = (Bound<'py, PyString>, Bound<'py, PyString>, Bound<'py, PyString>);
+
 /// `write_error(text)`: writes the text to the error log, unchanged.
 #[pyfunction]
-fn write_error(py: Python<'_>, text: &str) {
+fn write_error(py: Python<'_>, text: &Bound<'_, PyString>) {
+    let text = text.to_string_lossy();
     py.detach(|| logging::write_raw(text.as_bytes()));
 }
 
@@ -221,6 +235,19 @@ fn access_object(values: &Bound<'_, PyDict>) -> PyResult<String> {
     };
     let (_, schema, _) = loggers::access_log();
     Ok(logging::access_object(schema.unwrap_or(Schema::Own), &entry))
+}
+
+/// `has_access_syslog()`: whether the server itself sends access lines to syslog.
+#[pyfunction]
+fn has_access_syslog() -> bool {
+    logging::syslog().is_some_and(|syslog| syslog.takes_access_lines())
+}
+
+/// `write_access_to_syslog(line)`: sends an access line to syslog, if the server does so itself.
+#[pyfunction]
+fn write_access_to_syslog(py: Python<'_>, line: &Bound<'_, PyString>) {
+    let line = line.to_string_lossy();
+    py.detach(|| logging::write_access_to_syslog(&line));
 }
 
 /// `loggers_are(as_made, level)`: tells whether both loggers are as the server made them, and the

@@ -5,10 +5,13 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Mutex;
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{MsgFlags, send};
 use nix::unistd;
+
+use crate::base::unpoisoned::Unpoisoned;
 
 /// Writes of at most this many bytes to a pipe are never mixed with those of another process
 /// (pipe(7)).
@@ -31,9 +34,28 @@ pub fn redirect(descriptor: &mut OwnedFd, target: impl AsFd) -> io::Result<()> {
     Ok(unistd::dup3(target, descriptor, OFlag::O_CLOEXEC)?)
 }
 
-/// Makes file descriptors 1 and 2 refer to the open file of `target`.
-pub fn redirect_standard_streams(target: impl AsFd) -> io::Result<()> {
+/// What file descriptors 1 and 2 referred to before they were captured, where they were open.
+static BEFORE_CAPTURE: Mutex<Option<[Option<OwnedFd>; 2]>> = Mutex::new(None);
+
+/// Makes file descriptors 1 and 2 refer to the open file of `target`, until
+/// [`release_standard_streams`].
+pub fn capture_standard_streams(target: impl AsFd) -> io::Result<()> {
+    let mut before = BEFORE_CAPTURE.lock().unpoisoned();
+    if before.is_none() {
+        let streams = [io::stdout().as_fd().try_clone_to_owned(), io::stderr().as_fd().try_clone_to_owned()];
+        *before = Some(streams.map(Result::ok));
+    }
     unistd::dup2_stdout(target.as_fd())?;
     unistd::dup2_stderr(target.as_fd())?;
+    Ok(())
+}
+
+/// Makes file descriptors 1 and 2 refer to what they referred to before they were captured. A
+/// program that is executed begins with what it finds there.
+pub fn release_standard_streams() -> io::Result<()> {
+    if let Some([output, error]) = BEFORE_CAPTURE.lock().unpoisoned().take() {
+        output.map(unistd::dup2_stdout).transpose()?;
+        error.map(unistd::dup2_stderr).transpose()?;
+    }
     Ok(())
 }

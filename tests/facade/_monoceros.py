@@ -15,6 +15,10 @@ def access_log():
     return None, False, None
 
 
+def has_access_syslog():
+    return False
+
+
 def loggers_are(as_made, level):
     seen.append((as_made, level))
 

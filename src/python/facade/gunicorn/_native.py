@@ -96,6 +96,18 @@ class AccessFile(_Watched, logging.FileHandler):
     _gunicorn = True
 
 
+class AccessSyslog(_Watched, logging.Handler):
+    """The access log in syslog, where the server itself writes that (`syslog_format = "rfc5424"`)."""
+
+    _gunicorn = True
+
+    def emit(self, record):
+        try:
+            _monoceros.write_access_to_syslog(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
 class JsonLines(logging.Formatter):
     """Access lines under `log_format = "json"`."""
 
@@ -268,8 +280,11 @@ def _make(logger, level, handlers):
 
 def _access_handlers():
     target, is_json, _ = _monoceros.access_log()
-    if target is None:
-        return []
-    handler = AccessStream(sys.stdout) if target == "-" else AccessFile(target, delay=True)
-    handler.formatter = JsonLines() if is_json else _BARE
-    return [handler]
+    handlers = []
+    if target is not None:
+        handlers.append(AccessStream(sys.stdout) if target == "-" else AccessFile(target, delay=True))
+    if _monoceros.has_access_syslog():
+        handlers.append(AccessSyslog())
+    for handler in handlers:
+        handler.formatter = JsonLines() if is_json else _BARE
+    return handlers

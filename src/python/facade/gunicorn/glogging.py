@@ -384,3 +384,12 @@ def _sentence(what, error):
     """Why logging cannot be configured. The cause tells more than the exception that `logging` wraps it in."""
     cause = f": {error.__cause__}" if error.__cause__ is not None else ""
     return f"the log config {what!r} cannot be used: {error}{cause}"
+
+
+# What the classes have been made with. A config file may put its own formats or methods there.
+_MADE = dict(vars(Logger)), dict(vars(SafeAtoms))
+
+
+def is_patched():
+    """Whether somebody has changed the classes, who then expects every line to be made by them."""
+    return (dict(vars(Logger)), dict(vars(SafeAtoms))) != _MADE
