@@ -2,6 +2,8 @@
 //! of its client is on its way, and none stays open because a child of the app holds a copy of its
 //! descriptor.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -183,5 +185,48 @@ fn an_idle_connection_is_read_once_more_before_it_is_closed_for_room() {
     send(worker, Signal::SIGCONT);
     let lost = asking.iter_mut().chain(&mut newcomers).filter_map(|client| client.read_for("GET").err()).count();
     assert_eq!(lost, 0, "requests got no answer");
+    server.finish();
+}
+
+#[test]
+fn a_full_worker_that_stops_serves_the_clients_in_the_kernels_queue() {
+    let mut server = Plan::app("process").args(["--worker-connections", "4"]).start();
+    let mut idle: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    idle.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+    // A connection keeps its place for a moment (CROWDED_TIME).
+    std::thread::sleep(Duration::from_millis(100));
+    let mut busy = server.connect();
+    busy.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
+    wait_until("the worker to be busy", || server.entered() == 1);
+    let mut queued: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    queued.iter_mut().for_each(|client| client.send(REQUEST));
+    server.signal(Signal::SIGTERM);
+    wait_until("the worker to accept no more", || Client::try_connect(&server.address).is_err());
+    server.release();
+    assert_eq!(busy.read().status, 200);
+    queued.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    server.expect_gone();
+}
+
+/// The worker's loop and the application's threads look for such clients. Whoever sees it first,
+/// the client is reset.
+#[test]
+fn a_client_that_does_not_read_a_live_response_is_reset() {
+    let plan = Plan::app("slow_readers").args(["--threads", "4", "--write-timeout", "1"]);
+    let mut server = plan.start();
+    let mut clients: Vec<TcpStream> = (0..4)
+        .map(|_| {
+            let mut client = TcpStream::connect(("127.0.0.1", server.address.port())).expect("the server accepts");
+            client.write_all(b"GET /drip HTTP/1.0\r\n\r\n").expect("the server reads");
+            client
+        })
+        .collect();
+    wait_until("all to be given up", || server.gate_files("closed-").len() == clients.len());
+    for client in &mut clients {
+        let end = client.read_to_end(&mut Vec::new());
+        assert_eq!(end.expect_err("half a response looks whole").kind(), ErrorKind::ConnectionReset);
+    }
+    server.allow("does not read");
     server.finish();
 }

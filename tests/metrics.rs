@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
 use nix::sys::stat::Mode;
@@ -21,6 +22,28 @@ use crate::util::{PATIENCE, root, tools, venv, wait_until};
 
 fn serve<const N: usize>(app: &str, args: [&str; N]) -> (Server, Address) {
     measured(Plan::app(app).args(args))
+}
+
+#[test]
+fn a_crowd_that_asks_for_metrics_keeps_no_client_of_the_app_waiting() {
+    let (server, address) = serve("echo", ["--workers", "1", "--timeout", "5"]);
+    let worker = server.wait_for_workers(1);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    assert_eq!(ask(&address, &[]).status, 200);
+                }
+            });
+        }
+        let _end = process::SetOnDrop(&is_over);
+        for _ in 0..50 {
+            assert_eq!(server.get("/").status, 200);
+        }
+    });
+    assert_eq!(server.workers(), worker, "{}", server.log());
+    server.finish();
 }
 
 #[test]

@@ -232,6 +232,11 @@ fn client_certificates_are_asked_for_demanded_and_checked() {
             assert_eq!(say("SSL_CLIENT_I_DN"), "CN=Client root");
             assert_eq!(say("SSL_CLIENT_M_SERIAL"), "0A1B2C");
             assert_eq!(say("SSL_CLIENT_CERT").replace('\n', ""), good.certificate.replace(['\r', '\n'], ""));
+            // PEP 3333: the bytes of UTF-8 as code points.
+            let of_utf8 =
+                Address::Tls(server.address.port(), server_root.trust_as(&root.client("Ji\u{159}\u{ed}", 2090)));
+            let environ = Client::connect(&of_utf8).get("/environ").json();
+            assert_eq!(environ["SSL_CLIENT_S_DN"].text(), "O=Monoceros,CN=Ji\u{c5}\u{99}\u{c3}\u{ad}");
             let mut client = Client::connect(&known);
             let peer = client.get("/peer").text();
             assert!(peer.contains(r#"[["commonName", "alice"]]"#) && peer.contains(r#""serial": "0A1B2C""#), "{peer}");

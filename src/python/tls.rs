@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
+use super::raw::latin1;
 use crate::tls::Secured;
 
 /// Constant keys and values, made once.
@@ -50,7 +51,8 @@ impl TlsKeys {
             (&self.certificate, &certificate.pem),
         ];
         for (key, text) in texts {
-            environ.set_item(key, PyString::new(py, text))?;
+            // PEP 3333: bytes as code points, here those of UTF-8.
+            environ.set_item(key, latin1(py, text.as_bytes())?)?;
         }
         Ok(())
     }

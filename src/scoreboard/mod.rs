@@ -254,6 +254,11 @@ impl Row {
         })
     }
 
+    /// Whether a sibling, among the first `rows` of the scoreboard, serves and is not about to end.
+    pub fn has_serving_sibling(&self, rows: usize) -> bool {
+        self.living_siblings(rows).any(|row| row[State::Phase as usize].load(Relaxed) == READY)
+    }
+
     /// Whether the stop flag is set.
     pub fn server_stops(&self) -> bool {
         masters_page(&self.board)[MasterWord::Stopping as usize].load(Relaxed) == 1

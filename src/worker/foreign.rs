@@ -184,7 +184,8 @@ fn serve_metrics(socket: &MetricsSocket, pages: MetricsPages) -> io::Result<()> 
     let mut server = MetricsServer::new(socket, pages, 0, poll.registry())?;
     let mut events = Events::with_capacity(MetricsServer::tokens(0).len());
     loop {
-        match poll.poll(&mut events, Some(BETWEEN_SWEEPS)) {
+        let most = if server.is_due() { Duration::ZERO } else { BETWEEN_SWEEPS };
+        match poll.poll(&mut events, Some(most)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => server.turn(poll.registry(), Instant::now()),
         }

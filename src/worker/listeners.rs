@@ -23,6 +23,8 @@ pub struct WorkerListener {
     pub socket: Arc<Listener>,
     /// Since when the kernel has, or may have, connections that were not accepted.
     pub waiting_since: Option<Instant>,
+    /// When a connection has last been left to an idle sibling.
+    pub left_at: Option<Instant>,
     accept_mode: AcceptMode,
     is_watched: bool,
 }
@@ -59,6 +61,7 @@ pub fn of_worker(listeners: &[Arc<Listener>], slot: usize, reuse_port: bool) -> 
     let listener_of = |(at, listener): (usize, &Arc<Listener>)| WorkerListener {
         socket: listener.clone(),
         waiting_since: None,
+        left_at: None,
         accept_mode: accept_mode(at),
         is_watched: false,
     };
@@ -119,7 +122,13 @@ impl WorkerListener {
         if self.is_watched {
             let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));
         }
-        (self.is_watched, self.waiting_since) = (false, None);
+        self.is_watched = false;
+        self.nobody_waits();
+    }
+
+    /// The kernel has no connection that was not accepted.
+    pub fn nobody_waits(&mut self) {
+        (self.waiting_since, self.left_at) = (None, None);
     }
 }
 

@@ -140,14 +140,19 @@ impl MetricsServer {
     }
 
     /// Accepts, reads and answers, as far as that goes without waiting, and ends what has lasted
-    /// too long.
+    /// too long. Clients that come faster than they are answered are left to the next turn: the
+    /// application's clients wait for this one.
     pub fn turn(&mut self, registry: &Registry, now: Instant) {
         self.is_due = false;
         self.go_on(now);
         // Each answer may have made room for one more.
-        while self.accept(registry, now) {
+        for _ in 0..CLIENTS {
+            if !self.accept(registry, now) {
+                return;
+            }
             self.go_on(now);
         }
+        self.is_due = true;
     }
 
     fn go_on(&mut self, now: Instant) {

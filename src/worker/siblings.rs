@@ -71,6 +71,11 @@ impl Siblings {
         self.row.connections_of_idle_siblings(self.rows).next().is_some()
     }
 
+    /// Whether a sibling serves that is not about to end.
+    pub fn has_serving(&self) -> bool {
+        self.row.has_serving_sibling(self.rows)
+    }
+
     /// Whether an idle sibling holds fewer connections than `connections`.
     pub fn has_less_loaded(&self, connections: usize) -> bool {
         self.row.connections_of_idle_siblings(self.rows).any(|theirs| theirs < connections as u64)

@@ -64,6 +64,8 @@ pub struct ThreadPool {
     worker: WorkerContext,
     /// Whether `PoolState::returned` holds connections.
     has_returned: AtomicBool,
+    /// A thread has failed outside of any request.
+    has_fallen: AtomicBool,
     access_log: Option<Mutex<AccessLog>>,
     /// Response headers that the access log names.
     logged_headers: Vec<String>,
@@ -195,6 +197,7 @@ impl ThreadPool {
             request_ns: AtomicU64::new(0),
             worker,
             has_returned: AtomicBool::new(false),
+            has_fallen: AtomicBool::new(false),
             access_log: access_log.map(Mutex::new),
             logged_headers,
             in_flight,
@@ -329,6 +332,8 @@ impl ThreadPool {
     /// thread could lead then: so the worker ends, and the master replaces it.
     pub fn fall(&self, panic: &str) {
         log::error!("The worker cannot go on: a fault of the server: {panic}");
+        // Another thread may lead. It ends with its next turn.
+        self.has_fallen.store(true, Relaxed);
         self.end();
     }
 
@@ -383,7 +388,7 @@ impl ThreadPool {
                 return Task::Serve(request);
             }
             self.lead_a_turn(&mut lead, role);
-            if lead.is_done() {
+            if lead.is_done() || self.has_fallen.load(Relaxed) {
                 self.leave_lead(lead, false);
                 self.end();
                 return Task::End;

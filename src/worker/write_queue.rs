@@ -6,10 +6,8 @@
 //! past both does the queue refuse more. The module knows no HTTP, no clock and no event loop.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::connection_limits::ConnectionLimits;
@@ -317,9 +315,8 @@ fn send_range(
 }
 
 fn copy(file: &impl std::os::fd::AsFd, offset: u64, count: usize, transport: &mut Transport) -> io::Result<usize> {
-    let file = File::from(file.as_fd().try_clone_to_owned()?);
     let mut block = vec![0; count.min(transport.most_at_once())];
-    let read = file.read_at(&mut block, offset)?;
+    let read = rustix::io::pread(file, &mut block[..], offset)?;
     transport.write(&block[..read], Cork::No)
 }
 

@@ -120,7 +120,8 @@ impl Connection {
         }
         let LateLog { mut request, started } = *self.late_log.take()?;
         request.duration = now.saturating_duration_since(started);
-        let unsent = self.output.unsent();
+        // Of what TLS has encrypted the kernel may lack some, too.
+        let unsent = self.output.unsent().max(u64::from(self.transport.has_unsent()));
         if unsent > 0 {
             request.summary.status = CLIENT_CLOSED_REQUEST;
             request.summary.sent = request.summary.sent.saturating_sub(unsent);

@@ -363,6 +363,9 @@ impl Connection {
     /// then read: closing over unread bytes would reset the connection, and could take the
     /// response's end with it. Returns `Step::Close` when the connection can be closed.
     pub fn end(&mut self, now: Instant) -> Step {
+        if self.output.check().is_err() {
+            self.cut_short();
+        }
         if !self.end_our_side() {
             return Step::Close;
         }
@@ -377,7 +380,9 @@ impl Connection {
 
     /// Ends our side because the process ends. A client whose response is unfinished can see that.
     pub fn abandon(&mut self) {
-        if self.has_unsent() || self.http.is_serving() {
+        if self.has_unsent() {
+            self.cut_short();
+        } else if self.http.is_serving() {
             self.break_off();
         }
         self.end_our_side();

@@ -221,6 +221,7 @@ impl Exchange for Request {
             output.check()?;
             let now = Instant::now();
             if output.has_stalled(transport.stream(), limits, now) {
+                transport.stream().reset_on_close();
                 output.fail(ErrorKind::TimedOut);
                 return Err(ErrorKind::TimedOut.into());
             }

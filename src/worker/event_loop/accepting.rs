@@ -24,6 +24,10 @@ const LOOKS_PER_TURN: usize = 64;
 /// that it takes those that no sibling has accepted.
 pub(super) const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
 
+/// A worker that cannot serve leaves each new connection to an idle sibling anew, but not for
+/// longer than this in a row.
+const MOST_LEFT_TO_SIBLINGS: Duration = Duration::from_millis(50);
+
 /// How long accepting rests when the process has run out of file descriptors or memory, and no
 /// connection here can be ended to make room.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -41,6 +45,8 @@ pub(super) struct Accepting {
     pub most_connections: usize,
     /// Since when there may be connections from siblings in the handoff channel.
     pub handoffs_since: Option<Instant>,
+    /// The worker accepts no more. Handoffs are for siblings that serve on, if there are any.
+    is_leaving: bool,
     rest_until: Option<Instant>,
     /// When the log last said that connections cannot be accepted.
     rest_told: Option<Instant>,
@@ -56,6 +62,7 @@ impl Accepting {
             handshakes_left: HANDSHAKES_PER_TURN,
             most_connections,
             handoffs_since: None,
+            is_leaving: false,
             rest_until: None,
             rest_told: None,
         }
@@ -91,13 +98,23 @@ impl EventLoop {
     }
 
     /// Takes what the kernel has already accepted on the listeners' behalf, then listens no more.
+    /// Connections that can be done without make room for it.
     pub fn stop_accepting(&mut self) {
         // Handoffs may wait in the channel though their event has not come yet.
         self.accepting.handoffs_since = Some(self.clock.now);
-        while !self.is_full() && self.take_handoff() {}
-        for site in 0..self.accepting.listeners.len() {
-            while !self.is_full() && self.accept_one(site) {}
+        self.find_dispensable(false);
+        while self.has_room() && self.take_handoff() {
+            self.make_room();
         }
+        for site in 0..self.accepting.listeners.len() {
+            while self.has_room() && self.accept_one(site) {
+                self.make_room();
+            }
+        }
+        self.accepting.is_leaving = true;
+        self.accepting.handoffs_since = None;
+        // What found no room is there still.
+        self.note_handoffs();
         for mut listener in self.accepting.listeners.drain(..) {
             listener.leave(self.poll.registry());
         }
@@ -152,7 +169,8 @@ impl EventLoop {
     fn should_accept(&self, site: usize) -> bool {
         let listener = &self.accepting.listeners[site];
         let Some(since) = listener.waiting_since else { return false };
-        let has_waited = self.clock.now >= since + ACCEPT_BACKOFF;
+        let left_at = listener.left_at.filter(|_| !self.serves).unwrap_or(since);
+        let has_waited = self.clock.now >= since.max(left_at) + ACCEPT_BACKOFF;
         if !self.serves {
             // A connection under TLS cannot be passed on.
             let may_pass_on = !listener.is_shared() && self.accepting.acceptor.is_none() && self.siblings.has_idle();
@@ -163,6 +181,26 @@ impl EventLoop {
             && (self.siblings.has_less_loaded(self.connections.len())
                 || (!self.queues.ready.is_empty() && self.siblings.has_idle()));
         !others_first || has_waited
+    }
+
+    /// An event has come for the channel in which siblings pass connections on. A worker that ends
+    /// leaves them to those that do not: it may not have the time for them.
+    pub(super) fn note_handoffs(&mut self) {
+        if !self.accepting.is_leaving || !self.siblings.has_serving() {
+            self.accepting.handoffs_since.get_or_insert(self.clock.now);
+        }
+    }
+
+    /// An event has come for a listener. Where no thread here can serve, but a sibling can, that
+    /// one has the first chance at each connection.
+    pub(super) fn note_newcomers(&mut self, index: usize) {
+        let Some(listener) = self.accepting.listeners.get_mut(index) else { return };
+        let since = *listener.waiting_since.get_or_insert(self.clock.now);
+        // The sibling may be full.
+        let may_wait = self.clock.now < since + MOST_LEFT_TO_SIBLINGS;
+        if may_wait && !self.serves && listener.is_shared() && self.siblings.has_idle() {
+            listener.left_at = Some(self.clock.now);
+        }
     }
 
     fn handoffs_have_waited(&self) -> bool {
@@ -240,7 +278,7 @@ impl EventLoop {
     fn after_failed_accept(&mut self, site: usize, error: &io::Error) -> bool {
         const OUT_OF_RESOURCES: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
         if error.kind() == ErrorKind::WouldBlock {
-            self.accepting.listeners[site].waiting_since = None;
+            self.accepting.listeners[site].nobody_waits();
             return false;
         }
         if error.raw_os_error().is_some_and(|code| OUT_OF_RESOURCES.contains(&code)) {
@@ -252,7 +290,7 @@ impl EventLoop {
         if error.raw_os_error().is_some_and(|code| ONE_CONNECTION.contains(&code) || is_network_error(code)) {
             return true;
         }
-        self.accepting.listeners[site].waiting_since = None;
+        self.accepting.listeners[site].nobody_waits();
         // With EINVAL the master has not opened the listener yet, or has shut it again (accept(2)).
         if error.kind() != ErrorKind::InvalidInput {
             log::error!("Cannot accept connections: {error}");

@@ -119,7 +119,7 @@ impl EventLoop {
 
     /// Finds the connections that can be done without. Where it is `urgent`, all others that may be
     /// ended (see [`Connection::standing`]) follow them.
-    fn find_dispensable(&mut self, urgent: bool) {
+    pub(super) fn find_dispensable(&mut self, urgent: bool) {
         let now = self.clock.now;
         let mut found: Vec<(ConnectionStanding, usize)> = Vec::new();
         self.each_idle(|key, connection| found.extend(connection.standing(now).map(|standing| (standing, key))));

@@ -347,19 +347,13 @@ impl EventLoop {
                 NUDGE => turn.handlers = true,
                 // The waker has ended the poll, which is its only purpose.
                 WAKER => {}
-                HANDOFF_CHANNEL => {
-                    self.accepting.handoffs_since = self.accepting.handoffs_since.or(Some(self.clock.now))
-                }
+                HANDOFF_CHANNEL => self.note_handoffs(),
                 Token(number) if number < FIRST_LISTENER => {
                     if let Some(metrics) = &mut self.metrics {
                         metrics.note_event();
                     }
                 }
-                Token(number) if number < self.first_connection() => {
-                    if let Some(listener) = self.accepting.listeners.get_mut(number - FIRST_LISTENER) {
-                        listener.waiting_since.get_or_insert(self.clock.now);
-                    }
-                }
+                Token(number) if number < self.first_connection() => self.note_newcomers(number - FIRST_LISTENER),
                 Token(number) => self.take_event(number - self.first_connection(), event),
             }
         }
