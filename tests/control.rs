@@ -204,6 +204,11 @@ fn every_command_of_gunicorn_has_its_reply() {
         ("dirty", "Invalid argument: Missing dirty action (add|remove)"),
         ("dirty x", "Invalid argument: Unknown dirty action: x"),
         ("show 'x", "Invalid argument: No closing quotation"),
+        ("reload --wiat", "Invalid argument: Unknown argument: --wiat"),
+        ("drain on", "Invalid argument: Unknown argument: on"),
+        ("upgrade 4711", "Invalid argument: Unknown argument: 4711"),
+        ("shutdown /run/app.pid", "Invalid argument: Unknown argument: /run/app.pid"),
+        ("shutdown quick now", "Invalid argument: Unknown argument: quick now"),
         ("loglevel x", "Invalid argument: Unknown log level: x (debug|info|warning|error|critical)"),
     ] {
         assert_eq!(control.error(command), error, "{command}");

@@ -1,14 +1,14 @@
 //! The commands of the control socket: one frame to the server, one back (gunicorn's protocol, see
 //! `master/control`).
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::duration::duration;
-use super::{DEGRADED, NOT_RUNNING, OK, harmless, print};
+use super::{DEGRADED, NOT_RUNNING, OK, UNKNOWN, harmless, print};
 
 /// How long a reply may take: gunicornc's number. A command with `--wait` has no limit.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -17,13 +17,16 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_BYTES: usize = 16 << 20;
 
 /// Sends the words to the socket at this path, and prints the reply. Returns the exit status: 1 if
-/// the server refuses or cannot do it, 3 if nobody listens.
+/// the server refuses or cannot do it, 3 if nobody listens, 4 if that cannot be told.
 pub(super) fn run(path: &str, words: &[String]) -> i32 {
     let stream = match UnixStream::connect(path) {
         Ok(stream) => stream,
         Err(error) => {
             eprintln!("monoceros ctl: nobody answers at {path:?}: {error}");
-            return NOT_RUNNING;
+            return match error.kind() {
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused => NOT_RUNNING,
+                _ => UNKNOWN,
+            };
         }
     };
     match ask(stream, words) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::ErrorKind;
 
 use crate::scoreboard::{OpenError, Scoreboard};
 use crate::sys::process::Pid;
@@ -43,8 +44,10 @@ pub(super) fn find(target: Option<&str>) -> Result<Scoreboard, NotFound> {
 }
 
 fn read_pid_file(path: &str) -> Result<i32, NotFound> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| NotFound::NotRunning(format!("cannot read the pid file {path:?}: {error}")))?;
+    let text = fs::read_to_string(path).map_err(|error| {
+        let reason = format!("cannot read the pid file {path:?}: {error}");
+        if error.kind() == ErrorKind::NotFound { NotFound::NotRunning(reason) } else { NotFound::Unknown(reason) }
+    })?;
     text.trim().parse().map_err(|_| NotFound::Unknown(format!("{path:?} is no pid file: it holds {:?}", text.trim())))
 }
 

@@ -99,6 +99,10 @@ fn wrong_usage(problem: &str) -> i32 {
 
 /// A command for the socket of the one server that runs here.
 fn remote(words: &[String]) -> i32 {
+    if words.iter().any(|word| word == "-h" || word == "--help") {
+        print(HELP);
+        return OK;
+    }
     let board = match find_master::find(None) {
         Ok(board) => board,
         Err(not_found) => return say(&Command::Stacks, &not_found),

@@ -304,9 +304,10 @@ fn about_processes(board: &Scoreboard, workers: &[WorkerReading], extras: Extras
 /// The master's metrics, under the names that Prometheus' own libraries use.
 fn about_master(master: Pid, started_at_ms: u64) -> Vec<Family> {
     let mut families = Vec::new();
-    if let Some(Usage { cpu, resident }) = usage(master) {
+    // Those that it has reaped are the workers, whose time is counted as theirs.
+    if let Some(Usage { own_cpu, resident, .. }) = usage(master) {
         families.extend([
-            counter_of("process_cpu_seconds", "Processor time of the master.", vec![(vec![], seconds(cpu))]),
+            counter_of("process_cpu_seconds", "Processor time of the master.", vec![(vec![], seconds(own_cpu))]),
             single_gauge("process_resident_memory_bytes", "Memory of the master.", resident),
         ]);
     }

@@ -154,6 +154,8 @@ fn duration(time: libc::timeval) -> Duration {
 pub struct Usage {
     /// The processor time that the process has used, its reaped children included.
     pub cpu: Duration,
+    /// The processor time that the process itself has used.
+    pub own_cpu: Duration,
     /// Every page that the process has in memory, shared ones too, in bytes.
     pub resident: u64,
 }
@@ -164,11 +166,12 @@ pub fn usage(pid: Pid) -> Option<Usage> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets is the second field, and may contain any character.
     let mut fields = stat[stat.rfind(')')? + 2..].split_whitespace().skip(11);
-    let ticks: u64 = fields.by_ref().take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let (own, of_children) = (ticks()? + ticks()?, ticks()? + ticks()?);
     let pages: u64 = fields.nth(6)?.parse().ok()?;
     let (per_second, page_size) = (sysconf(SysconfVar::CLK_TCK).ok()??, sysconf(SysconfVar::PAGE_SIZE).ok()??);
-    let cpu = Duration::from_micros(ticks * 1_000_000 / per_second as u64);
-    Some(Usage { cpu, resident: pages * page_size as u64 })
+    let time = |ticks: u64| Duration::from_micros(ticks * 1_000_000 / per_second as u64);
+    Some(Usage { cpu: time(own + of_children), own_cpu: time(own), resident: pages * page_size as u64 })
 }
 
 /// How many files a process has open. `None` when it is gone or belongs to another user.

@@ -8,8 +8,9 @@ use std::ffi::CStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -219,8 +220,37 @@ fn find(pid: Pid) -> io::Result<(File, Written)> {
         if target.starts_with(&threads) {
             let both = target.starts_with(&greenlets);
             let written = if both { Written::ThreadsAndGreenlets } else { Written::Threads };
-            return Ok((OpenOptions::new().read(true).write(true).open(entry.path())?, written));
+            if let Some(file) = open_in_memory(&entry.path())? {
+                return Ok((file, written));
+            }
         }
     }
     Err(ErrorKind::NotFound.into())
+}
+
+/// Opens a file that has no name anywhere. `None` for any other: the process that is asked may have
+/// a file of somebody else's by such a name (mount_namespaces(7)), and asking shortens the file.
+fn open_in_memory(descriptor: &Path) -> io::Result<Option<File>> {
+    let found = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(descriptor)?;
+    let ours = create(Written::Threads)?;
+    if found.metadata()?.dev() != ours.metadata()?.dev() {
+        return Ok(None);
+    }
+    OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", found.as_raw_fd())).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_in_memory_are_opened() {
+        let ours = create(Written::Threads).unwrap();
+        let descriptor = |file: &File| Path::new("/proc/self/fd").join(file.as_raw_fd().to_string());
+        assert!(open_in_memory(&descriptor(&ours)).unwrap().is_some());
+        let named = tempfile::NamedTempFile::new().unwrap();
+        assert!(open_in_memory(&descriptor(named.as_file())).unwrap().is_none());
+        let removed = tempfile::tempfile().unwrap();
+        assert!(open_in_memory(&descriptor(&removed)).unwrap().is_none());
+    }
 }

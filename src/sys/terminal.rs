@@ -3,12 +3,21 @@
 use std::io::{self, IsTerminal};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd;
 
 use super::poll::{Readiness, wait_until_ready};
+
+/// TERM or HUP has come: the terminal is to be restored before the process ends.
+static IS_TOLD_TO_END: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_end(_: libc::c_int) {
+    IS_TOLD_TO_END.store(true, Relaxed);
+}
 
 /// Standard input as a source of single keys, until drop, also by a panic.
 #[derive(Debug)]
@@ -18,7 +27,8 @@ pub struct Keys {
 
 impl Keys {
     /// From now on keys come as they are pressed, and none is shown; Ctrl-C is a key like others.
-    /// `None` if standard input or output is no terminal.
+    /// TERM and HUP end the input instead of the process. `None` if standard input or output is no
+    /// terminal.
     pub fn new() -> Option<Keys> {
         if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
             return None;
@@ -30,6 +40,12 @@ impl Keys {
         let before = unsafe { before.assume_init() };
         let mut raw = before;
         raw.c_lflag &= !(libc::ICANON | libc::ECHO | libc::ISIG);
+        let note = SigAction::new(SigHandler::Handler(note_end), SaFlags::empty(), SigSet::empty());
+        for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+            // SAFETY: the handler stores one value, which is permitted in any place
+            // (signal-safety(7)).
+            unsafe { sigaction(signal, &note) }.ok()?;
+        }
         set(&raw);
         Some(Keys { before })
     }
@@ -37,7 +53,11 @@ impl Keys {
     /// The next key, if one comes within `timeout`. The end of input counts as `q`.
     pub fn next(&self, timeout: Duration) -> Option<u8> {
         // A signal (the window's size has changed) ends the wait like a timeout.
-        if !wait_until_ready(io::stdin().as_raw_fd(), Readiness::ToRead, timeout).unwrap_or(false) {
+        let has_key = wait_until_ready(io::stdin().as_raw_fd(), Readiness::ToRead, timeout).unwrap_or(false);
+        if IS_TOLD_TO_END.load(Relaxed) {
+            return Some(b'q');
+        }
+        if !has_key {
             return None;
         }
         let mut key = [0];

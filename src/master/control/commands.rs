@@ -88,6 +88,9 @@ impl Master {
                 Ok(request) => return self.ask_dirty(Question::Change(request)),
                 Err(error) => Err(error),
             },
+            "reload" | "drain" | "upgrade" | "shutdown" if !takes(words) => {
+                Err(format!("Invalid argument: Unknown argument: {}", words[1..].join(" ")))
+            }
             "reload" => {
                 let is_under_way = self.generations.candidate.is_some() || self.upgrade.tries_reload();
                 // HUP does not end the master.
@@ -270,6 +273,14 @@ impl Master {
         workers.sort_by_key(|worker| worker.age);
         workers
     }
+}
+
+/// Whether a command that ends or changes the whole service takes the words behind it. gunicorn
+/// ignores surplus ones; a pid or `--help` there must not stop the server.
+fn takes(words: &[String]) -> bool {
+    let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    matches!(words[..], [_] | ["reload", "--wait"] | ["drain", "off"] | ["shutdown", "graceful" | "quick"])
 }
 
 /// Whether a command of these words changes something.

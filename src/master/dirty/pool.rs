@@ -17,6 +17,7 @@ use log::{error, info, warn};
 use crate::python::hooks::Hooks;
 use crate::service;
 use crate::settings::{self, Config};
+use crate::sys::pidfile::PidFile;
 use crate::sys::process::{self, End, Pid};
 use crate::sys::signal::Signal;
 use crate::sys::socket::{BindAddress, BindOptions, Listener};
@@ -331,8 +332,8 @@ impl Pool {
 
     /// Removes the pid file of an arbiter, which a killed one leaves behind.
     fn remove_pid_file(&self, pid: Pid) {
-        if fs::read_to_string(&self.pid_file).is_ok_and(|text| text.trim() == pid.to_string()) {
-            let _ = fs::remove_file(&self.pid_file);
+        if let Some(file) = PidFile::held(&self.pid_file, pid) {
+            file.remove();
         }
     }
 

@@ -22,6 +22,8 @@ from gunicorn.dirty.errors import DirtyWorkerError
 from gunicorn.dirty.protocol import MANAGE_OP_ADD, MANAGE_OP_REMOVE, DirtyProtocol, make_response
 
 _SOCKET = "arbiter.sock"
+# As the master has asked for.
+_BACKLOG = 1024
 # gunicorn's -1.
 _FAILED = 255
 # gunicorn's code takes 0, which is no limit, for one of no time at all, and its heartbeat would not rest. Years.
@@ -118,7 +120,10 @@ class Arbiter(Ends, arbiters.DirtyArbiter):
         util._setproctitle(f"dirty-arbiter [{self.cfg.proc_name}]")
         # The path is the master's to remove.
         stays = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-        self._server = await asyncio.start_unix_server(self.handle_client, sock=self._listener, **stays)
+        # asyncio listens once more, with a backlog of its own.
+        self._server = await asyncio.start_unix_server(
+            self.handle_client, sock=self._listener, backlog=_BACKLOG, **stays
+        )
         self.log.info("Dirty arbiter listening on %s", self.socket_path)
         await self.manage_workers()
         monitor = asyncio.create_task(self._worker_monitor())
@@ -136,7 +141,9 @@ class Arbiter(Ends, arbiters.DirtyArbiter):
         with suppress(OSError, TypeError):
             # Another arbiter may have written its own there. It is read as bytes: the module of a codec may lie where
             # only root reads.
-            with open(self.pidfile, "rb") as file:
+            # Nor does it wait for a FIFO that somebody has put there.
+            descriptor = os.open(self.pidfile, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(descriptor, "rb") as file:
                 is_ours = file.read(32).strip() == b"%d" % self.pid
             if is_ours:
                 os.unlink(self.pidfile)
@@ -226,8 +233,15 @@ class Arbiter(Ends, arbiters.DirtyArbiter):
             return None
         # The child has this process's handlers until it has its own.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        waiting = list(self._pending_respawns)
         try:
             return super().spawn_worker(force_all_apps)
+        except Exception as error:
+            # Of the arbiter: a child does not get here. gunicorn has taken its app off the list.
+            self._pending_respawns = waiting
+            self._wait_longer()
+            self.log.error("Can't fork a dirty worker: %s", error)
+            return None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -251,6 +265,9 @@ class Arbiter(Ends, arbiters.DirtyArbiter):
         if worker.booted:
             self._pause = 0
             return
+        self._wait_longer()
+
+    def _wait_longer(self):
         self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
         self._not_before = time.monotonic() + self._pause
 
