@@ -49,6 +49,7 @@ fn the_config_file_may_rename_the_server() {
             None,
         ),
         ("import gunicorn\ngunicorn.SERVER_SOFTWARE = 'shop/2'\n", Some("monoceros")),
+        ("import gunicorn.http.wsgi as wsgi\nwsgi.SERVER = 'shop'\nwsgi.SERVER_SOFTWARE = 'shop/2'\n", Some("shop")),
         ("", Some("monoceros")),
     ] {
         let plan = Plan::app("echo").file("conf.py", config);

@@ -479,3 +479,15 @@ fn hooks_and_their_threads_set_the_number_of_workers() {
     server.wait_for_workers(1);
     server.finish();
 }
+
+#[test]
+fn a_setting_that_a_hook_sets_is_told_to_come_too_late() {
+    let config = "def on_starting(server):\n    server.cfg.set('threads', 128)\n    assert server.cfg.threads == 128\n";
+    let plan = Plan::app("process").file("conf.py", config);
+    let path = plan.path("conf.py").display().to_string();
+    let mut server = plan.args(["--config", &path]).start();
+    server.wait_for_log("A hook has set 'threads' by cfg.set(): the server has read its settings before.");
+    assert_eq!(server.get("/").status, 200);
+    server.allow("A hook has set");
+    server.finish();
+}

@@ -122,11 +122,15 @@ pub fn server_line() -> Arc<[u8]> {
     response::server_line(name.as_ref().map(String::as_bytes)).into()
 }
 
-/// `SERVER_SOFTWARE` of environs. A config file may have changed it by `gunicorn.SERVER_SOFTWARE`.
+/// `SERVER_SOFTWARE` of environs. A config file may have changed it, in `gunicorn` or in
+/// `gunicorn.http.wsgi`.
 ///
 /// # Errors
 /// `sys.modules` cannot be read, or an application has deleted the name.
 pub fn server_software(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    if interpreter::has_imported(py, "gunicorn.http.wsgi")? {
+        return py.import("gunicorn.http.wsgi")?.call_method0("server_software");
+    }
     if interpreter::has_imported(py, "gunicorn")? {
         return py.import("gunicorn")?.getattr("SERVER_SOFTWARE");
     }

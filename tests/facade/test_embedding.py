@@ -41,6 +41,22 @@ class Embedding(FacadeTest):
             Arbiter(app).run()
         self.assertEqual(ran, [app, app])
 
+    def test_an_application_that_makes_its_arbiter_itself(self):
+        class Own(BaseApplication):
+            def load_config(self):
+                pass
+
+            def run(self, queue):
+                self.arbiter = Arbiter(self)
+                queue.append(self.arbiter.log)
+                self.arbiter.run()
+
+        app, ran, queue = Own(), [], []
+        with mock.patch.object(_monoceros, "run_application", ran.append, create=True):
+            app.run(queue)
+        self.assertEqual((ran, len(queue)), ([app], 1))
+        self.assertIsNotNone(queue[0])
+
     def test_an_arbiter_with_methods_of_its_own(self):
         class Own(Arbiter):
             def manage_workers(self):

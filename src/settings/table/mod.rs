@@ -198,6 +198,16 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_no_worker_fits_into_is_refused() {
+        let row = all().find(|setting| setting.name == "max_worker_memory").unwrap();
+        let Store::Field { set, .. } = row.store else { panic!("it is stored in a field") };
+        let mut config = Config::default();
+        for (text, is_taken) in [("0", true), ("400", false), ("1023K", false), ("1M", true), ("400M", true)] {
+            assert_eq!(set(&mut config, &Value::from(text)).is_ok(), is_taken, "{text}");
+        }
+    }
+
+    #[test]
     fn names_and_flags_are_unique() {
         let mut seen = HashSet::from(["-h", "--help", "-v", "--version"]);
         for setting in all().chain(NOT_SUPPORTED) {

@@ -5,6 +5,9 @@ use crate::settings::config::{MemoryMeasure, WorkerClass, WorkersSetting};
 use crate::settings::setting::{Default, Kind, Section, Setting, Store};
 use crate::settings::value::{Value, ValueError};
 
+/// No interpreter fits into less: whoever writes `400` means megabytes.
+const LEAST_MEMORY: u64 = 1 << 20;
+
 pub(super) static ROWS: &[Setting] = &[
     Setting {
         name: "workers",
@@ -198,12 +201,13 @@ Each worker draws a number from 0 to this one. A setting of our own; gunicorn ha
         kind: Kind::Text,
         default: Default::Text("0"),
         store: Store::Field {
-            set: |config, value| put(&mut config.max_worker_memory, bytes(value)),
+            set: |config, value| put(&mut config.max_worker_memory, memory_of_worker(value)),
             get: |config| Value::Int(config.max_worker_memory as i64),
         },
         doc: "Bytes of memory above which a worker is replaced; 0 means never.
 
-A number of bytes, or one followed by `K`, `M` or `G` (powers of 1024): `400M`. The worker must be above it in several
+A number of bytes, or one followed by `K`, `M` or `G` (powers of 1024): `400M`. Less than a megabyte is refused: no
+worker could stay. The worker must be above it in several
 samples in a row, a second apart (five seconds for `pss`), goes on serving until its replacement is ready, and only
 one worker is replaced at a time. A setting of our own; gunicorn has none.",
     },
@@ -474,4 +478,13 @@ fn instead_of(name: &str) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Bytes of memory that a worker may have; 0 for any number.
+fn memory_of_worker(value: &Value) -> Result<u64, ValueError> {
+    let count = bytes(value)?;
+    if (1..LEAST_MEMORY).contains(&count) {
+        return Err(ValueError::new(&count.to_string(), "is less than any worker needs: 400 megabytes are 400M"));
+    }
+    Ok(count)
 }

@@ -17,7 +17,7 @@ from gunicorn._amend import amend, remember
 from gunicorn._native import make_logger, set_up_loggers
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter, Listener, Pidfile
-from gunicorn.config import Config
+from gunicorn.config import Config, watch
 from gunicorn.errors import ConfigError
 from gunicorn.glogging import Logger, SafeAtoms, plain
 from gunicorn.http import wsgi
@@ -54,6 +54,7 @@ class Bridge:
         self.log = None
         self.arbiter = Arbiter()
         self._app = _application(self.cfg, app_uri)
+        watch(self.cfg, self._note_set)
         self.worker = None
         self._pending = None
         self._listeners = []
@@ -76,6 +77,16 @@ class Bridge:
     def _told(self, name, error):
         origin = f" ({self._origins[name]})" if name in self._origins else ""
         return f"invalid value for {name!r}: {error}{origin}"
+
+    def _note_set(self, name):
+        # In a worker, a class that is not the server's may read it.
+        if self.worker is None:
+            _monoceros.log(
+                logging.WARNING,
+                f"A hook has set {name!r} by cfg.set(): the server has read its settings before. "
+                "Set it in the config file.",
+                None,
+            )
 
     def given_values(self):
         """The names and plain values of the settings that are not at their defaults."""

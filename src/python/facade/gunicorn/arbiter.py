@@ -95,7 +95,7 @@ class Arbiter:
     def __init__(self, app=None):
         self.app = app
         self.cfg = None
-        self.log = None
+        self._log = None
         self.pid = None
         self.pidfile = None
         self.systemd = False
@@ -131,6 +131,17 @@ class Arbiter:
         self.proc_name = cfg.proc_name
 
     @property
+    def log(self):
+        """The logger. A program's own arbiter makes it when it is asked for."""
+        if self._log is None and self.app is not None:
+            self._log = self.cfg.logger_class(self.cfg)
+        return self._log
+
+    @log.setter
+    def log(self, log):
+        self._log = log
+
+    @property
     def worker_class(self):
         """The class of the workers. It is imported when it is asked for: the master does without."""
         return self._worker_class or (self.cfg and self.cfg.worker_class)
@@ -160,7 +171,10 @@ class Arbiter:
         overridden = sorted(name for name in _UNSUPPORTED if getattr(type(self), name) is not getattr(Arbiter, name))
         if overridden:
             raise _unsupported_error(f"{type(self).__qualname__}.{overridden[0]}")
-        self.app.run()
+        # An application's own `run` may have made this arbiter.
+        from gunicorn.app.base import BaseApplication
+
+        BaseApplication.run(self.app)
 
     def kill_worker(self, pid, sig):
         """Sends a signal to one worker. The master learns of its end by itself."""

@@ -32,6 +32,16 @@ _TLS = ("keyfile", "certfile", "ssl_version", "cert_reqs", "ca_certs", "suppress
         "do_handshake_on_connect", "ciphers")
 
 
+# The settings that are in force, and who is told when Python code sets one of them.
+_watched = _note_set = None
+
+
+def watch(cfg, note_set):
+    """From now on `note_set` is called with the name of each setting that is set in `cfg`."""
+    global _watched, _note_set
+    _watched, _note_set = cfg, note_set
+
+
 class Config:
     """The settings of one server. Read them as attributes, write them with `set`."""
 
@@ -62,6 +72,8 @@ class Config:
         if name not in self.settings:
             raise AttributeError(f"No configuration setting for: {name}")
         self.settings[name].set(value)
+        if self is _watched:
+            _note_set(name)
 
     def given(self):
         """The settings that Python code has set, by name and as given: those of an embedding program."""

@@ -46,3 +46,20 @@ def listener(descriptor, text, address):
         looked_at.detach()
     kinds = {kind.FAMILY: kind for kind in (TCPSocket, TCP6Socket, UnixSocket)}
     return kinds.get(family, BaseSocket).of(descriptor, text, address)
+
+
+def ssl_context(conf):
+    """The context of a server with these settings, for worker classes that serve TLS by themselves."""
+    from gunicorn import _ssl_context
+
+    return _ssl_context.make(conf)
+
+
+def ssl_wrap_socket(sock, conf):
+    """A connection that was accepted, under TLS."""
+    return ssl_context(conf).wrap_socket(
+        sock,
+        server_side=True,
+        suppress_ragged_eofs=conf.suppress_ragged_eofs,
+        do_handshake_on_connect=conf.do_handshake_on_connect,
+    )

@@ -6,6 +6,21 @@ header away. It must not send anything.
 
 import gunicorn
 
+# gunicorn has copies of the two names here, and config files change either.
+SERVER = gunicorn.SERVER
+SERVER_SOFTWARE = gunicorn.SERVER_SOFTWARE
+_OWN_SERVER, _OWN_SOFTWARE = SERVER, SERVER_SOFTWARE
+
+
+def server_name():
+    """The name in the Server header, as the config file may have changed it."""
+    return gunicorn.SERVER if SERVER is _OWN_SERVER else SERVER
+
+
+def server_software():
+    """`SERVER_SOFTWARE` of environs, as the config file may have changed it."""
+    return gunicorn.SERVER_SOFTWARE if SERVER_SOFTWARE is _OWN_SOFTWARE else SERVER_SOFTWARE
+
 
 class FileWrapper:
     """An iterable over a file, in blocks, as gevent's server has it. Elsewhere `wsgi.file_wrapper` is a faster one."""
@@ -38,7 +53,7 @@ class Response:
         self.req = req
         self.sock = sock
         self.cfg = cfg
-        self.version = gunicorn.SERVER
+        self.version = server_name()
         self.status = None
         self.status_code = None
         self.chunked = False
@@ -76,7 +91,7 @@ _UNPATCHED = Response.default_headers
 def server_header(cfg):
     """The value of the Server header that the config file has asked for, or None where it wants no such header."""
     if Response.default_headers is _UNPATCHED:
-        return gunicorn.SERVER
+        return server_name()
     from gunicorn.http.message import Request
 
     probe = Response(Request(), None, cfg)
