@@ -130,7 +130,8 @@ fn serve_after(mut startup: Startup, inheritance: Inheritance, kind: CheckKind) 
     if config.print_config {
         print!("{}", settings::print_config(&config));
     }
-    if config.print_config || config.check_config {
+    // A program that embeds the server need not read the flag by which a master tries it.
+    if config.print_config || config.check_config || kind == CheckKind::OfSuccessor {
         let status = check(&mut startup, &config, &hooks)?;
         if kind == CheckKind::OfSuccessor {
             open_logs(&config, &hooks)?;
@@ -181,7 +182,7 @@ fn check(startup: &mut Startup, config: &Config, hooks: &Hooks) -> Result<i32, S
     }
     service::identity(config).map_err(|error| StartupError::Config(format!("Error: {error}")))?;
     load_tls(startup, config, hooks)?;
-    let loaded = startup.load_app(config);
+    let loaded = startup.try_app(config);
     let class = loaded.is_ok().then(|| startup.check_worker_class(config));
     interpreter::flush();
     class.unwrap_or(Ok(())).map_err(|error| StartupError::Config(format!("Error: {error}")))?;

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM};
 
 use crate::control::{Control, serve};
+use crate::util::client::Client;
 use crate::util::server::{Plan, Server, send};
 use crate::util::wait_until;
 
@@ -226,4 +227,76 @@ fn a_drain_and_the_number_of_workers_outlive_the_program() {
     assert_eq!(server.get("/healthz").status, 200);
     server.allow("autoscale");
     server.finish();
+}
+
+#[test]
+fn an_app_that_loads_on_trial_but_not_after_it_ends_nobody() {
+    // The start loads it once, the trial once more, the new program a third time.
+    let app = APP.replace(
+        "while (here",
+        "with open(here / 'loads', 'a') as loads:\n    print(file=loads)\n\
+         if len((here / 'loads').read_text()) == 3:\n    raise OSError('the database blinks')\n\
+         while (here",
+    );
+    let plan = Plan::app("app").in_own_folder().file("app.py", &app);
+    let mut server = with_config(plan, "preload_app = True").start();
+    let old = server.wait_for_workers(1);
+    server.signal(SIGHUP);
+    server.wait_for_log("The app cannot be loaded in the master, so each worker loads it:");
+    wait_for_takeover(&server, &old);
+    server.allow("the database blinks");
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn an_app_that_gevents_patch_breaks_fails_the_trial() {
+    let app = format!("import threading, time\nif 'gevent' in time.sleep.__module__:\n    1 / 0\n{APP}");
+    let mut server = with_config(plan(), "preload_app = True\nworker_class = 'gevent'").start();
+    let workers = server.wait_for_workers(1);
+    server.write("app.py", &app);
+    server.signal(SIGHUP);
+    server.wait_for_log("Reload failed, everything stays as it was");
+    assert_eq!(server.workers(), workers);
+    assert_eq!(server.get("/").status, 200);
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn a_server_that_was_upgraded_refuses_newcomers_at_its_end_as_before() {
+    let mut server = Plan::app("process").start();
+    let old = server.wait_for_workers(1);
+    server.signal_rtmin();
+    wait_for_takeover(&server, &old);
+    let mut slow = server.connect();
+    slow.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_until("the request to be served", || server.entered() == 1);
+    server.signal(SIGTERM);
+    wait_until("newcomers to be refused", || Client::try_connect(&server.address).is_err());
+    server.release();
+    assert_eq!(slow.read().status, 200);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+}
+
+#[test]
+fn a_stop_while_a_config_file_waits_for_a_program_is_orderly() {
+    let plan = Plan::app("process").started_in_own_folder().chdir(crate::util::apps());
+    let [pid_file, path, slow, reads] =
+        ["pid", "conf.py", "slow", "reads"].map(|name| plan.path(name).display().to_string());
+    let config = format!(
+        "import os, subprocess\nif os.path.exists('{slow}'):\n    \
+         subprocess.check_output(['sh', '-c', 'touch {reads}; exec sleep 3'])\n"
+    );
+    let plan = plan.args(["--pid", &pid_file]);
+    let mut server = plan.file("conf.py", &config).args(["--config", &path]).start();
+    server.wait_for_workers(1);
+    server.write("slow", "");
+    server.signal(SIGHUP);
+    wait_until("the file to wait", || server.path("reads").exists());
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    assert!(server.log().contains("Shutting down: Master") && !server.path("pid").exists(), "{}", server.log());
+    server.allow("");
+    server.expect_gone();
 }

@@ -245,6 +245,28 @@ fn a_program_that_embeds_gunicorn_serves_with_this_server() {
     }
 }
 
+/// The program does not know the flag by which an upgrade tries it, and serves whatever its
+/// arguments are.
+#[test]
+fn a_program_that_embeds_gunicorn_is_tried_before_an_upgrade() {
+    let environment = Environment::with_wheel(interpreters()[0].as_path());
+    let preloaded = EMBEDDER.replace("'workers': 2", "'workers': 2, 'preload_app': True");
+    for (program, signal) in [(EMBEDDER, None), (&*preloaded, Some(SIGHUP))] {
+        let plan = Plan::bare().bound_elsewhere().started_in_own_folder().file("embedder.py", program);
+        let plan = plan.through([text(&environment.path("bin/python")), "-m", "monoceros.gunicorn"]);
+        let server = plan.program("embedder.py").start();
+        server.wait_for_log_times("hooked into", 2);
+        match signal {
+            Some(signal) => server.signal(signal),
+            None => server.signal_rtmin(),
+        }
+        server.wait_for_log_times("hooked into", 4);
+        server.wait_for_workers(2);
+        assert_eq!(server.log().matches("Starting monoceros").count(), 2, "{}", server.log());
+        server.finish();
+    }
+}
+
 /// What `mlflow server` and `airflow webserver` do: gunicorn is another process, started as a
 /// module or by its name.
 const STARTER: &str = "

@@ -165,7 +165,7 @@ impl Startup {
     pub fn reload(&mut self) -> Result<(Arc<Config>, Hooks), String> {
         // A config file that hangs can be stopped as at the start. The master then takes back the
         // signals for which the file has installed handlers.
-        signals::begin_in_master().map_err(|error| error.to_string())?;
+        signals::begin_reload_in_master().map_err(|error| error.to_string())?;
         let loaded = self.load();
         signals::started_in_master();
         let (config, hooks) = loaded.map_err(|failure| failure.to_string())?;
@@ -203,6 +203,20 @@ impl Startup {
         self.python.start_interpreter().map_err(|error| failed(&error))?;
         self.python.extend_path(config).map_err(|error| failed(&error))?;
         app::load(config)
+    }
+
+    /// Loads the application to see whether it can be loaded: under gevent's patch where the worker
+    /// class is gevent, as in a worker.
+    ///
+    /// # Errors
+    /// The traceback or sentence for the user.
+    pub fn try_app(&self, config: &Config) -> Result<App, LoadError> {
+        if config.worker_class == WorkerClass::Gevent {
+            let failed = |reason: &dyn fmt::Display| LoadError::App(reason.to_string());
+            self.python.start_interpreter().map_err(|error| failed(&error))?;
+            greenlets::patch().map_err(|error| failed(&error))?;
+        }
+        self.load_app(config)
     }
 
     /// Checks that the worker class can be run, if it is a class of Python code. Call it after

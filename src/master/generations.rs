@@ -20,6 +20,9 @@ const FIRST: u64 = 1;
 pub(super) struct Generations {
     /// The application, if the start has loaded it: all generations fork from it.
     pub preloaded: Option<App>,
+    /// The start was to load the application, and may have failed: the modules of the application
+    /// that this process has are replaced by another program alone.
+    pub loads_in_master: bool,
     /// The generation that serves, and is kept at its count.
     pub serving: Generation,
     /// The generation that a HUP has called, until it takes over or fails.
@@ -35,9 +38,11 @@ pub(super) struct Generations {
 impl Generations {
     /// The first generation, which serves.
     pub fn new(service: Service, preloaded: Option<App>, wanted: usize) -> Generations {
+        let loads_in_master = service.config.preload_app;
         let serving = Generation::new(FIRST, service, wanted);
         Generations {
             preloaded,
+            loads_in_master,
             serving,
             candidate: None,
             called: FIRST,

@@ -12,7 +12,7 @@ use crate::service::{Service, identity};
 use crate::settings::{Address, Config};
 use crate::sys::errno::as_python_shows;
 use crate::sys::signal::SignalQueue;
-use crate::sys::socket::{BindAddress, BindOptions, FileOwner, Listener};
+use crate::sys::socket::{BindAddress, BindOptions, Listener, SocketOwner};
 
 use super::signals::told_to_stop;
 
@@ -121,13 +121,13 @@ pub(super) fn unlink_unless(listeners: &[Arc<Listener>], kept: &[Arc<Listener>])
 }
 
 /// Takes over descriptors that this process has inherited.
-pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: FileOwner) -> Result<Vec<Arc<Listener>>, String> {
+pub(super) fn inherit(fds: &[RawFd], config: &Config, owner: SocketOwner) -> Result<Vec<Arc<Listener>>, String> {
     let mut inherited = Vec::new();
     for &fd in fds {
         // A descriptor that the settings name came from a service manager, even if an older master
         // has passed it on.
         let named = config.bind.contains(&Address::Fd(fd));
-        let owner = if named { FileOwner::ServiceManager } else { owner };
+        let owner = if named { SocketOwner::ServiceManager } else { owner };
         match Listener::from_fd(fd, config.backlog, owner) {
             Ok(listener) => inherited.push(Arc::new(listener)),
             Err(error) => return Err(format!("can't take over the socket fd://{fd}: {}", as_python_shows(&error))),

@@ -10,7 +10,7 @@ use crate::service::{MetricsSocket, Service};
 use crate::settings::{Address, Config};
 use crate::sys::errno::as_python_shows;
 use crate::sys::process;
-use crate::sys::socket::{FileOwner, Listener};
+use crate::sys::socket::{Listener, SocketOwner};
 
 use super::Master;
 use super::inheritance::PassedMetrics;
@@ -48,7 +48,7 @@ fn announce(listener: &Listener) {
 fn take_over(passed: &PassedMetrics) -> Option<Arc<MetricsSocket>> {
     let turn = process::inherited_descriptor(passed.turn).ok()?;
     let turn = MetricsTurn::inherited(turn, passed.number).ok()??;
-    let listener = Listener::from_fd(passed.socket, BACKLOG, FileOwner::Us).ok()?;
+    let listener = Listener::from_fd(passed.socket, BACKLOG, SocketOwner::Us).ok()?;
     Some(Arc::new(MetricsSocket { listener: Arc::new(listener), turn }))
 }
 

@@ -55,7 +55,7 @@ impl Master {
             self.reports.service_manager.reloading();
         }
         match self.call_generation() {
-            Ok(generation) if self.generations.preloaded.is_some() && self.upgrade.is_alone() => {
+            Ok(generation) if self.generations.loads_in_master && self.upgrade.is_alone() => {
                 self.reload_in_place(&generation)
             }
             Ok(generation) => self.generations.candidate = Some(generation),
@@ -85,7 +85,7 @@ impl Master {
     fn call_generation(&mut self) -> Result<Generation, String> {
         let (config, hooks) = self.startup.reload()?;
         let tls = self.startup.load_tls(&config, &hooks)?;
-        if config.preload_app && self.generations.preloaded.is_none() {
+        if config.preload_app && !self.generations.loads_in_master {
             // The master does not load the app: an import may kill or hang its process, and every
             // worker depends on the master.
             warn!("preload_app takes effect with the next start or upgrade. Until then each worker loads the app.");

@@ -9,14 +9,15 @@ use log::{debug, error, info, warn};
 
 use crate::bootstrap::{Startup, configure_logging};
 use crate::python::Exit;
+use crate::python::app::App;
 use crate::python::hooks::{Raised, ServerHook, ServerState};
 use crate::python::signals::{begin_in_master, started_in_master, take_back};
 use crate::service::Service;
 use crate::settings::Config;
 use crate::sys::pidfile::PidFile;
 use crate::sys::signal::{self, SignalQueue};
-use crate::sys::socket::{FileOwner, Listener};
-use crate::sys::{daemon, process};
+use crate::sys::socket::{Listener, SocketOwner};
+use crate::sys::{daemon, output, process};
 
 use super::autoscale::Autoscaler;
 use super::backlog::BacklogReport;
@@ -65,7 +66,8 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
         held.iter().for_each(PidFile::remove);
     };
     check_stop(&signals).inspect_err(|_| give_up_files())?;
-    let preloaded = preloaded.map_err(|reason| refuse(&reason)).inspect_err(|_| give_up_files())?;
+    let serves = adopted.as_ref().is_some_and(|adopted| !adopted.serving.is_empty());
+    let preloaded = preloaded.or_else(|reason| without_preload(serves, &reason)).inspect_err(|_| give_up_files())?;
 
     let name = upgrade.master_name();
     let WorkerCount { count, found_for } = worker_count(&service.config);
@@ -119,6 +121,17 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     }
     master.make_dirty_pool().inspect_err(|_| master.undo_start())?;
     Ok(master)
+}
+
+/// What becomes of a preload that fails. After an upgrade in place, which had loaded the app on
+/// trial, the workers of the last program serve on, and new ones load the app themselves, as often
+/// as it takes.
+fn without_preload(is_serving: bool, reason: &str) -> Result<Option<App>, i32> {
+    if !is_serving {
+        return Err(refuse(&reason));
+    }
+    error!("The app cannot be loaded in the master, so each worker loads it: {reason}");
+    Ok(None)
 }
 
 impl Master {
@@ -175,8 +188,10 @@ fn leave_foreground(service: &Service, upgrade: &Upgrade) -> Result<(), i32> {
     if service_manager::is_there() {
         warn!("daemon is set under a service manager that waits for a message: it will lose sight of the server");
     }
-    let output = if config.enable_stdio_inheritance { daemon::Output::Inherited } else { daemon::Output::Null };
-    daemon::daemonize(fork, output).map_err(|error| refuse(&error))?;
+    let stdio = if config.enable_stdio_inheritance { daemon::Output::Inherited } else { daemon::Output::Null };
+    // The log may have captured the streams; it captures them again once they lead where they stay.
+    output::release_standard_streams().map_err(|error| refuse(&error))?;
+    daemon::daemonize(fork, stdio).map_err(|error| refuse(&error))?;
     configure_logging(config, &service.hooks).map_err(|reason| refuse(&reason))
 }
 
@@ -202,10 +217,10 @@ fn open_listeners(
     let opened = match inherited {
         // The service manager decides where the server listens; `bind` has no say.
         Inherited::FromSystemd(fds) => {
-            return listeners::inherit(fds, config, FileOwner::ServiceManager).map_err(|reason| refuse(&reason));
+            return listeners::inherit(fds, config, SocketOwner::ServiceManager).map_err(|reason| refuse(&reason));
         }
         Inherited::FromMaster(fds) => {
-            let ours = listeners::inherit(fds, config, FileOwner::Us).map_err(|reason| refuse(&reason))?;
+            let ours = listeners::inherit(fds, config, SocketOwner::Us).map_err(|reason| refuse(&reason))?;
             match listeners::open_at_start(config, workers, &ours, signals) {
                 Ok(opened) if upgrade.is_in_place() => {
                     listeners::unlink_unless(&ours, &opened);
@@ -232,7 +247,7 @@ fn open_listeners(
 fn give_up_inherited(inherited: &Inherited, config: &Config, upgrade: &Upgrade) {
     if let Inherited::FromMaster(fds) = inherited
         && upgrade.is_in_place()
-        && let Ok(listeners) = listeners::inherit(fds, config, FileOwner::Us)
+        && let Ok(listeners) = listeners::inherit(fds, config, SocketOwner::Us)
     {
         listeners::unlink_unless(&listeners, &[]);
     }

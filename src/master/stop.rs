@@ -147,7 +147,7 @@ impl Master {
             if self.workers.is_empty() || now >= deadline {
                 return;
             }
-            let wake = self.workers.kill_overdue(now, loaded_by).into_iter().chain(self.watchdog_deadline(now));
+            let wake = self.workers.kill_overdue(now, loaded_by).into_iter().chain(self.service_manager_deadline(now));
             let wake = wake.fold(deadline, Instant::min);
             // A stop may take longer than the watchdog waits.
             self.reports.service_manager.send_watchdog_when_due(Instant::now());

@@ -117,7 +117,7 @@ impl Master {
             self.generations.backoff_deadline(now),
             self.generations.reload_deadline(),
             self.check_deadline(),
-            self.watchdog_deadline(now),
+            self.service_manager_deadline(now),
             self.certificates_deadline(),
             self.counts_deadline(now),
             self.control.deadline(),

@@ -63,22 +63,29 @@ const UNWINDING: [Signal; 3] = [Signal::Int, Signal::Quit, Signal::Abrt];
 /// network runs no handlers.
 const START_ENDS_WITHIN: u32 = 2;
 
+/// The same for TERM in a master that reads its settings again: workers serve, and want to end
+/// their requests. Shorter than what orchestrators give to the whole stop.
+const RELOAD_ENDS_WITHIN: u32 = 20;
+
 /// How far this process has come, which decides what a signal that stops it unwinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Stage {
     /// Nothing: the process serves.
     Serving,
-    /// A running import, config file or hook, in a master that starts or reads its settings. The
-    /// master must end even if Python does not get to run its handlers.
+    /// A running import, config file or hook, in a master that starts. The master must end even if
+    /// Python does not get to run its handlers.
     StartingMaster,
+    /// A running config file, in a master that reads its settings again. It must end, too, but not
+    /// before its workers could.
+    ReloadingMaster,
     /// The import of the application, in a worker.
     StartingWorker,
 }
 
 impl Stage {
     fn current() -> Stage {
-        [Stage::StartingMaster, Stage::StartingWorker]
+        [Stage::StartingMaster, Stage::ReloadingMaster, Stage::StartingWorker]
             .into_iter()
             .find(|stage| *stage as u8 == STAGE.load(Relaxed))
             .unwrap_or(Stage::Serving)
@@ -199,14 +206,26 @@ pub fn disown(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// In a master that starts, or reads its settings again, if Python runs in it: installs the
-/// server's handlers in Python, too. Until [`started_in_master`] the signals that stop the master
-/// interrupt a running import, config file or hook. Call it again after an interpreter was started.
+/// In a master that starts, if Python runs in it: installs the server's handlers in Python, too.
+/// Until [`started_in_master`] the signals that stop the master interrupt a running import, config
+/// file or hook. Call it again after an interpreter was started.
 ///
 /// # Errors
 /// The caller is not the main thread, or `MemoryError`.
 pub fn begin_in_master() -> PyResult<()> {
-    Stage::StartingMaster.enter();
+    begin(Stage::StartingMaster)
+}
+
+/// As [`begin_in_master`], in a master that reads its settings again.
+///
+/// # Errors
+/// The caller is not the main thread, or `MemoryError`.
+pub fn begin_reload_in_master() -> PyResult<()> {
+    begin(Stage::ReloadingMaster)
+}
+
+fn begin(stage: Stage) -> PyResult<()> {
+    stage.enter();
     if !super::interpreter::is_running() {
         return Ok(());
     }
@@ -541,7 +560,10 @@ fn interrupt_python(number: i32) {
     // "Signal Handling"); an interpreter runs, because the functions that first have the handler
     // call this one attach to it before.
     unsafe { ffi::PyErr_SetInterruptEx(number) };
-    if Stage::current() == Stage::StartingMaster {
-        signal::end_process_after(START_ENDS_WITHIN);
+    match Stage::current() {
+        Stage::StartingMaster => signal::end_process_after(START_ENDS_WITHIN),
+        Stage::ReloadingMaster if number == Signal::Term.number() => signal::end_process_after(RELOAD_ENDS_WITHIN),
+        Stage::ReloadingMaster => signal::end_process_after(START_ENDS_WITHIN),
+        Stage::StartingWorker | Stage::Serving => {}
     }
 }

@@ -7,7 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Sends `state` ("READY=1\nSTATUS=...") to the manager's socket, which `$NOTIFY_SOCKET` names: a
-/// path, or `@` and an abstract name. It never waits: a manager that does not read is an error.
+/// path, or `@` and an abstract name. It never waits.
+///
+/// # Errors
+/// There is no such socket; or it is full (`WouldBlock`), since the manager does not read.
 pub fn notify(notify_socket: &OsStr, state: &str) -> io::Result<()> {
     let address = match notify_socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,

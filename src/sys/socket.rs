@@ -79,6 +79,7 @@ pub struct Listener {
     socket: Socket,
     address: BindAddress,
     local: LocalAddress,
+    owner: SocketOwner,
     file: Option<SocketFile>,
 }
 
@@ -93,10 +94,10 @@ pub enum LocalAddress {
     Abstract(Vec<u8>),
 }
 
-/// Which program made the file of an inherited unix socket, and so removes it in the end.
+/// Which program made a socket, and so ends it and removes its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileOwner {
-    /// This server: the old master of an upgrade.
+pub enum SocketOwner {
+    /// This server, perhaps the old master of an upgrade.
     Us,
     /// The service manager that passed the socket.
     ServiceManager,
@@ -125,14 +126,14 @@ impl Listener {
                 socket.bind(&abstract_address(name)?)?;
                 Listener::listen(socket, address, None, options.backlog)
             }
-            BindAddress::Fd(fd) => Listener::from_fd(*fd, options.backlog, FileOwner::ServiceManager),
+            BindAddress::Fd(fd) => Listener::from_fd(*fd, options.backlog, SocketOwner::ServiceManager),
         }
     }
 
     /// Takes over an inherited descriptor under its own number (an upgrade passes it on by number).
     /// listen(2) is called only if the socket does not listen yet: a second call would undo the
     /// backlog that its maker chose. Fails with EBADF or ENOTSOCK when the descriptor is no socket.
-    pub fn from_fd(fd: RawFd, backlog: u32, file_owner: FileOwner) -> io::Result<Listener> {
+    pub fn from_fd(fd: RawFd, backlog: u32, owner: SocketOwner) -> io::Result<Listener> {
         // SAFETY: the call asks whether the number is open. It answers an unused one with EBADF.
         let probe = unsafe { libc::fcntl(fd, libc::F_GETFD) };
         Errno::result(probe)?;
@@ -145,16 +146,16 @@ impl Listener {
         // it owns it.
         let socket = unsafe { Socket::from_raw_fd(fd) };
         socket.set_cloexec(true)?;
-        let file = match (local_address(&socket)?, file_owner) {
-            (LocalAddress::Unix(path), FileOwner::Us) => SocketFile::at(&path).ok(),
+        let file = match (local_address(&socket)?, owner) {
+            (LocalAddress::Unix(path), SocketOwner::Us) => SocketFile::at(&path).ok(),
             _ => None,
         };
         let address = BindAddress::Fd(fd);
-        if socket.is_listener()? {
-            Listener::wrap(socket, &address, file)
-        } else {
-            Listener::listen(socket, &address, file, backlog)
+        let listener = Listener::wrap(socket, &address, file)?;
+        if !listener.socket.is_listener()? {
+            listener.open(backlog)?;
         }
+        Ok(Listener { owner, ..listener })
     }
 
     /// Binds one more socket to the port of this one, which must have SO_REUSEPORT too. The kernel
@@ -235,7 +236,7 @@ impl Listener {
             // A kernel without this option buffers more; nothing else changes.
             let _ = socket.set_tcp_notsent_lowat(UNSENT_LIMIT);
         }
-        Ok(Listener { socket, address: address.clone(), local, file })
+        Ok(Listener { socket, address: address.clone(), local, owner: SocketOwner::Us, file })
     }
 
     /// Accepts one connection (accept4(2)), non-blocking and closed on exec. WouldBlock when none
@@ -300,7 +301,7 @@ impl Listener {
     /// once. Connections in the backlog are lost, so all of them should have been accepted. A
     /// socket that was passed to the server keeps listening.
     pub fn stop_listening(&self) {
-        if !matches!(self.address, BindAddress::Fd(_)) {
+        if self.owner == SocketOwner::Us {
             // Another process that shares it may have shut it down already.
             let _ = self.socket.shutdown(std::net::Shutdown::Both);
         }
