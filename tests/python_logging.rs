@@ -70,6 +70,34 @@ fn a_config_file_may_change_the_class_of_loggers() {
     server.finish();
 }
 
+/// As formatters of JSON lines do. The app never heard of these requests.
+#[test]
+fn a_formatter_may_ask_for_the_atoms_of_a_refused_request() {
+    let config = "import logging, time\n\
+                  class Atoms(logging.Formatter):\n\
+                  \x20   def format(self, record):\n\
+                  \x20       atoms = record.args\n\
+                  \x20       time.strptime(atoms['t'], '[%d/%b/%Y:%H:%M:%S %z]')\n\
+                  \x20       assert atoms['D'] / 1000 >= atoms['M'] and atoms['B'] == int(atoms['b'])\n\
+                  \x20       return f\"{int(atoms['s'])} {atoms['h']} {atoms['r']} {atoms['U']} {atoms['a']}\"\n\
+                  logconfig_dict = {\n\
+                  \x20   'root': {'level': 'INFO', 'handlers': []},\n\
+                  \x20   'formatters': {'atoms': {'()': Atoms}},\n\
+                  \x20   'handlers': {'atoms': {'class': 'logging.StreamHandler', 'formatter': 'atoms',\n\
+                  \x20                          'stream': 'ext://sys.stdout'}},\n\
+                  \x20   'loggers': {'gunicorn.access': {'level': 'INFO', 'handlers': ['atoms'], 'propagate': False}},\n\
+                  }\n";
+    let mut server = configured(config).start();
+    server.allow("Invalid request");
+    let mut client = server.connect();
+    client.send("GET /a%09b HTTP/1.1\r\nHost: a\r\nHost: b\r\nUser-Agent: probe\r\n\r\n");
+    assert_eq!(client.read().status, 400);
+    wait_until("the line", || !server.stdout().is_empty());
+    assert!(server.stdout().starts_with("400 127.0.0.1 GET /a%09b HTTP/1.1 "), "{}", server.stdout());
+    assert!(!server.log().contains("Logging error"), "{}", server.log());
+    server.finish();
+}
+
 /// What many apps do with the handlers of the server.
 #[test]
 fn borrowed_handlers_keep_the_servers_line() {

@@ -37,13 +37,33 @@ enum Outlet {
         sink: Sink,
     },
     /// A function takes them, one by one.
-    Taker(Taker),
+    Taker {
+        take: Taker,
+        atoms: AccessFormat,
+        waiting: Vec<TakenLine>,
+    },
     /// Nowhere but to syslog.
     Nowhere,
 }
 
-/// Takes a line, without its line end. Must not block.
-pub type Taker = Box<dyn Fn(&str) + Send>;
+/// Takes a line. Must not block.
+pub type Taker = Box<dyn Fn(TakenLine) + Send>;
+
+/// A line for somebody else to write, who may want to know what it was made of.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TakenLine {
+    /// The line, without its end.
+    pub line: String,
+    /// What the atoms h, u, m, r, U, q, H, s, B, D, f and a would show, in this order. Between two
+    /// of them stands U+001F, which is in none of them: controls are escaped there.
+    pub atoms: String,
+}
+
+/// Stands between two of the atoms of a [`TakenLine`].
+const SEPARATOR: &str = "\x1f";
+
+/// The atoms of a [`TakenLine`].
+const ATOMS: [&str; 12] = ["h", "u", "m", "r", "U", "q", "H", "s", "B", "D", "f", "a"];
 
 impl AccessLog {
     /// Opens `target`: `-` for standard output, or a file to append to, which is given to `owner`
@@ -65,15 +85,15 @@ impl AccessLog {
 
     /// A log that passes its lines to `taker` at each flush.
     pub fn handed_to(taker: Taker, format: AccessFormat) -> Self {
-        AccessLog::with_outlet(Outlet::Taker(taker), format)
+        AccessLog::with_outlet(Outlet::taker(taker), format)
     }
 
     /// Passes the lines to `taker` from now on, unless another taker is set. Earlier lines still go
     /// to the earlier target.
     pub fn hand_to(&mut self, taker: impl FnOnce() -> Taker) {
-        if !matches!(self.outlet, Outlet::Taker(_)) {
+        if !matches!(self.outlet, Outlet::Taker { .. }) {
             self.flush();
-            self.outlet = Outlet::Taker(taker());
+            self.outlet = Outlet::taker(taker());
             self.syslog = None;
         }
     }
@@ -91,6 +111,11 @@ impl AccessLog {
     pub fn record(&mut self, record: &impl AccessRecord) {
         let time = self.clock.as_mut().map_or(b"".as_slice(), |clock| clock.show(SystemTime::now()));
         self.format.render(&mut self.buffer, record, time);
+        if let Outlet::Taker { atoms, waiting, .. } = &mut self.outlet {
+            let line = as_line(&mut self.buffer);
+            atoms.render(&mut self.buffer, record, b"");
+            waiting.push(TakenLine { line, atoms: as_line(&mut self.buffer) });
+        }
         if self.buffer.len() >= FLUSH_AT {
             self.flush();
         }
@@ -99,11 +124,12 @@ impl AccessLog {
     /// Writes the recorded lines, if any. The event loop calls it once per turn before it sleeps,
     /// and at the end. Lines that the target does not take are dropped.
     pub fn flush(&mut self) {
+        if let Outlet::Taker { take, waiting, .. } = &mut self.outlet {
+            waiting.drain(..).for_each(take);
+        }
         if !self.buffer.is_empty() {
-            match &self.outlet {
-                Outlet::File { sink, .. } => sink.write_lines(&self.buffer, FULL_LOG_WAIT),
-                Outlet::Taker(take) => String::from_utf8_lossy(&self.buffer).lines().for_each(take),
-                Outlet::Nowhere => {}
+            if let Outlet::File { sink, .. } = &self.outlet {
+                sink.write_lines(&self.buffer, FULL_LOG_WAIT);
             }
             if let Some(syslog) = &self.syslog {
                 let lines = String::from_utf8_lossy(&self.buffer);
@@ -122,6 +148,20 @@ impl AccessLog {
         }
         Ok(())
     }
+}
+
+impl Outlet {
+    fn taker(take: Taker) -> Outlet {
+        let atoms = ATOMS.map(|name| format!("%({name})s")).join(SEPARATOR);
+        Outlet::Taker { take, atoms: AccessFormat::compile(&atoms), waiting: Vec::new() }
+    }
+}
+
+/// Takes the line that the buffer holds out of it, without its end.
+fn as_line(buffer: &mut Vec<u8>) -> String {
+    let line = String::from_utf8_lossy(buffer).trim_end_matches('\n').to_owned();
+    buffer.clear();
+    line
 }
 
 fn open_sink(target: &str, owner: Option<(u32, u32)>) -> Result<Sink, LogError> {

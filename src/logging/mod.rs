@@ -32,7 +32,7 @@ use std::fmt;
 use std::io;
 
 pub use access_format::{AccessFormat, AccessRecord};
-pub use access_log::AccessLog;
+pub use access_log::{AccessLog, TakenLine};
 pub use entry::{AccessEntry, Schema, note_worker};
 pub use error_log::{
     admit, init, last_resort, level, reopen, set_level, syslog, write_access_to_syslog, write_raw, write_record,

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use super::loggers;
 use crate::base::unpoisoned::Unpoisoned;
-use crate::logging::{Level, note_dropped};
+use crate::logging::{Level, TakenLine, note_dropped};
 use crate::sys::thread;
 use crate::sys::wakeup::Wakeup;
 
@@ -41,7 +41,7 @@ struct QueueState {
 
 enum QueuedRecord {
     Record(Level, String),
-    AccessLine(String),
+    AccessLine(TakenLine),
     Reopen,
 }
 
@@ -72,8 +72,8 @@ impl LogQueue {
     }
 
     /// Adds a line of the access log.
-    pub fn access_line(&self, line: &str) {
-        self.add(QueuedRecord::AccessLine(line.to_owned()));
+    pub fn access_line(&self, line: TakenLine) {
+        self.add(QueuedRecord::AccessLine(line));
     }
 
     /// Has the thread reopen the log files once the earlier entries are written.
@@ -182,7 +182,9 @@ impl QueuedRecord {
         let bridge = loggers::bridge(py)?;
         match self {
             QueuedRecord::Record(level, text) => bridge.call_method1(py, "record", (level.python_number(), text)),
-            QueuedRecord::AccessLine(line) => bridge.call_method1(py, "access_line", (line,)),
+            QueuedRecord::AccessLine(TakenLine { line, atoms }) => {
+                bridge.call_method1(py, "access_line", (line, atoms))
+            }
             QueuedRecord::Reopen => bridge.call_method0(py, "reopen"),
         }
     }

@@ -160,7 +160,7 @@ class Logs(FacadeTest):
         bridge.record(30, "100% mine")
         bridge.record(20, "a secret")
         bridge.access(RESPONSE, REQUEST, ENVIRON, 0.25)
-        bridge.access_line('1.2.3.4 - - "GET /%41" 400')
+        bridge.access_line('1.2.3.4 - - "GET /%41" 400', "\x1f".join(("1.2.3.4", *"-" * 6, "400", *"-" * 4)))
         self.assertEqual(self.text("error"), "WARNING|100% mine\n")
         self.assertEqual(self.text("access"), 'own 200\n1.2.3.4 - - "GET /%41" 400\n')
 

@@ -6,8 +6,10 @@ happens is the server's to know, and not to be decided here.
 """
 
 import logging
+import os
 import signal
 import sys
+import time
 import traceback
 from datetime import timedelta
 
@@ -26,6 +28,9 @@ from gunicorn.workers.base import Worker
 
 # With each of these settings Python's logging writes the logs.
 _LOGGING = ("logconfig", "logconfig_dict", "logconfig_json", "syslog")
+
+# The atoms that come with a line that the server has rendered, in their order.
+_ATOMS_OF_LINES = ("h", "u", "m", "r", "U", "q", "H", "s", "B", "D", "f", "a")
 
 
 class Bridge:
@@ -299,13 +304,19 @@ class Bridge:
         except Exception:
             self._complain("Exception in the logger's access()")
 
-    def access_line(self, line):
+    def access_line(self, line, values):
         """Writes an access line that the server has rendered, of a request that never had an environ."""
         if not getattr(self.log, "access_log_enabled", True):
             return
-        # A filter may ask for any atom.
+        # A filter or a formatter may ask for any atom. Those of the server are escaped already.
         atoms = SafeAtoms({})
-        atoms["line"] = line
+        atoms.update(zip(_ATOMS_OF_LINES, values.split("\x1f"), strict=True))
+        sent, microseconds = (int(atoms[name]) if atoms[name].isdecimal() else 0 for name in "BD")
+        atoms.update(
+            line=line, l="-", B=sent, b=str(sent), D=microseconds, M=microseconds // 1_000, T=microseconds // 1_000_000,
+            L=f"{microseconds // 1_000_000}.{microseconds % 1_000_000:06d}", p=f"<{os.getpid()}>",
+            t=time.strftime("[%d/%b/%Y:%H:%M:%S %z]"),
+        )
         try:
             self.log.access_log.info("%(line)s", atoms)
         except Exception:
