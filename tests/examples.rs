@@ -71,7 +71,8 @@ fn the_manifests_follow_our_rules_and_name_only_settings_that_there_are() {
     manifests.arg(root().join("scripts/manifests")).args(["--rules", "--program"]).arg(program());
     let output = manifests.env("VIRTUAL_ENV", venv()).output().expect("a Python");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    the_rules_find_what_is_wrong(&root().join("target/manifests/bin/python"));
+    let tools = venv().file_name().expect("a name").to_string_lossy().replace("test-venv-", "manifests-");
+    the_rules_find_what_is_wrong(&venv().with_file_name(tools).join("bin/python"));
 }
 
 /// The rules themselves: a manifest with every fault is told of each. `tools` is the Python that
