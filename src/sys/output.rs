@@ -50,6 +50,12 @@ pub fn capture_standard_streams(target: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// In a worker, which never releases them: whoever reads the streams is to see their end.
+pub fn forget_captured_streams() {
+    let mut before = BEFORE_CAPTURE.lock().unpoisoned();
+    *before = before.take().map(|_| [None, None]);
+}
+
 /// Makes file descriptors 1 and 2 refer to what they referred to before they were captured. A
 /// program that is executed begins with what it finds there.
 pub fn release_standard_streams() -> io::Result<()> {

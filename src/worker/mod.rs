@@ -67,6 +67,7 @@ use crate::scoreboard::{Row, Scoreboard};
 use crate::service;
 use crate::settings::{Config, LogFormat, WorkerClass};
 use crate::sys::failure_note::FailureNote;
+use crate::sys::output;
 use crate::sys::process;
 use crate::sys::socket::{Listener, LocalAddress};
 use crate::sys::wakeup::{self, WakeupReceiver};
@@ -91,6 +92,7 @@ const IN_WORKER: &str = "Exception in worker process";
 
 /// Lives a worker's life and returns its exit status.
 pub fn run(init: WorkerInit, python: &PythonSetup) -> i32 {
+    output::forget_captured_streams();
     title::set(&format!("monoceros: worker [{}]", init.service.config.name()));
     if let Some(name) = python_class(&init) {
         return foreign::run(init, python, &name);

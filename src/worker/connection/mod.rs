@@ -380,9 +380,7 @@ impl Connection {
 
     /// Ends our side because the process ends. A client whose response is unfinished can see that.
     pub fn abandon(&mut self) {
-        if self.has_unsent() {
-            self.cut_short();
-        } else if self.http.is_serving() {
+        if self.has_unsent() || self.http.is_serving() {
             self.break_off();
         }
         self.end_our_side();

@@ -24,8 +24,8 @@ const LOOKS_PER_TURN: usize = 64;
 /// that it takes those that no sibling has accepted.
 pub(super) const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
 
-/// A worker that cannot serve leaves each new connection to an idle sibling anew, but not for
-/// longer than this in a row.
+/// A worker that cannot serve gives idle siblings the first chance at new connections, for at most
+/// this long after the first began to wait.
 const MOST_LEFT_TO_SIBLINGS: Duration = Duration::from_millis(50);
 
 /// How long accepting rests when the process has run out of file descriptors or memory, and no
@@ -76,10 +76,11 @@ impl EventLoop {
         }
         // While requests are ready here an idle sibling should have the first chance, but only for
         // a moment: where every worker always has one, the channel would wait for ever.
-        if self.serves && self.handoffs_have_waited() && self.has_room() && self.take_handoff() {
+        let takes_handoffs = self.serves && self.takes_handoffs();
+        if takes_handoffs && self.handoffs_have_waited() && self.has_room() && self.take_handoff() {
             self.make_room();
         }
-        while self.serves && self.queues.ready.is_empty() && self.has_room() && self.take_handoff() {
+        while takes_handoffs && self.queues.ready.is_empty() && self.has_room() && self.take_handoff() {
             self.make_room();
         }
         for site in 0..self.accepting.listeners.len() {
@@ -102,8 +103,9 @@ impl EventLoop {
     pub fn stop_accepting(&mut self) {
         // Handoffs may wait in the channel though their event has not come yet.
         self.accepting.handoffs_since = Some(self.clock.now);
+        self.accepting.is_leaving = true;
         self.find_dispensable(false);
-        while self.has_room() && self.take_handoff() {
+        while self.takes_handoffs() && self.has_room() && self.take_handoff() {
             self.make_room();
         }
         for site in 0..self.accepting.listeners.len() {
@@ -111,10 +113,6 @@ impl EventLoop {
                 self.make_room();
             }
         }
-        self.accepting.is_leaving = true;
-        self.accepting.handoffs_since = None;
-        // What found no room is there still.
-        self.note_handoffs();
         for mut listener in self.accepting.listeners.drain(..) {
             listener.leave(self.poll.registry());
         }
@@ -146,13 +144,13 @@ impl EventLoop {
     /// Whether connections may be waiting.
     pub(super) fn is_awaited(&self) -> bool {
         let Accepting { listeners, handoffs_since, rest_until, .. } = &self.accepting;
-        let is_awaited = self.serves && handoffs_since.is_some()
+        let is_awaited = self.serves && handoffs_since.is_some() && self.takes_handoffs()
             || listeners.iter().any(|listener| listener.waiting_since.is_some() && self.has_use_for(listener));
         is_awaited && rest_until.is_none_or(|until| self.clock.now >= until)
     }
 
     pub(super) fn can_accept_now(&self) -> bool {
-        let handoffs = self.serves && self.accepting.handoffs_since.is_some();
+        let handoffs = self.serves && self.accepting.handoffs_since.is_some() && self.takes_handoffs();
         self.can_accept() && (handoffs || (0..self.accepting.listeners.len()).any(|site| self.should_accept(site)))
     }
 
@@ -183,12 +181,15 @@ impl EventLoop {
         !others_first || has_waited
     }
 
-    /// An event has come for the channel in which siblings pass connections on. A worker that ends
-    /// leaves them to those that do not: it may not have the time for them.
+    /// An event has come for the channel in which siblings pass connections on.
     pub(super) fn note_handoffs(&mut self) {
-        if !self.accepting.is_leaving || !self.siblings.has_serving() {
-            self.accepting.handoffs_since.get_or_insert(self.clock.now);
-        }
+        self.accepting.handoffs_since.get_or_insert(self.clock.now);
+    }
+
+    /// Whether this worker takes what siblings pass on. One that ends leaves it to those that serve
+    /// on: it may not have the time for it.
+    fn takes_handoffs(&self) -> bool {
+        !self.accepting.is_leaving || self.siblings.server_stops() || !self.siblings.has_serving()
     }
 
     /// An event has come for a listener. Where no thread here can serve, but a sibling can, that
