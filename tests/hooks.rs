@@ -486,8 +486,8 @@ fn a_setting_that_a_hook_sets_is_told_to_come_too_late() {
     let plan = Plan::app("process").file("conf.py", config);
     let path = plan.path("conf.py").display().to_string();
     let mut server = plan.args(["--config", &path]).start();
-    server.wait_for_log("A hook has set 'threads' by cfg.set(): the server has read its settings before.");
+    server.wait_for_log("'threads' was set by cfg.set() after the server had read its settings.");
     assert_eq!(server.get("/").status, 200);
-    server.allow("A hook has set");
+    server.allow("was set by cfg.set()");
     server.finish();
 }

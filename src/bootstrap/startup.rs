@@ -9,7 +9,7 @@ use crate::files;
 use crate::python::app::{self, App, LoadError};
 use crate::python::config_file::{self, ConfigFile, ConfigFileError, Objects};
 use crate::python::embedder::{self, Embedder};
-use crate::python::hooks::Hooks;
+use crate::python::hooks::{self, Hooks};
 use crate::python::ssl_context::{self, ContextTerms};
 use crate::python::{Exit, dirty, foreign_worker, greenlets, signals, spew};
 use crate::service;
@@ -137,6 +137,7 @@ impl Startup {
         let mut config = loaded.config;
         let process_env = &self.python.process_env;
         config.chdir = process_env.resolve(&config.chdir);
+        config.logger_is_patched = hooks::logger_is_patched();
         self.found = autodetect(&mut config)?;
         config.paste = config.paste.map(|uri| process_env.resolve(uri.as_ref()).display().to_string());
         self.warnings = loaded.warnings;

@@ -22,7 +22,7 @@ pub(super) fn run(path: &str, words: &[String]) -> i32 {
     let stream = match UnixStream::connect(path) {
         Ok(stream) => stream,
         Err(error) => {
-            eprintln!("monoceros ctl: nobody answers at {path:?}: {error}");
+            eprintln!("monoceros ctl: cannot connect to {path:?}: {error}");
             return match error.kind() {
                 ErrorKind::NotFound | ErrorKind::ConnectionRefused => NOT_RUNNING,
                 _ => UNKNOWN,

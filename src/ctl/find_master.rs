@@ -17,7 +17,7 @@ pub(super) enum NotFound {
     NotRunning(String),
     /// More than one does: the pids of the masters.
     Several(Vec<Pid>),
-    /// The server's board cannot be read, or the pid file holds no pid.
+    /// The server's board or the pid file cannot be read, or the pid file holds no pid.
     Unknown(String),
 }
 

@@ -41,7 +41,8 @@ const HELP: &str = "usage: monoceros ctl status [--json | --probe] [PID | PIDFIL
        monoceros ctl [-s SOCKET] show | worker | dirty | reload | reopen | loglevel | drain | upgrade | shutdown |
                                  help ...
 
-status  how the server is; exits 0 if all workers serve, 1 if not, 3 if it does not run
+status  how the server is; exits 0 if all workers serve, 1 if not, 3 if it does not run,
+        4 if that cannot be told
         --json   all metrics, as JSON
         --probe  say nothing; exit 0 if requests are served, and 1 from the signal to stop on
 top     the same again and again, with rates; q quits, h shows the keys

@@ -5,9 +5,10 @@
 //! nor an allocation of its own. A crash of the process loses the lines of one turn at most.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::access_format::{AccessFormat, AccessRecord};
+use super::line_counts::note_dropped;
 use super::local_time;
 use super::sink::{Sink, Standard};
 use super::syslog::{Origin, Syslog};
@@ -18,6 +19,10 @@ const FLUSH_AT: usize = 64 * 1024;
 
 /// How long a turn of the event loop waits for a full target before its lines are dropped.
 const FULL_LOG_WAIT: Duration = Duration::from_millis(20);
+
+/// How long the lines of a turn of the event loop wait for a syslog that is full. The rest is
+/// dropped.
+const FULL_SYSLOG_WAIT: Duration = Duration::from_millis(200);
 
 /// An open access log. Lines recorded and not flushed are lost when it is dropped.
 pub struct AccessLog {
@@ -40,7 +45,6 @@ enum Outlet {
     Taker {
         take: Taker,
         atoms: AccessFormat,
-        waiting: Vec<TakenLine>,
     },
     /// Nowhere but to syslog.
     Nowhere,
@@ -83,7 +87,7 @@ impl AccessLog {
         AccessLog { syslog, ..self }
     }
 
-    /// A log that passes its lines to `taker` at each flush.
+    /// A log that passes its lines to `taker`.
     pub fn handed_to(taker: Taker, format: AccessFormat) -> Self {
         AccessLog::with_outlet(Outlet::taker(taker), format)
     }
@@ -111,10 +115,10 @@ impl AccessLog {
     pub fn record(&mut self, record: &impl AccessRecord) {
         let time = self.clock.as_mut().map_or(b"".as_slice(), |clock| clock.show(SystemTime::now()));
         self.format.render(&mut self.buffer, record, time);
-        if let Outlet::Taker { atoms, waiting, .. } = &mut self.outlet {
+        if let Outlet::Taker { take, atoms } = &self.outlet {
             let line = as_line(&mut self.buffer);
             atoms.render(&mut self.buffer, record, b"");
-            waiting.push(TakenLine { line, atoms: as_line(&mut self.buffer) });
+            take(TakenLine { line, atoms: as_line(&mut self.buffer) });
         }
         if self.buffer.len() >= FLUSH_AT {
             self.flush();
@@ -124,16 +128,19 @@ impl AccessLog {
     /// Writes the recorded lines, if any. The event loop calls it once per turn before it sleeps,
     /// and at the end. Lines that the target does not take are dropped.
     pub fn flush(&mut self) {
-        if let Outlet::Taker { take, waiting, .. } = &mut self.outlet {
-            waiting.drain(..).for_each(take);
-        }
         if !self.buffer.is_empty() {
             if let Outlet::File { sink, .. } = &self.outlet {
                 sink.write_lines(&self.buffer, FULL_LOG_WAIT);
             }
             if let Some(syslog) = &self.syslog {
                 let lines = String::from_utf8_lossy(&self.buffer);
-                lines.lines().for_each(|line| syslog.send(Origin::Access, Level::Info, line));
+                let end = Instant::now() + FULL_SYSLOG_WAIT;
+                for line in lines.lines() {
+                    match Instant::now() < end {
+                        true => syslog.send(Origin::Access, Level::Info, line),
+                        false => note_dropped(1),
+                    }
+                }
             }
             self.buffer.clear();
         }
@@ -153,7 +160,7 @@ impl AccessLog {
 impl Outlet {
     fn taker(take: Taker) -> Outlet {
         let atoms = ATOMS.map(|name| format!("%({name})s")).join(SEPARATOR);
-        Outlet::Taker { take, atoms: AccessFormat::compile(&atoms), waiting: Vec::new() }
+        Outlet::Taker { take, atoms: AccessFormat::compile(&atoms) }
     }
 }
 

@@ -20,8 +20,8 @@ const FIRST: u64 = 1;
 pub(super) struct Generations {
     /// The application, if the start has loaded it: all generations fork from it.
     pub preloaded: Option<App>,
-    /// The start was to load the application, and may have failed: the modules of the application
-    /// that this process has are replaced by another program alone.
+    /// Whether the start was to load the application. Only another program replaces its modules,
+    /// even if the load failed.
     pub loads_in_master: bool,
     /// The generation that serves, and is kept at its count.
     pub serving: Generation,

@@ -105,12 +105,12 @@ impl ServiceManager {
         match self.send("READY=1\nSTATUS=Gunicorn arbiter booted") {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 if self.ready_again.is_none() {
-                    warn!("The service manager has no room for READY. It is sent again until there is some.");
+                    warn!("The service manager has no room for READY. The server sends it again until there is some.");
                 }
                 self.ready_again = Some(now + READY_AGAIN);
                 return;
             }
-            Err(error) => warn!("Can't tell the service manager that the server is ready: {error}"),
+            Err(error) => warn!("Cannot tell the service manager that the server is ready: {error}"),
             Ok(()) => {}
         }
         self.ready_again = None;
@@ -166,9 +166,7 @@ impl ServiceManager {
     /// for a worker to serve, which wakes the master anyway.
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let sign_of_life = self.watchdog.as_ref().map(|watchdog| watchdog.next).filter(|&next| next > now);
-        // Where it became due since the last report, the next is not far.
-        let ready = self.ready_again.map(|at| if at > now { at } else { now + READY_AGAIN });
-        sign_of_life.into_iter().chain(ready).min()
+        sign_of_life.into_iter().chain(self.ready_again).min()
     }
 
     /// Sends a message that may be lost.

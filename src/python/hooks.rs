@@ -208,7 +208,7 @@ impl Hooks {
 
     /// Whether `config` asks for hooks or for Python's logging.
     pub fn are_wanted(config: &Config) -> bool {
-        !config.hooks.is_empty() || config.logs_through_python() || logger_is_patched()
+        !config.hooks.is_empty() || config.logs_through_python()
     }
 
     /// Whether Python's logging writes both logs.
@@ -443,13 +443,13 @@ pub(super) fn bridge_object<'py>(
     for setting in settings::all() {
         values.set_item(setting.name, to_python(py, &setting.value_in(config))?)?;
     }
-    values.set_item("python_logging", config.logs_through_python() || logger_is_patched())?;
+    values.set_item("python_logging", config.logs_through_python())?;
     let app_uri = config.paste.as_deref().or(config.app.as_ref().map(AppSpec::text));
     py.import("gunicorn._bridge")?.getattr("Bridge")?.call1((values, objects, sources_of_values(py, origins)?, app_uri))
 }
 
 /// Whether a config file has changed gunicorn's own class of loggers, whose lines then count.
-fn logger_is_patched() -> bool {
+pub fn logger_is_patched() -> bool {
     interpreter::is_running()
         && Python::attach(|py| {
             let is_imported = interpreter::has_imported(py, "gunicorn.glogging")?;
@@ -472,7 +472,7 @@ impl Bridge {
         }
         let object = bridge_object(py, config, objects, origins)?;
         let given = object.getattr("hooks")?.try_iter()?.map(|name| name?.extract()).collect::<PyResult<_>>()?;
-        Ok(Bridge { object: object.unbind(), given, writes_logs: config.logs_through_python() || logger_is_patched() })
+        Ok(Bridge { object: object.unbind(), given, writes_logs: config.logs_through_python() })
     }
 
     /// Calls a method of the bridge.

@@ -64,7 +64,7 @@ const UNWINDING: [Signal; 3] = [Signal::Int, Signal::Quit, Signal::Abrt];
 const START_ENDS_WITHIN: u32 = 2;
 
 /// The same for TERM in a master that reads its settings again: workers serve, and want to end
-/// their requests. Shorter than what orchestrators give to the whole stop.
+/// their requests. Shorter than the 30 seconds that Kubernetes gives to the whole stop.
 const RELOAD_ENDS_WITHIN: u32 = 20;
 
 /// How far this process has come, which decides what a signal that stops it unwinds.

@@ -232,6 +232,9 @@ pub struct Config {
     pub loglevel: String,
     /// Whether the app's stdout and stderr go to the error log's file.
     pub capture_output: bool,
+    /// Whether the config file has changed gunicorn's own class of loggers, whose lines then count.
+    /// It is no setting.
+    pub logger_is_patched: bool,
     /// The form of the lines of both logs.
     pub log_format: LogFormat,
     /// The header with the id of each request, where requests have ids.
@@ -330,7 +333,8 @@ impl Config {
     /// Whether records and access lines go through Python's logging, because a setting configures
     /// it.
     pub fn logs_through_python(&self) -> bool {
-        !["gunicorn.glogging.Logger", "simple"].map(Value::from).contains(&self.logger_class)
+        self.logger_is_patched
+            || !["gunicorn.glogging.Logger", "simple"].map(Value::from).contains(&self.logger_class)
             || self.logconfig.is_some()
             || self.logconfig_dict != Value::Map(Vec::new())
             || self.logconfig_json.is_some()
@@ -736,6 +740,7 @@ impl Config {
             errorlog: String::new(),
             loglevel: String::new(),
             capture_output: false,
+            logger_is_patched: false,
             log_format: LogFormat::Text,
             request_id_header: None,
             queue_time: false,

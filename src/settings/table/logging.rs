@@ -295,7 +295,7 @@ They begin with `gunicorn.<prefix>.error` and `gunicorn.<prefix>.access`.",
 `gunicorn`: that of Python's handler, which writes them. `rfc5424`: that of RFC 5424, written by the server itself:
 `syslog_prefix`, else the process's name, is the APP-NAME, `error` or `access` the MSGID; over TCP the length stands
 before each message, over UDP a message is cut to 2048 bytes. A daemon that is away or does not read costs a moment, and
-the lines it misses. If Python's logging writes the logs for another reason, the setting has no effect. A setting of our
+the lines it misses. If another setting has Python's logging write the logs, this one has no effect. A setting of our
 own; gunicorn has none.",
     },
     Setting {
@@ -372,8 +372,8 @@ A dot is added if it does not end with one.",
 With 0 Python's logging writes the logs and sends a datagram for each request, as gunicorn does. Otherwise the server
 sends what the requests of all workers come to, once in so many seconds and without Python: the same counters and
 gauges, durations as timings with a sample rate, and some of its own ([observability.md](observability.md#statsd)).
-Metrics in records of the app's or of hooks (`extra`) are then not sent. If Python's logging writes the logs for another
-reason, the setting has no effect. A setting of our own; gunicorn has none.",
+Metrics in records of the app's or of hooks (`extra`) are then not sent. If another setting has Python's logging write
+the logs, this one has no effect. A setting of our own; gunicorn has none.",
     },
     Setting {
         name: "enable_backlog_metric",

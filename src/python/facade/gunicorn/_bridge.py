@@ -59,7 +59,6 @@ class Bridge:
         self.log = None
         self.arbiter = Arbiter()
         self._app = _application(self.cfg, app_uri)
-        watch(self.cfg, self._note_set)
         self.worker = None
         self._pending = None
         self._listeners = []
@@ -88,8 +87,7 @@ class Bridge:
         if self.worker is None:
             _monoceros.log(
                 logging.WARNING,
-                f"A hook has set {name!r} by cfg.set(): the server has read its settings before. "
-                "Set it in the config file.",
+                f"{name!r} was set by cfg.set() after the server had read its settings. Set it in the config file.",
                 None,
             )
 
@@ -117,6 +115,7 @@ class Bridge:
 
         RuntimeError where the log settings cannot be used, or whatever the class raises.
         """
+        watch(self.cfg, self._note_set)
         self.log = make_logger(self._logger_class() if self.python_logging else NativeLogger, self.cfg)
         self.arbiter.log = self.log
         # A class of the user's own may have none.

@@ -240,7 +240,7 @@ class Arbiter(Ends, arbiters.DirtyArbiter):
             # Of the arbiter: a child does not get here. gunicorn has taken its app off the list.
             self._pending_respawns = waiting
             self._wait_longer()
-            self.log.error("Can't fork a dirty worker: %s", error)
+            self.log.error("Cannot fork a dirty worker: %s", error)
             return None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
