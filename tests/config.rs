@@ -172,9 +172,7 @@ fn the_default_file_is_read_where_the_program_starts() {
 
 #[test]
 fn the_app_may_stand_in_the_config_file() {
-    let plan = Plan::bare().file("conf.py", "wsgi_app = 'echo:application'\n");
-    let path = plan.path("conf.py").display().to_string();
-    let server = plan.args(["--config", &path]).start();
+    let server = Plan::bare().config("wsgi_app = 'echo:application'\n").start();
     assert_eq!(server.get("/").status, 200);
     server.finish();
 }
@@ -258,9 +256,8 @@ fn a_wrong_value_is_named_with_its_source() {
         for argument in *arguments {
             plan = plan.args([*argument]);
         }
-        plan = plan.file("conf.py", config);
-        let path = plan.path("conf.py").display().to_string();
-        let finished = plan.args(["--config", &path]).run();
+        plan = plan.config(config);
+        let finished = plan.run();
         assert!(matches!(finished.code, Some(1 | 2)), "{sentence}: {finished:?}");
         assert!(finished.stderr.contains(sentence), "{sentence}: {}", finished.stderr);
     }
@@ -276,9 +273,7 @@ fn gunicorns_own_worker_classes_may_be_given_as_objects_and_by_functions() {
         ("worker_class = '#sync'", "sync"),
     ];
     for (config, class) in table {
-        let plan = Plan::app("echo").file("conf.py", &format!("{config}\ndef on_starting(server): pass\n"));
-        let path = plan.path("conf.py").display().to_string();
-        let server = plan.args(["--config", &path]).start();
+        let server = Plan::app("echo").config(&format!("{config}\ndef on_starting(server): pass\n")).start();
         server.wait_for_log(&format!("Using worker: {class}"));
         assert_eq!(server.get("/").status, 200, "{config}");
         server.finish();
@@ -299,9 +294,7 @@ fn a_config_file_that_exits_keeps_its_status() {
     ];
     for (line, status, said) in table {
         let config = format!("import atexit, sys\natexit.register(print, 'at exit')\nprint('configured')\n{line}\n");
-        let plan = Plan::app("echo").file("conf.py", &config);
-        let path = plan.path("conf.py").display().to_string();
-        let finished = plan.args(["--config", &path]).run();
+        let finished = Plan::app("echo").config(&config).run();
         assert_eq!(finished.code, Some(status), "{line}: {finished:?}");
         assert!(finished.stderr.contains(said), "{line}: {finished:?}");
         assert!(!finished.stderr.contains("Traceback"), "{line}: {finished:?}");
@@ -312,9 +305,7 @@ fn a_config_file_that_exits_keeps_its_status() {
 
 #[test]
 fn a_config_file_that_exits_in_a_reload_fails_it() {
-    let plan = Plan::app("echo").file("conf.py", "");
-    let path = plan.path("conf.py").display().to_string();
-    let mut server = plan.args(["--config", &path]).start();
+    let mut server = Plan::app("echo").config("").start();
     let before = server.wait_for_workers(1);
     server.write("conf.py", "import sys\nsys.exit(9)\n");
     server.signal(nix::sys::signal::Signal::SIGHUP);
@@ -327,9 +318,8 @@ fn a_config_file_that_exits_in_a_reload_fails_it() {
 
 #[test]
 fn what_a_wrong_config_file_prints_is_printed() {
-    let plan = Plan::app("echo").file("conf.py", "print('configured')\nworkers = 'many'\n");
-    let path = plan.path("conf.py").display().to_string();
-    assert_eq!(plan.args(["--config", &path]).run().stdout, "configured\n");
+    let plan = Plan::app("echo").config("print('configured')\nworkers = 'many'\n");
+    assert_eq!(plan.run().stdout, "configured\n");
 }
 
 #[test]

@@ -52,9 +52,7 @@ fn the_config_file_may_rename_the_server() {
         ("import gunicorn.http.wsgi as wsgi\nwsgi.SERVER = 'shop'\nwsgi.SERVER_SOFTWARE = 'shop/2'\n", Some("shop")),
         ("", Some("monoceros")),
     ] {
-        let plan = Plan::app("echo").file("conf.py", config);
-        let path = plan.path("conf.py").display().to_string();
-        let server = plan.args(["--config", &path]).start();
+        let server = Plan::app("echo").config(config).start();
         let answer = server.get("/");
         assert_eq!(answer.header("Server"), expected, "{config}");
         let software =

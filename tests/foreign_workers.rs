@@ -50,9 +50,7 @@ fn with_classes(folder: String) -> String {
 }
 
 fn with_hooks(class: Class) -> Plan {
-    let plan = plan(class).file("conf.py", HOOKS);
-    let path = plan.path("conf.py").display().to_string();
-    plan.args(["--config", &path])
+    plan(class).config(HOOKS)
 }
 
 /// A request that stays inside the application until the test releases it.

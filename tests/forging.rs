@@ -24,9 +24,7 @@ const REQUEST: &[u8] = b"GET /x%9b2J%0d%0a HTTP/1.1\r\nHost: x\r\nAuthorization:
 const QUERY: &str = "/?%1b[2J%c2%9b2J%e2%80%a8%0a[2026-11-20%2007:37:16%20%2b0000]%20[1]%20[INFO]%20forged";
 
 fn plan(config: &str) -> Plan {
-    let plan = Plan::app("app").in_own_folder().file("app.py", APP).file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    plan.args(["--config", &path])
+    Plan::app("app").in_own_folder().file("app.py", APP).config(config)
 }
 
 /// Characters that control a terminal or end a line for some reader.

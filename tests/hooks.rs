@@ -72,9 +72,7 @@ fn a_reload_runs_the_hooks_of_the_new_config() {
     let config = "def on_reload(server): server.log.info('reload %s', server.cfg.workers)\n\
                   def post_fork(server, worker): worker.log.info('generation ONE')\n\
                   def child_exit(server, worker): server.log.info('gone %s', worker.pid)\n";
-    let plan = Plan::app("process").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let server = plan.args(["--config", &path]).start();
+    let server = Plan::app("process").config(config).start();
     let old = server.wait_for_workers(1)[0];
     server.wait_for_log("generation ONE");
     server.write("conf.py", &config.replace("ONE", "TWO").replace("def post", "workers = 2\ndef post"));
@@ -89,9 +87,7 @@ fn a_reload_runs_the_hooks_of_the_new_config() {
 #[test]
 fn a_hook_that_raises_in_a_reload_changes_nothing() {
     for hook in ["def on_reload(server)", "def pre_fork(server, worker)", "def post_fork(server, worker)"] {
-        let plan = Plan::app("process").file("conf.py", "");
-        let path = plan.path("conf.py").display().to_string();
-        let mut server = plan.args(["--config", &path]).start();
+        let mut server = Plan::app("process").config("").start();
         let before = server.wait_for_workers(1);
         assert_eq!(server.get("/").status, 200);
         server.write("conf.py", &format!("{hook}:\n    raise ValueError('not today')\n"));
@@ -120,9 +116,7 @@ fn a_hook_that_raises_at_the_start_ends_it() {
         ("def post_worker_init(worker)", 3),
     ];
     for (hook, code) in cases {
-        let plan = Plan::app("process").file("conf.py", &format!("{hook}:\n    raise ValueError('not today')\n"));
-        let path = plan.path("conf.py").display().to_string();
-        let finished = plan.args(["--config", &path]).run();
+        let finished = Plan::app("process").config(&format!("{hook}:\n    raise ValueError('not today')\n")).run();
         assert_eq!(finished.code, Some(code), "{hook}: {finished:?}");
         assert_eq!(finished.stderr.matches("ValueError: not today").count(), 1, "{hook}: {finished:?}");
     }
@@ -186,9 +180,7 @@ fn pre_exec_runs_in_the_child_and_can_prevent_it() {
     let config = "import os\nfrom pathlib import Path\n\
                   def pre_exec(server):\n    server.log.info('pre_exec in %s', os.getpid())\n\
                   \x20   assert not Path(os.environ['GATE'], 'no-upgrade').exists(), 'no upgrade today'\n";
-    let plan = Plan::app("process").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let mut server = plan.args(["--config", &path]).start();
+    let mut server = Plan::app("process").config(config).start();
     server.wait_for_workers(1);
     server.write("gate/no-upgrade", "");
     server.signal(SIGUSR2);
@@ -207,9 +199,7 @@ fn pre_exec_runs_in_the_child_and_can_prevent_it() {
 
 #[test]
 fn an_upgrade_in_place_goes_on_without_a_hook_that_raises() {
-    let plan = Plan::app("process").file("conf.py", "");
-    let path = plan.path("conf.py").display().to_string();
-    let mut server = plan.args(["--config", &path]).start();
+    let mut server = Plan::app("process").config("").start();
     server.wait_for_workers(1);
     assert_eq!(server.get("/").status, 200);
     server.write(
@@ -228,9 +218,7 @@ fn an_upgrade_in_place_goes_on_without_a_hook_that_raises() {
 #[test]
 fn what_the_config_registers_for_the_end_runs_in_the_master() {
     let config = "import atexit, os\natexit.register(lambda: print('the end of', os.getpid()))\n";
-    let plan = Plan::app("process").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let server = plan.args(["--config", &path]).start();
+    let server = Plan::app("process").config(config).start();
     server.wait_for_workers(1);
     assert_eq!(server.get("/").status, 200);
     let (master, stdout) = (server.pid(), server.path("stdout"));
@@ -243,9 +231,7 @@ fn what_the_config_registers_for_the_end_runs_in_the_master() {
 #[test]
 fn worker_nr_counts_requests_whatever_hook_there_is() {
     let config = "def post_request(worker, req): worker.log.info('request %s', worker.nr)\n";
-    let plan = Plan::app("process").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let server = plan.args(["--config", &path]).start();
+    let server = Plan::app("process").config(config).start();
     (0..3).for_each(|_| assert_eq!(server.get("/").status, 200));
     server.wait_for_log("request 3");
     server.finish();
@@ -257,9 +243,7 @@ fn pre_request_can_change_the_request_and_refuse_it() {
                   \x20   if req.path == '/refused': raise RuntimeError('refused')\n\
                   \x20   req.headers.append(('X-REQUEST-ID', 'abc'))\n\
                   \x20   req.path = '/environ'\n";
-    let plan = Plan::app("echo").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let mut server = plan.args(["--config", &path]).start();
+    let mut server = Plan::app("echo").config(config).start();
     let environ = server.get("/elsewhere").text();
     assert!(environ.contains("HTTP_X_REQUEST_ID") && environ.contains("abc"), "{environ}");
     assert_eq!(server.get("/refused").status, 500);
@@ -272,9 +256,7 @@ fn pre_request_can_change_the_request_and_refuse_it() {
 fn a_script_name_of_pre_request_is_one() {
     let config = "def pre_request(worker, req):\n\
                   \x20   req.headers.append(('SCRIPT_NAME', '/shop'))\n";
-    let plan = Plan::app("echo").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let mut server = plan.args(["--config", &path]).start();
+    let mut server = Plan::app("echo").config(config).start();
     let environ = server.get("/shop/environ").json();
     assert_eq!((environ["SCRIPT_NAME"].text(), environ["PATH_INFO"].text()), ("/shop", "/environ"));
     assert_eq!(server.get("/elsewhere").status, 500);
@@ -295,9 +277,7 @@ fn post_request_takes_two_to_four_arguments_and_sees_failures() {
         let config = format!(
             "def post_request({parameters}):\n    worker.log.info('saw %s', {seen})\n    raise OSError('later')\n"
         );
-        let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", &config);
-        let path = plan.path("conf.py").display().to_string();
-        let mut server = plan.args(["--config", &path]).start();
+        let mut server = Plan::app("app").in_own_folder().file("app.py", app).config(&config).start();
         assert_eq!(server.get("/here").status, 500);
         server.wait_for_log("saw /here");
         server.wait_for_log("Exception in post_request hook");
@@ -311,9 +291,7 @@ fn post_request_takes_two_to_four_arguments_and_sees_failures() {
 #[test]
 fn a_hook_may_ask_for_another_worker() {
     let config = "def post_request(worker, req):\n    worker.alive = req.path != '/enough'\n";
-    let plan = Plan::app("process").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let server = plan.args(["--config", &path]).start();
+    let server = Plan::app("process").config(config).start();
     let before = server.wait_for_workers(1)[0];
     assert_eq!(server.get("/").status, 200);
     assert_eq!(server.get("/enough").status, 200);
@@ -332,9 +310,7 @@ fn a_hook_that_cannot_be_called_is_told_at_once() {
         ("when_ready = 'no.such.module'", "when_ready"),
     ];
     for (line, name) in cases {
-        let plan = Plan::app("echo").file("conf.py", &format!("{line}\n"));
-        let path = plan.path("conf.py").display().to_string();
-        let finished = plan.args(["--config", &path]).run();
+        let finished = Plan::app("echo").config(&format!("{line}\n")).run();
         assert_eq!(finished.code, Some(1), "{line}: {finished:?}");
         assert!(finished.stderr.starts_with("\nError: ") && finished.stderr.contains(name), "{line}: {finished:?}");
         assert!(!finished.stderr.contains("Traceback"), "{line}: {finished:?}");
@@ -439,9 +415,7 @@ fn server_and_worker_have_the_attributes_that_hooks_use() {
 #[test]
 fn requests_are_counted_for_worker_exit_without_request_hooks() {
     let config = "def worker_exit(server, worker): worker.log.info('exit nr=%s', worker.nr)\n";
-    let plan = Plan::app("echo").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let mut server = plan.args(["--config", &path]).start();
+    let mut server = Plan::app("echo").config(config).start();
     for _ in 0..3 {
         assert_eq!(server.get("/").status, 200);
     }
@@ -465,9 +439,7 @@ fn hooks_and_their_threads_set_the_number_of_workers() {
                   def when_ready(server): threading.Thread(target=scale, args=(server,), daemon=True).start()\n\
                   def child_exit(server, worker):\n\
                   \x20   if server.num_workers == 3: server.num_workers = 1\n";
-    let plan = Plan::app("process").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let server = plan.args(["--config", &path]).start();
+    let server = Plan::app("process").config(config).start();
     server.wait_for_workers(2);
     server.wait_for_log("changed 1 2");
     server.write("gate/more", "");
@@ -483,9 +455,7 @@ fn hooks_and_their_threads_set_the_number_of_workers() {
 #[test]
 fn a_setting_that_a_hook_sets_is_told_to_come_too_late() {
     let config = "def on_starting(server):\n    server.cfg.set('threads', 128)\n    assert server.cfg.threads == 128\n";
-    let plan = Plan::app("process").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let mut server = plan.args(["--config", &path]).start();
+    let mut server = Plan::app("process").config(config).start();
     server.wait_for_log("'threads' was set by cfg.set() after the server had read its settings.");
     assert_eq!(server.get("/").status, 200);
     server.allow("was set by cfg.set()");

@@ -31,12 +31,6 @@ fn plan() -> Plan {
     Plan::app("app").in_own_folder().file("app.py", APP)
 }
 
-/// With the settings of a file `conf.py` in the test's folder.
-fn with_config(plan: Plan, content: &str) -> Plan {
-    let path = plan.path("conf.py").display().to_string();
-    plan.file("conf.py", content).args(["--config", &path])
-}
-
 /// The second program has taken over, with one worker of its own.
 #[track_caller]
 fn wait_for_takeover(server: &Server, old: &[i32]) {
@@ -83,7 +77,7 @@ fn workers_are_forked_though_the_start_directory_is_gone() {
 fn a_stop_during_the_trial_is_not_forgotten() {
     for preload in [false, true] {
         let flag = if preload { "preload_app = True" } else { "" };
-        let mut server = with_config(plan(), &format!("{flag}\nshutdown_delay = 1")).start();
+        let mut server = plan().config(&format!("{flag}\nshutdown_delay = 1")).start();
         server.wait_for_workers(1);
         let loaded = server.gate_files("loads-").len();
         server.write("hangs", "");
@@ -115,7 +109,7 @@ fn a_trial_that_hangs_makes_room_for_the_next_order() {
         [[true, false, false], [true, false, true], [false, true, false], [false, true, true]]
     {
         let flag = if preload { "preload_app = True" } else { "" };
-        let mut server = with_config(plan(), &format!("{flag}\ntimeout = 1")).start();
+        let mut server = plan().config(&format!("{flag}\ntimeout = 1")).start();
         let old = server.wait_for_workers(1);
         let loaded = server.gate_files("loads-").len();
         server.write("hangs", "");
@@ -168,7 +162,7 @@ fn files_of_the_old_settings_go_and_a_pid_file_is_no_reason_to_end() {
     let plan = Plan::app("app").started_in_own_folder().bound_elsewhere().file("app.py", APP);
     fs::create_dir(plan.path("run")).expect("the test's folder");
     let settings = |name: &str| format!("bind = 'unix:{name}.sock'\npidfile = 'run/{name}.pid'");
-    let mut server = with_config(plan, &settings("a")).start();
+    let mut server = plan.config(&settings("a")).start();
     let old = server.wait_for_workers(1);
     let pid = format!("{}\n", server.pid());
     let read = |name: &str| fs::read_to_string(server.path(name)).unwrap_or_default();
@@ -195,7 +189,7 @@ fn files_of_the_old_settings_go_and_a_pid_file_is_no_reason_to_end() {
 
 #[test]
 fn a_log_that_cannot_be_opened_fails_the_trial() {
-    let mut server = with_config(plan(), "").start();
+    let mut server = plan().config("").start();
     let workers = server.wait_for_workers(1);
     for (times, name) in ["errorlog", "accesslog"].into_iter().enumerate() {
         server.write("conf.py", &format!("{name} = '/nowhere/at/all.log'"));
@@ -239,7 +233,7 @@ fn an_app_that_loads_on_trial_but_not_after_it_ends_nobody() {
          while (here",
     );
     let plan = Plan::app("app").in_own_folder().file("app.py", &app);
-    let mut server = with_config(plan, "preload_app = True").start();
+    let mut server = plan.config("preload_app = True").start();
     let old = server.wait_for_workers(1);
     server.signal(SIGHUP);
     server.wait_for_log("The app cannot be loaded in the master, so each worker loads it:");
@@ -252,7 +246,7 @@ fn an_app_that_loads_on_trial_but_not_after_it_ends_nobody() {
 #[test]
 fn an_app_that_gevents_patch_breaks_fails_the_trial() {
     let app = format!("import threading, time\nif 'gevent' in time.sleep.__module__:\n    1 / 0\n{APP}");
-    let mut server = with_config(plan(), "preload_app = True\nworker_class = 'gevent'").start();
+    let mut server = plan().config("preload_app = True\nworker_class = 'gevent'").start();
     let workers = server.wait_for_workers(1);
     server.write("app.py", &app);
     server.signal(SIGHUP);

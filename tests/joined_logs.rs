@@ -167,9 +167,7 @@ fn a_hook_and_pythons_logging_see_the_id_that_was_made() {
                   forwarded_allow_ips = '10.0.0.1'\n\
                   def pre_request(worker, req):\n\
                   \x20   worker.log.info('HOOK %s', [value for name, value in req.headers if name == 'X-REQUEST-ID'])\n";
-    let plan = plan([]).file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let mut server = plan.args(["--config", &path]).start();
+    let mut server = plan([]).config(config).start();
     let id = told(&ask(&server, "/", &["X-Request-ID: forged"]), "HTTP_X_REQUEST_ID").expect("one");
     server.wait_for_log(&format!("HOOK ['{id}']"));
     wait_until("the line", || server.stdout().contains(&format!("LINE {id}\n")));

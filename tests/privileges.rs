@@ -182,9 +182,7 @@ fn a_pid_file_that_is_no_file_ends_the_start() {
 /// The logs of a logger class are Python's files.
 fn with_python_logging(plan: Plan) -> Plan {
     let config = "from gunicorn.glogging import Logger\nclass Own(Logger):\n    pass\nlogger_class = Own\n";
-    let plan = plan.file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    plan.args(["--config", &path])
+    plan.config(config)
 }
 
 fn owner(path: &Path) -> (u32, u32) {

@@ -13,9 +13,7 @@ use crate::util::wait_until;
 
 /// `echo.py` under a config file.
 fn configured(config: &str) -> Plan {
-    let plan = Plan::app("echo").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    plan.args(["--config", &path])
+    Plan::app("echo").config(config)
 }
 
 #[track_caller]
@@ -38,9 +36,7 @@ fn apps_find_the_servers_handlers_in_logging() {
                \x20   try:\n        1 / 0\n    except ZeroDivisionError:\n        log.exception('oops')\n\
                \x20   start_response('200 OK', [])\n    return [b'ok']\n";
     for (config, python) in [("", false), ("def post_fork(server, worker): pass\n", true)] {
-        let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", config);
-        let path = plan.path("conf.py").display().to_string();
-        let mut server = plan.args(["--config", &path]).start();
+        let mut server = Plan::app("app").in_own_folder().file("app.py", app).config(config).start();
         let worker = server.wait_for_workers(1)[0];
         assert_eq!(server.get("/").text(), "ok");
         server.wait_for_log(&format!("[{worker}] [INFO] sold 3\n"));
@@ -386,9 +382,7 @@ fn a_logger_class_with_a_setup_of_its_own_gets_each_record_once() {
                   \x20       self.error_log.setLevel(logging.INFO)\n\
                   logger_class = Stub\n";
     let app = "def application(environ, start_response):\n    raise KeyError('lost')\n";
-    let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let mut server = plan.args(["--config", &path]).start();
+    let mut server = Plan::app("app").in_own_folder().file("app.py", app).config(config).start();
     assert_eq!(server.get("/").status, 500);
     server.wait_for_log("KeyError: 'lost'");
     server.signal(SIGHUP);
@@ -403,9 +397,7 @@ fn a_logger_class_with_a_setup_of_its_own_gets_each_record_once() {
 #[test]
 fn a_failed_reload_brings_the_loggers_back() {
     let class = "from gunicorn.glogging import Logger\nclass Mine(Logger): pass\nlogger_class = Mine\n";
-    let plan = Plan::app("echo").error_log("old").file("conf.py", class);
-    let path = plan.path("conf.py").display().to_string();
-    let mut server = plan.args(["--config", &path]).start();
+    let mut server = Plan::app("echo").error_log("old").config(class).start();
     server.wait_for_log("Booting worker");
     server.write(
         "conf.py",
@@ -505,9 +497,7 @@ fn the_loggers_follow_the_settings_also_where_the_config_has_loaded_logging() {
     let statsd = udp();
     let address = statsd.local_addr().expect("bound");
     let config = format!("import logging\nloglevel = 'info'\nstatsd_host = '{address}'\n");
-    let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", &config);
-    let path = plan.path("conf.py").display().to_string();
-    let server = plan.args(["--config", &path]).start();
+    let server = Plan::app("app").in_own_folder().file("app.py", app).config(&config).start();
     assert_eq!(server.get("/").text(), "20");
     // The server writes the logs again.
     server.write("conf.py", "import logging\nloglevel = 'debug'\n");
@@ -536,9 +526,7 @@ const FAILING: &str = "def application(environ, start_response):\n\
                        \x20   raise KeyError('lost')\n";
 
 fn failing(config: &str) -> Plan {
-    let plan = Plan::app("app").in_own_folder().file("app.py", FAILING).file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    plan.args(["--config", &path])
+    Plan::app("app").in_own_folder().file("app.py", FAILING).config(config)
 }
 
 #[test]
@@ -609,9 +597,7 @@ fn an_app_that_cannot_be_imported_is_an_exception_too() {
                   \x20   def exception(self, msg, *args, **kwargs):\n\
                   \x20       super().exception('HEARD ' + msg, *args, **kwargs)\n\
                   logger_class = Mine\n";
-    let plan = Plan::app("app").in_own_folder().file("app.py", "1 / 0\n").file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let finished = plan.args(["--config", &path]).run();
+    let finished = Plan::app("app").in_own_folder().file("app.py", "1 / 0\n").config(config).run();
     assert_eq!(finished.code, Some(3));
     assert!(finished.stderr.contains("HEARD Exception in worker process\nTraceback"), "{}", finished.stderr);
     assert!(finished.stderr.contains("ZeroDivisionError"), "{}", finished.stderr);

@@ -22,12 +22,6 @@ fn plan(mode: &str, args: &[&str]) -> Plan {
     args.iter().fold(plan, |plan, arg| plan.args([*arg]))
 }
 
-fn with_config(plan: Plan, content: &str) -> Plan {
-    let plan = plan.file("conf.py", content);
-    let path = plan.path("conf.py").display().to_string();
-    plan.args(["--config", &path])
-}
-
 fn start(mode: &str, args: &[&str]) -> Server {
     plan(mode, args).start()
 }
@@ -86,7 +80,7 @@ def child_exit(server, worker):
         helper.join()
         print('helper ended with', helper.exitcode, flush=True)
 ";
-    let mut server = with_config(plan("", &[]), config).start();
+    let mut server = plan("", &[]).config(config).start();
     wait_until("the helper and the worker", || server.workers().len() == 2);
     let helper_and_worker = server.workers();
     let worker: i32 = text(&server, "/").parse().expect("a pid");
@@ -148,7 +142,7 @@ fn the_master_takes_its_signals_back_after_a_preloaded_application() {
 fn an_idle_worker_runs_the_applications_own_term_handler() {
     let config = "def worker_exit(server, worker):\n    print('worker_exit', worker.pid, flush=True)\n";
     for form in FORMS {
-        let mut server = with_config(plan("clean_up", form), config).start();
+        let mut server = plan("clean_up", form).config(config).start();
         let old = server.wait_for_workers(1);
         text(&server, "/");
         server.signal(SIGHUP);
@@ -258,8 +252,8 @@ fn a_start_that_hangs_in_python_can_be_stopped() {
         let plans = [
             plan("hang", &["--preload"]),
             plan("hang_in_c", &["--preload"]),
-            with_config(plan("", &[]), &hook("on_starting")),
-            with_config(plan("", &[]), &hook("when_ready")),
+            plan("", &[]).config(&hook("on_starting")),
+            plan("", &[]).config(&hook("when_ready")),
         ];
         for plan in plans {
             let mut server = plan.launch();
@@ -383,7 +377,7 @@ fn greenlets_of_a_patched_application_run_while_the_worker_idles() {
 fn an_exception_of_worker_abort_reaches_the_application() {
     let config = "def worker_abort(worker):\n    raise TimeoutError\n";
     for round in 0..3 {
-        let mut server = with_config(plan("", &["--timeout", "1"]), config).start();
+        let mut server = plan("", &["--timeout", "1"]).config(config).start();
         let mut client = server.connect();
         client.send("GET /endless HTTP/1.1\r\nHost: test\r\n\r\n");
         let response = client.read();
@@ -400,7 +394,7 @@ fn an_abort_logs_the_running_request() {
     let hooks = ["", "def worker_abort(worker):\n    pass\n", "def worker_int(worker):\n    pass\n"];
     for config in hooks {
         for form in FORMS {
-            let plan = with_config(plan("", form), config);
+            let plan = plan("", form).config(config);
             let mut server = plan.args(["--request-timeout", "1"]).start();
             let mut client = server.connect();
             client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");

@@ -10,12 +10,6 @@ use crate::util::client::Address;
 use crate::util::server::{Plan, Server, send};
 use crate::util::{apps, venv, wait_until};
 
-fn with_config(app: &str, config: &str) -> Plan {
-    let plan = Plan::app(app).file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    plan.args(["--config", &path])
-}
-
 #[test]
 fn a_demanding_platform_config_runs_a_django_site() {
     let port = TcpListener::bind("[::]:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
@@ -48,7 +42,7 @@ fn a_demanding_platform_config_runs_a_django_site() {
 fn prometheus_forgets_a_worker_that_has_gone() {
     let config = "from prometheus_client import multiprocess\n\
                   def child_exit(server, worker):\n    multiprocess.mark_process_dead(worker.pid)\n";
-    let plan = with_config("counted", config);
+    let plan = Plan::app("counted").config(config);
     let folder = plan.path("metrics").display().to_string();
     fs::create_dir(&folder).expect("a folder");
     let server = plan.env("PROMETHEUS_MULTIPROC_DIR", &folder).start();
@@ -83,9 +77,7 @@ fn post_fork_opens_a_connection_for_each_worker() {
                   \x20   import app\n\
                   \x20   app.connection.close()\n\
                   \x20   server.log.info('closed by %s', worker.pid)\n";
-    let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", config);
-    let path = plan.path("conf.py").display().to_string();
-    let server = plan.args(["--config", &path]).start();
+    let server = Plan::app("app").in_own_folder().file("app.py", app).config(config).start();
     let workers = server.wait_for_workers(2);
     for _ in 0..10 {
         assert_eq!(server.get("/").text(), "own");

@@ -335,9 +335,7 @@ fn the_objects_of_an_environ_serve_again_unless_the_app_keeps_one() {
                \x20   start_response('200 OK', [])\n\
                \x20   return [str(id(environ['wsgi.input'])).encode()]\n";
     for config in ["", "def post_request(worker, req): pass\n"] {
-        let plan = Plan::app("app").in_own_folder().file("app.py", app).file("conf.py", config);
-        let path = plan.path("conf.py").display().to_string();
-        let server = plan.args(["--config", &path]).start();
+        let server = Plan::app("app").in_own_folder().file("app.py", app).config(config).start();
         let mut client = server.connect();
         let first = client.get("/").text();
         assert!((0..5).all(|_| client.get("/").text() == first), "with {config:?}");

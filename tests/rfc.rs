@@ -285,9 +285,7 @@ fn what_a_hook_does_to_other_headers_leaves_host_and_length_alone() {
                 \x20   req.headers = [header for header in req.headers if header[0] != 'X-GONE'] + [('X-NEW', '1')]\n\
                 \x20   if req.path == '/host':\n\
                 \x20       req.headers = [h for h in req.headers if h[0] != 'HOST'] + [('HOST', 'hooked')]\n";
-    let plan = Plan::app("echo").file("conf.py", conf);
-    let path = plan.path("conf.py").display().to_string();
-    let server = plan.args(["--config", &path]).start();
+    let server = Plan::app("echo").config(conf).start();
     let mut client = server.connect();
     for _ in 0..2 {
         client.send("POST http://b/ HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\nCookie: a=1\r\nCookie: b=2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");

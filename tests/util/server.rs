@@ -156,6 +156,12 @@ impl Plan {
         self
     }
 
+    /// Under this config file, `conf.py` in the test's folder.
+    pub fn config(self, content: &str) -> Plan {
+        let path = self.path("conf.py").display().to_string();
+        self.file("conf.py", content).args(["--config", &path])
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
