@@ -200,9 +200,8 @@ impl Startup {
     /// # Errors
     /// The traceback or sentence for the user.
     pub fn load_app(&self, config: &Config) -> Result<App, LoadError> {
-        let failed = |reason: &dyn fmt::Display| LoadError::App(reason.to_string());
-        self.python.start_interpreter().map_err(|error| failed(&error))?;
-        self.python.extend_path(config).map_err(|error| failed(&error))?;
+        self.python.start_interpreter().map_err(|error| not_loaded(&error))?;
+        self.python.extend_path(config).map_err(|error| not_loaded(&error))?;
         app::load(config)
     }
 
@@ -213,9 +212,8 @@ impl Startup {
     /// The traceback or sentence for the user.
     pub fn try_app(&self, config: &Config) -> Result<App, LoadError> {
         if config.worker_class == WorkerClass::Gevent {
-            let failed = |reason: &dyn fmt::Display| LoadError::App(reason.to_string());
-            self.python.start_interpreter().map_err(|error| failed(&error))?;
-            greenlets::patch().map_err(|error| failed(&error))?;
+            self.python.start_interpreter().map_err(|error| not_loaded(&error))?;
+            greenlets::patch().map_err(|error| not_loaded(&error))?;
         }
         self.load_app(config)
     }
@@ -404,6 +402,10 @@ impl Startup {
         let file = run().map_err(StartupError::from)?;
         Ok((file.values, FileOrigin::Python, Some(file.objects)))
     }
+}
+
+fn not_loaded(reason: &dyn fmt::Display) -> LoadError {
+    LoadError::App(reason.to_string())
 }
 
 /// Finds the app if none is named and `autodetect` is on, and returns what was found.

@@ -136,9 +136,10 @@ impl AccessLog {
                 let lines = String::from_utf8_lossy(&self.buffer);
                 let end = Instant::now() + FULL_SYSLOG_WAIT;
                 for line in lines.lines() {
-                    match Instant::now() < end {
-                        true => syslog.send(Origin::Access, Level::Info, line),
-                        false => note_dropped(1),
+                    if Instant::now() < end {
+                        syslog.send(Origin::Access, Level::Info, line);
+                    } else {
+                        note_dropped(1);
                     }
                 }
             }

@@ -278,9 +278,8 @@ impl Master {
 /// Whether a command that ends or changes the whole service takes the words behind it. gunicorn
 /// ignores surplus ones; a pid or `--help` there must not stop the server.
 fn takes(words: &[String]) -> bool {
-    let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    matches!(words[..], [_] | ["reload", "--wait"] | ["drain", "off"] | ["shutdown", "graceful" | "quick"])
+    let command = words.join(" ").to_lowercase();
+    words.len() == 1 || ["reload --wait", "drain off", "shutdown graceful", "shutdown quick"].contains(&&*command)
 }
 
 /// Whether a command of these words changes something.

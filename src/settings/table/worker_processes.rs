@@ -207,9 +207,9 @@ Each worker draws a number from 0 to this one. A setting of our own; gunicorn ha
         doc: "Bytes of memory above which a worker is replaced; 0 means never.
 
 A number of bytes, or one followed by `K`, `M` or `G` (powers of 1024): `400M`. Less than a megabyte is refused: no
-worker could stay. The worker must be above it in several
-samples in a row, a second apart (five seconds for `pss`), goes on serving until its replacement is ready, and only
-one worker is replaced at a time. A setting of our own; gunicorn has none.",
+worker could stay. The worker must be above it in several samples in a row, a second apart (five seconds for `pss`),
+goes on serving until its replacement is ready, and only one worker is replaced at a time. A setting of our own;
+gunicorn has none.",
     },
     Setting {
         name: "max_worker_memory_jitter",

@@ -76,7 +76,7 @@ impl EventLoop {
         }
         // While requests are ready here an idle sibling should have the first chance, but only for
         // a moment: where every worker always has one, the channel would wait for ever.
-        let takes_handoffs = self.serves && self.takes_handoffs();
+        let takes_handoffs = self.may_take_handoffs();
         if takes_handoffs && self.handoffs_have_waited() && self.has_room() && self.take_handoff() {
             self.make_room();
         }
@@ -143,15 +143,15 @@ impl EventLoop {
 
     /// Whether connections may be waiting.
     pub(super) fn is_awaited(&self) -> bool {
-        let Accepting { listeners, handoffs_since, rest_until, .. } = &self.accepting;
-        let is_awaited = self.serves && handoffs_since.is_some() && self.takes_handoffs()
+        let Accepting { listeners, rest_until, .. } = &self.accepting;
+        let is_awaited = self.may_take_handoffs()
             || listeners.iter().any(|listener| listener.waiting_since.is_some() && self.has_use_for(listener));
         is_awaited && rest_until.is_none_or(|until| self.clock.now >= until)
     }
 
     pub(super) fn can_accept_now(&self) -> bool {
-        let handoffs = self.serves && self.accepting.handoffs_since.is_some() && self.takes_handoffs();
-        self.can_accept() && (handoffs || (0..self.accepting.listeners.len()).any(|site| self.should_accept(site)))
+        self.can_accept()
+            && (self.may_take_handoffs() || (0..self.accepting.listeners.len()).any(|site| self.should_accept(site)))
     }
 
     /// Whether it is of use to accept at `listener`, also while no thread here can serve: health
@@ -190,6 +190,11 @@ impl EventLoop {
     /// on: it may not have the time for it.
     fn takes_handoffs(&self) -> bool {
         !self.accepting.is_leaving || self.siblings.server_stops() || !self.siblings.has_serving()
+    }
+
+    /// Whether siblings may have passed on what this worker takes.
+    fn may_take_handoffs(&self) -> bool {
+        self.serves && self.accepting.handoffs_since.is_some() && self.takes_handoffs()
     }
 
     /// An event has come for a listener. Where no thread here can serve, but a sibling can, that
