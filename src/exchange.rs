@@ -213,4 +213,9 @@ impl Body {
     pub fn empty() -> Self {
         Body::of(Vec::new())
     }
+
+    /// Whether nothing is to be read.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Body::Memory(_, range) if range.is_empty())
+    }
 }

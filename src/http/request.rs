@@ -20,7 +20,7 @@ use super::request_line::{self, RequestLine, TargetForm};
 use crate::base::ablation::{Mechanism, is_off};
 
 /// Reads one request head from a buffer that grows between the calls.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct HeadParser {
     stage: HeadStage,
     /// Where the current line starts.

@@ -82,6 +82,9 @@ pub fn take_raised() -> u64 {
     if RAISED.load(Relaxed) == 0 { 0 } else { RAISED.swap(0, Relaxed) }
 }
 
+/// The environ of a request, and what the observer has of the request, if there is one.
+type Prepared<'py> = (Result<Bound<'py, PyDict>, EnvironError>, Option<HookedRequest>);
+
 /// The outcome of a request besides its response; as in [`Finished`].
 struct CallOutcome {
     ending: Disposition,
@@ -152,12 +155,23 @@ impl Caller {
         let body = exchange.take_body();
         let request = exchange.request();
         let site = request.client.site;
-        self.kits[site].objects.input.get().begin(body);
-        if log::log_enabled!(log::Level::Debug) {
-            note(py, request);
+        // The input of the last request has come to its end.
+        if !body.is_empty() {
+            self.kits[site].objects.input.get().begin(body);
         }
-        request_context::enter(py, request);
-        let served = self.serve(py, exchange, site);
+        if log::log_enabled!(log::Level::Debug) {
+            note(py, &request);
+        }
+        request_context::enter(py, &request);
+        self.follow_loggers(py);
+        let wanted = Wanted::by(&request);
+        let served = if self.callout.is_some() {
+            let begun = caught(|| self.begin_turn(py, &request));
+            self.call_out(py, (exchange, wanted), site, begun)
+        } else {
+            let prepared = caught(|| self.prepare(py, &request));
+            self.serve(py, (exchange, wanted), site, prepared)
+        };
         let kit = &mut self.kits[site];
         let (exchange, summary) = kit.objects.end(py, self.options.logs_headers);
         request_context::leave(py);
@@ -179,22 +193,29 @@ impl Caller {
         Finished { exchange, ending, summary, environ_values, is_worker_wanted, is_logged }
     }
 
-    /// Serves a request, from its environ to the last hook. The environ is dropped at the end: it
-    /// holds references that [`RequestObjects::is_still_held`] counts.
-    fn serve(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>, site: usize) -> CallOutcome {
+    /// Makes the observer anew where Python's logging has begun to write the logs, or ceased to.
+    fn follow_loggers(&mut self, py: Python<'_>) {
         if self.python_wrote != loggers::python_writes() {
             self.python_wrote = !self.python_wrote;
             self.observer = self.hooks.observer(py).map(Arc::new);
         }
-        if self.callout.is_some() {
-            return self.call_out(py, exchange, site);
-        }
-        let request = exchange.request();
-        let wanted = Wanted::by(request);
-        let prepared = caught(|| {
-            let mut observed = self.observe(py, request);
-            (self.environ(py, request, observed.as_mut()), observed)
-        });
+    }
+
+    /// What `request` is served with: its environ, and what the observer has of it.
+    fn prepare<'py>(&mut self, py: Python<'py>, request: &RequestView<'_>) -> Prepared<'py> {
+        let mut observed = self.observe(py, request);
+        (self.environ(py, request, observed.as_mut()), observed)
+    }
+
+    /// Serves a request, from the call of the application to the last hook. The environ is dropped
+    /// at the end: it holds references that [`RequestObjects::is_still_held`] counts.
+    fn serve(
+        &self,
+        py: Python<'_>,
+        (exchange, wanted): (Box<dyn Exchange>, Wanted),
+        site: usize,
+        prepared: Result<Prepared<'_>, String>,
+    ) -> CallOutcome {
         let kit = &self.kits[site].objects;
         let is_observed = self.observer.is_some() || !self.options.environ_keys.is_empty();
         lock(&kit.response).begin(exchange, wanted, is_observed);
@@ -239,7 +260,7 @@ impl Caller {
     }
 
     /// Makes gunicorn's `req` of the request for the observer, if there is one.
-    fn observe(&self, py: Python<'_>, request: RequestView<'_>) -> Option<HookedRequest> {
+    fn observe(&self, py: Python<'_>, request: &RequestView<'_>) -> Option<HookedRequest> {
         let observer = self.observer.as_ref()?;
         let observed = observer.see(py, request, self.kits[request.client.site].objects.input.bind(py).as_any());
         observed.inspect_err(|error| log::error!("{}", traceback(py, error))).ok()
@@ -249,7 +270,7 @@ impl Caller {
     fn environ<'py>(
         &mut self,
         py: Python<'py>,
-        request: RequestView<'_>,
+        request: &RequestView<'_>,
         observed: Option<&mut HookedRequest>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let templates = &mut self.kits[request.client.site].templates;
@@ -449,7 +470,7 @@ impl RequestObjects {
 }
 
 /// What gunicorn's default `pre_request` logs.
-fn note(py: Python<'_>, request: RequestView<'_>) {
+fn note(py: Python<'_>, request: &RequestView<'_>) {
     let text = |span: Span| String::from_utf8_lossy(span.of(request.buffer));
     let (method, path) = (text(request.head.method), text(request.head.path));
     let ids = request_context::ids_of(request);

@@ -104,63 +104,27 @@ struct Template {
     shown: Volatile<Option<Py<PyString>>>,
 }
 
-/// One item for each key of an environ whose value may change from one request to the next.
-#[derive(Default)]
-struct Volatile<T> {
-    method: T,
-    raw_uri: T,
-    query: T,
-    path_info: T,
-    protocol: T,
-    remote_addr: T,
-    remote_port: T,
-    url_scheme: T,
-}
+/// One item for each of the [`VOLATILE_KEYS`], in their order.
+type Volatile<T> = [T; VOLATILE_KEYS.len()];
 
-const VOLATILE_KEYS: Volatile<&str> = Volatile {
-    method: "REQUEST_METHOD",
-    raw_uri: "RAW_URI",
-    query: "QUERY_STRING",
-    path_info: "PATH_INFO",
-    protocol: "SERVER_PROTOCOL",
-    remote_addr: "REMOTE_ADDR",
-    remote_port: "REMOTE_PORT",
-    url_scheme: "wsgi.url_scheme",
-};
+/// The keys of an environ whose values may change from one request to the next.
+const VOLATILE_KEYS: [&str; 8] = [
+    "REQUEST_METHOD",
+    "RAW_URI",
+    "QUERY_STRING",
+    "PATH_INFO",
+    "SERVER_PROTOCOL",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "wsgi.url_scheme",
+];
+
+/// Places among the [`VOLATILE_KEYS`].
+const PATH_INFO: usize = 3;
+const REMOTE_PORT: usize = 6;
 
 /// The values in one request's environ; `None` for a key that is missing, or set in the copy.
 type VolatileValues<'py> = Volatile<Option<Bound<'py, PyString>>>;
-
-impl<T> Volatile<T> {
-    /// The items in the order of the fields.
-    fn into_items(self) -> [T; 8] {
-        let Volatile { method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme } = self;
-        [method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme]
-    }
-
-    fn as_ref(&self) -> Volatile<&T> {
-        let Volatile { method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme } = self;
-        Volatile { method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme }
-    }
-
-    fn as_mut(&mut self) -> Volatile<&mut T> {
-        let Volatile { method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme } = self;
-        Volatile { method, raw_uri, query, path_info, protocol, remote_addr, remote_port, url_scheme }
-    }
-
-    fn map<U>(self, mut make: impl FnMut(T) -> U) -> Volatile<U> {
-        Volatile {
-            method: make(self.method),
-            raw_uri: make(self.raw_uri),
-            query: make(self.query),
-            path_info: make(self.path_info),
-            protocol: make(self.protocol),
-            remote_addr: make(self.remote_addr),
-            remote_port: make(self.remote_port),
-            url_scheme: make(self.url_scheme),
-        }
-    }
-}
 
 impl EnvironTemplates {
     /// Makes the plain template.
@@ -188,7 +152,7 @@ impl EnvironTemplates {
         // The keys that every request sets are in the template already, so that the copies need not
         // grow.
         let has_port = listener.server.is_some();
-        for key in VOLATILE_KEYS.into_items().into_iter().filter(|key| *key != VOLATILE_KEYS.remote_port || has_port) {
+        for key in VOLATILE_KEYS.into_iter().filter(|key| *key != VOLATILE_KEYS[REMOTE_PORT] || has_port) {
             dict.set_item(key, "")?;
         }
         let plain = Template { dict: dict.unbind(), shown: Volatile::default() };
@@ -225,12 +189,10 @@ impl Template {
     ) -> PyResult<Bound<'py, PyDict>> {
         let dict = self.dict.bind(py);
         let mut are_all_here = true;
-        let (keys, values) = (keys.volatile.as_ref().into_items(), values.as_ref().into_items());
-        let shown = self.shown.as_mut().into_items();
-        // A loop by index costs a quarter of one over three iterators side by side.
-        for index in 0..keys.len() {
-            let (key, shown) = (keys[index], &mut *shown[index]);
-            let Some(value) = values[index] else { continue };
+        // Looking at an index costs a quarter of three iterators side by side.
+        for (index, value) in values.iter().enumerate() {
+            let Some(value) = value else { continue };
+            let (key, shown) = (&keys.volatile[index], &mut self.shown[index]);
             if shown.as_ref().is_some_and(|shown| shown.is(value)) {
                 continue;
             }
@@ -244,8 +206,10 @@ impl Template {
         }
         let copy = dict.copy()?;
         if !are_all_here {
-            let values = keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value.as_ref()?)));
-            values.into_iter().try_for_each(|(key, value)| copy.set_item(key, value))?;
+            let items = keys.volatile.iter().zip(values);
+            items
+                .filter_map(|(key, value)| Some((key, value.as_ref()?)))
+                .try_for_each(|(key, value)| copy.set_item(key, value))?;
         }
         Ok(copy)
     }
@@ -334,7 +298,7 @@ impl EnvironBuilder {
         &mut self,
         py: Python<'py>,
         templates: &mut EnvironTemplates,
-        request: RequestView<'_>,
+        request: &RequestView<'_>,
         began: Option<Instant>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let environ = match request.head.block {
@@ -381,7 +345,7 @@ impl EnvironBuilder {
         &mut self,
         py: Python<'py>,
         templates: &mut EnvironTemplates,
-        request: RequestView<'_>,
+        request: &RequestView<'_>,
         block: CachedBlockId,
     ) -> Result<Option<Bound<'py, PyDict>>, EnvironError> {
         if !templates.has_block(block) {
@@ -392,7 +356,7 @@ impl EnvironBuilder {
         // The template of this block was found or made above.
         let Some((_, Some(template))) = &mut templates.of_blocks[block.place()] else { return Ok(None) };
         let mut values = self.volatile_values(py, request, &templates.listener)?;
-        values.path_info = Some(self.path(py, request, templates.listener.script_name.as_bytes())?);
+        values[PATH_INFO] = Some(self.path(py, request, templates.listener.script_name.as_bytes())?);
         Ok(Some(template.copy(py, &self.keys, &values)?))
     }
 
@@ -400,7 +364,7 @@ impl EnvironBuilder {
         &mut self,
         py: Python<'py>,
         templates: &mut EnvironTemplates,
-        request: RequestView<'_>,
+        request: &RequestView<'_>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let values = self.volatile_values(py, request, &templates.listener)?;
         let environ = templates.plain.copy(py, &self.keys, &values)?;
@@ -413,7 +377,7 @@ impl EnvironBuilder {
             None if says_script_name(request) => self.path(py, request, b"")?,
             None => self.path(py, request, templates.listener.script_name.as_bytes())?,
         };
-        environ.set_item(&self.keys.volatile.path_info, path)?;
+        environ.set_item(&self.keys.volatile[PATH_INFO], path)?;
         Ok(environ)
     }
 
@@ -422,7 +386,7 @@ impl EnvironBuilder {
     fn volatile_values<'py>(
         &mut self,
         py: Python<'py>,
-        request: RequestView<'_>,
+        request: &RequestView<'_>,
         listener: &ListenerInfo,
     ) -> PyResult<VolatileValues<'py>> {
         let (keys, head, buffer) = (&self.keys, request.head, request.buffer);
@@ -452,16 +416,16 @@ impl EnvironBuilder {
             Peer::Unix => known(&keys.empty),
         });
         let url_scheme = known(if request.scheme == Scheme::Https { &keys.https } else { &keys.http });
-        Ok(Volatile {
-            method: Some(method),
-            raw_uri: Some(raw_uri),
-            query: Some(query),
-            path_info: None,
-            protocol: Some(protocol),
-            remote_addr: Some(remote_addr),
+        Ok([
+            Some(method),
+            Some(raw_uri),
+            Some(query),
+            None,
+            Some(protocol),
+            Some(remote_addr),
             remote_port,
-            url_scheme: Some(url_scheme),
-        })
+            Some(url_scheme),
+        ])
     }
 
     /// The chunks are decoded, so the body has a length. Most frameworks need one to find a body.
@@ -495,22 +459,22 @@ impl EnvironBuilder {
         py: Python<'_>,
         environ: &Bound<'_, PyDict>,
         listener: &ListenerInfo,
-        request: RequestView<'_>,
+        request: &RequestView<'_>,
     ) -> PyResult<()> {
         if let Peer::Ip(address) = request.client.peer {
-            environ.set_item(&self.keys.volatile.remote_port, self.remote_ports.text(py, address.port()))?;
+            environ.set_item(&self.keys.volatile[REMOTE_PORT], self.remote_ports.text(py, address.port()))?;
         }
         set_server_from_host(py, environ, listener, request.scheme)
     }
 
     /// Adds the variables of a uwsgi packet. They tell more about the client and its request than
     /// the connection does.
-    fn set_vars(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, request: RequestView<'_>) -> PyResult<()> {
+    fn set_vars(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, request: &RequestView<'_>) -> PyResult<()> {
         let (head, source) = (request.head, request.buffer);
         if head.var(source, b"REMOTE_ADDR").is_some() {
             // The client's port, if the packet has it, is set below. The connection's own port is
             // the proxy's.
-            environ.call_method1("pop", (&self.keys.volatile.remote_port, py.None()))?;
+            environ.call_method1("pop", (&self.keys.volatile[REMOTE_PORT], py.None()))?;
         }
         let named_script = says_script_name(request);
         for (name, value) in head.vars(source).filter(|(name, _)| *name != b"SCRIPT_NAME" || named_script) {
@@ -523,7 +487,7 @@ impl EnvironBuilder {
     fn path<'py>(
         &mut self,
         py: Python<'py>,
-        request: RequestView<'_>,
+        request: &RequestView<'_>,
         prefix: &[u8],
     ) -> Result<Bound<'py, PyString>, EnvironError> {
         let raw = request.head.path.of(request.buffer);
@@ -544,7 +508,7 @@ fn environ_key(header: &str) -> String {
 }
 
 /// Whether a uwsgi packet says where the application is mounted.
-fn says_script_name(request: RequestView<'_>) -> bool {
+fn says_script_name(request: &RequestView<'_>) -> bool {
     request.head.var(request.buffer, b"SCRIPT_NAME").is_some_and(|name| !name.is_empty())
 }
 

@@ -71,7 +71,7 @@ impl HeaderNames {
         &mut self,
         py: Python<'_>,
         environ: &Bound<'_, PyDict>,
-        request: RequestView<'_>,
+        request: &RequestView<'_>,
     ) -> PyResult<Option<Vec<u8>>> {
         let (mut script_name, mut repeated) = (None, Vec::new());
         for (place, header) in request.head.headers(request.buffer).enumerate() {

@@ -40,7 +40,7 @@ pub fn begin(py: Python<'_>) -> PyResult<()> {
 }
 
 /// The request's id, and its place in a trace, by which other hops know it.
-pub fn ids_of(request: RequestView<'_>) -> RequestIds {
+pub fn ids_of(request: &RequestView<'_>) -> RequestIds {
     let id = request.id.map(|id| String::from_utf8_lossy(id.value).into_owned());
     RequestIds { id, trace: find_trace(request.head, request.buffer).map(trace_ids) }
 }
@@ -52,7 +52,7 @@ pub(super) fn trace_ids(trace: TraceParent<'_>) -> TraceIds {
 }
 
 /// Notes that this thread or greenlet runs code for `request` from now on.
-pub(super) fn enter(py: Python<'_>, request: RequestView<'_>) {
+pub(super) fn enter(py: Python<'_>, request: &RequestView<'_>) {
     if !IS_ON.load(Relaxed) {
         return;
     }

@@ -64,7 +64,7 @@ impl RequestHooks {
     ///
     /// # Errors
     /// `MemoryError`.
-    pub fn see(&self, py: Python<'_>, request: RequestView<'_>, input: &Bound<'_, PyAny>) -> PyResult<HookedRequest> {
+    pub fn see(&self, py: Python<'_>, request: &RequestView<'_>, input: &Bound<'_, PyAny>) -> PyResult<HookedRequest> {
         let head = request.head;
         let text = |span: Span| latin1(py, span.of(request.buffer));
         let fields = PyDict::new(py);

@@ -134,7 +134,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// What `request` says.
-    pub fn by(request: RequestView<'_>) -> Self {
+    pub fn by(request: &RequestView<'_>) -> Self {
         let asked = Asked::by(request.head.method.of(request.buffer));
         Wanted { asked, version: request.head.version, with_id: request.id.is_some() }
     }
@@ -144,7 +144,9 @@ impl Wanted {
 pub struct ResponseWriter {
     exchange: Option<Box<dyn Exchange>>,
     progress: Progress,
-    head: ResponseHead,
+    head: Box<ResponseHead>,
+    /// A blank head, which stands in for the head while `start_response` fills that in.
+    blank: Option<Box<ResponseHead>>,
     wanted: Wanted,
     encoder: BodyEncoder,
     connection: Outlook,
@@ -178,7 +180,8 @@ impl ResponseWriter {
         ResponseWriter {
             exchange: None,
             progress: Progress::Complete,
-            head: ResponseHead::default(),
+            head: Box::default(),
+            blank: None,
             wanted: Wanted { asked: Asked::Whole, version: Version::Http11, with_id: false },
             encoder: BodyEncoder::without_body(),
             connection: Outlook::Close,
@@ -257,7 +260,7 @@ impl ResponseWriter {
 
     /// The request's id, and its place in a trace, by which other hops know it.
     pub fn ids(&self) -> RequestIds {
-        self.exchange.as_ref().map(|exchange| ids_of(exchange.request())).unwrap_or_default()
+        self.exchange.as_ref().map(|exchange| ids_of(&exchange.request())).unwrap_or_default()
     }
 
     /// Whether a request waits for the first byte of its answer.
@@ -310,9 +313,9 @@ impl ResponseWriter {
     /// A head for `start_response` to fill in. Its buffers, and its status until that is set, are
     /// those of an earlier response. Nothing can be sent until the head comes
     /// [back](ResponseWriter::start).
-    pub fn take_draft(&mut self) -> ResponseHead {
+    pub fn take_draft(&mut self) -> Box<ResponseHead> {
         self.progress = Progress::Drafting;
-        let mut head = std::mem::take(&mut self.head);
+        let mut head = std::mem::replace(&mut self.head, self.blank.take().unwrap_or_default());
         head.headers.clear();
         (head.content_length, head.upgrade, head.is_live, head.asked) = (None, false, false, self.wanted.asked);
         head.body = None;
@@ -328,7 +331,7 @@ impl ResponseWriter {
 
     /// Sets or replaces the head. Nothing is sent yet. Does nothing if the request has been
     /// answered meanwhile.
-    pub fn start(&mut self, mut head: ResponseHead) {
+    pub fn start(&mut self, mut head: Box<ResponseHead>) {
         if self.progress != Progress::Drafting {
             return;
         }
@@ -337,7 +340,7 @@ impl ResponseWriter {
             && let Some(exchange) = &mut self.exchange
         {
             exchange.avoid_files();
-            if comes_from_a_proxy(exchange.request()) {
+            if comes_from_a_proxy(&exchange.request()) {
                 // A proxy buffers too, unless it is told not to.
                 response::write_live(&mut head.headers);
             }
@@ -345,7 +348,7 @@ impl ResponseWriter {
         if self.wanted.with_id {
             self.show_id(&mut head.headers);
         }
-        self.head = head;
+        self.blank = Some(std::mem::replace(&mut self.head, head));
         self.progress = Progress::Started;
     }
 
@@ -513,7 +516,7 @@ pub fn shared(server: &Arc<[u8]>, files: Option<&Arc<AppFiles>>) -> Arc<Mutex<Re
     Arc::new(Mutex::new(ResponseWriter::new(server.clone(), files.cloned())))
 }
 
-fn comes_from_a_proxy(request: RequestView<'_>) -> bool {
+fn comes_from_a_proxy(request: &RequestView<'_>) -> bool {
     *request.client.peer == Peer::Unix || request.client.proxied.is_some() || request.head.names_a_proxy(request.buffer)
 }
 

@@ -79,7 +79,7 @@ impl StartResponse {
     }
 
     /// The head to be filled in, if the response may still be given one.
-    fn take_draft(&self, exc_info: Option<&Bound<'_, PyAny>>) -> PyResult<ResponseHead> {
+    fn take_draft(&self, exc_info: Option<&Bound<'_, PyAny>>) -> PyResult<Box<ResponseHead>> {
         let progress = {
             let mut response = lock(&self.response);
             match (response.progress(), exc_info) {
@@ -137,10 +137,10 @@ pub fn as_bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py
 
 /// The head as the application gives it, and the file that it names instead of a body.
 fn read_head(
-    mut head: ResponseHead,
+    mut head: Box<ResponseHead>,
     status: &Bound<'_, PyAny>,
     headers: &Bound<'_, PyAny>,
-) -> PyResult<(ResponseHead, Option<Asked>)> {
+) -> PyResult<(Box<ResponseHead>, Option<Asked>)> {
     let mut file = None;
     let status = status.cast::<PyString>().map_err(|_| PyTypeError::new_err("the response status must be a str"))?;
     if !head.known.is_status(status) {

@@ -39,7 +39,7 @@ pub use self::histogram::Histogram;
 pub use self::layout::BOUNDS_NS;
 pub use self::masters_page::LastReload;
 pub use self::reading::{OpenError, ReadRequest, RowTotals, RowUsage, WorkerReading};
-pub use self::tallies::{Count, Running, ServedCounts};
+pub use self::tallies::{Count, RequestRun, Running, ServedCounts};
 pub use self::turn::MetricsTurn;
 
 /// Rows on the scoreboard: the most workers that can exist at once, during a reload the old and the

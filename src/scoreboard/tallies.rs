@@ -6,9 +6,10 @@ use std::sync::atomic::fence;
 use std::time::{Duration, Instant};
 
 use super::histogram::record;
-use super::layout::{CODES, FIRST_CODE, HISTOGRAM_WORDS, LOG_LINES, REQUESTS, State, TEXT_WORDS, TEXTS, Tally};
+use super::layout::{CODES, FIRST_CODE, HISTOGRAM_WORDS, LOG_LINES, REQUESTS, State, TEXT_WORDS, TEXTS, Tally, WORDS};
 use super::{RefusalCause, Row};
 use crate::sys::clock::monotonic_ns;
+use crate::sys::shared::Counters;
 
 /// Stands in the place of a request's start while its time is being added: a reader then looks
 /// again.
@@ -33,6 +34,24 @@ impl Running {
     /// The same moment as the row has it, in nanoseconds of the monotonic clock.
     pub fn start(&self) -> u64 {
         self.start
+    }
+}
+
+/// A request that has run.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestRun {
+    /// When it began.
+    pub began: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// The time in between.
+    pub time: Duration,
+}
+
+impl RequestRun {
+    /// A request that has run between these two moments.
+    pub fn new(began: Instant, ended: Instant) -> RequestRun {
+        RequestRun { began, ended, time: ended - began }
     }
 }
 
@@ -101,25 +120,25 @@ impl Row {
     }
 
     /// Records that the request no longer runs, and adds its time. `clock` is read in here: if it
-    /// were read before, a reader could meanwhile tell a longer time than is added. Returns the
-    /// moment that it gave.
-    pub fn end_request(&self, request: Running, clock: impl FnOnce() -> Instant) -> Instant {
+    /// were read before, a reader could meanwhile tell a longer time than is added.
+    pub fn end_request(&self, request: Running, clock: impl FnOnce() -> Instant) -> RequestRun {
         let Running { place, began, .. } = request;
         let Some(place) = place else {
-            let ended = clock();
-            self.count_busy(ended - began);
+            let run = RequestRun::new(began, clock());
+            self.count_busy(run.time);
             self.field(State::Unplaced).fetch_sub(1, Relaxed);
-            return ended;
+            return run;
         };
-        let start = &self.starts()[place];
+        let words = self.words();
+        let start = &words[State::Starts as usize + place];
         start.store(BEING_COUNTED, Relaxed);
         fence(Release);
-        let ended = clock();
+        let run = RequestRun::new(began, clock());
         // Only the thread whose request has the place writes this word.
-        let busy = self.busy(place);
-        busy.store(busy.load(Relaxed) + (ended - began).as_nanos() as u64, Relaxed);
+        let busy = &words[Tally::Busy as usize + place];
+        busy.store(busy.load(Relaxed) + run.time.as_nanos() as u64, Relaxed);
         start.store(0, Release);
-        ended
+        run
     }
 
     /// Records that a request in a greenlet no longer runs. It adds no time: [`Row::count_busy`]
@@ -139,24 +158,22 @@ impl Row {
 
     /// Counts a request that the application has answered.
     pub fn count_served(&self, served: &ServedCounts) {
-        self.tally(Tally::Requests).fetch_add(1, Relaxed);
-        self.count_response(served.status);
-        record(self.histogram(Tally::Duration), served.duration.as_nanos() as u64);
-        record(self.histogram(Tally::Queue), served.queue.as_nanos() as u64);
+        let words = self.words();
+        words[Tally::Requests as usize].fetch_add(1, Relaxed);
+        count_status(words, served.status);
+        record(histogram(words, Tally::Duration), served.duration.as_nanos() as u64);
+        record(histogram(words, Tally::Queue), served.queue.as_nanos() as u64);
         if served.received > 0 {
-            self.tally(Tally::Received).fetch_add(served.received, Relaxed);
+            words[Tally::Received as usize].fetch_add(served.received, Relaxed);
         }
         if served.sent > 0 {
-            self.tally(Tally::Sent).fetch_add(served.sent, Relaxed);
+            words[Tally::Sent as usize].fetch_add(served.sent, Relaxed);
         }
     }
 
     /// Counts a response, the server's own ones too.
     pub fn count_response(&self, status: u16) {
-        let place = usize::from(status.wrapping_sub(FIRST_CODE));
-        if place < CODES {
-            self.words()[Tally::Codes as usize + place].fetch_add(1, Relaxed);
-        }
+        count_status(self.words(), status);
     }
 
     /// Counts an event.
@@ -185,7 +202,7 @@ impl Row {
 
     /// Counts how long a request was under way before it came, as a proxy says.
     pub fn count_upstream_queue(&self, waited: Duration) {
-        record(self.histogram(Tally::UpstreamQueue), waited.as_nanos() as u64);
+        record(histogram(self.words(), Tally::UpstreamQueue), waited.as_nanos() as u64);
     }
 
     /// Writes the requests that have run for a moment: [when each began](Running::start), and its
@@ -228,10 +245,17 @@ impl Row {
         debug_assert!(place < REQUESTS);
         &self.words()[Tally::Busy as usize + place]
     }
+}
 
-    fn histogram(&self, which: Tally) -> &[AtomicU64] {
-        &self.words()[which as usize..][..HISTOGRAM_WORDS]
+fn count_status(words: &Counters<WORDS>, status: u16) {
+    let place = usize::from(status.wrapping_sub(FIRST_CODE));
+    if place < CODES {
+        words[Tally::Codes as usize + place].fetch_add(1, Relaxed);
     }
+}
+
+fn histogram(words: &Counters<WORDS>, which: Tally) -> &[AtomicU64] {
+    &words[which as usize..][..HISTOGRAM_WORDS]
 }
 
 /// Writes as much of the text as the words hold, and zeroes behind it.

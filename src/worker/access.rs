@@ -94,7 +94,7 @@ impl AccessRecord for ServedRequest<'_> {
     }
 
     fn ids(&self) -> RequestIds {
-        ids_of(self.request)
+        ids_of(&self.request)
     }
 
     fn request_header(&self, name: &str) -> Option<&[u8]> {

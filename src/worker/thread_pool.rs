@@ -502,7 +502,7 @@ impl ThreadPool {
             }
         } else {
             // The leader may be at something else first: this thread sends.
-            let step = if step == Step::Send { lock(&connection).on_writable(now) } else { step };
+            let step = if matches!(step, Step::Send) { lock(&connection).on_writable(now) } else { step };
             slot.returned.push((key, step));
             self.has_returned.store(true, Relaxed);
             self.wake_leader();

@@ -273,9 +273,9 @@ impl Http1 {
                 *deadline = Some(now + idle_time);
                 Action::Rest
             }
-            Stage::Head { deadline, .. } => {
-                *deadline = Some(now + context.limits.head_timeout);
-                self.parse(&[], context, now)
+            Stage::Head { reader, .. } => {
+                let (mut reader, deadline) = (*reader, Some(now + context.limits.head_timeout));
+                self.parse(&mut reader, deadline, &[], context, now)
             }
             Stage::Closing => Action::Close,
             Stage::Lingering { deadline, .. } => {

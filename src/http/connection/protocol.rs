@@ -19,7 +19,7 @@ pub enum ClientProtocol {
 }
 
 /// Reads a head that comes in pieces.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum HeadReader {
     /// A head of HTTP.
     Http(HeadParser),

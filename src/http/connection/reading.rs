@@ -59,33 +59,37 @@ impl Http1 {
 
     /// Takes bytes of a head, and what may come behind it.
     pub(super) fn on_head_bytes<S: BodySink>(&mut self, bytes: &[u8], context: Context<'_, S>, now: Instant) -> Action {
-        if let Stage::Idle { .. } = self.stage {
-            if is_stray_line_end(context.input, bytes) {
+        let (mut reader, deadline) = match &self.stage {
+            Stage::Idle { .. } if is_stray_line_end(context.input, bytes) => {
                 context.input.extend_from_slice(bytes);
                 return Action::Wait;
             }
-            let deadline = Some(now + context.limits.head_timeout);
-            self.stage = Stage::Head { reader: HeadReader::new(self.protocol, self.hint), deadline };
-        }
-        let Stage::Head { reader, .. } = &self.stage else { return Action::Wait };
+            Stage::Idle { .. } => (HeadReader::new(self.protocol, self.hint), Some(now + context.limits.head_timeout)),
+            Stage::Head { reader, deadline } => (*reader, *deadline),
+            _ => return Action::Wait,
+        };
         let (before, behind) = bytes.split_at(reader.split(context.input, bytes));
         context.input.extend_from_slice(before);
-        self.parse(behind, context, now)
+        self.parse(&mut reader, deadline, behind, context, now)
     }
 
-    /// Looks for the head's end in the input; `behind` is what has come after the input's last
-    /// byte.
+    /// Looks for the head's end in the input, from where the `reader` is; `behind` is what has come
+    /// after the input's last byte. Where the end has not come, waits for it until `deadline`.
     pub(super) fn parse<S: BodySink>(
         &mut self,
+        reader: &mut HeadReader,
+        deadline: Option<Instant>,
         mut behind: &[u8],
         mut context: Context<'_, S>,
         now: Instant,
     ) -> Action {
-        let Stage::Head { reader, .. } = &mut self.stage else { return Action::Wait };
         let Context { limits, is_trusted, ref mut known, ref mut input, ref mut head, .. } = context;
         loop {
             match reader.parse(input, &limits.policy, is_trusted, known.as_deref_mut(), head) {
-                Ok(Status::Partial) if behind.is_empty() => return Action::Wait,
+                Ok(Status::Partial) if behind.is_empty() => {
+                    self.stage = Stage::Head { reader: *reader, deadline };
+                    return Action::Wait;
+                }
                 Ok(Status::Partial) => input.extend_from_slice(std::mem::take(&mut behind)),
                 Ok(Status::Complete) => {
                     self.hint = reader.hint();

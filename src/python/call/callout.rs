@@ -58,6 +58,9 @@ struct Shared {
     environ: Py<PyDict>,
 }
 
+/// A turn, and the arguments of the class's method for it.
+pub(super) type BegunTurn<'py> = Result<(Py<RequestTurn>, Bound<'py, PyTuple>), EnvironError>;
+
 /// How a turn has ended: the last environ, and what becomes of the connection.
 pub(super) struct TurnEnd {
     pub environ: Option<Py<PyDict>>,
@@ -91,7 +94,7 @@ impl Callout {
     pub fn begin<'py>(
         &self,
         py: Python<'py>,
-        request: RequestView<'_>,
+        request: &RequestView<'_>,
         objects: &RequestObjects,
         environ: Bound<'py, PyDict>,
         terms: (Option<Arc<RequestHooks>>, bool),
@@ -209,11 +212,15 @@ impl RequestTurn {
 }
 
 impl Caller {
-    /// Has the worker's class answer a request. The class itself calls the hooks.
-    pub(super) fn call_out(&mut self, py: Python<'_>, exchange: Box<dyn Exchange>, site: usize) -> CallOutcome {
-        let request = exchange.request();
-        let wanted = Wanted::by(request);
-        let begun = caught(|| self.begin_turn(py, request));
+    /// Has the worker's class answer a request, whose turn has [begun](Caller::begin_turn). The
+    /// class itself calls the hooks.
+    pub(super) fn call_out(
+        &self,
+        py: Python<'_>,
+        (exchange, wanted): (Box<dyn Exchange>, Wanted),
+        site: usize,
+        begun: Result<BegunTurn<'_>, String>,
+    ) -> CallOutcome {
         let kit = &self.kits[site].objects;
         // Code of the class runs after the response.
         lock(&kit.response).begin(exchange, wanted, true);
@@ -232,11 +239,8 @@ impl Caller {
         answered.unwrap_or_else(|panic| self.after_panic(kit, &panic))
     }
 
-    fn begin_turn<'py>(
-        &mut self,
-        py: Python<'py>,
-        request: RequestView<'_>,
-    ) -> Result<(Py<RequestTurn>, Bound<'py, PyTuple>), EnvironError> {
+    /// The turn of `request`, with the arguments of the class's method.
+    pub(super) fn begin_turn<'py>(&mut self, py: Python<'py>, request: &RequestView<'_>) -> BegunTurn<'py> {
         let kit = &mut self.kits[request.client.site];
         let began = self.options.queue_time.then_some(self.began);
         let environ = self.environs.build(py, &mut kit.templates, request, began)?;

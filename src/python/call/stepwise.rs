@@ -168,7 +168,7 @@ impl SharedCalls {
     fn build<'py>(
         &self,
         py: Python<'py>,
-        request: RequestView<'_>,
+        request: &RequestView<'_>,
         began: Instant,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let began = self.options.queue_time.then_some(began);
@@ -230,17 +230,17 @@ impl StepwiseCaller {
     pub fn begin(&mut self, py: Python<'_>, mut exchange: Box<dyn Exchange>, (start, began): (u64, Instant)) -> Begun {
         self.in_flight.note_start(start);
         self.objects.input.get().begin(exchange.take_body());
+        let request = exchange.request();
         if log::log_enabled!(log::Level::Debug) {
-            note(py, exchange.request());
+            note(py, &request);
         }
         let observer = self.shared.observer(py);
-        request_context::enter(py, exchange.request());
-        let request = exchange.request();
-        let wanted = Wanted::by(request);
+        request_context::enter(py, &request);
+        let wanted = Wanted::by(&request);
         let mut running = RunningRequest::new(observer);
         let prepared = caught(|| match &self.shared.callout {
-            Some(callout) => self.turn(py, callout, (request, began), &mut running),
-            None => self.call(py, (request, began), &mut running),
+            Some(callout) => self.turn(py, callout, (&request, began), &mut running),
+            None => self.call(py, (&request, began), &mut running),
         });
         let is_observed = running.observer.is_some() || self.shared.wants_environs() || self.shared.callout.is_some();
         lock(&self.objects.response).begin(exchange, wanted, is_observed);
@@ -263,7 +263,7 @@ impl StepwiseCaller {
     fn call<'py>(
         &self,
         py: Python<'py>,
-        (request, began): (RequestView<'_>, Instant),
+        (request, began): (&RequestView<'_>, Instant),
         running: &mut RunningRequest,
     ) -> Result<Bound<'py, PyTuple>, EnvironError> {
         let observer = running.observer.clone();
@@ -278,7 +278,7 @@ impl StepwiseCaller {
         &self,
         py: Python<'py>,
         callout: &Callout,
-        (request, began): (RequestView<'_>, Instant),
+        (request, began): (&RequestView<'_>, Instant),
         running: &mut RunningRequest,
     ) -> Result<Bound<'py, PyTuple>, EnvironError> {
         let environ = self.environ(py, (request, began), None)?;
@@ -292,7 +292,7 @@ impl StepwiseCaller {
         &self,
         py: Python<'_>,
         observer: Option<&RequestHooks>,
-        request: RequestView<'_>,
+        request: &RequestView<'_>,
     ) -> Option<HookedRequest> {
         let observed = observer?.see(py, request, self.objects.input.bind(py).as_any());
         observed.inspect_err(|error| log::error!("{}", traceback(py, error))).ok()
@@ -302,7 +302,7 @@ impl StepwiseCaller {
     fn environ<'py>(
         &self,
         py: Python<'py>,
-        (request, began): (RequestView<'_>, Instant),
+        (request, began): (&RequestView<'_>, Instant),
         observed: Option<(&RequestHooks, &mut HookedRequest)>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let observed = match observed {

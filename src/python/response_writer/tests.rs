@@ -15,12 +15,12 @@ fn started(head: ResponseHead) -> (ResponseWriter, Arc<Mutex<Received>>) {
     let mut response = ResponseWriter::new(b"".as_slice().into(), None);
     begin(&mut response, Box::new(exchange));
     response.take_draft();
-    response.start(head);
+    response.start(Box::new(head));
     (response, received)
 }
 
 fn begin(response: &mut ResponseWriter, exchange: Box<dyn Exchange>) {
-    let wanted = Wanted::by(exchange.request());
+    let wanted = Wanted::by(&exchange.request());
     response.begin(exchange, wanted, false);
 }
 
@@ -151,7 +151,7 @@ fn a_client_that_is_gone_is_the_end_of_its_request_only() {
     received.lock().unwrap().is_gone = false;
     begin(&mut response, exchange);
     response.take_draft();
-    response.start(ok(Some(0)));
+    response.start(Box::new(ok(Some(0))));
     assert_eq!(response.finish(), Disposition::KeepAlive);
 }
 
@@ -167,6 +167,6 @@ impl ResponseWriter {
     /// As after a second `start_response` with `exc_info`.
     fn start_again(&mut self, head: ResponseHead) {
         self.take_draft();
-        self.start(head);
+        self.start(Box::new(head));
     }
 }

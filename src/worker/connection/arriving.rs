@@ -50,8 +50,9 @@ impl Connection {
     /// Takes the protocol's action. Returns what the event loop is to do next.
     pub(super) fn take_action(&mut self, action: Action, now: Instant) -> Step {
         match action {
-            // `finish` itself deals with `Flush`, and `on_bytes` with `EndProxy`.
-            Action::Wait | Action::Flush | Action::EndProxy(_) => Step::Wait,
+            // `finish` itself deals with `Flush`, `after_flush` with `Rest`, and `on_bytes` with
+            // `EndProxy`.
+            Action::Wait | Action::Flush | Action::Rest | Action::EndProxy(_) => Step::Wait,
             Action::SendContinue => {
                 self.output.push(response::CONTINUE);
                 if self.output.flush(&mut self.transport, now).is_ok() { Step::Wait } else { Step::Close }
@@ -71,10 +72,6 @@ impl Connection {
             Action::Refuse(refusal) => {
                 self.name_client();
                 self.refuse(refusal, now)
-            }
-            Action::Rest => {
-                self.shrink();
-                Step::Wait
             }
             Action::ShutDown if self.transport.shutdown_write().is_ok() => Step::Wait,
             Action::ShutDown | Action::Close => Step::Close,
@@ -149,7 +146,7 @@ impl Connection {
     }
 
     /// Frees the buffers that an idle connection does not need.
-    fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         if self.input.capacity() > IDLE_BUFFER {
             // Hardly ever more than nothing: a line end behind a body.
             self.input.shrink_to_fit();

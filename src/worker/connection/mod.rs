@@ -62,6 +62,8 @@ use crate::tls::{Acceptor, HandshakeFailure, Session};
 pub enum Step {
     /// Wait for the client.
     Wait,
+    /// Nothing: the poll tells of the client already, and the request has left nothing to be done.
+    Rest,
     /// Send its response, which was put off, together with those of other connections.
     Send,
     /// Go on with the connection without another event, after others have had their turn.
@@ -440,6 +442,13 @@ impl Connection {
         self.lent.known_stream().unwrap_or(self.transport.stream()).as_raw_fd()
     }
 
+    /// Whether its request, which is back, has left nothing to the event loop: no buffer, no line of
+    /// the log, and nothing that the poll does not tell of.
+    pub(super) fn is_settled(&self) -> bool {
+        let has_left_nothing = self.request.returned.is_empty() && self.late_log.is_none() && !self.is_exchanged();
+        has_left_nothing && self.watched >= self.to_be_watched()
+    }
+
     /// Whether the connection has another descriptor than the poll watches, since the application
     /// was lent the socket under TLS.
     pub fn is_exchanged(&self) -> bool {
@@ -528,15 +537,15 @@ impl Connection {
         let is_at_head = matches!(self.http.stage(), Stage::Head { .. });
         let idle_time = self.limits.idle_time();
         let (http, context) = self.split(None);
-        let action = http.on_flushed(idle_time, context, now);
-        if let Action::Close = action {
-            return self.end(now);
-        }
-        let reads_on = is_at_head || matches!(action, Action::Rest);
-        match self.take_action(action, now) {
-            // No event will tell of what is already there.
-            Step::Wait if reads_on && self.arrivals.may_be_unread() => Step::Again,
-            step => step,
-        }
+        let (step, reads_on) = match http.on_flushed(idle_time, context, now) {
+            Action::Close => return self.end(now),
+            Action::Rest => {
+                self.shrink();
+                (Step::Wait, true)
+            }
+            action => (self.take_action(action, now), is_at_head),
+        };
+        // No event will tell of what is already there.
+        if matches!(step, Step::Wait) && reads_on && self.arrivals.may_be_unread() { Step::Again } else { step }
     }
 }

@@ -140,7 +140,10 @@ impl Request {
         let step = {
             let mut connection = lock(&connection);
             connection.request.0 = Some(self);
-            go_on(&mut connection)
+            match go_on(&mut connection) {
+                Step::Wait if connection.is_settled() => Step::Rest,
+                step => step,
+            }
         };
         GivenBack { connection, key, step }
     }

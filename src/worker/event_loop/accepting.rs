@@ -149,9 +149,9 @@ impl EventLoop {
         is_awaited && rest_until.is_none_or(|until| self.clock.now >= until)
     }
 
-    pub(super) fn can_accept_now(&self) -> bool {
-        self.can_accept()
-            && (self.may_take_handoffs() || (0..self.accepting.listeners.len()).any(|site| self.should_accept(site)))
+    /// Whether this worker is the one to accept now, where it [can](EventLoop::can_accept).
+    pub(super) fn accepts_now(&self) -> bool {
+        self.may_take_handoffs() || (0..self.accepting.listeners.len()).any(|site| self.should_accept(site))
     }
 
     /// Whether it is of use to accept at `listener`, also while no thread here can serve: health

@@ -30,9 +30,13 @@ impl EventLoop {
     /// The next request that is ready; it comes back through [`EventLoop::put_back`]. If
     /// `has_company`, and other requests are ready behind it, its response may wait for theirs.
     pub fn next_ready(&mut self, has_company: bool) -> Option<Box<Request>> {
-        if self.queues.ready.is_empty() && self.queues.finished.is_empty() {
-            return None;
-        }
+        let is_all_done = self.queues.ready.is_empty() && self.queues.finished.is_empty();
+        if is_all_done { None } else { self.hand_out(has_company) }
+    }
+
+    /// Apart from its caller, which is called more often than there is anything to be done.
+    #[inline(never)]
+    fn hand_out(&mut self, has_company: bool) -> Option<Box<Request>> {
         let next = self.take_ready(has_company);
         if next.is_none()
             || self.queues.finished.len() >= MOST_RESPONSES
@@ -46,21 +50,10 @@ impl EventLoop {
     /// The request of the connection with this `key` is served: goes on as its `step` says.
     pub fn put_back(&mut self, key: usize, step: Step) {
         let Some(missed) = self.check_in(key) else { return };
-        if let Some(mut connection) = idle(&self.connections, key) {
-            if self.limits.is_stopping() {
-                // The connection may have become idle before the worker was told to end.
-                connection.close_by(self.clock.now + self.limits.idle_time());
-            }
-            self.read_context.return_buffer(connection.take_returned());
-            self.unlogged.requests.extend(connection.take_late_log(false, self.clock.now));
-            if connection.is_exchanged() {
-                // A relay has a duplicate of the old descriptor, so the poll would watch on after a
-                // close (see `unregister`).
-                self.leave_poll(&mut connection);
-                connection.drop_old_descriptor();
-            }
+        if !matches!(step, Step::Rest) || self.limits.is_stopping() {
+            self.settle(key);
+            self.follow(key, step);
         }
-        self.follow(key, step);
         // Writes before it reads: as long as bytes are unsent, the connection looks like one whose
         // client is behind.
         if missed.writable || missed.readable {
@@ -68,6 +61,23 @@ impl EventLoop {
         }
         if missed.readable {
             self.read(key, missed.ended, 1);
+        }
+    }
+
+    /// Takes what the request of the connection with this `key` has left.
+    fn settle(&mut self, key: usize) {
+        let Some(mut connection) = idle(&self.connections, key) else { return };
+        if self.limits.is_stopping() {
+            // The connection may have become idle before the worker was told to end.
+            connection.close_by(self.clock.now + self.limits.idle_time());
+        }
+        self.read_context.return_buffer(connection.take_returned());
+        self.unlogged.requests.extend(connection.take_late_log(false, self.clock.now));
+        if connection.is_exchanged() {
+            // A relay has a duplicate of the old descriptor, so the poll would watch on after a
+            // close (see `unregister`).
+            self.leave_poll(&mut connection);
+            connection.drop_old_descriptor();
         }
     }
 

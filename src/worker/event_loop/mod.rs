@@ -318,13 +318,13 @@ impl EventLoop {
 
     /// How long a turn may wait: to the next tick, if nothing is to be done before.
     pub fn time_to_wait(&self) -> Duration {
-        let can_serve = self.serves && !self.queues.ready.is_empty();
-        if can_serve || self.can_accept_now() || self.has_work() {
+        let (has_ready, can_accept) = (self.has_ready(), self.can_accept());
+        if self.serves && has_ready || can_accept && self.accepts_now() || self.has_work() {
             return Duration::ZERO;
         }
         let until_tick = self.clock.next_sweep.saturating_duration_since(self.clock.now);
         // What has to wait for a sibling's or our own thread is looked at again soon.
-        let looks_again = !self.queues.ready.is_empty() || self.can_accept() || self.waits_for_room();
+        let looks_again = has_ready || can_accept || self.waits_for_room();
         if looks_again { until_tick.min(ACCEPT_BACKOFF) } else { until_tick }
     }
 

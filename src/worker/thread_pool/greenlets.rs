@@ -18,7 +18,7 @@ use crate::python::Python;
 use crate::python::call::{Finished, InFlight};
 use crate::python::greenlets::{GreenletDriver, Turned};
 use crate::python::hooks::{Hooks, WorkerMethod};
-use crate::scoreboard::Running;
+use crate::scoreboard::{RequestRun, Running};
 use crate::sys::wakeup::Wakeup;
 use crate::worker::connection::{GivenBack, Request, Step, lock};
 use crate::worker::leader::{LeaderState, WorkerStage};
@@ -182,7 +182,7 @@ impl ThreadPool {
         let Some(lead) = &mut slot.lead else {
             // The standby thread leads, and may be at something else: a response that was put off
             // goes out here.
-            let step = if step == Step::Send { lock(&connection).on_writable(now) } else { step };
+            let step = if matches!(step, Step::Send) { lock(&connection).on_writable(now) } else { step };
             slot.returned.push((key, step));
             self.has_returned.store(true, Relaxed);
             self.wake_leader();
@@ -270,10 +270,9 @@ impl GreenletDriver for ThreadPool {
     }
 
     fn finished(&self, py: Python<'_>, finished: Finished, running: Running) {
-        let started = running.began();
+        let run = RequestRun::new(running.began(), Instant::now());
         self.worker.row.end_greenlets_request(running);
-        let (served, ended) = self.settle(py, finished, started, Instant::now());
-        self.give_back(served, ended);
+        self.give_back(self.settle(py, finished, run), run.ended);
     }
 
     fn before_wait(&self) -> Option<f64> {

@@ -1,15 +1,17 @@
 //! A request from the call of the application to its line in the access log.
 
-use std::sync::TryLockError;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::ThreadPool;
 use crate::base::unpoisoned::Unpoisoned;
+use crate::logging::AccessLog;
 use crate::python::call::{Caller, Finished};
 use crate::python::panics::caught;
 use crate::python::response_writer::Disposition;
 use crate::python::{Python, loggers};
+use crate::scoreboard::RequestRun;
 use crate::worker::access::ServedRequest;
 use crate::worker::connection::{Connection, GivenBack, LoggedRequest, Request, Step};
 use crate::worker::counting;
@@ -29,23 +31,17 @@ impl ThreadPool {
         let running = self.worker.row.start_request(started);
         caller.note_start(running.start(), started);
         let finished = caller.call(py, request);
-        let ended = self.worker.row.end_request(running, Instant::now);
-        self.settle(py, finished, started, ended)
+        let run = self.worker.row.end_request(running, Instant::now);
+        (self.settle(py, finished, run), run.ended)
     }
 
-    /// What comes after the application, which was called when the request `started` and was done
-    /// when it `ended`: the counts, the access log, and how the connection goes on.
-    pub(super) fn settle(
-        &self,
-        py: Python<'_>,
-        mut finished: Finished,
-        started: Instant,
-        ended: Instant,
-    ) -> (GivenBack, Instant) {
-        let duration = ended - started;
+    /// What comes after the application, which has answered a request in `run`: the counts, the
+    /// access log, and how the connection goes on.
+    pub(super) fn settle(&self, py: Python<'_>, mut finished: Finished, run: RequestRun) -> GivenBack {
         let is_sent = finished.is_logged || self.access_log.is_none() || finished.exchange.unsent() == 0;
-        if is_sent && let Err(panic) = caught(|| self.log_access(py, &mut finished, started, duration)) {
-            log::error!("Cannot log a request: a fault of the server: {panic}");
+        if is_sent && let Some(log) = &self.access_log {
+            let logged = caught(|| self.log_access(py, log, &mut finished, run));
+            logged.unwrap_or_else(|panic| log::error!("Cannot log a request: a fault of the server: {panic}"));
         }
         if !finished.is_worker_wanted {
             self.is_dismissed.store(true, Relaxed);
@@ -53,22 +49,22 @@ impl ThreadPool {
         let Finished { exchange, ending, summary, environ_values, .. } = finished;
         let request = exchange.into_request().expect("every exchange here is a request: the caller was given one");
         let (ready_at, received) = request.ready();
-        let queue = started.saturating_duration_since(ready_at);
-        counting::served(&self.worker.row, (queue, duration), received, &summary);
+        let queue = run.began.saturating_duration_since(ready_at);
+        counting::served(&self.worker.row, (queue, run.time), received, &summary);
         if self.worker.limits.measures {
             request.upstream_wait().iter().for_each(|waited| self.worker.row.count_upstream_queue(*waited));
         }
-        let late_log = (!is_sent).then(|| request.late_log(summary, environ_values, started));
-        let served = request.give_back(|connection| {
+        let late_log = (!is_sent).then(|| request.late_log(summary, environ_values, run.began));
+        let given_back = request.give_back(|connection| {
             late_log.into_iter().for_each(|log| connection.log_when_sent(log));
-            caught(|| go_on(connection, ending, ended)).unwrap_or_else(|panic| {
+            caught(|| go_on(connection, ending, run.ended)).unwrap_or_else(|panic| {
                 log::error!("Cannot go on with a connection: a fault of the server: {panic}");
                 Step::Close
             })
         });
         self.worker.row.beat();
-        self.note_duration(duration);
-        (served, ended)
+        self.note_duration(run.time);
+        given_back
     }
 
     /// Keeps the moving average: the newest request counts for an eighth.
@@ -79,10 +75,12 @@ impl ThreadPool {
         self.request_ns.store(average - average / 8 + newest / 8, Relaxed);
     }
 
-    fn log_access(&self, py: Python<'_>, finished: &mut Finished, started: Instant, duration: Duration) {
+    fn log_access(&self, py: Python<'_>, log: &Mutex<AccessLog>, finished: &mut Finished, run: RequestRun) {
         // Where Python's logging writes the line, it got the request while the response was at hand
         // (python::request_hooks).
-        let Some(log) = self.access_log.as_ref().filter(|_| !finished.is_logged) else { return };
+        if finished.is_logged {
+            return;
+        }
         let mut log = loop {
             match log.try_lock() {
                 Ok(log) => break log,
@@ -107,8 +105,8 @@ impl ThreadPool {
             summary: &finished.summary,
             environ_values: &finished.environ_values,
             response_headers: &self.logged_headers,
-            duration,
-            queue: Some(started.saturating_duration_since(request.ready_at)),
+            duration: run.time,
+            queue: Some(run.began.saturating_duration_since(request.ready_at)),
         });
     }
 
