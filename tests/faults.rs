@@ -64,6 +64,20 @@ fn a_port_in_use_is_tried_five_times() {
 }
 
 #[test]
+fn a_folder_and_a_name_that_come_a_moment_later_are_waited_for() {
+    let plan = Plan::app("echo").bound_elsewhere();
+    let folder = plan.path("later");
+    let mut server = plan.args(["--bind", &format!("unix:{}/socket", folder.display())]).launch();
+    server.wait_for_log("connection to");
+    std::fs::create_dir(&folder).expect("a new folder");
+    server.wait_for_log("Listening at: unix:");
+    server.allow("connection to");
+    server.finish();
+    let finished = Plan::app("echo").bound_elsewhere().args(["--bind", "nobody.invalid:80"]).run();
+    assert_eq!((finished.code, finished.stderr.matches("connection to").count()), (Some(1), 5), "{}", finished.stderr);
+}
+
+#[test]
 fn a_port_that_becomes_free_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("bound").port();

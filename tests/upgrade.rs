@@ -44,6 +44,27 @@ fn a_new_program_takes_over_and_is_promoted() {
 }
 
 #[test]
+fn hooks_know_the_other_master() {
+    let plan = Plan::app("echo").config(
+        "def say(server, when): server.log.info('%s in %s: %s %s', when, server.pid, server.master_pid, server.reexec_pid)\n\
+         def on_starting(server): say(server, 'starting')\n\
+         def when_ready(server): say(server, 'ready')\n\
+         def child_exit(server, worker): say(server, 'child exit')\n",
+    );
+    let (server, _) = start_plan(plan);
+    let worker = server.wait_for_workers(1)[0];
+    let (old, new) = (server.pid(), upgrade(&server));
+    server.wait_for_log(&format!("starting in {old}: 0 0"));
+    server.wait_for_log(&format!("starting in {new}: {old} 0"));
+    server.wait_for_log(&format!("ready in {new}: {old} 0"));
+    send(worker, SIGTERM);
+    server.wait_for_log(&format!("child exit in {old}: 0 {new}"));
+    send(new, SIGTERM);
+    wait_until("the new master to end", || !is_alive(new));
+    server.finish();
+}
+
+#[test]
 fn an_upgrade_can_be_backed_out() {
     let (server, pidfile) = start(false);
     let new = upgrade(&server);

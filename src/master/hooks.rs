@@ -10,6 +10,7 @@ use crate::python::hooks::{Raised, ServerHook, ServerState};
 use crate::sys::process;
 
 use super::generation::Generation;
+use super::upgrade::Upgrade;
 use super::worker::Worker;
 use super::{Master, listeners};
 
@@ -20,6 +21,8 @@ impl Master {
         ServerState {
             pid: self.identity.pid,
             master_name: self.name(),
+            older_master: self.upgrade.older_master(),
+            newer_master: self.upgrade.newer_master(),
             num_workers: serving.wanted,
             worker_age: self.workers.forked(),
             listeners: listeners::shown(&serving.service),
@@ -58,10 +61,18 @@ impl Master {
 }
 
 /// The master as hooks see it while it starts.
-pub(super) fn shown_at_start(master_name: &'static str, num_workers: usize) -> ServerState {
-    let pid = process::getpid();
-    let (listeners, pid_file, dirty_arbiter_pid) = (Vec::new(), None, None);
-    ServerState { pid, master_name, num_workers, worker_age: 0, listeners, pid_file, dirty_arbiter_pid }
+pub(super) fn shown_at_start(upgrade: &Upgrade, num_workers: usize) -> ServerState {
+    ServerState {
+        pid: process::getpid(),
+        master_name: upgrade.master_name(),
+        older_master: upgrade.older_master(),
+        newer_master: None,
+        num_workers,
+        worker_age: 0,
+        listeners: Vec::new(),
+        pid_file: None,
+        dirty_arbiter_pid: None,
+    }
 }
 
 /// For a hook whose exception changes nothing.

@@ -197,9 +197,10 @@ fn open_repeatedly(config: &Config, address: &Address, signals: &SignalQueue) ->
 }
 
 /// Whether another try can succeed: another server may be about to end, an interface about to come
-/// up.
+/// up, a name about to be known, a volume about to be mounted.
 fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound};
+    matches!(error.kind(), AddrInUse | AddrNotAvailable | NotFound)
 }
 
 fn open_address(config: &Config, address: &Address) -> io::Result<Listener> {

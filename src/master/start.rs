@@ -69,16 +69,15 @@ pub(super) fn start(startup: Startup, mut service: Service, inheritance: Inherit
     let serves = adopted.as_ref().is_some_and(|adopted| !adopted.serving.is_empty());
     let preloaded = preloaded.or_else(|reason| without_preload(serves, &reason)).inspect_err(|_| give_up_files())?;
 
-    let name = upgrade.master_name();
     let WorkerCount { count, found_for } = worker_count(&service.config);
-    let shown = || shown_at_start(name, count);
+    let shown = || shown_at_start(&upgrade, count);
     may_go_on(&signals, &upgrade, service.hooks.nworkers_changed(shown, count, None))
         .inspect_err(|_| give_up_files())?;
     info!("Starting monoceros {}", env!("CARGO_PKG_VERSION"));
     let pid_file = create_pid_file(&service.config, &upgrade, adopted.as_ref())?;
     let remove_pid_file = || pid_file.iter().for_each(PidFile::remove);
     let pid_path = pid_file.as_ref().map(|file| file.path().to_owned());
-    let shown = || ServerState { pid_file: pid_path.clone(), ..shown_at_start(name, count) };
+    let shown = || ServerState { pid_file: pid_path.clone(), ..shown_at_start(&upgrade, count) };
     may_go_on(&signals, &upgrade, service.hooks.call(ServerHook::OnStarting, shown)).inspect_err(|_| {
         remove_pid_file();
         give_up_files();

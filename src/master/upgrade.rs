@@ -122,6 +122,22 @@ impl Upgrade {
         if self.has_parent() { "Master.2" } else { "Master" }
     }
 
+    /// The older master that has started this one.
+    pub fn older_master(&self) -> Option<Pid> {
+        match self.stage {
+            UpgradeStage::New { old } => Some(old),
+            UpgradeStage::Alone | UpgradeStage::Old { .. } | UpgradeStage::Checking(_) => None,
+        }
+    }
+
+    /// The newer master that this one has started.
+    pub fn newer_master(&self) -> Option<Pid> {
+        match self.stage {
+            UpgradeStage::Old { new } => Some(new),
+            UpgradeStage::Alone | UpgradeStage::New { .. } | UpgradeStage::Checking(_) => None,
+        }
+    }
+
     /// The pid file's name: with `.2` while the old master, which has the plain name, runs.
     pub fn pid_file_name(&self, configured: &Path) -> PathBuf {
         let mut name = configured.as_os_str().to_owned();

@@ -393,10 +393,12 @@ fn bound_tcp(ip: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The address behind a host: IPv4 first where a name has both, as gunicorn binds names.
+/// The address behind a host: IPv4 first where a name has both, as gunicorn binds names. NotFound
+/// where nobody knows the name.
 fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     let host = if host.is_empty() { "0.0.0.0" } else { host };
-    let found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    let unknown = |error| io::Error::new(io::ErrorKind::NotFound, error);
+    let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(unknown)?.collect();
     let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
     first.copied().ok_or_else(|| io::Error::other(format!("no address for the host {host}")))
 }

@@ -149,7 +149,7 @@ class Bridge:
         pid_file = state.get("pid_file")
         if pid_file is None or arbiter.pidfile is None or arbiter.pidfile.fname != pid_file:
             arbiter.pidfile = pid_file and Pidfile(pid_file, state["pid"])
-        for name in ("pid", "master_name", "proc_name", "worker_age", "dirty_arbiter_pid"):
+        for name in ("pid", "master_name", "master_pid", "reexec_pid", "proc_name", "worker_age", "dirty_arbiter_pid"):
             if name in state:
                 setattr(arbiter, name, state[name])
 
