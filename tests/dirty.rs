@@ -342,6 +342,22 @@ fn a_server_without_a_pool_loads_and_says_nothing_of_it() {
 }
 
 #[test]
+fn a_process_that_the_module_starts_when_it_is_imported_holds_nothing_up() {
+    let forks = "import os, pathlib, time\n\
+        if os.fork() == 0:\n\
+        \x20   while not pathlib.Path(os.environ['GATE'], 'release').exists(): time.sleep(0.01)\n\
+        \x20   os._exit(0)\n";
+    let app = std::fs::read_to_string(crate::util::apps().join("dirty.py")).expect("the app");
+    let plan = beside_gunicorn(Plan::app("dirty").in_own_folder().file("dirty.py", &app)).file("forking.py", forks);
+    let rare = "import forking\nfrom dirty import *\n";
+    let plan = plan.file("rare.py", rare).args(["--dirty-app", "rare:Rare", "--dirty-workers", "1"]);
+    let server = plan.start();
+    wait_until("an answer", || call(&server, "/execute/rare:Rare/add/1") == Json::Number(1.0));
+    server.release();
+    finish(server);
+}
+
+#[test]
 fn a_start_that_fails_leaves_no_pool() {
     let plan = beside_gunicorn(Plan::app("broken.raises")).args(["--dirty-app", "dirty:Calc", "--dirty-workers", "1"]);
     let failed = plan.run();

@@ -5,6 +5,7 @@ What a worker does with an action is gunicorn's code. Here is when it stops, and
 
 import asyncio
 import os
+import select
 import signal
 import stat
 import sys
@@ -163,9 +164,11 @@ def limit_of(import_path):
     if child == 0:
         _say_limit_of(import_path, parent, writing)
     os.close(writing)
-    with open(reading, encoding="utf-8") as file:
-        said = file.read()
     os.waitpid(child, 0)
+    # A process that the module has started may keep the pipe open, so nobody waits for its end.
+    os.set_blocking(reading, False)
+    with open(reading, "rb", buffering=0) as file:
+        said = (file.read(select.PIPE_BUF) or b"").decode(errors="replace")
     kind, _, text = said.partition(" ")
     if kind != "limit":
         raise DirtyError(text or "its module has ended the process that imported it")
@@ -181,6 +184,7 @@ def _say_limit_of(import_path, parent, writing):
     except BaseException as error:
         said = f"error {error}"
     try:
-        os.write(writing, said.encode())
+        # So much is written whole (pipe(7)), though nobody reads yet.
+        os.write(writing, said.encode(errors="replace")[: select.PIPE_BUF])
     finally:
         os._exit(0)
