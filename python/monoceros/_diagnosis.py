@@ -42,6 +42,10 @@ def _reason(said: str, folder: str, present: "list[str]") -> str:
         return f"{folder} is on a file system that was mounted noexec; install it on another one"
     if "wrong ELF class" in said or "invalid ELF header" in said or "file too short" in said:
         return f"{os.path.join(folder, present[0])} is damaged, or for another machine; {cure}"
+    # On musl the linker has no version of glibc to tell, and this is what it misses first.
+    is_glibc = bool(os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else "")
+    if "libgcc_s" in said and is_glibc:
+        return f"a library of the system is missing ({said}); install it (Debian, Ubuntu: apt-get install libgcc-s1)"
     if "libc.musl" in said or "ld-linux" in said or "libgcc_s" in said:
         return f"a library of the system is missing ({said}); this wheel is for glibc, not for musl (Alpine)"
     return f"{said}; if the package was copied or only half upgraded, {cure}"

@@ -138,6 +138,9 @@ fn of_environment(folder: &Path) -> Result<Interpreter, String> {
             .map(|(_, value)| value)
     };
     let origin = format!("the Python of {}", folder.display());
+    // `python -m venv` writes down the interpreter itself since 3.11, virtualenv and uv both.
+    let names = [says(&["base-executable", "executable"]).map(Path::new), says(&["implementation"]).map(Path::new)];
+    names.into_iter().flatten().try_for_each(|name| check_kind(name, &origin))?;
     // `version` is of `python -m venv`, `version_info` of virtualenv and uv.
     let version = says(&["version", "version_info"]).and_then(major_minor);
     let home = says(&["home"]).map(PathBuf::from);
@@ -150,7 +153,7 @@ fn of_environment(folder: &Path) -> Result<Interpreter, String> {
 
 /// The interpreter at a path; `None` if there is none.
 fn at(path: &Path) -> Option<Result<Interpreter, String>> {
-    in_environment(path).or_else(|| of_file(path).map(Ok))
+    in_environment(path).or_else(|| of_file(path))
 }
 
 /// The interpreter of a virtual environment, by its path there: `bin` of an environment that is not
@@ -165,16 +168,34 @@ fn in_environment(path: &Path) -> Option<Result<Interpreter, String>> {
 
 /// The interpreter behind a path, which may be a link; `None` for anything else, such as a script
 /// that picks an interpreter.
-fn of_file(path: &Path) -> Option<Interpreter> {
+fn of_file(path: &Path) -> Option<Result<Interpreter, String>> {
     let real = path.canonicalize().ok()?;
     let version =
         real.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_prefix("python")).and_then(major_minor);
     let origin = format!("{}", path.display());
-    match version {
-        Some(version) => Some(Interpreter { version, executable: real.clone(), base: real, origin }),
-        // Not every interpreter has its version in its name.
-        None => in_prefix(real.parent()?.parent()?, &origin),
+    if let Err(problem) = check_kind(&real, &origin) {
+        return Some(Err(problem));
     }
+    match version {
+        Some(version) => Some(Ok(Interpreter { version, executable: real.clone(), base: real, origin })),
+        // Not every interpreter has its version in its name.
+        None => in_prefix(real.parent()?.parent()?, &origin).map(Ok),
+    }
+}
+
+/// Whether the name of an interpreter, or of an implementation of Python, is of a kind that there
+/// are libraries for.
+fn check_kind(name: &Path, origin: &str) -> Result<(), String> {
+    let name = name.file_name().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+    let kind = if name.starts_with("pypy") {
+        "PyPy"
+    } else if name.strip_prefix("python").and_then(|version| version.strip_suffix('t')).and_then(major_minor).is_some()
+    {
+        "a free-threaded CPython"
+    } else {
+        return Ok(());
+    };
+    Err(format!("{origin} is {kind}; this monoceros serves the ordinary CPython"))
 }
 
 /// The interpreter of an installation, by the standard library that lies there.

@@ -222,8 +222,37 @@ fn an_environment_says_its_version_in_the_words_of_whoever_made_it() {
         let interpreter = found(line).unwrap_or_else(|problem| panic!("{line}: {problem}"));
         assert_eq!((&*interpreter.version, &*interpreter.base), ("3.12", Path::new("/opt/python/bin/python3.12")));
     }
+    for (line, kind) in [
+        ("version = 3.10.14\nexecutable = /opt/pypy/bin/pypy3.10", "PyPy"),
+        ("version_info = 3.10.14.final.0\nimplementation = PyPy", "PyPy"),
+        ("version = 3.14.0\nexecutable = /opt/python/bin/python3.14t", "a free-threaded CPython"),
+    ] {
+        let problem = found(line).expect_err(line);
+        assert!(problem.ends_with(&format!(" is {kind}; this monoceros serves the ordinary CPython")), "{problem}");
+    }
+    for line in ["implementation = CPython\nversion_info = 3.12.4", "executable = /opt/bin/python3.12\nversion = 3.12"]
+    {
+        assert_eq!(found(line).expect(line).version, "3.12");
+    }
     for line in ["", "version = pypy", "versions = 3.12"] {
         assert!(found(line).expect_err(line).ends_with("does not say which Python it is for"), "{line}");
+    }
+}
+
+#[test]
+fn another_kind_of_python_on_path_is_named_and_not_taken_for_its_neighbour() {
+    for (name, kind) in [("pypy3.11", "PyPy"), ("python3.14t", "a free-threaded CPython")] {
+        let home = tempfile::tempdir().expect("a folder");
+        for folder in ["bin", "lib/python3.14"] {
+            fs::create_dir_all(home.path().join(folder)).expect("the folder is writable");
+        }
+        for file in ["lib/python3.14/os.py", "bin/python3.14", &format!("bin/{name}")] {
+            fs::write(home.path().join(file), "").expect("the folder is writable");
+        }
+        std::os::unix::fs::symlink(name, home.path().join("bin/python3")).expect("the folder is writable");
+        let path = home.path().join("bin");
+        let found = find::interpreter(Path::new("monoceros"), |name| (name == "PATH").then(|| path.clone().into()));
+        assert!(found.expect_err(name).contains(&format!("bin/python3 is {kind};")), "{name}");
     }
 }
 
