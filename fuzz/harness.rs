@@ -613,7 +613,7 @@ fn answer(mut request: Box<ServedRequest>, conversation: &mut Conversation) -> (
     let view = request.request();
     conversation.requests.push(Request::of(view.head, view.buffer, body));
     conversation.clients.push((view.client.remote_addr.to_owned(), view.client.proxied.copied()));
-    let keep_alive = request.may_keep_alive();
+    let keep_alive = request.may_keep_alive(true);
     let hint = if keep_alive { Hint::LastOfResponse } else { Hint::Now };
     assert_eq!(request.send(&[ANSWER], hint).expect("the client is there"), ANSWER.len());
     (request, keep_alive)

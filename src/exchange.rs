@@ -100,9 +100,10 @@ pub trait Exchange: Any + Send {
     /// The client has sent nothing for longer than it may.
     fn wait_to_read(&mut self) -> io::Result<Wait>;
 
-    /// Whether this response may say `Connection: keep-alive`: the client wants it and the worker
-    /// goes on serving.
-    fn may_keep_alive(&self) -> bool;
+    /// Whether this response may say `Connection: keep-alive`: the client wants it, the worker goes
+    /// on serving, and no rest of the request's body lies in the way of the next request. With
+    /// `is_last` the application reads no more of that.
+    fn may_keep_alive(&self, is_last: bool) -> bool;
 
     /// Lends the client's socket to the application (`gunicorn.socket`): it becomes blocking, and
     /// the connection ends with the request.

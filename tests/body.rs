@@ -7,7 +7,7 @@ use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use crate::util::client::Broken;
 use crate::util::process;
 use crate::util::server::{Plan, Server, send};
-use crate::util::wait_until;
+use crate::util::{PATIENCE, wait_until};
 
 #[test]
 fn bodies_of_every_size_arrive_whole() {
@@ -161,6 +161,32 @@ fn a_refused_upload_still_gets_its_answer() {
     assert_eq!((refusal.status, refusal.says_close()), (417, true));
     client.expect_closed(Duration::from_secs(5));
     server.allow("Invalid request");
+    server.finish();
+}
+
+/// What lies in the way of the next request is not read by the server.
+#[test]
+fn no_connection_is_promised_to_a_client_whose_body_the_app_leaves_unread() {
+    let app = "def application(environ, start_response):\n\
+        \x20   if environ['PATH_INFO'] == '/read': environ['wsgi.input'].read()\n\
+        \x20   start_response('426 Upgrade Required', [('Connection', 'upgrade'), ('Content-Length', '2')]\n\
+        \x20       if environ['PATH_INFO'] == '/upgrade' else [('Content-Length', '2')])\n\
+        \x20   return [b'ok']\n";
+    let plan = Plan::app("app").in_own_folder().file("app.py", app);
+    let server = plan.args(["--body-buffer", "1000", "--body-spool", "0"]).start();
+    for (path, connection) in [("/", "close"), ("/upgrade", "upgrade, close"), ("/read", "keep-alive")] {
+        let mut client = server.connect();
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 5000\r\n\r\n"));
+        client.send([b'x'; 2000]);
+        if path == "/read" {
+            client.send([b'x'; 3000]);
+        }
+        assert_eq!(client.read().header("Connection"), Some(connection), "{path}");
+        match path {
+            "/read" => assert_eq!(client.get("/").header("Connection"), Some("keep-alive")),
+            _ => client.expect_closed(PATIENCE),
+        }
+    }
     server.finish();
 }
 

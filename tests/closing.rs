@@ -56,6 +56,24 @@ fn a_line_end_behind_a_body_is_no_request_that_is_late() {
     server.finish();
 }
 
+/// RFC 9112, 8: the end of the connection would look like the body's.
+#[test]
+fn a_body_that_only_the_end_ends_is_reset_where_the_worker_ends_before_it() {
+    let app = "def application(environ, start_response):\n\
+        \x20   start_response('200 OK', [])\n\
+        \x20   return [bytes(64 << 20)]\n";
+    let plan = Plan::app("app").in_own_folder().file("app.py", app);
+    let mut server = plan.args(["--graceful-timeout", "1"]).start();
+    let mut client = TcpStream::connect(("127.0.0.1", server.address.port())).unwrap();
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    client.read_exact(&mut [0; 1000]).unwrap();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    assert!(!server.log().contains("SIGKILL"), "{}", server.log());
+    assert_eq!(client.read_to_end(&mut Vec::new()).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    server.expect_gone();
+}
+
 #[test]
 fn a_silent_client_before_a_proxy_header_holds_up_no_stop() {
     let mut server = Server::start("echo", ["--proxy-protocol", "v1", "--graceful-timeout", "20"]);

@@ -485,6 +485,26 @@ fn an_asgi_app_is_refused_by_a_worker_of_wsgi_with_the_class_to_take() {
     }
 }
 
+#[test]
+fn an_asgi_app_is_known_in_every_shape_that_tells_of_itself() {
+    let app = "import functools\n\
+        async def plain(scope, receive, send): ...\n\
+        class Method:\n\
+        \x20   async def __call__(self, scope, receive, send): ...\n\
+        class Slot:\n\
+        \x20   __slots__ = ('__call__',)\n\
+        \x20   def __init__(self): self.__call__ = plain\n\
+        bound, method, slot = Method().__call__, Method(), Slot()\n\
+        partial = functools.partial(functools.partial(plain), send=None)\n";
+    for name in ["plain", "bound", "method", "slot", "partial"] {
+        let plan = Plan::app(&format!("app:{name}")).in_own_folder().file("app.py", app);
+        let mut server = plan.launch();
+        assert_eq!(server.wait_for_exit().code(), Some(4), "{name}");
+        server.wait_for_log("take '-k uvicorn.workers.UvicornWorker' (pip install uvicorn)");
+        server.expect_gone();
+    }
+}
+
 /// What classes derived from gunicorn's own override, and what of it shows.
 const DERIVED: &str = "import os, signal\n\
      from gunicorn.workers.sync import SyncWorker\n\

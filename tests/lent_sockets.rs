@@ -1,8 +1,15 @@
-//! An application that has used `gunicorn.socket`, and so has a blocking descriptor, and a client
-//! that is slow: it costs the thread that waits, never the worker.
+//! An application that has used `gunicorn.socket`, and so has a blocking descriptor. A client that
+//! is slow costs the thread that waits, never the worker. What the server itself sends ends as it
+//! does elsewhere, and nothing of it gets into a WebSocket that the application speaks.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use nix::sys::signal::Signal;
 
 use crate::util::client::Client;
 use crate::util::server::{Plan, Server};
+use crate::util::tls::{Authority, Key, python, word};
 use crate::util::{PATIENCE, wait_until};
 
 /// Each path looks at the client's socket first.
@@ -22,8 +29,36 @@ def application(environ, start_response):
         text = str(len(environ["wsgi.input"].read())).encode()
         start_response("200 OK", [("Content-Length", str(len(text)))])
         return [text]
+    if environ["PATH_INFO"] == "/websocket":
+        return websocket(environ)
+    if environ["PATH_INFO"] == "/broken":
+        start_response("200 OK", [])
+        return broken()
     start_response("200 OK", [("Content-Length", str(COUNT * len(BLOCK)))])
-    return stream()
+    if environ["PATH_INFO"] == "/whole":
+        return [COUNT * BLOCK]
+    return pauses() if environ["PATH_INFO"] == "/pauses" else stream()
+
+
+def pauses():
+    yield (COUNT - 1) * BLOCK
+    while not pathlib.Path(os.environ["GATE"], "release").exists():
+        time.sleep(0.005)
+    yield BLOCK
+
+
+def broken():
+    yield BLOCK
+    raise RuntimeError("the rest is missing")
+
+
+def websocket(environ):
+    socket = environ["gunicorn.socket"]
+    socket.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x02hi")
+    if environ["QUERY_STRING"] == "raises":
+        raise RuntimeError("in the middle of a WebSocket")
+    socket.recv(1)
+    raise StopIteration
 
 
 def stream():
@@ -56,6 +91,132 @@ fn a_slow_reader_holds_up_nobody() {
     let head = taken.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
     assert_eq!(taken.len() - head, 200 * 65536);
     server.finish();
+}
+
+#[test]
+fn what_waits_for_the_client_goes_on_while_the_app_does_something_else() {
+    for is_tls in [false, true] {
+        let plan = Plan::app("app").in_own_folder().file("app.py", APP).args(["--threads", "2"]);
+        let root = Authority::root("Test root");
+        let plan = if is_tls { plan.tls(&root.server(Key::Ecdsa, &["localhost"])) } else { plan };
+        let server = plan.start().trusting(root.trust());
+        let mut client: Box<dyn ReadAndWrite> = match is_tls {
+            true => Box::new(root.trust().connect(server.address.port()).expect("the server accepts")),
+            false => Box::new(TcpStream::connect(("127.0.0.1", server.address.port())).expect("the server accepts")),
+        };
+        client.write_all(b"GET /pauses HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut block = vec![0; 199 * 65536];
+        client.read_exact(&mut block).unwrap();
+        server.release();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert!(rest.len() > 65536, "{}", rest.len());
+        server.finish();
+    }
+}
+
+trait ReadAndWrite: Read + Write {}
+
+impl<T: Read + Write> ReadAndWrite for T {}
+
+#[test]
+fn a_response_that_breaks_off_does_not_look_whole() {
+    let mut server = start(&[]);
+    let mut client = TcpStream::connect(("127.0.0.1", server.address.port())).unwrap();
+    client.write_all(b"GET /broken HTTP/1.0\r\n\r\n").unwrap();
+    let end = client.read_to_end(&mut Vec::new());
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    server.allow("");
+    server.finish();
+}
+
+/// Whether the server sent close_notify behind the response to this request.
+const ENDS: &str = r#"
+import socket, ssl, sys
+port, root, request = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+context = ssl.create_default_context(cafile=root)
+raw = socket.create_connection(("127.0.0.1", port))
+with context.wrap_socket(raw, server_hostname="localhost", suppress_ragged_eofs=False) as tls:
+    tls.sendall(request.encode().decode("unicode_escape").encode())
+    try:
+        while tls.recv(65536):
+            pass
+        print("announced")
+    except ssl.SSLEOFError:
+        print("ragged")
+"#;
+
+#[test]
+fn under_tls_its_end_is_not_announced() {
+    let root = Authority::root("Test root");
+    let plan = Plan::app("app").in_own_folder().file("app.py", APP).args(["--threads", "2"]);
+    let mut server = plan.tls(&root.server(Key::Ecdsa, &["localhost"])).start().trusting(root.trust());
+    server.write("root.pem", &root.pem());
+    for (request, end) in [
+        (r"GET /broken HTTP/1.0\r\n\r\n", "ragged"),
+        (r"GET /broken HTTP/1.1\r\nHost: a\r\n\r\n", "ragged"),
+        (r"GET /whole HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "announced"),
+    ] {
+        let arguments = [&server.address.port().to_string(), &word(server.path("root.pem")), request];
+        assert_eq!(python(ENDS, &arguments.map(|argument| argument as &str)), end, "{request}");
+    }
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn a_whole_response_arrives_though_the_client_has_sent_more() {
+    let server = start(&[]);
+    let mut client = Client::connect_narrow(&server.address);
+    client.send("GET /whole HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nwhat comes behind");
+    let rest = client.take_rest(PATIENCE);
+    assert!(rest.len() > 200 * 65536, "{}", rest.len());
+    server.finish();
+}
+
+#[test]
+fn no_error_page_gets_into_a_websocket() {
+    let mut server = start(&[]);
+    let mut client = server.connect();
+    client.send("GET /websocket?raises HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert!(client.take_rest(PATIENCE).ends_with(b"\r\n\r\n\x81\x02hi"));
+    // A socket that was only looked at: the client wants its page.
+    let mut client = server.connect();
+    client.send("GET /upload HTTP/1.1\r\nHost: a\r\nContent-Length: nonsense\r\n\r\n");
+    assert!(client.take_rest(PATIENCE).starts_with(b"HTTP/1.1 400 "));
+    server.allow("");
+    server.finish();
+}
+
+#[test]
+fn websockets_cost_a_worker_no_hook_when_it_ends() {
+    for threads in [1, 2, 3] {
+        let plan = Plan::app("app").in_own_folder().file("app.py", APP).args(["--threads", &threads.to_string()]);
+        let plan = plan.config(
+            "graceful_timeout = 2\n\
+            def worker_int(worker): worker.log.info('INT')\n\
+            def worker_exit(server, worker): server.log.info('hook has run')\n",
+        );
+        let mut server = plan.start();
+        // One thread is left where there are three: the main one, or another.
+        let clients: Vec<_> = (0..threads.min(2))
+            .map(|_| {
+                let mut client = server.connect();
+                client.send("GET /websocket HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n");
+                client.read_until(b"\x02hi");
+                client
+            })
+            .collect();
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait_for_exit().code(), Some(0));
+        server.wait_for_log("hook has run");
+        let log = server.log();
+        assert!(!log.contains("SIGKILL") && !log.contains("INT"), "{log}");
+        for mut client in clients {
+            client.expect_closed(PATIENCE);
+        }
+        server.expect_gone();
+    }
 }
 
 #[test]

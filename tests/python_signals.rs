@@ -176,6 +176,27 @@ fn a_term_handler_that_exits_in_a_request_ends_the_worker_too() {
 }
 
 #[test]
+fn a_sudden_end_unwinds_a_request_that_waits_in_the_kernel_too() {
+    let app = "import os, pathlib, socket\n\
+        gate = pathlib.Path(os.environ['GATE'])\n\
+        ours, other = socket.socketpair()\n\
+        def application(environ, start_response):\n\
+        \x20   (gate / 'entered-recv').touch()\n\
+        \x20   try: ours.recv(1)\n\
+        \x20   finally: (gate / 'unwound').touch()\n";
+    for signal in [SIGINT, SIGQUIT] {
+        let mut server = Plan::app("app").in_own_folder().file("app.py", app).start();
+        let mut client = server.connect();
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        wait_until("the app to wait", || server.entered() == 1);
+        server.signal(signal);
+        assert!(server.wait_for_exit_within(PROMPT).0.success());
+        assert_eq!(server.gate_files("unwound").len(), 1, "{signal}");
+        server.expect_gone();
+    }
+}
+
+#[test]
 fn handlers_of_other_signals_do_not_wait_for_a_request() {
     for form in FORMS {
         let mut server = start("dump", form);

@@ -188,6 +188,7 @@ fn early_hints_go_out_before_the_response() {
     assert!(hints.starts_with("HTTP/1.1 103 Early Hints\r\n"), "{hints:?}");
     assert!(hints.contains("Link: </a.css>; rel=preload\r\n"), "{hints:?}");
     assert!(response.interim[0].windows(14).any(|line| line == b"X-Bytes: caf\xe9\r"), "{hints:?}");
+    assert_eq!(hints.matches(": ").count(), 2, "no framing, which an interim response has not: {hints:?}");
 
     let mut old = server.connect();
     old.send("GET /early-hints HTTP/1.0\r\n\r\n");

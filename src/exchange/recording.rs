@@ -155,7 +155,7 @@ impl Exchange for RecordingExchange {
         Err(io::ErrorKind::TimedOut.into())
     }
 
-    fn may_keep_alive(&self) -> bool {
+    fn may_keep_alive(&self, _is_last: bool) -> bool {
         true
     }
 

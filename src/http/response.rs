@@ -12,8 +12,10 @@ pub enum ConnectionHeader {
     Close,
     /// Another request may follow.
     KeepAlive,
-    /// The connection changes its protocol (RFC 9110, 7.8).
+    /// The connection changes its protocol (RFC 9110, 7.8), or could.
     Upgrade,
+    /// The same, and this response is the last.
+    UpgradeOrClose,
 }
 
 /// How a request's method changes the framing of its response.
@@ -147,6 +149,12 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
     }
 }
 
+/// Whether a header of this name may stand in an informational response: neither one of the
+/// server's own, nor the length of a body (RFC 9110, 8.6), which that response has not.
+pub fn may_be_hinted(name: &[u8]) -> bool {
+    !is_hop_by_hop(name) && !name.eq_ignore_ascii_case(b"content-length")
+}
+
 /// Whether this header asks that the response is not held back for a slow reader: nginx's
 /// `X-Accel-Buffering: no`.
 pub fn says_live(name: &[u8], value: &[u8]) -> bool {
@@ -188,6 +196,7 @@ pub fn write_head_start(
         ConnectionHeader::Close => b"\r\nConnection: close\r\n",
         ConnectionHeader::KeepAlive => b"\r\nConnection: keep-alive\r\n",
         ConnectionHeader::Upgrade => b"\r\nConnection: upgrade\r\n",
+        ConnectionHeader::UpgradeOrClose => b"\r\nConnection: upgrade, close\r\n",
     });
     if chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");

@@ -33,7 +33,10 @@ impl EarlyHints {
         let mut interim = response::EARLY_HINTS.to_vec();
         for header in headers.try_iter()? {
             let (name, value) = header_pair(&decoded(header?)?)?;
-            response::write_header(&mut interim, name_bytes(&name)?, value_bytes(&name, &value)?);
+            let (name, value) = (name_bytes(&name)?, value_bytes(&name, &value)?);
+            if response::may_be_hinted(name) {
+                response::write_header(&mut interim, name, value);
+            }
         }
         response::write_head_end(&mut interim);
         Ok(lock(&self.response).send_interim(&interim)?)

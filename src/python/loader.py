@@ -123,9 +123,15 @@ def call_factory(factory, positional, keywords):
 
 def is_asgi(app):
     """Whether calling `app` makes a coroutine, as an ASGI application does."""
-    code = getattr(app, "__code__", None) or getattr(type(app).__call__, "__code__", None)
+    # Where nobody has imported functools there is no partial.
+    while isinstance(app, getattr(sys.modules.get("functools"), "partial", ())):
+        app = app.func
+    called = app if hasattr(app, "__code__") else type(app).__call__
+    # A slot, whose value is what is called.
+    if not hasattr(called, "__code__") and hasattr(called, "__get__"):
+        called = called.__get__(app)
     # inspect.CO_COROUTINE, without the modules that inspect brings along.
-    return bool(getattr(code, "co_flags", 0) & 0x80)
+    return bool(getattr(getattr(called, "__code__", None), "co_flags", 0) & 0x80)
 
 
 def files_of(error, traceback):

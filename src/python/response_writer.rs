@@ -84,6 +84,8 @@ pub enum Disposition {
     KeepAlive,
     /// Close after the queued bytes have gone out.
     Close,
+    /// The same, and the end of the connection ends the body, too (RFC 9112, 6.3).
+    EndBody,
     /// The response is incomplete, and the client must be able to tell: close without completing
     /// the framing.
     Broken,
@@ -408,7 +410,11 @@ impl ResponseWriter {
         if self.encoder.is_short() {
             return self.broken();
         }
-        if self.connection == Outlook::KeepAlive { Disposition::KeepAlive } else { Disposition::Close }
+        match (self.connection, self.encoder.plan()) {
+            (Outlook::KeepAlive, _) => Disposition::KeepAlive,
+            (_, BodyPlan::UntilClose) => Disposition::EndBody,
+            _ => Disposition::Close,
+        }
     }
 
     /// Answers with a page of the server's own instead, if the head is not out yet, else leaves the
@@ -424,6 +430,11 @@ impl ResponseWriter {
         }
         self.progress = Progress::Complete;
         self.head.body = None;
+        if self.speaks_websocket() {
+            // There was no response that the log could show.
+            self.head.code = 0;
+            return Disposition::Gone;
+        }
         self.head.code = status;
         self.head.status = format!("{status} {}", reason_phrase(status)).into_bytes();
         self.head.known.set_status(None);
@@ -446,6 +457,18 @@ impl ResponseWriter {
                 Disposition::Gone
             }
         }
+    }
+
+    /// Whether the application has the socket to speak WebSocket over it (RFC 6455, 4.1): the
+    /// client would take an error page for a frame.
+    fn speaks_websocket(&self) -> bool {
+        let asks_for_it = |exchange: &dyn Exchange| {
+            let request = exchange.request();
+            let mut headers = request.head.headers(request.buffer);
+            headers
+                .any(|(name, value)| name.eq_ignore_ascii_case(b"upgrade") && value.eq_ignore_ascii_case(b"websocket"))
+        };
+        self.connection == Outlook::Lent && self.exchange.as_deref().is_some_and(asks_for_it)
     }
 
     /// Why the body did not fit its `Content-Length`, if it did not.

@@ -27,6 +27,7 @@ use super::hooks::Hooks;
 use super::hub;
 use crate::base::unpoisoned::Unpoisoned;
 use crate::sys::fork;
+use crate::sys::process;
 use crate::sys::signal::{self, Signal};
 use crate::sys::stack_file::{self, Written};
 use crate::sys::wakeup::{self, Wakeup, WakeupReceiver};
@@ -81,11 +82,13 @@ enum Stage {
     ReloadingMaster,
     /// The import of the application, in a worker.
     StartingWorker,
+    /// A request that was not done in time, in a worker that ends.
+    EndingWorker,
 }
 
 impl Stage {
     fn current() -> Stage {
-        [Stage::StartingMaster, Stage::ReloadingMaster, Stage::StartingWorker]
+        [Stage::StartingMaster, Stage::ReloadingMaster, Stage::StartingWorker, Stage::EndingWorker]
             .into_iter()
             .find(|stage| *stage as u8 == STAGE.load(Relaxed))
             .unwrap_or(Stage::Serving)
@@ -364,9 +367,20 @@ pub fn report_aborts(report: impl Fn() + Send + Sync + 'static) {
     ABORT_REPORT.get_or_init(|| Box::new(report));
 }
 
+/// Unwinds the request that the main thread is at, because the worker that ends waits for it no
+/// longer. It does what INT would do, without the hook.
+pub fn unwind_late_request() {
+    Stage::EndingWorker.enter();
+    signal::interrupt_with(interrupt_python, &[Signal::Term, Signal::Int, Signal::Quit, Signal::Abrt]);
+    if let Err(error) = process::kill(process::getpid(), Signal::Term) {
+        log::error!("Cannot unwind the request that is late: {error}");
+    }
+}
+
 /// Ignores INT and QUIT, because the process ends anyway. (A Ctrl-C reaches the worker twice, from
 /// the terminal and from its master.)
 pub fn ignore() {
+    Stage::Serving.enter();
     let ignored: PyResult<()> = Python::attach(|py| {
         // Handlers of signals that have come already run here, where their exceptions unwind
         // nothing.
@@ -564,6 +578,6 @@ fn interrupt_python(number: i32) {
         Stage::StartingMaster => signal::end_process_after(START_ENDS_WITHIN),
         Stage::ReloadingMaster if number == Signal::Term.number() => signal::end_process_after(RELOAD_ENDS_WITHIN),
         Stage::ReloadingMaster => signal::end_process_after(START_ENDS_WITHIN),
-        Stage::StartingWorker | Stage::Serving => {}
+        Stage::StartingWorker | Stage::EndingWorker | Stage::Serving => {}
     }
 }

@@ -151,7 +151,7 @@ impl SignalQueue {
         let (read, write) = unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         PIPE.store(write.as_raw_fd(), Relaxed);
         COLLECTED.store(bits(signals), Relaxed);
-        signals.iter().try_for_each(|signal| install(signal.number(), handler()))?;
+        signals.iter().try_for_each(|signal| install(signal.number(), handler(signal.number())))?;
         Ok(SignalQueue { read, write })
     }
 
@@ -213,7 +213,7 @@ pub fn take_back() -> io::Result<bool> {
     let mut was_replaced = false;
     for signal in collected() {
         if !is_ours(&installed(signal.number())?) {
-            install(signal.number(), handler())?;
+            install(signal.number(), handler(signal.number()))?;
             was_replaced = true;
         }
     }
@@ -231,6 +231,12 @@ pub fn push(signal: Signal) {
 pub fn interrupt_with(interrupt: fn(i32), signals: &[Signal]) {
     INTERRUPT.get_or_init(|| interrupt);
     INTERRUPTING.store(bits(signals), Relaxed);
+    // Both calls fail for an unknown signal only.
+    for number in collected().map(Signal::number) {
+        if installed(number).is_ok_and(|action| is_ours(&action)) {
+            let _ = install(number, handler(number));
+        }
+    }
 }
 
 /// Whether TERM has come since the process began to collect it, also while the owner of the queue
@@ -290,14 +296,16 @@ fn bits(signals: &[Signal]) -> u64 {
     signals.iter().fold(0, |bits, signal| bits | bit(signal.number()))
 }
 
-/// The handler's disposition. SA_RESTART: a TERM must not disturb a request by EINTR. Other signals
-/// are blocked meanwhile, so that their handlers need no stack of their own.
-fn handler() -> libc::sigaction {
+/// The handler's disposition for this signal. SA_RESTART: a TERM must not disturb a request by
+/// EINTR. A signal that is to interrupt the request must: a system call that waits for another
+/// program would go on instead. Other signals are blocked meanwhile, so that their handlers need no
+/// stack of their own.
+fn handler(number: i32) -> libc::sigaction {
     let mut action = default();
     // SAFETY: the set is a whole one; sigfillset(3) only writes to it.
     unsafe { libc::sigfillset(&mut action.sa_mask) };
     action.sa_sigaction = collect as *const () as libc::sighandler_t;
-    action.sa_flags = libc::SA_RESTART;
+    action.sa_flags = if INTERRUPTING.load(Relaxed) & bit(number) == 0 { libc::SA_RESTART } else { 0 };
     action
 }
 

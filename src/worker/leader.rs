@@ -117,6 +117,11 @@ impl LeaderState {
         }
     }
 
+    /// Whether something that the worker has waited for is still not done at its end.
+    pub fn is_late(&self) -> bool {
+        matches!(self.stage, WorkerStage::Draining(_)) && self.is_done() && !self.event_loop.is_empty()
+    }
+
     fn handle_signals(&mut self, pool: &ThreadPool) {
         while let Some(signal) = self.signals.next() {
             match signal {
@@ -162,7 +167,7 @@ impl LeaderState {
             loggers::set_level_later(Level::from_python(level));
         }
         if !self.is_told_to_end() && self.has_lost_its_parent() {
-            self.finish(pool, Instant::now() + pool.graceful_timeout());
+            self.finish(pool, Instant::now() + pool.time_to_drain());
         }
         self.reload_if_changed(pool);
     }
@@ -222,7 +227,7 @@ impl LeaderState {
             return;
         }
         let now = Instant::now();
-        let end = now + pool.graceful_timeout();
+        let end = now + pool.time_to_drain();
         // The kernel also sends TERM when the master dies (prctl(2)): then nobody replaces the
         // worker.
         if self.has_lost_its_parent() || pool.server_stops() || !self.event_loop.is_last_on_its_socket() {
@@ -251,7 +256,7 @@ impl LeaderState {
         let WorkerStage::Aborted(since) = self.stage else { return };
         let now = Instant::now();
         if self.event_loop.serves() {
-            self.finish(pool, now + pool.graceful_timeout());
+            self.finish(pool, now + pool.time_to_drain());
         } else if now >= since + UNWINDING_TIME {
             self.stage = WorkerStage::Over;
             pool.answer_in_place();
@@ -264,8 +269,10 @@ impl LeaderState {
     fn finish(&mut self, pool: &ThreadPool, end: Instant) {
         self.stage = WorkerStage::Draining(end);
         pool.stop_keeping_alive();
+        // First: a sibling that ends at this moment must not count on this worker for what it
+        // passes on.
+        pool.announce(WorkerPhase::Draining);
         self.event_loop.stop_accepting();
         self.event_loop.close_idle_by(end.min(Instant::now() + KEEPALIVE_LINGER));
-        pool.announce(WorkerPhase::Draining);
     }
 }

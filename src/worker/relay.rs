@@ -7,6 +7,8 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,22 +22,30 @@ use crate::tls::Session;
 const BLOCK: usize = 16 * 1024;
 
 /// Starts to carry bytes between the client on `stream`, with whom `session` is held, and
-/// `application`. A client that takes nothing for longer than `patience` once the application has
-/// closed is disconnected.
+/// `application`, as `terms` say.
 ///
 /// # Errors
 /// The system has no room for another thread.
-pub fn start(stream: Stream, session: Box<Session>, application: Stream, patience: Duration) -> io::Result<()> {
+pub fn start(stream: Stream, session: Box<Session>, application: Stream, terms: RelayTerms) -> io::Result<()> {
     let mut client = Transport::plain(stream);
     client.begin_tls(*session);
-    let relay = Relay { client: Side::new(client), application: Side::new(Transport::plain(application)), patience };
+    let relay = Relay { client: Side::new(client), application: Side::new(Transport::plain(application)), terms };
     thread::spawn("tls-relay", move || relay.run())
+}
+
+/// How a relay ends.
+pub struct RelayTerms {
+    /// A client that takes nothing for longer than this once the application has closed is
+    /// disconnected.
+    pub patience: Duration,
+    /// Whether the response stays incomplete: the end is not announced to the client then.
+    pub is_broken_off: Arc<AtomicBool>,
 }
 
 struct Relay {
     client: Side,
     application: Side,
-    patience: Duration,
+    terms: RelayTerms,
 }
 
 /// One end, and the block that was read from it for the other.
@@ -57,6 +67,9 @@ impl Relay {
     fn run(mut self) {
         let mut leaves_by = None;
         loop {
+            if self.terms.is_broken_off.load(Acquire) {
+                self.client.transport.abandon();
+            }
             let moved = relay(&mut self.client, &mut self.application) | relay(&mut self.application, &mut self.client);
             if self.client.is_gone || (self.client.end_is_told && self.application.end_is_told) {
                 return;
@@ -67,7 +80,7 @@ impl Relay {
             }
             if self.application.is_gone {
                 let now = Instant::now();
-                if now >= *leaves_by.get_or_insert(now + self.patience) {
+                if now >= *leaves_by.get_or_insert(now + self.terms.patience) {
                     return;
                 }
             }

@@ -71,6 +71,8 @@ pub struct ThreadPool {
     logged_headers: Vec<String>,
     /// The requests that the threads run.
     in_flight: InFlightTable,
+    /// The main thread runs a request.
+    main_is_at_request: AtomicBool,
     /// A hook has set `worker.alive` to False.
     is_dismissed: AtomicBool,
     /// The main thread is to run handlers that the application has installed in Python.
@@ -201,6 +203,7 @@ impl ThreadPool {
             access_log: access_log.map(Mutex::new),
             logged_headers,
             in_flight,
+            main_is_at_request: AtomicBool::new(false),
             is_dismissed: AtomicBool::new(false),
             handlers_due: AtomicBool::new(false),
             hub: None,
@@ -209,12 +212,8 @@ impl ThreadPool {
 
     /// A pool whose one thread runs the application in greenlets; other threads wake it by `call`.
     pub fn of_greenlets(self, call: Arc<Wakeup>) -> ThreadPool {
-        let mut pool = ThreadPool { hub: Some(HubState::new(call)), ..self };
-        pool.worker.row.set_has_greenlets();
-        // Late greenlets must unwind before the master kills the worker.
-        let graceful_timeout = &mut pool.worker.graceful_timeout;
-        *graceful_timeout -= UNWINDING_TIME.min(*graceful_timeout / 2);
-        pool
+        self.worker.row.set_has_greenlets();
+        ThreadPool { hub: Some(HubState::new(call)), ..self }
     }
 
     /// Writes the heartbeat: the worker is alive, and has a thread that can serve.
@@ -274,7 +273,13 @@ impl ThreadPool {
         loop {
             let (task, attaches_at) = py.detach(|| (self.next_task(role), self.clock_if_measured()));
             let goes_on = match task {
-                Task::Serve(request) => self.serve_on(py, caller, request, attaches_at),
+                Task::Serve(request) => {
+                    let is_main = matches!(role, Role::Main { .. });
+                    self.main_is_at_request.fetch_or(is_main, Relaxed);
+                    let goes_on = self.serve_on(py, caller, request, attaches_at);
+                    self.main_is_at_request.fetch_and(!is_main, Relaxed);
+                    goes_on
+                }
                 Task::RunHandlers => self.run_handlers(py),
                 Task::End => return,
             };
@@ -354,9 +359,12 @@ impl ThreadPool {
         self.worker.wakeup.wake();
     }
 
-    /// How long the worker may take to end.
-    pub fn graceful_timeout(&self) -> Duration {
-        self.worker.graceful_timeout
+    /// How long what has begun may take when the worker is told to end. It is less than the
+    /// `graceful_timeout` that the master counts: the worker is to end by itself, with its hooks
+    /// and its log lines, before the master kills it.
+    pub fn time_to_drain(&self) -> Duration {
+        let graceful_timeout = self.worker.graceful_timeout;
+        graceful_timeout - UNWINDING_TIME.min(graceful_timeout / 2)
     }
 
     /// From now on every response closes its connection.
@@ -389,8 +397,9 @@ impl ThreadPool {
             }
             self.lead_a_turn(&mut lead, role);
             if lead.is_done() || self.has_fallen.load(Relaxed) {
+                let is_late = lead.is_late();
                 self.leave_lead(lead, false);
-                self.end();
+                self.end_drained(is_late);
                 return Task::End;
             }
             if self.must_run_handlers(role) {
@@ -538,6 +547,15 @@ impl ThreadPool {
         if let Err(error) = self.waker.wake() {
             log::error!("Cannot wake the leading thread: {error}");
         }
+    }
+
+    /// Ends the work of all threads. Where the worker has waited for `late` requests in vain, that
+    /// of the main thread is unwound: the worker ends when the main thread does.
+    fn end_drained(&self, is_late: bool) {
+        if is_late && !self.has_greenlets() && self.main_is_at_request.load(Relaxed) {
+            signals::unwind_late_request();
+        }
+        self.end();
     }
 
     /// Ends the work of all threads.

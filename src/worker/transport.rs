@@ -5,6 +5,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Release};
 
 use crate::sys::socket::{Cork, Stream};
 use crate::tls::{MOST_UNSENT, Secured, Session, Settled};
@@ -17,8 +18,10 @@ pub const FILE_BLOCK: usize = 256 * 1024;
 pub struct Transport {
     stream: Stream,
     tls: Option<Box<Session>>,
-    /// Whether the descriptor is a blocking one: the application has it.
-    is_blocking: bool,
+    /// Whether the application has the descriptor, which then is a blocking one.
+    is_lent: bool,
+    /// Where a relay has the session: tells it that the connection is broken off.
+    is_broken_off: Option<Arc<AtomicBool>>,
     /// The end is to be a reset, if it can be one.
     is_cut_short: bool,
 }
@@ -26,7 +29,7 @@ pub struct Transport {
 impl Transport {
     /// Bytes as they are.
     pub fn plain(stream: Stream) -> Self {
-        Transport { stream, tls: None, is_blocking: false, is_cut_short: false }
+        Transport { stream, tls: None, is_lent: false, is_broken_off: None, is_cut_short: false }
     }
 
     /// From now on the bytes go through `session`.
@@ -39,8 +42,10 @@ impl Transport {
         self.tls = None;
     }
 
-    /// Puts another stream in place of this one, which is returned with its session.
-    pub fn replace(&mut self, stream: Stream) -> (Stream, Option<Box<Session>>) {
+    /// Puts another stream in place of this one, which is returned with its session. They are a
+    /// relay's, which looks at `is_broken_off` when the other stream ends.
+    pub fn replace(&mut self, stream: Stream, is_broken_off: Arc<AtomicBool>) -> (Stream, Option<Box<Session>>) {
+        self.is_broken_off = Some(is_broken_off);
         (std::mem::replace(&mut self.stream, stream), self.tls.take())
     }
 
@@ -79,18 +84,28 @@ impl Transport {
         }
     }
 
-    /// Makes the descriptor a blocking one, as the application expects it, or ends that. Reads and
+    /// Lends the descriptor to the application, as a blocking one, or takes it back. Reads and
     /// writes here never block.
-    pub fn set_blocking(&mut self, is_blocking: bool) -> io::Result<()> {
-        self.stream.set_blocking(is_blocking)?;
-        self.is_blocking = is_blocking;
+    ///
+    /// # Errors
+    /// The kernel's, from fcntl(2).
+    pub fn set_lent(&mut self, is_lent: bool) -> io::Result<()> {
+        if is_lent != self.is_lent {
+            self.stream.set_blocking(is_lent)?;
+            self.is_lent = is_lent;
+        }
         Ok(())
+    }
+
+    /// Whether the application has the descriptor.
+    pub fn is_lent(&self) -> bool {
+        self.is_lent
     }
 
     /// Sends a part of a file by the kernel alone, as [`Stream::send_file`]. Unsupported under TLS,
     /// and over a blocking descriptor: sendfile(2) would wait for the client there.
     pub fn send_file(&self, file: impl AsFd, offset: &mut u64, count: usize) -> io::Result<usize> {
-        if self.is_blocking || self.tls.is_some() {
+        if self.is_lent || self.tls.is_some() {
             return Err(ErrorKind::Unsupported.into());
         }
         self.stream.send_file(file, offset, count)
@@ -129,6 +144,9 @@ impl Transport {
     pub fn abandon(&mut self) {
         if let Some(session) = &mut self.tls {
             session.abandon();
+        }
+        if let Some(is_broken_off) = &self.is_broken_off {
+            is_broken_off.store(true, Release);
         }
     }
 

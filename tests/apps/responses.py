@@ -406,7 +406,8 @@ def many_blocks(environ, start_response):
 
 @row("early-hints")
 def early_hints(environ, start_response):
-    environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload"), (b"X-Bytes", b"caf\xe9")])
+    framing = [("Content-Length", "5"), ("Transfer-Encoding", "chunked"), ("Connection", "close")]
+    environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload"), (b"X-Bytes", b"caf\xe9"), *framing])
     start_response(OK, [TYPE, length(2)])
     return [b"ok"]
 

@@ -51,7 +51,7 @@ impl ResponseWriter {
         let mut front = std::mem::take(&mut self.buffer);
         let is_first = self.progress == Progress::Started;
         if is_first {
-            self.render_head(&mut front);
+            self.render_head(&mut front, last);
             self.progress = Progress::Sending;
         }
         let offered = blocks.iter().map(|block| block.as_bytes().len()).sum();
@@ -89,7 +89,7 @@ impl ResponseWriter {
         }
         let mut front = std::mem::take(&mut self.buffer);
         front.clear();
-        self.render_head(&mut front);
+        self.render_head(&mut front, true);
         self.progress = Progress::Complete;
         let offered = usize::try_from(length).unwrap_or(usize::MAX);
         let Framed { admitted, tail } = self.encoder.frame(&mut front, offered, true);
@@ -109,7 +109,7 @@ impl ResponseWriter {
     pub(super) fn send_pieces(&mut self) -> io::Result<()> {
         let pieces = self.head.body.take().unwrap_or_default();
         let mut front = std::mem::take(&mut self.buffer);
-        self.render_head(&mut front);
+        self.render_head(&mut front, true);
         self.progress = Progress::Complete;
         let length = self.head.content_length.unwrap_or(0);
         let offered = usize::try_from(length).unwrap_or(usize::MAX);
@@ -150,13 +150,16 @@ impl ResponseWriter {
         self.transmit_one(bytes, Hint::Now).inspect_err(|_| self.connection = Outlook::Gone)
     }
 
-    pub(super) fn render_head(&mut self, out: &mut Vec<u8>) {
-        let may_keep_alive = self.exchange.as_ref().is_some_and(|exchange| exchange.may_keep_alive());
+    /// Appends the head to `out`. `is_last` says that the application does no more for the request,
+    /// once the body is out that goes with the head.
+    pub(super) fn render_head(&mut self, out: &mut Vec<u8>, is_last: bool) {
+        let may_keep_alive = self.exchange.as_ref().is_some_and(|exchange| exchange.may_keep_alive(is_last));
         if self.connection == Outlook::Close && may_keep_alive && self.encoder.plan() != BodyPlan::UntilClose {
             self.connection = Outlook::KeepAlive;
         }
         let connection = match (self.head.upgrade, self.connection == Outlook::KeepAlive) {
-            (true, _) => ConnectionHeader::Upgrade,
+            (true, true) => ConnectionHeader::Upgrade,
+            (true, false) => ConnectionHeader::UpgradeOrClose,
             (false, true) => ConnectionHeader::KeepAlive,
             (false, false) => ConnectionHeader::Close,
         };

@@ -13,7 +13,6 @@ mod arriving;
 mod client;
 mod files;
 mod handoff;
-mod lent;
 mod logged_request;
 mod output;
 mod request;
@@ -35,7 +34,6 @@ use std::time::{Duration, Instant};
 
 use self::arrivals::Arrivals;
 use self::client::Client;
-use self::lent::Lent;
 use self::output::Output;
 use self::serving::Present;
 use super::body_store::BodyStore;
@@ -110,7 +108,8 @@ pub struct Connection {
     /// What is logged once the response has been sent.
     late_log: Option<Box<LateLog>>,
     watched: Watched,
-    lent: Lent,
+    /// Whether the end of the connection ends the response's body, too.
+    ends_body: bool,
     /// How long the first bytes had waited at the accept, in the kernel or for another worker; zero
     /// once they are read.
     waited_before: Duration,
@@ -146,7 +145,7 @@ impl Connection {
             output: Output::default(),
             late_log: None,
             watched: Watched::Not,
-            lent: Lent::No,
+            ends_body: false,
             waited_before: Duration::ZERO,
         }
     }
@@ -227,10 +226,6 @@ impl Connection {
     /// Goes on sending while the application has the request. Says whether there is more to do at
     /// once.
     pub fn send_on(&mut self, now: Instant) -> bool {
-        // A lent socket blocks, and it is the application's.
-        if self.lent.is_lent() {
-            return false;
-        }
         // The application hears of a failure with its next call.
         let flushed = self.output.flush(&mut self.transport, now);
         self.output.note_held(&self.limits);
@@ -252,12 +247,12 @@ impl Connection {
     }
 
     /// The application is done and everything it sent is handed over or queued; goes on with the
-    /// next request if there may be one.
+    /// next request if there may be one. A socket that the application was lent is the server's
+    /// again.
     pub fn finish(&mut self, keep_alive: bool, now: Instant) -> Step {
         // The unread rest of a streamed body lies in the way of the next request.
         let keep_alive = keep_alive && self.request.has_come_whole();
-        let is_broken = self.lent.is_lent() && self.transport.set_blocking(false).is_err();
-        if is_broken || self.output.check().is_err() {
+        if self.transport.set_lent(false).is_err() || self.output.check().is_err() {
             self.break_off();
             return Step::Close;
         }
@@ -296,7 +291,12 @@ impl Connection {
     /// Lets the client see that the response stays incomplete: the connection will not end in good
     /// order.
     pub fn break_off(&mut self) {
-        self.transport.abandon();
+        if self.ends_body { self.transport.cut_short() } else { self.transport.abandon() }
+    }
+
+    /// Notes that the end of the connection ends the response's body, too.
+    pub fn note_end_of_body(&mut self) {
+        self.ends_body = true;
     }
 
     /// The same, where only the end of the connection would tell the client that bytes are missing.
@@ -391,7 +391,7 @@ impl Connection {
     /// Ends our side. Returns whether this told the client anything: not where our side had ended
     /// before, the socket is the application's, or it is broken.
     fn end_our_side(&mut self) -> bool {
-        self.http.close() && !self.lent.is_lent() && self.transport.shutdown_write().is_ok()
+        self.http.close() && !self.transport.is_lent() && self.transport.shutdown_write().is_ok()
     }
 
     /// Whether nothing has come that is unread. Looks by a read, which drops a little of what has
@@ -439,25 +439,14 @@ impl Connection {
 
     /// The descriptor that the poll watches.
     pub fn descriptor(&self) -> RawFd {
-        self.lent.known_stream().unwrap_or(self.transport.stream()).as_raw_fd()
+        self.transport.stream().as_raw_fd()
     }
 
-    /// Whether its request, which is back, has left nothing to the event loop: no buffer, no line of
-    /// the log, and nothing that the poll does not tell of.
+    /// Whether its request, which is back, has left nothing to the event loop: no buffer, no line
+    /// of the log, and nothing that the poll does not tell of.
     pub(super) fn is_settled(&self) -> bool {
-        let has_left_nothing = self.request.returned.is_empty() && self.late_log.is_none() && !self.is_exchanged();
+        let has_left_nothing = self.request.returned.is_empty() && self.late_log.is_none();
         has_left_nothing && self.watched >= self.to_be_watched()
-    }
-
-    /// Whether the connection has another descriptor than the poll watches, since the application
-    /// was lent the socket under TLS.
-    pub fn is_exchanged(&self) -> bool {
-        self.lent.known_stream().is_some()
-    }
-
-    /// Closes the old descriptor, which the poll watches no more.
-    pub fn drop_old_descriptor(&mut self) {
-        self.lent.drop_known_stream();
     }
 
     /// What the poll watches it for.

@@ -9,10 +9,10 @@ use std::io::{self, ErrorKind};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::lent::{Lent, LentSession};
 use super::request::{Link, Request};
 use super::{Connection, SharedConnection, Step, lock};
 use crate::base::ablation::{Mechanism, is_off};
@@ -22,7 +22,7 @@ use crate::sys::retry::retry;
 use crate::sys::socket::{Readiness, Stream};
 use crate::worker::connection_limits::ConnectionLimits;
 use crate::worker::connection_poll::Watched;
-use crate::worker::relay;
+use crate::worker::relay::{self, RelayTerms};
 
 /// How often a client that does not read, or send, is looked at while the application waits for it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -71,20 +71,15 @@ impl Connection {
     pub fn check_out(&mut self, connection: &SharedConnection, key: usize, has_company: bool) -> Box<Request> {
         self.output.begin(has_company);
         let mut request = self.request.0.take().expect("a request is served once");
-        let secured = match self.lent.session() {
-            None => self.transport.secured(),
-            Some(session) => session.secured.as_ref(),
-        };
-        let secured = secured.cloned();
+        let secured = self.transport.secured().cloned();
         request.link = Some(Link { connection: connection.clone(), key, client: self.client.clone(), secured });
         request
     }
 
     /// Has the poll tell when the client takes more, where bytes wait for it.
     fn await_client(&mut self, key: usize, limits: &ConnectionLimits) {
-        // A lent socket blocks, and it is the application's. A copy of the process shares the
-        // original's poll, and must not change it.
-        if !self.output.waits_for_client(&self.transport) || self.lent.is_lent() || fork::is_copy() {
+        // A copy of the process shares the original's poll, and must not change it.
+        if !self.output.waits_for_client(&self.transport) || fork::is_copy() {
             return;
         }
         let is_told = self.watched == Watched::ForBoth && self.output.is_blocked();
@@ -100,11 +95,17 @@ impl Connection {
     /// TLS.
     fn lend_session(&mut self) -> io::Result<()> {
         let (ours, theirs) = Stream::pair()?;
-        let below = self.transport.stream().duplicate()?;
-        let secured = self.transport.secured().cloned();
-        let (stream, Some(session)) = self.transport.replace(ours) else { return Err(ErrorKind::NotConnected.into()) };
-        self.lent = Lent::InsteadOfTls(Box::new(LentSession { stream: Some(stream), secured }));
-        relay::start(below, session, theirs, self.limits.write_timeout)
+        if !fork::is_copy() {
+            // The relay watches the client's stream from now on, and the poll the other end.
+            self.limits.poll().iter().for_each(|poll| poll.forget(self.descriptor()));
+            self.watched = Watched::Not;
+        }
+        let is_broken_off = Arc::new(AtomicBool::new(false));
+        let terms = RelayTerms { patience: self.limits.write_timeout, is_broken_off: is_broken_off.clone() };
+        let (stream, Some(session)) = self.transport.replace(ours, is_broken_off) else {
+            return Err(ErrorKind::NotConnected.into());
+        };
+        relay::start(stream, session, theirs, terms)
     }
 }
 
@@ -171,13 +172,13 @@ impl Exchange for Request {
     }
 
     fn send(&mut self, parts: &[&[u8]], hint: Hint) -> io::Result<usize> {
-        self.with_connection(|Connection { output, transport, limits, lent, watched, .. }| {
+        self.with_connection(|Connection { output, transport, limits, watched, .. }| {
             if *watched == Watched::ForBoth && output.is_blocked() && output.waits_for_client(transport) {
                 // The event loop learns when the client takes more.
                 return output.keep_more(limits, parts);
             }
             // A lent socket blocks, and it is the application's: nothing waits on it.
-            let hint = if lent.is_lent() { Hint::Now } else { hint };
+            let hint = if transport.is_lent() { Hint::Now } else { hint };
             output.send(transport, limits, parts, hint)
         })
     }
@@ -195,9 +196,7 @@ impl Exchange for Request {
     }
 
     fn flush_due(&mut self, now: Instant) -> bool {
-        self.with_connection(|Connection { output, transport, lent, .. }| {
-            !lent.is_lent() && output.flush_due(transport, now)
-        })
+        self.with_connection(|Connection { output, transport, .. }| output.flush_due(transport, now))
     }
 
     fn hurry(&mut self) {
@@ -250,8 +249,8 @@ impl Exchange for Request {
         Ok(Wait { descriptor, readiness: Readiness::ToRead, until: until.min(now + LOOK_AGAIN) })
     }
 
-    fn may_keep_alive(&self) -> bool {
-        self.may_be_kept()
+    fn may_keep_alive(&self, is_last: bool) -> bool {
+        self.may_be_kept() && (!is_last || self.has_come_whole())
     }
 
     fn lend_socket(&mut self) -> io::Result<RawFd> {
@@ -259,10 +258,7 @@ impl Exchange for Request {
             if connection.transport.is_tls() {
                 connection.lend_session()?;
             }
-            connection.transport.set_blocking(true)?;
-            if !connection.lent.is_lent() {
-                connection.lent = Lent::Socket;
-            }
+            connection.transport.set_lent(true)?;
             Ok(connection.transport.stream().as_raw_fd())
         })
     }
@@ -355,9 +351,9 @@ mod tests {
     fn a_promise_to_be_kept_holds_for_a_moment_when_the_worker_ends() {
         let now = Instant::now();
         let (request, connection, mut client) = served("", false);
-        assert!(request.may_keep_alive());
+        assert!(request.may_keep_alive(true));
         request.limits().stop_keeping_alive();
-        assert!(!request.may_keep_alive());
+        assert!(!request.may_keep_alive(true));
         assert_eq!(finish(request, true, now), Step::Wait);
         let mut connection = lock(&connection);
         assert_eq!(connection.on_time(now), Step::Wait);

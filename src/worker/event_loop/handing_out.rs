@@ -73,12 +73,6 @@ impl EventLoop {
         }
         self.read_context.return_buffer(connection.take_returned());
         self.unlogged.requests.extend(connection.take_late_log(false, self.clock.now));
-        if connection.is_exchanged() {
-            // A relay has a duplicate of the old descriptor, so the poll would watch on after a
-            // close (see `unregister`).
-            self.leave_poll(&mut connection);
-            connection.drop_old_descriptor();
-        }
     }
 
     /// Sends the responses that wait for each other.

@@ -158,6 +158,10 @@ fn go_on(connection: &mut Connection, ending: Disposition, now: Instant) -> Step
     match ending {
         Disposition::KeepAlive => connection.finish(true, now),
         Disposition::Close => connection.finish(false, now),
+        Disposition::EndBody => {
+            connection.note_end_of_body();
+            connection.finish(false, now)
+        }
         Disposition::Broken => {
             connection.break_off();
             connection.finish(false, now)

@@ -117,12 +117,12 @@ impl ThreadPool {
             self.take_returned_connections(&mut lead);
             let mut slot = self.lock();
             if slot.waiting > 0 || slot.is_over || lead.is_done() {
-                let over = lead.is_done();
+                let (over, is_late) = (lead.is_done(), lead.is_late());
                 slot.put_back_lead(lead);
                 self.followers.notify_one();
                 drop(slot);
                 if over {
-                    self.end();
+                    self.end_drained(is_late);
                 }
                 return;
             }
