@@ -1,5 +1,5 @@
 //! Where a request body gathers before the application is called: in memory, then in an unlinked
-//! temporary file (decision D10).
+//! temporary file (decision 7).
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
