@@ -452,14 +452,14 @@ fn go_on(
         drain(client);
         let mut connection = lock(shared);
         step = match step {
-            Step::Wait | Step::Rest => return true,
+            Step::Wait | Step::Settled => return true,
             Step::Send => {
                 let step = connection.on_readable(read_context, false, 1, now);
                 assert_eq!(step, Step::Wait, "what is put by comes before what is read");
                 connection.on_writable(now)
             }
             Step::Again => match connection.on_writable(now) {
-                Step::Wait | Step::Rest => connection.on_readable(read_context, false, 1, now),
+                Step::Wait | Step::Settled => connection.on_readable(read_context, false, 1, now),
                 step => step,
             },
             Step::Call => {

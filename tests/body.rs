@@ -171,10 +171,11 @@ fn no_connection_is_promised_to_a_client_whose_body_the_app_leaves_unread() {
         \x20   if environ['PATH_INFO'] == '/read': environ['wsgi.input'].read()\n\
         \x20   start_response('426 Upgrade Required', [('Connection', 'upgrade'), ('Content-Length', '2')]\n\
         \x20       if environ['PATH_INFO'] == '/upgrade' else [('Content-Length', '2')])\n\
-        \x20   return [b'ok']\n";
+        \x20   return iter([b'ok']) if environ['PATH_INFO'] == '/iterated' else [b'ok']\n";
     let plan = Plan::app("app").in_own_folder().file("app.py", app);
     let server = plan.args(["--body-buffer", "1000", "--body-spool", "0"]).start();
-    for (path, connection) in [("/", "close"), ("/upgrade", "upgrade, close"), ("/read", "keep-alive")] {
+    let cases = [("/", "close"), ("/iterated", "close"), ("/upgrade", "upgrade, close"), ("/read", "keep-alive")];
+    for (path, connection) in cases {
         let mut client = server.connect();
         client.send(format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 5000\r\n\r\n"));
         client.send([b'x'; 2000]);

@@ -165,6 +165,23 @@ fn under_tls_its_end_is_not_announced() {
 }
 
 #[test]
+fn a_worker_ends_no_sooner_than_a_client_under_tls_has_everything() {
+    let root = Authority::root("Test root");
+    let plan = Plan::app("app").in_own_folder().file("app.py", APP).args(["--threads", "2"]);
+    let mut server = plan.tls(&root.server(Key::Ecdsa, &["localhost"])).start().trusting(root.trust());
+    let mut client = root.trust().connect(server.address.port()).expect("the server accepts");
+    client.write_all(b"GET /whole HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    client.read_exact(&mut [0; 1000]).unwrap();
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log("Handling signal: term");
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).expect("an end that is announced");
+    assert!(rest.len() > 199 * 65536, "{}", rest.len());
+    assert!(server.wait_for_exit().success());
+    server.expect_gone();
+}
+
+#[test]
 fn a_whole_response_arrives_though_the_client_has_sent_more() {
     let server = start(&[]);
     let mut client = Client::connect_narrow(&server.address);

@@ -58,13 +58,23 @@ fn term_lets_a_request_finish() {
 
 #[test]
 fn term_waits_no_longer_than_graceful_timeout() {
-    let mut server = Server::start("process", ["--graceful-timeout", "1"]);
-    let mut client = server.connect();
-    client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
-    wait_until("the request to be in the app", || server.entered() == 1);
+    let mut server = Server::start("process", ["--graceful-timeout", "1", "--access-logfile", "-"]);
+    // The second is ready when the first is unwound, and must not be begun then.
+    let clients: Vec<_> = (0..2)
+        .map(|number| {
+            let mut client = server.connect();
+            client.send(format!("GET /wait?{number} HTTP/1.1\r\nHost: test\r\n\r\n"));
+            wait_until("the first request to be in the app", || server.entered() == 1);
+            client
+        })
+        .collect();
     server.signal(SIGTERM);
     let (status, took) = server.wait_for_exit_within(Duration::from_secs(10));
     assert_eq!(status.code(), Some(0));
+    drop(clients);
+    server.wait_for_log("Not done at the end of graceful_timeout");
+    assert_eq!(server.stdout().matches("GET /wait?").count(), 1, "{}", server.stdout());
+    assert!(server.stdout().contains("GET /wait?0 HTTP/1.1\" 500"), "{}", server.stdout());
     // The worker unwinds the request a moment before the master would kill the worker.
     assert!((Duration::from_millis(600)..Duration::from_secs(4)).contains(&took), "{took:?}");
     assert!(!server.log().contains("SIGKILL"), "{}", server.log());

@@ -138,9 +138,10 @@ fn of_environment(folder: &Path) -> Result<Interpreter, String> {
             .map(|(_, value)| value)
     };
     let origin = format!("the Python of {}", folder.display());
-    // `python -m venv` writes down the interpreter itself since 3.11, virtualenv and uv both.
-    let names = [says(&["base-executable", "executable"]).map(Path::new), says(&["implementation"]).map(Path::new)];
-    names.into_iter().flatten().try_for_each(|name| check_kind(name, &origin))?;
+    // Not every maker of environments writes down the kind of Python; the links lead to it.
+    let said = says(&["implementation"]).map(PathBuf::from);
+    let linked = folder.join("bin/python").canonicalize().ok();
+    [said, linked].iter().flatten().try_for_each(|name| check_kind(name, &origin))?;
     // `version` is of `python -m venv`, `version_info` of virtualenv and uv.
     let version = says(&["version", "version_info"]).and_then(major_minor);
     let home = says(&["home"]).map(PathBuf::from);

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub struct ConnectionLimits {
     pub holdings: Holdings,
     /// Sends what waits for more to come while the application runs.
     pub standby: Standby,
+    /// How many relays have bytes for their clients after their connections have ended.
+    pub relays: Arc<AtomicUsize>,
     proxy_allow_ips: Trusted,
     /// Peers that may speak for others by headers; under uwsgi, peers that may send requests at
     /// all.
@@ -108,6 +110,7 @@ impl ConnectionLimits {
             poll: OnceLock::new(),
             proxy_allow_ips: config.proxy_allow_ips.clone(),
             trusted: trusted(config).clone(),
+            relays: Arc::default(),
             stopping: AtomicBool::new(false),
         }
     }

@@ -99,7 +99,7 @@ impl LeaderState {
         Ok(())
     }
 
-    /// The end of draining is noticed in time: late greenlets must unwind before the master kills
+    /// The end of draining is noticed in time: late requests must unwind before the master kills
     /// the worker.
     fn wait_for_drain(&mut self) {
         if let WorkerStage::Draining(end) = self.stage {

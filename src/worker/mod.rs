@@ -24,6 +24,7 @@ pub mod metrics_server;
 pub mod read_context;
 mod rejection_log;
 mod relay;
+mod relay_link;
 mod request_ids;
 mod siblings;
 mod slow_requests;

@@ -8,11 +8,11 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::relay_link::RelayLink;
 use super::transport::Transport;
 use crate::sys::socket::{Cork, Stream};
 use crate::sys::thread;
@@ -22,30 +22,30 @@ use crate::tls::Session;
 const BLOCK: usize = 16 * 1024;
 
 /// Starts to carry bytes between the client on `stream`, with whom `session` is held, and
-/// `application`, as `terms` say.
+/// `application`, whose connection is at the other end of `link`. A client that takes nothing for
+/// longer than `patience` once the application has closed is disconnected.
 ///
 /// # Errors
 /// The system has no room for another thread.
-pub fn start(stream: Stream, session: Box<Session>, application: Stream, terms: RelayTerms) -> io::Result<()> {
+pub fn start(
+    stream: Stream,
+    session: Box<Session>,
+    application: Stream,
+    link: Arc<RelayLink>,
+    patience: Duration,
+) -> io::Result<()> {
     let mut client = Transport::plain(stream);
     client.begin_tls(*session);
-    let relay = Relay { client: Side::new(client), application: Side::new(Transport::plain(application)), terms };
+    let (client, application) = (Side::new(client), Side::new(Transport::plain(application)));
+    let relay = Relay { client, application, link, patience };
     thread::spawn("tls-relay", move || relay.run())
-}
-
-/// How a relay ends.
-pub struct RelayTerms {
-    /// A client that takes nothing for longer than this once the application has closed is
-    /// disconnected.
-    pub patience: Duration,
-    /// Whether the response stays incomplete: the end is not announced to the client then.
-    pub is_broken_off: Arc<AtomicBool>,
 }
 
 struct Relay {
     client: Side,
     application: Side,
-    terms: RelayTerms,
+    link: Arc<RelayLink>,
+    patience: Duration,
 }
 
 /// One end, and the block that was read from it for the other.
@@ -67,10 +67,10 @@ impl Relay {
     fn run(mut self) {
         let mut leaves_by = None;
         loop {
-            if self.terms.is_broken_off.load(Acquire) {
-                self.client.transport.abandon();
+            let moved = self.relay_both();
+            if self.application.end_is_told || self.client.is_gone {
+                self.link.end();
             }
-            let moved = relay(&mut self.client, &mut self.application) | relay(&mut self.application, &mut self.client);
             if self.client.is_gone || (self.client.end_is_told && self.application.end_is_told) {
                 return;
             }
@@ -80,12 +80,24 @@ impl Relay {
             }
             if self.application.is_gone {
                 let now = Instant::now();
-                if now >= *leaves_by.get_or_insert(now + self.terms.patience) {
+                if now >= *leaves_by.get_or_insert(now + self.patience) {
                     return;
                 }
             }
             self.wait(leaves_by);
         }
+    }
+
+    /// Moves what can be moved without waiting, both ways; says whether anything was.
+    fn relay_both(&mut self) -> bool {
+        let moved = relay(&mut self.client, &mut self.application, |_| ());
+        // The connection breaks off before it ends, so the question comes behind the end.
+        let before_end = |client: &mut Transport| {
+            if self.link.is_broken_off() {
+                client.abandon();
+            }
+        };
+        relay(&mut self.application, &mut self.client, before_end) || moved
     }
 
     /// Waits until one side can go on, or is found to be gone.
@@ -116,6 +128,12 @@ impl Relay {
             || (self.client.has_hung_up && self.client.has_ended)
             || polled.is_err_and(|error| error != nix::errno::Errno::EINTR);
         self.application.is_gone |= application.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.link.end();
     }
 }
 
@@ -151,8 +169,9 @@ impl Side {
     }
 }
 
-/// Moves what can be moved without waiting; says whether anything was.
-fn relay(from: &mut Side, to: &mut Side) -> bool {
+/// Moves what can be moved without waiting; says whether anything was. `before_end` is called
+/// before the end is told.
+fn relay(from: &mut Side, to: &mut Side, before_end: impl FnOnce(&mut Transport)) -> bool {
     if to.is_gone {
         (from.start, from.has_ended, from.end_is_told) = (from.block.len(), true, true);
         return false;
@@ -171,6 +190,7 @@ fn relay(from: &mut Side, to: &mut Side) -> bool {
         Err(_) => to.is_gone = true,
         Ok(Some(())) if from.has_ended && from.is_empty() && !from.end_is_told => {
             (from.end_is_told, moved) = (true, true);
+            before_end(&mut to.transport);
             to.is_gone |= to.transport.shutdown_write().is_err();
         }
         Ok(_) => {}

@@ -270,18 +270,25 @@ impl ThreadPool {
         let in_flight = caller.in_flight();
         in_flight.note_thread();
         self.in_flight.add(in_flight);
+        let is_main = matches!(role, Role::Main { .. });
         loop {
             let (task, attaches_at) = py.detach(|| (self.next_task(role), self.clock_if_measured()));
             let goes_on = match task {
-                Task::Serve(request) => {
-                    let is_main = matches!(role, Role::Main { .. });
-                    self.main_is_at_request.fetch_or(is_main, Relaxed);
+                Task::Serve(request) if is_main => {
+                    self.main_is_at_request.store(true, Relaxed);
                     let goes_on = self.serve_on(py, caller, request, attaches_at);
-                    self.main_is_at_request.fetch_and(!is_main, Relaxed);
+                    self.main_is_at_request.store(false, Relaxed);
                     goes_on
                 }
+                Task::Serve(request) => self.serve_on(py, caller, request, attaches_at),
                 Task::RunHandlers => self.run_handlers(py),
-                Task::End => return,
+                Task::End => {
+                    // The main thread may have come back late, behind the end of the others.
+                    if is_main {
+                        self.end();
+                    }
+                    return;
+                }
             };
             if !goes_on {
                 self.end();
@@ -549,11 +556,18 @@ impl ThreadPool {
         }
     }
 
-    /// Ends the work of all threads. Where the worker has waited for `late` requests in vain, that
-    /// of the main thread is unwound: the worker ends when the main thread does.
+    /// Ends the work of all threads, as the worker has nothing more to wait for. Where it has
+    /// waited in vain (`is_late`), the request of the main thread is unwound: the worker ends when
+    /// that thread does.
     fn end_drained(&self, is_late: bool) {
-        if is_late && !self.has_greenlets() && self.main_is_at_request.load(Relaxed) {
-            signals::unwind_late_request();
+        // First: a thread that is unwound must find no other request.
+        self.lock().is_over = true;
+        if is_late && !self.has_greenlets() {
+            self.report_late();
+            // Once, whoever sees the end.
+            if self.main_is_at_request.swap(false, Relaxed) {
+                signals::unwind_late_request();
+            }
         }
         self.end();
     }

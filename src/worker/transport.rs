@@ -5,10 +5,10 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Release};
 
 use crate::sys::socket::{Cork, Stream};
 use crate::tls::{MOST_UNSENT, Secured, Session, Settled};
+use crate::worker::relay_link::RelayLink;
 
 /// How much of a file one call of sendfile(2) is given, and how much is read at once where sendfile
 /// cannot be used.
@@ -20,8 +20,8 @@ pub struct Transport {
     tls: Option<Box<Session>>,
     /// Whether the application has the descriptor, which then is a blocking one.
     is_lent: bool,
-    /// Where a relay has the session: tells it that the connection is broken off.
-    is_broken_off: Option<Arc<AtomicBool>>,
+    /// Where a relay has the session.
+    relay: Option<Arc<RelayLink>>,
     /// The end is to be a reset, if it can be one.
     is_cut_short: bool,
 }
@@ -29,7 +29,7 @@ pub struct Transport {
 impl Transport {
     /// Bytes as they are.
     pub fn plain(stream: Stream) -> Self {
-        Transport { stream, tls: None, is_lent: false, is_broken_off: None, is_cut_short: false }
+        Transport { stream, tls: None, is_lent: false, relay: None, is_cut_short: false }
     }
 
     /// From now on the bytes go through `session`.
@@ -42,10 +42,10 @@ impl Transport {
         self.tls = None;
     }
 
-    /// Puts another stream in place of this one, which is returned with its session. They are a
-    /// relay's, which looks at `is_broken_off` when the other stream ends.
-    pub fn replace(&mut self, stream: Stream, is_broken_off: Arc<AtomicBool>) -> (Stream, Option<Box<Session>>) {
-        self.is_broken_off = Some(is_broken_off);
+    /// Puts another stream in place of this one, which is returned with its session. They are for
+    /// the relay at the other end of this `link`.
+    pub fn replace(&mut self, stream: Stream, link: Arc<RelayLink>) -> (Stream, Option<Box<Session>>) {
+        self.relay = Some(link);
         (std::mem::replace(&mut self.stream, stream), self.tls.take())
     }
 
@@ -137,6 +137,9 @@ impl Transport {
             return Err(ErrorKind::ConnectionReset.into());
         }
         self.finish();
+        if let Some(relay) = &self.relay {
+            relay.wait_for_client();
+        }
         self.stream.shutdown_write()
     }
 
@@ -145,8 +148,8 @@ impl Transport {
         if let Some(session) = &mut self.tls {
             session.abandon();
         }
-        if let Some(is_broken_off) = &self.is_broken_off {
-            is_broken_off.store(true, Release);
+        if let Some(relay) = &self.relay {
+            relay.break_off();
         }
     }
 

@@ -222,25 +222,16 @@ fn an_environment_says_its_version_in_the_words_of_whoever_made_it() {
         let interpreter = found(line).unwrap_or_else(|problem| panic!("{line}: {problem}"));
         assert_eq!((&*interpreter.version, &*interpreter.base), ("3.12", Path::new("/opt/python/bin/python3.12")));
     }
-    for (line, kind) in [
-        ("version = 3.10.14\nexecutable = /opt/pypy/bin/pypy3.10", "PyPy"),
-        ("version_info = 3.10.14.final.0\nimplementation = PyPy", "PyPy"),
-        ("version = 3.14.0\nexecutable = /opt/python/bin/python3.14t", "a free-threaded CPython"),
-    ] {
-        let problem = found(line).expect_err(line);
-        assert!(problem.ends_with(&format!(" is {kind}; this monoceros serves the ordinary CPython")), "{problem}");
-    }
-    for line in ["implementation = CPython\nversion_info = 3.12.4", "executable = /opt/bin/python3.12\nversion = 3.12"]
-    {
-        assert_eq!(found(line).expect(line).version, "3.12");
-    }
+    let problem = found("version_info = 3.12.4.final.0\nimplementation = PyPy").expect_err("another kind");
+    assert!(problem.ends_with(" is PyPy; this monoceros serves the ordinary CPython"), "{problem}");
+    assert_eq!(found("implementation = CPython\nversion_info = 3.12.4").expect("a CPython").version, "3.12");
     for line in ["", "version = pypy", "versions = 3.12"] {
         assert!(found(line).expect_err(line).ends_with("does not say which Python it is for"), "{line}");
     }
 }
 
 #[test]
-fn another_kind_of_python_on_path_is_named_and_not_taken_for_its_neighbour() {
+fn another_kind_of_python_is_named_and_not_taken_for_its_neighbour() {
     for (name, kind) in [("pypy3.11", "PyPy"), ("python3.14t", "a free-threaded CPython")] {
         let home = tempfile::tempdir().expect("a folder");
         for folder in ["bin", "lib/python3.14"] {
@@ -253,6 +244,12 @@ fn another_kind_of_python_on_path_is_named_and_not_taken_for_its_neighbour() {
         let path = home.path().join("bin");
         let found = find::interpreter(Path::new("monoceros"), |name| (name == "PATH").then(|| path.clone().into()));
         assert!(found.expect_err(name).contains(&format!("bin/python3 is {kind};")), "{name}");
+        let environment = environment_for("3.14.0", text(&path));
+        fs::create_dir(environment.path().join("bin")).expect("the folder is writable");
+        std::os::unix::fs::symlink(path.join(name), environment.path().join("bin/python")).expect("writable");
+        let active = |name: &str| (name == "VIRTUAL_ENV").then(|| environment.path().into());
+        let problem = find::interpreter(Path::new("monoceros"), active).expect_err(name);
+        assert!(problem.contains(&format!(" is {kind};")), "{problem}");
     }
 }
 

@@ -50,11 +50,12 @@ impl ResponseWriter {
         }
         let mut front = std::mem::take(&mut self.buffer);
         let is_first = self.progress == Progress::Started;
+        let offered = blocks.iter().map(|block| block.as_bytes().len()).sum();
         if is_first {
-            self.render_head(&mut front, last);
+            let is_whole = self.head.content_length == Some(offered as u64);
+            self.render_head(&mut front, last || is_whole);
             self.progress = Progress::Sending;
         }
-        let offered = blocks.iter().map(|block| block.as_bytes().len()).sum();
         let Framed { admitted, tail } = self.encoder.frame(&mut front, offered, last);
         if last {
             self.progress = Progress::Complete;
@@ -150,8 +151,8 @@ impl ResponseWriter {
         self.transmit_one(bytes, Hint::Now).inspect_err(|_| self.connection = Outlook::Gone)
     }
 
-    /// Appends the head to `out`. `is_last` says that the application does no more for the request,
-    /// once the body is out that goes with the head.
+    /// Appends the head to `out`. `is_last` says that the whole body goes with it, behind which the
+    /// application hardly reads more of the request.
     pub(super) fn render_head(&mut self, out: &mut Vec<u8>, is_last: bool) {
         let may_keep_alive = self.exchange.as_ref().is_some_and(|exchange| exchange.may_keep_alive(is_last));
         if self.connection == Outlook::Close && may_keep_alive && self.encoder.plan() != BodyPlan::UntilClose {

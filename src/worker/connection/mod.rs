@@ -61,7 +61,7 @@ pub enum Step {
     /// Wait for the client.
     Wait,
     /// Nothing: the poll tells of the client already, and the request has left nothing to be done.
-    Rest,
+    Settled,
     /// Send its response, which was put off, together with those of other connections.
     Send,
     /// Go on with the connection without another event, after others have had their turn.
@@ -294,14 +294,14 @@ impl Connection {
         if self.ends_body { self.transport.cut_short() } else { self.transport.abandon() }
     }
 
-    /// Notes that the end of the connection ends the response's body, too.
-    pub fn note_end_of_body(&mut self) {
-        self.ends_body = true;
-    }
-
     /// The same, where only the end of the connection would tell the client that bytes are missing.
     pub fn cut_short(&mut self) {
         self.transport.cut_short();
+    }
+
+    /// Notes that the end of the connection ends the response's body, too.
+    pub fn note_end_of_body(&mut self) {
+        self.ends_body = true;
     }
 
     /// Answers a health check without the application.

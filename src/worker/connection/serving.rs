@@ -9,7 +9,6 @@ use std::io::{self, ErrorKind};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
@@ -22,7 +21,8 @@ use crate::sys::retry::retry;
 use crate::sys::socket::{Readiness, Stream};
 use crate::worker::connection_limits::ConnectionLimits;
 use crate::worker::connection_poll::Watched;
-use crate::worker::relay::{self, RelayTerms};
+use crate::worker::relay;
+use crate::worker::relay_link::RelayLink;
 
 /// How often a client that does not read, or send, is looked at while the application waits for it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -100,12 +100,11 @@ impl Connection {
             self.limits.poll().iter().for_each(|poll| poll.forget(self.descriptor()));
             self.watched = Watched::Not;
         }
-        let is_broken_off = Arc::new(AtomicBool::new(false));
-        let terms = RelayTerms { patience: self.limits.write_timeout, is_broken_off: is_broken_off.clone() };
-        let (stream, Some(session)) = self.transport.replace(ours, is_broken_off) else {
+        let link = Arc::new(RelayLink::new(&self.limits.relays));
+        let (stream, Some(session)) = self.transport.replace(ours, link.clone()) else {
             return Err(ErrorKind::NotConnected.into());
         };
-        relay::start(stream, session, theirs, terms)
+        relay::start(stream, session, theirs, link, self.limits.write_timeout)
     }
 }
 
@@ -142,7 +141,7 @@ impl Request {
             let mut connection = lock(&connection);
             connection.request.0 = Some(self);
             match go_on(&mut connection) {
-                Step::Wait if connection.is_settled() => Step::Rest,
+                Step::Wait if connection.is_settled() => Step::Settled,
                 step => step,
             }
         };

@@ -12,7 +12,7 @@ impl EventLoop {
     pub(super) fn follow(&mut self, key: usize, step: Step) {
         match step {
             Step::Wait => self.register(key),
-            Step::Rest => {}
+            Step::Settled => {}
             Step::Send => {
                 if self.queues.finished.is_empty() {
                     self.queues.finished_since = self.clock.now;

@@ -50,7 +50,7 @@ impl EventLoop {
     /// The request of the connection with this `key` is served: goes on as its `step` says.
     pub fn put_back(&mut self, key: usize, step: Step) {
         let Some(missed) = self.check_in(key) else { return };
-        if !matches!(step, Step::Rest) || self.limits.is_stopping() {
+        if !matches!(step, Step::Settled) || self.limits.is_stopping() {
             self.settle(key);
             self.follow(key, step);
         }

@@ -17,6 +17,7 @@ mod waits;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -306,9 +307,11 @@ impl EventLoop {
         self.clock.now
     }
 
-    /// Whether no connection is open, those for metrics included.
+    /// Whether no connection is open, those for metrics included, and no relay has bytes for its
+    /// client.
     pub fn is_empty(&self) -> bool {
-        self.connections.is_empty() && self.metrics.as_ref().is_none_or(|metrics| metrics.is_idle())
+        let has_relays = self.limits.relays.load(Relaxed) > 0;
+        self.connections.is_empty() && !has_relays && self.metrics.as_ref().is_none_or(|metrics| metrics.is_idle())
     }
 
     /// Makes a turn end, and tick, by `time`.

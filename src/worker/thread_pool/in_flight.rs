@@ -29,6 +29,15 @@ pub(super) struct InFlightTable {
     has_reported_abort: AtomicBool,
 }
 
+/// A request that a thread is at, for the log.
+struct InFlightRequest {
+    /// Its method, target and client.
+    text: String,
+    ids: RequestIds,
+    /// How long it has run.
+    seconds: f64,
+}
+
 impl InFlightTable {
     pub(super) fn new(slow: SlowRequests) -> Self {
         InFlightTable { callers: Mutex::default(), slow: Mutex::new(slow), has_reported_abort: AtomicBool::new(false) }
@@ -47,6 +56,16 @@ impl InFlightTable {
         // Nothing below waits, and a look comes often: the list is not copied.
         let callers = self.callers.lock().unpoisoned();
         callers.iter().map(|requests| requests.flush_due(now, hurry)).max().unwrap_or(Look::Nothing)
+    }
+
+    /// What all are at.
+    fn described(&self) -> Vec<InFlightRequest> {
+        let now = monotonic_ms();
+        let of_caller = |requests: &InFlight| {
+            let seconds = now.saturating_sub(requests.start() / 1_000_000) as f64 / 1000.0;
+            requests.describe().into_iter().map(move |(text, ids)| InFlightRequest { text, ids, seconds })
+        };
+        self.callers().iter().flat_map(of_caller).collect()
     }
 
     /// A copy of the list: its user may log, or wait for a response.
@@ -80,20 +99,22 @@ impl ThreadPool {
         if self.in_flight.has_reported_abort.swap(true, Relaxed) {
             return;
         }
-        let in_flight = self.in_flight.callers();
-        let now = monotonic_ms();
-        let ages = in_flight.iter().map(|requests| now.saturating_sub(requests.start() / 1_000_000));
-        let described = ages.zip(&in_flight).flat_map(|(age, of)| of.describe().into_iter().map(move |one| (age, one)));
-        let requests: Vec<(u64, (String, RequestIds))> = described.collect();
-        for (age, (request, ids)) in requests.iter().take(MOST_REPORTED) {
-            let (seconds, rest) = (age / 1000, age % 1000);
-            within(ids.clone().into(), || log::error!("Aborted while serving {request}, for {seconds}.{rest:03} s"));
+        let requests = self.in_flight.described();
+        for InFlightRequest { text, ids, seconds } in requests.iter().take(MOST_REPORTED) {
+            within(ids.clone().into(), || log::error!("Aborted while serving {text}, for {seconds:.3} s"));
         }
         if requests.len() > MOST_REPORTED {
             log::error!("Aborted while serving {} requests more", requests.len() - MOST_REPORTED);
         }
         if requests.is_empty() {
             log::error!("Aborted while no request was in the app");
+        }
+    }
+
+    /// Says what the worker is at when it ends without waiting any longer.
+    pub(super) fn report_late(&self) {
+        for InFlightRequest { text, ids, seconds } in self.in_flight.described().into_iter().take(MOST_REPORTED) {
+            within(ids.into(), || log::warn!("Not done at the end of graceful_timeout, after {seconds:.3} s: {text}"));
         }
     }
 
