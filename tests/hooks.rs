@@ -238,6 +238,27 @@ fn worker_nr_counts_requests_whatever_hook_there_is() {
 }
 
 #[test]
+fn a_hook_of_another_moment_costs_requests_nothing() {
+    let config = "from gunicorn.http.message import Request\n\
+                  made = Request.__init__\n\
+                  def init(self, **fields):\n\
+                  \x20   print('made for', fields['path'], flush=True)\n\
+                  \x20   made(self, **fields)\n\
+                  Request.__init__ = init\n";
+    for (hook, made) in
+        [("def post_fork(server, worker): pass\n", ""), ("def pre_request(worker, req): pass\n", "made for /\n")]
+    {
+        for class in ["sync", "gevent"] {
+            let plan = Plan::app("process").config(&format!("{config}{hook}")).args(["--worker-class", class]);
+            let server = plan.start();
+            assert_eq!(server.get("/").status, 200);
+            assert_eq!(server.stdout(), made, "{class} {hook}");
+            server.finish();
+        }
+    }
+}
+
+#[test]
 fn pre_request_can_change_the_request_and_refuse_it() {
     let config = "def pre_request(worker, req):\n\
                   \x20   if req.path == '/refused': raise RuntimeError('refused')\n\

@@ -40,6 +40,13 @@ class Logs(FacadeTest):
         bridge.log.reopen_files()
         self.assertEqual(_monoceros.reopened, [True])
 
+    def test_making_a_logger_changes_nothing(self):
+        self.bridge()
+        _monoceros.seen.clear()
+        # As at a reload.
+        self.bridge()
+        self.assertEqual(set(_monoceros.seen), {(True, 20)})
+
     def test_native_with_a_formatter(self):
         bridge = self.bridge()
         handler, = bridge.log.error_log.handlers

@@ -155,8 +155,10 @@ def make_logger(kind, cfg):
     gunicorn makes its logger once, the server at each reload. So what the last one has added is removed first, or every
     line would be doubled. What a class of the same name adds the first time only, stays.
     """
-    global _class, _of_class
+    global _class, _of_class, _made  # noqa: PLW0603 - the state of the process, as the loggers are
     last, left = _class, _take_of_class()
+    # What happens to the loggers meanwhile is not what an application has changed.
+    made, _made = _made, None
     # One with a `setup` of its own would otherwise pass records back to the server.
     drop_handlers()
     before = _handlers()
@@ -172,6 +174,7 @@ def make_logger(kind, cfg):
                     added.append((logger, handler))
         _class, _of_class = kind, added
         _close(left)
+        _made = _made or made
 
 
 def _handlers():
