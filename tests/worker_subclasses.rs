@@ -222,6 +222,40 @@ fn a_failed_request_of_a_class_has_its_access_line_in_pythons_logging() {
     }
 }
 
+/// Hooks that tell how many requests there were, and what the client got.
+const TELLING: &str = "def pre_request(worker, req): worker.log.info('pre_request %s %s.', req.uri, worker.nr)\n\
+                       def post_request(worker, req, environ, resp):\n\
+                       \x20   worker.log.info('post_request %s %s %s.', req.uri, resp and resp.status, worker.nr)\n";
+
+fn telling(plan: Plan) -> Plan {
+    let plan = plan.file("conf.py", TELLING);
+    let path = plan.path("conf.py").display().to_string();
+    plan.args(["--config", &path])
+}
+
+#[test]
+fn nr_counts_the_request_that_post_request_is_about() {
+    // One that is given each request, and one that is not.
+    for class in ["MetricsSync", "MetricsThread", "Beating", "Pool"] {
+        let server = telling(plan(class)).start();
+        for nr in 0..3 {
+            assert_eq!(server.get("/x").status, 200);
+            server.wait_for_log(&format!("pre_request /x {nr}."));
+            server.wait_for_log(&format!("post_request /x 200 OK {}.", nr + 1));
+        }
+        server.finish();
+    }
+    for class in ["MetricsGevent", "Patches"] {
+        let server = telling(green(class)).start();
+        for nr in 0..3 {
+            assert_eq!(server.get("/x").status, 200);
+            server.wait_for_log(&format!("pre_request /x {nr}."));
+            server.wait_for_log(&format!("post_request /x 200 OK {}.", nr + 1));
+        }
+        server.finish();
+    }
+}
+
 #[test]
 fn a_class_may_answer_errors_alone() {
     let mut server = plan("OnlyErrors").start();

@@ -266,8 +266,9 @@ class Bridge:
     # A request
 
     def request(self, **fields):
-        # As in gunicorn, `pre_request` sees the number before its request.
-        if "pre_request" not in self._hooks:
+        # As in gunicorn, `pre_request` sees the number before its request. A class that is given requests counts them
+        # when it has the application called.
+        if "pre_request" not in self._hooks and "handle_request" not in self.methods:
             self.worker.nr += 1
         return remember(Request(cfg=self.cfg, **fields))
 

@@ -21,7 +21,7 @@ class ServedWorker(Worker):
     # Set by the server: what serves, and the numbers of its scoreboard.
     _serve = None
     _numbers = None
-    # The requests that Python code has counted.
+    # The requests that Python code has seen begin.
     _counted = 0
     # What a failed request may raise that `handle_error` is told of.
     _told = Exception
@@ -35,8 +35,9 @@ class ServedWorker(Worker):
 
     @property
     def nr(self):
-        """The number of requests that were served."""
-        return self._counted if self._numbers is None else self._numbers()[0]
+        """The number of requests, up to the latest that the application was called for."""
+        # The scoreboard counts a request when it is over, but also those of which no Python code here is told.
+        return self._counted if self._numbers is None else max(self._counted, self._numbers()[0])
 
     @nr.setter
     def nr(self, count):
@@ -73,6 +74,7 @@ class ServedWorker(Worker):
         turn, environ = _turn_of(req), {}
         try:
             self.cfg.pre_request(self, req)
+            self.nr += 1
             environ = turn.environ()
             amend(req, environ)
             if client is not req._client:
