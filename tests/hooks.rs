@@ -237,6 +237,76 @@ fn worker_nr_counts_requests_whatever_hook_there_is() {
     server.finish();
 }
 
+/// What hooks read of the worker, at each moment.
+const NUMBERS: &str = "import sys
+
+def tell(moment, worker):
+    kind = type(worker)
+    numbers = [getattr(worker, name, '-') for name in ('nr', 'nr_conns', 'worker_connections', 'max_keepalived')]
+    threads = worker.tpool._max_workers if hasattr(worker, 'tpool') else '-'
+    worker.log.info('%s %s.%s %s %s.', moment, kind.__module__, kind.__name__, numbers, threads)
+
+def pre_fork(server, worker):
+    tell('pre_fork', worker)
+    worker.log.info('gevent %s', 'gunicorn.workers.ggevent' in sys.modules)
+def post_fork(server, worker): tell('post_fork', worker)
+def post_worker_init(worker): tell('post_worker_init', worker)
+def pre_request(worker, req): tell('pre_request', worker)
+def post_request(worker, req): tell('post_request', worker)
+def worker_exit(server, worker): tell('worker_exit', worker)
+def child_exit(server, worker): tell('child_exit', worker)
+";
+
+#[test]
+fn hooks_see_a_worker_of_its_class_with_the_numbers_of_that() {
+    for (class, kind, idle, serving) in [
+        ("sync", "sync.SyncWorker", "'-', '-', '-'] -", "'-', '-', '-'] -"),
+        ("gthread", "gthread.ThreadWorker", "0, 50, 47] 3", "1, 50, 47] 3"),
+        ("gevent", "ggevent.GeventWorker", "'-', 50, '-'] -", "'-', 50, '-'] -"),
+        ("gunicorn.workers.gthread.ThreadWorker", "gthread.ThreadWorker", "0, 50, 47] 3", "1, 50, 47] 3"),
+    ] {
+        let threads = if kind.starts_with('s') { "1" } else { "3" };
+        let plan = Plan::app("process").config(NUMBERS).args(["--worker-class", class, "--threads", threads]);
+        let mut server = plan.args(["--worker-connections", "50"]).start();
+        let saw = |moment: &str, nr: u8, rest: &str| {
+            server.wait_for_log(&format!("{moment} gunicorn.workers.{kind} [{nr}, {rest}."));
+        };
+        saw("pre_fork", 0, idle);
+        saw("post_fork", 0, idle);
+        saw("post_worker_init", 0, idle);
+        let mut client = server.connect();
+        for nr in 0..3 {
+            assert_eq!(client.get("/").status, 200);
+            saw("pre_request", nr, serving);
+            saw("post_request", nr + 1, serving);
+        }
+        server.wait_for_log(&format!("gevent {}", if class == "gevent" { "True" } else { "False" }));
+        drop(client);
+        server.signal(SIGTERM);
+        assert_eq!(server.wait_for_exit().code(), Some(0));
+        let log = server.log();
+        let exits =
+            [format!("worker_exit gunicorn.workers.{kind} [3, "), format!("child_exit gunicorn.workers.{kind} ")];
+        assert!(exits.iter().all(|line| log.contains(line)), "{log}");
+        server.expect_gone();
+    }
+}
+
+#[test]
+fn worker_nr_is_true_without_request_hooks() {
+    let config = "import threading, time\n\
+                  def watch(worker):\n\
+                  \x20   while worker.nr < 3: time.sleep(0.01)\n\
+                  \x20   worker.log.info('has served %s', worker.nr)\n\
+                  def post_worker_init(worker): threading.Thread(target=watch, args=(worker,), daemon=True).start()\n";
+    for class in ["sync", "gthread"] {
+        let server = Plan::app("process").config(config).args(["--worker-class", class]).start();
+        (0..3).for_each(|_| assert_eq!(server.get("/").status, 200));
+        server.wait_for_log("has served 3");
+        server.finish();
+    }
+}
+
 #[test]
 fn a_hook_of_another_moment_costs_requests_nothing() {
     let config = "from gunicorn.http.message import Request\n\

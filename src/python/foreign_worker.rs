@@ -17,7 +17,7 @@ use pyo3::types::PyDict;
 
 use super::app::App;
 use super::errors::traceback;
-use super::hooks::{HookError, Hooks, WorkerState, refusal};
+use super::hooks::{HookError, Hooks, Numbers, WorkerState, refusal};
 pub use super::native::take_broken_files;
 use super::{interpreter, loggers, signals};
 use crate::base::unpoisoned::Unpoisoned;
@@ -263,18 +263,6 @@ impl Serve {
         let serve = serve.ok_or_else(|| PyRuntimeError::new_err("the worker has served already"))?;
         serve(App::new(app), threads.map(|(count, start)| ThreadTerms { count, start }));
         Ok(())
-    }
-}
-
-/// The numbers of the worker's row that classes of gunicorn's have as attributes.
-#[pyclass(frozen, module = "monoceros")]
-struct Numbers(Row);
-
-#[pymethods]
-impl Numbers {
-    /// Requests served, open connections, requests that run.
-    fn __call__(&self) -> (u64, u64, u64) {
-        (self.0.served(), self.0.connections(), self.0.running())
     }
 }
 

@@ -25,6 +25,7 @@ use super::request_hooks::RequestHooks;
 use super::signals;
 use super::{interpreter, loggers};
 use crate::logging;
+use crate::scoreboard::Row;
 use crate::settings::{self, AppSpec, Config, Origins};
 use crate::sys::process::Pid;
 
@@ -158,6 +159,31 @@ impl WorkerState {
         state.set_item("max_requests", self.max_requests)?;
         state.set_item("number", self.number)?;
         Ok(state)
+    }
+}
+
+/// The numbers of the worker's row that classes of gunicorn's have as attributes.
+#[pyclass(frozen, module = "monoceros")]
+pub(super) struct Numbers(pub Row);
+
+#[pymethods]
+impl Numbers {
+    /// Requests that are over.
+    #[getter]
+    fn served(&self) -> u64 {
+        self.0.served()
+    }
+
+    /// Open connections.
+    #[getter]
+    fn connections(&self) -> u64 {
+        self.0.connections()
+    }
+
+    /// Requests that run.
+    #[getter]
+    fn running(&self) -> u64 {
+        self.0.running()
     }
 }
 
@@ -309,14 +335,19 @@ impl Hooks {
         Python::attach(|py| bridge.ask(py, "metric", (text, name, value, kind))).is_ok()
     }
 
-    /// In a new worker: makes it the current worker, then calls `post_fork`.
+    /// In a new worker: makes it the current worker, whose numbers are those of `row`, then calls
+    /// `post_fork`.
     ///
     /// # Errors
     /// It raised.
-    pub fn post_fork(&self, worker: WorkerState) -> Result<(), Raised> {
+    pub fn post_fork(&self, worker: WorkerState, row: &Row) -> Result<(), Raised> {
         let Some(bridge) = &self.0 else { return Ok(()) };
         Python::attach(|py| {
-            let state = worker.as_dict(py).map_err(|error| Raised::new(py, &error))?;
+            let state = worker.as_dict(py).and_then(|state| {
+                state.set_item("numbers", Py::new(py, Numbers(row.clone()))?)?;
+                Ok(state)
+            });
+            let state = state.map_err(|error| Raised::new(py, &error))?;
             bridge.ask(py, "enter_worker", (state,))?;
             bridge.ask(py, "post_fork", ())
         })

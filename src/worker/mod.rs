@@ -253,7 +253,7 @@ fn boot(mut init: WorkerInit, python: &PythonSetup) -> Result<AssembledWorker, B
     make_known(&init.row, init.dirty_socket.as_deref());
     let (ppid, age, max_requests, number) = (init.master.pid, init.age, init.max_requests, init.row.number());
     let state = WorkerState { ppid, age, max_requests, number };
-    init.service.hooks.post_fork(state).map_err(BootError::raised)?;
+    init.service.hooks.post_fork(state, &init.row).map_err(BootError::raised)?;
     // Signal handlers that the hook has installed are replaced, as under gunicorn; those of the
     // application stay.
     signals::dump_stacks_to(stacks).map_err(python_failure)?;

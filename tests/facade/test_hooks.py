@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import types
 from unittest import mock
 
 import _monoceros
@@ -13,6 +14,7 @@ import gunicorn
 from gunicorn import _bridge, config, errors
 from gunicorn.app.base import Application
 from gunicorn.workers.base import Worker
+from gunicorn.workers.sync import SyncWorker
 
 
 class Hooks(FacadeTest):
@@ -72,6 +74,33 @@ class Hooks(FacadeTest):
         server = bridge.arbiter
         forked = (server, "<Worker [booting]>", os.getpid())
         self.assertEqual(seen, [(2, 2, None), forked, (1, 0, {4711: mock.ANY}), (4711, 1, {})])
+
+    def test_the_class_that_hooks_see(self):
+        for values, name in (
+            ({}, "SyncWorker"), ({"threads": 2}, "ThreadWorker"), ({"worker_class": "gthread"}, "ThreadWorker"),
+            ({"worker_class": "gevent"}, "GeventWorker"), ({"worker_class": "tornado"}, "Worker"),
+            ({"worker_class": "some.SyncWorker", "threads": 2}, "Worker"),
+        ):
+            bridge = self.bridge(values)
+            bridge.pre_fork(1)
+            self.assertEqual(type(bridge._pending).__name__, name, values)
+        bridge.enter_worker({"pid": 5, "ppid": 4, "age": 1})
+        with mock.patch.object(SyncWorker, "__init__", lambda self, *arguments: self.fail()):
+            bridge = self.bridge()
+            bridge.pre_fork(1)
+            self.assertIs(type(bridge._pending), Worker)
+
+    def test_numbers_of_the_scoreboard(self):
+        bridge = self.bridge({"worker_class": "gthread", "threads": 3})
+        bridge.pre_fork(1)
+        worker = bridge._pending
+        self.assertEqual((worker.nr, worker.nr_conns, worker.tpool._max_workers), (0, 0, 3))
+        numbers = types.SimpleNamespace(served=4, connections=2, running=1)
+        bridge.enter_worker({"pid": 5, "ppid": 4, "age": 1, "numbers": numbers})
+        self.assertEqual((worker.nr, worker.nr_conns, len(worker.futures)), (4, 2, 1))
+        # Requests of which no Python code is told are counted by the scoreboard alone.
+        bridge.request(path="/")
+        self.assertEqual(worker.nr, 5)
 
     def test_worker_hooks(self):
         seen = []

@@ -24,7 +24,10 @@ from gunicorn.errors import ConfigError
 from gunicorn.glogging import Logger, SafeAtoms, plain
 from gunicorn.http import wsgi
 from gunicorn.http.message import Request
-from gunicorn.workers.base import Worker
+from gunicorn.workers.base import Worker, is_overridden
+
+# The server's own worker classes, as the settings name them.
+_OWN_CLASSES = ("sync", "gthread", "gevent")
 
 # With each of these settings Python's logging writes the logs.
 _LOGGING = ("logconfig", "logconfig_dict", "logconfig_json", "syslog")
@@ -192,7 +195,15 @@ class Bridge:
     def _new_worker(self, age, ppid):
         arbiter = self.arbiter
         # gunicorn passes a worker half of it, because that is how often a worker must send a heartbeat.
-        return Worker(age, ppid, arbiter.LISTENERS, self._app, self.cfg.timeout / 2, self.cfg, self.log)
+        return self._class_to_see()(age, ppid, arbiter.LISTENERS, self._app, self.cfg.timeout / 2, self.cfg, self.log)
+
+    def _class_to_see(self):
+        """The class of the object that hooks see. One of another package is imported in the worker alone."""
+        if self.cfg.settings["worker_class"].get() not in _OWN_CLASSES:
+            return Worker
+        kind = util.load_class(self.cfg.worker_class_str)
+        # A replaced `__init__` is called where the worker serves, and only there.
+        return Worker if is_overridden(kind, "__init__") else kind
 
     # The worker
 
@@ -203,6 +214,7 @@ class Bridge:
         for name in ("pid", "ppid", "age"):
             if name in state:
                 setattr(self.worker, name, state[name])
+        self.worker._numbers = state.get("numbers")
         self.worker.max_requests = state.get("max_requests") or sys.maxsize
         self.worker.number = state.get("number")
 

@@ -160,7 +160,7 @@ def address_of(text):
 
 
 def serve_by(bridge, serve, numbers):
-    """Has `run` of a class that the server serves for call `serve`; `numbers` tells requests, connections, and running.
+    """Has `run` of a class that the server serves for call `serve`; `numbers` are those of the scoreboard.
 
     Returns for what the server must call the bridge.
     """

@@ -61,6 +61,10 @@ class GeventPyWSGIWorker(Worker):
     server_class = PyWSGIServer
     wsgi_handler = PyWSGIHandler
 
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.worker_connections = self.cfg.worker_connections
+
     def patch(self):
         """Patches the standard library, before the app is loaded, and the listeners, which were made before."""
         monkey.patch_all()
@@ -96,7 +100,7 @@ class GeventPyWSGIWorker(Worker):
             "wsgi.multithread": True,
         }
         server = self.server_class(
-            listener, application=self.wsgi, spawn=Pool(self.cfg.worker_connections or None), log=self.log,
+            listener, application=self.wsgi, spawn=Pool(self.worker_connections or None), log=self.log,
             handler_class=_noting_idleness(self.wsgi_handler, self._idle), environ=environ, **self._tls(),
         )
         if are_several:

@@ -37,7 +37,7 @@ class ServedWorker(Worker):
     def nr(self):
         """The number of requests, up to the latest that the application was called for."""
         # The scoreboard counts a request when it is over, but also those of which no Python code here is told.
-        return self._counted if self._numbers is None else max(self._counted, self._numbers()[0])
+        return self._counted if self._numbers is None else max(self._counted, self._numbers.served)
 
     @nr.setter
     def nr(self, count):

@@ -37,7 +37,7 @@ class ThreadWorker(ServedWorker):
     @property
     def nr_conns(self):
         """Open connections."""
-        return 0 if self._numbers is None else self._numbers()[1]
+        return 0 if self._numbers is None else self._numbers.connections
 
     @property
     def futures(self):
@@ -73,7 +73,7 @@ class ThreadWorker(ServedWorker):
         return self.handle_request(req, conn) is not False
 
     def _running(self):
-        return 0 if self._numbers is None else self._numbers()[2]
+        return 0 if self._numbers is None else self._numbers.running
 
 
 class _Threads:
