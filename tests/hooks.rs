@@ -329,6 +329,34 @@ fn a_hook_of_another_moment_costs_requests_nothing() {
 }
 
 #[test]
+fn settings_have_values_of_gunicorns_kinds() {
+    let config = "def on_starting(server):\n\
+                  \x20   cfg = server.cfg\n\
+                  \x20   server.log.info('keepalive %s', cfg.keepalive + 1)\n\
+                  \x20   server.log.info('http %s %s %s', cfg.http_protocols, cfg.http2_cleartext, cfg.http_parser)\n\
+                  \x20   server.log.info('http2 %s', cfg.http2_max_concurrent_streams + cfg.http2_initial_window_size\n\
+                  \x20       + cfg.http2_max_frame_size + cfg.http2_max_header_list_size)\n\
+                  \x20   server.log.info('asgi %s %s %s %r', cfg.asgi_loop, cfg.asgi_lifespan,\n\
+                  \x20       cfg.asgi_disconnect_grace_period + cfg.websocket_max_message_size, cfg.root_path)\n\
+                  \x20   server.log.info('tls %s %s', cfg.ssl_version.name, cfg.ssl_options['ssl_version'] == 2)\n";
+    for (args, keepalive) in [
+        (&["--threads", "1"], "651"),
+        (&["--threads", "2"], "3"),
+        (&["--worker-class", "gevent"], "3"),
+        (&["--keep-alive", "7"], "8"),
+        (&["--keep-alive", "0"], "1"),
+    ] {
+        let server = Plan::app("process").config(config).args(*args).start();
+        server.wait_for_log(&format!("keepalive {keepalive}\n"));
+        server.wait_for_log("http ['h1'] off auto\n");
+        server.wait_for_log("http2 147555\n");
+        server.wait_for_log("asgi auto auto 16777219 ''\n");
+        server.wait_for_log("tls PROTOCOL_TLS True\n");
+        server.finish();
+    }
+}
+
+#[test]
 fn pre_request_can_change_the_request_and_refuse_it() {
     let config = "def pre_request(worker, req):\n\
                   \x20   if req.path == '/refused': raise RuntimeError('refused')\n\

@@ -257,6 +257,18 @@ fn nr_counts_the_request_that_post_request_is_about() {
 }
 
 #[test]
+fn a_class_reads_for_how_long_its_base_keeps_idle_connections() {
+    let config = "def post_worker_init(worker): worker.log.info('keepalive %s.', worker.cfg.keepalive)\n";
+    for (plan, seconds) in [(plan("Wrapping"), 650), (plan("Pool"), 2), (green("Patches"), 2)] {
+        let plan = plan.file("conf.py", config);
+        let path = plan.path("conf.py").display().to_string();
+        let server = plan.args(["--config", &path]).start();
+        server.wait_for_log(&format!("keepalive {seconds}."));
+        server.finish();
+    }
+}
+
+#[test]
 fn a_class_may_answer_errors_alone() {
     let mut server = plan("OnlyErrors").start();
     server.allow("");

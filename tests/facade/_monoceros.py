@@ -49,7 +49,7 @@ max_requests_jitter | --max-requests-jitter | int | 0
 timeout | -t --timeout | int | 30
 request_timeout | --request-timeout | int | 0
 graceful_timeout | --graceful-timeout | int | 30
-keepalive | --keep-alive | int | 2
+keepalive | --keep-alive | int | None
 Security
 limit_request_line | --limit-request-line | int | 4094
 Debugging
@@ -107,6 +107,10 @@ ca_certs | --ca-certs | text | None
 suppress_ragged_eofs | --suppress-ragged-eofs | switch | True
 do_handshake_on_connect | --do-handshake-on-connect | switch | False
 ciphers | --ciphers | text | None
+Not supported
+http_protocols | --http-protocols | comma list | None
+http2_max_frame_size | --http2-max-frame-size | int | None
+root_path | --root-path | text | None
 Server Hooks
 on_starting | | hook | None
 on_reload | | hook | None

@@ -63,6 +63,21 @@ class Settings(FacadeTest):
         self.assertIs(configured(logger_class="simple", statsd_host="h").logger_class, Statsd)
         self.assertIs(configured(logger_class="logging.Logger", statsd_host="h").logger_class, logging.Logger)
 
+    def test_what_is_unset_has_a_value_of_gunicorns_kind(self):
+        import ssl
+
+        for settings, seconds in (
+            ({}, 650), ({"worker_class": "gunicorn.workers.sync.SyncWorker"}, 650), ({"threads": 2}, 2),
+            ({"worker_class": "gevent"}, 2), ({"keepalive": 0}, 0),
+        ):
+            self.assertEqual(configured(**settings).keepalive, seconds, settings)
+        self.assertIsNone(config.Config().settings["keepalive"].get())
+        cfg = config.Config()
+        self.assertEqual((cfg.http_protocols, cfg.http2_max_frame_size, cfg.root_path), (["h1"], 16384, ""))
+        self.assertIs(cfg.ssl_version, ssl.PROTOCOL_TLS)
+        self.assertIs(cfg.ssl_options["ssl_version"], ssl.PROTOCOL_TLS)
+        self.assertNotIn("http_protocols", cfg.given())
+
     def test_classes_carry_the_defaults(self):
         self.assertIn('"%(r)s"', config.AccessLogFormat.default)
         self.assertEqual(config.WorkerThreads.name, "threads")

@@ -12,24 +12,12 @@ import traceback
 
 from gunicorn import _installed, util
 from gunicorn._gevent import what_is_missing
+from gunicorn.config import KEEPALIVE, KEEPALIVE_OF_SYNC
 from gunicorn.errors import AppImportError
 from gunicorn.sock import listener
 from gunicorn.util import load_class
 from gunicorn.workers._served import called_methods, cannot_override, replaced
 from gunicorn.workers.base import QuickExit, Worker, make, prepare_for_signals
-
-# What gunicorn has where this server has nothing: classes calculate with it.
-_DEFAULTS = {
-    "keepalive": 2,
-    # ssl.PROTOCOL_TLS.
-    "ssl_version": 2,
-    "http_protocols": ["h1"],
-    "asgi_loop": "auto",
-    "asgi_lifespan": "auto",
-    "asgi_disconnect_grace_period": 3,
-    "websocket_max_message_size": 16777216,
-    "root_path": "",
-}
 
 _BOOT_ERROR = 3
 _APP_ERROR = 4
@@ -115,10 +103,9 @@ def enter(bridge, name, worker_class, state, listeners, beat):
     Returns whether gunicorn's own code runs it.
     """
     cfg = bridge.cfg
-    for known, value in _DEFAULTS.items():
-        setting = cfg.settings.get(known)
-        if setting is not None and setting.value is None:
-            setting.value = value
+    if cfg.settings["keepalive"].value is None:
+        # The settings know the class by name only.
+        cfg.settings["keepalive"].value = KEEPALIVE_OF_SYNC if own_class(worker_class) == "sync" else KEEPALIVE
     bridge.enter_worker(state)
     seen = bridge.worker
     sockets = [listener(descriptor, text, address_of(text)) for text, descriptor in listeners]

@@ -32,6 +32,29 @@ _TLS = ("keyfile", "certfile", "ssl_version", "cert_reqs", "ca_certs", "suppress
         "do_handshake_on_connect", "ciphers")
 
 
+# gunicorn's defaults of settings that this server does not have: hooks and worker classes calculate with them.
+_GUNICORNS_DEFAULTS = {
+    # ssl.PROTOCOL_TLS.
+    "ssl_version": 2,
+    "http_protocols": ["h1"],
+    "http2_cleartext": "off",
+    "http2_max_concurrent_streams": 100,
+    "http2_initial_window_size": 65535,
+    "http2_max_frame_size": 16384,
+    "http2_max_header_list_size": 65536,
+    "asgi_loop": "auto",
+    "asgi_lifespan": "auto",
+    "asgi_disconnect_grace_period": 3,
+    "websocket_max_message_size": 16777216,
+    "http_parser": "auto",
+    "root_path": "",
+}
+
+# How long idle connections are kept while nobody sets `keepalive`, in seconds: under sync, and under other classes. The
+# server has the same numbers in worker/connection_limits.rs.
+KEEPALIVE_OF_SYNC = 650
+KEEPALIVE = 2
+
 # The settings that are in force, and who is told when Python code sets one of them.
 _watched = _note_set = None
 
@@ -107,13 +130,20 @@ class Config:
         name = self.settings["worker_class"].get()
         if not isinstance(name, str):
             return name.__name__
-        is_sync = name == "sync" or name.endswith("SyncWorker")
-        return "gthread" if is_sync and self.threads > 1 else name
+        return "gthread" if _is_sync(name) and self.threads > 1 else name
 
     @property
     def worker_class(self):
         named = self.settings["worker_class"].get()
         return util.load_worker_class(self.worker_class_str) if isinstance(named, str) else named
+
+    @property
+    def keepalive(self):
+        """The number that counts. The setting itself is None while nobody has given one."""
+        given = self.settings["keepalive"].get()
+        if given is not None:
+            return given
+        return KEEPALIVE_OF_SYNC if _is_sync(self.worker_class_str) else KEEPALIVE
 
     @property
     def address(self):
@@ -156,8 +186,18 @@ class Config:
         return bool(self.certfile or self.keyfile)
 
     @property
+    def ssl_version(self):
+        given = self.settings["ssl_version"].get()
+        if given != _GUNICORNS_DEFAULTS["ssl_version"]:
+            return given
+        # Not at the top: it loads OpenSSL.
+        import ssl
+
+        return ssl.PROTOCOL_TLS
+
+    @property
     def ssl_options(self):
-        return {name: self.settings[name].get() for name in _TLS if name in self.settings}
+        return {name: getattr(self, name) for name in _TLS if name in self.settings}
 
     @property
     def env(self):
@@ -180,6 +220,10 @@ class Config:
         # An escaped "=" belongs to the name.
         escaped = (_assignment(pair.replace("\\=", "\0")) for pair in pairs)
         return {name.replace("\0", "="): value.replace("\0", "=") for name, value in escaped}
+
+
+def _is_sync(name):
+    return name == "sync" or name.endswith("SyncWorker")
 
 
 def _assignment(pair):
@@ -337,7 +381,7 @@ def _define(row):
         "action": _ACTIONS.get(kind),
         "const": {"switch off": False, "optional text": "auto"}.get(kind),
         "nargs": "?" if kind == "optional text" else None,
-        "default": _hooks.default(name) if kind == "hook" else row["default"],
+        "default": _hooks.default(name) if kind == "hook" else _GUNICORNS_DEFAULTS.get(name, row["default"]),
         "desc": row["doc"],
     }
     class_name = _CLASS_NAMES.get(name) or "".join(map(_capitalized, name.split("_")))
