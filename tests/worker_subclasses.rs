@@ -136,7 +136,7 @@ fn hooks_run_inside_the_bases_method() {
             [at("before GET /x"), at("pre_request /x"), at(&format!("post_request /x {class} 200 OK")), at("after /x")];
         assert!(moments.is_sorted(), "{log}");
         assert_eq!(server.get("/refused").status, 500);
-        server.wait_for_log("post_request /refused None None");
+        server.wait_for_log("post_request /refused None 500 Internal Server Error");
         assert_eq!(status(&server, "/never"), None);
         server.wait_for_log("after /never");
         assert!(!server.log().contains("pre_request /never"), "{}", server.log());
@@ -231,6 +231,76 @@ fn telling(plan: Plan) -> Plan {
     let plan = plan.file("conf.py", TELLING);
     let path = plan.path("conf.py").display().to_string();
     plan.args(["--config", &path])
+}
+
+#[test]
+fn post_request_sees_what_the_client_of_a_failed_request_got() {
+    for plan in [plan("MetricsSync"), plan("MetricsThread").args(["--threads", "2"]), green("MetricsGevent")] {
+        let mut server = telling(plan).start();
+        server.allow("");
+        let told = |line: &str| {
+            server.wait_for_log(line);
+            server.wait_for_log_times("post_request", line[line.len() - 2..line.len() - 1].parse().expect("a digit"));
+        };
+        assert_eq!(status(&server, "/raise"), Some(500));
+        told("post_request /raise 500 Internal Server Error 1.");
+        let log = server.log();
+        let at = |text: &str| log.find(text).unwrap_or_else(|| panic!("{text}: {log}"));
+        assert!(at("Error handling request GET /raise") < at("post_request /raise"), "{log}");
+        assert_eq!(status(&server, "/broken"), None);
+        told("post_request /broken 200 OK 2.");
+        assert_eq!(server.get("/x").status, 200);
+        told("post_request /x 200 OK 3.");
+        drop(asked(&server, "/late"));
+        server.wait_for_log("post_request /late ");
+        assert_eq!(server.get("/y").status, 200);
+        told("post_request /y 200 OK 5.");
+        server.finish();
+    }
+}
+
+#[test]
+fn post_request_is_called_as_often_as_the_bases_method() {
+    for plan in [plan("AroundSync"), plan("AroundThread").args(["--threads", "2"]), green("AroundGevent")] {
+        let mut server = telling(plan).start();
+        server.allow("");
+        // The class keeps the exception for itself, and nothing is sent.
+        assert_eq!(status(&server, "/raise?swallow"), None);
+        server.wait_for_log("post_request /raise?swallow None 1.");
+        // It calls the base again.
+        assert_eq!(status(&server, "/again"), Some(200));
+        server.wait_for_log("post_request /again 200 OK 3.");
+        let log = server.log();
+        let calls = [
+            "pre_request /again 1.",
+            "post_request /again None 2.",
+            "pre_request /again 2.",
+            "post_request /again 200",
+        ];
+        let moments = calls.map(|call| log.find(call).unwrap_or_else(|| panic!("{call}: {log}")));
+        assert!(moments.is_sorted(), "{log}");
+        assert_eq!(log.matches("post_request").count(), 3, "{log}");
+        server.finish();
+    }
+}
+
+#[test]
+fn post_request_sees_the_answer_to_a_handle_error_that_fails() {
+    for plan in [plan("FailsAtErrorsSync"), plan("FailsAtErrorsThread"), green("FailsAtErrorsGevent")] {
+        let log = plan.path("access.log").display().to_string();
+        let plan = plan.args(["--access-logfile", &log, "--access-logformat", "%(U)s %(s)s"]);
+        let mut server = telling(plan).args(["--statsd-host", "127.0.0.1:9"]).start();
+        server.allow("");
+        assert_eq!(status(&server, "/raise"), Some(500));
+        server.wait_for_log("LookupError: of handle_error");
+        server.wait_for_log("post_request /raise 500 Internal Server Error 1.");
+        assert_eq!(status(&server, "/x"), Some(200));
+        server.wait_for_log("post_request /x 200 OK 2.");
+        assert_eq!(server.log().matches("post_request").count(), 2, "{}", server.log());
+        let lines = || std::fs::read_to_string(server.path("access.log")).unwrap_or_default();
+        wait_until("two lines", || lines() == "/raise 500\n/x 200\n");
+        server.finish();
+    }
 }
 
 #[test]

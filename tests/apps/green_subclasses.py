@@ -8,7 +8,7 @@ import gevent
 from gevent import monkey
 from gevent.pywsgi import WSGIServer
 from gunicorn.workers.ggevent import GeventWorker
-from subclasses import Around, Metrics
+from subclasses import Around, FailsAtErrors, Metrics
 from subclasses import application as plain
 
 
@@ -56,6 +56,10 @@ class AroundGevent(Around, GeventWorker):
 class MetricsGevent(Metrics, GeventWorker):
     def handle_request(self, listener_name, req, sock, addr):
         self.counted(partial(super().handle_request, listener_name, req, sock, addr))
+
+
+class FailsAtErrorsGevent(FailsAtErrors, GeventWorker):
+    pass
 
 
 class Limited(GeventWorker):

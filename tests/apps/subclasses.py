@@ -22,6 +22,9 @@ def application(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/raise":
         raise ValueError("of the application")
+    if path == "/late":
+        time.sleep(0.3)
+        raise ValueError("late")
     if path == "/broken":
         start_response("200 OK", [("Content-Length", "100")])
         return broken()
@@ -203,6 +206,21 @@ class OnlyErrors(SyncWorker):
 
     def handle_error(self, req, client, addr, exc):
         util.write_error(client, 502, "Bad Gateway", str(exc))
+
+
+class FailsAtErrors:
+    """Cannot even answer an error."""
+
+    def handle_error(self, req, client, addr, exc):
+        raise LookupError("of handle_error")
+
+
+class FailsAtErrorsSync(FailsAtErrors, SyncWorker):
+    pass
+
+
+class FailsAtErrorsThread(FailsAtErrors, ThreadWorker):
+    pass
 
 
 class TimedOut(Exception):

@@ -62,7 +62,12 @@ class ServedWorker(Worker):
             # gunicorn tells nobody of one either: most often the client is gone.
             turn.fail(error)
         except self._told as error:
-            self.handle_error(req, client, address, error)
+            try:
+                self.handle_error(req, client, address, error)
+            except self._told as failure:
+                turn.fail(failure)
+        finally:
+            _tell_of_failure(req)
         return may_keep, bool(self.alive)
 
     def _hand_over(self, listener, req, client, address):
@@ -72,6 +77,8 @@ class ServedWorker(Worker):
     def _call_application(self, req, client, address):
         """What `handle_request` of gunicorn's classes does with a request."""
         turn, environ = _turn_of(req), {}
+        # Of an earlier call: each has its `post_request`, before the `pre_request` of the next.
+        _tell_of_failure(req)
         try:
             self.cfg.pre_request(self, req)
             self.nr += 1
@@ -82,8 +89,18 @@ class ServedWorker(Worker):
             if address != req.peer_addr and isinstance(address, tuple):
                 environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = address[0], str(address[1])
             turn.run(self.wsgi, environ)
-        finally:
-            turn.after(req, environ)
+        except BaseException:
+            # What the client gets is known when the class has handled the error.
+            req._failed_environ = environ
+            raise
+        turn.after(req, environ)
+
+
+def _tell_of_failure(req):
+    """Tells the access log and `post_request` of a call of the application that has failed, once."""
+    environ = vars(req).pop("_failed_environ", None)
+    if environ is not None:
+        req._turn.after(req, environ)
 
 
 def _turn_of(req):
