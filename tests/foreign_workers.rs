@@ -127,6 +127,70 @@ fn tornado_runs_what_an_app_schedules_while_it_is_imported() {
 }
 
 /// As under gunicorn, whose own classes ask the hook.
+/// A WSGI application that fails in several ways.
+const FAILING: &str = "def application(environ, start_response):
+    path = environ['PATH_INFO']
+    if path == '/raise':
+        raise ValueError('of the app')
+    if path == '/nostart':
+        return []
+    if path == '/status':
+        start_response('200', [])
+        return []
+    start_response('200 OK', [('X-Bad', 'a\\r\\nb')] if path == '/header' else [])
+    return broken() if path == '/broken' else [b'fine']
+
+def broken():
+    yield b'a part'
+    raise ValueError('in the middle')
+";
+
+#[test]
+fn tornado_answers_for_a_wsgi_app_that_fails() {
+    let own = format!("{FAILING}\nimport tornado.wsgi\nowned = tornado.wsgi.WSGIContainer(application)\n");
+    for (app, code) in [("app", FAILING), ("app:owned", &own)] {
+        let (name, value) = variable_for_classes();
+        let plan = Plan::app(app).env(name, value).in_own_folder().file("app.py", code);
+        let mut server = plan.args(["--worker-class", "tornado"]).config(HOOKS).start();
+        server.allow("");
+        for path in ["/raise", "/nostart", "/status", "/header", "/broken"] {
+            assert_eq!(server.get(path).status, 500, "{path}");
+            server.wait_for_log(&format!("Error handling request GET {path}"));
+        }
+        server.wait_for_log("ValueError: of the app");
+        assert_eq!(server.get("/").text(), "fine");
+        expect_prompt_stop(server, Duration::from_secs(8));
+    }
+}
+
+#[test]
+fn a_stop_of_tornado_does_not_wait_for_clients_that_are_gone() {
+    let server = with_hooks(TORNADO).start();
+    drop(enter(&server));
+    expect_prompt_stop(server, Duration::from_secs(8));
+}
+
+#[test]
+fn late_requests_leave_a_class_time_to_end_before_it_is_killed() {
+    for class in [TORNADO, PYWSGI] {
+        let mut server = with_hooks(class).args(["--graceful-timeout", "2"]).start();
+        server.allow("Worker graceful timeout");
+        let _late = enter(&server);
+        expect_prompt_stop(server, Duration::from_secs(8));
+    }
+}
+
+/// The worker ends by itself, within that time.
+fn expect_prompt_stop(mut server: Server, most: Duration) {
+    server.signal(SIGTERM);
+    let (status, took) = server.wait_for_exit_within(Duration::from_secs(40));
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert!(took < most, "{took:?}: {}", server.log());
+    assert!(server.log().contains("hook worker_exit"), "{}", server.log());
+    server.expect_gone();
+    server.expect_clean_log();
+}
+
 #[test]
 fn pywsgi_and_tornado_have_the_context_of_the_ssl_context_hook() {
     let hook = "import ssl\ndef ssl_context(conf, default_ssl_context_factory):\n    \

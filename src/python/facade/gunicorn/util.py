@@ -332,14 +332,18 @@ def write_nonblock(sock, data, chunked=False):
     write(sock, data, chunked)
 
 
-def write_error(sock, status_int, reason, mesg):
-    """Sends a whole response that says `reason` and `mesg`; the connection ends with it."""
+def _error_page(reason, mesg):
     import html
 
-    page = (
+    return (
         f"<html>\n  <head>\n    <title>{reason}</title>\n  </head>\n"
         f"  <body>\n    <h1><p>{reason}</p></h1>\n    {html.escape(mesg)}\n  </body>\n</html>\n"
     ).encode("latin-1", "replace")
+
+
+def write_error(sock, status_int, reason, mesg):
+    """Sends a whole response that says `reason` and `mesg`; the connection ends with it."""
+    page = _error_page(reason, mesg)
     head = (
         f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\nContent-Type: text/html\r\n"
         f"Content-Length: {len(page)}\r\n\r\n"

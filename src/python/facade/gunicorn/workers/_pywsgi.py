@@ -9,10 +9,11 @@ import gevent
 import gevent.hub
 import gevent.socket
 from gevent import monkey, pywsgi
+from gevent.event import Event
 from gevent.pool import Pool
 from gunicorn import SERVER_SOFTWARE, _ssl_context
 from gunicorn.http.wsgi import FileWrapper
-from gunicorn.workers.base import Worker
+from gunicorn.workers.base import Worker, patience
 
 # Between two looks whether the worker is to stop, and between two heartbeats.
 _TURN = 1.0
@@ -64,6 +65,7 @@ class GeventPyWSGIWorker(Worker):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.worker_connections = self.cfg.worker_connections
+        self._is_told_to_stop = Event()
 
     def patch(self):
         """Patches the standard library, before the app is loaded, and the listeners, which were made before."""
@@ -85,7 +87,7 @@ class GeventPyWSGIWorker(Worker):
         while self.alive:
             self.notify()
             self._stop_if_orphaned()
-            gevent.sleep(_TURN)
+            self._is_told_to_stop.wait(_TURN)
         self._stop(servers)
 
     def _server(self, listener):
@@ -120,7 +122,7 @@ class GeventPyWSGIWorker(Worker):
         """Accepts nothing more, lets requests finish, and closes connections that wait for one."""
         for server in servers:
             server.close()
-        until = time.monotonic() + self.cfg.graceful_timeout
+        until = time.monotonic() + patience(self.cfg)
         while any(len(server.pool) for server in servers):
             for handler in list(self._idle):
                 handler.hang_up()
@@ -130,7 +132,13 @@ class GeventPyWSGIWorker(Worker):
             self.notify()
             gevent.sleep(_LOOK)
         for server in servers:
-            server.stop(timeout=_TURN)
+            # It has been waited for. What still runs is ended.
+            server.stop(timeout=0)
+
+    def handle_exit(self, sig, frame):
+        super().handle_exit(sig, frame)
+        # The time that the master gives runs already.
+        self._is_told_to_stop.set()
 
     # The log's locks are greenlets' own: signal handlers leave the work to one.
 

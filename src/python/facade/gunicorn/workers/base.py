@@ -12,6 +12,10 @@ import time
 
 from gunicorn import util
 
+# A worker that waits for late requests gives them up this much before the master kills it, but not before half of its
+# time is over. It is the number of the server's own workers.
+_BEFORE_KILL = 0.3
+
 # Between `worker_int` and the end: a moment for what the hook has begun. gunicorn's number.
 _MOMENT = 0.1
 
@@ -153,6 +157,11 @@ class Worker:
 
     def handle_winch(self, sig, frame):
         self.log.debug("worker: SIGWINCH ignored.")
+
+
+def patience(cfg):
+    """How many seconds a worker that stops may wait for its requests."""
+    return cfg.graceful_timeout - min(_BEFORE_KILL, cfg.graceful_timeout / 2)
 
 
 class QuickExit(SystemExit):

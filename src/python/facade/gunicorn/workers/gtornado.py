@@ -5,9 +5,10 @@ import os
 
 import tornado
 import tornado.web
-from gunicorn import SERVER_SOFTWARE, _ssl_context
-from gunicorn.workers.base import Worker
+from gunicorn import SERVER_SOFTWARE, _ssl_context, util
+from gunicorn.workers.base import Worker, patience
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders, ResponseStartLine
 from tornado.ioloop import IOLoop
 from tornado.wsgi import WSGIContainer
 
@@ -53,6 +54,8 @@ class TornadoWorker(Worker):
         app = self.wsgi
         if not isinstance(app, (WSGIContainer, tornado.web.Application)):
             app = WSGIContainer(app)
+        # Also those that a native application falls back to.
+        WSGIContainer.handle_request = _answering_failures(WSGIContainer.handle_request, self.log)
         server = _Server(app, no_keep_alive=self.cfg.keepalive <= 0, **self._tls())
         server.worker = self
         for listener in self.sockets:
@@ -63,6 +66,7 @@ class TornadoWorker(Worker):
             now = asyncio.get_running_loop().time()
             if now >= beat_at:
                 self.notify()
+                server.forget_the_gone()
                 beat_at = now + _BEAT
             if self.ppid != os.getppid():
                 self.log.info("Parent changed, shutting down: %s", self)
@@ -74,14 +78,38 @@ class TornadoWorker(Worker):
         """Accepts nothing more, and waits for the requests that have begun."""
         server.stop()
         now = asyncio.get_running_loop().time
-        until = now() + self.cfg.graceful_timeout
-        while server.running and now() < until:
+        until = now() + patience(self.cfg)
+        server.forget_the_gone()
+        while server.running:
+            if now() > until:
+                self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
+                break
             self.notify()
             await asyncio.sleep(_LOOK)
+            server.forget_the_gone()
         await server.close_all_connections()
 
     def _tls(self):
         return {"ssl_options": _ssl_context.make(self.cfg)} if self.cfg.is_ssl else {}
+
+
+def _answering_failures(handle_request, log):
+    """`handle_request` of a WSGIContainer, with an answer where tornado has none: where the application fails."""
+
+    async def handle(container, request):
+        try:
+            await handle_request(container, request)
+        except Exception:
+            log.exception("Error handling request %s %s", request.method, request.uri)
+            connection = request.connection
+            if not connection.stream.closed():
+                # The container sends a response when it is whole: nothing of it has gone out.
+                page = util._error_page("Internal Server Error", "")
+                head = HTTPHeaders({"Content-Type": "text/html", "Content-Length": str(len(page))})
+                connection.write_headers(ResponseStartLine("HTTP/1.1", 500, "Internal Server Error"), head, page)
+                connection.finish()
+
+    return handle
 
 
 class _Server(HTTPServer):
@@ -91,28 +119,34 @@ class _Server(HTTPServer):
 
     def initialize(self, *arguments, **options):
         super().initialize(*arguments, **options)
-        self.running = set()
+        # By their connections, with the stream of each: a WebSocket takes that away from its connection.
+        self.running = {}
+
+    def forget_the_gone(self):
+        """Counts requests as over whose clients are gone: tornado does not tell of these."""
+        for connection in [connection for connection, stream in self.running.items() if stream.closed()]:
+            self.is_over(connection)
+
+    def is_over(self, connection):
+        """The request of that connection is answered, or nobody waits for it."""
+        if self.running.pop(connection, None) is not None:
+            self.worker.handle_request()
 
     def start_request(self, server_conn, request_conn):
         delegate = super().start_request(server_conn, request_conn)
         received, closed, finish = delegate.headers_received, delegate.on_connection_close, request_conn.finish
 
         def headers_received(start_line, headers):
-            self.running.add(request_conn)
+            self.running[request_conn] = request_conn.stream
             return received(start_line, headers)
 
-        def is_over():
-            if request_conn in self.running:
-                self.running.discard(request_conn)
-                self.worker.handle_request()
-
         def on_connection_close():
-            is_over()
+            self.is_over(request_conn)
             closed()
 
         def finish_and_count():
             finish()
-            is_over()
+            self.is_over(request_conn)
 
         delegate.headers_received = headers_received
         delegate.on_connection_close = on_connection_close
