@@ -184,6 +184,10 @@ def do_raise(environ, start_response):
     raise ValueError("a broken view")
 
 
+def do_oserror(environ, start_response):
+    raise ConnectionRefusedError(111, "the database does not listen")
+
+
 def do_raiselate(environ, start_response):
     start_response("200 OK", [])
     yield b"one\n"
