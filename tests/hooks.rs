@@ -481,7 +481,7 @@ def post_worker_init(worker):
 
 def post_request(worker, req, environ, resp):
     worker.log.info('%s %s length=%s chunked=%s same=%s booted=%s', req.path, resp.status, resp.response_length,
-                    resp.chunked, resp.req is req, worker.booted)
+                    resp.is_chunked(), resp.req is req, worker.booted)
 
 def worker_exit(server, worker):
     worker.log.info('exit nr=%s sockets=%s', worker.nr, [one.fileno() for one in worker.sockets])

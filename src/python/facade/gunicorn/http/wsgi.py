@@ -68,6 +68,10 @@ class Response:
         """Whether the connection ends with this response."""
         return self.must_close or (self.req is not None and self.req.should_close())
 
+    def is_chunked(self):
+        """Whether the body went out in chunks."""
+        return self.chunked
+
     def default_headers(self):
         """The lines of a response before the app's own. Of a config's own version only the Server line is used."""
         from gunicorn import util
