@@ -1,6 +1,6 @@
 //! Where the config file is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::error::Error;
 use super::file;
@@ -30,8 +30,9 @@ pub fn config_path(command_line: &[Assignment], environment_args: &[Assignment])
     // Start scripts pass `--config ""` when their user has set nothing; gunicorn ignores it.
     let Some(location) = locations.map(|location| location.trim().to_owned()).find(|location| !location.is_empty())
     else {
-        let default = Path::new(DEFAULT_FILE);
-        return Ok(if default.exists() { ConfigSource::PythonFile(default.into()) } else { ConfigSource::None });
+        // What is told of it names its directory, as gunicorn does.
+        let default = std::path::absolute(DEFAULT_FILE).unwrap_or_else(|_| DEFAULT_FILE.into());
+        return Ok(if default.exists() { ConfigSource::PythonFile(default) } else { ConfigSource::None });
     };
     if let Some(module) = location.strip_prefix("python:") {
         return Ok(ConfigSource::PythonModule(module.to_owned()));
