@@ -407,7 +407,7 @@ fn a_class_may_be_given_in_every_form() {
                        \x20   return Local\n";
     let cases = [
         ("", "mine.Mine", "mine.Mine"),
-        (in_function, "", "__config__.worker_class.<locals>.Local"),
+        (in_function, "", "Local"),
         ("from mine import Mine as worker_class\n", "", "mine.Mine"),
         ("worker_class = 'egg:minework#own'\n", "", "egg:minework#own"),
         ("", "own", "own"),

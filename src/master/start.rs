@@ -255,7 +255,10 @@ fn give_up_inherited(inherited: &Inherited, config: &Config, upgrade: &Upgrade) 
 fn announce(service: &Service) {
     debug!("Arbiter booted");
     info!("Listening at: {} ({})", listeners::names(service), process::getpid());
-    info!("Using worker: {}", service.config.effective_worker_class());
+    let class = service.config.effective_worker_class().to_string();
+    // A class that the config file has made goes by its own name, as under gunicorn.
+    let name = class.strip_prefix("__config__.").and_then(|made| made.rsplit('.').next());
+    info!("Using worker: {}", name.unwrap_or(&class));
 }
 
 /// A hook that raises keeps the server from starting, except after an upgrade in place, which has
