@@ -239,11 +239,16 @@ pub fn write_head_end(out: &mut Vec<u8>) {
 /// chunk would end the body, so `length` is at least 1; [`CHUNK_END`] follows the data.
 pub fn write_chunk_size(out: &mut Vec<u8>, length: usize) {
     debug_assert!(length > 0, "an empty chunk ends the body");
-    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4);
-    for digit in (0..digits).rev() {
-        out.push(UPPER_HEX[length >> (4 * digit) & 0xf]);
+    const DIGITS: usize = usize::BITS as usize / 4;
+    let mut line = [b'\r'; DIGITS + 2];
+    line[DIGITS + 1] = b'\n';
+    let (mut start, mut rest) = (DIGITS, length);
+    while rest > 0 {
+        start -= 1;
+        line[start] = UPPER_HEX[rest & 0xf];
+        rest >>= 4;
     }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&line[start..]);
 }
 
 /// What follows a chunk's data.

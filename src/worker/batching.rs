@@ -43,8 +43,9 @@ pub const SHORT_REQUEST_NS: u64 = 100_000;
 pub struct Batching {
     /// Whether other requests are ready, whose responses this one may wait for.
     has_company: bool,
-    /// When the last block of an iteration was sent, or began to wait.
-    last_block: Option<Instant>,
+    /// Until when the next block of an iteration follows the last one, which was sent or put off, so
+    /// fast that it may wait.
+    fast_until: Option<Instant>,
     waits: Waits,
 }
 
@@ -70,7 +71,7 @@ impl Batching {
     /// Whether bytes with this `hint` are ever kept.
     pub fn may_defer(&self, hint: Hint) -> bool {
         match hint {
-            Hint::MoreSoon => self.last_block.is_some(),
+            Hint::MoreSoon => self.fast_until.is_some(),
             Hint::LastOfResponse => self.has_company,
             Hint::Now | Hint::LastOfConnection => false,
         }
@@ -93,11 +94,11 @@ impl Batching {
     }
 
     fn defers_block(&mut self, length: usize, queued: usize) -> bool {
-        let Some(before) = self.last_block else { return false };
+        let Some(fast_until) = self.fast_until else { return false };
         let now = Instant::now();
-        let defers = now.duration_since(before) < FAST && length <= SHORT && queued + length <= MOST_WAITING;
+        let defers = now < fast_until && length <= SHORT && queued + length <= MOST_WAITING;
         if defers {
-            self.last_block = Some(now);
+            self.fast_until = Some(now + FAST);
             if self.waits == Waits::Not {
                 self.waits = Waits::ForBlock(now + LONGEST_WAIT);
             }
@@ -108,7 +109,7 @@ impl Batching {
     /// A block of an iteration has been handed to the kernel.
     pub fn block_was_sent(&mut self) {
         if !is_off(Mechanism::BlockBatching) {
-            self.last_block = Some(Instant::now());
+            self.fast_until = Some(Instant::now() + FAST);
         }
     }
 
@@ -148,7 +149,7 @@ mod tests {
         assert!(follows(SHORT, MOST_WAITING - SHORT));
         assert!(!follows(SHORT + 1, 0), "long");
         assert!(!follows(SHORT, MOST_WAITING - SHORT + 1), "no room");
-        batching.last_block = Instant::now().checked_sub(FAST);
+        batching.fast_until = Some(Instant::now());
         assert!(!batching.defers(Hint::MoreSoon, 1, 0), "slow");
         assert_eq!(batching.waits(), Waits::Not);
     }
@@ -157,11 +158,11 @@ mod tests {
     fn a_block_waits_from_the_first_that_waits() {
         let mut batching = Batching::default();
         let start = Instant::now();
-        batching.last_block = Some(start + Duration::from_secs(1));
+        batching.fast_until = Some(start + Duration::from_secs(1));
         assert!(batching.defers(Hint::MoreSoon, 1, 0));
         let Waits::ForBlock(until) = batching.waits() else { panic!("it waits") };
         assert!(until >= start + LONGEST_WAIT);
-        batching.last_block = Some(start + Duration::from_secs(1));
+        batching.fast_until = Some(start + Duration::from_secs(1));
         assert!(batching.defers(Hint::MoreSoon, 1, 1));
         assert_eq!(batching.waits(), Waits::ForBlock(until));
         batching.end_wait();

@@ -98,11 +98,12 @@ impl WriteQueue {
     /// Appends bytes whatever the bounds say: the server's own, and those that wait for more to
     /// come.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.push_all(&[bytes]);
+        self.push_all(&[bytes], 0);
     }
 
-    /// As [`WriteQueue::push`], of several parts.
-    pub fn push_all(&mut self, parts: &[&[u8]]) {
+    /// As [`WriteQueue::push`], of several parts. About `expected` bytes are to come in all before
+    /// they leave: room for them is made at once, since growing into it copies them several times.
+    pub fn push_all(&mut self, parts: &[&[u8]], expected: usize) {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length == 0 {
             return;
@@ -115,7 +116,9 @@ impl WriteQueue {
             }
             parts.iter().for_each(|part| last.extend_from_slice(part));
         } else {
-            self.chunks.push_back(Chunk::Memory { bytes: parts.concat(), start: 0 });
+            let mut bytes = Vec::with_capacity(length.max(expected));
+            parts.iter().for_each(|part| bytes.extend_from_slice(part));
+            self.chunks.push_back(Chunk::Memory { bytes, start: 0 });
         }
     }
 

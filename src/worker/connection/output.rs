@@ -10,7 +10,7 @@ use crate::base::ablation::{Mechanism, is_off};
 use crate::exchange::Hint;
 use crate::sys::fork;
 use crate::sys::socket::{Cork, Stream};
-use crate::worker::batching::{Batching, Waits};
+use crate::worker::batching::{Batching, MOST_WAITING, Waits};
 use crate::worker::connection_limits::ConnectionLimits;
 use crate::worker::holdings::Held;
 use crate::worker::standby::Attention;
@@ -57,7 +57,7 @@ impl Output {
         self.check()?;
         let length = parts.iter().map(|part| part.len()).sum();
         if self.defers(transport, hint, length) {
-            self.queue.push_all(parts);
+            self.queue.push_all(parts, if hint == Hint::MoreSoon { MOST_WAITING } else { 0 });
             if hint == Hint::MoreSoon {
                 limits.standby.call_for(Attention::ToBytes);
             }
@@ -282,6 +282,11 @@ impl Output {
     /// Whether the poll will tell when the kernel takes more.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked
+    }
+
+    /// Whether what is queued waits for the next block of the response.
+    pub(super) fn waits_for_block(&self) -> bool {
+        matches!(self.batching.waits(), Waits::ForBlock(_))
     }
 
     /// Whether what is queued waits for other responses.

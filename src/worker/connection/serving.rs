@@ -129,8 +129,11 @@ impl Request {
         let Link { connection, key, .. } = self.link();
         let mut connection = lock(connection);
         let answer = ask(&mut connection);
-        connection.output.note_held(self.limits());
-        connection.await_client(*key, self.limits());
+        // Bytes that wait a moment for more wait for no client, and are not worth recording.
+        if !connection.output.waits_for_block() {
+            connection.output.note_held(self.limits());
+            connection.await_client(*key, self.limits());
+        }
         answer
     }
 
