@@ -63,7 +63,7 @@ fn a_body_that_only_the_end_ends_is_reset_where_the_worker_ends_before_it() {
         \x20   start_response('200 OK', [])\n\
         \x20   return [bytes(64 << 20)]\n";
     let plan = Plan::app("app").in_own_folder().file("app.py", app);
-    let mut server = plan.args(["--graceful-timeout", "1"]).start();
+    let mut server = plan.args(["--graceful-timeout", "4"]).start();
     let mut client = TcpStream::connect(("127.0.0.1", server.address.port())).unwrap();
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     client.read_exact(&mut [0; 1000]).unwrap();

@@ -158,6 +158,9 @@ fn tornado_answers_for_a_wsgi_app_that_fails() {
             server.wait_for_log(&format!("Error handling request GET {path}"));
         }
         server.wait_for_log("ValueError: of the app");
+        let mut client = server.connect();
+        let refused = client.request("HEAD", "/raise", &[], b"");
+        assert_eq!((refused.status, refused.body.len()), (500, 0));
         assert_eq!(server.get("/").text(), "fine");
         expect_prompt_stop(server, Duration::from_secs(8));
     }

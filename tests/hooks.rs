@@ -580,3 +580,19 @@ fn a_setting_that_a_hook_sets_is_told_to_come_too_late() {
     server.allow("was set by cfg.set()");
     server.finish();
 }
+
+/// In gunicorn these are plain attributes of the worker.
+#[test]
+fn hooks_may_set_what_a_worker_of_gunicorns_has() {
+    let names = "['worker_connections', 'max_keepalived', 'nr_conns', 'futures', 'tpool']";
+    let config = format!(
+        "def post_fork(server, worker):\n\
+         \x20   for name in {names}: setattr(worker, name, 7)\n\
+         def post_worker_init(worker): worker.log.info('kept %s', [getattr(worker, name) for name in {names}])\n"
+    );
+    for class in ["gthread", "sync"] {
+        let server = Plan::app("echo").args(["--worker-class", class, "--threads", "2"]).config(&config).start();
+        server.wait_for_log("kept [7, 7, 7, 7, 7]");
+        server.finish();
+    }
+}

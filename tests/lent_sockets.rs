@@ -210,7 +210,7 @@ fn websockets_cost_a_worker_no_hook_when_it_ends() {
     for threads in [1, 2, 3] {
         let plan = Plan::app("app").in_own_folder().file("app.py", APP).args(["--threads", &threads.to_string()]);
         let plan = plan.config(
-            "graceful_timeout = 2\n\
+            "graceful_timeout = 4\n\
             def worker_int(worker): worker.log.info('INT')\n\
             def worker_exit(server, worker): server.log.info('hook has run')\n",
         );

@@ -43,8 +43,8 @@ pub const SHORT_REQUEST_NS: u64 = 100_000;
 pub struct Batching {
     /// Whether other requests are ready, whose responses this one may wait for.
     has_company: bool,
-    /// Until when the next block of an iteration follows the last one, which was sent or put off, so
-    /// fast that it may wait.
+    /// Until when the next block of an iteration follows the last one, which was sent or put off,
+    /// so fast that it may wait.
     fast_until: Option<Instant>,
     waits: Waits,
 }

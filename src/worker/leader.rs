@@ -269,10 +269,9 @@ impl LeaderState {
     fn finish(&mut self, pool: &ThreadPool, end: Instant) {
         self.stage = WorkerStage::Draining(end);
         pool.stop_keeping_alive();
-        // First: a sibling that ends at this moment must not count on this worker for what it
-        // passes on.
-        pool.announce(WorkerPhase::Draining);
         self.event_loop.stop_accepting();
         self.event_loop.close_idle_by(end.min(Instant::now() + KEEPALIVE_LINGER));
+        // Last: when all say so, the master closes the listeners, and their queues are lost.
+        pool.announce(WorkerPhase::Draining);
     }
 }

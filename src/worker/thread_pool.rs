@@ -49,6 +49,10 @@ use crate::sys::wakeup::Wakeup;
 /// for shorter ones the waking would cost more than the wait.
 const LONG_REQUEST_NS: u64 = 500_000;
 
+/// A worker that was told to end gives late requests up this much before the master kills it; at
+/// most a quarter of its time. A machine that is busy must leave it enough for its hooks.
+const BEFORE_KILL: Duration = Duration::from_secs(1);
+
 /// Between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -371,7 +375,7 @@ impl ThreadPool {
     /// and its log lines, before the master kills it.
     pub fn time_to_drain(&self) -> Duration {
         let graceful_timeout = self.worker.graceful_timeout;
-        graceful_timeout - UNWINDING_TIME.min(graceful_timeout / 2)
+        graceful_timeout - BEFORE_KILL.min(graceful_timeout / 4)
     }
 
     /// From now on every response closes its connection.

@@ -205,6 +205,8 @@ impl WriteQueue {
                 self.sent += old as u64;
                 if old == waiting {
                     self.chunks.clear();
+                } else {
+                    self.give_room_back();
                 }
                 Ok(sent - old)
             }
@@ -226,7 +228,10 @@ impl WriteQueue {
                 return Ok(Flushed::Paused);
             }
             let spool = &mut self.spool;
-            let Some(sent) = retry(|| send(chunk, spool, transport, cork))? else { return Ok(Flushed::Blocked) };
+            let Some(sent) = retry(|| send(chunk, spool, transport, cork))? else {
+                self.give_room_back();
+                return Ok(Flushed::Blocked);
+            };
             self.sent += sent as u64;
             budget = budget.saturating_sub(sent);
             if matches!(chunk, Chunk::Memory { .. }) {
@@ -239,6 +244,15 @@ impl WriteQueue {
         self.spool = None;
         // Under TLS the session may hold bytes that the kernel has not taken yet.
         Ok(if retry(|| transport.flush())?.is_some() { Flushed::All } else { Flushed::Blocked })
+    }
+
+    /// What waits for the client may wait for long, and holds no more memory than it fills.
+    fn give_room_back(&mut self) {
+        if let Some(Chunk::Memory { bytes, .. }) = self.chunks.front_mut()
+            && bytes.capacity() > 2 * bytes.len()
+        {
+            bytes.shrink_to_fit();
+        }
     }
 
     /// Drops what waits: the client is gone.

@@ -52,7 +52,8 @@ class ServedWorker(Worker):
 
         Returns whether the connection may be kept, and whether the worker goes on.
         """
-        req._turn, req._client = turn, client
+        # A class may hand on a copy of the request, which has this list, too.
+        req._turn, req._client, req._failures = turn, client, []
         address, may_keep = req.peer_addr, False
         try:
             may_keep = self._hand_over(self._served_sockets[site], req, client, address)
@@ -91,16 +92,16 @@ class ServedWorker(Worker):
             turn.run(self.wsgi, environ)
         except BaseException:
             # What the client gets is known when the class has handled the error.
-            req._failed_environ = environ
+            req._failures.append((req, environ))
             raise
         turn.after(req, environ)
 
 
 def _tell_of_failure(req):
     """Tells the access log and `post_request` of a call of the application that has failed, once."""
-    environ = vars(req).pop("_failed_environ", None)
-    if environ is not None:
-        req._turn.after(req, environ)
+    while req._failures:
+        failed, environ = req._failures.pop()
+        failed._turn.after(failed, environ)
 
 
 def _turn_of(req):

@@ -12,9 +12,9 @@ import time
 
 from gunicorn import util
 
-# A worker that waits for late requests gives them up this much before the master kills it, but not before half of its
-# time is over. It is the number of the server's own workers.
-_BEFORE_KILL = 0.3
+# A worker that waits for late requests gives them up this much before the master kills it, at most a quarter of
+# its time. It is the number of the server's own workers.
+_BEFORE_KILL = 1
 
 # Between `worker_int` and the end: a moment for what the hook has begun. gunicorn's number.
 _MOMENT = 0.1
@@ -32,6 +32,17 @@ class Heartbeat:
 
     def close(self):
         """Does nothing: there is no file."""
+
+
+class Shown:
+    """An attribute that is computed until somebody sets it: hooks and classes may, as with gunicorn's own."""
+
+    def __init__(self, compute):
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, worker, owner=None):
+        return self if worker is None else self._compute(worker)
 
 
 class Worker:
@@ -161,7 +172,7 @@ class Worker:
 
 def patience(cfg):
     """How many seconds a worker that stops may wait for its requests."""
-    return cfg.graceful_timeout - min(_BEFORE_KILL, cfg.graceful_timeout / 2)
+    return cfg.graceful_timeout - min(_BEFORE_KILL, cfg.graceful_timeout / 4)
 
 
 class QuickExit(SystemExit):

@@ -1,7 +1,7 @@
 """gunicorn's classes over gevent. Those over its own server import it: they are loaded when they are asked for."""
 
 from gunicorn.workers._served import ServedWorker
-from gunicorn.workers.base import keep
+from gunicorn.workers.base import Shown, keep
 
 _PYWSGI = frozenset({"GeventPyWSGIWorker", "PyWSGIHandler", "PyWSGIServer"})
 
@@ -14,7 +14,7 @@ class GeventWorker(ServedWorker):
     server_class = None
     wsgi_handler = None
 
-    @property
+    @Shown
     def worker_connections(self):
         """The most connections at once."""
         return self.cfg.worker_connections

@@ -1,7 +1,7 @@
 """The worker with several threads, by gunicorn's name. The server serves for it."""
 
 from gunicorn.workers._served import ServedWorker
-from gunicorn.workers.base import is_overridden, keep
+from gunicorn.workers.base import Shown, is_overridden, keep
 
 
 class TConn:
@@ -24,27 +24,27 @@ class ThreadWorker(ServedWorker):
 
     ALIAS = "gthread"
 
-    @property
+    @Shown
     def worker_connections(self):
         """The most connections at once."""
         return self.cfg.worker_connections
 
-    @property
+    @Shown
     def max_keepalived(self):
         """How many of them may be idle."""
         return self.cfg.worker_connections - self.cfg.threads
 
-    @property
+    @Shown
     def nr_conns(self):
         """Open connections."""
         return 0 if self._numbers is None else self._numbers.connections
 
-    @property
+    @Shown
     def futures(self):
         """One item for each request that runs."""
         return [None] * self._running()
 
-    @property
+    @Shown
     def tpool(self):
         """The threads that run requests."""
         return _Threads(self.cfg.threads)

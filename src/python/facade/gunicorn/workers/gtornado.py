@@ -55,7 +55,8 @@ class TornadoWorker(Worker):
         if not isinstance(app, (WSGIContainer, tornado.web.Application)):
             app = WSGIContainer(app)
         # Also those that a native application falls back to.
-        WSGIContainer.handle_request = _answering_failures(WSGIContainer.handle_request, self.log)
+        if hasattr(WSGIContainer, "handle_request"):  # Tornado 6.3 and later.
+            WSGIContainer.handle_request = _answering_failures(WSGIContainer.handle_request, self.log)
         server = _Server(app, no_keep_alive=self.cfg.keepalive <= 0, **self._tls())
         server.worker = self
         for listener in self.sockets:
@@ -106,7 +107,8 @@ def _answering_failures(handle_request, log):
                 # The container sends a response when it is whole: nothing of it has gone out.
                 page = util._error_page("Internal Server Error", "")
                 head = HTTPHeaders({"Content-Type": "text/html", "Content-Length": str(len(page))})
-                connection.write_headers(ResponseStartLine("HTTP/1.1", 500, "Internal Server Error"), head, page)
+                body = None if request.method == "HEAD" else page
+                connection.write_headers(ResponseStartLine("HTTP/1.1", 500, "Internal Server Error"), head, body)
                 connection.finish()
 
     return handle
