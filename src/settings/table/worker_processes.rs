@@ -308,9 +308,9 @@ reload the new workers are stopped and the old ones go on. A setting of our own;
         },
         doc: "Seconds that a stopping worker has to finish its requests.
 
-Counted from the moment it is told to stop. A request that is not done a second before the end (a quarter of it, where it
-is short) is unwound by `SystemExit`, where it runs in the worker's main thread, so that the worker ends with its hooks
-and its log lines. A worker that runs for longer is killed.",
+Counted from the moment it is told to stop. A second before the end (of less than four seconds: a quarter before) the
+request that the worker's main thread is at is unwound by `SystemExit`, so that the worker ends with its hooks and its log
+lines. A worker that runs for longer is killed.",
     },
     Setting {
         name: "shutdown_delay",
