@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::util::client::Client;
 use crate::util::server::{Plan, Server};
-use crate::util::tls::{Authority, Key, python, word};
+use crate::util::tls::{Authority, Key, end_of};
 use crate::util::{PATIENCE, wait_until};
 
 /// Each path looks at the client's socket first.
@@ -130,22 +130,6 @@ fn a_response_that_breaks_off_does_not_look_whole() {
     server.finish();
 }
 
-/// Whether the server sent close_notify behind the response to this request.
-const ENDS: &str = r#"
-import socket, ssl, sys
-port, root, request = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-context = ssl.create_default_context(cafile=root)
-raw = socket.create_connection(("127.0.0.1", port))
-with context.wrap_socket(raw, server_hostname="localhost", suppress_ragged_eofs=False) as tls:
-    tls.sendall(request.encode().decode("unicode_escape").encode())
-    try:
-        while tls.recv(65536):
-            pass
-        print("announced")
-    except ssl.SSLEOFError:
-        print("ragged")
-"#;
-
 #[test]
 fn under_tls_its_end_is_not_announced() {
     let root = Authority::root("Test root");
@@ -157,8 +141,8 @@ fn under_tls_its_end_is_not_announced() {
         (r"GET /broken HTTP/1.1\r\nHost: a\r\n\r\n", "ragged"),
         (r"GET /whole HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "announced"),
     ] {
-        let arguments = [&server.address.port().to_string(), &word(server.path("root.pem")), request];
-        assert_eq!(python(ENDS, &arguments.map(|argument| argument as &str)), end, "{request}");
+        let (port, root) = (server.address.port(), server.path("root.pem"));
+        assert_eq!(end_of(port, &root, "TLSv1_3", request), end, "{request}");
     }
     server.allow("");
     server.finish();

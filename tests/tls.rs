@@ -11,7 +11,7 @@ use nix::sys::signal::Signal::SIGTERM;
 use crate::util::client::{Address, Broken, Client};
 use crate::util::process::open_files;
 use crate::util::server::{Plan, Server};
-use crate::util::tls::{Authority, Issued, Key, curl, openssl, python, word};
+use crate::util::tls::{Authority, Issued, Key, curl, end_of, openssl, python, word};
 use crate::util::{PATIENCE, wait_until};
 
 /// A server with a certificate of an authority that is returned with it.
@@ -315,27 +315,10 @@ fn p99(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() * 99 / 100]
 }
 
-/// Whether the server sent close_notify, as a client sees it that checks.
-const ENDS: &str = r#"
-import socket, ssl, sys
-port, root, version, request = int(sys.argv[1]), sys.argv[2], getattr(ssl.TLSVersion, sys.argv[3]), sys.argv[4]
-context = ssl.create_default_context(cafile=root)
-context.minimum_version = context.maximum_version = version
-raw = socket.create_connection(("127.0.0.1", port))
-with context.wrap_socket(raw, server_hostname="localhost", suppress_ragged_eofs=False) as tls:
-    tls.sendall(request.encode().decode("unicode_escape").encode())
-    try:
-        while tls.recv(65536):
-            pass
-        print("announced")
-    except ssl.SSLEOFError:
-        print("ragged")
-"#;
-
 #[test]
 fn a_proper_end_is_announced_and_a_broken_one_is_not() {
     let (mut server, _) = start(Plan::app("tls").args(["--keep-alive", "1"]));
-    let (port, root) = (server.address.port().to_string(), word(server.path("root.pem")));
+    let (port, root) = (server.address.port(), server.path("root.pem"));
     let cases = [
         (r"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "announced"),
         // It is the keep-alive timeout that ends this one.
@@ -346,7 +329,7 @@ fn a_proper_end_is_announced_and_a_broken_one_is_not() {
     ];
     for version in ["TLSv1_2", "TLSv1_3"] {
         for (request, expected) in cases {
-            assert_eq!(python(ENDS, &[&port, &root, version, request]), expected, "{version} {request}");
+            assert_eq!(end_of(port, &root, version, request), expected, "{version} {request}");
         }
     }
     server.allow("bytes less than its Content-Length");

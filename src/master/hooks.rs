@@ -21,8 +21,8 @@ impl Master {
         ServerState {
             pid: self.identity.pid,
             master_name: self.name(),
-            older_master: self.upgrade.older_master(),
-            newer_master: self.upgrade.newer_master(),
+            old_master: self.upgrade.old_master(),
+            new_master: self.upgrade.new_master(),
             num_workers: serving.wanted,
             worker_age: self.workers.forked(),
             listeners: listeners::shown(&serving.service),
@@ -65,8 +65,8 @@ pub(super) fn shown_at_start(upgrade: &Upgrade, num_workers: usize) -> ServerSta
     ServerState {
         pid: process::getpid(),
         master_name: upgrade.master_name(),
-        older_master: upgrade.older_master(),
-        newer_master: None,
+        old_master: upgrade.old_master(),
+        new_master: None,
         num_workers,
         worker_age: 0,
         listeners: Vec::new(),

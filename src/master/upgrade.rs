@@ -123,18 +123,10 @@ impl Upgrade {
     }
 
     /// The older master that has started this one.
-    pub fn older_master(&self) -> Option<Pid> {
+    pub fn old_master(&self) -> Option<Pid> {
         match self.stage {
             UpgradeStage::New { old } => Some(old),
             UpgradeStage::Alone | UpgradeStage::Old { .. } | UpgradeStage::Checking(_) => None,
-        }
-    }
-
-    /// The newer master that this one has started.
-    pub fn newer_master(&self) -> Option<Pid> {
-        match self.stage {
-            UpgradeStage::Old { new } => Some(new),
-            UpgradeStage::Alone | UpgradeStage::New { .. } | UpgradeStage::Checking(_) => None,
         }
     }
 

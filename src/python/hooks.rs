@@ -105,9 +105,9 @@ pub struct ServerState {
     /// `Master`, or `Master.2` beside an older master.
     pub master_name: &'static str,
     /// The pid of that older master.
-    pub older_master: Option<Pid>,
+    pub old_master: Option<Pid>,
     /// The pid of a newer master that this one has started (USR2).
-    pub newer_master: Option<Pid>,
+    pub new_master: Option<Pid>,
     /// The number of workers to keep.
     pub num_workers: usize,
     /// How many workers were forked so far.
@@ -125,8 +125,8 @@ impl ServerState {
         let state = PyDict::new(py);
         state.set_item("pid", self.pid.as_raw())?;
         state.set_item("master_name", self.master_name)?;
-        state.set_item("master_pid", self.older_master.map_or(0, Pid::as_raw))?;
-        state.set_item("reexec_pid", self.newer_master.map_or(0, Pid::as_raw))?;
+        state.set_item("master_pid", self.old_master.map_or(0, Pid::as_raw))?;
+        state.set_item("reexec_pid", self.new_master.map_or(0, Pid::as_raw))?;
         state.set_item("num_workers", self.num_workers)?;
         state.set_item("worker_age", self.worker_age)?;
         state.set_item("listeners", &self.listeners)?;

@@ -232,6 +232,29 @@ pub fn python(script: &str, arguments: &[&str]) -> String {
     ran.text.trim().to_string()
 }
 
+/// Whether the server sent close_notify, as a client sees it that checks.
+const ENDS: &str = r#"
+import socket, ssl, sys
+port, root, version, request = int(sys.argv[1]), sys.argv[2], getattr(ssl.TLSVersion, sys.argv[3]), sys.argv[4]
+context = ssl.create_default_context(cafile=root)
+context.minimum_version = context.maximum_version = version
+raw = socket.create_connection(("127.0.0.1", port))
+with context.wrap_socket(raw, server_hostname="localhost", suppress_ragged_eofs=False) as tls:
+    tls.sendall(request.encode().decode("unicode_escape").encode())
+    try:
+        while tls.recv(65536):
+            pass
+        print("announced")
+    except ssl.SSLEOFError:
+        print("ragged")
+"#;
+
+/// How the server ends the connection behind its answers to this request, where `\r` and `\n` stand
+/// for line ends: `announced`, by close_notify, or `ragged`. `version` is one of Python's names.
+pub fn end_of(port: u16, root: &Path, version: &str, request: &str) -> String {
+    python(ENDS, &[&port.to_string(), &word(root), version, request])
+}
+
 fn run(command: &mut Command, input: &str) -> Ran {
     let mut child = command
         .stdin(Stdio::piped())
